@@ -1,0 +1,112 @@
+"""The plug-in point "analysis": what a site computes, what adds up, what comes out.
+
+An analysis object is built from the campaign file by both sides, so a message only has to name it and to bring the
+current iterate. Everything else (columns, subsets, ties, grids) is in the approved file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from fedage.common.cohort import Cohort
+from fedage.common.statistic import FloatArray, Layout, Statistic
+
+Iterate = Mapping[str, FloatArray]
+Result = dict[str, Any]
+"""Plain JSON-able values: what results.json records."""
+
+
+class IterateRefused(ValueError):
+    """An iterate is not one that the campaign file allows: wrong names, shapes, not finite or out of bounds."""
+
+
+@dataclass(frozen=True)
+class Again:
+    """One more exchange with this iterate."""
+
+    iterate: Iterate
+
+
+@dataclass(frozen=True)
+class Done:
+    """The analysis is complete."""
+
+    result: Result
+
+
+@dataclass(frozen=True)
+class NotComputable:
+    """The analysis ends without a result, for a reason a coordinator can read (no events at all, one site only, …)."""
+
+    reason: str
+
+
+Outcome = Again | Done | NotComputable
+
+
+class Analysis(Protocol):
+    """One registered step of a campaign."""
+
+    @property
+    def name(self) -> str:
+        """The registered step, e.g. `cox-by-site:gap`; unique in a campaign."""
+
+    @property
+    def per_site(self) -> bool:
+        """Whether the result is also reported for each site on its own."""
+
+    def first(self) -> Iterate:
+        """The iterate of the first exchange; empty for a one-shot analysis."""
+
+    def check(self, iterate: Iterate) -> None:
+        """Raise `IterateRefused` unless the campaign file allows this iterate. Runs at the site before `local`."""
+
+    def layout(self, iterate: Iterate) -> Layout:
+        """The layout of the statistic for this iterate."""
+
+    def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
+        """The site's sums. Patients with missing values in a needed column are left out and counted in the layout."""
+
+    def combine(self, total: Statistic, iterate: Iterate) -> Outcome:
+        """The result from the sum over sites, or the next iterate."""
+
+
+def check_iterate(iterate: Iterate, shapes: Mapping[str, tuple[int, ...]], *, bound: float) -> None:
+    """Refuse an iterate unless it has exactly these blocks, finite and within ±bound.
+
+    Raises
+    ------
+    IterateRefused
+        With the block and the rule it breaks.
+    """
+    if set(iterate) != set(shapes):
+        raise IterateRefused(f"iterate has blocks {sorted(iterate)}, allowed are {sorted(shapes)}")
+    for name, shape in shapes.items():
+        block = np.asarray(iterate[name])
+        if block.shape != shape:
+            raise IterateRefused(f"iterate {name} has shape {block.shape}, allowed is {shape}")
+        if not np.all(np.isfinite(block)) or np.any(np.abs(block) > bound):
+            raise IterateRefused(f"iterate {name} must be finite and within ±{bound:g}")
+
+
+def run_locally(analysis: Analysis, sites: Mapping[str, Cohort], *, max_exchanges: int = 100) -> Outcome:
+    """Drive an analysis over cohorts in this process: the federated computation without the network.
+
+    Used to compare cuts of the same patients; the ServerApp drives the same objects over Flower.
+    """
+    iterate = analysis.first()
+    for _ in range(max_exchanges):
+        layout = analysis.layout(iterate)
+        summed = Statistic.zero(layout)
+        for site in sorted(sites):
+            analysis.check(iterate)
+            summed = summed + analysis.local(sites[site], iterate)
+        outcome = analysis.combine(summed, iterate)
+        if not isinstance(outcome, Again):
+            return outcome
+        iterate = outcome.iterate
+    raise RuntimeError(f"{analysis.name} did not finish in {max_exchanges} exchanges")

@@ -1,0 +1,83 @@
+"""What an analysis sees of a site: named columns of numbers, one row a patient, no identifier.
+
+Columns that every cohort of an image campaign has once predictions exist:
+
+========================= ==================================================================================
+`age_years`               chronological age Ω at the exam
+`predicted_years`         the model's prediction ŷ
+`corrected_years`         ŷ after bias correction (after the bias step)
+`gap_years`               corrected predicted age difference, `corrected_years − age_years`
+`raw_gap_years`           ŷ − Ω
+`healthy`                 1 if the campaign file counts the patient as healthy, else 0
+`is_male`                 1, 0, NaN if unknown
+`is_train`, `is_validation`, `is_test`   the patient's part in the keyed-hash split, 1 or 0
+========================= ==================================================================================
+
+plus the outcome columns that the campaign file names (`time_years`, `event`, covariates). NaN is "missing".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedage.common.statistic import FloatArray
+
+
+class MissingColumn(KeyError):
+    """A campaign names a column that this site's cohort does not have. `.column` is its name."""
+
+    def __init__(self, column: str, available: tuple[str, ...]) -> None:
+        self.column = column
+        self.available = available
+        super().__init__(column)
+
+    def __str__(self) -> str:
+        return f"column {self.column!r} is not in this site's cohort (it has {', '.join(self.available) or 'none'})"
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Columns of equal length (n,), float64, NaN where missing."""
+
+    columns: Mapping[str, FloatArray]
+
+    def __post_init__(self) -> None:
+        lengths = {name: column.shape for name, column in self.columns.items()}
+        if len(set(lengths.values())) > 1 or any(len(shape) != 1 for shape in lengths.values()):
+            raise ValueError(f"cohort columns must be one-dimensional and of one length, not {lengths}")
+
+    @property
+    def n(self) -> int:
+        """Number of patients."""
+        return next((int(column.size) for column in self.columns.values()), 0)
+
+    def __getitem__(self, name: str) -> FloatArray:
+        try:
+            return self.columns[name]
+        except KeyError:
+            raise MissingColumn(name, tuple(self.columns)) from None
+
+    def matrix(self, names: tuple[str, ...]) -> FloatArray:
+        """The named columns side by side, (n, p)."""
+        if not names:
+            return np.empty((self.n, 0))
+        return np.column_stack([self[name] for name in names])
+
+    def where(self, mask: NDArray[np.bool_]) -> Cohort:
+        """The patients for which `mask` (n,) is true."""
+        return Cohort({name: column[mask] for name, column in self.columns.items()})
+
+    def complete(self, names: tuple[str, ...]) -> Cohort:
+        """The patients with a finite value in every named column."""
+        mask = np.ones(self.n, dtype=bool)
+        for name in names:
+            mask &= np.isfinite(self[name])
+        return self.where(mask)
+
+    def with_columns(self, **columns: FloatArray) -> Cohort:
+        """A copy with columns added or replaced."""
+        return Cohort({**self.columns, **columns})

@@ -1,0 +1,82 @@
+"""The plug-in point "estimator": what one sample is, its network, its loss, and how an output becomes an age.
+
+Shape legend: B patients in a batch, C channels, H × W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+FloatImage = NDArray[np.float32]
+
+
+class Options(BaseModel):
+    """Base of an estimator's own options in `[estimator.options]`: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+@dataclass(frozen=True)
+class Image:
+    """One decoded image as the data zone hands it to an estimator.
+
+    Parameters
+    ----------
+    pixels
+        (H, W) float32, modality (and VOI) transform applied, *brighter is denser* whatever the file's photometric
+        interpretation was.
+    spacing_mm
+        Row and column spacing in millimetres.
+    modality
+        DICOM modality, e.g. `CR`.
+    view
+        View position, e.g. `PA`; empty if unknown.
+    """
+
+    pixels: FloatImage
+    spacing_mm: tuple[float, float]
+    modality: str
+    view: str = ""
+
+
+class SampleRefused(ValueError):
+    """An image cannot become a sample of this estimator. `.code` is a reason code that may be counted and reported."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code = code
+        super().__init__(f"{code}: {detail}")
+
+
+class Estimator(Protocol):
+    """One way to estimate age. An instance is configured by the campaign file and holds no data."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    Options: ClassVar[type[Options]]
+    modalities: ClassVar[tuple[str, ...]]
+    couples_samples: ClassVar[bool]
+    """Whether the loss relates the samples of a batch to each other (then no per-sample differential privacy)."""
+
+    def sample_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of one preprocessed sample."""
+
+    def preprocess(self, image: Image) -> FloatImage:
+        """One image to one sample (C, H, W), float32. Raises `SampleRefused`."""
+
+    def augment(self, batch: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
+        """Random training-time changes of a batch (B, C, H, W), drawn from `generator` only."""
+
+    def build(self, *, seed: int) -> torch.nn.Module:
+        """The network with initial weights that depend on `seed` only (and not on the global random state)."""
+
+    def loss(self, output: torch.Tensor, age_years: torch.Tensor) -> torch.Tensor:
+        """Mean loss of a batch, scalar, from the network output and ages (B,) in years."""
+
+    def age_years(self, output: torch.Tensor) -> torch.Tensor:
+        """Predicted ages (B,) in years from the network output."""

@@ -1,0 +1,1 @@
+"""Getting it onto machines: the command line, certificates, the demo and its phantoms."""

@@ -1,0 +1,1 @@
+"""A campaign: phases, aggregation, results, report. Knows nothing about a patient."""
