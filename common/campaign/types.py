@@ -1,0 +1,165 @@
+"""The frozen objects a campaign file becomes. One class a table of the file; every description is the reader's help.
+
+Units are in the names. Where a value exists in the plan but not yet in the code, `NOT_BUILT` in `_rules.py` refuses it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Table(BaseModel):
+    """Base of all tables: frozen, strict types, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Column = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class About(Table):
+    """`[campaign]`: what this is and for whom."""
+
+    name: Name = Field(description="short name, lower-case letters, digits and hyphens")
+    purpose: str = Field(min_length=10, max_length=2000, description="what is asked of the sites, in a sentence")
+    seed: int = Field(ge=0, lt=2**32, description="drives initialisation and sampling without privacy")
+    sites: tuple[Name, ...] = Field(default=(), description="expected sites; empty means whoever is admitted")
+    wait_s: float = Field(default=120.0, gt=0, le=86400, description="how long to wait for the expected sites")
+
+
+class EstimatorChoice(Table):
+    """`[estimator]`: which estimator, with its own options."""
+
+    name: Name = Field(description="a registered estimator")
+    options: dict[str, Any] = Field(default_factory=dict, description="the estimator's own options")
+
+
+class Healthy(Table):
+    """`[cohort.healthy]`: who counts as healthy (bias lines are fitted on them)."""
+
+    column: Column = Field(description="outcome column that says it")
+    equals: float = Field(default=1.0, description="its value for a healthy patient")
+
+
+class CohortChoice(Table):
+    """`[cohort]`: who takes part."""
+
+    modality: tuple[Annotated[str, Field(pattern=r"^[A-Z0-9]{2,16}$")], ...] = Field(
+        default=(), description="DICOM modalities; empty means those of the estimator"
+    )
+    age_min_years: float = Field(default=0.0, ge=0, le=130, description="youngest age at exam")
+    age_max_years: float = Field(default=130.0, ge=0, le=130, description="oldest age at exam")
+    healthy: Literal["all"] | Healthy = Field(default="all", description='"all", or a column and its value')
+
+
+class Training(Table):
+    """`[training]`: how the model is trained together."""
+
+    strategy: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "scaffold"] = Field(
+        default="fedavg", description="how updates are aggregated"
+    )
+    rounds: int = Field(ge=1, le=10000, description="federated rounds")
+    local_epochs: int = Field(default=1, ge=1, le=1000, description="passes over a site's training patients a round")
+    batch_size: int = Field(default=16, ge=1, le=4096, description="patients in a batch")
+    optimiser: Literal["adam", "adamw", "sgd"] = Field(default="adamw", description="local optimiser")
+    learning_rate: float = Field(default=1e-3, gt=0, le=10, description="local learning rate in the first round")
+    final_learning_rate_fraction: float = Field(
+        default=1.0, gt=0, le=1, description="the rate decays by a cosine to this fraction in the last round"
+    )
+    weight_decay: float = Field(default=0.0, ge=0, le=10, description="decoupled for adamw")
+    quorum: int = Field(default=2, ge=1, le=10000, description="sites that must answer for a step to count")
+    round_deadline_s: float = Field(default=3600.0, gt=0, le=604800, description="seconds a site has for one message")
+
+
+class Fractions(Table):
+    """`[validation.fractions]`: parts of the patients, by keyed hash."""
+
+    train: Fraction = Field(description="part trained on")
+    validation: Fraction = Field(description="part the bias line is fitted on")
+    test: Fraction = Field(description="part everything reported is computed on")
+
+
+class Validation(Table):
+    """`[validation]`: either `fractions` or `folds`."""
+
+    fractions: Fractions | None = Field(default=None, description="train, validation and test; they sum to 1")
+    folds: int | None = Field(default=None, ge=2, le=20, description="patient-wise cross-fitting")
+
+
+class Privacy(Table):
+    """`[privacy]`."""
+
+    mode: Literal["none", "sample", "client"] = Field(default="none", description="differential privacy")
+    epsilon: float | None = Field(default=None, gt=0, description="privacy budget ε of the campaign")
+    delta: float | None = Field(default=None, gt=0, lt=1, description="δ")
+    noise_multiplier: float | None = Field(default=None, gt=0, description="noise over clip norm, instead of ε")
+    clip_norm: float | None = Field(default=None, gt=0, description="L2 norm of one patient's gradient")
+    secure_aggregation: bool = Field(default=False, description="hide each site's sums from the server")
+    minimum_count: int = Field(default=10, ge=1, le=1000, description="fewest patients behind any released cell")
+
+
+class Bias(Table):
+    """`[bias]`: age-bias correction, fitted on held-out healthy patients."""
+
+    method: Literal["linear", "age-level"] = Field(default="linear", description="form of the correction")
+    scope: Literal["site", "pooled", "partial"] = Field(default="site", description="one line a site, or one for all")
+    scale: Literal["de-lange", "cole"] = Field(
+        default="de-lange", description="which gap the survival analysis uses; both hazard ratios are reported"
+    )
+
+
+class CoxModel(Table):
+    """One `[[survival.models]]`: its covariates beside what it is called."""
+
+    name: Name = Field(description="what the table calls this model")
+    covariates: tuple[Column, ...] = Field(min_length=1, description="columns, in the order reported")
+    by_site: bool = Field(default=True, description="stratify by site (each site its own baseline hazard)")
+
+
+class Survival(Table):
+    """`[survival]`: time, event, models, ties, strata, grid."""
+
+    time: Column = Field(default="time_years", description="outcome column with the follow-up time in years")
+    event: Column = Field(default="event", description="outcome column, 1 = event, 0 = censored")
+    models: tuple[CoxModel, ...] = Field(default=(), description="Cox models, each a name and its covariates")
+    ties: Literal["efron", "breslow"] = Field(default="efron", description="tied event times")
+    strata: tuple[Column, ...] = Field(default=(), description="columns stratified on inside every site")
+    time_grid_years: float = Field(
+        default=0.25, ge=0, description="times are rounded up to this grid; 0 keeps exact times (then no tables leave)"
+    )
+    table_times_years: tuple[Positive, ...] = Field(
+        default=(), description="times at which tables leave a site (Kaplan-Meier, log-rank, unstratified Cox)"
+    )
+    split_gap_at: Literal["median", "zero"] = Field(default="median", description="what makes a gap high or low")
+
+
+class Planted(Table):
+    """`[planted]`: the truth behind phantoms. Only a campaign on phantoms has it, and its report says phantoms."""
+
+    hazard_ratio_per_year: Positive = Field(description="of the true gap")
+    gap_sd_years: Positive = Field(description="standard deviation σ of the true gap")
+    true_gap: Column = Field(default="true_gap_years", description="outcome column with the true gap")
+    irreducible_mae_years: dict[str, Positive] = Field(
+        default_factory=dict, description="by site: MAE of the posterior median of age given the biological age"
+    )
+
+
+class Campaign(Table):
+    """A whole campaign file. `digest` is the SHA-256 of the file's bytes, as `sha256sum FILE` prints it."""
+
+    campaign: About
+    estimator: EstimatorChoice
+    cohort: CohortChoice = CohortChoice()
+    training: Training
+    validation: Validation = Validation(fractions=Fractions(train=0.7, validation=0.15, test=0.15))
+    privacy: Privacy = Privacy()
+    bias: Bias = Bias()
+    survival: Survival | None = None
+    planted: Planted | None = None
+    text: str = Field(repr=False, description="the file as it was read")
+    digest: str = Field(description="SHA-256 of the file's bytes, hexadecimal")
