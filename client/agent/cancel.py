@@ -1,0 +1,62 @@
+"""How a handler learns that nobody waits for its answer any more: it calls `stop_if_cancelled()` once a batch."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+
+class Cancelled(Exception):  # noqa: N818 - a request, not a fault
+    """The answer is not wanted any more: the relay is gone, the message was cancelled, or its time is over."""
+
+
+class Cancellation:
+    """One message's reason to stop.
+
+    Parameters
+    ----------
+    lifetime_s
+        Seconds from now after which the answer is worthless. Counted from arrival, so that clocks of two machines need
+        not agree.
+    """
+
+    def __init__(self, *, lifetime_s: float = float("inf")) -> None:
+        self._event = threading.Event()
+        self._deadline = time.monotonic() + lifetime_s
+
+    def cancel(self) -> None:
+        """Ask the handler to stop."""
+        self._event.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the handler should stop."""
+        return self._event.is_set() or time.monotonic() > self._deadline
+
+
+_current: ContextVar[Cancellation | None] = ContextVar("fedage_cancellation", default=None)
+
+
+@contextmanager
+def cancellable(cancellation: Cancellation) -> Iterator[None]:
+    """Make `should_stop` speak of this message in the current thread."""
+    token = _current.set(cancellation)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def should_stop() -> bool:
+    """Whether the message being handled is cancelled; False outside an agent."""
+    current = _current.get()
+    return current is not None and current.cancelled
+
+
+def stop_if_cancelled() -> None:
+    """Raise `Cancelled` if the message being handled is cancelled."""
+    if should_stop():
+        raise Cancelled
