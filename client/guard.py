@@ -1,0 +1,49 @@
+"""The last step before anything leaves a site: no released number may rest on too few patients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fedage.common.statistic import Statistic
+
+
+class Withheld(Exception):
+    """A contribution does not leave. `.rule` names the rule; the message is safe to send."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        self.rule = rule
+        self.detail = detail
+        super().__init__(f"{rule}: {detail}")
+
+
+def release(statistic: Statistic, *, minimum_count: int) -> Statistic:
+    """Let a statistic pass, or withhold it whole.
+
+    Raises
+    ------
+    Withheld
+        Rule `minimum-count` if a non-empty cell behind it has fewer than `minimum_count` patients. The cell's exact
+        size is not told.
+    """
+    if statistic.smallest is None:
+        raise Withheld("minimum-count", "no patient is behind it")
+    if statistic.smallest.count < minimum_count:
+        raise Withheld("minimum-count", f"fewer than {minimum_count} patients in the cell {statistic.smallest.of!r}")
+    return statistic
+
+
+def require(count: int, *, of: str, minimum_count: int) -> None:
+    """Withhold unless at least `minimum_count` patients are behind it.
+
+    Raises
+    ------
+    Withheld
+        Rule `minimum-count`.
+    """
+    if count < minimum_count:
+        raise Withheld("minimum-count", f"fewer than {minimum_count} {of}")
+
+
+def releasable_counts(counts: Mapping[str, int], *, minimum_count: int) -> dict[str, int | None]:
+    """Counts of patients with the small ones replaced by None; zero says nothing about anybody and stays."""
+    return {name: count if count == 0 or count >= minimum_count else None for name, count in counts.items()}

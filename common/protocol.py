@@ -1,0 +1,223 @@
+"""What travels between a campaign and a site, and how a request proves where it comes from.
+
+A request says *which registered step* of an approved campaign file to run, the round, and the current iterate (weights,
+coefficients). It never says what to compute: that is in the file. It is signed by the coordinator over everything in
+it, payload included, so that neither the network nor the relay can alter it or make one up.
+
+This module knows dictionaries, bytes and arrays only; the two sides put them into Flower records.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import numpy as np
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from numpy.typing import NDArray
+
+PROTOCOL_VERSION = 1
+
+DESCRIBE = "query.describe"
+"""Offer a campaign; the site answers with counts and versions, or refuses."""
+TRAIN = "train"
+"""A model in, an update and the validation sums of the incoming model out."""
+EVALUATE = "evaluate"
+"""A final model in; the site predicts and keeps the predictions. The sums of the first analyses come out."""
+ANALYSE = "query.analyse"
+"""Iterates of registered analyses in, their sums out."""
+
+Payload = Mapping[str, NDArray[Any]]
+
+
+class RequestRefused(Exception):
+    """A site does not answer. `.rule` is a short name both sides log; the message is a sentence without patient data."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        self.rule = rule
+        self.detail = detail
+        super().__init__(f"{rule}: {detail}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The signed head of a message. `campaign` holds the campaign file, in a DESCRIBE only."""
+
+    kind: str
+    digest: str
+    run: str
+    round: int = 0
+    fold: int = 0
+    campaign: str = ""
+    nonce: str = field(default_factory=lambda: secrets.token_hex(16))
+    protocol: int = PROTOCOL_VERSION
+    version: str = ""
+
+    def to_fields(self) -> dict[str, int | str]:
+        """Plain fields for a record."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_fields(cls, values: Mapping[str, Any]) -> Request:
+        """Rebuild and type-check.
+
+        Raises
+        ------
+        RequestRefused
+            Rule `malformed-request`, naming the field.
+        """
+        known: dict[str, Any] = {}
+        for item in fields(cls):
+            expected = int if item.name in {"round", "fold", "protocol"} else str
+            value = values.get(item.name)
+            if type(value) is not expected:
+                raise RequestRefused("malformed-request", f"field {item.name} must be {expected.__name__}")
+            known[item.name] = value
+        request = cls(**known)
+        if request.protocol != PROTOCOL_VERSION:
+            raise RequestRefused(
+                "protocol-version",
+                f"the coordinator speaks protocol {request.protocol}, this site {PROTOCOL_VERSION}; "
+                "install the same FedAge release on both sides",
+            )
+        if not 0 <= request.round <= 1_000_000 or not 0 <= request.fold <= 1000:
+            raise RequestRefused("malformed-request", "round or fold out of range")
+        return request
+
+    def signing_bytes(self, payload: Payload) -> bytes:
+        """The canonical bytes that are signed: sorted JSON of the fields and the payload's digest."""
+        body = {**self.to_fields(), "payload_sha256": payload_digest(payload)}
+        return b"fedage request\n" + json.dumps(body, sort_keys=True, ensure_ascii=True).encode()
+
+
+def payload_digest(payload: Payload) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of the arrays, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(payload):
+        array = np.ascontiguousarray(payload[name])
+        digest.update(json.dumps([name, array.dtype.str, list(array.shape)]).encode())
+        digest.update(memoryview(array).cast("B") if array.size else b"")
+    return digest.hexdigest()
+
+
+def sign(request: Request, payload: Payload, *, key: Ed25519PrivateKey) -> bytes:
+    """Sign a request and its payload, 64 bytes."""
+    return key.sign(request.signing_bytes(payload))
+
+
+def verify(request: Request, payload: Payload, signature: bytes, *, key: Ed25519PublicKey) -> None:
+    """Check the coordinator's signature.
+
+    Raises
+    ------
+    RequestRefused
+        Rule `signature`, if it is not the pinned coordinator's over exactly this request and payload.
+    """
+    try:
+        key.verify(signature, request.signing_bytes(payload))
+    except InvalidSignature:
+        raise RequestRefused("signature", "not signed by the coordinator this site has pinned") from None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The head of an answer. `info` is JSON: counts, versions, what was withheld and why."""
+
+    site: str
+    digest: str
+    status: Literal["ok", "refused"]
+    rule: str = ""
+    reason: str = ""
+    info: Mapping[str, Any] = field(default_factory=dict)
+    version: str = ""
+
+    def to_fields(self) -> dict[str, str]:
+        """Plain fields for a record."""
+        return {
+            "site": self.site,
+            "digest": self.digest,
+            "status": self.status,
+            "rule": self.rule,
+            "reason": self.reason,
+            "info": json.dumps(self.info, sort_keys=True, allow_nan=False),
+            "version": self.version,
+        }
+
+    @classmethod
+    def from_fields(cls, values: Mapping[str, Any]) -> Reply:
+        """Rebuild a reply; a malformed one raises ValueError."""
+        texts = {f.name: values.get(f.name) for f in fields(cls)}
+        if not all(isinstance(text, str) for text in texts.values()):
+            raise ValueError("malformed reply: a field is missing or not text")
+        status = texts["status"]
+        info = json.loads(str(texts["info"]))
+        if status not in ("ok", "refused") or not isinstance(info, dict):
+            raise ValueError("malformed reply: unknown status or info that is no object")
+        return cls(
+            site=str(texts["site"]),
+            digest=str(texts["digest"]),
+            status=status,  # type: ignore[arg-type]
+            rule=str(texts["rule"]),
+            reason=str(texts["reason"]),
+            info=info,
+            version=str(texts["version"]),
+        )
+
+
+MODEL_PREFIX = "model:"
+
+
+def join_model(weights: Payload) -> dict[str, NDArray[Any]]:
+    """Payload names for model weights, so that iterates can travel in the same message."""
+    return {MODEL_PREFIX + name: array for name, array in weights.items()}
+
+
+def split_payload(payload: Payload) -> tuple[dict[str, NDArray[Any]], dict[str, dict[str, NDArray[np.float64]]]]:
+    """Model weights by name, and iterates by step, of one payload. Raises `RequestRefused` as `split_iterates` does."""
+    weights = {name.removeprefix(MODEL_PREFIX): a for name, a in payload.items() if name.startswith(MODEL_PREFIX)}
+    return weights, split_iterates({name: a for name, a in payload.items() if not name.startswith(MODEL_PREFIX)})
+
+
+def iterate_key(step: str, block: str) -> str:
+    """The payload name of one block of one step's iterate."""
+    return f"{step}|{block}"
+
+
+def split_iterates(payload: Payload) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """Iterates by step from a payload whose names are `step|block`; a bare `step|` is an empty iterate.
+
+    Raises
+    ------
+    RequestRefused
+        Rule `malformed-request` for a name without `|` or an array that is not float64.
+    """
+    steps: dict[str, dict[str, NDArray[np.float64]]] = {}
+    for key, array in payload.items():
+        step, bar, block = key.partition("|")
+        if not bar or array.dtype != np.float64:
+            raise RequestRefused("malformed-request", "iterates must be named step|block and be float64")
+        steps.setdefault(step, {})
+        if block:
+            steps[step][block] = array
+    return steps
+
+
+def join_iterates(steps: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> dict[str, NDArray[np.float64]]:
+    """The inverse of `split_iterates`."""
+    payload: dict[str, NDArray[np.float64]] = {}
+    for step, blocks in steps.items():
+        payload[iterate_key(step, "")] = np.empty(0)
+        for block, array in blocks.items():
+            payload[iterate_key(step, block)] = np.asarray(array, dtype=np.float64)
+    return payload
+
+
+def derived_seed(*parts: str | int) -> int:
+    """A 63-bit seed from named parts (campaign seed, site, round, …): the same parts give the same seed anywhere."""
+    digest = hashlib.sha256(json.dumps(list(parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,50 @@
+"""The `fedage` command line: four groups, each command importing what it needs when it is called."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from fedage.client.cli import site
+from fedage.deploy.demo.cli import demo
+from fedage.server.cli import campaign, coordinator
+
+app = typer.Typer(
+    name="fedage",
+    help="Federated age estimation from medical images: hospitals train together, no image leaves any of them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(demo)
+app.add_typer(coordinator, name="coordinator")
+app.add_typer(campaign, name="campaign")
+app.add_typer(site, name="site")
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from fedage.common._version import __version__
+
+    typer.echo(__version__)
+
+
+def main() -> None:
+    """Entry point: an expected error is one line on stderr and exit status 2, never a traceback."""
+    from fedage.common.errors import FedAgeError
+
+    try:
+        app(standalone_mode=False)
+    except FedAgeError as error:
+        sys.stderr.write(f"fedage: {error}\n")
+        sys.exit(2)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+    except typer.Abort:
+        sys.stderr.write("fedage: stopped\n")
+        sys.exit(130)
+    except KeyboardInterrupt:
+        sys.stderr.write("fedage: stopped\n")
+        sys.exit(130)

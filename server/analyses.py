@@ -1,0 +1,126 @@
+"""Driving the analyses: every unfinished one travels in the same exchange, because an exchange costs seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fedage.common.analyses.base import Again, Analysis, Done, Iterate, NotComputable, Outcome, Result
+from fedage.common.protocol import join_iterates
+from fedage.common.statistic import FloatArray, Statistic, total
+from fedage.server.session import Answer, Session
+
+MAX_EXCHANGES = 40
+
+
+@dataclass
+class Findings:
+    """What came out: results by step, by step and site, why a step has none, and what each site withheld."""
+
+    results: dict[str, Result] = field(default_factory=dict)
+    by_site: dict[str, dict[str, Result]] = field(default_factory=dict)
+    not_computed: dict[str, str] = field(default_factory=dict)
+    withheld: dict[str, dict[str, str]] = field(default_factory=dict)
+    contributors: dict[str, list[str]] = field(default_factory=dict)
+
+
+def run_stage(
+    session: Session,
+    analyses: Sequence[Analysis],
+    *,
+    kind: str,
+    findings: Findings,
+    payload: Mapping[str, FloatArray] | None = None,
+    extra: Mapping[str, Iterate] | None = None,
+    following_kind: str,
+) -> None:
+    """Run analyses to their end. The first exchange is a `kind` message with `payload`, later ones `following_kind`.
+
+    A site that withholds or fails an exchange of an iterative analysis leaves that analysis, and the analysis begins
+    again with the sites that remain: sums of different sets of sites would not be one likelihood.
+    """
+    iterates: dict[str, Iterate] = {analysis.name: analysis.first() for analysis in analyses}
+    by_name = {analysis.name: analysis for analysis in analyses}
+    taking_part: dict[str, set[str] | None] = {name: None for name in by_name}
+    for exchange in range(MAX_EXCHANGES):
+        if not iterates:
+            return
+        head = dict(payload or {}) if exchange == 0 else {}
+        answers = session.ask(
+            kind if exchange == 0 else following_kind, {**head, **join_iterates({**(extra or {}), **iterates})}
+        )
+        session.require_quorum(answers, step="analyses")
+        session.events.emit("exchange", number=exchange + 1, steps=sorted(iterates), sites=sorted(answers))
+        for name in list(iterates):
+            analysis = by_name[name]
+            statistics = _statistics(analysis, iterates[name], answers, findings)
+            before = taking_part[name]
+            present = set(statistics) if before is None else before & set(statistics)
+            if before is not None and present != before:
+                session.events.emit("analysis-restarted", step=name, left=sorted(before - present))
+                iterates[name] = analysis.first()
+                taking_part[name] = present
+                continue
+            taking_part[name] = present
+            statistics = {site: statistics[site] for site in present}
+            outcome = _combine(analysis, iterates[name], statistics)
+            if isinstance(outcome, Again):
+                iterates[name] = outcome.iterate
+                continue
+            _record(analysis, iterates.pop(name), statistics, outcome, findings)
+    for name in iterates:
+        findings.not_computed[name] = f"did not converge in {MAX_EXCHANGES} exchanges"
+
+
+def _statistics(
+    analysis: Analysis, iterate: Iterate, answers: Mapping[str, Answer], findings: Findings
+) -> dict[str, Statistic]:
+    """The sites' sums for one step; a vector of the wrong length or not finite is set aside with a reason."""
+    layout = analysis.layout(iterate)
+    lower, upper = layout.bounds()
+    found: dict[str, Statistic] = {}
+    for site, answer in answers.items():
+        withheld = answer.info.get("withheld", {}).get(analysis.name)
+        vector = answer.payload.get(analysis.name)
+        reason = None
+        if withheld is not None:
+            reason = f"{withheld['rule']}: {withheld['detail']}"
+        elif vector is None:
+            reason = "no contribution in the answer"
+        elif vector.shape != (layout.size,) or not np.all(np.isfinite(vector)):
+            reason = "a contribution of the wrong size or not finite"
+        elif np.any(vector < lower) or np.any(vector > upper):
+            reason = "a contribution outside the bounds that the campaign file implies"
+        if reason is not None or vector is None:
+            findings.withheld.setdefault(site, {})[analysis.name] = str(reason)
+            continue
+        found[site] = Statistic(layout=layout, vector=vector.astype(np.float64), smallest=None)
+    return found
+
+
+def _combine(analysis: Analysis, iterate: Iterate, statistics: Mapping[str, Statistic]) -> Outcome:
+    if not statistics:
+        return NotComputable("every site withheld its contribution")
+    return analysis.combine(total(analysis.layout(iterate), statistics), iterate)
+
+
+def _record(
+    analysis: Analysis,
+    iterate: Iterate,
+    statistics: Mapping[str, Statistic],
+    outcome: Done | NotComputable,
+    findings: Findings,
+) -> None:
+    if isinstance(outcome, NotComputable):
+        findings.not_computed[analysis.name] = outcome.reason
+    else:
+        findings.results[analysis.name] = outcome.result
+    findings.contributors[analysis.name] = sorted(statistics)
+    if analysis.per_site:
+        for site, statistic in sorted(statistics.items()):
+            alone: Any = analysis.combine(statistic, iterate)
+            if isinstance(alone, Done):
+                findings.by_site.setdefault(analysis.name, {})[site] = alone.result

@@ -1,0 +1,42 @@
+"""The ServerApp that Flower starts for a run: reads the campaign from the run's configuration and conducts it."""
+
+from __future__ import annotations
+
+import base64
+import os
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Conduct the campaign that this run carries.
+
+    Raises
+    ------
+    RuntimeError
+        If the run carries no campaign file, or the coordinator's home is not known.
+    """
+    # Imported here so that building the app package stays light.
+    from fedage.common.campaign import parse_campaign
+    from fedage.server.conduct import Place, conduct
+    from fedage.server.network.grid import PromptGrid
+    from fedage.server.network.home import CoordinatorHome
+
+    encoded = context.run_config.get("campaign")
+    name = context.run_config.get("run-name")
+    if not isinstance(encoded, str) or not isinstance(name, str):
+        raise RuntimeError("the run carries no campaign file; start it with fedage campaign run")
+    campaign = parse_campaign(base64.b64decode(encoded).decode())
+    home_path = os.environ.get("FEDAGE_COORDINATOR_HOME")
+    if not home_path:
+        raise RuntimeError("FEDAGE_COORDINATOR_HOME is not set; start the SuperLink with fedage coordinator start")
+    home = CoordinatorHome.load(Path(home_path))
+    place = Place(
+        folder=home.run_folder(campaign.campaign.name, name), run=name, environment="deployment", guard=True
+    )
+    conduct(PromptGrid(grid), campaign, place, key=home.signing_key())

@@ -1,0 +1,144 @@
+"""Rounds of training: the model out, updates in, their mean, and how well the model of each round did."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.numpy
+
+from fedage.common import estimators
+from fedage.common.analyses.base import Again, Done, Iterate, Result
+from fedage.common.analyses.plan import VALIDATION_STEP, registered
+from fedage.common.protocol import TRAIN, derived_seed, join_iterates, join_model
+from fedage.common.statistic import Statistic, total
+from fedage.server.aggregate import Update, UpdateRefused, Weights, check_update, federated_average
+from fedage.server.session import Answer, Session
+
+
+@dataclass
+class RoundRecord:
+    """What one round recorded. Validation figures are those of the model *after* the round."""
+
+    number: int
+    seconds: float
+    sites: list[str]
+    train_loss: float
+    update_norm: float
+    validation: Result | None = None
+    validation_by_site: dict[str, Result] = field(default_factory=dict)
+
+
+@dataclass
+class _Validation:
+    """The validation sums that come with each training answer, always of the model that was sent."""
+
+    session: Session
+    iterate: Iterate = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.analysis = registered(self.session.campaign)[VALIDATION_STEP]
+        self.iterate = self.analysis.first()
+
+    def read(self, answers: dict[str, Answer]) -> tuple[Result | None, dict[str, Result]]:
+        layout = self.analysis.layout(self.iterate)
+        statistics = {
+            site: Statistic(layout=layout, vector=vector, smallest=None)
+            for site, answer in answers.items()
+            if (vector := answer.payload.get(VALIDATION_STEP)) is not None and vector.shape == (layout.size,)
+        }
+        if not statistics:
+            return None, {}
+        outcome = self.analysis.combine(total(layout, statistics), self.iterate)
+        if isinstance(outcome, Again):
+            # The first exchange only brings the mean age; from the second round on everything is there.
+            self.iterate = outcome.iterate
+            return None, {}
+        by_site = {site: self.analysis.combine(statistic, self.iterate) for site, statistic in statistics.items()}
+        return (
+            outcome.result if isinstance(outcome, Done) else None,
+            {site: result.result for site, result in by_site.items() if isinstance(result, Done)},
+        )
+
+
+def initial_weights(session: Session) -> Weights:
+    """The network's initial weights, from the campaign's seed alone."""
+    from fedage.common.networks.arrays import state_to_arrays
+
+    campaign = session.campaign
+    estimator = estimators.make(campaign.estimator.name, campaign.estimator.options)
+    return state_to_arrays(estimator.build(seed=derived_seed("initial-weights", campaign.campaign.seed)))
+
+
+def save_model(path: Path, weights: Weights, *, metadata: dict[str, str]) -> None:
+    """Write the model atomically, so that a run cut off keeps its last finished round."""
+    partial = path.with_suffix(".partial")
+    safetensors.numpy.save_file(weights, partial, metadata=metadata)
+    partial.replace(path)
+
+
+def train(session: Session, *, folder: Path) -> tuple[Weights, list[RoundRecord]]:
+    """All rounds.
+
+    Raises
+    ------
+    CampaignFailed
+        If a round has fewer answers than the quorum; the model of the last finished round is on disk.
+    """
+    campaign = session.campaign
+    weights = initial_weights(session)
+    validation = _Validation(session)
+    records: list[RoundRecord] = []
+    for number in range(1, campaign.training.rounds + 1):
+        started = time.monotonic()
+        payload: dict[str, Any] = {
+            **join_model(weights),
+            **join_iterates({VALIDATION_STEP: validation.iterate}),
+        }
+        answers = session.ask(TRAIN, payload, round_number=number)
+        overall, by_site = validation.read(answers)
+        if records:
+            records[-1].validation, records[-1].validation_by_site = overall, by_site
+            _tell(session, records[-1])
+        updates = _updates(session, answers, weights, number)
+        session.require_quorum(updates, step=f"round {number}")
+        weights, norm = federated_average(weights, updates)
+        patients = sum(update.n for update in updates.values())
+        loss = sum(float(answers[site].info["loss"]) * update.n for site, update in updates.items()) / patients
+        save_model(
+            folder / "model.safetensors",
+            weights,
+            metadata={"campaign_digest": campaign.digest, "round": str(number), "estimator": campaign.estimator.name},
+        )
+        records.append(RoundRecord(number, time.monotonic() - started, sorted(updates), loss, norm))
+        session.events.emit(
+            "round",
+            number=number,
+            of=campaign.training.rounds,
+            seconds=round(records[-1].seconds, 2),
+            sites=sorted(updates),
+            train_loss=loss,
+        )
+    return weights, records
+
+
+def _tell(session: Session, record: RoundRecord) -> None:
+    if record.validation is not None:
+        session.events.emit("validation", round=record.number, mae_years=record.validation["mae_years"])
+
+
+def _updates(session: Session, answers: dict[str, Answer], weights: Weights, number: int) -> dict[str, Update]:
+    """The usable updates; one that does not fit the model is set aside and said so."""
+    updates: dict[str, Update] = {}
+    for site, answer in answers.items():
+        change = {name.removeprefix("model:"): a for name, a in answer.payload.items() if name.startswith("model:")}
+        update = Update(change=change, n=int(answer.info.get("n", 0)))
+        try:
+            check_update(update, weights)
+        except UpdateRefused as refusal:
+            session.note_trouble(site, TRAIN, f"update set aside: {refusal}", number)
+            continue
+        updates[site] = update
+    return updates

@@ -1,0 +1,209 @@
+"""Asking the sites: one signed request to each, answers as they arrive, refusals and failures recorded by site."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import Message
+from numpy.typing import NDArray
+
+from fedage.common._version import __version__
+from fedage.common.campaign import Campaign
+from fedage.common.protocol import DESCRIBE, Payload, Reply, Request
+from fedage.server.events import EventLog
+from fedage.server.network.grid import Failure, PromptGrid
+from fedage.server.records import read_reply, request_content
+
+
+class CampaignFailed(Exception):
+    """A campaign cannot go on; the message says why and is written to the results."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One site's answer: what it says and the arrays it sends."""
+
+    site: str
+    info: Mapping[str, Any]
+    payload: Mapping[str, NDArray[Any]]
+
+
+@dataclass
+class Session:
+    """One run of one campaign over a grid.
+
+    `nodes` maps a site's name to its Flower node, `troubles` collects what went wrong at each site in plain words.
+    """
+
+    grid: PromptGrid
+    campaign: Campaign
+    run: str
+    key: Ed25519PrivateKey | None
+    events: EventLog
+    nodes: dict[str, int] = field(default_factory=dict)
+    troubles: dict[str, list[str]] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def wait_for_nodes(self) -> list[int]:
+        """Node ids online: all expected sites, or whoever is there after `campaign.wait_s`, at least the quorum.
+
+        Raises
+        ------
+        CampaignFailed
+            If the quorum is not online in time.
+        """
+        about, quorum = self.campaign.campaign, self.campaign.training.quorum
+        expected = max(len(about.sites), quorum)
+        deadline = time.monotonic() + about.wait_s
+        told: set[int] = set()
+        while True:
+            online = sorted(self.grid.get_node_ids())
+            if set(online) != told:
+                told = set(online)
+                self.events.emit("nodes", online=len(online), expected=expected)
+            if len(online) >= expected and about.sites:
+                return online
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.3)
+            if not about.sites and len(online) >= quorum:
+                # Nobody is expected by name: give latecomers a moment, then begin with whoever is there.
+                deadline = min(deadline, time.monotonic() + 10.0)
+        if len(online) < quorum:
+            raise CampaignFailed(
+                f"{len(online)} sites online after {about.wait_s:g} s, the quorum is {quorum}; "
+                "start the missing sites (fedage site start) or lower training.quorum"
+            )
+        return online
+
+    def describe(self) -> dict[str, Answer]:
+        """Offer the campaign to every node online and learn which site each is."""
+        nodes = self.wait_for_nodes()
+        request = self._request(DESCRIBE, campaign=self.campaign.text)
+        replies = self._exchange(request, dict.fromkeys(nodes, {}))
+        answers: dict[str, Answer] = {}
+        for node, reply in sorted(replies.items()):
+            if isinstance(reply, Failure):
+                self.events.emit("site-failed", node=str(node), step=DESCRIBE, reason=reply.reason)
+                self.troubles.setdefault(f"node {node}", []).append(f"did not answer the offer: {reply.reason}")
+                continue
+            head, payload = reply
+            if head.site in self.nodes:
+                raise CampaignFailed(f"two sites call themselves {head.site!r}; give one another name (site.toml)")
+            expected = self.campaign.campaign.sites
+            if expected and head.site not in expected:
+                self.refused[head.site] = "not among the sites that the campaign file names"
+                self.events.emit("site-left-out", site=head.site, reason=self.refused[head.site])
+                continue
+            self.nodes[head.site] = node
+            if answer := self._accept(head, payload, step=DESCRIBE):
+                answers[answer.site] = answer
+        for site in list(self.nodes):
+            if site not in answers:
+                del self.nodes[site]
+        for site in self.campaign.campaign.sites:
+            if site not in answers and site not in self.refused:
+                self.troubles.setdefault(site, []).append("was not online or did not answer when the campaign began")
+        self.require_quorum(answers, step="describe")
+        return answers
+
+    def ask(self, kind: str, payload: Payload, *, round_number: int = 0, sites: Iterable[str] | None = None) -> dict[str, Answer]:
+        """Send one request to the sites still online and wait for their answers until the round's deadline."""
+        online = set(self.grid.get_node_ids())
+        wanted = self.nodes if sites is None else {site: self.nodes[site] for site in sites}
+        nodes = {node: site for site, node in wanted.items() if node in online}
+        for site in sorted(set(wanted) - set(nodes.values())):
+            self.note_trouble(site, kind, "offline", round_number)
+        request = self._request(kind, round_number=round_number)
+        replies = self._exchange(request, dict.fromkeys(nodes, payload))
+        answers: dict[str, Answer] = {}
+        for node, site in sorted(nodes.items(), key=lambda item: item[1]):
+            reply = replies.get(node, Failure(code=0, reason="no answer before the deadline"))
+            if isinstance(reply, Failure):
+                self.note_trouble(site, kind, reply.reason, round_number)
+                continue
+            head, arrays = reply
+            if head.site != site:
+                self.note_trouble(site, kind, "answered under another name", round_number)
+            elif answer := self._accept(head, arrays, step=kind, round_number=round_number):
+                answers[site] = answer
+        return answers
+
+    def require_quorum(self, answers: Mapping[str, Any], *, step: str) -> None:
+        """Raise `CampaignFailed` unless the quorum answered."""
+        quorum = self.campaign.training.quorum
+        if len(answers) < quorum:
+            reasons = "; ".join(
+                f"{site}: {reason}"
+                for site, reason in sorted({**{s: t[-1] for s, t in self.troubles.items()}, **self.refused}.items())
+            )
+            raise CampaignFailed(
+                f"{step}: {len(answers)} of the {quorum} sites of the quorum answered ({reasons or 'no other site known'})"
+            )
+
+    def _request(self, kind: str, *, round_number: int = 0, campaign: str = "") -> Request:
+        return Request(
+            kind=kind,
+            digest=self.campaign.digest,
+            run=self.run,
+            round=round_number,
+            campaign=campaign,
+            version=__version__,
+        )
+
+    def _exchange(
+        self, request: Request, payloads: Mapping[int, Payload]
+    ) -> dict[int, tuple[Reply, dict[str, NDArray[Any]]] | Failure]:
+        """One message a node, all with the same signed content where the payload is the same."""
+        contents: dict[int, Any] = {}
+        messages: list[Message] = []
+        for node, payload in payloads.items():
+            if id(payload) not in contents:
+                contents[id(payload)] = request_content(request, payload, key=self.key)
+            messages.append(
+                Message(contents[id(payload)], message_type=request.kind, dst_node_id=node, group_id=str(request.round))
+            )
+        answered: dict[int, tuple[Reply, dict[str, NDArray[Any]]] | Failure] = {}
+        on_reply: Callable[[int], None] = lambda node: self.events.emit(  # noqa: E731
+            "answer", site=self._site(node), step=request.kind, round=request.round
+        )
+        raw = self.grid.exchange(
+            messages,
+            deadline_s=self.campaign.training.round_deadline_s,
+            on_reply=lambda node, _reply: on_reply(node),
+        )
+        for node, reply in raw.items():
+            if isinstance(reply, Failure):
+                answered[node] = reply
+                continue
+            try:
+                answered[node] = read_reply(reply)
+            except (ValueError, TypeError):
+                answered[node] = Failure(code=0, reason="malformed reply")
+        return answered
+
+    def _accept(
+        self, head: Reply, payload: Mapping[str, NDArray[Any]], *, step: str, round_number: int = 0
+    ) -> Answer | None:
+        if head.status == "refused":
+            self.note_trouble(head.site, step, f"refused ({head.rule}): {head.reason}", round_number)
+            if step == DESCRIBE:
+                self.refused[head.site] = f"{head.rule}: {head.reason}"
+            return None
+        if head.digest != self.campaign.digest:
+            self.note_trouble(head.site, step, "answered for another campaign", round_number)
+            return None
+        return Answer(site=head.site, info=head.info, payload=payload)
+
+    def note_trouble(self, site: str, step: str, reason: str, round_number: int) -> None:
+        """Record what went wrong at a site, for the results and for whoever follows the run."""
+        text = f"{step} (round {round_number}): {reason}" if round_number else f"{step}: {reason}"
+        self.troubles.setdefault(site, []).append(text)
+        self.events.emit("site-trouble", site=site, step=step, round=round_number, reason=reason)
+
+    def _site(self, node: int) -> str:
+        return next((site for site, known in self.nodes.items() if known == node), "")
