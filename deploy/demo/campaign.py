@@ -1,0 +1,113 @@
+"""The campaign file the demo writes: what a coordinator would write, for phantoms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedage.deploy.demo.phantoms import Planted
+
+
+@dataclass(frozen=True)
+class Size:
+    """What differs between the demo and its quick form."""
+
+    image_size: int
+    rounds: int
+    local_epochs: int
+    batch_size: int
+    learning_rate: float
+    minimum_count: int
+
+
+FULL = Size(image_size=64, rounds=12, local_epochs=3, batch_size=16, learning_rate=1e-3, minimum_count=5)
+QUICK = Size(image_size=64, rounds=6, local_epochs=3, batch_size=16, learning_rate=1e-3, minimum_count=3)
+
+
+def campaign_file(planted: Planted, *, sites: Sequence[str], seed: int, quick: bool) -> str:
+    """The text of the demo's campaign file."""
+    size = QUICK if quick else FULL
+    irreducible = "\n".join(f"{site} = {planted.irreducible_mae_years[site]:.4f}" for site in sites)
+    return f"""\
+# Three hospitals of phantoms learn to estimate age together. Every table is explained in the README.
+[campaign]
+name = "demo"
+purpose = "Show on rendered phantoms that age can be learnt together and that the gap predicts events"
+seed = {seed}
+sites = [{", ".join(f'"{site}"' for site in sites)}]
+wait_s = 120
+
+[estimator]
+name = "chest-ca"
+
+[estimator.options]
+image_size = {size.image_size}
+norm = "group"
+
+[cohort]
+modality = ["CR", "DX"]
+age_min_years = 40
+age_max_years = 85
+
+[cohort.healthy]
+column = "healthy"
+equals = 1
+
+[training]
+strategy = "fedavg"
+rounds = {size.rounds}
+local_epochs = {size.local_epochs}
+batch_size = {size.batch_size}
+optimiser = "adamw"
+learning_rate = {size.learning_rate}
+final_learning_rate_fraction = 0.05
+weight_decay = 0.01
+quorum = 2
+round_deadline_s = 300
+
+[validation.fractions]
+train = 0.40
+validation = 0.15
+test = 0.45
+
+[privacy]
+mode = "none"
+minimum_count = {size.minimum_count}
+
+[bias]
+method = "linear"
+scope = "site"
+
+[survival]
+time = "time_years"
+event = "event"
+ties = "efron"
+time_grid_years = 0.25
+table_times_years = [2, 4, 6, 8, 10]
+split_gap_at = "median"
+
+[[survival.models]]
+name = "gap"
+covariates = ["gap_years", "age_years"]
+
+[[survival.models]]
+name = "gap-unstratified"
+covariates = ["gap_years", "age_years"]
+by_site = false
+
+[[survival.models]]
+name = "cole-gap"
+covariates = ["cole_gap_years", "age_years"]
+
+[[survival.models]]
+name = "true-gap"
+covariates = ["true_gap_years", "age_years"]
+
+[planted]
+hazard_ratio_per_year = {planted.hazard_ratio_per_year}
+gap_sd_years = {planted.gap_sd_years}
+true_gap = "true_gap_years"
+
+[planted.irreducible_mae_years]
+{irreducible}
+"""
