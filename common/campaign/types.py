@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Table(BaseModel):
     """Base of all tables: frozen, strict types, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -35,7 +35,7 @@ class About(Table):
 class EstimatorChoice(Table):
     """`[estimator]`: which estimator, with its own options."""
 
-    name: Name = Field(description="a registered estimator")
+    name: str = Field(description="a registered estimator")
     options: dict[str, Any] = Field(default_factory=dict, description="the estimator's own options")
 
 

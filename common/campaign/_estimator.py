@@ -1,0 +1,59 @@
+"""What a campaign file and the estimator it names say against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from fedage.common.campaign._sound import Sound
+from fedage.common.campaign._tables import check_table
+from fedage.common.campaign._words import did_you_mean, show
+from fedage.common.campaign.problems import Problem
+
+if TYPE_CHECKING:
+    from fedage.common.estimators.base import Estimator
+
+
+def estimator_problems(sound: Sound) -> Iterator[Problem]:
+    """Unknown estimator, wrong options, a modality or a privacy mode that the estimator cannot have."""
+    name = sound["estimator.name"]
+    if name is None:
+        return
+    # Imported here: the estimators bring torch, which a reader of this package may not need.
+    from fedage.common import estimators
+
+    known = tuple(estimators.names())
+    if name not in known:
+        yield Problem("estimator.name", _unknown(name, known))
+        return
+    yield from fit_problems(sound, estimators.estimator_class(name))
+
+
+def fit_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Problem]:
+    """What does not fit between the file and this estimator."""
+    if not sound.wrong("estimator.options"):
+        yield from check_table("estimator.options", sound["estimator.options"] or {}, estimator.Options).problems
+    for modality in sound["cohort.modality"] or ():
+        if modality is not None and modality not in estimator.modalities:
+            yield Problem(
+                "cohort.modality",
+                f"cohort.modality = {show(modality)}: must be {_any_of(estimator.modalities)}, the modalities of "
+                f"{estimator.name}; remove it, or choose another estimator",
+            )
+    if sound["privacy.mode"] == "sample" and estimator.couples_samples:
+        yield Problem(
+            "privacy.mode",
+            f'privacy.mode = "sample": not possible with {estimator.name}, whose loss relates the samples of a batch '
+            "to each other, so that one patient's gradient cannot be told apart; choose another of the two",
+        )
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    known = tuple(known)
+    close = did_you_mean(name, known)
+    hint = f"did you mean {show(close)}?" if close else "choose one of these"
+    return f"estimator.name = {show(name)}: unknown estimator, known are {', '.join(known)}; {hint}"
+
+
+def _any_of(values: Iterable[str]) -> str:
+    return " or ".join(values)

@@ -1,0 +1,149 @@
+"""A campaign in sentences that a hospital's administrator can read before approving its digest."""
+
+from __future__ import annotations
+
+from fedage.common.campaign.types import Campaign, CoxModel, Survival
+
+
+def in_words(campaign: Campaign) -> list[str]:
+    """What is computed, what leaves the site, and which privacy, one sentence an item.
+
+    Who asks is not in the file: it is whoever signs the requests, and is told beside these sentences.
+    """
+    return [
+        f"Campaign {campaign.campaign.name} asks: {campaign.campaign.purpose.rstrip('.')}.",
+        _sites(campaign),
+        _cohort(campaign),
+        *_training(campaign),
+        *_parts(campaign),
+        *_analyses(campaign),
+        *_leaves(campaign),
+        *_privacy(campaign),
+        f"Approving means approving the file with digest {campaign.digest}, and nothing else.",
+    ]
+
+
+def _sites(campaign: Campaign) -> str:
+    sites = campaign.campaign.sites
+    if not sites:
+        return "Any site that the coordinator has admitted may take part."
+    return f"The sites expected are {_list(sites)}; {campaign.training.quorum} must answer for a step to count."
+
+
+def _cohort(campaign: Campaign) -> str:
+    cohort = campaign.cohort
+    images = f"{' or '.join(cohort.modality)} images" if cohort.modality else "the images its estimator reads"
+    healthy = (
+        "all of them count as healthy"
+        if cohort.healthy == "all"
+        else f"those with {cohort.healthy.column} = {cohort.healthy.equals:g} count as healthy"
+    )
+    ages = f"aged {cohort.age_min_years:g} to {cohort.age_max_years:g} years"
+    return f"It uses {images} of patients {ages}; {healthy}."
+
+
+def _training(campaign: Campaign) -> list[str]:
+    training = campaign.training
+    return [
+        f"Your site trains the age estimator {campaign.estimator.name} on its own machine, together with the other "
+        f"sites: {_count(training.rounds, 'round')}, each {_count(training.local_epochs, 'pass', 'passes')} over "
+        f"your training patients ({training.strategy}, batches of {training.batch_size})."
+    ]
+
+
+def _parts(campaign: Campaign) -> list[str]:
+    validation = campaign.validation
+    if validation.fractions is None:
+        return [
+            f"Your patients are split into {validation.folds} parts; each part is judged by a model it did not train."
+        ]
+    parts = validation.fractions
+    return [
+        f"Your patients are split once, by a key that stays with you: {parts.train:.0%} train the model, "
+        f"{parts.validation:.0%} set the age-bias correction, {parts.test:.0%} are only reported on."
+    ]
+
+
+def _analyses(campaign: Campaign) -> list[str]:
+    line = "one line for each site" if campaign.bias.scope == "site" else "one line for all sites"
+    sentences = [
+        "It computes how far predicted ages are from true ages, before and after correcting the age bias "
+        f"({line}, from healthy patients the model was not trained on)."
+    ]
+    survival = campaign.survival
+    if survival is not None:
+        sentences.append(
+            f"It relates the age gap to follow-up (columns {survival.time} in years and {survival.event}, 1 = event)"
+            f"{_models(survival)}."
+        )
+        sentences.append(_grid(survival))
+    if campaign.planted is not None:
+        sentences.append("It is a campaign on phantoms with a planted truth, not on patients.")
+    return sentences
+
+
+def _models(survival: Survival) -> str:
+    if not survival.models:
+        return ", without a Cox model"
+
+    def words(model: CoxModel) -> str:
+        return f"{model.name} ({_list(model.covariates)}{', sites apart' if model.by_site else ', sites pooled'})"
+
+    return f", with {_count(len(survival.models), 'Cox model')}: {'; '.join(words(model) for model in survival.models)}"
+
+
+def _grid(survival: Survival) -> str:
+    if survival.time_grid_years == 0:
+        return "Follow-up times are used exactly inside your site; no table by time leaves it."
+    grid = f"Follow-up times are rounded up to steps of {survival.time_grid_years:g} years"
+    if not survival.table_times_years:
+        return f"{grid}; no table by time leaves your site."
+    times = ", ".join(f"{time:g}" for time in survival.table_times_years)
+    return f"{grid}; tables of events and patients at risk leave your site for the times {times} years."
+
+
+def _leaves(campaign: Campaign) -> list[str]:
+    minimum = campaign.privacy.minimum_count
+    return [
+        "What leaves your site: updates of the model (one array of numbers a round), and sums and counts over "
+        "patients.",
+        "No image, no identifier and no value of a single patient is asked for. "
+        + (
+            f"A sum or count with fewer than {minimum} patients behind it is withheld."
+            if minimum > 1
+            else "The file asks for no minimum count: sums over a single patient may leave."
+        ),
+    ]
+
+
+def _privacy(campaign: Campaign) -> list[str]:
+    privacy = campaign.privacy
+    if privacy.mode == "none":
+        first = (
+            "There is no differential privacy: a model update can carry traces of the patients it was trained on, and "
+            "is protected by the connection, the minimum count and your own policy only."
+        )
+    else:
+        unit = "one patient" if privacy.mode == "sample" else "your whole site"
+        budget = (
+            f"ε = {privacy.epsilon:g}, δ = {privacy.delta:g}"
+            if privacy.epsilon is not None and privacy.delta is not None
+            else f"noise multiplier {privacy.noise_multiplier:g}"
+            if privacy.noise_multiplier is not None
+            else "no stated budget"
+        )
+        first = f"Differential privacy hides the contribution of {unit} ({budget})."
+    second = (
+        "Secure aggregation is on: the coordinator sees only the sum over sites."
+        if privacy.secure_aggregation
+        else "Secure aggregation is off: the coordinator sees your site's own sums."
+    )
+    return [first, second]
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def _list(words: tuple[str, ...]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -1,0 +1,45 @@
+"""What a hospital's administrator reads follows the file."""
+
+from fedage.common.campaign import parse_campaign
+from fedage.common.campaign.describe import in_words
+
+BASE = """
+[campaign]
+name = "first-light"
+purpose = "Relate the age gap to survival."
+seed = 7
+[estimator]
+name = "chest-ca"
+[training]
+rounds = 3
+"""
+
+
+def said(text: str) -> str:
+    return "\n".join(in_words(parse_campaign(text)))
+
+
+def test_says_what_is_computed_what_leaves_and_which_privacy() -> None:
+    text = said(
+        BASE + '[survival]\ntable_times_years = [1, 2]\nmodels = [{ name = "m", covariates = ["gap_years"] }]\n'
+    )
+    for phrase in (
+        "asks: Relate the age gap to survival.",
+        "3 rounds, each 1 pass over your training patients",
+        "70% train the model, 15% set the age-bias correction, 15% are only reported on",
+        "1 Cox model: m (gap_years, sites apart)",
+        "leave your site for the times 1, 2 years",
+        "fewer than 10 patients behind it is withheld",
+        "There is no differential privacy",
+        "Secure aggregation is off",
+    ):
+        assert phrase in text
+
+
+def test_follows_the_file() -> None:
+    assert "follow-up" not in said(BASE)
+    assert "withheld" not in said(BASE + "[privacy]\nminimum_count = 1\n")
+    assert "sums over a single patient may leave" in said(BASE + "[privacy]\nminimum_count = 1\n")
+    assert "those with ill = 0 count as healthy" in said(BASE + '[cohort.healthy]\ncolumn = "ill"\nequals = 0\n')
+    assert parse_campaign(BASE).digest in said(BASE)
+    assert "phantoms" in said(BASE + "[survival]\n[planted]\nhazard_ratio_per_year = 1.05\ngap_sd_years = 6\n")
