@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from fedage.common.statistic import FloatArray
-from fedage.deploy.demo.anatomy import Build, FloatImage, Signs, render
+from fedage.deploy.demo.anatomy import Build, Signs, render
+from fedage.deploy.demo.chest import FloatImage
 from fedage.deploy.demo.dicom import Exam, write_dicom
 from fedage.deploy.demo.follow_up import (
     HAZARD_RATIO_PER_YEAR,
