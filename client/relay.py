@@ -1,0 +1,95 @@
+"""What Flower starts for every message at a hospital: the message goes to the site's agent, the reply comes back.
+
+Stateless, without torch, pandas or a database, and with no image in reach: whatever a coordinator ships runs here, and
+here is nothing to take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from flwr.app import Context, Error, Message
+from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
+
+from fedage.client.agent import wire
+
+AGENT_SOCKET = "agent-socket"
+CONNECT_S = 10.0
+_CANCEL_S = 2.0
+
+
+class SiteApp(ClientApp):
+    """One entry point for both worlds.
+
+    It relays where the node configuration names an agent's socket, and handles in process where it does not
+    (simulation). Mods and handlers belong to the app behind it.
+    """
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer a message of any type."""
+        socket = context.node_config.get(AGENT_SOCKET)
+        if isinstance(socket, str) and socket:
+            return relay(message, socket=socket)
+        from fedage.client import handlers  # heavy: never beside a relay
+
+        return handlers.app(message, context)
+
+
+def relay(message: Message, *, socket: str, connect_s: float = CONNECT_S) -> Message:
+    """Hand a message to the agent behind `socket` and return its reply, or an error that says only what kind.
+
+    The agent is cancelled when this process ends early, because its stream ends then.
+    """
+    channel = grpc.insecure_channel(f"unix:{socket}", options=wire.GRPC_OPTIONS)
+    try:
+        grpc.channel_ready_future(channel).result(timeout=min(connect_s, message.metadata.ttl))
+        answer = _converse(channel, message)
+    except grpc.FutureTimeoutError:
+        return _error(message, "AgentUnavailable")
+    except grpc.RpcError as error:
+        return _error(message, _reason(error))
+    except wire.WireError:
+        return _error(message, "AgentReplyMalformed")
+    finally:
+        channel.close()
+    # Made here and not taken over, so that the reply's addresses are those Flower expects of this process.
+    if answer.has_error():
+        return Message(answer.error, reply_to=message)
+    return Message(answer.content, reply_to=message)
+
+
+def _converse(channel: grpc.Channel, message: Message) -> Message:
+    handle: Callable[..., Any] = channel.stream_stream(f"/{wire.SERVICE}/{wire.HANDLE}")
+    # Counted from now: the coordinator's clock need not agree with this one.
+    call = handle(wire.encode(message), timeout=message.metadata.ttl)
+    try:
+        return wire.decode(call)
+    except BaseException:
+        # Flower stops a task by an exception in this thread (SystemExit included); the agent must not go on alone.
+        call.cancel()
+        _cancel(channel, message.metadata.message_id)
+        raise
+
+
+def _cancel(channel: grpc.Channel, message_id: str) -> None:
+    cancel: Callable[..., bytes] = channel.unary_unary(f"/{wire.SERVICE}/{wire.CANCEL}")
+    try:
+        cancel(message_id.encode(), timeout=_CANCEL_S)
+    except grpc.RpcError:
+        return  # it is gone, or busy; the end of the stream tells it as well
+
+
+def _reason(error: grpc.RpcError) -> str:
+    code = error.code()
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return "AgentTimeout"
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        return "MessageRefused"
+    return "AgentUnavailable"
+
+
+def _error(message: Message, reason: str) -> Message:
+    return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=message)
