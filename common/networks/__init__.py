@@ -1,0 +1,1 @@
+"""Building blocks of the estimators' networks: modules of torch, one architecture a file."""

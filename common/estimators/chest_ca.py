@@ -1,0 +1,164 @@
+"""`chest-ca`: age from one frontal chest radiograph, by a ResNet-18 with Coordinate Attention.
+
+After the paediatric chest X-ray work in Insights into Imaging (2025), which combines the two. The depth, the insertion
+point, the image size, the loss and the augmentation are our own design, because the source does not say.
+
+Shape legend: B patients in a batch, S = `image_size`; a sample is (1, S, S). Ages Ω and predictions ŷ in years,
+ŷ = centre + scale · output.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+from torch.nn import functional
+
+from fedage.common.estimators.base import FloatImage, Image, Options, SampleRefused
+from fedage.common.networks.norm import Norm
+from fedage.common.networks.resnet import ResNet18
+
+# Random changes of a training sample: far smaller than the differences between patients, as large as positioning.
+_SHIFT_FRACTION = 0.04
+_ROTATION_DEGREES = 5.0
+_ZOOM_FRACTION = 0.05
+_CONTRAST_FRACTION = 0.1
+_BRIGHTNESS_SD = 0.1
+
+_CLIP_PERCENTILES = (0.5, 99.5)
+
+
+class ChestCAOptions(Options):
+    """`[estimator.options]` of `chest-ca`."""
+
+    norm: Norm = Field(default="group", description="normalisation: group (small batches, privacy) or batch")
+    image_size: int = Field(default=256, ge=64, le=1024, multiple_of=32, description="side of a sample in pixels")
+    width: int = Field(
+        default=64, ge=8, le=128, multiple_of=8, description="channels of the first stage; 64 is ResNet-18"
+    )
+    centre_years: float = Field(default=60.0, ge=0, le=130, description="age predicted before any training")
+    scale_years: float = Field(
+        default=15.0, gt=0, le=130, description="years a unit of the network's output stands for"
+    )
+    loss: Literal["huber", "l1", "mse"] = Field(default="huber", description="training loss")
+    huber_delta_years: float = Field(default=5.0, gt=0, le=130, description="error from which huber is linear")
+    augment: bool = Field(
+        default=True, description="random shifts, rotation, zoom, contrast and brightness in training"
+    )
+
+    @model_validator(mode="after")
+    def _delta_only_for_huber(self) -> Self:
+        if self.loss != "huber" and "huber_delta_years" in self.model_fields_set:
+            raise ValueError(f'huber_delta_years has no effect with loss="{self.loss}"; remove it or set loss="huber"')
+        return self
+
+
+class ChestCA:
+    """Chest radiograph to age; see the module's docstring."""
+
+    name: ClassVar[str] = "chest-ca"
+    title: ClassVar[str] = "Chest radiograph, ResNet-18 with Coordinate Attention"
+    Options: ClassVar[type[Options]] = ChestCAOptions
+    modalities: ClassVar[tuple[str, ...]] = ("CR", "DX")
+    couples_samples: ClassVar[bool] = False
+
+    def __init__(self, options: ChestCAOptions) -> None:
+        self.options = options
+
+    def sample_shape(self) -> tuple[int, ...]:
+        """(1, S, S)."""
+        return (1, self.options.image_size, self.options.image_size)
+
+    def preprocess(self, image: Image) -> FloatImage:
+        """Centre square of the image, S × S by area averaging, clipped, of mean 0 and variance 1.
+
+        The square is one in millimetres: unequal row and column spacing does not stretch the patient.
+
+        Raises
+        ------
+        SampleRefused
+            `not-two-dimensional`, `not-finite`, `bad-spacing`, `too-small` or `blank-image`.
+        """
+        square = _centre_square(image, side_min=self.options.image_size // 2)
+        size = self.options.image_size
+        small = functional.interpolate(
+            torch.from_numpy(np.ascontiguousarray(square, dtype=np.float32))[None, None],
+            size=(size, size),
+            mode="bilinear",
+            align_corners=False,
+            antialias=True,
+        )[0].numpy()  # (1, S, S)
+        lower, upper = np.percentile(small, _CLIP_PERCENTILES)
+        if upper - lower <= 1e-6 * max(1.0, abs(lower), abs(upper)):
+            raise SampleRefused("blank-image", f"its grey values all lie at {lower:g}; a radiograph has contrast")
+        clipped = np.clip(small.astype(np.float64), lower, upper)
+        return np.asarray((clipped - clipped.mean()) / clipped.std(), dtype=np.float32)
+
+    def augment(self, batch: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
+        """Each sample of (B, 1, S, S) shifted, turned, zoomed and of another contrast; unchanged if switched off."""
+        if not self.options.augment:
+            return batch
+        count = batch.shape[0]
+
+        def uniform(half_width: float) -> torch.Tensor:
+            return (torch.rand(count, generator=generator, device=generator.device) * 2 - 1) * half_width  # (B,)
+
+        angle = uniform(math.radians(_ROTATION_DEGREES))
+        zoom = 1 + uniform(_ZOOM_FRACTION)
+        # The grid runs from −1 to 1, so a shift by a fraction of the side is twice that.
+        shift_x, shift_y = uniform(2 * _SHIFT_FRACTION), uniform(2 * _SHIFT_FRACTION)
+        contrast = 1 + uniform(_CONTRAST_FRACTION)
+        brightness = torch.randn(count, generator=generator, device=generator.device) * _BRIGHTNESS_SD
+        cosine, sine = zoom * torch.cos(angle), zoom * torch.sin(angle)
+        rows = [torch.stack([cosine, -sine, shift_x], dim=1), torch.stack([sine, cosine, shift_y], dim=1)]
+        theta = torch.stack(rows, dim=1).to(batch)  # (B, 2, 3)
+        grid = functional.affine_grid(theta, list(batch.shape), align_corners=False)
+        moved = functional.grid_sample(batch, grid, padding_mode="border", align_corners=False)
+        return moved * contrast.to(batch).view(-1, 1, 1, 1) + brightness.to(batch).view(-1, 1, 1, 1)
+
+    def build(self, *, seed: int) -> nn.Module:
+        """The network, initialised from `seed` alone; the global random state is as before."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return ResNet18(norm=self.options.norm, width=self.options.width)
+
+    def loss(self, output: torch.Tensor, age_years: torch.Tensor) -> torch.Tensor:
+        """Mean loss of (B, 1) against ages (B,), on the output's scale so that learning rates are those of any net."""
+        target = (age_years - self.options.centre_years) / self.options.scale_years
+        prediction = output.squeeze(1)
+        if self.options.loss == "huber":
+            delta = self.options.huber_delta_years / self.options.scale_years
+            return functional.huber_loss(prediction, target, delta=delta)
+        if self.options.loss == "l1":
+            return functional.l1_loss(prediction, target)
+        return functional.mse_loss(prediction, target)
+
+    def age_years(self, output: torch.Tensor) -> torch.Tensor:
+        """Ages (B,) in years from (B, 1)."""
+        return self.options.centre_years + self.options.scale_years * output.squeeze(1)
+
+
+def _centre_square(image: Image, *, side_min: int) -> FloatImage:
+    """The largest centred rectangle of pixels that is a square in millimetres, or a refusal."""
+    pixels = image.pixels
+    if pixels.ndim != 2:
+        raise SampleRefused("not-two-dimensional", f"the image has {pixels.ndim} dimensions, 2 are needed")
+    if not all(math.isfinite(spacing) and spacing > 0 for spacing in image.spacing_mm):
+        raise SampleRefused("bad-spacing", f"spacing {image.spacing_mm} mm must be two positive numbers")
+    row_mm, column_mm = image.spacing_mm
+    rows, columns = pixels.shape
+    side_mm = min(rows * row_mm, columns * column_mm)
+    rows_kept, columns_kept = min(rows, round(side_mm / row_mm)), min(columns, round(side_mm / column_mm))
+    if min(rows_kept, columns_kept) < side_min:
+        raise SampleRefused(
+            "too-small",
+            f"the centre square has {rows_kept} × {columns_kept} pixels, at least {side_min} a side are needed",
+        )
+    if not np.isfinite(pixels).all():
+        raise SampleRefused("not-finite", "some grey values are not finite")
+    top, left = (rows - rows_kept) // 2, (columns - columns_kept) // 2
+    return pixels[top : top + rows_kept, left : left + columns_kept]

@@ -1,0 +1,29 @@
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from fedage.common import estimators
+
+
+def test_importing_the_registry_loads_no_torch():
+    code = "import sys, fedage.common.estimators as e; e.names(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_registered_name_is_its_class_own_name_and_has_defaults():
+    for name in estimators.names():
+        assert estimators.estimator_class(name).name == name
+        assert estimators.make(name, {}).sample_shape()
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    with pytest.raises(estimators.UnknownEstimator, match=r"'chest-cb' is not registered; allowed are .*chest-ca"):
+        estimators.make("chest-cb", {})
+
+
+def test_all_wrong_options_are_reported_at_once():
+    with pytest.raises(ValidationError) as caught:
+        estimators.make("chest-ca", {"norm": "layer", "image_size": 100, "depth": 50, "augment": 1})
+    assert {error["loc"] for error in caught.value.errors()} == {("norm",), ("image_size",), ("depth",), ("augment",)}
