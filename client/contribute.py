@@ -75,7 +75,7 @@ def _correct(
         if not isinstance(outcome, Done):
             return cohort
         return predictions.with_correction(
-            cohort, slope=float(outcome.result["slope"]), intercept=float(outcome.result["intercept"])
+            cohort, slope=float(outcome.result["slope"]), intercept=float(outcome.result["intercept_years"])
         )
     line = iterates.get(BIAS_LINE, {}).get("line")
     if line is None:

@@ -49,11 +49,11 @@ def with_correction(cohort: Cohort, *, slope: float, intercept: float) -> Cohort
     if not SLOPE_BOUNDS[0] <= slope <= SLOPE_BOUNDS[1] or not abs(intercept) <= INTERCEPT_BOUND_YEARS:
         raise Withheld("bias-line", "the slope or the intercept of the bias line is out of bounds")
     age, predicted = cohort["age_years"], cohort["predicted_years"]
-    corrected = correct_de_lange(predicted, age, slope, intercept)
+    corrected = correct_de_lange(predicted, age, slope=slope, intercept=intercept)
     return cohort.with_columns(
         corrected_years=corrected,
         gap_years=corrected - age,
-        cole_gap_years=correct_cole(predicted, slope, intercept) - age,
+        cole_gap_years=correct_cole(predicted, slope=slope, intercept=intercept) - age,
     )
 
 

@@ -126,4 +126,4 @@ def _bias_line(campaign: Campaign, findings: Findings) -> dict[str, dict[str, Fl
     line = findings.results.get(BIAS_STEP)
     if campaign.bias.scope == "site" or line is None:
         return {}
-    return {"bias-line": {"line": np.array([line["slope"], line["intercept"]])}}
+    return {"bias-line": {"line": np.array([line["slope"], line["intercept_years"]])}}
