@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from fedage.common.errors import FedAgeError
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -30,7 +32,7 @@ class Problem:
         return self.message
 
 
-class CampaignErrors(ValueError):
+class CampaignErrors(FedAgeError, ValueError):
     """A campaign file that is refused. `.problems` are all of its mistakes, in the order of the file's tables."""
 
     def __init__(self, problems: Iterable[Problem], *, name: str = "campaign.toml") -> None:

@@ -1,0 +1,288 @@
+"""The parts of `results.json`, one class an object of the file; every description is the reader's help.
+
+Part (unknown keys refused)
+├── what the campaign, the run, the sites and the rounds were
+└── Finding (further keys kept): what an analysis found
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Number = float | None
+Counts = dict[str, int | None]
+
+
+def plain(value: Any) -> Any:
+    """Plain JSON-able values: NumPy scalars and arrays unpacked, NaN and infinity as None, all the way down."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+class Part(BaseModel):
+    """Base of everything here: frozen, unknown keys refused, NumPy values made plain, NaN and infinity made null."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, values: Any) -> Any:
+        return plain(values)
+
+
+class Finding(Part):
+    """Base of what an analysis found: further keys are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class CampaignInfo(Part):
+    """What was asked."""
+
+    name: str = Field(description="the campaign's name")
+    purpose: str = Field(description="what was asked of the sites")
+    digest: str = Field(description="SHA-256 of the campaign file's bytes")
+    seed: int = Field(description="seed of initialisation and sampling without privacy")
+    estimator: str = Field(description="the age estimator")
+    minimum_count: int = Field(description="fewest patients behind any released cell")
+
+
+class RunInfo(Part):
+    """When and where it ran, and how it ended."""
+
+    id: str = Field(description="the run")
+    started_utc: str = Field(description="ISO 8601, UTC")
+    finished_utc: str | None = Field(default=None, description="ISO 8601, UTC; null while running")
+    status: Literal["finished", "stopped", "failed"] = Field(description="how it ended")
+    reason: str = Field(default="", description="why it stopped or failed")
+    environment: Literal["deployment", "simulation"] = Field(description="real sites, or one machine")
+    guard: bool = Field(default=True, description="whether the sites' disclosure control was on")
+
+
+class Withheld(Part):
+    """A contribution that a site did not release."""
+
+    step: str = Field(description="registered analysis or message kind")
+    reason: str = Field(description="the rule and what it says")
+
+
+class AgeSummary(Finding):
+    """Chronological age at exam of a site's patients."""
+
+    n: int = Field(description="patients")
+    mean_years: Number = Field(default=None, description="mean")
+    sd_years: Number = Field(default=None, description="standard deviation")
+
+
+class SiteRecord(Part):
+    """One site: what it brought, what it set aside, what it withheld."""
+
+    name: str = Field(description="the site's name")
+    status: Literal["took part", "dropped out", "refused", "absent"] = Field(description="how it took part")
+    dropped_out_in_round: int | None = Field(default=None, description="round it dropped out in; 0 is after training")
+    reason: str = Field(default="", description="why it dropped out, refused or was absent")
+    patients: int | None = Field(default=None, description="patients in the cohort; null if withheld or not told")
+    patients_by_part: Counts = Field(default_factory=dict, description="train, validation and test")
+    excluded: Counts = Field(default_factory=dict, description="patients left out of the cohort, by reason code")
+    rejected_files: Counts = Field(default_factory=dict, description="files not read, by reason code")
+    rejected_samples: Counts = Field(default_factory=dict, description="images the estimator refused, by reason code")
+    age: AgeSummary | None = Field(default=None, description="if released")
+    sex: Counts = Field(default_factory=dict, description="male, female and unknown, if released")
+    device: str = Field(default="", description="what it computed on")
+    fedage_version: str = Field(default="", description="its FedAge version")
+    withheld: tuple[Withheld, ...] = Field(default=(), description="contributions that did not leave")
+    troubles: tuple[str, ...] = Field(default=(), description="what went wrong, in plain words")
+
+
+class Round(Part):
+    """One round of training. Validation figures are those of the model after it."""
+
+    number: int = Field(ge=1, description="from 1")
+    seconds: Number = Field(default=None, description="wall time")
+    train_loss: Number = Field(default=None, description="mean of the sites' losses, weighted by their patients")
+    validation_mae_years: Number = Field(default=None, description="of the averaged model, all sites")
+    validation_mae_years_by_site: dict[str, Number] = Field(default_factory=dict, description="the same by site")
+    sites: tuple[str, ...] = Field(default=(), description="sites whose update counted")
+    update_norm: Number = Field(default=None, description="L2 norm of the averaged update")
+
+
+class Metrics(Finding):
+    """Agreement of predicted with chronological age."""
+
+    n: int = Field(description="patients")
+    mae_years: Number = Field(description="mean absolute error")
+    cs_5: Number = Field(default=None, description="fraction with an absolute error of at most 5 years")
+    pearson_r: Number = Field(default=None, description="Pearson correlation; null where one does not vary")
+    mean_error_years: Number = Field(default=None, description="mean of predicted minus chronological")
+    rmse_years: Number = Field(default=None, description="root mean squared error")
+    mae_of_mean_years: Number = Field(default=None, description="MAE of predicting the mean age of all sites")
+
+
+class Evaluated(Part):
+    """One evaluation, over all sites and at each."""
+
+    overall: Metrics | None = Field(default=None, description="all sites together")
+    by_site: dict[str, Metrics] = Field(default_factory=dict, description="each site that released it")
+    not_computed: str = Field(default="", description="why there is none")
+
+
+class EvaluatedPart(Part):
+    """Evaluations on one part of the patients. Corrected figures flatter any model: the raw ones are primary."""
+
+    raw: Evaluated = Field(default=Evaluated(), description="as predicted")
+    corrected: Evaluated = Field(default=Evaluated(), description="after age-bias correction")
+
+
+class Evaluation(Part):
+    """How good the predicted ages are."""
+
+    test: EvaluatedPart = Field(default=EvaluatedPart(), description="patients neither trained on nor corrected with")
+    validation: EvaluatedPart = Field(default=EvaluatedPart(), description="patients the bias line is fitted on")
+
+
+class BiasLine(Finding):
+    """Predicted age = slope · chronological age + intercept, on held-out healthy patients."""
+
+    slope: Number = Field(description="a")
+    intercept_years: Number = Field(description="b")
+    n: int = Field(description="healthy patients it is fitted on")
+    residual_sd_years: Number = Field(default=None, description="spread around the line")
+
+
+class Bias(Part):
+    """The age-bias correction."""
+
+    method: str = Field(default="linear", description="form of the correction")
+    scope: str = Field(default="site", description="one line a site, or one for all")
+    scale: str = Field(default="de-lange", description="which gap the survival analysis uses")
+    lines: dict[str, BiasLine] = Field(default_factory=dict, description="by site")
+    overall: BiasLine | None = Field(default=None, description="over all sites")
+    not_computed: str = Field(default="", description="why there is none")
+
+
+class PredictedByAge(Finding):
+    """Counts of patients by chronological and predicted age."""
+
+    age_edges_years: tuple[float, ...] = Field(description="a + 1 edges")
+    predicted_edges_years: tuple[float, ...] = Field(description="p + 1 edges")
+    counts: tuple[tuple[int | None, ...], ...] = Field(description="a rows of p counts; null where suppressed")
+    withheld: int | None = Field(default=None, description="patients in suppressed cells, if that may be told")
+
+
+class GapByAge(Finding):
+    """Predicted minus chronological age by bins of chronological age."""
+
+    age_edges_years: tuple[float, ...] = Field(description="b + 1 edges")
+    n: tuple[int | None, ...] = Field(description="patients by bin; null where suppressed")
+    mean_years: tuple[Number, ...] = Field(description="mean gap by bin")
+    sd_years: tuple[Number, ...] = Field(description="standard deviation of the gap by bin")
+
+
+class Figures(Part):
+    """What the figures draw, all from test patients of all sites."""
+
+    predicted_by_age: PredictedByAge | None = Field(default=None, description="heat map")
+    gap_by_age_raw: GapByAge | None = Field(default=None, description="before correction")
+    gap_by_age_corrected: GapByAge | None = Field(default=None, description="after correction")
+    not_computed: dict[str, str] = Field(default_factory=dict, description="why a figure is missing, by its key here")
+
+
+class Coefficient(Finding):
+    """One covariate of a Cox model."""
+
+    name: str = Field(description="column")
+    coef: Number = Field(description="log hazard ratio per unit")
+    se: Number = Field(description="standard error")
+    z: Number = Field(default=None, description="coef / se")
+    p: Number = Field(default=None, description="two-sided Wald p")
+    hazard_ratio: Number = Field(description="per unit")
+    ci95: tuple[Number, Number] = Field(description="low and high end for the hazard ratio per unit")
+    sd: Number = Field(default=None, description="standard deviation of the covariate")
+    hazard_ratio_per_sd: Number = Field(default=None, description="per standard deviation")
+    ci95_per_sd: tuple[Number, Number] | None = Field(default=None, description="low and high end for that")
+
+
+class CoxResult(Finding):
+    """One Cox model."""
+
+    name: str = Field(description="the model's name in the campaign file")
+    stratified_by_site: bool = Field(default=True, description="each site its own baseline hazard, or one for all")
+    ties: str = Field(default="efron", description="how tied event times are treated")
+    n: int | None = Field(default=None, description="patients")
+    events: int | None = Field(default=None, description="events")
+    sites: tuple[str, ...] = Field(default=(), description="sites whose sums it rests on")
+    log_likelihood: Number = Field(default=None, description="at the estimate")
+    null_log_likelihood: Number = Field(default=None, description="at zero")
+    concordance: Number = Field(default=None, description="within sites only, if computed")
+    covariates: tuple[Coefficient, ...] = Field(default=(), description="in the order of the file")
+    not_computed: str = Field(default="", description="why there is no result")
+
+
+class SurvivalCurve(Finding):
+    """Kaplan-Meier estimate of one group at the table times."""
+
+    name: str = Field(description="the group, e.g. `high gap`")
+    n: int | None = Field(default=None, description="patients")
+    times_years: tuple[float, ...] = Field(description="t times")
+    survival: tuple[Number, ...] = Field(description="at each time")
+    ci95_low: tuple[Number, ...] = Field(default=(), description="at each time")
+    ci95_high: tuple[Number, ...] = Field(default=(), description="at each time")
+    at_risk: tuple[int | None, ...] = Field(default=(), description="patients at risk before each time")
+    events: tuple[int | None, ...] = Field(default=(), description="events at each time")
+    median_years: Number = Field(default=None, description="median survival; null if not reached")
+
+
+class KaplanMeier(Finding):
+    """High against low gap."""
+
+    groups: tuple[SurvivalCurve, ...] = Field(default=(), description="low gap first")
+    split_at_years: Number = Field(default=None, description="gap above which it is high")
+    logrank_chi2: Number = Field(default=None, description="log-rank χ², one degree of freedom for two groups")
+    logrank_p: Number = Field(default=None, description="its p")
+    not_computed: str = Field(default="", description="why there is no result")
+
+
+class Survival(Part):
+    """What the gap has to do with follow-up."""
+
+    cox: tuple[CoxResult, ...] = Field(default=(), description="the file's models")
+    kaplan_meier: KaplanMeier | None = Field(default=None, description="high against low gap")
+
+
+class Check(Part):
+    """One comparison of what was found with what the planted truth implies."""
+
+    what: str = Field(description="in words")
+    found: Number = Field(default=None, description="the run's number")
+    against: Number = Field(default=None, description="what it is held against")
+    ratio: Number = Field(default=None, description="found / against, where that is the measure")
+    wanted: str = Field(default="", description="what would be right, in words")
+    holds: bool | None = Field(default=None, description="whether it is; null if it cannot be said")
+
+
+class PlantedTruth(Part):
+    """The truth behind phantoms and what it implies for an honest estimate."""
+
+    hazard_ratio_per_year: float = Field(description="of the true gap")
+    gap_sd_years: float = Field(description="standard deviation of the true gap")
+    irreducible_mae_years: Number = Field(default=None, description="of the best possible reader, all sites")
+    irreducible_mae_years_by_site: dict[str, Number] = Field(default_factory=dict, description="the same by site")
+    attenuation: dict[str, Number] = Field(
+        default_factory=dict, description="by gap column: λ = Cov(ĝ, g)/Var(ĝ), age held fixed"
+    )
+    expected_hazard_ratio: dict[str, Number] = Field(
+        default_factory=dict, description="by gap column: planted hazard ratio to the power λ"
+    )
+    checks: tuple[Check, ...] = Field(default=(), description="the verdicts")
