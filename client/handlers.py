@@ -24,10 +24,11 @@ from fedage.client.guard import Withheld, releasable_counts, require
 from fedage.client.records import read_request, write_reply
 from fedage.client.site import Site, SiteCohort
 from fedage.client.sites import site_for
-from fedage.client.training import ModelRefused, TrainingDiverged, predict_years, train_locally
+from fedage.client.training import TooFewSamples, TrainingDiverged, predict_years, train_locally
 from fedage.common import estimators
 from fedage.common._version import __version__
 from fedage.common.campaign import Campaign
+from fedage.common.networks.arrays import ModelRefused
 from fedage.common.protocol import (
     ANALYSE,
     DESCRIBE,
@@ -62,7 +63,7 @@ def _answers(kind: str) -> Callable[[Handler], Callable[[Message, Context], Mess
                 request, payload, signature = read_request(message)
                 digest = request.digest
                 campaign = admit(site, request, payload, signature, kind=kind)
-                logger.info("%s round %d of campaign %s, digest %s", kind, request.round, campaign.campaign.name, digest)
+                logger.info("%s, round %d of %s, digest %s", kind, request.round, campaign.campaign.name, digest)
                 info, arrays = handler(site, campaign, request, payload)
             except (RequestRefused, Withheld) as refusal:
                 logger.warning("refused %s: %s", kind, refusal)
@@ -137,6 +138,8 @@ def train(site: Site, campaign: Campaign, request: Request, payload: Payload) ->
         raise RequestRefused("model", str(refused)) from None
     except TrainingDiverged as diverged:
         raise Withheld("training-diverged", str(diverged)) from None
+    except TooFewSamples as few:
+        raise Withheld("too-few-samples", str(few)) from None
     change = {name: array - weights[name] for name, array in update.weights.items()}
     info = {"n": int(chosen.size), "loss": update.mean_loss, "seconds": update.seconds, "withheld": withheld}
     return info, {**join_model(change), **sums}

@@ -1,7 +1,6 @@
 """Local training and prediction: arrays in, arrays out, no transport and no files.
 
-Shape legend: N patients, (C, H, W) a sample, B a batch. A model travels as a dict of float32 arrays, the entries of the
-network's `state_dict` without BatchNorm's batch counters (integers that no forward pass reads and that do not average).
+Shape legend: N patients, (C, H, W) a sample, B a batch.
 """
 
 from __future__ import annotations
@@ -19,14 +18,18 @@ from torch import nn
 
 from fedage.common.campaign.types import Training
 from fedage.common.estimators.base import Estimator
+from fedage.common.networks.arrays import ModelRefused, Weights, load_arrays, state_to_arrays
 
-Weights = dict[str, NDArray[np.float32]]
-
-_COUNTER = "num_batches_tracked"
-
-
-class ModelRefused(ValueError):
-    """The weights that came in are not those of this campaign's network."""
+__all__ = [
+    "ModelRefused",
+    "TooFewSamples",
+    "TrainedUpdate",
+    "TrainingDiverged",
+    "TrainingStopped",
+    "learning_rate",
+    "predict_years",
+    "train_locally",
+]
 
 
 class TooFewSamples(ValueError):
@@ -61,47 +64,6 @@ class TrainedUpdate:
     n: int
     mean_loss: float
     seconds: float
-
-
-def state_to_arrays(module: nn.Module) -> Weights:
-    """A network's parameters and buffers as copies, float32, in the order of its state."""
-    return {
-        name: tensor.detach().to("cpu", torch.float32, copy=True).contiguous().numpy()
-        for name, tensor in module.state_dict().items()
-        if not name.endswith(_COUNTER)
-    }
-
-
-def load_arrays(module: nn.Module, arrays: Mapping[str, NDArray[np.float32]]) -> None:
-    """Put arrays into a network, after checking that they are its own: names, shapes, finite numbers.
-
-    Raises
-    ------
-    ModelRefused
-        With everything that is wrong; the network is then unchanged.
-    """
-    state = {name: tensor for name, tensor in module.state_dict().items() if not name.endswith(_COUNTER)}
-    wrong = [f"{name} is missing" for name in state if name not in arrays]
-    unknown = sum(name not in state for name in arrays)
-    if unknown:
-        # Their names are a stranger's text: count them, do not repeat them.
-        wrong.append(f"{unknown} arrays are not the network's")
-    for name, tensor in state.items():
-        if name not in arrays:
-            continue
-        array = arrays[name]
-        if array.shape != tuple(tensor.shape):
-            wrong.append(f"{name} has shape {array.shape}, needed is {tuple(tensor.shape)}")
-        elif array.dtype.kind != "f":
-            wrong.append(f"{name} has type {array.dtype}, needed is float32")
-        elif not np.isfinite(array.astype(np.float32)).all():
-            wrong.append(f"{name} has values that are not finite")
-    if wrong:
-        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        mend = "it must come from a campaign of the same estimator and options"
-        raise ModelRefused(f"model refused: {'; '.join(wrong[:5])}{more}; {mend}")
-    tensors = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in state}
-    module.load_state_dict(tensors, strict=False)
 
 
 def learning_rate(training: Training, *, round_number: int) -> float:

@@ -5,19 +5,17 @@ import pytest
 import torch
 
 from fedage.client.training import (
-    ModelRefused,
     TooFewSamples,
     TrainingDiverged,
     TrainingStopped,
     learning_rate,
-    load_arrays,
     predict_years,
     resolve_device,
-    state_to_arrays,
     train_locally,
 )
 from fedage.common.campaign.types import Training
 from fedage.common.estimators import make
+from fedage.common.networks.arrays import ModelRefused, load_arrays, state_to_arrays
 
 
 def _estimator(**options):
