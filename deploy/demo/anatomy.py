@@ -14,7 +14,7 @@ import numpy as np
 
 from fedage.deploy.demo.chest import Chest, FloatImage
 
-SIGN_SCATTER_YEARS = 4.0
+SIGN_SCATTER_YEARS = 3.0
 """Standard deviation of each sign of age about its course, independent from sign to sign and person to person."""
 
 

@@ -52,7 +52,7 @@ class Chest:
         self.y: FloatImage = ((cos * y - sin * x) / build.size).astype(np.float32)
         # Kyphosis shortens the chest, rounds it, and projects the clavicles over the apices.
         self.bend = strength(signs.kyphosis)
-        self.bone = 1.18 - 0.68 * strength(signs.bone)
+        self.bone = 1.30 - 0.90 * strength(signs.bone)
         self.top = -122.0 + 16.0 * self.bend
         self.base = 94.0 - 14.0 * self.bend + 5.0 * build.inspiration
         self.half = (124.0 + 7.0 * self.bend) * build.width
@@ -113,18 +113,18 @@ class Chest:
         heart, aorta = strength(self.signs.heart), strength(self.signs.aorta)
         mid, base = self.mid, self.base
         # The heart's width against the chest's is the cardiothoracic ratio.
-        rx = (0.40 + 0.15 * heart) * self.half
+        rx = (0.39 + 0.18 * heart) * self.half
         ventricle = self.ellipse(mid + 0.30 * rx + 2.0, base - 42.0, rx, 50.0 + 4.0 * heart, 2.5, lean=0.32)
         atrium = self.ellipse(mid - 14.0, base - 40.0, 24.0 + 6.0 * heart, 38.0, 2.5)
         column = edge(21.0 + 4.0 * aorta - self.off, 3.0) * edge(self.y - self.top + 30.0, 10.0)
         # The aorta unfolds: its knob grows and rises, both limbs bow outwards.
-        knob_x, knob_y, radius = mid + 19.0 + 9.0 * aorta, self.top + 70.0 - 9.0 * aorta, 11.0 + 11.0 * aorta
+        knob_x, knob_y, radius = mid + 19.0 + 9.0 * aorta, self.top + 70.0 - 9.0 * aorta, 11.0 + 13.0 * aorta
         dx, dy = self.x - knob_x, self.y - knob_y
         distance = np.sqrt(dx**2 + dy**2)
         knob = edge(radius - distance, 1.8)
         ascending = self.ellipse(mid - 14.0 - 10.0 * aorta, knob_y + 36.0, 13.0 + 4.0 * aorta, 42.0, 2.5)
         along = np.clip((self.y - knob_y) / (base - knob_y), 0, 1)
-        bow = mid + 12.0 + 24.0 * aorta * np.sin(np.pi * along)
+        bow = mid + 12.0 + 27.0 * aorta * np.sin(np.pi * along)
         descending = edge(12.0 - np.abs(self.x - bow), 2.5) * edge(self.y - knob_y, 5.0)
         trachea = edge(8.0 - np.abs(self.x - mid + 2.0 * aorta), 1.5) * edge(knob_y + 22.0 - self.y, 4.0)
         above = edge(self.dome + 3.0 - self.y, 3.0)  # below the dome the liver and stomach are as dense
@@ -133,7 +133,7 @@ class Chest:
         # Calcium lines the outer and upper wall of the knob.
         calcium = max(strength(self.signs.calcium) + 0.15, 0.0)
         outwards = np.clip(0.35 + 0.65 * (0.8 * dx - 0.6 * dy) / np.maximum(distance, 1.0), 0, 1)
-        return np.asarray(shadow + 0.42 * calcium * bell(distance - radius + 2.5, 2.6) * outwards, dtype=np.float32)
+        return np.asarray(shadow + 0.50 * calcium * bell(distance - radius + 2.5, 2.8) * outwards, dtype=np.float32)
 
     def spine(self) -> FloatImage:
         """Vertebrae behind the middle."""
@@ -161,7 +161,7 @@ class Chest:
         calcium = max(strength(self.signs.cartilage) + 0.15, 0.0)
         mottle = 0.7 + 0.3 * np.cos(self.off_ribs / 2.2 + 3.0 * index)
         stump = edge(end - self.off_ribs + 3.0, 2.0) * edge(self.off_ribs - 0.26 * self.cage, 4.0) * (index < 6)
-        shadow += 0.26 * calcium * front * stump * mottle
+        shadow += 0.34 * calcium * front * stump * mottle
         inside = edge(self.cage - self.off_ribs, 1.5) * edge(self.y - self.top + 4.0, 4.0)
         return np.asarray(shadow * inside * (0.35 + 0.65 * edge(self.dome - self.y, 4.0)), dtype=np.float32)
 
@@ -190,13 +190,13 @@ class Chest:
 
     def markings(self) -> FloatImage:
         """Vessels fanning out of the hila, and the interstitium, which coarsens with age."""
-        coarse = max(0.25 + strength(self.signs.markings), 0.05)
+        coarse = max(0.30 + 1.1 * strength(self.signs.markings), 0.05)
         noise = np.random.default_rng(self.build.texture_seed).standard_normal(self.x.shape, dtype=np.float32)
         mesh = np.zeros_like(self.x)
         for scale_mm, weight in ((2.4, 0.7), (5.0, 0.6)):
             smooth = gaussian_filter(noise, scale_mm * self.build.size / self.spacing_mm)
             mesh += weight * np.minimum(np.abs(smooth) / smooth.std(), 2.5)
-        shadow = 0.075 * coarse * (0.35 + 0.65 * self.depth) * mesh
+        shadow = 0.085 * coarse * (0.35 + 0.65 * self.depth) * mesh
         for s in (-1.0, 1.0):
             dx, dy = s * (self.x - self.mid) - 24.0, self.y + 12.0
             radius, angle = np.hypot(dx, dy), np.arctan2(dy, dx)
@@ -207,5 +207,5 @@ class Chest:
 
     def apical_caps(self) -> FloatImage:
         """Pleural thickening under the apices, thicker with age."""
-        thickness_mm = 2.0 + 10.0 * max(strength(self.signs.apex), 0.0)
-        return np.asarray(0.26 * edge(thickness_mm - self.roof(), 2.0), dtype=np.float32)
+        thickness_mm = 2.0 + 14.0 * max(strength(self.signs.apex), 0.0)
+        return np.asarray(0.32 * edge(thickness_mm - self.roof(), 2.0), dtype=np.float32)
