@@ -1,0 +1,1 @@
+"""A coordinator's network: its home, its SuperLink, its grid."""

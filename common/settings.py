@@ -1,0 +1,83 @@
+"""A home folder's settings file: TOML to a frozen model, or every mistake in it at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from fedage.common.campaign import _toml
+from fedage.common.campaign._tables import check_table
+from fedage.common.campaign.problems import Problem
+from fedage.common.errors import FedAgeError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class SettingsErrors(FedAgeError):
+    """A settings file that is refused. `.problems` are all of its mistakes."""
+
+    def __init__(self, file: Path, problems: Iterable[Problem]) -> None:
+        self.file = file
+        self.problems = tuple(problems)
+        super().__init__("\n".join([f"{file}:", *(f"  - {problem}" for problem in self.problems)]))
+
+
+def check_settings(values: Mapping[str, Any], model: type[Model], *, file: Path) -> Model:
+    """Values, from a file or on the way into one, as the model.
+
+    Raises
+    ------
+    SettingsErrors
+        With every mistake: the key, its value, what is allowed, the mend.
+    """
+    checked = check_table(file.name, values, model)
+    if not isinstance(checked.value, model):
+        plain = (Problem(p.key, p.message.replace(f"{file.name}.", "")) for p in checked.problems)
+        raise SettingsErrors(file, plain)
+    return checked.value
+
+
+def read_settings(file: Path, model: type[Model], *, mend: str) -> Model:
+    """Read and check a settings file.
+
+    Parameters
+    ----------
+    file
+        A TOML file of plain keys.
+    model
+        What it should be.
+    mend
+        What to do when there is no such file, e.g. `make it with fedage site init`.
+
+    Raises
+    ------
+    SettingsErrors
+        With every mistake, also when the file cannot be read at all.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise SettingsErrors(file, (Problem("", f"{file.name} cannot be read ({reason}): {mend}"),)) from None
+    source = _toml.read(text, name=file.name)
+    if source.tables is None or source.problems:
+        raise SettingsErrors(file, source.problems)
+    return check_settings(source.tables, model, file=file)
+
+
+def settings_text(model: BaseModel, *, heading: str) -> str:
+    """A settings file with each key's help above it; what is None is left out, as a comment."""
+    lines = [f"# {heading}"]
+    for key, field in type(model).model_fields.items():
+        value = getattr(model, key)
+        lines += ["", f"# {field.description}", f"# {key} =" if value is None else f"{key} = {_toml_value(value)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    # JSON's strings, numbers, booleans and lists are TOML too, but for DEL, which TOML wants escaped.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
