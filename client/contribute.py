@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fedage.client import predictions
 from fedage.client.guard import Withheld, release
 from fedage.common.analyses.base import Analysis, Done, IterateRefused
-from fedage.common.analyses.plan import BIAS_STEP, registered
+from fedage.common.analyses.plan import BIAS, registered
 from fedage.common.campaign import Campaign
 from fedage.common.cohort import Cohort, MissingColumn
 from fedage.common.statistic import FloatArray
@@ -47,9 +47,7 @@ def contributions(
     return sums, withheld
 
 
-def _one(
-    analysis: Analysis, cohort: Cohort, iterate: Mapping[str, FloatArray], *, minimum_count: int
-) -> FloatArray:
+def _one(analysis: Analysis, cohort: Cohort, iterate: Mapping[str, FloatArray], *, minimum_count: int) -> FloatArray:
     try:
         analysis.check(iterate)
         statistic = analysis.local(cohort, iterate)
@@ -67,7 +65,7 @@ def _correct(
     if "predicted_years" not in cohort.columns:
         return cohort
     if campaign.bias.scope == "site":
-        analysis = registered(campaign)[BIAS_STEP]
+        analysis = registered(campaign)[BIAS]
         statistic = analysis.local(cohort, analysis.first())
         if statistic.smallest is None or statistic.smallest.count < minimum_count:
             return cohort

@@ -36,7 +36,7 @@ Payload = Mapping[str, NDArray[Any]]
 
 
 class RequestRefused(Exception):
-    """A site does not answer. `.rule` is a short name both sides log; the message is a sentence without patient data."""
+    """A site does not answer. `.rule` is a short name both sides log; the message holds no patient data."""
 
     def __init__(self, rule: str, detail: str) -> None:
         self.rule = rule

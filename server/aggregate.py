@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Weights = dict[str, NDArray[Any]]
+from fedage.common.networks.arrays import Weights
 
 
 class UpdateRefused(ValueError):
@@ -57,7 +57,5 @@ def federated_average(weights: Mapping[str, NDArray[Any]], updates: Mapping[str,
             accumulator += updates[site].n * updates[site].change[name].astype(np.float64)
         mean = accumulator / patients
         squared += float(np.sum(mean**2))
-        moved = current.astype(np.float64) + mean
-        # Counters (BatchNorm's number of batches) are integers and stay so.
-        following[name] = (np.rint(moved) if current.dtype.kind in "iu" else moved).astype(current.dtype)
+        following[name] = (current.astype(np.float64) + mean).astype(current.dtype)
     return following, float(np.sqrt(squared))

@@ -44,7 +44,7 @@ def run_stage(
     """
     iterates: dict[str, Iterate] = {analysis.name: analysis.first() for analysis in analyses}
     by_name = {analysis.name: analysis for analysis in analyses}
-    taking_part: dict[str, set[str] | None] = {name: None for name in by_name}
+    taking_part: dict[str, set[str] | None] = dict.fromkeys(by_name)
     for exchange in range(MAX_EXCHANGES):
         if not iterates:
             return

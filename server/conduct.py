@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedage.common.analyses.plan import BIAS_STEP, left_out, stages
+from fedage.common.analyses.plan import BIAS, VALIDATION, left_out, stages
 from fedage.common.campaign import Campaign
 from fedage.common.protocol import ANALYSE, EVALUATE, join_model
 from fedage.common.statistic import FloatArray
@@ -114,16 +114,16 @@ def _phases(session: Session, record: Record, *, folder: Path) -> None:
 
 def _last_validation(session: Session, record: Record) -> None:
     """The validation figures of the last round's model come with the evaluation, not with another training."""
-    if record.rounds and (overall := record.findings.results.get("evaluation:validation")):
+    if record.rounds and (overall := record.findings.results.get(VALIDATION)):
         last = record.rounds[-1]
         last.validation = overall
-        last.validation_by_site = record.findings.by_site.get("evaluation:validation", {})
+        last.validation_by_site = record.findings.by_site.get(VALIDATION, {})
         session.events.emit("validation", round=last.number, mae_years=overall["mae_years"])
 
 
 def _bias_line(campaign: Campaign, findings: Findings) -> dict[str, dict[str, FloatArray]]:
     """What the sites need to correct with a pooled line; with one line a site they need nothing from here."""
-    line = findings.results.get(BIAS_STEP)
+    line = findings.results.get(BIAS)
     if campaign.bias.scope == "site" or line is None:
         return {}
     return {"bias-line": {"line": np.array([line["slope"], line["intercept_years"]])}}

@@ -11,10 +11,11 @@ import safetensors.numpy
 
 from fedage.common import estimators
 from fedage.common.analyses.base import Again, Done, Iterate, Result
-from fedage.common.analyses.plan import VALIDATION_STEP, registered
+from fedage.common.analyses.plan import VALIDATION, registered
+from fedage.common.networks.arrays import Weights, state_to_arrays
 from fedage.common.protocol import TRAIN, derived_seed, join_iterates, join_model
 from fedage.common.statistic import Statistic, total
-from fedage.server.aggregate import Update, UpdateRefused, Weights, check_update, federated_average
+from fedage.server.aggregate import Update, UpdateRefused, check_update, federated_average
 from fedage.server.session import Answer, Session
 
 
@@ -39,7 +40,7 @@ class _Validation:
     iterate: Iterate = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.analysis = registered(self.session.campaign)[VALIDATION_STEP]
+        self.analysis = registered(self.session.campaign)[VALIDATION]
         self.iterate = self.analysis.first()
 
     def read(self, answers: dict[str, Answer]) -> tuple[Result | None, dict[str, Result]]:
@@ -47,7 +48,7 @@ class _Validation:
         statistics = {
             site: Statistic(layout=layout, vector=vector, smallest=None)
             for site, answer in answers.items()
-            if (vector := answer.payload.get(VALIDATION_STEP)) is not None and vector.shape == (layout.size,)
+            if (vector := answer.payload.get(VALIDATION)) is not None and vector.shape == (layout.size,)
         }
         if not statistics:
             return None, {}
@@ -65,8 +66,6 @@ class _Validation:
 
 def initial_weights(session: Session) -> Weights:
     """The network's initial weights, from the campaign's seed alone."""
-    from fedage.common.networks.arrays import state_to_arrays
-
     campaign = session.campaign
     estimator = estimators.make(campaign.estimator.name, campaign.estimator.options)
     return state_to_arrays(estimator.build(seed=derived_seed("initial-weights", campaign.campaign.seed)))
@@ -95,7 +94,7 @@ def train(session: Session, *, folder: Path) -> tuple[Weights, list[RoundRecord]
         started = time.monotonic()
         payload: dict[str, Any] = {
             **join_model(weights),
-            **join_iterates({VALIDATION_STEP: validation.iterate}),
+            **join_iterates({VALIDATION: validation.iterate}),
         }
         answers = session.ask(TRAIN, payload, round_number=number)
         overall, by_site = validation.read(answers)

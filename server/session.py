@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,7 +84,7 @@ class Session:
         """Offer the campaign to every node online and learn which site each is."""
         nodes = self.wait_for_nodes()
         request = self._request(DESCRIBE, campaign=self.campaign.text)
-        replies = self._exchange(request, dict.fromkeys(nodes, {}))
+        replies = self._exchange(request, {node: {} for node in nodes})
         answers: dict[str, Answer] = {}
         for node, reply in sorted(replies.items()):
             if isinstance(reply, Failure):
@@ -111,12 +111,11 @@ class Session:
         self.require_quorum(answers, step="describe")
         return answers
 
-    def ask(self, kind: str, payload: Payload, *, round_number: int = 0, sites: Iterable[str] | None = None) -> dict[str, Answer]:
+    def ask(self, kind: str, payload: Payload, *, round_number: int = 0) -> dict[str, Answer]:
         """Send one request to the sites still online and wait for their answers until the round's deadline."""
         online = set(self.grid.get_node_ids())
-        wanted = self.nodes if sites is None else {site: self.nodes[site] for site in sites}
-        nodes = {node: site for site, node in wanted.items() if node in online}
-        for site in sorted(set(wanted) - set(nodes.values())):
+        nodes = {node: site for site, node in self.nodes.items() if node in online}
+        for site in sorted(set(self.nodes) - set(nodes.values())):
             self.note_trouble(site, kind, "offline", round_number)
         request = self._request(kind, round_number=round_number)
         replies = self._exchange(request, dict.fromkeys(nodes, payload))
@@ -142,7 +141,7 @@ class Session:
                 for site, reason in sorted({**{s: t[-1] for s, t in self.troubles.items()}, **self.refused}.items())
             )
             raise CampaignFailed(
-                f"{step}: {len(answers)} of the {quorum} sites of the quorum answered ({reasons or 'no other site known'})"
+                f"{step}: {len(answers)} sites answered, the quorum is {quorum} ({reasons or 'no other site known'})"
             )
 
     def _request(self, kind: str, *, round_number: int = 0, campaign: str = "") -> Request:
@@ -168,14 +167,11 @@ class Session:
                 Message(contents[id(payload)], message_type=request.kind, dst_node_id=node, group_id=str(request.round))
             )
         answered: dict[int, tuple[Reply, dict[str, NDArray[Any]]] | Failure] = {}
-        on_reply: Callable[[int], None] = lambda node: self.events.emit(  # noqa: E731
-            "answer", site=self._site(node), step=request.kind, round=request.round
-        )
-        raw = self.grid.exchange(
-            messages,
-            deadline_s=self.campaign.training.round_deadline_s,
-            on_reply=lambda node, _reply: on_reply(node),
-        )
+
+        def tell(node: int, _reply: Message | Failure) -> None:
+            self.events.emit("answer", site=self._site(node), step=request.kind, round=request.round)
+
+        raw = self.grid.exchange(messages, deadline_s=self.campaign.training.round_deadline_s, on_reply=tell)
         for node, reply in raw.items():
             if isinstance(reply, Failure):
                 answered[node] = reply

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from fedage.common.errors import FedAgeError
 
+from fedage.common.errors import FedAgeError
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -97,7 +97,6 @@ def _patient_and_study(exam: Exam, hospital: Hospital) -> Dataset:
     ds.BodyPartExamined = "CHEST"
     ds.ViewPosition = "PA"
     ds.PatientOrientation = ["L", "F"]
-    ds.Laterality = ""
     ds.ImageComments = IMAGE_COMMENTS
     return ds
 
@@ -114,6 +113,8 @@ def _pixels(ds: Dataset, stored: NDArray[np.uint16], hospital: Hospital) -> None
     ds.ImagerPixelSpacing = [scanner.spacing_mm, scanner.spacing_mm]
     ds.BurnedInAnnotation = "NO"
     if scanner.modality == "DX":
+        ds.ImageLaterality = "U"
+        ds.DetectorType = "SCINTILLATOR"
         ds.PresentationIntentType = "FOR PRESENTATION"
         ds.PixelIntensityRelationship = "LOG"
         ds.PixelIntensityRelationshipSign = -1 if scanner.photometric == "MONOCHROME2" else 1
@@ -121,6 +122,7 @@ def _pixels(ds: Dataset, stored: NDArray[np.uint16], hospital: Hospital) -> None
         ds.LossyImageCompression = "00"
         ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = 0, 1, "US"
     else:
+        ds.Laterality = ""
         ds.PixelSpacing = [scanner.spacing_mm, scanner.spacing_mm]
     low, high = (int(v) for v in np.percentile(stored, (0.5, 99.5)))
     ds.WindowCenter, ds.WindowWidth = (low + high) // 2, max(high - low, 1)

@@ -1,7 +1,8 @@
 """Three hospitals' phantoms: DICOM files and outcome tables, rendered from one seed.
 
-Not patients: pictures drawn from a biological age = Ω + gap, gap ~ N(0, σ²), with follow-up from a planted hazard ratio per
-year of true gap. All randomness comes from the seed and the hospital's name, so the same seed gives the same bytes.
+Not patients: pictures drawn from a biological age = Ω + gap, gap ~ N(0, σ²), with follow-up from a planted hazard ratio
+per year of true gap. All randomness comes from the seed and the hospital's name, so the same seed gives the same bytes.
+Healthy or not is drawn apart from the gap: the label decides on whom a bias line is fitted, and no more.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from fedage.common.statistic import FloatArray
-from fedage.deploy.demo.anatomy import Build, Signs, render
-from fedage.deploy.demo.chest import FloatImage
+from fedage.deploy.demo.anatomy import FloatImage, render
 from fedage.deploy.demo.dicom import Exam, write_dicom
 from fedage.deploy.demo.follow_up import (
     HAZARD_RATIO_PER_YEAR,
@@ -28,11 +28,13 @@ from fedage.deploy.demo.follow_up import (
     simulate_follow_up,
 )
 from fedage.deploy.demo.hospitals import HOSPITALS, Hospital, Scanner
+from fedage.deploy.demo.person import Build, Signs
 from fedage.deploy.demo.truth import Planted, irreducible_mae_years
 
 __all__ = [
     "GAP_SD_YEARS",
     "HEALTHY_FRACTION",
+    "Planted",
     "Truth",
     "planted",
     "render_all",
@@ -121,7 +123,6 @@ def render_hospital(
     exams = [_exam(hospital, number, seed=seed, rng=people) for number in _numbers(patients, people)]
     age_years = np.array([exam.age_days / DAYS_PER_YEAR for exam in exams], dtype=np.float64)
     gap_years = GAP_SD_YEARS * people.standard_normal(patients)
-    # Who is healthy is drawn apart from the gap: the label decides who the bias line is fitted on, no more.
     healthy = people.random(patients) < HEALTHY_FRACTION
     follow_up = simulate_follow_up(age_years, gap_years, rng=_generator(seed, hospital, "follow-up"))
     truths = []

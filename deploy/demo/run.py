@@ -66,7 +66,9 @@ def run_demo(*, out: Path | None, quick: bool, seed: int) -> int:
     folders = Folders(_output_folder(out))
     console = Console(highlight=False)
     began = time.monotonic()
-    console.print(f"[bold]FedAge demo[/bold] in {folders.root}: three hospitals with phantoms, rendered images of nobody")
+    console.print(
+        f"[bold]FedAge demo[/bold] in {folders.root}: three hospitals with phantoms, rendered images of nobody"
+    )
     with _interruptible(), ExitStack() as running:
         names = [hospital.name for hospital in HOSPITALS]
         with console.status("rendering phantoms"):
@@ -79,7 +81,11 @@ def run_demo(*, out: Path | None, quick: bool, seed: int) -> int:
             address = running.enter_context(_coordinator(folders))
         _say(console, began, f"coordinator listening on {address}, TLS and node authentication on")
         with console.status("the hospitals index their images and approve the campaign"), ThreadPoolExecutor(2) as pool:
-            list(pool.map(lambda name: _prepare_site(folders, name, address=address, seed=seed, campaign=campaign), names))
+            list(
+                pool.map(
+                    lambda name: _prepare_site(folders, name, address=address, seed=seed, campaign=campaign), names
+                )
+            )
         for name in names:
             running.enter_context(_site(folders, name))
         _say(console, began, f"{', '.join(names)}: indexed, campaign approved, agents and nodes starting")
@@ -124,7 +130,9 @@ def _prepare_site(folders: Folders, name: str, *, address: str, seed: int, campa
 
 @contextmanager
 def _coordinator(folders: Folders) -> Iterator[str]:
-    with _background(folders, "coordinator", "coordinator", "start", "--home", folders.coordinator, "--port", "0") as log:
+    with _background(
+        folders, "coordinator", "coordinator", "start", "--home", folders.coordinator, "--port", "0"
+    ) as log:
         yield _wait_for(log, "listening on ", timeout_s=60.0)
 
 
@@ -183,7 +191,12 @@ def _command(arguments: Sequence[str | Path]) -> list[str]:
 
 def _fedage(*arguments: str | Path) -> None:
     done = subprocess.run(
-        _command(arguments), stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True, check=False
+        _command(arguments),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        check=False,
     )
     if done.returncode:
         words = " ".join(str(argument) for argument in arguments[:2])

@@ -1,7 +1,7 @@
 """What the planted truth of the phantoms implies: the numbers an honest result is held against.
 
-Notation: Ω chronological age, g true gap ~ N(0, σ²), b = Ω + g biological age; a site's ages are uniform. The picture shows
-b and nothing else of Ω, so even a perfect reader of the picture is left with the error computed here.
+Notation: Ω chronological age, g true gap ~ N(0, σ²), b = Ω + g biological age; a site's ages are uniform. The picture
+shows b and nothing else of Ω, so even a perfect reader of the picture is left with the error computed here.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import norm
+
+from fedage.common.statistic import FloatArray
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def posterior_median_age_years(
     return float(_posterior_median(np.array([biological_age_years]), age_min_years, age_max_years, gap_sd_years)[0])
 
 
-def _posterior_median(b: np.ndarray, low: float, high: float, sd: float) -> np.ndarray:
+def _posterior_median(b: FloatArray, low: float, high: float, sd: float) -> FloatArray:
     # Mirror ages above the middle, so that only lower tails of Φ are added up: they keep their relative precision.
     middle = (low + high) / 2
     mirrored = np.where(b < middle, 2 * middle - b, b)
@@ -102,7 +104,7 @@ def mae_of_mean_years(ranges: Sequence[tuple[float, float]], *, weights: Sequenc
     return float(share @ np.where((low <= mean) & (mean <= high), within, outside))
 
 
-def attenuation(estimated_gap_years: np.ndarray, true_gap_years: np.ndarray, *, age_years: np.ndarray) -> float:
+def attenuation(estimated_gap_years: FloatArray, *, true_gap_years: FloatArray, age_years: FloatArray) -> float:
     """Cov(ĝ, g) / Var(ĝ), age held fixed: how much of a year of true gap is in a year of estimated gap.
 
     The slope of g on ĝ after both are freed of their linear dependence on age (Frisch-Waugh): arrays (n,).

@@ -1,0 +1,248 @@
+"""From what a run found to `results.json`: no computation on patients here, only putting things where they belong."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from fedage.common._version import __version__
+from fedage.common.analyses import plan
+from fedage.common.analyses.base import Result
+from fedage.common.campaign import Campaign
+from fedage.server import results as record_of
+from fedage.server.analyses import Findings
+from fedage.server.planted import planted_truth
+from fedage.server.results import Results
+from fedage.server.session import Session
+
+if TYPE_CHECKING:
+    from fedage.server.conduct import Place, Record
+
+
+def assemble(session: Session, record: Record, place: Place) -> Results:
+    """The record of a run, complete or cut off."""
+    campaign, findings = session.campaign, record.findings
+    evaluation = _evaluation(findings)
+    survival = _survival(campaign, findings)
+    return Results(
+        fedage_version=__version__,
+        flwr_version=version("flwr"),
+        campaign=record_of.CampaignInfo(
+            name=campaign.campaign.name,
+            purpose=campaign.campaign.purpose,
+            digest=campaign.digest,
+            seed=campaign.campaign.seed,
+            estimator=campaign.estimator.name,
+            minimum_count=campaign.privacy.minimum_count,
+        ),
+        run=record_of.RunInfo(
+            id=place.run,
+            started_utc=record.started.isoformat(timespec="seconds"),
+            finished_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+            status=record.status,  # type: ignore[arg-type]
+            reason=record.reason,
+            environment=place.environment,  # type: ignore[arg-type]
+            guard=place.guard,
+        ),
+        phantoms=campaign.planted is not None,
+        sites=tuple(_sites(session, record)),
+        rounds=tuple(
+            record_of.Round(
+                number=done.number,
+                seconds=done.seconds,
+                train_loss=done.train_loss,
+                validation_mae_years=done.validation["mae_years"] if done.validation else None,
+                validation_mae_years_by_site={
+                    site: result["mae_years"] for site, result in sorted(done.validation_by_site.items())
+                },
+                sites=tuple(done.sites),
+                update_norm=done.update_norm,
+            )
+            for done in record.rounds
+        ),
+        evaluation=evaluation,
+        bias=_bias(campaign, findings),
+        figures=_figures(findings),
+        survival=survival,
+        planted=planted_truth(campaign, findings, evaluation, survival) if campaign.planted else None,
+        notes=tuple(_notes(campaign, place, findings)),
+    )
+
+
+def _sites(session: Session, record: Record) -> list[record_of.SiteRecord]:
+    names = {*session.campaign.campaign.sites, *record.descriptions, *session.troubles, *session.refused}
+    return [_site(name, session, record) for name in sorted(names)]
+
+
+def _site(name: str, session: Session, record: Record) -> record_of.SiteRecord:
+    answer = record.descriptions.get(name)
+    withheld = tuple(
+        record_of.Withheld(step=step, reason=reason)
+        for step, reason in sorted(record.findings.withheld.get(name, {}).items())
+    )
+    troubles = tuple(session.troubles.get(name, ()))
+    if answer is None:
+        refused = session.refused.get(name, "")
+        return record_of.SiteRecord(
+            name=name,
+            status="refused" if refused else "absent",
+            reason=refused or (troubles[-1] if troubles else "never answered"),
+            troubles=troubles,
+            withheld=withheld,
+        )
+    info: dict[str, Any] = dict(answer.info)
+    dropped = _dropped_out(name, record)
+    return record_of.SiteRecord(
+        name=name,
+        status="took part" if dropped is None else "dropped out",
+        dropped_out_in_round=dropped,
+        reason=troubles[-1] if dropped is not None and troubles else "",
+        patients=info.get("patients"),
+        patients_by_part=info.get("parts", {}),
+        excluded=info.get("excluded", {}),
+        rejected_files=info.get("rejected_files", {}),
+        rejected_samples=info.get("rejected_samples", {}),
+        device=str(info.get("device", "")),
+        fedage_version=str(info.get("version", "")),
+        withheld=withheld,
+        troubles=troubles,
+    )
+
+
+def _dropped_out(name: str, record: Record) -> int | None:
+    """The round after a site's last update if it left before the end, 0 if in the analyses, None if it stayed."""
+    if record.rounds and name not in record.rounds[-1].sites:
+        last = max((done.number for done in record.rounds if name in done.sites), default=0)
+        return last + 1
+    contributed = any(name in sites for sites in record.findings.contributors.values())
+    held = name in record.findings.withheld
+    return 0 if record.findings.contributors and not contributed and not held else None
+
+
+def _evaluated(findings: Findings, step: str) -> record_of.Evaluated:
+    overall = findings.results.get(step)
+    return record_of.Evaluated(
+        overall=record_of.Metrics(**overall) if overall else None,
+        by_site={site: record_of.Metrics(**result) for site, result in sorted(findings.by_site.get(step, {}).items())},
+        not_computed=findings.not_computed.get(step, "" if overall else "the run ended before"),
+    )
+
+
+def _evaluation(findings: Findings) -> record_of.Evaluation:
+    return record_of.Evaluation(
+        test=record_of.EvaluatedPart(
+            raw=_evaluated(findings, plan.TEST), corrected=_evaluated(findings, plan.CORRECTED)
+        ),
+        validation=record_of.EvaluatedPart(
+            raw=_evaluated(findings, plan.VALIDATION),
+            corrected=record_of.Evaluated(not_computed="the bias line is fitted on these patients"),
+        ),
+    )
+
+
+def _bias(campaign: Campaign, findings: Findings) -> record_of.Bias:
+    overall = findings.results.get(plan.BIAS)
+    return record_of.Bias(
+        method=campaign.bias.method,
+        scope=campaign.bias.scope,
+        scale=campaign.bias.scale,
+        lines={site: record_of.BiasLine(**line) for site, line in sorted(findings.by_site.get(plan.BIAS, {}).items())},
+        overall=record_of.BiasLine(**overall) if overall else None,
+        not_computed=findings.not_computed.get(plan.BIAS, "" if overall else "the run ended before"),
+    )
+
+
+def _figures(findings: Findings) -> record_of.Figures:
+    missing = {}
+    for key, step in (
+        ("predicted_by_age", plan.PREDICTED_BY_AGE),
+        ("gap_by_age_raw", plan.GAP_RAW),
+        ("gap_by_age_corrected", plan.GAP_CORRECTED),
+    ):
+        if step not in findings.results:
+            missing[key] = findings.not_computed.get(step, "the run ended before")
+    counts = findings.results.get(plan.PREDICTED_BY_AGE)
+    return record_of.Figures(
+        predicted_by_age=_binned_counts(counts) if counts else None,
+        gap_by_age_raw=_gap(findings.results.get(plan.GAP_RAW)),
+        gap_by_age_corrected=_gap(findings.results.get(plan.GAP_CORRECTED)),
+        not_computed=missing,
+    )
+
+
+def _binned_counts(found: Result) -> record_of.PredictedByAge:
+    return record_of.PredictedByAge(
+        age_edges_years=tuple(found["edges_years"]),
+        predicted_edges_years=tuple(found["edges_years"]),
+        counts=tuple(tuple(row) for row in found["counts"]),
+        withheld=found["withheld"],
+    )
+
+
+def _gap(found: Result | None) -> record_of.GapByAge | None:
+    if found is None:
+        return None
+    return record_of.GapByAge(
+        age_edges_years=tuple(found["edges_years"]),
+        n=tuple(found["counts"]),
+        mean_years=tuple(found["mean_years"]),
+        sd_years=tuple(found["sd_years"]),
+    )
+
+
+def _survival(campaign: Campaign, findings: Findings) -> record_of.Survival | None:
+    if campaign.survival is None:
+        return None
+    models = []
+    for model in campaign.survival.models:
+        step = f"{plan.COX}{model.name}"
+        found = findings.results.get(step)
+        common = {"model": model.name, "stratified_by_site": model.by_site, "ties": campaign.survival.ties}
+        if found is None:
+            reason = findings.not_computed.get(step, "the run ended before")
+            models.append(record_of.CoxResult(**common, not_computed=reason))  # type: ignore[arg-type]
+            continue
+        values = {**found, **common, "sites": tuple(findings.contributors.get(step, ()))}
+        values["covariates"] = tuple(
+            record_of.Coefficient(**{**c, "ci95_low": c["ci95"][0], "ci95_high": c["ci95"][1]})
+            for c in found["covariates"]
+        )
+        models.append(record_of.CoxResult(**values))
+    return record_of.Survival(cox=tuple(models), kaplan_meier=_kaplan_meier(findings))
+
+
+def _kaplan_meier(findings: Findings) -> record_of.KaplanMeier:
+    found = findings.results.get(plan.KAPLAN_MEIER)
+    if found is None:
+        return record_of.KaplanMeier(not_computed=findings.not_computed.get(plan.KAPLAN_MEIER, "the run ended before"))
+    log_rank = found["log_rank"] or {}
+    return record_of.KaplanMeier(
+        groups=tuple(
+            record_of.SurvivalCurve(
+                name=group["name"],
+                n=group["n"],
+                times_years=tuple(found["table_times"]),
+                survival=tuple(group["survival"]),
+                ci95_low=tuple(group["ci95_low"]),
+                ci95_high=tuple(group["ci95_high"]),
+                at_risk=tuple(group["at_risk"]),
+                events=tuple(group["events_at"]),
+                median_years=group["median_survival"],
+            )
+            for group in found["groups"]
+        ),
+        split_at_years=found["split_years"],
+        logrank_chi2=log_rank.get("chi2"),
+        logrank_p=log_rank.get("p"),
+    )
+
+
+def _notes(campaign: Campaign, place: Place, findings: Findings) -> list[str]:
+    notes = ["Federated averaging with local epochs is not pooled training; the analyses are exact sums."]
+    if not place.guard:
+        notes.append("The sites' disclosure control was switched off: these figures may single out patients.")
+    if campaign.planted is not None:
+        notes.append("Images are phantoms rendered by FedAge, and the follow-up was simulated.")
+    notes += [f"{step}: {reason}" for step, reason in sorted(findings.not_computed.items())]
+    return notes

@@ -1,0 +1,91 @@
+"""The short table at the end of a run, from `results.json` alone."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from fedage.server.results import CoxResult, Metrics, Results
+
+
+def print_summary(results: Results, *, console: Console) -> None:
+    """Per site patients and MAE, hazard ratios, and beside them what the planted truth implies."""
+    if results.phantoms:
+        console.print("Images in this run are phantoms rendered by FedAge; every figure below is from them.")
+    console.print(_sites(results))
+    if results.survival is not None:
+        console.print(_hazards(results))
+    if results.planted is not None:
+        console.print(_checks(results))
+    for site in results.sites:
+        for trouble in site.troubles:
+            console.print(f"{site.name}: {trouble}")
+        for withheld in site.withheld:
+            console.print(f"{site.name} withheld {withheld.step}: {withheld.reason}")
+
+
+def _sites(results: Results) -> Table:
+    test = results.evaluation.test
+    table = Table("site", "patients", "test", "MAE raw", "MAE corrected", "status", title="age, years")
+    for site in results.sites:
+        raw, corrected = test.raw.by_site.get(site.name), test.corrected.by_site.get(site.name)
+        table.add_row(
+            site.name,
+            "<min" if site.patients is None else str(site.patients),
+            str(raw.n) if raw else "-",
+            _mae(raw),
+            _mae(corrected),
+            site.status if not site.reason else f"{site.status}: {site.reason}",
+        )
+    overall, corrected = test.raw.overall, test.corrected.overall
+    table.add_section()
+    table.add_row("all", "", str(overall.n) if overall else "-", _mae(overall), _mae(corrected), "")
+    return table
+
+
+def _hazards(results: Results) -> Table:
+    table = Table("model", "covariate", "hazard ratio per unit", "95 % interval", "p", "events", title="Cox models")
+    expected = dict(results.planted.expected_hazard_ratio) if results.planted else {}
+    if results.planted:
+        table.add_column("planted truth implies")
+    for model in results.survival.cox if results.survival else ():
+        title = f"{model.model} ({'by site' if model.stratified_by_site else 'unstratified'})"
+        if model.not_computed:
+            table.add_row(title, "", f"not computed: {model.not_computed}")
+            continue
+        for covariate in model.covariates:
+            truth = expected.get(covariate.name)
+            row = [
+                title,
+                covariate.name,
+                _number(covariate.hazard_ratio),
+                f"{_number(covariate.ci95_low)} to {_number(covariate.ci95_high)}",
+                "-" if covariate.p is None else f"{covariate.p:.2g}",
+                _events(model),
+            ]
+            if results.planted:
+                row.append("" if truth is None else f"{truth:.3f}")
+            table.add_row(*row)
+            title = ""
+    return table
+
+
+def _checks(results: Results) -> Table:
+    table = Table("against the planted truth", "found", "against", "ratio", "wanted", "", title="honesty")
+    for check in results.planted.checks if results.planted else ():
+        verdict = {True: "yes", False: "NO", None: "-"}[check.holds]
+        ratio = "" if check.ratio is None else f"{check.ratio:.2f}"
+        table.add_row(check.what, _number(check.found), _number(check.against), ratio, check.wanted, verdict)
+    return table
+
+
+def _mae(metrics: Metrics | None) -> str:
+    return "-" if metrics is None or metrics.mae_years is None else f"{metrics.mae_years:.2f}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _events(model: CoxResult) -> str:
+    return "-" if model.events is None else str(model.events)

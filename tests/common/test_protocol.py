@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fedage.common.protocol import (
+    Reply,
+    Request,
+    RequestRefused,
+    derived_seed,
+    join_iterates,
+    join_model,
+    payload_digest,
+    sign,
+    split_payload,
+    verify,
+)
+
+KEY = Ed25519PrivateKey.generate()
+
+
+def a_request(**changes: object) -> Request:
+    values: dict[str, object] = {"kind": "train", "digest": "d" * 64, "run": "r1", "round": 3, "nonce": "n"}
+    return Request(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def payload() -> dict[str, np.ndarray]:
+    return {
+        **join_model({"w": np.arange(6, dtype=np.float32).reshape(2, 3)}),
+        **join_iterates({"cox": {"beta": np.ones(2)}}),
+    }
+
+
+def test_a_signed_request_verifies() -> None:
+    request = a_request()
+    verify(request, payload(), sign(request, payload(), key=KEY), key=KEY.public_key())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "evaluate"},
+        {"digest": "e" * 64},
+        {"run": "r2"},
+        {"round": 4},
+        {"fold": 1},
+        {"nonce": "m"},
+        {"campaign": "x"},
+    ],
+)
+def test_no_field_can_be_changed_after_signing(change: dict[str, object]) -> None:
+    signature = sign(a_request(), payload(), key=KEY)
+    with pytest.raises(RequestRefused, match="signature"):
+        verify(a_request(**change), payload(), signature, key=KEY.public_key())
+
+
+def test_no_bit_of_the_payload_can_be_changed_after_signing() -> None:
+    signature = sign(a_request(), payload(), key=KEY)
+    for name in payload():
+        changed = payload()
+        if changed[name].size:
+            changed[name].flat[0] += 1
+        else:
+            changed["another|"] = np.empty(0)
+        with pytest.raises(RequestRefused, match="signature"):
+            verify(a_request(), changed, signature, key=KEY.public_key())
+
+
+def test_another_coordinators_signature_is_refused() -> None:
+    signature = sign(a_request(), {}, key=Ed25519PrivateKey.generate())
+    with pytest.raises(RequestRefused, match="pinned"):
+        verify(a_request(), {}, signature, key=KEY.public_key())
+
+
+def test_the_payload_digest_sees_names_shapes_and_types() -> None:
+    base = np.zeros((2, 3), dtype=np.float32)
+    digests = {
+        payload_digest(arrays)
+        for arrays in (
+            {"a": base},
+            {"b": base},
+            {"a": base.reshape(3, 2)},
+            {"a": base.astype(np.float64)},
+            {"a": base, "b": np.empty(0)},
+            {"a": np.asfortranarray(base) + 1},
+        )
+    }
+    assert len(digests) == 6
+    assert payload_digest({"a": np.asfortranarray(base)}) == payload_digest({"a": base})
+
+
+def test_fields_round_trip_and_are_type_checked() -> None:
+    request = a_request()
+    assert Request.from_fields(request.to_fields()) == request
+    for name, wrong in (("round", "3"), ("digest", 5), ("round", True), ("round", -1), ("fold", 10**9)):
+        with pytest.raises(RequestRefused, match="malformed-request"):
+            Request.from_fields({**request.to_fields(), name: wrong})
+    with pytest.raises(RequestRefused, match="protocol-version"):
+        Request.from_fields({**request.to_fields(), "protocol": 99})
+
+
+def test_payloads_split_into_what_was_joined() -> None:
+    weights, iterates = split_payload(payload())
+    np.testing.assert_array_equal(weights["w"], np.arange(6, dtype=np.float32).reshape(2, 3))
+    np.testing.assert_array_equal(iterates["cox"]["beta"], np.ones(2))
+    assert split_payload(join_iterates({"empty": {}}))[1] == {"empty": {}}
+    with pytest.raises(RequestRefused):
+        split_payload({"nobar": np.zeros(1)})
+    with pytest.raises(RequestRefused):
+        split_payload({"a|b": np.zeros(1, dtype=np.float32)})
+
+
+def test_replies_round_trip_and_refuse_what_is_malformed() -> None:
+    reply = Reply(site="north", digest="d", status="refused", rule="x", reason="y", info={"n": 3, "small": None})
+    assert Reply.from_fields(reply.to_fields()) == reply
+    with pytest.raises(ValueError, match="malformed"):
+        Reply.from_fields({**reply.to_fields(), "status": "fine"})
+    with pytest.raises(ValueError, match="malformed"):
+        Reply.from_fields({**reply.to_fields(), "site": 3})
+
+
+def test_seeds_differ_by_every_part_and_repeat() -> None:
+    seeds = {derived_seed("train", 1, site, r) for site in ("a", "b") for r in (1, 2)}
+    assert len(seeds) == 4
+    assert derived_seed("train", 1, "a", 1) in seeds
+    assert all(0 <= seed < 2**63 for seed in seeds)
