@@ -17,7 +17,8 @@ from flwr.common.constant import ErrorCode
 from fedage.client.agent import wire
 
 AGENT_SOCKET = "agent-socket"
-CONNECT_S = 10.0
+CONNECT_S = 30.0
+"""An agent that was just restarted imports torch first."""
 _CANCEL_S = 2.0
 
 
