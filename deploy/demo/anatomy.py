@@ -134,7 +134,7 @@ class _Chest:
         # The aorta unfolds: its knob grows and rises, both limbs bow outwards.
         knob_x, knob_y, radius = mid + 19.0 + 9.0 * aorta, self.top + 70.0 - 9.0 * aorta, 11.0 + 13.0 * aorta
         dx, dy = self.x - knob_x, self.y - knob_y
-        distance = np.sqrt(dx**2 + dy**2)
+        distance: FloatImage = np.sqrt(dx**2 + dy**2)
         knob = _edge(radius - distance, 1.8)
         ascending = self.ellipse(mid - 14.0 - 10.0 * aorta, knob_y + 36.0, 13.0 + 4.0 * aorta, 42.0, 2.5)
         along = np.clip((self.y - knob_y) / (base - knob_y), 0, 1)
