@@ -1,0 +1,254 @@
+"""Newton's method over exchanges: the part of a Cox model that the coordinator computes, the same for both models.
+
+Stateless: everything the next step needs travels in the iterate. β is per standard deviation of each covariate, so its
+bound means the same for all of them. The first exchange is at β = 0 in the covariates' own units (no risk weight is
+needed there, so none have to be centred yet) and brings the means and SDs; each further exchange centres and scales.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import special
+
+from fedage.common.analyses._columns import MAX_PATIENTS, bound_of
+from fedage.common.analyses._partial_likelihood import Likelihood
+from fedage.common.analyses.base import (
+    Again,
+    Done,
+    Iterate,
+    IterateRefused,
+    NotComputable,
+    Outcome,
+    Result,
+    check_iterate,
+)
+from fedage.common.statistic import Field, FloatArray, Layout, Statistic
+
+MAX_BETA = 10.0
+"""Largest |β| per SD: a hazard ratio of 22,026 per SD is no finding. It also keeps an iterate from being chosen so
+that one patient's weight drowns all others'."""
+MAX_EXCHANGES = 50
+_CONVERGED = 1e-6  # the Newton step in units of the standard error; the step is still taken, which squares the error
+_DIVERGING_STEP = 0.01  # per SD, while the likelihood no longer rises
+_SINGULAR = 1e-10  # smallest eigenvalue of the information scaled to a unit diagonal
+_CONSTANT = 1e-10  # information per event for a covariate in units of its SD
+_Z95 = 1.959963984540054
+
+
+def check_newton(iterate: Iterate, covariates: tuple[str, ...]) -> None:
+    """Refuse an iterate that Newton's method over these covariates cannot have produced."""
+    if not iterate:
+        return
+    p = len(covariates)
+    vectors = dict.fromkeys(("beta", "last_beta", "centre", "scale"), (p,))
+    scalars: dict[str, tuple[int, ...]] = dict.fromkeys(("last_log_likelihood", "null_log_likelihood", "exchange"), ())
+    check_iterate(iterate, {**vectors, **scalars}, bound=1e12)
+    bound = np.array([bound_of(covariate) for covariate in covariates])
+    for name, largest in (("beta", MAX_BETA), ("last_beta", MAX_BETA), ("centre", bound), ("scale", 2 * bound)):
+        if np.any(np.abs(iterate[name]) > largest):
+            raise IterateRefused(f"iterate {name} must be within ±{np.max(largest):g}")
+    if np.any(iterate["scale"] <= 0):
+        raise IterateRefused("iterate scale must be above 0 (the covariates' standard deviations)")
+    if not 2 <= iterate["exchange"] <= MAX_EXCHANGES:
+        raise IterateRefused(f"iterate exchange must be 2 to {MAX_EXCHANGES}")
+
+
+def standardised(x: FloatArray, iterate: Iterate) -> FloatArray:
+    """Covariates (n, p), centred and scaled by the iterate; in their own units in the first exchange."""
+    return (x - iterate["centre"]) / iterate["scale"] if iterate else x
+
+
+def beta_of(iterate: Iterate, p: int) -> FloatArray:
+    """β (p,) of the iterate; 0 in the first exchange."""
+    return np.asarray(iterate["beta"], dtype=np.float64) if iterate else np.zeros(p)
+
+
+def largest_z(covariates: tuple[str, ...], iterate: Iterate) -> FloatArray:
+    """Largest |z| that a site can have, (p,), for bounds."""
+    bound = np.array([bound_of(covariate) for covariate in covariates])
+    largest: FloatArray = (bound + np.abs(iterate["centre"])) / iterate["scale"] if iterate else bound
+    return largest
+
+
+def common_fields(covariates: tuple[str, ...], iterate: Iterate) -> tuple[Field, ...]:
+    """Counts, and in the first exchange Σx and Σx² (p,) in the covariates' own units."""
+    counts = tuple(Field(name, lower=0.0, upper=MAX_PATIENTS) for name in ("n", "left_out", "events"))
+    if iterate:
+        return counts
+    bound, p = max(bound_of(covariate) for covariate in covariates), len(covariates)
+    first = Field("x", (p,), lower=-bound * MAX_PATIENTS, upper=bound * MAX_PATIENTS)
+    return (*counts, first, Field("x_squared", (p,), lower=0.0, upper=bound**2 * MAX_PATIENTS))
+
+
+def with_moments(values: dict[str, FloatArray | float], x: FloatArray, layout: Layout) -> dict[str, FloatArray | float]:
+    """Add Σx and Σx² where the layout has them."""
+    if not any(field.name == "x" for field in layout.fields):
+        return values
+    return {**values, "x": x.sum(axis=0), "x_squared": (x * x).sum(axis=0)}
+
+
+def advance(
+    likelihood: Likelihood, total: Statistic, iterate: Iterate, *, covariates: tuple[str, ...], about: Result
+) -> Outcome:
+    """The next iterate, the finished model, or why there is none.
+
+    Parameters
+    ----------
+    likelihood
+        At this iterate's β, summed over sites.
+    total
+        The summed statistic with the common fields.
+    iterate
+        The iterate that was answered.
+    covariates
+        Their names, for the result and for what cannot be computed.
+    about
+        Entries of the result that say which model this is.
+    """
+    events, p = total.scalar("events"), len(covariates)
+    if not iterate:
+        n = total.scalar("n")
+        if n < 1 or events < 1:
+            return NotComputable(f"no event at all among {n:.0f} patients, so there is no hazard to compare")
+        centre = total["x"] / n
+        variance = (total["x_squared"] - n * centre**2) / max(n - 1, 1)
+        constant = variance <= 1e-12 * (1 + centre**2)
+        if constant.any():
+            return NotComputable(f"{_names(covariates, constant)} is the same for all patients; leave it out")
+        scale = np.sqrt(variance)
+        likelihood = likelihood.per(scale)
+        singular = _singular(likelihood.information, events, covariates)
+        if singular:
+            return NotComputable(singular)
+        null, exchange = likelihood.log_likelihood, 1
+        beta = last_beta = np.zeros(p)
+    else:
+        centre, scale, beta, last_beta = (iterate[name] for name in ("centre", "scale", "beta", "last_beta"))
+        null, exchange = float(iterate["null_log_likelihood"]), int(iterate["exchange"])
+        last = float(iterate["last_log_likelihood"])
+        if not likelihood.log_likelihood >= last - 1e-9 * (1 + abs(last)):
+            halved = (beta + last_beta) / 2
+            return _again(halved, last_beta, last, centre=centre, scale=scale, null=null, exchange=exchange)
+
+    step = _newton_step(likelihood)
+    at_bound = np.abs(beta) >= MAX_BETA
+    if step is None or np.any(at_bound & (step * beta > 0)):
+        return _diverges(covariates, at_bound if at_bound.any() else np.abs(beta) == float(np.max(np.abs(beta))))
+    decrement = float(np.sqrt(max(float(likelihood.gradient @ step), 0.0)))
+    if decrement < _CONVERGED:
+        large = np.abs(step) > _DIVERGING_STEP
+        if large.any():
+            return _diverges(covariates, large)
+        # One more step without asking for the likelihood there: to second order it rises by half the decrement².
+        log_likelihood = likelihood.log_likelihood + decrement**2 / 2
+        coefficients = _coefficients(covariates, (beta + step) / scale, likelihood.per(1 / scale).information, scale)
+        statistic = 2 * (log_likelihood - null)
+        return Done(
+            {
+                **about,
+                "n": round(total.scalar("n")),
+                "events": round(events),
+                "left_out": round(total.scalar("left_out")),
+                "log_likelihood": log_likelihood,
+                "null_log_likelihood": null,
+                "likelihood_ratio": {"chi2": statistic, "df": p, "p": float(special.chdtrc(p, max(statistic, 0.0)))},
+                "covariates": coefficients,
+                "exchanges": exchange,
+            }
+        )
+    proposed = np.clip(beta + step, -MAX_BETA, MAX_BETA)
+    return _again(proposed, beta, likelihood.log_likelihood, centre=centre, scale=scale, null=null, exchange=exchange)
+
+
+def _again(
+    beta: FloatArray,
+    last_beta: FloatArray,
+    last: float,
+    *,
+    centre: FloatArray,
+    scale: FloatArray,
+    null: float,
+    exchange: int,
+) -> Outcome:
+    if exchange >= MAX_EXCHANGES or not np.any(np.abs(beta - last_beta) > 1e-12):
+        return NotComputable(f"Newton's method did not converge in {exchange} exchanges; fewer covariates may help")
+    return Again(
+        {
+            "beta": beta,
+            "last_beta": last_beta,
+            "centre": centre,
+            "scale": scale,
+            "last_log_likelihood": np.asarray(last),
+            "null_log_likelihood": np.asarray(null),
+            "exchange": np.asarray(exchange + 1.0),
+        }
+    )
+
+
+def _newton_step(likelihood: Likelihood) -> FloatArray | None:
+    """H⁻¹g (p,), solved on the scale of a unit diagonal; None if H is singular."""
+    diagonal = np.diag(likelihood.information)
+    if not np.all(diagonal > 0):
+        return None
+    root = np.sqrt(diagonal)
+    try:
+        step: FloatArray = np.linalg.solve(likelihood.per(root).information, likelihood.gradient / root) / root
+    except np.linalg.LinAlgError:
+        return None
+    # gᵀH⁻¹g < 0 happens only when rounding has made a vanishing H indefinite.
+    return step if np.all(np.isfinite(step)) and likelihood.gradient @ step >= -1e-12 else None
+
+
+def _singular(information: FloatArray, events: float, covariates: tuple[str, ...]) -> str:
+    """Why the information at β = 0, per SD, cannot be inverted; empty if it can."""
+    diagonal = np.diag(information)
+    constant = diagonal <= _CONSTANT * events
+    if constant.any():
+        return (
+            f"{_names(covariates, constant)} does not vary among the patients who are compared at any event "
+            "(constant in every site or stratum); leave it out"
+        )
+    values, vectors = np.linalg.eigh(information / np.sqrt(np.outer(diagonal, diagonal)))
+    if values[0] <= _SINGULAR:
+        involved = np.abs(vectors[:, 0]) > 0.1
+        return f"{_names(covariates, involved)} cannot be told apart: one follows from the others; leave one out"
+    return ""
+
+
+def _names(covariates: tuple[str, ...], which: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> str:
+    return ", ".join(name for name, chosen in zip(covariates, which, strict=True) if chosen)
+
+
+def _diverges(covariates: tuple[str, ...], which: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> NotComputable:
+    return NotComputable(
+        f"the coefficient of {_names(covariates, which)} grows without bound (monotone likelihood): it separates "
+        "those with an event from those without; leave it out or join its levels"
+    )
+
+
+def _coefficients(
+    covariates: tuple[str, ...], coef: FloatArray, information: FloatArray, sd: FloatArray
+) -> list[Result]:
+    """One record a covariate, per unit and per SD, with Wald z = β/SE and its two-sided p."""
+    root = np.sqrt(np.diag(information))
+    se = np.sqrt(np.diag(np.linalg.inv(information / np.outer(root, root)))) / root
+    return [
+        {
+            "name": name,
+            "coef": float(b),
+            "se": float(e),
+            "z": float(b / e),
+            "p": float(special.erfc(abs(b / e) / np.sqrt(2))),
+            "hazard_ratio": _exp(b),
+            "ci95": [_exp(b - _Z95 * e), _exp(b + _Z95 * e)],
+            "sd": float(s),
+            "hazard_ratio_per_sd": _exp(b * s),
+            "ci95_per_sd": [_exp((b - _Z95 * e) * s), _exp((b + _Z95 * e) * s)],
+        }
+        for name, b, e, s in zip(covariates, coef, se, sd, strict=True)
+    ]
+
+
+def _exp(x: float) -> float:
+    """e^x, kept finite so that it can be written as JSON."""
+    return float(np.exp(np.clip(x, -700.0, 700.0)))

@@ -1,0 +1,77 @@
+"""Who is followed for how long, and how times become a grid.
+
+Two conventions, both "as though": a Cox model by site sees every time *rounded up* to a multiple of the grid; a table
+sees every time rounded up to the first table time that is not before it, and whoever is followed for longer than the
+last table time as censored there. Events and censorings are rounded alike, so somebody censored between two table
+times counts as at risk at the later one. With every distinct time of all patients as table times nothing is rounded,
+and the results are those of exact times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedage.common.analyses._columns import in_subset, usable
+from fedage.common.cohort import Cohort
+from fedage.common.statistic import FloatArray
+
+_ROUNDING = 1e-9  # of a step: 1.1 / 0.1 is 11.000000000000002
+
+
+@dataclass(frozen=True)
+class Followed:
+    """The patients a survival analysis takes.
+
+    Parameters
+    ----------
+    cohort
+        Complete in every needed column.
+    time
+        Follow-up (n,), in the unit of the outcome column (years).
+    event
+        (n,), true for an event, false for a censored patient.
+    left_out
+        Patients of the subset with a missing or impossible value.
+    """
+
+    cohort: Cohort
+    time: FloatArray
+    event: NDArray[np.bool_]
+    left_out: int
+
+    @property
+    def n(self) -> int:
+        """Number of patients followed."""
+        return self.cohort.n
+
+
+def followed(cohort: Cohort, *, subset: str | None, time: str, event: str, needed: tuple[str, ...]) -> Followed:
+    """The patients of `subset` with a time ≥ 0, an event of 0 or 1, and every `needed` column."""
+    chosen = in_subset(cohort, subset)
+    kept, left_out = usable(chosen, (time, event, *needed))
+    valid = (kept[time] >= 0) & np.isin(kept[event], (0.0, 1.0))
+    left_out += int(np.count_nonzero(~valid))
+    kept = kept.where(valid)
+    return Followed(cohort=kept, time=kept[time], event=kept[event] == 1, left_out=left_out)
+
+
+def round_up(time: FloatArray, grid: float) -> FloatArray:
+    """Times (n,) rounded up to multiples of `grid`; as they are if `grid` is 0."""
+    if grid == 0:
+        return time
+    rounded: FloatArray = np.ceil(time / grid - _ROUNDING) * grid
+    return rounded
+
+
+def table_index(time: FloatArray, table_times: tuple[float, ...]) -> NDArray[np.intp]:
+    """For each time (n,) the index k of the first table time ≥ it, or T if it is beyond the last: at risk at 0 … k."""
+    return np.searchsorted(np.asarray(table_times) * (1 + 1e-12), time, side="left")
+
+
+def check_table_times(table_times: tuple[float, ...], analysis: str) -> None:
+    """Table times must be positive or zero, and rise."""
+    if not table_times or min(table_times) < 0 or np.any(np.diff(table_times) <= 0):
+        raise ValueError(f"{analysis}: table times must be at least one and rise, not {table_times}")

@@ -1,0 +1,173 @@
+"""What a picture of the predictions needs: counts of predicted against chronological age, and the gap by age.
+
+Bins are fixed by the campaign file and closed on the left; the outermost ones also take whatever lies beyond. Cells
+with few patients are withheld at the site, before anything leaves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedage.common.analyses._columns import MAX_PATIENTS, bound_of, in_subset, usable
+from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, check_iterate
+from fedage.common.cohort import Cohort
+from fedage.common.disclosure import suppress_by_row, suppress_small_cells
+from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
+
+
+def age_edges(lowest_years: float, highest_years: float) -> tuple[float, ...]:
+    """Edges of age bins over a range: 1, 2 or 5 years wide if eight such bins are enough, else 10, on round ages."""
+    span = highest_years - lowest_years
+    width = next((width for width in (1.0, 2.0, 5.0) if span <= 8 * width), 10.0)
+    first, last = (
+        np.floor(lowest_years / width),
+        max(np.ceil(highest_years / width), 1 + np.floor(lowest_years / width)),
+    )
+    return tuple(float(edge) for edge in np.arange(first, last + 1) * width)
+
+
+def _bin(values: FloatArray, edges: tuple[float, ...]) -> NDArray[np.intp]:
+    """Bin of each value (n,), 0 to len(edges) − 2."""
+    return np.clip(np.searchsorted(np.asarray(edges), values, side="right") - 1, 0, len(edges) - 2)
+
+
+@dataclass(frozen=True)
+class PredictedByAge:
+    """Counts of patients by bin of chronological age (rows) and of predicted age (columns).
+
+    Result: `n`, `left_out`, `withheld` (patients in small cells), `edges_years`, `counts` (rows of lists).
+    """
+
+    name: str
+    edges_years: tuple[float, ...]
+    _: KW_ONLY
+    subset: str = "is_test"
+    prediction: str = "predicted_years"
+    minimum_count: int = 1
+    per_site: bool = False
+
+    def first(self) -> Iterate:
+        return {}
+
+    def check(self, iterate: Iterate) -> None:
+        check_iterate(iterate, {}, bound=0.0)
+
+    def layout(self, iterate: Iterate) -> Layout:  # noqa: ARG002 - one-shot
+        bins = len(self.edges_years) - 1
+        return Layout(
+            (
+                Field("n", lower=0.0, upper=MAX_PATIENTS),
+                Field("left_out", lower=0.0, upper=MAX_PATIENTS),
+                Field("withheld", lower=0.0, upper=MAX_PATIENTS),
+                Field("counts", (bins, bins), lower=0.0, upper=MAX_PATIENTS),
+            )
+        )
+
+    def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
+        kept, left_out = usable(in_subset(cohort, self.subset), ("age_years", self.prediction))
+        bins = len(self.edges_years) - 1
+        cell = _bin(kept["age_years"], self.edges_years) * bins + _bin(kept[self.prediction], self.edges_years)
+        table = np.bincount(cell, minlength=bins * bins).reshape(bins, bins).astype(np.float64)
+        # The rows' totals are what `GapByAge` gives, so what is withheld in a row must not follow from them either.
+        safe = suppress_by_row(table, self.minimum_count)
+        values: dict[str, FloatArray | float] = {
+            "n": kept.n,
+            "left_out": left_out,
+            "withheld": safe.withheld,
+            "counts": safe.counts,
+        }
+        cells = [
+            Cell(kept.n, "patients with a prediction"),
+            Cell(safe.withheld, "patients in withheld cells"),
+            *(Cell(int(count), "patients of one chronological and predicted age") for count in safe.counts.ravel()),
+        ]
+        return Statistic.of(self.layout(iterate), values, cells)
+
+    def combine(self, total: Statistic, iterate: Iterate) -> Outcome:  # noqa: ARG002 - one-shot
+        if total.scalar("n") < 1:
+            return NotComputable(f"no patient with {self.subset} = 1, an age and {self.prediction}")
+        return Done(
+            {
+                "n": round(total.scalar("n")),
+                "left_out": round(total.scalar("left_out")),
+                "withheld": round(total.scalar("withheld")),
+                "edges_years": list(self.edges_years),
+                "counts": np.rint(total["counts"]).astype(int).tolist(),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class GapByAge:
+    """Mean and SD of a gap in each bin of chronological age, the picture of age bias.
+
+    Result: `n`, `left_out`, `withheld`, `edges_years`, and per bin `counts`, `mean_years`, `sd_years` (None where there
+    is nobody, or too few; the SD has n − 1 degrees of freedom).
+    """
+
+    name: str
+    gap: str
+    edges_years: tuple[float, ...]
+    _: KW_ONLY
+    subset: str = "is_test"
+    minimum_count: int = 1
+    per_site: bool = False
+
+    def first(self) -> Iterate:
+        return {}
+
+    def check(self, iterate: Iterate) -> None:
+        check_iterate(iterate, {}, bound=0.0)
+
+    def layout(self, iterate: Iterate) -> Layout:  # noqa: ARG002 - one-shot
+        bins, bound = (len(self.edges_years) - 1,), bound_of(self.gap)
+        return Layout(
+            (
+                Field("n", lower=0.0, upper=MAX_PATIENTS),
+                Field("left_out", lower=0.0, upper=MAX_PATIENTS),
+                Field("withheld", lower=0.0, upper=MAX_PATIENTS),
+                Field("counts", bins, lower=0.0, upper=MAX_PATIENTS),
+                Field("gap", bins, lower=-bound * MAX_PATIENTS, upper=bound * MAX_PATIENTS),
+                Field("gap_squared", bins, lower=0.0, upper=bound**2 * MAX_PATIENTS),
+            )
+        )
+
+    def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
+        kept, left_out = usable(in_subset(cohort, self.subset), ("age_years", self.gap))
+        bins, where, gap = len(self.edges_years) - 1, _bin(kept["age_years"], self.edges_years), kept[self.gap]
+        safe = suppress_small_cells(np.bincount(where, minlength=bins).astype(np.float64), self.minimum_count)
+        values: dict[str, FloatArray | float] = {
+            "n": kept.n,
+            "left_out": left_out,
+            "withheld": safe.withheld,
+            "counts": safe.counts,
+            "gap": np.where(safe.shown, np.bincount(where, weights=gap, minlength=bins), 0.0),
+            "gap_squared": np.where(safe.shown, np.bincount(where, weights=gap * gap, minlength=bins), 0.0),
+        }
+        cells = [
+            Cell(kept.n, "patients with a gap"),
+            Cell(safe.withheld, "patients in withheld age bins"),
+            *(Cell(int(count), "patients of one age bin") for count in safe.counts),
+        ]
+        return Statistic.of(self.layout(iterate), values, cells)
+
+    def combine(self, total: Statistic, iterate: Iterate) -> Outcome:  # noqa: ARG002 - one-shot
+        if total.scalar("n") < 1:
+            return NotComputable(f"no patient with {self.subset} = 1, an age and {self.gap}")
+        n = np.rint(total["counts"])
+        mean = total["gap"] / np.maximum(n, 1)
+        variance = np.maximum(total["gap_squared"] - n * mean**2, 0.0) / np.maximum(n - 1, 1)
+        return Done(
+            {
+                "n": round(total.scalar("n")),
+                "left_out": round(total.scalar("left_out")),
+                "withheld": round(total.scalar("withheld")),
+                "edges_years": list(self.edges_years),
+                "counts": n.astype(int).tolist(),
+                "mean_years": [float(m) if k >= 1 else None for k, m in zip(n, mean, strict=True)],
+                "sd_years": [float(np.sqrt(v)) if k >= 2 else None for k, v in zip(n, variance, strict=True)],
+            }
+        )

@@ -1,0 +1,131 @@
+"""Cox's model stratified by site: each site its own baseline hazard, one set of coefficients.
+
+The log partial likelihood of stratified data is the sum over strata, so the sum of what each site computes from its own
+patients is exact, and so are gradient and information. Nothing about single event times leaves a site.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+
+import numpy as np
+
+from fedage.common.analyses import _newton
+from fedage.common.analyses._columns import MAX_PATIENTS
+from fedage.common.analyses._partial_likelihood import Likelihood, Ties, of_strata, pack, unpack
+from fedage.common.analyses._survival import followed, round_up
+from fedage.common.analyses.base import Iterate, Outcome
+from fedage.common.cohort import Cohort
+from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
+
+
+@dataclass(frozen=True)
+class CoxBySite:
+    """Cox proportional hazards, a stratum a site, further strata inside a site on request.
+
+    Four to seven exchanges: the first at β = 0 with the covariates' means and SDs, then Newton's method. A site
+    without events, or with a single patient, contributes zeros.
+
+    Result: `model`, `stratified_by_site` (true), `baseline` (in words), `strata`, `ties`, `n`, `events`, `left_out`,
+    `log_likelihood`, `null_log_likelihood`, `likelihood_ratio` (`chi2`, `df`, `p`), `exchanges`, and `covariates`: a
+    list of `name`, `coef`, `se`, `z`, `p`, `hazard_ratio`, `ci95`, `sd`, `hazard_ratio_per_sd`, `ci95_per_sd`.
+
+    Parameters
+    ----------
+    name
+        The registered step.
+    covariates
+        Columns, in the order reported.
+    time, event
+        Columns with the follow-up in years and 1 (event) or 0 (censored).
+    subset
+        Column that is 1 for the patients to use; None for all.
+    strata
+        Columns whose distinct values each get a baseline hazard of their own inside every site.
+    ties
+        Efron or Breslow.
+    time_grid_years
+        Times are rounded up to multiples of this; 0 keeps exact times.
+    """
+
+    name: str
+    covariates: tuple[str, ...]
+    _: KW_ONLY
+    time: str = "time_years"
+    event: str = "event"
+    subset: str | None = "is_test"
+    strata: tuple[str, ...] = ()
+    ties: Ties = "efron"
+    time_grid_years: float = 0.0
+    per_site: bool = False
+
+    def first(self) -> Iterate:
+        return {}
+
+    def check(self, iterate: Iterate) -> None:
+        _newton.check_newton(iterate, self.covariates)
+
+    def layout(self, iterate: Iterate) -> Layout:
+        p = len(self.covariates)
+        z = _newton.largest_z(self.covariates, iterate)
+        # A death's log-likelihood lies between −log n − 2|β·z| and 0, her gradient within the range of z in the risk
+        # set, her information is a variance or covariance there.
+        log_weight = np.log(MAX_PATIENTS) + 2 * float(np.abs(_newton.beta_of(iterate, p)) @ z)
+        gradient, information = 2 * z.max(), z.max() ** 2
+        return Layout(
+            (
+                *_newton.common_fields(self.covariates, iterate),
+                Field("log_likelihood", lower=-log_weight * MAX_PATIENTS, upper=1.0),
+                Field("gradient", (p,), lower=-gradient * MAX_PATIENTS, upper=gradient * MAX_PATIENTS),
+                Field(
+                    "information",
+                    (p * (p + 1) // 2,),
+                    lower=-information * MAX_PATIENTS,
+                    upper=information * MAX_PATIENTS,
+                ),
+            )
+        )
+
+    def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
+        patients = followed(
+            cohort, subset=self.subset, time=self.time, event=self.event, needed=(*self.covariates, *self.strata)
+        )
+        x, layout = patients.cohort.matrix(self.covariates), self.layout(iterate)
+        likelihood = of_strata(
+            _newton.standardised(x, iterate),
+            round_up(patients.time, self.time_grid_years),
+            patients.event,
+            patients.cohort.matrix(self.strata),
+            _newton.beta_of(iterate, len(self.covariates)),
+            ties=self.ties,
+        )
+        events = int(np.count_nonzero(patients.event))
+        values: dict[str, FloatArray | float] = {
+            "n": patients.n,
+            "left_out": patients.left_out,
+            "events": events,
+            "log_likelihood": likelihood.log_likelihood,
+            "gradient": likelihood.gradient,
+            "information": pack(likelihood.information),
+        }
+        cells = [
+            Cell(patients.n, "patients followed"),
+            Cell(events, "patients with an event"),
+            Cell(patients.n - events, "patients without an event"),
+        ]
+        return Statistic.of(layout, _newton.with_moments(values, x, layout), cells)
+
+    def combine(self, total: Statistic, iterate: Iterate) -> Outcome:
+        likelihood = Likelihood(
+            log_likelihood=total.scalar("log_likelihood"),
+            gradient=total["gradient"],
+            information=unpack(total["information"], len(self.covariates)),
+        )
+        about = {
+            "model": "Cox proportional hazards",
+            "stratified_by_site": True,
+            "baseline": "stratified by site: each site has its own baseline hazard",
+            "strata": list(self.strata),
+            "ties": self.ties,
+        }
+        return _newton.advance(likelihood, total, iterate, covariates=self.covariates, about=about)

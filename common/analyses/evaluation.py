@@ -1,0 +1,157 @@
+"""How good the predicted ages are: MAE, mean error, RMSE, CS(≤5), Pearson r, and the MAE of predicting the mean.
+
+Notation: Ω chronological age, ŷ predicted age, e = ŷ − Ω, all in years.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+
+import numpy as np
+
+from fedage.common.analyses._columns import (
+    MAX_AGE_YEARS,
+    MAX_GAP_YEARS,
+    MAX_PATIENTS,
+    MAX_PREDICTED_YEARS,
+    in_subset,
+    usable,
+)
+from fedage.common.analyses.base import Again, Done, Iterate, IterateRefused, NotComputable, Outcome, check_iterate
+from fedage.common.cohort import Cohort
+from fedage.common.statistic import Cell, Field, Layout, Statistic
+
+CS_YEARS = 5.0
+REFERENCE_AGE_YEARS = 60.0
+"""Ages are summed as differences to this, so that no digits are lost."""
+
+
+def _count(name: str) -> Field:
+    return Field(name, lower=0.0, upper=MAX_PATIENTS)
+
+
+def _sum(name: str, bound: float, *, lower: float | None = None) -> Field:
+    return Field(name, lower=-bound * MAX_PATIENTS if lower is None else lower, upper=bound * MAX_PATIENTS)
+
+
+_MEAN_LAYOUT = Layout((_count("n"), _sum("age", MAX_AGE_YEARS + REFERENCE_AGE_YEARS)))
+
+_AGE = MAX_AGE_YEARS  # |Ω − mean age|
+_PREDICTED = MAX_PREDICTED_YEARS + MAX_AGE_YEARS  # |ŷ − mean age|
+_FULL_LAYOUT = Layout(
+    (
+        _count("n"),
+        _count("left_out"),
+        _sum("error", MAX_GAP_YEARS),
+        _sum("absolute_error", MAX_GAP_YEARS, lower=0.0),
+        _sum("squared_error", MAX_GAP_YEARS**2, lower=0.0),
+        _count("within_5"),
+        _sum("age", _AGE),
+        _sum("age_squared", _AGE**2, lower=0.0),
+        _sum("predicted", _PREDICTED),
+        _sum("predicted_squared", _PREDICTED**2, lower=0.0),
+        _sum("age_predicted", _AGE * _PREDICTED),
+        _sum("from_mean", _AGE, lower=0.0),
+        _sum("from_site_mean", MAX_AGE_YEARS, lower=0.0),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Agreement of predicted with chronological age on one part of the patients.
+
+    Two exchanges: the first finds the mean age of all sites, the second sums everything else around it. The second
+    statistic holds all that a result needs, so a site's own result comes from its own statistic and the same iterate.
+
+    Result: `n`, `left_out` (a value missing or out of range), `mean_age_years`, `mae_years`, `mean_error_years`,
+    `rmse_years`, `cs_5` (fraction with |e| ≤ 5 years, both ends included and nothing rounded), `pearson_r` (None
+    where one of the two does not vary), `mae_of_mean_years` (of predicting the mean age of all sites for everybody)
+    and `mae_of_site_mean_years` (of predicting each site's own mean).
+
+    Parameters
+    ----------
+    name
+        The registered step.
+    subset
+        Column that is 1 for the patients to evaluate on.
+    prediction
+        Column with the predicted age in years.
+    healthy_only
+        Take only patients who count as healthy.
+    """
+
+    name: str
+    subset: str
+    prediction: str = "predicted_years"
+    _: KW_ONLY
+    healthy_only: bool = False
+    per_site: bool = True
+
+    def first(self) -> Iterate:
+        return {}
+
+    def check(self, iterate: Iterate) -> None:
+        if not iterate:
+            return
+        check_iterate(iterate, {"mean_age": ()}, bound=MAX_AGE_YEARS)
+        if iterate["mean_age"] < 0:
+            raise IterateRefused("iterate mean_age must be an age of 0 to 130 years")
+
+    def layout(self, iterate: Iterate) -> Layout:
+        return _FULL_LAYOUT if iterate else _MEAN_LAYOUT
+
+    def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
+        chosen = in_subset(cohort, self.subset, healthy_only=self.healthy_only)
+        kept, left_out = usable(chosen, ("age_years", self.prediction))
+        error = kept[self.prediction] - kept["age_years"]
+        plausible = np.abs(error) <= MAX_GAP_YEARS
+        kept, left_out = kept.where(plausible), left_out + int(np.count_nonzero(~plausible))
+        age, predicted, error = kept["age_years"], kept[self.prediction], error[plausible]
+        cells = [Cell(kept.n, "patients evaluated")]
+        if not iterate:
+            return Statistic.of(_MEAN_LAYOUT, {"n": kept.n, "age": (age - REFERENCE_AGE_YEARS).sum()}, cells)
+        mean = float(iterate["mean_age"])
+        u, v = age - mean, predicted - mean
+        values = {
+            "n": kept.n,
+            "left_out": left_out,
+            "error": error.sum(),
+            "absolute_error": np.abs(error).sum(),
+            "squared_error": error @ error,
+            "within_5": np.count_nonzero(np.abs(error) <= CS_YEARS),
+            "age": u.sum(),
+            "age_squared": u @ u,
+            "predicted": v.sum(),
+            "predicted_squared": v @ v,
+            "age_predicted": u @ v,
+            "from_mean": np.abs(u).sum(),
+            "from_site_mean": np.abs(age - age.mean()).sum() if kept.n else 0.0,
+        }
+        return Statistic.of(_FULL_LAYOUT, values, cells)
+
+    def combine(self, total: Statistic, iterate: Iterate) -> Outcome:
+        n = total.scalar("n")
+        if n < 1:
+            return NotComputable(f"no patient with {self.subset} = 1, an age and {self.prediction}")
+        if not iterate:
+            return Again({"mean_age": np.asarray(REFERENCE_AGE_YEARS + total.scalar("age") / n)})
+        mean_u, mean_v = total.scalar("age") / n, total.scalar("predicted") / n
+        var_u = total.scalar("age_squared") / n - mean_u**2
+        var_v = total.scalar("predicted_squared") / n - mean_v**2
+        covariance = total.scalar("age_predicted") / n - mean_u * mean_v
+        varies = min(var_u, var_v) > 1e-12
+        return Done(
+            {
+                "n": round(n),
+                "left_out": round(total.scalar("left_out")),
+                "mean_age_years": float(iterate["mean_age"]) + mean_u,
+                "mae_years": total.scalar("absolute_error") / n,
+                "mean_error_years": total.scalar("error") / n,
+                "rmse_years": float(np.sqrt(total.scalar("squared_error") / n)),
+                "cs_5": total.scalar("within_5") / n,
+                "pearson_r": float(covariance / np.sqrt(var_u * var_v)) if varies else None,
+                "mae_of_mean_years": total.scalar("from_mean") / n,
+                "mae_of_site_mean_years": total.scalar("from_site_mean") / n,
+            }
+        )

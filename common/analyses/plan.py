@@ -1,0 +1,130 @@
+"""Which analyses a campaign file implies, by name and in order. Both sides derive them; nothing else is answered."""
+
+from __future__ import annotations
+
+from fedage.common.analyses.base import Analysis
+from fedage.common.analyses.bias_line import BiasLine
+from fedage.common.analyses.binned import GapByAge, PredictedByAge, age_edges
+from fedage.common.analyses.cox_by_site import CoxBySite
+from fedage.common.analyses.cox_pooled import CoxPooled
+from fedage.common.analyses.evaluation import Evaluation
+from fedage.common.analyses.kaplan_meier import KaplanMeier
+from fedage.common.analyses.planted import Attenuation
+from fedage.common.campaign.types import Campaign, CoxModel, Survival
+
+TEST, VALIDATION, CORRECTED = "evaluation:test", "evaluation:validation", "evaluation:test-corrected"
+BIAS, KAPLAN_MEIER, ATTENUATION = "bias", "kaplan-meier", "attenuation"
+PREDICTED_BY_AGE, GAP_RAW, GAP_CORRECTED = "predicted-by-age", "gap-by-age:raw", "gap-by-age:corrected"
+COX = "cox:"
+"""Names of registered steps; a Cox model's is this prefix and its name in the file."""
+
+_BINARY = ("healthy", "is_male")
+"""Strata columns whose values are known beforehand, as an unstratified model needs them."""
+
+
+def stages(campaign: Campaign) -> tuple[tuple[Analysis, ...], ...]:
+    """The analyses after prediction, and those after bias correction.
+
+    Survival is computed on test patients only: the bias line was fitted on others.
+    """
+    edges = age_edges(campaign.cohort.age_min_years, campaign.cohort.age_max_years)
+    minimum = campaign.privacy.minimum_count
+    predicted: tuple[Analysis, ...] = (
+        Evaluation(TEST, "is_test"),
+        Evaluation(VALIDATION, "is_validation"),
+        BiasLine(BIAS, "is_validation"),
+        PredictedByAge(PREDICTED_BY_AGE, edges, minimum_count=minimum),
+    )
+    corrected: tuple[Analysis, ...] = (
+        Evaluation(CORRECTED, "is_test", "corrected_years"),
+        GapByAge(GAP_RAW, "raw_gap_years", edges, minimum_count=minimum),
+        GapByAge(GAP_CORRECTED, "gap_years", edges, minimum_count=minimum),
+        *_survival(campaign),
+    )
+    return predicted, corrected
+
+
+def registered(campaign: Campaign) -> dict[str, Analysis]:
+    """Every analysis of the campaign by its name."""
+    return {analysis.name: analysis for stage in stages(campaign) for analysis in stage}
+
+
+def left_out(campaign: Campaign) -> dict[str, str]:
+    """What the file asks for and does not allow to compute: name of the analysis to the reason."""
+    survival = campaign.survival
+    if survival is None:
+        return {}
+    reasons = {f"{COX}{model.name}": _why_not(survival, model) for model in survival.models}
+    if not survival.table_times_years:
+        reasons[KAPLAN_MEIER] = _NO_TABLES
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+_NO_TABLES = "needs times at which tables may leave a site; set survival.table_times_years"
+
+
+def _why_not(survival: Survival, model: CoxModel) -> str:
+    if model.by_site:
+        return ""
+    if not survival.table_times_years:
+        return _NO_TABLES
+    unknown = [column for column in survival.strata if column not in _BINARY]
+    if unknown:
+        return (
+            f"an unstratified model cannot know the levels of strata {', '.join(unknown)} "
+            f"(it knows those of {', '.join(_BINARY)}); set by_site = true or drop the strata"
+        )
+    return ""
+
+
+def _survival(campaign: Campaign) -> tuple[Analysis, ...]:
+    survival = campaign.survival
+    if survival is None:
+        return ()
+    analyses: list[Analysis] = [_cox(survival, model) for model in survival.models if not _why_not(survival, model)]
+    if survival.table_times_years:
+        analyses.append(
+            KaplanMeier(
+                KAPLAN_MEIER,
+                survival.table_times_years,
+                gap="gap_years" if campaign.bias.scale == "de-lange" else "cole_gap_years",
+                split_gap_at=survival.split_gap_at,
+                time=survival.time,
+                event=survival.event,
+                minimum_count=campaign.privacy.minimum_count,
+            )
+        )
+    if campaign.planted:
+        analyses.append(
+            Attenuation(
+                campaign.planted.hazard_ratio_per_year,
+                true_gap=campaign.planted.true_gap,
+                time=survival.time,
+                event=survival.event,
+            )
+        )
+    return tuple(analyses)
+
+
+def _cox(survival: Survival, model: CoxModel) -> Analysis:
+    name = f"{COX}{model.name}"
+    if model.by_site:
+        return CoxBySite(
+            name,
+            model.covariates,
+            time=survival.time,
+            event=survival.event,
+            strata=survival.strata,
+            ties=survival.ties,
+            time_grid_years=survival.time_grid_years,
+        )
+    return CoxPooled(
+        name,
+        model.covariates,
+        survival.table_times_years,
+        time=survival.time,
+        event=survival.event,
+        strata=survival.strata,
+        levels=tuple((0.0, 1.0) for _ in survival.strata),
+        ties=survival.ties,
+    )
