@@ -1,0 +1,153 @@
+"""A site's own SQLite files: what has been committed is on disk, and what goes wrong has a name.
+
+Write-ahead logging with `synchronous=FULL` (one fsync a commit); every transaction takes the write lock when it begins,
+so that reading and then writing is atomic between processes too.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from fedage.common.errors import FedAgeError
+
+LOCK_WAIT_S = 5.0
+
+_REASONS = {
+    sqlite3.SQLITE_BUSY: "locked by another process; end that process, or wait",
+    sqlite3.SQLITE_LOCKED: "locked by another process; end that process, or wait",
+    sqlite3.SQLITE_FULL: "the disk is full; free some space",
+    sqlite3.SQLITE_READONLY: "read-only; give the agent's user the right to write it and its folder",
+    sqlite3.SQLITE_PERM: "not permitted; give the agent's user the right to write it",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened; give the agent's user the right to write the folder",
+    sqlite3.SQLITE_IOERR: "cannot be written (disk full, quota, or a disk error); look at the disk",
+    sqlite3.SQLITE_CORRUPT: "damaged; restore it from a backup",
+    sqlite3.SQLITE_NOTADB: "not a database; restore it from a backup",
+    sqlite3.SQLITE_ERROR: "not of the expected form; restore it from a backup",
+}
+
+
+class StoreUnavailable(FedAgeError):
+    """One of the site's own files cannot be read or written. The message names the file and the mend."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path = path
+        super().__init__(f"{path.name} in {path.parent}: {reason}")
+
+
+class DurableFile:
+    """One SQLite file with its tables.
+
+    Parameters
+    ----------
+    path
+        The file; made with mode 0600 if it does not exist, its folder must.
+    tables
+        Made if they do not exist.
+    unavailable
+        What is raised when the file cannot be read or written.
+    lock_wait_s
+        How long a transaction waits for another process's.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        tables: MetaData,
+        unavailable: type[StoreUnavailable] = StoreUnavailable,
+        lock_wait_s: float = LOCK_WAIT_S,
+    ) -> None:
+        self.path = path
+        self._unavailable = unavailable
+        with self._named():
+            _make(path)
+            self._engine = create_engine(
+                URL.create("sqlite", database=str(path)), connect_args={"timeout": lock_wait_s}
+            )
+            event.listen(self._engine, "connect", _set_up)
+            event.listen(self._engine, "begin", _begin_immediate)
+            with self._engine.begin() as connection:
+                tables.create_all(connection)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A transaction that holds the write lock from its first moment; committed, and on disk, when the block ends.
+
+        Raises
+        ------
+        StoreUnavailable
+            (or the type given) if the file is locked, full, read-only or damaged. Nothing is written then.
+        """
+        with self._named(), self._engine.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        with named_failures(self.path, unavailable=self._unavailable):
+            yield
+
+
+@contextmanager
+def named_failures(path: Path, *, unavailable: type[StoreUnavailable]) -> Iterator[None]:
+    """Raise `unavailable` with a reason in words for whatever SQLite or the file system refuses."""
+    try:
+        yield
+    except (DBAPIError, sqlite3.Error) as error:
+        code = getattr(getattr(error, "orig", error), "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISUSE):
+            raise  # a mistake of ours, not of the file
+        raise unavailable(path, _REASONS.get(code, "cannot be used; look at the disk")) from None
+    except OSError as error:
+        raise unavailable(path, f"{os.strerror(error.errno or 0).lower()}; look at the folder and the disk") from None
+
+
+def read_only(path: Path) -> Engine:
+    """An engine that cannot write `path`; a copy on read-only media is readable too."""
+    wal = path.with_name(path.name + "-wal")
+    shm = path.with_name(path.name + "-shm")
+    writable = os.access(path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+    mode = "mode=ro" if wal.exists() or shm.exists() or writable else "immutable=1"
+    address = f"{path.resolve().as_uri()}?{mode}"
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(address, uri=True)
+        connection.text_factory = lambda raw: raw.decode(errors="replace")  # a spoilt text is shown, not fatal
+        return connection
+
+    return create_engine("sqlite://", creator=connect, poolclass=NullPool)
+
+
+def _make(path: Path) -> None:
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        return
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _set_up(connection: Any, _record: Any) -> None:
+    # The driver's own implicit BEGIN is off; _begin_immediate says when a transaction begins.
+    connection.isolation_level = None
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,47 @@
+"""The site's audit log: what came in, what left, who asked, what was refused."""
+
+from fedage.client.audit.entries import (
+    Direction,
+    Entry,
+    EntryRefused,
+    Kind,
+    Outcome,
+    WithheldStep,
+    known_digest,
+    known_nonce,
+    known_steps,
+    micro,
+)
+from fedage.client.audit.head import Head, HeadMalformed, SignedHead, fingerprint, read_heads, read_public_key
+from fedage.client.audit.log import AuditLog, AuditUnavailable
+from fedage.client.audit.show import Filters, Line, export_csv, show
+from fedage.client.audit.verify import Damage, Finding, Findings, verify
+
+__all__ = [
+    "AuditLog",
+    "AuditUnavailable",
+    "Damage",
+    "Direction",
+    "Entry",
+    "EntryRefused",
+    "Filters",
+    "Finding",
+    "Findings",
+    "Head",
+    "HeadMalformed",
+    "Kind",
+    "Line",
+    "Outcome",
+    "SignedHead",
+    "WithheldStep",
+    "export_csv",
+    "fingerprint",
+    "known_digest",
+    "known_nonce",
+    "known_steps",
+    "micro",
+    "read_heads",
+    "read_public_key",
+    "show",
+    "verify",
+]
