@@ -33,9 +33,7 @@ def index_site(home_path: Path) -> IndexReport:
             progress.update(task, completed=done, total=total)
 
         with CohortStore.open(home.root) as store:
-            report = index_folder(
-                store, Path(home.config.data), outcomes_csv=_outcomes(home), progress=tell
-            )
+            report = index_folder(store, Path(home.config.data), outcomes_csv=_outcomes(home), progress=tell)
     _show(report, console)
     return report
 

@@ -1,16 +1,22 @@
-"""Which site this process is: the agent's own home, or a partition of a simulation."""
+"""Which site this process is: the agent's own home, or a site that a simulation has put in place."""
 
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 from flwr.app import Context
 
-from fedage.client.deployed import DeployedSite
 from fedage.client.site import Site
 
 _sites: dict[str, Site] = {}
 _lock = threading.Lock()
+
+
+def put_site(name: str, site: Site) -> None:
+    """Put a site in place under a name that a node configuration may give as `site`."""
+    with _lock:
+        _sites[name] = site
 
 
 def site_for(context: Context) -> Site:
@@ -21,10 +27,14 @@ def site_for(context: Context) -> Site:
     RuntimeError
         If the context names no site.
     """
-    home = context.node_config.get("site-home")
-    if not isinstance(home, str):
-        raise RuntimeError("no site-home in the node configuration; the agent sets it")
+    home, name = context.node_config.get("site-home"), context.node_config.get("site")
     with _lock:
-        if home not in _sites:
-            _sites[home] = DeployedSite.load(home)
-        return _sites[home]
+        if isinstance(home, str):
+            if home not in _sites:
+                from fedage.client.deployed import DeployedSite  # the store and its database: only where there is one
+
+                _sites[home] = DeployedSite.load(Path(home))
+            return _sites[home]
+        if isinstance(name, str) and name in _sites:
+            return _sites[name]
+    raise RuntimeError("the node configuration names no site; the agent sets site-home, a simulation puts sites")

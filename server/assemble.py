@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from fedage.common._version import __version__
 from fedage.common.analyses import plan
-from fedage.common.analyses.base import Result
 from fedage.common.campaign import Campaign
 from fedage.server import results as record_of
 from fedage.server.analyses import Findings
@@ -162,32 +161,13 @@ def _figures(findings: Findings) -> record_of.Figures:
     ):
         if step not in findings.results:
             missing[key] = findings.not_computed.get(step, "the run ended before")
-    counts = findings.results.get(plan.PREDICTED_BY_AGE)
+    found = findings.results
+    counts, raw, corrected = (found.get(step) for step in (plan.PREDICTED_BY_AGE, plan.GAP_RAW, plan.GAP_CORRECTED))
     return record_of.Figures(
-        predicted_by_age=_binned_counts(counts) if counts else None,
-        gap_by_age_raw=_gap(findings.results.get(plan.GAP_RAW)),
-        gap_by_age_corrected=_gap(findings.results.get(plan.GAP_CORRECTED)),
+        predicted_by_age=record_of.PredictedByAge(**counts) if counts else None,
+        gap_by_age_raw=record_of.GapByAge(**raw) if raw else None,
+        gap_by_age_corrected=record_of.GapByAge(**corrected) if corrected else None,
         not_computed=missing,
-    )
-
-
-def _binned_counts(found: Result) -> record_of.PredictedByAge:
-    return record_of.PredictedByAge(
-        age_edges_years=tuple(found["edges_years"]),
-        predicted_edges_years=tuple(found["edges_years"]),
-        counts=tuple(tuple(row) for row in found["counts"]),
-        withheld=found["withheld"],
-    )
-
-
-def _gap(found: Result | None) -> record_of.GapByAge | None:
-    if found is None:
-        return None
-    return record_of.GapByAge(
-        age_edges_years=tuple(found["edges_years"]),
-        n=tuple(found["counts"]),
-        mean_years=tuple(found["mean_years"]),
-        sd_years=tuple(found["sd_years"]),
     )
 
 
@@ -203,12 +183,8 @@ def _survival(campaign: Campaign, findings: Findings) -> record_of.Survival | No
             reason = findings.not_computed.get(step, "the run ended before")
             models.append(record_of.CoxResult(**common, not_computed=reason))  # type: ignore[arg-type]
             continue
-        values = {**found, **common, "sites": tuple(findings.contributors.get(step, ()))}
-        values["covariates"] = tuple(
-            record_of.Coefficient(**{**c, "ci95_low": c["ci95"][0], "ci95_high": c["ci95"][1]})
-            for c in found["covariates"]
-        )
-        models.append(record_of.CoxResult(**values))
+        sites = tuple(findings.contributors.get(step, ()))
+        models.append(record_of.CoxResult(**{**found, **common, "sites": sites}))
     return record_of.Survival(cox=tuple(models), kaplan_meier=_kaplan_meier(findings))
 
 
@@ -216,26 +192,7 @@ def _kaplan_meier(findings: Findings) -> record_of.KaplanMeier:
     found = findings.results.get(plan.KAPLAN_MEIER)
     if found is None:
         return record_of.KaplanMeier(not_computed=findings.not_computed.get(plan.KAPLAN_MEIER, "the run ended before"))
-    log_rank = found["log_rank"] or {}
-    return record_of.KaplanMeier(
-        groups=tuple(
-            record_of.SurvivalCurve(
-                name=group["name"],
-                n=group["n"],
-                times_years=tuple(found["table_times"]),
-                survival=tuple(group["survival"]),
-                ci95_low=tuple(group["ci95_low"]),
-                ci95_high=tuple(group["ci95_high"]),
-                at_risk=tuple(group["at_risk"]),
-                events=tuple(group["events_at"]),
-                median_years=group["median_survival"],
-            )
-            for group in found["groups"]
-        ),
-        split_at_years=found["split_years"],
-        logrank_chi2=log_rank.get("chi2"),
-        logrank_p=log_rank.get("p"),
-    )
+    return record_of.KaplanMeier(**found)
 
 
 def _notes(campaign: Campaign, place: Place, findings: Findings) -> list[str]:

@@ -74,13 +74,18 @@ def conduct(grid: PromptGrid, campaign: Campaign, place: Place, *, key: Ed25519P
         record.reason = f"stopped by {type(error).__name__}"
         raise
     finally:
-        results = assemble(session, record, place)
-        write_results(place.folder / "results.json", results)
-        (place.folder / "report.html").write_text(
-            render_report(results, events=read_events(place.folder / "events.jsonl")), encoding="utf-8"
-        )
-        events.emit("finished", status=record.status, reason=record.reason)
-        events.close()
+        try:
+            _write(session, record, place)
+        finally:
+            events.emit("finished", status=record.status, reason=record.reason)
+            events.close()
+
+
+def _write(session: Session, record: Record, place: Place) -> None:
+    results = assemble(session, record, place)
+    write_results(place.folder / "results.json", results)
+    report = render_report(results, events=read_events(place.folder / "events.jsonl"))
+    (place.folder / "report.html").write_text(report, encoding="utf-8")
 
 
 def _phases(session: Session, record: Record, *, folder: Path) -> None:
@@ -89,7 +94,7 @@ def _phases(session: Session, record: Record, *, folder: Path) -> None:
     for site, answer in sorted(record.descriptions.items()):
         session.events.emit("site", site=site, patients=answer.info.get("patients"), device=answer.info.get("device"))
     findings.not_computed.update(left_out(campaign))
-    weights, record.rounds = train(session, folder=folder)
+    weights = train(session, folder=folder, records=record.rounds)
     after_prediction, after_correction = stages(campaign)
     started = time.monotonic()
     run_stage(

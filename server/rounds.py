@@ -78,8 +78,8 @@ def save_model(path: Path, weights: Weights, *, metadata: dict[str, str]) -> Non
     partial.replace(path)
 
 
-def train(session: Session, *, folder: Path) -> tuple[Weights, list[RoundRecord]]:
-    """All rounds.
+def train(session: Session, *, folder: Path, records: list[RoundRecord]) -> Weights:
+    """All rounds; each is appended to `records` as it ends, so that a run cut off keeps them.
 
     Raises
     ------
@@ -89,7 +89,6 @@ def train(session: Session, *, folder: Path) -> tuple[Weights, list[RoundRecord]
     campaign = session.campaign
     weights = initial_weights(session)
     validation = _Validation(session)
-    records: list[RoundRecord] = []
     for number in range(1, campaign.training.rounds + 1):
         started = time.monotonic()
         payload: dict[str, Any] = {
@@ -120,7 +119,7 @@ def train(session: Session, *, folder: Path) -> tuple[Weights, list[RoundRecord]
             sites=sorted(updates),
             train_loss=loss,
         )
-    return weights, records
+    return weights
 
 
 def _tell(session: Session, record: RoundRecord) -> None:

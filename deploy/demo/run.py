@@ -119,7 +119,7 @@ def _prepare_site(folders: Folders, name: str, *, address: str, seed: int, campa
     _fedage(
         *("site", "init", "--home", home, "--name", name, "--coordinator", address),
         *("--ca", certificates / "ca.crt", "--coordinator-key", certificates / "coordinator.pub"),
-        *("--data", images / "dicom", "--outcomes", images / "outcomes.csv"),
+        *("--data", images / "images", "--outcomes", images / "outcomes.csv"),
         *("--store-key", key, "--threads", "1"),
     )
     key.unlink()

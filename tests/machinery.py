@@ -1,0 +1,129 @@
+"""An in-process Grid and sites in memory: the real ServerApp phases and the real handlers, without processes.
+
+For what is hard to provoke with real processes on purpose (a site that leaves in one particular exchange). The real
+processes have tests of their own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from flwr.app import Context, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedage.client import handlers, sites
+from fedage.client.site import SiteCohort
+from fedage.common.campaign import Campaign, parse_campaign
+from fedage.common.cohort import Cohort
+
+Meddle = Callable[[Message, int], Message | None]
+"""Sees each request with the number of the node, returns it (changed or not), or None: the node is silent."""
+
+
+@dataclass
+class MemorySite:
+    """A site whose cohort is given."""
+
+    name: str
+    found: SiteCohort
+    folder: Path
+    guard: bool = True
+    threads: int = 1
+    device: str = "cpu"
+    coordinator_key: None = None
+    campaigns: dict[str, Campaign] = field(default_factory=dict)
+    approves: bool = True
+
+    def approved(self, digest: str) -> Campaign | None:
+        return self.campaigns.get(digest)
+
+    def offer(self, text: str, *, digest: str) -> None:
+        if self.approves:
+            self.campaigns[digest] = parse_campaign(text)
+
+    def cohort(self, campaign: Campaign) -> SiteCohort:
+        return self.found
+
+    def state_dir(self, digest: str) -> Path:
+        folder = self.folder / self.name / digest
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+class InProcessGrid:
+    """Flower's Grid over handlers in this process."""
+
+    def __init__(self, members: Iterable[MemorySite], *, meddle: Meddle | None = None) -> None:
+        self._names: dict[int, str] = {}
+        self._replies: dict[str, Message] = {}
+        self._numbers = itertools.count(1)
+        self._meddle = meddle
+        self.offline: set[int] = set()
+        # Flower sets these in the process of a ServerApp.
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+        for number, site in enumerate(members, start=1):
+            sites.put_site(site.name, site)
+            self._names[number] = site.name
+
+    def get_node_ids(self) -> list[int]:
+        return [node for node in self._names if node not in self.offline]
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        return Message(content, message_type=message_type, dst_node_id=dst_node_id, group_id=group_id, ttl=ttl)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        ids = []
+        for message in messages:
+            identity = f"message-{next(self._numbers)}"
+            message.metadata.__dict__["_message_id"] = identity
+            ids.append(identity)
+            node = message.metadata.dst_node_id
+            seen = self._meddle(message, node) if self._meddle else message
+            if seen is None or node in self.offline:
+                continue
+            context = Context(1, node, {"site": self._names[node]}, RecordDict(), {})
+            self._replies[identity] = handlers.app(seen, context)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        return [self._replies.pop(identity) for identity in list(message_ids) if identity in self._replies]
+
+
+def columns(count: int, *, seed: int, events: bool = True) -> dict[str, np.ndarray]:
+    """A cohort's columns: half train, a quarter each validation and test; a gap that shortens survival."""
+    rng = np.random.default_rng(seed)
+    age = rng.uniform(40, 85, count)
+    gap = rng.normal(0, 3, count)
+    time = rng.exponential(8 * np.exp(-0.15 * gap))
+    part = np.arange(count) % 4
+    return {
+        "age_years": age,
+        "is_male": (np.arange(count) % 2).astype(float),
+        "healthy": np.ones(count),
+        "is_train": (part < 2).astype(float),
+        "is_validation": (part == 2).astype(float),
+        "is_test": (part == 3).astype(float),
+        "time_years": np.minimum(time, 10.0),
+        "event": ((time < 10) & events).astype(float),
+        "true_gap_years": gap,
+    }
+
+
+def images(values: Mapping[str, np.ndarray], *, side: int = 64, seed: int = 0) -> np.ndarray:
+    """Pictures whose brightness gradient grows with biological age: readable by any network in a few steps."""
+    rng = np.random.default_rng(seed)
+    biological = (values["age_years"] + values["true_gap_years"] - 60) / 15
+    ramp = np.linspace(-1, 1, side)[None, None, :, None] * np.ones((1, 1, 1, side))
+    pictures = biological[:, None, None, None] * ramp + 0.1 * rng.normal(size=(len(biological), 1, side, side))
+    return pictures.astype(np.float32)
+
+
+def memory_site(name: str, folder: Path, *, count: int = 80, seed: int = 0, events: bool = True) -> MemorySite:
+    values = columns(count, seed=seed, events=events)
+    return MemorySite(name, SiteCohort(cohort=Cohort(values), samples=images(values, seed=seed)), folder)
