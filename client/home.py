@@ -59,6 +59,10 @@ class SiteConfig(BaseModel):
     threads: int | None = Field(default=None, ge=1, le=1024, description="CPU threads a training may use")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="what a training computes on")
     poll_s: float = Field(default=0.5, ge=0.1, le=60, description="seconds between two looks for work")
+    executor: Literal["resident", "per-message"] = Field(
+        default="resident",
+        description="relay in a process that stays, or in a fresh one for every message",
+    )
     max_message_mb: int = Field(default=2048, ge=1, le=65536, description="largest message the agent accepts")
 
 

@@ -7,16 +7,21 @@ changes, the cap is without effect and nothing else is.
 
 from __future__ import annotations
 
+import argparse
 import os
+import signal
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Sequence
 
 from flwr.supernode import start_client_internal
 from flwr.supernode.cli import flower_supernode
 
 from fedage.common.processes import end_with_parent
 
-POLL_VARIABLE = "FEDAGE_POLL_S"
-_REPLY_POLL_S = 0.1
+_REPLY_POLL_S = 0.05
 """How often the SuperNode looks whether the relay has answered: in its own memory, so it costs nothing."""
 
 
@@ -40,11 +45,30 @@ class PromptClock:
         time.sleep(min(seconds, self._poll_s if seconds >= 1 else _REPLY_POLL_S))
 
 
-def main() -> None:
-    """Run the SuperNode until it is told to stop."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the SuperNode, and its resident executor if a socket is given, until told to stop."""
+    parser = argparse.ArgumentParser(description="A SuperNode; other arguments are Flower's.", add_help=False)
+    parser.add_argument("--poll-s", type=float, default=3.0, help="longest wait between two looks for work")
+    parser.add_argument("--port", required=True, help="port of the runtime interface")
+    parser.add_argument("--executor-socket", help="run the resident executor, for the agent at this socket")
+    parser.add_argument("--executor-secret", help="file with the secret that only the executor shares")
+    options, flowers = parser.parse_known_args(arguments)
+    flowers += ["--host", "127.0.0.1", "--port", options.port]
     end_with_parent()
-    vars(start_client_internal)["time"] = PromptClock(poll_s=float(os.environ.get(POLL_VARIABLE, "3")))
+    if options.executor_socket:
+        flowers += ["--isolation", "process", "--superexec-auth-secret-file", options.executor_secret]
+        command = [sys.executable, "-m", "fedage.client.agent.executor", "--port", options.port]
+        command += ["--socket", options.executor_socket, "--secret", options.executor_secret]
+        threading.Thread(target=_run_executor, args=(command,), daemon=True, name="executor").start()
+    vars(start_client_internal)["time"] = PromptClock(poll_s=options.poll_s)
+    sys.argv = ["flower-supernode", *flowers]
     flower_supernode()
+
+
+def _run_executor(command: Sequence[str]) -> None:
+    """A SuperNode whose executor is gone would look online and be deaf: it ends too, and both are started again."""
+    subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

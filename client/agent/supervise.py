@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import secrets
 import shutil
 import socket
 import sys
@@ -16,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedage.client.agent.main import HANDLERS
-from fedage.client.agent.supernode_main import POLL_VARIABLE
 from fedage.client.home import SiteHome
 from fedage.client.relay import AGENT_SOCKET
 from fedage.common.errors import FedAgeError
@@ -163,12 +163,17 @@ def _launch_agent(home: SiteHome, socket_path: Path, app: str) -> Family:
 
 def _launch_node(home: SiteHome, socket_path: Path) -> Family:
     command: list[str | Path] = [sys.executable, "-m", "fedage.client.agent.supernode_main"]
+    command += ["--poll-s", str(home.config.poll_s), "--port", str(free_port())]
     command += ["--superlink", home.config.coordinator, "--root-certificates", home.ca_certificate]
     command += ["--auth-supernode-private-key", home.node_key]
-    command += ["--host", "127.0.0.1", "--port", str(free_port())]
     command += ["--node-config", f'{AGENT_SOCKET}="{socket_path}"']
-    environment = {**flower_environment(home.flower_home), POLL_VARIABLE: str(home.config.poll_s)}
-    return Family(command, environment=environment, log=home.logs / "node.log")
+    if home.config.executor == "resident":
+        secret = home.run / "executor.secret"
+        secret.unlink(missing_ok=True)
+        secret.touch(mode=0o600)
+        secret.write_bytes(secrets.token_bytes(32))
+        command += ["--executor-socket", socket_path, "--executor-secret", secret]
+    return Family(command, environment=flower_environment(home.flower_home), log=home.logs / "node.log")
 
 
 def _why(family: Family) -> str:
@@ -197,7 +202,8 @@ def _hears(node: Family) -> bool:
         return True
     for pid in node.members():
         with contextlib.suppress(OSError):
-            if b"superexec" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if b"superexec" in command or b"fedage.client.agent.executor" in command:
                 return True
     return False
 

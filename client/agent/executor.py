@@ -1,0 +1,121 @@
+"""Takes a SuperNode's tasks in one process that stays, instead of a fresh Flower process for every message.
+
+The SuperNode runs with `--isolation process` and waits for whoever shares its secret to take tasks. This takes them
+with Flower's own runtime client and hands every message to the relay. Nothing of the app package that came with a run
+is unpacked or imported: no shipped code runs at this hospital at all.
+
+The runtime client is not a public interface of Flower; `tests/client/agent/test_flower_contract.py` holds what is used
+of it. `executor = "per-message"` in `site.toml` is the public way back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from pathlib import Path
+
+import httpx
+from flwr.app import Context, Error, Message
+from flwr.common.constant import ErrorCode, SubStatus
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.constant import TaskType
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+
+from fedage.client.agent.service import where
+from fedage.client.relay import relay
+from fedage.common.processes import end_with_parent
+
+ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
+
+_BUSY_POLL_S, _IDLE_POLL_S = 0.1, 0.3
+_BUSY_FOR_S = 10.0
+_STARTING_S = 60.0
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Take tasks until the SuperNode that started this is gone."""
+    parser = argparse.ArgumentParser(description="Relay a SuperNode's messages to the site's agent.")
+    parser.add_argument("--port", type=int, required=True, help="port of the SuperNode's runtime interface")
+    parser.add_argument("--socket", required=True, help="the agent's socket")
+    parser.add_argument("--secret", type=Path, required=True, help="file with the secret shared with the SuperNode")
+    options = parser.parse_args(arguments)
+    end_with_parent()
+    serve(f"127.0.0.1:{options.port}", socket=options.socket, secret=options.secret.read_bytes())
+
+
+def serve(address: str, *, socket: str, secret: bytes) -> None:
+    """Take one task after another; returns when the SuperNode does not answer any more."""
+    client = _client(address, SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods={ACQUIRE}))
+    wanted = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
+    last_work = began = time.monotonic()
+    answered = False
+    while True:
+        try:
+            offered = client.AcquireTask(wanted)
+            answered = True
+        except httpx.TransportError:
+            if answered or time.monotonic() - began > _STARTING_S:
+                return
+            offered = None
+        if offered is not None and offered.HasField("task") and offered.token:
+            try:
+                work(address, offered.token, socket=socket)
+            except KeyboardInterrupt:
+                logger.warning("a task was withdrawn")
+            last_work = time.monotonic()
+        else:
+            busy = time.monotonic() - last_work < _BUSY_FOR_S
+            time.sleep(_BUSY_POLL_S if busy else _IDLE_POLL_S)
+
+
+def work(address: str, token: str, *, socket: str) -> None:
+    """One task: its message to the agent, the reply to the SuperNode.
+
+    Flower's heartbeat raises SIGINT here when the task is withdrawn; the relay then cancels the agent.
+    """
+    client = _client(address, RuntimeTokenHttpInterceptor(token))
+    heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+    message: Message | None = None
+    context: Context | None = None
+    sub_status, details = SubStatus.FAILED, "the relay failed"
+    heartbeat.start()
+    try:
+        message, context, _run, _fab = pull_task_input(client)
+        push_message(client, relay(message, socket=socket), context)
+        sub_status, details = SubStatus.COMPLETED, ""
+    except Exception as error:  # noqa: BLE001 - the node must live on, and learns the type only
+        logger.error("a task failed: %s", where(error))
+        if message is not None and context is not None:
+            reason = Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=type(error).__name__)
+            push_message(client, Message(reason, reply_to=message), context)
+    finally:
+        heartbeat.stop()
+        # The context goes back without the state: the agent keeps that.
+        push_task_output(client, None, sub_status, details)
+        client.close()
+
+
+def _client(address: str, interceptor: RuntimeTokenHttpInterceptor | SuperExecAuthHttpInterceptor) -> RuntimeHttpClient:
+    return RuntimeHttpClient.from_server_address(
+        server_address=address,
+        insecure=True,  # loopback, within this machine
+        root_certificates=None,
+        interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperExec"), interceptor],
+        retry_invoker=make_simple_http_retry_invoker(),
+    )
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    main()
