@@ -89,6 +89,8 @@ class KaplanMeier:
         check_iterate(iterate, shapes, bound=MAX_GAP_YEARS)
         if self.split_gap_at == "zero" and self.gap and iterate["split"] != 0:
             raise IterateRefused("iterate split must be 0: the campaign file splits the gap at zero")
+        if "low" in iterate and not iterate["low"] <= iterate["split"] <= iterate["high"]:
+            raise IterateRefused("iterate split must lie between low and high, which enclose the median")
 
     def layout(self, iterate: Iterate) -> Layout:
         if self._finds_median(iterate):
