@@ -232,7 +232,8 @@ def test_whatever_is_done_to_the_lines_shows(tmp_path: Path, heads: list[SignedH
                     tmp_path,
                     f"update audit set sequence = -sequence where sequence > {one}",
                     "update audit set sequence = -sequence + 1 where sequence < 0",
-                    f"insert into audit select {one} + 1, body, hash, hash, signature from audit where sequence = {one}",
+                    f"insert into audit select {one} + 1, body, hash, hash, signature from audit "
+                    f"where sequence = {one}",
                 )
             case "swap" if place + 1 < len(numbers):
                 tamper(
