@@ -44,5 +44,5 @@ def write_reply(reply: Reply, payload: Mapping[str, NDArray[Any]], *, to: Messag
     """The answer as a Flower message."""
     content = RecordDict({REPLY: ConfigRecord(dict(reply.to_fields()))})
     if payload:
-        content[PAYLOAD] = ArrayRecord({name: Array(np.ascontiguousarray(a)) for name, a in payload.items()})
+        content[PAYLOAD] = ArrayRecord({name: Array(np.asarray(a, order="C")) for name, a in payload.items()})
     return Message(content, reply_to=to)

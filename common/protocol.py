@@ -99,9 +99,9 @@ def payload_digest(payload: Payload) -> str:
     """SHA-256 over names, dtypes, shapes and bytes of the arrays, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(payload):
-        array = np.ascontiguousarray(payload[name])
+        array = np.asarray(payload[name], order="C")
         digest.update(json.dumps([name, array.dtype.str, list(array.shape)]).encode())
-        digest.update(memoryview(array).cast("B") if array.size else b"")
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 

@@ -20,7 +20,7 @@ def request_content(request: Request, payload: Payload, *, key: Ed25519PrivateKe
     fields["signature"] = sign(request, payload, key=key) if key is not None else b""
     content = RecordDict({REQUEST: ConfigRecord(fields)})
     if payload:
-        content[PAYLOAD] = ArrayRecord({name: Array(np.ascontiguousarray(a)) for name, a in payload.items()})
+        content[PAYLOAD] = ArrayRecord({name: Array(np.asarray(a, order="C")) for name, a in payload.items()})
     return content
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,10 +72,11 @@ def initial_weights(session: Session) -> Weights:
     return state_to_arrays(estimator.build(seed=derived_seed("initial-weights", campaign.campaign.seed)))
 
 
-def save_model(path: Path, weights: Weights, *, metadata: dict[str, str]) -> None:
+def save_model(path: Path, weights: Weights, *, about: dict[str, str | int]) -> None:
     """Write the model atomically, so that a run cut off keeps its last finished round."""
     partial = path.with_suffix(".partial")
-    safetensors.numpy.save_file(weights, partial, metadata=metadata)
+    # One metadata entry: the format keeps several in no fixed order, and the same model must be the same bytes.
+    safetensors.numpy.save_file(weights, partial, metadata={"fedage": json.dumps(about, sort_keys=True)})
     partial.replace(path)
 
 
@@ -108,7 +110,7 @@ def train(session: Session, *, folder: Path, records: list[RoundRecord]) -> Weig
         save_model(
             folder / "model.safetensors",
             weights,
-            metadata={"campaign_digest": campaign.digest, "round": str(number), "estimator": campaign.estimator.name},
+            about={"campaign_digest": campaign.digest, "round": number, "estimator": campaign.estimator.name},
         )
         records.append(RoundRecord(number, time.monotonic() - started, sorted(updates), loss, norm))
         session.events.emit(

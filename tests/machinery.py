@@ -100,7 +100,7 @@ def columns(count: int, *, seed: int, events: bool = True) -> dict[str, np.ndarr
     rng = np.random.default_rng(seed)
     age = rng.uniform(40, 85, count)
     gap = rng.normal(0, 3, count)
-    time = rng.exponential(8 * np.exp(-0.15 * gap))
+    time = rng.exponential(14 * np.exp(-0.15 * gap))
     part = np.arange(count) % 4
     return {
         "age_years": age,
