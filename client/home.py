@@ -30,6 +30,8 @@ from fedage.common.settings import check_settings, read_settings, settings_text
 
 _ADDRESS = re.compile(r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]{1,253}):(\d{1,5})$")
 
+_STORE_KEY = re.compile(rb"^[0-9a-fA-F]{64}\s*$")
+
 
 def _address(value: str) -> str:
     found = _ADDRESS.match(value)
@@ -179,7 +181,7 @@ def init_site(
     ca = _read_ca(ca_certificate)
     pinned = _read(coordinator_public_key)
     _public_key(coordinator_public_key)
-    key = _read(store_key_file) if store_key_file is not None else None
+    key = _read_store_key(store_key_file) if store_key_file is not None else None
 
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     root.chmod(0o700)
@@ -223,6 +225,13 @@ def _read_ca(file: Path) -> bytes:
         x509.load_pem_x509_certificate(content)
     except ValueError:
         raise FedAgeError(f"{file} is no certificate in PEM form; give the coordinator's ca.crt") from None
+    return content
+
+
+def _read_store_key(file: Path) -> bytes:
+    content = _read(file)
+    if not _STORE_KEY.match(content):
+        raise FedAgeError(f"{file} must hold 64 hexadecimal digits; give the store.key of an earlier home of this site")
     return content
 
 

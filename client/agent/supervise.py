@@ -64,7 +64,9 @@ def run_site(
     with _only_one(home), _socket_path(home) as socket_path:
         agent = _Child("agent", lambda: _launch_agent(home, socket_path, agent_app), tell)
         node = _Child("node", lambda: _launch_node(home, socket_path), tell)
-        watch = _Watch(agent, node, socket_path=socket_path, tell=tell)
+        # A resident executor takes its SuperNode along when it ends; Flower's own does not.
+        hears = _hears if home.config.executor == "per-message" else _always
+        watch = _Watch(agent, node, socket_path=socket_path, hears=hears, tell=tell)
         try:
             while not stop_event.wait(_LOOK_S):
                 watch.look()
@@ -120,10 +122,13 @@ class _Child:
 class _Watch:
     """Looks after both: the node only while the agent answers, and never a node that cannot hear."""
 
-    def __init__(self, agent: _Child, node: _Child, *, socket_path: Path, tell: Status) -> None:
+    def __init__(
+        self, agent: _Child, node: _Child, *, socket_path: Path, hears: Callable[[Family], bool], tell: Status
+    ) -> None:
         self._agent = agent
         self._node = node
         self._socket_path = socket_path
+        self._hears = hears
         self._tell = tell
         self._agent_ready = False
         self._node_online = False
@@ -149,7 +154,7 @@ class _Watch:
             self._tell("online")
         if self._node_online and time.monotonic() - self._checked > _DEAF_CHECK_S:
             self._checked = time.monotonic()
-            if not _hears(node):
+            if not self._hears(node):
                 self._node_online = False
                 self._node.restart("its executor is gone")
 
@@ -197,15 +202,18 @@ def _answers(path: Path) -> bool:
 
 
 def _hears(node: Family) -> bool:
-    """Whether the SuperNode's executor lives: Flower never starts it again, and the node looks online but is deaf."""
+    """Whether Flower's executor lives: it is never started again, and the node looks online but is deaf."""
     if not Path("/proc/self/cmdline").exists():
         return True
     for pid in node.members():
         with contextlib.suppress(OSError):
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if b"superexec" in command or b"fedage.client.agent.executor" in command:
+            if b"flower-superexec" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 return True
     return False
+
+
+def _always(_node: Family) -> bool:
+    return True
 
 
 @contextmanager

@@ -86,11 +86,7 @@ class SuperLink:
                 # Somebody may have taken the free port between our look and its bind.
                 taken = self._asked == 0 and "address already in use" in self._family.tail().lower()
                 if not taken or attempt == _TRIES - 1:
-                    tail = self._family.tail()
-                    raise SuperLinkFailed(
-                        f"the SuperLink did not answer on port {self.port} within {self._ready_s:g} s; "
-                        f"the end of {self.log}:\n{tail}"
-                    )
+                    raise SuperLinkFailed(self._why_not())
                 self._family.stop()
         except BaseException:
             self.stop()
@@ -104,10 +100,8 @@ class SuperLink:
         SuperLinkFailed
             With its exit status and the tail of its log.
         """
-        if self._family is not None and (status := self._family.poll()) is not None:
-            raise SuperLinkFailed(
-                f"the SuperLink ended with status {status}; the end of {self.log}:\n{self._family.tail()}"
-            )
+        if self._family is not None and self._family.poll() is not None:
+            raise SuperLinkFailed(self._why_not())
 
     def stop(self, *, grace_s: float = 10.0) -> None:
         """Stop it and everything it started, running campaigns included; returns when nothing is left."""
@@ -152,6 +146,14 @@ class SuperLink:
         command += ["--disable-runtime-dependency-installation"]
         environment = {**flower_environment(home.flower_home), HOME_VARIABLE: str(home.root)}
         return Family(command, environment=environment, log=self.log)
+
+    def _why_not(self) -> str:
+        assert self._family is not None
+        status = self._family.poll()
+        what = f"did not answer within {self._ready_s:g} s" if status is None else f"ended with status {status}"
+        return (
+            f"the SuperLink {what}; it was to listen on port {self.port}. The end of {self.log}:\n{self._family.tail()}"
+        )
 
     def _wait_until_ready(self) -> bool:
         """Whether it answers TLS with a certificate of ours before the time is over."""
