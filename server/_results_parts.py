@@ -173,21 +173,23 @@ class Bias(Part):
 
 
 class PredictedByAge(Finding):
-    """Counts of patients by chronological and predicted age."""
+    """Counts of patients by bins of chronological (rows) and predicted age (columns)."""
 
-    age_edges_years: tuple[float, ...] = Field(description="a + 1 edges")
-    predicted_edges_years: tuple[float, ...] = Field(description="p + 1 edges")
-    counts: tuple[tuple[int | None, ...], ...] = Field(description="a rows of p counts; null where suppressed")
-    withheld: int | None = Field(default=None, description="patients in suppressed cells, if that may be told")
+    n: int | None = Field(default=None, description="patients")
+    edges_years: tuple[float, ...] = Field(description="b + 1 edges, for both ages; the outermost bins are open")
+    counts: tuple[tuple[int, ...], ...] = Field(description="b rows of b counts; small cells are withheld and count 0")
+    withheld: int | None = Field(default=None, description="patients in withheld cells")
 
 
 class GapByAge(Finding):
     """Predicted minus chronological age by bins of chronological age."""
 
-    age_edges_years: tuple[float, ...] = Field(description="b + 1 edges")
-    n: tuple[int | None, ...] = Field(description="patients by bin; null where suppressed")
+    n: int | None = Field(default=None, description="patients")
+    edges_years: tuple[float, ...] = Field(description="b + 1 edges; the outermost bins are open")
+    counts: tuple[int, ...] = Field(description="patients by bin; small bins are withheld and count 0")
     mean_years: tuple[Number, ...] = Field(description="mean gap by bin")
     sd_years: tuple[Number, ...] = Field(description="standard deviation of the gap by bin")
+    withheld: int | None = Field(default=None, description="patients in withheld bins")
 
 
 class Figures(Part):
@@ -200,7 +202,7 @@ class Figures(Part):
 
 
 class Coefficient(Finding):
-    """One covariate of a Cox model."""
+    """One covariate of a Cox model. An interval `ci95 = [low, high]` is taken apart."""
 
     name: str = Field(description="column")
     coef: Number = Field(description="log hazard ratio per unit")
@@ -208,16 +210,24 @@ class Coefficient(Finding):
     z: Number = Field(default=None, description="coef / se")
     p: Number = Field(default=None, description="two-sided Wald p")
     hazard_ratio: Number = Field(description="per unit")
-    ci95: tuple[Number, Number] = Field(description="low and high end for the hazard ratio per unit")
+    ci95_low: Number = Field(description="of the hazard ratio per unit")
+    ci95_high: Number = Field(description="of the hazard ratio per unit")
     sd: Number = Field(default=None, description="standard deviation of the covariate")
     hazard_ratio_per_sd: Number = Field(default=None, description="per standard deviation")
-    ci95_per_sd: tuple[Number, Number] | None = Field(default=None, description="low and high end for that")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _interval(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or "ci95" not in values:
+            return values
+        low, high = values["ci95"]
+        return {**{key: value for key, value in values.items() if key != "ci95"}, "ci95_low": low, "ci95_high": high}
 
 
 class CoxResult(Finding):
     """One Cox model."""
 
-    name: str = Field(description="the model's name in the campaign file")
+    model: str = Field(description="its name in the campaign file")
     stratified_by_site: bool = Field(default=True, description="each site its own baseline hazard, or one for all")
     ties: str = Field(default="efron", description="how tied event times are treated")
     n: int | None = Field(default=None, description="patients")
@@ -231,26 +241,34 @@ class CoxResult(Finding):
 
 
 class SurvivalCurve(Finding):
-    """Kaplan-Meier estimate of one group at the table times."""
+    """Kaplan-Meier estimate of one group; one value a table time."""
 
     name: str = Field(description="the group, e.g. `high gap`")
     n: int | None = Field(default=None, description="patients")
-    times_years: tuple[float, ...] = Field(description="t times")
-    survival: tuple[Number, ...] = Field(description="at each time")
-    ci95_low: tuple[Number, ...] = Field(default=(), description="at each time")
-    ci95_high: tuple[Number, ...] = Field(default=(), description="at each time")
-    at_risk: tuple[int | None, ...] = Field(default=(), description="patients at risk before each time")
-    events: tuple[int | None, ...] = Field(default=(), description="events at each time")
-    median_years: Number = Field(default=None, description="median survival; null if not reached")
+    events: int | None = Field(default=None, description="events")
+    survival: tuple[Number, ...] = Field(description="fraction without the event; null where nobody is at risk")
+    ci95_low: tuple[Number, ...] = Field(default=(), description="lower end of its 95 % interval")
+    ci95_high: tuple[Number, ...] = Field(default=(), description="upper end of its 95 % interval")
+    at_risk: tuple[int | None, ...] = Field(default=(), description="patients at risk up to the table time")
+    events_at: tuple[int | None, ...] = Field(default=(), description="events at the table time")
+    median_survival: Number = Field(default=None, description="median in years; null if not reached")
+
+
+class LogRank(Finding):
+    """Log-rank test of high against low gap."""
+
+    chi2: Number = Field(description="Mantel's χ²")
+    df: int = Field(default=1, description="degrees of freedom")
+    p: Number = Field(description="its p")
 
 
 class KaplanMeier(Finding):
     """High against low gap."""
 
+    table_times: tuple[float, ...] = Field(default=(), description="years, rising")
     groups: tuple[SurvivalCurve, ...] = Field(default=(), description="low gap first")
-    split_at_years: Number = Field(default=None, description="gap above which it is high")
-    logrank_chi2: Number = Field(default=None, description="log-rank χ², one degree of freedom for two groups")
-    logrank_p: Number = Field(default=None, description="its p")
+    split_years: Number = Field(default=None, description="gap above which it is high")
+    log_rank: LogRank | None = Field(default=None, description="null without two groups and events")
     not_computed: str = Field(default="", description="why there is no result")
 
 
@@ -283,6 +301,6 @@ class PlantedTruth(Part):
         default_factory=dict, description="by gap column: λ = Cov(ĝ, g)/Var(ĝ), age held fixed"
     )
     expected_hazard_ratio: dict[str, Number] = Field(
-        default_factory=dict, description="by gap column: planted hazard ratio to the power λ"
+        default_factory=dict, description="by gap column: planted hazard ratio to the power λ (1 for the true gap)"
     )
     checks: tuple[Check, ...] = Field(default=(), description="the verdicts")

@@ -1,0 +1,73 @@
+"""Table cells: a text for the eye and, for numbers, the record's full value beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell. `value` is the number as `results.json` has it, and makes the cell a number."""
+
+    text: str
+    value: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, or the reason there is none."""
+
+    name: str
+    headers: tuple[str, ...] = ()
+    rows: tuple[tuple[Cell, ...], ...] = ()
+    why_empty: str = ""
+    note: str = ""
+
+
+NONE = Cell("–")
+
+
+def words(text: str) -> Cell:
+    """A cell of text."""
+    return Cell(text) if text else NONE
+
+
+def number(value: float | None, digits: int = 2) -> Cell:
+    """A number with so many decimals; a dash if it could not be computed."""
+    if value is None:
+        return NONE
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.removeprefix("-")
+    return Cell(text.replace("-", "−"), repr(float(value)))
+
+
+def percent(value: float | None) -> Cell:
+    """A fraction as a percentage."""
+    return NONE if value is None else Cell(f"{value:.1%}".replace("%", " %"), repr(float(value)))
+
+
+def count(value: int | None) -> Cell:
+    """A count of patients; one that is null was withheld because it is small."""
+    return Cell("withheld") if value is None else Cell(f"{value:,}".replace(",", " "), repr(int(value)))
+
+
+def p_value(value: float | None) -> Cell:
+    """A p-value."""
+    if value is None:
+        return NONE
+    return Cell("< 0.001" if value < 0.001 else f"{value:.3f}", repr(float(value)))
+
+
+def interval(low: float | None, high: float | None, digits: int = 3) -> Cell:
+    """A 95 % interval."""
+    if low is None or high is None:
+        return NONE
+    return Cell(f"{low:.{digits}f} to {high:.{digits}f}", f"{float(low)!r} {float(high)!r}")
+
+
+def reasons(counts: Mapping[str, int | None]) -> Cell:
+    """Counts by reason code, in one cell."""
+    told = [f"{code} {'(withheld)' if n is None else n}" for code, n in sorted(counts.items()) if n != 0]
+    return Cell(", ".join(told)) if told else Cell("none")

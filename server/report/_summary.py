@@ -1,0 +1,137 @@
+"""What came out, in plain words: the report's first screen."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from fedage.server.results import Coefficient, CoxResult, Results
+
+
+def sentences(results: Results) -> list[str]:
+    """The summary, a sentence or two an item."""
+    return [_what_ran(results), *_age(results), *_hazard(results), *_truth(results)]
+
+
+def banners(results: Results) -> list[str]:
+    """What a reader must know before any number."""
+    found = []
+    if results.phantoms:
+        found.append("Images in this run are phantoms rendered by FedAge. No figure here says anything about patients.")
+    if not results.run.guard:
+        found.append("Disclosure control was switched off in this run: figures may rest on single patients.")
+    if results.run.status != "finished":
+        found.append(f"This run {_ended(results)}. What follows is what it had found until then.")
+    return found
+
+
+def duration(results: Results) -> str:
+    """How long the run took, e.g. `4 min 10 s`; empty if it is not known."""
+    if results.run.finished_utc is None:
+        return ""
+    try:
+        began = datetime.fromisoformat(results.run.started_utc)
+        seconds = round((datetime.fromisoformat(results.run.finished_utc) - began).total_seconds())
+    except (ValueError, TypeError):
+        return ""
+    hours, rest = divmod(max(seconds, 0), 3600)
+    minutes, seconds = divmod(rest, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def moment(utc: str) -> str:
+    """An ISO 8601 time for reading."""
+    return f"{utc[:19].replace('T', ' ')} UTC"
+
+
+def _ended(results: Results) -> str:
+    reason = results.run.reason.rstrip(".")
+    return f"{results.run.status}: {reason}" if reason else results.run.status
+
+
+def _what_ran(results: Results) -> str:
+    took_part = [site for site in results.sites if site.status in ("took part", "dropped out")]
+    if not took_part or not results.rounds:
+        return "No round of training was finished."
+    patients = [site.patients for site in took_part]
+    told = f", {sum(n for n in patients if n)} patients" if None not in patients else ""
+    names = ", ".join(site.name for site in took_part)
+    alone = len(took_part) == 1
+    rounds = f"{len(results.rounds)} round{'s' if len(results.rounds) != 1 else ''}"
+    time = duration(results)
+    return (
+        f"{len(took_part)} site{'' if alone else 's'} ({names}{told}) trained the age estimator "
+        f"{results.campaign.estimator}{'' if alone else ' together'} for {rounds}{f' in {time}' if time else ''}."
+    )
+
+
+def _age(results: Results) -> list[str]:
+    test = results.evaluation.test
+    if test.raw.overall is None or test.raw.overall.mae_years is None:
+        return [f"How good the predicted ages are is not known: {_why(test.raw.not_computed)}."]
+    raw = test.raw.overall
+    found = f"On {raw.n} test patients the predicted age is off by {raw.mae_years:.2f} years on average (MAE, raw)"
+    against = []
+    if raw.mae_of_mean_years is not None:
+        against.append(f"predicting the mean age for everybody would be off by {raw.mae_of_mean_years:.2f}")
+    if results.planted is not None and results.planted.irreducible_mae_years is not None:
+        against.append(f"the best possible reader by {results.planted.irreducible_mae_years:.2f}")
+    said = [f"{found}{'; ' + ', '.join(against) if against else ''}."]
+    corrected = test.corrected.overall
+    if corrected is not None and corrected.mae_years is not None:
+        said.append(
+            f"After correction of the age bias it is {corrected.mae_years:.2f} years. The correction uses the true "
+            "age, which flatters any model: compare models by the raw figure."
+        )
+    return said
+
+
+def _hazard(results: Results) -> list[str]:
+    survival = results.survival
+    if survival is None:
+        return ["The campaign asked for no survival analysis."]
+    found = [(model, item) for model in survival.cox for item in model.covariates if item.hazard_ratio is not None]
+    for column in _GAPS:
+        # One sentence, for the model that matters most; the table under it has them all.
+        for model, item in found:
+            if item.name == column:
+                return [_one_hazard(model, item)]
+    why = next((model.not_computed for model in survival.cox if model.not_computed), "no model has a gap as covariate")
+    return [f"What the gap has to do with follow-up is not known: {_why(why)}."]
+
+
+# In the order of what the first screen should say.
+_GAPS = {
+    "gap_years": "corrected gap",
+    "cole_gap_years": "corrected gap on Cole's scale",
+    "raw_gap_years": "raw gap",
+    "true_gap_years": "true (planted) gap",
+}
+
+
+def _one_hazard(model: CoxResult, gap: Coefficient) -> str:
+    others = [item.name.removesuffix("_years").replace("_", " ") for item in model.covariates if item is not gap]
+    held = f", {' and '.join(others)} held fixed" if others else ""
+    how = "each site its own baseline" if model.stratified_by_site else "one baseline for all sites"
+    events = f", {model.events} events" if model.events is not None else ""
+    said = f"A year of {_GAPS[gap.name]} goes with a hazard ratio of {gap.hazard_ratio:.3f}"
+    if gap.ci95_low is None or gap.ci95_high is None:
+        return f"{said} ({model.model}: {how}{events}){held}."
+    shown = "" if not gap.ci95_low <= 1 <= gap.ci95_high else " The interval includes 1: no association is shown."
+    return (
+        f"{said} (95 % interval {gap.ci95_low:.3f} to {gap.ci95_high:.3f}; {model.model}: {how}{events}){held}.{shown}"
+    )
+
+
+def _truth(results: Results) -> list[str]:
+    if results.planted is None:
+        return []
+    judged = [check.holds for check in results.planted.checks if check.holds is not None]
+    if not judged:
+        return []
+    return [f"{sum(judged)} of {len(judged)} comparisons with the planted truth hold."]
+
+
+def _why(reason: str) -> str:
+    return (reason or "no site released it").rstrip(".")

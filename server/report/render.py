@@ -1,0 +1,111 @@
+"""A record to one self-contained HTML page: no script, no request to anywhere, the same bytes for the same record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from fedage.server.report import _happened, _summary, _tables
+from fedage.server.report.figure_ages import predicted_by_age
+from fedage.server.report.figure_gaps import gap_by_age
+from fedage.server.report.figure_hazards import forest
+from fedage.server.report.figure_learning import learning_curve
+from fedage.server.report.figure_survival import kaplan_meier
+from fedage.server.results import Results
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure, or the reason there is none."""
+
+    svg: Markup | None
+    why_empty: str = ""
+
+
+def render_report(results: Results, *, events: Sequence[Mapping[str, Any]] | None = None) -> str:
+    """The report of a run.
+
+    Parameters
+    ----------
+    results
+        The record, of a finished, stopped or failed run.
+    events
+        The lines of `events.jsonl`, if they are at hand.
+
+    Returns
+    -------
+    str
+        One HTML document. It loads nothing, so it can be mailed, archived and opened offline.
+    """
+    environment = Environment(
+        loader=PackageLoader("fedage.server.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("report.html.j2")
+    css, _, _ = environment.loader.get_source(environment, "report.css") if environment.loader else ("", None, None)
+    return template.render(
+        results=results,
+        css=Markup(css),
+        banners=_summary.banners(results),
+        summary=_summary.sentences(results),
+        duration=_summary.duration(results),
+        moment=_summary.moment,
+        figures=_figures(results),
+        tables=_all_tables(results, events),
+    )
+
+
+def _all_tables(results: Results, events: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+    test, validation = results.evaluation.test, results.evaluation.validation
+    return {
+        "headline": _tables.headline(results),
+        "test_raw": _tables.evaluation("test-raw", test.raw),
+        "test_corrected": _tables.evaluation("test-corrected", test.corrected),
+        "validation_raw": _tables.evaluation("validation-raw", validation.raw),
+        "bias": _tables.bias_lines(results),
+        "gap_hazards": _tables.gap_hazards(results),
+        "hazards": _tables.hazards(results),
+        "models": _tables.models(results),
+        "coefficients": _tables.coefficients(results),
+        "groups": _tables.survival_groups(results),
+        "planted": _tables.planted(results),
+        "sites": _tables.sites(results),
+        "withheld": _tables.withheld(results),
+        "troubles": _tables.troubles(results),
+        "rounds": _tables.rounds(results),
+        "events": _happened.timeline(events),
+    }
+
+
+def _figures(results: Results) -> dict[str, Drawn]:
+    figures, survival = results.figures, results.survival
+    none = "no site released it"
+    no_survival = "the campaign asked for no survival analysis"
+    curves = survival.kaplan_meier if survival is not None else None
+    no_curves = curves.not_computed if curves is not None and curves.not_computed else "no table by time was computed"
+    no_model = (
+        next((model.not_computed for model in survival.cox if model.not_computed), "no Cox model was computed")
+        if (survival)
+        else no_survival
+    )
+    return {
+        "learning": _drawn(learning_curve(results), "no round of training was finished"),
+        "ages": _drawn(predicted_by_age(figures.predicted_by_age), figures.not_computed.get("predicted_by_age", none)),
+        "gaps": _drawn(
+            gap_by_age(figures.gap_by_age_raw, figures.gap_by_age_corrected),
+            figures.not_computed.get("gap_by_age_raw", none),
+        ),
+        "survival": _drawn(kaplan_meier(curves), no_curves if survival is not None else no_survival),
+        "forest": _drawn(forest(results), no_model),
+    }
+
+
+def _drawn(svg: str | None, why_empty: str) -> Drawn:
+    return Drawn(Markup(svg)) if svg is not None else Drawn(None, why_empty)
