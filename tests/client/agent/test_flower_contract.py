@@ -1,0 +1,59 @@
+"""What is used of Flower's inside is still there: a new minor fails here, and not at a hospital."""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import version
+
+import flwr
+from flwr.clientapp import ClientApp
+from flwr.supercore.inflatable import inflatable_utils
+from flwr.supernode import start_client_internal
+from flwr.supernode.runtime import run_clientapp
+
+from fedage.client.agent.supernode_main import PromptClock
+
+
+def test_the_minor_is_the_pinned_one() -> None:
+    assert version("flwr").startswith("1.41.")
+    assert flwr.__version__ == version("flwr")
+
+
+def test_a_clientapp_is_called_with_message_and_context() -> None:
+    assert list(inspect.signature(ClientApp.__call__).parameters) == ["self", "message", "context"]
+
+
+def test_the_supernode_sleeps_where_the_clock_is_replaced() -> None:
+    source = inspect.getsource(start_client_internal)
+    assert source.count("time.sleep(") == 3  # the third waits for an object of a reply, in the same process
+    assert "time.sleep(3)" in source
+    assert "time.sleep(0.5)" in source
+    assert "import time\n" in source
+
+
+def test_the_clock_caps_both_waits_and_is_time_otherwise() -> None:
+    import time
+
+    clock = PromptClock(poll_s=0.05)
+    began = clock.monotonic()  # type: ignore[operator]
+    clock.sleep(3)
+    clock.sleep(0.5)
+    clock.sleep(0.001)
+    assert 0.09 < time.monotonic() - began < 0.5
+    assert clock.time is time.time
+
+
+def test_the_runtime_client_is_called_as_the_executor_does() -> None:
+    assert list(inspect.signature(run_clientapp.pull_task_input).parameters) == ["client"]
+    assert list(inspect.signature(run_clientapp.push_message).parameters) == ["client", "message", "context"]
+    assert list(inspect.signature(run_clientapp.push_task_output).parameters) == [
+        "client",
+        "context",
+        "sub_status",
+        "details",
+    ]
+
+
+def test_pulling_objects_has_the_waits_the_grid_shortens() -> None:
+    defaults = inflatable_utils.pull_objects.__kwdefaults__
+    assert {"initial_backoff", "backoff_cap", "max_time", "max_tries_per_object"} <= set(defaults)
