@@ -1,1 +1,27 @@
 """The site's policy: what it allows, parsed strictly, decided in one place."""
+
+from fedage.client.policy.decide import Allowed, Facts, Refused, decide, facts_of, narrow
+from fedage.client.policy.file import DEFAULT_TEXT, POLICY_FILE, PolicyFile, write_default
+from fedage.client.policy.parse import PolicyErrors, load_policy, parse_policy
+from fedage.client.policy.types import DataSet, Hours, Policy
+from fedage.client.policy.words import in_words
+
+__all__ = [
+    "DEFAULT_TEXT",
+    "POLICY_FILE",
+    "Allowed",
+    "DataSet",
+    "Facts",
+    "Hours",
+    "Policy",
+    "PolicyErrors",
+    "PolicyFile",
+    "Refused",
+    "decide",
+    "facts_of",
+    "in_words",
+    "load_policy",
+    "narrow",
+    "parse_policy",
+    "write_default",
+]
