@@ -34,7 +34,7 @@ _STORE_KEY = re.compile(rb"^[0-9a-fA-F]{64}\s*$")
 
 
 def _address(value: str) -> str:
-    found = _ADDRESS.match(value)
+    found = _ADDRESS.fullmatch(value)
     if found is None or not 1 <= int(found[2]) <= 65535:
         raise ValueError("must be host:port, e.g. fedage.example.org:8443")
     return value
@@ -230,7 +230,7 @@ def _read_ca(file: Path) -> bytes:
 
 def _read_store_key(file: Path) -> bytes:
     content = _read(file)
-    if not _STORE_KEY.match(content):
+    if not _STORE_KEY.fullmatch(content):
         raise FedAgeError(f"{file} must hold 64 hexadecimal digits; give the store.key of an earlier home of this site")
     return content
 

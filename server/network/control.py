@@ -53,7 +53,7 @@ def register_node(home: CoordinatorHome, public_key: Path, name: str) -> int:
     FedAgeError
         If the key or the name is wrong, the key is known already, or the SuperLink is not running.
     """
-    if not _SITE_NAME.match(name):
+    if not _SITE_NAME.fullmatch(name):
         raise FedAgeError(f"{name!r} is no site name: allowed are 1 to 63 lower-case letters, digits and hyphens")
     if not public_key.is_file():
         raise FedAgeError(f"{public_key} is not there; give the site's node.pub")

@@ -131,7 +131,7 @@ class CoordinatorHome:
             If a name could lead out of the folder.
         """
         for name in (campaign, run):
-            if not _RUN_NAME.match(name):
+            if not _RUN_NAME.fullmatch(name):
                 raise FedAgeError(f"{name!r} names no run: allowed are 1 to 63 letters, digits, ., _ and -")
         return self.root / "runs" / campaign / run
 
