@@ -13,6 +13,8 @@ from fedage.common.campaign._words import show
 from fedage.common.campaign.problems import Problem
 
 FRACTIONS_TOLERANCE = 1e-9
+STRATA_OF_POOLED_MODELS = ("healthy", "is_male")
+"""Columns whose values are known before any patient is looked at."""
 
 
 def contradictions(sound: Sound) -> Iterator[Problem]:
@@ -157,6 +159,31 @@ def _survival_times(sound: Sound) -> Iterator[Problem]:
         )
 
 
+def _pooled_models(sound: Sound) -> Iterator[Problem]:
+    """A Cox model with one baseline for all sites needs tables from the sites, of strata whose values are known."""
+    if not sound.has("survival"):
+        return
+    times, strata = sound["survival.table_times_years"], sound["survival.strata"] or ()
+    unknown = [column for column in strata if column is not None and column not in STRATA_OF_POOLED_MODELS]
+    for position, model in enumerate(sound["survival.models"] or (), start=1):
+        if model is None or model.get("by_site", True) is not False:
+            continue
+        key = f"survival.models[{position}].by_site"
+        if times is not None and not times:
+            yield Problem(
+                key,
+                f"{key} = false: needs survival.table_times_years, the times at which tables may leave a site, and "
+                "it is empty; list times, e.g. [1, 2, 5], or set by_site = true",
+            )
+        if unknown:
+            yield Problem(
+                key,
+                f"{key} = false: not possible with survival.strata = {show(strata)}, of which only "
+                f"{' and '.join(STRATA_OF_POOLED_MODELS)} have values known beforehand; set by_site = true, or remove "
+                f"{', '.join(unknown)}",
+            )
+
+
 def _planted(sound: Sound) -> Iterator[Problem]:
     if not sound.has("planted"):
         return
@@ -194,5 +221,6 @@ _RULES: tuple[Callable[[Sound], Iterator[Problem]], ...] = (
     _privacy,
     _survival_columns,
     _survival_times,
+    _pooled_models,
     _planted,
 )

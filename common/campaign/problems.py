@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from fedage.common.errors import FedAgeError
 
-from fedage.common.errors import FedAgeError
-
 
 @dataclass(frozen=True)
 class Problem:

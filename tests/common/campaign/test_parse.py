@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import pydantic
 import pytest
 
+from fedage.common.analyses.plan import left_out
 from fedage.common.campaign import CampaignErrors, load_campaign, parse_campaign
+from fedage.common.campaign._contradictions import STRATA_OF_POOLED_MODELS
 from fedage.common.campaign._estimator import fit_problems
 from fedage.common.campaign._rules import NOT_BUILT
 from fedage.common.campaign._sound import Sound
@@ -205,6 +207,15 @@ CONTRADICTIONS = {
         "[survival]\ntime_grid_years = 0\ntable_times_years = [1]\n",
         "not allowed with survival.time_grid_years = 0",
     ),
+    "pooled model without times": (
+        '[survival]\nmodels = [{ name = "a", covariates = ["x"], by_site = false }]\n',
+        "survival.models[1].by_site = false: needs survival.table_times_years",
+    ),
+    "pooled model with unknown strata": (
+        '[survival]\nstrata = ["is_male", "smoker"]\ntable_times_years = [1]\n'
+        'models = [{ name = "a", covariates = ["x"], by_site = false }]\n',
+        "or remove smoker",
+    ),
     "planted": ("[planted]\nhazard_ratio_per_year = 1.05\ngap_sd_years = 6\n", "[planted] needs [survival]"),
     "planted site": (
         "[planted]\nhazard_ratio_per_year = 1.05\ngap_sd_years = 6\nirreducible_mae_years = { east = 3 }\n[survival]\n",
@@ -256,6 +267,13 @@ def test_gap_columns_need_no_bias_table() -> None:
     campaign = parse_campaign(GOOD + SURVIVAL)
     assert campaign.survival is not None
     assert campaign.survival.models[0].covariates == ("gap_years", "age_years")
+
+
+def test_what_is_accepted_for_pooled_models_can_be_computed() -> None:
+    strata = ", ".join(f'"{column}"' for column in STRATA_OF_POOLED_MODELS)
+    models = '[{ name = "pooled", covariates = ["gap_years"], by_site = false }]'
+    campaign = parse_campaign(f"{GOOD}[survival]\nstrata = [{strata}]\ntable_times_years = [1, 2]\nmodels = {models}\n")
+    assert left_out(campaign) == {}
 
 
 def test_the_estimators_own_options_are_checked() -> None:
