@@ -30,6 +30,7 @@ from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
+from fedage.client.agent.prompt import shorten_pulls
 from fedage.client.agent.service import where
 from fedage.client.relay import relay
 from fedage.common.processes import end_with_parent
@@ -51,6 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--secret", type=Path, required=True, help="file with the secret shared with the SuperNode")
     options = parser.parse_args(arguments)
     end_with_parent()
+    shorten_pulls()
     serve(f"127.0.0.1:{options.port}", socket=options.socket, secret=options.secret.read_bytes())
 
 

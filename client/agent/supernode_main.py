@@ -1,9 +1,4 @@
-"""`flower-supernode`, prompt, and ending when the process that started it does. Run by the supervisor.
-
-Flower's SuperNode sleeps 3 s between looks for work and has no option for it. The one module that sleeps is given a
-clock whose `sleep` is capped; `tests/client/agent/test_flower_contract.py` holds that it still is the one. Where Flower
-changes, the cap is without effect and nothing else is.
-"""
+"""`flower-supernode`, prompt, and ending when the process that started it does. Run by the supervisor."""
 
 from __future__ import annotations
 
@@ -13,36 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 
 from flwr.supernode import start_client_internal
 from flwr.supernode.cli import flower_supernode
 
+from fedage.client.agent.prompt import shorten_pulls, shorten_sleeps
 from fedage.common.processes import end_with_parent
-
-_REPLY_POLL_S = 0.05
-"""How often the SuperNode looks whether the relay has answered: in its own memory, so it costs nothing."""
-
-
-class PromptClock:
-    """The `time` module with a `sleep` that Flower's two waiting loops end sooner.
-
-    Parameters
-    ----------
-    poll_s
-        Longest wait between two looks for work at the SuperLink.
-    """
-
-    def __init__(self, *, poll_s: float) -> None:
-        self._poll_s = poll_s
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(time, name)
-
-    def sleep(self, seconds: float) -> None:
-        """Wait, but not longer than asked nor than allowed."""
-        time.sleep(min(seconds, self._poll_s if seconds >= 1 else _REPLY_POLL_S))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -60,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = [sys.executable, "-m", "fedage.client.agent.executor", "--port", options.port]
         command += ["--socket", options.executor_socket, "--secret", options.executor_secret]
         threading.Thread(target=_run_executor, args=(command,), daemon=True, name="executor").start()
-    vars(start_client_internal)["time"] = PromptClock(poll_s=options.poll_s)
+    shorten_sleeps(start_client_internal, poll_s=options.poll_s)
+    shorten_pulls()
     sys.argv = ["flower-supernode", *flowers]
     flower_supernode()
 

@@ -70,7 +70,7 @@ class PromptGrid:
         second, and never cost more than a twentieth of the time already waited.
     """
 
-    def __init__(self, grid: AnyGrid, *, poll_s: float = 0.1) -> None:
+    def __init__(self, grid: AnyGrid, *, poll_s: float = 0.15) -> None:
         self._grid = grid
         self._poll_s = poll_s
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 from importlib.metadata import version
 
 import flwr
@@ -11,7 +12,7 @@ from flwr.supercore.inflatable import inflatable_utils
 from flwr.supernode import start_client_internal
 from flwr.supernode.runtime import run_clientapp
 
-from fedage.client.agent.supernode_main import PromptClock
+from fedage.client.agent.prompt import PromptClock, shorten_pulls
 
 
 def test_the_minor_is_the_pinned_one() -> None:
@@ -32,8 +33,6 @@ def test_the_supernode_sleeps_where_the_clock_is_replaced() -> None:
 
 
 def test_the_clock_caps_both_waits_and_is_time_otherwise() -> None:
-    import time
-
     clock = PromptClock(poll_s=0.05)
     began = clock.monotonic()  # type: ignore[operator]
     clock.sleep(3)
@@ -52,6 +51,24 @@ def test_the_runtime_client_is_called_as_the_executor_does() -> None:
         "sub_status",
         "details",
     ]
+
+
+def test_pulls_are_shortened() -> None:
+    tries: list[float] = []
+
+    def pull(_object_id: str) -> bytes:
+        tries.append(time.monotonic())
+        if len(tries) < 3:
+            raise inflatable_utils.ObjectUnavailableError("x")
+        return b"data"
+
+    before = dict(inflatable_utils.pull_objects.__kwdefaults__)
+    try:
+        shorten_pulls()
+        assert inflatable_utils.pull_objects(["x"], pull) == {"x": b"data"}
+    finally:
+        inflatable_utils.pull_objects.__kwdefaults__.update(before)
+    assert tries[2] - tries[0] < 0.5
 
 
 def test_pulling_objects_has_the_waits_the_grid_shortens() -> None:

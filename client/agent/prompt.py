@@ -1,0 +1,52 @@
+"""Flower's waits, shortened where a hospital would otherwise sleep through a campaign.
+
+Flower has no options for these. Each is a module's clock or the default of an argument, set once in the process that is
+ours; `tests/client/agent/test_flower_contract.py` holds that they still are. Where Flower changes, this is without
+effect and nothing else is.
+"""
+
+from __future__ import annotations
+
+import time
+from types import ModuleType
+
+from flwr.supercore.inflatable import inflatable_utils
+
+_REPLY_POLL_S = 0.05
+_BACKOFF_S, _BACKOFF_CAP_S = 0.05, 1.0
+
+
+class PromptClock:
+    """The `time` module with a `sleep` that a waiting loop ends sooner.
+
+    Parameters
+    ----------
+    poll_s
+        Longest wait between two looks at another machine (waits of a second and more). Shorter ones are for this
+        process's own memory, where a look costs nothing.
+    """
+
+    def __init__(self, *, poll_s: float) -> None:
+        self._poll_s = poll_s
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(time, name)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, but not longer than asked nor than allowed."""
+        time.sleep(min(seconds, self._poll_s if seconds >= 1 else _REPLY_POLL_S))
+
+
+def shorten_sleeps(module: ModuleType, *, poll_s: float) -> None:
+    """Give a module that says `time.sleep` a prompt clock."""
+    vars(module)["time"] = PromptClock(poll_s=poll_s)
+
+
+def shorten_pulls() -> None:
+    """Look again soon for a message whose header is there and whose data is still on its way.
+
+    Who looks often meets that moment often, and Flower then waits 1 s, 2 s, 4 s.
+    """
+    defaults = inflatable_utils.pull_objects.__kwdefaults__ or {}
+    wanted = {"initial_backoff": _BACKOFF_S, "backoff_cap": _BACKOFF_CAP_S, "max_tries_per_object": None}
+    defaults.update({name: value for name, value in wanted.items() if name in defaults})
