@@ -40,6 +40,11 @@ def duration(results: Results) -> str:
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
+def sentence(reason: str) -> str:
+    """A reason as a sentence: a capital first, a full stop last."""
+    return f"{reason[:1].upper()}{reason[1:].rstrip('.')}."
+
+
 def moment(utc: str) -> str:
     """An ISO 8601 time for reading."""
     return f"{utc[:19].replace('T', ' ')} UTC"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from fedage.server.report._cells import (
     NONE,
     Cell,
@@ -54,8 +56,12 @@ def withheld(results: Results) -> Table:
 
 
 def troubles(results: Results) -> Table:
-    """What went wrong, in the sites' order."""
-    rows = tuple((words(site.name), words(trouble)) for site in results.sites for trouble in site.troubles)
+    """What went wrong, in the sites' order; what repeats is told once."""
+    rows = tuple(
+        (words(site.name), words(trouble if times == 1 else f"{trouble} ({times} times)"))
+        for site in results.sites
+        for trouble, times in Counter(site.troubles).items()
+    )
     return Table("troubles", ("site", "what went wrong"), rows, why_empty="Nothing went wrong at any site.")
 
 

@@ -58,7 +58,7 @@ def _panel(axes: Axes, gaps: GapByAge, *, colour: str, marker: str) -> None:
                 linestyle="",
             )
         axes.annotate(
-            f"n = {n}" if left == edges[0] else str(n),
+            f"n = {n}" if left == edges[0] else str(n) if n or not gaps.withheld else "–",
             (middle, 0.015),
             xycoords=("data", "axes fraction"),
             ha="center",

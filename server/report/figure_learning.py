@@ -37,7 +37,8 @@ def learning_curve(results: Results) -> str | None:
                 label=site if len(sites) <= _FEW else None,
             )
         overall = [(item.number, item.validation_mae_years) for item in rounds]
-        _line(error, overall, color=INK, linewidth=3.0, label="all sites")
+        dot = "o" if len(rounds) == 1 else ""  # a line of one point cannot be seen
+        _line(error, overall, color=INK, linewidth=3.0, marker=dot, label="all sites")
         for value, words in _references(results):
             error.axhline(value, color=MUTED, linewidth=1.0, linestyle=(0, (1, 2)))
             error.annotate(
@@ -49,16 +50,16 @@ def learning_curve(results: Results) -> str | None:
                 color=MUTED,
                 fontsize=8.5,
             )
-        error.set_ylim(bottom=0)
+        error.set_ylim(0, error.get_ylim()[1] * 1.08)
         error.set_title("Validation error")
         error.set_ylabel("MAE, years")
         if error.get_legend_handles_labels()[0]:
             error.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=min(len(sites) + 1, 4))
-        _line(loss, [(item.number, item.train_loss) for item in rounds], color=INK, linewidth=2.0)
+        _line(loss, [(item.number, item.train_loss) for item in rounds], color=INK, linewidth=2.0, marker=dot)
         loss.set_title("Training loss")
         for axes in (error, loss):
             axes.set_xlabel("round")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
             axes.set_xlim(0.5, rounds[-1].number + 0.5)
 
     return draw(paint, name="learning", label=_label(rounds), size_in=(8.6, 3.5))

@@ -48,6 +48,7 @@ def render_report(results: Results, *, events: Sequence[Mapping[str, Any]] | Non
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["sentence"] = _summary.sentence
     template = environment.get_template("report.html.j2")
     css, _, _ = environment.loader.get_source(environment, "report.css") if environment.loader else ("", None, None)
     return template.render(

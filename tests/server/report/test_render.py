@@ -235,7 +235,7 @@ def test_without_the_guard_every_figure_says_so(values: dict[str, Any], html: st
             "How good the predicted ages are is not known: every site withheld it.",
         ),
         ({"figures": {"not_computed": {"predicted_by_age": "too few"}}}, "ages", "No figure: too few."),
-        ({"bias": {"not_computed": "all of one age"}}, "gap", "all of one age"),
+        ({"bias": {"not_computed": "all of one age"}}, "gap", "All of one age."),
         ({}, "sites", "No site answered the offer"),
         ({}, "events", "The event log was not given to this report."),
     ],
@@ -289,6 +289,12 @@ def test_withheld_counts_are_said_and_not_shown_as_zero(values: dict[str, Any]) 
     assert row[2] == "withheld"
     assert row[5] == "withheld"
     assert "patients)" not in page.text["summary"].split("trained")[0]
+
+
+def test_what_goes_wrong_again_and_again_is_told_once(values: dict[str, Any]) -> None:
+    values["sites"][2]["troubles"] = ["offline", "offline", "late", "offline"]
+    page = bare(values, sites=values["sites"])
+    assert [row[1][0] for row in page.tables["table-troubles"][1:]] == ["offline (3 times)", "late"]
 
 
 def test_nulls_everywhere_are_dashes(values: dict[str, Any]) -> None:
