@@ -9,9 +9,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
-from fedage.common.protocol import Payload, Reply, Request, RequestRefused
-
-REQUEST, PAYLOAD, REPLY = "request", "payload", "reply"
+from fedage.common.protocol import PACKED, PAYLOAD, REPLY, REQUEST, Payload, Reply, Request, RequestRefused, pack, unpack
 
 
 def read_request(message: Message) -> tuple[Request, Payload, bytes]:
@@ -32,11 +30,11 @@ def read_request(message: Message) -> tuple[Request, Payload, bytes]:
         raise RequestRefused("malformed-request", "signature must be bytes")
     arrays: dict[str, NDArray[Any]] = {}
     record = content.array_records.get(PAYLOAD)
-    for name, array in (record or {}).items():
+    if record is not None:
         try:
-            arrays[name] = np.asarray(array.numpy())
-        except (ValueError, TypeError, OSError, EOFError):
-            raise RequestRefused("malformed-request", "an array of the payload cannot be read") from None
+            arrays = unpack(np.asarray(record[PACKED].numpy()))
+        except (KeyError, ValueError, TypeError, OSError, EOFError):
+            raise RequestRefused("malformed-request", "the payload cannot be read") from None
     return Request.from_fields(fields), arrays, signature
 
 
@@ -44,5 +42,5 @@ def write_reply(reply: Reply, payload: Mapping[str, NDArray[Any]], *, to: Messag
     """The answer as a Flower message."""
     content = RecordDict({REPLY: ConfigRecord(dict(reply.to_fields()))})
     if payload:
-        content[PAYLOAD] = ArrayRecord({name: Array(np.asarray(a, order="C")) for name, a in payload.items()})
+        content[PAYLOAD] = ArrayRecord({PACKED: Array(pack(payload))})
     return Message(content, reply_to=to)

@@ -17,11 +17,15 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
+import safetensors.numpy
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 PROTOCOL_VERSION = 1
+REQUEST, PAYLOAD, REPLY, PACKED = "request", "payload", "reply", "packed"
+"""Names of the records in a message, and of the one array in a payload record."""
 
 DESCRIBE = "query.describe"
 """Offer a campaign; the site answers with counts and versions, or refuses."""
@@ -103,6 +107,32 @@ def payload_digest(payload: Payload) -> str:
         digest.update(json.dumps([name, array.dtype.str, list(array.shape)]).encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def pack(payload: Payload) -> NDArray[np.uint8]:
+    """All arrays of a payload as the bytes of one safetensors file, (bytes,).
+
+    Flower moves every array as objects of its own, each a request with its own authentication and database work: a
+    network of 250 arrays took a minute to reach three sites, its bytes in one array take a second.
+    """
+    arrays = {name: np.asarray(array, order="C") for name, array in payload.items()}
+    return np.frombuffer(safetensors.numpy.save(arrays), dtype=np.uint8)
+
+
+def unpack(packed: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """The inverse of `pack`.
+
+    Raises
+    ------
+    ValueError
+        If the bytes are no safetensors file.
+    """
+    if packed.dtype != np.uint8 or packed.ndim != 1:
+        raise ValueError("a packed payload is one row of bytes")
+    try:
+        return safetensors.numpy.load(packed.tobytes())
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"a packed payload cannot be read ({type(error).__name__})") from None
 
 
 def sign(request: Request, payload: Payload, *, key: Ed25519PrivateKey) -> bytes:

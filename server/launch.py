@@ -18,7 +18,8 @@ from fedage.server.results import read_results
 from fedage.server.summary import print_summary
 
 RECORD = ("campaign.toml", "events.jsonl", "model.safetensors", "results.json", "report.html")
-_ALIVE_EVERY_S = 5.0
+_ALIVE_EVERY_S = 20.0
+"""Asking the SuperLink costs a process, so it is asked only when nothing has happened for so long."""
 
 
 def launch(home: CoordinatorHome, campaign: Campaign, *, run: str | None, out: Path | None) -> str:
@@ -52,7 +53,7 @@ def _follow(home: CoordinatorHome, run_id: int, events: Path, *, console: Consol
     seen, checked = 0, time.monotonic()
     while True:
         for event in read_events(events)[seen:]:
-            seen += 1
+            seen, checked = seen + 1, time.monotonic()
             if line := in_words(event):
                 console.print(line)
             if event["event"] == "finished":

@@ -9,9 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
-from fedage.common.protocol import Payload, Reply, Request, sign
-
-REQUEST, PAYLOAD, REPLY = "request", "payload", "reply"
+from fedage.common.protocol import PACKED, PAYLOAD, REPLY, REQUEST, Payload, Reply, Request, pack, sign, unpack
 
 
 def request_content(request: Request, payload: Payload, *, key: Ed25519PrivateKey | None) -> RecordDict:
@@ -20,7 +18,7 @@ def request_content(request: Request, payload: Payload, *, key: Ed25519PrivateKe
     fields["signature"] = sign(request, payload, key=key) if key is not None else b""
     content = RecordDict({REQUEST: ConfigRecord(fields)})
     if payload:
-        content[PAYLOAD] = ArrayRecord({name: Array(np.asarray(a, order="C")) for name, a in payload.items()})
+        content[PAYLOAD] = ArrayRecord({PACKED: Array(pack(payload))})
     return content
 
 
@@ -30,4 +28,5 @@ def read_reply(message: Message) -> tuple[Reply, dict[str, NDArray[Any]]]:
     if head is None:
         raise ValueError("malformed reply: no reply record")
     record = message.content.array_records.get(PAYLOAD)
-    return Reply.from_fields(dict(head)), {name: np.asarray(array.numpy()) for name, array in (record or {}).items()}
+    arrays = unpack(np.asarray(record[PACKED].numpy())) if record is not None else {}
+    return Reply.from_fields(dict(head)), arrays

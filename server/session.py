@@ -178,7 +178,7 @@ class Session:
                 continue
             try:
                 answered[node] = read_reply(reply)
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, KeyError):
                 answered[node] = Failure(code=0, reason="malformed reply")
         return answered
 

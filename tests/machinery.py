@@ -16,7 +16,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedage.client import handlers, sites
-from fedage.client.site import SiteCohort
+from fedage.client.site import Site, SiteCohort
 from fedage.common.campaign import Campaign, parse_campaign
 from fedage.common.cohort import Cohort
 
@@ -57,7 +57,7 @@ class MemorySite:
 class InProcessGrid:
     """Flower's Grid over handlers in this process."""
 
-    def __init__(self, members: Iterable[MemorySite], *, meddle: Meddle | None = None) -> None:
+    def __init__(self, members: Iterable[Site], *, meddle: Meddle | None = None) -> None:
         self._names: dict[int, str] = {}
         self._replies: dict[str, Message] = {}
         self._numbers = itertools.count(1)

@@ -20,8 +20,8 @@ class Size:
     minimum_count: int
 
 
-FULL = Size(image_size=64, rounds=12, local_epochs=3, batch_size=16, learning_rate=1e-3, minimum_count=5)
-QUICK = Size(image_size=64, rounds=6, local_epochs=3, batch_size=16, learning_rate=1e-3, minimum_count=3)
+FULL = Size(image_size=64, rounds=14, local_epochs=4, batch_size=16, learning_rate=1e-3, minimum_count=5)
+QUICK = Size(image_size=64, rounds=6, local_epochs=6, batch_size=16, learning_rate=1e-3, minimum_count=3)
 
 
 def campaign_file(planted: Planted, *, sites: Sequence[str], seed: int, quick: bool) -> str:
@@ -42,7 +42,8 @@ name = "chest-ca"
 
 [estimator.options]
 image_size = {size.image_size}
-norm = "group"
+norm = "batch"
+width = 32
 
 [cohort]
 modality = ["CR", "DX"]

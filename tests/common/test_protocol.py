@@ -9,9 +9,11 @@ from fedage.common.protocol import (
     derived_seed,
     join_iterates,
     join_model,
+    pack,
     payload_digest,
     sign,
     split_payload,
+    unpack,
     verify,
 )
 
@@ -123,3 +125,22 @@ def test_seeds_differ_by_every_part_and_repeat() -> None:
     assert len(seeds) == 4
     assert derived_seed("train", 1, "a", 1) in seeds
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_packing_keeps_names_shapes_types_and_bits() -> None:
+    arrays = {
+        "model:w": np.arange(6, dtype=np.float32).reshape(2, 3),
+        "step|": np.empty(0),
+        "step|scalar": np.asarray(2.5),
+        "step|strided": np.arange(10.0)[::2],
+        "nan|x": np.array([np.nan, np.inf]),
+    }
+    found = unpack(pack(arrays))
+    assert set(found) == set(arrays)
+    for name, array in arrays.items():
+        assert (found[name].shape, found[name].dtype) == (array.shape, array.dtype)
+        np.testing.assert_array_equal(found[name], array)
+    assert payload_digest(found) == payload_digest(arrays)
+    for bad in (np.zeros(3), np.zeros(5, dtype=np.uint8), np.frombuffer(b"\xff" * 40, dtype=np.uint8)):
+        with pytest.raises(ValueError, match="packed"):
+            unpack(bad)

@@ -11,6 +11,7 @@ import pytest
 from flwr.app import Array, Message
 
 from fedage.common.campaign import parse_campaign
+from fedage.common.protocol import pack, unpack
 from fedage.server.conduct import Place, conduct
 from fedage.server.network.grid import PromptGrid
 from fedage.server.results import Results, read_results
@@ -68,7 +69,9 @@ def three(tmp_path: Path) -> list[MemorySite]:
     return [memory_site(name, tmp_path / "sites", seed=number) for number, name in enumerate("abc")]
 
 
-def run(folder: Path, members: list[MemorySite], *, meddle: Meddle | None = None, grid: InProcessGrid | None = None) -> Results:
+def run(
+    folder: Path, members: list[MemorySite], *, meddle: Meddle | None = None, grid: InProcessGrid | None = None
+) -> Results:
     grid = grid or InProcessGrid(members, meddle=meddle)
     place = Place(folder=folder / "run", run="r1", environment="simulation", guard=True)
     conduct(PromptGrid(grid, poll_s=0.01), parse_campaign(CAMPAIGN), place, key=None)
@@ -178,9 +181,8 @@ def lying(three: list[MemorySite], monkeypatch: pytest.MonkeyPatch) -> Iterator[
         reply = honest(message, context)  # type: ignore[arg-type]
         if context.node_config["site"] == "b" and "payload" in reply.content:  # type: ignore[attr-defined]
             record = reply.content.array_records["payload"]
-            for name in list(record):
-                values = record[name].numpy().copy()
-                record[name] = Array(np.full_like(values, np.nan))
+            spoilt = {name: np.full_like(array, np.nan) for name, array in unpack(record["packed"].numpy()).items()}
+            record["packed"] = Array(pack(spoilt))
         return reply
 
     monkeypatch.setattr(machinery.handlers, "app", dishonest)
