@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-SIGN_SCATTER_YEARS = 3.0
+SIGN_SCATTER_YEARS = 2.5
 """Standard deviation of each sign of age about its course, independent from sign to sign and person to person."""
 
 
@@ -76,16 +76,16 @@ class Build:
         normal = rng.standard_normal(9)
         return cls(
             is_male=is_male,
-            size=float((1.18 if is_male else 1.10) + 0.035 * normal[0]),
-            width=float(1.0 + 0.03 * normal[1]),
-            shift_x_mm=float(5.0 * normal[2]),
-            shift_y_mm=float(5.0 * normal[3]),
+            size=float((1.17 if is_male else 1.11) + 0.025 * normal[0]),
+            width=float(1.0 + 0.022 * normal[1]),
+            shift_x_mm=float(4.0 * normal[2]),
+            shift_y_mm=float(4.0 * normal[3]),
             tilt_rad=float(0.018 * normal[4]),
-            rotation=float(np.clip(0.4 * normal[5], -1, 1)),
+            rotation=float(np.clip(0.35 * normal[5], -1, 1)),
             rib_start_mm=float(rng.uniform(-6, 6)),
             rib_pitch_mm=float(25.5 + 1.0 * normal[6]),
-            rib_slope=float(1.0 + 0.12 * normal[7]),
-            soft_tissue=float(np.clip(1.0 + 0.10 * normal[8], 0.7, 1.3)),
+            rib_slope=float(1.0 + 0.08 * normal[7]),
+            soft_tissue=float(np.clip(1.0 + 0.07 * normal[8], 0.75, 1.25)),
             inspiration=float(np.clip(rng.standard_normal(), -2, 2)),
             stomach=float(rng.random()),
             texture_seed=int(rng.integers(2**32)),
