@@ -114,7 +114,7 @@ def test_an_append_is_quick(tmp_path: Path) -> None:
         os.fsync(probe)
         syncs.append(time.perf_counter() - begin)
     os.close(probe)
-    # The quickest quarter: other work on the machine is no property of the log. 10 ms is for a disk that syncs in a few.
+    # The quickest quarter: other work on the machine is no property of the log. 10 ms is for a disk that syncs in few.
     quick, sync = sorted(seconds)[15], sorted(syncs)[15]
     assert quick < max(0.010, 4 * sync + 0.006), (quick, sync)
 
