@@ -1,67 +1,95 @@
-"""Age at exam: from birth and study date first, from `PatientAge` otherwise.
+"""Age at an exam: from birth and exam dates first, from `PatientAge` otherwise.
 
-`PatientAge` in years is floored (a year wide, half a year low on average) and often capped at 89 or 90; both are kept
-with the age, so that an estimator may refuse them.
+`PatientAge` is completed units: "004Y" is anything from 4 to under 5 years, so its plain value is half a unit too low
+on average. The middle of the unit is used (our own choice; no source says what to add), and the source is kept with the
+age, so that an estimator on a scale of months can refuse whole years.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
-from typing import Literal
+from enum import StrEnum
+
+from fedage.client.cohort.reasons import Reason
 
 DAYS_PER_YEAR = 365.25
-AGE_MAX_YEARS = 120.0
-_AGE = re.compile(r"^(\d{1,3})([DWMY])$")
-_PER_YEAR = {"D": DAYS_PER_YEAR, "W": DAYS_PER_YEAR / 7, "M": 12.0, "Y": 1.0}
-
-AgeSource = Literal["dates", "days", "weeks", "months", "years"]
-_SOURCES: dict[str, AgeSource] = {"D": "days", "W": "weeks", "M": "months", "Y": "years"}
+OLDEST_YEARS = 120.0
+CAPS_YEARS = (89, 90)
+"""De-identification replaces ages above 89 by 089Y or 090Y: those say "at least"."""
 
 
-@dataclass(frozen=True)
+class AgeSource(StrEnum):
+    """How an age was obtained; the coarser, the less exact."""
+
+    DATES = "dates"
+    AGE_DAYS = "age-days"
+    AGE_WEEKS = "age-weeks"
+    AGE_MONTHS = "age-months"
+    AGE_YEARS = "age-years"
+
+    @property
+    def resolution_years(self) -> float:
+        """Width of the interval in which the true age lies."""
+        return _UNIT_YEARS[self]
+
+
+_UNIT_YEARS = {
+    AgeSource.DATES: 1 / DAYS_PER_YEAR,
+    AgeSource.AGE_DAYS: 1 / DAYS_PER_YEAR,
+    AgeSource.AGE_WEEKS: 7 / DAYS_PER_YEAR,
+    AgeSource.AGE_MONTHS: 1 / 12,
+    AgeSource.AGE_YEARS: 1.0,
+}
+_SOURCES = {
+    "D": AgeSource.AGE_DAYS,
+    "W": AgeSource.AGE_WEEKS,
+    "M": AgeSource.AGE_MONTHS,
+    "Y": AgeSource.AGE_YEARS,
+}
+_AGE = re.compile(r"(\d{1,4})\s*([DWMY])", re.IGNORECASE | re.ASCII)
+_DATE = re.compile(r"(\d{4})([.-]?)(\d{2})\2(\d{2})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
 class Age:
-    """An age at exam with where it comes from; `capped` if it may stand for anything from 89 years on."""
+    """Age at exam in years, how it was obtained, and whether it only says "at least"."""
 
     years: float
     source: AgeSource
     capped: bool = False
 
-    @property
-    def plausible(self) -> bool:
-        """Whether it can be an age of a living person."""
-        return 0 <= self.years <= AGE_MAX_YEARS
 
-
-def age_at_exam(*, birth: str, exam_dates: tuple[str, ...], patient_age: str) -> Age | None:
-    """The age from DICOM texts, or None if there is nothing to take it from.
-
-    Parameters
-    ----------
-    birth
-        `PatientBirthDate`, YYYYMMDD.
-    exam_dates
-        Dates of the exam in order of preference.
-    patient_age
-        `PatientAge`, e.g. `004Y`.
-    """
-    born = _date(birth)
-    taken = next((day for text in exam_dates if (day := _date(text)) is not None), None)
-    if born is not None and taken is not None:
-        return Age((taken - born).days / DAYS_PER_YEAR, "dates")
-    found = _AGE.match(patient_age.strip().upper())
+def parse_date(text: str) -> date | None:
+    """A DICOM date, `YYYYMMDD` or the older `YYYY.MM.DD`; None unless it is a whole and real one."""
+    found = _DATE.fullmatch(text.strip())
     if found is None:
         return None
-    number, unit = int(found[1]), found[2]
-    return Age(number / _PER_YEAR[unit], _SOURCES[unit], capped=unit == "Y" and number in (89, 90))
-
-
-def _date(text: str) -> date | None:
-    digits = text.strip().replace(".", "")
-    if len(digits) != 8 or not digits.isdigit():
-        return None
     try:
-        return date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
+        return date(int(found[1]), int(found[3]), int(found[4]))
     except ValueError:
         return None
+
+
+def first_date(texts: Iterable[str]) -> date | None:
+    """The first real date among texts."""
+    return next((day for text in texts if (day := parse_date(text)) is not None), None)
+
+
+def age_at_exam(*, birth: date | None, exam: date | None, age_string: str) -> Age | Reason:
+    """The age, or `NO_AGE` or `IMPLAUSIBLE_AGE`.
+
+    Dates that contradict each other are not mended by `PatientAge`: nobody could say which of them is wrong.
+    """
+    if birth is not None and exam is not None:
+        age = Age(years=(exam - birth).days / DAYS_PER_YEAR, source=AgeSource.DATES)
+    else:
+        found = _AGE.fullmatch(age_string.strip())
+        if found is None:
+            return Reason.NO_AGE
+        source, units = _SOURCES[found[2].upper()], int(found[1])
+        capped = source is AgeSource.AGE_YEARS and units in CAPS_YEARS
+        age = Age(years=(units + (0.0 if capped else 0.5)) * source.resolution_years, source=source, capped=capped)
+    return age if 0 <= age.years <= OLDEST_YEARS else Reason.IMPLAUSIBLE_AGE

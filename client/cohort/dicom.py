@@ -1,171 +1,205 @@
-"""DICOM headers to facts, DICOM files to images. Every value is a stranger's: nothing here trusts one."""
+"""From a DICOM file's header to the facts a cohort keeps, or to the reason why the file is out. No pixel is decoded."""
 
 from __future__ import annotations
 
-import logging
-import warnings
-from dataclasses import dataclass
+import math
+import os
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
-import numpy as np
-import pydicom
-from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
-from pydicom.pixels import apply_modality_lut, pixel_array
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from fedage.client.cohort.ages import Age, age_at_exam
-from fedage.client.cohort.reasons import Reason
-from fedage.common.estimators.base import Image
+from fedage.client.cohort.ages import Age, age_at_exam, first_date, parse_date
+from fedage.client.cohort.header import UNDEFINED, EndsEarly, Header, NotDicom, PixelElement, read_header
+from fedage.client.cohort.quiet import quiet_pydicom
+from fedage.client.cohort.reasons import Reason, Rejected
 
-_HEADER_TAGS = [
-    "PatientID", "PatientBirthDate", "PatientSex", "PatientAge", "StudyDate", "SeriesDate", "AcquisitionDate",
-    "ContentDate", "StudyInstanceUID", "SOPInstanceUID", "Modality", "Manufacturer", "ViewPosition",
-    "ImageLaterality", "Laterality", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "NumberOfFrames",
-    "PhotometricInterpretation",
-]  # fmt: skip
-_DEFERRED_BYTES = 1024
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+MAX_FRAME_SAMPLES = 150_000_000
+"""Most values of one frame that are ever decoded: six times the largest mammogram."""
+
+_CHARSET = 0x00080005
+_SOP_UID, _MODALITY, _MANUFACTURER = 0x00080018, 0x00080060, 0x00080070
+_EXAM_DATES = (0x00080020, 0x00080022, 0x00080021, 0x00080023)  # study, acquisition, series, content
+_PATIENT_ID, _BIRTH_DATE, _SEX, _AGE = 0x00100020, 0x00100030, 0x00100040, 0x00101010
+_VIEW, _STUDY_UID = 0x00185101, 0x0020000D
+_LATERALITY, _IMAGE_LATERALITY = 0x00200060, 0x00200062
+_SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS = 0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011
+_BITS_ALLOCATED = 0x00280100
+_PIXEL_SPACING, _IMAGER_SPACING, _SCANNED_SPACING = 0x00280030, 0x00181164, 0x00182010
+_WANTED = frozenset(
+    (
+        *(_CHARSET, _SOP_UID, _MODALITY, _MANUFACTURER, *_EXAM_DATES, _PATIENT_ID, _BIRTH_DATE, _SEX, _AGE, _VIEW),
+        *(_STUDY_UID, _LATERALITY, _IMAGE_LATERALITY, _SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS),
+        *(_BITS_ALLOCATED, _PIXEL_SPACING, _IMAGER_SPACING, _SCANNED_SPACING),
+    )
+)
+_UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
+_FLOAT_BITS = {0x7FE00008: 32, 0x7FE00009: 64}
+_MAX_FRAGMENTS = 100_000
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What the store keeps of a header; identifiers are still in the clear here and hashed by the caller."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DicomFacts:
+    """What a cohort wants to know of one image. Identifiers and dates are on their way to the store's keyed hash."""
 
-    patient_id: str
-    study_uid: str
-    sop_uid: str
+    patient_id: str = field(repr=False)
+    study_uid: str = field(repr=False)
+    sop_uid: str = field(repr=False)
+    exam_day: int | None = field(repr=False)
+    """Proleptic ordinal of the exam's date."""
+    sex: str | None
     age: Age
-    is_male: float | None
-    modality: str
     manufacturer: str
+    modality: str
     view: str
     laterality: str
     rows: int
     columns: int
     photometric: str
     transfer_syntax: str
+    spacing_known: bool
 
 
-class Undecodable(ValueError):
-    """A file's pixels cannot be decoded; `.code` may be counted and reported."""
-
-    code = "undecodable"
-
-
-def quiet() -> None:
-    """Silence pydicom for this process: its messages quote header values, which may be identifiers."""
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
-    warnings.filterwarnings("ignore", module=r"pydicom\.")
-
-
-def read_facts(path: Path) -> Facts | Reason:
-    """The facts of one file, or why it is set aside. Never raises for what is in the file."""
-    quiet()
+def read_facts(path: Path) -> DicomFacts | Rejected:
+    """Read one file. Every file gives one or the other; nothing is raised, whatever the file holds."""
     try:
-        dataset = pydicom.dcmread(path, defer_size=_DEFERRED_BYTES)
-        return _facts(dataset, file_bytes=path.stat().st_size)
-    except InvalidDicomError:
-        return Reason.NOT_DICOM
-    except (EOFError, BytesLengthError):
-        return Reason.TRUNCATED
-    except Exception:  # noqa: BLE001 - a damaged header may raise anything; its text may hold an identifier
-        return Reason.UNREADABLE
+        # A FIFO in the folder must not block: the walk hands over regular files, this holds if one changes meanwhile.
+        with open(path, "rb", opener=_open_at_once) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            header = read_header(stream, size=size, wanted=_WANTED)
+            reason = _pixels_wrong(stream, header, size=size)
+        return Rejected(reason) if reason is not None else _facts(header)
+    except NotDicom:
+        return Rejected(Reason.NOT_DICOM)
+    except EndsEarly:
+        return Rejected(Reason.TRUNCATED)
+    except Exception:  # noqa: BLE001 (besides Malformed and OSError, a damaged character set may raise anything)
+        return Rejected(Reason.UNREADABLE)
 
 
-# pydicom says so in a subclass of ValueError that has moved between releases.
-BytesLengthError = getattr(pydicom.errors, "BytesLengthException", EOFError)
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
-def load_image(path: Path) -> Image:
-    """Decode one file: modality transform applied, brighter is denser, first frame of several.
-
-    Raises
-    ------
-    Undecodable
-        If the pixels cannot be decoded, whatever the cause; the message names only the kind of error.
-    """
-    quiet()
+@lru_cache(maxsize=256)
+def decodable(transfer_syntax: str) -> bool:
+    """Whether an installed decoder reads this transfer syntax."""
+    if transfer_syntax in _UNCOMPRESSED:
+        return True
+    quiet_pydicom()
     try:
-        dataset = pydicom.dcmread(path)
-        pixels = pixel_array(dataset, index=0 if int(dataset.get("NumberOfFrames") or 1) > 1 else None)
-        grey = np.asarray(apply_modality_lut(pixels, dataset), dtype=np.float32)
-        if grey.ndim == 3:
-            grey = grey.mean(axis=-1)
-        if str(dataset.get("PhotometricInterpretation", "")) == "MONOCHROME1":
-            grey = grey.max() + grey.min() - grey
-        return Image(
-            pixels=grey,
-            spacing_mm=_spacing(dataset),
-            modality=_text(dataset, "Modality"),
-            view=_text(dataset, "ViewPosition"),
-        )
-    except Exception as error:  # noqa: BLE001 - a decoder may raise anything; its text may quote the header
-        raise Undecodable(type(error).__name__) from None
-
-
-def _facts(dataset: Dataset, *, file_bytes: int) -> Facts | Reason:
-    if not any(name in dataset for name in _PIXELS):
-        return Reason.NO_PIXELS
-    sop, patient = _text(dataset, "SOPInstanceUID"), _text(dataset, "PatientID")
-    if not sop:
-        return Reason.NO_IDENTITY
-    if not patient:
-        return Reason.NO_PATIENT_ID
-    if _too_short(dataset, file_bytes=file_bytes):
-        return Reason.TRUNCATED
-    dates = tuple(_text(dataset, name) for name in ("StudyDate", "AcquisitionDate", "SeriesDate", "ContentDate"))
-    age = age_at_exam(
-        birth=_text(dataset, "PatientBirthDate"), exam_dates=dates, patient_age=_text(dataset, "PatientAge")
-    )
-    if age is None:
-        return Reason.NO_AGE
-    if not age.plausible:
-        return Reason.IMPLAUSIBLE_AGE
-    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", "")
-    return Facts(
-        patient_id=patient,
-        study_uid=_text(dataset, "StudyInstanceUID") or sop,
-        sop_uid=sop,
-        age=age,
-        is_male={"M": 1.0, "F": 0.0}.get(_text(dataset, "PatientSex").upper()),
-        modality=_text(dataset, "Modality").upper(),
-        manufacturer=_text(dataset, "Manufacturer")[:64],
-        view=_text(dataset, "ViewPosition").upper(),
-        laterality=(_text(dataset, "ImageLaterality") or _text(dataset, "Laterality")).upper(),
-        rows=_number(dataset, "Rows"),
-        columns=_number(dataset, "Columns"),
-        photometric=_text(dataset, "PhotometricInterpretation"),
-        transfer_syntax=str(syntax),
-    )
-
-
-def _too_short(dataset: Dataset, *, file_bytes: int) -> bool:
-    """Whether uncompressed pixels have fewer bytes than their header promises."""
-    syntax = getattr(getattr(dataset, "file_meta", None), "TransferSyntaxUID", None)
-    if syntax is None or syntax.is_compressed:
+        return bool(get_decoder(transfer_syntax).is_available)
+    except NotImplementedError:
         return False
-    bits = _number(dataset, "BitsAllocated") or 8
-    samples, frames = _number(dataset, "SamplesPerPixel") or 1, _number(dataset, "NumberOfFrames") or 1
-    promised = _number(dataset, "Rows") * _number(dataset, "Columns") * samples * frames * bits // 8
-    return file_bytes < promised
 
 
-def _spacing(dataset: Dataset) -> tuple[float, float]:
-    for name in ("PixelSpacing", "ImagerPixelSpacing"):
-        value = dataset.get(name)
-        if value is not None and len(value) == 2 and float(value[0]) > 0 and float(value[1]) > 0:
-            return float(value[0]), float(value[1])
-    return 1.0, 1.0
+def _pixels_wrong(stream: BinaryIO, header: Header, *, size: int) -> Reason | None:
+    """Why the pixels cannot be used, as far as lengths tell."""
+    if not decodable(header.transfer_syntax):
+        return Reason.UNSUPPORTED_TRANSFER_SYNTAX
+    pixels, rows, columns = header.pixels, _short(header, _ROWS), _short(header, _COLUMNS)
+    if pixels is None or pixels.length == 0 or not rows or not columns:
+        return Reason.NO_PIXELS
+    frame = rows * columns * (_short(header, _SAMPLES) or 1)
+    if frame > MAX_FRAME_SAMPLES:
+        return Reason.TOO_LARGE
+    if header.transfer_syntax in _UNCOMPRESSED:
+        return _native_wrong(header, pixels, frame=frame, size=size)
+    return _fragments_wrong(stream, pixels, size=size)
 
 
-def _text(dataset: Dataset, name: str) -> str:
-    value: Any = dataset.get(name)
-    return "" if value is None else str(value).strip()
+def _native_wrong(header: Header, pixels: PixelElement, *, frame: int, size: int) -> Reason | None:
+    """Compare with the length that PS3.5 section 8.1.1 implies: values of a frame × frames × bits, in bytes."""
+    bits = _FLOAT_BITS.get(pixels.tag) or _short(header, _BITS_ALLOCATED)
+    frames = _text(header, _FRAMES) or "1"
+    if bits not in (1, 8, 16, 32, 64) or pixels.length == UNDEFINED or not (frames.isascii() and frames.isdigit()):
+        return Reason.UNREADABLE
+    expected = math.ceil(frame * max(int(frames), 1) * bits / 8)
+    if _text(header, _PHOTOMETRIC) == "YBR_FULL_422":
+        expected = expected * 2 // 3
+    return Reason.TRUNCATED if min(pixels.length, size - pixels.offset) < expected else None
 
 
-def _number(dataset: Dataset, name: str) -> int:
+def _fragments_wrong(stream: BinaryIO, pixels: PixelElement, *, size: int) -> Reason | None:
+    """Step over the encapsulated fragments (PS3.5 section A.4); whether they decode shows when samples are made."""
+    if pixels.length != UNDEFINED:
+        return Reason.UNREADABLE
+    stream.seek(pixels.offset)
+    for _ in range(_MAX_FRAGMENTS):
+        head = stream.read(8)
+        if len(head) < 8:
+            return Reason.TRUNCATED
+        if head[:4] == b"\xfe\xff\xdd\xe0":
+            return None
+        end = stream.tell() + int.from_bytes(head[4:], "little")
+        if head[:4] != b"\xfe\xff\x00\xe0":
+            return Reason.UNREADABLE
+        if end > size:
+            return Reason.TRUNCATED
+        stream.seek(end)
+    return None
+
+
+def _facts(header: Header) -> DicomFacts | Rejected:
+    patient_id = _patient_id(header)
+    if not patient_id:
+        return Rejected(Reason.NO_PATIENT_ID)
+    sop_uid = _text(header, _SOP_UID)
+    if not sop_uid:
+        return Rejected(Reason.NO_IDENTITY)
+    exam = first_date(_text(header, tag) for tag in _EXAM_DATES)
+    birth = parse_date(_text(header, _BIRTH_DATE))
+    age = age_at_exam(birth=birth, exam=exam, age_string=_text(header, _AGE))
+    if isinstance(age, Reason):
+        return Rejected(age)
+    sex = _text(header, _SEX).upper()
+    return DicomFacts(
+        patient_id=patient_id,
+        study_uid=_text(header, _STUDY_UID) or sop_uid,
+        sop_uid=sop_uid,
+        exam_day=exam.toordinal() if exam else None,
+        sex=sex if sex in ("M", "F") else None,
+        age=age,
+        manufacturer=_text(header, _MANUFACTURER)[:64],
+        modality=_text(header, _MODALITY).upper()[:16],
+        view=_text(header, _VIEW).upper()[:16],
+        laterality=(_text(header, _IMAGE_LATERALITY) or _text(header, _LATERALITY)).upper()[:1],
+        rows=_short(header, _ROWS),
+        columns=_short(header, _COLUMNS),
+        photometric=_text(header, _PHOTOMETRIC).upper()[:32],
+        transfer_syntax=header.transfer_syntax[:64],
+        spacing_known=any(_is_spacing(header, tag) for tag in (_PIXEL_SPACING, _IMAGER_SPACING, _SCANNED_SPACING)),
+    )
+
+
+def _text(header: Header, tag: int) -> str:
+    """The first value of an element of plain characters; empty if it is missing."""
+    raw = header.values.get(tag, b"").split(b"\\")[0]
+    return raw.decode("ascii", "replace").strip(" \0\t\r\n")
+
+
+def _short(header: Header, tag: int) -> int:
+    """An unsigned short; 0 if it is missing."""
+    return int.from_bytes(header.values.get(tag, b"")[:2], "little" if header.little_endian else "big")
+
+
+def _is_spacing(header: Header, tag: int) -> bool:
     try:
-        return int(dataset.get(name) or 0)
-    except (TypeError, ValueError):
-        return 0
+        row, column = (float(part) for part in header.values.get(tag, b"").decode("ascii").split("\\"))
+    except ValueError:
+        return False
+    return math.isfinite(row) and math.isfinite(column) and row > 0 and column > 0
+
+
+def _patient_id(header: Header) -> str:
+    """PatientID in the file's own character set, so that it is the one in the hospital's table."""
+    raw = header.values.get(_PATIENT_ID, b"")
+    if not raw.isascii():
+        quiet_pydicom()
+        encodings = convert_encodings(header.values.get(_CHARSET, b"").decode("ascii", "replace").strip().split("\\"))
+        return decode_bytes(raw, encodings, set()).strip(" \0\t\r\n")
+    return raw.decode("ascii").strip(" \0\t\r\n")

@@ -1,53 +1,70 @@
-"""Indexing a folder of DICOM files into the store: in parallel, incrementally, every file accounted for."""
+"""Bring a store up to date with a folder of DICOM files, reading only what is new, every file accounted for."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 
-from sqlalchemy import delete, func, select
-from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.orm import Session
-
-from fedage.client.cohort.dicom import Facts, read_facts
-from fedage.client.cohort.outcomes import read_outcomes
-from fedage.client.cohort.reasons import Reason
-from fedage.client.cohort.store import CohortStore, Exam, ImageFile, Outcome, Patient, RejectedFile, Setting
+from fedage.client.cohort.dicom import DicomFacts, read_facts
+from fedage.client.cohort.outcomes import OutcomeTable, read_outcomes
+from fedage.client.cohort.reasons import Reason, Rejected
+from fedage.client.cohort.store import CohortStore, FileStamp, KnownFile
 from fedage.common.errors import FedAgeError
 
-_PARALLEL_FROM = 400
-"""Below this a pool of processes takes longer to start than the headers to read."""
-
 Progress = Callable[[int, int], None]
+"""Told of files read and files to read."""
+
+_BATCH = 1000
+"""Files in one transaction: what a crash in the middle can lose."""
+_WORTH_ANOTHER_LOOK = (Reason.UNSUPPORTED_TRANSFER_SYNTAX, Reason.UNREADABLE)
+"""Reasons that can go away without a change of the file: a decoder is installed, a permission given."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """A file with what tells whether it has changed."""
+class IndexReport:
+    """What an indexing found.
 
-    path: str
-    mtime_ns: int
-    size_bytes: int
+    Parameters
+    ----------
+    files, new, unchanged, removed
+        Regular files seen; of them new or changed, and as before; files gone since.
+    links, closed_folders
+        Symbolic links left alone; folders that could not be opened (what is known of them stays).
+    patients, exams, images
+        What the store holds now.
+    rejected
+        Files that are out now, by reason code.
+    outcomes
+        Counts of the table of outcomes; empty if none was given.
+    """
+
+    files: int
+    new: int
+    unchanged: int
+    removed: int
+    links: int
+    closed_folders: int
+    patients: int
+    exams: int
+    images: int
+    rejected: dict[str, int] = field(default_factory=dict)
+    outcomes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
-class IndexReport:
-    """What an indexing found: files by fate, what the store holds now, and what the outcomes' table had."""
+class _Walked:
+    """What is below a folder."""
 
-    files: int = 0
-    new: int = 0
-    unchanged: int = 0
-    removed: int = 0
-    patients: int = 0
-    exams: int = 0
-    images: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
-    outcomes: dict[str, int] = field(default_factory=dict)
+    files: dict[str, FileStamp] = field(default_factory=dict)
+    links: int = 0
+    closed: list[str] = field(default_factory=list)
+
+    def vanished(self, path: str) -> bool:
+        """Whether a known file is gone; below a folder that cannot be opened nobody knows."""
+        return path not in self.files and not path.startswith(tuple(f"{folder}/" for folder in self.closed))
 
 
 def index_folder(
@@ -55,182 +72,114 @@ def index_folder(
     root: Path,
     *,
     outcomes_csv: Path | None = None,
+    id_column: str = "patient_id",
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> IndexReport:
-    """Bring the store up to date with a folder; files whose size and time are as before are not read again.
+    """Index a folder. A file whose path, size and modification time are as before is not read again.
 
     Parameters
     ----------
     store
         The site's store.
     root
-        The folder, opened read-only. Links that lead out of it are not followed.
-    outcomes_csv
-        The hospital's table of outcomes, or None.
+        The folder, only ever read. Symbolic links below it are not followed. An empty folder gives an empty store.
+    outcomes_csv, id_column
+        The hospital's table, which replaces the outcomes there were, and its column of patient identifiers.
     workers
-        Processes that read headers; as many as there are processors if not given.
+        Threads that read headers; what they wait for is the disk.
     progress
-        Told of files read and files to read.
+        Told how far the reading is.
 
     Raises
     ------
     FedAgeError
-        If the folder is not there, or the table of outcomes cannot be read.
+        If the folder or the table cannot be read; then the store is as it was.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise FedAgeError(f"{root} is not a folder; set data in site.toml to the folder with the images")
-    found = {file.path: file for file in _files(root)}
-    report = IndexReport(files=len(found))
-    outcomes = read_outcomes(outcomes_csv) if outcomes_csv is not None else None
-    with Session(store.engine) as session:
-        session.merge(Setting(name="root", value=str(root.absolute())))
-        known = _known(session)
-        gone = [path for path, file in known.items() if found.get(path) != file]
-        report.removed = sum(path not in found for path in gone)
-        _forget(session, gone)
-        fresh = sorted(path for path, file in found.items() if known.get(path) != file)
-        report.new, report.unchanged = len(fresh), len(found) - len(fresh)
-        for done, (path, facts) in enumerate(_read(root, fresh, workers=workers), start=1):
-            _keep(session, store, found[path], facts)
-            if progress is not None:
-                progress(done, len(fresh))
-        _second_chances(session, store, root)
-        _drop_childless(session)
-        if outcomes is not None:
-            report.outcomes = _keep_outcomes(session, store, outcomes.values)
-            report.outcomes |= {"duplicate-rows": outcomes.duplicates, "rows-without-id": outcomes.without_id}
-            report.outcomes |= {f"not-a-number:{name}": n for name, n in outcomes.not_numbers.items()}
-        session.commit()
-    counts = store.counts()
-    report.patients, report.exams, report.images = counts["patients"], counts["exams"], counts["images"]
-    report.rejected = store.rejected_by_reason()
-    return report
-
-
-def _files(root: Path) -> Iterator[Found]:
-    """Every regular file below the folder, links to files outside left out."""
-    inside = root.resolve()
-    for folder, folders, names in os.walk(root, followlinks=False):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(folder) / name
-            try:
-                if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                    continue
-                state = path.stat()
-            except OSError:
-                continue
-            if path.is_file():
-                yield Found(path.relative_to(root).as_posix(), state.st_mtime_ns, state.st_size)
-
-
-def _known(session: Session) -> dict[str, Found]:
-    known = {}
-    for table in (ImageFile, RejectedFile):
-        for row in session.execute(select(table.path, table.mtime_ns, table.size_bytes)):
-            known[row[0]] = Found(*row)
-    return known
-
-
-def _forget(session: Session, paths: Iterable[str]) -> None:
-    for path in paths:
-        session.execute(delete(ImageFile).where(ImageFile.path == path))
-        session.execute(delete(RejectedFile).where(RejectedFile.path == path))
-
-
-def _read(root: Path, paths: list[str], *, workers: int | None) -> Iterator[tuple[str, Facts | Reason]]:
-    full = [root / path for path in paths]
-    count = workers or os.cpu_count() or 1
-    if len(paths) < _PARALLEL_FROM or count == 1:
-        yield from zip(paths, map(read_facts, full), strict=True)
-        return
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
-        yield from zip(paths, pool.map(read_facts, full, chunksize=64), strict=True)
-
-
-def _keep(session: Session, store: CohortStore, file: Found, facts: Facts | Reason) -> None:
-    if isinstance(facts, Reason):
-        _reject(session, file, facts)
-        return
-    key = store.hasher.digest(facts.sop_uid, purpose="image")
-    if session.scalar(select(ImageFile.path).where(ImageFile.key == key)) is not None:
-        _reject(session, file, Reason.DUPLICATE_IMAGE)
-        return
-    patient = store.hasher.digest(facts.patient_id, purpose="patient")
-    exam = store.hasher.digest(facts.study_uid, purpose="exam")
-    unit = store.hasher.unit(facts.patient_id)
-    session.execute(insert(Patient).values(key=patient, unit=unit, is_male=facts.is_male).on_conflict_do_nothing())
-    session.execute(
-        insert(Exam)
-        .values(
-            key=exam,
-            patient=patient,
-            age_years=facts.age.years,
-            age_source=facts.age.source,
-            age_capped=facts.age.capped,
-            manufacturer=facts.manufacturer,
-        )
-        .on_conflict_do_nothing()
-    )
-    session.execute(
-        insert(ImageFile).values(
-            path=file.path,
-            key=key,
-            exam=exam,
-            mtime_ns=file.mtime_ns,
-            size_bytes=file.size_bytes,
-            modality=facts.modality,
-            view=facts.view,
-            laterality=facts.laterality,
-            rows=facts.rows,
-            columns=facts.columns,
-            photometric=facts.photometric,
-            transfer_syntax=facts.transfer_syntax,
-        )
+    root = Path(root).absolute()
+    table = None if outcomes_csv is None else read_outcomes(Path(outcomes_csv), id_column=id_column)
+    with store.exclusive():
+        walked, known = _walk(root), store.files()
+        gone = [path for path in known if walked.vanished(path)]
+        changed = [path for path, file in known.items() if path in walked.files and walked.files[path] != file.stamp]
+        fresh = [path for path in walked.files if path not in known]
+        again = _again(known, walked, anything_left=bool(gone or changed))
+        with store.writing() as writer:
+            writer.set_root(root)
+            writer.forget([*gone, *changed, *again])
+        todo = [walked.files[path] for path in sorted([*fresh, *changed, *again])]
+        for batch in _read(root, todo, workers=workers, progress=progress):
+            with store.writing() as writer:
+                writer.add(batch)
+        with store.writing() as writer:
+            writer.prune()
+        outcomes = {} if table is None else _keep_outcomes(store, table)
+    return IndexReport(
+        files=len(walked.files),
+        new=len(fresh) + len(changed),
+        unchanged=len(walked.files) - len(fresh) - len(changed),
+        removed=len(gone),
+        links=walked.links,
+        closed_folders=len(walked.closed),
+        **store.counts(),
+        rejected=store.rejected_by_reason(),
+        outcomes=outcomes,
     )
 
 
-def _reject(session: Session, file: Found, reason: Reason) -> None:
-    session.execute(
-        insert(RejectedFile).values(
-            path=file.path, mtime_ns=file.mtime_ns, size_bytes=file.size_bytes, reason=str(reason)
-        )
-    )
+def _walk(root: Path) -> _Walked:
+    """Every regular file below the root. Links are not followed: they could lead anywhere, or round in a circle."""
+    walked, folders = _Walked(), [""]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(root / folder) as entries:
+                for entry in entries:
+                    path = f"{folder}/{entry.name}" if folder else entry.name
+                    if entry.is_symlink():
+                        walked.links += 1
+                    elif entry.is_dir(follow_symlinks=False):
+                        folders.append(path)
+                    elif entry.is_file(follow_symlinks=False):
+                        state = entry.stat(follow_symlinks=False)
+                        walked.files[path] = FileStamp(path=path, mtime_ns=state.st_mtime_ns, size=state.st_size)
+        except OSError as error:
+            if not folder:
+                raise FedAgeError(
+                    f"{root} cannot be read as a folder ({error.strerror}); set data in site.toml to the images' folder"
+                ) from None
+            walked.closed.append(folder)
+    return walked
 
 
-def _second_chances(session: Session, store: CohortStore, root: Path) -> None:
-    """A duplicate whose original has gone is an image now; the rest are found to be duplicates again."""
-    waiting = session.scalars(select(RejectedFile).where(RejectedFile.reason == str(Reason.DUPLICATE_IMAGE))).all()
-    files = [Found(row.path, row.mtime_ns, row.size_bytes) for row in waiting]
-    for file in sorted(files, key=lambda file: file.path):
-        session.execute(delete(RejectedFile).where(RejectedFile.path == file.path))
-        _keep(session, store, file, read_facts(root / file.path))
+def _again(known: dict[str, KnownFile], walked: _Walked, *, anything_left: bool) -> list[str]:
+    """Unchanged files to read once more: a duplicate may be the only one now, a decoder may have come."""
+    reasons = {*_WORTH_ANOTHER_LOOK, *((Reason.DUPLICATE_IMAGE,) if anything_left else ())}
+    return [path for path, file in known.items() if file.reason in reasons and walked.files.get(path) == file.stamp]
 
 
-def _drop_childless(session: Session) -> None:
-    """Exams without an image and patients without an exam are no longer in the cohort."""
-    session.execute(delete(Exam).where(Exam.key.not_in(select(ImageFile.exam))))
-    session.execute(delete(Patient).where(Patient.key.not_in(select(Exam.patient))))
+def _read(
+    root: Path, files: list[FileStamp], *, workers: int | None, progress: Progress | None
+) -> Iterator[list[tuple[FileStamp, DicomFacts | Rejected]]]:
+    """Facts of files in their order, in batches."""
+    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1), thread_name_prefix="headers") as pool:
+        for start in range(0, len(files), _BATCH):
+            batch = files[start : start + _BATCH]
+            found = []
+            for stamp, facts in zip(batch, pool.map(lambda stamp: read_facts(root / stamp.path), batch), strict=True):
+                found.append((stamp, facts))
+                if progress is not None:
+                    progress(start + len(found), len(files))
+            yield found
 
 
-def _keep_outcomes(session: Session, store: CohortStore, values: dict[str, dict[str, float]]) -> dict[str, int]:
-    """Replace all outcomes by the table's, for patients the store knows."""
-    known = set(session.scalars(select(Patient.key)))
-    session.execute(delete(Outcome))
-    counts: Counter[str] = Counter()
-    rows = []
-    for identifier, columns in values.items():
-        patient = store.hasher.digest(identifier, purpose="patient")
-        if patient not in known:
-            counts["unknown-patients"] += 1
-            continue
-        counts["patients-with-outcomes"] += 1
-        rows += [{"patient": patient, "column": name, "value": value} for name, value in columns.items()]
-    if rows:
-        session.execute(insert(Outcome), rows)
-    counts["patients-without-outcomes"] = (
-        int(session.scalar(select(func.count()).select_from(Patient)) or 0) - counts["patients-with-outcomes"]
-    )
-    return dict(counts)
+def _keep_outcomes(store: CohortStore, table: OutcomeTable) -> dict[str, int]:
+    with store.writing() as writer:
+        unknown = writer.replace_outcomes(table.values)
+    known = len(table.values) - unknown
+    return {
+        "patients-with-outcomes": known,
+        "patients-without-outcomes": store.counts()["patients"] - known,
+        "unknown-patients": unknown,
+        **table.counts(),
+    }

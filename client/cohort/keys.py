@@ -1,61 +1,126 @@
-"""Identifiers become keyed hashes on the way in; the key never leaves the store."""
+"""The site's key: what turns identifiers into keyed hashes. It never leaves the store that holds it."""
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 import secrets
 from pathlib import Path
+from typing import NoReturn
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from fedage.common.errors import FedAgeError
 
-KEY_FILE = "store.key"
-_KEY_BYTES = 32
-_UNIT = float(2**64)
+KEY_BYTES = 32
 
 
-class Hasher:
-    """HMAC-SHA256 with a site's key, one domain a purpose, so that hashes of different purposes do not compare."""
+class StoreError(FedAgeError):
+    """A cohort store that cannot be opened or used; the message says why and what to do."""
+
+
+class Keys:
+    """HMAC-SHA256 of everything that names a person, with one site key and a word for each use.
+
+    Paths are sealed with AES-SIV (RFC 5297) instead, because images have to be found again while folders are often
+    named after patients; it is deterministic, so that a path can be looked up.
+
+    Parameters
+    ----------
+    key
+        32 bytes.
+    """
 
     def __init__(self, key: bytes) -> None:
-        self.__key = key
+        if len(key) != KEY_BYTES:
+            raise StoreError(f"the site's key has {len(key)} bytes, it must have {KEY_BYTES}")
+        self._key = key
+        self._paths = AESSIV(self._digest("paths, mac", b"") + self._digest("paths, cipher", b""))
 
     def __repr__(self) -> str:
-        return "Hasher(key=…)"
+        return "Keys(…)"
 
-    def digest(self, value: str, *, purpose: str) -> str:
-        """The hash of an identifier, 64 hexadecimal characters."""
-        return self._digest(value, purpose).hex()
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("the site's key is not pickled: it stays in the process that opened the store")
+
+    def _digest(self, use: str, text: bytes) -> bytes:
+        return hmac.digest(self._key, use.encode() + b"\0" + text, "sha256")
+
+    def patient(self, patient_id: str) -> str:
+        """Hash of a patient's identifier, surrounding blanks ignored."""
+        return self._digest("patient", patient_id.strip().encode()).hex()
+
+    def exam(self, patient: str, study_uid: str) -> str:
+        """Hash of a study of one patient."""
+        return self._digest("exam", f"{patient}/{study_uid}".encode()).hex()
+
+    def image(self, sop_uid: str) -> str:
+        """Hash of a SOPInstanceUID."""
+        return self._digest("image", sop_uid.encode()).hex()
 
     def unit(self, patient: str) -> float:
-        """A patient's place in [0, 1): drives the split, and stays when patients are added."""
-        return int.from_bytes(self._digest(patient, "split")[:8], "big") / _UNIT
+        """A number in [0, 1) of a hashed patient: drives the split, depends on key and identifier only."""
+        return (int.from_bytes(self._digest("split", patient.encode())[:8], "big") >> 11) * 2.0**-53
 
-    def _digest(self, value: str, purpose: str) -> bytes:
-        return hmac.new(self.__key, f"{purpose}\x00{value}".encode(), hashlib.sha256).digest()
+    def shifted_day(self, patient: str, day: int) -> int:
+        """A date's ordinal, moved by a secret number of days a patient: order and distance remain."""
+        return day - int.from_bytes(self._digest("day", patient.encode())[:4], "big") % 36525
+
+    def seal(self, path: str) -> bytes:
+        """A relative path, encrypted; the same path gives the same bytes."""
+        return self._paths.encrypt(os.fsencode(path), None)
+
+    def unseal(self, sealed: bytes) -> str:
+        """The path that was sealed."""
+        try:
+            return os.fsdecode(self._paths.decrypt(sealed, None))
+        except InvalidTag:
+            raise StoreError("a path in the store was sealed with another key, or is damaged; index again") from None
+
+    def check(self) -> str:
+        """What the database keeps to recognise its key."""
+        return self._digest("check", b"").hex()
 
 
-def hasher_of(home: Path) -> Hasher:
-    """The hasher of a site's home; its key is made at first use, readable by the owner only.
+def read_or_create(file: Path, *, given: bytes | None, may_create: bool) -> bytes:
+    """The site's key from `file`; where there is none, the given or a fresh one is written, readable by its owner only.
 
     Raises
     ------
-    FedAgeError
-        If the key file is not 32 bytes in hexadecimal.
+    StoreError
+        If the file is readable by others, damaged, differs from the given key, or is missing and must not be made.
     """
-    path = home / KEY_FILE
+    if not file.exists():
+        if given is None and not may_create:
+            raise StoreError(f"{file} is missing and the store's hashes need it: put the site's saved key back there")
+        _write_once(file, given or secrets.token_bytes(KEY_BYTES))
+    mode = file.stat().st_mode & 0o777
+    if mode & 0o077:
+        raise StoreError(f"{file} has mode {mode:04o}, others could read the site's key; run chmod 600 on it")
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        pass
-    else:
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(secrets.token_hex(_KEY_BYTES) + "\n")
-    try:
-        key = bytes.fromhex(path.read_text().strip())
+        key = bytes.fromhex(file.read_text(encoding="ascii").strip())
     except ValueError:
         key = b""
-    if len(key) != _KEY_BYTES:
-        raise FedAgeError(f"{path} must hold {2 * _KEY_BYTES} hexadecimal digits; restore it from a backup")
-    return Hasher(key)
+    if len(key) != KEY_BYTES:
+        raise StoreError(f"{file} must hold {2 * KEY_BYTES} hexadecimal digits; put the site's saved key back there")
+    if given is not None and not hmac.compare_digest(given, key):
+        raise StoreError(f"{file} holds another key than the one given; nothing was changed")
+    return key
+
+
+def _write_once(file: Path, key: bytes) -> None:
+    """Write the whole key or nothing, and never over a key that another process has just written."""
+    partial = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(key.hex().encode() + b"\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        try:
+            os.link(partial, file)
+        except FileExistsError:
+            return
+    finally:
+        partial.unlink()

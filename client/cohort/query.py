@@ -1,4 +1,4 @@
-"""A campaign's cohort from the store: one baseline exam a patient, in the fixed order of the hashed identifiers."""
+"""A campaign's patients from the store: one baseline exam each, in the fixed order of their hashed identifiers."""
 
 from __future__ import annotations
 
@@ -6,47 +6,60 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select as sql_select
+from sqlalchemy import select as sql
 from sqlalchemy.orm import Session
 
-from fedage.client.cohort.store import CohortStore, Exam, ImageFile, Outcome, Patient
+from fedage.client.cohort.ages import AgeSource
+from fedage.client.cohort.models import Exam, ImageFile, Outcome, Patient
+from fedage.client.cohort.store import CohortStore
 from fedage.common.campaign.types import Fractions
 from fedage.common.statistic import FloatArray
 
 Mask = NDArray[np.bool_]
 
+_VIEWS = ("PA", "AP")
+"""Frontal views first; where an exam has neither, the order of the hashed images decides."""
+
 
 @dataclass(frozen=True)
 class Selection:
-    """Patients of a cohort with their baseline exam, arrays (n,) in the order of `keys`.
+    """Patients with their baseline exam; arrays (n,) in the order of `keys`. None of it leaves the site as it is.
 
     Parameters
     ----------
     keys
-        Keyed hashes of the patients, sorted. They stay at the site.
-    age_years, is_male, unit
-        Age at exam; 1, 0 or NaN; place in [0, 1) that drives the split.
-    images
-        Relative path of each patient's image.
-    image_keys
-        Keyed hash of each patient's image.
+        Keyed hashes of the patients, sorted.
+    age_years, age_resolution_years, age_capped
+        Age at exam; how wide an interval it stands for; whether it only says "at least".
+    is_male
+        1, 0, NaN if unknown.
+    unit
+        u in [0, 1): drives the split, and moves nobody when patients are added.
+    images, image_keys
+        Relative paths and hashes of the exam's eligible images, the one to try first in front.
     outcomes
-        Outcome columns, NaN where missing.
+        The hospital's columns, NaN where missing.
     excluded
         Patients left out, by reason.
+    files_digest
+        SHA-256 over the images' hashes, sizes and modification times: changes when a file is replaced.
     """
 
-    keys: tuple[str, ...]
-    age_years: FloatArray
-    is_male: FloatArray
-    unit: FloatArray
-    images: tuple[str, ...]
-    image_keys: tuple[str, ...]
-    outcomes: Mapping[str, FloatArray]
-    excluded: Mapping[str, int] = field(default_factory=dict)
+    keys: tuple[str, ...] = field(repr=False)
+    age_years: FloatArray = field(repr=False)
+    age_resolution_years: FloatArray = field(repr=False)
+    age_capped: Mask = field(repr=False)
+    is_male: FloatArray = field(repr=False)
+    unit: FloatArray = field(repr=False)
+    images: tuple[tuple[str, ...], ...] = field(repr=False)
+    image_keys: tuple[tuple[str, ...], ...] = field(repr=False)
+    outcomes: Mapping[str, FloatArray] = field(repr=False)
+    excluded: Mapping[str, int]
+    files_digest: str
 
     @property
     def n(self) -> int:
@@ -55,10 +68,10 @@ class Selection:
 
     @property
     def snapshot(self) -> str:
-        """SHA-256 over who is in and by which image: equal exactly for equal cohorts."""
+        """SHA-256 over who is in and with which images: equal exactly for equal cohorts."""
         digest = hashlib.sha256()
-        for key, image in zip(self.keys, self.image_keys, strict=True):
-            digest.update(f"{key}:{image}\n".encode())
+        for key, images in zip(self.keys, self.image_keys, strict=True):
+            digest.update(f"{key}:{','.join(sorted(images))}\n".encode())
         return digest.hexdigest()
 
     def keep(self, rows: NDArray[np.intp]) -> Selection:
@@ -67,6 +80,8 @@ class Selection:
             self,
             keys=tuple(self.keys[row] for row in rows),
             age_years=self.age_years[rows],
+            age_resolution_years=self.age_resolution_years[rows],
+            age_capped=self.age_capped[rows],
             is_male=self.is_male[rows],
             unit=self.unit[rows],
             images=tuple(self.images[row] for row in rows),
@@ -75,59 +90,122 @@ class Selection:
         )
 
 
-def select(store: CohortStore, *, modalities: tuple[str, ...], age_min_years: float, age_max_years: float) -> Selection:
-    """The patients with an eligible exam: of a modality asked for and an age within the bounds, both included.
+class _Image(NamedTuple):
+    key: str
+    path: bytes
+    view: str
+    size: int
+    mtime_ns: int
 
-    A patient with several eligible exams takes part with the earliest, by age; of its images with the first by hash.
+
+class _Exam(NamedTuple):
+    key: str
+    age_years: float
+    age_source: str
+    age_capped: bool
+    shifted_day: int | None
+
+
+def select(store: CohortStore, *, modalities: tuple[str, ...], age_min_years: float, age_max_years: float) -> Selection:
+    """The patients with an eligible exam, each with the earliest one.
+
+    Parameters
+    ----------
+    store
+        The site's store.
+    modalities
+        DICOM modalities; an exam needs an image of one of them. Empty means any.
+    age_min_years, age_max_years
+        Age at exam, both included.
     """
     excluded: Counter[str] = Counter()
-    with Session(store.engine) as session:
-        patients = session.scalars(sql_select(Patient).order_by(Patient.key)).all()
-        exams: dict[str, list[Exam]] = defaultdict(list)
-        for exam in session.scalars(sql_select(Exam)):
-            exams[exam.patient].append(exam)
-        images: dict[str, list[ImageFile]] = defaultdict(list)
-        for image in session.scalars(sql_select(ImageFile).order_by(ImageFile.key)):
-            images[image.exam].append(image)
-        values: dict[str, dict[str, float]] = defaultdict(dict)
-        for outcome in session.scalars(sql_select(Outcome)):
-            values[outcome.column][outcome.patient] = outcome.value
-        chosen: list[tuple[Patient, Exam, ImageFile]] = []
-        for patient in patients:
-            fitting = [
-                (exam, image)
-                for exam in exams[patient.key]
-                if (image := next((i for i in images[exam.key] if i.modality in modalities), None)) is not None
-            ]
-            of_age = [pair for pair in fitting if age_min_years <= pair[0].age_years <= age_max_years]
-            if of_age:
-                exam, image = min(of_age, key=lambda pair: (pair[0].age_years, pair[0].key))
-                chosen.append((patient, exam, image))
+    chosen: list[tuple[str, str | None, _Exam, list[_Image]]] = []
+    with store.reading() as session:
+        exams, images = _exams(session), _images(session, modalities)
+        for patient, sex in session.execute(sql(Patient.key, Patient.sex).order_by(Patient.key)):
+            imaged = [exam for exam in exams[patient] if exam.key in images]
+            eligible = [exam for exam in imaged if age_min_years <= exam.age_years <= age_max_years]
+            if eligible:
+                baseline = _earliest(eligible)
+                chosen.append((patient, sex, baseline, images[baseline.key]))
             else:
-                excluded["age-outside-cohort" if fitting else "no-image-of-modality"] += 1
-    keys = tuple(patient.key for patient, _, _ in chosen)
+                excluded["age-outside-cohort" if imaged else "no-image-of-modality"] += 1
+        outcomes = _outcomes(session, [patient for patient, *_ in chosen])
     return Selection(
-        keys=keys,
-        age_years=np.array([exam.age_years for _, exam, _ in chosen], dtype=np.float64),
-        is_male=np.array([np.nan if p.is_male is None else p.is_male for p, _, _ in chosen], dtype=np.float64),
-        unit=np.array([patient.unit for patient, _, _ in chosen], dtype=np.float64),
-        images=tuple(image.path for _, _, image in chosen),
-        image_keys=tuple(image.key for _, _, image in chosen),
-        outcomes={
-            name: np.array([by_patient.get(key, np.nan) for key in keys], dtype=np.float64)
-            for name, by_patient in sorted(values.items())
-        },
+        keys=tuple(patient for patient, *_ in chosen),
+        age_years=np.array([exam.age_years for _, _, exam, _ in chosen], dtype=np.float64),
+        age_resolution_years=np.array(
+            [AgeSource(exam.age_source).resolution_years for _, _, exam, _ in chosen], dtype=np.float64
+        ),
+        age_capped=np.array([exam.age_capped for _, _, exam, _ in chosen], dtype=np.bool_),
+        is_male=np.array([{"M": 1.0, "F": 0.0}.get(sex or "", np.nan) for _, sex, *_ in chosen], dtype=np.float64),
+        unit=np.array([store.unit(patient) for patient, *_ in chosen], dtype=np.float64),
+        images=tuple(tuple(store.path_of(image.path) for image in found) for *_, found in chosen),
+        image_keys=tuple(tuple(image.key for image in found) for *_, found in chosen),
+        outcomes=outcomes,
         excluded=dict(excluded),
+        files_digest=_files_digest([image for *_, found in chosen for image in found]),
     )
 
 
+def _exams(session: Session) -> dict[str, list[_Exam]]:
+    """All exams by patient."""
+    exams: dict[str, list[_Exam]] = defaultdict(list)
+    for patient, key, age_years, source, capped, day in session.execute(
+        sql(Exam.patient, Exam.key, Exam.age_years, Exam.age_source, Exam.age_capped, Exam.shifted_day)
+    ):
+        exams[patient].append(_Exam(key, age_years, source, capped, day))
+    return exams
+
+
+def _images(session: Session, modalities: tuple[str, ...]) -> dict[str, list[_Image]]:
+    """Eligible images by exam, frontal views first, then by hash."""
+    wanted = sql(ImageFile.exam, ImageFile.key, ImageFile.path, ImageFile.view, ImageFile.size, ImageFile.mtime_ns)
+    if modalities:
+        wanted = wanted.where(ImageFile.modality.in_(modalities))
+    images: dict[str, list[_Image]] = {}
+    for exam, key, path, view, size, mtime_ns in session.execute(wanted):
+        images.setdefault(exam, []).append(_Image(key, path, view, size, mtime_ns))
+    for found in images.values():
+        found.sort(key=lambda image: (_VIEWS.index(image.view) if image.view in _VIEWS else len(_VIEWS), image.key))
+    return images
+
+
+def _earliest(exams: list[_Exam]) -> _Exam:
+    """By day where every exam has one (two exams in one year of `PatientAge` are of equal age), else by age."""
+    if all(exam.shifted_day is not None for exam in exams):
+        return min(exams, key=lambda exam: (exam.shifted_day, exam.key))
+    return min(exams, key=lambda exam: (exam.age_years, exam.key))
+
+
+def _outcomes(session: Session, patients: list[str]) -> dict[str, FloatArray]:
+    rows = {patient: row for row, patient in enumerate(patients)}
+    columns: dict[str, FloatArray] = {}
+    for patient, name, value in session.execute(
+        sql(Outcome.patient, Outcome.column, Outcome.value).order_by(Outcome.column)
+    ):
+        column = columns.setdefault(name, np.full(len(patients), np.nan))
+        if patient in rows:
+            column[rows[patient]] = value
+    return columns
+
+
+def _files_digest(images: list[_Image]) -> str:
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(f"{image.key}:{image.size}:{image.mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
 def split(unit: FloatArray, fractions: Fractions) -> tuple[Mask, Mask, Mask]:
-    """Train, validation and test masks (n,) by place in [0, 1): adding patients moves nobody."""
-    train = unit < fractions.train
-    validation = ~train & (unit < fractions.train + fractions.validation)
-    return train, validation, ~train & ~validation
+    """Train, validation and test masks (n,): every patient in exactly one, whoever else there is."""
+    parts = (fractions.train, fractions.validation, fractions.test)
+    upper = np.cumsum(parts)
+    upper[max(part for part in range(3) if parts[part] > 0) :] = 1.0  # fractions may sum to a little under 1
+    part_of = np.searchsorted(upper, unit, side="right")
+    return part_of == 0, part_of == 1, part_of == 2
 
 
 def folds(unit: FloatArray, k: int) -> NDArray[np.intp]:
-    """The fold (n,), 0 to k − 1, of each patient by place in [0, 1)."""
+    """The fold (n,) of each patient, 0 to k − 1."""
     return np.minimum((unit * k).astype(np.intp), k - 1)

@@ -1,13 +1,19 @@
-"""Preprocessed samples on disk: made once for a cohort and an estimator, then read as a memory map."""
+"""Preprocessed samples on disk: made once for a cohort and an estimator, then read as a memory map.
+
+A sample is a patient's: the first image of the baseline exam that the estimator accepts.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import shutil
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +21,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.client.cohort.dicom import Undecodable, load_image
+from fedage.client.cohort.images import load_image
 from fedage.client.cohort.query import Selection
 from fedage.common._version import __version__
 from fedage.common.estimators.base import Estimator, FloatImage, SampleRefused
 
 Progress = Callable[[int, int], None]
+"""Told of patients done and patients in all."""
+
+_DTYPE = np.dtype("<f4")
+_ARRAY, _ABOUT, _LOCK, _BUILDING = "samples.npy", "rows.json", "build.lock", ".building"
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ class Samples:
     array
         Their samples (n, C, H, W), float32, memory-mapped, read-only.
     rejected
-        Images refused, by code; their patients are not in `selection`.
+        Images refused, by code; a patient none of whose images became a sample is not in `selection`.
     """
 
     selection: Selection
@@ -43,80 +53,173 @@ class Samples:
 
 
 class SampleCache:
-    """Samples of a site under one folder, by cohort snapshot, estimator and FedAge version."""
+    """Samples of a site under one folder.
+
+    Parameters
+    ----------
+    folder
+        Where they are kept; one sub-folder for each cohort, estimator with its options, and version.
+    root
+        The indexed folder that the selections' paths are relative to.
+    """
 
     def __init__(self, folder: Path, *, root: Path) -> None:
-        self._folder = folder
-        self._root = root
+        self._folder, self._root = Path(folder), Path(root)
 
-    def build(self, selection: Selection, estimator: Estimator, *, progress: Progress | None = None) -> Samples:
-        """The samples of a selection; made if they are not there. An image that cannot be used is counted."""
-        name = self._name(selection, estimator)
-        found = self._read(name, selection, estimator)
-        if found is None:
-            self._make(name, selection, estimator, progress)
-            found = self._read(name, selection, estimator)
-        if found is None:
-            raise OSError("the sample cache was written and cannot be read back; is the disk full?")
-        return found
+    def build(
+        self,
+        selection: Selection,
+        estimator: Estimator,
+        *,
+        workers: int | None = None,
+        progress: Progress | None = None,
+    ) -> Samples:
+        """The samples of a selection, made if they are not there yet. No image is fatal.
 
-    def _name(self, selection: Selection, estimator: Estimator) -> str:
-        options: Any = getattr(estimator, "options", None)
-        described = options.model_dump_json() if options is not None else ""
-        text = json.dumps([__version__, estimator.name, described, selection.snapshot])
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        Raises
+        ------
+        OSError
+            If the disk is full or fails; nothing half-made is left to be taken for whole.
+        """
+        name = _name(selection, estimator)
+        shape = tuple(estimator.sample_shape())
+        if (found := _read(self._folder / name, selection, shape)) is not None:
+            return found
+        with self._building() as partial:
+            if (found := _read(self._folder / name, selection, shape)) is not None:
+                return found  # another process made them while this one waited
+            self._write(partial, selection, estimator, workers=workers, progress=progress)
+            if _read(partial, selection, shape) is None:
+                raise OSError("the samples were written and do not read back whole; the disk may be full or failing")
+            shutil.rmtree(self._folder / name, ignore_errors=True)  # there, but not whole
+            partial.rename(self._folder / name)
+            _sync(self._folder)
+        made = _read(self._folder / name, selection, shape)
+        if made is None:
+            raise OSError("the samples vanished while they were made; let one agent at a time use this folder")
+        return made
 
-    def _read(self, name: str, selection: Selection, estimator: Estimator) -> Samples | None:
-        about = self._folder / f"{name}.json"
-        if not about.is_file():
-            return None
-        told = json.loads(about.read_text())
-        rows = np.array(told["rows"], dtype=np.intp)
-        shape = (len(rows), *estimator.sample_shape())
-        if rows.size == 0:
-            array = np.empty(shape, dtype=np.float32)
-        else:
-            array = np.load(self._folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-        if array.shape != shape:
-            return None
-        return Samples(selection.keep(rows), array, told["rejected"])
-
-    def _make(self, name: str, selection: Selection, estimator: Estimator, progress: Progress | None) -> None:
+    @contextmanager
+    def _building(self) -> Iterator[Path]:
+        """An empty folder to build in, one builder at a time; what a crash has left there is removed first."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = self._folder / _BUILDING
+        with (self._folder / _LOCK).open("ab") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(mode=0o700)
+            try:
+                yield partial
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+
+    def _write(
+        self,
+        folder: Path,
+        selection: Selection,
+        estimator: Estimator,
+        *,
+        workers: int | None,
+        progress: Progress | None,
+    ) -> None:
         rejected: Counter[str] = Counter()
         rows: list[int] = []
-        shape = estimator.sample_shape()
-        partial = self._folder / f"{name}.{os.getpid()}.partial"
-        whole = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=(max(selection.n, 1), *shape))
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            results = pool.map(lambda path: self._sample(path, estimator), selection.images)
-            for row, result in enumerate(results):
-                if isinstance(result, str):
-                    rejected[result] += 1
-                else:
-                    whole[len(rows)] = result
+        shape = (selection.n, *estimator.sample_shape())
+        # Plain writes: on a full disk they raise, where a memory map would kill the process.
+        with (folder / _ARRAY).open("wb") as stream:
+            header = {"descr": np.lib.format.dtype_to_descr(_DTYPE), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(stream, header)
+            whole_size = stream.tell() + int(np.prod(shape, dtype=np.int64)) * _DTYPE.itemsize
+            for row, (sample, codes) in enumerate(self._samples(selection.images, estimator, workers=workers)):
+                rejected.update(codes)
+                if sample is not None:
+                    stream.write(np.ascontiguousarray(sample, dtype=_DTYPE).data)
                     rows.append(row)
                 if progress is not None:
                     progress(row + 1, selection.n)
-        if len(rows) < selection.n:
-            # Refused images leave rows free at the end: write the kept ones alone.
-            kept = np.array(whole[: len(rows)])
-            del whole
-            with partial.open("wb") as stream:
-                np.save(stream, kept)
-        else:
-            whole.flush()
-            del whole
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(self._folder / f"{name}.npy")
-        # The description comes last: without it the array is not there.
-        about = self._folder / f"{name}.{os.getpid()}.json.partial"
-        about.write_text(json.dumps({"rows": rows, "rejected": dict(rejected)}))
-        about.replace(self._folder / f"{name}.json")
+            stream.truncate(whole_size)  # the rows of refused patients stay a hole at the end, which takes no room
+            stream.flush()
+            os.fsync(stream.fileno())
+        with (folder / _ABOUT).open("w", encoding="utf-8") as stream_text:
+            json.dump({"rows": rows, "rejected": dict(sorted(rejected.items()))}, stream_text)
+            stream_text.flush()
+            os.fsync(stream_text.fileno())
+        _sync(folder)
 
-    def _sample(self, path: str, estimator: Estimator) -> FloatImage | str:
-        try:
-            return estimator.preprocess(load_image(self._root / path))
-        except (SampleRefused, Undecodable) as refused:
-            return refused.code
+    def _samples(
+        self, images: Iterable[tuple[str, ...]], estimator: Estimator, *, workers: int | None
+    ) -> Iterator[tuple[FloatImage | None, list[str]]]:
+        """Sample, or None, and codes of refused images of each patient in order; few are held at a time."""
+        count = workers or os.cpu_count() or 1
+        waiting: deque[Future[tuple[FloatImage | None, list[str]]]] = deque()
+        with ThreadPoolExecutor(count, thread_name_prefix="samples") as pool:
+            try:
+                for paths in images:
+                    waiting.append(pool.submit(self._sample, paths, estimator))
+                    if len(waiting) >= 4 * count:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+
+    def _sample(self, paths: tuple[str, ...], estimator: Estimator) -> tuple[FloatImage | None, list[str]]:
+        codes: list[str] = []
+        for path in paths:
+            try:
+                return _checked(estimator, self._root / path), codes
+            except SampleRefused as refused:
+                codes.append(refused.code)
+        return None, codes
+
+
+def _checked(estimator: Estimator, path: Path) -> FloatImage:
+    image = load_image(path)
+    try:
+        sample = estimator.preprocess(image)
+    except SampleRefused:
+        raise
+    except Exception as error:  # noqa: BLE001 (one odd image must not end a site's campaign)
+        raise SampleRefused("preprocessing-failed", type(error).__name__) from None
+    if sample.shape != tuple(estimator.sample_shape()):
+        raise SampleRefused("wrong-sample-shape", f"{sample.shape}")
+    if not np.all(np.isfinite(sample)):
+        raise SampleRefused("not-finite", "a sample with NaN or infinity")
+    return sample
+
+
+def _name(selection: Selection, estimator: Estimator) -> str:
+    options: Any = getattr(estimator, "options", None)
+    parts = [
+        __version__,
+        estimator.name,
+        "" if options is None else options.model_dump_json(),
+        list(estimator.sample_shape()),
+        selection.snapshot,
+        selection.files_digest,
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _read(folder: Path, selection: Selection, shape: tuple[int, ...]) -> Samples | None:
+    """The samples in a folder if they are there and whole."""
+    try:
+        about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+        rows = np.array(about["rows"], dtype=np.intp)
+        whole: NDArray[np.float32] = np.empty((0, *shape), dtype=_DTYPE)
+        if selection.n:
+            whole = np.lib.format.open_memmap(folder / _ARRAY, mode="r")
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if whole.shape != (selection.n, *shape) or not np.isin(rows, np.arange(selection.n)).all():
+        return None
+    return Samples(selection=selection.keep(rows), array=whole[: rows.size], rejected=about["rejected"])
+
+
+def _sync(folder: Path) -> None:
+    """Make a folder's entries durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,142 +1,170 @@
-"""A site's cohort in its own SQLite file: patients, exams, images, outcomes and what was set aside.
+"""A hospital's cohort store: one SQLite file and one key in the site's home.
 
-No identifier is in it: patients, studies and images are keyed hashes. Paths are relative to the indexed folder and are
-never shown or sent.
+Identifiers come in, keyed hashes are kept. The image files themselves are opened read-only and stay where they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Self
 
-from sqlalchemy import Engine, Float, ForeignKey, create_engine, event, func, select, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy import Engine, create_engine, event, func, insert, select, text
+from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
+from sqlalchemy.orm import Session
 
-from fedage.client.cohort.keys import Hasher, hasher_of
-from fedage.common.errors import FedAgeError
+from fedage.client.cohort.keys import Keys, StoreError, read_or_create
+from fedage.client.cohort.models import SCHEMA_VERSION, Base, Exam, ImageFile, Patient, RejectedFile, Setting
+from fedage.client.cohort.reasons import Reason
+from fedage.client.cohort.writer import FileStamp, Writer
 
-SCHEMA_VERSION = 1
-FILE = "cohort.db"
+__all__ = ["CohortStore", "FileStamp", "KnownFile", "StoreError"]
 
-
-class Base(DeclarativeBase):
-    """Base of the store's tables."""
-
-
-class Patient(Base):
-    """One patient; `key` is the keyed hash of the identifier, `unit` its place in the split."""
-
-    __tablename__ = "patients"
-    key: Mapped[str] = mapped_column(primary_key=True)
-    unit: Mapped[float] = mapped_column(Float)
-    is_male: Mapped[float | None] = mapped_column(Float)
+DATABASE, KEY, LOCK = "cohort.db", "store.key", "index.lock"
+_BUSY_TIMEOUT_MS = 30_000
 
 
-class Exam(Base):
-    """One study of a patient."""
+@dataclass(frozen=True, slots=True)
+class KnownFile:
+    """A file as the store remembers it; `reason` is None if its image is in."""
 
-    __tablename__ = "exams"
-    key: Mapped[str] = mapped_column(primary_key=True)
-    patient: Mapped[str] = mapped_column(ForeignKey("patients.key"), index=True)
-    age_years: Mapped[float] = mapped_column(Float)
-    age_source: Mapped[str]
-    age_capped: Mapped[bool]
-    manufacturer: Mapped[str]
-
-
-class ImageFile(Base):
-    """One image file that can take part."""
-
-    __tablename__ = "images"
-    path: Mapped[str] = mapped_column(primary_key=True)
-    key: Mapped[str] = mapped_column(unique=True)
-    exam: Mapped[str] = mapped_column(ForeignKey("exams.key"), index=True)
-    mtime_ns: Mapped[int]
-    size_bytes: Mapped[int]
-    modality: Mapped[str] = mapped_column(index=True)
-    view: Mapped[str]
-    laterality: Mapped[str]
-    rows: Mapped[int]
-    columns: Mapped[int]
-    photometric: Mapped[str]
-    transfer_syntax: Mapped[str]
-
-
-class RejectedFile(Base):
-    """One file that was set aside, with its reason code."""
-
-    __tablename__ = "rejected"
-    path: Mapped[str] = mapped_column(primary_key=True)
-    mtime_ns: Mapped[int]
-    size_bytes: Mapped[int]
-    reason: Mapped[str]
-
-
-class Outcome(Base):
-    """One outcome value of a patient; a missing value has no row."""
-
-    __tablename__ = "outcomes"
-    patient: Mapped[str] = mapped_column(primary_key=True)
-    column: Mapped[str] = mapped_column(primary_key=True)
-    value: Mapped[float] = mapped_column(Float)
-
-
-class Setting(Base):
-    """What the store knows about itself: the indexed folder."""
-
-    __tablename__ = "settings"
-    name: Mapped[str] = mapped_column(primary_key=True)
-    value: Mapped[str]
+    stamp: FileStamp
+    reason: Reason | None
 
 
 class CohortStore:
-    """The store of one site's home; a context manager."""
+    """Open with `CohortStore.open`; a context manager. Safe to use from several threads."""
 
-    def __init__(self, engine: Engine, hasher: Hasher) -> None:
-        self.engine = engine
-        self.hasher = hasher
+    def __init__(self, home: Path, engine: Engine, keys: Keys) -> None:
+        self._home, self._engine, self._keys = home, engine, keys
 
     @classmethod
-    def open(cls, home: Path | str) -> CohortStore:
-        """Open a home's store; it is made if there is none.
+    def open(cls, home: Path | str, *, key: bytes | None = None) -> CohortStore:
+        """Open the store in a site's home, or make it.
+
+        Parameters
+        ----------
+        home
+            The site's home; made if missing.
+        key
+            32 bytes of a restored or derived key; without it `store.key` is read, or made of fresh randomness for a new
+            store.
 
         Raises
         ------
-        FedAgeError
-            If the file was written by another version of the schema.
+        StoreError
+            If the key is missing, exposed or another one, or the file is no store of this version.
         """
         home = Path(home)
-        path = home / FILE
-        engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = home / DATABASE
+        keys = Keys(read_or_create(home / KEY, given=key, may_create=not file.exists()))
+        file.touch(mode=0o600)
+        # hide_parameters: what a statement held must not stand in an error.
+        engine = create_engine(f"sqlite:///{file}", hide_parameters=True)
+        event.listen(engine, "connect", _prepare)
+        store = cls(home, engine, keys)
+        try:
+            store._check(file)
+        except BaseException:
+            engine.dispose()
+            raise
+        return store
 
-        @event.listens_for(engine, "connect")
-        def _pragmas(connection: object, _record: object) -> None:
-            cursor = connection.cursor()  # type: ignore[attr-defined]
-            cursor.execute("PRAGMA journal_mode=WAL")
-            cursor.execute("PRAGMA synchronous=NORMAL")
-            cursor.close()
+    def _check(self, file: Path) -> None:
+        """Make the tables of a new file; refuse a file of another version or another key."""
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(text("BEGIN IMMEDIATE"))
+                version = connection.execute(text("PRAGMA user_version")).scalar_one()
+                if version == 0 and not connection.execute(text("SELECT count(*) FROM sqlite_schema")).scalar_one():
+                    Base.metadata.create_all(connection)
+                    connection.execute(insert(Setting).values(name="key", value=self._keys.check().encode()))
+                    connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
+                elif version != SCHEMA_VERSION:
+                    raise StoreError(
+                        f"{file} has schema version {version}, this fedage reads {SCHEMA_VERSION}; use the fedage that "
+                        "made it, or move the file away and index again (store.key stays)"
+                    )
+                kept = connection.execute(select(Setting.value).where(Setting.name == "key")).scalar_one_or_none()
+        except OperationalError:
+            raise StoreError(f"{file} cannot be opened or is locked; end what holds it, then try again") from None
+        except DatabaseError:
+            raise StoreError(f"{file} is no cohort store or is damaged; move it away and index again") from None
+        if kept != self._keys.check().encode():
+            raise StoreError(
+                f"{file} was made with another key; put the site's saved key back into {file.parent / KEY}"
+            )
 
-        with engine.begin() as connection:
-            found = connection.execute(text("PRAGMA user_version")).scalar_one()
-            if found not in (0, SCHEMA_VERSION):
-                engine.dispose()
-                raise FedAgeError(
-                    f"{path} has schema {found}, this FedAge reads {SCHEMA_VERSION}; "
-                    "install the FedAge that wrote it, or move the file away and index again"
-                )
-            Base.metadata.create_all(connection)
-            connection.execute(text(f"PRAGMA user_version={SCHEMA_VERSION}"))
-        path.chmod(0o600)
-        return cls(engine, hasher_of(home))
-
-    def __enter__(self) -> CohortStore:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.engine.dispose()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._engine.dispose()
+
+    def unit(self, patient: str) -> float:
+        """A number in [0, 1) of a hashed patient, from a second keyed hash."""
+        return self._keys.unit(patient)
+
+    def patient_key(self, patient_id: str) -> str:
+        """The keyed hash of an identifier as the hospital writes it."""
+        return self._keys.patient(patient_id)
+
+    def path_of(self, sealed: bytes) -> str:
+        """A file's path relative to the root."""
+        return self._keys.unseal(sealed)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the store against a second indexing; the hold ends with the process, however that ends.
+
+        Raises
+        ------
+        StoreError
+            If another process or thread is indexing.
+        """
+        with (self._home / LOCK).open("ab") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreError(f"{self._home} is being indexed already; wait until that has ended") from None
+            yield
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that sees one state of the store."""
+        with Session(self._engine) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Writer]:
+        """One transaction: all of it or nothing.
+
+        Raises
+        ------
+        StoreError
+            If the file is locked, full or broken.
+        """
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(text("BEGIN IMMEDIATE"))
+                yield Writer(connection, self._keys)
+        except IntegrityError:
+            raise StoreError("the store changed meanwhile; run one index at a time, then index again") from None
+        except OperationalError as error:
+            raise StoreError(
+                f"the store cannot be written ({type(error.orig).__name__}): locked or disk full"
+            ) from None
 
     @property
     def root(self) -> Path:
@@ -144,25 +172,50 @@ class CohortStore:
 
         Raises
         ------
-        FedAgeError
-            If nothing has been indexed yet.
+        StoreError
+            If nothing was indexed yet.
         """
-        with Session(self.engine) as session:
-            setting = session.get(Setting, "root")
-        if setting is None:
-            raise FedAgeError("nothing is indexed yet; run fedage site index")
-        return Path(setting.value)
+        with self.reading() as session:
+            sealed = session.scalar(select(Setting.value).where(Setting.name == "root"))
+        if sealed is None:
+            raise StoreError("the store has no images yet; index a folder first")
+        return Path(self._keys.unseal(sealed))
+
+    def files(self) -> dict[str, KnownFile]:
+        """Every file the store remembers, by relative path."""
+        known: dict[str, KnownFile] = {}
+        with self.reading() as session:
+            for table in (ImageFile, RejectedFile):
+                reason = RejectedFile.reason if table is RejectedFile else text("NULL")
+                for sealed, mtime_ns, size, code in session.execute(
+                    select(table.path, table.mtime_ns, table.size, reason)
+                ):
+                    path = self._keys.unseal(sealed)
+                    stamp = FileStamp(path=path, mtime_ns=mtime_ns, size=size)
+                    known[path] = KnownFile(stamp=stamp, reason=None if code is None else Reason(code))
+        return known
 
     def rejected_by_reason(self) -> dict[str, int]:
-        """Files set aside, by reason code."""
-        with Session(self.engine) as session:
-            rows = session.execute(select(RejectedFile.reason, func.count()).group_by(RejectedFile.reason)).all()
-        return {reason: int(count) for reason, count in sorted(rows)}
+        """How many files are out, by reason code."""
+        with self.reading() as session:
+            rows = session.execute(select(RejectedFile.reason, func.count()).group_by(RejectedFile.reason))
+            return dict(sorted(rows))
 
-    def counts(self) -> Mapping[str, int]:
-        """Numbers of patients, exams and images."""
-        with Session(self.engine) as session:
+    def counts(self) -> dict[str, int]:
+        """Number of `patients`, `exams` and `images`."""
+        with self.reading() as session:
+            tables = {"patients": Patient, "exams": Exam, "images": ImageFile}
             return {
-                name: int(session.scalar(select(func.count()).select_from(table)) or 0)
-                for name, table in (("patients", Patient), ("exams", Exam), ("images", ImageFile))
+                name: session.scalar(select(func.count()).select_from(table)) or 0 for name, table in tables.items()
             }
+
+
+def _prepare(connection: Any, _record: Any) -> None:
+    """Settings of every connection: write-ahead log, foreign keys, patience; transactions are begun by hand."""
+    connection.isolation_level = None  # else sqlite3 begins transactions by itself, and late
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()

@@ -1,0 +1,88 @@
+"""The tables of a cohort store. No column holds an identifier, a date or a readable path.
+
+A change of these tables raises `SCHEMA_VERSION`; the store refuses files of another version.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, ForeignKey, LargeBinary
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+SCHEMA_VERSION = 2
+
+
+class Base(DeclarativeBase):
+    """Base of all tables."""
+
+
+class Setting(Base):
+    """What the store knows of itself: the check value of its key, the sealed root folder."""
+
+    __tablename__ = "settings"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class Patient(Base):
+    """A person, by keyed hash."""
+
+    __tablename__ = "patients"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    sex: Mapped[str | None] = mapped_column(doc="M, F or unknown")
+
+
+class Exam(Base):
+    """One study of one patient."""
+
+    __tablename__ = "exams"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    patient: Mapped[str] = mapped_column(ForeignKey("patients.key", ondelete="CASCADE"), index=True)
+    age_years: Mapped[float]
+    age_source: Mapped[str] = mapped_column(doc="an AgeSource")
+    age_capped: Mapped[bool] = mapped_column(doc="PatientAge 089Y or 090Y: at least this old")
+    shifted_day: Mapped[int | None] = mapped_column(doc="orders a patient's exams; see Keys.shifted_day")
+    manufacturer: Mapped[str]
+
+
+class ImageFile(Base):
+    """One image that is in."""
+
+    __tablename__ = "images"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    exam: Mapped[str] = mapped_column(ForeignKey("exams.key", ondelete="CASCADE"), index=True)
+    path: Mapped[bytes] = mapped_column(LargeBinary, unique=True, doc="sealed, relative to the root")
+    mtime_ns: Mapped[int] = mapped_column(BigInteger)
+    size: Mapped[int] = mapped_column(BigInteger, doc="bytes")
+    modality: Mapped[str] = mapped_column(index=True)
+    view: Mapped[str]
+    laterality: Mapped[str]
+    rows: Mapped[int]
+    columns: Mapped[int]
+    photometric: Mapped[str]
+    transfer_syntax: Mapped[str]
+    spacing_known: Mapped[bool]
+
+
+class RejectedFile(Base):
+    """One file that is out, and why."""
+
+    __tablename__ = "rejected_files"
+
+    path: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    mtime_ns: Mapped[int] = mapped_column(BigInteger)
+    size: Mapped[int] = mapped_column(BigInteger)
+    reason: Mapped[str] = mapped_column(index=True, doc="a Reason")
+
+
+class Outcome(Base):
+    """One number of a patient from the hospital's table; a missing value has no row."""
+
+    __tablename__ = "outcomes"
+
+    patient: Mapped[str] = mapped_column(ForeignKey("patients.key", ondelete="CASCADE"), primary_key=True)
+    column: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[float]

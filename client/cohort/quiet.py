@@ -1,0 +1,24 @@
+"""Keep pydicom and its decoders from telling the log what files hold."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+
+_MODULES = r"(pydicom|libjpeg|openjpeg)(\.|$)"
+_LOGGERS = ("pydicom", "libjpeg", "openjpeg", "pylibjpeg")
+
+
+def quiet_pydicom() -> None:
+    """Silence the warnings and loggers of pydicom and its decoders in this process; cheap when already done.
+
+    Their texts quote values and file names, which may be patients'. `warnings.catch_warnings` swaps the filters of the
+    whole process and puts them back, which goes wrong between threads; so one filter for these modules is added before
+    a read and left in place.
+    """
+    entry = ("ignore", None, Warning, re.compile(_MODULES), 0)
+    if entry not in warnings.filters:
+        warnings.filterwarnings("ignore", module=_MODULES)
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)

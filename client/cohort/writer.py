@@ -1,0 +1,125 @@
+"""Changes of a cohort store: files forgotten and added, outcomes replaced; identifiers are hashed on the way in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select, text, update
+
+from fedage.client.cohort.dicom import DicomFacts
+from fedage.client.cohort.keys import Keys
+from fedage.client.cohort.models import Base, Exam, ImageFile, Outcome, Patient, RejectedFile, Setting
+from fedage.client.cohort.reasons import Reason, Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """A file as the walk saw it: path relative to the root, modification time, size in bytes."""
+
+    path: str
+    mtime_ns: int
+    size: int
+
+
+class Writer:
+    """One writing transaction of a store."""
+
+    def __init__(self, connection: Connection, keys: Keys) -> None:
+        self._connection, self._keys = connection, keys
+
+    def set_root(self, root: Path) -> None:
+        """Remember the indexed folder."""
+        self._connection.execute(delete(Setting).where(Setting.name == "root"))
+        self._connection.execute(insert(Setting).values(name="root", value=self._keys.seal(str(root))))
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Drop files that vanished or are read anew."""
+        sealed = [{"sealed": self._keys.seal(path)} for path in paths]
+        for table in (ImageFile, RejectedFile) if sealed else ():
+            name = table.__tablename__
+            self._connection.execute(text(f"DELETE FROM {name} WHERE path = :sealed"), sealed)
+
+    def add(self, found: Sequence[tuple[FileStamp, DicomFacts | Rejected]]) -> None:
+        """Keep what was read of files; an image that is there already is rejected as a duplicate."""
+        rejected = [(stamp, fact.code) for stamp, fact in found if isinstance(fact, Rejected)]
+        facts = [(stamp, fact) for stamp, fact in found if isinstance(fact, DicomFacts)]
+        images: dict[str, dict[str, Any]] = {}
+        patients: dict[str, str | None] = {}
+        exams: dict[str, dict[str, Any]] = {}
+        keys = [self._keys.image(fact.sop_uid) for _, fact in facts]
+        there = self._there(ImageFile.key, keys)
+        for key, (stamp, fact) in zip(keys, facts, strict=True):
+            if key in there or key in images:
+                rejected.append((stamp, Reason.DUPLICATE_IMAGE))
+                continue
+            patient = self._keys.patient(fact.patient_id)
+            exam = self._keys.exam(patient, fact.study_uid)
+            patients[patient] = patients.get(patient) or fact.sex
+            exams.setdefault(exam, self._exam(exam, patient, fact))
+            images[key] = self._image(key, exam, stamp, fact)
+        self._add_patients(patients)
+        there = self._there(Exam.key, exams)
+        self._insert(Exam, [row for key, row in exams.items() if key not in there])
+        self._insert(ImageFile, list(images.values()))
+        self._insert(RejectedFile, [self._stamp(stamp) | {"reason": str(code)} for stamp, code in rejected])
+
+    def prune(self) -> None:
+        """Drop exams without images and patients without exams."""
+        self._connection.execute(delete(Exam).where(Exam.key.not_in(select(ImageFile.exam))))
+        self._connection.execute(delete(Patient).where(Patient.key.not_in(select(Exam.patient))))
+
+    def replace_outcomes(self, values: Mapping[str, Mapping[str, float]]) -> int:
+        """Put these outcomes, by identifier and column, in place of all there were; the number of unknown patients."""
+        by_key = {self._keys.patient(patient_id): columns for patient_id, columns in values.items()}
+        known = self._there(Patient.key, by_key)
+        self._connection.execute(delete(Outcome))
+        self._insert(
+            Outcome,
+            [
+                {"patient": key, "column": column, "value": value}
+                for key, columns in by_key.items()
+                if key in known
+                for column, value in columns.items()
+            ],
+        )
+        return len(by_key) - len(known)
+
+    def _add_patients(self, sexes: Mapping[str, str | None]) -> None:
+        there = self._there(Patient.key, sexes)
+        self._insert(Patient, [{"key": key, "sex": sex} for key, sex in sexes.items() if key not in there])
+        for key in there:
+            if sexes[key] is not None:
+                unknown = update(Patient).where(Patient.key == key, Patient.sex.is_(None))
+                self._connection.execute(unknown.values(sex=sexes[key]))
+
+    def _there(self, column: Any, keys: Iterable[str]) -> set[str]:
+        """Which of the keys the table holds."""
+        wanted, found = list(keys), set[str]()
+        for start in range(0, len(wanted), 500):
+            found.update(self._connection.scalars(select(column).where(column.in_(wanted[start : start + 500]))))
+        return found
+
+    def _insert(self, table: type[Base], rows: list[dict[str, Any]]) -> None:
+        if rows:
+            self._connection.execute(insert(table), rows)
+
+    def _stamp(self, stamp: FileStamp) -> dict[str, Any]:
+        return {"path": self._keys.seal(stamp.path), "mtime_ns": stamp.mtime_ns, "size": stamp.size}
+
+    def _exam(self, key: str, patient: str, fact: DicomFacts) -> dict[str, Any]:
+        return {
+            "key": key,
+            "patient": patient,
+            "age_years": fact.age.years,
+            "age_source": str(fact.age.source),
+            "age_capped": fact.age.capped,
+            "shifted_day": None if fact.exam_day is None else self._keys.shifted_day(patient, fact.exam_day),
+            "manufacturer": fact.manufacturer,
+        }
+
+    def _image(self, key: str, exam: str, stamp: FileStamp, fact: DicomFacts) -> dict[str, Any]:
+        names = ("modality", "view", "laterality", "rows", "columns", "photometric", "transfer_syntax", "spacing_known")
+        return self._stamp(stamp) | {"key": key, "exam": exam} | {name: getattr(fact, name) for name in names}

@@ -1,0 +1,79 @@
+"""Small real DICOM files, written by pydicom, for the tests of the cohort store."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import (
+    ComputedRadiographyImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+    generate_uid,
+)
+
+UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
+BIRTH_DATE, NAME = "19610317", "Zwyntarow^Quillemina"
+
+
+def ramp(rows: int = 6, columns: int = 5) -> NDArray[np.uint16]:
+    """Values that differ everywhere."""
+    return (np.arange(rows * columns, dtype=np.uint16) * 7 + 3).reshape(rows, columns)
+
+
+def dataset(patient: str = "MRN-7714423", *, pixels: NDArray[Any] | None = None, **elements: Any) -> Dataset:
+    """An X-ray of one patient; an element given as None is left out."""
+    pixels = ramp() if pixels is None else pixels
+    ds = Dataset()
+    ds.SOPClassUID = ComputedRadiographyImageStorage
+    ds.SOPInstanceUID, ds.StudyInstanceUID = generate_uid(), generate_uid()
+    ds.StudyDate, ds.Modality, ds.Manufacturer = "20210317", "CR", "Phantom Imaging"
+    ds.PatientName, ds.PatientID, ds.PatientBirthDate, ds.PatientSex = NAME, patient, BIRTH_DATE, "F"
+    ds.ViewPosition = "PA"
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.Rows, ds.Columns = pixels.shape[-2:]
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = pixels.dtype.itemsize * 8, 12, 11
+    ds.PixelRepresentation = int(pixels.dtype.kind == "i")
+    ds.ImagerPixelSpacing = [0.2, 0.3]
+    for keyword, value in elements.items():
+        if value is None:
+            del ds[keyword]
+        else:
+            setattr(ds, keyword, value)
+    ds._stored = pixels
+    return ds
+
+
+def write(
+    path: Path, patient: str = "MRN-7714423", *, syntax: str = ExplicitVRLittleEndian, **elements: Any
+) -> Dataset:
+    """Write a dataset to `path`, encoded in `syntax`; give it back."""
+    ds = dataset(patient, **elements)
+    pixels: NDArray[Any] = ds._stored
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if syntax == RLELossless else syntax
+    order = ">" if syntax == ExplicitVRBigEndian else "<"
+    ds.PixelData = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    ds["PixelData"].VR = "OW"
+    if syntax == RLELossless:
+        ds.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ds.save_as(path, enforce_file_format=True)
+    return ds
+
+
+def write_without_pixels(path: Path, patient: str = "MRN-7714423") -> None:
+    """A DICOM file with everything but an image."""
+    ds = dataset(patient)
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.save_as(path, enforce_file_format=True)
+
+
+def cut(path: Path, *, bytes_off: int) -> None:
+    """Take bytes off the end of a file."""
+    path.write_bytes(path.read_bytes()[:-bytes_off])

@@ -1,0 +1,111 @@
+"""Pixels by hand: every encoding gives the same image, and brighter is denser."""
+
+import logging
+import threading
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+
+from fedage.client.cohort.images import load_image
+from fedage.common.estimators.base import SampleRefused
+from tests.client.cohort.dicoms import cut, ramp, write
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless])
+@pytest.mark.parametrize("signed", [False, True])
+def test_stored_values_come_back(tmp_path: Path, syntax: str, signed: bool) -> None:
+    pixels = ramp().astype(np.int16) - 100 if signed else ramp()
+    write(tmp_path / "a.dcm", syntax=syntax, pixels=pixels)
+    image = load_image(tmp_path / "a.dcm")
+    assert image.pixels.dtype == np.float32
+    assert np.array_equal(image.pixels, pixels)
+    assert (image.spacing_mm, image.modality, image.view) == ((0.2, 0.3), "CR", "PA")
+
+
+def test_monochrome1_is_turned_round_on_the_stored_scale(tmp_path: Path) -> None:
+    write(tmp_path / "a.dcm", PhotometricInterpretation="MONOCHROME1")
+    assert np.array_equal(load_image(tmp_path / "a.dcm").pixels, 4095.0 - ramp())
+    signed = ramp().astype(np.int16) - 100
+    write(tmp_path / "b.dcm", PhotometricInterpretation="MONOCHROME1", pixels=signed)
+    assert np.array_equal(load_image(tmp_path / "b.dcm").pixels, -1.0 - signed)
+
+
+def test_rescale_is_applied_before_turning(tmp_path: Path) -> None:
+    rescale = {"RescaleSlope": "2", "RescaleIntercept": "-1000", "RescaleType": "HU"}
+    write(tmp_path / "a.dcm", **rescale)
+    assert np.array_equal(load_image(tmp_path / "a.dcm").pixels, 2.0 * ramp() - 1000)
+    write(tmp_path / "b.dcm", PhotometricInterpretation="MONOCHROME1", **rescale)
+    assert np.array_equal(load_image(tmp_path / "b.dcm").pixels, 2.0 * (4095.0 - ramp()) - 1000)
+
+
+def test_modality_table_is_applied(tmp_path: Path) -> None:
+    table = Dataset()
+    table.LUTDescriptor, table.ModalityLUTType = [256, 0, 16], "US"
+    table["LUTDescriptor"].VR = "US"
+    table.LUTData = [65535 - 3 * i for i in range(256)]
+    table["LUTData"].VR = "US"
+    write(tmp_path / "a.dcm", ModalityLUTSequence=[table])
+    assert np.array_equal(load_image(tmp_path / "a.dcm").pixels, 65535.0 - 3 * ramp())
+
+
+def test_first_frame_of_several(tmp_path: Path) -> None:
+    frames = np.stack([ramp(), ramp() + 1000, ramp() + 2000])
+    for syntax in (ExplicitVRLittleEndian, RLELossless):
+        write(tmp_path / "a.dcm", syntax=syntax, pixels=frames, NumberOfFrames=3)
+        assert np.array_equal(load_image(tmp_path / "a.dcm").pixels, ramp())
+
+
+def test_spacing_by_preference_and_unknown(tmp_path: Path) -> None:
+    write(tmp_path / "a.dcm", PixelSpacing=[0.5, 0.6])
+    assert load_image(tmp_path / "a.dcm").spacing_mm == (0.5, 0.6)
+    write(tmp_path / "b.dcm", PixelSpacing=[0, 0.6])
+    assert load_image(tmp_path / "b.dcm").spacing_mm == (0.2, 0.3)
+    write(tmp_path / "c.dcm", ImagerPixelSpacing=None)
+    assert load_image(tmp_path / "c.dcm").spacing_mm == (1.0, 1.0)
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(SampleRefused) as caught:
+        load_image(path)
+    return caught.value.code
+
+
+def test_what_cannot_be_decoded_is_refused_with_a_code(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    write(tmp_path / "cut.dcm")
+    cut(tmp_path / "cut.dcm", bytes_off=11)
+    write(tmp_path / "rle.dcm", syntax=RLELossless)
+    cut(tmp_path / "rle.dcm", bytes_off=30)
+    (tmp_path / "text.dcm").write_text("Zwyntarow")
+    write(tmp_path / "large.dcm", Rows=65535, Columns=65535)
+    write(tmp_path / "palette.dcm", PhotometricInterpretation="PALETTE COLOR")
+    codes = {path.stem: refused(path) for path in sorted(tmp_path.iterdir())} | {"gone": refused(tmp_path / "gone")}
+    undecodable = dict.fromkeys(["cut", "rle", "text", "gone"], "undecodable")
+    assert codes == undecodable | {"large": "too-large", "palette": "unsupported-photometric"}
+    assert not caplog.records
+
+
+def test_threads_read_at_once_without_a_warning(tmp_path: Path) -> None:
+    """A file that pydicom warns about, read by threads: with warnings as errors one slip would fail the read."""
+    write(tmp_path / "a.dcm", Rows=5)
+    with pytest.warns(UserWarning, match="excess padding"):
+        _ = pydicom.dcmread(tmp_path / "a.dcm").pixel_array
+    wrong: list[SampleRefused] = []
+
+    def read() -> None:
+        try:
+            for _ in range(20):
+                load_image(tmp_path / "a.dcm")
+        except SampleRefused as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

@@ -1,0 +1,76 @@
+"""The hospital's table: what is read, what is set aside, what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from fedage.client.cohort.outcomes import read_outcomes
+from fedage.common.errors import FedAgeError
+
+
+def table(tmp_path: Path, text: str, *, encoding: str = "utf-8") -> Path:
+    path = tmp_path / "outcomes.csv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_numbers_are_read_and_the_rest_is_counted(tmp_path: Path) -> None:
+    found = read_outcomes(
+        table(
+            tmp_path,
+            "patient_id,time_years,event,grade,2nd\n"
+            "007,1.5,1,low,1\n"
+            " a ,oops,0,high,1\n"
+            "b,,true,,1\n"
+            "007,9,9,low,1\n"
+            ",3,1,low,1\n"
+            "c,inf,NA,low,1\n"
+            "d,4e-1,False,low,1\n",
+        )
+    )
+    assert found.values == {
+        "007": {"time_years": 1.5, "event": 1.0},
+        "a": {"event": 0.0},
+        "b": {"event": 1.0},
+        "c": {},
+        "d": {"time_years": 0.4, "event": 0.0},
+    }
+    assert found.counts() == {
+        "duplicate-rows": 1,
+        "rows-without-id": 1,
+        "columns-with-unusable-name": 1,
+        "not-a-number:time_years": 2,
+        "text-column:grade": 4,
+    }
+    assert "007" not in repr(found)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_separators_and_the_byte_order_mark(tmp_path: Path, separator: str, encoding: str) -> None:
+    text = "Patient-Nr,event\r\nMüller,1\r\n".replace(",", separator)
+    path = table(tmp_path, text, encoding=encoding)
+    assert read_outcomes(path, id_column="Patient-Nr").values == {"Müller": {"event": 1.0}}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("mrn,event\n1,1\n", "no column 'patient_id', it has mrn, event"),
+        ("", "is empty"),
+        ("patient_id,event\nsecret,1,2\nx,1,2,3,4\n", "rows differ in length"),
+        ("patient_id,event, event\n1,1,1\n", "same name"),
+    ],
+)
+def test_what_is_no_table_is_refused_in_one_line(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(FedAgeError, match=says) as caught:
+        read_outcomes(table(tmp_path, text))
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_and_other_encoding(tmp_path: Path) -> None:
+    with pytest.raises(FedAgeError, match=r"gone\.csv cannot be read"):
+        read_outcomes(tmp_path / "gone.csv")
+    with pytest.raises(FedAgeError, match="not UTF-8"):
+        read_outcomes(table(tmp_path, "patient_id,event\nMüller,1\n", encoding="latin-1"))

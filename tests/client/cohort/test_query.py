@@ -1,0 +1,120 @@
+"""Who takes part, in which part, and that it stays so."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedage.client.cohort.index import index_folder
+from fedage.client.cohort.query import folds, select, split
+from fedage.client.cohort.store import CohortStore
+from fedage.common.campaign.types import Fractions
+from tests.client.cohort.dicoms import write
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CohortStore:
+    return CohortStore.open(tmp_path / "home", key=bytes(range(32)))
+
+
+def test_earliest_eligible_exam_a_patient(store: CohortStore, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write(data / "a1.dcm", "a", StudyDate="20100317", Modality="MG")  # too early, were it not a mammogram
+    write(data / "a2.dcm", "a", StudyDate="20120317")
+    write(data / "a3.dcm", "a", StudyDate="20140317")
+    write(data / "b1.dcm", "b", StudyDate="20190317", Modality="DX")
+    write(data / "c1.dcm", "c", Modality="MG")
+    write(data / "d1.dcm", "d", StudyDate="19910317")
+    write(data / "d2.dcm", "d", StudyDate="19890317")
+    write(data / "e1.dcm", "e", StudyDate="20010317", PatientSex="M")
+    index_folder(store, data)
+    found = select(store, modalities=("CR", "DX"), age_min_years=40, age_max_years=60)
+    assert list(found.keys) == sorted(found.keys)
+    files = dict(zip(found.keys, found.images, strict=True))
+    assert files == {
+        store.patient_key("a"): ("a2.dcm",),
+        store.patient_key("b"): ("b1.dcm",),
+        store.patient_key("e"): ("e1.dcm",),
+    }
+    ages = dict(zip(found.keys, found.age_years, strict=True))
+    assert ages[store.patient_key("a")] == pytest.approx(51, abs=1e-2)
+    assert ages[store.patient_key("e")] == 40.0  # bounds are included
+    sexes = dict(zip(found.keys, found.is_male, strict=True))
+    assert (sexes[store.patient_key("a")], sexes[store.patient_key("e")]) == (0.0, 1.0)
+    assert found.excluded == {"no-image-of-modality": 1, "age-outside-cohort": 1}
+    assert "a2.dcm" not in repr(found)
+
+
+def test_exams_of_one_age_are_told_apart_by_day(store: CohortStore, tmp_path: Path) -> None:
+    for number, day in enumerate(("20200901", "20200301", "20201201")):
+        write(tmp_path / f"data/{number}.dcm", "a", PatientBirthDate=None, PatientAge="050Y", StudyDate=day)
+    index_folder(store, tmp_path / "data")
+    found = select(store, modalities=(), age_min_years=0, age_max_years=130)
+    assert found.images == (("1.dcm",),)
+    assert (found.age_years.tolist(), found.age_resolution_years.tolist()) == ([50.5], [1.0])
+
+
+def test_capped_ages_are_flagged(store: CohortStore, tmp_path: Path) -> None:
+    write(tmp_path / "data/a.dcm", "a", PatientBirthDate=None, PatientAge="090Y")
+    index_folder(store, tmp_path / "data")
+    found = select(store, modalities=(), age_min_years=0, age_max_years=130)
+    assert (found.age_years.tolist(), found.age_capped.tolist()) == ([90.0], [True])
+
+
+def test_all_images_of_the_exam_frontal_first(store: CohortStore, tmp_path: Path) -> None:
+    ds = write(tmp_path / "data/lateral.dcm", "a", ViewPosition="LL")
+    for view in ("AP", "PA", "RL"):
+        write(tmp_path / f"data/{view}.dcm", "a", ViewPosition=view, StudyInstanceUID=ds.StudyInstanceUID)
+    index_folder(store, tmp_path / "data")
+    (images,) = select(store, modalities=("CR",), age_min_years=0, age_max_years=130).images
+    assert images[:2] == ("PA.dcm", "AP.dcm")
+    assert set(images[2:]) == {"RL.dcm", "lateral.dcm"}
+
+
+def test_units_are_spread_evenly_and_do_not_move(store: CohortStore, tmp_path: Path) -> None:
+    units = np.array([store.unit(store.patient_key(str(number))) for number in range(4000)])
+    assert units.min() >= 0
+    assert units.max() < 1
+    counts = np.bincount(folds(units, 10), minlength=10)
+    # 9 degrees of freedom: above 33.7 once in ten thousand keys
+    assert float(((counts - 400) ** 2 / 400).sum()) < 33.7
+    write(tmp_path / "data/a.dcm", "a")
+    index_folder(store, tmp_path / "data")
+    before = select(store, modalities=("CR",), age_min_years=0, age_max_years=130)
+    for number in range(20):
+        write(tmp_path / f"data/{number}.dcm", f"p{number}")
+    index_folder(store, tmp_path / "data")
+    after = select(store, modalities=("CR",), age_min_years=0, age_max_years=130)
+    assert after.unit[after.keys.index(before.keys[0])] == before.unit[0]
+    assert before.snapshot != after.snapshot
+    again = after.keep(np.array([after.keys.index(before.keys[0])]))
+    assert (again.snapshot, again.n) == (before.snapshot, 1)
+    with CohortStore.open(tmp_path / "other", key=bytes(32)) as other:
+        assert other.unit(other.patient_key("a")) != before.unit[0]
+
+
+def test_split_by_hand() -> None:
+    unit = np.array([0.0, 0.699, 0.7, 0.849, 0.85, 0.999])
+    parts = split(unit, Fractions(train=0.7, validation=0.15, test=0.15))
+    assert [part.tolist() for part in parts] == [
+        [True, True, False, False, False, False],
+        [False, False, True, True, False, False],
+        [False, False, False, False, True, True],
+    ]
+
+
+@pytest.mark.parametrize(
+    "fractions",
+    [(0.7, 0.3, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (0.6, 0.0, 0.4), (0.1, 0.7, 0.2), (0.9, 0.1, 0.0)],
+)
+def test_everybody_is_in_one_part_of_those_there_are(fractions: tuple[float, float, float]) -> None:
+    unit = np.concatenate([np.linspace(0, 1, 999, endpoint=False), [np.nextafter(1, 0)]])
+    train, validation, test = fractions
+    parts = split(unit, Fractions(train=train, validation=validation, test=test))
+    assert (np.sum(parts, axis=0) == 1).all()
+    assert [part.mean() for part in parts] == pytest.approx(fractions, abs=2e-3)
+    assert [bool(part.any()) for part in parts] == [fraction > 0 for fraction in fractions]
+
+
+def test_folds() -> None:
+    assert folds(np.array([0.0, 0.1999, 0.2, 0.99, np.nextafter(1, 0)]), 5).tolist() == [0, 0, 1, 4, 4]
