@@ -7,6 +7,7 @@ pydicom.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 IMPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 
 _LONG_VR = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_SHORT_VR = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _MAX_VALUE_BYTES = 4096
 _MAX_ELEMENTS = 1_000_000
@@ -124,10 +126,13 @@ class _Walk:
             raise Malformed
         group, element, rest = self._tag_and_rest(head)
         tag = group << 16 | element
-        if self._implicit or group == 0xFFFE or not _is_vr(rest[:2]):
+        vr = rest[:2]
+        if self._implicit or group == 0xFFFE:
             return tag, self._long(rest)[0]
-        if rest[:2] not in _LONG_VR:
+        if vr in _SHORT_VR:
             return tag, self._short(rest)[0]
+        if vr not in _LONG_VR:  # a VR of tomorrow, or none at all
+            return tag, (self._short if _is_vr(vr) else self._long)(rest)[0]
         more = self._stream.read(4)
         if len(more) < 4:
             raise EndsEarly
@@ -172,7 +177,5 @@ class _Walk:
                 raise Malformed
 
     def _forward(self, length: int) -> None:
-        target = self._stream.tell() + length
-        if target > self._size:
+        if self._stream.seek(length, os.SEEK_CUR) > self._size:
             raise EndsEarly
-        self._stream.seek(target)

@@ -19,6 +19,8 @@ Progress = Callable[[int, int], None]
 
 _BATCH = 1000
 """Files in one transaction: what a crash in the middle can lose."""
+_CHUNK = 50
+"""Files a thread takes at a time."""
 _WORTH_ANOTHER_LOOK = (Reason.UNSUPPORTED_TRANSFER_SYNTAX, Reason.UNREADABLE)
 """Reasons that can go away without a change of the file: a decoder is installed, a permission given."""
 
@@ -111,8 +113,9 @@ def index_folder(
         for batch in _read(root, todo, workers=workers, progress=progress):
             with store.writing() as writer:
                 writer.add(batch)
-        with store.writing() as writer:
-            writer.prune()
+        if gone or todo:
+            with store.writing() as writer:
+                writer.prune()
         outcomes = {} if table is None else _keep_outcomes(store, table)
     return IndexReport(
         files=len(walked.files),
@@ -162,12 +165,16 @@ def _read(
     root: Path, files: list[FileStamp], *, workers: int | None, progress: Progress | None
 ) -> Iterator[list[tuple[FileStamp, DicomFacts | Rejected]]]:
     """Facts of files in their order, in batches."""
-    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1), thread_name_prefix="headers") as pool:
+
+    def facts(chunk: list[FileStamp]) -> list[tuple[FileStamp, DicomFacts | Rejected]]:
+        return [(stamp, read_facts(root / stamp.path)) for stamp in chunk]
+
+    with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1), thread_name_prefix="headers") as pool:
         for start in range(0, len(files), _BATCH):
             batch = files[start : start + _BATCH]
-            found = []
-            for stamp, facts in zip(batch, pool.map(lambda stamp: read_facts(root / stamp.path), batch), strict=True):
-                found.append((stamp, facts))
+            found: list[tuple[FileStamp, DicomFacts | Rejected]] = []
+            for some in pool.map(facts, [batch[at : at + _CHUNK] for at in range(0, len(batch), _CHUNK)]):
+                found += some
                 if progress is not None:
                     progress(start + len(found), len(files))
             yield found

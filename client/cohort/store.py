@@ -8,10 +8,9 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from sqlalchemy import Engine, create_engine, event, func, insert, select, text
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
@@ -28,8 +27,7 @@ DATABASE, KEY, LOCK = "cohort.db", "store.key", "index.lock"
 _BUSY_TIMEOUT_MS = 30_000
 
 
-@dataclass(frozen=True, slots=True)
-class KnownFile:
+class KnownFile(NamedTuple):
     """A file as the store remembers it; `reason` is None if its image is in."""
 
     stamp: FileStamp
@@ -178,21 +176,22 @@ class CohortStore:
         with self.reading() as session:
             sealed = session.scalar(select(Setting.value).where(Setting.name == "root"))
         if sealed is None:
-            raise StoreError("the store has no images yet; index a folder first")
+            raise StoreError("nothing is indexed yet; run fedage site index")
         return Path(self._keys.unseal(sealed))
 
     def files(self) -> dict[str, KnownFile]:
         """Every file the store remembers, by relative path."""
         known: dict[str, KnownFile] = {}
-        with self.reading() as session:
-            for table in (ImageFile, RejectedFile):
-                reason = RejectedFile.reason if table is RejectedFile else text("NULL")
-                for sealed, mtime_ns, size, code in session.execute(
-                    select(table.path, table.mtime_ns, table.size, reason)
-                ):
-                    path = self._keys.unseal(sealed)
-                    stamp = FileStamp(path=path, mtime_ns=mtime_ns, size=size)
-                    known[path] = KnownFile(stamp=stamp, reason=None if code is None else Reason(code))
+        with self._engine.connect() as connection:
+            for sealed, mtime_ns, size in connection.execute(
+                select(ImageFile.path, ImageFile.mtime_ns, ImageFile.size)
+            ):
+                path = self._keys.unseal(sealed)
+                known[path] = KnownFile(FileStamp(path, mtime_ns, size), None)
+            rejected = select(RejectedFile.path, RejectedFile.mtime_ns, RejectedFile.size, RejectedFile.reason)
+            for sealed, mtime_ns, size, reason in connection.execute(rejected):
+                path = self._keys.unseal(sealed)
+                known[path] = KnownFile(FileStamp(path, mtime_ns, size), Reason(reason))
         return known
 
     def rejected_by_reason(self) -> dict[str, int]:

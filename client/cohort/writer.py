@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, delete, insert, select, text, update
 
@@ -15,8 +14,7 @@ from fedage.client.cohort.models import Base, Exam, ImageFile, Outcome, Patient,
 from fedage.client.cohort.reasons import Reason, Rejected
 
 
-@dataclass(frozen=True, slots=True)
-class FileStamp:
+class FileStamp(NamedTuple):
     """A file as the walk saw it: path relative to the root, modification time, size in bytes."""
 
     path: str

@@ -157,6 +157,7 @@ def test_a_crash_in_the_middle_is_taken_up_again(
     for number in range(7):
         write(data / f"{number}.dcm", f"p{number}")
     monkeypatch.setattr(index, "_BATCH", 2)
+    monkeypatch.setattr(index, "_CHUNK", 1)
 
     def stop(done: int, total: int) -> None:
         assert total == 7

@@ -147,5 +147,5 @@ def test_a_locked_or_full_store_says_so_and_keeps_what_it_had(tmp_path: Path) ->
     with CohortStore.open(tmp_path) as store:
         with pytest.raises(StoreError, match="locked or disk full"):
             fill(store)
-        with pytest.raises(StoreError, match="no images yet"):
+        with pytest.raises(StoreError, match="nothing is indexed yet"):
             _ = store.root
