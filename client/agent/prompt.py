@@ -47,6 +47,7 @@ def shorten_pulls() -> None:
 
     Who looks often meets that moment often, and Flower then waits 1 s, 2 s, 4 s.
     """
-    defaults = inflatable_utils.pull_objects.__kwdefaults__ or {}
     wanted = {"initial_backoff": _BACKOFF_S, "backoff_cap": _BACKOFF_CAP_S, "max_tries_per_object": None}
-    defaults.update({name: value for name, value in wanted.items() if name in defaults})
+    for pull in (inflatable_utils.pull_objects, inflatable_utils.pull_and_inflate_object_from_tree):
+        defaults = pull.__kwdefaults__ or {}
+        defaults.update({name: value for name, value in wanted.items() if name in defaults})

@@ -62,15 +62,19 @@ def test_pulls_are_shortened() -> None:
             raise inflatable_utils.ObjectUnavailableError("x")
         return b"data"
 
-    before = dict(inflatable_utils.pull_objects.__kwdefaults__)
+    both = (inflatable_utils.pull_objects, inflatable_utils.pull_and_inflate_object_from_tree)
+    before = [dict(function.__kwdefaults__) for function in both]
     try:
         shorten_pulls()
         assert inflatable_utils.pull_objects(["x"], pull) == {"x": b"data"}
+        assert {function.__kwdefaults__["initial_backoff"] for function in both} == {0.05}
     finally:
-        inflatable_utils.pull_objects.__kwdefaults__.update(before)
+        for function, defaults in zip(both, before, strict=True):
+            function.__kwdefaults__.update(defaults)
     assert tries[2] - tries[0] < 0.5
 
 
 def test_pulling_objects_has_the_waits_the_grid_shortens() -> None:
-    defaults = inflatable_utils.pull_objects.__kwdefaults__
-    assert {"initial_backoff", "backoff_cap", "max_time", "max_tries_per_object"} <= set(defaults)
+    for function in (inflatable_utils.pull_objects, inflatable_utils.pull_and_inflate_object_from_tree):
+        defaults = function.__kwdefaults__
+        assert {"initial_backoff", "backoff_cap", "max_time", "max_tries_per_object"} <= set(defaults)
