@@ -25,7 +25,7 @@ def index_site(home_path: Path) -> IndexReport:
     home = SiteHome.load(home_path)
     if home.config.data is None:
         raise FedAgeError(f"{home.root / 'site.toml'}: data is not set; set it to the folder with the images")
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("reading headers", total=None)
 

@@ -91,7 +91,7 @@ def _site(name: str, session: Session, record: Record) -> record_of.SiteRecord:
             withheld=withheld,
         )
     info: dict[str, Any] = dict(answer.info)
-    dropped = _dropped_out(name, record)
+    dropped = _dropped_out(name, session, record)
     return record_of.SiteRecord(
         name=name,
         status="took part" if dropped is None else "dropped out",
@@ -109,14 +109,12 @@ def _site(name: str, session: Session, record: Record) -> record_of.SiteRecord:
     )
 
 
-def _dropped_out(name: str, record: Record) -> int | None:
+def _dropped_out(name: str, session: Session, record: Record) -> int | None:
     """The round after a site's last update if it left before the end, 0 if in the analyses, None if it stayed."""
     if record.rounds and name not in record.rounds[-1].sites:
         last = max((done.number for done in record.rounds if name in done.sites), default=0)
         return last + 1
-    contributed = any(name in sites for sites in record.findings.contributors.values())
-    held = name in record.findings.withheld
-    return 0 if record.findings.contributors and not contributed and not held else None
+    return 0 if record.findings.contributors and name not in session.answered_last else None
 
 
 def _evaluated(findings: Findings, step: str) -> record_of.Evaluated:

@@ -27,7 +27,7 @@ def launch(home: CoordinatorHome, campaign: Campaign, *, run: str | None, out: P
 
     Ctrl-C stops the run at the coordinator too; what was recorded until then stays.
     """
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     run = run or datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder = home.run_folder(campaign.campaign.name, run)
     console.print(f"campaign {campaign.campaign.name}, digest {campaign.digest}")

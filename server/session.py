@@ -36,7 +36,8 @@ class Answer:
 class Session:
     """One run of one campaign over a grid.
 
-    `nodes` maps a site's name to its Flower node, `troubles` collects what went wrong at each site in plain words.
+    `nodes` maps a site's name to its Flower node, `troubles` collects what went wrong at each site in plain words,
+    `answered_last` are the sites that answered the last request.
     """
 
     grid: PromptGrid
@@ -47,6 +48,7 @@ class Session:
     nodes: dict[str, int] = field(default_factory=dict)
     troubles: dict[str, list[str]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    answered_last: frozenset[str] = frozenset()
 
     def wait_for_nodes(self) -> list[int]:
         """Node ids online: all expected sites, or whoever is there after `campaign.wait_s`, at least the quorum.
@@ -130,6 +132,7 @@ class Session:
                 self.note_trouble(site, kind, "answered under another name", round_number)
             elif answer := self._accept(head, arrays, step=kind, round_number=round_number):
                 answers[site] = answer
+        self.answered_last = frozenset(answers)
         return answers
 
     def require_quorum(self, answers: Mapping[str, Any], *, step: str) -> None:

@@ -44,25 +44,19 @@ def _sites(results: Results) -> Table:
 
 
 def _hazards(results: Results) -> Table:
-    table = Table("model", "covariate", "hazard ratio per unit", "95 % interval", "p", "events", title="Cox models")
+    table = Table("model", "covariate", "hazard ratio (95 % interval)", "events", title="Cox models")
     expected = dict(results.planted.expected_hazard_ratio) if results.planted else {}
     if results.planted:
-        table.add_column("planted truth implies")
+        table.add_column("implied by truth")
     for model in results.survival.cox if results.survival else ():
-        title = f"{model.model} ({'by site' if model.stratified_by_site else 'unstratified'})"
+        title = f"{model.model}, {'by site' if model.stratified_by_site else 'unstratified'}"
         if model.not_computed:
-            table.add_row(title, "", f"not computed: {model.not_computed}")
+            table.add_row(title, "-", model.not_computed)
             continue
         for covariate in model.covariates:
             truth = expected.get(covariate.name)
-            row = [
-                title,
-                covariate.name,
-                _number(covariate.hazard_ratio),
-                f"{_number(covariate.ci95_low)} to {_number(covariate.ci95_high)}",
-                "-" if covariate.p is None else f"{covariate.p:.2g}",
-                _events(model),
-            ]
+            interval = f"{_number(covariate.ci95_low)} to {_number(covariate.ci95_high)}"
+            row = [title, covariate.name, f"{_number(covariate.hazard_ratio)} ({interval})", _events(model)]
             if results.planted:
                 row.append("" if truth is None else f"{truth:.3f}")
             table.add_row(*row)
@@ -70,13 +64,14 @@ def _hazards(results: Results) -> Table:
     return table
 
 
-def _checks(results: Results) -> Table:
-    table = Table("against the planted truth", "found", "against", "ratio", "wanted", "", title="honesty")
+def _checks(results: Results) -> str:
+    lines = ["Held against the planted truth:"]
     for check in results.planted.checks if results.planted else ():
-        verdict = {True: "yes", False: "NO", None: "-"}[check.holds]
-        ratio = "" if check.ratio is None else f"{check.ratio:.2f}"
-        table.add_row(check.what, _number(check.found), _number(check.against), ratio, check.wanted, verdict)
-    return table
+        verdict = {True: "yes", False: "NO ", None: "?  "}[check.holds]
+        ratio = "" if check.ratio is None else f", ratio {check.ratio:.2f}"
+        found = f"{_number(check.found)} against {_number(check.against)}{ratio}"
+        lines.append(f"  {verdict}  {check.what}: {found} (wanted: {check.wanted})")
+    return "\n".join(lines)
 
 
 def _mae(metrics: Metrics | None) -> str:

@@ -66,7 +66,7 @@ _NO_TABLES = "needs times at which tables may leave a site; set survival.table_t
 def _why_not(survival: Survival, model: CoxModel) -> str:
     if model.by_site:
         return ""
-    if not survival.table_times_years:
+    if not (model.table_times_years or survival.table_times_years):
         return _NO_TABLES
     unknown = [column for column in survival.strata if column not in _BINARY]
     if unknown:
@@ -121,7 +121,7 @@ def _cox(survival: Survival, model: CoxModel) -> Analysis:
     return CoxPooled(
         name,
         model.covariates,
-        survival.table_times_years,
+        model.table_times_years or survival.table_times_years,
         time=survival.time,
         event=survival.event,
         strata=survival.strata,

@@ -119,6 +119,9 @@ class CoxModel(Table):
     name: Name = Field(description="what the table calls this model")
     covariates: tuple[Column, ...] = Field(min_length=1, description="columns, in the order reported")
     by_site: bool = Field(default=True, description="stratify by site (each site its own baseline hazard)")
+    table_times_years: tuple[Positive, ...] = Field(
+        default=(), description="an unstratified model's own table times; those of [survival] if empty"
+    )
 
 
 class Survival(Table):

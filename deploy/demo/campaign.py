@@ -18,10 +18,30 @@ class Size:
     batch_size: int
     learning_rate: float
     minimum_count: int
+    table_times_years: tuple[float, ...]
+    pooled_times_years: tuple[float, ...]
 
 
-FULL = Size(image_size=64, rounds=14, local_epochs=4, batch_size=16, learning_rate=1e-3, minimum_count=5)
-QUICK = Size(image_size=64, rounds=6, local_epochs=6, batch_size=16, learning_rate=1e-3, minimum_count=3)
+FULL = Size(
+    image_size=64,
+    rounds=14,
+    local_epochs=4,
+    batch_size=16,
+    learning_rate=1e-3,
+    minimum_count=5,
+    table_times_years=(1, 2, 3, 4, 5, 6, 7, 8),
+    pooled_times_years=(2.5, 5, 10),
+)
+QUICK = Size(
+    image_size=64,
+    rounds=6,
+    local_epochs=6,
+    batch_size=16,
+    learning_rate=1e-3,
+    minimum_count=3,
+    table_times_years=(1, 2, 3, 4, 5, 6),
+    pooled_times_years=(3, 10),
+)
 
 
 def campaign_file(planted: Planted, *, sites: Sequence[str], seed: int, quick: bool) -> str:
@@ -67,9 +87,9 @@ quorum = 2
 round_deadline_s = 300
 
 [validation.fractions]
-train = 0.40
-validation = 0.15
-test = 0.45
+train = 0.38
+validation = 0.20
+test = 0.42
 
 [privacy]
 mode = "none"
@@ -84,7 +104,7 @@ time = "time_years"
 event = "event"
 ties = "efron"
 time_grid_years = 0.25
-table_times_years = [2, 4, 6, 8, 10]
+table_times_years = {list(size.table_times_years)}
 split_gap_at = "median"
 
 [[survival.models]]
@@ -95,6 +115,7 @@ covariates = ["gap_years", "age_years"]
 name = "gap-unstratified"
 covariates = ["gap_years", "age_years"]
 by_site = false
+table_times_years = {list(size.pooled_times_years)}
 
 [[survival.models]]
 name = "cole-gap"

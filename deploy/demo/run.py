@@ -64,7 +64,7 @@ def run_demo(*, out: Path | None, quick: bool, seed: int) -> int:
         If `out` is not empty, or a command fails.
     """
     folders = Folders(_output_folder(out))
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     began = time.monotonic()
     console.print(
         f"[bold]FedAge demo[/bold] in {folders.root}: three hospitals with phantoms, rendered images of nobody"

@@ -16,7 +16,7 @@ from fedage.server.conduct import Place, conduct
 from fedage.server.network.grid import PromptGrid
 from fedage.server.results import Results, read_results
 from fedage.server.session import CampaignFailed
-from tests.machinery import InProcessGrid, MemorySite, Meddle, memory_site
+from tests.machinery import InProcessGrid, Meddle, MemorySite, memory_site
 
 CAMPAIGN = """
 [campaign]
@@ -128,6 +128,7 @@ def test_a_site_that_leaves_during_the_analyses_leaves_an_exact_result_of_the_ot
     assert results.run.status == "finished"
     assert results.survival is not None
     assert all(model.sites == ("a", "b") for model in results.survival.cox)
+    assert (results.sites[2].status, results.sites[2].dropped_out_in_round) == ("dropped out", 0)
 
 
 def test_losing_the_quorum_fails_with_the_reason_and_keeps_the_model(three: list[MemorySite], tmp_path: Path) -> None:
