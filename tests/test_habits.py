@@ -30,12 +30,16 @@ def test_types(tmp_path: Path) -> None:
 
 def test_folder_rules() -> None:
     code = "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
-    done = subprocess.run([sys.executable, "-c", code, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_top_level_is_the_agreed_one() -> None:
-    allowed = {"pyproject.toml", "server", "client", "common", "deploy", "tests", "README.md", "LICENSE"}
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    allowed = {"pyproject.toml", "server", "client", "common", "deploy", "tests", "README.md"}
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
     top = {name.split("/")[0] for name in listed if name and not name.startswith(".")}
     assert top <= allowed
