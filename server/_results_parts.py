@@ -192,12 +192,28 @@ class GapByAge(Finding):
     withheld: int | None = Field(default=None, description="patients in withheld bins")
 
 
+class ErrorCurve(Finding):
+    """CS(t): the fraction of patients with an absolute error of at most t years, without small cells.
+
+    A site joins neighbouring cells of t until each holds enough patients, so the curve lies between two bounds.
+    """
+
+    n: int | None = Field(default=None, description="patients")
+    thresholds_years: tuple[float, ...] = Field(description="t, rising")
+    cs: tuple[Number, ...] = Field(description="CS(t), patients of a joined cell spread evenly over it")
+    cs_low: tuple[Number, ...] = Field(description="lower bound of CS(t)")
+    cs_high: tuple[Number, ...] = Field(description="upper bound of CS(t)")
+    largest_width: Number = Field(default=None, description="largest difference of the bounds; 0 if the curve is exact")
+
+
 class Figures(Part):
     """What the figures draw, all from test patients of all sites."""
 
     predicted_by_age: PredictedByAge | None = Field(default=None, description="heat map")
     gap_by_age_raw: GapByAge | None = Field(default=None, description="before correction")
     gap_by_age_corrected: GapByAge | None = Field(default=None, description="after correction")
+    error_curve_raw: ErrorCurve | None = Field(default=None, description="cumulative score curve, as predicted")
+    error_curve_corrected: ErrorCurve | None = Field(default=None, description="the same after correction")
     not_computed: dict[str, str] = Field(default_factory=dict, description="why a figure is missing, by its key here")
 
 

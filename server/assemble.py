@@ -156,15 +156,20 @@ def _figures(findings: Findings) -> record_of.Figures:
         ("predicted_by_age", plan.PREDICTED_BY_AGE),
         ("gap_by_age_raw", plan.GAP_RAW),
         ("gap_by_age_corrected", plan.GAP_CORRECTED),
+        ("error_curve_raw", plan.ERROR_CURVE_RAW),
+        ("error_curve_corrected", plan.ERROR_CURVE_CORRECTED),
     ):
         if step not in findings.results:
             missing[key] = findings.not_computed.get(step, "the run ended before")
     found = findings.results
     counts, raw, corrected = (found.get(step) for step in (plan.PREDICTED_BY_AGE, plan.GAP_RAW, plan.GAP_CORRECTED))
+    curve_raw, curve_corrected = found.get(plan.ERROR_CURVE_RAW), found.get(plan.ERROR_CURVE_CORRECTED)
     return record_of.Figures(
         predicted_by_age=record_of.PredictedByAge(**counts) if counts else None,
         gap_by_age_raw=record_of.GapByAge(**raw) if raw else None,
         gap_by_age_corrected=record_of.GapByAge(**corrected) if corrected else None,
+        error_curve_raw=record_of.ErrorCurve(**curve_raw) if curve_raw else None,
+        error_curve_corrected=record_of.ErrorCurve(**curve_corrected) if curve_corrected else None,
         not_computed=missing,
     )
 

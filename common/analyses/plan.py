@@ -7,6 +7,7 @@ from fedage.common.analyses.bias_line import BiasLine
 from fedage.common.analyses.binned import GapByAge, PredictedByAge, age_edges
 from fedage.common.analyses.cox_by_site import CoxBySite
 from fedage.common.analyses.cox_pooled import CoxPooled
+from fedage.common.analyses.error_curve import ErrorCurve
 from fedage.common.analyses.evaluation import Evaluation
 from fedage.common.analyses.kaplan_meier import KaplanMeier
 from fedage.common.analyses.planted import Attenuation
@@ -15,6 +16,7 @@ from fedage.common.campaign.types import Campaign, CoxModel, Survival
 TEST, VALIDATION, CORRECTED = "evaluation:test", "evaluation:validation", "evaluation:test-corrected"
 BIAS, KAPLAN_MEIER, ATTENUATION = "bias", "kaplan-meier", "attenuation"
 PREDICTED_BY_AGE, GAP_RAW, GAP_CORRECTED = "predicted-by-age", "gap-by-age:raw", "gap-by-age:corrected"
+ERROR_CURVE_RAW, ERROR_CURVE_CORRECTED = "error-curve:test", "error-curve:test-corrected"
 COX = "cox:"
 """Names of registered steps; a Cox model's is this prefix and its name in the file."""
 
@@ -34,11 +36,13 @@ def stages(campaign: Campaign) -> tuple[tuple[Analysis, ...], ...]:
         Evaluation(VALIDATION, "is_validation"),
         BiasLine(BIAS, "is_validation"),
         PredictedByAge(PREDICTED_BY_AGE, edges, minimum_count=minimum),
+        ErrorCurve(ERROR_CURVE_RAW, minimum_count=minimum),
     )
     corrected: tuple[Analysis, ...] = (
         Evaluation(CORRECTED, "is_test", "corrected_years"),
         GapByAge(GAP_RAW, "raw_gap_years", edges, minimum_count=minimum),
         GapByAge(GAP_CORRECTED, "gap_years", edges, minimum_count=minimum),
+        ErrorCurve(ERROR_CURVE_CORRECTED, prediction="corrected_years", minimum_count=minimum),
         *_survival(campaign),
     )
     return predicted, corrected

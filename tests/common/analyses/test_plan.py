@@ -70,11 +70,18 @@ def names(stage):
 
 def test_names_in_order():
     predicted, corrected = plan.stages(campaign())
-    assert names(predicted) == ["evaluation:test", "evaluation:validation", "bias", "predicted-by-age"]
+    assert names(predicted) == [
+        "evaluation:test",
+        "evaluation:validation",
+        "bias",
+        "predicted-by-age",
+        "error-curve:test",
+    ]
     assert names(corrected) == [
         "evaluation:test-corrected",
         "gap-by-age:raw",
         "gap-by-age:corrected",
+        "error-curve:test-corrected",
         "cox:gap",
         "cox:gap-pooled",
         "cox:truth",
@@ -91,7 +98,12 @@ def test_both_sides_derive_equal_objects():
 
 def test_a_campaign_without_survival_or_planted_truth():
     found = campaign(planted=False).model_copy(update={"survival": None})
-    assert names(plan.stages(found)[1]) == ["evaluation:test-corrected", "gap-by-age:raw", "gap-by-age:corrected"]
+    assert names(plan.stages(found)[1]) == [
+        "evaluation:test-corrected",
+        "gap-by-age:raw",
+        "gap-by-age:corrected",
+        "error-curve:test-corrected",
+    ]
     assert plan.left_out(found) == {}
     assert "attenuation" not in plan.registered(campaign(planted=False))
 
