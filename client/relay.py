@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-from flwr.app import Context, Error, Message
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
@@ -56,10 +56,7 @@ def relay(message: Message, *, socket: str, connect_s: float = CONNECT_S) -> Mes
         return _error(message, "AgentReplyMalformed")
     finally:
         channel.close()
-    # Made here and not taken over, so that the reply's addresses are those Flower expects of this process.
-    if answer.has_error():
-        return Message(answer.error, reply_to=message)
-    return Message(answer.content, reply_to=message)
+    return _reply(answer.error if answer.has_error() else answer.content, to=message)
 
 
 def _converse(channel: grpc.Channel, message: Message) -> Message:
@@ -93,4 +90,15 @@ def _reason(error: grpc.RpcError) -> str:
 
 
 def _error(message: Message, reason: str) -> Message:
-    return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=message)
+    return _reply(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), to=message)
+
+
+def _reply(content: RecordDict | Error, *, to: Message) -> Message:
+    """A reply with the addresses Flower expects of this process, dated by the coordinator's clock.
+
+    Flower dates a reply by this machine's clock and throws it away when that is ahead by more than the time to live.
+    """
+    reply = Message(content, reply_to=to)
+    reply.metadata.created_at = to.metadata.created_at
+    reply.metadata.ttl = to.metadata.ttl
+    return reply

@@ -23,10 +23,12 @@ from pathlib import Path
 from fedage.common.errors import FedAgeError
 
 TOKEN = "FEDAGE_FAMILY"
+PARENT = "FEDAGE_PARENT"
 _POLL_S = 0.05
 _PARENT_POLL_S = 1.0
 _KILL_S = 5.0
 _TAIL_LINES = 15
+_LOG_BYTES = 20_000_000
 
 
 class Family:
@@ -39,7 +41,7 @@ class Family:
     environment
         Its whole environment.
     log
-        File that its output is appended to.
+        File that its output is appended to; one that has grown large is put aside first.
     """
 
     def __init__(self, command: Sequence[str | Path], *, environment: Mapping[str, str], log: Path) -> None:
@@ -47,11 +49,13 @@ class Family:
         self._name = Path(command[0]).name
         self.log = log
         log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if log.exists() and log.stat().st_size > _LOG_BYTES:
+            log.replace(log.with_name(f"{log.name}.1"))
         with log.open("ab") as stream:
             self._log_start = stream.tell()
             self.process = subprocess.Popen(
                 [str(part) for part in command],
-                env={**environment, TOKEN: self._token},
+                env={**environment, TOKEN: self._token, PARENT: str(os.getpid())},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -165,8 +169,11 @@ def port_is_free(host: str, port: int) -> bool:
 
 
 def end_with_parent() -> None:
-    """Send this process SIGTERM once the one that started it is gone, however that one died."""
-    parent = os.getppid()
+    """Send this process SIGTERM once the one that started it is gone, however that one died.
+
+    The parent's id comes through the environment: it may be dead before this process is far enough to ask.
+    """
+    parent = int(os.environ.get(PARENT, os.getppid()))
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from fedage.client.agent import wire
 from fedage.client.agent.service import Agent, App, serve, where
+from fedage.common.processes import end_with_parent
 
 HANDLERS = "fedage.client.handlers:app"
 _LOG_BYTES, _LOG_FILES = 10_000_000, 5
-_PARENT_POLL_S = 1.0
 _STOP_S = 5.0
 
 logger = logging.getLogger("fedage.agent")
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    threading.Thread(target=_watch_parent, args=(os.getppid(), stop), daemon=True).start()
+    end_with_parent()
     try:
         agent = Agent(_load(options.app), site_home=home, max_bytes=options.max_bytes)
         server = serve(agent, socket=options.socket or home / "run" / "agent.sock")
@@ -70,13 +70,6 @@ def _log_to(file: Path) -> None:
     fedage.addHandler(handler)
     fedage.setLevel(logging.INFO)
     fedage.propagate = False
-
-
-def _watch_parent(parent: int, stop: threading.Event) -> None:
-    """An agent without its supervisor has nobody to answer to."""
-    while not stop.wait(_PARENT_POLL_S):
-        if os.getppid() != parent:
-            stop.set()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from flwr.supernode import start_client_internal
 from flwr.supernode.cli import flower_supernode
 
 from fedage.client.agent.prompt import shorten_pulls, shorten_sleeps
-from fedage.common.processes import end_with_parent
+from fedage.common.processes import PARENT, end_with_parent
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run_executor(command: Sequence[str]) -> None:
     """A SuperNode whose executor is gone would look online and be deaf: it ends too, and both are started again."""
-    subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
+    subprocess.run(command, stdin=subprocess.DEVNULL, env={**os.environ, PARENT: str(os.getpid())}, check=False)
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fedage.common import processes
 from fedage.common.errors import FedAgeError
 from fedage.common.processes import Family, executable, flower_environment, free_port, port_is_free
 
@@ -86,6 +87,16 @@ def test_the_tail_is_of_this_start_only(tmp_path: Path) -> None:
         assert started.tail() == word
         started.stop()
     assert started.log.read_text() == "first\nsecond\n"
+
+
+def test_a_log_that_has_grown_is_put_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_LOG_BYTES", 5)
+    for word in ("a long first run", "second"):
+        started = family(tmp_path, f"print({word!r})")
+        started.process.wait()
+        started.stop()
+    assert started.log.read_text() == "second\n"
+    assert started.log.with_name("log.1").read_text() == "a long first run\n"
 
 
 def test_a_free_port_is_free_and_near(tmp_path: Path) -> None:

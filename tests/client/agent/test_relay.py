@@ -149,6 +149,14 @@ def test_a_message_out_of_bounds_is_refused(agent: tuple[Agent, Path]) -> None:
     assert site_app(message_of("train", too_large), context_for(agent[1])).error.reason == "MessageRefused"
 
 
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_a_hospitals_clock_does_not_decide_whether_its_reply_counts(agent: tuple[Agent, Path], kind: str) -> None:
+    sent = message_of(kind, RecordDict({"w": ArrayRecord()}), ttl=30.0)
+    sent.metadata.created_at -= 3600  # this machine is an hour ahead of the coordinator
+    reply = site_app(sent, context_for(agent[1]))
+    assert (reply.metadata.created_at, reply.metadata.ttl) == (sent.metadata.created_at, 30.0)
+
+
 def test_an_agent_that_is_not_there_is_an_error_after_a_while(tmp_path: Path) -> None:
     started = time.monotonic()
     reply = relay(message_of("train"), socket=str(tmp_path / "none.sock"), connect_s=0.5)

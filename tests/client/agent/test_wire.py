@@ -135,3 +135,19 @@ def test_an_endless_stream_ends_at_what_it_announced() -> None:
     with pytest.raises(wire.WireError, match="longer"):
         wire.decode(endless)
     assert next(endless) == b"x"
+
+
+def test_whatever_a_hostile_relay_sends_is_a_message_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "FRAME_BYTES", 64)
+    rng = np.random.default_rng(5)
+    refused = 0
+    for _ in range(400):
+        frames = [bytearray(frame) for frame in wire.encode(message_of(random_content(rng)))]
+        for _ in range(rng.integers(1, 4)):
+            frame = frames[rng.integers(len(frames))]
+            frame[rng.integers(len(frame))] = rng.integers(256)
+        try:
+            assert isinstance(wire.decode([bytes(frame) for frame in frames], max_bytes=100_000), Message)
+        except wire.WireError:
+            refused += 1
+    assert refused > 50

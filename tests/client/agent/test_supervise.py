@@ -1,0 +1,125 @@
+"""A site on its own: it starts, tells, keeps to itself and leaves nothing behind, with no coordinator in reach."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fedage.client.agent.supervise import run_site
+from fedage.client.home import SiteHome, init_site
+from fedage.server.network.home import init_home
+
+pytestmark = pytest.mark.processes
+
+MARK = "FEDAGE_TEST_MARK"
+
+
+def living(mark: str) -> list[int]:
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"{MARK}={mark}".encode() in environ.read_bytes().split(b"\0"):
+                found.append(int(environ.parent.name))
+        except OSError:
+            continue
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def until(condition: object, *, timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def mark(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    value = uuid.uuid4().hex
+    monkeypatch.setenv(MARK, value)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2] / "server" / "network" / "apps"))
+    yield value
+    until(lambda: not living(value), timeout_s=15)
+
+
+def site(root: Path) -> SiteHome:
+    coordinator = init_home(root / "c", hosts=("localhost",))
+    return init_site(
+        root / "s",
+        name="north",
+        coordinator="localhost:9",
+        ca_certificate=coordinator.ca_certificate,
+        coordinator_public_key=coordinator.signing_public_key,
+    )
+
+
+def test_a_home_with_a_long_path_listens_elsewhere_in_private(tmp_path: Path, mark: str) -> None:
+    root = tmp_path / ("deep-" * 12) / ("deeper-" * 12)
+    root.mkdir(parents=True)
+    home = site(root)
+    stop, status = threading.Event(), list[str]()
+    thread = threading.Thread(
+        target=run_site,
+        args=(home,),
+        kwargs={"stop_event": stop, "on_status": status.append, "agent_app": "scratch_site:app"},
+    )
+    thread.start()
+    try:
+        until(lambda: "agent ready" in status)
+        folder = Path((home.run / "socket-folder").read_text().strip())
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert stat.S_IMODE((folder / "agent.sock").stat().st_mode) == 0o600
+    finally:
+        stop.set()
+        thread.join(30)
+    assert status[-1] == "stopped"
+    assert not folder.exists()
+    assert not (home.run / "socket-folder").exists()
+
+
+def test_an_agent_that_cannot_start_is_tried_again_with_pauses(tmp_path: Path, mark: str) -> None:
+    home = site(tmp_path)
+    stop, status = threading.Event(), list[str]()
+    thread = threading.Thread(
+        target=run_site,
+        args=(home,),
+        kwargs={"stop_event": stop, "on_status": status.append, "agent_app": "no_such_module:app"},
+    )
+    thread.start()
+    try:
+        until(lambda: len(status) >= 2)
+    finally:
+        stop.set()
+        thread.join(30)
+    pauses = [text.rsplit("starting it again in ", 1)[1] for text in status if "ended with status 1" in text]
+    assert pauses[:2] == ["1 s", "2 s"]
+    assert not any(text.startswith("node") for text in status)
+    assert "cannot start: ModuleNotFoundError < " in (home.logs / "agent.log").read_text()
+
+
+def test_nothing_outlives_a_site_that_is_killed(tmp_path: Path, mark: str) -> None:
+    home = site(tmp_path)
+    code = f"""
+import threading
+from pathlib import Path
+from fedage.client.agent.supervise import run_site
+from fedage.client.home import SiteHome
+run_site(SiteHome.load(Path({str(home.root)!r})), stop_event=threading.Event(), agent_app="scratch_site:app",
+         on_status=lambda text: print(text, flush=True))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "agent ready\n"
+    until(lambda: len(living(mark)) >= 3)
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    until(lambda: not living(mark), timeout_s=20)
