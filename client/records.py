@@ -9,7 +9,18 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
-from fedage.common.protocol import PACKED, PAYLOAD, REPLY, REQUEST, Payload, Reply, Request, RequestRefused, pack, unpack
+from fedage.common.protocol import (
+    PACKED,
+    PAYLOAD,
+    REPLY,
+    REQUEST,
+    Payload,
+    Reply,
+    Request,
+    RequestRefused,
+    pack,
+    unpack,
+)
 
 
 def read_request(message: Message) -> tuple[Request, Payload, bytes]:

@@ -191,7 +191,7 @@ class Reply:
         return cls(
             site=str(texts["site"]),
             digest=str(texts["digest"]),
-            status=status,  # type: ignore[arg-type]
+            status=status,
             rule=str(texts["rule"]),
             reason=str(texts["reason"]),
             info=info,

@@ -89,7 +89,17 @@ def run_demo(*, out: Path | None, quick: bool, seed: int) -> int:
         for name in names:
             running.enter_context(_site(folders, name))
         _say(console, began, f"{', '.join(names)}: indexed, campaign approved, agents and nodes starting")
-        command = ["campaign", "run", campaign, "--home", folders.coordinator, "--out", folders.root, "--name", "demo"]
+        command: list[str | Path] = [
+            "campaign",
+            "run",
+            campaign,
+            "--home",
+            folders.coordinator,
+            "--out",
+            folders.root,
+            "--name",
+            "demo",
+        ]
         status = _foreground(*command)
         _say(console, began, "done" if status == 0 else "the campaign did not finish")
     return status

@@ -1,4 +1,4 @@
-"""A hospital's folder with everything that goes wrong: each file one reason, counted in the result, the rest goes on."""
+"""A hospital's folder with everything that goes wrong: each file counted with its reason, the rest goes on."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def comparable(results: Results) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """One quick demo beside a listener on the coordinator's usual port: a busy port is not a failure."""
     folder = tmp_path_factory.mktemp("quick") / "demo"
     with socket.socket() as busy:
@@ -76,7 +76,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]
             pass  # somebody else keeps it busy already
         done = demo(folder, "--quick")
     assert done.returncode == 0, done.stdout + done.stderr
-    yield folder, done.stdout
+    return folder, done.stdout
 
 
 def test_the_record_is_complete(quick: tuple[Path, str]) -> None:
