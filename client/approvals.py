@@ -7,11 +7,14 @@ proves which text was approved.
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedage.common.campaign import Campaign, parse_campaign
 from fedage.common.errors import FedAgeError
+
+logger = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 256 * 1024
 MAX_OFFERS = 100
@@ -31,8 +34,10 @@ class Approvals:
         """Keep an offered file; too large a file or too many offers are dropped, never fatal."""
         folder = self._folder("offered")
         data = text.encode()
-        if len(data) <= MAX_FILE_BYTES and len(list(folder.glob("*.toml"))) < MAX_OFFERS:
-            (folder / f"{digest}.toml").write_bytes(data)
+        if len(data) > MAX_FILE_BYTES or len(list(folder.glob("*.toml"))) >= MAX_OFFERS:
+            logger.warning("an offered campaign was not kept: too large, or %d offers wait already", MAX_OFFERS)
+            return
+        (folder / f"{digest}.toml").write_bytes(data)
 
     def approve(self, text: str) -> Campaign:
         """Approve a campaign file's text. Raises `CampaignErrors` for a file with mistakes."""

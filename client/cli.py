@@ -75,10 +75,11 @@ def start(
 def campaigns(home: Home) -> None:
     """List the campaigns offered and approved, with what each asks, in words."""
     from fedage.client.approvals import Approvals
+    from fedage.client.home import SiteHome
     from fedage.common.campaign import CampaignErrors, parse_campaign
     from fedage.common.campaign.describe import in_words
 
-    approvals = Approvals(home)
+    approvals = Approvals(SiteHome.load(home).root)
     listed = approvals.listed()
     if not listed:
         typer.echo("no campaign has been offered or approved yet")
@@ -99,11 +100,12 @@ def approve(
 ) -> None:
     """Approve a campaign file: this site will answer for exactly this text."""
     from fedage.client.approvals import Approvals
+    from fedage.client.home import SiteHome
+    from fedage.common.campaign import load_campaign
 
-    approvals = Approvals(home)
+    approvals = Approvals(SiteHome.load(home).root)
     path = Path(campaign)
-    text = path.read_bytes().decode() if path.is_file() else approvals.offered_text(campaign)
-    approved = approvals.approve(text)
+    approved = approvals.approve(load_campaign(path).text if path.is_file() else approvals.offered_text(campaign))
     typer.echo(f"approved {approved.campaign.name}, digest {approved.digest}")
 
 
@@ -111,6 +113,7 @@ def approve(
 def revoke(home: Home, digest: Annotated[str, typer.Argument(help="digest of an approved campaign")]) -> None:
     """Take an approval back; the next message of that campaign is refused."""
     from fedage.client.approvals import Approvals
+    from fedage.client.home import SiteHome
 
-    Approvals(home).revoke(digest)
+    Approvals(SiteHome.load(home).root).revoke(digest)
     typer.echo(f"revoked {digest}")

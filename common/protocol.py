@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -37,6 +38,11 @@ ANALYSE = "query.analyse"
 """Iterates of registered analyses in, their sums out."""
 
 Payload = Mapping[str, NDArray[Any]]
+
+RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")
+"""What a run may be called: it names folders and files at the coordinator and at every site."""
+_SITE_NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
+_DIGEST = re.compile(r"^[0-9a-f]{64}$")
 
 
 class RequestRefused(Exception):
@@ -89,6 +95,8 @@ class Request:
                 f"the coordinator speaks protocol {request.protocol}, this site {PROTOCOL_VERSION}; "
                 "install the same FedAge release on both sides",
             )
+        if not RUN_NAME.match(request.run) or not _DIGEST.match(request.digest):
+            raise RequestRefused("malformed-request", "the run's name or the digest is not of its form")
         if not 0 <= request.round <= 1_000_000 or not 0 <= request.fold <= 1000:
             raise RequestRefused("malformed-request", "round or fold out of range")
         return request
@@ -188,12 +196,14 @@ class Reply:
         info = json.loads(str(texts["info"]))
         if status not in ("ok", "refused") or not isinstance(info, dict):
             raise ValueError("malformed reply: unknown status or info that is no object")
+        if not _SITE_NAME.match(str(texts["site"])):
+            raise ValueError("malformed reply: the site's name is not of its form")
         return cls(
             site=str(texts["site"]),
             digest=str(texts["digest"]),
             status=status,
-            rule=str(texts["rule"]),
-            reason=str(texts["reason"]),
+            rule=str(texts["rule"])[:80],
+            reason=str(texts["reason"])[:600],
             info=info,
             version=str(texts["version"]),
         )

@@ -33,18 +33,20 @@ def version() -> None:
 
 def main() -> None:
     """Entry point: an expected error is one line on stderr and exit status 2, never a traceback."""
+    import click
+
     from fedage.common.errors import FedAgeError
 
     try:
-        app(standalone_mode=False)
+        # Without its standalone mode Typer returns the status that a command exits with.
+        status = app(standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
     except FedAgeError as error:
         sys.stderr.write(f"fedage: {error}\n")
         sys.exit(2)
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
-    except typer.Abort:
-        sys.stderr.write("fedage: stopped\n")
-        sys.exit(130)
-    except KeyboardInterrupt:
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
         sys.stderr.write("fedage: stopped\n")
         sys.exit(130)

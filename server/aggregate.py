@@ -24,10 +24,12 @@ class Update:
     n: int
 
 
-def check_update(update: Update, weights: Mapping[str, NDArray[Any]]) -> None:
-    """Raise `UpdateRefused` unless the update fits the model."""
+def check_update(update: Update, weights: Mapping[str, NDArray[Any]], *, patients: int | None) -> None:
+    """Raise `UpdateRefused` unless the update fits the model and the site's own description of its cohort."""
     if update.n < 1:
         raise UpdateRefused("an update must come from at least one patient")
+    if patients is None or update.n > patients:
+        raise UpdateRefused("an update must not count more patients than the site described")
     if set(update.change) != set(weights):
         missing = sorted(set(update.change) ^ set(weights))
         raise UpdateRefused(f"the update's arrays are not the model's ({', '.join(missing[:3])} …)")

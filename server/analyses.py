@@ -10,7 +10,7 @@ import numpy as np
 
 from fedage.common.analyses.base import Again, Analysis, Done, Iterate, NotComputable, Outcome, Result
 from fedage.common.protocol import join_iterates
-from fedage.common.statistic import FloatArray, Statistic, total
+from fedage.common.statistic import FloatArray, Layout, Statistic, total
 from fedage.server.session import Answer, Session
 
 MAX_EXCHANGES = 40
@@ -75,29 +75,33 @@ def run_stage(
         findings.not_computed[name] = f"did not converge in {MAX_EXCHANGES} exchanges"
 
 
+def read_statistic(step: str, layout: Layout, answer: Answer) -> Statistic | str:
+    """A site's sums for a step, or in words why there are none that can be used."""
+    if reason := answer.info.withheld.get(step):
+        return str(reason)
+    vector = answer.payload.get(step)
+    if vector is None:
+        return "no contribution in the answer"
+    if vector.shape != (layout.size,) or not np.all(np.isfinite(vector)):
+        return "a contribution of the wrong size or not finite"
+    lower, upper = layout.bounds()
+    if np.any(vector < lower) or np.any(vector > upper):
+        return "a contribution outside the bounds that the campaign file implies"
+    return Statistic(layout=layout, vector=vector.astype(np.float64), smallest=None)
+
+
 def _statistics(
     analysis: Analysis, iterate: Iterate, answers: Mapping[str, Answer], findings: Findings
 ) -> dict[str, Statistic]:
-    """The sites' sums for one step; a vector of the wrong length or not finite is set aside with a reason."""
+    """The sites' sums for one step; what cannot be used is recorded with its reason."""
     layout = analysis.layout(iterate)
-    lower, upper = layout.bounds()
     found: dict[str, Statistic] = {}
     for site, answer in answers.items():
-        withheld = answer.info.get("withheld", {}).get(analysis.name)
-        vector = answer.payload.get(analysis.name)
-        reason = None
-        if withheld is not None:
-            reason = f"{withheld['rule']}: {withheld['detail']}"
-        elif vector is None:
-            reason = "no contribution in the answer"
-        elif vector.shape != (layout.size,) or not np.all(np.isfinite(vector)):
-            reason = "a contribution of the wrong size or not finite"
-        elif np.any(vector < lower) or np.any(vector > upper):
-            reason = "a contribution outside the bounds that the campaign file implies"
-        if reason is not None or vector is None:
-            findings.withheld.setdefault(site, {})[analysis.name] = str(reason)
-            continue
-        found[site] = Statistic(layout=layout, vector=vector.astype(np.float64), smallest=None)
+        statistic = read_statistic(analysis.name, layout, answer)
+        if isinstance(statistic, str):
+            findings.withheld.setdefault(site, {})[analysis.name] = statistic
+        else:
+            found[site] = statistic
     return found
 
 

@@ -37,4 +37,4 @@ def main(grid: Grid, context: Context) -> None:
         raise RuntimeError("FEDAGE_COORDINATOR_HOME is not set; start the SuperLink with fedage coordinator start")
     home = CoordinatorHome.load(Path(home_path))
     place = Place(folder=home.run_folder(campaign.campaign.name, name), run=name, environment="deployment", guard=True)
-    conduct(PromptGrid(grid), campaign, place, key=home.signing_key())
+    conduct(PromptGrid(grid), campaign, place, key=home.signing_key(), admitted=home.admitted())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedage.common._version import __version__
 from fedage.common.analyses import plan
@@ -90,20 +90,18 @@ def _site(name: str, session: Session, record: Record) -> record_of.SiteRecord:
             troubles=troubles,
             withheld=withheld,
         )
-    info: dict[str, Any] = dict(answer.info)
     dropped = _dropped_out(name, session, record)
     return record_of.SiteRecord(
         name=name,
         status="took part" if dropped is None else "dropped out",
         dropped_out_in_round=dropped,
         reason=troubles[-1] if dropped is not None and troubles else "",
-        patients=info.get("patients"),
-        patients_by_part=info.get("parts", {}),
-        excluded=info.get("excluded", {}),
-        rejected_files=info.get("rejected_files", {}),
-        rejected_samples=info.get("rejected_samples", {}),
-        device=str(info.get("device", "")),
-        fedage_version=str(info.get("version", "")),
+        patients=answer.info.patients,
+        patients_by_part=answer.info.parts,
+        excluded=answer.info.excluded,
+        rejected_files=answer.info.rejected_files,
+        rejected_samples=answer.info.rejected_samples,
+        device=answer.info.device,
         withheld=withheld,
         troubles=troubles,
     )

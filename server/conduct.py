@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,8 +50,28 @@ class Record:
     reason: str = ""
 
 
-def conduct(grid: PromptGrid, campaign: Campaign, place: Place, *, key: Ed25519PrivateKey | None) -> None:
+def conduct(
+    grid: PromptGrid,
+    campaign: Campaign,
+    place: Place,
+    *,
+    key: Ed25519PrivateKey | None,
+    admitted: Mapping[int, str] | None,
+) -> None:
     """Run the campaign and write its record.
+
+    Parameters
+    ----------
+    grid
+        The sites.
+    campaign
+        What to do.
+    place
+        Where to record it.
+    key
+        Signs requests; None in simulation only.
+    admitted
+        The name each node was admitted under; None in simulation only.
 
     Raises
     ------
@@ -60,7 +81,7 @@ def conduct(grid: PromptGrid, campaign: Campaign, place: Place, *, key: Ed25519P
     place.folder.mkdir(parents=True, exist_ok=True)
     (place.folder / "campaign.toml").write_text(campaign.text, encoding="utf-8")
     events = EventLog(place.folder / "events.jsonl")
-    session = Session(grid=grid, campaign=campaign, run=place.run, key=key, events=events)
+    session = Session(grid=grid, campaign=campaign, run=place.run, key=key, events=events, admitted=admitted)
     record = Record(started=datetime.now(UTC))
     events.emit("started", campaign=campaign.campaign.name, digest=campaign.digest, run=place.run)
     try:
@@ -92,9 +113,9 @@ def _phases(session: Session, record: Record, *, folder: Path) -> None:
     campaign, findings = session.campaign, record.findings
     record.descriptions = session.describe()
     for site, answer in sorted(record.descriptions.items()):
-        session.events.emit("site", site=site, patients=answer.info.get("patients"), device=answer.info.get("device"))
+        session.events.emit("site", site=site, patients=answer.info.patients, device=answer.info.device)
     findings.not_computed.update(left_out(campaign))
-    weights = train(session, folder=folder, records=record.rounds)
+    weights = train(session, folder=folder, records=record.rounds, described=record.descriptions)
     after_prediction, after_correction = stages(campaign)
     started = time.monotonic()
     run_stage(

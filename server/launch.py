@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from fedage.common.campaign import Campaign
+from fedage.common.errors import FedAgeError
 from fedage.server.events import read_events
 from fedage.server.network.home import CoordinatorHome
 from fedage.server.network.superlink import run_status, stop_run, submit
@@ -19,7 +20,7 @@ from fedage.server.summary import print_summary
 
 RECORD = ("campaign.toml", "events.jsonl", "model.safetensors", "results.json", "report.html")
 _ALIVE_EVERY_S = 20.0
-"""Asking the SuperLink costs a process, so it is asked only when nothing has happened for so long."""
+"""The SuperLink is asked whether the run is alive only when nothing has happened for so long."""
 
 
 def launch(home: CoordinatorHome, campaign: Campaign, *, run: str | None, out: Path | None) -> str:
@@ -27,9 +28,12 @@ def launch(home: CoordinatorHome, campaign: Campaign, *, run: str | None, out: P
 
     Ctrl-C stops the run at the coordinator too; what was recorded until then stays.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    # What sites say is shown as it is, never read as markup.
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     run = run or datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder = home.run_folder(campaign.campaign.name, run)
+    if folder.exists():
+        raise FedAgeError(f"{folder} exists: a run named {run!r} was recorded there; give another name with --name")
     console.print(f"campaign {campaign.campaign.name}, digest {campaign.digest}")
     run_id = submit(home, campaign_text=campaign.text, run_name=run)
     try:
@@ -58,7 +62,7 @@ def _follow(home: CoordinatorHome, run_id: int, events: Path, *, console: Consol
                 console.print(line)
             if event["event"] == "finished":
                 if event.get("reason"):
-                    console.print(f"[red]{event['status']}[/red]: {event['reason']}", markup=True)
+                    console.print(f"{event['status']}: {event['reason']}", style="red")
                 return str(event["status"])
         if time.monotonic() - checked > _ALIVE_EVERY_S:
             checked = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from fedage.common.networks.arrays import Weights, state_to_arrays
 from fedage.common.protocol import TRAIN, derived_seed, join_iterates, join_model
 from fedage.common.statistic import Statistic, total
 from fedage.server.aggregate import Update, UpdateRefused, check_update, federated_average
+from fedage.server.analyses import read_statistic
 from fedage.server.session import Answer, Session
 
 
@@ -46,11 +48,8 @@ class _Validation:
 
     def read(self, answers: dict[str, Answer]) -> tuple[Result | None, dict[str, Result]]:
         layout = self.analysis.layout(self.iterate)
-        statistics = {
-            site: Statistic(layout=layout, vector=vector, smallest=None)
-            for site, answer in answers.items()
-            if (vector := answer.payload.get(VALIDATION)) is not None and vector.shape == (layout.size,)
-        }
+        read = {site: read_statistic(VALIDATION, layout, answer) for site, answer in answers.items()}
+        statistics = {site: found for site, found in read.items() if isinstance(found, Statistic)}
         if not statistics:
             return None, {}
         outcome = self.analysis.combine(total(layout, statistics), self.iterate)
@@ -80,8 +79,10 @@ def save_model(path: Path, weights: Weights, *, about: dict[str, str | int]) -> 
     partial.replace(path)
 
 
-def train(session: Session, *, folder: Path, records: list[RoundRecord]) -> Weights:
-    """All rounds; each is appended to `records` as it ends, so that a run cut off keeps them.
+def train(
+    session: Session, *, folder: Path, records: list[RoundRecord], described: Mapping[str, Answer]
+) -> Weights:
+    """All rounds with the sites `described`; each is appended to `records` as it ends, so that a run cut off keeps them.
 
     Raises
     ------
@@ -102,11 +103,11 @@ def train(session: Session, *, folder: Path, records: list[RoundRecord]) -> Weig
         if records:
             records[-1].validation, records[-1].validation_by_site = overall, by_site
             _tell(session, records[-1])
-        updates = _updates(session, answers, weights, number)
+        updates = _updates(session, answers, weights, number, described=described)
         session.require_quorum(updates, step=f"round {number}")
         weights, norm = federated_average(weights, updates)
         patients = sum(update.n for update in updates.values())
-        loss = sum(float(answers[site].info["loss"]) * update.n for site, update in updates.items()) / patients
+        loss = sum(answers[site].info.loss * update.n for site, update in updates.items()) / patients
         save_model(
             folder / "model.safetensors",
             weights,
@@ -129,14 +130,16 @@ def _tell(session: Session, record: RoundRecord) -> None:
         session.events.emit("validation", round=record.number, mae_years=record.validation["mae_years"])
 
 
-def _updates(session: Session, answers: dict[str, Answer], weights: Weights, number: int) -> dict[str, Update]:
+def _updates(
+    session: Session, answers: dict[str, Answer], weights: Weights, number: int, *, described: Mapping[str, Answer]
+) -> dict[str, Update]:
     """The usable updates; one that does not fit the model is set aside and said so."""
     updates: dict[str, Update] = {}
     for site, answer in answers.items():
         change = {name.removeprefix("model:"): a for name, a in answer.payload.items() if name.startswith("model:")}
-        update = Update(change=change, n=int(answer.info.get("n", 0)))
+        update = Update(change=change, n=answer.info.n)
         try:
-            check_update(update, weights)
+            check_update(update, weights, patients=described[site].info.patients)
         except UpdateRefused as refusal:
             session.note_trouble(site, TRAIN, f"update set aside: {refusal}", number)
             continue

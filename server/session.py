@@ -17,6 +17,9 @@ from fedage.common.protocol import DESCRIBE, Payload, Reply, Request
 from fedage.server.events import EventLog
 from fedage.server.network.grid import Failure, PromptGrid
 from fedage.server.records import read_reply, request_content
+from fedage.server.told import Told
+
+_LATECOMERS_S = 10.0
 
 
 class CampaignFailed(Exception):
@@ -28,7 +31,7 @@ class Answer:
     """One site's answer: what it says and the arrays it sends."""
 
     site: str
-    info: Mapping[str, Any]
+    info: Told
     payload: Mapping[str, NDArray[Any]]
 
 
@@ -37,7 +40,8 @@ class Session:
     """One run of one campaign over a grid.
 
     `nodes` maps a site's name to its Flower node, `troubles` collects what went wrong at each site in plain words,
-    `answered_last` are the sites that answered the last request.
+    `answered_last` are the sites that answered the last request. `admitted` is the name each node was admitted under;
+    None in simulation only, where nodes have no identity.
     """
 
     grid: PromptGrid
@@ -45,55 +49,80 @@ class Session:
     run: str
     key: Ed25519PrivateKey | None
     events: EventLog
+    admitted: Mapping[int, str] | None
     nodes: dict[str, int] = field(default_factory=dict)
     troubles: dict[str, list[str]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     answered_last: frozenset[str] = frozenset()
 
-    def wait_for_nodes(self) -> list[int]:
-        """Node ids online: all expected sites, or whoever is there after `campaign.wait_s`, at least the quorum.
+    def describe(self) -> dict[str, Answer]:
+        """Offer the campaign to the nodes online and learn who they are and what they bring.
+
+        Waits for the sites the file names, or where it names none for the quorum and a moment more, `campaign.wait_s`
+        at most; nodes admitted under other names are not asked.
 
         Raises
         ------
         CampaignFailed
-            If the quorum is not online in time.
+            If the quorum does not answer, or two nodes call themselves the same.
         """
-        about, quorum = self.campaign.campaign, self.campaign.training.quorum
-        expected = max(len(about.sites), quorum)
+        about = self.campaign.campaign
         deadline = time.monotonic() + about.wait_s
-        told: set[int] = set()
-        while True:
-            online = sorted(self.grid.get_node_ids())
-            if set(online) != told:
-                told = set(online)
-                self.events.emit("nodes", online=len(online), expected=expected)
-            if len(online) >= expected and about.sites:
-                return online
-            if time.monotonic() >= deadline:
-                break
-            time.sleep(0.3)
-            if not about.sites and len(online) >= quorum:
-                # Nobody is expected by name: give latecomers a moment, then begin with whoever is there.
-                deadline = min(deadline, time.monotonic() + 10.0)
-        if len(online) < quorum:
-            raise CampaignFailed(
-                f"{len(online)} sites online after {about.wait_s:g} s, the quorum is {quorum}; "
-                "start the missing sites (fedage site start) or lower training.quorum"
-            )
-        return online
-
-    def describe(self) -> dict[str, Answer]:
-        """Offer the campaign to every node online and learn which site each is."""
-        nodes = self.wait_for_nodes()
-        request = self._request(DESCRIBE, campaign=self.campaign.text)
-        replies = self._exchange(request, {node: {} for node in nodes})
         answers: dict[str, Answer] = {}
-        for node, reply in sorted(replies.items()):
+        asked: set[int] = set()
+        told = -1
+        while True:
+            online = {node for node in self.grid.get_node_ids() if self._may_take_part(node)}
+            expected = max(len(about.sites), self.campaign.training.quorum)
+            if len(online) != told:
+                told = len(online)
+                self.events.emit("nodes", online=told, expected=expected)
+            late = time.monotonic() >= deadline
+            if online - asked and (late or len(online) >= expected):
+                self._offer(online - asked, answers)
+                asked |= online
+            if late or self._complete(answers):
+                break
+            if not about.sites and len(answers) >= self.campaign.training.quorum:
+                deadline = min(deadline, time.monotonic() + _LATECOMERS_S)
+            time.sleep(0.3)
+        if not asked:
+            raise CampaignFailed(
+                f"no site was online within {about.wait_s:g} s; start the sites (fedage site start), "
+                "or give them longer with campaign.wait_s"
+            )
+        for site in list(self.nodes):
+            if site not in answers:
+                del self.nodes[site]
+        for site in self.campaign.campaign.sites:
+            if site not in answers and site not in self.refused:
+                self.troubles.setdefault(site, []).append("was not online or did not answer when the campaign began")
+        self.require_quorum(answers, step="describe")
+        return answers
+
+    def _may_take_part(self, node: int) -> bool:
+        """Whether a node is one of the sites the file names, as far as its admission tells."""
+        sites = self.campaign.campaign.sites
+        return not sites or self.admitted is None or self.admitted.get(node) in sites
+
+    def _complete(self, answers: Mapping[str, Answer]) -> bool:
+        sites = self.campaign.campaign.sites
+        return bool(sites) and all(site in answers or site in self.refused for site in sites)
+
+    def _offer(self, nodes: set[int], answers: dict[str, Answer]) -> None:
+        """Offer the campaign to nodes; the answers of those that accept go to `answers`."""
+        request = self._request(DESCRIBE, campaign=self.campaign.text)
+        for node, reply in sorted(self._exchange(request, {node: {} for node in sorted(nodes)}).items()):
+            known = self.admitted.get(node, "") if self.admitted is not None else ""
             if isinstance(reply, Failure):
-                self.events.emit("site-failed", node=str(node), step=DESCRIBE, reason=reply.reason)
-                self.troubles.setdefault(f"node {node}", []).append(f"did not answer the offer: {reply.reason}")
+                self.events.emit("site-failed", node=str(node), site=known, step=DESCRIBE, reason=reply.reason)
+                self.troubles.setdefault(known or f"node {node}", []).append(f"did not answer the offer: {reply.reason}")
                 continue
             head, payload = reply
+            if self.admitted is not None and head.site != known:
+                self.events.emit("site-left-out", site=known, reason="answers under another name")
+                self.refused[known or f"node {node}"] = "answers under another name than it was admitted with"
+                continue
             if head.site in self.nodes:
                 raise CampaignFailed(f"two sites call themselves {head.site!r}; give one another name (site.toml)")
             expected = self.campaign.campaign.sites
@@ -104,14 +133,6 @@ class Session:
             self.nodes[head.site] = node
             if answer := self._accept(head, payload, step=DESCRIBE):
                 answers[answer.site] = answer
-        for site in list(self.nodes):
-            if site not in answers:
-                del self.nodes[site]
-        for site in self.campaign.campaign.sites:
-            if site not in answers and site not in self.refused:
-                self.troubles.setdefault(site, []).append("was not online or did not answer when the campaign began")
-        self.require_quorum(answers, step="describe")
-        return answers
 
     def ask(self, kind: str, payload: Payload, *, round_number: int = 0) -> dict[str, Answer]:
         """Send one request to the sites still online and wait for their answers until the round's deadline."""
@@ -196,7 +217,11 @@ class Session:
         if head.digest != self.campaign.digest:
             self.note_trouble(head.site, step, "answered for another campaign", round_number)
             return None
-        return Answer(site=head.site, info=head.info, payload=payload)
+        try:
+            return Answer(site=head.site, info=Told.of(head.info), payload=payload)
+        except ValueError:
+            self.note_trouble(head.site, step, "a malformed answer was set aside", round_number)
+            return None
 
     def note_trouble(self, site: str, step: str, reason: str, round_number: int) -> None:
         """Record what went wrong at a site, for the results and for whoever follows the run."""

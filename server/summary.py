@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fedage.server.results import CoxResult, Metrics, Results
@@ -30,12 +31,12 @@ def _sites(results: Results) -> Table:
     for site in results.sites:
         raw, corrected = test.raw.by_site.get(site.name), test.corrected.by_site.get(site.name)
         table.add_row(
-            site.name,
+            escape(site.name),
             "<min" if site.patients is None else str(site.patients),
             str(raw.n) if raw else "-",
             _mae(raw),
             _mae(corrected),
-            site.status if not site.reason else f"{site.status}: {site.reason}",
+            site.status if not site.reason else escape(f"{site.status}: {site.reason}"),
         )
     overall, corrected = test.raw.overall, test.corrected.overall
     table.add_section()
@@ -51,7 +52,7 @@ def _hazards(results: Results) -> Table:
     for model in results.survival.cox if results.survival else ():
         title = f"{model.model}, {'by site' if model.stratified_by_site else 'unstratified'}"
         if model.not_computed:
-            table.add_row(title, "-", model.not_computed)
+            table.add_row(title, "-", escape(model.not_computed))
             continue
         for covariate in model.covariates:
             truth = expected.get(covariate.name)

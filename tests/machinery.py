@@ -58,7 +58,7 @@ class InProcessGrid:
     """Flower's Grid over handlers in this process."""
 
     def __init__(self, members: Iterable[Site], *, meddle: Meddle | None = None) -> None:
-        self._names: dict[int, str] = {}
+        self.names: dict[int, str] = {}
         self._replies: dict[str, Message] = {}
         self._numbers = itertools.count(1)
         self._meddle = meddle
@@ -67,10 +67,10 @@ class InProcessGrid:
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
         for number, site in enumerate(members, start=1):
             sites.put_site(site.name, site)
-            self._names[number] = site.name
+            self.names[number] = site.name
 
     def get_node_ids(self) -> list[int]:
-        return [node for node in self._names if node not in self.offline]
+        return [node for node in self.names if node not in self.offline]
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
@@ -87,7 +87,7 @@ class InProcessGrid:
             seen = self._meddle(message, node) if self._meddle else message
             if seen is None or node in self.offline:
                 continue
-            context = Context(1, node, {"site": self._names[node]}, RecordDict(), {})
+            context = Context(1, node, {"site": self.names[node]}, RecordDict(), {})
             self._replies[identity] = handlers.app(seen, context)
         return ids
 

@@ -60,7 +60,9 @@ def register_node(home: CoordinatorHome, public_key: Path, name: str) -> int:
     if not public_key.is_file():
         raise FedAgeError(f"{public_key} is not there; give the site's node.pub")
     answer = _flwr(home, "supernode", "register", str(public_key), CONNECTION, "--name", name)
-    return int(answer["node-id"])
+    node_id = int(answer["node-id"])
+    home.note_admission(node_id, name)
+    return node_id
 
 
 def submit(
@@ -140,6 +142,8 @@ def run_status(home: CoordinatorHome, run_id: int) -> str:
         ) from None
     finally:
         client.close()
+    if run_id not in answer.run_dict:
+        raise FedAgeError(f"the SuperLink knows no run {run_id}; its database was replaced, or the number is wrong")
     status = answer.run_dict[run_id].status
     return f"{status.status}:{status.sub_status}" if status.sub_status else str(status.status)
 

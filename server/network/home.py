@@ -7,6 +7,7 @@
 `coordinator.key`, `.pub` Ed25519 key that signs requests; sites pin the public half
 `flower/`                 Flower's own home
 `state.db`                the SuperLink's database
+`admitted.jsonl`          which site each node is
 `logs/`, `runs/`          what happened
 ========================= ===========================================================
 """
@@ -14,8 +15,8 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -27,12 +28,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedage.common.errors import FedAgeError
+from fedage.common.protocol import RUN_NAME
 from fedage.common.settings import check_settings, read_settings, settings_text
 from fedage.server.network import pki
 
 Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")]
 _ALWAYS = ("localhost", "127.0.0.1")
-_RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 
 
 class CoordinatorConfig(BaseModel):
@@ -121,6 +122,21 @@ class CoordinatorHome:
         if not isinstance(key, Ed25519PrivateKey):
             raise FedAgeError(f"{self.signing_key_file} is not an Ed25519 key; restore the one fedage made")
         return key
+
+    def admitted(self) -> dict[int, str]:
+        """The name each node was admitted under, by Flower's id of it."""
+        file = self.root / "admitted.jsonl"
+        if not file.is_file():
+            return {}
+        lines = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+        return {int(line["node_id"]): str(line["name"]) for line in lines}
+
+    def note_admission(self, node_id: int, name: str) -> None:
+        """Remember which site a node is: later, a node is only believed to be that one."""
+        line = json.dumps({"node_id": str(node_id), "name": name}) + "\n"
+        # One short appended line is whole or absent, also when several admissions run at once.
+        with (self.root / "admitted.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(line)
 
     def run_folder(self, campaign: str, run: str) -> Path:
         """Where a run of a campaign is recorded.

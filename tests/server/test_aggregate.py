@@ -45,8 +45,9 @@ def test_order_of_arrival_changes_no_bit() -> None:
         (Update({"w": np.zeros(3), "b": np.zeros(1)}, 3), "shape"),
         (Update({"w": np.array([0.0, np.nan]), "b": np.zeros(1)}, 3), "finite"),
         (Update({"w": np.zeros(2), "b": np.zeros(1)}, 0), "at least one patient"),
+        (Update({"w": np.zeros(2), "b": np.zeros(1)}, 11), "more patients"),
     ],
 )
 def test_updates_that_do_not_fit_are_refused(bad: Update, what: str) -> None:
     with pytest.raises(UpdateRefused, match=what):
-        check_update(bad, WEIGHTS)
+        check_update(bad, WEIGHTS, patients=10)

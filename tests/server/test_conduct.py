@@ -74,7 +74,7 @@ def run(
 ) -> Results:
     grid = grid or InProcessGrid(members, meddle=meddle)
     place = Place(folder=folder / "run", run="r1", environment="simulation", guard=True)
-    conduct(PromptGrid(grid, poll_s=0.01), parse_campaign(CAMPAIGN), place, key=None)
+    conduct(PromptGrid(grid, poll_s=0.01), parse_campaign(CAMPAIGN), place, key=None, admitted=grid.names)
     return read_results(folder / "run" / "results.json")
 
 
@@ -195,6 +195,7 @@ def test_values_that_are_not_finite_are_set_aside(lying: list[MemorySite], tmp_p
     assert results.run.status == "finished"
     assert all(record.sites == ("a", "c") for record in results.rounds)
     assert any("not finite" in trouble for trouble in results.sites[1].troubles)
+    assert all(record.validation_mae_years is not None for record in results.rounds)
     text = (tmp_path / "run" / "results.json").read_text()
     assert "NaN" not in text
     json.loads(text)
