@@ -95,7 +95,7 @@ class Request:
                 f"the coordinator speaks protocol {request.protocol}, this site {PROTOCOL_VERSION}; "
                 "install the same FedAge release on both sides",
             )
-        if not RUN_NAME.match(request.run) or not _DIGEST.match(request.digest):
+        if not RUN_NAME.fullmatch(request.run) or not _DIGEST.fullmatch(request.digest):
             raise RequestRefused("malformed-request", "the run's name or the digest is not of its form")
         if not 0 <= request.round <= 1_000_000 or not 0 <= request.fold <= 1000:
             raise RequestRefused("malformed-request", "round or fold out of range")
@@ -196,7 +196,7 @@ class Reply:
         info = json.loads(str(texts["info"]))
         if status not in ("ok", "refused") or not isinstance(info, dict):
             raise ValueError("malformed reply: unknown status or info that is no object")
-        if not _SITE_NAME.match(str(texts["site"])):
+        if not _SITE_NAME.fullmatch(str(texts["site"])):
             raise ValueError("malformed reply: the site's name is not of its form")
         return cls(
             site=str(texts["site"]),

@@ -9,6 +9,7 @@ import typer
 from fedage.client.cli import site
 from fedage.deploy.demo.cli import demo
 from fedage.server.cli import campaign, coordinator
+from fedage.server.compare.cli import compare
 
 app = typer.Typer(
     name="fedage",
@@ -18,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(demo)
+app.command()(compare)
 app.add_typer(coordinator, name="coordinator")
 app.add_typer(campaign, name="campaign")
 app.add_typer(site, name="site")

@@ -79,10 +79,8 @@ def save_model(path: Path, weights: Weights, *, about: dict[str, str | int]) -> 
     partial.replace(path)
 
 
-def train(
-    session: Session, *, folder: Path, records: list[RoundRecord], described: Mapping[str, Answer]
-) -> Weights:
-    """All rounds with the sites `described`; each is appended to `records` as it ends, so that a run cut off keeps them.
+def train(session: Session, *, folder: Path, records: list[RoundRecord], described: Mapping[str, Answer]) -> Weights:
+    """All rounds with the sites `described`; each joins `records` as it ends, so that a run cut off keeps them.
 
     Raises
     ------

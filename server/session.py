@@ -116,7 +116,8 @@ class Session:
             known = self.admitted.get(node, "") if self.admitted is not None else ""
             if isinstance(reply, Failure):
                 self.events.emit("site-failed", node=str(node), site=known, step=DESCRIBE, reason=reply.reason)
-                self.troubles.setdefault(known or f"node {node}", []).append(f"did not answer the offer: {reply.reason}")
+                who = known or f"node {node}"
+                self.troubles.setdefault(who, []).append(f"did not answer the offer: {reply.reason}")
                 continue
             head, payload = reply
             if self.admitted is not None and head.site != known:

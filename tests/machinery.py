@@ -45,7 +45,7 @@ class MemorySite:
         if self.approves:
             self.campaigns[digest] = parse_campaign(text)
 
-    def cohort(self, campaign: Campaign) -> SiteCohort:
+    def cohort(self, campaign: Campaign) -> SiteCohort:  # noqa: ARG002 - one cohort for every campaign
         return self.found
 
     def state_dir(self, digest: str) -> Path:

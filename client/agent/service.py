@@ -19,6 +19,7 @@ from flwr.common.constant import ErrorCode
 
 from fedage.client.agent import wire
 from fedage.client.agent.cancel import Cancellation, Cancelled, cancellable
+from fedage.common.errors import FedAgeError
 
 logger = logging.getLogger(__name__)
 
@@ -130,14 +131,18 @@ class _Turn:
 
 
 def where(error: BaseException) -> str:
-    """An exception as its type and its places in the code: no text and no values, which may hold patient data."""
+    """An exception as its type and its places in the code: no text and no values, which may hold patient data.
+
+    Only a `FedAgeError` is quoted: its message is written for a person and holds none. This goes to the site's own log.
+    """
     places = []
     trace = error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
         places.append(f"{Path(code.co_filename).name}:{trace.tb_lineno}:{code.co_name}")
         trace = trace.tb_next
-    return " < ".join([type(error).__name__, *reversed(places)])
+    said = f": {error}" if isinstance(error, FedAgeError) else ""
+    return " < ".join([type(error).__name__ + said, *reversed(places)])
 
 
 def serve(agent: Agent, *, socket: Path) -> grpc.Server:

@@ -18,8 +18,8 @@ BASELINE_HAZARD_PER_YEAR = 0.11
 
 STUDY_END_YEARS = 10.0
 DROP_OUT_PER_YEAR = 0.0
-"""Nobody is lost: the demo's hospitals follow up through a registry. A few lost patients between two table times would be
-a small cell, and the unstratified model would be withheld."""
+"""Nobody is lost: the demo's hospitals follow up through a registry. A few lost patients between two table times would
+be a small cell, and sites would have to merge the times around it."""
 
 
 @dataclass(frozen=True)

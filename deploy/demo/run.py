@@ -140,10 +140,11 @@ def _prepare_site(folders: Folders, name: str, *, address: str, seed: int, campa
 
 @contextmanager
 def _coordinator(folders: Folders) -> Iterator[str]:
-    with _background(
-        folders, "coordinator", "coordinator", "start", "--home", folders.coordinator, "--port", "0"
-    ) as log:
-        yield _wait_for(log, "listening on ", timeout_s=60.0)
+    with _background(folders, "coordinator", "coordinator", "start", "--home", folders.coordinator, "--port", "0") as (
+        process,
+        log,
+    ):
+        yield _wait_for(process, log, "listening on ", timeout_s=60.0)
 
 
 @contextmanager
@@ -153,7 +154,7 @@ def _site(folders: Folders, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _background(folders: Folders, title: str, *arguments: str | Path) -> Iterator[Path]:
+def _background(folders: Folders, title: str, *arguments: str | Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """A long-lived command in a session of its own; on the way out it and all its children are gone."""
     folders.logs.mkdir(exist_ok=True)
     log = folders.logs / f"{title}.log"
@@ -166,7 +167,7 @@ def _background(folders: Folders, title: str, *arguments: str | Path) -> Iterato
             start_new_session=True,
         )
     try:
-        yield log
+        yield process, log
     finally:
         _end(process)
 
@@ -185,14 +186,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _wait_for(log: Path, phrase: str, *, timeout_s: float) -> str:
+def _wait_for(process: subprocess.Popen[bytes], log: Path, phrase: str, *, timeout_s: float) -> str:
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and process.poll() is None:
         for line in log.read_text(errors="replace").splitlines():
             if line.startswith(phrase):
                 return line.removeprefix(phrase).strip()
         time.sleep(0.1)
-    raise FedAgeError(f"the coordinator did not come up in {timeout_s:g} s; see {log}")
+    last = log.read_text(errors="replace").strip().rpartition("\n")[2]
+    raise FedAgeError(f"the coordinator did not come up: {last or 'it said nothing'} (see {log})")
 
 
 def _command(arguments: Sequence[str | Path]) -> list[str]:

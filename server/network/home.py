@@ -19,7 +19,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -28,7 +28,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedage.common.errors import FedAgeError
-from fedage.common.protocol import RUN_NAME
 from fedage.common.settings import check_settings, read_settings, settings_text
 from fedage.server.network import pki
 
@@ -42,7 +41,10 @@ class CoordinatorConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     hosts: tuple[Host, ...] = Field(min_length=1, description="how sites reach it: names and addresses")
-    host: Host = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 is every network")
+    host: Literal["127.0.0.1", "0.0.0.0"] = Field(
+        default="127.0.0.1",
+        description="address to listen on; 0.0.0.0 is every network. Commands of the coordinator use loopback",
+    )
     port: int = Field(default=8443, ge=1, le=65535, description="port of the SuperLink")
 
 
@@ -147,8 +149,8 @@ class CoordinatorHome:
             If a name could lead out of the folder.
         """
         for name in (campaign, run):
-            if not _RUN_NAME.fullmatch(name):
-                raise FedAgeError(f"{name!r} names no run: allowed are 1 to 63 letters, digits, ., _ and -")
+            if not RUN_NAME.fullmatch(name):
+                raise FedAgeError(f"{name!r} names no run: allowed are 1 to 63 letters, digits, _ and -; rename it")
         return self.root / "runs" / campaign / run
 
 

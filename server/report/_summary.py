@@ -132,10 +132,13 @@ def _one_hazard(model: CoxResult, gap: Coefficient) -> str:
 def _truth(results: Results) -> list[str]:
     if results.planted is None:
         return []
-    judged = [check.holds for check in results.planted.checks if check.holds is not None]
+    checks = results.planted.checks
+    judged = [check.holds for check in checks if check.holds is not None]
     if not judged:
         return []
-    return [f"{sum(judged)} of {len(judged)} comparisons with the planted truth hold."]
+    open_ = len(checks) - len(judged)
+    rest = f" {open_} could not be asked: too few events." if open_ else ""
+    return [f"{sum(judged)} of {len(judged)} comparisons with the planted truth hold.{rest}"]
 
 
 def _why(reason: str) -> str:

@@ -108,7 +108,8 @@ def make_site(folder: Path, images: Path, name: str, coordinator: CoordinatorHom
 def run(folder: Path, homes: list[Path], coordinator: CoordinatorHome) -> Results:
     grid = InProcessGrid([DeployedSite.load(home) for home in homes])
     place = Place(folder=folder / "run", run="r1", environment="deployment", guard=True)
-    conduct(PromptGrid(grid, poll_s=0.01), parse_campaign(CAMPAIGN), place, key=coordinator.signing_key(), admitted=grid.names)
+    prompt = PromptGrid(grid, poll_s=0.01)
+    conduct(prompt, parse_campaign(CAMPAIGN), place, key=coordinator.signing_key(), admitted=grid.names)
     return read_results(folder / "run" / "results.json")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -172,7 +171,7 @@ def test_a_site_that_has_not_approved_is_left_out(three: list[MemorySite], tmp_p
 
 
 @pytest.fixture
-def lying(three: list[MemorySite], monkeypatch: pytest.MonkeyPatch) -> Iterator[list[MemorySite]]:
+def lying(three: list[MemorySite], monkeypatch: pytest.MonkeyPatch) -> list[MemorySite]:
     """Site b's replies are altered after its guard: values that are not finite, in weights and sums."""
     from tests import machinery
 
@@ -187,7 +186,7 @@ def lying(three: list[MemorySite], monkeypatch: pytest.MonkeyPatch) -> Iterator[
         return reply
 
     monkeypatch.setattr(machinery.handlers, "app", dishonest)
-    yield three
+    return three
 
 
 def test_values_that_are_not_finite_are_set_aside(lying: list[MemorySite], tmp_path: Path) -> None:
