@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedage.common.errors import FedAgeError
+from fedage.common.protocol import RUN_NAME
 from fedage.common.settings import check_settings, read_settings, settings_text
 from fedage.server.network import pki
 
