@@ -200,7 +200,7 @@ class ErrorCurve(Finding):
 
     n: int | None = Field(default=None, description="patients")
     thresholds_years: tuple[float, ...] = Field(description="t, rising")
-    cs: tuple[Number, ...] = Field(description="CS(t), patients of a joined cell spread evenly over it")
+    cs: tuple[Number, ...] = Field(description="CS(t), errors inside a joined cell taken as normal")
     cs_low: tuple[Number, ...] = Field(description="lower bound of CS(t)")
     cs_high: tuple[Number, ...] = Field(description="upper bound of CS(t)")
     largest_width: Number = Field(default=None, description="largest difference of the bounds; 0 if the curve is exact")

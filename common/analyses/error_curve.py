@@ -15,6 +15,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import erfc
 
 from fedage.common.analyses._columns import MAX_GAP_YEARS, MAX_PATIENTS, in_subset, usable
 from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, check_iterate
@@ -33,11 +34,12 @@ Spans = list[tuple[int, int]]
 
 
 def join_cells(counts: Counts, minimum: int) -> Spans:
-    """Neighbouring cells together until each span holds at least `minimum` patients; nobody is left out.
+    """Neighbouring cells together so that each span holds at least `minimum` patients; nobody is left out.
 
+    Of all such ways the one that leaves least open: the smallest sum of patients × cells by which a span is too wide.
     No span crosses 5 years unless one side has too few patients for a span of its own: CS(≤5) is known from
-    `Evaluation`, and a span across it would tell by subtraction how many of its patients lie on either side. Of the two
-    end cells (|e| = 0 and |e| > 20) an empty one stays apart, so that the curve may begin at 0 and end at 1.
+    `Evaluation`, so it must cut no small group off a span. Of the two end cells (|e| = 0 and |e| > 20) an empty one may
+    stay apart, so that the curve can begin at 0 and end at 1.
 
     Parameters
     ----------
@@ -46,28 +48,50 @@ def join_cells(counts: Counts, minimum: int) -> Spans:
     minimum
         Fewest patients of a span; with fewer patients in all, everybody is in one span (and the guard blocks it).
     """
+    cells = counts.size
     if minimum <= 1:
-        return [(cell, cell + 1) for cell in range(counts.size)]
-    first, last = int(counts[0] == 0), counts.size - int(counts[-1] == 0)
-    below, above = _side(counts, first, _CUT, minimum), _side(counts, _CUT, last, minimum)
-    if counts[first:_CUT].sum() < minimum or counts[_CUT:last].sum() < minimum:
-        # The short side joins its neighbour, which is a whole span of the other side.
-        below, above = [*below[:-1], (below[-1][0], above[0][1])], above[1:]
-    ends = [(0, 1)] * first, [(last, counts.size)] * (counts.size - last)
-    return [*ends[0], *below, *above, *ends[1]]
+        return [(cell, cell + 1) for cell in range(cells)]
+    # Shortest path: best[end] is the least cost of spans up to `end`, and where the last of them begins.
+    best: list[tuple[float, int]] = [(0.0, 0)]
+    for end in range(1, cells + 1):
+        ways = [
+            (best[first][0] + float(counts[first:end].sum()) * (end - first - 1), first)
+            for first in range(end)
+            if np.isfinite(best[first][0]) and _may_leave(counts, first, end, minimum)
+        ]
+        best.append(min(ways, default=(np.inf, 0)))
+    if not np.isfinite(best[cells][0]):
+        return [(0, cells)]
+    spans, end = [], cells
+    while end:
+        spans.append((best[end][1], end))
+        end = best[end][1]
+    return spans[::-1]
 
 
-def _side(counts: Counts, first: int, end: int, minimum: int) -> Spans:
-    """Spans of the cells [first, end): each ends as soon as it is large enough, the rest joins the last."""
-    spans: Spans = []
-    start = first
-    for cell in range(first, end):
-        if counts[start : cell + 1].sum() >= minimum:
-            spans.append((start, cell + 1))
-            start = cell + 1
-    if start < end:
-        spans[-1:] = [(spans[-1][0] if spans else first, end)]
-    return spans
+def _may_leave(counts: Counts, first: int, end: int, minimum: int) -> bool:
+    """Whether the cells [first, end) may be one span."""
+    patients = counts[first:end].sum()
+    if end - first == 1 and first in (0, counts.size - 1) and patients == 0:
+        return True
+    if patients < minimum:
+        return False
+    if not first < _CUT < end:
+        return True
+    sides = counts[:_CUT].sum(), counts[_CUT:].sum()
+    parts = counts[first:_CUT].sum(), counts[_CUT:end].sum()
+    return bool(min(sides) < minimum) and all(
+        part in (0, side) or part >= minimum for part, side in zip(parts, sides, strict=True)
+    )
+
+
+def _likely_share(first: int, end: int, spread_years: float) -> FloatArray:
+    """Shares (end − first,) of a span's patients in its cells if errors were normal with this spread; they sum to 1."""
+    upper = np.array([*THRESHOLDS_YEARS, np.inf])
+    beyond = erfc(upper / (np.sqrt(2) * max(spread_years, 1e-3)))
+    share: FloatArray = -np.diff(beyond, prepend=1.0)[first:end]
+    total = share.sum()
+    return share / total if total > 0 else np.full(end - first, 1 / (end - first))
 
 
 @dataclass(frozen=True)
@@ -75,9 +99,9 @@ class ErrorCurve:
     """CS(t) on one part of the patients, without a small cell.
 
     Result: `n`, `left_out` (a value missing or out of range), `thresholds_years`, and per threshold `cs_low` and
-    `cs_high`, which the true fraction lies between, and `cs`, the curve if the patients of a joined cell were spread
-    evenly over its grid cells (`cs_low` ≤ `cs` ≤ `cs_high`); `largest_width`, the largest `cs_high − cs_low`: 0 if the
-    curve is exact throughout.
+    `cs_high`, which the true fraction lies between, and `cs`, the curve if inside a joined cell errors were distributed
+    normally with the site's root mean squared error, which `Evaluation` tells ([own]); `largest_width`, the largest
+    `cs_high − cs_low`: 0 if the curve is exact throughout.
 
     Parameters
     ----------
@@ -109,7 +133,7 @@ class ErrorCurve:
             return Field(name, shape, lower=0.0, upper=MAX_PATIENTS)
 
         at = len(THRESHOLDS_YEARS)
-        return Layout((counts("n"), counts("left_out"), counts("low", at), counts("evenly", at), counts("high", at)))
+        return Layout((counts("n"), counts("left_out"), counts("low", at), counts("likely", at), counts("high", at)))
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
         kept, left_out = usable(in_subset(cohort, self.subset), ("age_years", self.prediction))
@@ -118,15 +142,16 @@ class ErrorCurve:
         error, left_out = error[plausible], left_out + int(np.count_nonzero(~plausible))
         grid_cell = np.searchsorted(np.asarray(THRESHOLDS_YEARS), error, side="left")
         counts = np.bincount(grid_cell, minlength=_CELLS).astype(np.int64)
-        low, evenly, high = np.zeros(_CELLS), np.zeros(_CELLS), np.zeros(_CELLS)
+        spread = float(np.sqrt(np.mean(error**2))) if error.size else 0.0
+        low, likely, high = np.zeros(_CELLS), np.zeros(_CELLS), np.zeros(_CELLS)
         cells = []
         for first, end in join_cells(counts, self.minimum_count):
             patients = int(counts[first:end].sum())
             cells.append(Cell(patients, "patients with errors of one range"))
             low[end - 1], high[first] = patients, patients
-            evenly[first:end] = patients / (end - first)
+            likely[first:end] = patients * _likely_share(first, end, spread)
         values: dict[str, FloatArray | float] = {"n": error.size, "left_out": left_out}
-        values |= {name: np.cumsum(at)[:-1] for name, at in (("low", low), ("evenly", evenly), ("high", high))}
+        values |= {name: np.cumsum(at)[:-1] for name, at in (("low", low), ("likely", likely), ("high", high))}
         return Statistic.of(self.layout(iterate), values, [Cell(error.size, "patients with an error"), *cells])
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:  # noqa: ARG002 - one-shot
@@ -139,7 +164,7 @@ class ErrorCurve:
                 "n": round(n),
                 "left_out": round(total.scalar("left_out")),
                 "thresholds_years": list(THRESHOLDS_YEARS),
-                "cs": np.clip(total["evenly"] / n, low, high).tolist(),
+                "cs": np.clip(total["likely"] / n, low, high).tolist(),
                 "cs_low": low.tolist(),
                 "cs_high": high.tolist(),
                 "largest_width": float(np.max(high - low)),

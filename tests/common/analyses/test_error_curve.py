@@ -79,11 +79,23 @@ def test_cells_by_hand():
     # |e| = 0, (0, 1], …, (19, 20], > 20
     counts = np.array([0, 4, 7, 2, 9, 1, 12, 0, 3, 8, *[0] * 11, 0])
     assert join_cells(counts, 10) == [(0, 1), (1, 3), (3, 6), (6, 7), (7, 21), (21, 22)]
-    # 9 patients within 5 years are known from the evaluation; their span takes a whole one from beyond.
+    # 9 patients within 5 years are known from the evaluation; their span takes a large group from beyond.
     short = np.array([0, 4, 5, 0, 0, 0, 12, 0, 11, *[0] * 12, 2])
     assert join_cells(short, 10) == [(0, 1), (1, 7), (7, 22)]
     # Nobody beyond 5 years, and too few in all: one span, which the guard refuses.
-    assert join_cells(np.array([1, 3, *[0] * 20]), 10) == [(0, 21), (21, 22)]
+    assert join_cells(np.array([1, 3, *[0] * 20]), 10) == [(0, 22)]
+    # The empty cells in the middle widen the span that holds fewer patients.
+    gap = np.array([0, 0, 0, 0, 0, 10, 30, 0, 0, 0, 10, *[0] * 10, 0])
+    assert (6, 7) in join_cells(gap, 10)
+
+
+def test_a_joined_cell_is_read_as_normal_errors_of_the_sites_spread():
+    rng = np.random.default_rng(4)
+    values = rng.normal(0, 4, 4000)
+    found = run_locally(ErrorCurve("e", minimum_count=1500), {"a": errors(values)}).result
+    exact = run_locally(EXACT, {"a": errors(values)}).result
+    assert found["largest_width"] > 0.4
+    assert found["cs"] == pytest.approx(exact["cs"], abs=0.02)
 
 
 @pytest.mark.parametrize("minimum", [2, 3, 10])

@@ -1,0 +1,251 @@
+"""What is compared, as one document: the table, the page and `--json` only show it.
+
+Ages, errors and gaps are in years. A figure that a run does not have is null, and `missing` says why.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from fedage.common._version import __version__
+from fedage.server._results_parts import ErrorCurve, Number, Part
+from fedage.server.compare.notes import notes_on
+from fedage.server.compare.runs import Run
+from fedage.server.compare.settings import SEED, but_for_the_seed, differing
+from fedage.server.results import Results
+
+GAPS = {"gap_years": "de Lange", "cole_gap_years": "Cole", "raw_gap_years": "raw"}
+"""Gap columns in the order of interest, and the scale whose years they count."""
+
+
+class HazardRatio(Part):
+    """Of a Cox model with a gap among its covariates, per year of that gap."""
+
+    gap: str = Field(description="the gap's column: gap_years (de Lange), cole_gap_years or raw_gap_years")
+    model: str = Field(description="the model's name in the campaign file")
+    stratified_by_site: bool = Field(description="each site its own baseline hazard, or one for all")
+    hazard_ratio: Number = Field(description="per year")
+    ci95_low: Number = Field(description="95 % interval")
+    ci95_high: Number = Field(description="95 % interval")
+    events: int | None = Field(description="events")
+
+
+class SiteError(Part):
+    """One site's error on its test patients."""
+
+    n: int = Field(description="test patients")
+    mae_years_raw: Number = Field(description="as predicted")
+    mae_years_corrected: Number = Field(default=None, description="after bias correction")
+    mae_of_mean_years: Number = Field(default=None, description="of predicting the mean age of all sites")
+
+
+class ComparedRun(Part):
+    """One run's line."""
+
+    label: str = Field(description="what the comparison calls it")
+    campaign: str = Field(description="the campaign's name")
+    digest: str = Field(description="SHA-256 of its campaign file")
+    run: str = Field(description="the run's id")
+    status: str = Field(description="how it ended")
+    estimator: str = Field(description="the age estimator")
+    strategy: str | None = Field(
+        description="how updates were aggregated; null without campaign.toml beside the record"
+    )
+    rounds: int = Field(description="finished rounds of training")
+    seed: int = Field(description="the campaign's seed")
+    phantoms: bool = Field(description="whether its images are of nobody")
+    guard: bool = Field(description="whether disclosure control was on")
+    minimum_count: int = Field(description="fewest patients behind any released cell")
+    n: int | None = Field(default=None, description="test patients")
+    mae_years_raw: Number = Field(default=None, description="as predicted; the primary figure")
+    mae_years_corrected: Number = Field(default=None, description="after bias correction")
+    mae_of_mean_years: Number = Field(default=None, description="of predicting the mean age of all sites")
+    cs_5: Number = Field(default=None, description="fraction with an absolute raw error of at most 5 years")
+    pearson_r: Number = Field(default=None, description="of raw predicted and chronological age")
+    by_site: dict[str, SiteError] = Field(default_factory=dict, description="the sites that released it")
+    hazard_ratios: tuple[HazardRatio, ...] = Field(default=(), description="per year of gap")
+    validation_mae_years: tuple[tuple[int, float], ...] = Field(default=(), description="round and MAE after it")
+    error_curve_raw: ErrorCurve | None = Field(default=None, description="cumulative score curve, as predicted")
+    error_curve_corrected: ErrorCurve | None = Field(default=None, description="the same after correction")
+    missing: dict[str, str] = Field(default_factory=dict, description="what the run does not have, and why")
+
+    def hazard(self, gap: str) -> HazardRatio | None:
+        """The first model with this gap, one stratified by site before others."""
+        found = [ratio for ratio in self.hazard_ratios if ratio.gap == gap]
+        return next((ratio for ratio in found if ratio.stratified_by_site), found[0] if found else None)
+
+
+class Setting(Part):
+    """A key of the campaign files whose value is not the same in all runs."""
+
+    key: str = Field(description="dotted key")
+    values: tuple[Any, ...] = Field(description="by run, in the order of `runs`; null where it is not set")
+
+
+class Repeats(Part):
+    """Runs that differ in nothing but the seed."""
+
+    labels: tuple[str, ...] = Field(description="the runs")
+    seeds: tuple[int, ...] = Field(description="their seeds")
+    mae_years_raw_mean: Number = Field(description="mean of their raw MAEs")
+    mae_years_raw_sd: Number = Field(description="standard deviation over the runs, n − 1 degrees of freedom")
+    mae_years_raw_lowest: Number = Field(description="smallest")
+    mae_years_raw_highest: Number = Field(description="largest")
+
+
+class Comparison(Part):
+    """Runs side by side."""
+
+    schema_version: Literal[1] = 1
+    fedage_version: str = Field(description="of this comparison")
+    runs: tuple[ComparedRun, ...] = Field(description="in the order given")
+    settings: tuple[Setting, ...] = Field(description="what differs between the campaign files at hand")
+    repeats: tuple[Repeats, ...] = Field(description="runs over several seeds")
+    notes: tuple[str, ...] = Field(description="what can not be compared, and why, in sentences")
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Every site with an error in any run, in order of name."""
+        return tuple(sorted({site for run in self.runs for site in run.by_site}))
+
+    @property
+    def gaps(self) -> tuple[str, ...]:
+        """The gap columns that any run has a hazard ratio of."""
+        return tuple(gap for gap in GAPS if any(run.hazard(gap) for run in self.runs))
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Lay runs side by side."""
+    compared = tuple(_compared(run) for run in runs)
+    with_settings = [run.settings for run in runs if run.settings is not None]
+    differ = differing(with_settings) if len(with_settings) > 1 else {}
+    spread = {key: iter(values) for key, values in differ.items()}
+    return Comparison(
+        fedage_version=__version__,
+        runs=compared,
+        settings=tuple(
+            Setting(key=key, values=tuple(next(values) if run.settings is not None else None for run in runs))
+            for key, values in spread.items()
+        ),
+        repeats=tuple(_repeats(runs)),
+        notes=tuple(notes_on(runs)),
+    )
+
+
+def _compared(run: Run) -> ComparedRun:
+    results, test = run.results, run.results.evaluation.test
+    raw, corrected = test.raw.overall, test.corrected.overall
+    strategy = run.settings.get("training.strategy") if run.settings is not None else None
+    return ComparedRun(
+        label=run.label,
+        campaign=results.campaign.name,
+        digest=results.campaign.digest,
+        run=results.run.id,
+        status=results.run.status,
+        estimator=results.campaign.estimator,
+        strategy=strategy if isinstance(strategy, str) else None,
+        rounds=len(results.rounds),
+        seed=results.campaign.seed,
+        phantoms=results.phantoms,
+        guard=results.run.guard,
+        minimum_count=results.campaign.minimum_count,
+        n=raw.n if raw else None,
+        mae_years_raw=raw.mae_years if raw else None,
+        mae_years_corrected=corrected.mae_years if corrected else None,
+        mae_of_mean_years=raw.mae_of_mean_years if raw else None,
+        cs_5=raw.cs_5 if raw else None,
+        pearson_r=raw.pearson_r if raw else None,
+        by_site=_by_site(results),
+        hazard_ratios=tuple(_hazard_ratios(results)),
+        validation_mae_years=tuple(
+            (done.number, done.validation_mae_years) for done in results.rounds if done.validation_mae_years is not None
+        ),
+        error_curve_raw=results.figures.error_curve_raw,
+        error_curve_corrected=results.figures.error_curve_corrected,
+        missing=_missing(run),
+    )
+
+
+def _by_site(results: Results) -> dict[str, SiteError]:
+    raw, corrected = results.evaluation.test.raw.by_site, results.evaluation.test.corrected.by_site
+    return {
+        site: SiteError(
+            n=found.n,
+            mae_years_raw=found.mae_years,
+            mae_years_corrected=corrected[site].mae_years if site in corrected else None,
+            mae_of_mean_years=found.mae_of_mean_years,
+        )
+        for site, found in sorted(raw.items())
+    }
+
+
+def _hazard_ratios(results: Results) -> list[HazardRatio]:
+    return [
+        HazardRatio(
+            gap=item.name,
+            model=model.model,
+            stratified_by_site=model.stratified_by_site,
+            hazard_ratio=item.hazard_ratio,
+            ci95_low=item.ci95_low,
+            ci95_high=item.ci95_high,
+            events=model.events,
+        )
+        for model in (results.survival.cox if results.survival is not None else ())
+        for item in model.covariates
+        if item.name in GAPS and item.hazard_ratio is not None
+    ]
+
+
+def _missing(run: Run) -> dict[str, str]:
+    """The parts a run does not have, by name, each with the reason its record gives."""
+    results, figures, test = run.results, run.results.figures, run.results.evaluation.test
+    curve = "the record has no such curve (written before there was one)"
+    none = {
+        "settings": None if run.settings is not None else run.why_no_settings,
+        "rounds": None if results.rounds else "no round of training was finished",
+        "test error, raw": None if test.raw.overall else test.raw.not_computed or "no site released it",
+        "test error, corrected": None
+        if test.corrected.overall
+        else test.corrected.not_computed or "no site released it",
+        "CS curve, raw": None if figures.error_curve_raw else figures.not_computed.get("error_curve_raw", curve),
+        "CS curve, corrected": None
+        if figures.error_curve_corrected
+        else figures.not_computed.get("error_curve_corrected", curve),
+        "hazard ratio": None if _hazard_ratios(results) else _why_no_hazard(results),
+    }
+    return {part: reason for part, reason in none.items() if reason is not None}
+
+
+def _why_no_hazard(results: Results) -> str:
+    if results.survival is None:
+        return "the campaign asked for no survival analysis"
+    reasons = [model.not_computed for model in results.survival.cox if model.not_computed]
+    return reasons[0] if reasons else "no Cox model has a gap among its covariates"
+
+
+def _repeats(runs: Sequence[Run]) -> list[Repeats]:
+    groups: dict[Any, list[Run]] = {}
+    for run in runs:
+        if run.settings is not None and run.results.evaluation.test.raw.overall is not None:
+            groups.setdefault(but_for_the_seed(run.settings), []).append(run)
+    found = []
+    for group in groups.values():
+        errors = [run.results.evaluation.test.raw.overall.mae_years for run in group]  # type: ignore[union-attr]
+        known = [error for error in errors if error is not None]
+        if len({run.settings[SEED] for run in group if run.settings}) < 2 or len(known) < len(group):
+            continue
+        found.append(
+            Repeats(
+                labels=tuple(run.label for run in group),
+                seeds=tuple(run.results.campaign.seed for run in group),
+                mae_years_raw_mean=statistics.fmean(known),
+                mae_years_raw_sd=statistics.stdev(known),
+                mae_years_raw_lowest=min(known),
+                mae_years_raw_highest=max(known),
+            )
+        )
+    return found

@@ -1,0 +1,72 @@
+"""What a reader must know before comparing: what the runs do not have in common, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from fedage.server.compare.runs import Run
+
+
+def notes_on(runs: Sequence[Run]) -> Iterator[str]:
+    """Every such note; none if the runs differ in nothing that matters."""
+    yield from _differ(runs, "campaign", lambda run: run.results.campaign.name, "the runs answer different questions")
+    yield from _differ(runs, "estimator", lambda run: run.results.campaign.estimator, "")
+    yield from _truth(runs)
+    yield from _sites(runs)
+    yield from _patients(runs)
+    yield from _differ(
+        runs,
+        "minimum count",
+        lambda run: str(run.results.campaign.minimum_count),
+        "different sites or cells may be withheld",
+    )
+    yield from _differ(
+        runs, "FedAge version", lambda run: run.results.fedage_version, "the code itself may have changed"
+    )
+
+
+def listed(labels: Sequence[str]) -> str:
+    """`a`, `a and b`, or `a, b and c`."""
+    return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"
+
+
+def _differ(runs: Sequence[Run], what: str, of: Callable[[Run], str], why: str) -> Iterator[str]:
+    by_value: dict[str, list[str]] = {}
+    for run in runs:
+        by_value.setdefault(of(run), []).append(run.label)
+    if len(by_value) > 1:
+        told = "; ".join(f"{value} ({listed(labels)})" for value, labels in by_value.items())
+        yield f"Not the same {what}: {told}{f'. So {why}' if why else ''}."
+
+
+def _truth(runs: Sequence[Run]) -> Iterator[str]:
+    rendered = [run.label for run in runs if run.results.phantoms]
+    real = [run.label for run in runs if not run.results.phantoms]
+    if rendered and real:
+        yield (f"Phantoms and patients are not comparable: {listed(rendered)} on phantoms, {listed(real)} on patients.")
+
+
+def _sites(runs: Sequence[Run]) -> Iterator[str]:
+    by_run = {run.label: set(run.results.evaluation.test.raw.by_site) for run in runs}
+    by_run = {label: sites for label, sites in by_run.items() if sites}
+    where: dict[tuple[str, ...], list[str]] = {}
+    for site in sorted(set().union(*by_run.values())):
+        where.setdefault(tuple(label for label in by_run if site in by_run[label]), []).append(site)
+    partly = {labels: sites for labels, sites in where.items() if len(labels) < len(by_run)}
+    if partly:
+        told = "; ".join(f"{listed(sites)} only in {listed(labels)}" for labels, sites in partly.items())
+        yield f"Not the same sites: {told}. So figures over all sites are of different patients."
+
+
+def _patients(runs: Sequence[Run]) -> Iterator[str]:
+    """Other patients behind a site's figure, where the sites are the same."""
+    counts: dict[str, dict[str, int]] = {}
+    for run in runs:
+        for site, found in run.results.evaluation.test.raw.by_site.items():
+            counts.setdefault(site, {})[run.label] = found.n
+    uneven = {site: by_run for site, by_run in sorted(counts.items()) if len(set(by_run.values())) > 1}
+    if uneven:
+        told = "; ".join(
+            f"{site} {', '.join(f'{n} ({label})' for label, n in by_run.items())}" for site, by_run in uneven.items()
+        )
+        yield f"Not the same number of test patients: {told}."

@@ -1,0 +1,137 @@
+"""The comparison's tables: the terminal and the page show the same ones."""
+
+from __future__ import annotations
+
+from fedage.common.campaign._words import show
+from fedage.server.compare.comparison import GAPS, ComparedRun, Comparison, HazardRatio
+from fedage.server.compare.notes import listed
+from fedage.server.report._cells import NONE, Cell, Table, count, interval, number, percent, words
+
+_SITES_AS_COLUMNS = 6
+
+
+def headline(comparison: Comparison, *, hazard_ratios: bool = True) -> Table:
+    """One row a run: what it was, how good its ages are, and the hazard ratios of its gaps."""
+    gaps = comparison.gaps if hazard_ratios else ()
+    headers = ["run", "estimator", "strategy", "rounds", "seed", "test patients", "MAE raw", "MAE corrected"]
+    headers += ["MAE of the mean", "CS(≤5)", "r", *(f"HR per {GAPS[gap]} year" for gap in gaps)]
+    rows = tuple(
+        (
+            words(run.label),
+            words(run.estimator),
+            words(run.strategy or ""),
+            count(run.rounds),
+            Cell(str(run.seed), str(run.seed)),
+            NONE if run.n is None else count(run.n),
+            number(run.mae_years_raw),
+            number(run.mae_years_corrected),
+            number(run.mae_of_mean_years),
+            percent(run.cs_5),
+            number(run.pearson_r, 3),
+            *(_hazard(run.hazard(gap)) for gap in gaps),
+        )
+        for run in comparison.runs
+    )
+    return Table("runs", tuple(headers), rows)
+
+
+def by_site(comparison: Comparison) -> Table:
+    """Raw MAE of each site; sites as columns if they are few, else as rows."""
+    sites, runs = comparison.sites, comparison.runs
+    if not sites:
+        return Table("by-site", why_empty="no run has an error by site")
+    if len(sites) <= _SITES_AS_COLUMNS:
+        rows = [(words(run.label), *(_mae(run, site) for site in sites)) for run in runs]
+        return Table("by-site", ("run", *sites), tuple(rows))
+    columns = [(words(site), *(_mae(run, site) for run in runs)) for site in sites]
+    return Table("by-site", ("site", *(run.label for run in runs)), tuple(columns))
+
+
+def hazards(comparison: Comparison) -> Table:
+    """Every model with a gap, gap by gap, so that only years of one scale stand under each other."""
+    rows = tuple(
+        (
+            words(GAPS[gap]),
+            words(run.label),
+            words(ratio.model),
+            words("each site its own" if ratio.stratified_by_site else "one for all"),
+            number(ratio.hazard_ratio, 3),
+            interval(ratio.ci95_low, ratio.ci95_high),
+            NONE if ratio.events is None else count(ratio.events),
+        )
+        for gap in comparison.gaps
+        for run in comparison.runs
+        for ratio in run.hazard_ratios
+        if ratio.gap == gap
+    )
+    headers = ("gap", "run", "model", "baseline hazard", "hazard ratio per year", "95 % interval", "events")
+    return Table("hazards", headers, rows, why_empty="no run has a Cox model with a gap")
+
+
+def settings(comparison: Comparison) -> Table:
+    """What differs between the campaign files."""
+    rows = tuple(
+        (words(item.key), *(NONE if value is None else words(show(value)) for value in item.values))
+        for item in comparison.settings
+    )
+    at_hand = [run for run in comparison.runs if "settings" not in run.missing]
+    why = "the campaign files differ in nothing but what they are called"
+    if len(at_hand) < 2:
+        why = "fewer than two runs have their campaign.toml beside the record"
+    return Table("settings", ("setting", *(run.label for run in comparison.runs)), rows, why_empty=why)
+
+
+def repeats(comparison: Comparison) -> Table:
+    """Runs over several seeds."""
+    rows = tuple(
+        (
+            words(listed(item.labels)),
+            words(", ".join(str(seed) for seed in item.seeds)),
+            number(item.mae_years_raw_mean),
+            number(item.mae_years_raw_sd),
+            words(f"{item.mae_years_raw_lowest:.2f} to {item.mae_years_raw_highest:.2f}"),
+        )
+        for item in comparison.repeats
+    )
+    headers = ("runs", "seeds", "mean MAE raw", "SD over runs", "from lowest to highest")
+    return Table("repeats", headers, rows, why_empty="no two runs differ in the seed alone")
+
+
+def missing(comparison: Comparison) -> Table:
+    """What a run does not have."""
+    rows = tuple(
+        (words(run.label), words(part), words(reason))
+        for run in comparison.runs
+        for part, reason in run.missing.items()
+    )
+    return Table("missing", ("run", "not there", "why"), rows, why_empty="every run has every part")
+
+
+def banners(comparison: Comparison) -> list[str]:
+    """What a reader must know before any number."""
+    found = []
+    rendered = [run.label for run in comparison.runs if run.phantoms]
+    if rendered:
+        whose = "all these runs" if len(rendered) == len(comparison.runs) else listed(rendered)
+        found.append(
+            f"Images in {whose} are phantoms rendered by FedAge. No figure from them says anything about patients."
+        )
+    unguarded = [run.label for run in comparison.runs if not run.guard]
+    if unguarded:
+        whose = "all these runs" if len(unguarded) == len(comparison.runs) else listed(unguarded)
+        found.append(f"Disclosure control was switched off in {whose}: figures may rest on single patients.")
+    ended = [f"{run.label} {run.status}" for run in comparison.runs if run.status != "finished"]
+    if ended:
+        found.append(f"Not every run finished ({', '.join(ended)}): what they show is what they had found until then.")
+    return found
+
+
+def _mae(run: ComparedRun, site: str) -> Cell:
+    return number(run.by_site[site].mae_years_raw) if site in run.by_site else NONE
+
+
+def _hazard(ratio: HazardRatio | None) -> Cell:
+    if ratio is None or ratio.hazard_ratio is None:
+        return NONE
+    bounds = interval(ratio.ci95_low, ratio.ci95_high).text.replace(" to ", "–")
+    return Cell(f"{ratio.hazard_ratio:.3f} ({bounds})", repr(ratio.hazard_ratio))
