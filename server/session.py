@@ -73,7 +73,7 @@ class Session:
         told = -1
         while True:
             online = {node for node in self.grid.get_node_ids() if self._may_take_part(node)}
-            expected = max(len(about.sites), self.campaign.training.quorum)
+            expected = max(len(about.sites), self.campaign.quorum)
             if len(online) != told:
                 told = len(online)
                 self.events.emit("nodes", online=told, expected=expected)
@@ -83,7 +83,7 @@ class Session:
                 asked |= online
             if late or self._complete(answers):
                 break
-            if not about.sites and len(answers) >= self.campaign.training.quorum:
+            if not about.sites and len(answers) >= self.campaign.quorum:
                 deadline = min(deadline, time.monotonic() + _LATECOMERS_S)
             time.sleep(0.3)
         if not asked:
@@ -159,7 +159,7 @@ class Session:
 
     def require_quorum(self, answers: Mapping[str, Any], *, step: str) -> None:
         """Raise `CampaignFailed` unless the quorum answered."""
-        quorum = self.campaign.training.quorum
+        quorum = self.campaign.quorum
         if len(answers) < quorum:
             reasons = "; ".join(
                 f"{site}: {reason}"
@@ -196,7 +196,7 @@ class Session:
         def tell(node: int, _reply: Message | Failure) -> None:
             self.events.emit("answer", site=self._site(node), step=request.kind, round=request.round)
 
-        raw = self.grid.exchange(messages, deadline_s=self.campaign.training.round_deadline_s, on_reply=tell)
+        raw = self.grid.exchange(messages, deadline_s=self.campaign.deadline_s, on_reply=tell)
         for node, reply in raw.items():
             if isinstance(reply, Failure):
                 answered[node] = reply

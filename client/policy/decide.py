@@ -108,7 +108,7 @@ def facts_of(
         kind=kind,
         coordinator=coordinator,
         at=at,
-        estimator=campaign.estimator.name,
+        estimator=campaign.estimator.name if campaign.estimator else "",
         modality=campaign.cohort.modality or modality,
         trains=True,
         private=campaign.privacy.mode == "sample",

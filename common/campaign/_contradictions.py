@@ -169,14 +169,7 @@ def _pooled_models(sound: Sound) -> Iterator[Problem]:
         if model is None or model.get("by_site", True) is not False:
             continue
         key = f"survival.models[{position}].by_site"
-        own = model.get("table_times_years") or ()
-        if None not in own and any(later <= earlier for earlier, later in pairwise(own)):
-            yield Problem(
-                f"survival.models[{position}].table_times_years",
-                f"survival.models[{position}].table_times_years = {show(own)}: must increase; sort the times and "
-                "remove repeated ones",
-            )
-        if times is not None and not times and not own:
+        if times is not None and not times:
             yield Problem(
                 key,
                 f"{key} = false: needs survival.table_times_years, the times at which tables may leave a site, and "

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def estimator_problems(sound: Sound) -> Iterator[Problem]:
     """Unknown estimator, wrong options, a modality or a privacy mode that the estimator cannot have."""
-    name = sound["estimator.name"]
+    yield from _nothing_to_do(sound)
+    name = sound["estimator.name"] if sound.has("estimator") else None
     if name is None:
         return
     # Imported here: the estimators bring torch, which a reader of this package may not need.
@@ -31,6 +32,17 @@ def estimator_problems(sound: Sound) -> Iterator[Problem]:
 
 def fit_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Problem]:
     """What does not fit between the file and this estimator."""
+    from fedage.common.estimators._table import TableBase
+
+    yield from _training_problems(sound, estimator)
+    on_tables = issubclass(estimator, TableBase)
+    if on_tables != sound.has("table"):
+        yield Problem(
+            "table",
+            f"[table] must {'be there' if on_tables else 'not be there'}: {estimator.name} is an estimator on "
+            f"{'tables, and it says which column is the age' if on_tables else 'images'}; "
+            f"{'add' if on_tables else 'remove'} it",
+        )
     if not sound.wrong("estimator.options"):
         yield from check_table("estimator.options", sound["estimator.options"] or {}, estimator.Options).problems
     for modality in sound["cohort.modality"] or ():
@@ -46,6 +58,32 @@ def fit_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Problem]:
             f'privacy.mode = "sample": not possible with {estimator.name}, whose loss relates the samples of a batch '
             "to each other, so that one patient's gradient cannot be told apart; choose another of the two",
         )
+
+
+def _training_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Problem]:
+    """Rounds for an estimator that is trained in rounds, and for no other."""
+    exact = bool(getattr(estimator, "exact", False))
+    if exact and sound.has("training"):
+        yield Problem("training", f"[training] must not be there: {estimator.name} is exact, without rounds; remove it")
+    if not exact and not sound.has("training"):
+        yield Problem("training", f"[training] is missing: {estimator.name} is trained in rounds; add it with rounds")
+
+
+def _nothing_to_do(sound: Sound) -> Iterator[Problem]:
+    """A campaign without an estimator only analyses, so it needs a table and an analysis, and nothing about training."""
+    if sound.has("estimator"):
+        return
+    if not any(sound.has(table) for table in ("survival", "groups")):
+        yield Problem(
+            "estimator",
+            "[estimator] is missing, and so is an analysis that needs none; add [estimator], or [survival] or [groups]",
+        )
+        return
+    if not sound.has("table"):
+        yield Problem("table", "[table] is missing: a campaign without [estimator] analyses the sites' tables; add it")
+    for table in ("training", "bias", "validation", "planted"):
+        if sound.has(table):
+            yield Problem(table, f"[{table}] must not be there: without [estimator] nothing is trained; remove it")
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:

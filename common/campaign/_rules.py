@@ -36,7 +36,6 @@ NOT_BUILT: tuple[NotBuilt, ...] = (
     NotBuilt(
         "training.strategy", 'use training.strategy = "fedavg"', values=("fedprox", "fedavgm", "fedadam", "scaffold")
     ),
-    NotBuilt("validation.folds", "use [validation.fractions] with train, validation and test"),
     NotBuilt("privacy.mode", 'use privacy.mode = "none"', values=("sample", "client")),
     NotBuilt("privacy.epsilon", _NEEDS_MODE),
     NotBuilt("privacy.delta", _NEEDS_MODE),

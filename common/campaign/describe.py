@@ -27,12 +27,17 @@ def _sites(campaign: Campaign) -> str:
     sites = campaign.campaign.sites
     if not sites:
         return "Any site that the coordinator has admitted may take part."
-    return f"The sites expected are {_list(sites)}; {campaign.training.quorum} must answer for a step to count."
+    return f"The sites expected are {_list(sites)}; {campaign.quorum} must answer for a step to count."
 
 
 def _cohort(campaign: Campaign) -> str:
     cohort = campaign.cohort
-    images = f"{' or '.join(cohort.modality)} images" if cohort.modality else "the images its estimator reads"
+    if campaign.table is not None:
+        images = "the tables"
+    elif cohort.modality:
+        images = f"{' or '.join(cohort.modality)} images"
+    else:
+        images = "the images its estimator reads"
     healthy = (
         "all of them count as healthy"
         if cohort.healthy == "all"
@@ -43,15 +48,22 @@ def _cohort(campaign: Campaign) -> str:
 
 
 def _training(campaign: Campaign) -> list[str]:
-    training = campaign.training
+    estimator, training = campaign.estimator, campaign.training
+    if estimator is None:
+        return ["It trains nothing: it only analyses what the tables hold."]
+    whom = "healthy training patients" if campaign.cohort.train_on == "healthy" else "training patients"
+    if training is None:
+        return [f"Your site sends the sums that the estimator {estimator.name} is computed from, over your {whom}."]
     return [
-        f"Your site trains the age estimator {campaign.estimator.name} on its own machine, together with the other "
+        f"Your site trains the age estimator {estimator.name} on its own machine, together with the other "
         f"sites: {_count(training.rounds, 'round')}, each {_count(training.local_epochs, 'pass', 'passes')} over "
-        f"your training patients ({training.strategy}, batches of {training.batch_size})."
+        f"your {whom} ({training.strategy}, batches of {training.batch_size})."
     ]
 
 
 def _parts(campaign: Campaign) -> list[str]:
+    if campaign.estimator is None:
+        return []
     validation = campaign.validation
     if validation.fractions is None:
         return [
@@ -66,7 +78,7 @@ def _parts(campaign: Campaign) -> list[str]:
 
 def _analyses(campaign: Campaign) -> list[str]:
     line = "one line for each site" if campaign.bias.scope == "site" else "one line for all sites"
-    sentences = [
+    sentences = [] if campaign.estimator is None else [
         "It computes how far predicted ages are from true ages, before and after correcting the age bias "
         f"({line}, from healthy patients the model was not trained on)."
     ]
@@ -105,8 +117,9 @@ def _grid(survival: Survival) -> str:
 def _leaves(campaign: Campaign) -> list[str]:
     minimum = campaign.privacy.minimum_count
     return [
-        "What leaves your site: updates of the model (one array of numbers a round), and sums and counts over "
-        "patients.",
+        "What leaves your site: "
+        + ("updates of the model (one array of numbers a round), and " if campaign.training else "")
+        + "sums and counts over patients.",
         "No image, no identifier and no value of a single patient is asked for. "
         + (
             f"A sum or count with fewer than {minimum} patients behind it is withheld."

@@ -28,7 +28,9 @@ from fedage.common.campaign.types import (
     EstimatorChoice,
     Planted,
     Privacy,
+    Simulation,
     Survival,
+    TableChoice,
     Training,
     Validation,
 )
@@ -37,12 +39,14 @@ TABLES: dict[str, type[BaseModel]] = {
     "campaign": About,
     "estimator": EstimatorChoice,
     "cohort": CohortChoice,
+    "table": TableChoice,
     "training": Training,
     "validation": Validation,
     "privacy": Privacy,
     "bias": Bias,
     "survival": Survival,
     "planted": Planted,
+    "simulation": Simulation,
 }
 _REQUIRED = tuple(name for name in TABLES if Campaign.model_fields[name].is_required())
 

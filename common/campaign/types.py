@@ -16,6 +16,8 @@ class Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+DEADLINE_S = 3600.0
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Column = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
 Positive = Annotated[float, Field(gt=0)]
@@ -49,12 +51,31 @@ class Healthy(Table):
 class CohortChoice(Table):
     """`[cohort]`: who takes part."""
 
+    train_on: Literal["all", "healthy"] = Field(
+        default="all", description="whom the model is trained and evaluated on; the others are only predicted"
+    )
     modality: tuple[Annotated[str, Field(pattern=r"^[A-Z0-9]{2,16}$")], ...] = Field(
         default=(), description="DICOM modalities; empty means those of the estimator"
     )
     age_min_years: float = Field(default=0.0, ge=0, le=130, description="youngest age at exam")
     age_max_years: float = Field(default=130.0, ge=0, le=130, description="oldest age at exam")
     healthy: Literal["all"] | Healthy = Field(default="all", description='"all", or a column and its value')
+
+
+class TableChoice(Table):
+    """`[table]`: how the sites' tables are read, in a campaign on tables. Columns are named as the tables name them."""
+
+    id: str | None = Field(default=None, min_length=1, max_length=200, description="column that tells patients apart")
+    age: str | None = Field(default=None, min_length=1, max_length=200, description="column with the age in years")
+    sex: str | None = Field(default=None, min_length=1, max_length=200, description="column with the sex")
+    male: float = Field(default=1.0, description="its value for males")
+    missing: tuple[float, ...] = Field(default=(), description="values that mean missing, e.g. -9999")
+
+
+class Simulation(Table):
+    """`[simulation]`: only a simulation reads it."""
+
+    guard: bool = Field(default=True, description="disclosure control as in deployment; off only to check mathematics")
 
 
 class Training(Table):
@@ -73,7 +94,7 @@ class Training(Table):
     )
     weight_decay: float = Field(default=0.0, ge=0, le=10, description="decoupled for adamw")
     quorum: int = Field(default=2, ge=1, le=10000, description="sites that must answer for a step to count")
-    round_deadline_s: float = Field(default=3600.0, gt=0, le=604800, description="seconds a site has for one message")
+    round_deadline_s: float = Field(default=DEADLINE_S, gt=0, le=604800, description="seconds a site has for one message")
 
 
 class Fractions(Table):
@@ -119,9 +140,6 @@ class CoxModel(Table):
     name: Name = Field(description="what the table calls this model")
     covariates: tuple[Column, ...] = Field(min_length=1, description="columns, in the order reported")
     by_site: bool = Field(default=True, description="stratify by site (each site its own baseline hazard)")
-    table_times_years: tuple[Positive, ...] = Field(
-        default=(), description="an unstratified model's own table times; those of [survival] if empty"
-    )
 
 
 class Survival(Table):
@@ -136,7 +154,9 @@ class Survival(Table):
         default=0.25, ge=0, description="times are rounded up to this grid; 0 keeps exact times (then no tables leave)"
     )
     table_times_years: tuple[Positive, ...] = Field(
-        default=(), description="times at which tables leave a site (Kaplan-Meier, log-rank, unstratified Cox)"
+        default=(),
+        description="times at which tables leave a site (Kaplan-Meier, log-rank, unstratified Cox); a site merges "
+        "neighbouring ones until every cell holds privacy.minimum_count patients",
     )
     split_gap_at: Literal["median", "zero"] = Field(default="median", description="what makes a gap high or low")
 
@@ -156,13 +176,25 @@ class Campaign(Table):
     """A whole campaign file. `digest` is the SHA-256 of the file's bytes, as `sha256sum FILE` prints it."""
 
     campaign: About
-    estimator: EstimatorChoice
+    estimator: EstimatorChoice | None = None
     cohort: CohortChoice = CohortChoice()
-    training: Training
+    table: TableChoice | None = None
+    training: Training | None = None
     validation: Validation = Validation(fractions=Fractions(train=0.7, validation=0.15, test=0.15))
     privacy: Privacy = Privacy()
     bias: Bias = Bias()
     survival: Survival | None = None
     planted: Planted | None = None
+    simulation: Simulation = Simulation()
     text: str = Field(repr=False, description="the file as it was read")
     digest: str = Field(description="SHA-256 of the file's bytes, hexadecimal")
+
+    @property
+    def quorum(self) -> int:
+        """Sites that must answer for a step to count; 1 where nothing is trained in rounds."""
+        return self.training.quorum if self.training else 1
+
+    @property
+    def deadline_s(self) -> float:
+        """Seconds a site has for one message."""
+        return self.training.round_deadline_s if self.training else DEADLINE_S
