@@ -1,0 +1,135 @@
+"""What is laid side by side is what the records say, and what cannot be compared is said."""
+
+import pytest
+
+from fedage.server.compare.comparison import Comparison, compare
+from fedage.server.compare.runs import load_runs
+
+
+def compared(*folders) -> Comparison:
+    return compare(load_runs(folders))
+
+
+def test_every_figure_is_the_records(make_run) -> None:
+    found = compared(make_run("a", mae=4.0), make_run("b", mae=5.0, strategy="fedprox", seed=9))
+    a, b = found.runs
+    assert (a.label, a.strategy, a.rounds, a.seed, a.n, a.mae_years_raw, a.cs_5, a.pearson_r) == (
+        "a", "fedavg", 3, 1, 120, 4.0, 0.7, 0.9,
+    )  # fmt: skip
+    assert (b.strategy, b.seed, b.mae_years_corrected) == ("fedprox", 9, 5.0)
+    assert {site: error.mae_years_raw for site, error in b.by_site.items()} == {"north": 4.5, "south": 5.5}
+    assert b.validation_mae_years == ((1, 8.0), (2, 6.5), (3, 6.0))
+    assert a.error_curve_corrected is not None
+    assert a.error_curve_corrected.cs[4] == 0.5
+    assert a.missing == {}
+    assert found.notes == ()
+    assert found.sites == ("north", "south")
+
+
+def test_the_hazard_ratio_of_the_stratified_model_comes_first(make_run) -> None:
+    run = compared(make_run("a"), make_run("b")).runs[0]
+    assert len(run.hazard_ratios) == 3
+    assert run.hazard("gap_years").hazard_ratio == 1.11
+    assert run.hazard("cole_gap_years").hazard_ratio == 1.07
+    assert run.hazard("raw_gap_years") is None
+
+
+def test_settings_that_differ_and_defaults_that_do_not(make_run) -> None:
+    found = compared(
+        make_run("a", extra="local_epochs = 1\n"),  # the default, written out
+        make_run("b", strategy="fedprox"),
+        make_run("c", with_file=False),
+    )
+    assert [(item.key, item.values) for item in found.settings] == [
+        ("training.strategy", ("fedavg", "fedprox", None)),
+    ]
+    assert found.runs[2].strategy is None
+    assert "campaign.toml" in found.runs[2].missing["settings"]
+
+
+def test_models_and_their_lists_are_settings_too(make_run) -> None:
+    models = '[survival]\nmodels = [{{ name = "gap", covariates = ["gap_years", "{}"] }}]\n'
+    found = compared(make_run("a", extra=models.format("age_years")), make_run("b", extra=models.format("is_male")))
+    assert [(item.key, item.values) for item in found.settings] == [
+        ("survival.models[1].covariates", (["gap_years", "age_years"], ["gap_years", "is_male"])),
+    ]
+
+
+def test_runs_over_seeds_by_hand(make_run) -> None:
+    folders = [make_run(f"avg-{seed}", mae=3.0 + seed, seed=seed) for seed in (1, 2, 3)]
+    found = compared(*folders, make_run("prox", mae=4.0, strategy="fedprox"))
+    (over,) = found.repeats
+    assert over.labels == ("avg-1", "avg-2", "avg-3")
+    assert over.seeds == (1, 2, 3)
+    assert (over.mae_years_raw_mean, over.mae_years_raw_sd) == (5.0, 1.0)
+    assert (over.mae_years_raw_lowest, over.mae_years_raw_highest) == (4.0, 6.0)
+
+
+def test_the_same_seed_twice_is_no_repeat(make_run) -> None:
+    assert compared(make_run("a"), make_run("b")).repeats == ()
+
+
+def test_different_sites_are_compared_where_possible_and_said(make_run) -> None:
+    found = compared(
+        make_run("a", sites={"north": 3.0, "south": 5.0}),
+        make_run("b", sites={"north": 3.5, "west": 4.5, "east": 4.0}),
+    )
+    assert found.sites == ("east", "north", "south", "west")
+    assert "west" not in found.runs[0].by_site
+    (note,) = found.notes
+    assert "east and west only in b; south only in a" in note
+
+
+def test_what_differs_between_runs_is_noted(make_run, edit) -> None:
+    a, b = make_run("a", phantoms=True), make_run("b")
+    edit(b, campaign={"name": "other", "estimator": "table-ridge", "minimum_count": 3}, fedage_version="0.2.0")
+    notes = "\n".join(compared(a, b).notes)
+    for says in (
+        "Not the same campaign: c (a); other (b)",
+        "Not the same estimator: chest-ca (a); table-ridge (b)",
+        "Phantoms and patients are not comparable: a on phantoms, b on patients",
+        "Not the same minimum count: 10 (a); 3 (b)",
+        "Not the same FedAge version: 0.1.0 (a); 0.2.0 (b)",
+    ):
+        assert says in notes
+
+
+def test_other_patients_at_the_same_sites_are_noted(make_run, edit) -> None:
+    a, b = make_run("a"), make_run("b")
+    raw = {
+        "overall": {"n": 100, "mae_years": 4},
+        "by_site": {"north": {"n": 40, "mae_years": 4}, "south": {"n": 60, "mae_years": 4}},
+    }
+    edit(b, evaluation={"test": {"raw": raw, "corrected": raw}})
+    assert compared(a, b).notes == ("Not the same number of test patients: north 60 (a), 40 (b).",)
+
+
+def test_what_a_run_does_not_have_is_there_with_the_reason(make_run, edit) -> None:
+    empty = make_run("empty")
+    none = {"not_computed": "every site withheld its contribution"}
+    edit(
+        empty,
+        rounds=[],
+        survival=None,
+        evaluation={"test": {"raw": none, "corrected": none}},
+        figures={"error_curve_raw": None, "error_curve_corrected": None, "not_computed": {"error_curve_raw": "ended"}},
+    )
+    whole, run = compared(make_run("whole"), empty).runs
+    assert whole.missing == {}
+    assert run.missing == {
+        "rounds": "no round of training was finished",
+        "test error, raw": "every site withheld its contribution",
+        "test error, corrected": "every site withheld its contribution",
+        "CS curve, raw": "ended",
+        "CS curve, corrected": "the record has no such curve (written before there was one)",
+        "hazard ratio": "the campaign asked for no survival analysis",
+    }
+    assert run.mae_years_raw is None
+
+
+@pytest.mark.parametrize("order", [(1, 0, 2), (2, 1, 0)])
+def test_the_order_of_runs_is_kept_and_changes_no_figure(make_run, order: tuple[int, ...]) -> None:
+    folders = [make_run("a", mae=4), make_run("b", mae=5, strategy="fedprox"), make_run("c", mae=6, seed=3)]
+    there, then = compared(*folders), compared(*(folders[k] for k in order))
+    assert [then.runs[order.index(k)] for k in range(3)] == list(there.runs)
+    assert [item.key for item in then.settings] == [item.key for item in there.settings]
