@@ -1,8 +1,9 @@
 """Cox's model with one baseline hazard for all sites, exact from risk-set sums that add up over sites.
 
 At each table time every site sends S0, S1, S2 over its risk set and, for Efron's ties, D0, D1, D2 over its deaths; the
-patients themselves stay. How times become table times is told in `_survival`. It is another estimand than the model
-stratified by site: this one also compares patients between sites.
+patients themselves stay. How times become table times, and when a site merges some of them, is told in `_survival`:
+exact means exact for the times so rounded. It is another estimand than the model stratified by site: this one also
+compares patients between sites.
 """
 
 from __future__ import annotations
@@ -15,10 +16,17 @@ from numpy.typing import NDArray
 from fedage.common.analyses import _newton
 from fedage.common.analyses._columns import MAX_PATIENTS
 from fedage.common.analyses._partial_likelihood import Ties, of_tables
-from fedage.common.analyses._survival import check_table_times, followed, table_index
+from fedage.common.analyses._survival import (
+    cells_of_tables,
+    check_table_times,
+    followed,
+    intervals_of_site,
+    leaving,
+    table_index,
+)
 from fedage.common.analyses.base import Iterate, Outcome
 from fedage.common.cohort import Cohort
-from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
+from fedage.common.statistic import Field, FloatArray, Layout, Statistic
 
 _LARGEST_ETA = 100.0
 """Linear predictors are cut here, which only a β on the way to a fit can reach; it bounds the weights."""
@@ -28,7 +36,9 @@ _LARGEST_ETA = 100.0
 class CoxPooled:
     """Cox proportional hazards without stratification by site.
 
-    Result: as of `CoxBySite`, with `stratified_by_site` false, and `table_times`.
+    Result: as of `CoxBySite`, with `stratified_by_site` false, `table_times`, and `merged_table_times`: how many of
+    them the sites merged away, all sites together. With 0 the fit is that of pooled patients whose times are rounded up
+    to the table times; with more, the times of some sites' patients are rounded up further.
 
     Parameters
     ----------
@@ -46,8 +56,10 @@ class CoxPooled:
         Columns to stratify on (across sites), and for each the values it can take; patients with another value are
         left out. Each combination has its own baseline hazard.
     ties
-        Efron or Breslow. Breslow needs no sums over the deaths at single times, so it passes the guard with fewer
-        events.
+        Efron or Breslow.
+    minimum_count
+        A site merges table times until this many patients, or none, leave in every interval and stratum with an event,
+        and without one.
     """
 
     name: str
@@ -60,6 +72,7 @@ class CoxPooled:
     strata: tuple[str, ...] = ()
     levels: tuple[tuple[float, ...], ...] = ()
     ties: Ties = "efron"
+    minimum_count: int = 1
     per_site: bool = False
 
     def __post_init__(self) -> None:
@@ -85,6 +98,7 @@ class CoxPooled:
         z, weight = float(largest.max()), float(np.exp(min(eta, _LARGEST_ETA))) * MAX_PATIENTS
         fields = [
             *_newton.common_fields(self.covariates, iterate),
+            Field("merged", lower=0.0, upper=float(len(self.times))),
             Field("z_of_deaths", (p,), lower=-z * MAX_PATIENTS, upper=z * MAX_PATIENTS),
             Field("deaths", (groups,), lower=0.0, upper=MAX_PATIENTS),
         ]
@@ -104,14 +118,26 @@ class CoxPooled:
         known = stratum >= 0
         left_out = patients.left_out + int(np.count_nonzero(~known))
         x, stratum = patients.cohort.matrix(self.covariates)[known], stratum[known]
-        leaves = table_index(patients.time[known], self.times)
-        died = patients.event[known] & (leaves < len(self.times))
+        leaves, event = table_index(patients.time[known], self.times), patients.event[known]
+        groups = self._groups // len(self.times)
+        counts = leaving(leaves, event, stratum, groups=groups, times=len(self.times))
+        intervals = intervals_of_site(
+            cohort,
+            subset=self.subset,
+            time=self.time,
+            event=self.event,
+            table_times=self.times,
+            minimum_count=self.minimum_count,
+        ).merge(counts.reshape(len(self.times), -1), minimum_count=self.minimum_count)
+        leaves = intervals.rounded(leaves)
+        died = event & (leaves < len(self.times))
         z, layout = _newton.standardised(x, iterate), self.layout(iterate)
         eta = np.clip(z @ _newton.beta_of(iterate, z.shape[1]), -_LARGEST_ETA, _LARGEST_ETA)
         values: dict[str, FloatArray | float] = {
             "n": stratum.size,
             "left_out": left_out,
             "events": int(np.count_nonzero(died)),
+            "merged": intervals.merged,
             "z_of_deaths": z[died].sum(axis=0),
             "deaths": self._by_group(np.ones(int(died.sum())), stratum[died], leaves[died], at_risk=False).ravel(),
         }
@@ -122,7 +148,8 @@ class CoxPooled:
             if self.ties == "efron":
                 dead = self._by_column(columns[died], stratum[died], leaves[died], at_risk=False)
                 values[f"d{power}"] = dead.reshape(shape)
-        cells = self._cells(stratum, leaves, died)
+        of_stratum = ("in one of the strata",) * groups if self.strata else ("",)
+        cells = cells_of_tables(counts, intervals, self.times, of_stratum)
         return Statistic.of(layout, _newton.with_moments(values, x, layout), cells)
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:
@@ -138,6 +165,7 @@ class CoxPooled:
             "strata": list(self.strata),
             "ties": self.ties,
             "table_times": list(self.times),
+            "merged_table_times": round(total.scalar("merged")),
         }
         return _newton.advance(likelihood, total, iterate, covariates=self.covariates, about=about)
 
@@ -167,32 +195,6 @@ class CoxPooled:
     ) -> FloatArray:
         """The same for values (n, q): (strata, T, q)."""
         return np.stack([self._by_group(column, stratum, leaves, at_risk=at_risk) for column in columns.T], axis=-1)
-
-    def _cells(self, stratum: NDArray[np.intp], leaves: NDArray[np.intp], died: NDArray[np.bool_]) -> list[Cell]:
-        """All groups that the sums describe, or that follow from them by subtraction."""
-        ones = np.ones(leaves.size)
-        at_risk = self._by_group(ones, stratum, leaves, at_risk=True)
-        leaving = self._by_group(ones, stratum, leaves, at_risk=False)
-        deaths = self._by_group(ones[died], stratum[died], leaves[died], at_risk=False)
-        events = int(np.count_nonzero(died))
-        cells = [
-            Cell(events, "patients with an event"),
-            Cell(leaves.size - events, "patients without an event"),
-        ]
-        of_stratum = " in one of the strata" if self.strata else ""
-        for k, years in enumerate(self.times):
-            when = f"{years:g} years{of_stratum}"
-            # Sums at two following times differ by those who left; after the last time there is no next one.
-            last = k + 1 == len(self.times)
-            follow = [(at_risk[:, k], f"patients at risk at {when}")]
-            if not last:
-                follow.append((leaving[:, k], f"patients leaving the risk set by {when}"))
-            if self.ties == "efron":
-                others = (at_risk if last else leaving)[:, k] - deaths[:, k]
-                follow.append((deaths[:, k], f"patients with an event by {when}"))
-                follow.append((others, f"patients {'at risk' if last else 'leaving'} without an event by {when}"))
-            cells += [Cell(round(count), of) for counts, of in follow for count in counts]
-        return cells
 
 
 def _weighted_moments(z: FloatArray, w: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:

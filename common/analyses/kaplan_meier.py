@@ -1,7 +1,8 @@
 """Kaplan-Meier curves of high against low gap, and the log-rank test, from tables that add up over sites.
 
 Notation, at table time k: n_k at risk, d_k events. S = Π(1 − d/n); Greenwood's variance of log S is Σ d/(n(n − d)); the
-95 % interval is symmetric for log(−log S). How times become table times is told in `_survival`.
+95 % interval is symmetric for log(−log S). How times become table times, and when a site merges some of them, is told
+in `_survival`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from scipy import special
 
 from fedage.common.analyses._columns import MAX_GAP_YEARS, MAX_PATIENTS
 from fedage.common.analyses._median import HISTOGRAM, bracket, histograms
-from fedage.common.analyses._survival import Followed, check_table_times, followed, table_index
+from fedage.common.analyses._survival import (
+    Followed,
+    cells_of_tables,
+    check_table_times,
+    followed,
+    intervals_of_site,
+    leaving,
+    table_index,
+)
 from fedage.common.analyses.base import (
     Again,
     Done,
@@ -26,7 +35,7 @@ from fedage.common.analyses.base import (
     check_iterate,
 )
 from fedage.common.cohort import Cohort
-from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
+from fedage.common.statistic import Field, FloatArray, Layout, Statistic
 
 _Z95 = 1.959963984540054
 
@@ -38,7 +47,9 @@ class KaplanMeier:
     With `split_gap_at="median"` a first exchange brackets the median of all sites (`_median` tells how, and
     `median_within_years` how well); a patient is high above the split and low at or below it.
 
-    Result: `n`, `events`, `left_out`, `table_times`, `split_years` and `median_within_years` (None where they do not
+    Result: `n`, `events`, `left_out`, `table_times`, `merged_table_times` (how many of them the sites merged away, all
+    sites together; 0: the curves are those of pooled patients with times rounded up to the table times; more: some
+    sites' patients have theirs rounded up further), `split_years` and `median_within_years` (None where they do not
     apply), `groups`: a list of `name`, `n`, `events`, `at_risk`, `events_at`, `survival`, `standard_error`,
     `ci95_low`, `ci95_high` (one value a table time; None where nobody is at risk), `median_survival` (None if not
     reached by the last table time); and `log_rank`: `chi2`, `p`, `expected` (None without two groups and events).
@@ -56,7 +67,8 @@ class KaplanMeier:
     time, event, subset
         As for the Cox models.
     minimum_count
-        Fewest patients behind any entry of the histogram that the median comes from.
+        Fewest patients behind any entry of the histogram that the median comes from; and a site merges table times
+        until this many, or none, leave in every interval and group with an event, and without one.
     """
 
     name: str
@@ -100,17 +112,17 @@ class KaplanMeier:
             (
                 Field("n", shape[:1], lower=0.0, upper=MAX_PATIENTS),
                 Field("left_out", lower=0.0, upper=MAX_PATIENTS),
+                Field("merged", lower=0.0, upper=float(len(self.times))),
                 Field("at_risk", shape, lower=0.0, upper=MAX_PATIENTS),
                 Field("events", shape, lower=0.0, upper=MAX_PATIENTS),
             )
         )
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
-        needed = (self.gap,) if self.gap else ()
-        patients = followed(cohort, subset=self.subset, time=self.time, event=self.event, needed=needed)
+        patients = self._followed(cohort)
         if self.gap and self._finds_median(iterate):
             return histograms(patients.cohort[self.gap], minimum_count=self.minimum_count)
-        return self._tables(patients, iterate)
+        return self._tables(cohort, patients, iterate)
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:
         if self._finds_median(iterate):
@@ -137,6 +149,7 @@ class KaplanMeier:
                 "events": round(events.sum()),
                 "left_out": round(total.scalar("left_out")),
                 "table_times": list(self.times),
+                "merged_table_times": round(total.scalar("merged")),
                 "split_years": float(iterate["split"]) if self.gap else None,
                 "median_within_years": [float(iterate["low"]), float(iterate["high"])] if "low" in iterate else None,
                 "groups": groups,
@@ -147,32 +160,33 @@ class KaplanMeier:
     def _finds_median(self, iterate: Iterate) -> bool:
         return self.gap is not None and not iterate
 
-    def _tables(self, patients: Followed, iterate: Iterate) -> Statistic:
-        names, slots = self._group_names, len(self.times) + 1
+    def _followed(self, cohort: Cohort) -> Followed:
+        needed = (self.gap,) if self.gap else ()
+        return followed(cohort, subset=self.subset, time=self.time, event=self.event, needed=needed)
+
+    def _tables(self, cohort: Cohort, patients: Followed, iterate: Iterate) -> Statistic:
+        groups, times = len(self._group_names), len(self.times)
         high = patients.cohort[self.gap] > iterate["split"] if self.gap else np.zeros(patients.n, dtype=bool)
-        leaves = table_index(patients.time, self.times)
-        died = patients.event & (leaves < len(self.times))
-        where = high * slots + leaves
-        leaving = np.bincount(where, minlength=len(names) * slots).reshape(-1, slots)
-        at_risk = np.cumsum(leaving[:, ::-1], axis=1)[:, ::-1]
-        events = np.bincount(where[died], minlength=len(names) * slots).reshape(-1, slots)[:, :-1]
-        n = at_risk[:, 0]
-        cells = []
-        for g, name in enumerate(names):
-            cells += [
-                Cell(int(events[g].sum()), f"patients with an event ({name})"),
-                Cell(int(n[g] - events[g].sum()), f"patients without an event ({name})"),
-            ]
-            cells += [
-                Cell(int(at_risk[g, k]), f"patients at risk at {years:g} years ({name})")
-                for k, years in enumerate(self.times)
-            ]
+        leaves, group = table_index(patients.time, self.times), high.astype(np.intp)
+        counts = leaving(leaves, patients.event, group, groups=groups, times=times)
+        intervals = intervals_of_site(
+            cohort,
+            subset=self.subset,
+            time=self.time,
+            event=self.event,
+            table_times=self.times,
+            minimum_count=self.minimum_count,
+        ).merge(counts.reshape(times, -1), minimum_count=self.minimum_count)
+        rounded = leaving(intervals.rounded(leaves), patients.event, group, groups=groups, times=times)
+        at_risk = np.cumsum(rounded.sum(axis=2)[::-1], axis=0)[::-1].T
         values: dict[str, FloatArray | float] = {
-            "n": n.astype(np.float64),
+            "n": at_risk[:, 0].astype(np.float64),
             "left_out": patients.left_out,
-            "at_risk": at_risk[:, :-1].astype(np.float64),
-            "events": events.astype(np.float64),
+            "merged": intervals.merged,
+            "at_risk": at_risk.astype(np.float64),
+            "events": rounded[:, :, 0].T.astype(np.float64),
         }
+        cells = cells_of_tables(counts, intervals, self.times, self._group_names)
         return Statistic.of(self.layout(iterate), values, cells)
 
 

@@ -70,7 +70,7 @@ _NO_TABLES = "needs times at which tables may leave a site; set survival.table_t
 def _why_not(survival: Survival, model: CoxModel) -> str:
     if model.by_site:
         return ""
-    if not (model.table_times_years or survival.table_times_years):
+    if not survival.table_times_years:
         return _NO_TABLES
     unknown = [column for column in survival.strata if column not in _BINARY]
     if unknown:
@@ -85,7 +85,11 @@ def _survival(campaign: Campaign) -> tuple[Analysis, ...]:
     survival = campaign.survival
     if survival is None:
         return ()
-    analyses: list[Analysis] = [_cox(survival, model) for model in survival.models if not _why_not(survival, model)]
+    analyses: list[Analysis] = [
+        _cox(survival, model, minimum_count=campaign.privacy.minimum_count)
+        for model in survival.models
+        if not _why_not(survival, model)
+    ]
     if survival.table_times_years:
         analyses.append(
             KaplanMeier(
@@ -110,7 +114,7 @@ def _survival(campaign: Campaign) -> tuple[Analysis, ...]:
     return tuple(analyses)
 
 
-def _cox(survival: Survival, model: CoxModel) -> Analysis:
+def _cox(survival: Survival, model: CoxModel, *, minimum_count: int) -> Analysis:
     name = f"{COX}{model.name}"
     if model.by_site:
         return CoxBySite(
@@ -125,10 +129,11 @@ def _cox(survival: Survival, model: CoxModel) -> Analysis:
     return CoxPooled(
         name,
         model.covariates,
-        model.table_times_years or survival.table_times_years,
+        survival.table_times_years,
         time=survival.time,
         event=survival.event,
         strata=survival.strata,
         levels=tuple((0.0, 1.0) for _ in survival.strata),
         ties=survival.ties,
+        minimum_count=minimum_count,
     )

@@ -19,7 +19,6 @@ class Size:
     learning_rate: float
     minimum_count: int
     table_times_years: tuple[float, ...]
-    pooled_times_years: tuple[float, ...]
 
 
 FULL = Size(
@@ -29,8 +28,7 @@ FULL = Size(
     batch_size=16,
     learning_rate=1e-3,
     minimum_count=5,
-    table_times_years=(1, 2, 3, 4, 5, 6, 7, 8),
-    pooled_times_years=(2.5, 5, 10),
+    table_times_years=(1, 2, 3, 4, 5, 6, 7, 8, 9, 10),
 )
 QUICK = Size(
     image_size=64,
@@ -39,8 +37,7 @@ QUICK = Size(
     batch_size=16,
     learning_rate=1e-3,
     minimum_count=3,
-    table_times_years=(1, 2, 3, 4, 5, 6),
-    pooled_times_years=(3, 10),
+    table_times_years=(2, 4, 6, 8, 10),
 )
 
 
@@ -115,7 +112,6 @@ covariates = ["gap_years", "age_years"]
 name = "gap-unstratified"
 covariates = ["gap_years", "age_years"]
 by_site = false
-table_times_years = {list(size.pooled_times_years)}
 
 [[survival.models]]
 name = "cole-gap"

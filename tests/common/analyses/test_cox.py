@@ -383,16 +383,16 @@ def test_cells_of_the_model_by_site():
     assert (smallest.count, smallest.of) == (2, "patients with an event")
 
 
-def test_cells_of_the_tables():
-    # At risk 6 at one year; 3 leave by then (2 with an event), 2 by two years (1), one is followed for longer.
+@pytest.mark.parametrize("ties", ["efron", "breslow"])
+def test_cells_of_the_tables(ties):
+    # 3 leave by one year (2 with an event), 2 by two years (1 with an event), and one is followed for longer.
     cohort = patients([1, 0, 1, 0, 2, 1], [0.5, 1, 1, 2, 2, 9], [1, 1, 0, 1, 0, 0])
-    once = {"covariates": ("x",), "times": (1.0, 2.0), "subset": None}
-    efron = CoxPooled("c", **once).local(cohort, {}).smallest
-    assert (efron.count, efron.of) == (1, "patients leaving without an event by 1 years")
-    # Breslow gives nothing about the deaths at one time: the smallest group left is 3, not 1.
-    breslow = CoxPooled("c", **once, ties="breslow").local(cohort, {}).smallest
-    assert breslow.count == 3
-    assert CoxPooled("c", ("x",), (2.0,), subset=None, ties="breslow").local(cohort, {}).smallest.count == 3
+    smallest = CoxPooled("c", ("x",), (1.0, 2.0), subset=None, ties=ties).local(cohort, {}).smallest
+    assert (smallest.count, smallest.of) == (1, "patients leaving without an event by 1 years")
+    merged = CoxPooled("c", ("x",), (1.0, 2.0), subset=None, ties=ties, minimum_count=3).local(cohort, {})
+    assert (merged.smallest.count, merged.scalar("merged")) == (3, 1)
+    assert merged["deaths"].tolist() == [0, 3]
+    assert merged["s0"].tolist() == [6, 6]
 
 
 @pytest.mark.parametrize("times", [(), (2.0, 1.0), (1.0, 1.0), (-1.0, 2.0)])

@@ -157,7 +157,8 @@ def test_cells_and_missing_values():
     assert statistic["at_risk"].tolist() == [[4, 2], [4, 3]]
     assert statistic["events"].tolist() == [[2, 1], [1, 1]]
     assert statistic.scalar("left_out") == 1
-    assert (statistic.smallest.count, statistic.smallest.of) == (1, "patients without an event (low gap)")
+    assert statistic.scalar("merged") == 0
+    assert (statistic.smallest.count, statistic.smallest.of) == (1, "patients with an event by 1 years (high gap)")
 
 
 def test_without_events_curves_stay_at_one(tools):

@@ -125,7 +125,7 @@ def test_the_file_decides_about_the_models():
     )  # fmt: skip
     assert found["cox:gap-pooled"] == CoxPooled(
         "cox:gap-pooled", ("gap_years", "age_years", "is_male"), (2.0, 4.0), time="follow_up", event="died",
-        subset="is_test", strata=("is_male",), levels=((0.0, 1.0),), ties="breslow",
+        subset="is_test", strata=("is_male",), levels=((0.0, 1.0),), ties="breslow", minimum_count=10,
     )  # fmt: skip
 
 
