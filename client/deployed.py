@@ -7,18 +7,19 @@ from collections import OrderedDict
 from pathlib import Path
 from threading import RLock
 
-import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fedage.client.approvals import Approvals
-from fedage.client.cohort.query import Selection, select, split
+from fedage.client.cohort.query import select
 from fedage.client.cohort.samples import SampleCache
 from fedage.client.cohort.store import CohortStore
 from fedage.client.home import SiteHome
+from fedage.client.parts import with_parts
 from fedage.client.site import SiteCohort
 from fedage.common import estimators
 from fedage.common.campaign import Campaign
 from fedage.common.cohort import Cohort
+from fedage.common.protocol import RequestRefused
 from fedage.common.statistic import FloatArray
 
 _KEPT_COHORTS = 2
@@ -33,6 +34,7 @@ class DeployedSite:
         self._home = home
         self._approvals = Approvals(home.root)
         self._cohorts: OrderedDict[str, SiteCohort] = OrderedDict()
+        self._images = ImageCohorts(home.root)
         self._lock = RLock()
 
     @classmethod
@@ -78,15 +80,31 @@ class DeployedSite:
         """The campaign's patients; read once and kept while the campaign runs."""
         with self._lock:
             if campaign.digest not in self._cohorts:
-                self._cohorts[campaign.digest] = self._read(campaign)
+                self._cohorts[campaign.digest] = self._images.read(campaign)
                 while len(self._cohorts) > _KEPT_COHORTS:
                     self._cohorts.popitem(last=False)
             return self._cohorts[campaign.digest]
 
-    def _read(self, campaign: Campaign) -> SiteCohort:
+
+class ImageCohorts:
+    """Cohorts of images from a home's store: selected, preprocessed, and given their columns."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+
+    def read(self, campaign: Campaign) -> SiteCohort:
+        """The campaign's patients and their samples.
+
+        Raises
+        ------
+        RequestRefused
+            Rule `no-table` for a campaign that is not on images.
+        """
+        if campaign.estimator is None or campaign.table is not None:
+            raise RequestRefused("no-table", "this site has images and the campaign is on tables")
         estimator = estimators.make(campaign.estimator.name, campaign.estimator.options)
         chosen = campaign.cohort
-        with CohortStore.open(self._home.root) as store:
+        with CohortStore.open(self._home) as store:
             selection = select(
                 store,
                 modalities=chosen.modality or estimator.modalities,
@@ -94,32 +112,18 @@ class DeployedSite:
                 age_max_years=chosen.age_max_years,
             )
             rejected_files = store.rejected_by_reason()
-            samples = SampleCache(self._home.root / "cache", root=store.root).build(selection, estimator)
+            samples = SampleCache(self._home / "cache", root=store.root).build(selection, estimator)
         selection = samples.selection
+        columns: dict[str, FloatArray] = {
+            **selection.outcomes,
+            "age_years": selection.age_years,
+            "is_male": selection.is_male,
+        }
         return SiteCohort(
-            cohort=Cohort(_columns(campaign, selection)),
+            cohort=with_parts(Cohort(columns), selection.unit, campaign),
             samples=samples.array,
             excluded=selection.excluded,
             rejected_files=rejected_files,
             rejected_samples=samples.rejected,
+            snapshot=selection.snapshot,
         )
-
-
-def _columns(campaign: Campaign, selection: Selection) -> dict[str, FloatArray]:
-    """Cohort columns of a selection: ages, sex, split, health, outcomes."""
-    fractions = campaign.validation.fractions
-    if fractions is None:
-        raise ValueError("a campaign for images needs validation.fractions")
-    train, validation, test = split(selection.unit, fractions)
-    columns: dict[str, FloatArray] = dict(selection.outcomes)
-    healthy = campaign.cohort.healthy
-    if healthy == "all":
-        columns["healthy"] = np.ones(selection.n)
-    else:
-        told = columns.get(healthy.column, np.full(selection.n, np.nan))
-        columns["healthy"] = (told == healthy.equals).astype(np.float64)
-    columns["age_years"] = selection.age_years
-    columns["is_male"] = selection.is_male
-    for name, part in (("train", train), ("validation", validation), ("test", test)):
-        columns[f"is_{name}"] = part.astype(np.float64)
-    return columns

@@ -28,6 +28,10 @@ class SiteCohort:
         Patients left out, by reason.
     rejected_files, rejected_samples
         Files and images set aside, by reason code.
+    snapshot
+        A digest that is equal exactly for equal cohorts, or empty where it is not kept.
+    features
+        Columns of the site's table that an estimator may use; empty for images.
     """
 
     cohort: Cohort
@@ -35,6 +39,8 @@ class SiteCohort:
     excluded: Mapping[str, int] = field(default_factory=dict)
     rejected_files: Mapping[str, int] = field(default_factory=dict)
     rejected_samples: Mapping[str, int] = field(default_factory=dict)
+    snapshot: str = ""
+    features: tuple[str, ...] = ()
 
 
 class Site(Protocol):

@@ -1,0 +1,72 @@
+"""Which patient is trained on, validated on and reported on: columns of the cohort, from its keyed place in [0, 1).
+
+With `validation.fractions` a patient has one part for good. With `validation.folds` every patient is held out of one of
+the k models, `fold` says which; what is reported is computed on everybody, from the model each was held out of.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedage.client.cohort.query import folds, split
+from fedage.common.campaign import Campaign
+from fedage.common.campaign.types import Fractions
+from fedage.common.cohort import Cohort
+from fedage.common.statistic import FloatArray
+
+PARTS = ("train", "validation", "test")
+
+
+def with_parts(cohort: Cohort, unit: FloatArray, campaign: Campaign) -> Cohort:
+    """The cohort with `healthy`, `fold` and the parts of a campaign without folds (or of all its folds together)."""
+    cohort = cohort.with_columns(healthy=_healthy(cohort, campaign))
+    validation = campaign.validation
+    if campaign.estimator is None:
+        everybody = np.ones(cohort.n)
+        return cohort.with_columns(is_train=np.zeros(cohort.n), is_validation=everybody, is_test=everybody)
+    if validation.folds is not None:
+        fold = folds(unit, validation.folds).astype(np.float64)
+        return all_folds(cohort.with_columns(fold=fold), campaign)
+    train, held_out, test = split(unit, validation.fractions or Fractions(train=0.7, validation=0.15, test=0.15))
+    kept = _kept(cohort, campaign)
+    return cohort.with_columns(
+        is_train=(train & kept).astype(np.float64),
+        is_validation=held_out.astype(np.float64),
+        is_test=test.astype(np.float64),
+    )
+
+
+def of_fold(cohort: Cohort, campaign: Campaign, fold: int) -> Cohort:
+    """The parts while the model of one fold is made: trained without that fold, validated on it."""
+    if campaign.validation.folds is None:
+        return cohort
+    held_out = cohort["fold"] == fold
+    return cohort.with_columns(
+        is_train=(~held_out & _kept(cohort, campaign)).astype(np.float64),
+        is_validation=held_out.astype(np.float64),
+        is_test=held_out.astype(np.float64),
+    )
+
+
+def all_folds(cohort: Cohort, campaign: Campaign) -> Cohort:
+    """The parts once every fold has a model: everybody has been held out once."""
+    if campaign.validation.folds is None:
+        return cohort
+    everybody = np.ones(cohort.n)
+    return cohort.with_columns(is_train=np.zeros(cohort.n), is_validation=everybody, is_test=everybody)
+
+
+def _kept(cohort: Cohort, campaign: Campaign) -> np.ndarray:
+    """Who may be trained on."""
+    if campaign.cohort.train_on == "healthy":
+        return np.asarray(cohort["healthy"] == 1)
+    return np.ones(cohort.n, dtype=bool)
+
+
+def _healthy(cohort: Cohort, campaign: Campaign) -> FloatArray:
+    """1 for who counts as healthy, 0 for the others and for those of whom it is not known."""
+    healthy = campaign.cohort.healthy
+    if healthy == "all":
+        return np.ones(cohort.n)
+    told = cohort.columns.get(healthy.column, np.full(cohort.n, np.nan))
+    return (told == healthy.equals).astype(np.float64)

@@ -1,0 +1,103 @@
+"""A site's table on disk, as the commands leave it for the agent or a simulation: numbers and keyed hashes, no identifier."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fedage.common import estimators
+from fedage.common.campaign import Campaign
+from fedage.common.cohort import Cohort
+from fedage.common.errors import FedAgeError
+from fedage.common.estimators._table import FEATURE, TableBase
+from fedage.common.statistic import FloatArray
+
+_NUMBERS, _ABOUT = "table.npz", "table.json"
+
+
+@dataclass(frozen=True)
+class SiteTable:
+    """One site's patients.
+
+    Parameters
+    ----------
+    columns
+        Cohort columns (n,): `age_years`, `is_male`, outcomes by their names, and `feature:NAME` for every numeric one.
+    unit
+        Place of each patient in [0, 1), (n,), from a keyed hash: drives the split.
+    rejected
+        Rows and cells set aside while reading, by reason.
+    """
+
+    columns: Mapping[str, FloatArray]
+    unit: FloatArray
+    rejected: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Numeric columns that an estimator may use, by their names in the table."""
+        return tuple(sorted(name.removeprefix(FEATURE) for name in self.columns if name.startswith(FEATURE)))
+
+    @property
+    def snapshot(self) -> str:
+        """SHA-256 over all numbers: equal exactly for equal tables."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.unit).tobytes())
+        for name in sorted(self.columns):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(self.columns[name]).tobytes())
+        return digest.hexdigest()
+
+
+def write_site_table(home: Path, table: SiteTable) -> None:
+    """Write a site's table into its home."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    names = sorted(table.columns)
+    values = np.column_stack([table.columns[name] for name in names]) if names else np.empty((table.unit.size, 0))
+    with (home / _NUMBERS).open("wb") as stream:
+        np.savez(stream, values=values, unit=table.unit)
+    about = {"columns": names, "rejected": dict(table.rejected)}
+    (home / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
+
+
+def read_site_table(home: Path) -> SiteTable:
+    """Read a site's table back.
+
+    Raises
+    ------
+    FedAgeError
+        If there is none.
+    """
+    if not (home / _ABOUT).is_file():
+        raise FedAgeError(f"{home} holds no table; index one first")
+    about = json.loads((home / _ABOUT).read_text(encoding="utf-8"))
+    with np.load(home / _NUMBERS, allow_pickle=False) as numbers:
+        values, unit = numbers["values"], numbers["unit"]
+    columns = {name: np.ascontiguousarray(values[:, k]) for k, name in enumerate(about["columns"])}
+    return SiteTable(columns, unit, about["rejected"])
+
+
+def samples_of(cohort: Cohort, campaign: Campaign, features: tuple[str, ...]) -> FloatArray | None:
+    """One row of raw features a patient, (n, p), as the campaign's estimator wants them; None without an estimator.
+
+    Raises
+    ------
+    FedAgeError
+        If the campaign names features that the table does not have.
+    """
+    estimator = table_estimator(campaign, features)
+    return None if estimator is None else cohort.matrix(estimator.columns)
+
+
+def table_estimator(campaign: Campaign, features: tuple[str, ...]) -> TableBase | None:
+    """The campaign's estimator on a table with these features; None if it has none, or one on images."""
+    if campaign.estimator is None:
+        return None
+    estimator = estimators.make(campaign.estimator.name, campaign.estimator.options)
+    if not isinstance(estimator, TableBase):
+        return None
+    return estimator.for_features(estimator.options.resolve(features))
