@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from fedage.client import predictions
 from fedage.client.guard import Withheld, release
+from fedage.client.thresholds import Thresholds
 from fedage.common.analyses.base import Analysis, Done, IterateRefused
 from fedage.common.analyses.plan import BIAS, registered
 from fedage.common.campaign import Campaign
@@ -21,66 +23,113 @@ def contributions(
     cohort: Cohort,
     iterates: Mapping[str, Mapping[str, FloatArray]],
     *,
+    folder: Path,
+    run: str,
     guard: bool,
 ) -> tuple[dict[str, FloatArray], dict[str, dict[str, str]]]:
     """Sums by step, and for each step withheld its rule and reason.
 
-    A step that the file does not contain is withheld like any other, so that one bad step costs only itself.
+    A step that the file does not contain is withheld like any other, so that one bad step costs only itself; a bias
+    line that cannot be had costs the steps that need corrected ages.
+
+    Parameters
+    ----------
+    folder, run
+        The campaign's state folder at the site, and the run: where the account of answered thresholds is kept.
     """
     steps = registered(campaign)
     sums: dict[str, FloatArray] = {}
     withheld: dict[str, dict[str, str]] = {}
     minimum_count = campaign.privacy.minimum_count if guard else 1
+    thresholds = Thresholds(folder, run=run, minimum_count=minimum_count)
+    no_line: Withheld | None = None
     try:
-        corrected = _correct(campaign, cohort, iterates, minimum_count=minimum_count)
+        cohort = _correct(campaign, cohort, iterates, thresholds, minimum_count=minimum_count)
     except Withheld as refusal:
-        return {}, {step: _reason(refusal) for step in iterates if step != BIAS_LINE}
+        no_line = refusal
     for step, iterate in iterates.items():
         if step == BIAS_LINE:
             continue
         try:
             if step not in steps:
                 raise Withheld("unknown-step", "the approved campaign file contains no such step")
-            sums[step] = _one(steps[step], corrected, iterate, minimum_count=minimum_count)
+            sums[step] = _one(steps[step], cohort, iterate, thresholds, minimum_count=minimum_count)
+        except _Missing as missing:
+            withheld[step] = _reason(no_line if no_line and missing.column in predictions.CORRECTED else missing)
         except Withheld as refusal:
             withheld[step] = _reason(refusal)
     return sums, withheld
 
 
-def _one(analysis: Analysis, cohort: Cohort, iterate: Mapping[str, FloatArray], *, minimum_count: int) -> FloatArray:
+class _Missing(Withheld):
+    """A step needs a column that the cohort does not have."""
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+        super().__init__("missing-column", f"this site has no column {column!r}")
+
+
+def _one(
+    analysis: Analysis,
+    cohort: Cohort,
+    iterate: Mapping[str, FloatArray],
+    thresholds: Thresholds,
+    *,
+    minimum_count: int,
+) -> FloatArray:
     try:
         analysis.check(iterate)
         statistic = analysis.local(cohort, iterate)
     except IterateRefused as refusal:
         raise Withheld("iterate", str(refusal)) from None
     except MissingColumn as missing:
-        raise Withheld("missing-column", f"this site has no column {missing.column!r}") from None
-    return release(statistic, minimum_count=minimum_count).vector
+        raise _Missing(missing.column) from None
+    released = release(statistic, minimum_count=minimum_count).vector
+    thresholds.require(analysis, cohort, iterate)
+    return released
 
 
 def _correct(
-    campaign: Campaign, cohort: Cohort, iterates: Mapping[str, Mapping[str, FloatArray]], *, minimum_count: int
+    campaign: Campaign,
+    cohort: Cohort,
+    iterates: Mapping[str, Mapping[str, FloatArray]],
+    thresholds: Thresholds,
+    *,
+    minimum_count: int,
 ) -> Cohort:
-    """The cohort with corrected columns where there are predictions and a line; analyses that need more say so."""
+    """The cohort with corrected columns, or as it is before there are predictions.
+
+    Raises
+    ------
+    Withheld
+        If there is no line to correct by, with the reason.
+    """
     if "predicted_years" not in cohort.columns:
         return cohort
     if campaign.bias.scope == "site":
-        analysis = registered(campaign)[BIAS]
-        statistic = analysis.local(cohort, analysis.first())
-        if statistic.smallest is None or statistic.smallest.count < minimum_count:
-            return cohort
-        outcome = analysis.combine(statistic, analysis.first())
-        if not isinstance(outcome, Done):
-            return cohort
-        return predictions.with_correction(
-            cohort, slope=float(outcome.result["slope"]), intercept=float(outcome.result["intercept_years"])
-        )
+        slope, intercept = _own_line(campaign, cohort, minimum_count=minimum_count)
+        return predictions.with_correction(cohort, slope=slope, intercept=intercept)
     line = iterates.get(BIAS_LINE, {}).get("line")
     if line is None:
-        return cohort
+        raise Withheld(BIAS_LINE, "the campaign corrects by one line for all sites, and the request brings none")
     if line.shape != (2,):
         raise Withheld("iterate", "a bias line is a slope and an intercept")
-    return predictions.with_correction(cohort, slope=float(line[0]), intercept=float(line[1]))
+    slope, intercept = float(line[0]), float(line[1])
+    corrected = predictions.with_correction(cohort, slope=slope, intercept=intercept)
+    thresholds.require_line(slope=slope, intercept=intercept)
+    return corrected
+
+
+def _own_line(campaign: Campaign, cohort: Cohort, *, minimum_count: int) -> tuple[float, float]:
+    """Slope and intercept (years) of the site's own bias line."""
+    analysis = registered(campaign)[BIAS]
+    statistic = analysis.local(cohort, analysis.first())
+    if statistic.smallest is None or statistic.smallest.count < minimum_count:
+        raise Withheld(BIAS_LINE, f"fewer than {minimum_count} healthy validation patients to fit the line on")
+    outcome = analysis.combine(statistic, analysis.first())
+    if not isinstance(outcome, Done):
+        raise Withheld(BIAS_LINE, "this site's own line cannot be fitted: too few patients, ages or too flat a line")
+    return float(outcome.result["slope"]), float(outcome.result["intercept_years"])
 
 
 def _reason(refusal: Withheld) -> dict[str, str]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
+from fedage.common.disclosure import suppress_small_cells
 from fedage.common.statistic import Statistic
 
 
@@ -47,3 +50,13 @@ def require(count: int, *, of: str, minimum_count: int) -> None:
 def releasable_counts(counts: Mapping[str, int], *, minimum_count: int) -> dict[str, int | None]:
     """Counts of patients with the small ones replaced by None; zero says nothing about anybody and stays."""
     return {name: count if count == 0 or count >= minimum_count else None for name, count in counts.items()}
+
+
+def releasable_parts(counts: Mapping[str, int], *, minimum_count: int) -> dict[str, int | None]:
+    """Counts of parts whose total is told as well: where one is None, another is too, so that none can be worked out.
+
+    The hidden ones then hold at least `minimum_count` patients together.
+    """
+    found = suppress_small_cells(np.array(list(counts.values()), dtype=np.float64), minimum_count)
+    shown = dict(zip(counts, found.shown.tolist(), strict=True))
+    return {name: count if shown[name] else None for name, count in counts.items()}

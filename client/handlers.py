@@ -20,7 +20,7 @@ from fedage.client import predictions
 from fedage.client.agent.cancel import should_stop
 from fedage.client.contribute import contributions
 from fedage.client.gate import admit
-from fedage.client.guard import Withheld, releasable_counts, require
+from fedage.client.guard import Withheld, releasable_counts, releasable_parts, require
 from fedage.client.records import read_request, write_reply
 from fedage.client.site import Site, SiteCohort
 from fedage.client.sites import site_for
@@ -40,6 +40,7 @@ from fedage.common.protocol import (
     RequestRefused,
     derived_seed,
     join_model,
+    payload_digest,
     split_payload,
 )
 
@@ -94,10 +95,10 @@ def describe(site: Site, campaign: Campaign, _request: Request, _payload: Payloa
     parts = {part: int(found.cohort[f"is_{part}"].sum()) for part in ("train", "validation", "test")}
     info = {
         "patients": found.cohort.n,
-        "parts": releasable_counts(parts, minimum_count=minimum_count),
+        "parts": releasable_parts(parts, minimum_count=minimum_count),
         "excluded": releasable_counts(found.excluded, minimum_count=minimum_count),
         "rejected_files": dict(found.rejected_files),
-        "rejected_samples": dict(found.rejected_samples),
+        "rejected_samples": releasable_counts(found.rejected_samples, minimum_count=minimum_count),
         "device": site.device,
     }
     return info, {}
@@ -117,6 +118,8 @@ def train(site: Site, campaign: Campaign, request: Request, payload: Payload) ->
         campaign,
         found.cohort.with_columns(predicted_years=predicted),
         iterates,
+        folder=site.state_dir(request.digest),
+        run=request.run,
         guard=site.guard,
     )
     estimator = estimators.make(campaign.estimator.name, campaign.estimator.options)
@@ -151,10 +154,12 @@ def evaluate(site: Site, campaign: Campaign, request: Request, payload: Payload)
     """Predict the patients the model was not trained on, keep the predictions, answer the first analyses."""
     weights, iterates = split_payload(payload)
     found = site.cohort(campaign)
-    held_out = np.flatnonzero(found.cohort["is_train"] != 1)
-    predicted = _predict(site, campaign, found, weights, rows=held_out)
-    folder = site.state_dir(request.digest)
-    predictions.keep(folder, run=request.run, predicted_years=predicted)
+    folder, model = site.state_dir(request.digest), payload_digest(weights)
+    snapshot = predictions.cohort_digest(found.cohort, snapshot=found.snapshot)
+    if not predictions.kept(folder, run=request.run, model=model, snapshot=snapshot):
+        held_out = np.flatnonzero(found.cohort["is_train"] != 1)
+        predicted = _predict(site, campaign, found, weights, rows=held_out)
+        predictions.keep(folder, run=request.run, predicted_years=predicted, model=model, snapshot=snapshot)
     return _analyse(site, campaign, request, found, iterates)
 
 
@@ -173,8 +178,10 @@ def _analyse(
     found: SiteCohort,
     iterates: Mapping[str, Mapping[str, NDArray[np.float64]]],
 ) -> Answer:
-    cohort = predictions.with_predictions(found.cohort, site.state_dir(request.digest), run=request.run)
-    sums, withheld = contributions(campaign, cohort, iterates, guard=site.guard)
+    folder = site.state_dir(request.digest)
+    snapshot = predictions.cohort_digest(found.cohort, snapshot=found.snapshot)
+    cohort = predictions.with_predictions(found.cohort, folder, run=request.run, snapshot=snapshot)
+    sums, withheld = contributions(campaign, cohort, iterates, folder=folder, run=request.run, guard=site.guard)
     return {"withheld": withheld}, sums
 
 

@@ -1,8 +1,14 @@
-"""Predictions stay at the site: kept by campaign, run and fold, and joined to the cohort when an analysis runs."""
+"""Predictions stay at the site: kept by campaign and run, and joined to the cohort when an analysis runs.
+
+A run has one model. Predictions of a second one, analysed by the same steps, would tell by subtraction about whoever
+the two models differ on; so they are kept with the digest of their model and of the cohort they were made for.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -14,27 +20,83 @@ from fedage.common.statistic import FloatArray
 
 SLOPE_BOUNDS = (0.05, 5.0)
 INTERCEPT_BOUND_YEARS = 200.0
+CORRECTED = ("corrected_years", "gap_years", "cole_gap_years")
+"""Columns that `with_correction` adds."""
 
 
-def keep(folder: Path, *, run: str, predicted_years: FloatArray) -> None:
-    """Write a run's predictions (n,) in cohort order; a crash leaves the old file or the new one, never half."""
+def cohort_digest(cohort: Cohort, *, snapshot: str) -> str:
+    """SHA-256 over the site's digest of who is in and every column: parts and outcomes as well."""
+    digest = hashlib.sha256(snapshot.encode())
+    for name in sorted(cohort.columns):
+        digest.update(f"\n{name}\n".encode())
+        digest.update(np.ascontiguousarray(cohort[name], dtype="<f8").tobytes())
+    return digest.hexdigest()
+
+
+def kept(folder: Path, *, run: str, model: str, snapshot: str) -> bool:
+    """Whether this run's predictions by this model are there.
+
+    Raises
+    ------
+    Withheld
+        Rule `already-predicted` if they are there by another model, `cohort-changed` if they are for another cohort.
+    """
+    found = _read(folder, run)
+    if found is None:
+        return False
+    _, of_model, of_snapshot = found
+    if of_model != model:
+        raise Withheld("already-predicted", "this run's predictions were made by another model; start a new run")
+    _require_cohort(of_snapshot, snapshot)
+    return True
+
+
+def keep(folder: Path, *, run: str, predicted_years: FloatArray, model: str, snapshot: str) -> None:
+    """Write a run's predictions once; a crash leaves no file or a whole one.
+
+    Parameters
+    ----------
+    predicted_years
+        (n,), in cohort order.
+    model
+        Digest of the weights that made them.
+    snapshot
+        `cohort_digest` of the cohort they were made for.
+
+    Raises
+    ------
+    Withheld
+        As `kept`.
+    """
     target = _file(folder, run)
-    partial = target.with_suffix(".partial")
-    with partial.open("wb") as stream:
-        np.save(stream, predicted_years)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(target)
+    handle, partial = tempfile.mkstemp(dir=folder, suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            np.savez(stream, predicted_years=predicted_years, model=np.array(model), snapshot=np.array(snapshot))
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.link(partial, target)  # unlike a rename it never replaces predictions that came in between
+    except FileExistsError:
+        kept(folder, run=run, model=model, snapshot=snapshot)
+    finally:
+        Path(partial).unlink()
 
 
-def with_predictions(cohort: Cohort, folder: Path, *, run: str) -> Cohort:
-    """The cohort with `predicted_years` and `raw_gap_years`, or unchanged before there are predictions."""
-    path = _file(folder, run)
-    if not path.is_file():
+def with_predictions(cohort: Cohort, folder: Path, *, run: str, snapshot: str) -> Cohort:
+    """The cohort with `predicted_years` and `raw_gap_years`, or unchanged before there are predictions.
+
+    Raises
+    ------
+    Withheld
+        Rule `cohort-changed` if the predictions were made for another cohort.
+    """
+    found = _read(folder, run)
+    if found is None:
         return cohort
-    predicted = np.load(path, allow_pickle=False)
+    predicted, _, of_snapshot = found
+    _require_cohort(of_snapshot, snapshot)
     if predicted.shape != (cohort.n,):
-        raise Withheld("cohort-changed", "the cohort is no longer the one the predictions were made for")
+        raise Withheld("cohort-changed", _CHANGED)
     return cohort.with_columns(predicted_years=predicted, raw_gap_years=predicted - cohort["age_years"])
 
 
@@ -57,8 +119,25 @@ def with_correction(cohort: Cohort, *, slope: float, intercept: float) -> Cohort
     )
 
 
+_CHANGED = "the cohort is no longer the one the predictions were made for; start a new run"
+
+
+def _require_cohort(known: str, snapshot: str) -> None:
+    if known != snapshot:
+        raise Withheld("cohort-changed", _CHANGED)
+
+
+def _read(folder: Path, run: str) -> tuple[FloatArray, str, str] | None:
+    """Predictions (n,), the digest of their model, and of their cohort."""
+    path = _file(folder, run)
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as found:
+        return found["predicted_years"], str(found["model"]), str(found["snapshot"])
+
+
 def _file(folder: Path, run: str) -> Path:
     safe = "".join(c for c in run if c.isalnum() or c in "-_")
     if not safe or safe != run:
         raise Withheld("malformed-request", "a run's name has letters, digits, - and _ only")
-    return folder / f"predictions-{run}.npy"
+    return folder / f"predictions-{run}.npz"

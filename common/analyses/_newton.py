@@ -24,9 +24,12 @@ from fedage.common.analyses.base import (
 )
 from fedage.common.statistic import Field, FloatArray, Layout, Statistic
 
-MAX_BETA = 10.0
-"""Largest |β| per SD: a hazard ratio of 22,026 per SD is no finding. It also keeps an iterate from being chosen so
-that one patient's weight drowns all others'."""
+MAX_BETA = 3.0
+"""Largest |β| per SD that a site answers for, a hazard ratio of 20 per SD. Weights are e^(β·z): the larger β, the more
+of a risk set's sums is the one patient's with the largest β·z."""
+SMALLEST_SCALE = 0.1
+"""Of a site's own SD: a scale below it is refused there, as it would be a larger β in disguise. The SD of all sites
+together falls below it only for a site that holds less than a hundredth of the patients."""
 MAX_EXCHANGES = 50
 _CONVERGED = 1e-6  # the Newton step in units of the standard error; the step is still taken, which squares the error
 _DIVERGING_STEP = 0.01  # per SD, while the likelihood no longer rises
@@ -54,8 +57,21 @@ def check_newton(iterate: Iterate, covariates: tuple[str, ...]) -> None:
 
 
 def standardised(x: FloatArray, iterate: Iterate) -> FloatArray:
-    """Covariates (n, p), centred and scaled by the iterate; in their own units in the first exchange."""
-    return (x - iterate["centre"]) / iterate["scale"] if iterate else x
+    """Covariates (n, p), centred and scaled by the iterate; in their own units in the first exchange.
+
+    Raises
+    ------
+    IterateRefused
+        If the scale of a covariate is below `SMALLEST_SCALE` of the SD of these patients.
+    """
+    if not iterate:
+        return x
+    if len(x) > 1 and np.any(iterate["scale"] < SMALLEST_SCALE * x.std(axis=0, ddof=1)):
+        raise IterateRefused(
+            f"iterate scale must be at least {SMALLEST_SCALE:g} of the standard deviation of this site's own patients"
+        )
+    standard: FloatArray = (x - iterate["centre"]) / iterate["scale"]
+    return standard
 
 
 def beta_of(iterate: Iterate, p: int) -> FloatArray:
@@ -131,9 +147,13 @@ def advance(
             return _again(halved, last_beta, last, centre=centre, scale=scale, null=null, exchange=exchange)
 
     step = _newton_step(likelihood)
-    at_bound = np.abs(beta) >= MAX_BETA
-    if step is None or np.any(at_bound & (step * beta > 0)):
-        return _diverges(covariates, at_bound if at_bound.any() else np.abs(beta) == float(np.max(np.abs(beta))))
+    if step is None:
+        return _diverges(covariates, np.abs(beta) == float(np.max(np.abs(beta))))
+    proposed = np.clip(beta + step, -MAX_BETA, MAX_BETA)
+    outward = (np.abs(beta) >= MAX_BETA) & (step * beta > 0)
+    # A long first step may touch the bound and come back, once the other coefficients have moved.
+    if np.any(outward & ((beta == last_beta) | np.all(np.abs(proposed - beta) < _DIVERGING_STEP))):
+        return _beyond(covariates, outward)
     decrement = float(np.sqrt(max(float(likelihood.gradient @ step), 0.0)))
     if decrement < _CONVERGED:
         large = np.abs(step) > _DIVERGING_STEP
@@ -156,7 +176,6 @@ def advance(
                 "exchanges": exchange,
             }
         )
-    proposed = np.clip(beta + step, -MAX_BETA, MAX_BETA)
     return _again(proposed, beta, likelihood.log_likelihood, centre=centre, scale=scale, null=null, exchange=exchange)
 
 
@@ -223,6 +242,14 @@ def _diverges(covariates: tuple[str, ...], which: np.ndarray[tuple[int, ...], np
     return NotComputable(
         f"the coefficient of {_names(covariates, which)} grows without bound (monotone likelihood): it separates "
         "those with an event from those without; leave it out or join its levels"
+    )
+
+
+def _beyond(covariates: tuple[str, ...], which: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> NotComputable:
+    return NotComputable(
+        f"the coefficient of {_names(covariates, which)} goes beyond ±{MAX_BETA:g} per standard deviation, the largest "
+        "that a site answers for: it separates those with an event from those without (monotone likelihood), or nearly "
+        "so; leave it out or join its levels"
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -73,6 +73,28 @@ class Analysis(Protocol):
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:
         """The result from the sum over sites, or the next iterate."""
+
+
+@runtime_checkable
+class Thresholded(Protocol):
+    """An analysis whose iterate is compared with a column patient by patient: two answers to near values give away
+    who lies between them, so a site keeps account of the values (`fedage.client.thresholds`).
+    """
+
+    @property
+    def subset(self) -> str | None:
+        """Column that is 1 for the patients of the analysis; None for all."""
+
+    def thresholds(self, iterate: Iterate) -> dict[str, float]:
+        """Column to the value it is compared with; empty where this iterate compares nothing."""
+
+    def compared(self, cohort: Cohort) -> Cohort:
+        """The patients who are compared."""
+
+
+def thresholds_of(analysis: Analysis, iterate: Iterate) -> dict[str, float]:
+    """The analysis's thresholds; none for an analysis that has no such thing."""
+    return analysis.thresholds(iterate) if isinstance(analysis, Thresholded) else {}
 
 
 def check_iterate(iterate: Iterate, shapes: Mapping[str, tuple[int, ...]], *, bound: float) -> None:

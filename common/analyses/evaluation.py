@@ -98,16 +98,19 @@ class Evaluation:
         if iterate["mean_age"] < 0:
             raise IterateRefused("iterate mean_age must be an age of 0 to 130 years")
 
+    def thresholds(self, iterate: Iterate) -> dict[str, float]:
+        return {"age_years": float(iterate["mean_age"])} if iterate else {}
+
+    def compared(self, cohort: Cohort) -> Cohort:
+        return self._evaluated(cohort)[0]
+
     def layout(self, iterate: Iterate) -> Layout:
         return _FULL_LAYOUT if iterate else _MEAN_LAYOUT
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
-        chosen = in_subset(cohort, self.subset, healthy_only=self.healthy_only)
-        kept, left_out = usable(chosen, ("age_years", self.prediction))
-        error = kept[self.prediction] - kept["age_years"]
-        plausible = np.abs(error) <= MAX_GAP_YEARS
-        kept, left_out = kept.where(plausible), left_out + int(np.count_nonzero(~plausible))
-        age, predicted, error = kept["age_years"], kept[self.prediction], error[plausible]
+        kept, left_out = self._evaluated(cohort)
+        age, predicted = kept["age_years"], kept[self.prediction]
+        error = predicted - age
         cells = [Cell(kept.n, "patients evaluated")]
         if not iterate:
             return Statistic.of(_MEAN_LAYOUT, {"n": kept.n, "age": (age - REFERENCE_AGE_YEARS).sum()}, cells)
@@ -129,6 +132,13 @@ class Evaluation:
             "from_site_mean": np.abs(age - age.mean()).sum() if kept.n else 0.0,
         }
         return Statistic.of(_FULL_LAYOUT, values, cells)
+
+    def _evaluated(self, cohort: Cohort) -> tuple[Cohort, int]:
+        """The patients with an age and a plausible prediction, and how many had to be left out."""
+        chosen = in_subset(cohort, self.subset, healthy_only=self.healthy_only)
+        kept, left_out = usable(chosen, ("age_years", self.prediction))
+        plausible = np.abs(kept[self.prediction] - kept["age_years"]) <= MAX_GAP_YEARS
+        return kept.where(plausible), left_out + int(np.count_nonzero(~plausible))
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:
         n = total.scalar("n")

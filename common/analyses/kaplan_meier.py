@@ -104,6 +104,12 @@ class KaplanMeier:
         if "low" in iterate and not iterate["low"] <= iterate["split"] <= iterate["high"]:
             raise IterateRefused("iterate split must lie between low and high, which enclose the median")
 
+    def thresholds(self, iterate: Iterate) -> dict[str, float]:
+        return {self.gap: float(iterate["split"])} if self.gap and self.split_gap_at == "median" and iterate else {}
+
+    def compared(self, cohort: Cohort) -> Cohort:
+        return self._followed(cohort).cohort
+
     def layout(self, iterate: Iterate) -> Layout:
         if self._finds_median(iterate):
             return HISTOGRAM
