@@ -1,0 +1,252 @@
+"""Two groups compared by their gap, site by site: adjusted difference, effect size, ROC AUC.
+
+Least squares of the gap y on group membership g (1 the group of interest, 0 the reference) and covariates c with one
+intercept a site. Centring every column at each site's own mean takes the intercepts out (Frisch-Waugh-Lovell), and the
+cross products of the centred columns Z = [g, c, y] add up over sites: the result is that of one regression with a dummy
+for each site over all patients, to the last digits. No site mean leaves, so no sum over these patients can be
+subtracted from a sum over others.
+
+A site with patients of one group only has nothing to compare: it takes no part, covariates' slopes included.
+Standard errors take the gaps as given; that a bias line was estimated is not in them.
+
+Notation: S sites, n patients, k = 1 + number of covariates, s² = RSS/(n − S − k).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
+from itertools import combinations_with_replacement
+
+import numpy as np
+from scipy.special import stdtr, stdtrit
+
+from fedage.common.analyses import _roc
+from fedage.common.analyses._columns import MAX_PATIENTS, bound_of, usable
+from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, Result, check_iterate
+from fedage.common.cohort import Cohort
+from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
+
+_COLLINEAR = 1e-9
+"""Smallest eigenvalue of the regressors' correlation matrix that still lets them be told apart."""
+_FOUND = ("difference_years", "se_years", "ci95", "t", "df", "p", "cohens_d", "residual_sd_years")
+_ROC_STEP = 8
+"""Cells between two points of the ROC curve."""
+_HISTOGRAMS = tuple(f"{who}_{where}" for who in ("group", "reference") for where in ("first", "likely", "last"))
+
+
+def reported(cohort: Cohort) -> Cohort:
+    """Patients that neither trained the model nor set a bias line: test patients, and whoever is in no part at all."""
+    mask = np.ones(cohort.n, dtype=bool)
+    for part in ("is_train", "is_validation"):
+        if part in cohort.columns:
+            mask &= cohort[part] != 1
+    if "is_test" in cohort.columns:
+        mask |= cohort["is_test"] == 1
+    return cohort.where(mask)
+
+
+@dataclass(frozen=True)
+class GroupDifference:
+    """Difference of a gap between two groups, sites and covariates held fixed.
+
+    Result: `n_group`, `n_reference`, `sites` (those with both groups), `left_out` (a value missing or out of range),
+    `one_group_only` (patients at sites without the other group), `unadjusted` (sites held fixed only) and, with
+    covariates too, `difference_years`, `se_years`, `ci95`, `t`, `df`, `p`, `residual_sd_years` (the s above) and
+    `cohens_d`, the difference over it, or None and in `not_adjusted` why; `auc` of all pairs with `auc_low` and
+    `auc_high`, which the pair count lies between, and `auc_error`, the larger distance to them; `auc_within_sites`
+    (exact, pairs of one site only); `roc` with `false_positive` and `true_positive` rates, rising.
+
+    Parameters
+    ----------
+    name
+        The registered step.
+    column
+        Column that tells the groups.
+    equals, reference
+        Its value for the group of interest and for the reference; patients with another one are no part of this.
+    gap
+        The gap compared, in years.
+    covariates
+        Columns held fixed.
+    minimum_count
+        Fewest patients of a span of the histograms behind the AUC.
+    """
+
+    name: str
+    column: str
+    _: KW_ONLY
+    equals: float
+    reference: float
+    gap: str = "gap_years"
+    covariates: tuple[str, ...] = ("age_years",)
+    minimum_count: int = 1
+    per_site: bool = True
+
+    def first(self) -> Iterate:
+        return {}
+
+    def check(self, iterate: Iterate) -> None:
+        check_iterate(iterate, {}, bound=0.0)
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        return ("group", *self.covariates, "gap")
+
+    def _products(self) -> Iterator[tuple[int, int, str]]:
+        """Row, column and field name of every distinct cross product."""
+        for i, j in combinations_with_replacement(range(len(self._columns)), 2):
+            yield i, j, f"{self._columns[i]}·{self._columns[j]}"
+
+    def layout(self, iterate: Iterate) -> Layout:  # noqa: ARG002 - one-shot
+        def counts(name: str, *shape: int) -> Field:
+            return Field(name, shape, lower=0.0, upper=MAX_PATIENTS)
+
+        def pairs(name: str) -> Field:
+            return Field(name, lower=0.0, upper=MAX_PATIENTS**2)
+
+        # A centred value is no further from 0 than twice its bound; a centred 0 or 1 than 1.
+        widest = [1.0, *(2 * bound_of(column) for column in self.covariates), 2 * bound_of(self.gap)]
+        products = []
+        for i, j, name in self._products():
+            most = widest[i] * widest[j] * MAX_PATIENTS
+            products.append(Field(name, lower=0.0 if i == j else -most, upper=most))
+        return Layout(
+            (
+                *(counts(name) for name in ("n_group", "n_reference", "left_out", "one_group_only")),
+                Field("sites", lower=0.0, upper=1.0),
+                *products,
+                *(pairs(name) for name in ("pairs", "pairs_won", "own_low", "own_likely", "own_high")),
+                *(counts(name, _roc.CELLS) for name in _HISTOGRAMS),
+            )
+        )
+
+    def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
+        chosen = reported(cohort)
+        label = chosen[self.column]
+        chosen = chosen.where((label == self.equals) | (label == self.reference))
+        kept, left_out = usable(chosen, (self.gap, *self.covariates))
+        layout = self.layout(iterate)
+        values: dict[str, FloatArray | float] = {field.name: np.zeros(field.shape) for field in layout.fields}
+        is_group = kept[self.column] == self.equals
+        n_group, n_reference = int(is_group.sum()), int((~is_group).sum())
+        values["left_out"] = left_out
+        cells = [
+            Cell(n_group, "patients of the group of interest"),
+            Cell(n_reference, "patients of the reference group"),
+        ]
+        if not n_group or not n_reference:
+            values["one_group_only"] = kept.n
+            return Statistic.of(layout, values, cells)
+        values |= {"n_group": n_group, "n_reference": n_reference, "sites": 1.0}
+        z = np.column_stack([is_group.astype(np.float64), kept.matrix(self.covariates), kept[self.gap]])
+        z = z - z.mean(axis=0)
+        values |= {name: float(z[:, i] @ z[:, j]) for i, j, name in self._products()}
+        # The products of a covariate with two values are a table of group by value.
+        for column in self.covariates:
+            levels = np.unique(kept[column])
+            if levels.size == 2:
+                sizes = [np.count_nonzero((kept[column] == v) & (is_group == g)) for v in levels for g in (True, False)]
+                cells += [Cell(int(size), f"patients of one group and one value of {column}") for size in sizes]
+        group, reference = kept[self.gap][is_group], kept[self.gap][~is_group]
+        a, b = (_roc.histogram(gaps, minimum_count=self.minimum_count) for gaps in (group, reference))
+        cells += [Cell(side.smallest_span, "patients of one group with gaps of one range") for side in (a, b)]
+        values |= dict(zip(_HISTOGRAMS, (a.first, a.likely, a.last, b.first, b.likely, b.last), strict=True))
+        values |= {"pairs": float(n_group) * n_reference, "pairs_won": _roc.pairs_won(group, reference)}
+        values |= {f"own_{key}": won for key, won in _roc.pairs_between(a, b).items()}
+        return Statistic.of(layout, values, cells)
+
+    def combine(self, total: Statistic, iterate: Iterate) -> Outcome:  # noqa: ARG002 - one-shot
+        n_group, n_reference = total.scalar("n_group"), total.scalar("n_reference")
+        if n_group < 1 or n_reference < 1:
+            return NotComputable(
+                f"no site has patients with {self.column} = {self.equals:g} and with {self.column} = {self.reference:g}"
+            )
+        width = len(self._columns)
+        products = np.empty((width, width))
+        for i, j, name in self._products():
+            products[i, j] = products[j, i] = total.scalar(name)
+        free = n_group + n_reference - total.scalar("sites")
+        adjusted = self._adjusted(products, free)
+        not_adjusted = adjusted if isinstance(adjusted, str) else ""
+        return Done(
+            {
+                "gap": self.gap,
+                "n_group": round(n_group),
+                "n_reference": round(n_reference),
+                "sites": round(total.scalar("sites")),
+                "left_out": round(total.scalar("left_out")),
+                "one_group_only": round(total.scalar("one_group_only")),
+                **(dict.fromkeys(_FOUND) if isinstance(adjusted, str) else adjusted),
+                "not_adjusted": not_adjusted,
+                "unadjusted": _regress(products[np.ix_([0, -1], [0, -1])], free),
+                **_auc(total),
+            }
+        )
+
+    def _adjusted(self, products: FloatArray, free: float) -> Result | str:
+        """The regression with all covariates, or why there is none."""
+        size = np.diag(products)[:-1]
+        # A bound of rounding, not of smallness: a column that varies at all is far above it.
+        rounding = 1e-26 * free * np.array([1.0, *(bound_of(column) ** 2 for column in self.covariates)])
+        flat = [c for c, s, r in zip(self._columns, size, rounding, strict=False) if s <= r]
+        if flat:
+            return f"{', '.join(flat)} does not vary inside any site; take it out of groups.covariates"
+        if free - size.size < 1:
+            return f"{free:.0f} degrees of freedom are not enough for {size.size} columns"
+        if np.linalg.eigvalsh(products[:-1, :-1] / np.sqrt(np.outer(size, size)))[0] < _COLLINEAR:
+            return f"the group and {', '.join(self.covariates)} cannot be told apart; remove a covariate"
+        return _regress(products, free)
+
+
+def _regress(products: FloatArray, free: float) -> Result:
+    """Least squares of the last column on the others from centred cross products; what the first one's slope is.
+
+    `free` is n − S. Without degrees of freedom left, or without any spread, there is a difference and no error of it.
+    """
+    scale = np.sqrt(np.diag(products)[:-1])
+    inverse = np.linalg.inv(products[:-1, :-1] / np.outer(scale, scale)) / np.outer(scale, scale)
+    slopes = inverse @ products[:-1, -1]
+    df = free - scale.size
+    rss = max(float(products[-1, -1] - slopes @ products[:-1, -1]), 0.0)
+    sd = float(np.sqrt(rss / df)) if df >= 1 and rss > 0 else None
+    found: Result = dict.fromkeys(_FOUND)
+    found |= {"difference_years": float(slopes[0]), "df": round(df), "residual_sd_years": sd}
+    if sd is not None:
+        se = sd * float(np.sqrt(inverse[0, 0]))
+        half, t = float(stdtrit(df, 0.975)) * se, float(slopes[0]) / se
+        found |= {
+            "se_years": se,
+            "ci95": [float(slopes[0]) - half, float(slopes[0]) + half],
+            "t": t,
+            "p": 2 * float(stdtr(df, -abs(t))),
+            "cohens_d": float(slopes[0]) / sd,
+        }
+    return found
+
+
+def _auc(total: Statistic) -> Result:
+    """AUC of all pairs: pairs of one site as counted there, pairs across sites from the histograms."""
+    group, reference = (
+        _roc.Histogram(*(total[f"{who}_{where}"] for where in ("first", "likely", "last")))
+        for who in ("group", "reference")
+    )
+    everything = total.scalar("n_group") * total.scalar("n_reference")
+    exact = total.scalar("pairs_won")
+    share = {
+        key: min(max((exact + won - total.scalar(f"own_{key}")) / everything, 0.0), 1.0)
+        for key, won in _roc.pairs_between(group, reference).items()
+    }
+    auc = min(max(share["likely"], share["low"]), share["high"])
+    rates = [
+        np.concatenate([[0.0], np.cumsum(side.likely[::-1])[_ROC_STEP - 1 :: _ROC_STEP]]) / side.likely.sum()
+        for side in (group, reference)
+    ]
+    return {
+        "auc": auc,
+        "auc_low": share["low"],
+        "auc_high": share["high"],
+        "auc_error": max(auc - share["low"], share["high"] - auc),
+        "auc_within_sites": exact / total.scalar("pairs"),
+        "roc": {"true_positive": rates[0].tolist(), "false_positive": rates[1].tolist()},
+    }
