@@ -7,8 +7,11 @@ from typing import Annotated
 
 import typer
 
+from fedage.server.new_campaign import new
+
 coordinator = typer.Typer(help="Run the coordinator: its SuperLink, its certificates, its sites.", no_args_is_help=True)
-campaign = typer.Typer(help="Check and run campaigns.", no_args_is_help=True)
+campaign = typer.Typer(help="Write, check and run campaigns.", no_args_is_help=True)
+campaign.command("new")(new)
 
 Home = Annotated[Path, typer.Option("--home", help="the coordinator's folder", envvar="FEDAGE_COORDINATOR_HOME")]
 

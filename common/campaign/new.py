@@ -1,0 +1,136 @@
+"""A new campaign file from a few answers.
+
+What is written is derived from the models that check a file, so a key that is added there is in the next file too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fedage.common.campaign._commented import comment, table_lines
+from fedage.common.campaign.parse import TABLES
+
+if TYPE_CHECKING:
+    from fedage.common.estimators.base import Estimator
+
+_NOT_WRITTEN = ("planted",)
+"""Only a program that renders phantoms can write this table."""
+_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a new campaign file needs to be told; the rest are defaults.
+
+    Parameters
+    ----------
+    estimator
+        A registered name, or None for a campaign that only analyses tables.
+    name, purpose, seed, sites
+        As in `[campaign]`.
+    age_column, id_column, sex_column
+        Columns of the sites' tables, for a campaign on tables.
+    features
+        Columns or patterns that are features, for an estimator on tables.
+    time_column, event_column
+        Follow-up; a campaign without an estimator always has it, another one if either is given.
+    covariates
+        Of the Cox model; empty for what suits the campaign.
+    """
+
+    estimator: str | None
+    name: str
+    purpose: str
+    seed: int = 1
+    sites: tuple[str, ...] = ()
+    age_column: str = "age"
+    id_column: str | None = None
+    sex_column: str | None = None
+    features: tuple[str, ...] = ("*",)
+    time_column: str | None = None
+    event_column: str | None = None
+    covariates: tuple[str, ...] = ()
+
+
+def campaign_text(answers: Answers) -> str:
+    """The text of a campaign file. `parse_campaign` accepts it if the answers are right, and says what is not.
+
+    Raises
+    ------
+    UnknownEstimator
+        If no such estimator is registered.
+    """
+    estimator = _estimator(answers.estimator)
+    chosen = _chosen(answers, estimator)
+    lines = comment(
+        "A FedAge campaign. Prose begins with a # and a space; a key that is not in force begins with # alone: take it "
+        "away to set the key. `fedage campaign check` says whether the file is right."
+    )
+    tables = _on_tables(estimator)
+    for table, model in TABLES.items():
+        if table in _NOT_WRITTEN or not _belongs(table, estimator):
+            continue
+        lines += ["", "", *table_lines(table, model, chosen.get(table), without=("modality",) if tables else ())]
+        if table == "estimator" and estimator is not None:
+            about = f"Options of {estimator.name}: {estimator.title}."
+            set_here = chosen["estimator.options"]
+            lines += ["", *table_lines(f"{table}.options", estimator.Options, set_here, about=about, only_set=True)]
+    return "\n".join(lines) + "\n"
+
+
+def reads_tables(estimator: str | None) -> bool:
+    """Whether a campaign with this estimator, or None, reads the sites' tables."""
+    return _on_tables(_estimator(estimator))
+
+
+def _on_tables(estimator: type[Estimator] | None) -> bool:
+    """Whether its estimator does, or it has none."""
+    from fedage.common.estimators._table import TableBase
+
+    return estimator is None or issubclass(estimator, TableBase)
+
+
+def _estimator(name: str | None) -> type[Estimator] | None:
+    if name is None:
+        return None
+    # Imported here: the estimators bring torch, which a reader of this package may not need.
+    from fedage.common import estimators
+
+    return estimators.estimator_class(name)
+
+
+def _belongs(table: str, estimator: type[Estimator] | None) -> bool:
+    """Whether a file of this kind may have the table at all."""
+    if table == "table":
+        return _on_tables(estimator)
+    if table == "training":
+        return estimator is not None and not getattr(estimator, "exact", False)
+    return estimator is not None or table not in ("estimator", "bias", "validation")
+
+
+def _chosen(answers: Answers, estimator: type[Estimator] | None) -> dict[str, dict[str, Any]]:
+    """The tables that are in force, with what is not left to its default."""
+    about: dict[str, Any] = {"name": answers.name, "purpose": answers.purpose, "seed": answers.seed}
+    if answers.sites:
+        about["sites"] = answers.sites
+    chosen: dict[str, dict[str, Any]] = {"campaign": about, "cohort": {}, "privacy": {}, "simulation": {}}
+    if _on_tables(estimator):
+        columns = {"id": answers.id_column, "age": answers.age_column, "sex": answers.sex_column}
+        chosen["table"] = {key: column for key, column in columns.items() if column is not None}
+    if estimator is not None:
+        chosen["estimator"] = {"name": estimator.name}
+        chosen["estimator.options"] = {"features": answers.features} if _on_tables(estimator) else {}
+        chosen["training"] = {"quorum": min(2, len(answers.sites))} if answers.sites else {}
+        chosen["validation"] = {"folds": _FOLDS} if _on_tables(estimator) else {"fractions": {}}
+        chosen["bias"] = {}
+    if estimator is None or answers.time_column is not None or answers.event_column is not None:
+        chosen["survival"] = _survival(answers, has_gap=estimator is not None)
+    return chosen
+
+
+def _survival(answers: Answers, *, has_gap: bool) -> dict[str, Any]:
+    columns = {"time": answers.time_column, "event": answers.event_column}
+    usual = ("gap_years", "age_years") if has_gap else ("age_years",)
+    model = {"name": "gap" if has_gap else "first", "covariates": answers.covariates or usual}
+    return {**{key: column for key, column in columns.items() if column is not None}, "models": [model]}
