@@ -19,6 +19,7 @@ from dataclasses import KW_ONLY, dataclass
 from itertools import combinations_with_replacement
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from fedage.common.analyses import _roc
@@ -36,14 +37,15 @@ _HISTOGRAMS = tuple(f"{who}_{where}" for who in ("group", "reference") for where
 
 
 def reported(cohort: Cohort) -> Cohort:
-    """Patients that neither trained the model nor set a bias line: test patients, and whoever is in no part at all."""
-    mask = np.ones(cohort.n, dtype=bool)
-    for part in ("is_train", "is_validation"):
-        if part in cohort.columns:
-            mask &= cohort[part] != 1
-    if "is_test" in cohort.columns:
-        mask |= cohort["is_test"] == 1
-    return cohort.where(mask)
+    """Patients that neither trained the model nor set a bias line: test patients, and those who are ill in any part."""
+
+    def is_set(column: str) -> NDArray[np.bool_]:
+        values = cohort.columns.get(column)
+        return np.zeros(cohort.n, dtype=bool) if values is None else values == 1
+
+    # Bias lines are fitted on healthy patients, so the others in the validation part shaped nothing.
+    used = is_set("is_train") | (is_set("is_validation") & is_set("healthy"))
+    return cohort.where(is_set("is_test") | ~used)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from fedage.common.analyses.cox_by_site import CoxBySite
 from fedage.common.analyses.cox_pooled import CoxPooled
 from fedage.common.analyses.error_curve import ErrorCurve
 from fedage.common.analyses.evaluation import Evaluation
+from fedage.common.analyses.group_difference import GroupDifference
 from fedage.common.analyses.kaplan_meier import KaplanMeier
 from fedage.common.analyses.planted import Attenuation
 from fedage.common.campaign.types import Campaign, CoxModel, Survival
@@ -17,6 +18,7 @@ TEST, VALIDATION, CORRECTED = "evaluation:test", "evaluation:validation", "evalu
 BIAS, KAPLAN_MEIER, ATTENUATION = "bias", "kaplan-meier", "attenuation"
 PREDICTED_BY_AGE, GAP_RAW, GAP_CORRECTED = "predicted-by-age", "gap-by-age:raw", "gap-by-age:corrected"
 ERROR_CURVE_RAW, ERROR_CURVE_CORRECTED = "error-curve:test", "error-curve:test-corrected"
+GROUPS, GROUPS_RAW = "groups:gap", "groups:raw-gap"
 COX = "cox:"
 """Names of registered steps; a Cox model's is this prefix and its name in the file."""
 
@@ -31,19 +33,23 @@ def stages(campaign: Campaign) -> tuple[tuple[Analysis, ...], ...]:
     """
     edges = age_edges(campaign.cohort.age_min_years, campaign.cohort.age_max_years)
     minimum = campaign.privacy.minimum_count
+    if campaign.estimator is None:
+        return (), (*_survival(campaign), *_groups(campaign))
+    healthy = campaign.cohort.train_on == "healthy"
     predicted: tuple[Analysis, ...] = (
-        Evaluation(TEST, "is_test"),
-        Evaluation(VALIDATION, "is_validation"),
+        Evaluation(TEST, "is_test", healthy_only=healthy),
+        Evaluation(VALIDATION, "is_validation", healthy_only=healthy),
         BiasLine(BIAS, "is_validation"),
         PredictedByAge(PREDICTED_BY_AGE, edges, minimum_count=minimum),
         ErrorCurve(ERROR_CURVE_RAW, minimum_count=minimum),
     )
     corrected: tuple[Analysis, ...] = (
-        Evaluation(CORRECTED, "is_test", "corrected_years"),
+        Evaluation(CORRECTED, "is_test", "corrected_years", healthy_only=healthy),
         GapByAge(GAP_RAW, "raw_gap_years", edges, minimum_count=minimum),
         GapByAge(GAP_CORRECTED, "gap_years", edges, minimum_count=minimum),
         ErrorCurve(ERROR_CURVE_CORRECTED, prediction="corrected_years", minimum_count=minimum),
         *_survival(campaign),
+        *_groups(campaign),
     )
     return predicted, corrected
 
@@ -112,6 +118,28 @@ def _survival(campaign: Campaign) -> tuple[Analysis, ...]:
             )
         )
     return tuple(analyses)
+
+
+def _groups(campaign: Campaign) -> tuple[Analysis, ...]:
+    """The comparison on the gap that survival uses, and on the raw one where a model of this campaign predicts."""
+    groups = campaign.groups
+    if groups is None:
+        return ()
+    gaps = {GROUPS: "gap_years" if campaign.bias.scale == "de-lange" else "cole_gap_years"}
+    if campaign.estimator is not None:
+        gaps[GROUPS_RAW] = "raw_gap_years"
+    return tuple(
+        GroupDifference(
+            name,
+            groups.column,
+            equals=groups.equals,
+            reference=groups.reference,
+            gap=gap,
+            covariates=groups.covariates,
+            minimum_count=campaign.privacy.minimum_count,
+        )
+        for name, gap in gaps.items()
+    )
 
 
 def _cox(survival: Survival, model: CoxModel, *, minimum_count: int) -> Analysis:

@@ -15,6 +15,8 @@ from fedage.common.campaign.problems import Problem
 FRACTIONS_TOLERANCE = 1e-9
 STRATA_OF_POOLED_MODELS = ("healthy", "is_male")
 """Columns whose values are known before any patient is looked at."""
+NOT_HELD_FIXED = ("gap_years", "raw_gap_years", "cole_gap_years", "predicted_years", "corrected_years")
+"""What a comparison of gaps cannot adjust for."""
 
 
 def contradictions(sound: Sound) -> Iterator[Problem]:
@@ -184,6 +186,27 @@ def _pooled_models(sound: Sound) -> Iterator[Problem]:
             )
 
 
+def _groups(sound: Sound) -> Iterator[Problem]:
+    if not sound.has("groups"):
+        return
+    column, equals, reference = (sound[f"groups.{key}"] for key in ("column", "equals", "reference"))
+    if equals is not None and equals == reference:
+        yield Problem(
+            "groups.reference",
+            f"groups.reference = {reference:g}: must not be groups.equals, or there is one group only; give the value "
+            "of the group to compare with",
+        )
+    covariates = [covariate for covariate in sound["groups.covariates"] or () if covariate is not None]
+    yield from _repeated("groups.covariates", covariates, "list every covariate once")
+    for covariate in dict.fromkeys(covariates):
+        if covariate == column or covariate in NOT_HELD_FIXED:
+            why = "the column that tells the groups" if covariate == column else "which is the gap or a part of it"
+            yield Problem(
+                "groups.covariates",
+                f"groups.covariates = {show(covariates)}: must not contain {show(covariate)}, {why}; remove it",
+            )
+
+
 def _planted(sound: Sound) -> Iterator[Problem]:
     if not sound.has("planted"):
         return
@@ -222,5 +245,6 @@ _RULES: tuple[Callable[[Sound], Iterator[Problem]], ...] = (
     _survival_columns,
     _survival_times,
     _pooled_models,
+    _groups,
     _planted,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedage.common.campaign.types import Campaign, CoxModel, Survival
+from fedage.common.campaign.types import Campaign, CoxModel, Groups, Survival
 
 
 def in_words(campaign: Campaign) -> list[str]:
@@ -78,10 +78,14 @@ def _parts(campaign: Campaign) -> list[str]:
 
 def _analyses(campaign: Campaign) -> list[str]:
     line = "one line for each site" if campaign.bias.scope == "site" else "one line for all sites"
-    sentences = [] if campaign.estimator is None else [
-        "It computes how far predicted ages are from true ages, before and after correcting the age bias "
-        f"({line}, from healthy patients the model was not trained on)."
-    ]
+    sentences = (
+        []
+        if campaign.estimator is None
+        else [
+            "It computes how far predicted ages are from true ages, before and after correcting the age bias "
+            f"({line}, from healthy patients the model was not trained on)."
+        ]
+    )
     survival = campaign.survival
     if survival is not None:
         sentences.append(
@@ -89,9 +93,19 @@ def _analyses(campaign: Campaign) -> list[str]:
             f"{_models(survival)}."
         )
         sentences.append(_grid(survival))
+    if campaign.groups is not None:
+        sentences.append(_groups(campaign.groups))
     if campaign.planted is not None:
         sentences.append("It is a campaign on phantoms with a planted truth, not on patients.")
     return sentences
+
+
+def _groups(groups: Groups) -> str:
+    held = f", with {_list(groups.covariates)} held fixed" if groups.covariates else ""
+    return (
+        f"It compares the age gap of patients with {groups.column} = {groups.equals:g} with that of patients with "
+        f"{groups.column} = {groups.reference:g} inside each site{held}; your site's own difference is told too."
+    )
 
 
 def _models(survival: Survival) -> str:

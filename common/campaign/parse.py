@@ -26,6 +26,7 @@ from fedage.common.campaign.types import (
     Campaign,
     CohortChoice,
     EstimatorChoice,
+    Groups,
     Planted,
     Privacy,
     Simulation,
@@ -45,6 +46,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "privacy": Privacy,
     "bias": Bias,
     "survival": Survival,
+    "groups": Groups,
     "planted": Planted,
     "simulation": Simulation,
 }
@@ -128,10 +130,10 @@ def _unknown_tables(tables: dict[str, Any]) -> list[Problem]:
             continue
         homes = [table for table, model in TABLES.items() if key in model.model_fields]
         close = did_you_mean(key, TABLES)
-        if close is not None:
-            mend = f"did you mean [{close}]?"
-        elif homes:
+        if homes:
             mend = f"it belongs in [{homes[0]}]"
+        elif close is not None:
+            mend = f"did you mean [{close}]?"
         else:
             mend = f"a campaign file has {', '.join(f'[{table}]' for table in TABLES)}"
         what = f"[{key}]: unknown table" if isinstance(tables[key], dict) else f"{key}: unknown key outside any table"

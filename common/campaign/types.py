@@ -94,7 +94,9 @@ class Training(Table):
     )
     weight_decay: float = Field(default=0.0, ge=0, le=10, description="decoupled for adamw")
     quorum: int = Field(default=2, ge=1, le=10000, description="sites that must answer for a step to count")
-    round_deadline_s: float = Field(default=DEADLINE_S, gt=0, le=604800, description="seconds a site has for one message")
+    round_deadline_s: float = Field(
+        default=DEADLINE_S, gt=0, le=604800, description="seconds a site has for one message"
+    )
 
 
 class Fractions(Table):
@@ -161,6 +163,15 @@ class Survival(Table):
     split_gap_at: Literal["median", "zero"] = Field(default="median", description="what makes a gap high or low")
 
 
+class Groups(Table):
+    """`[groups]`: two groups of patients compared by their gap, inside each site."""
+
+    column: Column = Field(description="outcome column that tells the groups")
+    equals: float = Field(description="its value for the group of interest, e.g. patients")
+    reference: float = Field(description="its value for the reference group, e.g. controls")
+    covariates: tuple[Column, ...] = Field(default=("age_years",), description="columns held fixed beside the site")
+
+
 class Planted(Table):
     """`[planted]`: the truth behind phantoms. Only a campaign on phantoms has it, and its report says phantoms."""
 
@@ -184,6 +195,7 @@ class Campaign(Table):
     privacy: Privacy = Privacy()
     bias: Bias = Bias()
     survival: Survival | None = None
+    groups: Groups | None = None
     planted: Planted | None = None
     simulation: Simulation = Simulation()
     text: str = Field(repr=False, description="the file as it was read")

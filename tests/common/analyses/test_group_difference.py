@@ -174,17 +174,22 @@ def test_a_site_with_one_group_adds_nothing_and_says_so(tools, sites):
     assert FULL.local(healthy, {}).smallest.count == 50
 
 
-def test_only_patients_that_shaped_nothing(tools, sites):
+@pytest.mark.parametrize("train_on_the_ill", [False, True])
+def test_only_patients_that_shaped_nothing(tools, sites, train_on_the_ill):
     rng = np.random.default_rng(8)
     part = {site: rng.choice(3, cohort.n) for site, cohort in sites.items()}
     split, tested = {}, {}
     for site, cohort in sites.items():
-        # The ill are in no part at all where a model is trained on the healthy alone.
-        healthy = cohort["ill"] == -1
-        flags = {name: ((part[site] == k) & healthy).astype(float) for k, name in
-                 enumerate(("is_train", "is_validation", "is_test"))}  # fmt: skip
-        split[site] = cohort.with_columns(**flags)
-        tested[site] = cohort.where(~healthy | (part[site] == 2))
+        well = cohort["ill"] == -1
+        flags = {
+            "is_train": (part[site] == 0) & (well | train_on_the_ill),
+            "is_validation": part[site] == 1,  # of whom the healthy set the bias line
+            "is_test": part[site] == 2,
+            "healthy": well,
+        }
+        split[site] = cohort.with_columns(**{name: flag.astype(float) for name, flag in flags.items()})
+        used = (well & (part[site] < 2)) | (train_on_the_ill & (part[site] == 0))
+        tested[site] = cohort.where(~used)
     assert tools.result_of(BY_AGE, split) == tools.result_of(BY_AGE, tested)
 
 

@@ -7,6 +7,7 @@ from fedage.common.analyses import plan
 from fedage.common.analyses.base import Again, Done, NotComputable, run_locally
 from fedage.common.analyses.cox_by_site import CoxBySite
 from fedage.common.analyses.cox_pooled import CoxPooled
+from fedage.common.analyses.group_difference import GroupDifference
 from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
 
@@ -33,6 +34,10 @@ def campaign(*, survival=None, planted=True, **tables):
     )
 
 
+def with_groups():
+    return campaign(groups={"column": "ill", "equals": 1.0, "reference": 0.0})
+
+
 @pytest.fixture(scope="module")
 def hospitals():
     rng = np.random.default_rng(0)
@@ -52,6 +57,7 @@ def hospitals():
                 "cole_gap_years": (predicted - 16) / 0.72 - age,
                 "true_gap_years": gap,
                 "healthy": np.ones(n),
+                "ill": (gap > 1).astype(float),
                 "is_male": rng.integers(0, 2, n).astype(float),
                 "is_train": (part == 0).astype(float),
                 "is_validation": (part == 1).astype(float),
@@ -129,6 +135,18 @@ def test_the_file_decides_about_the_models():
     )  # fmt: skip
 
 
+def test_groups_are_compared_by_the_corrected_and_the_raw_gap():
+    found = plan.registered(with_groups())
+    assert list(found)[-2:] == [plan.GROUPS, plan.GROUPS_RAW]
+    asked = {"equals": 1.0, "reference": 0.0, "covariates": ("age_years",), "minimum_count": 10}
+    assert found[plan.GROUPS] == GroupDifference(plan.GROUPS, "ill", gap="gap_years", **asked)
+    assert found[plan.GROUPS_RAW] == GroupDifference(plan.GROUPS_RAW, "ill", gap="raw_gap_years", **asked)
+    cole = with_groups().model_copy(update={"bias": campaign(bias={"scale": "cole"}).bias})
+    assert plan.registered(cole)[plan.GROUPS].gap == "cole_gap_years"
+    # A table that brings its gaps has no prediction of ours.
+    assert plan.GROUPS_RAW not in plan.registered(with_groups().model_copy(update={"estimator": None}))
+
+
 @pytest.mark.parametrize(("scale", "gap"), [("de-lange", "gap_years"), ("cole", "cole_gap_years")])
 def test_the_scale_decides_which_gap_is_split(scale, gap):
     assert plan.registered(campaign(bias={"scale": scale}))["kaplan-meier"].gap == gap
@@ -148,7 +166,7 @@ def test_levels_that_nobody_knows():
 
 
 def test_a_whole_campaign_runs_and_its_results_are_json(hospitals):
-    by_name = plan.registered(campaign())
+    by_name = plan.registered(with_groups())
     results = {name: run_locally(analysis, hospitals) for name, analysis in by_name.items()}
     assert all(isinstance(outcome, Done) for outcome in results.values())
     json.dumps({name: outcome.result for name, outcome in results.items()}, allow_nan=False)
@@ -159,9 +177,9 @@ def test_a_whole_campaign_runs_and_its_results_are_json(hospitals):
         assert results[name].result["n"] == tested
 
 
-@pytest.mark.parametrize("step", sorted(plan.registered(campaign())))
+@pytest.mark.parametrize("step", sorted(plan.registered(with_groups())))
 def test_every_analysis_round_trips_and_does_not_see_the_order_of_sites(hospitals, step):
-    analysis = plan.registered(campaign())[step]
+    analysis = plan.registered(with_groups())[step]
     renamed = dict(zip(("z", "y", "x"), hospitals.values(), strict=True))
     one, other = run_locally(analysis, hospitals), run_locally(analysis, renamed)
     assert isinstance(one, Done)
@@ -180,17 +198,17 @@ def test_every_analysis_round_trips_and_does_not_see_the_order_of_sites(hospital
         iterate = outcome.iterate
 
 
-@pytest.mark.parametrize("step", sorted(plan.registered(campaign())))
+@pytest.mark.parametrize("step", sorted(plan.registered(with_groups())))
 def test_no_patient_at_all_ends_with_a_reason(hospitals, step):
     empty = {site: cohort.where(np.zeros(cohort.n, dtype=bool)) for site, cohort in hospitals.items()}
-    outcome = run_locally(plan.registered(campaign())[step], empty)
+    outcome = run_locally(plan.registered(with_groups())[step], empty)
     assert isinstance(outcome, NotComputable)
     assert len(outcome.reason) > 10
 
 
 def test_sites_get_results_of_their_own(hospitals):
-    for name, analysis in plan.registered(campaign()).items():
-        assert analysis.per_site == name.startswith(("evaluation", "bias"))
+    for name, analysis in plan.registered(with_groups()).items():
+        assert analysis.per_site == name.startswith(("evaluation", "bias", "groups"))
 
 
 def flat(value):

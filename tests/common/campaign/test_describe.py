@@ -42,4 +42,7 @@ def test_follows_the_file() -> None:
     assert "sums over a single patient may leave" in said(BASE + "[privacy]\nminimum_count = 1\n")
     assert "those with ill = 0 count as healthy" in said(BASE + '[cohort.healthy]\ncolumn = "ill"\nequals = 0\n')
     assert parse_campaign(BASE).digest in said(BASE)
+    groups = said(BASE + '[groups]\ncolumn = "dx"\nequals = 1\nreference = -1\n')
+    assert "patients with dx = 1 with that of patients with dx = -1 inside each site, with age_years held" in groups
+    assert "held fixed" not in said(BASE + '[groups]\ncolumn = "dx"\nequals = 1\nreference = 0\ncovariates = []\n')
     assert "phantoms" in said(BASE + "[survival]\n[planted]\nhazard_ratio_per_year = 1.05\ngap_sd_years = 6\n")

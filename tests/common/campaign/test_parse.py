@@ -216,6 +216,22 @@ CONTRADICTIONS = {
         'models = [{ name = "a", covariates = ["x"], by_site = false }]\n',
         "or remove smoker",
     ),
+    "one group": (
+        '[groups]\ncolumn = "dx"\nequals = 1\nreference = 1\n',
+        "groups.reference = 1: must not be groups.equals",
+    ),
+    "group covariate twice": (
+        '[groups]\ncolumn = "dx"\nequals = 1\nreference = 2\ncovariates = ["x", "x"]\n',
+        'the item "x" is there 2 times',
+    ),
+    "group as covariate": (
+        '[groups]\ncolumn = "dx"\nequals = 1\nreference = 2\ncovariates = ["dx"]\n',
+        "the column that tells the groups; remove it",
+    ),
+    "gap as covariate": (
+        '[groups]\ncolumn = "dx"\nequals = 1\nreference = 2\ncovariates = ["raw_gap_years"]\n',
+        "which is the gap or a part of it",
+    ),
     "planted": ("[planted]\nhazard_ratio_per_year = 1.05\ngap_sd_years = 6\n", "[planted] needs [survival]"),
     "planted site": (
         "[planted]\nhazard_ratio_per_year = 1.05\ngap_sd_years = 6\nirreducible_mae_years = { east = 3 }\n[survival]\n",
