@@ -51,7 +51,7 @@ class ComparedRun(Part):
     digest: str = Field(description="SHA-256 of its campaign file")
     run: str = Field(description="the run's id")
     status: str = Field(description="how it ended")
-    estimator: str = Field(description="the age estimator")
+    estimator: str | None = Field(description="the age estimator; null if nothing was trained")
     strategy: str | None = Field(
         description="how updates were aggregated; null without campaign.toml beside the record"
     )
@@ -146,7 +146,7 @@ def _compared(run: Run) -> ComparedRun:
         digest=results.campaign.digest,
         run=results.run.id,
         status=results.run.status,
-        estimator=results.campaign.estimator,
+        estimator=results.campaign.estimator or None,
         strategy=strategy if isinstance(strategy, str) else None,
         rounds=len(results.rounds),
         seed=results.campaign.seed,

@@ -10,7 +10,7 @@ from fedage.server.compare.runs import Run
 def notes_on(runs: Sequence[Run]) -> Iterator[str]:
     """Every such note; none if the runs differ in nothing that matters."""
     yield from _differ(runs, "campaign", lambda run: run.results.campaign.name, "the runs answer different questions")
-    yield from _differ(runs, "estimator", lambda run: run.results.campaign.estimator, "")
+    yield from _differ(runs, "estimator", lambda run: run.results.campaign.estimator or "none", "")
     yield from _truth(runs)
     yield from _sites(runs)
     yield from _patients(runs)

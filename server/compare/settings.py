@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from fedage.common.campaign import Campaign
 from fedage.common.campaign.parse import TABLES
 
 SEED = "campaign.seed"
@@ -26,6 +27,10 @@ def flat_settings(tables: Mapping[str, Any]) -> dict[str, Any]:
         except ValidationError:
             filled = table
         _flatten(key, filled, settings)
+    for key in TABLES.keys() - tables.keys():
+        default = Campaign.model_fields[key].default
+        if isinstance(default, BaseModel):
+            _flatten(key, default.model_dump(), settings)
     return settings
 
 

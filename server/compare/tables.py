@@ -18,7 +18,7 @@ def headline(comparison: Comparison, *, hazard_ratios: bool = True) -> Table:
     rows = tuple(
         (
             words(run.label),
-            words(run.estimator),
+            words(run.estimator or ""),
             words(run.strategy or ""),
             count(run.rounds),
             Cell(str(run.seed), str(run.seed)),

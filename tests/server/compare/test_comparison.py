@@ -36,7 +36,7 @@ def test_the_hazard_ratio_of_the_stratified_model_comes_first(make_run) -> None:
 
 def test_settings_that_differ_and_defaults_that_do_not(make_run) -> None:
     found = compared(
-        make_run("a", extra="local_epochs = 1\n"),  # the default, written out
+        make_run("a", extra="local_epochs = 1\n[privacy]\nminimum_count = 10\n"),  # defaults, written out
         make_run("b", strategy="fedprox"),
         make_run("c", with_file=False),
     )
