@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from fedage.client import predictions
 from fedage.client.guard import Withheld, release
 from fedage.client.thresholds import Thresholds
@@ -26,6 +28,7 @@ def contributions(
     folder: Path,
     run: str,
     guard: bool,
+    more_steps: Mapping[str, Analysis] | None = None,
 ) -> tuple[dict[str, FloatArray], dict[str, dict[str, str]]]:
     """Sums by step, and for each step withheld its rule and reason.
 
@@ -37,7 +40,7 @@ def contributions(
     folder, run
         The campaign's state folder at the site, and the run: where the account of answered thresholds is kept.
     """
-    steps = registered(campaign)
+    steps = {**registered(campaign), **(more_steps or {})}
     sums: dict[str, FloatArray] = {}
     withheld: dict[str, dict[str, str]] = {}
     minimum_count = campaign.privacy.minimum_count if guard else 1
@@ -107,6 +110,8 @@ def _correct(
     if "predicted_years" not in cohort.columns:
         return cohort
     if campaign.bias.scope == "site":
+        if campaign.validation.folds is not None:
+            return _corrected_without_themselves(campaign, cohort, minimum_count=minimum_count)
         slope, intercept = _own_line(campaign, cohort, minimum_count=minimum_count)
         return predictions.with_correction(cohort, slope=slope, intercept=intercept)
     line = iterates.get(BIAS_LINE, {}).get("line")
@@ -118,6 +123,17 @@ def _correct(
     corrected = predictions.with_correction(cohort, slope=slope, intercept=intercept)
     thresholds.require_line(slope=slope, intercept=intercept)
     return corrected
+
+
+def _corrected_without_themselves(campaign: Campaign, cohort: Cohort, *, minimum_count: int) -> Cohort:
+    """Each fold corrected by the line of the other folds' healthy patients: nobody helps to fit their own line."""
+    slopes, intercepts = np.full(cohort.n, np.nan), np.full(cohort.n, np.nan)
+    for fold in range(campaign.validation.folds or 0):
+        inside = cohort["fold"] == fold
+        if inside.any():
+            others = cohort.with_columns(is_validation=(~inside).astype(np.float64))
+            slopes[inside], intercepts[inside] = _own_line(campaign, others, minimum_count=minimum_count)
+    return predictions.with_correction(cohort, slope=slopes, intercept=intercepts)
 
 
 def _own_line(campaign: Campaign, cohort: Cohort, *, minimum_count: int) -> tuple[float, float]:

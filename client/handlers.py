@@ -21,13 +21,17 @@ from fedage.client.agent.cancel import should_stop
 from fedage.client.contribute import contributions
 from fedage.client.gate import admit
 from fedage.client.guard import Withheld, releasable_counts, releasable_parts, require
+from fedage.client.model import estimator_of, predict, samples_at
+from fedage.client.parts import held_out, of_fold, sizes
 from fedage.client.records import read_request, write_reply
 from fedage.client.site import Site, SiteCohort
 from fedage.client.sites import site_for
-from fedage.client.training import TooFewSamples, TrainingDiverged, predict_years, train_locally
-from fedage.common import estimators
+from fedage.client.training import TooFewSamples, TrainingDiverged, train_locally
 from fedage.common._version import __version__
 from fedage.common.campaign import Campaign
+from fedage.common.cohort import Cohort
+from fedage.common.estimators.base import Trainable
+from fedage.common.estimators.configure import preparation
 from fedage.common.networks.arrays import ModelRefused
 from fedage.common.protocol import (
     ANALYSE,
@@ -92,13 +96,13 @@ def describe(site: Site, campaign: Campaign, _request: Request, _payload: Payloa
     found = site.cohort(campaign)
     minimum_count = _minimum(site, campaign)
     require(found.cohort.n, of="patients in the cohort", minimum_count=minimum_count)
-    parts = {part: int(found.cohort[f"is_{part}"].sum()) for part in ("train", "validation", "test")}
     info = {
         "patients": found.cohort.n,
-        "parts": releasable_parts(parts, minimum_count=minimum_count),
+        "parts": releasable_parts(sizes(found.cohort, campaign), minimum_count=minimum_count),
         "excluded": releasable_counts(found.excluded, minimum_count=minimum_count),
         "rejected_files": dict(found.rejected_files),
         "rejected_samples": releasable_counts(found.rejected_samples, minimum_count=minimum_count),
+        "features": list(found.features),
         "device": site.device,
     }
     return info, {}
@@ -110,26 +114,22 @@ def train(site: Site, campaign: Campaign, request: Request, payload: Payload) ->
     """Train on the site's training patients; the sums for the incoming model's validation come along."""
     weights, iterates = split_payload(payload)
     found = site.cohort(campaign)
-    chosen = np.flatnonzero(found.cohort["is_train"] == 1)
+    cohort = of_fold(found.cohort, campaign, request.fold)
+    chosen = np.flatnonzero(cohort["is_train"] == 1)
     require(chosen.size, of="training patients", minimum_count=_minimum(site, campaign))
-    validation = np.flatnonzero(found.cohort["is_validation"] == 1)
-    predicted = _predict(site, campaign, found, weights, rows=validation)
-    sums, withheld = contributions(
-        campaign,
-        found.cohort.with_columns(predicted_years=predicted),
-        iterates,
-        folder=site.state_dir(request.digest),
-        run=request.run,
-        guard=site.guard,
-    )
-    estimator = estimators.make(campaign.estimator.name, campaign.estimator.options)
+    validation = np.flatnonzero(cohort["is_validation"] == 1)
+    predicted = predict(site, campaign, found, weights, rows=validation)
+    sums, withheld = _sums(site, campaign, request, found, cohort.with_columns(predicted_years=predicted), iterates)
+    estimator = estimator_of(campaign, found)
+    if campaign.training is None or not isinstance(estimator, Trainable):
+        raise RequestRefused("not-trained", "the approved campaign file trains nothing in rounds")
     seed = derived_seed("train", campaign.campaign.seed, site.name, request.fold, request.round)
     try:
         update = train_locally(
             estimator,
             weights,
-            _rows(found, chosen),
-            found.cohort["age_years"][chosen],
+            samples_at(found, chosen),
+            cohort["age_years"][chosen],
             training=campaign.training,
             round_number=request.round,
             rng_seed=seed,
@@ -156,10 +156,11 @@ def evaluate(site: Site, campaign: Campaign, request: Request, payload: Payload)
     found = site.cohort(campaign)
     folder, model = site.state_dir(request.digest), payload_digest(weights)
     snapshot = predictions.cohort_digest(found.cohort, snapshot=found.snapshot)
-    if not predictions.kept(folder, run=request.run, model=model, snapshot=snapshot):
-        held_out = np.flatnonzero(found.cohort["is_train"] != 1)
-        predicted = _predict(site, campaign, found, weights, rows=held_out)
-        predictions.keep(folder, run=request.run, predicted_years=predicted, model=model, snapshot=snapshot)
+    run = predictions.name_of(request.run, fold=request.fold if campaign.validation.folds else None)
+    if not predictions.kept(folder, run=run, model=model, snapshot=snapshot):
+        rows = held_out(found.cohort, campaign, request.fold)
+        predicted = predict(site, campaign, found, weights, rows=np.flatnonzero(rows))
+        predictions.keep(folder, run=run, predicted_years=predicted, model=model, snapshot=snapshot)
     return _analyse(site, campaign, request, found, iterates)
 
 
@@ -178,33 +179,38 @@ def _analyse(
     found: SiteCohort,
     iterates: Mapping[str, Mapping[str, NDArray[np.float64]]],
 ) -> Answer:
+    """Sums over the cohort with its predictions; with folds, over one fold's patients until every fold has a model."""
     folder = site.state_dir(request.digest)
     snapshot = predictions.cohort_digest(found.cohort, snapshot=found.snapshot)
-    cohort = predictions.with_predictions(found.cohort, folder, run=request.run, snapshot=snapshot)
-    sums, withheld = contributions(campaign, cohort, iterates, folder=folder, run=request.run, guard=site.guard)
+    folds = campaign.validation.folds if campaign.estimator else None
+    if folds is None:
+        cohort = predictions.with_predictions(found.cohort, folder, run=request.run, snapshot=snapshot)
+    elif request.fold < folds:
+        cohort = of_fold(found.cohort, campaign, request.fold)
+    else:
+        cohort = predictions.with_all_folds(found.cohort, folder, run=request.run, folds=folds, snapshot=snapshot)
+    sums, withheld = _sums(site, campaign, request, found, cohort, iterates)
     return {"withheld": withheld}, sums
 
 
-def _predict(
-    site: Site, campaign: Campaign, found: SiteCohort, weights: Payload, *, rows: NDArray[np.intp]
-) -> NDArray[np.float64]:
-    """Predictions (n,) in cohort order, NaN for the patients not in `rows`."""
-    estimator = estimators.make(campaign.estimator.name, campaign.estimator.options)
-    predicted = np.full(found.cohort.n, np.nan)
-    if rows.size:
-        try:
-            predicted[rows] = predict_years(
-                estimator, dict(weights), _rows(found, rows), device=site.device, threads=site.threads
-            )
-        except ModelRefused as refused:
-            raise RequestRefused("model", str(refused)) from None
-    return predicted
-
-
-def _rows(found: SiteCohort, rows: NDArray[np.intp]) -> NDArray[np.float32]:
-    if found.samples is None:
-        raise Withheld("no-samples", "this site has no samples for the campaign's estimator")
-    return np.asarray(found.samples[rows], dtype=np.float32)
+def _sums(
+    site: Site,
+    campaign: Campaign,
+    request: Request,
+    found: SiteCohort,
+    cohort: Cohort,
+    iterates: Mapping[str, Mapping[str, NDArray[np.float64]]],
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, dict[str, str]]]:
+    first = preparation(campaign, found.features)
+    return contributions(
+        campaign,
+        cohort,
+        iterates,
+        folder=site.state_dir(request.digest),
+        run=predictions.name_of(request.run, fold=request.fold if campaign.validation.folds else None),
+        guard=site.guard,
+        more_steps={} if first is None else {first.name: first},
+    )
 
 
 def _minimum(site: Site, campaign: Campaign) -> int:

@@ -56,6 +56,22 @@ def all_folds(cohort: Cohort, campaign: Campaign) -> Cohort:
     return cohort.with_columns(is_train=np.zeros(cohort.n), is_validation=everybody, is_test=everybody)
 
 
+def held_out(cohort: Cohort, campaign: Campaign, fold: int) -> np.ndarray:
+    """Whom a model (of a fold) may be judged by: everybody it was not, or could not be, trained on, (n,) bool."""
+    if campaign.validation.folds is None:
+        return np.asarray(cohort["is_train"] != 1)
+    return np.asarray(cohort["fold"] == fold)
+
+
+def sizes(cohort: Cohort, campaign: Campaign) -> dict[str, int]:
+    """How many patients each part, or each fold, has."""
+    if campaign.estimator is None:
+        return {"test": cohort.n}
+    if campaign.validation.folds is not None:
+        return {f"fold {f + 1}": int((cohort["fold"] == f).sum()) for f in range(campaign.validation.folds)}
+    return {part: int(cohort[f"is_{part}"].sum()) for part in PARTS}
+
+
 def _kept(cohort: Cohort, campaign: Campaign) -> np.ndarray:
     """Who may be trained on."""
     if campaign.cohort.train_on == "healthy":

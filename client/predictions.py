@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from fedage.client.guard import Withheld
-from fedage.common.analyses.bias_line import correct_cole, correct_de_lange
 from fedage.common.cohort import Cohort
 from fedage.common.statistic import FloatArray
+
+Line = float | FloatArray
 
 SLOPE_BOUNDS = (0.05, 5.0)
 INTERCEPT_BOUND_YEARS = 200.0
@@ -100,22 +101,54 @@ def with_predictions(cohort: Cohort, folder: Path, *, run: str, snapshot: str) -
     return cohort.with_columns(predicted_years=predicted, raw_gap_years=predicted - cohort["age_years"])
 
 
-def with_correction(cohort: Cohort, *, slope: float, intercept: float) -> Cohort:
+def name_of(run: str, *, fold: int | None) -> str:
+    """What a run's predictions by one fold's model are kept under; the run's own name without folds."""
+    return run if fold is None else f"{run}--fold-{fold}"
+
+
+def with_all_folds(cohort: Cohort, folder: Path, *, run: str, folds: int, snapshot: str) -> Cohort:
+    """The cohort with out-of-fold predictions only: each patient's by the model they were held out of.
+
+    Raises
+    ------
+    Withheld
+        Rule `cohort-changed`; rule `no-predictions` if a fold's are missing.
+    """
+    predicted = np.full(cohort.n, np.nan)
+    for fold in range(folds):
+        made = with_predictions(cohort, folder, run=name_of(run, fold=fold), snapshot=snapshot)
+        if "predicted_years" not in made.columns:
+            raise Withheld("no-predictions", f"this site has no predictions of fold {fold + 1}")
+        rows = cohort["fold"] == fold
+        predicted[rows] = made["predicted_years"][rows]
+    return cohort.with_columns(predicted_years=predicted, raw_gap_years=predicted - cohort["age_years"])
+
+
+def with_correction(cohort: Cohort, *, slope: Line, intercept: Line) -> Cohort:
     """The cohort with `corrected_years`, `gap_years` (de Lange) and `cole_gap_years`.
+
+    Parameters
+    ----------
+    slope, intercept
+        One line for all, or each patient's own (n,): with folds, the line fitted without them.
 
     Raises
     ------
     Withheld
         Rule `bias-line` if the line is not one a correction may use.
     """
-    if not SLOPE_BOUNDS[0] <= slope <= SLOPE_BOUNDS[1] or not abs(intercept) <= INTERCEPT_BOUND_YEARS:
+    slopes, intercepts = np.asarray(slope), np.asarray(intercept)
+    if not (
+        np.all((slopes >= SLOPE_BOUNDS[0]) & (slopes <= SLOPE_BOUNDS[1]))
+        and np.all(np.abs(intercepts) <= INTERCEPT_BOUND_YEARS)
+    ):
         raise Withheld("bias-line", "the slope or the intercept of the bias line is out of bounds")
     age, predicted = cohort["age_years"], cohort["predicted_years"]
-    corrected = correct_de_lange(predicted, age, slope=slope, intercept=intercept)
+    corrected = predicted + age - (slopes * age + intercepts)
     return cohort.with_columns(
         corrected_years=corrected,
         gap_years=corrected - age,
-        cole_gap_years=correct_cole(predicted, slope=slope, intercept=intercept) - age,
+        cole_gap_years=(predicted - intercepts) / slopes - age,
     )
 
 

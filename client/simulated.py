@@ -1,4 +1,4 @@
-"""A virtual hospital of a simulation: the same cohorts, guard and handlers as a deployed one, without keys and network."""
+"""A virtual hospital of a simulation: cohorts, guard and handlers as in deployment, without keys and network."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from flwr.app import Context
 
 from fedage.client.site import Site
+from fedage.common.simulation import SimulationJob, current_job
 
 _sites: dict[str, Site] = {}
 _lock = threading.Lock()
@@ -37,4 +38,17 @@ def site_for(context: Context) -> Site:
             return _sites[home]
         if isinstance(name, str) and name in _sites:
             return _sites[name]
+        if (job := current_job()) is not None:
+            return _simulated(job, context)
     raise RuntimeError("the node configuration names no site; the agent sets site-home, a simulation puts sites")
+
+
+def _simulated(job: SimulationJob, context: Context) -> Site:
+    """The site of a virtual node, kept warm in this process while the run goes on."""
+    from fedage.client.simulated import simulated_site
+
+    partition = int(context.node_config["partition-id"])
+    key = f"{job.folder}#{partition}"
+    if key not in _sites:
+        _sites[key] = simulated_site(partition, job)
+    return _sites[key]

@@ -1,4 +1,4 @@
-"""A site's table on disk, as the commands leave it for the agent or a simulation: numbers and keyed hashes, no identifier."""
+"""A site's table on disk, as the commands leave it for an agent or a simulation: numbers and keyed hashes only."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fedage.common import estimators
 from fedage.common.campaign import Campaign
 from fedage.common.cohort import Cohort
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators._table import FEATURE, TableBase
+from fedage.common.estimators.configure import configured
 from fedage.common.statistic import FloatArray
 
 _NUMBERS, _ABOUT = "table.npz", "table.json"
@@ -89,15 +89,5 @@ def samples_of(cohort: Cohort, campaign: Campaign, features: tuple[str, ...]) ->
     FedAgeError
         If the campaign names features that the table does not have.
     """
-    estimator = table_estimator(campaign, features)
-    return None if estimator is None else cohort.matrix(estimator.columns)
-
-
-def table_estimator(campaign: Campaign, features: tuple[str, ...]) -> TableBase | None:
-    """The campaign's estimator on a table with these features; None if it has none, or one on images."""
-    if campaign.estimator is None:
-        return None
-    estimator = estimators.make(campaign.estimator.name, campaign.estimator.options)
-    if not isinstance(estimator, TableBase):
-        return None
-    return estimator.for_features(estimator.options.resolve(features))
+    estimator = configured(campaign, features)
+    return cohort.matrix(estimator.columns) if isinstance(estimator, TableBase) else None

@@ -6,12 +6,13 @@ the minimum count of patients do. As a refusal tells something too (that a few l
 values are tried at all; an honest coordinator needs one, and another one each time a site leaves.
 
 Kept in the campaign's state folder, for good: by subset and column, so that analyses which compare the same patients
-share the account, and by run where the column comes from the run's model. A run has one model and, where the file asks
-for a pooled bias line, one line.
+share the account, and by run where the column comes from the run's model. A subset is who is in it, as it is another
+one in each fold. A run has one model and, where the file asks for a pooled bias line, one line.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,7 @@ tried = Table(
     "tried",
     metadata,
     Column("run", String(63), primary_key=True),
-    Column("subset", String(63), primary_key=True),
+    Column("subset", String(128), primary_key=True),
     Column("column", String(63), primary_key=True),
     Column("value", Float, primary_key=True),
     Column("answered", Boolean, nullable=False),
@@ -84,9 +85,8 @@ class Thresholds:
         for column, value in values.items():
             run = self._run if column in _OF_THE_MODEL else ""
             with self._transaction() as connection:
-                refusal = self._account(
-                    connection, (run, analysis.subset or "", column), value, patients=patients[column]
-                )
+                key = (run, _members(cohort, analysis.subset), column)
+                refusal = self._account(connection, key, value, patients=patients[column])
             if refusal:  # raised outside of the transaction: that the value was tried stays on record
                 raise Withheld("iterate", refusal)
 
@@ -140,3 +140,12 @@ class Thresholds:
                 file.close()
         except StoreUnavailable:
             raise Withheld("store-unavailable", "the site cannot keep account of what it has answered") from None
+
+
+def _members(cohort: Cohort, subset: str | None) -> str:
+    """Name of a subset with a digest of who is in it: of the site's own parts, which no message can change.
+
+    Not of who has a plausible prediction: a model that makes one patient's implausible would open a new account.
+    """
+    inside = np.ones(cohort.n, dtype=np.bool_) if subset is None else cohort[subset] == 1
+    return f"{subset or ''}:{hashlib.sha256(np.packbits(inside).tobytes()).hexdigest()[:32]}"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedage.common.campaign.types import Training
-from fedage.common.estimators.base import Estimator
+from fedage.common.estimators.base import Trainable
 from fedage.common.networks.arrays import ModelRefused, Weights, load_arrays, state_to_arrays
 
 __all__ = [
@@ -76,7 +76,7 @@ def learning_rate(training: Training, *, round_number: int) -> float:
 
 
 def train_locally(
-    estimator: Estimator,
+    estimator: Trainable,
     weights: Mapping[str, NDArray[np.float32]],
     samples: NDArray[np.float32],
     ages_years: NDArray[np.float64],
@@ -151,7 +151,7 @@ def train_locally(
 
 
 def predict_years(
-    estimator: Estimator,
+    estimator: Trainable,
     weights: Mapping[str, NDArray[np.float32]],
     samples: NDArray[np.float32],
     *,
@@ -188,7 +188,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def _step(
-    estimator: Estimator,
+    estimator: Trainable,
     module: nn.Module,
     optimiser: torch.optim.Optimizer,
     samples: NDArray[np.float32],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -23,6 +25,20 @@ app.command()(compare)
 app.add_typer(coordinator, name="coordinator")
 app.add_typer(campaign, name="campaign")
 app.add_typer(site, name="site")
+
+
+@app.command()
+def simulate(
+    campaign_file: Annotated[Path, typer.Argument(metavar="CAMPAIGN", help="the campaign file")],
+    data: Annotated[Path, typer.Option(help="one table with a site column, or a folder with one sub-folder a site")],
+    site_column: Annotated[str | None, typer.Option(help="column of the table that names the site")] = None,
+    out: Annotated[Path | None, typer.Option(help="empty folder for the record; runs/NAME/TIME if not given")] = None,
+) -> None:
+    """Try a campaign on this machine: the same server and client code, one virtual node a site, no set-up."""
+    from fedage.deploy.simulate import simulate as run
+
+    if status := run(campaign_file, data=data, site_column=site_column, out=out):
+        raise typer.Exit(status)
 
 
 @app.command()

@@ -36,6 +36,7 @@ def run_stage(
     payload: Mapping[str, FloatArray] | None = None,
     extra: Mapping[str, Iterate] | None = None,
     following_kind: str,
+    fold: int = 0,
 ) -> None:
     """Run analyses to their end. The first exchange is a `kind` message with `payload`, later ones `following_kind`.
 
@@ -50,7 +51,9 @@ def run_stage(
             return
         head = dict(payload or {}) if exchange == 0 else {}
         answers = session.ask(
-            kind if exchange == 0 else following_kind, {**head, **join_iterates({**(extra or {}), **iterates})}
+            kind if exchange == 0 else following_kind,
+            {**head, **join_iterates({**(extra or {}), **iterates})},
+            fold=fold,
         )
         session.require_quorum(answers, step="analyses")
         session.events.emit("exchange", number=exchange + 1, steps=sorted(iterates), sites=sorted(answers))

@@ -22,11 +22,17 @@ def main(grid: Grid, context: Context) -> None:
         If the run carries no campaign file, or the coordinator's home is not known.
     """
     # Imported here so that building the app package stays light.
-    from fedage.common.campaign import parse_campaign
+    from fedage.common.campaign import load_campaign, parse_campaign
+    from fedage.common.simulation import current_job
     from fedage.server.conduct import Place, conduct
     from fedage.server.network.grid import PromptGrid
     from fedage.server.network.home import CoordinatorHome
 
+    if (job := current_job()) is not None:
+        simulated = load_campaign(job.campaign)
+        place = Place(folder=job.folder, run=job.run, environment="simulation", guard=simulated.simulation.guard)
+        conduct(PromptGrid(grid, poll_s=0.02), simulated, place, key=None, admitted=None)
+        return
     encoded = context.run_config.get("campaign")
     name = context.run_config.get("run-name")
     if not isinstance(encoded, str) or not isinstance(name, str):

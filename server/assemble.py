@@ -32,7 +32,7 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
             purpose=campaign.campaign.purpose,
             digest=campaign.digest,
             seed=campaign.campaign.seed,
-            estimator=campaign.estimator.name,
+            estimator=campaign.estimator.name if campaign.estimator else "",
             minimum_count=campaign.privacy.minimum_count,
         ),
         run=record_of.RunInfo(

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fedage.common.analyses.base import Analysis
 from fedage.common.analyses.plan import BIAS, VALIDATION, left_out, stages
 from fedage.common.campaign import Campaign
 from fedage.common.protocol import ANALYSE, EVALUATE, join_model
@@ -21,10 +22,11 @@ from fedage.common.statistic import FloatArray
 from fedage.server.analyses import Findings, run_stage
 from fedage.server.assemble import assemble
 from fedage.server.events import EventLog, read_events
+from fedage.server.model import make_model
 from fedage.server.network.grid import PromptGrid
 from fedage.server.report import render_report
 from fedage.server.results import write_results
-from fedage.server.rounds import RoundRecord, train
+from fedage.server.rounds import RoundRecord
 from fedage.server.session import Answer, CampaignFailed, Session
 
 
@@ -46,6 +48,7 @@ class Record:
     descriptions: dict[str, Answer] = field(default_factory=dict)
     rounds: list[RoundRecord] = field(default_factory=list)
     findings: Findings = field(default_factory=Findings)
+    preparation: dict[int, dict[str, object]] = field(default_factory=dict)
     status: str = "failed"
     reason: str = ""
 
@@ -115,18 +118,10 @@ def _phases(session: Session, record: Record, *, folder: Path) -> None:
     for site, answer in sorted(record.descriptions.items()):
         session.events.emit("site", site=site, patients=answer.info.patients, device=answer.info.device)
     findings.not_computed.update(left_out(campaign))
-    weights = train(session, folder=folder, records=record.rounds, described=record.descriptions)
     after_prediction, after_correction = stages(campaign)
     started = time.monotonic()
-    run_stage(
-        session,
-        after_prediction,
-        kind=EVALUATE,
-        payload=join_model(weights),
-        findings=findings,
-        following_kind=ANALYSE,
-    )
-    _last_validation(session, record)
+    if campaign.estimator is not None:
+        _predict(session, record, after_prediction, folder=folder)
     run_stage(
         session,
         after_correction,
@@ -134,8 +129,37 @@ def _phases(session: Session, record: Record, *, folder: Path) -> None:
         findings=findings,
         extra=_bias_line(campaign, findings),
         following_kind=ANALYSE,
+        fold=all_folds(campaign),
     )
     session.events.emit("analysed", seconds=round(time.monotonic() - started, 2))
+
+
+def all_folds(campaign: Campaign) -> int:
+    """The number that a request gives as its fold when every fold has its model: one past the last."""
+    return campaign.validation.folds or 0
+
+
+def _predict(session: Session, record: Record, analyses: Sequence[Analysis], *, folder: Path) -> None:
+    """Make the model, or one model a fold, have the sites predict, and run the analyses of the predictions."""
+    campaign, findings = session.campaign, record.findings
+    if campaign.validation.folds is None:
+        weights = make_model(session, record, folder=folder, fold=0)
+        run_stage(
+            session,
+            analyses,
+            kind=EVALUATE,
+            payload=join_model(weights),
+            findings=findings,
+            following_kind=ANALYSE,
+        )
+        _last_validation(session, record)
+        return
+    for fold in range(campaign.validation.folds):
+        weights = make_model(session, record, folder=folder, fold=fold)
+        answers = session.ask(EVALUATE, join_model(weights), fold=fold)
+        session.require_quorum(answers, step=f"predictions of fold {fold + 1}")
+        session.events.emit("fold", number=fold + 1, of=campaign.validation.folds, sites=sorted(answers))
+    run_stage(session, analyses, kind=ANALYSE, findings=findings, following_kind=ANALYSE, fold=all_folds(campaign))
 
 
 def _last_validation(session: Session, record: Record) -> None:

@@ -6,13 +6,12 @@ import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
-from fedage.server.events import read_events
+from fedage.server.follow import Follower
 from fedage.server.network.home import CoordinatorHome
 from fedage.server.network.superlink import run_status, stop_run, submit
 from fedage.server.results import read_results
@@ -54,53 +53,16 @@ def launch(home: CoordinatorHome, campaign: Campaign, *, run: str | None, out: P
 
 def _follow(home: CoordinatorHome, run_id: int, events: Path, *, console: Console) -> str:
     """Print events as they come. A run that ends without saying so (its process died) is failed."""
-    seen, checked = 0, time.monotonic()
-    while True:
-        for event in read_events(events)[seen:]:
-            seen, checked = seen + 1, time.monotonic()
-            if line := in_words(event):
-                console.print(line)
-            if event["event"] == "finished":
-                if event.get("reason"):
-                    console.print(f"{event['status']}: {event['reason']}", style="red")
-                return str(event["status"])
-        if time.monotonic() - checked > _ALIVE_EVERY_S:
-            checked = time.monotonic()
-            status = run_status(home, run_id)
-            if status.startswith("finished") and len(read_events(events)) == seen:
-                console.print(f"the run ended without a record ({status}); see {home.logs}")
+    follower = Follower(events, console=console)
+    while (status := follower.look()) is None:
+        if time.monotonic() - follower.last_news > _ALIVE_EVERY_S:
+            follower.last_news = time.monotonic()
+            told = run_status(home, run_id)
+            if told.startswith("finished") and follower.look() is None:
+                console.print(f"the run ended without a record ({told}); see {home.logs}")
                 return "failed"
         time.sleep(0.2)
-
-
-def in_words(event: dict[str, Any]) -> str:
-    """One line for a person, empty for events that only machines need."""
-    time_of_day = str(event["time"])[11:19]
-    match event["event"]:
-        case "nodes":
-            text = f"{event['online']} of {event['expected']} sites online"
-        case "site":
-            text = f"{event['site']}: {event['patients']} patients, computing on {event['device']}"
-        case "site-trouble":
-            text = f"{event['site']}: {event['step']}: {event['reason']}"
-        case "site-left-out" | "site-failed":
-            text = f"{event.get('site') or event.get('node')}: {event['reason']}"
-        case "round":
-            text = (
-                f"round {event['number']}/{event['of']}: loss {event['train_loss']:.3f}, "
-                f"{len(event['sites'])} sites, {event['seconds']:.1f} s"
-            )
-        case "validation":
-            text = f"    after round {event['round']}: validation MAE {event['mae_years']:.2f} years"
-        case "exchange":
-            text = f"exchange {event['number']}: {', '.join(event['steps'])}"
-        case "analysis-restarted":
-            text = f"{event['step']} begins again without {', '.join(event['left'])}"
-        case "analysed":
-            text = f"analyses done in {event['seconds']:.1f} s"
-        case _:
-            return ""
-    return f"{time_of_day}  {text}"
+    return status
 
 
 def _copy(folder: Path, out: Path) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 import safetensors.numpy
 
-from fedage.common import estimators
 from fedage.common.analyses.base import Again, Done, Iterate, Result
 from fedage.common.analyses.plan import VALIDATION, registered
-from fedage.common.networks.arrays import Weights, state_to_arrays
-from fedage.common.protocol import TRAIN, derived_seed, join_iterates, join_model
+from fedage.common.campaign.types import Training
+from fedage.common.networks.arrays import Weights
+from fedage.common.protocol import TRAIN, join_iterates, join_model
 from fedage.common.statistic import Statistic, total
 from fedage.server.aggregate import Update, UpdateRefused, check_update, federated_average
 from fedage.server.analyses import read_statistic
@@ -33,6 +33,7 @@ class RoundRecord:
     update_norm: float
     validation: Result | None = None
     validation_by_site: dict[str, Result] = field(default_factory=dict)
+    fold: int = 0
 
 
 @dataclass
@@ -64,13 +65,6 @@ class _Validation:
         )
 
 
-def initial_weights(session: Session) -> Weights:
-    """The network's initial weights, from the campaign's seed alone."""
-    campaign = session.campaign
-    estimator = estimators.make(campaign.estimator.name, campaign.estimator.options)
-    return state_to_arrays(estimator.build(seed=derived_seed("initial-weights", campaign.campaign.seed)))
-
-
 def save_model(path: Path, weights: Weights, *, about: dict[str, str | int]) -> None:
     """Write the model atomically, so that a run cut off keeps its last finished round."""
     partial = path.with_suffix(".partial")
@@ -79,7 +73,16 @@ def save_model(path: Path, weights: Weights, *, about: dict[str, str | int]) -> 
     partial.replace(path)
 
 
-def train(session: Session, *, folder: Path, records: list[RoundRecord], described: Mapping[str, Answer]) -> Weights:
+def train(
+    session: Session,
+    weights: Weights,
+    *,
+    training: Training,
+    path: Path,
+    records: list[RoundRecord],
+    described: Mapping[str, Answer],
+    fold: int = 0,
+) -> Weights:
     """All rounds with the sites `described`; each joins `records` as it ends, so that a run cut off keeps them.
 
     Raises
@@ -88,17 +91,17 @@ def train(session: Session, *, folder: Path, records: list[RoundRecord], describ
         If a round has fewer answers than the quorum; the model of the last finished round is on disk.
     """
     campaign = session.campaign
-    weights = initial_weights(session)
     validation = _Validation(session)
-    for number in range(1, campaign.training.rounds + 1):
+    first = len(records)
+    for number in range(1, training.rounds + 1):
         started = time.monotonic()
         payload: dict[str, Any] = {
             **join_model(weights),
             **join_iterates({VALIDATION: validation.iterate}),
         }
-        answers = session.ask(TRAIN, payload, round_number=number)
+        answers = session.ask(TRAIN, payload, round_number=number, fold=fold)
         overall, by_site = validation.read(answers)
-        if records:
+        if len(records) > first:
             records[-1].validation, records[-1].validation_by_site = overall, by_site
             _tell(session, records[-1])
         updates = _updates(session, answers, weights, number, described=described)
@@ -107,15 +110,16 @@ def train(session: Session, *, folder: Path, records: list[RoundRecord], describ
         patients = sum(update.n for update in updates.values())
         loss = sum(answers[site].info.loss * update.n for site, update in updates.items()) / patients
         save_model(
-            folder / "model.safetensors",
+            path,
             weights,
-            about={"campaign_digest": campaign.digest, "round": number, "estimator": campaign.estimator.name},
+            about={"campaign_digest": campaign.digest, "round": number, "fold": fold},
         )
-        records.append(RoundRecord(number, time.monotonic() - started, sorted(updates), loss, norm))
+        records.append(RoundRecord(number, time.monotonic() - started, sorted(updates), loss, norm, fold=fold))
         session.events.emit(
             "round",
             number=number,
-            of=campaign.training.rounds,
+            of=training.rounds,
+            fold=fold,
             seconds=round(records[-1].seconds, 2),
             sites=sorted(updates),
             train_loss=loss,

@@ -135,13 +135,13 @@ class Session:
             if answer := self._accept(head, payload, step=DESCRIBE):
                 answers[answer.site] = answer
 
-    def ask(self, kind: str, payload: Payload, *, round_number: int = 0) -> dict[str, Answer]:
+    def ask(self, kind: str, payload: Payload, *, round_number: int = 0, fold: int = 0) -> dict[str, Answer]:
         """Send one request to the sites still online and wait for their answers until the round's deadline."""
         online = set(self.grid.get_node_ids())
         nodes = {node: site for site, node in self.nodes.items() if node in online}
         for site in sorted(set(self.nodes) - set(nodes.values())):
             self.note_trouble(site, kind, "offline", round_number)
-        request = self._request(kind, round_number=round_number)
+        request = self._request(kind, round_number=round_number, fold=fold)
         replies = self._exchange(request, dict.fromkeys(nodes, payload))
         answers: dict[str, Answer] = {}
         for node, site in sorted(nodes.items(), key=lambda item: item[1]):
@@ -169,12 +169,13 @@ class Session:
                 f"{step}: {len(answers)} sites answered, the quorum is {quorum} ({reasons or 'no other site known'})"
             )
 
-    def _request(self, kind: str, *, round_number: int = 0, campaign: str = "") -> Request:
+    def _request(self, kind: str, *, round_number: int = 0, fold: int = 0, campaign: str = "") -> Request:
         return Request(
             kind=kind,
             digest=self.campaign.digest,
             run=self.run,
             round=round_number,
+            fold=fold,
             campaign=campaign,
             version=__version__,
         )

@@ -35,6 +35,7 @@ class Told(BaseModel):
     rejected_files: dict[Code, MaybeCount] = Field(default_factory=dict, max_length=64)
     rejected_samples: dict[Code, MaybeCount] = Field(default_factory=dict, max_length=64)
     device: Code = ""
+    features: list[Annotated[str, Field(max_length=200)]] = Field(default_factory=list, max_length=100_000)
     n: Count = 0
     loss: float = 0.0
     seconds: float = 0.0

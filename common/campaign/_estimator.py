@@ -70,7 +70,7 @@ def _training_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Pro
 
 
 def _nothing_to_do(sound: Sound) -> Iterator[Problem]:
-    """A campaign without an estimator only analyses, so it needs a table and an analysis, and nothing about training."""
+    """A campaign without an estimator only analyses: it needs a table and an analysis, and nothing about training."""
     if sound.has("estimator"):
         return
     if not any(sound.has(table) for table in ("survival", "groups")):

@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from fedage.common.estimators.base import Estimator, Options
 
-_REGISTERED = {"chest-ca": ("fedage.common.estimators.chest_ca", "ChestCA")}
+_REGISTERED = {
+    "chest-ca": ("fedage.common.estimators.chest_ca", "ChestCA"),
+    "table-mlp": ("fedage.common.estimators.table_mlp", "TableMLP"),
+    "table-ridge": ("fedage.common.estimators.table_ridge", "TableRidge"),
+}
 
 
 class UnknownEstimator(ValueError):

@@ -6,7 +6,7 @@ Shape legend: B patients in a batch, C channels, H × W pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -53,7 +53,24 @@ class SampleRefused(ValueError):
         super().__init__(f"{code}: {detail}")
 
 
-class Estimator(Protocol):
+@runtime_checkable
+class Trainable(Protocol):
+    """What local training needs of an estimator, on images or on tables."""
+
+    def augment(self, batch: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
+        """Random training-time changes of a batch (B, …), drawn from `generator` only."""
+
+    def build(self, *, seed: int) -> torch.nn.Module:
+        """The network with initial weights that depend on `seed` only (and not on the global random state)."""
+
+    def loss(self, output: torch.Tensor, age_years: torch.Tensor) -> torch.Tensor:
+        """Mean loss of a batch, scalar, from the network output and ages (B,) in years."""
+
+    def age_years(self, output: torch.Tensor) -> torch.Tensor:
+        """Predicted ages (B,) in years from the network output."""
+
+
+class Estimator(Trainable, Protocol):
     """One way to estimate age. An instance is configured by the campaign file and holds no data."""
 
     name: ClassVar[str]
@@ -68,15 +85,3 @@ class Estimator(Protocol):
 
     def preprocess(self, image: Image) -> FloatImage:
         """One image to one sample (C, H, W), float32. Raises `SampleRefused`."""
-
-    def augment(self, batch: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
-        """Random training-time changes of a batch (B, C, H, W), drawn from `generator` only."""
-
-    def build(self, *, seed: int) -> torch.nn.Module:
-        """The network with initial weights that depend on `seed` only (and not on the global random state)."""
-
-    def loss(self, output: torch.Tensor, age_years: torch.Tensor) -> torch.Tensor:
-        """Mean loss of a batch, scalar, from the network output and ages (B,) in years."""
-
-    def age_years(self, output: torch.Tensor) -> torch.Tensor:
-        """Predicted ages (B,) in years from the network output."""

@@ -1,0 +1,147 @@
+"""Sums of features and age over a site's patients, in inner folds: all that a ridge regression needs of them.
+
+Legend: p features, k inner folds, n patients; u = (x − centre) / spread with 0 where x is missing, t age on its scale.
+What a site sends per fold: n, Σu, Σt, Σt², Σu·t, and the upper triangle of Σuuᵀ (or its diagonal alone).
+
+Σuuᵀ of fewer patients than features is their features up to a rotation nobody knows: let secure aggregation hide it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedage.common.analyses._columns import MAX_AGE_YEARS, MAX_PATIENTS
+from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
+
+MAX_FEATURES = 2000
+"""Most features of which products are sent: about 80 MB for five folds."""
+CLIP = 1e6
+"""Largest |u|. So far from everybody else are only codes for "missing" that were taken for numbers."""
+_BLOCK_VALUES = 2**21
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The sums of one or several folds: n, Σu (p,), Σuuᵀ (p, p) or its diagonal (p,), Σt, Σt², Σu·t (p,)."""
+
+    n: float
+    u: FloatArray
+    uu: FloatArray
+    t: float
+    tt: float
+    ut: FloatArray
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(
+            self.n + other.n,
+            self.u + other.u,
+            self.uu + other.uu,
+            self.t + other.t,
+            self.tt + other.tt,
+            self.ut + other.ut,
+        )
+
+
+def layout(features: int, folds: int, *, products: bool) -> Layout:
+    """The blocks of a site's statistic."""
+    pairs = features * (features + 1) // 2 if products else features
+    u, t = CLIP * MAX_PATIENTS, MAX_AGE_YEARS * MAX_PATIENTS
+    return Layout(
+        (
+            Field("left_out", lower=0.0, upper=MAX_PATIENTS),
+            Field("n", (folds,), lower=0.0, upper=MAX_PATIENTS),
+            Field("u", (folds, features), lower=-u, upper=u),
+            Field("uu", (folds, pairs), lower=-u * CLIP, upper=u * CLIP),
+            Field("t", (folds,), lower=-t, upper=t),
+            Field("tt", (folds,), lower=0.0, upper=t * MAX_AGE_YEARS),
+            Field("ut", (folds, features), lower=-u * MAX_AGE_YEARS, upper=u * MAX_AGE_YEARS),
+        )
+    )
+
+
+def local(
+    columns: Sequence[FloatArray],
+    t: FloatArray,
+    *,
+    rows: NDArray[np.intp],
+    fold: NDArray[np.intp],
+    left_out: int,
+    centre: FloatArray,
+    spread: FloatArray,
+    folds: int,
+    products: bool,
+) -> Statistic:
+    """A site's sums over `rows` (n,) of its columns, t (n,) and fold (n,) in the order of `rows`."""
+    p = len(columns)
+    shape = layout(p, folds, products=products)
+    upper = np.triu_indices(p)
+    values: dict[str, FloatArray] = {field.name: np.zeros(field.shape) for field in shape.fields}
+    values["left_out"] += left_out
+    # Patients clipped below and above: an iterate that clips a few would tell them apart.
+    clipped = np.zeros((2, p), dtype=np.int64)
+    for k in range(folds):
+        inside = np.flatnonzero(fold == k)
+        squares = np.zeros((p, p) if products else p)
+        for part in _blocks(inside, p):
+            u = standardise(np.column_stack([column[rows[part]] for column in columns]), centre, spread)
+            clipped += (u < -CLIP).sum(axis=0), (u > CLIP).sum(axis=0)
+            np.clip(u, -CLIP, CLIP, out=u)
+            values["u"][k] += u.sum(axis=0)
+            values["ut"][k] += u.T @ t[part]
+            squares += u.T @ u if products else (u * u).sum(axis=0)
+        values["n"][k], values["t"][k], values["tt"][k] = inside.size, t[inside].sum(), t[inside] @ t[inside]
+        values["uu"][k] = squares[upper] if products else squares
+    cells = [Cell(int(count), "patients of one inner fold") for count in values["n"]]
+    cells += [Cell(int(count), "patients with a feature far from all others") for count in clipped.ravel()]
+    return Statistic.of(shape, dict(values), [Cell(rows.size, "training patients"), *cells])
+
+
+def standardise(x: FloatArray, centre: FloatArray, spread: FloatArray) -> FloatArray:
+    """(x − centre) / spread of (n, p), 0 where x is missing or the spread is 0."""
+    unit = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
+    u = (x - centre) * unit
+    u[~np.isfinite(u)] = 0.0
+    return u
+
+
+def moments(total: Statistic, features: int, *, products: bool) -> list[Moments]:
+    """The sums of each fold."""
+    upper = np.triu_indices(features)
+    found = []
+    for k in range(len(total["n"])):
+        uu = total["uu"][k]
+        if products:
+            square = np.zeros((features, features))
+            square[upper] = uu
+            uu = square + np.triu(square, 1).T
+        found.append(
+            Moments(
+                n=float(total["n"][k]),
+                u=total["u"][k],
+                uu=uu,
+                t=float(total["t"][k]),
+                tt=float(total["tt"][k]),
+                ut=total["ut"][k],
+            )
+        )
+    return found
+
+
+def inner_folds(patients: int, *, folds: int, minimum_count: int) -> NDArray[np.intp]:
+    """Inner fold (n,) of each of a site's patients, in cohort order; none has fewer than `minimum_count` of them.
+
+    A small site takes part in fewer folds than there are, in which ones depends on its size.
+    """
+    groups = max(1, min(folds, patients // max(minimum_count, 1)))
+    fold: NDArray[np.intp] = (np.arange(patients) % groups + patients) % folds
+    return fold
+
+
+def _blocks(rows: NDArray[np.intp], features: int) -> list[NDArray[np.intp]]:
+    """Rows in blocks that fit a cache: a million patients need no second copy of the table."""
+    size = max(1, _BLOCK_VALUES // max(features, 1))
+    return [rows[start : start + size] for start in range(0, rows.size, size)]

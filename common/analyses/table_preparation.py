@@ -1,0 +1,202 @@
+"""What a table's model needs of all sites before it can exist: medians, means, SDs and, for a ridge, its coefficients.
+
+One iterative analysis, so that it is streamed, masked and guarded like any other: quartiles of every feature (four
+exchanges), then one exchange of sums around them. Missing values are replaced by the median, features are standardised
+by mean and SD of the result, and from the sums of products follow the ridge regression and its penalty.
+
+Legend: p features, x a feature, z = (x − mean) / SD, t age on its scale, t̂ = intercept + Σ coefficient · z.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import reduce
+from operator import add
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedage.common.analyses import _ridge, _table_quantiles, _table_sums
+from fedage.common.analyses._age_scale import AgeScale
+from fedage.common.analyses.base import Again, Done, Iterate, IterateRefused, NotComputable, Outcome, check_iterate
+from fedage.common.cohort import Cohort
+from fedage.common.statistic import Cell, FloatArray, Layout, Statistic
+
+NAME = "table-preparation"
+FEWEST_PATIENTS = 3
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class TablePreparation:
+    """Medians, means, SDs and the ridge regression of age on a table's features.
+
+    Result: `n`, `left_out` (no usable age), `unused` (features that no site may tell, or that are constant),
+    `median_error_in_sd` (half the width in which a median lies for certain over the feature's SD: largest and middle
+    one), `penalty`, `penalty_from` ("campaign", "inner-folds", or "too-few-patients": then λ = p),
+    `cross_validation` (penalty and RMSE on the age scale), and `model`: `medians`, `means`, `sds` (0 for an unused
+    feature), `coefficients` (empty without `products`), `intercept`, `age_sd`.
+
+    Parameters
+    ----------
+    columns
+        The cohort's columns of features, in the model's order.
+    scale
+        The scale of age.
+    penalty
+        λ, or "auto": of `_ridge.PENALTIES` by cross-validation over inner folds.
+    folds
+        Inner folds of "auto".
+    products
+        Whether sums of products are sent; without them there is no ridge regression.
+    subset, healthy_only
+        Whose sums: patients with `subset` = 1, and only healthy ones if so.
+    cross_fitted
+        Whether the campaign asks this for several folds: then those outside the subset are a group that follows by
+        subtraction, and it must not be a small one. (That of sums and counts as a whole; not of each group of values.)
+    """
+
+    columns: tuple[str, ...]
+    scale: AgeScale = field(default_factory=AgeScale)
+    _: KW_ONLY
+    penalty: float | Literal["auto"] = "auto"
+    folds: int = 5
+    products: bool = True
+    minimum_count: int = 1
+    subset: str = "is_train"
+    healthy_only: bool = False
+    cross_fitted: bool = False
+    name: str = NAME
+    per_site: bool = False
+
+    def __post_init__(self) -> None:
+        if self.products and len(self.columns) > _table_sums.MAX_FEATURES:
+            raise ValueError(
+                f"{len(self.columns)} features are too many for a ridge regression, which sends their products; "
+                f"allowed are {_table_sums.MAX_FEATURES}: name fewer in estimator.options.features, "
+                'or use table-mlp with start = "random"'
+            )
+
+    def first(self) -> Iterate:
+        return _table_quantiles.first_windows(len(self.columns))
+
+    def check(self, iterate: Iterate) -> None:
+        if "low" in iterate:
+            _table_quantiles.check_windows(iterate, len(self.columns))
+            return
+        shape = (len(self.columns),)
+        check_iterate(iterate, {"centre": shape, "spread": shape, "error": shape}, bound=2 * _LARGEST)
+        if np.any(iterate["spread"] < 0):
+            raise IterateRefused("spread must not be negative")
+
+    def layout(self, iterate: Iterate) -> Layout:
+        if "low" in iterate:
+            return _table_quantiles.layout(len(self.columns))
+        return _table_sums.layout(len(self.columns), self._folds, products=self.products)
+
+    def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
+        asked, rows = self._rows(cohort)
+        columns = [cohort[name] for name in self.columns]
+        if "low" in iterate:
+            statistic = _table_quantiles.local(
+                (column[rows] for column in columns), iterate, patients=rows.size, minimum_count=self.minimum_count
+            )
+        else:
+            statistic = _table_sums.local(
+                columns,
+                self.scale.from_years(cohort["age_years"][rows]),
+                rows=rows,
+                fold=_table_sums.inner_folds(rows.size, folds=self._folds, minimum_count=self.minimum_count),
+                left_out=asked - rows.size,
+                centre=iterate["centre"],
+                spread=iterate["spread"],
+                folds=self._folds,
+                products=self.products,
+            )
+        if not self.cross_fitted:
+            return statistic
+        held_out = Cell(self._held_out(cohort), "training patients held out of one fold")
+        smallest = statistic.smallest
+        if held_out.count == 0 or (smallest is not None and smallest.count <= held_out.count):
+            return statistic
+        return replace(statistic, smallest=held_out)
+
+    def combine(self, total: Statistic, iterate: Iterate) -> Outcome:
+        if "low" in iterate:
+            return self._after_quartiles(total, iterate)
+        n = float(total["n"].sum())
+        if n < FEWEST_PATIENTS:
+            return NotComputable(f"a model needs at least {FEWEST_PATIENTS} training patients, not {n:.0f}")
+        return self._after_sums(total, iterate)
+
+    @property
+    def _folds(self) -> int:
+        return self.folds if self.products and self.penalty == "auto" else 1
+
+    def _chosen(self, cohort: Cohort) -> NDArray[np.bool_]:
+        everybody = np.ones(cohort.n, dtype=bool)
+        return cohort["healthy"] == 1 if self.healthy_only else everybody
+
+    def _rows(self, cohort: Cohort) -> tuple[int, NDArray[np.intp]]:
+        """How many patients are asked for, and the rows of those with a usable age."""
+        asked = self._chosen(cohort) & (cohort[self.subset] == 1)
+        return int(asked.sum()), np.flatnonzero(asked & self.scale.usable(cohort["age_years"]))
+
+    def _held_out(self, cohort: Cohort) -> int:
+        held_out = self._chosen(cohort) & (cohort[self.subset] != 1) & self.scale.usable(cohort["age_years"])
+        return int(held_out.sum())
+
+    def _after_quartiles(self, total: Statistic, iterate: Iterate) -> Outcome:
+        if not total["present"].any():
+            return NotComputable("no site has enough patients with a value in any feature")
+        following = _table_quantiles.narrower(total, iterate)
+        if following is not None:
+            return Again(following)
+        found = _table_quantiles.quartiles(total, iterate)
+        # A spread of 0 is how the sites are told of a feature that nobody could say anything about.
+        error = np.minimum((found.greatest_median - found.least_median) / 2, _LARGEST)
+        blocks = {"centre": found.median, "spread": np.minimum(found.spread, _LARGEST), "error": error}
+        return Again({name: np.nan_to_num(block, nan=0.0) for name, block in blocks.items()})
+
+    def _after_sums(self, total: Statistic, iterate: Iterate) -> Outcome:
+        by_fold = _table_sums.moments(total, len(self.columns), products=self.products)
+        everybody = reduce(add, by_fold)
+        centre, spread = iterate["centre"], iterate["spread"]
+        standard = _ridge.standard_of(everybody)
+        sds = spread * standard.sd
+        if not standard.varies.any():
+            return NotComputable("no feature varies among the training patients")
+        result: dict[str, Any] = {
+            "n": round(everybody.n),
+            "left_out": round(total.scalar("left_out")),
+            "features": len(self.columns),
+            "unused": [name for name, sd in zip(self.columns, sds, strict=True) if sd == 0],
+            "median_error_in_sd": _largest_and_middle(iterate["error"][sds > 0] / sds[sds > 0]),
+        }
+        model: dict[str, Any] = {
+            "medians": centre.tolist(),
+            "means": (centre + spread * standard.mean).tolist(),
+            "sds": sds.tolist(),
+            "coefficients": [],
+            "intercept": standard.t_mean,
+            "age_sd": standard.t_sd,
+        }
+        if self.products:
+            penalty, source, errors = self._penalty(by_fold)
+            model["coefficients"] = _ridge.fit(everybody, (penalty,))[0].coefficients.tolist()
+            result |= {"penalty": penalty, "penalty_from": source, "cross_validation": errors}
+        return Done({**result, "model": model})
+
+    def _penalty(self, by_fold: list[_table_sums.Moments]) -> tuple[float, str, list[list[float]]]:
+        if self.penalty != "auto":
+            return self.penalty, "campaign", []
+        errors = _ridge.cross_validated(by_fold, _ridge.PENALTIES)
+        if errors is None:
+            return float(len(self.columns)), "too-few-patients", []
+        table = [[penalty, float(np.sqrt(max(e, 0.0)))] for penalty, e in zip(_ridge.PENALTIES, errors, strict=True)]
+        return _ridge.strongest_of_the_best(errors), "inner-folds", table
+
+
+def _largest_and_middle(values: FloatArray) -> list[float]:
+    return [float(values.max()), float(np.median(values))]

@@ -1,0 +1,183 @@
+"""`table-mlp`: age by a small network on a table's features, which starts where the ridge regression ends.
+
+Medians, means, SDs and the ridge's coefficients come from the federated preparation and are fixed buffers; what is
+learnt in rounds is a correction, zero at first: t̂ = ridge(z) + SD(t) · network(z). On a few hundred patients a free
+network only learns the ridge's residuals by heart. So training disturbs every feature with noise of variance λ / n,
+which for a linear model is the same as the ridge penalty λ (Bishop 1995), and keeps the correction to what survives it.
+
+Legend: B patients in a batch, p features. A sample is (p,) raw features, NaN where missing; in training a batch is
+(B, 2p), the features and standard normal noise for each. The output is (B,), age on its scale.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import nn
+from torch.nn import functional
+
+from fedage.common.estimators._table import TableBase, TableOptions, vector
+from fedage.common.estimators.base import FloatImage, Image, Options, SampleRefused
+from fedage.common.networks.arrays import state_to_arrays
+
+_HUBER_DELTA = {"log": 0.2, "linear": 5.0}
+"""Error from which huber is linear: years, or (about 20 %) on a log scale."""
+
+
+class TableMLPOptions(TableOptions):
+    """`[estimator.options]` of `table-mlp`."""
+
+    hidden: tuple[int, ...] = Field(default=(64,), strict=False, min_length=1, description="sizes of hidden layers")
+    start: Literal["ridge", "mean"] = Field(default="ridge", description="prediction before any training")
+    noise: Literal["ridge"] | float = Field(
+        default="ridge", description='SD of noise on standardised features in training, or "ridge": √(λ / n)'
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="part of the values made missing in training")
+    loss: Literal["l1", "huber", "mse"] = Field(default="l1", description="training loss on the age scale")
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if not all(1 <= size <= 4096 for size in self.hidden):
+            raise ValueError(f"hidden={list(self.hidden)} must be sizes from 1 to 4096")
+        if self.noise != "ridge" and not 0 <= self.noise <= 100:
+            raise ValueError(f'noise={self.noise:g} must be "ridge" or a number from 0 to 100')
+        if self.start == "mean" and self.noise == "ridge":
+            raise ValueError('noise = "ridge" needs start = "ridge"; give noise as a number, such as 1.0')
+        return self
+
+
+class TableMLP(TableBase):
+    """A network on a table; see the module's docstring."""
+
+    name: ClassVar[str] = "table-mlp"
+    title: ClassVar[str] = "Table, network that starts from a ridge regression"
+    Options: ClassVar[type[Options]] = TableMLPOptions
+    exact: ClassVar[bool] = False
+
+    def __init__(self, options: TableMLPOptions, features: tuple[str, ...] | None = None) -> None:
+        super().__init__(options, features)
+        self.options = options
+
+    @property
+    def products(self) -> bool:
+        """Only the ridge needs sums of products."""
+        return self.options.start == "ridge"
+
+    def weights_from(self, result: Mapping[str, Any], *, seed: int) -> dict[str, NDArray[Any]]:
+        """The network before training: its buffers from the preparation, its weights from `seed`."""
+        network = self.build(seed=seed)
+        model = result["model"]
+        penalty = float(result.get("penalty", 0.0))
+        noise = math.sqrt(penalty / result["n"]) if self.options.noise == "ridge" else self.options.noise
+        sds = vector(model, "sds")
+        coefficients = vector(model, "coefficients") if self.products else np.zeros_like(sds)
+        network.set_standard(
+            medians=vector(model, "medians"),
+            means=vector(model, "means"),
+            sds=sds,
+            coefficients=coefficients,
+            intercept=float(model["intercept"]),
+            age_sd=float(model["age_sd"]),
+            noise=noise,
+        )
+        return dict(state_to_arrays(network))
+
+    def build(self, *, seed: int) -> TableNetwork:
+        """The network, initialised from `seed` alone; the global random state is as before."""
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return TableNetwork(len(self.columns), self.options.hidden)
+
+    def preprocess(self, image: Image) -> FloatImage:  # noqa: ARG002 - the protocol's
+        """A table has no images: always `SampleRefused`."""
+        raise SampleRefused("not-a-table", "this estimator takes rows of a table, not images")
+
+    def augment(self, batch: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
+        """(B, p) to (B, 2p): some values made missing, and the noise that the network adds to the features."""
+        where = generator.device
+        if self.options.dropout > 0:
+            dropped = torch.rand(batch.shape, generator=generator, device=where) < self.options.dropout
+            batch = batch.masked_fill(dropped.to(batch.device), torch.nan)
+        noise = torch.randn(batch.shape, generator=generator, device=where).to(batch)
+        return torch.cat([batch, noise], dim=1)
+
+    def loss(self, output: torch.Tensor, age_years: torch.Tensor) -> torch.Tensor:
+        """Mean loss of (B,) against ages (B,), on the age scale."""
+        scale = self.options.scale
+        # Ages below the scale, which the preparation leaves out, count as its lowest.
+        shifted = (age_years + scale.offset_years).clamp(min=math.exp(scale.bounds[0]))
+        target = age_years if scale.kind == "linear" else torch.log(shifted)
+        if self.options.loss == "huber":
+            return functional.huber_loss(output, target, delta=_HUBER_DELTA[scale.kind])
+        if self.options.loss == "l1":
+            return functional.l1_loss(output, target)
+        return functional.mse_loss(output, target)
+
+    def age_years(self, output: torch.Tensor) -> torch.Tensor:
+        """Ages (B,) in years from (B,)."""
+        scale = self.options.scale
+        lower, upper = scale.bounds
+        inside = output.clamp(lower, upper)
+        years = inside if scale.kind == "linear" else torch.exp(inside) - scale.offset_years
+        return years.clamp(min=0.0)
+
+
+class TableNetwork(nn.Module):
+    """Standardisation and a linear model, fixed, plus a trained correction; see the module's docstring."""
+
+    def __init__(self, features: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        for name in ("medians", "means", "units", "coefficients"):
+            self.register_buffer(name, torch.zeros(features))
+        for name in ("intercept", "age_sd", "noise"):
+            self.register_buffer(name, torch.zeros(1))
+        self.medians: torch.Tensor
+        self.means: torch.Tensor
+        self.units: torch.Tensor
+        self.coefficients: torch.Tensor
+        self.intercept: torch.Tensor
+        self.age_sd: torch.Tensor
+        self.noise: torch.Tensor
+        layers: list[nn.Module] = []
+        for inside, outside in zip((features, *hidden), hidden, strict=False):
+            layers += [nn.Linear(inside, outside), nn.GELU()]
+        last = nn.Linear(hidden[-1], 1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.correction = nn.Sequential(*layers, last)
+
+    def set_standard(
+        self,
+        *,
+        medians: NDArray[np.float64],
+        means: NDArray[np.float64],
+        sds: NDArray[np.float64],
+        coefficients: NDArray[np.float64],
+        intercept: float,
+        age_sd: float,
+        noise: float,
+    ) -> None:
+        """Fill the buffers; a feature of SD 0 is not looked at."""
+        units = np.divide(1.0, sds, out=np.zeros_like(sds), where=sds > 0)
+        arrays = {"medians": medians, "means": means, "units": units, "coefficients": coefficients}
+        numbers = {"intercept": intercept, "age_sd": age_sd, "noise": noise}
+        with torch.no_grad():
+            for name, values in {**arrays, **{k: np.array([v]) for k, v in numbers.items()}}.items():
+                getattr(self, name).copy_(torch.from_numpy(values.astype(np.float32)))
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """(B, p), or (B, 2p) with noise, to (B,)."""
+        p = self.medians.shape[0]
+        x = batch[:, :p]
+        z = (torch.where(torch.isfinite(x), x, self.medians) - self.means) * self.units
+        if batch.shape[1] > p:
+            z = z + self.noise * torch.sign(self.units) * batch[:, p:]
+        linear = self.intercept + z @ self.coefficients
+        correction: torch.Tensor = self.correction(z).squeeze(1)
+        return linear + self.age_sd * correction

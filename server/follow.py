@@ -1,0 +1,76 @@
+"""Following a run by its events: each line once, in words, and how it ended."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fedage.server.events import read_events
+
+
+class Follower:
+    """Reads an event log that is being written and tells what is new."""
+
+    def __init__(self, path: Path, *, console: Console) -> None:
+        self._path = path
+        self._console = console
+        self._seen = 0
+        self._began = time.monotonic()
+        self.last_news = time.monotonic()
+
+    def look(self) -> str | None:
+        """Print what has happened since the last look; the run's status once it has ended."""
+        for event in read_events(self._path)[self._seen :]:
+            self._seen += 1
+            self.last_news = time.monotonic()
+            if line := in_words(event):
+                self._console.print(line + self._left(event))
+            if event["event"] == "finished":
+                if event.get("reason"):
+                    self._console.print(f"{event['status']}: {event['reason']}", style="red")
+                return str(event["status"])
+        return None
+
+    def _left(self, event: dict[str, Any]) -> str:
+        """About how long the rounds to come will take, from those done so far."""
+        if event["event"] != "round":
+            return ""
+        total = int(event["of"]) * int(event.get("folds", 1))
+        done = int(event["number"]) + int(event.get("fold", 0)) * int(event["of"])
+        seconds = (total - done) * (time.monotonic() - self._began) / max(done, 1)
+        return f", about {seconds / 60:.0f} min of training left" if seconds >= 90 else ""
+
+
+def in_words(event: dict[str, Any]) -> str:
+    """One line for a person, empty for events that only machines need."""
+    time_of_day = str(event["time"])[11:19]
+    match event["event"]:
+        case "nodes":
+            text = f"{event['online']} of {event['expected']} sites online"
+        case "site":
+            text = f"{event['site']}: {event['patients']} patients, computing on {event['device']}"
+        case "site-trouble":
+            text = f"{event['site']}: {event['step']}: {event['reason']}"
+        case "site-left-out" | "site-failed":
+            text = f"{event.get('site') or event.get('node')}: {event['reason']}"
+        case "round":
+            text = (
+                f"round {event['number']}/{event['of']}: loss {event['train_loss']:.3f}, "
+                f"{len(event['sites'])} sites, {event['seconds']:.1f} s"
+            )
+        case "validation":
+            text = f"    after round {event['round']}: validation MAE {event['mae_years']:.2f} years"
+        case "fold":
+            text = f"fold {event['number']}/{event['of']}: predicted at {len(event['sites'])} sites"
+        case "exchange":
+            text = f"exchange {event['number']}: {', '.join(event['steps'])}"
+        case "analysis-restarted":
+            text = f"{event['step']} begins again without {', '.join(event['left'])}"
+        case "analysed":
+            text = f"analyses done in {event['seconds']:.1f} s"
+        case _:
+            return ""
+    return f"{time_of_day}  {text}"

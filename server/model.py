@@ -1,0 +1,92 @@
+"""Making one model together: what a table's estimator needs of all sites first, then rounds, unless it is exact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedage.common.errors import FedAgeError
+from fedage.common.estimators._table import TableBase
+from fedage.common.estimators.configure import configured, preparation
+from fedage.common.networks.arrays import Weights, state_to_arrays
+from fedage.common.protocol import ANALYSE, derived_seed
+from fedage.server.analyses import Findings, run_stage
+from fedage.server.rounds import save_model, train
+from fedage.server.session import CampaignFailed, Session
+
+if TYPE_CHECKING:
+    from fedage.server.conduct import Record
+
+
+def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> Weights:
+    """The model of a fold, written to `folder`.
+
+    Raises
+    ------
+    CampaignFailed
+        If the sites' tables do not agree, the preparation fails, or a round loses the quorum.
+    """
+    campaign = session.campaign
+    name = "model.safetensors" if campaign.validation.folds is None else f"model-fold-{fold + 1}.safetensors"
+    seed = derived_seed("initial-weights", campaign.campaign.seed, fold)
+    features = agreed_features(record)
+    try:
+        estimator = configured(campaign, features)
+    except FedAgeError as error:
+        raise CampaignFailed(str(error)) from None
+    if estimator is None:
+        raise CampaignFailed("the campaign has no estimator, so there is no model to make")
+    if isinstance(estimator, TableBase):
+        weights = _prepared(session, record, estimator, features, seed=seed, fold=fold)
+    else:
+        weights = state_to_arrays(estimator.build(seed=seed))
+    if campaign.training is None:
+        save_model(folder / name, weights, about={"campaign_digest": campaign.digest, "fold": fold})
+        return weights
+    return train(
+        session,
+        weights,
+        training=campaign.training,
+        path=folder / name,
+        records=record.rounds,
+        described=record.descriptions,
+        fold=fold,
+    )
+
+
+def agreed_features(record: Record) -> tuple[str, ...]:
+    """The features that every site's table has.
+
+    Raises
+    ------
+    CampaignFailed
+        If two tables have different numeric columns, naming some.
+    """
+    lists = {site: set(answer.info.features) for site, answer in record.descriptions.items()}
+    everywhere = set.intersection(*lists.values())
+    for site, features in sorted(lists.items()):
+        if extra := sorted(features - everywhere):
+            more = f" and {len(extra) - 5} more" if len(extra) > 5 else ""
+            raise CampaignFailed(
+                f"the table of {site} has numeric columns that another site's has not: {', '.join(extra[:5])}{more}; "
+                "give all tables the same columns"
+            )
+    return tuple(sorted(everywhere))
+
+
+def _prepared(
+    session: Session, record: Record, estimator: TableBase, features: tuple[str, ...], *, seed: int, fold: int
+) -> Weights:
+    analysis = preparation(session.campaign, features)
+    if analysis is None:
+        raise CampaignFailed("an estimator on tables has no preparation")
+    findings = Findings()
+    run_stage(session, [analysis], kind=ANALYSE, findings=findings, following_kind=ANALYSE, fold=fold)
+    for site, steps in findings.withheld.items():
+        record.findings.withheld.setdefault(site, {}).update(steps)
+    result = findings.results.get(analysis.name)
+    if result is None:
+        reason = findings.not_computed.get(analysis.name, "no result")
+        raise CampaignFailed(f"the model could not be prepared from the sites' sums: {reason}")
+    record.preparation[fold] = {key: value for key, value in result.items() if key != "model"}
+    return estimator.weights_from(result, seed=seed)
