@@ -135,6 +135,18 @@ def test_only_a_few_values_are_tried_and_the_known_ones_stay(tmp_path: Path) -> 
     assert all(answered(account, TEST, patients, mean_age(value)) for value in wide)
 
 
+def test_another_fold_is_another_subset_and_another_model_is_not(tmp_path: Path) -> None:
+    patients, account = cohort(), Thresholds(tmp_path, run="r1", minimum_count=MINIMUM)
+    folds = [patients.with_columns(is_test=(np.arange(60) % 6 == fold).astype(float)) for fold in range(6)]
+    assert all(answered(account, TEST, fold, mean_age(float(fold["age_years"].mean()))) for fold in folds)
+
+    few = between(patients["age_years"], from_years=60.0, patients=1)
+    assert answered(account, TEST, patients, mean_age(60.0))
+    implausible = patients["predicted_years"].copy()
+    implausible[0] = 1e6
+    assert not answered(account, TEST, patients.with_columns(predicted_years=implausible), mean_age(few))
+
+
 def test_what_compares_nobody_is_not_accounted_for(tmp_path: Path) -> None:
     patients, account = cohort(), Thresholds(tmp_path, run="r1", minimum_count=MINIMUM)
     account.require(TEST, patients, {})
