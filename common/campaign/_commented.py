@@ -41,6 +41,9 @@ EXAMPLES: Mapping[str, Any] = {
     "survival.table_times_years": [1.0, 2.0, 5.0],
     "survival.models.name": "gap",
     "survival.models.covariates": ["gap_years", "age_years"],
+    "groups.column": "diagnosis",
+    "groups.equals": 1.0,
+    "groups.reference": 0.0,
     "estimator.options.features": ["*"],
     "estimator.options.exclude": ["*_id"],
 }

@@ -109,14 +109,16 @@ def test_taking_a_hash_away_sets_a_key_that_can_be_read(kind):
                 assert any(words in problem.message for words in allowed) or "fractions" in problem.key, problem
 
 
-def test_a_table_that_is_not_in_force_can_be_set_as_a_whole():
-    text = campaign_text(answers("chest-ca"))
-    head, _, tail = text.partition("#[survival]")
-    block, _, rest = tail.partition("\n\n\n")
-    changed = head + "[survival]" + re.sub(r"^#(?! )", "", block, flags=re.MULTILINE) + "\n\n\n" + rest
-    campaign = parse_campaign(changed)
-    assert campaign.survival.models[0].covariates == ("gap_years", "age_years")
-    assert campaign.survival.table_times_years == (1.0, 2.0, 5.0)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_table_that_is_not_in_force_can_be_set_as_a_whole(kind):
+    text = campaign_text(answers(kind))
+    optional = re.findall(r"^#\[([a-z]+)\]$", text, re.MULTILINE)
+    assert "groups" in optional
+    for table in optional:
+        head, _, tail = text.partition(f"#[{table}]")
+        block, end, rest = tail.partition("\n\n\n")
+        changed = head + f"[{table}]" + re.sub(r"^#(?! )", "", block, flags=re.MULTILINE) + end + rest
+        assert getattr(parse_campaign(changed), table) is not None, table
 
 
 def test_every_example_is_of_a_key_that_there_is():
