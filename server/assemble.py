@@ -11,6 +11,7 @@ from fedage.common.analyses import plan
 from fedage.common.campaign import Campaign
 from fedage.server import results as record_of
 from fedage.server.analyses import Findings
+from fedage.server.groups import compared_groups
 from fedage.server.planted import planted_truth
 from fedage.server.results import Results
 from fedage.server.session import Session
@@ -64,6 +65,7 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
         bias=_bias(campaign, findings),
         figures=_figures(findings),
         survival=survival,
+        groups=compared_groups(campaign, findings),
         planted=planted_truth(campaign, findings, evaluation, survival) if campaign.planted else None,
         notes=tuple(_notes(campaign, place, findings)),
     )

@@ -16,6 +16,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from fedage.common.errors import FedAgeError
+from fedage.server._results_groups import Difference, GroupDifference, Groups, Roc, SiteDifference
 from fedage.server._results_parts import (
     AgeSummary,
     Bias,
@@ -53,12 +54,15 @@ __all__ = [
     "Check",
     "Coefficient",
     "CoxResult",
+    "Difference",
     "ErrorCurve",
     "Evaluated",
     "EvaluatedPart",
     "Evaluation",
     "Figures",
     "GapByAge",
+    "GroupDifference",
+    "Groups",
     "KaplanMeier",
     "LogRank",
     "Metrics",
@@ -66,8 +70,10 @@ __all__ = [
     "PredictedByAge",
     "Results",
     "ResultsUnreadable",
+    "Roc",
     "Round",
     "RunInfo",
+    "SiteDifference",
     "SiteRecord",
     "Survival",
     "SurvivalCurve",
@@ -99,6 +105,7 @@ class Results(Part):
     bias: Bias = Bias()
     figures: Figures = Figures()
     survival: Survival | None = Field(default=None, description="null if the campaign asked for none")
+    groups: Groups | None = Field(default=None, description="null if the campaign compares none")
     planted: PlantedTruth | None = Field(default=None, description="null if nothing was planted")
     notes: tuple[str, ...] = Field(default=(), description="what a reader must know, in sentences")
 

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fedage.server.groups_in_words import sentences as group_sentences
 from fedage.server.results import CoxResult, Metrics, Results
 
 
@@ -16,6 +17,8 @@ def print_summary(results: Results, *, console: Console) -> None:
     console.print(_sites(results))
     if results.survival is not None:
         console.print(_hazards(results))
+    for sentence in group_sentences(results):
+        console.print(escape(sentence))
     if results.planted is not None:
         console.print(_checks(results))
     for site in results.sites:

@@ -230,7 +230,7 @@ def _regress(products: FloatArray, free: float) -> Result:
 def _auc(total: Statistic) -> Result:
     """AUC of all pairs: pairs of one site as counted there, pairs across sites from the histograms."""
     group, reference = (
-        _roc.Histogram(*(total[f"{who}_{where}"] for where in ("first", "likely", "last")))
+        _roc.Histogram(first=total[f"{who}_first"], likely=total[f"{who}_likely"], last=total[f"{who}_last"])
         for who in ("group", "reference")
     )
     everything = total.scalar("n_group") * total.scalar("n_reference")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from fedage.server.groups_in_words import sentences as group_sentences
 from fedage.server.results import Coefficient, CoxResult, Results
 
 
 def sentences(results: Results) -> list[str]:
     """The summary, a sentence or two an item."""
-    return [_what_ran(results), *_age(results), *_hazard(results), *_truth(results)]
+    return [_what_ran(results), *_age(results), *_hazard(results), *group_sentences(results), *_truth(results)]
 
 
 def banners(results: Results) -> list[str]:

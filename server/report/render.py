@@ -9,9 +9,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fedage.server.report import _happened, _summary, _tables
+from fedage.server.report import _happened, _summary, _tables, _tables_groups
 from fedage.server.report.figure_ages import predicted_by_age
 from fedage.server.report.figure_gaps import gap_by_age
+from fedage.server.report.figure_groups import compared_groups
 from fedage.server.report.figure_hazards import forest
 from fedage.server.report.figure_learning import learning_curve
 from fedage.server.report.figure_survival import kaplan_meier
@@ -76,6 +77,9 @@ def _all_tables(results: Results, events: Sequence[Mapping[str, Any]] | None) ->
         "models": _tables.models(results),
         "coefficients": _tables.coefficients(results),
         "groups": _tables.survival_groups(results),
+        "group_difference": _tables_groups.group_difference(results),
+        "group_auc": _tables_groups.group_auc(results),
+        "group_sites": _tables_groups.group_sites(results),
         "planted": _tables.planted(results),
         "sites": _tables.sites(results),
         "withheld": _tables.withheld(results),
@@ -96,6 +100,8 @@ def _figures(results: Results) -> dict[str, Drawn]:
         if (survival)
         else no_survival
     )
+    compared = results.groups.corrected if results.groups is not None else None
+    no_groups = (compared.not_computed or none) if compared is not None else _tables_groups.NOT_ASKED
     return {
         "learning": _drawn(learning_curve(results), "no round of training was finished"),
         "ages": _drawn(predicted_by_age(figures.predicted_by_age), figures.not_computed.get("predicted_by_age", none)),
@@ -105,6 +111,7 @@ def _figures(results: Results) -> dict[str, Drawn]:
         ),
         "survival": _drawn(kaplan_meier(curves), no_curves if survival is not None else no_survival),
         "forest": _drawn(forest(results), no_model),
+        "compared": _drawn(compared_groups(results.groups), no_groups),
     }
 
 

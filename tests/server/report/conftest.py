@@ -75,6 +75,43 @@ def _cox(name: str, gap: str, coef: float, se: float, *, by_site: bool = True) -
     }
 
 
+def _difference(difference: float, se: float, df: int, sd: float) -> dict[str, Any]:
+    return {
+        "difference_years": difference,
+        "se_years": se,
+        "ci95_low": difference - 1.97 * se,
+        "ci95_high": difference + 1.97 * se,
+        "t": difference / se,
+        "df": df,
+        "p": 0.0004 if abs(difference / se) > 3 else 0.21,
+        "cohens_d": difference / sd,
+        "residual_sd_years": sd,
+    }
+
+
+def _compared(gap: str, shift: float) -> dict[str, Any]:
+    rates = np.linspace(0, 1, 17)
+    return {
+        "gap": gap,
+        "n_group": 80,
+        "n_reference": 124,
+        "left_out": 3,
+        "one_group_only": 21,
+        "adjusted": _difference(1.9 + shift, 0.5, 199, 3.4),
+        "unadjusted": _difference(1.7 + shift, 0.55, 200, 3.6),
+        "auc": 0.641 + shift / 50,
+        "auc_low": 0.61,
+        "auc_high": 0.68,
+        "auc_within_sites": 0.655,
+        "roc": {"false_positive": rates, "true_positive": rates**0.6},
+        "by_site": {
+            "north": {"n_group": 40, "n_reference": 60, "unadjusted": _difference(2.1, 0.7, 98, 3.5), "auc": 0.66},
+            "south": {"n_group": 40, "n_reference": 64, "unadjusted": _difference(0.4, 0.8, 102, 3.7), "auc": 0.53},
+            "west": {"not_computed": "it has patients of one group only"},
+        },
+    }
+
+
 def example_values() -> dict[str, Any]:
     rng = np.random.default_rng(5)
     age = {site: rng.uniform(low, high, 68) for site, (low, high) in SITES.items()}
@@ -198,6 +235,14 @@ def example_values() -> dict[str, Any]:
                 ],
                 "log_rank": {"chi2": 14.2, "p": 0.000164},
             },
+        },
+        "groups": {
+            "column": "diagnosis",
+            "equals": 1.0,
+            "reference": -1.0,
+            "covariates": ["age_years"],
+            "corrected": _compared("gap_years", 0.0),
+            "raw": _compared("raw_gap_years", -0.3),
         },
         "planted": {
             "hazard_ratio_per_year": 1.2,

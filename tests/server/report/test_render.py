@@ -10,7 +10,7 @@ import pytest
 from fedage.server.report import render_report
 from fedage.server.results import Results
 
-SECTIONS = ("summary", "run", "learning", "ages", "gap", "survival", "planted", "sites", "events")
+SECTIONS = ("summary", "run", "learning", "ages", "gap", "survival", "groups", "planted", "sites", "events")
 PHANTOM = "Phantoms rendered by FedAge"
 
 
@@ -103,10 +103,11 @@ def test_every_section_and_figure_is_there(html: str) -> None:
     page = Page(html)
     assert tuple(a["id"] for tag, a in page.tags if tag == "section") == SECTIONS
     labels = [a["aria-label"] or "" for tag, a in page.tags if tag == "svg"]
-    beginnings = ["Validation MAE", "Counts of", "Mean gap", "Kaplan-Meier", "Hazard ratios"]
+    beginnings = ["Validation MAE", "Counts of", "Mean gap", "Kaplan-Meier", "Hazard ratios", "Differences"]
     assert [label[: len(start)] for label, start in zip(labels, beginnings, strict=True)] == beginnings
     tables = (
-        "headline gap-hazards rounds test-raw test-corrected validation-raw bias groups hazards coefficients models"
+        "headline gap-hazards rounds test-raw test-corrected validation-raw bias groups hazards coefficients models "
+        "group-difference group-auc group-sites"
     )
     assert set(page.tables) == {f"table-{name}" for name in f"{tables} planted sites withheld troubles events".split()}
 
@@ -181,6 +182,43 @@ def test_what_the_eye_reads_is_the_rounded_record(results: Results, html: str) -
     assert "no association" not in page.text["summary"]
 
 
+def test_groups_are_told_as_recorded(results: Results, html: str) -> None:
+    page = Page(html)
+    assert results.groups is not None
+    for name, compared in (("corrected", results.groups.corrected), ("raw", results.groups.raw)):
+        assert compared is not None
+        for held, item in (("site, age_years", compared.adjusted), ("site", compared.unadjusted)):
+            assert item is not None
+            assert page.values("group-difference", name, held) == [
+                item.difference_years, item.ci95_low, item.ci95_high, item.se_years, item.t, item.p, item.cohens_d,
+                80, 124,
+            ]  # fmt: skip
+        assert page.values("group-auc", name) == [compared.auc, 0.61, 0.68, 0.655]
+    south = results.groups.corrected.by_site["south"].unadjusted
+    assert south is not None
+    assert page.values("group-sites", "south") == [
+        40, 64, 0.4, south.ci95_low, south.ci95_high, south.p, south.cohens_d, 0.53,
+    ]  # fmt: skip
+    assert page.row("group-sites", "west")[1][0] == "not computed: it has patients of one group only"
+    assert "21 patients at sites with one of the groups only are not compared." in page.text["groups"]
+    assert "3 patients with a missing or impossible value are left out." in page.text["groups"]
+    said = "With site, age held fixed, the corrected gap of patients with diagnosis = 1 is 1.90 years larger"
+    assert said in page.text["summary"]
+
+
+def test_groups_that_do_not_differ_and_what_is_not_adjusted(values: dict[str, Any]) -> None:
+    corrected = values["groups"]["corrected"]
+    corrected.update(adjusted=None, not_adjusted="age_years does not vary inside any site")
+    corrected["unadjusted"].update(difference_years=-0.5, ci95_low=-1.5, ci95_high=0.5)
+    page = bare(values, groups=values["groups"])
+    assert "not adjusted: age_years does not vary inside any site" in page.text["groups"]
+    assert (
+        "With site held fixed, the corrected gap of patients with diagnosis = 1 is 0.50 years smaller"
+        in (page.text["summary"])
+    )
+    assert "The interval includes 0: no difference is shown." in page.text["summary"]
+
+
 def test_an_interval_around_one_is_said_in_words(values: dict[str, Any]) -> None:
     coefficient = values["survival"]["cox"][0]["covariates"][0]
     coefficient["ci95"] = [0.98, 1.2]
@@ -191,7 +229,7 @@ def test_an_interval_around_one_is_said_in_words(values: dict[str, Any]) -> None
 def test_phantoms_are_called_phantoms_on_top_and_at_every_figure(html: str) -> None:
     assert "Images in this run are phantoms rendered by FedAge" in html
     figures = re.findall(r"<figure>.*?</figure>", html, flags=re.DOTALL)
-    assert len(figures) == 5
+    assert len(figures) == 6
     assert all(PHANTOM in figure for figure in figures)
 
 
@@ -225,6 +263,12 @@ def test_without_the_guard_every_figure_says_so(values: dict[str, Any], html: st
             {"survival": {"kaplan_meier": {"not_computed": "no table times"}}},
             "survival",
             "No figure: no table times.",
+        ),
+        ({}, "groups", "The campaign asked for no comparison of groups."),
+        (
+            {"groups": {"column": "ill", "equals": 1, "reference": 0, "corrected": {"not_computed": "too few"}}},
+            "groups",
+            "No figure: too few.",
         ),
         ({}, "planted", "Nothing was planted"),
         ({}, "learning", "No round of training was finished."),

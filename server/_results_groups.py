@@ -1,0 +1,71 @@
+"""The part of `results.json` about two groups compared by their gap."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from fedage.server._results_parts import Finding, Number, Part
+
+
+class Difference(Finding):
+    """The gap of the group of interest minus that of the reference, from one linear regression."""
+
+    difference_years: Number = Field(description="group of interest minus reference")
+    se_years: Number = Field(default=None, description="standard error; null without degrees of freedom")
+    ci95_low: Number = Field(default=None, description="lower end of its 95 % interval, years")
+    ci95_high: Number = Field(default=None, description="upper end of its 95 % interval, years")
+    t: Number = Field(default=None, description="difference / standard error")
+    df: int | None = Field(default=None, description="degrees of freedom: patients − sites − columns")
+    p: Number = Field(default=None, description="two-sided p of t")
+    cohens_d: Number = Field(default=None, description="difference over the residual standard deviation")
+    residual_sd_years: Number = Field(default=None, description="what sites, group and covariates leave")
+
+
+class SiteDifference(Finding):
+    """One site's own comparison, without covariates."""
+
+    n_group: int | None = Field(default=None, description="patients in the group of interest")
+    n_reference: int | None = Field(default=None, description="patients in the reference group")
+    unadjusted: Difference | None = Field(default=None, description="difference of the site's two means")
+    auc: Number = Field(default=None, description="ROC AUC of the gap for the group, exact")
+    not_computed: str = Field(default="", description="why there is none")
+
+
+class Roc(Part):
+    """Points of the ROC curve, all pairs of patients, with rates rising; inside joined cells gaps taken as normal."""
+
+    false_positive: tuple[float, ...] = Field(description="fraction of the reference above a gap")
+    true_positive: tuple[float, ...] = Field(description="fraction of the group of interest above it")
+
+
+class GroupDifference(Finding):
+    """One gap compared between the groups."""
+
+    gap: str = Field(default="", description="column compared")
+    n_group: int | None = Field(default=None, description="patients in the group of interest, sites with both groups")
+    n_reference: int | None = Field(default=None, description="patients in the reference group, sites with both groups")
+    left_out: int | None = Field(
+        default=None, description="patients of either group with a missing or impossible value"
+    )
+    one_group_only: int | None = Field(default=None, description="patients at sites without the other group; not used")
+    adjusted: Difference | None = Field(default=None, description="sites and covariates held fixed")
+    not_adjusted: str = Field(default="", description="why there is no adjusted difference")
+    unadjusted: Difference | None = Field(default=None, description="sites held fixed only")
+    auc: Number = Field(default=None, description="ROC AUC of the gap for the group, all pairs of patients")
+    auc_low: Number = Field(default=None, description="what the AUC cannot be below, whatever lies inside joined cells")
+    auc_high: Number = Field(default=None, description="what the AUC cannot be above")
+    auc_within_sites: Number = Field(default=None, description="the same from pairs of one site only, exact")
+    roc: Roc | None = Field(default=None, description="curve behind the AUC of all pairs")
+    by_site: dict[str, SiteDifference] = Field(default_factory=dict, description="each site on its own")
+    not_computed: str = Field(default="", description="why there is no result")
+
+
+class Groups(Part):
+    """Two groups of patients compared by their gap, sites held fixed."""
+
+    column: str = Field(description="column that tells the groups")
+    equals: float = Field(description="its value for the group of interest")
+    reference: float = Field(description="its value for the reference group")
+    covariates: tuple[str, ...] = Field(default=(), description="columns held fixed beside the site")
+    corrected: GroupDifference = Field(default=GroupDifference(), description="by the corrected gap")
+    raw: GroupDifference | None = Field(default=None, description="by the raw gap; null if nothing was predicted")

@@ -1,0 +1,68 @@
+"""The comparison of two groups, from what the analyses found to its part of the record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedage.common.analyses import plan
+from fedage.common.campaign import Campaign
+from fedage.server.analyses import Findings
+from fedage.server.results import Difference, GroupDifference, Groups, SiteDifference
+
+_ONE_GROUP = "it has patients of one group only, so it adds nothing to the difference"
+
+
+def compared_groups(campaign: Campaign, findings: Findings) -> Groups | None:
+    """The groups part of the record; None if the campaign asked for none."""
+    groups = campaign.groups
+    if groups is None:
+        return None
+    return Groups(
+        column=groups.column,
+        equals=groups.equals,
+        reference=groups.reference,
+        covariates=groups.covariates,
+        corrected=_compared(plan.GROUPS, findings),
+        raw=_compared(plan.GROUPS_RAW, findings) if plan.GROUPS_RAW in plan.registered(campaign) else None,
+    )
+
+
+def _compared(step: str, findings: Findings) -> GroupDifference:
+    by_site = _by_site(step, findings)
+    found = findings.results.get(step)
+    if found is None:
+        return GroupDifference(by_site=by_site, not_computed=findings.not_computed.get(step, "the run ended before"))
+    kept = ("gap", "n_group", "n_reference", "left_out", "one_group_only", "not_adjusted", "roc")
+    aucs = ("auc", "auc_low", "auc_high", "auc_within_sites")
+    return GroupDifference(
+        **{key: found[key] for key in (*kept, *aucs)},
+        adjusted=_difference(found),
+        unadjusted=_difference(found["unadjusted"]),
+        by_site=by_site,
+    )
+
+
+def _by_site(step: str, findings: Findings) -> dict[str, SiteDifference]:
+    sites = {
+        site: SiteDifference(not_computed=reasons[step])
+        for site, reasons in findings.withheld.items()
+        if step in reasons
+    }
+    sites |= {site: SiteDifference(not_computed=_ONE_GROUP) for site in findings.contributors.get(step, ())}
+    for site, found in findings.by_site.get(step, {}).items():
+        sites[site] = SiteDifference(
+            n_group=found["n_group"],
+            n_reference=found["n_reference"],
+            unadjusted=_difference(found["unadjusted"]),
+            auc=found["auc_within_sites"],
+        )
+    return dict(sorted(sites.items()))
+
+
+def _difference(found: Mapping[str, Any]) -> Difference | None:
+    if found["difference_years"] is None:
+        return None
+    low, high = found["ci95"] or (None, None)
+    kept = ("difference_years", "se_years", "t", "df", "p", "cohens_d", "residual_sd_years")
+    return Difference(**{key: found[key] for key in kept}, ci95_low=low, ci95_high=high)

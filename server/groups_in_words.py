@@ -1,0 +1,26 @@
+"""The comparison of two groups in a sentence, for the report's first screen and the end of a run."""
+
+from __future__ import annotations
+
+from fedage.server.results import Results
+
+
+def sentences(results: Results) -> list[str]:
+    """What the comparison says, for the first screen; nothing if it was not asked for."""
+    groups = results.groups
+    if groups is None:
+        return []
+    found = groups.corrected
+    named = f"{groups.column} = {groups.equals:g}", f"{groups.column} = {groups.reference:g}"
+    chosen = found.adjusted or found.unadjusted
+    if chosen is None or chosen.difference_years is None:
+        why = (found.not_computed or "no site released it").rstrip(".")
+        return [f"How the gap differs between {named[0]} and {named[1]} is not known: {why}."]
+    held = ", ".join(["site", *(groups.covariates if found.adjusted else ())]).replace("_years", "")
+    size = f"{abs(chosen.difference_years):.2f} years {'larger' if chosen.difference_years >= 0 else 'smaller'}"
+    said = f"With {held} held fixed, the corrected gap of patients with {named[0]} is {size} than with {named[1]}"
+    if chosen.ci95_low is None or chosen.ci95_high is None:
+        return [f"{said}."]
+    shown = "" if not chosen.ci95_low <= 0 <= chosen.ci95_high else " The interval includes 0: no difference is shown."
+    auc = f"; ROC AUC {found.auc:.3f}" if found.auc is not None else ""
+    return [f"{said} (95 % interval of the difference {chosen.ci95_low:.2f} to {chosen.ci95_high:.2f}{auc}).{shown}"]
