@@ -22,5 +22,5 @@ def sentences(results: Results) -> list[str]:
     if chosen.ci95_low is None or chosen.ci95_high is None:
         return [f"{said}."]
     shown = "" if not chosen.ci95_low <= 0 <= chosen.ci95_high else " The interval includes 0: no difference is shown."
-    auc = f"; ROC AUC {found.auc:.3f}" if found.auc is not None else ""
+    auc = f"; ROC AUC within sites {found.auc_within_sites:.3f}" if found.auc_within_sites is not None else ""
     return [f"{said} (95 % interval of the difference {chosen.ci95_low:.2f} to {chosen.ci95_high:.2f}{auc}).{shown}"]

@@ -84,4 +84,4 @@ def _curve(axes: Axes, found: GroupDifference) -> None:
     axes.set_aspect("equal")
     axes.set_xlabel("reference above a gap")
     axes.set_ylabel("group above it")
-    axes.set_title("ROC curve" if found.auc is None else f"ROC curve, AUC {found.auc:.3f}")
+    axes.set_title("ROC curve" if found.auc is None else f"ROC curve, all pairs: AUC {found.auc:.2f}")

@@ -204,6 +204,7 @@ def test_groups_are_told_as_recorded(results: Results, html: str) -> None:
     assert "3 patients with a missing or impossible value are left out." in page.text["groups"]
     said = "With site, age held fixed, the corrected gap of patients with diagnosis = 1 is 1.90 years larger"
     assert said in page.text["summary"]
+    assert "ROC AUC within sites 0.655" in page.text["summary"]
 
 
 def test_groups_that_do_not_differ_and_what_is_not_adjusted(values: dict[str, Any]) -> None:
