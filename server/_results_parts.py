@@ -253,6 +253,9 @@ class CoxResult(Finding):
     null_log_likelihood: Number = Field(default=None, description="at zero")
     concordance: Number = Field(default=None, description="within sites only, if computed")
     covariates: tuple[Coefficient, ...] = Field(default=(), description="in the order of the file")
+    merged_table_times: int = Field(
+        default=0, description="table times that sites merged with the next, all sites added; 0 if the tables are exact"
+    )
     not_computed: str = Field(default="", description="why there is no result")
 
 
@@ -285,6 +288,9 @@ class KaplanMeier(Finding):
     groups: tuple[SurvivalCurve, ...] = Field(default=(), description="low gap first")
     split_years: Number = Field(default=None, description="gap above which it is high")
     log_rank: LogRank | None = Field(default=None, description="null without two groups and events")
+    merged_table_times: int = Field(
+        default=0, description="table times that sites merged with the next, all sites added; 0 if the tables are exact"
+    )
     not_computed: str = Field(default="", description="why there is no result")
 
 

@@ -204,5 +204,11 @@ def _notes(campaign: Campaign, place: Place, findings: Findings) -> list[str]:
         notes.append("The sites' disclosure control was switched off: these figures may single out patients.")
     if campaign.planted is not None:
         notes.append("Images are phantoms rendered by FedAge, and the follow-up was simulated.")
+    for step, found in sorted(findings.results.items()):
+        if merged := found.get("merged_table_times"):
+            notes.append(
+                f"{step}: sites merged {merged} table times with later ones, so that no cell of a table is small; "
+                "events there count at the later time."
+            )
     notes += [f"{step}: {reason}" for step, reason in sorted(findings.not_computed.items())]
     return notes

@@ -26,7 +26,8 @@ def contradictions(sound: Sound) -> Iterator[Problem]:
 
 
 def _sites(sound: Sound) -> Iterator[Problem]:
-    sites, quorum = sound["campaign.sites"], sound["training.quorum"]
+    sites = sound["campaign.sites"]
+    quorum = sound["training.quorum"] if sound.has("training") else None
     if not sites:
         return
     yield from _repeated("campaign.sites", sites, "list every site once")
@@ -82,6 +83,15 @@ def _validation(sound: Sound) -> Iterator[Problem]:
                 f"validation.fractions.{part} = 0: must be > 0 in a campaign with [training], else there is nobody to "
                 f"{purpose}; set it to e.g. 0.15",
             )
+
+
+def _folds(sound: Sound) -> Iterator[Problem]:
+    if sound["validation.folds"] is not None and sound.has("validation") and sound["bias.scope"] == "pooled":
+        yield Problem(
+            "bias.scope",
+            'bias.scope = "pooled": not possible with validation.folds, where each fold is corrected by a line fitted '
+            'without it at its own site; use bias.scope = "site", or [validation.fractions]',
+        )
 
 
 def _privacy(sound: Sound) -> Iterator[Problem]:
@@ -241,6 +251,7 @@ _RULES: tuple[Callable[[Sound], Iterator[Problem]], ...] = (
     _sites,
     _ages,
     _validation,
+    _folds,
     _privacy,
     _survival_columns,
     _survival_times,

@@ -12,10 +12,17 @@ def test_importing_the_registry_loads_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_every_registered_name_is_its_class_own_name_and_has_defaults():
-    for name in estimators.names():
-        assert estimators.estimator_class(name).name == name
-        assert estimators.make(name, {}).sample_shape()
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("chest-ca", {}), ("table-mlp", {"features": ["a", "b"]}), ("table-ridge", {"features": ["a", "b"]})],
+)
+def test_every_registered_name_is_its_class_own_name(name, options):
+    assert estimators.estimator_class(name).name == name
+    assert estimators.make(name, options).sample_shape()
+
+
+def test_the_names_above_are_all_there_are():
+    assert estimators.names() == ("chest-ca", "table-mlp", "table-ridge")
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
