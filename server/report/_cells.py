@@ -64,7 +64,7 @@ def interval(low: float | None, high: float | None, digits: int = 3) -> Cell:
     """A 95 % interval."""
     if low is None or high is None:
         return NONE
-    return Cell(f"{low:.{digits}f} to {high:.{digits}f}", f"{float(low)!r} {float(high)!r}")
+    return Cell(f"{low:.{digits}f} to {high:.{digits}f}".replace("-", "−"), f"{float(low)!r} {float(high)!r}")
 
 
 def reasons(counts: Mapping[str, int | None]) -> Cell:
