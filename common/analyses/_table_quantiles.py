@@ -5,7 +5,7 @@ is the step in which the count passes the quartile's rank. 2³² codes are 256�
 are the quartiles if every patient of a site's group had its mean, and the least and the greatest median that the
 groups allow: between those two the true median lies for certain, which is the stated error.
 
-Legend: p features, c curves (5), g grid points; codes and groups as in `_guarded_tree`. Of n patients, a quartile is
+Legend: p features, c curves (5), g grid points; codes and groups as in `_guarded_groups`. Of n patients, a quartile is
 where the count below passes n/4, n/2 or 3n/4; between two patients, the middle (for n/2 the usual median).
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedage.common.analyses._columns import MAX_PATIENTS
-from fedage.common.analyses._guarded_tree import CODES, Codes, decode, guarded_groups
+from fedage.common.analyses._guarded_groups import CODES, Codes, decode, guarded_groups
 from fedage.common.analyses.base import Iterate, IterateRefused, check_iterate
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 

@@ -39,7 +39,7 @@ class TableMLPOptions(TableOptions):
         default="ridge", description='SD of noise on standardised features in training, or "ridge": √(λ / n)'
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="part of the values made missing in training")
-    loss: Literal["l1", "huber", "mse"] = Field(default="l1", description="training loss on the age scale")
+    loss: Literal["mse", "huber", "l1"] = Field(default="mse", description="training loss on the age scale")
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

@@ -1,0 +1,230 @@
+"""Ridge regression from sums, against the closed form on all patients together and against itself on any cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedage.common.analyses import _ridge
+from fedage.common.analyses._age_scale import AgeScale
+from fedage.common.analyses._table_sums import inner_folds, moments
+from fedage.common.analyses.base import Done, IterateRefused, NotComputable, Outcome, run_locally
+from fedage.common.analyses.table_preparation import TablePreparation
+from fedage.common.cohort import Cohort
+from fedage.common.statistic import FloatArray
+
+P, N = 7, 90
+COLUMNS = tuple(f"feature:f{j}" for j in range(P))
+
+
+def patients(seed: int = 0, n: int = N) -> tuple[FloatArray, FloatArray]:
+    rng = np.random.default_rng(seed)
+    age = rng.uniform(6, 60, n)
+    x = rng.normal(size=(n, P)) * 10.0 ** np.arange(-3, 4) + 1000 * rng.random(P)
+    x[:, 0] -= 2e-3 * np.log(age)
+    x[:, 5] += 300 * np.log(age)
+    return x, age
+
+
+def cohort(x: FloatArray, age: FloatArray, **extra: FloatArray) -> Cohort:
+    features = {name: x[:, j] for j, name in enumerate(COLUMNS)}
+    return Cohort({"age_years": age, "is_train": np.ones(len(age)), **features, **extra})
+
+
+def result(outcome: Outcome) -> Mapping[str, Any]:
+    assert isinstance(outcome, Done), outcome
+    return outcome.result
+
+
+def closed_form(x: FloatArray, age: FloatArray, penalty: float) -> tuple[FloatArray, float]:
+    """Ridge by least squares on the rows themselves, augmented by √λ I."""
+    z = (x - x.mean(axis=0)) / x.std(axis=0)
+    t = np.log(age)
+    rows = np.vstack([z, np.sqrt(penalty) * np.eye(x.shape[1])])
+    beta = np.linalg.lstsq(rows, np.concatenate([t - t.mean(), np.zeros(x.shape[1])]), rcond=None)[0]
+    return beta, float(t.mean())
+
+
+@pytest.mark.parametrize("minimum_count", [1, 10])
+def test_any_cut_of_the_sites_gives_the_pooled_closed_form(minimum_count: int) -> None:
+    x, age = patients()
+    analysis = TablePreparation(COLUMNS, penalty=3.0, minimum_count=minimum_count)
+    expected, intercept = closed_form(x, age, 3.0)
+    for cuts in ([], [20], [12, 30, 61]):
+        parts = np.split(np.arange(N), cuts)
+        sites = {f"s{k}": cohort(x[rows], age[rows]) for k, rows in enumerate(parts)}
+        found = result(run_locally(analysis, sites))
+        model = found["model"]
+        np.testing.assert_allclose(model["coefficients"], expected, atol=1e-10)
+        assert model["intercept"] == pytest.approx(intercept, abs=1e-12)
+        np.testing.assert_allclose(model["means"], x.mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(model["sds"], x.std(axis=0), rtol=1e-9)
+        assert (found["n"], found["left_out"], found["penalty_from"]) == (N, 0, "campaign")
+
+
+def test_missing_values_are_the_federated_median() -> None:
+    x, age = patients()
+    x[:25, 2] = np.nan
+    sites = {"a": cohort(x[:50], age[:50]), "b": cohort(x[50:], age[50:])}
+    model = result(run_locally(TablePreparation(COLUMNS, penalty=1.0), sites))["model"]
+    median = np.nanmedian(x[:, 2])
+    assert model["medians"][2] == pytest.approx(median, rel=1e-6)
+    filled = np.where(np.isnan(x), model["medians"], x)
+    np.testing.assert_allclose(model["coefficients"], closed_form(filled, age, 1.0)[0], atol=1e-10)
+
+
+def test_only_the_subset_the_healthy_and_usable_ages_count() -> None:
+    x, age = patients()
+    train = (np.arange(N) % 3 > 0).astype(float)
+    healthy = (np.arange(N) % 4 > 0).astype(float)
+    ages = age.copy()
+    ages[4] = np.nan  # in the subset and not healthy
+    ages[5], ages[7] = 340.0, np.nan  # in it
+    sites = {"a": cohort(x, ages, is_train=train, healthy=healthy)}
+    found = result(run_locally(TablePreparation(COLUMNS, penalty=2.0, healthy_only=True), sites))
+    kept = (train == 1) & (healthy == 1)
+    kept[[5, 7]] = False
+    np.testing.assert_allclose(found["model"]["coefficients"], closed_form(x[kept], age[kept], 2.0)[0], atol=1e-10)
+    assert (found["n"], found["left_out"]) == (kept.sum(), 2)
+
+
+def test_auto_is_cross_validation_on_the_rows() -> None:
+    """The mean squared error of every penalty, from sums, is that of fitting and predicting patient by patient."""
+    x, age = patients()
+    t = np.log(age)
+    analysis = TablePreparation(COLUMNS, folds=3)
+    found = result(run_locally(analysis, {"a": cohort(x, age)}))
+    fold = inner_folds(N, folds=3, minimum_count=1)
+    for penalty, rmse in found["cross_validation"][::10]:
+        errors = np.zeros(N)
+        for k in range(3):
+            inside = fold != k
+            beta, mean = closed_form(x[inside], age[inside], penalty)
+            z = (x[~inside] - x[inside].mean(axis=0)) / x[inside].std(axis=0)
+            errors[~inside] = t[~inside] - mean - z @ beta
+        assert rmse == pytest.approx(float(np.sqrt(np.mean(errors**2))), rel=1e-9)
+    curve = dict(found["cross_validation"])
+    best = min(curve.values())
+    assert found["penalty"] == max(penalty for penalty, rmse in curve.items() if rmse <= 1.01 * best)
+    np.testing.assert_allclose(found["model"]["coefficients"], closed_form(x, age, found["penalty"])[0], atol=1e-9)
+
+
+def test_inner_folds_are_never_small() -> None:
+    for n in range(1, 120):
+        fold = inner_folds(n, folds=5, minimum_count=10)
+        counts = np.bincount(fold, minlength=5)
+        assert counts.sum() == n
+        assert counts[counts > 0].min() >= min(n, 10)
+        assert (counts > 0).sum() == max(1, min(5, n // 10))
+
+
+def test_every_cell_obeys_the_minimum_count() -> None:
+    x, age = patients()
+    analysis = TablePreparation(COLUMNS, minimum_count=10)
+    sums = {name: np.ones(P) for name in ("centre", "spread", "error")}
+    for rows in (12, 19, 45, 90):
+        site = cohort(x[:rows], age[:rows])
+        for iterate in (analysis.first(), sums):
+            smallest = analysis.local(site, iterate).smallest
+            assert smallest is not None
+            assert 10 <= smallest.count <= rows
+    small = analysis.local(cohort(x[:6], age[:6]), sums).smallest
+    assert small is not None
+    assert small.count == 6
+
+
+def test_those_held_out_of_a_fold_are_a_cell_too() -> None:
+    x, age = patients()
+    train = (np.arange(N) >= 4).astype(float)
+    site = cohort(x, age, is_train=train)
+    sums = {name: np.ones(P) for name in ("centre", "spread", "error")}
+    for iterate in (TablePreparation(COLUMNS).first(), sums):
+        alone = TablePreparation(COLUMNS, minimum_count=10).local(site, iterate).smallest
+        folds = TablePreparation(COLUMNS, minimum_count=10, cross_fitted=True).local(site, iterate).smallest
+        assert alone is not None
+        assert folds is not None
+        assert alone.count >= 10
+        assert folds.count == 4
+
+
+def test_an_iterate_that_clips_a_few_patients_shows_as_a_small_cell() -> None:
+    x, age = patients()
+    edge = np.sort(x[:, 3])[3]
+    centre, spread = np.zeros(P), np.ones(P)
+    centre[3], spread[3] = edge, 1e-12  # u is beyond ±10⁶ for all but one, three of them below
+    analysis = TablePreparation(COLUMNS, penalty=1.0, minimum_count=10)
+    smallest = analysis.local(cohort(x, age), {"centre": centre, "spread": spread, "error": spread}).smallest
+    assert smallest is not None
+    assert smallest.count == 3
+
+
+def test_constant_and_unknown_features_are_unused() -> None:
+    x, age = patients()
+    x[:, 1], x[:, 4] = 3.0, np.nan
+    found = result(run_locally(TablePreparation(COLUMNS, penalty=1.0), {"a": cohort(x, age)}))
+    assert found["unused"] == ["feature:f1", "feature:f4"]
+    rest = [0, 2, 3, 5, 6]
+    coefficients = np.array(found["model"]["coefficients"])
+    np.testing.assert_allclose(coefficients[rest], closed_form(x[:, rest], age, 1.0)[0], atol=1e-10)
+    assert np.all(coefficients[[1, 4]] == 0)
+
+
+def test_without_products_there_are_means_and_no_ridge() -> None:
+    x, age = patients()
+    found = result(run_locally(TablePreparation(COLUMNS, products=False), {"a": cohort(x, age)}))
+    np.testing.assert_allclose(found["model"]["sds"], x.std(axis=0), rtol=1e-9)
+    assert found["model"]["coefficients"] == []
+    assert "penalty" not in found
+
+
+def test_too_few_patients_or_no_feature_say_so() -> None:
+    x, age = patients()
+    few = run_locally(TablePreparation(COLUMNS, penalty=1.0), {"a": cohort(x[:2], age[:2])})
+    assert isinstance(few, NotComputable)
+    assert "at least 3" in few.reason
+    none = run_locally(TablePreparation(COLUMNS), {"a": cohort(np.full((N, P), np.nan), age)})
+    assert isinstance(none, NotComputable)
+    one_group = run_locally(TablePreparation(COLUMNS, minimum_count=60), {"a": cohort(x, age)})
+    assert isinstance(one_group, Done)
+    assert (one_group.result["penalty"], one_group.result["penalty_from"]) == (float(P), "too-few-patients")
+
+
+def test_too_many_features_are_refused_with_the_mend() -> None:
+    with pytest.raises(ValueError, match="2000"):
+        TablePreparation(tuple(f"feature:{j}" for j in range(2001)))
+
+
+def test_iterates_of_the_sums_are_checked() -> None:
+    analysis = TablePreparation(COLUMNS)
+    good = {name: np.ones(P) for name in ("centre", "spread", "error")}
+    analysis.check(good)
+    for wrong in ({**good, "spread": -np.ones(P)}, {**good, "centre": np.full(P, np.inf)}, {"centre": np.ones(P)}):
+        with pytest.raises(IterateRefused):
+            analysis.check(wrong)
+
+
+def test_moments_come_back_from_the_flat_vector() -> None:
+    x, age = patients()
+    analysis = TablePreparation(COLUMNS, folds=2)
+    iterate = {"centre": np.zeros(P), "spread": np.ones(P), "error": np.zeros(P)}
+    first, second = moments(analysis.local(cohort(x, age), iterate), P, products=True)
+    np.testing.assert_allclose((first + second).uu, x.T @ x, rtol=1e-12)
+    assert first.n + second.n == N
+
+
+def test_scale_of_age_by_hand() -> None:
+    scale = AgeScale("log", 2.0)
+    np.testing.assert_allclose(scale.from_years(np.array([0.0, 8.0])), np.log([2.0, 10.0]))
+    np.testing.assert_allclose(scale.to_years(np.log([2.0, 10.0])), [0.0, 8.0], atol=1e-12)
+    assert scale.to_years(np.array([50.0]))[0] == pytest.approx(130.0)
+    assert AgeScale("log", -5.0).usable(np.array([5.0, 5.02, 131.0, np.nan])).tolist() == [False, True, False, False]
+    assert AgeScale("linear").usable(np.array([0.0, -1.0])).tolist() == [True, False]
+
+
+def test_penalties_are_a_fixed_grid() -> None:
+    assert _ridge.PENALTIES[0] == 1.0
+    assert _ridge.PENALTIES[-1] == 1e5
+    assert len(_ridge.PENALTIES) == 41
