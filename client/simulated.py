@@ -56,9 +56,10 @@ class SimulatedSite:
         age = cohort.columns.get("age_years")
         excluded: dict[str, int] = {}
         if age is not None:
-            inside = (age >= chosen.age_min_years) & (age <= chosen.age_max_years)
-            excluded["age-outside-cohort"] = int(np.count_nonzero(~inside))
-            cohort = cohort.where(inside)
+            # A patient without an age is not outside: where age matters, reading has set them aside.
+            outside = (age < chosen.age_min_years) | (age > chosen.age_max_years)
+            excluded["age-outside-cohort"] = int(np.count_nonzero(outside))
+            cohort = cohort.where(~outside)
         return SiteCohort(
             cohort=cohort,
             samples=samples_of(cohort, campaign, table.features),

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import shutil
-import subprocess
+import signal
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 
 from fedage.client.cohort.index import index_folder
 from fedage.client.cohort.store import CohortStore
+from fedage.client.table.names import site_names
 from fedage.client.table_store import write_site_table
 from fedage.common.campaign import Campaign, load_campaign
 from fedage.common.errors import FedAgeError
-from fedage.common.simulation import SimulatedSiteJob, SimulationJob
+from fedage.common.estimators.configure import configured
+from fedage.common.processes import Family, flower_environment
+from fedage.common.simulation import VARIABLE, SimulatedSiteJob, SimulationJob
+from fedage.deploy.simulation_main import SCRATCH
 from fedage.server.follow import Follower
 from fedage.server.results import read_results
 from fedage.server.summary import print_summary
 
 WORK = "work"
+_POLL_S = 0.2
+_STOP_S = 8.0
+NO_GUARD = "disclosure control is off in this simulation: figures may rest on single patients"
 
 
 def simulate(campaign_file: Path, *, data: Path, site_column: str | None, out: Path | None) -> int:
@@ -34,53 +44,81 @@ def simulate(campaign_file: Path, *, data: Path, site_column: str | None, out: P
         If the campaign file, the data or the output folder cannot be used.
     """
     campaign = load_campaign(campaign_file)
-    folder = _output_folder(out, campaign)
     console = Console(highlight=False, soft_wrap=True, markup=False)
     console.print(f"campaign {campaign.campaign.name}, digest {campaign.digest}")
     if not campaign.simulation.guard:
-        console.print("disclosure control is off in this simulation: figures may rest on single patients")
-    work = folder / WORK
-    sites = _sites(campaign, data, site_column=site_column, work=work, console=console)
-    job = SimulationJob(
-        campaign=(folder / "campaign.toml"),
-        run=datetime.now(UTC).strftime("%Y%m%d-%H%M%S"),
-        folder=folder,
-        threads=1,
-        sites=tuple(sites),
-    )
-    job.campaign.write_bytes(campaign_file.read_bytes())
-    status = _run(job, console=console)
-    results = folder / "results.json"
-    if results.is_file():
-        print_summary(read_results(results), console=console)
-        console.print(f"report: {folder / 'report.html'}")
-    shutil.rmtree(work, ignore_errors=True)
+        console.print(NO_GUARD)
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder = (out or Path("runs") / campaign.campaign.name / stamp).absolute()
+    with _terminable(), _work_in(folder) as work:
+        job = SimulationJob(
+            campaign=folder / "campaign.toml",
+            run=stamp,
+            folder=folder,
+            threads=1,
+            sites=tuple(virtual_sites(campaign, data, site_column=site_column, work=work, console=console)),
+        )
+        job.campaign.write_bytes(campaign_file.read_bytes())
+        status = _run(job, work=work, console=console)
+    print_summary(read_results(folder / "results.json"), console=console)
+    if not campaign.simulation.guard:
+        console.print(NO_GUARD)
+    console.print(f"report: {folder / 'report.html'}")
     return 0 if status == "finished" else 1
 
 
-def _output_folder(out: Path | None, campaign: Campaign) -> Path:
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    folder = (out or Path("runs") / campaign.campaign.name / stamp).absolute()
+@contextlib.contextmanager
+def _work_in(folder: Path) -> Iterator[Path]:
+    """A folder for what only the run needs, gone afterwards; the output folder too if nothing came into it."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FedAgeError(f"{folder} is not an empty folder; give another with --out, or remove it")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    made = not folder.exists()
+    work = folder / WORK
+    work.mkdir(mode=0o700, parents=True)
+    try:
+        yield work
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
 
 
-def _sites(
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end this process as Ctrl-C does, so that what it has started ends with it."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def virtual_sites(
     campaign: Campaign, data: Path, *, site_column: str | None, work: Path, console: Console
 ) -> list[SimulatedSiteJob]:
-    """The virtual hospitals, each with a home on disk."""
+    """The virtual hospitals, each with a home on disk.
+
+    Raises
+    ------
+    FedAgeError
+        If the data cannot be used; in one line, with the mend.
+    """
     if not data.exists():
         raise FedAgeError(f"{data} is not there; give a table, or a folder with one sub-folder a site")
     if campaign.table is None:
-        return _image_sites(data, work=work, console=console)
+        return _image_sites(data, site_column=site_column, work=work, console=console)
     # Imported here: pandas takes a moment.
     from fedage.client.table.sites import read_site_tables
 
     read = read_site_tables(data, campaign, site_column=site_column)
     for line in read.said:
         console.print(line)
+    # Features that are not there are found now, not after the engine has started.
+    configured(campaign, sorted(set.intersection(*(set(table.features) for table in read.sites.values()))))
     jobs = []
     for name, table in sorted(read.sites.items()):
         home = work / name
@@ -89,50 +127,69 @@ def _sites(
     return jobs
 
 
-def _image_sites(data: Path, *, work: Path, console: Console) -> list[SimulatedSiteJob]:
-    folders = sorted(path for path in data.iterdir() if path.is_dir()) if data.is_dir() else []
+def _image_sites(data: Path, *, site_column: str | None, work: Path, console: Console) -> list[SimulatedSiteJob]:
+    if data.is_file():
+        raise FedAgeError(
+            f"{data} is a file, and the campaign file has no [table], so its data are images; give a folder with one "
+            "sub-folder a site, or add [table] to say which columns are which"
+        )
+    if site_column is not None:
+        raise FedAgeError("--site-column is for tables, and the campaign file has no [table]; leave it out, or add it")
+    folders = sorted(path for path in data.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not folders:
         raise FedAgeError(f"{data} has no sub-folders; a campaign on images needs one a site")
+    names = site_names(folder.name for folder in folders)
     jobs = []
     for folder in folders:
-        home = work / folder.name
+        name = names[folder.name]
+        if name != folder.name:
+            console.print(f"site {folder.name!r} is called {name} in the results")
+        home = work / name
         home.mkdir(parents=True)
         outcomes = folder / "outcomes.csv"
         with CohortStore.open(home) as store:
             report = index_folder(store, folder, outcomes_csv=outcomes if outcomes.is_file() else None)
         rejected = ", ".join(f"{count} {code}" for code, count in report.rejected.items())
-        console.print(f"{folder.name}: {report.patients} patients" + (f"; set aside: {rejected}" if rejected else ""))
-        jobs.append(SimulatedSiteJob(name=folder.name, kind="images", home=home))
+        console.print(f"{name}: {report.patients} patients" + (f"; set aside: {rejected}" if rejected else ""))
+        if report.patients == 0:
+            console.print(f"{name}: no image of any patient; the site is left out")
+            continue
+        jobs.append(SimulatedSiteJob(name=name, kind="images", home=home))
+    if not jobs:
+        raise FedAgeError(f"{data}: no sub-folder has an image that can be used; give folders with DICOM files")
     return jobs
 
 
-def _run(job: SimulationJob, *, console: Console) -> str:
+def _run(job: SimulationJob, *, work: Path, console: Console) -> str:
     """Run the engine in a process of its own and follow its events. Returns how the run ended."""
-    job_file = job.folder / WORK / "job.json"
+    job_file = work / "job.json"
     job.write(job_file)
-    log = job.folder / WORK / "simulation.log"
-    environment = {**os.environ, "FLWR_TELEMETRY_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "fedage.deploy.simulation_main"],
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
+    # Not in the work folder: Ray's sockets lie there, and a socket's path may have 107 bytes only.
+    scratch = Path(tempfile.mkdtemp(prefix="fedage-"))
+    engine = Family(
+        [sys.executable, "-m", "fedage.deploy.simulation_main"],
+        environment={
+            **flower_environment(work / "flower"),
+            VARIABLE: str(job_file),
+            SCRATCH: str(scratch),
+            "RAY_DEDUP_LOGS": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
+        },
+        log=work / "simulation.log",
+    )
     follower = Follower(job.folder / "events.jsonl", console=console)
     try:
-        while (status := follower.look()) is None and process.poll() is None:
-            time.sleep(0.2)
-        process.wait()
+        while (status := follower.look()) is None and engine.poll() is None:
+            time.sleep(_POLL_S)
         status = status or follower.look()
+    except KeyboardInterrupt:
+        console.print(f"stopping; what was finished stays in {job.folder}")
+        raise
     finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait()
-    if status is None:
+        engine.stop(grace_s=_STOP_S)
+        shutil.rmtree(scratch, ignore_errors=True)
+    if status is None or not (job.folder / "results.json").is_file():
         kept = job.folder / "simulation.log"
-        shutil.copyfile(log, kept)
+        shutil.copyfile(engine.log, kept)
         raise FedAgeError(f"the simulation ended without a record; see {kept}")
     return status

@@ -5,27 +5,38 @@ from __future__ import annotations
 import os
 import sys
 
+from fedage.common.processes import end_with_parent
 from fedage.common.simulation import VARIABLE, current_job
+
+SCRATCH = "FEDAGE_SCRATCH"
+"""Names a folder with a short path, for the engine's sockets."""
 
 
 def main() -> int:
     """Run Flower's simulation engine over the job's sites."""
-    job = current_job()
-    if job is None:
-        sys.stderr.write(f"{VARIABLE} does not name a job; this is started by fedage simulate\n")
+    job, scratch = current_job(), os.environ.get(SCRATCH)
+    if job is None or scratch is None:
+        sys.stderr.write(f"{VARIABLE} and {SCRATCH} do not name a job; this is started by fedage simulate\n")
         return 2
+    end_with_parent()
     from flwr.simulation import run_simulation
 
     from fedage.client.app import app as client_app
     from fedage.server.app import app as server_app
 
-    cores = os.cpu_count() or 1
     run_simulation(
         server_app=server_app,
         client_app=client_app,
         num_supernodes=len(job.sites),
         backend_config={
-            "init_args": {"num_cpus": cores, "include_dashboard": False, "log_to_driver": False},
+            "init_args": {
+                # A cluster of its own, never one that happens to run on this machine.
+                "address": "local",
+                "_temp_dir": scratch,
+                "num_cpus": min(os.cpu_count() or 1, len(job.sites)),
+                "include_dashboard": False,
+                "log_to_driver": False,
+            },
             "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
         },
     )

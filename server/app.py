@@ -30,7 +30,13 @@ def main(grid: Grid, context: Context) -> None:
 
     if (job := current_job()) is not None:
         simulated = load_campaign(job.campaign)
-        place = Place(folder=job.folder, run=job.run, environment="simulation", guard=simulated.simulation.guard)
+        place = Place(
+            folder=job.folder,
+            run=job.run,
+            environment="simulation",
+            guard=simulated.simulation.guard,
+            sites_there=len(job.sites),
+        )
         conduct(PromptGrid(grid, poll_s=0.02), simulated, place, key=None, admitted=None)
         return
     encoded = context.run_config.get("campaign")

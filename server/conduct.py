@@ -38,6 +38,8 @@ class Place:
     run: str
     environment: str
     guard: bool
+    sites_there: int | None = None
+    """How many sites there are; None where they come and go, in a deployment."""
 
 
 @dataclass
@@ -84,7 +86,15 @@ def conduct(
     place.folder.mkdir(parents=True, exist_ok=True)
     (place.folder / "campaign.toml").write_text(campaign.text, encoding="utf-8")
     events = EventLog(place.folder / "events.jsonl")
-    session = Session(grid=grid, campaign=campaign, run=place.run, key=key, events=events, admitted=admitted)
+    session = Session(
+        grid=grid,
+        campaign=campaign,
+        run=place.run,
+        key=key,
+        events=events,
+        admitted=admitted,
+        sites_there=place.sites_there,
+    )
     record = Record(started=datetime.now(UTC))
     events.emit("started", campaign=campaign.campaign.name, digest=campaign.digest, run=place.run)
     try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from fedage.server.events import read_events
+
+_WORTH_SAYING_S = 5.0
 
 
 class Follower:
@@ -18,7 +21,8 @@ class Follower:
         self._path = path
         self._console = console
         self._seen = 0
-        self._began = time.monotonic()
+        self._began: datetime | None = None
+        self._rounds = False
         self.last_news = time.monotonic()
 
     def look(self) -> str | None:
@@ -35,13 +39,25 @@ class Follower:
         return None
 
     def _left(self, event: dict[str, Any]) -> str:
-        """About how long the rounds to come will take, from those done so far."""
-        if event["event"] != "round":
+        """About how long the rounds and folds to come will take, from those done since the sites were there."""
+        now = datetime.fromisoformat(str(event["time"]))
+        if event["event"] == "site":
+            self._began = now
+        if event["event"] == "round":
+            self._rounds = True
+            total = int(event["of"]) * int(event.get("folds", 1))
+            done = int(event["number"]) + int(event.get("fold", 0)) * int(event["of"])
+        elif event["event"] == "fold" and not self._rounds:
+            total, done = int(event["of"]), int(event["number"])
+        else:
             return ""
-        total = int(event["of"]) * int(event.get("folds", 1))
-        done = int(event["number"]) + int(event.get("fold", 0)) * int(event["of"])
-        seconds = (total - done) * (time.monotonic() - self._began) / max(done, 1)
-        return f", about {seconds / 60:.0f} min of training left" if seconds >= 90 else ""
+        if self._began is None or done >= total:
+            return ""
+        seconds = (total - done) * (now - self._began).total_seconds() / max(done, 1)
+        if seconds < _WORTH_SAYING_S:
+            return ""
+        left = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+        return f", about {left} of training left"
 
 
 def in_words(event: dict[str, Any]) -> str:
@@ -57,8 +73,9 @@ def in_words(event: dict[str, Any]) -> str:
         case "site-left-out" | "site-failed":
             text = f"{event.get('site') or event.get('node')}: {event['reason']}"
         case "round":
+            of_fold = f"fold {int(event['fold']) + 1}/{event['folds']}, " if int(event.get("folds", 1)) > 1 else ""
             text = (
-                f"round {event['number']}/{event['of']}: loss {event['train_loss']:.3f}, "
+                f"{of_fold}round {event['number']}/{event['of']}: loss {event['train_loss']:.3f}, "
                 f"{len(event['sites'])} sites, {event['seconds']:.1f} s"
             )
         case "validation":

@@ -120,6 +120,7 @@ def train(
             number=number,
             of=training.rounds,
             fold=fold,
+            folds=campaign.validation.folds or 1,
             seconds=round(records[-1].seconds, 2),
             sites=sorted(updates),
             train_loss=loss,

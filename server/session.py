@@ -41,7 +41,8 @@ class Session:
 
     `nodes` maps a site's name to its Flower node, `troubles` collects what went wrong at each site in plain words,
     `answered_last` are the sites that answered the last request. `admitted` is the name each node was admitted under;
-    None in simulation only, where nodes have no identity.
+    None in simulation only, where nodes have no identity; there `sites_there` tells how many to wait for, and for no
+    others.
     """
 
     grid: PromptGrid
@@ -54,6 +55,7 @@ class Session:
     troubles: dict[str, list[str]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     answered_last: frozenset[str] = frozenset()
+    sites_there: int | None = None
 
     def describe(self) -> dict[str, Answer]:
         """Offer the campaign to the nodes online and learn who they are and what they bring.
@@ -73,7 +75,7 @@ class Session:
         told = -1
         while True:
             online = {node for node in self.grid.get_node_ids() if self._may_take_part(node)}
-            expected = max(len(about.sites), self.campaign.quorum)
+            expected = self.sites_there or max(len(about.sites), self.campaign.quorum)
             if len(online) != told:
                 told = len(online)
                 self.events.emit("nodes", online=told, expected=expected)
@@ -81,7 +83,7 @@ class Session:
             if online - asked and (late or len(online) >= expected):
                 self._offer(online - asked, answers)
                 asked |= online
-            if late or self._complete(answers):
+            if late or self._complete(answers) or (self.sites_there and len(asked) >= self.sites_there):
                 break
             if not about.sites and len(answers) >= self.campaign.quorum:
                 deadline = min(deadline, time.monotonic() + _LATECOMERS_S)

@@ -1,59 +1,98 @@
-"""A table file to a frame of text, and its columns to numbers, with what could not be read counted."""
+"""A table file to a frame, and its columns to numbers, with what could not be read marked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 _MOSTLY = 0.5
+Mask = NDArray[np.bool_]
 
 
-def read_frame(path: Path) -> pd.DataFrame:
-    """A CSV, TSV or Parquet file as a frame; text stays text.
+def read_frame(path: Path, *, text: Collection[str] = ()) -> pd.DataFrame:
+    """A CSV, TSV or Parquet file as a frame; the columns `text` (identifiers) stay as they are written.
 
     Raises
     ------
     FedAgeError
-        If it is not such a file, cannot be read, or names a column twice.
+        If it is not such a file, cannot be read, names a column twice, or has no row.
     """
     try:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             frame = pd.read_parquet(path)
-        elif path.suffix in (".csv", ".tsv"):
-            frame = pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", low_memory=False)
+        elif path.suffix.lower() in (".csv", ".tsv"):
+            separator = "\t" if path.suffix.lower() == ".tsv" else ","
+            header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str)
+            # pandas renames a repeated column (x, x.1), so the names are taken from the line itself.
+            names = [str(name).strip() for name in header.iloc[0]]
+            _each_once(names, path)
+            frame = pd.read_csv(
+                path,
+                sep=separator,
+                header=None,
+                names=names,
+                skiprows=1,
+                index_col=False,
+                low_memory=False,
+                dtype=dict.fromkeys(set(text) & set(names), str),
+            )
         else:
             raise FedAgeError(f"{path} is no table: allowed are {', '.join(SUFFIXES)}; convert it")
-    except (OSError, ValueError, ImportError, UnicodeDecodeError) as error:
-        raise FedAgeError(f"{path} cannot be read as a table ({type(error).__name__}); save it again as CSV") from None
+    except (OSError, ValueError, ImportError) as error:
+        raise FedAgeError(
+            f"{path} cannot be read as a table ({type(error).__name__}); save it again as CSV in UTF-8"
+        ) from None
     frame.columns = [str(name).strip() for name in frame.columns]
-    if repeated := sorted({name for name in frame.columns if list(frame.columns).count(name) > 1}):
-        raise FedAgeError(f"{path} has the column {repeated[0]!r} twice; rename one of them")
+    _each_once(list(frame.columns), path)
+    if frame.empty:
+        raise FedAgeError(f"{path} has no row; give a table with one row a patient")
     return frame
 
 
-def numbers(column: pd.Series, *, missing: Sequence[float] = ()) -> tuple[FloatArray, int]:
-    """A column as float64 (n,), NaN where missing, and how many cells hold something that is no number."""
+def _each_once(names: Sequence[str], path: Path) -> None:
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            raise FedAgeError(f"{path} has the column {name!r} twice; rename one of them")
+
+
+def labels(column: pd.Series) -> pd.Series:
+    """Identifiers or site names as text, missing where blank; 3.0 is 3 where all are such numbers.
+
+    A column of whole numbers with a gap in it is read as 1.0, 2.0, …, which is nobody's name.
+    """
+    texts = column.astype("string").str.strip()
+    texts = texts.mask(texts == "")
+    if texts.str.fullmatch(r"-?\d+(\.0)?").all():
+        texts = texts.str.removesuffix(".0")
+    return texts
+
+
+def numbers(column: pd.Series, *, missing: Sequence[float] = ()) -> tuple[FloatArray, Mask]:
+    """A column as float64 (n,), NaN where missing, and which cells hold something that is no number, (n,)."""
     if pd.api.types.is_bool_dtype(column):
         column = column.astype(float)
     values = np.array(pd.to_numeric(column, errors="coerce"), dtype=np.float64)
-    empty = column.isna().to_numpy()
-    if column.dtype == object:
-        empty |= (column.astype(str).str.strip() == "").to_numpy()
-    wrong = int(np.count_nonzero(np.isnan(values) & ~empty))
+    unread = np.isnan(values)
+    wrong = np.zeros(values.size, dtype=bool)
+    if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
+        rest = column[unread]
+        wrong[unread] = (rest.notna() & (rest.astype("string").str.strip() != "")).to_numpy(dtype=bool, na_value=False)
+    wrong |= np.isinf(values)
     values[~np.isfinite(values)] = np.nan
     for code in missing:
         values[values == code] = np.nan
     return values, wrong
 
 
-def is_numeric(values: FloatArray, wrong: int) -> bool:
-    """Whether a column is meant to hold numbers: at least half of what is in it are some."""
-    known = int(np.count_nonzero(np.isfinite(values)))
-    return known > 0 and known >= _MOSTLY * (known + wrong)
+def is_text(values: FloatArray, wrong: Mask) -> bool:
+    """Whether a column is not meant to hold numbers: fewer than half of what is in it are some."""
+    known, odd = int(np.count_nonzero(np.isfinite(values))), int(np.count_nonzero(wrong))
+    return odd > 0 and known < _MOSTLY * (known + odd)

@@ -9,17 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fedage.client.cohort.keys import Keys
+from fedage.client.table.columns import Columns, read_columns, require_columns
 from fedage.client.table.names import site_names
-from fedage.client.table.read import SUFFIXES, is_numeric, numbers, read_frame
+from fedage.client.table.read import SUFFIXES, Mask, labels, read_frame
+from fedage.client.table.said import AGE_MAX_YEARS, in_words, neither_0_nor_1, not_a_number
 from fedage.client.table_store import SiteTable
 from fedage.common.campaign import Campaign
+from fedage.common.campaign.types import TableChoice
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators._table import FEATURE
-from fedage.common.statistic import FloatArray
 
-AGE_MAX_YEARS = 130.0
+Rows = NDArray[np.intp]
 
 
 @dataclass
@@ -28,6 +31,15 @@ class SiteTables:
 
     sites: dict[str, SiteTable] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One file: its identifiers, its numbers, and the rows of each site in it."""
+
+    ids: pd.Series | None
+    columns: Columns
+    rows: Mapping[str, Rows]
 
 
 def read_site_tables(data: Path, campaign: Campaign, *, site_column: str | None) -> SiteTables:
@@ -41,21 +53,30 @@ def read_site_tables(data: Path, campaign: Campaign, *, site_column: str | None)
     FedAgeError
         If a file cannot be read, a column that the campaign names is not there, or no row is left.
     """
+    table = campaign.table
+    if table is None:
+        raise FedAgeError("the campaign file has no [table]; add it to say which columns are which")
     read = SiteTables()
-    frames = dict(_frames(data, campaign, site_column=site_column))
-    names = site_names(frames)
+    sources = list(_sources(data, campaign, table, site_column=site_column, said=read.said))
+    # A column is a feature if it holds text nowhere and a number somewhere, so that one empty at a site stays one.
+    text = frozenset().union(*(source.columns.text for source in sources))
+    empty = frozenset.intersection(*(source.columns.empty for source in sources))
+    names = site_names(dict.fromkeys(title for source in sources for title in source.rows))
     seen: set[str] = set()
     keys = Keys(hashlib.sha256(f"simulation {campaign.campaign.seed}".encode()).digest())
-    for title, frame in frames.items():
-        if names[title] != title:
-            read.said.append(f"site {title!r} is called {names[title]} in the results")
-        table = _site(names[title], frame, campaign, site_column=site_column, seen=seen, keys=keys, said=read.said)
-        if table.unit.size == 0:
-            read.said.append(f"{names[title]}: no row is left; the site is left out")
-            continue
-        if table.unit.size == 1:
-            read.said.append(f"{names[title]}: a single row; its guard will release nothing that rests on it")
-        read.sites[names[title]] = table
+    for source in sources:
+        for title, rows in source.rows.items():
+            name = names[title]
+            if name != title:
+                read.said.append(f"site {title!r} is called {name} in the results")
+            found = _site(name, rows, source, campaign, without=text | empty, seen=seen, keys=keys)
+            read.said += [f"{name}: {in_words(reason, count)}" for reason, count in found.rejected.items()]
+            if found.unit.size == 0:
+                read.said.append(f"{name}: no row is left; the site is left out")
+                continue
+            if found.unit.size == 1:
+                read.said.append(f"{name}: a single row; its guard will release nothing that rests on it")
+            read.sites[name] = found
     if not read.sites:
         raise FedAgeError(
             f"{data}: no row of any site can be used; {'; '.join(read.said[-3:]) or 'the tables are empty'}"
@@ -63,143 +84,118 @@ def read_site_tables(data: Path, campaign: Campaign, *, site_column: str | None)
     return read
 
 
-def _frames(data: Path, campaign: Campaign, *, site_column: str | None) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Title and frame of each site."""
-    if data.is_dir():
-        for folder in sorted(path for path in data.iterdir() if path.is_dir()):
-            files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
-            if len(files) != 1:
-                raise FedAgeError(
-                    f"{folder} must hold exactly one table ({', '.join(SUFFIXES)}), it holds {len(files)}"
-                )
-            frame = read_frame(files[0])
-            _require_columns(frame, campaign, path=files[0], site_column=None)
-            yield folder.name, frame
-        return
-    frame = read_frame(data)
-    if site_column is None:
+def _sources(
+    data: Path, campaign: Campaign, table: TableChoice, *, site_column: str | None, said: list[str]
+) -> Iterator[_Source]:
+    if not data.is_dir() and site_column is None:
         raise FedAgeError(f"{data} is one table; name the column that tells its sites apart with --site-column")
-    _require_columns(frame, campaign, path=data, site_column=site_column)
-    titles = frame[site_column].astype("string").str.strip()
-    for title in titles.dropna().unique():
-        if title:
-            yield str(title), frame[(titles == title).to_numpy(dtype=bool, na_value=False)]
-
-
-def _require_columns(frame: pd.DataFrame, campaign: Campaign, *, path: Path, site_column: str | None) -> None:
-    derived = ("age_years", "is_male", "healthy", "gap_years", "raw_gap_years", "cole_gap_years", "predicted_years")
-    table = campaign.table
-    wanted = [site_column, table.id if table else None, table.age if table else None, table.sex if table else None]
-    named = [name for name in wanted if name] + [name for name in named_columns(campaign) if name not in derived]
-    missing = [name for name in dict.fromkeys(named) if name not in frame.columns]
-    if missing:
-        there = ", ".join(list(frame.columns)[:20]) + (" …" if len(frame.columns) > 20 else "")
+    if data.is_dir() and site_column is not None:
         raise FedAgeError(
-            f"{path} has no column {', '.join(repr(name) for name in missing)} (it has {there}); "
-            "correct the name in the campaign file or in the table"
+            f"{data} is a folder, where each sub-folder is a site; leave --site-column out, or give one table"
         )
+    for path, title in _files(data):
+        frame = read_frame(path, text=[column for column in (table.id, site_column) if column])
+        require_columns(frame, campaign, path=path, site_column=site_column)
+        rows = {title: np.arange(len(frame))} if title else _rows_by_site(frame, str(site_column), said=said)
+        ids = labels(frame[table.id]) if table.id else None
+        yield _Source(ids, read_columns(frame, campaign, table, site_column=site_column), rows)
 
 
-def named_columns(campaign: Campaign) -> tuple[str, ...]:
-    """Columns of the tables that the campaign's analyses name: outcomes, covariates, groups, health."""
-    named: list[str] = []
-    if campaign.cohort.healthy != "all":
-        named.append(campaign.cohort.healthy.column)
-    if survival := campaign.survival:
-        named += [survival.time, survival.event, *survival.strata]
-        named += [covariate for model in survival.models for covariate in model.covariates]
-    if groups := getattr(campaign, "groups", None):
-        named += [groups.column, *groups.covariates]
-    return tuple(dict.fromkeys(named))
+def _files(data: Path) -> list[tuple[Path, str]]:
+    """Files and the site of each; no site where a column tells it."""
+    if not data.is_dir():
+        return [(data, "")]
+    folders = sorted(path for path in data.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not folders:
+        raise FedAgeError(f"{data} has no sub-folders; give one table, or a folder with one sub-folder a site")
+    found = []
+    for folder in folders:
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+        if len(files) != 1:
+            raise FedAgeError(f"{folder} must hold exactly one table ({', '.join(SUFFIXES)}), it holds {len(files)}")
+        found.append((files[0], folder.name))
+    return found
+
+
+def _rows_by_site(frame: pd.DataFrame, site_column: str, *, said: list[str]) -> dict[str, Rows]:
+    titles = labels(frame[site_column])
+    if nowhere := int(titles.isna().sum()):
+        rows = "1 row names" if nowhere == 1 else f"{nowhere} rows name"
+        said.append(f"{rows} no site in column {site_column!r}, set aside")
+    codes, found = pd.factorize(titles)
+    order = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[order], np.arange(len(found) + 1))
+    return {str(title): order[starts[k] : starts[k + 1]] for k, title in enumerate(found)}
 
 
 def _site(
     name: str,
-    frame: pd.DataFrame,
+    rows: Rows,
+    source: _Source,
     campaign: Campaign,
     *,
-    site_column: str | None,
+    without: frozenset[str],
     seen: set[str],
     keys: Keys,
-    said: list[str],
 ) -> SiteTable:
-    table = campaign.table
-    if table is None:
-        raise FedAgeError("the campaign file has no [table]; add it to say which columns are which")
     rejected: dict[str, int] = {}
-    ids = frame[table.id].astype("string").str.strip() if table.id else None
-    if ids is not None:
-        known = (ids.notna() & (ids != "")).to_numpy(dtype=bool, na_value=False)
-        rejected["row-without-id"] = int(np.count_nonzero(~known))
-        inside = known & ids.duplicated().to_numpy()
-        rejected["patient-twice-at-site"] = int(np.count_nonzero(inside))
-        elsewhere = known & ~inside & ids.isin(seen).to_numpy(dtype=bool)
-        rejected["patient-at-another-site"] = int(np.count_nonzero(elsewhere))
-        keep = known & ~inside & ~elsewhere
-        frame, ids = frame[keep], ids[keep]
-        seen.update(ids)
-    columns, features, wrong = _numbers(frame, campaign, site_column=site_column)
-    rejected.update({f"not-a-number:{column}": count for column, count in wrong.items()})
-    keep = np.ones(len(frame), dtype=bool)
-    if table.age:
-        age = columns["age_years"]
-        implausible = (age < 0) | (age > AGE_MAX_YEARS)
-        rejected["implausible-age"] = int(np.count_nonzero(implausible))
-        keep &= ~implausible
-        if campaign.estimator is not None:
-            rejected["no-age"] = int(np.count_nonzero(np.isnan(age)))
-            keep &= np.isfinite(age)
-    who = [str(value) for value in ids] if ids is not None else [f"{name} {row}" for row in range(len(frame))]
-    unit = np.array([keys.unit(keys.patient(value)) for value in who], dtype=np.float64)
-    rejected = {reason: count for reason, count in rejected.items() if count}
-    said += [f"{name}: {_words(reason, count)}" for reason, count in rejected.items()]
-    features = {FEATURE + column: values for column, values in features.items()}
-    return SiteTable({key: values[keep] for key, values in {**columns, **features}.items()}, unit[keep], rejected)
+    if source.ids is None:
+        ids = [f"{name} {row}" for row in range(len(rows))]
+    else:
+        rows, ids = _each_patient_once(rows, source.ids, seen=seen, rejected=rejected)
+    columns = source.columns
+    for column, odd in columns.wrong.items():
+        if column not in without:
+            rejected[not_a_number(column)] = int(np.count_nonzero(odd[rows]))
+    cohort = {column: values[rows] for column, values in columns.cohort.items()}
+    keep = _usable(cohort, campaign, rejected=rejected)
+    cohort = {column: values[keep] for column, values in cohort.items()}
+    _check_follow_up(cohort, campaign, rejected=rejected)
+    rows = rows[keep]
+    for column, values in columns.features.items():
+        if column not in without:
+            cohort[FEATURE + column] = values[rows]
+    unit = np.array([keys.unit(keys.patient(ids[k])) for k in np.flatnonzero(keep)], dtype=np.float64)
+    return SiteTable(cohort, unit, {reason: count for reason, count in rejected.items() if count})
 
 
-def _numbers(
-    frame: pd.DataFrame, campaign: Campaign, *, site_column: str | None
-) -> tuple[dict[str, FloatArray], dict[str, FloatArray], dict[str, int]]:
-    """Cohort columns, features, and cells by column that are no numbers where numbers belong."""
-    table = campaign.table
-    missing = table.missing if table else ()
-    named = named_columns(campaign)
-    special = {site_column, table.id if table else None, table.age if table else None, table.sex if table else None}
-    columns: dict[str, FloatArray] = {"is_male": np.full(len(frame), np.nan)}
-    features: dict[str, FloatArray] = {}
-    wrong: dict[str, int] = {}
-    for column in frame.columns:
-        if column in (site_column, table.id if table else None):
-            continue
-        values, not_numbers = numbers(frame[column], missing=missing)
-        asked_for = column in special or column in named
-        if not asked_for and not is_numeric(values, not_numbers):
-            continue
-        if not_numbers:
-            wrong[column] = not_numbers
-        if table and column == table.age:
-            columns["age_years"] = values
-        if table and column == table.sex:
-            columns["is_male"] = np.where(np.isnan(values), np.nan, (values == table.male).astype(np.float64))
-        if column in named:
-            columns[column] = values
-        elif not asked_for:
-            features[column] = values
-    return columns, features, wrong
+def _each_patient_once(
+    rows: Rows, ids: pd.Series, *, seen: set[str], rejected: dict[str, int]
+) -> tuple[Rows, list[str]]:
+    """The rows of patients met here for the first time, and who they are."""
+    there = ids.iloc[rows]
+    known = there.notna().to_numpy(dtype=bool)
+    twice = known & there.duplicated().to_numpy(dtype=bool)
+    texts = there.fillna("").tolist()
+    elsewhere = known & ~twice & np.fromiter((text in seen for text in texts), dtype=bool, count=len(texts))
+    rejected["row-without-id"] = int(np.count_nonzero(~known))
+    rejected["patient-twice-at-site"] = int(np.count_nonzero(twice))
+    rejected["patient-at-another-site"] = int(np.count_nonzero(elsewhere))
+    keep = np.flatnonzero(known & ~twice & ~elsewhere)
+    kept = [texts[k] for k in keep]
+    seen.update(kept)
+    return rows[keep], kept
 
 
-_SENTENCES: Mapping[str, str] = {
-    "row-without-id": "without an identifier, set aside",
-    "patient-twice-at-site": "of a patient who is there already, set aside (the first is kept)",
-    "patient-at-another-site": "of a patient whom an earlier site has, set aside",
-    "implausible-age": f"with an age below 0 or above {AGE_MAX_YEARS:g} years, set aside",
-    "no-age": "without an age, set aside",
-}
+def _usable(cohort: Mapping[str, np.ndarray], campaign: Campaign, *, rejected: dict[str, int]) -> Mask:
+    """Who has an age that can be used, where the table has one, (n,)."""
+    keep = np.ones(len(cohort["is_male"]), dtype=bool)
+    age = cohort.get("age_years")
+    if age is None:
+        return keep
+    implausible = (age < 0) | (age > AGE_MAX_YEARS)
+    rejected["implausible-age"] = int(np.count_nonzero(implausible))
+    keep &= ~implausible
+    if campaign.estimator is not None:
+        rejected["no-age"] = int(np.count_nonzero(np.isnan(age)))
+        keep &= np.isfinite(age)
+    return keep
 
 
-def _words(reason: str, count: int) -> str:
-    rows = "row" if count == 1 else "rows"
-    if reason.startswith("not-a-number:"):
-        cells = "cell" if count == 1 else "cells"
-        return f"{count} {cells} of column {reason.partition(':')[2]!r} hold no number and count as missing"
-    return f"{count} {rows} {_SENTENCES[reason]}"
+def _check_follow_up(cohort: Mapping[str, np.ndarray], campaign: Campaign, *, rejected: dict[str, int]) -> None:
+    """Count what the survival analyses will not take, so that a column of 1 and 2 does not pass for one of events."""
+    if (survival := campaign.survival) is None:
+        return
+    time, event = cohort[survival.time], cohort[survival.event]
+    rejected["negative-time"] = int(np.count_nonzero(time < 0))
+    rejected[neither_0_nor_1(survival.event)] = int(np.count_nonzero(np.isfinite(event) & ~np.isin(event, (0.0, 1.0))))

@@ -61,7 +61,7 @@ class KaplanMeier:
     times
         Table times in years, rising. Events after the last one are censored at it.
     gap
-        Column that makes the groups; None for one group.
+        Column that makes the groups, a gap or (split at zero) one of 0 and 1; None for one group.
     split_gap_at
         Median of all sites, or zero.
     time, event, subset
@@ -87,7 +87,11 @@ class KaplanMeier:
 
     @property
     def _group_names(self) -> tuple[str, ...]:
-        return ("low gap", "high gap") if self.gap else ("all patients",)
+        if not self.gap:
+            return ("all patients",)
+        if self.gap.endswith("gap_years"):
+            return ("low gap", "high gap")
+        return ("female", "male") if self.gap == "is_male" else (f"{self.gap} 0", f"{self.gap} 1")
 
     def first(self) -> Iterate:
         return {"split": np.asarray(0.0)} if self.gap and self.split_gap_at == "zero" else {}

@@ -101,8 +101,8 @@ def _survival(campaign: Campaign) -> tuple[Analysis, ...]:
             KaplanMeier(
                 KAPLAN_MEIER,
                 survival.table_times_years,
-                gap="gap_years" if campaign.bias.scale == "de-lange" else "cole_gap_years",
-                split_gap_at=survival.split_gap_at,
+                gap=curves_by(campaign),
+                split_gap_at="zero" if survival.curves_by else survival.split_gap_at,
                 time=survival.time,
                 event=survival.event,
                 minimum_count=campaign.privacy.minimum_count,
@@ -120,12 +120,25 @@ def _survival(campaign: Campaign) -> tuple[Analysis, ...]:
     return tuple(analyses)
 
 
+def curves_by(campaign: Campaign) -> str | None:
+    """The column that makes the groups of the Kaplan-Meier curves; None where the campaign has neither one nor a gap."""
+    survival, gap = campaign.survival, _gap(campaign)
+    if survival is None:
+        return None
+    has_gap = campaign.estimator is not None or any(gap in model.covariates for model in survival.models)
+    return survival.curves_by or (gap if has_gap else None)
+
+
+def _gap(campaign: Campaign) -> str:
+    return "gap_years" if campaign.bias.scale == "de-lange" else "cole_gap_years"
+
+
 def _groups(campaign: Campaign) -> tuple[Analysis, ...]:
     """The comparison on the gap that survival uses, and on the raw one where a model of this campaign predicts."""
     groups = campaign.groups
     if groups is None:
         return ()
-    gaps = {GROUPS: "gap_years" if campaign.bias.scale == "de-lange" else "cole_gap_years"}
+    gaps = {GROUPS: _gap(campaign)}
     if campaign.estimator is not None:
         gaps[GROUPS_RAW] = "raw_gap_years"
     return tuple(

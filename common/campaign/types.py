@@ -161,6 +161,9 @@ class Survival(Table):
         "neighbouring ones until every cell holds privacy.minimum_count patients",
     )
     split_gap_at: Literal["median", "zero"] = Field(default="median", description="what makes a gap high or low")
+    curves_by: Column | None = Field(
+        default=None, description="column of 0 and 1 whose groups the curves compare, instead of high and low gap"
+    )
 
 
 class Groups(Table):
