@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 def assemble(session: Session, record: Record, place: Place) -> Results:
     """The record of a run, complete or cut off."""
     campaign, findings = session.campaign, record.findings
-    evaluation = _evaluation(findings)
+    why_none = "the run ended before" if campaign.estimator else "the campaign has no estimator, so it predicts no age"
+    evaluation = _evaluation(findings, why_none)
     survival = _survival(campaign, findings)
     return Results(
         fedage_version=__version__,
@@ -62,8 +63,8 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
             for done in record.rounds
         ),
         evaluation=evaluation,
-        bias=_bias(campaign, findings),
-        figures=_figures(findings),
+        bias=_bias(campaign, findings, why_none),
+        figures=_figures(findings, why_none),
         survival=survival,
         groups=compared_groups(campaign, findings),
         planted=planted_truth(campaign, findings, evaluation, survival) if campaign.planted else None,
@@ -117,28 +118,28 @@ def _dropped_out(name: str, session: Session, record: Record) -> int | None:
     return 0 if record.findings.contributors and name not in session.answered_last else None
 
 
-def _evaluated(findings: Findings, step: str) -> record_of.Evaluated:
+def _evaluated(findings: Findings, step: str, why_none: str) -> record_of.Evaluated:
     overall = findings.results.get(step)
     return record_of.Evaluated(
         overall=record_of.Metrics(**overall) if overall else None,
         by_site={site: record_of.Metrics(**result) for site, result in sorted(findings.by_site.get(step, {}).items())},
-        not_computed=findings.not_computed.get(step, "" if overall else "the run ended before"),
+        not_computed=findings.not_computed.get(step, "" if overall else why_none),
     )
 
 
-def _evaluation(findings: Findings) -> record_of.Evaluation:
+def _evaluation(findings: Findings, why_none: str) -> record_of.Evaluation:
     return record_of.Evaluation(
         test=record_of.EvaluatedPart(
-            raw=_evaluated(findings, plan.TEST), corrected=_evaluated(findings, plan.CORRECTED)
+            raw=_evaluated(findings, plan.TEST, why_none), corrected=_evaluated(findings, plan.CORRECTED, why_none)
         ),
         validation=record_of.EvaluatedPart(
-            raw=_evaluated(findings, plan.VALIDATION),
+            raw=_evaluated(findings, plan.VALIDATION, why_none),
             corrected=record_of.Evaluated(not_computed="the bias line is fitted on these patients"),
         ),
     )
 
 
-def _bias(campaign: Campaign, findings: Findings) -> record_of.Bias:
+def _bias(campaign: Campaign, findings: Findings, why_none: str) -> record_of.Bias:
     overall = findings.results.get(plan.BIAS)
     return record_of.Bias(
         method=campaign.bias.method,
@@ -146,11 +147,11 @@ def _bias(campaign: Campaign, findings: Findings) -> record_of.Bias:
         scale=campaign.bias.scale,
         lines={site: record_of.BiasLine(**line) for site, line in sorted(findings.by_site.get(plan.BIAS, {}).items())},
         overall=record_of.BiasLine(**overall) if overall else None,
-        not_computed=findings.not_computed.get(plan.BIAS, "" if overall else "the run ended before"),
+        not_computed=findings.not_computed.get(plan.BIAS, "" if overall else why_none),
     )
 
 
-def _figures(findings: Findings) -> record_of.Figures:
+def _figures(findings: Findings, why_none: str) -> record_of.Figures:
     missing = {}
     for key, step in (
         ("predicted_by_age", plan.PREDICTED_BY_AGE),
@@ -160,7 +161,7 @@ def _figures(findings: Findings) -> record_of.Figures:
         ("error_curve_corrected", plan.ERROR_CURVE_CORRECTED),
     ):
         if step not in findings.results:
-            missing[key] = findings.not_computed.get(step, "the run ended before")
+            missing[key] = findings.not_computed.get(step, why_none)
     found = findings.results
     counts, raw, corrected = (found.get(step) for step in (plan.PREDICTED_BY_AGE, plan.GAP_RAW, plan.GAP_CORRECTED))
     curve_raw, curve_corrected = found.get(plan.ERROR_CURVE_RAW), found.get(plan.ERROR_CURVE_CORRECTED)
@@ -199,7 +200,9 @@ def _kaplan_meier(findings: Findings) -> record_of.KaplanMeier:
 
 
 def _notes(campaign: Campaign, place: Place, findings: Findings) -> list[str]:
-    notes = ["Federated averaging with local epochs is not pooled training; the analyses are exact sums."]
+    notes = ["The analyses are exact sums over the sites."]
+    if campaign.training is not None:
+        notes = ["Federated averaging with local epochs is not pooled training; the analyses are exact sums."]
     if not place.guard:
         notes.append("The sites' disclosure control was switched off: these figures may single out patients.")
     if campaign.planted is not None:

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedage.server.groups_in_words import sentences as group_sentences
-from fedage.server.results import CoxResult, Metrics, Results
+from fedage.server.results import CoxResult, Metrics, Results, SiteRecord
 
 
 def print_summary(results: Results, *, console: Console) -> None:
@@ -30,21 +30,46 @@ def print_summary(results: Results, *, console: Console) -> None:
 
 def _sites(results: Results) -> Table:
     test = results.evaluation.test
-    table = Table("site", "patients", "test", "MAE raw", "MAE corrected", "status", title="age, years")
+    if not results.campaign.estimator:
+        return _sites_of_analyses(results)
+    table = Table("site", "patients", "test", "MAE raw", "own mean", "MAE corrected", "status", title="age, years")
     for site in results.sites:
         raw, corrected = test.raw.by_site.get(site.name), test.corrected.by_site.get(site.name)
         table.add_row(
             escape(site.name),
-            "<min" if site.patients is None else str(site.patients),
+            _patients(site),
             str(raw.n) if raw else "-",
             _mae(raw),
+            _own_mean(raw),
             _mae(corrected),
-            site.status if not site.reason else escape(f"{site.status}: {site.reason}"),
+            _status(site),
         )
     overall, corrected = test.raw.overall, test.corrected.overall
     table.add_section()
-    table.add_row("all", "", str(overall.n) if overall else "-", _mae(overall), _mae(corrected), "")
+    table.add_row("all", "", str(overall.n) if overall else "-", _mae(overall), "", _mae(corrected), "")
     return table
+
+
+def _sites_of_analyses(results: Results) -> Table:
+    """Without an estimator there are no predicted ages to tell of."""
+    table = Table("site", "patients", "status", title="sites")
+    for site in results.sites:
+        table.add_row(escape(site.name), _patients(site), _status(site))
+    return table
+
+
+def _patients(site: SiteRecord) -> str:
+    return "<min" if site.patients is None else str(site.patients)
+
+
+def _status(site: SiteRecord) -> str:
+    return site.status if not site.reason else escape(f"{site.status}: {site.reason}")
+
+
+def _own_mean(metrics: Metrics | None) -> str:
+    """What predicting the site's own mean age would miss by."""
+    value = None if metrics is None else getattr(metrics, "mae_of_site_mean_years", None)
+    return "-" if value is None else f"{value:.2f}"
 
 
 def _hazards(results: Results) -> Table:

@@ -121,7 +121,7 @@ def _survival(campaign: Campaign) -> tuple[Analysis, ...]:
 
 
 def curves_by(campaign: Campaign) -> str | None:
-    """The column that makes the groups of the Kaplan-Meier curves; None where the campaign has neither one nor a gap."""
+    """The column that makes the groups of the Kaplan-Meier curves; None for a campaign with neither one nor a gap."""
     survival, gap = campaign.survival, _gap(campaign)
     if survival is None:
         return None
