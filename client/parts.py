@@ -85,4 +85,4 @@ def _healthy(cohort: Cohort, campaign: Campaign) -> FloatArray:
     if healthy == "all":
         return np.ones(cohort.n)
     told = cohort.columns.get(healthy.column, np.full(cohort.n, np.nan))
-    return (told == healthy.equals).astype(np.float64)
+    return np.asarray(told == healthy.equals, dtype=np.float64)

@@ -41,7 +41,8 @@ def run_stage(
     """Run analyses to their end. The first exchange is a `kind` message with `payload`, later ones `following_kind`.
 
     A site that withholds or fails an exchange of an iterative analysis leaves that analysis, and the analysis begins
-    again with the sites that remain: sums of different sets of sites would not be one likelihood.
+    again with the sites that remain: sums of different sets of sites would not be one likelihood. Where an iterate is
+    only a threshold (`same_sites` false) it stays, and the remaining sites answer for it.
     """
     iterates: dict[str, Iterate] = {analysis.name: analysis.first() for analysis in analyses}
     by_name = {analysis.name: analysis for analysis in analyses}
@@ -62,7 +63,7 @@ def run_stage(
             statistics = _statistics(analysis, iterates[name], answers, findings)
             before = taking_part[name]
             present = set(statistics) if before is None else before & set(statistics)
-            if before is not None and present != before:
+            if before is not None and present != before and getattr(analysis, "same_sites", True):
                 session.events.emit("analysis-restarted", step=name, left=sorted(before - present))
                 iterates[name] = analysis.first()
                 taking_part[name] = present

@@ -49,7 +49,11 @@ Outcome = Again | Done | NotComputable
 
 
 class Analysis(Protocol):
-    """One registered step of a campaign."""
+    """One registered step of a campaign.
+
+    An iterative analysis begins again when a site leaves it, unless its class says `same_sites = False`: then the
+    iterate is good for any sites.
+    """
 
     @property
     def name(self) -> str:

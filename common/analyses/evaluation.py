@@ -6,6 +6,7 @@ Notation: Ω chronological age, ŷ predicted age, e = ŷ − Ω, all in years.
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -80,6 +81,8 @@ class Evaluation:
     healthy_only
         Take only patients who count as healthy.
     """
+
+    same_sites: ClassVar[bool] = False
 
     name: str
     subset: str

@@ -8,7 +8,7 @@ in `_survival`.
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from scipy import special
@@ -70,6 +70,8 @@ class KaplanMeier:
         Fewest patients behind any entry of the histogram that the median comes from; and a site merges table times
         until this many, or none, leave in every interval and group with an event, and without one.
     """
+
+    same_sites: ClassVar[bool] = False
 
     name: str
     times: tuple[float, ...]

@@ -9,6 +9,7 @@ Legend: n patients, p features.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
@@ -125,8 +126,12 @@ class TableEstimator(Protocol):
         """The model, from the preparation's result; what is random in it depends on `seed` only."""
 
 
-class TableBase:
+class TableBase(ABC):
     """Options, features and preparation of an estimator on tables."""
+
+    @abstractmethod
+    def weights_from(self, result: Mapping[str, Any], *, seed: int) -> dict[str, NDArray[Any]]:
+        """The model, from the preparation's result; what is random in it depends on `seed` only."""
 
     modalities: ClassVar[tuple[str, ...]] = ()
     couples_samples: ClassVar[bool] = False

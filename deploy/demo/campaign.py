@@ -27,7 +27,7 @@ FULL = Size(
     local_epochs=4,
     batch_size=16,
     learning_rate=1e-3,
-    minimum_count=5,
+    minimum_count=3,
     table_times_years=(1, 2, 3, 4, 5, 6, 7, 8, 9, 10),
 )
 QUICK = Size(
@@ -36,7 +36,7 @@ QUICK = Size(
     local_epochs=6,
     batch_size=16,
     learning_rate=1e-3,
-    minimum_count=3,
+    minimum_count=2,
     table_times_years=(2, 4, 6, 8, 10),
 )
 

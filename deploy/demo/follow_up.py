@@ -13,7 +13,7 @@ HAZARD_RATIO_PER_YEAR = 1.20
 """Planted, per year of true gap, chronological age held fixed."""
 
 LOG_HAZARD_RATIO_PER_YEAR_OF_AGE = 0.03
-BASELINE_HAZARD_PER_YEAR = 0.11
+BASELINE_HAZARD_PER_YEAR = 0.09
 """At 60 years and no gap; the same at every hospital."""
 
 STUDY_END_YEARS = 10.0
