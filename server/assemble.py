@@ -202,7 +202,8 @@ def _kaplan_meier(findings: Findings) -> record_of.KaplanMeier:
 def _notes(campaign: Campaign, place: Place, findings: Findings) -> list[str]:
     notes = ["The analyses are exact sums over the sites."]
     if campaign.training is not None:
-        notes = ["Federated averaging with local epochs is not pooled training; the analyses are exact sums."]
+        training = "Federated averaging with local epochs is not pooled training"
+        notes = [f"{training}; the analyses are sums, exact unless noted."]
     if not place.guard:
         notes.append("The sites' disclosure control was switched off: these figures may single out patients.")
     if campaign.planted is not None:
