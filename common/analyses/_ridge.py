@@ -20,8 +20,8 @@ from fedage.common.statistic import FloatArray
 
 PENALTIES = tuple(float(f"{10 ** (step / 8):.4g}") for step in range(41))
 """The grid of "auto": 1 to 10⁵ in eighths of a decade."""
-_NEARLY = 1.01
-"""RMSE over the least one up to which a stronger penalty is preferred: on small cohorts the curve is flat and noisy."""
+_STANDARD_ERRORS = 0.25
+"""How far above the least RMSE, in its standard errors, a stronger penalty is preferred: the curve is flat."""
 _CONSTANT = 1e-12
 """Variance over mean square up to which a feature counts as constant."""
 
@@ -104,7 +104,11 @@ def cross_validated(folds: Sequence[Moments], penalties: Sequence[float]) -> Flo
     return errors / sum(sums.n for sums in occupied)
 
 
-def strongest_of_the_best(mean_squared_errors: FloatArray) -> float:
-    """The strongest of `PENALTIES` whose RMSE is within 1 % of the least one. [own]"""
-    nearly = np.flatnonzero(mean_squared_errors <= _NEARLY**2 * mean_squared_errors.min())
+def strongest_of_the_best(mean_squared_errors: FloatArray, *, patients: float) -> float:
+    """The strongest of `PENALTIES` whose RMSE is hardly above the least one. [own]
+
+    The standard error of the RMSE of n normal errors is RMSE / √(2n), so of 281 patients 1 % above counts as hardly.
+    """
+    nearly_rmse = 1 + _STANDARD_ERRORS / np.sqrt(2 * patients)
+    nearly = np.flatnonzero(mean_squared_errors <= nearly_rmse**2 * mean_squared_errors.min())
     return PENALTIES[int(nearly[-1])]

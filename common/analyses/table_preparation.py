@@ -195,7 +195,7 @@ class TablePreparation:
         if errors is None:
             return float(len(self.columns)), "too-few-patients", []
         table = [[penalty, float(np.sqrt(max(e, 0.0)))] for penalty, e in zip(_ridge.PENALTIES, errors, strict=True)]
-        return _ridge.strongest_of_the_best(errors), "inner-folds", table
+        return _ridge.strongest_of_the_best(errors, patients=sum(sums.n for sums in by_fold)), "inner-folds", table
 
 
 def _largest_and_middle(values: FloatArray) -> list[float]:
