@@ -42,6 +42,7 @@ def read_frame(path: Path, *, text: Collection[str] = ()) -> pd.DataFrame:
                 skiprows=1,
                 index_col=False,
                 low_memory=False,
+                float_precision="round_trip",
                 dtype=dict.fromkeys(set(text) & set(names), str),
             )
         else:

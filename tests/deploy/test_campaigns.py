@@ -1,0 +1,72 @@
+"""The campaign files that come with the package: each is one, and it runs on the data it names."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from lifelines.datasets import load_lung
+
+from fedage.common.campaign import load_campaign
+from tests.deploy.simulating import as_csv, simulated
+
+FOLDER = Path(str(files("fedage.deploy"))) / "campaigns"
+NAMES = ("abide1-mlp", "abide1-ridge", "lung-survival")
+ABIDE = Path(__file__).parents[3] / "shared/data/abide1/abide1-freesurfer.csv"
+
+
+def test_all_of_them_are_here() -> None:
+    assert sorted(path.stem for path in FOLDER.glob("*.toml")) == list(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_is_a_campaign_named_as_its_file(name: str) -> None:
+    assert load_campaign(FOLDER / f"{name}.toml").campaign.name == name
+
+
+def lung() -> pd.DataFrame:
+    return load_lung().assign(subject=range(1, 229), time_years=lambda table: table.time / 365.25)
+
+
+def test_lung_runs_as_its_first_lines_say(tmp_path: Path) -> None:
+    text = (FOLDER / "lung-survival.toml").read_text()
+    done = simulated(tmp_path, text, data=as_csv(lung(), tmp_path / "lung.csv"), site_column="inst")
+    survival = done.results.survival
+    assert survival is not None
+    assert all(not model.not_computed and len(model.sites) > 5 for model in survival.cox)
+
+
+def test_lung_without_the_guard_gives_the_numbers_that_the_file_promises(tmp_path: Path) -> None:
+    text = (FOLDER / "lung-survival.toml").read_text()
+    for old, new in (
+        ("minimum_count = 3", "minimum_count = 1"),
+        ("guard = true", "guard = false"),
+        ("time_grid_years = 0.08333333333", "time_grid_years = 0.0027378508"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    done = simulated(tmp_path, text, data=as_csv(lung(), tmp_path / "lung.csv"), site_column="inst")
+    found = done.results.survival.cox[0] if done.results.survival else None
+    assert found is not None
+    assert [c.coef for c in found.covariates] == pytest.approx([0.0192049, -0.4923516], abs=2e-7)
+
+
+@pytest.mark.skipif(not ABIDE.is_file(), reason="../shared/data/abide1 is not beside the repository")
+def test_abide_ridge_runs_as_its_first_lines_say(tmp_path: Path) -> None:
+    done = simulated(tmp_path, (FOLDER / "abide1-ridge.toml").read_text(), data=ABIDE, site_column="SITE")
+    results = done.results
+    overall = results.evaluation.test.raw.overall
+    assert results.run.status == "finished"
+    assert overall is not None
+    assert overall.n == 352
+    assert overall.mae_years is not None
+    assert overall.mae_years < 2.75  # 2.61 is the pooled figure
+    assert len(results.evaluation.test.raw.by_site) == 10
+    assert results.groups is not None
+    # Two hospitals sit one fold's model out, as the file says.
+    assert {site.name for site in results.sites if any("held out" in item.reason for item in site.withheld)} == {
+        "caltech",
+        "yale",
+    }

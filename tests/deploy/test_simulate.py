@@ -1,0 +1,284 @@
+"""`fedage simulate` as a person meets it: the engine's processes, what they leave, and the numbers against one table."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from fedage.client.cohort.query import folds
+from fedage.client.table.sites import read_site_tables
+from fedage.common.campaign import parse_campaign
+from fedage.common.errors import FedAgeError
+from fedage.common.estimators.configure import configured
+from fedage.common.estimators.table_ridge import TableRidge
+from fedage.common.simulation import VARIABLE
+from fedage.deploy.demo.hospitals import HOSPITALS
+from fedage.deploy.demo.phantoms import render_all
+from fedage.deploy.simulate import NO_GUARD
+from fedage.server.results import Results, read_results
+from tests.deploy.simulating import as_csv, simulated
+
+ABIDE = Path(__file__).parents[3] / "shared/data/abide1/abide1-freesurfer.csv"
+PENALTY, FOLDS = 50.0, 3
+
+RIDGE = f"""
+[campaign]
+name = "ridge"
+purpose = "Hold the federated ridge regression against a pooled one"
+seed = 5
+
+[estimator]
+name = "table-ridge"
+[estimator.options]
+features = ["*"]
+penalty = {PENALTY}
+
+[table]
+id = "who"
+age = "age"
+sex = "sex"
+
+[validation]
+folds = {FOLDS}
+
+[privacy]
+minimum_count = 1
+
+[simulation]
+guard = false
+"""
+
+
+def table(*, patients: int = 120, features: int = 8, sites: int = 2, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(patients, features))
+    age = np.exp(3.5 + 0.2 * x[:, 0] - 0.1 * x[:, 1] + 0.05 * rng.normal(size=patients))
+    frame = pd.DataFrame(x * 10.0 ** rng.integers(-2, 4, features), columns=[f"x{k}" for k in range(features)])
+    site = [f"site {k % sites}" for k in range(patients)]
+    return frame.assign(who=[f"p{k}" for k in range(patients)], site=site, age=age, sex=np.arange(patients) % 2)
+
+
+def pooled(x: np.ndarray, age: np.ndarray, fold: np.ndarray, *, train: np.ndarray, k: int) -> tuple[np.ndarray, float]:
+    """Ridge on standardised columns and log age, written out: slopes on raw columns, and the intercept."""
+    rows = train & (fold != k)
+    mean, sd, t = x[rows].mean(axis=0), x[rows].std(axis=0), np.log(age[rows])
+    z = (x[rows] - mean) / sd
+    slopes = np.linalg.solve(z.T @ z + PENALTY * np.eye(x.shape[1]), z.T @ (t - t.mean())) / sd
+    return slopes, float(t.mean() - slopes @ mean)
+
+
+def hold_against_pooled(folder: Path, results: Results, text: str, data: Path, *, site_column: str) -> None:
+    """Every fold's model and the overall error are those of one table."""
+    campaign = parse_campaign(text)
+    read = read_site_tables(data, campaign, site_column=site_column)
+    estimator = configured(campaign, next(iter(read.sites.values())).features)
+    assert isinstance(estimator, TableRidge)
+    names = estimator.features
+    x = np.concatenate([np.column_stack([s.columns[f"feature:{n}"] for n in names]) for s in read.sites.values()])
+    age = np.concatenate([site.columns["age_years"] for site in read.sites.values()])
+    fold = np.concatenate([folds(site.unit, FOLDS) for site in read.sites.values()])
+    train = np.ones(age.size, dtype=bool)
+    if "DX_GROUP" in text:
+        train = np.concatenate([site.columns["DX_GROUP"] == -1 for site in read.sites.values()])
+    predicted = np.full(age.size, np.nan)
+    for k in range(FOLDS):
+        slopes, intercept = pooled(x, age, fold, train=train, k=k)
+        model = load_file(folder / f"model-fold-{k + 1}.safetensors")
+        np.testing.assert_allclose(model["coefficients"] / model["sds"], slopes, rtol=1e-8, atol=1e-12)
+        predicted[fold == k] = np.exp(x[fold == k] @ slopes + intercept)
+    overall = results.evaluation.test.raw.overall
+    assert overall is not None
+    assert overall.n == int(train.sum())
+    assert overall.mae_years == pytest.approx(np.abs(predicted - age)[train].mean(), abs=1e-8)
+
+
+def command(folder: Path, text: str, frame: pd.DataFrame) -> list[str]:
+    file = folder / "ridge.toml"
+    file.write_text(text, encoding="utf-8")
+    data = as_csv(frame, folder / "table.csv")
+    given = ["--data", str(data), "--site-column", "site", "--out", str(folder / "out")]
+    return [sys.executable, "-m", "fedage.deploy", "simulate", str(file), *given]
+
+
+def still_there(folder: Path) -> list[str]:
+    """Processes of a simulation into this folder."""
+    wanted, found = f"{VARIABLE}={folder / 'out' / 'work' / 'job.json'}".encode(), []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if wanted in environ.read_bytes().split(b"\0"):
+                found.append((environ.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.processes
+def test_in_the_engine_it_is_pooled_ridge_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    frame = table()
+    done = subprocess.run(command(tmp_path, RIDGE, frame), capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    out = tmp_path / "out"
+    results = read_results(out / "results.json")
+    hold_against_pooled(out, results, RIDGE, tmp_path / "table.csv", site_column="site")
+    assert still_there(tmp_path) == []
+    assert not (out / "work").exists()
+    assert not (out / "simulation.log").exists()
+    # No guard: said in the command's output, in the results and in the report.
+    assert NO_GUARD in done.stdout
+    assert results.run.guard is False
+    assert "Disclosure control was switched off" in (out / "report.html").read_text()
+    assert "site 'site 0' is called site-0 in the results" in done.stdout
+    # In this process it is the same, but for clocks and names of runs.
+    again = simulated(tmp_path / "again", RIDGE, data=tmp_path / "table.csv", site_column="site").results
+    assert again.model_dump(exclude={"run"}) == results.model_dump(exclude={"run"})
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_it_leaves_no_process_behind(number: signal.Signals, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(tmp_path, RIDGE, table()),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    deadline = time.monotonic() + 120
+    try:
+        # Ray's own daemons are up, the run is not yet over.
+        while not any("raylet" in line for line in still_there(tmp_path)) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, said
+    assert "stopping; what was finished stays in" in said
+    assert "Traceback" not in said
+    assert still_there(tmp_path) == []
+    assert not (tmp_path / "out" / "work").exists()
+
+
+def test_the_same_seed_gives_the_same_results_and_another_seed_others(tmp_path: Path) -> None:
+    data = as_csv(table(), tmp_path / "table.csv")
+    first, second, other = (
+        simulated(tmp_path / str(k), text, data=data, site_column="site").results.model_dump(exclude={"run"})
+        for k, text in enumerate((RIDGE, RIDGE, RIDGE.replace("seed = 5", "seed = 6")))
+    )
+    assert first == second
+    assert first["evaluation"] != other["evaluation"]
+
+
+def test_splitting_a_site_in_two_changes_no_model(tmp_path: Path) -> None:
+    models = []
+    for sites in (1, 3):
+        data = as_csv(table(sites=sites), tmp_path / f"{sites}.csv")
+        done = simulated(tmp_path / str(sites), RIDGE, data=data, site_column="site")
+        models.append(load_file(done.folder / "model-fold-1.safetensors")["coefficients"])
+    np.testing.assert_allclose(models[0], models[1], rtol=1e-9)
+
+
+@pytest.mark.skipif(not ABIDE.is_file(), reason="../shared/data/abide1 is not beside the repository")
+def test_ridge_over_ten_real_hospitals_is_pooled_ridge(tmp_path: Path) -> None:
+    text = RIDGE.replace('features = ["*"]', 'features = ["*ThickAvg", "*Ventricle*"]')
+    for ours, theirs in (("who", "FILE_ID"), ('"age"', '"AGE_AT_SCAN"'), ('"sex"', '"SEX"')):
+        text = text.replace(ours, theirs)
+    text += '\n[cohort]\ntrain_on = "healthy"\n[cohort.healthy]\ncolumn = "DX_GROUP"\nequals = -1\n'
+    done = simulated(tmp_path, text, data=ABIDE, site_column="SITE")
+    hold_against_pooled(done.folder, done.results, text, ABIDE, site_column="SITE")
+    for site, metrics in done.results.evaluation.test.raw.by_site.items():
+        own = (metrics.model_extra or {})["mae_of_site_mean_years"]
+        assert own > 0, site
+
+
+def test_a_site_with_one_row_and_a_guard_is_refused_and_the_rest_goes_on(tmp_path: Path) -> None:
+    frame = table()
+    frame.loc[0, "site"] = "lonely"
+    text = RIDGE.replace("guard = false", "guard = true").replace("minimum_count = 1", "minimum_count = 5")
+    done = simulated(tmp_path, text, data=as_csv(frame, tmp_path / "t.csv"), site_column="site")
+    record = next(site for site in done.results.sites if site.name == "lonely")
+    assert "lonely: a single row; its guard will release nothing that rests on it" in done.said
+    assert (record.status, record.patients) == ("refused", None)
+    assert done.results.run.status == "finished"
+    assert done.results.run.guard
+
+
+@pytest.mark.parametrize(
+    ("features", "told"),
+    [('["thickness"]', "names 'thickness', which no numeric column"), ('["scanner"]', "names 'scanner'")],
+)
+def test_features_that_are_not_there_are_found_before_the_engine_starts(
+    features: str, told: str, tmp_path: Path
+) -> None:
+    data = as_csv(table().assign(scanner="vendor"), tmp_path / "t.csv")
+    with pytest.raises(FedAgeError, match=told):
+        simulated(tmp_path / "run", RIDGE.replace('["*"]', features), data=data, site_column="site")
+
+
+IMAGES = """
+[campaign]
+name = "images"
+purpose = "Try the folders of three phantom hospitals"
+seed = 3
+
+[estimator]
+name = "chest-ca"
+[estimator.options]
+image_size = 64
+width = 8
+
+[training]
+rounds = 1
+
+[privacy]
+minimum_count = 2
+"""
+
+
+def test_images_in_a_folder_a_site(tmp_path: Path) -> None:
+    render_all(tmp_path / "hospitals", seed=2, patients_per_site=24)
+    (tmp_path / "hospitals" / HOSPITALS[0].name).rename(tmp_path / "hospitals" / "Hafen Süd")
+    (tmp_path / "hospitals" / "nothing").mkdir()
+    done = simulated(tmp_path, IMAGES, data=tmp_path / "hospitals")
+    assert done.results.run.status == "finished"
+    assert len(done.results.sites) == 3
+    assert {"hafen-sued"} < {site.name for site in done.results.sites}
+    assert "nothing: no image of any patient; the site is left out" in done.said
+    assert all(site.status == "took part" for site in done.results.sites)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("nowhere.csv", None), "is not there"),
+        (("table.csv", "site"), "campaign file has no \\[table\\]"),
+        (("empty", None), "has no sub-folders"),
+    ],
+)
+def test_data_that_do_not_fit_a_campaign_on_images(
+    arguments: tuple[str, str | None], told: str, tmp_path: Path
+) -> None:
+    as_csv(table(), tmp_path / "table.csv")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FedAgeError, match=told):
+        simulated(tmp_path / "run", IMAGES, data=tmp_path / arguments[0], site_column=arguments[1])
+
+
+def test_a_mistake_is_one_line_and_leaves_no_folder(tmp_path: Path) -> None:
+    wrong = command(tmp_path, RIDGE, table().drop(columns="age"))
+    done = subprocess.run(wrong, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "has no column 'age'" in done.stderr
+    assert not (tmp_path / "out").exists()
