@@ -1,4 +1,4 @@
-"""`fedage simulate` as a person meets it: the engine's processes, what they leave, and the numbers against one table."""
+"""`fedage simulate` as a person meets it: the engine's processes, what they leave, and numbers against one table."""
 
 from __future__ import annotations
 
