@@ -229,4 +229,6 @@ def test_no_hazard_ratio_no_difference_and_no_drop_out_no_early_censoring() -> N
     assert np.all(after.time_years[~after.event] == 10.0)
     # P(event within 10 years) at 60 years and HR 1 is 1 − exp(−10 h₀).
     for half in (gaps < 0, gaps > 0):
-        assert after.event[half].mean() == pytest.approx(1 - np.exp(-10 * BASELINE_HAZARD_PER_YEAR), abs=4 * 0.5 / np.sqrt(2000))
+        assert after.event[half].mean() == pytest.approx(
+            1 - np.exp(-10 * BASELINE_HAZARD_PER_YEAR), abs=4 * 0.5 / np.sqrt(2000)
+        )
