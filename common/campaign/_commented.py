@@ -39,6 +39,7 @@ EXAMPLES: Mapping[str, Any] = {
     "privacy.clip_norm": 1.0,
     "survival.strata": ["is_male"],
     "survival.table_times_years": [1.0, 2.0, 5.0],
+    "survival.curves_by": "is_male",
     "survival.models.name": "gap",
     "survival.models.covariates": ["gap_years", "age_years"],
     "groups.column": "diagnosis",
