@@ -25,11 +25,13 @@ from fedage.common.estimators.configure import configured
 from fedage.common.processes import Family, flower_environment
 from fedage.common.simulation import VARIABLE, SimulatedSiteJob, SimulationJob
 from fedage.deploy.simulation_main import SCRATCH
+from fedage.server.events import read_events
 from fedage.server.follow import Follower
 from fedage.server.results import read_results
 from fedage.server.summary import print_summary
 
 WORK = "work"
+_LOG = "simulation.log"
 _POLL_S = 0.2
 _STOP_S = 8.0
 NO_GUARD = "disclosure control is off in this simulation: figures may rest on single patients"
@@ -161,9 +163,25 @@ def _image_sites(data: Path, *, site_column: str | None, work: Path, console: Co
 
 
 def _run(job: SimulationJob, *, work: Path, console: Console) -> str:
-    """Run the engine in a process of its own and follow its events. Returns how the run ended."""
-    job_file = work / "job.json"
+    """Run the engine in processes of its own and follow its events. Returns how the run ended.
+
+    On a busy machine the engine sometimes does not start in the time it gives itself; it is started once more then.
+    """
+    job_file, events = work / "job.json", job.folder / "events.jsonl"
     job.write(job_file)
+    status = _attempt(job_file, events=events, work=work, console=console)
+    if status is None and not any(event["event"] == "site" for event in read_events(events)):
+        console.print("the simulation engine did not start; starting it once more")
+        events.unlink(missing_ok=True)
+        status = _attempt(job_file, events=events, work=work, console=console)
+    if status is None or not (job.folder / "results.json").is_file():
+        kept = job.folder / "simulation.log"
+        shutil.copyfile(work / _LOG, kept)
+        raise FedAgeError(f"the simulation ended without a record; see {kept}")
+    return status
+
+
+def _attempt(job_file: Path, *, events: Path, work: Path, console: Console) -> str | None:
     # Not in the work folder: Ray's sockets lie there, and a socket's path may have 107 bytes only.
     scratch = Path(tempfile.mkdtemp(prefix="fedage-"))
     engine = Family(
@@ -175,21 +193,16 @@ def _run(job: SimulationJob, *, work: Path, console: Console) -> str:
             "RAY_DEDUP_LOGS": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
         },
-        log=work / "simulation.log",
+        log=work / _LOG,
     )
-    follower = Follower(job.folder / "events.jsonl", console=console)
+    follower = Follower(events, console=console)
     try:
         while (status := follower.look()) is None and engine.poll() is None:
             time.sleep(_POLL_S)
-        status = status or follower.look()
+        return status or follower.look()
     except KeyboardInterrupt:
-        console.print(f"stopping; what was finished stays in {job.folder}")
+        console.print(f"stopping; what was finished stays in {events.parent}")
         raise
     finally:
         engine.stop(grace_s=_STOP_S)
         shutil.rmtree(scratch, ignore_errors=True)
-    if status is None or not (job.folder / "results.json").is_file():
-        kept = job.folder / "simulation.log"
-        shutil.copyfile(engine.log, kept)
-        raise FedAgeError(f"the simulation ended without a record; see {kept}")
-    return status

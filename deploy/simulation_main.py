@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from fedage.common.processes import end_with_parent
 from fedage.common.simulation import VARIABLE, current_job
+
+if TYPE_CHECKING:
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import ServerApp
 
 SCRATCH = "FEDAGE_SCRATCH"
 """Names a folder with a short path, for the engine's sockets."""
@@ -24,23 +31,40 @@ def main() -> int:
     from fedage.client.app import app as client_app
     from fedage.server.app import app as server_app
 
+    try:
+        _simulate(run_simulation, client_app, server_app, sites=len(job.sites), scratch=scratch)
+    except BaseException:  # noqa: BLE001 - whatever it was, the process must end
+        # The ServerApp's thread would wait on for sites that will never answer.
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+    return 0
+
+
+def _simulate(
+    run_simulation: Callable[..., None],
+    client_app: ClientApp,
+    server_app: ServerApp,
+    *,
+    sites: int,
+    scratch: str,
+) -> None:
     run_simulation(
         server_app=server_app,
         client_app=client_app,
-        num_supernodes=len(job.sites),
+        num_supernodes=sites,
         backend_config={
             "init_args": {
                 # A cluster of its own, never one that happens to run on this machine.
                 "address": "local",
                 "_temp_dir": scratch,
-                "num_cpus": min(os.cpu_count() or 1, len(job.sites)),
+                "num_cpus": min(os.cpu_count() or 1, sites),
                 "include_dashboard": False,
                 "log_to_driver": False,
             },
             "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
         },
     )
-    return 0
 
 
 if __name__ == "__main__":

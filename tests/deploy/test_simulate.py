@@ -23,7 +23,7 @@ from fedage.common.estimators.table_ridge import TableRidge
 from fedage.common.simulation import VARIABLE
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_all
-from fedage.deploy.simulate import NO_GUARD
+from fedage.deploy.simulate import NO_GUARD, simulate
 from fedage.server.results import Results, read_results
 from tests.deploy.simulating import as_csv, simulated
 
@@ -282,3 +282,19 @@ def test_a_mistake_is_one_line_and_leaves_no_folder(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
     assert "has no column 'age'" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_an_engine_that_does_not_start_is_tried_twice_and_its_log_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho no engine\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr("fedage.deploy.simulate.sys.executable", str(broken))
+    (tmp_path / "ridge.toml").write_text(RIDGE)
+    data = as_csv(table(), tmp_path / "table.csv")
+    with pytest.raises(FedAgeError, match=r"ended without a record; see .*simulation\.log"):
+        simulate(tmp_path / "ridge.toml", data=data, site_column="site", out=tmp_path / "out")
+    assert "starting it once more" in capsys.readouterr().out
+    assert (tmp_path / "out" / "simulation.log").read_text() == "no engine\n" * 2
+    assert not (tmp_path / "out" / "work").exists()
