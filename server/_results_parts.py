@@ -56,6 +56,7 @@ class CampaignInfo(Part):
     digest: str = Field(description="SHA-256 of the campaign file's bytes")
     seed: int = Field(description="seed of initialisation and sampling without privacy")
     estimator: str = Field(description="the age estimator")
+    folds: int | None = Field(default=None, description="folds of cross-fitting; null without")
     minimum_count: int = Field(description="fewest patients behind any released cell")
 
 
@@ -109,7 +110,8 @@ class SiteRecord(Part):
 class Round(Part):
     """One round of training. Validation figures are those of the model after it."""
 
-    number: int = Field(ge=1, description="from 1")
+    number: int = Field(ge=1, description="from 1, in each fold again")
+    fold: int | None = Field(default=None, ge=1, description="from 1; null without folds")
     seconds: Number = Field(default=None, description="wall time")
     train_loss: Number = Field(default=None, description="mean of the sites' losses, weighted by their patients")
     validation_mae_years: Number = Field(default=None, description="of the averaged model, all sites")

@@ -36,6 +36,7 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
             seed=campaign.campaign.seed,
             estimator=campaign.estimator.name if campaign.estimator else "",
             minimum_count=campaign.privacy.minimum_count,
+            folds=campaign.validation.folds,
         ),
         run=record_of.RunInfo(
             id=place.run,
@@ -51,6 +52,7 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
         rounds=tuple(
             record_of.Round(
                 number=done.number,
+                fold=done.fold + 1 if campaign.validation.folds else None,
                 seconds=done.seconds,
                 train_loss=done.train_loss,
                 validation_mae_years=done.validation["mae_years"] if done.validation else None,

@@ -16,6 +16,7 @@ from fedage.server._results_parts import ErrorCurve, Number, Part
 from fedage.server.compare.notes import notes_on
 from fedage.server.compare.runs import Run
 from fedage.server.compare.settings import SEED, but_for_the_seed, differing
+from fedage.server.report._rounds import mean_over_folds
 from fedage.server.results import Results
 
 GAPS = {"gap_years": "de Lange", "cole_gap_years": "Cole", "raw_gap_years": "raw"}
@@ -55,7 +56,8 @@ class ComparedRun(Part):
     strategy: str | None = Field(
         description="how updates were aggregated; null without campaign.toml beside the record"
     )
-    rounds: int = Field(description="finished rounds of training")
+    rounds: int = Field(description="finished rounds of training; with folds those of the longest fold")
+    folds: int | None = Field(default=None, description="folds of cross-fitting; null without")
     seed: int = Field(description="the campaign's seed")
     phantoms: bool = Field(description="whether its images are of nobody")
     guard: bool = Field(description="whether disclosure control was on")
@@ -68,7 +70,9 @@ class ComparedRun(Part):
     pearson_r: Number = Field(default=None, description="of raw predicted and chronological age")
     by_site: dict[str, SiteError] = Field(default_factory=dict, description="the sites that released it")
     hazard_ratios: tuple[HazardRatio, ...] = Field(default=(), description="per year of gap")
-    validation_mae_years: tuple[tuple[int, float], ...] = Field(default=(), description="round and MAE after it")
+    validation_mae_years: tuple[tuple[int, float], ...] = Field(
+        default=(), description="round and MAE after it; with folds the mean over them"
+    )
     error_curve_raw: ErrorCurve | None = Field(default=None, description="cumulative score curve, as predicted")
     error_curve_corrected: ErrorCurve | None = Field(default=None, description="the same after correction")
     missing: dict[str, str] = Field(default_factory=dict, description="what the run does not have, and why")
@@ -148,7 +152,8 @@ def _compared(run: Run) -> ComparedRun:
         status=results.run.status,
         estimator=results.campaign.estimator or None,
         strategy=strategy if isinstance(strategy, str) else None,
-        rounds=len(results.rounds),
+        rounds=max((item.number for item in results.rounds), default=0),
+        folds=results.campaign.folds,
         seed=results.campaign.seed,
         phantoms=results.phantoms,
         guard=results.run.guard,
@@ -161,9 +166,7 @@ def _compared(run: Run) -> ComparedRun:
         pearson_r=raw.pearson_r if raw else None,
         by_site=_by_site(results),
         hazard_ratios=tuple(_hazard_ratios(results)),
-        validation_mae_years=tuple(
-            (done.number, done.validation_mae_years) for done in results.rounds if done.validation_mae_years is not None
-        ),
+        validation_mae_years=tuple(mean_over_folds(results.rounds, lambda item: item.validation_mae_years)),
         error_curve_raw=results.figures.error_curve_raw,
         error_curve_corrected=results.figures.error_curve_corrected,
         missing=_missing(run),

@@ -20,7 +20,7 @@ def headline(comparison: Comparison, *, hazard_ratios: bool = True) -> Table:
             words(run.label),
             words(run.estimator or ""),
             words(run.strategy or ""),
-            count(run.rounds),
+            count(run.rounds) if run.folds is None else Cell(f"{run.rounds} × {run.folds} folds", str(run.rounds)),
             Cell(str(run.seed), str(run.seed)),
             NONE if run.n is None else count(run.n),
             number(run.mae_years_raw),

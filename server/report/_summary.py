@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from fedage.server.groups_in_words import sentences as group_sentences
+from fedage.server.report._rounds import rounds_in_words
 from fedage.server.results import Coefficient, CoxResult, Results
 
 
@@ -64,7 +65,7 @@ def _what_ran(results: Results) -> str:
     told = f", {sum(n for n in patients if n)} patients" if None not in patients else ""
     names = ", ".join(site.name for site in took_part)
     alone = len(took_part) == 1
-    rounds = f"{len(results.rounds)} round{'s' if len(results.rounds) != 1 else ''}"
+    rounds = rounds_in_words(results.rounds)
     time = duration(results)
     return (
         f"{len(took_part)} site{'' if alone else 's'} ({names}{told}) trained the age estimator "

@@ -259,8 +259,10 @@ def planted(results: Results) -> Table:
 
 def rounds(results: Results) -> Table:
     """Every round."""
+    folds = any(item.fold is not None for item in results.rounds)
     rows = tuple(
         (
+            *((NONE if item.fold is None else count(item.fold),) if folds else ()),
             count(item.number),
             number(item.seconds, 1),
             number(item.train_loss, 4),
@@ -271,7 +273,8 @@ def rounds(results: Results) -> Table:
         for item in results.rounds
     )
     headers = ("round", "seconds", "training loss", "validation MAE, years", "update norm", "sites")
-    return Table("rounds", headers, rows, why_empty="No round of training was finished.")
+    headers_by_fold = ("fold", *headers)
+    return Table("rounds", headers_by_fold if folds else headers, rows, why_empty="No round of training was finished.")
 
 
 def _why(found: Evaluated, otherwise: str) -> str:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fedage.server.report._rounds import by_fold, mean_over_folds, rounds_in_words
 from fedage.server.report._svg import DASHES, INK, MARKERS, MUTED, SERIES, draw
 from fedage.server.results import Results, Round
 
@@ -20,7 +21,10 @@ def learning_curve(results: Results) -> str | None:
     rounds = results.rounds
     if not rounds:
         return None
-    sites = sorted({site for item in rounds for site in item.validation_mae_years_by_site})
+    folds = by_fold(rounds)
+    # With folds a line a site and fold would be a tangle: each fold has one line, of all sites.
+    sites = sorted({site for item in rounds for site in item.validation_mae_years_by_site}) if len(folds) == 1 else []
+    last = max(item.number for item in rounds)
 
     def paint(figure: Figure) -> None:
         error, loss = figure.subplots(1, 2, width_ratios=(2, 1))
@@ -36,9 +40,14 @@ def learning_curve(results: Results) -> str | None:
                 linewidth=1.3,
                 label=site if len(sites) <= _FEW else None,
             )
-        overall = [(item.number, item.validation_mae_years) for item in rounds]
-        dot = "o" if len(rounds) == 1 else ""  # a line of one point cannot be seen
-        _line(error, overall, color=INK, linewidth=3.0, marker=dot, label="all sites")
+        dot = "o" if last == 1 else ""  # a line of one point cannot be seen
+        whose = "all sites" if len(folds) == 1 else "all sites, mean over folds"
+        for axes, of, width, words in ((error, _error, 3.0, whose), (loss, _loss, 2.0, None)):
+            for number, fold in enumerate(folds if len(folds) > 1 else ()):
+                own = [(item.number, of(item)) for item in fold]
+                label = "a fold" if words and not number else None
+                _line(axes, own, color=SERIES[0], linewidth=0.8, marker=dot, markersize=3.0, label=label)
+            _line(axes, mean_over_folds(rounds, of), color=INK, linewidth=width, marker=dot, label=words)
         for value, words in _references(results):
             error.axhline(value, color=MUTED, linewidth=1.0, linestyle=(0, (1, 2)))
             error.annotate(
@@ -54,15 +63,24 @@ def learning_curve(results: Results) -> str | None:
         error.set_title("Validation error")
         error.set_ylabel("MAE, years")
         if error.get_legend_handles_labels()[0]:
-            error.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=min(len(sites) + 1, 4))
-        _line(loss, [(item.number, item.train_loss) for item in rounds], color=INK, linewidth=2.0, marker=dot)
+            error.legend(
+                loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=min(len(sites) + 1 if len(folds) == 1 else 2, 4)
+            )
         loss.set_title("Training loss")
         for axes in (error, loss):
             axes.set_xlabel("round")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
-            axes.set_xlim(0.5, rounds[-1].number + 0.5)
+            axes.set_xlim(0.5, last + 0.5)
 
     return draw(paint, name="learning", label=_label(rounds), size_in=(8.6, 3.5))
+
+
+def _error(item: Round) -> float | None:
+    return item.validation_mae_years
+
+
+def _loss(item: Round) -> float | None:
+    return item.train_loss
 
 
 def _line(axes: Axes, values: Sequence[tuple[int, float | None]], **style: Any) -> None:
@@ -73,7 +91,10 @@ def _line(axes: Axes, values: Sequence[tuple[int, float | None]], **style: Any) 
 
 def _references(results: Results) -> Sequence[tuple[float, str]]:
     found = []
-    validation = results.evaluation.validation.raw.overall
+    part = results.evaluation.validation
+    if results.campaign.folds is not None:
+        part = results.evaluation.test  # the same patients: every one is held out of one fold
+    validation = part.raw.overall
     if validation is not None and validation.mae_of_mean_years is not None:
         found.append((validation.mae_of_mean_years, "predicting the mean age"))
     if results.planted is not None and results.planted.irreducible_mae_years is not None:
@@ -82,7 +103,9 @@ def _references(results: Results) -> Sequence[tuple[float, str]]:
 
 
 def _label(rounds: Sequence[Round]) -> str:
-    known = [item.validation_mae_years for item in rounds if item.validation_mae_years is not None]
+    known = [error for _, error in mean_over_folds(rounds, _error)]
+    told = rounds_in_words(rounds)
     if not known:
-        return f"Training loss over {len(rounds)} rounds; no validation error was released"
-    return f"Validation MAE over {len(rounds)} rounds, from {known[0]:.2f} to {known[-1]:.2f} years"
+        return f"Training loss over {told}; no validation error was released"
+    mean = "mean validation MAE" if len(by_fold(rounds)) > 1 else "validation MAE"
+    return f"{mean[0].upper()}{mean[1:]} over {told}, from {known[0]:.2f} to {known[-1]:.2f} years"

@@ -133,3 +133,18 @@ def test_the_order_of_runs_is_kept_and_changes_no_figure(make_run, order: tuple[
     there, then = compared(*folders), compared(*(folders[k] for k in order))
     assert [then.runs[order.index(k)] for k in range(3)] == list(there.runs)
     assert [item.key for item in then.settings] == [item.key for item in there.settings]
+
+
+def test_a_run_with_folds_has_one_curve_the_mean_over_its_folds(make_run, edit) -> None:
+    errors = {1: (8.0, 5.0), 2: (6.0, 4.0)}
+    folded, plain = make_run("folded"), make_run("plain", seed=2)
+    rounds = [
+        {"number": k, "fold": fold, "validation_mae_years": error}
+        for fold, values in errors.items()
+        for k, error in enumerate(values, start=1)
+    ]
+    edit(folded, campaign={"folds": 2}, rounds=rounds)
+    found = compare(load_runs([folded, plain])).runs
+    assert found[0].validation_mae_years == ((1, 7.0), (2, 4.5))
+    assert (found[0].rounds, found[0].folds) == (2, 2)
+    assert (found[1].rounds, found[1].folds) == (3, None)
