@@ -43,7 +43,7 @@ def contributions(
     steps = {**registered(campaign), **(more_steps or {})}
     sums: dict[str, FloatArray] = {}
     withheld: dict[str, dict[str, str]] = {}
-    minimum_count = campaign.privacy.minimum_count if guard else 1
+    minimum_count = campaign.cell_minimum if guard else 1
     thresholds = Thresholds(folder, run=run, minimum_count=minimum_count)
     no_line: Withheld | None = None
     try:
@@ -107,7 +107,7 @@ def _correct(
     Withheld
         If there is no line to correct by, with the reason.
     """
-    if "predicted_years" not in cohort.columns:
+    if campaign.estimator is None or "predicted_years" not in cohort.columns:
         return cohort
     if campaign.bias.scope == "site":
         if campaign.validation.folds is not None:

@@ -22,7 +22,7 @@ from fedage.client.contribute import contributions
 from fedage.client.gate import admit
 from fedage.client.guard import Withheld, releasable_counts, releasable_parts, require
 from fedage.client.model import estimator_of, predict, samples_at
-from fedage.client.parts import held_out, of_fold, sizes
+from fedage.client.parts import check_fold, held_out, held_out_of_training, of_fold, sizes
 from fedage.client.records import read_request, write_reply
 from fedage.client.site import Site, SiteCohort
 from fedage.client.sites import site_for
@@ -100,7 +100,10 @@ def describe(site: Site, campaign: Campaign, _request: Request, _payload: Payloa
         "patients": found.cohort.n,
         "parts": releasable_parts(sizes(found.cohort, campaign), minimum_count=minimum_count),
         "excluded": releasable_counts(found.excluded, minimum_count=minimum_count),
-        "rejected_files": dict(found.rejected_files),
+        # Of a table it is rows, which are patients, that are set aside; of images it is files.
+        "rejected_files": releasable_counts(found.rejected_files, minimum_count=minimum_count)
+        if campaign.table is not None
+        else dict(found.rejected_files),
         "rejected_samples": releasable_counts(found.rejected_samples, minimum_count=minimum_count),
         "features": list(found.features),
         "device": site.device,
@@ -113,10 +116,13 @@ def describe(site: Site, campaign: Campaign, _request: Request, _payload: Payloa
 def train(site: Site, campaign: Campaign, request: Request, payload: Payload) -> Answer:
     """Train on the site's training patients; the sums for the incoming model's validation come along."""
     weights, iterates = split_payload(payload)
+    check_fold(campaign, request.fold, all_folds_allowed=False)
     found = site.cohort(campaign)
     cohort = of_fold(found.cohort, campaign, request.fold)
     chosen = np.flatnonzero(cohort["is_train"] == 1)
     require(chosen.size, of="training patients", minimum_count=_minimum(site, campaign))
+    if left := held_out_of_training(found.cohort, campaign, request.fold):
+        require(left, of="patients held out of this fold's training", minimum_count=_minimum(site, campaign))
     validation = np.flatnonzero(cohort["is_validation"] == 1)
     predicted = predict(site, campaign, found, weights, rows=validation)
     sums, withheld = _sums(site, campaign, request, found, cohort.with_columns(predicted_years=predicted), iterates)
@@ -152,6 +158,7 @@ def train(site: Site, campaign: Campaign, request: Request, payload: Payload) ->
 @_answers(EVALUATE)
 def evaluate(site: Site, campaign: Campaign, request: Request, payload: Payload) -> Answer:
     """Predict the patients the model was not trained on, keep the predictions, answer the first analyses."""
+    check_fold(campaign, request.fold, all_folds_allowed=False)
     weights, iterates = split_payload(payload)
     found = site.cohort(campaign)
     folder, model = site.state_dir(request.digest), payload_digest(weights)
@@ -168,6 +175,7 @@ def evaluate(site: Site, campaign: Campaign, request: Request, payload: Payload)
 @_answers(ANALYSE)
 def analyse(site: Site, campaign: Campaign, request: Request, payload: Payload) -> Answer:
     """The sums of registered analyses at the iterates sent."""
+    check_fold(campaign, request.fold, all_folds_allowed=True)
     _, iterates = split_payload(payload)
     return _analyse(site, campaign, request, site.cohort(campaign), iterates)
 
@@ -214,4 +222,4 @@ def _sums(
 
 
 def _minimum(site: Site, campaign: Campaign) -> int:
-    return campaign.privacy.minimum_count if site.guard else 1
+    return campaign.cell_minimum if site.guard else 1

@@ -12,6 +12,7 @@ from fedage.client.cohort.query import folds, split
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import Fractions
 from fedage.common.cohort import Cohort
+from fedage.common.protocol import RequestRefused
 from fedage.common.statistic import FloatArray
 
 PARTS = ("train", "validation", "test")
@@ -53,7 +54,11 @@ def all_folds(cohort: Cohort, campaign: Campaign) -> Cohort:
     if campaign.validation.folds is None:
         return cohort
     everybody = np.ones(cohort.n)
-    return cohort.with_columns(is_train=np.zeros(cohort.n), is_validation=everybody, is_test=everybody)
+    return cohort.with_columns(
+        is_train=np.zeros(cohort.n),
+        is_validation=everybody,
+        is_test=everybody,
+    )
 
 
 def held_out(cohort: Cohort, campaign: Campaign, fold: int) -> np.ndarray:
@@ -61,6 +66,27 @@ def held_out(cohort: Cohort, campaign: Campaign, fold: int) -> np.ndarray:
     if campaign.validation.folds is None:
         return np.asarray(cohort["is_train"] != 1)
     return np.asarray(cohort["fold"] == fold)
+
+
+def check_fold(campaign: Campaign, fold: int, *, all_folds_allowed: bool) -> None:
+    """Refuse a fold that the campaign file does not have.
+
+    Raises
+    ------
+    RequestRefused
+        Rule `fold`.
+    """
+    count = campaign.validation.folds if campaign.estimator else None
+    last = 0 if count is None else count if all_folds_allowed else count - 1
+    if not 0 <= fold <= last:
+        raise RequestRefused("fold", f"this request may be for the folds 0 to {last} only")
+
+
+def held_out_of_training(cohort: Cohort, campaign: Campaign, fold: int) -> int:
+    """How many patients a fold's training leaves out who train the other folds' models: theirs by subtraction."""
+    if campaign.validation.folds is None:
+        return 0
+    return int(np.count_nonzero((cohort["fold"] == fold) & _kept(cohort, campaign)))
 
 
 def sizes(cohort: Cohort, campaign: Campaign) -> dict[str, int]:

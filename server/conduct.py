@@ -132,6 +132,8 @@ def _phases(session: Session, record: Record, *, folder: Path) -> None:
     started = time.monotonic()
     if campaign.estimator is not None:
         _predict(session, record, after_prediction, folder=folder)
+    else:
+        run_stage(session, after_prediction, kind=ANALYSE, findings=findings, following_kind=ANALYSE)
     run_stage(
         session,
         after_correction,

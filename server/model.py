@@ -62,7 +62,9 @@ def agreed_features(record: Record) -> tuple[str, ...]:
     CampaignFailed
         If two tables have different numeric columns, naming some.
     """
-    lists = {site: set(answer.info.features) for site, answer in record.descriptions.items()}
+    lists = {site: set(answer.info.features) for site, answer in record.descriptions.items() if answer.info.features}
+    if not lists:
+        return ()
     everywhere = set.intersection(*lists.values())
     for site, features in sorted(lists.items()):
         if extra := sorted(features - everywhere):

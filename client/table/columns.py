@@ -67,6 +67,8 @@ def named_columns(campaign: Campaign) -> tuple[str, ...]:
         made.add("is_male")
     if campaign.estimator is not None:
         made.update(OF_THE_MODEL)
+    elif table and table.predicted and table.age:
+        made.update(("predicted_years", "raw_gap_years"))
     return tuple(name for name in dict.fromkeys(named) if name not in made)
 
 
@@ -79,7 +81,11 @@ def require_columns(frame: pd.DataFrame, campaign: Campaign, *, path: Path, site
         Naming all columns that are missing, and some of those there are.
     """
     table = campaign.table
-    wanted = [site_column, *((table.id, table.age, table.sex) if table else ()), *named_columns(campaign)]
+    wanted = [
+        site_column,
+        *((table.id, table.age, table.sex, table.predicted) if table else ()),
+        *named_columns(campaign),
+    ]
     missing = [name for name in dict.fromkeys(wanted) if name and name not in frame.columns]
     if missing:
         there = ", ".join(list(frame.columns)[:20]) + (" …" if len(frame.columns) > 20 else "")
@@ -101,7 +107,7 @@ def read_columns(frame: pd.DataFrame, campaign: Campaign, table: TableChoice, *,
             continue
         raw = _sex(frame[column], male=table.male) if column == table.sex else frame[column]
         values, odd = numbers(raw, missing=table.missing)
-        asked_for = column in (table.age, table.sex) or column in named
+        asked_for = column in (table.age, table.sex, table.predicted) or column in named
         if not asked_for and is_text(values, odd):
             text.add(column)
             continue
@@ -109,6 +115,8 @@ def read_columns(frame: pd.DataFrame, campaign: Campaign, table: TableChoice, *,
             wrong[column] = odd
         if column == table.age:
             cohort["age_years"] = values
+        if column == table.predicted:
+            cohort["predicted_years"] = values
         if column == table.sex:
             cohort["is_male"] = np.where(np.isnan(values), np.nan, (values == table.male).astype(np.float64))
         if column in named:
@@ -117,6 +125,8 @@ def read_columns(frame: pd.DataFrame, campaign: Campaign, table: TableChoice, *,
             features[column] = values
             if not np.isfinite(values).any():
                 empty.add(column)
+    if "predicted_years" in cohort and "age_years" in cohort:
+        cohort["raw_gap_years"] = cohort["predicted_years"] - cohort["age_years"]
     return Columns(cohort, features, frozenset(text), frozenset(empty), wrong)
 
 

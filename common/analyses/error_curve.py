@@ -120,6 +120,7 @@ class ErrorCurve:
     prediction: str = "predicted_years"
     _: KW_ONLY
     minimum_count: int = 1
+    healthy_only: bool = False
     per_site: bool = False
 
     def first(self) -> Iterate:
@@ -136,7 +137,9 @@ class ErrorCurve:
         return Layout((counts("n"), counts("left_out"), counts("low", at), counts("likely", at), counts("high", at)))
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
-        kept, left_out = usable(in_subset(cohort, self.subset), ("age_years", self.prediction))
+        kept, left_out = usable(
+            in_subset(cohort, self.subset, healthy_only=self.healthy_only), ("age_years", self.prediction)
+        )
         error = np.abs(kept[self.prediction] - kept["age_years"])
         plausible = error <= MAX_GAP_YEARS
         error, left_out = error[plausible], left_out + int(np.count_nonzero(~plausible))

@@ -32,22 +32,30 @@ def stages(campaign: Campaign) -> tuple[tuple[Analysis, ...], ...]:
     Survival is computed on test patients only: the bias line was fitted on others.
     """
     edges = age_edges(campaign.cohort.age_min_years, campaign.cohort.age_max_years)
-    minimum = campaign.privacy.minimum_count
-    if campaign.estimator is None:
-        return (), (*_survival(campaign), *_groups(campaign))
+    minimum = campaign.cell_minimum
     healthy = campaign.cohort.train_on == "healthy"
+    if campaign.estimator is None:
+        told: tuple[Analysis, ...] = ()
+        if campaign.table and campaign.table.predicted:
+            told = (
+                Evaluation(TEST, "is_test"),
+                PredictedByAge(PREDICTED_BY_AGE, edges, minimum_count=minimum),
+                GapByAge(GAP_RAW, "raw_gap_years", edges, minimum_count=minimum),
+                ErrorCurve(ERROR_CURVE_RAW, minimum_count=minimum),
+            )
+        return told, (*_survival(campaign), *_groups(campaign))
     predicted: tuple[Analysis, ...] = (
         Evaluation(TEST, "is_test", healthy_only=healthy),
         Evaluation(VALIDATION, "is_validation", healthy_only=healthy),
         BiasLine(BIAS, "is_validation"),
         PredictedByAge(PREDICTED_BY_AGE, edges, minimum_count=minimum),
-        ErrorCurve(ERROR_CURVE_RAW, minimum_count=minimum),
+        ErrorCurve(ERROR_CURVE_RAW, minimum_count=minimum, healthy_only=healthy),
     )
     corrected: tuple[Analysis, ...] = (
         Evaluation(CORRECTED, "is_test", "corrected_years", healthy_only=healthy),
         GapByAge(GAP_RAW, "raw_gap_years", edges, minimum_count=minimum),
         GapByAge(GAP_CORRECTED, "gap_years", edges, minimum_count=minimum),
-        ErrorCurve(ERROR_CURVE_CORRECTED, prediction="corrected_years", minimum_count=minimum),
+        ErrorCurve(ERROR_CURVE_CORRECTED, prediction="corrected_years", minimum_count=minimum, healthy_only=healthy),
         *_survival(campaign),
         *_groups(campaign),
     )
@@ -92,7 +100,7 @@ def _survival(campaign: Campaign) -> tuple[Analysis, ...]:
     if survival is None:
         return ()
     analyses: list[Analysis] = [
-        _cox(survival, model, minimum_count=campaign.privacy.minimum_count)
+        _cox(survival, model, minimum_count=campaign.cell_minimum)
         for model in survival.models
         if not _why_not(survival, model)
     ]
@@ -105,7 +113,7 @@ def _survival(campaign: Campaign) -> tuple[Analysis, ...]:
                 split_gap_at="zero" if survival.curves_by else survival.split_gap_at,
                 time=survival.time,
                 event=survival.event,
-                minimum_count=campaign.privacy.minimum_count,
+                minimum_count=campaign.cell_minimum,
             )
         )
     if campaign.planted:
@@ -149,7 +157,7 @@ def _groups(campaign: Campaign) -> tuple[Analysis, ...]:
             reference=groups.reference,
             gap=gap,
             covariates=groups.covariates,
-            minimum_count=campaign.privacy.minimum_count,
+            minimum_count=campaign.cell_minimum,
         )
         for name, gap in gaps.items()
     )

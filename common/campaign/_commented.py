@@ -26,6 +26,7 @@ EXAMPLES: Mapping[str, Any] = {
     "cohort.healthy": {"column": "healthy", "equals": 1.0},
     "table.id": "subject",
     "table.age": "age",
+    "table.predicted": "predicted_age",
     "table.sex": "sex",
     "table.missing": [-9999.0],
     "training.rounds": 20,

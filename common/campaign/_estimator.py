@@ -35,6 +35,12 @@ def fit_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Problem]:
     from fedage.common.estimators._table import TableBase
 
     yield from _training_problems(sound, estimator)
+    if sound.has("table") and sound.given("table.predicted"):
+        yield Problem(
+            "table.predicted",
+            f"table.predicted = {show(sound['table.predicted'])}: must not be there with [estimator], which predicts; "
+            "remove one of them",
+        )
     on_tables = issubclass(estimator, TableBase)
     if on_tables != sound.has("table"):
         yield Problem(
@@ -73,12 +79,15 @@ def _nothing_to_do(sound: Sound) -> Iterator[Problem]:
     """A campaign without an estimator only analyses: it needs a table and an analysis, and nothing about training."""
     if sound.has("estimator"):
         return
-    if not any(sound.has(table) for table in ("survival", "groups")):
+    if not any(sound.has(table) for table in ("survival", "groups")) and not sound.given("table.predicted"):
         yield Problem(
             "estimator",
-            "[estimator] is missing, and so is an analysis that needs none; add [estimator], or [survival] or [groups]",
+            "[estimator] is missing, and so is an analysis that needs none; add [estimator], or one of [survival], "
+            "[groups] and table.predicted",
         )
         return
+    if sound.given("table.predicted") and not sound.given("table.age"):
+        yield Problem("table.age", "table.age is missing: predicted ages are held against it; name the column")
     if not sound.has("table"):
         yield Problem("table", "[table] is missing: a campaign without [estimator] analyses the sites' tables; add it")
     for table in ("training", "bias", "validation", "planted"):

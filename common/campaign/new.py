@@ -71,7 +71,8 @@ def campaign_text(answers: Answers) -> str:
     for table, model in TABLES.items():
         if table in _NOT_WRITTEN or not _belongs(table, estimator):
             continue
-        lines += ["", "", *table_lines(table, model, chosen.get(table), without=("modality",) if tables else ())]
+        without = (*(("modality",) if tables else ()), *(("predicted",) if estimator is not None else ()))
+        lines += ["", "", *table_lines(table, model, chosen.get(table), without=without)]
         if table == "estimator" and estimator is not None:
             about = f"Options of {estimator.name}: {estimator.title}."
             set_here = chosen["estimator.options"]

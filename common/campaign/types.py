@@ -67,6 +67,12 @@ class TableChoice(Table):
 
     id: str | None = Field(default=None, min_length=1, max_length=200, description="column that tells patients apart")
     age: str | None = Field(default=None, min_length=1, max_length=200, description="column with the age in years")
+    predicted: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        description="column with ages already predicted",
+    )
     sex: str | None = Field(default=None, min_length=1, max_length=200, description="column with the sex")
     male: float = Field(default=1.0, description="its value for males")
     missing: tuple[float, ...] = Field(default=(), description="values that mean missing, e.g. -9999")
@@ -208,6 +214,11 @@ class Campaign(Table):
     def quorum(self) -> int:
         """Sites that must answer for a step to count; 1 where nothing is trained in rounds."""
         return self.training.quorum if self.training else 1
+
+    @property
+    def cell_minimum(self) -> int:
+        """Fewest patients behind a cell: `privacy.minimum_count`, or 1 in a simulation that has no guard."""
+        return self.privacy.minimum_count if self.simulation.guard else 1
 
     @property
     def deadline_s(self) -> float:

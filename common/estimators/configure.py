@@ -40,7 +40,7 @@ def preparation(campaign: Campaign, features: Sequence[str]) -> Analysis | None:
     if not isinstance(estimator, TableBase):
         return None
     return estimator.preparation(
-        minimum_count=campaign.privacy.minimum_count,
+        minimum_count=campaign.cell_minimum,
         # Else those who are never trained on would count as held out, and hide how few really are.
         healthy_only=campaign.cohort.train_on == "healthy",
         cross_fitted=campaign.validation.folds is not None,

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from fedage.client.parts import check_fold, held_out, held_out_of_training, of_fold, sizes, with_parts
+from fedage.common.campaign import Campaign, parse_campaign
+from fedage.common.cohort import Cohort
+from fedage.common.protocol import RequestRefused
+
+HEAD = """
+[campaign]
+name = "parts"
+purpose = "Who is in which part"
+seed = 1
+[estimator]
+name = "table-ridge"
+[estimator.options]
+features = ["x"]
+[table]
+age = "age"
+[cohort]
+train_on = "healthy"
+[cohort.healthy]
+column = "ill"
+equals = 0
+"""
+
+
+def campaign(rest: str = "") -> Campaign:
+    return parse_campaign(HEAD + rest)
+
+
+FOLDS = campaign("[validation]\nfolds = 4\n")
+
+
+def cohort(n: int = 400) -> tuple[Cohort, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return Cohort({"age_years": rng.uniform(20, 80, n), "ill": (rng.random(n) < 0.5).astype(float)}), rng.random(n)
+
+
+def test_every_patient_is_held_out_of_exactly_one_model_and_never_trained_on_there() -> None:
+    made = with_parts(*cohort(), FOLDS)
+    times = np.zeros(made.n)
+    for fold in range(4):
+        rows = held_out(made, FOLDS, fold)
+        parts = of_fold(made, FOLDS, fold)
+        times += rows
+        assert not np.any((parts["is_train"] == 1) & rows)
+        assert not np.any((parts["is_train"] == 1) & (made["healthy"] == 0))
+        assert held_out_of_training(made, FOLDS, fold) == np.count_nonzero(rows & (made["healthy"] == 1))
+    assert np.all(times == 1)
+    assert sum(sizes(made, FOLDS).values()) == made.n
+
+
+def test_the_parts_of_a_split_do_not_overlap_and_the_ill_are_not_trained_on() -> None:
+    made = with_parts(*cohort(), campaign())
+    assert not np.any((made["is_train"] == 1) & (made["is_test"] == 1))
+    assert not np.any((made["is_train"] == 1) & (made["healthy"] == 0))
+    assert held_out_of_training(made, campaign(), 0) == 0
+
+
+@pytest.mark.parametrize(("fold", "last"), [(4, False), (5, True), (1000, True), (-1, True)])
+def test_a_fold_that_the_file_does_not_have_is_refused(fold: int, last: bool) -> None:
+    with pytest.raises(RequestRefused) as refusal:
+        check_fold(FOLDS, fold, all_folds_allowed=last)
+    assert refusal.value.rule == "fold"
+    check_fold(FOLDS, 4, all_folds_allowed=True)
+    check_fold(campaign(), 0, all_folds_allowed=False)
+    with pytest.raises(RequestRefused):
+        check_fold(campaign(), 1, all_folds_allowed=True)
