@@ -99,6 +99,17 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let no second Ctrl-C cut short the stopping of what was started; it takes seconds."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def virtual_sites(
     campaign: Campaign, data: Path, *, site_column: str | None, work: Path, console: Console
 ) -> list[SimulatedSiteJob]:
@@ -204,5 +215,6 @@ def _attempt(job_file: Path, *, events: Path, work: Path, console: Console) -> s
         console.print(f"stopping; what was finished stays in {events.parent}")
         raise
     finally:
-        engine.stop(grace_s=_STOP_S)
-        shutil.rmtree(scratch, ignore_errors=True)
+        with _undisturbed():
+            engine.stop(grace_s=_STOP_S)
+            shutil.rmtree(scratch, ignore_errors=True)

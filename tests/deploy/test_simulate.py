@@ -23,7 +23,7 @@ from fedage.common.estimators.table_ridge import TableRidge
 from fedage.common.simulation import VARIABLE
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_all
-from fedage.deploy.simulate import NO_GUARD, simulate
+from fedage.deploy.simulate import NO_GUARD, _undisturbed, simulate
 from fedage.server.results import Results, read_results
 from tests.deploy.simulating import as_csv, simulated
 
@@ -168,6 +168,14 @@ def test_stopped_it_leaves_no_process_behind(number: signal.Signals, tmp_path: P
     assert "Traceback" not in said
     assert still_there(tmp_path) == []
     assert not (tmp_path / "out" / "work").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_not_cut_the_stopping_short(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with _undisturbed():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is before
 
 
 def test_the_same_seed_gives_the_same_results_and_another_seed_others(tmp_path: Path) -> None:
