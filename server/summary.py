@@ -30,7 +30,7 @@ def print_summary(results: Results, *, console: Console) -> None:
 
 def _sites(results: Results) -> Table:
     test = results.evaluation.test
-    if not results.campaign.estimator:
+    if not results.campaign.estimator and test.raw.overall is None:
         return _sites_of_analyses(results)
     table = Table("site", "patients", "test", "MAE raw", "own mean", "MAE corrected", "status", title="age, years")
     for site in results.sites:
