@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedage.client.cohort.query import folds, split
+from fedage.client.cohort.query import split
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import Fractions
 from fedage.common.cohort import Cohort
@@ -26,7 +26,7 @@ def with_parts(cohort: Cohort, unit: FloatArray, campaign: Campaign) -> Cohort:
         everybody = np.ones(cohort.n)
         return cohort.with_columns(is_train=np.zeros(cohort.n), is_validation=everybody, is_test=everybody)
     if validation.folds is not None:
-        fold = folds(unit, validation.folds).astype(np.float64)
+        fold = _dealt(unit, cohort["healthy"], validation.folds)
         return all_folds(cohort.with_columns(fold=fold), campaign)
     train, held_out, test = split(unit, validation.fractions or Fractions(train=0.7, validation=0.15, test=0.15))
     kept = _kept(cohort, campaign)
@@ -35,6 +35,18 @@ def with_parts(cohort: Cohort, unit: FloatArray, campaign: Campaign) -> Cohort:
         is_validation=held_out.astype(np.float64),
         is_test=test.astype(np.float64),
     )
+
+
+def _dealt(unit: FloatArray, healthy: FloatArray, k: int) -> FloatArray:
+    """Folds (n,), 0 to k − 1: patients in the order of their keyed hash are dealt out in turn, the healthy first.
+
+    So every fold has the same number of each, give or take one, and no small site has a fold with a single patient. A
+    fold that a patient's hash alone decided would be stable when patients are added, but a campaign's cohort is fixed.
+    """
+    order = np.lexsort((unit, healthy != 1))
+    fold = np.empty(unit.size)
+    fold[order] = np.arange(unit.size) % k
+    return fold
 
 
 def of_fold(cohort: Cohort, campaign: Campaign, fold: int) -> Cohort:

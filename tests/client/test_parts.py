@@ -49,6 +49,9 @@ def test_every_patient_is_held_out_of_exactly_one_model_and_never_trained_on_the
         assert held_out_of_training(made, FOLDS, fold) == np.count_nonzero(rows & (made["healthy"] == 1))
     assert np.all(times == 1)
     assert sum(sizes(made, FOLDS).values()) == made.n
+    for health in (0, 1):
+        per_fold = [int(np.count_nonzero((made["fold"] == f) & (made["healthy"] == health))) for f in range(4)]
+        assert max(per_fold) - min(per_fold) <= 1, "folds must be of one size, the healthy and the others apart"
 
 
 def test_the_parts_of_a_split_do_not_overlap_and_the_ill_are_not_trained_on() -> None:
