@@ -15,12 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.analyses._columns import MAX_AGE_YEARS, MAX_PATIENTS
+from fedage.common.analyses._guarded_groups import decode, guarded_groups
+from fedage.common.analyses.base import IterateRefused
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 MAX_FEATURES = 2000
 """Most features of which products are sent: about 80 MB for five folds."""
 CLIP = 1e6
-"""Largest |u|. So far from everybody else are only codes for "missing" that were taken for numbers."""
+"""Largest |u|, for bounds. A centre and spread that leave anybody beyond it are refused: cutting values off at a place
+of the asker's choice would be a threshold, and two of them give away who lies between. So far from the centre are only
+codes for "missing" that were taken for numbers."""
 _BLOCK_VALUES = 2**21
 
 
@@ -74,29 +78,35 @@ def local(
     spread: FloatArray,
     folds: int,
     products: bool,
+    minimum_count: int,
 ) -> Statistic:
-    """A site's sums over `rows` (n,) of its columns, t (n,) and fold (n,) in the order of `rows`."""
+    """A site's sums over `rows` (n,) of its columns, t (n,) and fold (n,) in the order of `rows`.
+
+    A column in which fewer than `minimum_count` patients have a value counts as missing at the site.
+
+    Raises
+    ------
+    IterateRefused
+        If a patient may lie beyond `CLIP`, judged by the guarded groups of values and not by a single patient's.
+    """
     p = len(columns)
+    told = _told(columns, rows=rows, centre=centre, spread=spread, minimum_count=minimum_count)
     shape = layout(p, folds, products=products)
     upper = np.triu_indices(p)
     values: dict[str, FloatArray] = {field.name: np.zeros(field.shape) for field in shape.fields}
     values["left_out"] += left_out
-    # Patients clipped below and above: an iterate that clips a few would tell them apart.
-    clipped = np.zeros((2, p), dtype=np.int64)
     for k in range(folds):
         inside = np.flatnonzero(fold == k)
         squares = np.zeros((p, p) if products else p)
         for part in _blocks(inside, p):
             u = standardise(np.column_stack([column[rows[part]] for column in columns]), centre, spread)
-            clipped += (u < -CLIP).sum(axis=0), (u > CLIP).sum(axis=0)
-            np.clip(u, -CLIP, CLIP, out=u)
+            u[:, ~told] = 0.0
             values["u"][k] += u.sum(axis=0)
             values["ut"][k] += u.T @ t[part]
             squares += u.T @ u if products else (u * u).sum(axis=0)
         values["n"][k], values["t"][k], values["tt"][k] = inside.size, t[inside].sum(), t[inside] @ t[inside]
         values["uu"][k] = squares[upper] if products else squares
     cells = [Cell(int(count), "patients of one inner fold") for count in values["n"]]
-    cells += [Cell(int(count), "patients with a feature far from all others") for count in clipped.ravel()]
     return Statistic.of(shape, dict(values), [Cell(rows.size, "training patients"), *cells])
 
 
@@ -139,6 +149,33 @@ def inner_folds(patients: int, *, folds: int, minimum_count: int) -> NDArray[np.
     groups = max(1, min(folds, patients // max(minimum_count, 1)))
     fold: NDArray[np.intp] = (np.arange(patients) % groups + patients) % folds
     return fold
+
+
+def _told(
+    columns: Sequence[FloatArray], *, rows: NDArray[np.intp], centre: FloatArray, spread: FloatArray, minimum_count: int
+) -> NDArray[np.bool_]:
+    """Which columns (p,) enough patients have a value in, after making sure that nobody lies beyond `CLIP` in them.
+
+    The ends of the guarded groups enclose every patient and are no patient's value, so being refused tells of no one.
+    """
+    told = np.zeros(len(columns), dtype=np.bool_)
+    for j, column in enumerate(columns):
+        values = column[rows]
+        groups = guarded_groups(values, minimum_count=minimum_count)
+        told[j] = groups.n > 0
+        if not told[j] or spread[j] <= 0:
+            continue
+        ends = decode(np.array([groups.start[0], groups.end[-1] - 1]))
+        # What float32 cannot hold lies beyond the last group's end.
+        beyond = np.nanmax(np.abs(np.where(np.isfinite(values), values, np.nan))) > np.finfo(np.float32).max
+        with np.errstate(over="ignore"):
+            far = np.abs((ends - centre[j]) / spread[j]).max() > CLIP / 2
+        if far or beyond:
+            raise IterateRefused(
+                f"the centre and spread of feature {j + 1} may leave a patient more than {CLIP / 2:g} spreads away; "
+                'if the column has a code for "missing", name it in table.missing'
+            )
+    return told
 
 
 def _blocks(rows: NDArray[np.intp], features: int) -> list[NDArray[np.intp]]:

@@ -113,6 +113,7 @@ class TablePreparation:
                 spread=iterate["spread"],
                 folds=self._folds,
                 products=self.products,
+                minimum_count=self.minimum_count,
             )
         if not self.cross_fitted:
             return statistic

@@ -152,15 +152,64 @@ def test_those_held_out_of_a_fold_are_a_cell_too() -> None:
         assert folds.count == 4
 
 
-def test_an_iterate_that_clips_a_few_patients_shows_as_a_small_cell() -> None:
+@pytest.mark.parametrize("rank", [1, 3, 40, 87])
+def test_a_centre_and_spread_cut_nobody_off(rank: int) -> None:
+    """Cut off at ±10⁶ spreads, the sums at two centres either side of one patient would give the value."""
     x, age = patients()
-    edge = np.sort(x[:, 3])[3]
-    centre, spread = np.zeros(P), np.ones(P)
-    centre[3], spread[3] = edge, 1e-12  # u is beyond ±10⁶ for all but one, three of them below
+    ordered = np.sort(x[:, 3])
+    spread = np.ones(P)
+    spread[3] = 1e-9 * (ordered[-1] - ordered[0])
     analysis = TablePreparation(COLUMNS, penalty=1.0, minimum_count=10)
-    smallest = analysis.local(cohort(x, age), {"centre": centre, "spread": spread, "error": spread}).smallest
-    assert smallest is not None
-    assert smallest.count == 3
+    for edge in ordered[rank - 1 : rank + 1]:
+        centre = np.zeros(P)
+        centre[3] = edge - 1e6 * spread[3]
+        with pytest.raises(IterateRefused, match="feature 4"):
+            analysis.local(cohort(x, age), {"centre": centre, "spread": spread, "error": spread})
+
+
+def test_whether_a_centre_is_refused_does_not_depend_on_the_last_patient_alone() -> None:
+    """Bisecting for where refusals begin finds the same place wherever the farthest patient is within the group."""
+    x, age = patients()
+    farthest = int(np.argmax(x[:, 3]))
+    x[farthest, 3] += 1.0
+    analysis = TablePreparation(COLUMNS, penalty=1.0, minimum_count=10)
+    edges = []
+    for moved in (0.0, 0.2):
+        other = x.copy()
+        other[farthest, 3] += moved
+        low, high = 0.0, 1e9
+        for _ in range(60):
+            centre = np.zeros(P)
+            centre[3] = -(low + high) / 2
+            try:
+                analysis.local(cohort(other, age), {"centre": centre, "spread": np.ones(P), "error": np.ones(P)})
+                low = -centre[3]
+            except IterateRefused:
+                high = -centre[3]
+        edges.append(low)
+    assert edges[0] == edges[1]
+
+
+def test_answered_sums_are_affine_in_the_centre() -> None:
+    x, age = patients()
+    analysis = TablePreparation(COLUMNS, penalty=1.0, minimum_count=10)
+
+    def sums(shift: float) -> FloatArray:
+        iterate = {"centre": np.full(P, shift), "spread": np.ones(P), "error": np.ones(P)}
+        return moments(analysis.local(cohort(x, age), iterate), P, products=True)[0].u
+
+    np.testing.assert_allclose(sums(0.0) - sums(30.0), np.full(P, 30.0 * N), rtol=1e-9)
+
+
+def test_a_feature_that_few_patients_have_tells_nothing_of_them() -> None:
+    x, age = patients()
+    x[1:, 2] = np.nan
+    analysis = TablePreparation(COLUMNS, penalty=1.0, minimum_count=10)
+    iterate = {"centre": np.zeros(P), "spread": np.ones(P), "error": np.ones(P)}
+    found = moments(analysis.local(cohort(x, age), iterate), P, products=True)[0]
+    assert found.u[2] == 0
+    assert not found.uu[2].any()
+    assert found.ut[2] == 0
 
 
 def test_constant_and_unknown_features_are_unused() -> None:
