@@ -147,6 +147,44 @@ def test_another_fold_is_another_subset_and_another_model_is_not(tmp_path: Path)
     assert not answered(account, TEST, patients.with_columns(predicted_years=implausible), mean_age(few))
 
 
+def in_folds(patients: Cohort, k: int) -> list[Cohort]:
+    place = np.arange(patients.n) % k
+    return [patients.with_columns(is_test=(place == fold).astype(float)) for fold in range(k)]
+
+
+def test_another_name_for_the_same_patients_opens_no_account(tmp_path: Path) -> None:
+    patients, account = cohort(), Thresholds(tmp_path, run="r1", minimum_count=MINIMUM)
+    few = between(patients["age_years"], from_years=60.0, patients=1)
+    assert answered(account, TEST, patients, mean_age(60.0))
+    renamed = patients.with_columns(is_validation=patients["is_test"])
+    assert not answered(account, Evaluation("evaluation:validation", "is_validation"), renamed, mean_age(few))
+
+
+@pytest.mark.parametrize("whole_first", [True, False])
+def test_the_folds_sums_at_one_mean_add_up_to_those_of_all(tmp_path: Path, whole_first: bool) -> None:
+    patients, account = cohort(), Thresholds(tmp_path, run="r1", minimum_count=MINIMUM)
+    few = between(patients["age_years"], from_years=60.0, patients=1)
+    asked = [(fold, 60.0 + 1e-9 * k) for k, fold in enumerate(in_folds(patients, 5))]
+    asked = [(patients, few), *asked] if whole_first else [*asked, (patients, few)]
+    told = [answered(account, TEST, who, mean_age(value)) for who, value in asked]
+    assert told == [True] * 5 + [False]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_honest_campaign_with_five_folds_is_always_answered(tmp_path: Path, seed: int) -> None:
+    """This site is one of three alike; every fold is validated around the mean age of all sites, then everybody."""
+    three = [cohort(seed=3 * seed + k) for k in range(3)]
+    account = Thresholds(tmp_path, run="r1", minimum_count=MINIMUM)
+    by_site = [in_folds(one, 5) for one in three]
+    for fold in zip(*by_site, strict=True):
+        mean = float(np.mean([one["age_years"][one["is_test"] == 1] for one in fold]))
+        assert answered(account, TEST, fold[0], mean_age(mean))
+    mean = float(np.mean([one["age_years"] for one in three]))
+    everybody = three[0].with_columns(is_validation=np.ones(60))
+    for analysis in (TEST, Evaluation("evaluation:validation", "is_validation"), CORRECTED):
+        assert answered(account, analysis, everybody, mean_age(mean))
+
+
 def test_what_compares_nobody_is_not_accounted_for(tmp_path: Path) -> None:
     patients, account = cohort(), Thresholds(tmp_path, run="r1", minimum_count=MINIMUM)
     account.require(TEST, patients, {})
