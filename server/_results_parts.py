@@ -92,10 +92,14 @@ class SiteRecord(Part):
 
     name: str = Field(description="the site's name")
     status: Literal["took part", "dropped out", "refused", "absent"] = Field(description="how it took part")
-    dropped_out_in_round: int | None = Field(default=None, description="round it dropped out in; 0 is after training")
+    dropped_out_in_round: int | None = Field(
+        default=None, description="round it dropped out in, with folds of the last fold; 0 is after training"
+    )
     reason: str = Field(default="", description="why it dropped out, refused or was absent")
     patients: int | None = Field(default=None, description="patients in the cohort; null if withheld or not told")
-    patients_by_part: Counts = Field(default_factory=dict, description="train, validation and test")
+    patients_by_part: Counts = Field(
+        default_factory=dict, description="train, validation and test; with folds `fold 1`, `fold 2` …"
+    )
     excluded: Counts = Field(default_factory=dict, description="patients left out of the cohort, by reason code")
     rejected_files: Counts = Field(default_factory=dict, description="files not read, by reason code")
     rejected_samples: Counts = Field(default_factory=dict, description="images the estimator refused, by reason code")
@@ -151,7 +155,9 @@ class Evaluation(Part):
     """How good the predicted ages are."""
 
     test: EvaluatedPart = Field(default=EvaluatedPart(), description="patients neither trained on nor corrected with")
-    validation: EvaluatedPart = Field(default=EvaluatedPart(), description="patients the bias line is fitted on")
+    validation: EvaluatedPart = Field(
+        default=EvaluatedPart(), description="patients the bias line is fitted on; none with folds"
+    )
 
 
 class BiasLine(Finding):
@@ -164,7 +170,11 @@ class BiasLine(Finding):
 
 
 class Bias(Part):
-    """The age-bias correction."""
+    """The age-bias correction.
+
+    With folds the lines here are fitted on the out-of-fold predictions of all healthy patients and are for reading
+    only: the patients of a fold are corrected by a line that is fitted without them.
+    """
 
     method: str = Field(default="linear", description="form of the correction")
     scope: str = Field(default="site", description="one line a site, or one for all")

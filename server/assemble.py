@@ -24,7 +24,7 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
     """The record of a run, complete or cut off."""
     campaign, findings = session.campaign, record.findings
     why_none = "the run ended before" if campaign.estimator else "the campaign has no estimator, so it predicts no age"
-    evaluation = _evaluation(findings, why_none)
+    evaluation = _evaluation(campaign, findings, why_none)
     survival = _survival(campaign, findings)
     return Results(
         fedage_version=__version__,
@@ -113,7 +113,19 @@ def _site(name: str, session: Session, record: Record) -> record_of.SiteRecord:
 
 
 def _dropped_out(name: str, session: Session, record: Record) -> int | None:
-    """The round after a site's last update if it left before the end, 0 if in the analyses, None if it stayed."""
+    """The round after a site's last update if it left before the end, 0 if in the analyses, None if it stayed.
+
+    With folds a site may miss the end of one and come back for the next, and what it did answer counts; so only one
+    that is gone at the end has dropped out, and the number is a round of the last fold.
+    """
+    if session.campaign.validation.folds is not None:
+        if name in session.answered_last:
+            return None
+        if record.findings.contributors:
+            return 0
+        last_fold = [done for done in record.rounds if done.fold == record.rounds[-1].fold]
+        last = max((done.number for done in last_fold if name in done.sites), default=0)
+        return last + 1 if last_fold and name not in last_fold[-1].sites else None
     if record.rounds and name not in record.rounds[-1].sites:
         last = max((done.number for done in record.rounds if name in done.sites), default=0)
         return last + 1
@@ -129,15 +141,20 @@ def _evaluated(findings: Findings, step: str, why_none: str) -> record_of.Evalua
     )
 
 
-def _evaluation(findings: Findings, why_none: str) -> record_of.Evaluation:
+def _evaluation(campaign: Campaign, findings: Findings, why_none: str) -> record_of.Evaluation:
+    if campaign.validation.folds is None:
+        validation = record_of.EvaluatedPart(
+            raw=_evaluated(findings, plan.VALIDATION, why_none),
+            corrected=record_of.Evaluated(not_computed="the bias line is fitted on these patients"),
+        )
+    else:
+        none = record_of.Evaluated(not_computed="with folds every patient is a test patient, so no others are left")
+        validation = record_of.EvaluatedPart(raw=none, corrected=none)
     return record_of.Evaluation(
         test=record_of.EvaluatedPart(
             raw=_evaluated(findings, plan.TEST, why_none), corrected=_evaluated(findings, plan.CORRECTED, why_none)
         ),
-        validation=record_of.EvaluatedPart(
-            raw=_evaluated(findings, plan.VALIDATION, why_none),
-            corrected=record_of.Evaluated(not_computed="the bias line is fitted on these patients"),
-        ),
+        validation=validation,
     )
 
 

@@ -22,12 +22,14 @@ from fedage.server.results import CoxResult, Evaluated, Metrics, Results, SiteRe
 
 def sites(results: Results) -> Table:
     """What each site brought and what it set aside."""
+    folds = tuple(f"fold {number}" for number in range(1, (results.campaign.folds or 0) + 1))
+    parts = folds or _PARTS
     rows = tuple(
         (
             words(site.name),
             words(_status(site)),
             count(site.patients),
-            *(count(site.patients_by_part[part]) if part in site.patients_by_part else NONE for part in _PARTS),
+            *(count(site.patients_by_part[part]) if part in site.patients_by_part else NONE for part in parts),
             reasons(site.excluded),
             reasons(site.rejected_files),
             reasons(site.rejected_samples),
@@ -35,7 +37,7 @@ def sites(results: Results) -> Table:
         )
         for site in results.sites
     )
-    headers = ("site", "status", "patients", *_PARTS, "patients excluded", "files rejected", "images refused", "device")
+    headers = ("site", "status", "patients", *parts, "patients excluded", "files rejected", "images refused", "device")
     return Table("sites", headers, rows, why_empty="No site answered the offer of the campaign.")
 
 
