@@ -26,7 +26,7 @@ def with_parts(cohort: Cohort, unit: FloatArray, campaign: Campaign) -> Cohort:
         everybody = np.ones(cohort.n)
         return cohort.with_columns(is_train=np.zeros(cohort.n), is_validation=everybody, is_test=everybody)
     if validation.folds is not None:
-        fold = _dealt(unit, cohort["healthy"], validation.folds)
+        fold = dealt(unit, cohort["healthy"], validation.folds)
         return all_folds(cohort.with_columns(fold=fold), campaign)
     train, held_out, test = split(unit, validation.fractions or Fractions(train=0.7, validation=0.15, test=0.15))
     kept = _kept(cohort, campaign)
@@ -37,7 +37,7 @@ def with_parts(cohort: Cohort, unit: FloatArray, campaign: Campaign) -> Cohort:
     )
 
 
-def _dealt(unit: FloatArray, healthy: FloatArray, k: int) -> FloatArray:
+def dealt(unit: FloatArray, healthy: FloatArray, k: int) -> FloatArray:
     """Folds (n,), 0 to k − 1: patients in the order of their keyed hash are dealt out in turn, the healthy first.
 
     So every fold has the same number of each, give or take one, and no small site has a fold with a single patient. A

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from fedage.client.cohort.query import folds
+from fedage.client.parts import dealt
 from fedage.client.table.sites import read_site_tables
 from fedage.common.campaign import parse_campaign
 from fedage.common.errors import FedAgeError
@@ -85,7 +85,9 @@ def hold_against_pooled(folder: Path, results: Results, text: str, data: Path, *
     names = estimator.features
     x = np.concatenate([np.column_stack([s.columns[f"feature:{n}"] for n in names]) for s in read.sites.values()])
     age = np.concatenate([site.columns["age_years"] for site in read.sites.values()])
-    fold = np.concatenate([folds(site.unit, FOLDS) for site in read.sites.values()])
+    health = [site.columns.get("DX_GROUP", np.full(site.unit.size, -1.0)) == -1 for site in read.sites.values()]
+    pairs = zip(read.sites.values(), health, strict=True)
+    fold = np.concatenate([dealt(site.unit, healthy.astype(float), FOLDS) for site, healthy in pairs])
     train = np.ones(age.size, dtype=bool)
     if "DX_GROUP" in text:
         train = np.concatenate([site.columns["DX_GROUP"] == -1 for site in read.sites.values()])
@@ -189,11 +191,13 @@ def test_the_same_seed_gives_the_same_results_and_another_seed_others(tmp_path: 
 
 
 def test_splitting_a_site_in_two_changes_no_model(tmp_path: Path) -> None:
-    models = []
+    """With parts by keyed hash; folds are dealt out at each site, so there another cut is another deal."""
+    models, text = [], RIDGE.replace(f"[validation]\nfolds = {FOLDS}\n", "")
+    assert "folds" not in text
     for sites in (1, 3):
         data = as_csv(table(sites=sites), tmp_path / f"{sites}.csv")
-        done = simulated(tmp_path / str(sites), RIDGE, data=data, site_column="site")
-        models.append(load_file(done.folder / "model-fold-1.safetensors")["coefficients"])
+        done = simulated(tmp_path / str(sites), text, data=data, site_column="site")
+        models.append(load_file(done.folder / "model.safetensors")["coefficients"])
     np.testing.assert_allclose(models[0], models[1], rtol=1e-9)
 
 
