@@ -65,8 +65,5 @@ def test_abide_ridge_runs_as_its_first_lines_say(tmp_path: Path) -> None:
     assert overall.mae_years < 2.75  # 2.61 is the pooled figure
     assert len(results.evaluation.test.raw.by_site) == 10
     assert results.groups is not None
-    # Two hospitals sit one fold's model out, as the file says.
-    assert {site.name for site in results.sites if any("held out" in item.reason for item in site.withheld)} == {
-        "caltech",
-        "yale",
-    }
+    # Folds are dealt out, so every hospital holds enough controls out of each to take part in all five models.
+    assert not any(site.withheld for site in results.sites)
