@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from sqlalchemy.pool import NullPool
 from fedage.common.errors import FedAgeError
 
 LOCK_WAIT_S = 5.0
+_RETRY_S = 0.02
 
 _REASONS = {
     sqlite3.SQLITE_BUSY: "locked by another process; end that process, or wait",
@@ -73,7 +75,7 @@ class DurableFile:
             self._engine = create_engine(
                 URL.create("sqlite", database=str(path)), connect_args={"timeout": lock_wait_s}
             )
-            event.listen(self._engine, "connect", _set_up)
+            event.listen(self._engine, "connect", lambda connection, _: _set_up(connection, lock_wait_s=lock_wait_s))
             event.listen(self._engine, "begin", _begin_immediate)
             with self._engine.begin() as connection:
                 tables.create_all(connection)
@@ -142,11 +144,24 @@ def _make(path: Path) -> None:
         os.close(folder)
 
 
-def _set_up(connection: Any, _record: Any) -> None:
+def _set_up(connection: Any, *, lock_wait_s: float) -> None:
     # The driver's own implicit BEGIN is off; _begin_immediate says when a transaction begins.
     connection.isolation_level = None
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    _switch_to_wal(connection, until=time.monotonic() + lock_wait_s)
+    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _switch_to_wal(connection: Any, *, until: float) -> None:
+    """Two processes that open a new file at once: SQLite answers "locked" to one of them without waiting."""
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+        time.sleep(_RETRY_S)
 
 
 def _begin_immediate(connection: Connection) -> None:
