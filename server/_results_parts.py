@@ -55,7 +55,11 @@ class CampaignInfo(Part):
     purpose: str = Field(description="what was asked of the sites")
     digest: str = Field(description="SHA-256 of the campaign file's bytes")
     seed: int = Field(description="seed of initialisation and sampling without privacy")
-    estimator: str = Field(description="the age estimator")
+    estimator: str = Field(description="the age estimator; empty for a campaign that only analyses")
+    train_on: str = Field(default="all", description="`healthy` if others are only predicted, else `all`")
+    rounds: int | None = Field(
+        default=None, description="rounds of training asked for, in each fold; null where a model needs none"
+    )
     folds: int | None = Field(default=None, description="folds of cross-fitting; null without")
     minimum_count: int = Field(description="fewest patients behind any released cell")
 
@@ -134,6 +138,7 @@ class Metrics(Finding):
     mean_error_years: Number = Field(default=None, description="mean of predicted minus chronological")
     rmse_years: Number = Field(default=None, description="root mean squared error")
     mae_of_mean_years: Number = Field(default=None, description="MAE of predicting the mean age of all sites")
+    mae_of_site_mean_years: Number = Field(default=None, description="MAE of predicting each site's own mean age")
 
 
 class Evaluated(Part):
@@ -286,7 +291,7 @@ class SurvivalCurve(Finding):
 
 
 class LogRank(Finding):
-    """Log-rank test of high against low gap."""
+    """Log-rank test of the two groups."""
 
     chi2: Number = Field(description="Mantel's χ²")
     df: int = Field(default=1, description="degrees of freedom")
@@ -294,10 +299,12 @@ class LogRank(Finding):
 
 
 class KaplanMeier(Finding):
-    """High against low gap."""
+    """High against low gap, or the two groups of another column, or all patients."""
 
+    column: str | None = Field(default=None, description="what the groups are made by; null for one curve of all")
+    sites: tuple[str, ...] = Field(default=(), description="sites whose sums it rests on")
     table_times: tuple[float, ...] = Field(default=(), description="years, rising")
-    groups: tuple[SurvivalCurve, ...] = Field(default=(), description="low gap first")
+    groups: tuple[SurvivalCurve, ...] = Field(default=(), description="low gap, or 0 of the column, first")
     split_years: Number = Field(default=None, description="gap above which it is high")
     log_rank: LogRank | None = Field(default=None, description="null without two groups and events")
     merged_table_times: int = Field(
@@ -307,10 +314,10 @@ class KaplanMeier(Finding):
 
 
 class Survival(Part):
-    """What the gap has to do with follow-up."""
+    """What the gap, or other columns, have to do with follow-up."""
 
     cox: tuple[CoxResult, ...] = Field(default=(), description="the file's models")
-    kaplan_meier: KaplanMeier | None = Field(default=None, description="high against low gap")
+    kaplan_meier: KaplanMeier | None = Field(default=None, description="curves of the groups")
 
 
 class Check(Part):

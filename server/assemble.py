@@ -37,6 +37,8 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
             estimator=campaign.estimator.name if campaign.estimator else "",
             minimum_count=campaign.privacy.minimum_count,
             folds=campaign.validation.folds,
+            train_on=campaign.cohort.train_on if campaign.estimator else "all",
+            rounds=campaign.training.rounds if campaign.training else None,
         ),
         run=record_of.RunInfo(
             id=place.run,
@@ -49,6 +51,10 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
         ),
         phantoms=campaign.planted is not None,
         sites=tuple(_sites(session, record)),
+        preparation=tuple(
+            record_of.Preparation.model_validate({"fold": fold + 1 if campaign.validation.folds else None, **found})
+            for fold, found in sorted(record.preparation.items())
+        ),
         rounds=tuple(
             record_of.Round(
                 number=done.number,
@@ -208,14 +214,16 @@ def _survival(campaign: Campaign, findings: Findings) -> record_of.Survival | No
             continue
         sites = tuple(findings.contributors.get(step, ()))
         models.append(record_of.CoxResult(**{**found, **common, "sites": sites}))
-    return record_of.Survival(cox=tuple(models), kaplan_meier=_kaplan_meier(findings))
+    return record_of.Survival(cox=tuple(models), kaplan_meier=_kaplan_meier(campaign, findings))
 
 
-def _kaplan_meier(findings: Findings) -> record_of.KaplanMeier:
-    found = findings.results.get(plan.KAPLAN_MEIER)
+def _kaplan_meier(campaign: Campaign, findings: Findings) -> record_of.KaplanMeier:
+    found, column = findings.results.get(plan.KAPLAN_MEIER), plan.curves_by(campaign)
     if found is None:
-        return record_of.KaplanMeier(not_computed=findings.not_computed.get(plan.KAPLAN_MEIER, "the run ended before"))
-    return record_of.KaplanMeier(**found)
+        reason = findings.not_computed.get(plan.KAPLAN_MEIER, "the run ended before")
+        return record_of.KaplanMeier(column=column, not_computed=reason)
+    sites = tuple(findings.contributors.get(plan.KAPLAN_MEIER, ()))
+    return record_of.KaplanMeier(**{**found, "column": column, "sites": sites})
 
 
 def _notes(campaign: Campaign, place: Place, findings: Findings) -> list[str]:

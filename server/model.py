@@ -90,5 +90,9 @@ def _prepared(
     if result is None:
         reason = findings.not_computed.get(analysis.name, "no result")
         raise CampaignFailed(f"the model could not be prepared from the sites' sums: {reason}")
-    record.preparation[fold] = {key: value for key, value in result.items() if key != "model"}
+    record.preparation[fold] = {
+        **{key: value for key, value in result.items() if key != "model"},
+        "sites": findings.contributors[analysis.name],
+        "withheld": {site: steps[analysis.name] for site, steps in sorted(findings.withheld.items())},
+    }
     return estimator.weights_from(result, seed=seed)

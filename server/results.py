@@ -44,6 +44,7 @@ from fedage.server._results_parts import (
     SurvivalCurve,
     Withheld,
 )
+from fedage.server._results_preparation import Preparation
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -68,6 +69,7 @@ __all__ = [
     "Metrics",
     "PlantedTruth",
     "PredictedByAge",
+    "Preparation",
     "Results",
     "ResultsUnreadable",
     "Roc",
@@ -100,6 +102,9 @@ class Results(Part):
     run: RunInfo
     phantoms: bool = Field(description="whether the images were rendered by FedAge and are of nobody")
     sites: tuple[SiteRecord, ...] = Field(default=(), description="in the order of their names")
+    preparation: tuple[Preparation, ...] = Field(
+        default=(), description="of a model on tables, by fold; such a model may need no rounds beside it"
+    )
     rounds: tuple[Round, ...] = Field(default=(), description="in order")
     evaluation: Evaluation = Evaluation()
     bias: Bias = Bias()

@@ -210,7 +210,7 @@ def test_ridge_over_ten_real_hospitals_is_pooled_ridge(tmp_path: Path) -> None:
     done = simulated(tmp_path, text, data=ABIDE, site_column="SITE")
     hold_against_pooled(done.folder, done.results, text, ABIDE, site_column="SITE")
     for site, metrics in done.results.evaluation.test.raw.by_site.items():
-        own = (metrics.model_extra or {})["mae_of_site_mean_years"]
+        own = metrics.mae_of_site_mean_years
         assert own > 0, site
 
 
