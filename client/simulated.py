@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fedage.client.deployed import ImageCohorts
 from fedage.client.parts import with_parts
 from fedage.client.site import Site, SiteCohort
+from fedage.client.site_cohorts import ImageCohorts
 from fedage.client.table_store import read_site_table, samples_of
 from fedage.common.campaign import Campaign, load_campaign
 from fedage.common.cohort import Cohort
@@ -19,13 +19,13 @@ class SimulatedSite:
     """One site of a simulated run; the campaign of the run is the one it approves."""
 
     coordinator_key = None
-    device = "auto"
 
     def __init__(self, job: SimulationJob, site: SimulatedSiteJob) -> None:
         self._campaign = load_campaign(job.campaign)
         self._site = site
         self.name = site.name
         self.threads = job.threads
+        self.device = job.share.device
         self.guard = self._campaign.simulation.guard
         self._images = ImageCohorts(site.home) if site.kind == "images" else None
         self._cohort: SiteCohort | None = None

@@ -32,6 +32,8 @@ class SiteCohort:
         A digest that is equal exactly for equal cohorts, or empty where it is not kept.
     features
         Columns of the site's table that an estimator may use; empty for images.
+    keys
+        Keyed hashes of the patients in row order; empty in simulated tables.
     """
 
     cohort: Cohort
@@ -41,6 +43,7 @@ class SiteCohort:
     rejected_samples: Mapping[str, int] = field(default_factory=dict)
     snapshot: str = ""
     features: tuple[str, ...] = ()
+    keys: tuple[str, ...] = field(default=(), repr=False)
 
 
 class Site(Protocol):

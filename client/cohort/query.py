@@ -104,9 +104,17 @@ class _Exam(NamedTuple):
     age_source: str
     age_capped: bool
     shifted_day: int | None
+    manufacturer: str
 
 
-def select(store: CohortStore, *, modalities: tuple[str, ...], age_min_years: float, age_max_years: float) -> Selection:
+def select(
+    store: CohortStore,
+    *,
+    modalities: tuple[str, ...],
+    age_min_years: float,
+    age_max_years: float,
+    manufacturers: tuple[str, ...] = (),
+) -> Selection:
     """The patients with an eligible exam, each with the earliest one.
 
     Parameters
@@ -117,19 +125,23 @@ def select(store: CohortStore, *, modalities: tuple[str, ...], age_min_years: fl
         DICOM modalities; an exam needs an image of one of them. Empty means any.
     age_min_years, age_max_years
         Age at exam, both included.
+    manufacturers
+        As the images name them, capitals and blanks at the ends ignored. Empty means any.
     """
+    of_makers = frozenset(name.strip().casefold() for name in manufacturers)
     excluded: Counter[str] = Counter()
     chosen: list[tuple[str, str | None, _Exam, list[_Image]]] = []
     with store.reading() as session:
         exams, images = _exams(session), _images(session, modalities)
         for patient, sex in session.execute(sql(Patient.key, Patient.sex).order_by(Patient.key)):
             imaged = [exam for exam in exams[patient] if exam.key in images]
-            eligible = [exam for exam in imaged if age_min_years <= exam.age_years <= age_max_years]
+            made = [exam for exam in imaged if not of_makers or exam.manufacturer.strip().casefold() in of_makers]
+            eligible = [exam for exam in made if age_min_years <= exam.age_years <= age_max_years]
             if eligible:
                 baseline = _earliest(eligible)
                 chosen.append((patient, sex, baseline, images[baseline.key]))
             else:
-                excluded["age-outside-cohort" if imaged else "no-image-of-modality"] += 1
+                excluded[_why_not(imaged, made)] += 1
         outcomes = _outcomes(session, [patient for patient, *_ in chosen])
     return Selection(
         keys=tuple(patient for patient, *_ in chosen),
@@ -148,13 +160,18 @@ def select(store: CohortStore, *, modalities: tuple[str, ...], age_min_years: fl
     )
 
 
+def _why_not(imaged: list[_Exam], made: list[_Exam]) -> str:
+    if not imaged:
+        return "no-image-of-modality"
+    return "age-outside-cohort" if made else "other-manufacturer"
+
+
 def _exams(session: Session) -> dict[str, list[_Exam]]:
     """All exams by patient."""
     exams: dict[str, list[_Exam]] = defaultdict(list)
-    for patient, key, age_years, source, capped, day in session.execute(
-        sql(Exam.patient, Exam.key, Exam.age_years, Exam.age_source, Exam.age_capped, Exam.shifted_day)
-    ):
-        exams[patient].append(_Exam(key, age_years, source, capped, day))
+    wanted = sql(Exam.patient, Exam.key, Exam.age_years, Exam.age_source, Exam.age_capped, Exam.shifted_day)
+    for patient, key, age_years, source, capped, day, maker in session.execute(wanted.add_columns(Exam.manufacturer)):
+        exams[patient].append(_Exam(key, age_years, source, capped, day, maker))
     return exams
 
 

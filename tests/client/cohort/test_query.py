@@ -71,6 +71,22 @@ def test_all_images_of_the_exam_frontal_first(store: CohortStore, tmp_path: Path
     assert set(images[2:]) == {"RL.dcm", "lateral.dcm"}
 
 
+def test_other_manufacturers_are_out_by_reason(store: CohortStore, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write(data / "a.dcm", "a", Manufacturer="Agfa ")
+    write(data / "b1.dcm", "b", Manufacturer="Philips", StudyDate="20100317")
+    write(data / "b2.dcm", "b", Manufacturer="AGFA", StudyDate="20120317")
+    write(data / "c.dcm", "c", Manufacturer="Philips")
+    write(data / "d.dcm", "d", Manufacturer="Agfa", Modality="MG")
+    index_folder(store, data)
+    found = select(store, modalities=("CR",), age_min_years=0, age_max_years=130, manufacturers=("agfa",))
+    assert {store.patient_key("a"): ("a.dcm",), store.patient_key("b"): ("b2.dcm",)} == dict(
+        zip(found.keys, found.images, strict=True)
+    )
+    assert found.excluded == {"other-manufacturer": 1, "no-image-of-modality": 1}
+    assert select(store, modalities=("CR",), age_min_years=0, age_max_years=130).n == 3
+
+
 def test_units_are_spread_evenly_and_do_not_move(store: CohortStore, tmp_path: Path) -> None:
     units = np.array([store.unit(store.patient_key(str(number))) for number in range(4000)])
     assert units.min() >= 0
