@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from fedage.client.cohort.query import select
@@ -23,15 +24,17 @@ class SiteCohorts:
     def __init__(self, home: Path) -> None:
         self._images = ImageCohorts(home)
 
-    def read(self, campaign: Campaign, *, data_set: DataSet | None = None) -> SiteCohort:
-        """The campaign's patients.
+    def read(
+        self, campaign: Campaign, *, data_set: DataSet | None = None, patients: Collection[str] | None = None
+    ) -> SiteCohort:
+        """The campaign's patients; only those with these keyed hashes, if `patients` is given (a frozen cohort).
 
         Raises
         ------
         RequestRefused
             Rule `no-table` if this site has nothing of the kind; `data-set` if the data set has no such modality.
         """
-        return self._images.read(campaign, data_set=data_set)
+        return self._images.read(campaign, data_set=data_set, patients=patients)
 
 
 class ImageCohorts:
@@ -40,7 +43,9 @@ class ImageCohorts:
     def __init__(self, home: Path) -> None:
         self._home = home
 
-    def read(self, campaign: Campaign, *, data_set: DataSet | None = None) -> SiteCohort:
+    def read(
+        self, campaign: Campaign, *, data_set: DataSet | None = None, patients: Collection[str] | None = None
+    ) -> SiteCohort:
         """The campaign's patients and their samples.
 
         Parameters
@@ -49,6 +54,8 @@ class ImageCohorts:
             The approved file.
         data_set
             Filters of the site's own policy; they narrow what the campaign asks and never widen it.
+        patients
+            Keyed hashes of a frozen cohort: nobody else is in. None means anybody.
 
         Raises
         ------
@@ -66,6 +73,7 @@ class ImageCohorts:
                 age_min_years=max(chosen.age_min_years, offered.age_min_years),
                 age_max_years=min(chosen.age_max_years, offered.age_max_years),
                 manufacturers=offered.manufacturer,
+                patients=patients,
             )
             rejected_files = store.rejected_by_reason()
             samples = SampleCache(self._home / "cache", root=store.root).build(selection, estimator)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -114,6 +114,7 @@ def select(
     age_min_years: float,
     age_max_years: float,
     manufacturers: tuple[str, ...] = (),
+    patients: Collection[str] | None = None,
 ) -> Selection:
     """The patients with an eligible exam, each with the earliest one.
 
@@ -127,6 +128,8 @@ def select(
         Age at exam, both included.
     manufacturers
         As the images name them, capitals and blanks at the ends ignored. Empty means any.
+    patients
+        Keyed hashes of a frozen cohort: nobody else is in. None means anybody.
     """
     of_makers = frozenset(name.strip().casefold() for name in manufacturers)
     excluded: Counter[str] = Counter()
@@ -134,6 +137,9 @@ def select(
     with store.reading() as session:
         exams, images = _exams(session), _images(session, modalities)
         for patient, sex in session.execute(sql(Patient.key, Patient.sex).order_by(Patient.key)):
+            if patients is not None and patient not in patients:
+                excluded["not-in-frozen-cohort"] += 1
+                continue
             imaged = [exam for exam in exams[patient] if exam.key in images]
             made = [exam for exam in imaged if not of_makers or exam.manufacturer.strip().casefold() in of_makers]
             eligible = [exam for exam in made if age_min_years <= exam.age_years <= age_max_years]
