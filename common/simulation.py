@@ -25,15 +25,32 @@ class SimulatedSiteJob(BaseModel):
     home: Path
 
 
+class Share(BaseModel):
+    """What the machine gives to each site while it computes.
+
+    `at_a_time` sites compute at once, each in a process of its own; `gpu` is the part of a GPU that each has, 0 on the
+    CPU.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    at_a_time: int = 1
+    gpus: int = 0
+    gpu: float = 0.0
+
+
 class SimulationJob(BaseModel):
-    """One simulated run."""
+    """One simulated run. Where a file `stop_file` appears, the run writes its record and ends."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     campaign: Path
     run: str
     folder: Path
+    stop_file: Path | None = None
     threads: int = 1
+    share: Share = Share()
     sites: tuple[SimulatedSiteJob, ...]
 
     def write(self, path: Path) -> None:
@@ -41,8 +58,34 @@ class SimulationJob(BaseModel):
         path.write_text(self.model_dump_json(indent=1), encoding="utf-8")
         os.environ[VARIABLE] = str(path)
 
+    def stopped(self) -> bool:
+        """Whether somebody wants the run to end."""
+        return self.stop_file is not None and self.stop_file.exists()
+
+    def stop(self) -> None:
+        """Ask the run to end, from whatever process."""
+        if self.stop_file is not None and self.stop_file.parent.is_dir():
+            self.stop_file.touch()
+
 
 def current_job() -> SimulationJob | None:
     """The job this process belongs to, or None outside a simulation."""
     path = os.environ.get(VARIABLE)
     return SimulationJob.model_validate_json(Path(path).read_text(encoding="utf-8")) if path else None
+
+
+def share_of(sites: int, *, cpus: int, gpus: int) -> Share:
+    """How a simulation of some sites shares a machine.
+
+    On GPUs at most `_SITES_A_GPU` sites share one, so that small GPUs' memory is enough; never more sites than CPUs.
+    """
+    at_a_time = max(1, min(cpus, sites))
+    if gpus == 0:
+        return Share(at_a_time=at_a_time)
+    on_each = min(-(-at_a_time // gpus), _SITES_A_GPU)
+    # Rounded down, because the parts of one GPU must not add up to more than it.
+    part = int(1e4 / on_each) / 1e4
+    return Share(device="cuda", at_a_time=min(at_a_time, on_each * gpus), gpus=gpus, gpu=part)
+
+
+_SITES_A_GPU = 4

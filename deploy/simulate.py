@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -23,8 +24,8 @@ from fedage.common.campaign import Campaign, load_campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.configure import configured
 from fedage.common.processes import Family, flower_environment
-from fedage.common.simulation import VARIABLE, SimulatedSiteJob, SimulationJob
-from fedage.deploy.simulation_main import SCRATCH
+from fedage.common.simulation import VARIABLE, Share, SimulatedSiteJob, SimulationJob, share_of
+from fedage.deploy.simulation_main import RECORD_S, SCRATCH
 from fedage.server.events import read_events
 from fedage.server.follow import Follower
 from fedage.server.results import read_results
@@ -53,12 +54,15 @@ def simulate(campaign_file: Path, *, data: Path, site_column: str | None, out: P
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder = (out or Path("runs") / campaign.campaign.name / stamp).absolute()
     with _terminable(), _work_in(folder) as work:
+        sites = tuple(virtual_sites(campaign, data, site_column=site_column, work=work, console=console))
         job = SimulationJob(
             campaign=folder / "campaign.toml",
             run=stamp,
             folder=folder,
+            stop_file=work / "stop",
             threads=1,
-            sites=tuple(virtual_sites(campaign, data, site_column=site_column, work=work, console=console)),
+            share=_share(sites, console=console),
+            sites=sites,
         )
         job.campaign.write_bytes(campaign_file.read_bytes())
         status = _run(job, work=work, console=console)
@@ -140,6 +144,18 @@ def virtual_sites(
     return jobs
 
 
+def _share(sites: tuple[SimulatedSiteJob, ...], *, console: Console) -> Share:
+    """What each site gets of this machine, said in a line. Tables are too small for a GPU to be worth its start."""
+    # Imported here: it takes seconds.
+    import torch
+
+    gpus = torch.cuda.device_count() if sites[0].kind == "images" and torch.cuda.is_available() else 0
+    share = share_of(len(sites), cpus=os.cpu_count() or 1, gpus=gpus)
+    where = f"{gpus} x {torch.cuda.get_device_name(0)}" if gpus else "the CPU"
+    console.print(f"{len(sites)} sites, {share.at_a_time} at a time, computing on {where}; starting the engine")
+    return share
+
+
 def _image_sites(data: Path, *, site_column: str | None, work: Path, console: Console) -> list[SimulatedSiteJob]:
     if data.is_file():
         raise FedAgeError(
@@ -180,11 +196,11 @@ def _run(job: SimulationJob, *, work: Path, console: Console) -> str:
     """
     job_file, events = work / "job.json", job.folder / "events.jsonl"
     job.write(job_file)
-    status = _attempt(job_file, events=events, work=work, console=console)
+    status = _attempt(job, job_file, events=events, work=work, console=console)
     if status is None and not any(event["event"] == "site" for event in read_events(events)):
         console.print("the simulation engine did not start; starting it once more")
         events.unlink(missing_ok=True)
-        status = _attempt(job_file, events=events, work=work, console=console)
+        status = _attempt(job, job_file, events=events, work=work, console=console)
     if status is None or not (job.folder / "results.json").is_file():
         kept = job.folder / "simulation.log"
         shutil.copyfile(work / _LOG, kept)
@@ -192,7 +208,7 @@ def _run(job: SimulationJob, *, work: Path, console: Console) -> str:
     return status
 
 
-def _attempt(job_file: Path, *, events: Path, work: Path, console: Console) -> str | None:
+def _attempt(job: SimulationJob, job_file: Path, *, events: Path, work: Path, console: Console) -> str | None:
     # Not in the work folder: Ray's sockets lie there, and a socket's path may have 107 bytes only.
     scratch = Path(tempfile.mkdtemp(prefix="fedage-"))
     engine = Family(
@@ -212,9 +228,20 @@ def _attempt(job_file: Path, *, events: Path, work: Path, console: Console) -> s
             time.sleep(_POLL_S)
         return status or follower.look()
     except KeyboardInterrupt:
-        console.print(f"stopping; what was finished stays in {events.parent}")
+        with _undisturbed():
+            console.print(f"stopping; what was finished stays in {job.folder}")
+            job.stop()
+            _wait(lambda: follower.look() is not None or engine.poll() is not None, timeout_s=RECORD_S)
+            if (job.folder / "report.html").is_file():
+                console.print(f"report of the stopped run: {job.folder / 'report.html'}")
         raise
     finally:
         with _undisturbed():
             engine.stop(grace_s=_STOP_S)
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _wait(over: Callable[[], bool], *, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not over() and time.monotonic() < deadline:
+        time.sleep(_POLL_S)

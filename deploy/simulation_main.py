@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fedage.common.processes import end_with_parent
-from fedage.common.simulation import VARIABLE, current_job
+from fedage.common.simulation import VARIABLE, Share, SimulationJob, current_job
 
 if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
 SCRATCH = "FEDAGE_SCRATCH"
 """Names a folder with a short path, for the engine's sockets."""
+RECORD_S = 15.0
+"""Time for a stopped run to write its record."""
 
 
 def main() -> int:
@@ -25,6 +30,8 @@ def main() -> int:
     if job is None or scratch is None:
         sys.stderr.write(f"{VARIABLE} and {SCRATCH} do not name a job; this is started by fedage simulate\n")
         return 2
+    # The engine sets the same handler once it has started.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(number))
     end_with_parent()
     from flwr.simulation import run_simulation
 
@@ -32,13 +39,25 @@ def main() -> int:
     from fedage.server.app import app as server_app
 
     try:
-        _simulate(run_simulation, client_app, server_app, sites=len(job.sites), scratch=scratch)
-    except BaseException:  # noqa: BLE001 - whatever it was, the process must end
-        # The ServerApp's thread would wait on for sites that will never answer.
-        traceback.print_exc()
+        _simulate(run_simulation, client_app, server_app, sites=len(job.sites), share=job.share, scratch=scratch)
+    except BaseException as error:  # noqa: BLE001 - whatever it was, the process must end
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if not isinstance(error, SystemExit):
+            traceback.print_exc()
+        _let_it_write(job)
         sys.stderr.flush()
+        # The ServerApp's thread would wait on for sites that will never answer.
         os._exit(1)
     return 0
+
+
+def _let_it_write(job: SimulationJob) -> None:
+    """Have the ServerApp write its record, which it does in its own thread, and wait for that."""
+    job.stop()
+    deadline = time.monotonic() + RECORD_S
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.current_thread():
+            thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _simulate(
@@ -47,6 +66,7 @@ def _simulate(
     server_app: ServerApp,
     *,
     sites: int,
+    share: Share,
     scratch: str,
 ) -> None:
     run_simulation(
@@ -58,11 +78,12 @@ def _simulate(
                 # A cluster of its own, never one that happens to run on this machine.
                 "address": "local",
                 "_temp_dir": scratch,
-                "num_cpus": min(os.cpu_count() or 1, sites),
+                "num_cpus": share.at_a_time,
+                "num_gpus": share.gpus,
                 "include_dashboard": False,
                 "log_to_driver": False,
             },
-            "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+            "client_resources": {"num_cpus": 1, "num_gpus": share.gpu},
         },
     )
 

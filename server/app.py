@@ -27,6 +27,7 @@ def main(grid: Grid, context: Context) -> None:
     from fedage.server.conduct import Place, conduct
     from fedage.server.network.grid import PromptGrid
     from fedage.server.network.home import CoordinatorHome
+    from fedage.server.network.stoppable import StoppableGrid
 
     if (job := current_job()) is not None:
         simulated = load_campaign(job.campaign)
@@ -37,7 +38,8 @@ def main(grid: Grid, context: Context) -> None:
             guard=simulated.simulation.guard,
             sites_there=len(job.sites),
         )
-        conduct(PromptGrid(grid, poll_s=0.02), simulated, place, key=None, admitted=None)
+        stoppable = StoppableGrid(grid, stop=job.stopped)
+        conduct(PromptGrid(stoppable, poll_s=0.02), simulated, place, key=None, admitted=None)
         return
     encoded = context.run_config.get("campaign")
     name = context.run_config.get("run-name")

@@ -170,6 +170,60 @@ def test_stopped_it_leaves_no_process_behind(number: signal.Signals, tmp_path: P
     assert "Traceback" not in said
     assert still_there(tmp_path) == []
     assert not (tmp_path / "out" / "work").exists()
+    assert read_results(tmp_path / "out" / "results.json").run.status == "stopped"
+
+
+LONG = (
+    RIDGE.replace("table-ridge", "table-mlp")
+    .replace(f"penalty = {PENALTY}\n", "")
+    .replace(f"[validation]\nfolds = {FOLDS}\n", "")
+    + "\n[training]\nrounds = 10000\n"
+)
+
+
+def _driver(folder: Path) -> int:
+    """The process with the engine and the ServerApp."""
+    wanted = f"{VARIABLE}={folder / 'out' / 'work' / 'job.json'}".encode()
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            ours = wanted in environ.read_bytes().split(b"\0")
+            if ours and b"simulation_main" in (environ.parent / "cmdline").read_bytes():
+                return int(environ.parent.name)
+        except OSError:
+            continue
+    raise AssertionError("no driver")
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("whom", ["command", "driver", "command at once"])
+def test_rounds_that_were_finished_are_in_the_record_of_a_stopped_run(whom: str, tmp_path: Path) -> None:
+    """Whoever is told to stop, and even if the command has no time to say goodbye."""
+    process = subprocess.Popen(
+        command(tmp_path, LONG, table()), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    events, out = tmp_path / "out" / "events.jsonl", tmp_path / "out"
+    deadline = time.monotonic() + 180
+    try:
+        while not (events.is_file() and events.read_text().count('"event": "round"') > 1):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        if whom == "driver":
+            os.kill(_driver(tmp_path), signal.SIGTERM)
+        else:
+            process.send_signal(signal.SIGINT if whom == "command" else signal.SIGKILL)
+        said, _ = process.communicate(timeout=60)
+        while still_there(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.2)
+    finally:
+        process.kill()
+    results = read_results(out / "results.json")
+    assert results.run.status == "stopped"
+    assert len(results.rounds) > 1
+    assert (out / "report.html").is_file()
+    assert still_there(tmp_path) == []
+    assert "Traceback" not in said
+    assert process.returncode == {"command": 130, "driver": 1, "command at once": -signal.SIGKILL}[whom]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -1,0 +1,51 @@
+"""A Grid that a run can be stopped through: where no signal reaches the ServerApp, its next call to the Grid does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from flwr.app import Message, RecordDict
+
+from fedage.server.network.grid import AnyGrid
+
+
+class StoppableGrid:
+    """Another Grid, until it is told to stop.
+
+    Flower runs a simulation's ServerApp in a thread, and Python hands signals to the main thread only. A run looks for
+    nodes and replies at least once a second, so this is soon enough.
+
+    Parameters
+    ----------
+    grid
+        The Grid that does the work.
+    stop
+        Asked before every call. Once it says True each call raises `KeyboardInterrupt`, as Ctrl-C would.
+    """
+
+    def __init__(self, grid: AnyGrid, *, stop: Callable[[], bool]) -> None:
+        self._grid = grid
+        self._stop = stop
+
+    def _go_on(self) -> AnyGrid:
+        if self._stop():
+            raise KeyboardInterrupt
+        return self._grid
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Ids of the nodes online."""
+        return self._go_on().get_node_ids()
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Make a message of this run."""
+        return self._go_on().create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send, and return an id a message, in order."""
+        return self._go_on().push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """The replies there are to these messages."""
+        return self._go_on().pull_messages(message_ids)
