@@ -24,6 +24,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from fedage.common.heads import HeadMalformed, SignedHead
+
 PROTOCOL_VERSION = 1
 REQUEST, PAYLOAD, REPLY, PACKED = "request", "payload", "reply", "packed"
 """Names of the records in a message, and of the one array in a payload record."""
@@ -36,6 +38,8 @@ EVALUATE = "evaluate"
 """A final model in; the site predicts and keeps the predictions. The sums of the first analyses come out."""
 ANALYSE = "query.analyse"
 """Iterates of registered analyses in, their sums out."""
+KINDS = {DESCRIBE: "describe", TRAIN: "train", EVALUATE: "evaluate", ANALYSE: "analyse"}
+"""What a site's policy and its answers call each kind of message."""
 
 Payload = Mapping[str, NDArray[Any]]
 
@@ -164,7 +168,18 @@ def verify(request: Request, payload: Payload, signature: bytes, *, key: Ed25519
 
 @dataclass(frozen=True)
 class Reply:
-    """The head of an answer. `info` is JSON: counts, versions, what was withheld and why."""
+    """The head of an answer.
+
+    Parameters
+    ----------
+    info
+        JSON: counts, versions, what was withheld and why. In the answer to a DESCRIBE also `audit_key`, the 32 raw
+        bytes of the site's public audit key in hexadecimal, and `kinds`, a list of those of `KINDS` that the site's
+        policy answers; both absent in simulation.
+    audit
+        The signed head of the site's audit log, after the line about this answer: `SignedHead.to_json()`. Empty in
+        simulation.
+    """
 
     site: str
     digest: str
@@ -173,6 +188,7 @@ class Reply:
     reason: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
+    audit: str = ""
 
     def to_fields(self) -> dict[str, str]:
         """Plain fields for a record."""
@@ -184,29 +200,50 @@ class Reply:
             "reason": self.reason,
             "info": json.dumps(self.info, sort_keys=True, allow_nan=False),
             "version": self.version,
+            "audit": self.audit,
         }
+
+    @property
+    def head(self) -> SignedHead | None:
+        """The signed head that came along, its signature not yet verified; None where there is none."""
+        return SignedHead.from_json(self.audit) if self.audit else None
 
     @classmethod
     def from_fields(cls, values: Mapping[str, Any]) -> Reply:
         """Rebuild a reply; a malformed one raises ValueError."""
-        texts = {f.name: values.get(f.name) for f in fields(cls)}
+        texts = {f.name: values.get(f.name, "" if f.name == "audit" else None) for f in fields(cls)}
         if not all(isinstance(text, str) for text in texts.values()):
             raise ValueError("malformed reply: a field is missing or not text")
         status = texts["status"]
-        info = json.loads(str(texts["info"]))
+        try:
+            info = json.loads(str(texts["info"]))
+        except RecursionError:
+            raise ValueError("malformed reply: info is nested too deeply") from None
         if status not in ("ok", "refused") or not isinstance(info, dict):
             raise ValueError("malformed reply: unknown status or info that is no object")
         if not _SITE_NAME.fullmatch(str(texts["site"])):
             raise ValueError("malformed reply: the site's name is not of its form")
+        audit = str(texts["audit"])
+        if audit:
+            try:
+                SignedHead.from_json(audit)
+            except HeadMalformed as error:
+                raise ValueError(f"malformed reply: {error}") from None
         return cls(
             site=str(texts["site"]),
             digest=str(texts["digest"]),
             status=status,
-            rule=str(texts["rule"])[:80],
-            reason=str(texts["reason"])[:600],
+            rule=_printable(str(texts["rule"])[:80]),
+            reason=_printable(str(texts["reason"])[:600]),
             info=info,
-            version=str(texts["version"]),
+            version=_printable(str(texts["version"])[:80]),
+            audit=audit,
         )
+
+
+def _printable(text: str) -> str:
+    """A stranger's text without what would steer a terminal or spoil a file."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 MODEL_PREFIX = "model:"

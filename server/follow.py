@@ -60,6 +60,10 @@ class Follower:
         return f", about {left} of training left"
 
 
+def _loss(loss: float | None) -> str:
+    return "loss not told" if loss is None else f"loss {loss:.3f}"
+
+
 def in_words(event: dict[str, Any]) -> str:
     """One line for a person, empty for events that only machines need."""
     time_of_day = str(event["time"])[11:19]
@@ -75,7 +79,7 @@ def in_words(event: dict[str, Any]) -> str:
         case "round":
             of_fold = f"fold {int(event['fold']) + 1}/{event['folds']}, " if int(event.get("folds", 1)) > 1 else ""
             text = (
-                f"{of_fold}round {event['number']}/{event['of']}: loss {event['train_loss']:.3f}, "
+                f"{of_fold}round {event['number']}/{event['of']}: {_loss(event['train_loss'])}, "
                 f"{len(event['sites'])} sites, {event['seconds']:.1f} s"
             )
         case "validation":

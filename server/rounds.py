@@ -29,7 +29,7 @@ class RoundRecord:
     number: int
     seconds: float
     sites: list[str]
-    train_loss: float
+    train_loss: float | None
     update_norm: float
     validation: Result | None = None
     validation_by_site: dict[str, Result] = field(default_factory=dict)
@@ -107,8 +107,7 @@ def train(
         updates = _updates(session, answers, weights, number, described=described)
         session.require_quorum(updates, step=f"round {number}")
         weights, norm = federated_average(weights, updates)
-        patients = sum(update.n for update in updates.values())
-        loss = sum(answers[site].info.loss * update.n for site, update in updates.items()) / patients
+        loss = _mean_loss({site: (answers[site].info.loss, update.n) for site, update in updates.items()})
         save_model(
             path,
             weights,
@@ -126,6 +125,12 @@ def train(
             train_loss=loss,
         )
     return weights
+
+
+def _mean_loss(losses: Mapping[str, tuple[float | None, int]]) -> float | None:
+    """The mean over patients of the losses that sites told, by site with its patients; None if none told any."""
+    told = [(loss, n) for loss, n in losses.values() if loss is not None]
+    return sum(loss * n for loss, n in told) / sum(n for _, n in told) if told else None
 
 
 def _tell(session: Session, record: RoundRecord) -> None:

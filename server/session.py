@@ -222,10 +222,13 @@ class Session:
             self.note_trouble(head.site, step, "answered for another campaign", round_number)
             return None
         try:
-            return Answer(site=head.site, info=Told.of(head.info), payload=payload)
+            info, odd = Told.of(head.info)
         except ValueError:
             self.note_trouble(head.site, step, "a malformed answer was set aside", round_number)
             return None
+        if odd:
+            self.note_trouble(head.site, step, f"told something malformed of {', '.join(odd)}; left out", round_number)
+        return Answer(site=head.site, info=info, payload=payload)
 
     def note_trouble(self, site: str, step: str, reason: str, round_number: int) -> None:
         """Record what went wrong at a site, for the results and for whoever follows the run."""

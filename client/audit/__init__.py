@@ -12,10 +12,11 @@ from fedage.client.audit.entries import (
     known_steps,
     micro,
 )
-from fedage.client.audit.head import Head, HeadMalformed, SignedHead, fingerprint, read_heads, read_public_key
+from fedage.client.audit.head import read_heads, read_public_key
 from fedage.client.audit.log import AuditLog, AuditUnavailable
 from fedage.client.audit.show import Filters, Line, export_csv, show
 from fedage.client.audit.verify import Damage, Finding, Findings, verify
+from fedage.common.heads import Head, HeadMalformed, SignedHead, fingerprint
 
 __all__ = [
     "AuditLog",

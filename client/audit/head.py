@@ -1,21 +1,12 @@
-"""The signed head of an audit log: sequence number and hash of its last line, under the site's own key.
-
-A head goes out with every reply. Whoever keeps one can later ask the site for its log and see whether it still leads
-there: a log that was cut, rewritten or put back to an older copy does not.
-"""
+"""A site's audit key, and the files that hold signed heads of its log."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import threading
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -26,80 +17,13 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-_CONTEXT = b"fedage audit head 1\n"
-
-
-class HeadMalformed(ValueError):
-    """Fields or a file that hold no signed head."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Head:
-    """The last line of a log.
-
-    Parameters
-    ----------
-    sequence
-        Number of the line, from 1; 0 is the log before its first line.
-    hash
-        The line's hash, hexadecimal; it stands for every line before it too.
-    time_utc
-        The wall clock's time of the line, `2025-01-31T12:00:00.000000Z`.
-    """
-
-    sequence: int
-    hash: str
-    time_utc: str
-
-    def signing_bytes(self) -> bytes:
-        """The bytes that the site signs."""
-        body = {"hash": self.hash, "sequence": self.sequence, "time_utc": self.time_utc}
-        return _CONTEXT + json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
-
-
-@dataclass(frozen=True, kw_only=True)
-class SignedHead(Head):
-    """A head with the site's Ed25519 signature, hexadecimal."""
-
-    signature: str
-
-    def to_fields(self) -> dict[str, int | str]:
-        """Plain fields for a reply's record or a file."""
-        return asdict(self)
-
-    @classmethod
-    def from_fields(cls, values: Mapping[str, Any]) -> Self:
-        """Rebuild and type-check.
-
-        Raises
-        ------
-        HeadMalformed
-            If a field is missing or of the wrong type.
-        """
-        texts = [values.get(name) for name in ("hash", "time_utc", "signature")]
-        sequence = values.get("sequence")
-        if type(sequence) is not int or not all(type(text) is str for text in texts):
-            raise HeadMalformed("a signed head has sequence (whole number), hash, time_utc and signature (text)")
-        return cls(sequence=sequence, hash=str(texts[0]), time_utc=str(texts[1]), signature=str(texts[2]))
-
-    def is_signed_by(self, key: Ed25519PublicKey) -> bool:
-        """Whether the signature is that key's over exactly this head."""
-        try:
-            key.verify(bytes.fromhex(self.signature), self.signing_bytes())
-        except (InvalidSignature, ValueError):
-            return False
-        return True
+from fedage.common.heads import Head, HeadMalformed, SignedHead
 
 
 def sign_head(head: Head, *, key: Ed25519PrivateKey) -> SignedHead:
     """Sign a head."""
     signature = key.sign(head.signing_bytes()).hex()
     return SignedHead(sequence=head.sequence, hash=head.hash, time_utc=head.time_utc, signature=signature)
-
-
-def fingerprint(key: Ed25519PublicKey) -> str:
-    """SHA-256 of a public key's 32 raw bytes, 64 hexadecimal digits."""
-    return hashlib.sha256(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()
 
 
 def read_heads(path: Path) -> tuple[SignedHead, ...]:

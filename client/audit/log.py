@@ -23,16 +23,8 @@ from sqlalchemy import Column, Connection, Integer, LargeBinary, MetaData, Strin
 
 from fedage.client._durable import LOCK_WAIT_S, DurableFile, StoreUnavailable
 from fedage.client.audit.entries import Entry, canonical
-from fedage.client.audit.head import (
-    Head,
-    HeadMalformed,
-    SignedHead,
-    fingerprint,
-    read_heads,
-    replace,
-    sign_head,
-    site_key,
-)
+from fedage.client.audit.head import read_heads, replace, sign_head, site_key
+from fedage.common.heads import Head, HeadMalformed, SignedHead, fingerprint
 
 LOG_FILE = "audit.db"
 HEAD_FILE = "audit.head"

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fedage.common.heads import Head, SignedHead, key_from_hex, key_to_hex
 from fedage.common.protocol import (
     Reply,
     Request,
@@ -144,3 +147,61 @@ def test_packing_keeps_names_shapes_types_and_bits() -> None:
     for bad in (np.zeros(3), np.zeros(5, dtype=np.uint8), np.frombuffer(b"\xff" * 40, dtype=np.uint8)):
         with pytest.raises(ValueError, match="packed"):
             unpack(bad)
+
+
+def signed_head(**changes: object) -> SignedHead:
+    head = Head(sequence=7, hash="ab" * 32, time_utc="2026-01-31T12:00:00.000000Z")
+    signed = SignedHead(**vars(head), signature=KEY.sign(head.signing_bytes()).hex())
+    return replace(signed, **changes)  # type: ignore[arg-type]
+
+
+def test_a_reply_carries_the_signed_head_of_the_audit_log() -> None:
+    reply = Reply(site="north", digest="d", status="ok", audit=signed_head().to_json())
+    read = Reply.from_fields(reply.to_fields())
+    assert read == reply
+    assert read.head == signed_head()
+    assert read.head is not None
+    assert read.head.is_signed_by(KEY.public_key())
+    for changed in (signed_head(sequence=8), signed_head(hash="cd" * 32), signed_head(time_utc="2026-01-31")):
+        assert not changed.is_signed_by(KEY.public_key())
+    fields = reply.to_fields()
+    del fields["audit"]
+    assert Reply.from_fields(fields).head is None
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        "junk",
+        "[]",
+        "[" * 100_000,
+        "{}",
+        signed_head(sequence=-1).to_json(),
+        signed_head(sequence=2**60).to_json(),
+        signed_head(hash="AB" * 32).to_json(),
+        signed_head(hash="a" * 63 + "\n").to_json(),
+        signed_head(signature="0" * 127).to_json(),
+        signed_head(time_utc="x" * 41).to_json(),
+        signed_head().to_json().replace("7", "7.0"),
+    ],
+)
+def test_junk_in_place_of_a_head_is_a_malformed_reply(junk: str) -> None:
+    fields = Reply(site="north", digest="d", status="ok").to_fields()
+    with pytest.raises(ValueError, match="malformed reply"):
+        Reply.from_fields({**fields, "audit": junk})
+
+
+def test_a_replys_texts_steer_no_terminal_and_its_info_no_stack() -> None:
+    reply = Reply(site="north", digest="d", status="refused", rule="a\x1b[2J", reason="b\r\nc\x00\ud800")
+    read = Reply.from_fields(reply.to_fields())
+    assert (read.rule, read.reason) == ("a [2J", "b  c  ")
+    with pytest.raises(ValueError, match="malformed reply"):
+        Reply.from_fields({**reply.to_fields(), "info": "[" * 100_000})
+
+
+def test_a_public_key_survives_as_hexadecimal_digits() -> None:
+    text = key_to_hex(KEY.public_key())
+    assert key_to_hex(key_from_hex(text)) == text
+    for wrong in (text.upper() + "0", text[:-1], text + "\n", ""):
+        with pytest.raises(ValueError, match="64"):
+            key_from_hex(wrong)
