@@ -87,9 +87,8 @@ def _one(
         raise Withheld("iterate", str(refusal)) from None
     except MissingColumn as missing:
         raise _Missing(missing.column) from None
-    released = release(statistic, minimum_count=minimum_count).vector
-    thresholds.require(analysis, cohort, iterate)
-    return released
+    released = release(statistic, minimum_count=minimum_count)
+    return thresholds.accounted(analysis, cohort, iterate, released).vector
 
 
 def _correct(

@@ -28,6 +28,7 @@ from fedage.client.site import Site, SiteCohort
 from fedage.client.sites import site_for
 from fedage.client.training import TooFewSamples, TrainingDiverged, train_locally
 from fedage.common._version import __version__
+from fedage.common.analyses.plan import VALIDATION
 from fedage.common.campaign import Campaign
 from fedage.common.cohort import Cohort
 from fedage.common.estimators.base import Trainable
@@ -116,6 +117,9 @@ def describe(site: Site, campaign: Campaign, _request: Request, _payload: Payloa
 def train(site: Site, campaign: Campaign, request: Request, payload: Payload) -> Answer:
     """Train on the site's training patients; the sums for the incoming model's validation come along."""
     weights, iterates = split_payload(payload)
+    if set(iterates) - {VALIDATION}:
+        # Any model may come in training: what compares or corrects its predictions is for the run's one model.
+        raise RequestRefused("unknown-step", "a training request may ask for the validation of its model only")
     check_fold(campaign, request.fold, all_folds_allowed=False)
     found = site.cohort(campaign)
     cohort = of_fold(found.cohort, campaign, request.fold)

@@ -1,59 +1,69 @@
 """Which thresholds a site has answered: two values near each other give away, by subtraction, who lies between them.
 
 A threshold is a value of the iterate that a column is compared with patient by patient: the mean age of all sites, the
-split of the gap. A new value is answered only if, against every value answered before, nobody changes sides or at least
-the minimum count of patients do. As a refusal tells something too (that a few lie in between), only a few different
-values are tried at all; an honest coordinator needs one, and another one each time a site leaves.
+split of the gap. The rules, for each column:
 
-Kept in the campaign's state folder, for good: by subset and column, so that analyses which compare the same patients
-share the account whatever the subset is called, and by run where the column comes from the run's model. A subset is
-who is in it, as it is another one in each fold. A run has one model and, where the file asks for a pooled bias line,
-one line.
+* One group of patients. The first one asked about is the only one for good: sums over parts add up, whatever values
+  they were asked at, so no other part, fold or whole is answered beside it. An honest campaign compares its test
+  patients (with folds: everybody, once every fold has its model) and no others; the error of each round's model is
+  asked for without a threshold.
+* A new value is answered only if, against every value answered before, nobody lies between or at least the minimum
+  count of patients do, those who are exactly at either value counted or not.
+* As a refusal tells something too (that a few lie in between), only a few different values are tried at all; an honest
+  coordinator needs one, and another one each time it starts over with other sites.
 
-Sums over disjoint parts add up: several parts asked at values within `NEAR_YEARS` of one another are one more subset,
-their union, and a value for nearly that union has to keep its distance from theirs too. Each fold's own mean age is
-farther from the other folds' than that, so an honest campaign with folds is answered throughout. (What parts asked at
-values *farther* apart give away together is not accounted for.)
+That a single value leaves few patients on one side is the analyses' own business: a Kaplan-Meier group is a cell, and
+`Evaluation` folds a small side into the other. An analysis that can leave out what the threshold makes of its sums
+(`Sparing`) answers without it where this account refuses, so that an honest run which meets the account of an earlier
+one loses that figure and nothing else.
+
+Kept in the campaign's state folder, for good: by column, so that analyses share the account, and by run where the
+column comes from the run's model. A run has one model and, where the file asks for a pooled bias line, one line.
+Not accounted for: two runs whose models differ by a hair have gaps that differ by a hair and an account each (how often
+a campaign is run is for the site's policy to bound); other campaigns on the same patients; and a threshold at one site
+together with what other analyses tell of the same column.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from sqlalchemy import Boolean, Column, Connection, Float, LargeBinary, MetaData, String, Table, select
+from sqlalchemy import Boolean, Column, Connection, Float, MetaData, String, Table, select
 
 from fedage.client._durable import DurableFile, StoreUnavailable
 from fedage.client.guard import Withheld
-from fedage.common.analyses.base import Analysis, Iterate, Thresholded, thresholds_of
+from fedage.common.analyses.base import Analysis, Iterate, Sparing, Thresholded, thresholds_of
 from fedage.common.cohort import Cohort
-from fedage.common.statistic import FloatArray
+from fedage.common.statistic import FloatArray, Statistic
 
-BoolArray = NDArray[np.bool_]
+logger = logging.getLogger(__name__)
 
 THRESHOLDS_FILE = "thresholds.db"
 MOST_VALUES = 4
 """Different values of one threshold that are tried, answered or not."""
-NEAR_YEARS = 0.01
-"""Values of disjoint parts within this of one another count as one value of their union."""
 
 _OF_THE_MODEL = frozenset({"predicted_years", "raw_gap_years", "corrected_years", "gap_years", "cole_gap_years"})
 
 metadata = MetaData()
-tried = Table(
-    "tried",
+compared = Table(
+    "compared",
     metadata,
-    Column("run", String(63), primary_key=True),
-    Column("subset", String(128), primary_key=True),
+    Column("run", String(128), primary_key=True),
+    Column("column", String(63), primary_key=True),
+    Column("members", String(64), nullable=False),
+)
+tried = Table(
+    "values_tried",
+    metadata,
+    Column("run", String(128), primary_key=True),
     Column("column", String(63), primary_key=True),
     Column("value", Float, primary_key=True),
     Column("answered", Boolean, nullable=False),
-    Column("members", LargeBinary, nullable=False),
 )
 lines = Table(
     "lines",
@@ -82,26 +92,40 @@ class Thresholds:
         self._run = run
         self._minimum_count = minimum_count
 
+    def accounted(self, analysis: Analysis, cohort: Cohort, iterate: Iterate, statistic: Statistic) -> Statistic:
+        """The statistic if the iterate's thresholds may be answered; else what is left of it without them.
+
+        Raises
+        ------
+        Withheld
+            As `require`, for an analysis that has nothing to say without its thresholds.
+        """
+        try:
+            self.require(analysis, cohort, iterate)
+        except Withheld as refusal:
+            if isinstance(analysis, Sparing):
+                logger.warning("%s leaves out what its threshold makes of it: %s", analysis.name, refusal.detail)
+                return analysis.spared(statistic)
+            raise
+        return statistic
+
     def require(self, analysis: Analysis, cohort: Cohort, iterate: Iterate) -> None:
         """Account for the iterate's thresholds, or withhold the answer to it.
 
         Raises
         ------
         Withheld
-            Rule `iterate` if few patients lie between a value and an answered one, or too many values were tried;
-            rule `store-unavailable` if the account cannot be kept.
+            Rule `iterate` if few patients lie between a value and an answered one, too many values were tried, or
+            another group of patients was compared before; rule `store-unavailable` if the account cannot be kept.
         """
         values = thresholds_of(analysis, iterate)
         if self._minimum_count == 1 or not values or not isinstance(analysis, Thresholded):
             return
-        patients, inside = analysis.compared(cohort), _inside(cohort, analysis.subset)
+        patients, members = analysis.compared(cohort), _members(cohort, analysis.subset)
         for column, value in values.items():
             run = self._run if column in _OF_THE_MODEL else ""
             with self._transaction() as connection:
-                asked = _Asked(value, inside)
-                refusal = self._account(
-                    connection, run, column, asked, patients=patients[column], everybody=cohort[column]
-                )
+                refusal = self._account(connection, run, column, value, patients=patients[column], members=members)
             if refusal:  # raised outside of the transaction: that the value was tried stays on record
                 raise Withheld("iterate", refusal)
 
@@ -123,48 +147,28 @@ class Thresholds:
             raise Withheld("bias-line", "this run has used another bias line before; a run has one")
 
     def _account(
-        self,
-        connection: Connection,
-        run: str,
-        column: str,
-        asked: _Asked,
-        *,
-        patients: FloatArray,
-        everybody: FloatArray,
+        self, connection: Connection, run: str, column: str, value: float, *, patients: FloatArray, members: str
     ) -> str:
         """Why the value is not answered; empty if it is."""
-        known = connection.execute(select(tried).where((tried.c.run == run) & (tried.c.column == column))).all()
-        before = {row.value: row.answered for row in known if row.subset == asked.subset}
+        group = (compared.c.run == run) & (compared.c.column == column)
+        known = connection.execute(select(compared.c.members).where(group)).scalar_one_or_none()
+        if known is None:
+            connection.execute(compared.insert().values(run=run, column=column, members=members))
+        elif known != members:
+            return f"another group of patients has been compared with a threshold on {column} before; there is one only"
+        rows = connection.execute(select(tried).where((tried.c.run == run) & (tried.c.column == column)))
+        before = {row.value: row.answered for row in rows}
         too_near = (
             f"fewer than {self._minimum_count} patients lie between this value of the threshold on {column} and one "
             "answered before; repeat that one"
         )
-        if asked.value in before:
-            return "" if before[asked.value] else too_near
+        if value in before:
+            return "" if before[value] else too_near
         if len(before) >= MOST_VALUES:
             return f"{MOST_VALUES} values of the threshold on {column} were tried before; repeat one that was answered"
-        changed = [
-            int(np.count_nonzero((patients > asked.value) != (patients > value)))
-            for value, answered in before.items()
-            if answered
-        ]
-        others = [
-            _Asked(row.value, _unpacked(row.members, everybody.size))
-            for row in known
-            if row.answered and row.subset != asked.subset
-        ]
-        changed += _between(asked, others, everybody, minimum_count=self._minimum_count)
-        near = any(0 < count < self._minimum_count for count in changed)
-        connection.execute(
-            tried.insert().values(
-                run=run,
-                subset=asked.subset,
-                column=column,
-                value=asked.value,
-                answered=not near,
-                members=np.packbits(asked.inside).tobytes(),
-            )
-        )
+        counts = [count for other, told in before.items() if told for count in _between(patients, value, other)]
+        near = any(0 < count < self._minimum_count for count in counts)
+        connection.execute(tried.insert().values(run=run, column=column, value=value, answered=not near))
         return too_near if near else ""
 
     @contextmanager
@@ -180,50 +184,17 @@ class Thresholds:
             raise Withheld("store-unavailable", "the site cannot keep account of what it has answered") from None
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """A value and who of the site's patients is in the subset that is compared with it, (n,)."""
-
-    value: float
-    inside: BoolArray
-
-    @property
-    def subset(self) -> str:
-        """Digest of who is in it."""
-        return hashlib.sha256(np.packbits(self.inside).tobytes()).hexdigest()
+def _between(patients: FloatArray, a: float, b: float) -> tuple[int, ...]:
+    """How many patients lie between two values: without those exactly at either, with those at one, with both."""
+    low, high = min(a, b), max(a, b)
+    above, below = (patients > low, patients >= low), (patients < high, patients <= high)
+    return tuple(int(np.count_nonzero(one & other)) for one in above for other in below)
 
 
-def _between(new: _Asked, answered: list[_Asked], column: FloatArray, *, minimum_count: int) -> list[int]:
-    """How many patients lie between a value for a whole and the near values of parts that nearly make it up.
+def _members(cohort: Cohort, subset: str | None) -> str:
+    """Digest of who is in a subset, by the site's own parts, which no message can change.
 
-    The new one may be the whole, or the last part of one answered before. `answered` are other subsets than its own.
+    Not of who has a plausible prediction: a model that makes one patient's implausible would be another group.
     """
-    counts = []
-    for whole in [new, *answered]:
-        parts = [part for part in [*answered, new] if part is not whole and not np.any(part.inside & ~whole.inside)]
-        for anchor in parts if whole is new else [new]:
-            covered, between = np.zeros_like(whole.inside), 0
-            near = [part for part in parts if abs(part.value - anchor.value) <= NEAR_YEARS]
-            for part in sorted(near, key=lambda part: abs(part.value - anchor.value)):
-                if np.any(part.inside & covered):
-                    continue
-                covered |= part.inside
-                inside = column[part.inside]
-                between += int(np.count_nonzero((inside > part.value) != (inside > whole.value)))
-            if covered.any() and np.count_nonzero(whole.inside & ~covered) < minimum_count:
-                counts.append(between)
-    return counts
-
-
-def _unpacked(members: bytes, n: int) -> BoolArray:
-    """Who was in a subset; of a cohort that has changed since, nobody can be told to be the same."""
-    bits = np.frombuffer(members, dtype=np.uint8)
-    return np.unpackbits(bits, count=n).astype(np.bool_) if bits.size == -(-n // 8) else np.zeros(n, dtype=np.bool_)
-
-
-def _inside(cohort: Cohort, subset: str | None) -> BoolArray:
-    """Who is in a subset, (n,): by the site's own parts, which no message can change.
-
-    Not who has a plausible prediction: a model that makes one patient's implausible would open a new account.
-    """
-    return np.ones(cohort.n, dtype=np.bool_) if subset is None else np.asarray(cohort[subset] == 1)
+    inside = np.ones(cohort.n, dtype=np.bool_) if subset is None else np.asarray(cohort[subset] == 1)
+    return hashlib.sha256(f"{cohort.n} ".encode() + np.packbits(inside).tobytes()).hexdigest()

@@ -96,6 +96,14 @@ class Thresholded(Protocol):
         """The patients who are compared."""
 
 
+@runtime_checkable
+class Sparing(Protocol):
+    """A thresholded analysis that has something to say without its thresholds too."""
+
+    def spared(self, statistic: Statistic) -> Statistic:
+        """The statistic, of the same layout, without what the thresholds made of it."""
+
+
 def thresholds_of(analysis: Analysis, iterate: Iterate) -> dict[str, float]:
     """The analysis's thresholds; none for an analysis that has no such thing."""
     return analysis.thresholds(iterate) if isinstance(analysis, Thresholded) else {}

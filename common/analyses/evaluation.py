@@ -5,7 +5,7 @@ Notation: Ω chronological age, ŷ predicted age, e = ŷ − Ω, all in years.
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +20,7 @@ from fedage.common.analyses._columns import (
 )
 from fedage.common.analyses.base import Again, Done, Iterate, IterateRefused, NotComputable, Outcome, check_iterate
 from fedage.common.cohort import Cohort
-from fedage.common.statistic import Cell, Field, Layout, Statistic
+from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 CS_YEARS = 5.0
 REFERENCE_AGE_YEARS = 60.0
@@ -53,6 +53,7 @@ _FULL_LAYOUT = Layout(
         _sum("predicted_squared", _PREDICTED**2, lower=0.0),
         _sum("age_predicted", _AGE * _PREDICTED),
         _sum("from_mean", _AGE, lower=0.0),
+        _count("from_mean_n"),
         _sum("from_site_mean", MAX_AGE_YEARS, lower=0.0),
     )
 )
@@ -62,12 +63,19 @@ _FULL_LAYOUT = Layout(
 class Evaluation:
     """Agreement of predicted with chronological age on one part of the patients.
 
-    Two exchanges: the first finds the mean age of all sites, the second sums everything else around it. The second
-    statistic holds all that a result needs, so a site's own result comes from its own statistic and the same iterate.
+    With `baseline` there are two exchanges: the first finds the mean age of all sites, the second sums everything else
+    around it. The last statistic holds all that a result needs, so a site's own result comes from its own statistic
+    and the same iterate.
+
+    Σ|Ω − m| around a given m is the only sum that compares patient by patient: with Σ(Ω − m) it gives Σ(m − Ω) of those
+    below m. Where fewer than `minimum_count` are on one side they count as if on the other, which leaves |Σ(Ω − m)|:
+    known anyway, and a lower bound, so that the mean looks no worse than it is. A site that must not answer for this m
+    at all (`spared`) leaves it out, and its patients are not among those the mean is judged by.
 
     Result: `n`, `left_out` (a value missing or out of range), `mean_age_years`, `mae_years`, `mean_error_years`,
     `rmse_years`, `cs_5` (fraction with |e| ≤ 5 years, both ends included and nothing rounded), `pearson_r` (None
-    where one of the two does not vary), `mae_of_mean_years` (of predicting the mean age of all sites for everybody)
+    where one of the two does not vary), `mae_of_mean_years` (of predicting the mean age of all sites for everybody;
+    None where no site tells it or without `baseline`), `mae_of_mean_n` (of how many patients)
     and `mae_of_site_mean_years` (of predicting each site's own mean).
 
     Parameters
@@ -80,6 +88,11 @@ class Evaluation:
         Column with the predicted age in years.
     healthy_only
         Take only patients who count as healthy.
+    baseline
+        Whether predicting the mean age is evaluated too. One step of a campaign is enough: it is the same for raw and
+        corrected ages, and asking for several parts' sums around several means would be several thresholds.
+    minimum_count
+        Fewest patients on either side of the mean, unless there are none.
     """
 
     same_sites: ClassVar[bool] = False
@@ -89,6 +102,8 @@ class Evaluation:
     prediction: str = "predicted_years"
     _: KW_ONLY
     healthy_only: bool = False
+    baseline: bool = True
+    minimum_count: int = 1
     per_site: bool = True
 
     def first(self) -> Iterate:
@@ -97,7 +112,7 @@ class Evaluation:
     def check(self, iterate: Iterate) -> None:
         if not iterate:
             return
-        check_iterate(iterate, {"mean_age": ()}, bound=MAX_AGE_YEARS)
+        check_iterate(iterate, {"mean_age": ()} if self.baseline else {}, bound=MAX_AGE_YEARS)
         if iterate["mean_age"] < 0:
             raise IterateRefused("iterate mean_age must be an age of 0 to 130 years")
 
@@ -108,16 +123,22 @@ class Evaluation:
         return self._evaluated(cohort)[0]
 
     def layout(self, iterate: Iterate) -> Layout:
-        return _FULL_LAYOUT if iterate else _MEAN_LAYOUT
+        return _MEAN_LAYOUT if self._finds_mean(iterate) else _FULL_LAYOUT
+
+    def spared(self, statistic: Statistic) -> Statistic:
+        """The statistic without what the threshold made of it."""
+        kept = {field.name: statistic[field.name] for field in statistic.layout.fields}
+        blank = {name: np.zeros(()) for name in ("from_mean", "from_mean_n")}
+        return replace(statistic, vector=statistic.layout.flatten({**kept, **blank}))
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
         kept, left_out = self._evaluated(cohort)
         age, predicted = kept["age_years"], kept[self.prediction]
         error = predicted - age
         cells = [Cell(kept.n, "patients evaluated")]
-        if not iterate:
+        if self._finds_mean(iterate):
             return Statistic.of(_MEAN_LAYOUT, {"n": kept.n, "age": (age - REFERENCE_AGE_YEARS).sum()}, cells)
-        mean = float(iterate["mean_age"])
+        mean = _around(iterate)
         u, v = age - mean, predicted - mean
         values = {
             "n": kept.n,
@@ -131,10 +152,22 @@ class Evaluation:
             "predicted": v.sum(),
             "predicted_squared": v @ v,
             "age_predicted": u @ v,
-            "from_mean": np.abs(u).sum(),
+            "from_mean": self._from_mean(u),
+            "from_mean_n": kept.n if self.baseline else 0,
             "from_site_mean": np.abs(age - age.mean()).sum() if kept.n else 0.0,
         }
         return Statistic.of(_FULL_LAYOUT, values, cells)
+
+    def _finds_mean(self, iterate: Iterate) -> bool:
+        return self.baseline and not iterate
+
+    def _from_mean(self, u: FloatArray) -> float:
+        """Σ|u| (n,), or |Σu| where few are on one side; 0 without a baseline."""
+        if not self.baseline:
+            return 0.0
+        sides = (np.count_nonzero(u < 0), np.count_nonzero(u > 0))
+        few = any(0 < side < self.minimum_count for side in sides)
+        return float(abs(u.sum()) if few else np.abs(u).sum())
 
     def _evaluated(self, cohort: Cohort) -> tuple[Cohort, int]:
         """The patients with an age and a plausible prediction, and how many had to be left out."""
@@ -147,24 +180,31 @@ class Evaluation:
         n = total.scalar("n")
         if n < 1:
             return NotComputable(f"no patient with {self.subset} = 1, an age and {self.prediction}")
-        if not iterate:
+        if self._finds_mean(iterate):
             return Again({"mean_age": np.asarray(REFERENCE_AGE_YEARS + total.scalar("age") / n)})
         mean_u, mean_v = total.scalar("age") / n, total.scalar("predicted") / n
         var_u = total.scalar("age_squared") / n - mean_u**2
         var_v = total.scalar("predicted_squared") / n - mean_v**2
         covariance = total.scalar("age_predicted") / n - mean_u * mean_v
         varies = min(var_u, var_v) > 1e-12
+        judged = total.scalar("from_mean_n")
         return Done(
             {
                 "n": round(n),
                 "left_out": round(total.scalar("left_out")),
-                "mean_age_years": float(iterate["mean_age"]) + mean_u,
+                "mean_age_years": _around(iterate) + mean_u,
                 "mae_years": total.scalar("absolute_error") / n,
                 "mean_error_years": total.scalar("error") / n,
                 "rmse_years": float(np.sqrt(total.scalar("squared_error") / n)),
                 "cs_5": total.scalar("within_5") / n,
                 "pearson_r": float(covariance / np.sqrt(var_u * var_v)) if varies else None,
-                "mae_of_mean_years": total.scalar("from_mean") / n,
+                "mae_of_mean_years": total.scalar("from_mean") / judged if judged >= 1 else None,
+                "mae_of_mean_n": round(judged),
                 "mae_of_site_mean_years": total.scalar("from_site_mean") / n,
             }
         )
+
+
+def _around(iterate: Iterate) -> float:
+    """What ages are summed around: the mean age of all sites where it is known."""
+    return float(iterate["mean_age"]) if iterate else REFERENCE_AGE_YEARS

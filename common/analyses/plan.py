@@ -38,21 +38,21 @@ def stages(campaign: Campaign) -> tuple[tuple[Analysis, ...], ...]:
         told: tuple[Analysis, ...] = ()
         if campaign.table and campaign.table.predicted:
             told = (
-                Evaluation(TEST, "is_test"),
+                Evaluation(TEST, "is_test", minimum_count=minimum),
                 PredictedByAge(PREDICTED_BY_AGE, edges, minimum_count=minimum),
                 GapByAge(GAP_RAW, "raw_gap_years", edges, minimum_count=minimum),
                 ErrorCurve(ERROR_CURVE_RAW, minimum_count=minimum),
             )
         return told, (*_survival(campaign), *_groups(campaign))
     predicted: tuple[Analysis, ...] = (
-        Evaluation(TEST, "is_test", healthy_only=healthy),
-        Evaluation(VALIDATION, "is_validation", healthy_only=healthy),
+        Evaluation(TEST, "is_test", healthy_only=healthy, minimum_count=minimum),
+        Evaluation(VALIDATION, "is_validation", healthy_only=healthy, baseline=False),
         BiasLine(BIAS, "is_validation"),
         PredictedByAge(PREDICTED_BY_AGE, edges, minimum_count=minimum),
         ErrorCurve(ERROR_CURVE_RAW, minimum_count=minimum, healthy_only=healthy),
     )
     corrected: tuple[Analysis, ...] = (
-        Evaluation(CORRECTED, "is_test", "corrected_years", healthy_only=healthy),
+        Evaluation(CORRECTED, "is_test", "corrected_years", healthy_only=healthy, baseline=False),
         GapByAge(GAP_RAW, "raw_gap_years", edges, minimum_count=minimum),
         GapByAge(GAP_CORRECTED, "gap_years", edges, minimum_count=minimum),
         ErrorCurve(ERROR_CURVE_CORRECTED, prediction="corrected_years", minimum_count=minimum, healthy_only=healthy),

@@ -9,15 +9,17 @@ import pytest
 
 from fedage.client.guard import Withheld
 from fedage.client.thresholds import MOST_VALUES, Thresholds
-from fedage.common.analyses.base import Iterate, thresholds_of
+from fedage.common.analyses.base import Done, Iterate, thresholds_of
 from fedage.common.analyses.bias_line import BiasLine
 from fedage.common.analyses.evaluation import Evaluation
 from fedage.common.analyses.kaplan_meier import KaplanMeier
 from fedage.common.cohort import Cohort
+from fedage.common.statistic import Statistic
 
 MINIMUM = 5
 TEST = Evaluation("evaluation:test", "is_test")
 CORRECTED = Evaluation("evaluation:test-corrected", "is_test", "corrected_years")
+ROUND = Evaluation("evaluation:validation", "is_validation", baseline=False)
 CURVES = KaplanMeier("kaplan-meier", (5.0,), minimum_count=MINIMUM)
 
 
@@ -135,54 +137,117 @@ def test_only_a_few_values_are_tried_and_the_known_ones_stay(tmp_path: Path) -> 
     assert all(answered(account, TEST, patients, mean_age(value)) for value in wide)
 
 
-def test_another_fold_is_another_subset_and_another_model_is_not(tmp_path: Path) -> None:
-    patients, account = cohort(), Thresholds(tmp_path, run="r1", minimum_count=MINIMUM)
-    folds = [patients.with_columns(is_test=(np.arange(60) % 6 == fold).astype(float)) for fold in range(6)]
-    assert all(answered(account, TEST, fold, mean_age(float(fold["age_years"].mean()))) for fold in folds)
-
-    few = between(patients["age_years"], from_years=60.0, patients=1)
-    assert answered(account, TEST, patients, mean_age(60.0))
-    implausible = patients["predicted_years"].copy()
-    implausible[0] = 1e6
-    assert not answered(account, TEST, patients.with_columns(predicted_years=implausible), mean_age(few))
-
-
 def in_folds(patients: Cohort, k: int) -> list[Cohort]:
     place = np.arange(patients.n) % k
     return [patients.with_columns(is_test=(place == fold).astype(float)) for fold in range(k)]
 
 
-def test_another_name_for_the_same_patients_opens_no_account(tmp_path: Path) -> None:
+def test_another_model_or_another_name_opens_no_account(tmp_path: Path) -> None:
     patients, account = cohort(), Thresholds(tmp_path, run="r1", minimum_count=MINIMUM)
     few = between(patients["age_years"], from_years=60.0, patients=1)
     assert answered(account, TEST, patients, mean_age(60.0))
+    implausible = patients["predicted_years"].copy()
+    implausible[0] = 1e6
+    assert not answered(account, TEST, patients.with_columns(predicted_years=implausible), mean_age(few))
     renamed = patients.with_columns(is_validation=patients["is_test"])
     assert not answered(account, Evaluation("evaluation:validation", "is_validation"), renamed, mean_age(few))
 
 
+@pytest.mark.parametrize("apart_years", [1e-9, 0.02, 1.0, 20.0])
 @pytest.mark.parametrize("whole_first", [True, False])
-def test_the_folds_sums_at_one_mean_add_up_to_those_of_all(tmp_path: Path, whole_first: bool) -> None:
+def test_parts_and_the_whole_are_not_both_answered(tmp_path: Path, whole_first: bool, apart_years: float) -> None:
+    """However far apart the folds' values are: the one asked first is the only group that is compared."""
     patients, account = cohort(), Thresholds(tmp_path, run="r1", minimum_count=MINIMUM)
     few = between(patients["age_years"], from_years=60.0, patients=1)
-    asked = [(fold, 60.0 + 1e-9 * k) for k, fold in enumerate(in_folds(patients, 5))]
-    asked = [(patients, few), *asked] if whole_first else [*asked, (patients, few)]
-    told = [answered(account, TEST, who, mean_age(value)) for who, value in asked]
-    assert told == [True] * 5 + [False]
+    folds = [(fold, 60.0 + apart_years * (k - 2)) for k, fold in enumerate(in_folds(patients, 5))]
+    whole = (patients, few)
+    told = [
+        answered(account, TEST, who, mean_age(m)) for who, m in ([whole, *folds] if whole_first else [*folds, whole])
+    ]
+    assert told == [True] + [False] * 5
+
+
+def test_those_exactly_at_a_value_hide_nobody(tmp_path: Path) -> None:
+    """Ages in whole years: of eleven from 60 to 61, ten are exactly 60 and give nothing at a mean of 60."""
+    age = np.concatenate([np.full(30, 55.0), np.full(10, 60.0), [60.5], np.full(30, 65.0)])
+    patients = cohort(age.size).with_columns(age_years=age, predicted_years=age)
+    account = Thresholds(tmp_path, run="r1", minimum_count=MINIMUM)
+    assert answered(account, TEST, patients, mean_age(60.0))
+    assert not answered(account, TEST, patients, mean_age(61.0))
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_an_honest_campaign_with_five_folds_is_always_answered(tmp_path: Path, seed: int) -> None:
-    """This site is one of three alike; every fold is validated around the mean age of all sites, then everybody."""
-    three = [cohort(seed=3 * seed + k) for k in range(3)]
+@pytest.mark.parametrize("leaves", [False, True])
+def test_an_honest_campaign_is_always_answered(tmp_path: Path, seed: int, leaves: bool) -> None:
+    """With five folds and without; a site may leave before the corrected ages are evaluated, or run it all again."""
+    three = [cohort(seed=3 * seed + k).with_columns(is_validation=np.ones(60)) for k in range(3)]
     account = Thresholds(tmp_path, run="r1", minimum_count=MINIMUM)
-    by_site = [in_folds(one, 5) for one in three]
-    for fold in zip(*by_site, strict=True):
-        mean = float(np.mean([one["age_years"][one["is_test"] == 1] for one in fold]))
-        assert answered(account, TEST, fold[0], mean_age(mean))
+    for fold in in_folds(three[0], 5):
+        account.require(ROUND, fold, ROUND.first())
     mean = float(np.mean([one["age_years"] for one in three]))
-    everybody = three[0].with_columns(is_validation=np.ones(60))
-    for analysis in (TEST, Evaluation("evaluation:validation", "is_validation"), CORRECTED):
-        assert answered(account, analysis, everybody, mean_age(mean))
+    account.require(TEST, three[0], mean_age(mean))
+    there = three[:2] if leaves else three
+    corrected = Evaluation("evaluation:test-corrected", "is_test", "corrected_years", baseline=False)
+    assert corrected.first() == {}
+    account.require(corrected, three[0], corrected.first())
+    account.require(CURVES, three[0], split(float(np.median([one["gap_years"] for one in there]))))
+
+
+def test_a_refused_threshold_costs_the_baseline_alone(tmp_path: Path) -> None:
+    patients, account = cohort(), Thresholds(tmp_path, run="r1", minimum_count=MINIMUM)
+    few = between(patients["age_years"], from_years=60.0, patients=1)
+    first, second = (
+        account.accounted(TEST, patients, mean_age(m), TEST.local(patients, mean_age(m))) for m in (60.0, few)
+    )
+    assert (first.scalar("from_mean_n"), second.scalar("from_mean_n"), second.scalar("from_mean")) == (60, 0, 0)
+    for block in ("n", "error", "absolute_error", "squared_error", "within_5", "from_site_mean"):
+        assert first.scalar(block) == second.scalar(block)
+    outcome = TEST.combine(second, mean_age(few))
+    assert isinstance(outcome, Done)
+    assert (outcome.result["mae_of_mean_years"], outcome.result["mae_of_mean_n"]) == (None, 0)
+    account.require(CURVES, patients, split(0.0))
+    near = split(between(patients["gap_years"], from_years=0.0, patients=1))
+    with pytest.raises(Withheld, match="lie between"):
+        account.accounted(CURVES, patients, near, Statistic.zero(CURVES.layout(near)))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_sweeping_all_folds_and_means_tells_nobodys_age(tmp_path: Path, seed: int) -> None:
+    """The attacker knows how many patients there are, and asks for every fold and the whole at many means.
+
+    f(m) = Σ|Ω − m| with Σ(Ω − m) gives Σ(m − Ω) over those below m; two such sums give that of those in between. Every
+    group that can be cut out this way by what was answered has the minimum count or nobody.
+    """
+    patients = cohort(seed=seed)
+    test = Evaluation("evaluation:test", "is_test", minimum_count=MINIMUM)
+    account = Thresholds(tmp_path, run="r1", minimum_count=MINIMUM)
+    ages = np.sort(patients["age_years"])
+    just_above = [float(ages[k : k + 2].mean()) for k in (0, 1, 4, 5, 57, 58)]
+    rng = np.random.default_rng(seed)
+    asked = [
+        (who, float(m)) for who in (patients, *in_folds(patients, 5)) for m in (*just_above, *rng.uniform(40, 80, 9))
+    ]
+    cut: list[np.ndarray] = []
+    told = 0
+    for k in rng.permutation(len(asked)):
+        who, m = asked[k]
+        inside = who["is_test"] == 1
+        sums = account.accounted(test, who, mean_age(m), test.local(who, mean_age(m)))
+        if not sums.scalar("from_mean_n"):
+            continue
+        told += 1
+        below_sum = (sums.scalar("from_mean") - sums.scalar("age")) / 2
+        if min(below_sum, below_sum + sums.scalar("age")) <= 1e-9:
+            continue  # nobody on one side, as far as it tells: f follows from n and Σ(Ω − m)
+        below = inside & (patients["age_years"] < m)
+        assert below_sum == pytest.approx(float((m - patients["age_years"][below]).sum()))
+        cut.append(below)
+        assert min(below.sum(), (inside & ~below).sum()) >= MINIMUM
+    assert 0 < told <= MOST_VALUES
+    for one in cut:
+        for other in cut:
+            apart = np.count_nonzero(one != other)
+            assert apart == 0 or apart >= MINIMUM
 
 
 def test_what_compares_nobody_is_not_accounted_for(tmp_path: Path) -> None:

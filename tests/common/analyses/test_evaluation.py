@@ -111,3 +111,32 @@ def test_bounds_and_cell():
         assert np.all((lower <= statistic.vector) & (statistic.vector <= upper))
         assert statistic.scalar("n") == 5
         assert (statistic.smallest.count, statistic.smallest.of) == (5, "patients evaluated")
+
+
+def test_a_few_patients_on_one_side_of_the_mean_are_not_told_apart():
+    """Σ|u| with Σu would give the age of the only one below; |Σu| says nothing more, and never flatters the model."""
+    age = np.array([20.0, 50, 51, 52, 53, 60, 61, 62, 63])
+    cohort = predictions(age, age)
+    guarded = Evaluation("e", "is_test", minimum_count=4)
+    for mean, exact in ((40.0, False), (51.5, False), (52.5, True), (61.5, False), (10.0, True), (100.0, True)):
+        found = guarded.local(cohort, {"mean_age": np.asarray(mean)})
+        expected = np.abs(age - mean).sum() if exact else abs((age - mean).sum())
+        assert found.scalar("from_mean") == pytest.approx(expected), mean
+        assert found.scalar("from_mean_n") == 9
+    below = Evaluation("e", "is_test", minimum_count=3).local(cohort, {"mean_age": np.asarray(51.5)})
+    assert below.scalar("from_mean") == pytest.approx(np.abs(age - 51.5).sum())
+    # One strictly above 62, and one exactly there who gives nothing.
+    at = Evaluation("e", "is_test", minimum_count=2).local(cohort, {"mean_age": np.asarray(62.0)})
+    assert at.scalar("from_mean") == pytest.approx(abs((age - 62).sum()))
+
+
+def test_without_a_baseline_one_exchange_and_the_same_figures(tools, sites):
+    alone = Evaluation("e", "is_test", baseline=False)
+    full, found = tools.result_of(ANALYSIS, sites), tools.result_of(alone, sites)
+    assert (found.pop("mae_of_mean_years"), found.pop("mae_of_mean_n")) == (None, 0)
+    assert full.pop("mae_of_mean_years") > 0
+    assert full.pop("mae_of_mean_n") == full["n"]
+    assert found == pytest.approx(full, rel=1e-12)
+    assert alone.thresholds({}) == {}
+    with pytest.raises(IterateRefused):
+        alone.check({"mean_age": np.asarray(60.0)})
