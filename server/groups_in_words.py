@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedage.server.results import Results
+from fedage.server.results import Groups, Results
 
 
 def sentences(results: Results) -> list[str]:
@@ -20,7 +20,17 @@ def sentences(results: Results) -> list[str]:
     size = f"{abs(chosen.difference_years):.2f} years {'larger' if chosen.difference_years >= 0 else 'smaller'}"
     said = f"With {held} held fixed, the corrected gap of patients with {named[0]} is {size} than with {named[1]}"
     if chosen.ci95_low is None or chosen.ci95_high is None:
-        return [f"{said}."]
+        return [f"{said}.{_not_adjusted(groups)}"]
     shown = "" if not chosen.ci95_low <= 0 <= chosen.ci95_high else " The interval includes 0: no difference is shown."
     auc = f"; ROC AUC within sites {found.auc_within_sites:.3f}" if found.auc_within_sites is not None else ""
-    return [f"{said} (95 % interval of the difference {chosen.ci95_low:.2f} to {chosen.ci95_high:.2f}{auc}).{shown}"]
+    return [
+        f"{said} (95 % interval of the difference {chosen.ci95_low:.2f} to {chosen.ci95_high:.2f}{auc}).{shown}{_not_adjusted(groups)}"
+    ]
+
+
+def _not_adjusted(groups: Groups) -> str:
+    """What the file asked to hold fixed and is not, e.g. ` It is not adjusted for age, is_male: …`."""
+    if not groups.covariates or groups.corrected.adjusted is not None:
+        return ""
+    asked = ", ".join(groups.covariates).replace("_years", "")
+    return f" It is not adjusted for {asked}: {(groups.corrected.not_adjusted or 'no result').rstrip('.')}."

@@ -6,6 +6,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fedage.server import withheld_in_words
+from fedage.server.errors_in_words import OWN_MEAN, POOLED_MEAN, loses_to
+from fedage.server.errors_in_words import sentences as error_sentences
 from fedage.server.groups_in_words import sentences as group_sentences
 from fedage.server.results import CoxResult, Metrics, Results, SiteRecord
 
@@ -14,7 +17,14 @@ def print_summary(results: Results, *, console: Console) -> None:
     """Per site patients and MAE, hazard ratios, and beside them what the planted truth implies."""
     if results.phantoms:
         console.print("Images in this run are phantoms rendered by FedAge; every figure below is from them.")
+    if results.campaign.folds:
+        console.print(
+            f"With {results.campaign.folds} folds: each patient is predicted by the model that was made without their "
+            "fold, and counts as a test patient."
+        )
     console.print(_sites(results))
+    for sentence in error_sentences(results):
+        console.print(escape(sentence))
     if results.survival is not None:
         console.print(_hazards(results))
     for sentence in group_sentences(results):
@@ -22,17 +32,21 @@ def print_summary(results: Results, *, console: Console) -> None:
     if results.planted is not None:
         console.print(_checks(results))
     for site in results.sites:
-        for trouble in site.troubles:
-            console.print(f"{site.name}: {trouble}")
-        for withheld in site.withheld:
-            console.print(f"{site.name} withheld {withheld.step}: {withheld.reason}")
+        # Of a site that took no part, all there is to say is why.
+        for trouble in site.troubles if site.status in ("took part", "dropped out") else ():
+            console.print(escape(f"{site.name}: {trouble}"))
+    for sentence in withheld_in_words.in_full(results):
+        console.print(escape(sentence))
 
 
 def _sites(results: Results) -> Table:
     test = results.evaluation.test
     if not results.campaign.estimator and test.raw.overall is None:
         return _sites_of_analyses(results)
-    table = Table("site", "patients", "test", "MAE raw", "own mean", "MAE corrected", "status", title="age, years")
+    table = Table(title=_whose(results), caption="* is less than the model's raw error", caption_justify="left")
+    for header in ("site", "patients", "test", "MAE\nraw", "MAE\ncorrected", "mean\nof all", "own\nmean", "status"):
+        text = header in ("site", "status")
+        table.add_column(header, no_wrap=not text, justify="left" if text else "right", overflow="fold")
     for site in results.sites:
         raw, corrected = test.raw.by_site.get(site.name), test.corrected.by_site.get(site.name)
         table.add_row(
@@ -40,13 +54,13 @@ def _sites(results: Results) -> Table:
             _patients(site),
             str(raw.n) if raw else "-",
             _mae(raw),
-            _own_mean(raw),
             _mae(corrected),
+            *_means(raw),
             _status(site),
         )
     overall, corrected = test.raw.overall, test.corrected.overall
     table.add_section()
-    table.add_row("all", "", str(overall.n) if overall else "-", _mae(overall), "", _mae(corrected), "")
+    table.add_row("all", "", str(overall.n) if overall else "-", _mae(overall), _mae(corrected), *_means(overall), "")
     return table
 
 
@@ -66,10 +80,26 @@ def _status(site: SiteRecord) -> str:
     return site.status if not site.reason else escape(f"{site.status}: {site.reason}")
 
 
-def _own_mean(metrics: Metrics | None) -> str:
-    """What predicting the site's own mean age would miss by."""
-    value = None if metrics is None else getattr(metrics, "mae_of_site_mean_years", None)
-    return "-" if value is None else f"{value:.2f}"
+def _whose(results: Results) -> str:
+    healthy = "healthy " if results.campaign.train_on == "healthy" else ""
+    return f"error of the predicted age of {healthy}test patients, years (MAE)"
+
+
+def _means(metrics: Metrics | None) -> tuple[str, str]:
+    """What predicting the mean age of all sites, and the site's own, would miss by; marked where that is better."""
+    if metrics is None:
+        return "-", "-"
+    lost = loses_to(metrics)
+    return (
+        _mean(metrics.mae_of_mean_years, better=POOLED_MEAN in lost),
+        _mean(metrics.mae_of_site_mean_years, better=OWN_MEAN in lost),
+    )
+
+
+def _mean(value: float | None, *, better: bool) -> str:
+    if value is None:
+        return "-"
+    return f"[red]{value:.2f}*[/red]" if better else f"{value:.2f}"
 
 
 def _hazards(results: Results) -> Table:

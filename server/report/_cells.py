@@ -8,10 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell. `value` is the number as `results.json` has it, and makes the cell a number."""
+    """One cell. `value` is the number as `results.json` has it, and makes the cell a number.
+
+    `mark` is "good" or "bad" where the cell is a verdict, else empty.
+    """
 
     text: str
     value: str = ""
+    mark: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from fedage.server.errors_in_words import listed
+from fedage.server.errors_in_words import sentences as error_sentences
 from fedage.server.groups_in_words import sentences as group_sentences
+from fedage.server.made_in_words import solved_exactly
 from fedage.server.report._rounds import rounds_in_words
 from fedage.server.results import Coefficient, CoxResult, Results
+from fedage.server.withheld_in_words import in_short
 
 
 def sentences(results: Results) -> list[str]:
     """The summary, a sentence or two an item."""
-    return [_what_ran(results), *_age(results), *_hazard(results), *group_sentences(results), *_truth(results)]
+    return [
+        _what_ran(results),
+        *_age(results),
+        *error_sentences(results),
+        *_hazard(results),
+        *group_sentences(results),
+        *_truth(results),
+        *in_short(results),
+    ]
 
 
 def banners(results: Results) -> list[str]:
@@ -59,29 +71,44 @@ def _ended(results: Results) -> str:
 
 def _what_ran(results: Results) -> str:
     took_part = [site for site in results.sites if site.status in ("took part", "dropped out")]
-    if not took_part or not results.rounds:
-        return "No round of training was finished."
+    exact, estimator = solved_exactly(results), results.campaign.estimator
+    if not took_part or (estimator and not results.rounds and not exact):
+        return "No round of training was finished." if estimator else "No site took part."
     patients = [site.patients for site in took_part]
     told = f", {sum(n for n in patients if n)} patients" if None not in patients else ""
     names = ", ".join(site.name for site in took_part)
     alone = len(took_part) == 1
-    rounds = rounds_in_words(results.rounds)
     time = duration(results)
-    return (
-        f"{len(took_part)} site{'' if alone else 's'} ({names}{told}) trained the age estimator "
-        f"{results.campaign.estimator}{'' if alone else ' together'} for {rounds}{f' in {time}' if time else ''}."
-    )
+    took, together = f" in {time}" if time else "", "" if alone else " together"
+    sites = f"{len(took_part)} site{'' if alone else 's'} ({names}{told})"
+    if not estimator:
+        return f"{sites} took part in a campaign that only analyses{took}: no model was made."
+    if exact:
+        folds = len(results.preparation)
+        each = f", once for each of {folds} folds" if folds > 1 else ""
+        return (
+            f"{sites} made the age estimator {estimator}{together}{took}: solved exactly from sums{each}, so no rounds "
+            "of training were needed."
+        )
+    return f"{sites} trained the age estimator {estimator}{together} for {rounds_in_words(results.rounds)}{took}."
 
 
 def _age(results: Results) -> list[str]:
     test = results.evaluation.test
+    healthy = "healthy " if results.campaign.train_on == "healthy" else ""
+    folds = ", each predicted by the model made without their fold," if results.campaign.folds else ""
+    if not results.campaign.estimator and test.raw.overall is None:
+        return []
     if test.raw.overall is None or test.raw.overall.mae_years is None:
         return [f"How good the predicted ages are is not known: {_why(test.raw.not_computed)}."]
     raw = test.raw.overall
-    found = f"On {raw.n} test patients the predicted age is off by {raw.mae_years:.2f} years on average (MAE, raw)"
+    whose = f"{raw.n} {healthy}test patients{folds}"
+    found = f"On {whose} the predicted age is off by {raw.mae_years:.2f} years on average (MAE, raw)"
     against = []
     if raw.mae_of_mean_years is not None:
         against.append(f"predicting the mean age for everybody would be off by {raw.mae_of_mean_years:.2f}")
+    if raw.mae_of_site_mean_years is not None:
+        against.append(f"each site's own mean by {raw.mae_of_site_mean_years:.2f}")
     if results.planted is not None and results.planted.irreducible_mae_years is not None:
         against.append(f"the best possible reader by {results.planted.irreducible_mae_years:.2f}")
     said = [f"{found}{'; ' + ', '.join(against) if against else ''}."]
@@ -104,8 +131,38 @@ def _hazard(results: Results) -> list[str]:
         for model, item in found:
             if item.name == column:
                 return [_one_hazard(model, item)]
+    said = [_every_hazard(*_first(found))] if found else []
     why = next((model.not_computed for model in survival.cox if model.not_computed), "no model has a gap as covariate")
-    return [f"What the gap has to do with follow-up is not known: {_why(why)}."]
+    if results.campaign.estimator:
+        said.append(f"What the gap has to do with follow-up is not known: {_why(why)}.")
+    elif not found:
+        said.append(
+            f"What goes with follow-up is not known: {_why(why if survival.cox else 'no model was asked for')}."
+        )
+    return said
+
+
+def _first(found: list[tuple[CoxResult, Coefficient]]) -> tuple[CoxResult, list[Coefficient]]:
+    first = found[0][0]
+    return first, [item for model, item in found if model is first]
+
+
+def _every_hazard(model: CoxResult, items: list[Coefficient]) -> str:
+    """A model without a gap: all its covariates, each with the others held fixed."""
+    told, open_ = [], []
+    for item in items:
+        known = item.ci95_low is not None and item.ci95_high is not None
+        within = f" (95 % interval {item.ci95_low:.3f} to {item.ci95_high:.3f})" if known else ""
+        told.append(f"{item.hazard_ratio:.3f} per unit of {item.name}{within}")
+        if item.ci95_low is not None and item.ci95_high is not None and item.ci95_low <= 1 <= item.ci95_high:
+            open_.append(item.name)
+    shown = f" The interval of {listed(open_)} includes 1: no association is shown." if open_ else ""
+    return f"The Cox model {model.model} ({_fit(model)}) finds a hazard ratio of {listed(told)}.{shown}"
+
+
+def _fit(model: CoxResult) -> str:
+    how = "each site its own baseline" if model.stratified_by_site else "one baseline for all sites"
+    return f"{how}, {model.events} events" if model.events is not None else how
 
 
 # In the order of what the first screen should say.
@@ -120,14 +177,12 @@ _GAPS = {
 def _one_hazard(model: CoxResult, gap: Coefficient) -> str:
     others = [item.name.removesuffix("_years").replace("_", " ") for item in model.covariates if item is not gap]
     held = f", {' and '.join(others)} held fixed" if others else ""
-    how = "each site its own baseline" if model.stratified_by_site else "one baseline for all sites"
-    events = f", {model.events} events" if model.events is not None else ""
     said = f"A year of {_GAPS[gap.name]} goes with a hazard ratio of {gap.hazard_ratio:.3f}"
     if gap.ci95_low is None or gap.ci95_high is None:
-        return f"{said} ({model.model}: {how}{events}){held}."
+        return f"{said} ({model.model}: {_fit(model)}){held}."
     shown = "" if not gap.ci95_low <= 1 <= gap.ci95_high else " The interval includes 1: no association is shown."
     return (
-        f"{said} (95 % interval {gap.ci95_low:.3f} to {gap.ci95_high:.3f}; {model.model}: {how}{events}){held}.{shown}"
+        f"{said} (95 % interval {gap.ci95_low:.3f} to {gap.ci95_high:.3f}; {model.model}: {_fit(model)}){held}.{shown}"
     )
 
 

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from collections import Counter
 
+from fedage.server.errors_in_words import OWN_MEAN, POOLED_MEAN, loses_to
+from fedage.server.made_in_words import solved_exactly
 from fedage.server.report._cells import (
     NONE,
     Cell,
     Table,
     count,
-    interval,
     number,
-    p_value,
     percent,
     reasons,
     words,
 )
-from fedage.server.report.figure_hazards import implied_hazard_ratio
-from fedage.server.results import CoxResult, Evaluated, Metrics, Results, SiteRecord
+from fedage.server.results import Evaluated, Metrics, Results, SiteRecord
+from fedage.server.withheld_in_words import withholdings
 
 
 def sites(results: Results) -> Table:
     """What each site brought and what it set aside."""
     folds = tuple(f"fold {number}" for number in range(1, (results.campaign.folds or 0) + 1))
-    parts = folds or _PARTS
+    # Without an estimator nobody is trained on or held out.
+    parts = folds or (_PARTS if results.campaign.estimator else ())
     rows = tuple(
         (
             words(site.name),
-            words(_status(site)),
+            words(_status(site, folds=bool(folds))),
             count(site.patients),
             *(count(site.patients_by_part[part]) if part in site.patients_by_part else NONE for part in parts),
             reasons(site.excluded),
@@ -38,11 +39,13 @@ def sites(results: Results) -> Table:
         for site in results.sites
     )
     headers = ("site", "status", "patients", *parts, "patients excluded", "files rejected", "images refused", "device")
-    return Table("sites", headers, rows, why_empty="No site answered the offer of the campaign.")
+    note = "A patient of fold k is predicted by the model that was made without fold k." if folds and rows else ""
+    return Table("sites", headers, rows, why_empty="No site answered the offer of the campaign.", note=note)
 
 
-def _status(site: SiteRecord) -> str:
+def _status(site: SiteRecord, *, folds: bool) -> str:
     when = f" in round {site.dropped_out_in_round}" if site.dropped_out_in_round else ""
+    when += " of the last fold" if when and folds else ""
     return f"{site.status}{when}{': ' if site.reason else ''}{site.reason}"
 
 
@@ -50,11 +53,14 @@ _PARTS = ("train", "validation", "test")
 
 
 def withheld(results: Results) -> Table:
-    """What did not leave a site, and what went wrong there."""
+    """What did not leave which sites, one row a contribution and reason."""
     rows = tuple(
-        (words(site.name), words(item.step), words(item.reason)) for site in results.sites for item in site.withheld
+        (words(item.step), words(item.rests_on), words(", ".join(sites)), words(reason))
+        for item in withholdings(results)
+        for reason, sites in item.why.items()
     )
-    return Table("withheld", ("site", "contribution", "why"), rows, why_empty="No site withheld a contribution.")
+    headers = ("contribution", "result rests on", "withheld by", "why")
+    return Table("withheld", headers, rows, why_empty="No site withheld a contribution.")
 
 
 def troubles(results: Results) -> Table:
@@ -70,7 +76,7 @@ def troubles(results: Results) -> Table:
 def headline(results: Results) -> Table:
     """The first screen's table: MAE of each site, raw first."""
     test, planted = results.evaluation.test, results.planted
-    headers = ["site", "test patients", "MAE raw", "MAE corrected", "MAE of predicting the mean"]
+    headers = ["site", "test patients", "MAE raw", "MAE corrected", POOLED_MEAN, OWN_MEAN, "loses to"]
     if planted is not None:
         headers.append("irreducible MAE")
     rows = []
@@ -85,7 +91,12 @@ def headline(results: Results) -> Table:
         if planted is not None:
             row.append(number(planted.irreducible_mae_years))
         rows.append(tuple(row))
-    return Table("headline", tuple(headers), tuple(rows), why_empty=_why(test.raw, "No evaluation was released."))
+    note = (
+        "The means are what predicting them for everybody would miss by (MAE). The model loses to one where its raw "
+        "error is larger."
+    )
+    why = _why(test.raw, "No evaluation was released.")
+    return Table("headline", tuple(headers), tuple(rows), why_empty=why, note=note if rows else "")
 
 
 def _mae(name: str, raw: Metrics, corrected: Metrics | None) -> list[Cell]:
@@ -95,12 +106,21 @@ def _mae(name: str, raw: Metrics, corrected: Metrics | None) -> list[Cell]:
         number(raw.mae_years),
         number(corrected.mae_years) if corrected is not None else NONE,
         number(raw.mae_of_mean_years),
+        number(raw.mae_of_site_mean_years),
+        _lost(raw),
     ]
+
+
+def _lost(raw: Metrics) -> Cell:
+    lost = loses_to(raw)
+    if raw.mae_of_mean_years is None and raw.mae_of_site_mean_years is None:
+        return NONE
+    return Cell(" and ".join(lost), mark="bad") if lost else words("neither")
 
 
 def evaluation(name: str, found: Evaluated) -> Table:
     """One evaluation by site and overall."""
-    headers = ("site", "patients", "MAE", "RMSE", "mean error", "|error| ≤ 5 years", "Pearson r", "MAE of the mean")
+    headers = ("site", "patients", "MAE", "RMSE", "mean error", "|error| ≤ 5 years", "Pearson r", POOLED_MEAN, OWN_MEAN)
     everyone = [*sorted(found.by_site.items())]
     if found.overall is not None:
         everyone.append(("all sites", found.overall))
@@ -114,6 +134,7 @@ def evaluation(name: str, found: Evaluated) -> Table:
             percent(metrics.cs_5),
             number(metrics.pearson_r, 3),
             number(metrics.mae_of_mean_years),
+            number(metrics.mae_of_site_mean_years),
         )
         for site, metrics in everyone
     )
@@ -141,107 +162,9 @@ def bias_lines(results: Results) -> Table:
     return Table("bias", headers, rows, why_empty=bias.not_computed or "No site released a bias line.")
 
 
-def hazards(results: Results) -> Table:
-    """The hazard-ratio table: every covariate of every model."""
-    planted = results.planted
-    headers = ["model", "covariate", "hazard ratio per unit", "95 % interval", "p", "HR per SD", "patients", "events"]
-    if planted is not None:
-        headers.append("planted truth implies")
-    rows: list[tuple[Cell, ...]] = []
-    for model in _models(results):
-        if not model.covariates:
-            rows.append((words(model.model), words(f"not computed: {model.not_computed or 'no result'}")))
-        for item in model.covariates:
-            row = [
-                words(model.model),
-                words(item.name),
-                number(item.hazard_ratio, 3),
-                interval(item.ci95_low, item.ci95_high),
-                p_value(item.p),
-                number(item.hazard_ratio_per_sd, 3),
-                count(model.n) if model.n is not None else NONE,
-                count(model.events) if model.events is not None else NONE,
-            ]
-            if planted is not None:
-                row.append(number(implied_hazard_ratio(planted, item.name), 3))
-            rows.append(tuple(row))
-    return Table("hazards", tuple(headers), tuple(rows), why_empty=_no_model(results))
-
-
-def gap_hazards(results: Results) -> Table:
-    """The first screen's hazard ratios: those of the gaps."""
-    full = hazards(results)
-    kept = [0, 1, 2, 3, 7, *range(8, len(full.headers))]
-    rows = tuple(tuple(row[k] for k in kept) for row in full.rows if len(row) > 2 and row[1].text.endswith("gap_years"))
-    headers = tuple(full.headers[k].replace("per unit", "per year") for k in kept) if full.headers else ()
-    why = full.why_empty if not full.rows else "No model with a gap as covariate has a result."
-    return Table("gap-hazards", headers, rows, why_empty=why)
-
-
-def models(results: Results) -> Table:
-    """How each Cox model was fitted."""
-    rows = tuple(
-        (
-            words(model.model),
-            words("each site its own" if model.stratified_by_site else "one for all sites"),
-            words(model.ties),
-            number(model.log_likelihood, 3),
-            number(model.null_log_likelihood, 3),
-            number(model.concordance, 3),
-            words(", ".join(model.sites)),
-        )
-        for model in _models(results)
-        if model.covariates
-    )
-    headers = ("model", "baseline hazard", "ties", "log-likelihood", "null", "concordance within sites", "sites")
-    return Table("models", headers, rows, why_empty=_no_model(results))
-
-
-def coefficients(results: Results) -> Table:
-    """Log hazard ratios and what they rest on."""
-    rows = tuple(
-        (
-            words(model.model),
-            words(item.name),
-            number(item.coef, 5),
-            number(item.se, 5),
-            number(item.z),
-            number(item.sd, 3),
-        )
-        for model in _models(results)
-        for item in model.covariates
-    )
-    headers = ("model", "covariate", "coefficient", "standard error", "z", "SD of the covariate")
-    return Table("coefficients", headers, rows, why_empty=_no_model(results))
-
-
-def _models(results: Results) -> tuple[CoxResult, ...]:
-    return results.survival.cox if results.survival is not None else ()
-
-
-def _no_model(results: Results) -> str:
-    if results.survival is None:
-        return "The campaign asked for no survival analysis."
-    why = next((model.not_computed for model in results.survival.cox if model.not_computed), "")
-    return f"Not computed: {why}" if why else "The campaign lists no Cox model."
-
-
-def survival_groups(results: Results) -> Table:
-    """High against low gap in numbers."""
-    found = results.survival.kaplan_meier if results.survival is not None else None
-    rows = []
-    for group in found.groups if found is not None else ():
-        final = next((value for value in reversed(group.survival) if value is not None), None)
-        median = number(group.median_survival) if group.median_survival is not None else words("not reached")
-        rows.append((words(group.name), count(group.n), count(group.events), percent(final), median))
-    why = found.not_computed if found is not None and found.not_computed else "No Kaplan-Meier table was computed."
-    last = f"without event at {found.table_times[-1]:g} years" if found is not None and found.table_times else "last"
-    return Table("groups", ("group", "patients", "events", last, "median, years"), tuple(rows), why_empty=why)
-
-
 def planted(results: Results) -> Table:
     """What was found, against what the planted truth implies."""
-    verdict = {True: words("holds"), False: words("does not hold"), None: NONE}
+    verdict = {True: Cell("holds", mark="good"), False: Cell("does not hold", mark="bad"), None: NONE}
     rows = tuple(
         (
             words(check.what),
@@ -276,7 +199,14 @@ def rounds(results: Results) -> Table:
     )
     headers = ("round", "seconds", "training loss", "validation MAE, years", "update norm", "sites")
     headers_by_fold = ("fold", *headers)
-    return Table("rounds", headers_by_fold if folds else headers, rows, why_empty="No round of training was finished.")
+    return Table("rounds", headers_by_fold if folds else headers, rows, why_empty=no_rounds(results))
+
+
+def no_rounds(results: Results) -> str:
+    """Why there is no round."""
+    if solved_exactly(results):
+        return "The model is solved exactly from the sites' sums, so there are no rounds."
+    return "No round of training was finished."
 
 
 def _why(found: Evaluated, otherwise: str) -> str:

@@ -15,8 +15,9 @@ def predicted_by_age(grid: PredictedByAge | None) -> str | None:
     """The figure, or None if there are no counts."""
     if grid is None:
         return None
-    edges = grid.edges_years
-    largest = max((count for row in grid.counts for count in row if count), default=0)
+    first, last = _occupied(grid)
+    edges, counts = grid.edges_years[first : last + 1], [row[first:last] for row in grid.counts[first:last]]
+    largest = max((count for row in counts for count in row if count), default=0)
     few = len(edges) <= 16
 
     def paint(figure: Figure) -> None:
@@ -24,7 +25,7 @@ def predicted_by_age(grid: PredictedByAge | None) -> str | None:
         axes.grid(visible=False)
         for row, (left, right) in enumerate(pairwise(edges)):
             for column, (low, high) in enumerate(pairwise(edges)):
-                count = grid.counts[row][column]
+                count = counts[row][column]
                 cell = {"xy": (left, low), "width": right - left, "height": high - low, "linewidth": 0.8}
                 # Above the diagonal of the cell, where the line of equality does not run through it.
                 place = (left + 0.3 * (right - left), low + 0.68 * (high - low))
@@ -46,3 +47,10 @@ def predicted_by_age(grid: PredictedByAge | None) -> str | None:
     total = sum(count for row in grid.counts for count in row)
     label = f"Counts of {total} test patients by chronological and predicted age, with the line of equality"
     return draw(paint, name="ages", label=label, size_in=(5.6, 5.2))
+
+
+def _occupied(grid: PredictedByAge) -> tuple[int, int]:
+    """The bins from the first to one past the last with a count in either age; all of them without any."""
+    held = [{row, column} for row, line in enumerate(grid.counts) for column, count in enumerate(line) if count]
+    bins = set().union(*held) or set(range(len(grid.counts)))
+    return min(bins), max(bins) + 1

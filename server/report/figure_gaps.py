@@ -21,11 +21,13 @@ def gap_by_age(raw: GapByAge | None, corrected: GapByAge | None) -> str | None:
     ]
     if not panels:
         return None
+    held = [k for gaps, *_ in panels for k, n in enumerate(gaps.counts) if n]
+    bins = slice(min(held, default=0), max(held, default=len(panels[0][0].counts) - 1) + 1)
 
     def paint(figure: Figure) -> None:
         row = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
         for axes, (gaps, title, colour, marker) in zip(row, panels, strict=True):
-            _panel(axes, gaps, colour=colour, marker=marker)
+            _panel(axes, gaps, bins, colour=colour, marker=marker)
             axes.set_title(title)
         engine = figure.get_layout_engine()
         if engine is not None:
@@ -38,12 +40,11 @@ def gap_by_age(raw: GapByAge | None, corrected: GapByAge | None) -> str | None:
     return draw(paint, name="gaps", label=label.lower().capitalize(), size_in=(4.3 * max(len(panels), 1.4), 3.4))
 
 
-def _panel(axes: Axes, gaps: GapByAge, *, colour: str, marker: str) -> None:
-    edges = gaps.edges_years
+def _panel(axes: Axes, gaps: GapByAge, bins: slice, *, colour: str, marker: str) -> None:
+    edges = gaps.edges_years[bins.start : bins.stop + 1]
+    counts, means, sds = gaps.counts[bins], gaps.mean_years[bins], gaps.sd_years[bins]
     axes.axhline(0, color=INK, linewidth=1.0)
-    for left, right, n, mean, sd in zip(
-        edges[:-1], edges[1:], gaps.counts, gaps.mean_years, gaps.sd_years, strict=True
-    ):
+    for left, right, n, mean, sd in zip(edges[:-1], edges[1:], counts, means, sds, strict=True):
         middle = (left + right) / 2
         if mean is not None:
             axes.errorbar(
@@ -68,7 +69,7 @@ def _panel(axes: Axes, gaps: GapByAge, *, colour: str, marker: str) -> None:
         )
     points = [
         ((left + right) / 2, mean)
-        for left, right, mean in zip(edges[:-1], edges[1:], gaps.mean_years, strict=True)
+        for left, right, mean in zip(edges[:-1], edges[1:], means, strict=True)
         if mean is not None
     ]
     axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, alpha=0.7)

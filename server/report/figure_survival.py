@@ -1,4 +1,4 @@
-"""Kaplan-Meier curves of high against low gap, with the numbers at risk under them."""
+"""Kaplan-Meier curves of the groups, with the numbers at risk under them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def kaplan_meier(found: KaplanMeier | None) -> str | None:
         curves.tick_params(labelbottom=True)
         curves.set_xlim(-0.02 * times[-1], times[-1] * _BEYOND)
         curves.set_xticks(shown)
-        curves.set_xlabel("years since the exam")
+        curves.set_xlabel("follow-up, years")
         _at_risk(table, times, groups, shown)
 
     ends = "; ".join(f"{group.name} {_last(group)} at {times[-1]:g} years" for group in groups)

@@ -9,7 +9,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fedage.server.report import _happened, _summary, _tables, _tables_groups
+from fedage.server import made_in_words
+from fedage.server.report import _captions, _happened, _preparation, _summary, _tables, _tables_groups, _tables_survival
 from fedage.server.report.figure_ages import predicted_by_age
 from fedage.server.report.figure_gaps import gap_by_age
 from fedage.server.report.figure_groups import compared_groups
@@ -57,6 +58,10 @@ def render_report(results: Results, *, events: Sequence[Mapping[str, Any]] | Non
         css=Markup(css),
         banners=_summary.banners(results),
         summary=_summary.sentences(results),
+        made=made_in_words.sentences(results),
+        captions=_captions.captions(results),
+        asked_age=bool(results.campaign.estimator) or results.evaluation.test.raw.overall is not None,
+        asked_truth=results.phantoms or results.planted is not None,
         duration=_summary.duration(results),
         moment=_summary.moment,
         figures=_figures(results),
@@ -72,11 +77,11 @@ def _all_tables(results: Results, events: Sequence[Mapping[str, Any]] | None) ->
         "test_corrected": _tables.evaluation("test-corrected", test.corrected),
         "validation_raw": _tables.evaluation("validation-raw", validation.raw),
         "bias": _tables.bias_lines(results),
-        "gap_hazards": _tables.gap_hazards(results),
-        "hazards": _tables.hazards(results),
-        "models": _tables.models(results),
-        "coefficients": _tables.coefficients(results),
-        "groups": _tables.survival_groups(results),
+        "first_hazards": _tables_survival.first_hazards(results),
+        "hazards": _tables_survival.hazards(results),
+        "models": _tables_survival.models(results),
+        "coefficients": _tables_survival.coefficients(results),
+        "groups": _tables_survival.survival_groups(results),
         "group_difference": _tables_groups.group_difference(results),
         "group_auc": _tables_groups.group_auc(results),
         "group_sites": _tables_groups.group_sites(results),
@@ -84,6 +89,8 @@ def _all_tables(results: Results, events: Sequence[Mapping[str, Any]] | None) ->
         "sites": _tables.sites(results),
         "withheld": _tables.withheld(results),
         "troubles": _tables.troubles(results),
+        "preparation": _preparation.preparation(results),
+        "cross_validation": _preparation.cross_validation(results),
         "rounds": _tables.rounds(results),
         "events": _happened.timeline(events),
     }
@@ -103,7 +110,7 @@ def _figures(results: Results) -> dict[str, Drawn]:
     compared = results.groups.corrected if results.groups is not None else None
     no_groups = (compared.not_computed or none) if compared is not None else _tables_groups.NOT_ASKED
     return {
-        "learning": _drawn(learning_curve(results), "no round of training was finished"),
+        "learning": _drawn(learning_curve(results), _tables.no_rounds(results)),
         "ages": _drawn(predicted_by_age(figures.predicted_by_age), figures.not_computed.get("predicted_by_age", none)),
         "gaps": _drawn(
             gap_by_age(figures.gap_by_age_raw, figures.gap_by_age_corrected),

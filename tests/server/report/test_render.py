@@ -172,7 +172,7 @@ def test_the_tables_hold_the_records_numbers(results: Results, html: str) -> Non
 def test_what_the_eye_reads_is_the_rounded_record(results: Results, html: str) -> None:
     page = Page(html)
     assert [text for text, _ in page.row("hazards", "gap", "gap_years")] == [
-        "gap", "gap_years", "1.111", "1.060 to 1.164", "< 0.001", "1.655", "204", "131", "1.138",
+        "gap", "gap_years", "1.111", "1.060 to 1.164", "< 0.001", "1.655", "204", "131", "3", "1.138",
     ]  # fmt: skip
     raw = results.evaluation.test.raw.overall
     assert raw is not None

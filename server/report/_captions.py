@@ -1,0 +1,141 @@
+"""What stands over the report's tables and under its figures: of whom they are, and what is not in them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedage.common.analyses import plan
+from fedage.server.results import KaplanMeier, Results
+from fedage.server.withheld_in_words import in_full
+
+
+def captions(results: Results) -> dict[str, Any]:
+    """Captions by what they belong to."""
+    whose, everyone = judged(results), analysed(results)
+    # The figures by age have no choice of the healthy, so with others among the patients they are of more people than
+    # the tables.
+    drawn = f"All {everyone}, healthy or not," if results.campaign.train_on == "healthy" else f"All {everyone}"
+    has_gap = _has_gap(results)
+    return {
+        "headline": f"Error of the predicted age on {whose}, in years",
+        "first_hazards": "Hazard ratio per year of gap, on test patients" if has_gap else "Hazard ratio per unit",
+        "learning": _learning(results),
+        "ages": f"{drawn} by chronological age and raw predicted age: the number in a cell is how many. On the dashed "
+        f"line the prediction is right.{_withheld_cells(results)}",
+        "test_raw": f"{_capital(whose)}, raw (the primary figures), in years",
+        "test_corrected": f"{_capital(whose)}, after bias correction, in years",
+        "validation_raw": f"{_capital(whose.replace('test', 'validation'))}, raw, in years",
+        "gaps": f"{drawn} by chronological age: mean of the gap (predicted minus chronological age) and one standard "
+        "deviation in each bin, with the number of patients. Without age bias the points lie on zero."
+        f"{_withheld_bins(results)}",
+        "follow_up": "Gap and follow-up" if results.campaign.estimator or has_gap else "Follow-up",
+        "survival": _survival(results),
+        "groups": groups_compared(results.survival.kaplan_meier if results.survival is not None else None),
+        "forest": f"Hazard ratios per unit with 95 % intervals{'; gaps in colour' if has_gap else ''}."
+        f"{' Diamonds mark what the planted truth implies.' if results.planted else ''}",
+        "has_gap": has_gap,
+        "left_out": _left_out(results),
+        "compared": _compared(results),
+    }
+
+
+def analysed(results: Results) -> str:
+    """Who is analysed: without an estimator nobody was trained on, so everybody is."""
+    return "test patients" if results.campaign.estimator else "patients"
+
+
+def judged(results: Results) -> str:
+    """Whose predicted ages are judged."""
+    return f"{'healthy ' if results.campaign.train_on == 'healthy' else ''}{analysed(results)}"
+
+
+def groups_compared(found: KaplanMeier | None) -> str:
+    """E.g. `High gap against low gap`, `Male against female`, `All patients`."""
+    names = [group.name for group in found.groups] if found is not None else []
+    if len(names) < 2:
+        return _capital(names[0]) if names else "Kaplan-Meier estimate"
+    return _capital(f"{names[1]} against {names[0]}")
+
+
+def _has_gap(results: Results) -> bool:
+    models = results.survival.cox if results.survival is not None else ()
+    return any(item.name.endswith("gap_years") for model in models for item in model.covariates)
+
+
+def _learning(results: Results) -> str:
+    folds = "in each fold (thin); bold is the mean over folds" if results.campaign.folds else "at each site"
+    return (
+        "Mean absolute error of the averaged model after each round, on validation patients it was not trained on, for "
+        f"all sites together (bold) and {folds}. Right: the sites' mean training loss."
+    )
+
+
+def _withheld_cells(results: Results) -> str:
+    found = results.figures.predicted_by_age
+    if found is None or not found.withheld:
+        return ""
+    return f" {found.withheld} patients in small cells are withheld by their sites and not drawn."
+
+
+def _withheld_bins(results: Results) -> str:
+    found = results.figures.gap_by_age_raw
+    if found is None or not found.withheld:
+        return ""
+    return f" {found.withheld} patients in small bins (–) are withheld by their sites."
+
+
+def _survival(results: Results) -> str:
+    found = results.survival.kaplan_meier if results.survival is not None else None
+    if found is None:
+        return ""
+    names, everyone = [group.name for group in found.groups], analysed(results)
+    if "high gap" in names:
+        split = f", split at {found.split_years:.2f} years" if found.split_years is not None else ""
+        of = f"{everyone} with a high and a low {_gap(found)}{split}"
+    elif len(names) > 1:
+        column = f" by {found.column}" if found.column else ""
+        of = f"{everyone}{column} ({' and '.join(names)})"
+    else:
+        of = f"all {everyone}"
+    sites = f" at {len(found.sites)} site{'' if len(found.sites) == 1 else 's'}" if found.sites else ""
+    return (
+        f"Kaplan-Meier estimate for {of}{sites}, with 95 % intervals (shaded). Times are rounded up to the campaign's "
+        "table times."
+    )
+
+
+def _gap(found: KaplanMeier) -> str:
+    return {"raw_gap_years": "raw gap", "cole_gap_years": "corrected gap (Cole)"}.get(
+        found.column or "", "corrected gap"
+    )
+
+
+def _left_out(results: Results) -> list[str]:
+    """Of the follow-up: which sites' sums are not in it, and why."""
+    if results.survival is None:
+        return []
+    kept = [
+        site.model_copy(
+            update={
+                "withheld": tuple(item for item in site.withheld if item.step.startswith((plan.COX, plan.KAPLAN_MEIER)))
+            }
+        )
+        for site in results.sites
+    ]
+    return in_full(results.model_copy(update={"sites": tuple(kept)}))
+
+
+def _compared(results: Results) -> str:
+    groups = results.groups
+    if groups is None:
+        return ""
+    adjusted = groups.corrected.adjusted is not None
+    held = f"site and {', '.join(groups.covariates)}" if adjusted and groups.covariates else "site"
+    return (
+        f"Difference of the gap between the groups with 95 % intervals: all sites with {held} held fixed, and each "
+        "site's own two means. Right: how well the corrected gap tells the groups apart."
+    )
+
+
+def _capital(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}"

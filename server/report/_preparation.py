@@ -1,0 +1,70 @@
+"""The report's tables about what a model on tables was made from."""
+
+from __future__ import annotations
+
+from fedage.server.report._cells import NONE, Cell, Table, count, number, words
+from fedage.server.results import Preparation, Results
+
+_SOURCES = {
+    "campaign": "campaign file",
+    "inner-folds": "cross-validation",
+    "too-few-patients": "number of features",
+}
+
+
+def preparation(results: Results) -> Table:
+    """One row a fold: patients, features, how sure the medians are, and the penalty."""
+    folds = any(item.fold is not None for item in results.preparation)
+    rows = tuple(
+        (
+            *((NONE if item.fold is None else count(item.fold),) if folds else ()),
+            count(item.n),
+            count(item.left_out),
+            NONE if item.features is None else count(item.features - len(item.unused)),
+            count(len(item.unused)),
+            _digits(_error(item, 0)),
+            _digits(_error(item, 1)),
+            _digits(item.penalty),
+            words(_SOURCES.get(item.penalty_from, item.penalty_from)),
+        )
+        for item in results.preparation
+    )
+    headers = (
+        *(("fold",) if folds else ()),
+        "training patients",
+        "left out",
+        "features used",
+        "not used",
+        "medians within ±, SD",
+        "half of them within ±, SD",
+        "penalty λ",
+        "its source",
+    )
+    return Table("preparation", headers, rows, why_empty="This model needs no preparation.")
+
+
+def cross_validation(results: Results) -> Table:
+    """Root mean squared error of every penalty tried; folds as columns."""
+    tried = [item for item in results.preparation if item.cross_validation]
+    penalties = sorted({penalty for item in tried for penalty, _ in item.cross_validation if penalty is not None})
+    errors = [dict(item.cross_validation) for item in tried]
+    rows = tuple((_digits(penalty), *(number(found.get(penalty), 4) for found in errors)) for penalty in penalties)
+    headers = tuple("RMSE" if item.fold is None else f"RMSE, fold {item.fold}" for item in tried)
+    note = "On the age scale of the model (years, or the logarithm of years). The strongest penalty "
+    "whose error is hardly above the least is used."
+    return Table(
+        "cross-validation",
+        ("penalty λ", *headers),
+        rows,
+        why_empty="No penalty was chosen by cross-validation.",
+        note=note if rows else "",
+    )
+
+
+def _error(item: Preparation, which: int) -> float | None:
+    return item.median_error_in_sd[which] if len(item.median_error_in_sd) == 2 else None
+
+
+def _digits(value: float | None) -> Cell:
+    """Three digits that count, whatever the size."""
+    return NONE if value is None else Cell(f"{value:.3g}", repr(float(value)))

@@ -1,0 +1,126 @@
+"""Whose contributions are in a result and whose are not, and why: for the report and the end of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedage.common.analyses import plan, table_preparation
+from fedage.server.errors_in_words import listed
+from fedage.server.results import Results
+
+_WORDS = {
+    plan.TEST: "the error of the predicted age",
+    plan.VALIDATION: "the error on validation patients",
+    plan.CORRECTED: "the error of the corrected age",
+    plan.BIAS: "the bias line",
+    plan.KAPLAN_MEIER: "the Kaplan-Meier estimate",
+    plan.ATTENUATION: "the comparison with the planted truth",
+    plan.PREDICTED_BY_AGE: "the figure of predicted ages",
+    plan.GAP_RAW: "the raw gap by age",
+    plan.GAP_CORRECTED: "the corrected gap by age",
+    plan.ERROR_CURVE_RAW: "the score curve",
+    plan.ERROR_CURVE_CORRECTED: "the score curve after correction",
+    plan.GROUPS: "the comparison of groups by corrected gap",
+    plan.GROUPS_RAW: "the comparison of groups by raw gap",
+    table_preparation.NAME: "the making of the model",
+}
+
+
+@dataclass(frozen=True)
+class Withholding:
+    """One contribution that some sites withheld.
+
+    Parameters
+    ----------
+    step
+        Its registered name.
+    why
+        Reason to the sites that gave it, in the record's order.
+    counted
+        The sites whose sums are in the result; None where the record does not say.
+    asked
+        How many sites took part in the run.
+    """
+
+    step: str
+    why: dict[str, list[str]]
+    counted: tuple[str, ...] | None
+    asked: int
+
+    @property
+    def words(self) -> str:
+        """What it is, e.g. `the Cox model by-site`."""
+        if self.step.startswith(plan.COX):
+            return f"the Cox model {self.step.removeprefix(plan.COX)}"
+        return _WORDS.get(self.step, self.step)
+
+    @property
+    def rests_on(self) -> str:
+        """Whose sums are in the result, e.g. `10 of 17 sites`; empty where the record does not say."""
+        return "" if self.counted is None else f"{len(self.counted)} of {self.asked} sites"
+
+    @property
+    def sites(self) -> list[str]:
+        """Everyone who withheld it, in order of name."""
+        return sorted({site for sites in self.why.values() for site in sites})
+
+
+def withholdings(results: Results) -> list[Withholding]:
+    """Every contribution that any site withheld, in order of its registered name."""
+    steps: dict[str, dict[str, list[str]]] = {}
+    for site in results.sites:
+        for item in site.withheld:
+            steps.setdefault(item.step, {}).setdefault(item.reason, []).append(site.name)
+    counted, asked = _counted(results), sum(site.status in ("took part", "dropped out") for site in results.sites)
+    return [Withholding(step, why, counted.get(step), asked) for step, why in sorted(steps.items())]
+
+
+def in_full(results: Results) -> list[str]:
+    """A sentence a contribution, with every reason and the sites that gave it; and who took no part at all."""
+    said = []
+    for item in withholdings(results):
+        by = "; ".join(f"by {listed(sites)}: {reason}" for reason, sites in item.why.items())
+        rests = f" rests on {item.rests_on}; " if item.rests_on else ": "
+        said.append(f"{_capital(item.words)}{rests}withheld {by}.")
+    return [*said, *_no_part(results)]
+
+
+def in_short(results: Results) -> list[str]:
+    """A sentence a set of sites, without the reasons; and who took no part at all."""
+    together: dict[tuple[object, ...], list[Withholding]] = {}
+    for item in withholdings(results):
+        together.setdefault((*item.sites, item.rests_on), []).append(item)
+    said = []
+    for items in together.values():
+        words, first = listed([item.words for item in items]), items[0]
+        rests = f" {'rest' if len(items) > 1 else 'rests'} on {first.rests_on}" if first.rests_on else ""
+        joined = "; " if rests else ": "
+        said.append(f"{_capital(words)}{rests}{joined}{listed(first.sites)} withheld what is needed.")
+    if said:
+        said[-1] += " Why is told under Sites."
+    return [*said, *_no_part(results)]
+
+
+def _counted(results: Results) -> dict[str, tuple[str, ...]]:
+    """The sites in a result, by step, where the record tells them."""
+    counted: dict[str, tuple[str, ...]] = {}
+    if results.survival is not None:
+        for model in results.survival.cox:
+            if model.sites or model.not_computed:
+                counted[f"{plan.COX}{model.model}"] = model.sites
+        curves = results.survival.kaplan_meier
+        if curves is not None and (curves.sites or curves.not_computed):
+            counted[plan.KAPLAN_MEIER] = curves.sites
+    return counted
+
+
+def _no_part(results: Results) -> list[str]:
+    by_reason: dict[str, list[str]] = {}
+    for site in results.sites:
+        if site.status in ("refused", "absent"):
+            by_reason.setdefault(site.reason or site.status, []).append(site.name)
+    return [f"{listed(sites)} took no part: {reason.rstrip('.')}." for reason, sites in by_reason.items()]
+
+
+def _capital(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}"
