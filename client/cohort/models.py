@@ -1,6 +1,6 @@
 """The tables of a cohort store. No column holds an identifier, a date or a readable path.
 
-A change of these tables raises `SCHEMA_VERSION`; the store refuses files of another version.
+A change of these tables raises `SCHEMA_VERSION` and adds a step to `migrations.py`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, ForeignKey, LargeBinary
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Base(DeclarativeBase):
@@ -65,6 +65,11 @@ class ImageFile(Base):
     photometric: Mapped[str]
     transfer_syntax: Mapped[str]
     spacing_known: Mapped[bool]
+    burned_in: Mapped[str] = mapped_column(server_default="", doc="BurnedInAnnotation: YES, NO or nothing said")
+    frames: Mapped[int] = mapped_column(server_default="1")
+    slices: Mapped[int] = mapped_column(server_default="1", doc="of a volume, along its third axis")
+    voxel_mm: Mapped[str] = mapped_column(server_default="", doc="of a volume: three lengths, blanks between")
+    orientation: Mapped[str] = mapped_column(server_default="", doc="of a volume: where its axes point, e.g. RAS")
 
 
 class RejectedFile(Base):
@@ -76,6 +81,8 @@ class RejectedFile(Base):
     mtime_ns: Mapped[int] = mapped_column(BigInteger)
     size: Mapped[int] = mapped_column(BigInteger)
     reason: Mapped[str] = mapped_column(index=True, doc="a Reason")
+    modality: Mapped[str] = mapped_column(server_default="")
+    manufacturer: Mapped[str] = mapped_column(server_default="")
 
 
 class Outcome(Base):
@@ -86,3 +93,33 @@ class Outcome(Base):
     patient: Mapped[str] = mapped_column(ForeignKey("patients.key", ondelete="CASCADE"), primary_key=True)
     column: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[float]
+
+
+class TablePatient(Base):
+    """One row of the site's own table: whose it is."""
+
+    __tablename__ = "table_patients"
+
+    position: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    key: Mapped[str] = mapped_column(unique=True)
+
+
+class TableColumn(Base):
+    """One column of the site's own table, a value for each of the rows; text is not kept."""
+
+    __tablename__ = "table_columns"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int]
+    numbers: Mapped[bytes] = mapped_column(LargeBinary, doc="float64, little-endian, NaN where there is no number")
+    odd: Mapped[bytes | None] = mapped_column(LargeBinary, doc="a byte a row: 1 where something stands that is none")
+    words: Mapped[bytes | None] = mapped_column(LargeBinary, doc="a byte a row: 2 male, 1 female, 0 no such word")
+
+
+class TableRejected(Base):
+    """How many rows or cells of the site's own table are out, by reason."""
+
+    __tablename__ = "table_rejected"
+
+    reason: Mapped[str] = mapped_column(primary_key=True)
+    count: Mapped[int]

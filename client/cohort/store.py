@@ -6,6 +6,7 @@ Identifiers come in, keyed hashes are kept. The image files themselves are opene
 from __future__ import annotations
 
 import fcntl
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from fedage.client.cohort.keys import Keys, StoreError, read_or_create
+from fedage.client.cohort.migrations import OLDEST, alone, backup, can_migrate, migrate
 from fedage.client.cohort.models import SCHEMA_VERSION, Base, Exam, ImageFile, Patient, RejectedFile, Setting
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.writer import FileStamp, Writer
@@ -55,7 +57,8 @@ class CohortStore:
         Raises
         ------
         StoreError
-            If the key is missing, exposed or another one, or the file is no store of this version.
+            If the key is missing, exposed or another one, or the file is no store of a version known. A store of an
+            earlier version is migrated, and a copy of it kept beside it.
         """
         home = Path(home)
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -74,25 +77,61 @@ class CohortStore:
         return store
 
     def _check(self, file: Path) -> None:
-        """Make the tables of a new file; refuse a file of another version or another key."""
+        """Make the tables of a new file, bring those of an old one up to date; refuse another version or key."""
         try:
-            with self._engine.begin() as connection:
-                connection.execute(text("BEGIN IMMEDIATE"))
-                version = connection.execute(text("PRAGMA user_version")).scalar_one()
-                if version == 0 and not connection.execute(text("SELECT count(*) FROM sqlite_schema")).scalar_one():
-                    Base.metadata.create_all(connection)
-                    connection.execute(insert(Setting).values(name="key", value=self._keys.check().encode()))
-                    connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
-                elif version != SCHEMA_VERSION:
-                    raise StoreError(
-                        f"{file} has schema version {version}, this fedage reads {SCHEMA_VERSION}; use the fedage that "
-                        "made it, or move the file away and index again (store.key stays)"
-                    )
-                kept = connection.execute(select(Setting.value).where(Setting.name == "key")).scalar_one_or_none()
+            version = self._made_or_known()
+            if can_migrate(version):
+                with alone(self._home):
+                    self._migrate(file)
+            elif version != SCHEMA_VERSION:
+                raise StoreError(
+                    f"{file} has schema version {version}, this fedage reads {OLDEST} to {SCHEMA_VERSION}; use the "
+                    "fedage that made it, or move the file away and index again (store.key stays)"
+                )
+            self._check_key(file)
         except OperationalError:
             raise StoreError(f"{file} cannot be opened or is locked; end what holds it, then try again") from None
         except DatabaseError:
             raise StoreError(f"{file} is no cohort store or is damaged; move it away and index again") from None
+
+    def _made_or_known(self) -> int:
+        """The version of the file; a new one is made with today's tables."""
+        with self._engine.begin() as connection:
+            connection.execute(text("BEGIN IMMEDIATE"))
+            version = int(connection.execute(text("PRAGMA user_version")).scalar_one())
+            if version == 0 and not connection.execute(text("SELECT count(*) FROM sqlite_schema")).scalar_one():
+                Base.metadata.create_all(connection)
+                connection.execute(insert(Setting).values(name="key", value=self._keys.check().encode()))
+                connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
+                version = SCHEMA_VERSION
+        return version
+
+    def _migrate(self, file: Path) -> None:
+        with self._engine.connect() as connection:
+            version = int(connection.execute(text("PRAGMA user_version")).scalar_one())
+        if not can_migrate(version):
+            return  # another process did it while this one waited
+        self._check_key(file)
+        try:
+            kept = backup(file, version)
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(
+                f"{file} has to be brought from version {version} to {SCHEMA_VERSION} and cannot be backed up first "
+                f"({type(error).__name__}); give its folder room and try again"
+            ) from None
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(text("BEGIN IMMEDIATE"))
+                migrate(connection, version)
+        except DatabaseError as error:
+            raise StoreError(
+                f"{file} could not be brought from version {version} to {SCHEMA_VERSION} ({type(error.orig).__name__}) "
+                f"and is as it was; a copy is {kept.name}"
+            ) from None
+
+    def _check_key(self, file: Path) -> None:
+        with self._engine.connect() as connection:
+            kept = connection.execute(select(Setting.value).where(Setting.name == "key")).scalar_one_or_none()
         if kept != self._keys.check().encode():
             raise StoreError(
                 f"{file} was made with another key; put the site's saved key back into {file.parent / KEY}"
