@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from dataclasses import dataclass, field
@@ -11,10 +12,24 @@ from typing import BinaryIO
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from fedage.client.cohort.ages import Age, age_at_exam, first_date, parse_date
-from fedage.client.cohort.header import UNDEFINED, EndsEarly, Header, NotDicom, PixelElement, read_header
+from fedage.client.cohort.geometry import Stack
+from fedage.client.cohort.header import (
+    DEFLATED,
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
+    UNDEFINED,
+    EndsEarly,
+    Header,
+    NotDicom,
+    PixelElement,
+    TooLarge,
+    read_header,
+)
+from fedage.client.cohort.kinds import DICOMDIR, is_derived, is_stack, is_without_image
+from fedage.client.cohort.parsed import frames_stack
 from fedage.client.cohort.quiet import quiet_pydicom
 from fedage.client.cohort.reasons import Reason, Rejected
 
@@ -22,22 +37,22 @@ MAX_FRAME_SAMPLES = 150_000_000
 """Most values of one frame that are ever decoded: six times the largest mammogram."""
 
 _CHARSET = 0x00080005
-_SOP_UID, _MODALITY, _MANUFACTURER = 0x00080018, 0x00080060, 0x00080070
+_SOP_CLASS, _SOP_UID, _MODALITY, _MANUFACTURER = 0x00080016, 0x00080018, 0x00080060, 0x00080070
 _EXAM_DATES = (0x00080020, 0x00080022, 0x00080021, 0x00080023)  # study, acquisition, series, content
 _PATIENT_ID, _BIRTH_DATE, _SEX, _AGE = 0x00100020, 0x00100030, 0x00100040, 0x00101010
 _VIEW, _STUDY_UID = 0x00185101, 0x0020000D
 _LATERALITY, _IMAGE_LATERALITY = 0x00200060, 0x00200062
 _SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS = 0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011
-_BITS_ALLOCATED = 0x00280100
+_BITS_ALLOCATED, _BURNED_IN = 0x00280100, 0x00280301
 _PIXEL_SPACING, _IMAGER_SPACING, _SCANNED_SPACING = 0x00280030, 0x00181164, 0x00182010
 _WANTED = frozenset(
     (
-        *(_CHARSET, _SOP_UID, _MODALITY, _MANUFACTURER, *_EXAM_DATES, _PATIENT_ID, _BIRTH_DATE, _SEX, _AGE, _VIEW),
-        *(_STUDY_UID, _LATERALITY, _IMAGE_LATERALITY, _SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS),
-        *(_BITS_ALLOCATED, _PIXEL_SPACING, _IMAGER_SPACING, _SCANNED_SPACING),
+        *(_CHARSET, _SOP_CLASS, _SOP_UID, _MODALITY, _MANUFACTURER, *_EXAM_DATES, _PATIENT_ID, _BIRTH_DATE, _SEX),
+        *(_AGE, _VIEW, _STUDY_UID, _LATERALITY, _IMAGE_LATERALITY, _SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS),
+        *(_BITS_ALLOCATED, _BURNED_IN, _PIXEL_SPACING, _IMAGER_SPACING, _SCANNED_SPACING),
     )
 )
-_UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
+_UNCOMPRESSED = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED)
 _FLOAT_BITS = {0x7FE00008: 32, 0x7FE00009: 64}
 _MAX_FRAGMENTS = 100_000
 
@@ -62,26 +77,49 @@ class DicomFacts:
     photometric: str
     transfer_syntax: str
     spacing_known: bool
+    frames: int = 1
+    burned_in: str = ""
+    """BurnedInAnnotation: NO, or empty where the file does not say; with YES it is out."""
 
 
 def read_facts(path: Path) -> DicomFacts | Rejected:
     """Read one file. Every file gives one or the other; nothing is raised, whatever the file holds."""
     try:
         # A FIFO in the folder must not block: the walk hands over regular files, this holds if one changes meanwhile.
-        with open(path, "rb", opener=_open_at_once) as stream:
-            size = os.fstat(stream.fileno()).st_size
-            header = read_header(stream, size=size, wanted=_WANTED)
-            reason = _pixels_wrong(stream, header, size=size)
-        return Rejected(reason) if reason is not None else _facts(header)
-    except NotDicom:
-        return Rejected(Reason.NOT_DICOM)
-    except EndsEarly:
-        return Rejected(Reason.TRUNCATED)
-    except Exception:  # noqa: BLE001 (besides Malformed and OSError, a damaged character set may raise anything)
+        with open(path, "rb", buffering=0, opener=open_at_once) as stream:
+            return read_stream(stream, size=os.fstat(stream.fileno()).st_size)
+    except OSError:
         return Rejected(Reason.UNREADABLE)
 
 
-def _open_at_once(path: str, flags: int) -> int:
+def read_bytes(content: bytes) -> DicomFacts | Rejected:
+    """Read a file that was taken from an archive."""
+    return read_stream(io.BytesIO(content), size=len(content))
+
+
+def read_stream(stream: BinaryIO, *, size: int) -> DicomFacts | Rejected:
+    """Read a file of `size` bytes from its beginning; nothing is raised."""
+    header = None
+    try:
+        header = read_header(stream, size=size, wanted=_WANTED)
+        found: DicomFacts | Reason = _kind_wrong(header) or _pixels_wrong(header) or _facts(header)
+    except NotDicom:
+        found = Reason.NOT_DICOM
+    except EndsEarly:
+        found = Reason.TRUNCATED
+    except TooLarge:
+        found = Reason.TOO_LARGE
+    except Exception:  # noqa: BLE001 (besides Malformed and OSError, a damaged character set may raise anything)
+        found = Reason.UNREADABLE
+    if isinstance(found, DicomFacts):
+        return found
+    if header is None:
+        return Rejected(found)
+    return Rejected(found, modality=_modality(header), manufacturer=_text(header, _MANUFACTURER)[:64])
+
+
+def open_at_once(path: str, flags: int) -> int:
+    """An opener that neither waits nor follows a link."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
@@ -97,31 +135,63 @@ def decodable(transfer_syntax: str) -> bool:
         return False
 
 
-def _pixels_wrong(stream: BinaryIO, header: Header, *, size: int) -> Reason | None:
-    """Why the pixels cannot be used, as far as lengths tell."""
+def _kind_wrong(header: Header) -> Reason | None:
+    """Why an object of this kind is no image for an age model."""
+    sop_class = _text(header, _SOP_CLASS) or header.media_class
+    if DICOMDIR in (sop_class, header.media_class):
+        return Reason.DIRECTORY
+    if is_derived(sop_class):
+        return Reason.DERIVED_OBJECT
+    if header.pixels is None or header.pixels.length == 0:
+        return Reason.NOT_AN_IMAGE if is_without_image(sop_class, _modality(header)) else Reason.NO_PIXELS
+    return None
+
+
+def _pixels_wrong(header: Header) -> Reason | None:
+    """Why the pixels cannot be used, as far as header and lengths tell."""
     if not decodable(header.transfer_syntax):
         return Reason.UNSUPPORTED_TRANSFER_SYNTAX
-    pixels, rows, columns = header.pixels, _short(header, _ROWS), _short(header, _COLUMNS)
-    if pixels is None or pixels.length == 0 or not rows or not columns:
+    pixels, rows, columns, frames = header.pixels, _short(header, _ROWS), _short(header, _COLUMNS), _frames(header)
+    if pixels is None or not rows or not columns:
         return Reason.NO_PIXELS
-    frame = rows * columns * (_short(header, _SAMPLES) or 1)
-    if frame > MAX_FRAME_SAMPLES:
+    if frames is None:
+        return Reason.UNREADABLE
+    samples = _short(header, _SAMPLES) or 1
+    if rows * columns * samples > MAX_FRAME_SAMPLES:
         return Reason.TOO_LARGE
     if header.transfer_syntax in _UNCOMPRESSED:
-        return _native_wrong(header, pixels, frame=frame, size=size)
-    return _fragments_wrong(stream, pixels, size=size)
+        wrong = _native_wrong(header, pixels, frame=rows * columns * samples, frames=frames)
+    else:
+        wrong = _fragments_wrong(header.body, pixels, size=header.body_bytes)
+    return wrong or _content_wrong(header, samples=samples, frames=frames)
 
 
-def _native_wrong(header: Header, pixels: PixelElement, *, frame: int, size: int) -> Reason | None:
+def _content_wrong(header: Header, *, samples: int, frames: int) -> Reason | None:
+    """Why whole pixels show what no model here reads."""
+    if samples != 1 or not _text(header, _PHOTOMETRIC).upper().startswith("MONOCHROME"):
+        return Reason.COLOUR
+    if _text(header, _BURNED_IN).upper() == "YES":
+        return Reason.BURNED_IN
+    if frames == 1:
+        return None
+    if not is_stack(_text(header, _SOP_CLASS)):
+        return Reason.MULTI_FRAME
+    quiet_pydicom()
+    stack = frames_stack(header.stream)
+    if isinstance(stack, Stack):
+        return None if len(stack.order) == frames else Reason.NO_GEOMETRY
+    return stack
+
+
+def _native_wrong(header: Header, pixels: PixelElement, *, frame: int, frames: int) -> Reason | None:
     """Compare with the length that PS3.5 section 8.1.1 implies: values of a frame × frames × bits, in bytes."""
     bits = _FLOAT_BITS.get(pixels.tag) or _short(header, _BITS_ALLOCATED)
-    frames = _text(header, _FRAMES) or "1"
-    if bits not in (1, 8, 16, 32, 64) or pixels.length == UNDEFINED or not (frames.isascii() and frames.isdigit()):
+    if bits not in (1, 8, 16, 32, 64) or pixels.length == UNDEFINED:
         return Reason.UNREADABLE
-    expected = math.ceil(frame * max(int(frames), 1) * bits / 8)
+    expected = math.ceil(frame * frames * bits / 8)
     if _text(header, _PHOTOMETRIC) == "YBR_FULL_422":
         expected = expected * 2 // 3
-    return Reason.TRUNCATED if min(pixels.length, size - pixels.offset) < expected else None
+    return Reason.TRUNCATED if min(pixels.length, header.body_bytes - pixels.offset) < expected else None
 
 
 def _fragments_wrong(stream: BinaryIO, pixels: PixelElement, *, size: int) -> Reason | None:
@@ -144,18 +214,18 @@ def _fragments_wrong(stream: BinaryIO, pixels: PixelElement, *, size: int) -> Re
     return None
 
 
-def _facts(header: Header) -> DicomFacts | Rejected:
+def _facts(header: Header) -> DicomFacts | Reason:
     patient_id = _patient_id(header)
     if not patient_id:
-        return Rejected(Reason.NO_PATIENT_ID)
+        return Reason.NO_PATIENT_ID
     sop_uid = _text(header, _SOP_UID)
     if not sop_uid:
-        return Rejected(Reason.NO_IDENTITY)
+        return Reason.NO_IDENTITY
     exam = first_date(_text(header, tag) for tag in _EXAM_DATES)
     birth = parse_date(_text(header, _BIRTH_DATE))
     age = age_at_exam(birth=birth, exam=exam, age_string=_text(header, _AGE))
     if isinstance(age, Reason):
-        return Rejected(age)
+        return age
     sex = _text(header, _SEX).upper()
     return DicomFacts(
         patient_id=patient_id,
@@ -165,14 +235,17 @@ def _facts(header: Header) -> DicomFacts | Rejected:
         sex=sex if sex in ("M", "F") else None,
         age=age,
         manufacturer=_text(header, _MANUFACTURER)[:64],
-        modality=_text(header, _MODALITY).upper()[:16],
+        modality=_modality(header),
         view=_text(header, _VIEW).upper()[:16],
         laterality=(_text(header, _IMAGE_LATERALITY) or _text(header, _LATERALITY)).upper()[:1],
         rows=_short(header, _ROWS),
         columns=_short(header, _COLUMNS),
         photometric=_text(header, _PHOTOMETRIC).upper()[:32],
         transfer_syntax=header.transfer_syntax[:64],
-        spacing_known=any(_is_spacing(header, tag) for tag in (_PIXEL_SPACING, _IMAGER_SPACING, _SCANNED_SPACING)),
+        frames=_frames(header) or 1,
+        burned_in=_text(header, _BURNED_IN).upper()[:3],
+        spacing_known=_frames(header) != 1  # a stack, which has its spacing or would be out
+        or any(_is_spacing(header, tag) for tag in (_PIXEL_SPACING, _IMAGER_SPACING, _SCANNED_SPACING)),
     )
 
 
@@ -180,6 +253,16 @@ def _text(header: Header, tag: int) -> str:
     """The first value of an element of plain characters; empty if it is missing."""
     raw = header.values.get(tag, b"").split(b"\\")[0]
     return raw.decode("ascii", "replace").strip(" \0\t\r\n")
+
+
+def _modality(header: Header) -> str:
+    return _text(header, _MODALITY).upper()[:16]
+
+
+def _frames(header: Header) -> int | None:
+    """Number of frames, 1 where the file does not say; None if it is no number."""
+    text = _text(header, _FRAMES) or "1"
+    return max(int(text), 1) if text.isascii() and text.isdigit() else None
 
 
 def _short(header: Header, tag: int) -> int:

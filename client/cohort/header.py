@@ -7,26 +7,34 @@ pydicom.
 
 from __future__ import annotations
 
+import io
 import os
 import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
 UNDEFINED = 0xFFFFFFFF
 PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
-IMPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
+IMPLICIT_LITTLE, EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
+EXPLICIT_BIG, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
+MAX_INFLATED_BYTES = 512 * 2**20
+"""Most that a deflated data set, or a member of an archive, may become."""
 
 _LONG_VR = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _SHORT_VR = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_MEDIA_CLASS, _SYNTAX = 0x00020002, 0x00020010
+_FIRST_GROUPS = (0x0002, 0x0008)
 _MAX_VALUE_BYTES = 4096
 _MAX_ELEMENTS = 1_000_000
 _MAX_DEPTH = 100
+_WINDOW_BYTES = 16_384
 
 
 class NotDicom(ValueError):
-    """No DICM prefix."""
+    """No DICM prefix, and no data set without one either."""
 
 
 class Malformed(ValueError):
@@ -37,9 +45,13 @@ class EndsEarly(ValueError):
     """An element goes on after the end of the file."""
 
 
+class TooLarge(ValueError):
+    """A deflated data set that becomes larger than is ever read."""
+
+
 @dataclass(frozen=True, slots=True)
 class PixelElement:
-    """Where the pixel data is: tag, offset of its value in the file, length (`UNDEFINED` if encapsulated)."""
+    """Where the pixel data is: tag, offset of its value in the body, length (`UNDEFINED` if encapsulated)."""
 
     tag: int
     offset: int
@@ -48,55 +60,108 @@ class PixelElement:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The wanted values, raw, and the pixel element if there is one."""
+    """The wanted values, raw, and the pixel element if there is one.
+
+    Parameters
+    ----------
+    media_class
+        Media Storage SOP Class UID; empty if the file does not say.
+    stream
+        The file.
+    body, body_bytes
+        What the offsets count in, and its size: the file itself, or what a deflated data set became.
+    """
 
     transfer_syntax: str
+    media_class: str
     little_endian: bool
     values: Mapping[int, bytes]
     pixels: PixelElement | None
+    stream: BinaryIO
+    body: BinaryIO
+    body_bytes: int
 
 
 def read_header(stream: BinaryIO, *, size: int, wanted: frozenset[int]) -> Header:
-    """Walk over a file of `size` bytes up to its pixel data.
+    """Walk over a file of `size` bytes up to its pixel data; it may lack the preamble, or the whole file meta group.
 
     Raises
     ------
-    NotDicom, Malformed, EndsEarly
+    NotDicom, Malformed, EndsEarly, TooLarge
         What is wrong with it.
     """
-    if stream.read(132)[128:] != b"DICM":
-        raise NotDicom
-    meta = _Walk(stream, size=size, implicit=False, little=True)
-    syntax = ""
-    while (element := meta.peek_group(2)) is not None:
+    walk = _Walk(stream, size=size)
+    walk.start()
+    syntax = media_class = ""
+    while (element := walk.next(within_group=2)) is not None:
         tag, length = element
-        if tag == 0x00020010:
-            syntax = meta.value(length).rstrip(b"\0 ").decode("ascii", "replace")
+        if tag == _SYNTAX:
+            syntax = walk.value(length).rstrip(b"\0 ").decode("ascii", "replace")
+        elif tag == _MEDIA_CLASS:
+            media_class = walk.value(length).rstrip(b"\0 ").decode("ascii", "replace")
         else:
-            meta.skip(length)
+            walk.skip(length)
+    body, body_bytes = stream, size
     if syntax == DEFLATED:
-        return Header(transfer_syntax=syntax, little_endian=True, values={}, pixels=None)
-    little = syntax != EXPLICIT_BIG
-    walk = _Walk(stream, size=size, implicit=_is_implicit(stream), little=little)
+        inflated = inflate(stream, start=walk.position)
+        body, body_bytes = io.BytesIO(inflated), len(inflated)
+        walk = _Walk(body, size=body_bytes)
+    implicit, little = walk.settle(syntax)
+    syntax = syntax or (IMPLICIT_LITTLE if implicit else EXPLICIT_LITTLE if little else EXPLICIT_BIG)
+    values, pixels = _values(walk, wanted)
+    return Header(syntax, media_class, little, values, pixels, stream, body, body_bytes)
+
+
+def _values(walk: _Walk, wanted: frozenset[int]) -> tuple[dict[int, bytes], PixelElement | None]:
     values: dict[int, bytes] = {}
     while (element := walk.next()) is not None:
         tag, length = element
         if tag in PIXEL_TAGS:
-            found = PixelElement(tag=tag, offset=stream.tell(), length=length)
-            return Header(transfer_syntax=syntax, little_endian=little, values=values, pixels=found)
+            return values, PixelElement(tag=tag, offset=walk.position, length=length)
         if tag in wanted and length <= _MAX_VALUE_BYTES:
             values[tag] = walk.value(length)
         else:
             walk.skip(length)
-    return Header(transfer_syntax=syntax, little_endian=little, values=values, pixels=None)
+    return values, None
 
 
-def _is_implicit(stream: BinaryIO) -> bool:
-    """Whether the next element has no VR: files that contradict their transfer syntax are read as they are written."""
-    here = stream.tell()
-    vr = stream.read(6)[4:]
-    stream.seek(here)
-    return not _is_vr(vr)
+def meta_syntax(stream: BinaryIO) -> tuple[str, int]:
+    """Transfer syntax of the file meta group, empty without one, and where the data set begins."""
+    walk = _Walk(stream, size=stream.seek(0, os.SEEK_END))
+    walk.start()
+    syntax = ""
+    while (element := walk.next(within_group=2)) is not None:
+        tag, length = element
+        if tag == _SYNTAX:
+            syntax = walk.value(length).rstrip(b"\0 ").decode("ascii", "replace")
+        else:
+            walk.skip(length)
+    return syntax, walk.position
+
+
+def inflate(stream: BinaryIO, *, start: int) -> bytes:
+    """The data set of a deflated file (PS3.5 section A.5), which begins at `start`.
+
+    Raises
+    ------
+    EndsEarly, Malformed, TooLarge
+        If it is cut off, is no deflated stream, or would become larger than is ever read.
+    """
+    stream.seek(start)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    parts, total = [], 0
+    try:
+        while not inflater.eof:
+            raw = inflater.unconsumed_tail or stream.read(_WINDOW_BYTES)
+            if not raw:
+                raise EndsEarly
+            parts.append(inflater.decompress(raw, 2**20))
+            total += len(parts[-1])
+            if total > MAX_INFLATED_BYTES:
+                raise TooLarge
+    except zlib.error:
+        raise Malformed from None
+    return b"".join(parts)
 
 
 def _is_vr(text: bytes) -> bool:
@@ -104,56 +169,103 @@ def _is_vr(text: bytes) -> bool:
 
 
 class _Walk:
-    """Position in a run of data elements."""
+    """Position in a run of data elements, of which a window is held in memory."""
 
-    def __init__(self, stream: BinaryIO, *, size: int, implicit: bool, little: bool) -> None:
-        self._stream, self._size, self._implicit = stream, size, implicit
-        order = "<" if little else ">"
-        self._tag_and_rest = struct.Struct(f"{order}HH4s").unpack
-        self._short = struct.Struct(f"{order}2xH").unpack
-        self._long = struct.Struct(f"{order}L").unpack
+    def __init__(self, stream: BinaryIO, *, size: int) -> None:
+        self._stream, self._size = stream, size
+        self._window, self._window_start, self._at = b"", 0, 0
         self._left = _MAX_ELEMENTS
+        self._set(implicit=False, little=True)
 
-    def next(self) -> tuple[int, int] | None:
-        """Tag and length of the next element, the stream then at its value; None at the end of the file."""
-        head = self._stream.read(8)
-        if len(head) < 8:
-            if head:
-                raise EndsEarly
+    def _set(self, *, implicit: bool, little: bool) -> None:
+        order = "<" if little else ">"
+        self._implicit = implicit
+        self._head = struct.Struct(f"{order}HH2sH").unpack_from
+        self._long = struct.Struct(f"{order}L").unpack_from
+
+    @property
+    def position(self) -> int:
+        """Offset of what comes next."""
+        return self._window_start + self._at
+
+    def _hold(self, count: int) -> int:
+        """Have the next `count` bytes in the window; how many there are."""
+        there = len(self._window) - self._at
+        if there < count:
+            start = self.position
+            self._stream.seek(start)
+            self._window = self._stream.read(max(count, _WINDOW_BYTES))
+            self._window_start, self._at = start, 0
+            there = len(self._window)
+        return there
+
+    def start(self) -> None:
+        """Go to the first element, after preamble and prefix where they are there."""
+        if self._hold(132) >= 132 and self._window[128:132] == b"DICM":
+            self._at = 132
+            return
+        if len(self._window) < 8:
+            raise NotDicom
+        # Without the prefix, only what begins like every data set does: an early element of group 0002 or 0008.
+        for little in (True, False):
+            self._set(implicit=False, little=little)
+            group, element, vr, short = self._head(self._window, 0)
+            if group in _FIRST_GROUPS and element < 0x0100:
+                length = short if vr in _SHORT_VR else self._long(self._window, 4)[0]
+                if vr in _SHORT_VR or vr in _LONG_VR or (little and length <= min(self._size, 256)):
+                    self._set(implicit=False, little=True)
+                    return
+        raise NotDicom
+
+    def settle(self, syntax: str) -> tuple[bool, bool]:
+        """Whether what follows has no VR, and is little-endian: as it is written, should it contradict its syntax."""
+        there = self._hold(8)
+        little = syntax != EXPLICIT_BIG
+        if not syntax and there >= 2:
+            little = self._window[self._at : self._at + 2] != b"\0\x08"
+        implicit = not _is_vr(self._window[self._at + 4 : self._at + 6])
+        self._set(implicit=implicit, little=little)
+        return implicit, little
+
+    def next(self, *, within_group: int | None = None) -> tuple[int, int] | None:
+        """Tag and length of the next element, then at its value; None at the end of the file or of the group."""
+        if len(self._window) - self._at < 12:
+            there = self._hold(12)
+            if there < 8:
+                if there:
+                    raise EndsEarly
+                return None
+        at = self._at
+        group, element, vr, short = self._head(self._window, at)
+        if within_group is not None and group != within_group:
             return None
         self._left -= 1
         if self._left < 0:
             raise Malformed
-        group, element, rest = self._tag_and_rest(head)
-        tag = group << 16 | element
-        vr = rest[:2]
+        self._at = at + 8
+        tag: int = group << 16 | element
         if self._implicit or group == 0xFFFE:
-            return tag, self._long(rest)[0]
+            return tag, self._long(self._window, at + 4)[0]
         if vr in _SHORT_VR:
-            return tag, self._short(rest)[0]
+            return tag, short
         if vr not in _LONG_VR:  # a VR of tomorrow, or none at all
-            return tag, (self._short if _is_vr(vr) else self._long)(rest)[0]
-        more = self._stream.read(4)
-        if len(more) < 4:
+            return tag, short if _is_vr(vr) else self._long(self._window, at + 4)[0]
+        if len(self._window) < at + 12:
             raise EndsEarly
-        return tag, self._long(more)[0]
-
-    def peek_group(self, group: int) -> tuple[int, int] | None:
-        """Like `next` while the next element is of this group; otherwise None, the stream where it was."""
-        here = self._stream.tell()
-        found = self.next()
-        if found is not None and found[0] >> 16 == group:
-            return found
-        self._stream.seek(here)
-        return None
+        self._at = at + 12
+        return tag, self._long(self._window, at + 8)[0]
 
     def value(self, length: int) -> bytes:
         """The value of the element just met."""
         if length == UNDEFINED:
             raise Malformed
-        value = self._stream.read(length)
-        if len(value) < length:
-            raise EndsEarly
+        end = self._at + length
+        if end > len(self._window):
+            if self.position + length > self._size or self._hold(length) < length:
+                raise EndsEarly
+            end = self._at + length
+        value = self._window[self._at : end]
+        self._at = end
         return value
 
     def skip(self, length: int) -> None:
@@ -177,5 +289,8 @@ class _Walk:
                 raise Malformed
 
     def _forward(self, length: int) -> None:
-        if self._stream.seek(length, os.SEEK_CUR) > self._size:
-            raise EndsEarly
+        self._at += length
+        if self._at > len(self._window):
+            if self.position > self._size:
+                raise EndsEarly
+            self._window_start, self._window, self._at = self.position, b"", 0

@@ -4,72 +4,107 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels.processing import apply_modality_lut
+from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import pixel_array
 
+from fedage.client.cohort.archive import open_image
 from fedage.client.cohort.dicom import MAX_FRAME_SAMPLES
+from fedage.client.cohort.parsed import parse
 from fedage.client.cohort.quiet import quiet_pydicom
 from fedage.common.estimators.base import Image, SampleRefused
 
 UNKNOWN_SPACING_MM = (1.0, 1.0)
 _SPACING_KEYWORDS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
-_GREY_OF_RGB = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601 luma
+_PROJECTIONS = frozenset(["CR", "DX", "MG", "IO", "PX", "RG", "RF", "XA"])
+"""Modalities whose values mean little before the VOI LUT; elsewhere it is one of many ways to view an image."""
 
 
 def load_image(path: Path) -> Image:
-    """Decode the first frame of a DICOM file.
+    """Decode a DICOM file of one grey frame, in a folder or in an archive.
 
-    The modality LUT or rescale is applied; MONOCHROME1 is turned round on the scale of its stored bits, not of the
-    values that happen to occur, so that the same tissue gives the same value in every image of a scanner. A colour
-    image becomes its luma. Where no spacing is given it is (1, 1) mm; the store's `spacing_known` says so.
+    The modality LUT or rescale is applied, for projections the first VOI LUT or window too. MONOCHROME1 is turned
+    round on the scale that its stored bits span, not the values that happen to occur, so that the same tissue gives
+    the same value in every image of a scanner. Where no spacing is given it is (1, 1) mm; the store's `spacing_known`
+    says so.
 
     Raises
     ------
     SampleRefused
-        With the code `undecodable`, `too-large` or `unsupported-photometric`. Never any other exception.
+        With the code `undecodable`, `too-large`, `colour`, `multi-frame` or `bad-voi-lut`. Never any other exception.
     """
     quiet_pydicom()
     try:
-        return _load(path)
+        with open_image(path) as stream:
+            header = parse(stream, pixels=False)
+            _check(header)
+            pixels = _grey(stored_frame(stream), header)
+        return Image(
+            pixels=np.ascontiguousarray(pixels, dtype=np.float32),
+            spacing_mm=_spacing_mm(header),
+            modality=_modality(header),
+            view=str(header.get("ViewPosition", "") or "").upper(),
+        )
     except SampleRefused:
         raise
     except Exception as error:  # noqa: BLE001 (what hostile files raise in decoders cannot be listed)
         raise SampleRefused("undecodable", type(error).__name__) from None
 
 
-def _load(path: Path) -> Image:
-    with path.open("rb") as stream:
-        header = pydicom.dcmread(stream, stop_before_pixels=True)
-        if header.Rows * header.Columns * header.get("SamplesPerPixel", 1) > MAX_FRAME_SAMPLES:
-            raise SampleRefused("too-large", f"more than {MAX_FRAME_SAMPLES} values in a frame")
-        photometric = str(header.PhotometricInterpretation)
-        if photometric == "PALETTE COLOR":
-            raise SampleRefused("unsupported-photometric", "palette colour")
-        stream.seek(0)
-        stored = pixel_array(stream, index=0)
-    if stored.ndim == 3:
-        pixels = stored.astype(np.float32) @ _GREY_OF_RGB
-    else:
-        pixels = _on_modality_scale(stored, header)
-        if photometric == "MONOCHROME1":
-            lowest, highest = _on_modality_scale(_stored_range(header), header)
-            pixels = (lowest + highest) - pixels
-    return Image(
-        pixels=np.ascontiguousarray(pixels, dtype=np.float32),
-        spacing_mm=_spacing_mm(header),
-        modality=str(header.get("Modality", "")).upper(),
-        view=str(header.get("ViewPosition", "") or "").upper(),
-    )
+def stored_frame(stream: BinaryIO, *, index: int = 0) -> NDArray[Any]:
+    """The stored values (H, W) of one frame."""
+    stored: NDArray[Any] = pixel_array(parse(stream, pixels=True), index=index)
+    return stored
 
 
-def _on_modality_scale(stored: NDArray[Any], header: Dataset) -> NDArray[Any]:
-    return apply_modality_lut(stored, header)
+def _check(header: Dataset) -> None:
+    samples = header.get("SamplesPerPixel", 1)
+    if header.Rows * header.Columns * samples > MAX_FRAME_SAMPLES:
+        raise SampleRefused("too-large", f"more than {MAX_FRAME_SAMPLES} values in a frame")
+    if samples != 1 or not str(header.PhotometricInterpretation).startswith("MONOCHROME"):
+        raise SampleRefused("colour", "a colour image; grey values are read")
+    if int(header.get("NumberOfFrames", 1) or 1) > 1:
+        raise SampleRefused("multi-frame", "several frames; one is read")
+
+
+def _grey(stored: NDArray[Any], header: Dataset) -> NDArray[Any]:
+    pixels = _shown(stored, header)
+    if str(header.PhotometricInterpretation) == "MONOCHROME1":
+        lowest, highest = _shown(_stored_range(header), header).astype(np.float64)
+        pixels = (lowest + highest) - pixels
+    return pixels
+
+
+def _shown(stored: NDArray[Any], header: Dataset) -> NDArray[Any]:
+    """Stored values through the modality LUT and, for projections, the first VOI LUT (PS3.3 section C.11.2)."""
+    values: NDArray[Any] = apply_modality_lut(stored, header)
+    if _modality(header) not in _PROJECTIONS or not _has_voi(header):
+        return values
+    try:
+        shown: NDArray[Any] = apply_voi_lut(values, header)
+    except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as error:
+        raise SampleRefused("bad-voi-lut", type(error).__name__) from None
+    return shown
+
+
+def _has_voi(header: Dataset) -> bool:
+    """Whether there is a table, or a window that is more than a placeholder of width 0."""
+    if header.get("VOILUTSequence"):
+        return True
+    centre, width = (_first(header.get(keyword)) for keyword in ("WindowCenter", "WindowWidth"))
+    function = str(header.get("VOILUTFunction", "") or "LINEAR").upper()
+    return centre is not None and width is not None and (width >= 1 if function == "LINEAR" else width > 0)
+
+
+def _first(value: Any) -> float | None:
+    try:
+        return float(value if not hasattr(value, "__iter__") or isinstance(value, str) else value[0])
+    except (TypeError, ValueError, IndexError):
+        return None
 
 
 def _stored_range(header: Dataset) -> NDArray[np.int64]:
@@ -78,6 +113,10 @@ def _stored_range(header: Dataset) -> NDArray[np.int64]:
     if header.get("PixelRepresentation", 0) == 1:
         return np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1])
     return np.array([0, 2**bits - 1])
+
+
+def _modality(header: Dataset) -> str:
+    return str(header.get("Modality", "") or "").upper()
 
 
 def _spacing_mm(header: Dataset) -> tuple[float, float]:

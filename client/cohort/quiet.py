@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import warnings
 
 _MODULES = r"(pydicom|libjpeg|openjpeg)(\.|$)"
@@ -22,3 +23,6 @@ def quiet_pydicom() -> None:
         warnings.filterwarnings("ignore", module=_MODULES)
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    if (gdcm := sys.modules.get("gdcm")) is not None:  # pydicom imports it where it is installed; it writes to stderr
+        for turn_off in (gdcm.Trace.DebugOff, gdcm.Trace.WarningOff, gdcm.Trace.ErrorOff):
+            turn_off()

@@ -1,4 +1,4 @@
-"""Why a file is not in the cohort: codes that may be counted and reported, each with a sentence."""
+"""Why a file is not in the cohort: codes that may be counted and reported, each with a sentence and a mend."""
 
 from __future__ import annotations
 
@@ -13,6 +13,16 @@ class Reason(StrEnum):
     UNREADABLE = "unreadable"
     TRUNCATED = "truncated"
     NO_PIXELS = "no-pixels"
+    NOT_AN_IMAGE = "not-an-image"
+    DERIVED_OBJECT = "derived-object"
+    COLOUR = "colour"
+    BURNED_IN = "burned-in-annotation"
+    MULTI_FRAME = "multi-frame"
+    NO_GEOMETRY = "no-geometry"
+    MIXED_ORIENTATION = "mixed-orientation"
+    REPEATED_POSITIONS = "repeated-positions"
+    VARIABLE_GAPS = "variable-slice-gaps"
+    MISSING_SLICES = "missing-slices"
     TOO_LARGE = "too-large"
     UNSUPPORTED_TRANSFER_SYNTAX = "unsupported-transfer-syntax"
     NO_IDENTITY = "no-image-identity"
@@ -20,30 +30,98 @@ class Reason(StrEnum):
     NO_AGE = "no-age"
     IMPLAUSIBLE_AGE = "implausible-age"
     DUPLICATE_IMAGE = "duplicate-image"
+    DIRECTORY = "dicomdir"
+    MISSING_FILE = "missing-file"
+    ENCRYPTED = "encrypted-archive"
+    BROKEN_ARCHIVE = "broken-archive"
+    ARCHIVE_TOO_LARGE = "archive-too-large"
+    NESTED_ARCHIVE = "nested-archive"
+
+    @property
+    def what(self) -> str:
+        """What is wrong with the file, to be read after "the file"."""
+        return _TEXTS[self][0]
+
+    @property
+    def mend(self) -> str:
+        """What the hospital can do about it."""
+        return _TEXTS[self][1]
 
     @property
     def sentence(self) -> str:
         """What is wrong with the file, and what would mend it."""
-        return _SENTENCES[self]
+        return f"{self.what}; {self.mend}"
 
 
-_SENTENCES = {
-    Reason.NOT_DICOM: "is no DICOM file (no DICM prefix); take it out of the folder or export it again",
-    Reason.UNREADABLE: "cannot be opened, or its header breaks DICOM's rules; look at its permissions, export it again",
-    Reason.TRUNCATED: "ends before its header or its pixels do; copy it again from the archive",
-    Reason.NO_PIXELS: "holds no image (a report, a directory, a presentation state); nothing to mend",
-    Reason.TOO_LARGE: "has more pixels in a frame than are ever decoded; nothing to mend",
-    Reason.UNSUPPORTED_TRANSFER_SYNTAX: "has a transfer syntax that no installed decoder reads; install one and index",
-    Reason.NO_IDENTITY: "has no SOPInstanceUID; export it again",
-    Reason.NO_PATIENT_ID: "has no PatientID; export it with a (pseudonymous) identifier",
-    Reason.NO_AGE: "has neither birth and study dates nor PatientAge; export it with dates, or with the age",
-    Reason.IMPLAUSIBLE_AGE: "gives an age below 0 or above 120 years; correct its dates",
-    Reason.DUPLICATE_IMAGE: "is the same image as another file (same SOPInstanceUID); remove one of them",
+_NOTHING = "nothing to mend"
+_TEXTS = {
+    Reason.NOT_DICOM: (
+        "is no DICOM file (neither the DICM prefix nor a data set without one)",
+        "take it out of the folder or export it again",
+    ),
+    Reason.UNREADABLE: (
+        "cannot be opened, or its header breaks DICOM's rules",
+        "look at its permissions, then export it again; what could not be read is tried at every indexing",
+    ),
+    Reason.TRUNCATED: ("ends before its header or its pixels do", "copy it again from the archive"),
+    Reason.NO_PIXELS: ("is of an image's class and holds no pixels", "export it with its pixels"),
+    Reason.NOT_AN_IMAGE: (
+        "is a report, a presentation state, a document or another object without an image",
+        _NOTHING,
+    ),
+    Reason.DERIVED_OBJECT: ("is a segmentation, a dose or a map drawn from images, not an exam's image", _NOTHING),
+    Reason.COLOUR: ("is a colour image, and every estimator reads grey values", "export the original, not a rendering"),
+    Reason.BURNED_IN: (
+        "says that text is burned into its pixels, which may name the patient",
+        "export the original without the annotation; a wrong flag is mended at its source",
+    ),
+    Reason.MULTI_FRAME: (
+        "holds several frames that are no stack of slices (a cine, a tomosynthesis)",
+        "export the projection or the synthetic view, if there is one",
+    ),
+    Reason.NO_GEOMETRY: (
+        "holds slices without position, orientation or spacing",
+        "export it with its functional groups",
+    ),
+    Reason.MIXED_ORIENTATION: (
+        "holds slices that are not parallel and stacked along their normal (a localiser, a tilted gantry)",
+        "export the series alone, or resampled",
+    ),
+    Reason.REPEATED_POSITIONS: (
+        "holds several slices at one place (echoes, phases, diffusion directions)",
+        "export one volume a file",
+    ),
+    Reason.VARIABLE_GAPS: ("holds slices at uneven distances", "export the series with even spacing"),
+    Reason.MISSING_SLICES: ("lacks slices within its stack", "send the whole series again from the archive"),
+    Reason.TOO_LARGE: ("has more pixels in a frame, or more bytes when unpacked, than are ever read", _NOTHING),
+    Reason.UNSUPPORTED_TRANSFER_SYNTAX: (
+        "has a transfer syntax that no installed decoder reads",
+        "export it uncompressed or as JPEG 2000, or install a decoder, then index again",
+    ),
+    Reason.NO_IDENTITY: ("has no SOPInstanceUID", "export it again"),
+    Reason.NO_PATIENT_ID: ("has no PatientID", "export it with a (pseudonymous) identifier"),
+    Reason.NO_AGE: ("has neither birth and study dates nor PatientAge", "export it with dates, or with the age"),
+    Reason.IMPLAUSIBLE_AGE: ("gives an age below 0 or above 120 years", "correct its dates"),
+    Reason.DUPLICATE_IMAGE: ("is the same image as another file (same SOPInstanceUID)", "remove one of them"),
+    Reason.DIRECTORY: ("is a DICOMDIR", "nothing to mend: the files it names are read like all others"),
+    Reason.MISSING_FILE: ("is named by a DICOMDIR and is not there", "copy the medium again, whole"),
+    Reason.ENCRYPTED: ("lies in an archive behind a password", "unpack it, or pack it without a password"),
+    Reason.BROKEN_ARCHIVE: (
+        "is an archive, or lies in one, that cannot be unpacked (damaged, empty or of an unknown method)",
+        "pack it again as a plain zip",
+    ),
+    Reason.ARCHIVE_TOO_LARGE: (
+        "is an archive that would unpack to far more than it weighs, or holds too many files",
+        "unpack it into the folder if it can be trusted",
+    ),
+    Reason.NESTED_ARCHIVE: ("is an archive within an archive", "unpack the outer one"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A file that is out."""
+    """A file that is out; what it said of its kind and maker, as far as it was read."""
 
     code: Reason
+    modality: str = ""
+    manufacturer: str = ""

@@ -23,6 +23,12 @@ def facts(path: Path) -> DicomFacts:
     return found
 
 
+def code(path: Path) -> Reason:
+    found = read_facts(path)
+    assert isinstance(found, Rejected), found
+    return found.code
+
+
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless])
 def test_facts_are_the_same_in_every_encoding(tmp_path: Path, syntax: str) -> None:
     ds = write(tmp_path / "a.dcm", "P 1 ", syntax=syntax, Laterality="L")
@@ -87,10 +93,10 @@ def test_bad_files_have_their_reasons(tmp_path: Path) -> None:
     unknown = (tmp_path / "rle.dcm").read_bytes().replace(RLELossless.encode(), b"1.2.840.10008.1.2.9")
     (tmp_path / "unknown-syntax.dcm").write_bytes(unknown)
     write(tmp_path / "too-large.dcm", Rows=65535, Columns=65535)
-    found = {name: read_facts(tmp_path / name) for name in bad}
-    assert found == {name: Rejected(reason) for name, reason in bad.items()}
+    assert {name: code(tmp_path / name) for name in bad} == bad
     for reason in Reason:
-        assert ";" in reason.sentence  # what is wrong; what to do
+        assert reason.what
+        assert reason.mend
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless])
@@ -114,7 +120,7 @@ def test_pixels_shorter_than_rows_and_columns_say_are_truncated(tmp_path: Path) 
     write(tmp_path / "b.dcm", NumberOfFrames=2)
     write(tmp_path / "c.dcm")
     cut(tmp_path / "c.dcm", bytes_off=2)
-    assert {read_facts(tmp_path / name) for name in ("a.dcm", "b.dcm", "c.dcm")} == {Rejected(Reason.TRUNCATED)}
+    assert {code(tmp_path / name) for name in ("a.dcm", "b.dcm", "c.dcm")} == {Reason.TRUNCATED}
 
 
 def test_hostile_headers_end_in_a_reason(tmp_path: Path) -> None:
@@ -142,7 +148,7 @@ def test_hostile_headers_end_in_a_reason(tmp_path: Path) -> None:
 
 def test_a_pipe_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.dcm")
-    assert read_facts(tmp_path / "a.dcm") == Rejected(Reason.NOT_DICOM)
+    assert code(tmp_path / "a.dcm") is Reason.UNREADABLE
 
 
 def test_pydicom_agrees_on_all_of_its_own_files(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,128 @@
+"""Zipped studies, read member by member in memory; and opening an image wherever it lies.
+
+A member's path is the archive's, a NUL, and the member's name: no file can be called that, so the two never mix.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from fedage.client.cohort.dicom import open_at_once
+from fedage.client.cohort.header import MAX_INFLATED_BYTES
+from fedage.client.cohort.reasons import Reason
+
+SEPARATOR = "\0"
+MAX_MEMBERS = 100_000
+MAX_DIRECTORY_BYTES = 64 * 2**20
+"""Largest central directory that is read into memory."""
+EXPANSION_FREE_BYTES, MAX_EXPANSION = 2**30, 100
+"""What any archive may unpack to, and how many times its own size beyond that."""
+
+_PIECE_BYTES = 2**20
+_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
+
+
+class Refused(Exception):
+    """An archive or a member that is not read. `.code` says why."""
+
+    def __init__(self, code: Reason) -> None:
+        self.code = code
+        super().__init__(str(code))
+
+
+def is_archive(start: bytes) -> bool:
+    """Whether a file that starts like this is a zip."""
+    return start.startswith(_STARTS)
+
+
+def open_image(path: Path) -> BinaryIO:
+    """Open a file, or a member of an archive, from its beginning; for reading only.
+
+    Raises
+    ------
+    OSError, Refused
+        If it is not there, or not read.
+    """
+    file, _, member = str(path).partition(SEPARATOR)
+    if not member:
+        return open(file, "rb", opener=open_at_once)
+    with _open(Path(file)) as archive:
+        try:
+            return io.BytesIO(_content(archive, archive.getinfo(member)))
+        except KeyError:
+            raise Refused(Reason.BROKEN_ARCHIVE) from None
+
+
+def members(path: Path) -> Iterator[tuple[str, bytes | Reason]]:
+    """Name and content of every file in an archive, one in memory at a time; or why one is not read.
+
+    Raises
+    ------
+    OSError, Refused
+        If the archive as a whole is not read.
+    """
+    with _open(path) as archive:
+        for name, info in archive.NameToInfo.items():
+            if info.is_dir():
+                continue
+            try:
+                content = _content(archive, info)
+            except Refused as refused:
+                yield name, refused.code
+            else:
+                yield name, Reason.NESTED_ARCHIVE if is_archive(content[:4]) else content
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[zipfile.ZipFile]:
+    with _Careful(path) as stream:
+        try:
+            archive = zipfile.ZipFile(stream)
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError):
+            raise Refused(Reason.BROKEN_ARCHIVE) from None
+        with archive:
+            infos = archive.NameToInfo.values()
+            files, unpacked = sum(not info.is_dir() for info in infos), sum(info.file_size for info in infos)
+            allowed = EXPANSION_FREE_BYTES + MAX_EXPANSION * os.fstat(stream.fileno()).st_size
+            if files > MAX_MEMBERS or unpacked > allowed:
+                raise Refused(Reason.ARCHIVE_TOO_LARGE)
+            if not files:
+                raise Refused(Reason.BROKEN_ARCHIVE)
+            stream.directory_read = True
+            yield archive
+
+
+def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """A member, whole and checked against its checksum.
+
+    Read in pieces: in one, zipfile would inflate up to 2 GiB before it noticed that the directory promised less.
+    """
+    if info.flag_bits & 0x1:
+        raise Refused(Reason.ENCRYPTED)
+    if info.file_size > MAX_INFLATED_BYTES:
+        raise Refused(Reason.TOO_LARGE)
+    try:
+        with archive.open(info) as stream:
+            return b"".join(iter(lambda: stream.read(_PIECE_BYTES), b""))
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, zlib.error, RuntimeError, OSError):
+        raise Refused(Reason.BROKEN_ARCHIVE) from None
+
+
+class _Careful(io.BufferedReader):
+    """A file that, until the directory is read, gives no more at once than the largest directory: zipfile asks so."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(str(path), "rb", opener=open_at_once))
+        self.directory_read = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if not self.directory_read and (size is None or not 0 <= size <= MAX_DIRECTORY_BYTES):
+            raise Refused(Reason.ARCHIVE_TOO_LARGE)
+        return super().read(size)
