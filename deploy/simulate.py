@@ -22,7 +22,7 @@ from fedage.client.table.names import site_names
 from fedage.client.table_store import write_site_table
 from fedage.common.campaign import Campaign, load_campaign
 from fedage.common.errors import FedAgeError
-from fedage.common.estimators.configure import configured
+from fedage.common.estimators.configure import agreed_features
 from fedage.common.processes import Family, flower_environment
 from fedage.common.simulation import VARIABLE, Share, SimulatedSiteJob, SimulationJob, share_of
 from fedage.deploy.simulation_main import RECORD_S, SCRATCH
@@ -134,8 +134,8 @@ def virtual_sites(
     read = read_site_tables(data, campaign, site_column=site_column)
     for line in read.said:
         console.print(line)
-    # Features that are not there are found now, not after the engine has started.
-    configured(campaign, sorted(set.intersection(*(set(table.features) for table in read.sites.values()))))
+    # Features that are not there, or not everywhere, are found now, not after the engine has started.
+    agreed_features(campaign, {name: table.features for name, table in read.sites.items()})
     jobs = []
     for name, table in sorted(read.sites.items()):
         home = work / name

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators._table import TableBase
-from fedage.common.estimators.configure import configured, preparation
+from fedage.common.estimators.configure import agreed_features, configured, preparation
 from fedage.common.networks.arrays import Weights, state_to_arrays
 from fedage.common.protocol import ANALYSE, derived_seed
 from fedage.server.analyses import Findings, run_stage
@@ -29,8 +29,9 @@ def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> 
     campaign = session.campaign
     name = "model.safetensors" if campaign.validation.folds is None else f"model-fold-{fold + 1}.safetensors"
     seed = derived_seed("initial-weights", campaign.campaign.seed, fold)
-    features = agreed_features(record)
     try:
+        described = {site: answer.info.features for site, answer in record.descriptions.items()}
+        features = agreed_features(campaign, described)
         estimator = configured(campaign, features)
     except FedAgeError as error:
         raise CampaignFailed(str(error)) from None
@@ -52,28 +53,6 @@ def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> 
         described=record.descriptions,
         fold=fold,
     )
-
-
-def agreed_features(record: Record) -> tuple[str, ...]:
-    """The features that every site's table has.
-
-    Raises
-    ------
-    CampaignFailed
-        If two tables have different numeric columns, naming some.
-    """
-    lists = {site: set(answer.info.features) for site, answer in record.descriptions.items() if answer.info.features}
-    if not lists:
-        return ()
-    everywhere = set.intersection(*lists.values())
-    for site, features in sorted(lists.items()):
-        if extra := sorted(features - everywhere):
-            more = f" and {len(extra) - 5} more" if len(extra) > 5 else ""
-            raise CampaignFailed(
-                f"the table of {site} has numeric columns that another site's has not: {', '.join(extra[:5])}{more}; "
-                "give all tables the same columns"
-            )
-    return tuple(sorted(everywhere))
 
 
 def _prepared(

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fedage.client.table.read import Mask, is_text, numbers
+from fedage.client.table.sex import sexes
 from fedage.common.analyses.plan import curves_by
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import TableChoice
@@ -18,7 +19,6 @@ from fedage.common.statistic import FloatArray
 
 OF_THE_MODEL = ("gap_years", "raw_gap_years", "cole_gap_years", "predicted_years", "corrected_years")
 """Columns that a campaign with an estimator computes; one without has to find them in the table."""
-_SEX = {"m": True, "male": True, "f": False, "female": False}
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Columns:
         Features without any value.
     wrong
         By column, which cells hold no number where numbers belong, (n,); only columns with some.
+    female
+        The numbers that were read as female.
     """
 
     cohort: Mapping[str, FloatArray]
@@ -44,6 +46,7 @@ class Columns:
     text: frozenset[str]
     empty: frozenset[str]
     wrong: Mapping[str, Mask]
+    female: frozenset[float] = frozenset()
 
 
 def named_columns(campaign: Campaign) -> tuple[str, ...]:
@@ -102,11 +105,14 @@ def read_columns(frame: pd.DataFrame, campaign: Campaign, table: TableChoice, *,
     features: dict[str, FloatArray] = {}
     wrong: dict[str, Mask] = {}
     text, empty = set(), set()
+    female: frozenset[float] = frozenset()
     for column in frame.columns:
         if column in (site_column, table.id) and column not in named:
             continue
-        raw = _sex(frame[column], male=table.male) if column == table.sex else frame[column]
-        values, odd = numbers(raw, missing=table.missing)
+        values, odd = numbers(frame[column], missing=table.missing)
+        if column == table.sex:
+            cohort["is_male"], odd, female = sexes(frame[column], table)
+            values = _as_codes(values, cohort["is_male"], table)
         asked_for = column in (table.age, table.sex, table.predicted) or column in named
         if not asked_for and is_text(values, odd):
             text.add(column)
@@ -117,8 +123,6 @@ def read_columns(frame: pd.DataFrame, campaign: Campaign, table: TableChoice, *,
             cohort["age_years"] = values
         if column == table.predicted:
             cohort["predicted_years"] = values
-        if column == table.sex:
-            cohort["is_male"] = np.where(np.isnan(values), np.nan, (values == table.male).astype(np.float64))
         if column in named:
             cohort[column] = values
         if not asked_for:
@@ -127,13 +131,10 @@ def read_columns(frame: pd.DataFrame, campaign: Campaign, table: TableChoice, *,
                 empty.add(column)
     if "predicted_years" in cohort and "age_years" in cohort:
         cohort["raw_gap_years"] = cohort["predicted_years"] - cohort["age_years"]
-    return Columns(cohort, features, frozenset(text), frozenset(empty), wrong)
+    return Columns(cohort, features, frozenset(text), frozenset(empty), wrong, female)
 
 
-def _sex(column: pd.Series, *, male: float) -> pd.Series:
-    """A column of sexes in letters or words as numbers; any other as it is."""
-    words = column.astype("string").str.strip().str.lower()
-    if not words.isin(_SEX).any():
-        return column
-    known = words.map(_SEX)
-    return column.astype(object).mask(known.eq(True), male).mask(known.eq(False), male - 1)
+def _as_codes(values: FloatArray, is_male: FloatArray, table: TableChoice) -> FloatArray:
+    """A sex column's numbers (n,), with the words' codes where it holds words; NaN where it says nothing."""
+    codes = np.where(is_male == 1, table.male, table.male - 1 if table.female is None else table.female)
+    return np.where(np.isnan(is_male), np.nan, np.where(np.isnan(values), codes, values))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -13,6 +15,10 @@ from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
+NAME_MAX = 200
+"""Longest name of a column, in characters: what a site's answer may hold."""
+_UNNAMED = "Unnamed: "
+"""What pandas calls a column whose name is blank, such as row numbers that it wrote itself."""
 _MOSTLY = 0.5
 Mask = NDArray[np.bool_]
 
@@ -25,16 +31,41 @@ def read_frame(path: Path, *, text: Collection[str] = ()) -> pd.DataFrame:
     FedAgeError
         If it is not such a file, cannot be read, names a column twice, or has no row.
     """
+    kind = path.suffix.lower()
+    if kind not in SUFFIXES:
+        raise FedAgeError(f"{path} is no table: allowed are {', '.join(SUFFIXES)}; convert it")
     try:
-        if path.suffix.lower() == ".parquet":
-            frame = pd.read_parquet(path)
-        elif path.suffix.lower() in (".csv", ".tsv"):
-            separator = "\t" if path.suffix.lower() == ".tsv" else ","
-            header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str)
-            # pandas renames a repeated column (x, x.1), so the names are taken from the line itself.
-            names = [str(name).strip() for name in header.iloc[0]]
-            _each_once(names, path)
-            frame = pd.read_csv(
+        frame = pd.read_parquet(path) if kind == ".parquet" else _read_text(path, kind=kind, text=text)
+    except pd.errors.ParserError as error:
+        found = re.search(r"line (\d+), saw", str(error))
+        raise _too_many_cells(path, line=found[1] if found else "") from None
+    except (OSError, ValueError, ImportError) as error:
+        raise FedAgeError(
+            f"{path} cannot be read as a table ({type(error).__name__}); save it again as "
+            f"{'Parquet' if kind == '.parquet' else 'CSV in UTF-8'}"
+        ) from None
+    frame.columns = [str(name).strip() for name in frame.columns]
+    _each_once(list(frame.columns), path)
+    if frame.empty:
+        raise FedAgeError(f"{path} has no row; give a table with one row a patient")
+    return frame
+
+
+def _read_text(path: Path, *, kind: str, text: Collection[str]) -> pd.DataFrame:
+    separator = "\t" if kind == ".tsv" else ","
+    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False)
+    # pandas renames a repeated column (x, x.1), so the names are taken from the line itself.
+    names = [str(name).strip() or f"{_UNNAMED}{k}" for k, name in enumerate(header.iloc[0])]
+    _each_once(names, path)
+    if len(names) == 1 and (other := next((sign for sign in ";\t," if sign in names[0]), None)):
+        raise FedAgeError(
+            f"{path} has one column only, whose name has {other!r} in it: cells are separated by {separator!r} in a "
+            f"{kind} file; save it again with that between cells, and points in numbers"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(
                 path,
                 sep=separator,
                 header=None,
@@ -45,17 +76,27 @@ def read_frame(path: Path, *, text: Collection[str] = ()) -> pd.DataFrame:
                 float_precision="round_trip",
                 dtype=dict.fromkeys(set(text) & set(names), str),
             )
-        else:
-            raise FedAgeError(f"{path} is no table: allowed are {', '.join(SUFFIXES)}; convert it")
-    except (OSError, ValueError, ImportError) as error:
-        raise FedAgeError(
-            f"{path} cannot be read as a table ({type(error).__name__}); save it again as CSV in UTF-8"
-        ) from None
-    frame.columns = [str(name).strip() for name in frame.columns]
-    _each_once(list(frame.columns), path)
-    if frame.empty:
-        raise FedAgeError(f"{path} has no row; give a table with one row a patient")
-    return frame
+        except pd.errors.ParserWarning:
+            raise _too_many_cells(path, line="2") from None
+
+
+def _too_many_cells(path: Path, *, line: str) -> FedAgeError:
+    return FedAgeError(
+        f"{path}: {f'line {line}' if line else 'a line'} has more cells than the header has names; write numbers with "
+        "a point, put texts that hold the separator in quotes, or name every column"
+    )
+
+
+def without_bad_names(frame: pd.DataFrame, *, path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The columns that have a name of a length that results can hold, and a line about the others."""
+    unnamed = [name for name in frame.columns if name.startswith(_UNNAMED) or not name]
+    long = [name for name in frame.columns if len(name) > NAME_MAX]
+    said = []
+    for names, why in ((unnamed, "without a name"), (long, f"with a name longer than {NAME_MAX} characters")):
+        if names:
+            one = f"1 column {why} is" if len(names) == 1 else f"{len(names)} columns {why} are"
+            said.append(f"{path.name}: {one} left out")
+    return frame.drop(columns=[*unnamed, *long]), said
 
 
 def _each_once(names: Sequence[str], path: Path) -> None:

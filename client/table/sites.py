@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,18 @@ from numpy.typing import NDArray
 from fedage.client.cohort.keys import Keys
 from fedage.client.table.columns import Columns, read_columns, require_columns
 from fedage.client.table.names import site_names
-from fedage.client.table.read import SUFFIXES, Mask, labels, read_frame
-from fedage.client.table.said import AGE_MAX_YEARS, in_words, neither_0_nor_1, not_a_number
+from fedage.client.table.read import SUFFIXES, Mask, labels, read_frame, without_bad_names
+from fedage.client.table.said import (
+    AGE_MAX_YEARS,
+    NO_ID,
+    bounded,
+    in_words,
+    neither_0_nor_1,
+    neither_sex,
+    no_features,
+    not_a_number,
+)
+from fedage.client.table.sex import require_known
 from fedage.client.table_store import SiteTable
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import TableChoice
@@ -60,7 +71,15 @@ def read_site_tables(data: Path, campaign: Campaign, *, site_column: str | None)
     sources = list(_sources(data, campaign, table, site_column=site_column, said=read.said))
     # A column is a feature if it holds text nowhere and a number somewhere, so that one empty at a site stays one.
     text = frozenset().union(*(source.columns.text for source in sources))
-    empty = frozenset.intersection(*(source.columns.empty for source in sources))
+    empty = frozenset.intersection(*(source.columns.empty for source in sources)) - text
+    if table.id is None:
+        read.said.append(NO_ID)
+    if table.sex is not None:
+        anybody = any(np.isfinite(source.columns.cohort["is_male"]).any() for source in sources)
+        require_known([source.columns.female for source in sources], anybody=bool(anybody), table=table)
+    for columns, why in ((text, "hold text"), (empty, "hold no number at all")):
+        if wanted := [column for column in columns if _is_wanted(column, campaign)]:
+            read.said.append(no_features(wanted, why))
     names = site_names(dict.fromkeys(title for source in sources for title in source.rows))
     seen: set[str] = set()
     keys = Keys(hashlib.sha256(f"simulation {campaign.campaign.seed}".encode()).digest())
@@ -84,6 +103,13 @@ def read_site_tables(data: Path, campaign: Campaign, *, site_column: str | None)
     return read
 
 
+def _is_wanted(column: str, campaign: Campaign) -> bool:
+    """Whether the campaign's features find this column."""
+    options = campaign.estimator.options if campaign.estimator else {}
+    found, left_out = ([str(name) for name in options.get(key, ())] for key in ("features", "exclude"))
+    return any(fnmatchcase(column, name) for name in found) and not any(fnmatchcase(column, name) for name in left_out)
+
+
 def _sources(
     data: Path, campaign: Campaign, table: TableChoice, *, site_column: str | None, said: list[str]
 ) -> Iterator[_Source]:
@@ -95,6 +121,8 @@ def _sources(
         )
     for path, title in _files(data):
         frame = read_frame(path, text=[column for column in (table.id, site_column) if column])
+        frame, left_out = without_bad_names(frame, path=path)
+        said += left_out
         require_columns(frame, campaign, path=path, site_column=site_column)
         rows = {title: np.arange(len(frame))} if title else _rows_by_site(frame, str(site_column), said=said)
         ids = labels(frame[table.id]) if table.id else None
@@ -146,7 +174,8 @@ def _site(
     columns = source.columns
     for column, odd in columns.wrong.items():
         if column not in without:
-            rejected[not_a_number(column)] = int(np.count_nonzero(odd[rows]))
+            code = neither_sex(column) if campaign.table and column == campaign.table.sex else not_a_number(column)
+            rejected[code] = int(np.count_nonzero(odd[rows]))
     cohort = {column: values[rows] for column, values in columns.cohort.items()}
     keep = _usable(cohort, campaign, rejected=rejected)
     cohort = {column: values[keep] for column, values in cohort.items()}
@@ -156,7 +185,7 @@ def _site(
         if column not in without:
             cohort[FEATURE + column] = values[rows]
     unit = np.array([keys.unit(keys.patient(ids[k])) for k in np.flatnonzero(keep)], dtype=np.float64)
-    return SiteTable(cohort, unit, {reason: count for reason, count in rejected.items() if count})
+    return SiteTable(cohort, unit, bounded(rejected))
 
 
 def _each_patient_once(

@@ -28,6 +28,7 @@ EXAMPLES: Mapping[str, Any] = {
     "table.age": "age",
     "table.predicted": "predicted_age",
     "table.sex": "sex",
+    "table.female": 2.0,
     "table.missing": [-9999.0],
     "training.rounds": 20,
     "validation.folds": 5,

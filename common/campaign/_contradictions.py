@@ -196,6 +196,16 @@ def _pooled_models(sound: Sound) -> Iterator[Problem]:
             )
 
 
+def _sexes(sound: Sound) -> Iterator[Problem]:
+    if not sound.has("table") or sound["table.female"] is None or sound["table.male"] != sound["table.female"]:
+        return
+    yield Problem(
+        "table.female",
+        f"table.female = {sound['table.female']:g}: must not be table.male{_default(sound, 'table.male')}; give the "
+        "column's two codes",
+    )
+
+
 def _groups(sound: Sound) -> Iterator[Problem]:
     if not sound.has("groups"):
         return
@@ -256,6 +266,7 @@ _RULES: tuple[Callable[[Sound], Iterator[Problem]], ...] = (
     _survival_columns,
     _survival_times,
     _pooled_models,
+    _sexes,
     _groups,
     _planted,
 )

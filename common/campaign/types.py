@@ -75,6 +75,9 @@ class TableChoice(Table):
     )
     sex: str | None = Field(default=None, min_length=1, max_length=200, description="column with the sex")
     male: float = Field(default=1.0, description="its value for males")
+    female: float | None = Field(
+        default=None, description="its value for females; if not given, 0, 1, 2 or -1, whichever one is there too"
+    )
     missing: tuple[float, ...] = Field(default=(), description="values that mean missing, e.g. -9999")
 
 

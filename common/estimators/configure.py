@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fedage.common import estimators
 from fedage.common.analyses.base import Analysis
 from fedage.common.campaign.types import Campaign
+from fedage.common.errors import FedAgeError
 from fedage.common.estimators._table import TableBase
 from fedage.common.estimators.base import Estimator
 
@@ -32,6 +33,47 @@ def configured(campaign: Campaign, features: Sequence[str] = ()) -> Estimator | 
     if isinstance(estimator, TableBase):
         return estimator.on_table(features)
     return estimator
+
+
+class FeaturesDiffer(FedAgeError):
+    """The campaign's features are not the same columns at all sites."""
+
+
+def agreed_features(campaign: Campaign, columns: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Numeric columns of a table that give every site's features: what else some site's table holds does not matter.
+
+    Parameters
+    ----------
+    campaign
+        The file.
+    columns
+        By site, the numeric columns of its table.
+
+    Raises
+    ------
+    FeaturesMissing, FeaturesDiffer
+        If the file names features that a site does not have, or its patterns find others at one site than at another.
+    """
+    chosen: dict[str, frozenset[str]] = {}
+    for site, there in sorted(columns.items()):
+        try:
+            estimator = configured(campaign, there)
+        except FedAgeError as error:
+            raise type(error)(f"site {site}: {error}") from None
+        if isinstance(estimator, TableBase):
+            chosen[site] = frozenset(estimator.features)
+    if not chosen:
+        return ()
+    everywhere = frozenset.intersection(*chosen.values())
+    for site, features in chosen.items():
+        if extra := sorted(features - everywhere):
+            without = next(other for other, found in chosen.items() if extra[0] not in found)
+            more = f" and {len(extra) - 5} more" if len(extra) > 5 else ""
+            raise FeaturesDiffer(
+                f"estimator.options.features finds columns at {site} that are no numeric column at {without}: "
+                f"{', '.join(extra[:5])}{more}; name the features, exclude these, or give all tables the same columns"
+            )
+    return tuple(sorted(columns[min(chosen)]))
 
 
 def preparation(campaign: Campaign, features: Sequence[str]) -> Analysis | None:

@@ -292,6 +292,25 @@ def test_features_that_are_not_there_are_found_before_the_engine_starts(
         simulated(tmp_path / "run", RIDGE.replace('["*"]', features), data=data, site_column="site")
 
 
+def a_folder_a_site(folder: Path, frame: pd.DataFrame, **more: pd.DataFrame) -> Path:
+    for site, rows in frame.groupby("site"):
+        as_csv(more.get(str(site).replace(" ", "_"), rows).drop(columns="site"), folder / str(site) / "table.csv")
+    return folder
+
+
+def test_what_else_a_sites_table_holds_does_not_matter_where_features_are_named(tmp_path: Path) -> None:
+    frame = table()
+    text = RIDGE.replace('["*"]', '["x0", "x1", "x[2-7]"]')
+    plain = simulated(tmp_path / "a", text, data=a_folder_a_site(tmp_path / "plain", frame))
+    more = frame[frame.site == "site 1"].assign(shoe_size=np.arange(60) % 7)
+    data = a_folder_a_site(tmp_path / "more", frame, site_1=more)
+    done = simulated(tmp_path / "b", text, data=data)
+    assert done.results.model_dump(exclude={"run"}) == plain.results.model_dump(exclude={"run"})
+    told = r"columns at site-1 that are no numeric column at site-0: shoe_size; name the features"
+    with pytest.raises(FedAgeError, match=told):
+        simulated(tmp_path / "c", RIDGE, data=data)
+
+
 IMAGES = """
 [campaign]
 name = "images"

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fedage.client.table.said import NO_ID
 from fedage.client.table.sites import SiteTables, read_site_tables
 from fedage.common.campaign import Campaign, parse_campaign
 from fedage.common.errors import FedAgeError
+from fedage.server.told import Told
 
 CAMPAIGN = """
 [campaign]
@@ -140,6 +142,117 @@ def test_sex_in_letters_is_understood(frame: pd.DataFrame, tmp_path: Path) -> No
     np.testing.assert_array_equal(found.sites["a"].columns["is_male"], expected)
 
 
+def sexes(frame: pd.DataFrame, values: list[object], folder: Path, *, more: str = "") -> tuple[list[float], list[str]]:
+    """`is_male` of all twelve patients, and what was said."""
+    path = folder / "t.csv"
+    frame.assign(sex=values).to_csv(path, index=False)
+    text = CAMPAIGN.replace('sex = "sex"\n', f'sex = "sex"\n{more}')
+    found = read_site_tables(path, campaign(text), site_column="site")
+    columns = [table.columns["is_male"] for table in found.sites.values()]
+    return [-1 if np.isnan(value) else value for value in np.concatenate(columns)], found.said
+
+
+def test_sexes_that_are_neither_are_missing_and_said(frame: pd.DataFrame, tmp_path: Path) -> None:
+    found, said = sexes(frame, ["M", "diverse", "F", " f ", "Male", "?", *["m"] * 6], tmp_path)
+    assert found == [1, -1, 0, 0, 1, -1, *[1] * 6]
+    assert said == [
+        "a: 2 cells of column 'sex' are neither M, F, male, female nor a code of table.male or table.female, and count "
+        "as missing"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "more"),
+    [
+        ([1, 2] * 6, ""),
+        ([1, 0] * 6, ""),
+        ([1, -1] * 6, ""),
+        ([2, 1] * 6, "male = 2\n"),
+        ([7, 9] * 6, "male=7\nfemale=9\n"),
+    ],
+)
+def test_the_usual_codes_and_those_that_the_file_names(
+    values: list[object], more: str, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    assert sexes(frame, values, tmp_path, more=more) == ([1, 0] * 6, [])
+
+
+def test_a_code_that_the_file_does_not_name_is_missing_if_it_names_both(frame: pd.DataFrame, tmp_path: Path) -> None:
+    found, said = sexes(frame, [1, 2, 9, *[1] * 9], tmp_path, more="female = 2\n")
+    assert found == [1, 0, -1, *[1] * 9]
+    assert said[0].startswith("a: 1 cell of column 'sex' is neither")
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (
+            [1, 2, 9] * 4,
+            r"holds 2, 9 beside table.male = 1, and which of them is female is not known \(allowed are M, F",
+        ),
+        ([1, 3] * 6, r"holds 3 beside table.male = 1.*one of 0, 2, -1\); set table.female"),
+        (["Mann", "Frau"] * 6, "says of nobody who is male or female"),
+        ([""] * 12, "says of nobody"),
+    ],
+)
+def test_codes_that_cannot_be_told_are_refused_in_one_line(
+    values: list[object], told: str, frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    with pytest.raises(FedAgeError, match=told) as refused:
+        sexes(frame, values, tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_columns_of_text_and_empty_ones_are_said_where_the_features_would_have_them(
+    frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.csv"
+    frame.assign(scanner="vendor", nothing=None).to_csv(path, index=False)
+    lines = [
+        "columns that hold text, so are no features: 'scanner'",
+        "columns that hold no number at all, so are no features: 'nothing'",
+    ]
+    assert read_site_tables(path, campaign(), site_column="site").said == lines
+    named = campaign(CAMPAIGN.replace('["*"]', '["thick", "area"]'))
+    assert read_site_tables(path, named, site_column="site").said == []
+    without = campaign(CAMPAIGN.replace('["*"]', '["*"]\nexclude = ["scan*", "nothing"]'))
+    assert read_site_tables(path, without, site_column="site").said == []
+
+
+def test_row_numbers_and_names_without_end_are_left_out_and_said(frame: pd.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    frame.assign(**{"x" * 201: 1.0, "y" * 200: 2.0}).to_csv(path)
+    found = read_site_tables(path, campaign(), site_column="site")
+    assert found.said == [
+        "t.csv: 1 column without a name is left out",
+        "t.csv: 1 column with a name longer than 200 characters is left out",
+    ]
+    assert found.sites["a"].features == ("area", "thick", "y" * 200)
+
+
+def test_without_identifiers_it_is_said_that_nobody_is_noticed_twice(frame: pd.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    pd.concat([frame, frame]).drop(columns="who").to_csv(path, index=False)
+    found = read_site_tables(path, campaign(CAMPAIGN.replace('id = "who"\n', "")), site_column="site")
+    assert found.said == [NO_ID]
+    assert [table.unit.size for table in found.sites.values()] == [12, 12]
+
+
+def test_a_hundred_bad_columns_with_long_names_are_an_answer_that_a_server_takes(
+    frame: pd.DataFrame, tmp_path: Path
+) -> None:
+    bad = {f"{'long' * 20}{k:03d}": [*["?"] * (1 + k % 5), *[1.0] * 11][:12] for k in range(100)}
+    found = read(pd.concat([frame, pd.DataFrame(bad)], axis=1), tmp_path)
+    rejected = dict(found.sites["a"].rejected)
+    assert len(rejected) == 21
+    assert sum(rejected.values()) == sum(1 + k % 5 for k in range(100))
+    assert all(len(code) <= 80 for code in rejected)
+    assert rejected["not-a-number-in-other-columns"] == 20 * (1 + 2 + 3 + 4)
+    assert found.said[-1] == "a: 200 cells of other columns hold no number and count as missing"
+    told, left_out = Told.of({"rejected_files": rejected})
+    assert (told.rejected_files, left_out) == (rejected, ())
+
+
 def test_names_with_blanks_and_umlauts_are_told(frame: pd.DataFrame, tmp_path: Path) -> None:
     frame["site"] = frame["site"].map({"a": "Universität München", "b": "Ålesund"})
     found = read(frame, tmp_path)
@@ -160,7 +273,9 @@ def test_a_site_with_one_row_is_said_and_rows_without_a_site_too(frame: pd.DataF
         ("who,site,age,sex,thick,thick\n1,a,40,1,2,3\n", "has the column 'thick' twice"),
         ("who,site,age,sex,thick\n", "has no row"),
         ("", "cannot be read as a table"),
-        ("who;site;age;sex\n1;a;40;1\n", "has no column"),
+        ("who;site;age;sex\n1;a;40;1\n", "has one column only, whose name has ';' in it"),
+        ("who,site,age,sex\n1,a,40,5,1\n2,a,40,1\n", "line 2 has more cells than the header has names; write numbers"),
+        ("who,site,age,sex\n2,a,40,1\n1,a,40,5,1\n", "line 3 has more cells than the header has names"),
     ],
 )
 def test_files_that_are_no_tables(content: str, told: str, tmp_path: Path) -> None:

@@ -357,3 +357,11 @@ def test_the_exception_lists_every_problem() -> None:
     lines = str(caught.value).splitlines()
     assert lines[0] == "empty.toml: 2 problems"
     assert lines[1:] == [f"  - {problem.message}" for problem in caught.value.problems]
+
+
+def test_one_code_for_both_sexes_is_refused():
+    text = (
+        '[campaign]\nname = "c"\npurpose = "Compare the sexes"\nseed = 1\n[survival]\n[table]\nsex = "s"\nfemale = 1\n'
+    )
+    with pytest.raises(CampaignErrors, match=r"table.female = 1: must not be table.male \(the default\)"):
+        parse_campaign(text)
