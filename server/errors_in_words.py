@@ -47,5 +47,5 @@ def _against(by_site: Mapping[str, Metrics], mean: Callable[[Metrics], float | N
     if not lost:
         sites = f"every one of {rest} sites" if rest > 1 else known[0][0]
         return [f"The model loses to {what} nowhere: it is at least as good at {sites}."]
-    others = f", not at the other {rest}" if rest else ", which is everywhere"
+    others = f", not at the other {rest if rest > 1 else 'one'}" if rest else ", which is everywhere"
     return [f"The model loses to {what} at {listed(lost)}{others}."]

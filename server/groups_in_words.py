@@ -21,11 +21,10 @@ def sentences(results: Results) -> list[str]:
     said = f"With {held} held fixed, the corrected gap of patients with {named[0]} is {size} than with {named[1]}"
     if chosen.ci95_low is None or chosen.ci95_high is None:
         return [f"{said}.{_not_adjusted(groups)}"]
-    shown = "" if not chosen.ci95_low <= 0 <= chosen.ci95_high else " The interval includes 0: no difference is shown."
+    open_ = chosen.ci95_low <= 0 <= chosen.ci95_high
+    shown = f"{' The interval includes 0: no difference is shown.' if open_ else ''}{_not_adjusted(groups)}"
     auc = f"; ROC AUC within sites {found.auc_within_sites:.3f}" if found.auc_within_sites is not None else ""
-    return [
-        f"{said} (95 % interval of the difference {chosen.ci95_low:.2f} to {chosen.ci95_high:.2f}{auc}).{shown}{_not_adjusted(groups)}"
-    ]
+    return [f"{said} (95 % interval of the difference {chosen.ci95_low:.2f} to {chosen.ci95_high:.2f}{auc}).{shown}"]
 
 
 def _not_adjusted(groups: Groups) -> str:

@@ -103,7 +103,9 @@ def _mean(value: float | None, *, better: bool) -> str:
 
 
 def _hazards(results: Results) -> Table:
-    table = Table("model", "covariate", "hazard ratio (95 % interval)", "events", title="Cox models")
+    table = Table(title="Cox models")
+    for header in ("model", "covariate", "hazard ratio (95 % interval)", "events"):
+        table.add_column(header, overflow="fold")
     expected = dict(results.planted.expected_hazard_ratio) if results.planted else {}
     if results.planted:
         table.add_column("implied by truth")

@@ -40,6 +40,9 @@ def predicted_by_age(grid: PredictedByAge | None) -> str | None:
         axes.set_xlim(ends)
         axes.set_ylim(ends)
         axes.set_aspect("equal")
+        if few:
+            axes.set_xticks(edges)
+            axes.set_yticks(edges)
         axes.set_xlabel("chronological age, years")
         axes.set_ylabel("predicted age, years")
         axes.legend(loc="upper left")

@@ -1,0 +1,125 @@
+"""A campaign without an estimator: no empty sections on ages, and its own columns in titles and on the first screen."""
+
+from typing import Any
+
+import pytest
+
+from fedage.server.report import _captions, _summary, _tables_survival, render_report
+from fedage.server.results import Results
+
+
+def coefficient(name: str, ratio: float, low: float, high: float) -> dict[str, Any]:
+    return {"name": name, "coef": 0.1, "se": 0.1, "hazard_ratio": ratio, "ci95": [low, high]}
+
+
+@pytest.fixture
+def lung(values: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: values[key] for key in ("fedage_version", "flwr_version", "campaign", "run", "sites")}
+    kept["campaign"].update(estimator="")
+    for site in kept["sites"]:
+        site["withheld"] = []
+    curves = values["survival"]["kaplan_meier"] | {"column": "is_male", "split_years": 0.0}
+    for group, name in zip(curves["groups"], ("female", "male"), strict=True):
+        group["name"] = name
+    models = [
+        {
+            "model": name,
+            "stratified_by_site": name == "by-site",
+            "events": 122,
+            "sites": ["north", "south"],
+            "covariates": [coefficient("age", 1.027, 1.004, 1.05), coefficient("sex", 0.636, 0.425, high)],
+        }
+        for name, high in (("by-site", 0.952), ("one-baseline", 1.2))
+    ]
+    return {**kept, "phantoms": False, "survival": {"cox": models, "kaplan_meier": curves}}
+
+
+def test_the_first_model_is_on_the_first_screen_whatever_its_covariates(lung: dict[str, Any]) -> None:
+    results = Results.model_validate(lung)
+    said = _summary.sentences(results)
+    assert "took part in a campaign that only analyses" in said[0]
+    assert (
+        "The Cox model by-site (each site its own baseline, 122 events) finds a hazard ratio of 1.027 per unit of age "
+        "(95 % interval 1.004 to 1.050) and 0.636 per unit of sex (95 % interval 0.425 to 0.952)." in said
+    )
+    assert not any("predicted age" in sentence or "gap" in sentence for sentence in said)
+    table = _tables_survival.first_hazards(results)
+    assert table.name == "first-hazards"
+    assert [(row[0].text, row[1].text, row[-1].text) for row in table.rows] == [
+        ("by-site", "age", "2"),
+        ("by-site", "sex", "2"),
+    ]
+
+
+def test_an_interval_around_one_is_said_by_name(lung: dict[str, Any]) -> None:
+    lung["survival"]["cox"].reverse()
+    said = " ".join(_summary.sentences(Results.model_validate(lung)))
+    assert "one baseline for all sites, 122 events" in said
+    assert "The interval of sex includes 1: no association is shown." in said
+
+
+def test_a_model_without_a_result_says_why(lung: dict[str, Any]) -> None:
+    lung["survival"]["cox"] = [{"model": "by-site", "not_computed": "every site withheld its contribution"}]
+    said = _summary.sentences(Results.model_validate(lung))
+    assert "What goes with follow-up is not known: every site withheld its contribution." in said
+
+
+def test_titles_name_the_groups_of_the_column(lung: dict[str, Any]) -> None:
+    html = render_report(Results.model_validate(lung))
+    assert "Kaplan-Meier estimate for patients by is_male (female and male), with 95 % intervals" in html
+    assert "<h3>Male against female</h3>" in html
+    assert "<h2>Follow-up</h2>" in html
+    follow_up = html.split('<section id="survival">')[1].split("</section>")[0]
+    assert "gap" not in follow_up.replace("hazard ratio per unit (per year for gaps and age)", "")
+    for section in ("learning", "ages", "gap", "planted"):
+        assert f'<section id="{section}">' not in html
+
+
+def test_one_curve_of_all_patients(lung: dict[str, Any]) -> None:
+    curves = lung["survival"]["kaplan_meier"]
+    curves.update(column=None, split_years=None, log_rank=None, groups=curves["groups"][:1])
+    curves["groups"][0]["name"] = "all patients"
+    found = _captions.captions(Results.model_validate(lung))
+    assert found["survival"].startswith("Kaplan-Meier estimate for all patients, with")
+    assert found["groups"] == "All patients"
+
+
+def test_gaps_are_still_called_gaps(values: dict[str, Any]) -> None:
+    found = _captions.captions(Results.model_validate(values))
+    assert found["survival"].startswith(
+        "Kaplan-Meier estimate for test patients with a high and a low corrected gap, split at 0.12 years"
+    )
+    assert found["groups"] == "High gap against low gap"
+    assert found["follow_up"] == "Gap and follow-up"
+
+
+def test_predictions_of_a_tables_own_keep_their_section(lung: dict[str, Any], values: dict[str, Any]) -> None:
+    raw = values["evaluation"]["test"]["raw"]
+    html = render_report(Results.model_validate({**lung, "evaluation": {"test": {"raw": raw}}}))
+    assert '<section id="ages">' in html
+    assert "after bias correction" not in html
+    assert "Bias lines" not in html
+
+
+def test_figures_by_age_say_that_they_are_of_everybody(values: dict[str, Any]) -> None:
+    plain = _captions.captions(Results.model_validate(values))
+    values["campaign"]["train_on"] = "healthy"
+    healthy = _captions.captions(Results.model_validate(values))
+    for figure in ("ages", "gaps"):
+        assert plain[figure].startswith("All test patients by chronological age")
+        assert healthy[figure].startswith("All test patients, healthy or not, by chronological age")
+    assert plain["test_raw"].startswith("Test patients, raw")
+    assert healthy["test_raw"].startswith("Healthy test patients, raw")
+    assert healthy["validation_raw"].startswith("Healthy validation patients, raw")
+
+
+def test_a_comparison_that_is_not_adjusted_is_not_called_so(values: dict[str, Any]) -> None:
+    assert (
+        "all sites with site and age_years held fixed" in _captions.captions(Results.model_validate(values))["compared"]
+    )
+    values["groups"]["corrected"].update(adjusted=None, not_adjusted="age_years does not vary inside any site")
+    results = Results.model_validate(values)
+    assert "all sites with site held fixed" in _captions.captions(results)["compared"]
+    assert "It is not adjusted for age: age_years does not vary inside any site." in " ".join(
+        _summary.sentences(results)
+    )

@@ -1,0 +1,138 @@
+"""Where a model loses to a mean and who withheld what: the report, and the end of a run in a terminal, say the same."""
+
+import io
+from html import unescape
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fedage.server import errors_in_words, withheld_in_words
+from fedage.server.report import _tables, render_report
+from fedage.server.results import Metrics, Results
+from fedage.server.summary import print_summary
+
+
+def metrics(mae: float | None, pooled: float | None, own: float | None) -> dict[str, Any]:
+    return {"n": 20, "mae_years": mae, "mae_of_mean_years": pooled, "mae_of_site_mean_years": own}
+
+
+def with_errors(values: dict[str, Any], **by_site: dict[str, Any]) -> Results:
+    values["evaluation"]["test"]["raw"] = {"overall": metrics(3.0, 5.0, 4.0), "by_site": by_site}
+    return Results.model_validate(values)
+
+
+def terminal(results: Results, *, width: int = 80) -> str:
+    console = Console(width=width, file=io.StringIO())
+    print_summary(results, console=console)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("mae", "pooled", "own", "lost"),
+    [
+        (2.0, 3.0, 3.0, ()),
+        (2.0, 2.0, 2.0, ()),
+        (2.5, 3.0, 2.0, ("its own mean",)),
+        (2.5, 2.0, 3.0, ("the mean of all sites",)),
+        (4.0, 3.0, 2.0, ("its own mean", "the mean of all sites")),
+        (None, 3.0, 2.0, ()),
+        (2.5, None, None, ()),
+    ],
+)
+def test_which_means_do_better(mae: float, pooled: float, own: float, lost: tuple[str, ...]) -> None:
+    assert errors_in_words.loses_to(Metrics.model_validate(metrics(mae, pooled, own))) == lost
+
+
+def test_losses_are_said_with_their_numbers_and_marked(values: dict[str, Any]) -> None:
+    results = with_errors(
+        values, north=metrics(1.52, 6.38, 1.06), south=metrics(2.0, 4.0, 5.0), west=metrics(9.0, 8.0, 7.5)
+    )
+    (said,) = errors_in_words.sentences(results)
+    assert "loses to the mean age of all sites at west (9.00 against 8.00 years), not at the other 2." in said
+    assert "own mean age at north (1.52 against 1.06 years) and west (9.00 against 7.50 years), not at" in said
+    marked = {row[0].text: (row[-2].text, row[-2].mark) for row in _tables.headline(results).rows}
+    assert marked == {
+        "north": ("its own mean", "bad"),
+        "south": ("neither", ""),
+        "west": ("its own mean and the mean of all sites", "bad"),
+        "all sites": ("neither", ""),
+    }
+    html = render_report(results)
+    assert said in unescape(html)
+    assert '<td class="bad">its own mean</td>' in html
+    shown = terminal(results)
+    assert "1.06*" in shown
+    assert "8.00*" in shown
+    assert "4.00*" not in shown
+    assert "…" not in shown  # nothing cut off in 80 columns
+    assert said in " ".join(line.strip() for line in shown.splitlines())
+
+
+def test_no_loss_is_said_too(values: dict[str, Any]) -> None:
+    (said,) = errors_in_words.sentences(with_errors(values, a=metrics(1, 2, None), b=metrics(2, 3, None)))
+    assert (
+        said == "The model loses to the mean age of all sites nowhere: it is at least as good at every one of 2 sites."
+    )
+    assert errors_in_words.sentences(with_errors(values, a=metrics(1, None, None))) == []
+
+
+def test_folds_are_said_in_the_terminal(values: dict[str, Any]) -> None:
+    assert "folds" not in terminal(Results.model_validate(values))
+    values["campaign"]["folds"] = 5
+    assert "With 5 folds: each patient is predicted by the model" in terminal(Results.model_validate(values))
+
+
+@pytest.fixture
+def small(values: dict[str, Any]) -> dict[str, Any]:
+    """Two sites that withhold, for two reasons, and one that refused."""
+    few, none = "minimum-count: fewer than 3 with an event", "minimum-count: fewer than 3 without"
+    north, south, west = values["sites"]
+    north["withheld"] = [{"step": "cox:gap", "reason": few}]
+    south["withheld"] = [{"step": "cox:gap", "reason": none}, {"step": "kaplan-meier", "reason": none}]
+    west.update(status="took part", dropped_out_in_round=None, reason="", troubles=[])
+    west["withheld"] = [{"step": "cox:gap", "reason": few}, {"step": "groups:gap", "reason": few}]
+    values["sites"].append({"name": "tiny", "status": "refused", "reason": "minimum-count: fewer than 3 patients"})
+    values["survival"]["cox"][0]["sites"] = ["east"]
+    values["survival"]["kaplan_meier"]["sites"] = ["north", "west"]
+    return values
+
+
+def test_who_withheld_what_and_why_is_said_in_full(small: dict[str, Any]) -> None:
+    results = Results.model_validate(small)
+    said = withheld_in_words.in_full(results)
+    assert said == [
+        "The Cox model gap rests on 1 of 3 sites; withheld by north and west: minimum-count: fewer than 3 with an "
+        "event; by south: minimum-count: fewer than 3 without.",
+        "The comparison of groups by corrected gap: withheld by west: minimum-count: fewer than 3 with an event.",
+        "The Kaplan-Meier estimate rests on 2 of 3 sites; withheld by south: minimum-count: fewer than 3 without.",
+        "tiny took no part: minimum-count: fewer than 3 patients.",
+    ]
+    shown = " ".join(line.strip() for line in terminal(results).splitlines())
+    assert all(sentence in shown for sentence in said)
+
+
+def test_the_report_says_it_on_the_first_screen_at_the_figures_and_under_sites(small: dict[str, Any]) -> None:
+    results = Results.model_validate(small)
+    html = render_report(results)
+    first, rest = html.split('<section id="run">')
+    for said in withheld_in_words.in_short(results):
+        assert said in first
+    assert "The Cox model gap rests on 1 of 3 sites; north, south and west withheld what is needed." in first
+    follow_up = rest.split('<section id="survival">')[1].split("</section>")[0]
+    assert "withheld by north and west: minimum-count" in follow_up
+    assert "comparison of groups" not in follow_up
+    assert "high and a low corrected gap, split at 0.12 years at 2 sites" in follow_up
+    rows = [[cell.text for cell in row] for row in _tables.withheld(results).rows]
+    assert rows[0] == ["cox:gap", "1 of 3 sites", "north, west", "minimum-count: fewer than 3 with an event"]
+    assert len(rows) == 4
+
+
+def test_one_set_of_sites_is_told_once(small: dict[str, Any]) -> None:
+    for model in small["survival"]["cox"]:
+        model["sites"] = ["east"]
+    for site in small["sites"][:3]:
+        site["withheld"] = [{"step": f"cox:{name}", "reason": "r"} for name in ("gap", "cole-gap")]
+    first, *rest = withheld_in_words.in_short(Results.model_validate(small))
+    assert first.startswith("The Cox model cole-gap and the Cox model gap rest on 1 of 3 sites; north, south and west")
+    assert rest == ["tiny took no part: minimum-count: fewer than 3 patients."]
