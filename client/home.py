@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from fedage.client.cohort.mapping import AbsolutePath, OutcomeColumns, TableSource
 from fedage.common.campaign.types import Name
 from fedage.common.errors import FedAgeError
 from fedage.common.settings import check_settings, read_settings, settings_text
@@ -40,15 +41,6 @@ def _address(value: str) -> str:
     return value
 
 
-def _absolute(value: str) -> str:
-    if not Path(value).is_absolute():
-        raise ValueError("must be an absolute path")
-    return value
-
-
-AbsolutePath = Annotated[str, AfterValidator(_absolute)]
-
-
 class SiteConfig(BaseModel):
     """`site.toml`."""
 
@@ -57,6 +49,9 @@ class SiteConfig(BaseModel):
     name: Name = Field(description="the site's name in results")
     coordinator: Annotated[str, AfterValidator(_address)] = Field(description="host:port of the coordinator")
     data: AbsolutePath | None = Field(default=None, description="folder with the images, opened read-only")
+    layout: Literal["auto", "dicom", "bids"] = Field(
+        default="auto", description="what data is; auto: bids where it has a participants.tsv, else dicom"
+    )
     outcomes: AbsolutePath | None = Field(default=None, description="CSV with outcomes, one row a patient")
     threads: int | None = Field(default=None, ge=1, le=1024, description="CPU threads a training may use")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="what a training computes on")
@@ -67,6 +62,12 @@ class SiteConfig(BaseModel):
         "coordinator ships as the SuperNode's user, so give that user no access to the agent's files",
     )
     max_message_mb: int = Field(default=2048, ge=1, le=65536, description="largest message the agent accepts")
+    outcome_columns: OutcomeColumns | None = Field(
+        default=None, description="what the columns of outcomes are: id, and columns by campaigns' names"
+    )
+    table: TableSource | None = Field(
+        default=None, description="a table as the site's data: path, id, age, sex, male, missing, columns, use"
+    )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel
 
@@ -70,12 +70,33 @@ def read_settings(file: Path, model: type[Model], *, mend: str) -> Model:
 
 
 def settings_text(model: BaseModel, *, heading: str) -> str:
-    """A settings file with each key's help above it; what is None is left out, as a comment."""
+    """A settings file with each key's help above it; what is None is left out, as a comment. Tables come last."""
     lines = [f"# {heading}"]
-    for key, field in type(model).model_fields.items():
-        value = getattr(model, key)
-        lines += ["", f"# {field.description}", f"# {key} =" if value is None else f"{key} = {_toml_value(value)}"]
+    fields = type(model).model_fields
+    for key in sorted(fields, key=lambda key: _is_table(fields[key].annotation)):
+        value, is_table = getattr(model, key), _is_table(fields[key].annotation)
+        none, some = (f"# [{key}]", f"[{key}]") if is_table else (f"# {key} =", f"{key} = ")
+        lines += ["", f"# {fields[key].description}", none if value is None else some + _written(value)]
     return "\n".join(lines) + "\n"
+
+
+def _is_table(annotation: Any) -> bool:
+    """Whether a field is a table of the file, one that may be left out included."""
+    kinds = get_args(annotation) or (annotation,)
+    return any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds)
+
+
+def _written(value: Any) -> str:
+    if not isinstance(value, BaseModel):
+        return _toml_value(value)
+    given = value.model_dump(exclude_none=True)
+    return "".join(f"\n{key} = {_inline(inner)}" for key, inner in given.items())
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_toml_value(str(key))} = {_inline(inner)}" for key, inner in value.items()) + "}"
+    return _toml_value(value)
 
 
 def _toml_value(value: Any) -> str:

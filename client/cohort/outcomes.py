@@ -1,4 +1,4 @@
-"""The hospital's CSV of outcomes: one row a patient, numeric columns."""
+"""The hospital's CSV of outcomes and diagnoses: numbers by patient, its columns and words mapped as the site says."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fedage.client.cohort.mapping import Mapped, as_mapped
 from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
 
 _MISSING = frozenset(("", "na", "n/a", "nan", "none", "null", "."))
 _TRUTH = {"true": "1", "false": "0"}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_SHOWN = 20
 _NUMERIC_FROM = 0.5
 """Share of numbers among a column's values from which it counts as numeric with mistakes in it, below as text."""
 
@@ -27,11 +29,11 @@ class OutcomeTable:
     Parameters
     ----------
     values
-        Identifier to column to value; the first row of a patient.
+        Identifier to column to value.
     duplicate_rows, rows_without_id
-        Rows left out.
+        Rows left out: where every column counts a patient's first row, those after it.
     not_numbers
-        Cells of numeric columns that hold something else, by column; they count as missing.
+        Cells that hold something that is neither a number nor a known word, by column; they count as missing.
     text_columns
         Columns of text, left out, with the number of cells filled.
     unusable_names
@@ -56,52 +58,127 @@ class OutcomeTable:
         }
 
 
-def read_outcomes(path: Path, *, id_column: str = "patient_id") -> OutcomeTable:
+def read_outcomes(
+    path: Path, *, id_column: str = "patient_id", columns: Mapping[str, str | Mapped] | None = None
+) -> OutcomeTable:
     """Read a table in UTF-8, separated by commas, semicolons or tabs, whichever its first line has most of.
+
+    Parameters
+    ----------
+    path
+        The file.
+    id_column
+        Its column of patient identifiers, as the images have them.
+    columns
+        Campaigns' names to its columns; without, every numeric column by its own name.
 
     Raises
     ------
     FedAgeError
-        If the file is missing, no such table, or without the identifier column.
+        If the file is missing, no such table, or without a column that is named.
     """
     table = _table(path)
     names = [str(name).strip() for name in table.columns]
     table.columns = pd.Index(names)
+    _require(path, names, id_column, columns or {})
+    ids = table[id_column].str.strip()
+    with_id = ids != ""
+    table, ids = table[with_id], ids[with_id]
+    read = _mapped(table, columns) if columns else _by_their_names(table[~ids.duplicated()], id_column)
+    counted = {name: _of_patients(values, ids, rows) for name, (values, rows) in read.columns.items()}
+    patients = ids[~ids.duplicated()]
+    every_first = all(rows == "first" for _, rows in read.columns.values())
+    return OutcomeTable(
+        values={
+            patient: {name: float(column[row]) for name, column in counted.items() if np.isfinite(column[row])}
+            for row, patient in enumerate(patients)
+        },
+        duplicate_rows=int(ids.duplicated().sum()) if every_first else 0,
+        rows_without_id=int((~with_id).sum()),
+        not_numbers=read.not_numbers,
+        text_columns=read.text_columns,
+        unusable_names=read.unusable_names,
+    )
+
+
+@dataclass
+class _Read:
+    """Columns as numbers, each with the rows that count, and what was odd."""
+
+    columns: dict[str, tuple[FloatArray, str]] = field(default_factory=dict)
+    not_numbers: dict[str, int] = field(default_factory=dict)
+    text_columns: dict[str, int] = field(default_factory=dict)
+    unusable_names: int = 0
+
+
+def _require(path: Path, names: list[str], id_column: str, columns: Mapping[str, str | Mapped]) -> None:
+    there = ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
     if id_column not in names:
         raise FedAgeError(
-            f"{path} has no column {id_column!r}, it has {', '.join(names)}; rename the column of patient identifiers"
+            f"{path} has no column {id_column!r}, it has {there}; rename the column of patient identifiers, or set "
+            "outcome_columns.id in site.toml"
+        )
+    missing = [as_mapped(choice).column for choice in columns.values() if as_mapped(choice).column not in names]
+    if missing:
+        raise FedAgeError(
+            f"{path} has no column {', '.join(repr(name) for name in dict.fromkeys(missing))}, it has {there}; "
+            "correct outcome_columns.columns in site.toml"
         )
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise FedAgeError(f"{path} has columns of the same name ({', '.join(twice)}); rename or drop one of each")
-    ids = table[id_column].str.strip()
-    with_id = ids != ""
-    first = with_id & ~ids.duplicated()
-    kept = table[first]
-    columns: dict[str, FloatArray] = {}
-    not_numbers: dict[str, int] = {}
-    text_columns: dict[str, int] = {}
-    others = [name for name in names if name != id_column]
+
+
+def _mapped(table: pd.DataFrame, columns: Mapping[str, str | Mapped]) -> _Read:
+    read = _Read()
+    for name, choice in columns.items():
+        wanted = as_mapped(choice)
+        values, filled = mapped_numbers(table[wanted.column], wanted)
+        read.columns[name] = values, wanted.rows
+        if wrong := filled - int(np.isfinite(values).sum()):
+            read.not_numbers[name] = wrong
+    return read
+
+
+def _by_their_names(table: pd.DataFrame, id_column: str) -> _Read:
+    """Every numeric column of a table with one row a patient."""
+    read = _Read()
+    others = [str(name) for name in table.columns if name != id_column]
+    read.unusable_names = sum(_NAME.fullmatch(name) is None for name in others)
     for name in filter(_NAME.fullmatch, others):
-        numbers, filled = _numbers(kept[name])
-        wrong = filled - int(np.isfinite(numbers).sum())
+        values, filled = _numbers(table[name])
+        wrong = filled - int(np.isfinite(values).sum())
         if filled and wrong > filled * (1 - _NUMERIC_FROM):
-            text_columns[name] = filled
+            read.text_columns[name] = filled
             continue
         if wrong:
-            not_numbers[name] = wrong
-        columns[name] = numbers
-    return OutcomeTable(
-        values={
-            patient: {name: float(column[row]) for name, column in columns.items() if np.isfinite(column[row])}
-            for row, patient in enumerate(ids[first])
-        },
-        duplicate_rows=int((with_id & ids.duplicated()).sum()),
-        rows_without_id=int((~with_id).sum()),
-        not_numbers=not_numbers,
-        text_columns=text_columns,
-        unusable_names=sum(_NAME.fullmatch(name) is None for name in others),
-    )
+            read.not_numbers[name] = wrong
+        read.columns[name] = values, "first"
+    return read
+
+
+def _of_patients(values: FloatArray, ids: pd.Series[str], rows: str) -> FloatArray:
+    """One value a patient, in the order of their first rows."""
+    if values.size < len(ids):
+        return values  # one row a patient already
+    groups = pd.Series(values).groupby(ids.to_numpy(), sort=False)
+    found = groups.nth(0) if rows == "first" else groups.max() if rows == "max" else groups.min()
+    return found.to_numpy(dtype=np.float64)
+
+
+def mapped_numbers(column: pd.Series[str], wanted: Mapped) -> tuple[FloatArray, int]:
+    """A column of texts as the numbers it is mapped to, NaN where it has none, and how many cells hold anything."""
+    if not wanted.values:
+        values, filled = _numbers(column)
+        return values / wanted.divide_by, filled
+    text = column.str.strip().str.casefold()
+    missing = text.isin(list(_MISSING))
+    meaning = {word.strip().casefold(): value for word, value in wanted.values.items()}
+    values = text.map(meaning).to_numpy(dtype=np.float64, copy=True)
+    known = text.isin(list(meaning)).to_numpy()
+    missing_here = missing.to_numpy() & ~known
+    values[~known & ~missing_here] = np.nan if wanted.others is None else wanted.others
+    return values / wanted.divide_by, int((~missing_here).sum())
 
 
 def _table(path: Path) -> pd.DataFrame:

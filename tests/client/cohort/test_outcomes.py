@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fedage.client.cohort.mapping import Mapped
 from fedage.client.cohort.outcomes import read_outcomes
 from fedage.common.errors import FedAgeError
 
@@ -74,3 +75,47 @@ def test_missing_file_and_other_encoding(tmp_path: Path) -> None:
         read_outcomes(tmp_path / "gone.csv")
     with pytest.raises(FedAgeError, match="not UTF-8"):
         read_outcomes(table(tmp_path, "patient_id,event\nMüller,1\n", encoding="latin-1"))
+
+
+MAPPED = {
+    "time_years": Mapped(column="fu days", divide_by=2.0),
+    "event": Mapped(column="Status", values={"Dead": 1, "alive ": 0}),
+    "cancer": Mapped(column="finding", values={"malignant": 1, "": 0}, others=0.0, rows="max"),
+    "worst": Mapped(column="score", rows="min"),
+    "score": "score",
+}
+
+
+def test_columns_and_words_are_mapped_and_rows_of_a_patient_combined(tmp_path: Path) -> None:
+    path = table(
+        tmp_path,
+        "MRN,fu days,Status,finding,score,name\n"
+        "a,10,dead,benign,3,x\n"
+        "b,9,ALIVE,Malignant,,y\n"
+        "a,99,alive,malignant,2,x\n"
+        ",1,dead,benign,1,x\n"
+        "c,oops,lost,,NA,z\n",
+    )
+    found = read_outcomes(path, id_column="MRN", columns=MAPPED)
+    assert found.values == {
+        "a": {"time_years": 5.0, "event": 1.0, "cancer": 1.0, "worst": 2.0, "score": 3.0},
+        "b": {"time_years": 4.5, "event": 0.0, "cancer": 1.0},
+        "c": {"cancer": 0.0},
+    }
+    assert found.counts() == {
+        "duplicate-rows": 0,
+        "rows-without-id": 1,
+        "columns-with-unusable-name": 0,
+        "not-a-number:time_years": 1,
+        "not-a-number:event": 1,
+    }
+
+
+def test_a_mapped_column_that_is_not_there_is_named_with_those_there_are(tmp_path: Path) -> None:
+    path = table(tmp_path, "MRN,Status\na,dead\n")
+    with pytest.raises(
+        FedAgeError, match=r"no column 'fu days', 'finding', 'score', it has MRN, Status; correct outcome"
+    ):
+        read_outcomes(path, id_column="MRN", columns=MAPPED)
+    with pytest.raises(FedAgeError, match=r"no column 'id', it has MRN, Status; .*outcome_columns\.id"):
+        read_outcomes(path, id_column="id", columns=MAPPED)
