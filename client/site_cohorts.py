@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from fedage.client.cohort.query import select
+from fedage.client.cohort.query import Selection, select
 from fedage.client.cohort.samples import SampleCache
 from fedage.client.cohort.store import CohortStore
 from fedage.client.parts import with_parts
@@ -14,6 +14,7 @@ from fedage.client.site import SiteCohort
 from fedage.common import estimators
 from fedage.common.campaign import Campaign
 from fedage.common.cohort import Cohort
+from fedage.common.estimators.base import Estimator
 from fedage.common.protocol import RequestRefused
 from fedage.common.statistic import FloatArray
 
@@ -35,6 +36,10 @@ class SiteCohorts:
             Rule `no-table` if this site has nothing of the kind; `data-set` if the data set has no such modality.
         """
         return self._images.read(campaign, data_set=data_set, patients=patients)
+
+    def count(self, campaign: Campaign, *, data_set: DataSet | None = None) -> int:
+        """How many patients that would be, before any image is looked at. Raises as `read` does."""
+        return self._images.count(campaign, data_set=data_set)
 
 
 class ImageCohorts:
@@ -62,19 +67,9 @@ class ImageCohorts:
         RequestRefused
             Rule `no-table` for a campaign that is not on images; `data-set` if the data set has none of its modalities.
         """
-        if campaign.estimator is None or campaign.table is not None:
-            raise RequestRefused("no-table", "this site has images and the campaign is on tables")
-        estimator = estimators.make(campaign.estimator.name, campaign.estimator.options)
-        chosen, offered = campaign.cohort, data_set or DataSet()
+        estimator = self._estimator(campaign)
         with CohortStore.open(self._home) as store:
-            selection = select(
-                store,
-                modalities=_within(offered, chosen.modality or estimator.modalities),
-                age_min_years=max(chosen.age_min_years, offered.age_min_years),
-                age_max_years=min(chosen.age_max_years, offered.age_max_years),
-                manufacturers=offered.manufacturer,
-                patients=patients,
-            )
+            selection = _select(store, campaign, estimator, data_set=data_set, patients=patients)
             rejected_files = store.rejected_by_reason()
             samples = SampleCache(self._home / "cache", root=store.root).build(selection, estimator)
         selection = samples.selection
@@ -92,6 +87,36 @@ class ImageCohorts:
             snapshot=selection.snapshot,
             keys=selection.keys,
         )
+
+    def count(self, campaign: Campaign, *, data_set: DataSet | None = None) -> int:
+        """How many patients the store has for it; some of their images may turn out not to be usable."""
+        estimator = self._estimator(campaign)
+        with CohortStore.open(self._home) as store:
+            return _select(store, campaign, estimator, data_set=data_set).n
+
+    def _estimator(self, campaign: Campaign) -> Estimator:
+        if campaign.estimator is None or campaign.table is not None:
+            raise RequestRefused("no-table", "this site has images and the campaign is on tables")
+        return estimators.make(campaign.estimator.name, campaign.estimator.options)
+
+
+def _select(
+    store: CohortStore,
+    campaign: Campaign,
+    estimator: Estimator,
+    *,
+    data_set: DataSet | None,
+    patients: Collection[str] | None = None,
+) -> Selection:
+    chosen, offered = campaign.cohort, data_set or DataSet()
+    return select(
+        store,
+        modalities=_within(offered, chosen.modality or estimator.modalities),
+        age_min_years=max(chosen.age_min_years, offered.age_min_years),
+        age_max_years=min(chosen.age_max_years, offered.age_max_years),
+        manufacturers=offered.manufacturer,
+        patients=patients,
+    )
 
 
 def _within(data_set: DataSet, wanted: tuple[str, ...]) -> tuple[str, ...]:
