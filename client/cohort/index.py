@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedage.client.cohort.dicom import DicomFacts, read_facts
+from fedage.client.cohort.archive import SEPARATOR, Refused, is_archive, members
+from fedage.client.cohort.dicom import DicomFacts, read_bytes, read_facts
+from fedage.client.cohort.directory import Unreadable, missing_files
 from fedage.client.cohort.outcomes import OutcomeTable, read_outcomes
 from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.client.cohort.store import CohortStore, FileStamp, KnownFile
-from fedage.common.errors import FedAgeError
+from fedage.client.cohort.tree import Tree, walk
+from fedage.client.cohort.writer import READER_VERSION, Remembered
 
 Progress = Callable[[int, int], None]
 """Told of files read and files to read."""
+Found = list[tuple[FileStamp, DicomFacts | Rejected]]
+"""What reading gave: one entry a file, several for an archive or a DICOMDIR."""
 
 _BATCH = 1000
 """Files in one transaction: what a crash in the middle can lose."""
 _CHUNK = 50
 """Files a thread takes at a time."""
-_WORTH_ANOTHER_LOOK = (Reason.UNSUPPORTED_TRANSFER_SYNTAX, Reason.UNREADABLE)
-"""Reasons that can go away without a change of the file: a decoder is installed, a permission given."""
+_WORTH_ANOTHER_LOOK = frozenset((Reason.UNSUPPORTED_TRANSFER_SYNTAX, Reason.UNREADABLE, Reason.MISSING_FILE))
+"""Reasons that can go away without a change of the file: a decoder is installed, a permission given, a file copied."""
+_DEPENDS_ON_OTHERS = frozenset((Reason.DUPLICATE_IMAGE, Reason.DIRECTORY))
+"""Reasons that can change when other files come or go."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,8 @@ class IndexReport:
     Parameters
     ----------
     files, new, unchanged, removed
-        Regular files seen; of them new or changed, and as before; files gone since.
+        Files seen, those in archives and those that a DICOMDIR misses among them; of them new or changed, and as
+        before; files gone since.
     links, closed_folders
         Symbolic links left alone; folders that could not be opened (what is known of them stays).
     patients, exams, images
@@ -54,19 +63,6 @@ class IndexReport:
     images: int
     rejected: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass
-class _Walked:
-    """What is below a folder."""
-
-    files: dict[str, FileStamp] = field(default_factory=dict)
-    links: int = 0
-    closed: list[str] = field(default_factory=list)
-
-    def vanished(self, path: str) -> bool:
-        """Whether a known file is gone; below a folder that cannot be opened nobody knows."""
-        return path not in self.files and not path.startswith(tuple(f"{folder}/" for folder in self.closed))
 
 
 def index_folder(
@@ -101,83 +97,139 @@ def index_folder(
     root = Path(root).absolute()
     table = None if outcomes_csv is None else read_outcomes(Path(outcomes_csv), id_column=id_column)
     with store.exclusive():
-        walked, known = _walk(root), store.files()
-        gone = [path for path in known if walked.vanished(path)]
-        changed = [path for path, file in known.items() if path in walked.files and walked.files[path] != file.stamp]
-        fresh = [path for path in walked.files if path not in known]
-        again = _again(known, walked, anything_left=bool(gone or changed))
-        with store.writing() as writer:
-            writer.set_root(root)
-            writer.forget([*gone, *changed, *again])
-        todo = [walked.files[path] for path in sorted([*fresh, *changed, *again])]
-        for batch in _read(root, todo, workers=workers, progress=progress):
-            with store.writing() as writer:
-                writer.add(batch)
-        if gone or todo:
-            with store.writing() as writer:
-                writer.prune()
+        tree = walk(root)
+        before, after = Remembered.read(store), Remembered(READER_VERSION, tree.digest())
+        if before == after and not _WORTH_ANOTHER_LOOK.intersection(store.rejected_by_reason()):
+            new = removed = 0
+        else:
+            new, removed = _update(store, tree, before=before, after=after, workers=workers, progress=progress)
         outcomes = {} if table is None else _keep_outcomes(store, table)
+    counts, rejected = store.counts(), store.rejected_by_reason()
+    files = counts["images"] + sum(rejected.values())
     return IndexReport(
-        files=len(walked.files),
-        new=len(fresh) + len(changed),
-        unchanged=len(walked.files) - len(fresh) - len(changed),
-        removed=len(gone),
-        links=walked.links,
-        closed_folders=len(walked.closed),
-        **store.counts(),
-        rejected=store.rejected_by_reason(),
+        files=files,
+        new=new,
+        unchanged=files - new,
+        removed=removed,
+        links=tree.links,
+        closed_folders=len(tree.closed),
+        **counts,
+        rejected=rejected,
         outcomes=outcomes,
     )
 
 
-def _walk(root: Path) -> _Walked:
-    """Every regular file below the root. Links are not followed: they could lead anywhere, or round in a circle."""
-    walked, folders = _Walked(), [""]
-    while folders:
-        folder = folders.pop()
-        try:
-            with os.scandir(root / folder) as entries:
-                for entry in entries:
-                    path = f"{folder}/{entry.name}" if folder else entry.name
-                    if entry.is_symlink():
-                        walked.links += 1
-                    elif entry.is_dir(follow_symlinks=False):
-                        folders.append(path)
-                    elif entry.is_file(follow_symlinks=False):
-                        state = entry.stat(follow_symlinks=False)
-                        walked.files[path] = FileStamp(path=path, mtime_ns=state.st_mtime_ns, size=state.st_size)
-        except OSError as error:
-            if not folder:
-                raise FedAgeError(
-                    f"{root} cannot be read as a folder ({error.strerror}); set data in site.toml to the images' folder"
-                ) from None
-            walked.closed.append(folder)
-    return walked
+def _update(
+    store: CohortStore,
+    tree: Tree,
+    *,
+    before: Remembered,
+    after: Remembered,
+    workers: int | None,
+    progress: Progress | None,
+) -> tuple[int, int]:
+    """Read what is new or changed and forget what is gone; the numbers of files of both kinds."""
+    known: dict[str, dict[str, KnownFile]] = defaultdict(dict)  # by the file in the folder, then by path
+    for path, file in store.files().items():
+        known[path.partition(SEPARATOR)[0]][path] = file
+    gone = [source for source in known if tree.vanished(source)]
+    there = known.keys() & tree.files.keys()
+    changed = {source for source in there if _changed(known[source], tree, source)}
+    fresh = tree.files.keys() - known.keys()
+    reasons = _WORTH_ANOTHER_LOOK | (_DEPENDS_ON_OTHERS if gone or changed or fresh else frozenset())
+    again = {
+        source
+        for source in there - changed
+        if before.reader != READER_VERSION or any(file.reason in reasons for file in known[source].values())
+    }
+    stale = (path for source in (*gone, *changed, *again) for path in known[source])
+    with store.writing() as writer:
+        writer.set_root(tree.root)
+        # Until the end nothing may look finished; a reader's version that is behind stays so.
+        writer.remember(Remembered(before.reader if known else READER_VERSION, ""))
+        writer.forget(stale)
+    new = 0
+    for batch in _read(tree, sorted(fresh | changed | again), workers=workers, progress=progress):
+        new += sum(stamp.path.partition(SEPARATOR)[0] not in again for stamp, _ in batch)
+        with store.writing() as writer:
+            writer.add(batch)
+    with store.writing() as writer:
+        writer.prune()
+        writer.remember(after)
+    return new, sum(len(known[source]) for source in gone)
 
 
-def _again(known: dict[str, KnownFile], walked: _Walked, *, anything_left: bool) -> list[str]:
-    """Unchanged files to read once more: a duplicate may be the only one now, a decoder may have come."""
-    reasons = {*_WORTH_ANOTHER_LOOK, *((Reason.DUPLICATE_IMAGE,) if anything_left else ())}
-    return [path for path, file in known.items() if file.reason in reasons and walked.files.get(path) == file.stamp]
+def _changed(files: Mapping[str, KnownFile], tree: Tree, source: str) -> bool:
+    stamp = tree.files[source]
+    return any((file.stamp.mtime_ns, file.stamp.size) != stamp for file in files.values())
 
 
-def _read(
-    root: Path, files: list[FileStamp], *, workers: int | None, progress: Progress | None
-) -> Iterator[list[tuple[FileStamp, DicomFacts | Rejected]]]:
-    """Facts of files in their order, in batches."""
+def _read(tree: Tree, sources: list[str], *, workers: int | None, progress: Progress | None) -> Iterator[Found]:
+    """What files hold, in their order, in batches; all of an archive is in one batch, so that it is kept or not."""
 
-    def facts(chunk: list[FileStamp]) -> list[tuple[FileStamp, DicomFacts | Rejected]]:
-        return [(stamp, read_facts(root / stamp.path)) for stamp in chunk]
+    def read(chunk: list[str]) -> Found:
+        return [entry for source in chunk for entry in _entries(tree, source)]
 
+    done = 0
     with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1), thread_name_prefix="headers") as pool:
-        for start in range(0, len(files), _BATCH):
-            batch = files[start : start + _BATCH]
-            found: list[tuple[FileStamp, DicomFacts | Rejected]] = []
-            for some in pool.map(facts, [batch[at : at + _CHUNK] for at in range(0, len(batch), _CHUNK)]):
+        for start in range(0, len(sources), _BATCH):
+            batch = sources[start : start + _BATCH]
+            chunks = [batch[at : at + _CHUNK] for at in range(0, len(batch), _CHUNK)]
+            found: Found = []
+            for chunk, some in zip(chunks, pool.map(read, chunks), strict=True):
                 found += some
+                done += len(chunk)
                 if progress is not None:
-                    progress(start + len(found), len(files))
+                    progress(done, len(sources))
             yield found
+
+
+def _entries(tree: Tree, source: str) -> Found:
+    """What a file of the folder holds."""
+    stamp = FileStamp(source, *tree.files[source])
+    fact = read_facts(tree.root / source)
+    if isinstance(fact, Rejected) and fact.code is Reason.NOT_DICOM and _is_archive(tree.root / source):
+        return _archived(tree, stamp)
+    if isinstance(fact, Rejected) and fact.code is Reason.DIRECTORY:
+        return _named(tree, stamp, fact)
+    return [(stamp, fact)]
+
+
+def _is_archive(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return is_archive(stream.read(4))
+    except OSError:
+        return False
+
+
+def _archived(tree: Tree, archive: FileStamp) -> Found:
+    """The members of an archive, with the archive's stamp; the archive itself only if it is not read."""
+    try:
+        return [
+            (
+                archive._replace(path=f"{archive.path}{SEPARATOR}{name}"),
+                Rejected(content) if isinstance(content, Reason) else read_bytes(content),
+            )
+            for name, content in members(tree.root / archive.path)
+        ]
+    except Refused as refused:
+        return [(archive, Rejected(refused.code))]
+    except OSError:
+        return [(archive, Rejected(Reason.UNREADABLE))]
+
+
+def _named(tree: Tree, directory: FileStamp, fact: Rejected) -> Found:
+    """A DICOMDIR, and the files it names in vain."""
+    try:
+        missing = missing_files(tree.root, directory.path, there=tree.folded)
+    except Unreadable:
+        return [(directory, Rejected(Reason.UNREADABLE))]
+    in_vain = [
+        (directory._replace(path=f"{directory.path}{SEPARATOR}{path}"), Rejected(Reason.MISSING_FILE))
+        for path in missing
+    ]
+    return [(directory, fact), *in_vain]
 
 
 def _keep_outcomes(store: CohortStore, table: OutcomeTable) -> dict[str, int]:
