@@ -36,6 +36,13 @@ class Reason(StrEnum):
     BROKEN_ARCHIVE = "broken-archive"
     ARCHIVE_TOO_LARGE = "archive-too-large"
     NESTED_ARCHIVE = "nested-archive"
+    NOT_NIFTI = "not-nifti"
+    NOT_3D = "not-3d"
+    NOT_GREY = "not-grey-values"
+    BAD_AFFINE = "bad-affine"
+    NOT_FINITE = "not-finite"
+    NO_CONTRAST = "no-contrast"
+    NOT_IN_TABLE = "not-in-table"
 
     @property
     def what(self) -> str:
@@ -115,6 +122,16 @@ _TEXTS = {
         "unpack it into the folder if it can be trusted",
     ),
     Reason.NESTED_ARCHIVE: ("is an archive within an archive", "unpack the outer one"),
+    Reason.NOT_NIFTI: ("is no NIfTI file of its own (.nii or .nii.gz)", "convert it again"),
+    Reason.NOT_3D: ("is no volume of three dimensions with two voxels along each", "keep one volume a file"),
+    Reason.NOT_GREY: ("holds colours or complex numbers, not grey values", "convert it again"),
+    Reason.BAD_AFFINE: (
+        "does not say where its voxels lie (no form code, a matrix without an inverse, or lengths outside 0.05-20 mm)",
+        "convert it again from the DICOM files",
+    ),
+    Reason.NOT_FINITE: ("holds NaN or infinite voxels", "convert it again, or set them to the background"),
+    Reason.NO_CONTRAST: ("has the same value everywhere", "copy it again"),
+    Reason.NOT_IN_TABLE: ("is of somebody, or is an image, that the data set's table has no row for", "add the row"),
 }
 
 
