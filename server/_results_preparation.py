@@ -21,6 +21,11 @@ class Preparation(Finding):
     unused: tuple[str, ...] = Field(
         default=(), description="features that do not vary, or of which no site may tell a median; their weight is 0"
     )
+    stood_in: int = Field(
+        default=0,
+        description="features at sites, all sites added, whose missing values are replaced by the site's mean instead, "
+        "so that no small group is told; 0: the sums are those of the pooled patients with these medians",
+    )
     median_error_in_sd: tuple[Number, ...] = Field(
         default=(),
         description="half the interval in which a feature's median lies for certain, in its standard deviations: "

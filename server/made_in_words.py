@@ -36,9 +36,16 @@ def _solution(results: Results) -> list[str]:
     if not solved_exactly(results):
         return []
     each = ", once for each fold" if len(results.preparation) > 1 else ""
+    stood_in = max(item.stood_in for item in results.preparation)
+    but = (
+        f" But for up to {stood_in} of the features, counted at each site, too few patients lack a value to be told: "
+        "there the site's mean stands in for the median, and the model differs by that."
+        if stood_in
+        else ""
+    )
     return [
         f"The model is solved exactly from the sites' sums of products{each}, not trained in rounds: with these "
-        "medians and this penalty it is the model that the pooled patients would give."
+        f"medians and this penalty it is the model that the pooled patients would give.{but}"
     ]
 
 

@@ -16,6 +16,8 @@ from fedage.server._results_parts import ErrorCurve, Number, Part
 from fedage.server.compare.notes import notes_on
 from fedage.server.compare.runs import Run
 from fedage.server.compare.settings import SEED, but_for_the_seed, differing
+from fedage.server.errors_in_words import loses_to
+from fedage.server.made_in_words import solved_exactly
 from fedage.server.report._rounds import mean_over_folds
 from fedage.server.results import Results
 
@@ -42,6 +44,8 @@ class SiteError(Part):
     mae_years_raw: Number = Field(description="as predicted")
     mae_years_corrected: Number = Field(default=None, description="after bias correction")
     mae_of_mean_years: Number = Field(default=None, description="of predicting the mean age of all sites")
+    mae_of_site_mean_years: Number = Field(default=None, description="of predicting the site's own mean age")
+    loses_to: tuple[str, ...] = Field(default=(), description="the means that do better than the raw predictions")
 
 
 class ComparedRun(Part):
@@ -58,6 +62,7 @@ class ComparedRun(Part):
     )
     rounds: int = Field(description="finished rounds of training; with folds those of the longest fold")
     folds: int | None = Field(default=None, description="folds of cross-fitting; null without")
+    exact: bool = Field(default=False, description="whether the model is solved from sums, without rounds")
     seed: int = Field(description="the campaign's seed")
     phantoms: bool = Field(description="whether its images are of nobody")
     guard: bool = Field(description="whether disclosure control was on")
@@ -66,6 +71,7 @@ class ComparedRun(Part):
     mae_years_raw: Number = Field(default=None, description="as predicted; the primary figure")
     mae_years_corrected: Number = Field(default=None, description="after bias correction")
     mae_of_mean_years: Number = Field(default=None, description="of predicting the mean age of all sites")
+    mae_of_site_mean_years: Number = Field(default=None, description="of predicting each site's own mean age")
     cs_5: Number = Field(default=None, description="fraction with an absolute raw error of at most 5 years")
     pearson_r: Number = Field(default=None, description="of raw predicted and chronological age")
     by_site: dict[str, SiteError] = Field(default_factory=dict, description="the sites that released it")
@@ -154,6 +160,7 @@ def _compared(run: Run) -> ComparedRun:
         strategy=strategy if isinstance(strategy, str) else None,
         rounds=max((item.number for item in results.rounds), default=0),
         folds=results.campaign.folds,
+        exact=solved_exactly(results),
         seed=results.campaign.seed,
         phantoms=results.phantoms,
         guard=results.run.guard,
@@ -162,6 +169,7 @@ def _compared(run: Run) -> ComparedRun:
         mae_years_raw=raw.mae_years if raw else None,
         mae_years_corrected=corrected.mae_years if corrected else None,
         mae_of_mean_years=raw.mae_of_mean_years if raw else None,
+        mae_of_site_mean_years=raw.mae_of_site_mean_years if raw else None,
         cs_5=raw.cs_5 if raw else None,
         pearson_r=raw.pearson_r if raw else None,
         by_site=_by_site(results),
@@ -181,6 +189,8 @@ def _by_site(results: Results) -> dict[str, SiteError]:
             mae_years_raw=found.mae_years,
             mae_years_corrected=corrected[site].mae_years if site in corrected else None,
             mae_of_mean_years=found.mae_of_mean_years,
+            mae_of_site_mean_years=found.mae_of_site_mean_years,
+            loses_to=loses_to(found),
         )
         for site, found in sorted(raw.items())
     }
@@ -209,7 +219,7 @@ def _missing(run: Run) -> dict[str, str]:
     curve = "the record has no such curve (written before there was one)"
     none = {
         "settings": None if run.settings is not None else run.why_no_settings,
-        "rounds": None if results.rounds else "no round of training was finished",
+        "rounds": None if results.rounds else _why_no_rounds(results),
         "test error, raw": None if test.raw.overall else test.raw.not_computed or "no site released it",
         "test error, corrected": None
         if test.corrected.overall
@@ -221,6 +231,12 @@ def _missing(run: Run) -> dict[str, str]:
         "hazard ratio": None if _hazard_ratios(results) else _why_no_hazard(results),
     }
     return {part: reason for part, reason in none.items() if reason is not None}
+
+
+def _why_no_rounds(results: Results) -> str:
+    if not results.campaign.estimator:
+        return "the campaign only analyses"
+    return "the model is solved exactly from sums" if solved_exactly(results) else "no round of training was finished"
 
 
 def _why_no_hazard(results: Results) -> str:

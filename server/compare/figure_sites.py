@@ -59,17 +59,21 @@ def _in_words(run: ComparedRun, sites: tuple[str, ...]) -> str:
 def _dots(axes: Axes, comparison: Comparison, number: int, groups: tuple[str, ...]) -> None:
     run, look, runs = comparison.runs[number], Look.of(number), len(comparison.runs)
     offset = (number - (runs - 1) / 2) * _GROUP / max(runs, 3)
-    dots, ticks = [], []
+    dots, ticks, crosses = [], [], []
     for group, site in enumerate(groups):
         found = run.by_site.get(site)
         error = run.mae_years_raw if group == 0 else (found.mae_years_raw if found else None)
         mean = run.mae_of_mean_years if group == 0 else (found.mae_of_mean_years if found else None)
         if error is not None:
             dots.append((error, group + offset))
+        own = run.mae_of_site_mean_years if group == 0 else (found.mae_of_site_mean_years if found else None)
         if error is not None and mean is not None:
             ticks.append((mean, group + offset))
-    if ticks:
-        axes.plot(*zip(*ticks, strict=True), linestyle="", marker="|", markersize=7, color=MUTED)
+        if error is not None and own is not None:
+            crosses.append((own, group + offset))
+    for marks, marker, size in ((ticks, "|", 7), (crosses, "x", 4.5)):
+        if marks:
+            axes.plot(*zip(*marks, strict=True), linestyle="", marker=marker, markersize=size, color=MUTED)
     if dots:
         axes.plot(
             *zip(*dots, strict=True),

@@ -11,6 +11,13 @@ def notes_on(runs: Sequence[Run]) -> Iterator[str]:
     """Every such note; none if the runs differ in nothing that matters."""
     yield from _differ(runs, "campaign", lambda run: run.results.campaign.name, "the runs answer different questions")
     yield from _differ(runs, "estimator", lambda run: run.results.campaign.estimator or "none", "")
+    yield from _folds(runs)
+    yield from _differ(
+        runs,
+        "patients judged",
+        lambda run: "healthy ones" if run.results.campaign.train_on == "healthy" else "all",
+        "errors are of different patients",
+    )
     yield from _truth(runs)
     yield from _sites(runs)
     yield from _patients(runs)
@@ -37,6 +44,23 @@ def _differ(runs: Sequence[Run], what: str, of: Callable[[Run], str], why: str) 
     if len(by_value) > 1:
         told = "; ".join(f"{value} ({listed(labels)})" for value, labels in by_value.items())
         yield f"Not the same {what}: {told}{f'. So {why}' if why else ''}."
+
+
+def _folds(runs: Sequence[Run]) -> Iterator[str]:
+    """With folds each patient counts as a test patient; that they are made with many models is said even if all are."""
+    yield from _differ(
+        runs,
+        "folds",
+        lambda run: f"{run.results.campaign.folds} folds" if run.results.campaign.folds else "none",
+        "the errors are of every patient where there are folds, of the test part where there are none, and models of "
+        "more folds are made from more patients",
+    )
+    folds = {run.results.campaign.folds for run in runs}
+    if len(folds) == 1 and None not in folds:
+        yield (
+            f"All runs have {folds.pop()} folds: each patient is predicted by the model that was made without their "
+            "fold, so an error is one of several models."
+        )
 
 
 def _truth(runs: Sequence[Run]) -> Iterator[str]:

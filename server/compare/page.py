@@ -43,11 +43,12 @@ def render_comparison(comparison: Comparison) -> str:
         comparison=comparison,
         css=Markup(css),
         banners=tables.banners(comparison),
-        summary=_summary(comparison),
+        summary=[*_summary(comparison), *tables.losses(comparison)],
         figures=_figures(comparison),
         tables={
             "runs": tables.headline(comparison, hazard_ratios=False),
             "by_site": tables.by_site(comparison),
+            "site_means": tables.means_by_site(comparison),
             "hazards": tables.hazards(comparison),
             "repeats": tables.repeats(comparison),
             "settings": tables.settings(comparison),

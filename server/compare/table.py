@@ -40,3 +40,5 @@ def _print(table: Table, title: str, console: Console) -> None:
     for row in table.rows:
         rich.add_row(*(Text(cell.text) for cell in row))
     console.print(rich)
+    if table.note:
+        console.print(Text(table.note))

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from fedage.common.campaign._words import show
-from fedage.server.compare.comparison import GAPS, ComparedRun, Comparison, HazardRatio
+from fedage.server.compare.comparison import GAPS, ComparedRun, Comparison, HazardRatio, SiteError
 from fedage.server.compare.notes import listed
+from fedage.server.errors_in_words import OWN_MEAN, POOLED_MEAN
 from fedage.server.report._cells import NONE, Cell, Table, count, interval, number, percent, words
 
 _SITES_AS_COLUMNS = 6
+_OF_A_SITE = {OWN_MEAN: "the site's own mean"}
 
 
 def headline(comparison: Comparison, *, hazard_ratios: bool = True) -> Table:
     """One row a run: what it was, how good its ages are, and the hazard ratios of its gaps."""
     gaps = comparison.gaps if hazard_ratios else ()
     headers = ["run", "estimator", "strategy", "rounds", "seed", "test patients", "MAE raw", "MAE corrected"]
-    headers += ["MAE of the mean", "CS(≤5)", "r", *(f"HR per {GAPS[gap]} year" for gap in gaps)]
+    headers += ["MAE of the mean", "MAE of own means", "CS(≤5)", "r", *(f"HR per {GAPS[gap]} year" for gap in gaps)]
     rows = tuple(
         (
             words(run.label),
             words(run.estimator or ""),
             words(run.strategy or ""),
-            count(run.rounds) if run.folds is None else Cell(f"{run.rounds} × {run.folds} folds", str(run.rounds)),
+            _rounds(run),
             Cell(str(run.seed), str(run.seed)),
             NONE if run.n is None else count(run.n),
             number(run.mae_years_raw),
             number(run.mae_years_corrected),
             number(run.mae_of_mean_years),
+            number(run.mae_of_site_mean_years),
             percent(run.cs_5),
             number(run.pearson_r, 3),
             *(_hazard(run.hazard(gap)) for gap in gaps),
@@ -42,9 +45,47 @@ def by_site(comparison: Comparison) -> Table:
         return Table("by-site", why_empty="no run has an error by site")
     if len(sites) <= _SITES_AS_COLUMNS:
         rows = [(words(run.label), *(_mae(run, site) for site in sites)) for run in runs]
-        return Table("by-site", ("run", *sites), tuple(rows))
+        return Table("by-site", ("run", *sites), tuple(rows), note=_loss_note(comparison))
     columns = [(words(site), *(_mae(run, site) for run in runs)) for site in sites]
-    return Table("by-site", ("site", *(run.label for run in runs)), tuple(columns))
+    headers = ("site", *(run.label for run in runs))
+    return Table("by-site", headers, tuple(columns), note=_loss_note(comparison))
+
+
+def means_by_site(comparison: Comparison) -> Table:
+    """Each site of each run against the mean of all sites and its own, so that runs stand under each other."""
+    rows = tuple(
+        (
+            words(site),
+            words(run.label),
+            count(found.n),
+            number(found.mae_years_raw),
+            number(found.mae_years_corrected),
+            number(found.mae_of_mean_years),
+            number(found.mae_of_site_mean_years),
+            Cell(" and ".join(found.loses_to), mark="bad") if found.loses_to else _not_lost(found),
+        )
+        for site in comparison.sites
+        for run in comparison.runs
+        if (found := run.by_site.get(site)) is not None
+    )
+    headers = ("site", "run", "test patients", "MAE raw", "MAE corrected", POOLED_MEAN, OWN_MEAN, "loses to")
+    return Table("site-means", headers, rows, why_empty="no run has an error by site")
+
+
+def losses(comparison: Comparison) -> list[str]:
+    """A sentence a run: the sites at which it is worse than predicting a mean age."""
+    said = []
+    for run in comparison.runs:
+        lost = {
+            mean: [site for site, found in run.by_site.items() if mean in found.loses_to]
+            for mean in (POOLED_MEAN, OWN_MEAN)
+        }
+        told = [f"to {_OF_A_SITE.get(mean, mean)} at {listed(sites)}" for mean, sites in lost.items() if sites]
+        if told:
+            said.append(f"{run.label} loses {' and '.join(told)}.")
+        elif any(found.mae_of_mean_years is not None for found in run.by_site.values()):
+            said.append(f"{run.label} loses to no mean at any of its {len(run.by_site)} sites.")
+    return said
 
 
 def hazards(comparison: Comparison) -> Table:
@@ -127,7 +168,26 @@ def banners(comparison: Comparison) -> list[str]:
 
 
 def _mae(run: ComparedRun, site: str) -> Cell:
-    return number(run.by_site[site].mae_years_raw) if site in run.by_site else NONE
+    found = run.by_site.get(site)
+    if found is None:
+        return NONE
+    cell = number(found.mae_years_raw)
+    return Cell(f"{cell.text}*", cell.value, mark="bad") if found.loses_to else cell
+
+
+def _not_lost(found: SiteError) -> Cell:
+    return NONE if found.mae_of_mean_years is None and found.mae_of_site_mean_years is None else words("neither")
+
+
+def _loss_note(comparison: Comparison) -> str:
+    if not any(found.loses_to for run in comparison.runs for found in run.by_site.values()):
+        return ""
+    return f"* is worse than predicting a mean age. {' '.join(losses(comparison))}"
+
+
+def _rounds(run: ComparedRun) -> Cell:
+    folds = "" if run.folds is None else f" × {run.folds} folds"
+    return Cell(f"exact{folds}") if run.exact else Cell(f"{run.rounds}{folds}", str(run.rounds))
 
 
 def _hazard(ratio: HazardRatio | None) -> Cell:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from fedage.server.compare import tables
 from fedage.server.compare.comparison import Comparison, compare
 from fedage.server.compare.runs import load_runs
 
@@ -148,3 +149,51 @@ def test_a_run_with_folds_has_one_curve_the_mean_over_its_folds(make_run, edit) 
     assert found[0].validation_mae_years == ((1, 7.0), (2, 4.5))
     assert (found[0].rounds, found[0].folds) == (2, 2)
     assert (found[1].rounds, found[1].folds) == (3, None)
+
+
+def with_means(mae: float, pooled: float, own: float) -> dict[str, float]:
+    return {"n": 60, "mae_years": mae, "mae_of_mean_years": pooled, "mae_of_site_mean_years": own}
+
+
+def test_each_site_has_its_means_and_losses_are_marked_and_said(make_run, edit) -> None:
+    a, b = make_run("a"), make_run("b", mae=5.0)
+    by_site = {"north": with_means(1.52, 6.38, 1.06), "south": with_means(3.0, 2.5, 4.0)}
+    raw = {"overall": with_means(2.0, 5.0, 4.0), "by_site": by_site}
+    edit(a, evaluation={"test": {"raw": raw, "corrected": raw}})
+    found = compared(a, b)
+    north, south = found.runs[0].by_site["north"], found.runs[0].by_site["south"]
+    assert (north.mae_of_mean_years, north.mae_of_site_mean_years, north.loses_to) == (6.38, 1.06, ("its own mean",))
+    assert south.loses_to == ("the mean of all sites",)
+    assert found.runs[0].mae_of_site_mean_years == 4.0
+    assert tables.losses(found) == [
+        "a loses to the mean of all sites at south and to the site's own mean at north.",
+        "b loses to no mean at any of its 2 sites.",
+    ]
+    table = tables.by_site(found)
+    assert [[cell.text for cell in row] for row in table.rows] == [["a", "1.52*", "3.00*"], ["b", "4.50", "5.50"]]
+    assert table.note.startswith("* is worse than predicting a mean age. a loses")
+    rows = [[cell.text for cell in row] for row in tables.means_by_site(found).rows]
+    assert rows[0] == ["north", "a", "60", "1.52", "1.52", "6.38", "1.06", "its own mean"]
+    assert rows[1] == ["north", "b", "60", "4.50", "4.50", "9.00", "–", "neither"]
+
+
+def test_folds_are_noted(make_run, edit) -> None:
+    a, b = make_run("a"), make_run("b")
+    edit(b, campaign={"folds": 5, "train_on": "healthy"})
+    notes = "\n".join(compared(a, b).notes)
+    assert (
+        "Not the same folds: none (a); 5 folds (b). So the errors are of every patient where there are folds" in notes
+    )
+    assert "Not the same patients judged: all (a); healthy ones (b)" in notes
+    edit(a, campaign={"folds": 5, "train_on": "healthy"})
+    (note,) = compared(a, b).notes
+    assert note.startswith("All runs have 5 folds: each patient is predicted by the model that was made without")
+
+
+def test_a_model_that_needs_no_rounds_is_called_exact(make_run, edit) -> None:
+    a, b = make_run("a"), make_run("b", rounds=0)
+    edit(b, campaign={"folds": 2, "rounds": None}, preparation=[{"fold": 1, "n": 9}, {"fold": 2, "n": 9}])
+    found = compared(a, b)
+    assert [run.exact for run in found.runs] == [False, True]
+    assert found.runs[1].missing["rounds"] == "the model is solved exactly from sums"
+    assert [row[3].text for row in tables.headline(found).rows] == ["3", "exact × 2 folds"]

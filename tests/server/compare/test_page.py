@@ -88,3 +88,14 @@ def test_many_runs_keep_looks_of_their_own(make_run, count: int) -> None:
     assert len({(look.colour, str(look.dash), look.marker) for look in map(Look.of, range(36))}) == 36
     html = page(*(make_run(f"run-{k:02d}", mae=4 + k / 10) for k in range(count)))
     assert all(f"run-{count - 1:02d}</" in figure for figure in figures(html))
+
+
+def test_losses_to_a_mean_are_on_the_first_screen_and_marked(make_run, edit) -> None:
+    a = make_run("a")
+    found = {"n": 60, "mae_years": 3.0, "mae_of_mean_years": 5.0, "mae_of_site_mean_years": 2.0}
+    raw = {"overall": found, "by_site": {"north": found}}
+    edit(a, evaluation={"test": {"raw": raw, "corrected": raw}})
+    html = page(a, make_run("b"))
+    assert "<li>a loses to the site&#39;s own mean at north.</li>" in html
+    assert '<td class="number bad" data-value="3.0">3.00*</td>' in html
+    assert '<td class="bad">its own mean</td>' in html

@@ -88,6 +88,13 @@ def test_a_model_trained_after_a_preparation_keeps_its_rounds(ridge: dict[str, A
     assert "table-preparation" in html
 
 
+def test_means_that_stand_in_for_medians_are_said(ridge: dict[str, Any]) -> None:
+    assert "stands in" not in " ".join(made_in_words.sentences(Results.model_validate(ridge)))
+    ridge["preparation"][1]["stood_in"] = 7
+    said = made_in_words.sentences(Results.model_validate(ridge))[0]
+    assert "But for up to 7 of the features, counted at each site, too few patients lack a value" in said
+
+
 def test_the_tables_hold_each_fold(ridge: dict[str, Any]) -> None:
     results = Results.model_validate(ridge)
     table = _preparation.preparation(results)
