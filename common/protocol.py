@@ -233,15 +233,15 @@ class Reply:
             site=str(texts["site"]),
             digest=str(texts["digest"]),
             status=status,
-            rule=_printable(str(texts["rule"])[:80]),
-            reason=_printable(str(texts["reason"])[:600]),
+            rule=printable(str(texts["rule"])[:80]),
+            reason=printable(str(texts["reason"])[:600]),
             info=info,
-            version=_printable(str(texts["version"])[:80]),
+            version=printable(str(texts["version"])[:80]),
             audit=audit,
         )
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """A stranger's text without what would steer a terminal or spoil a file."""
     return "".join(character if character.isprintable() else " " for character in text)
 

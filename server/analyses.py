@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,8 +37,11 @@ def run_stage(
     extra: Mapping[str, Iterate] | None = None,
     following_kind: str,
     fold: int = 0,
+    sites: Collection[str] | None = None,
 ) -> None:
     """Run analyses to their end. The first exchange is a `kind` message with `payload`, later ones `following_kind`.
+
+    All sites whose policy allows it take part, or of these only `sites`.
 
     A site that withholds or fails an exchange of an iterative analysis leaves that analysis, and the analysis begins
     again with the sites that remain: sums of different sets of sites would not be one likelihood. Where an iterate is
@@ -51,12 +54,10 @@ def run_stage(
         if not iterates:
             return
         head = dict(payload or {}) if exchange == 0 else {}
-        answers = session.ask(
-            kind if exchange == 0 else following_kind,
-            {**head, **join_iterates({**(extra or {}), **iterates})},
-            fold=fold,
-        )
-        session.require_quorum(answers, step="analyses")
+        now = kind if exchange == 0 else following_kind
+        payload_now = {**head, **join_iterates({**(extra or {}), **iterates})}
+        answers = session.ask(now, payload_now, fold=fold, sites=sites)
+        session.require_quorum(answers, step="analyses", kind=now)
         session.events.emit("exchange", number=exchange + 1, steps=sorted(iterates), sites=sorted(answers))
         for name in list(iterates):
             analysis = by_name[name]

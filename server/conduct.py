@@ -22,6 +22,7 @@ from fedage.common.statistic import FloatArray
 from fedage.server.analyses import Findings, run_stage
 from fedage.server.assemble import assemble
 from fedage.server.events import EventLog, read_events
+from fedage.server.heads import Heads
 from fedage.server.model import make_model
 from fedage.server.network.grid import PromptGrid
 from fedage.server.report import render_report
@@ -62,6 +63,7 @@ def conduct(
     *,
     key: Ed25519PrivateKey | None,
     admitted: Mapping[int, str] | None,
+    heads: Heads | None = None,
 ) -> None:
     """Run the campaign and write its record.
 
@@ -77,6 +79,8 @@ def conduct(
         Signs requests; None in simulation only.
     admitted
         The name each node was admitted under; None in simulation only.
+    heads
+        Keeps the heads of the sites' audit logs; None in simulation only, where sites have none.
 
     Raises
     ------
@@ -93,6 +97,7 @@ def conduct(
         key=key,
         events=events,
         admitted=admitted,
+        heads=heads,
         sites_there=place.sites_there,
     )
     record = Record(started=datetime.now(UTC))
@@ -126,7 +131,13 @@ def _phases(session: Session, record: Record, *, folder: Path) -> None:
     campaign, findings = session.campaign, record.findings
     record.descriptions = session.describe()
     for site, answer in sorted(record.descriptions.items()):
-        session.events.emit("site", site=site, patients=answer.info.patients, device=answer.info.device)
+        session.events.emit(
+            "site",
+            site=site,
+            patients=answer.info.patients,
+            device=answer.info.device,
+            role=session.attendance.role(site),
+        )
     findings.not_computed.update(left_out(campaign))
     after_prediction, after_correction = stages(campaign)
     started = time.monotonic()
@@ -169,7 +180,7 @@ def _predict(session: Session, record: Record, analyses: Sequence[Analysis], *, 
     for fold in range(campaign.validation.folds):
         weights = make_model(session, record, folder=folder, fold=fold)
         answers = session.ask(EVALUATE, join_model(weights), fold=fold)
-        session.require_quorum(answers, step=f"predictions of fold {fold + 1}")
+        session.require_quorum(answers, step=f"predictions of fold {fold + 1}", kind=EVALUATE)
         session.events.emit("fold", number=fold + 1, of=campaign.validation.folds, sites=sorted(answers))
     run_stage(session, analyses, kind=ANALYSE, findings=findings, following_kind=ANALYSE, fold=all_folds(campaign))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from fedage.common.protocol import KINDS
 from fedage.server.events import read_events
 
 _WORTH_SAYING_S = 5.0
@@ -60,6 +61,10 @@ class Follower:
         return f", about {left} of training left"
 
 
+def _patients(count: int | None) -> str:
+    return "fewer patients than may be told" if count is None else f"{count} patients"
+
+
 def _loss(loss: float | None) -> str:
     return "loss not told" if loss is None else f"loss {loss:.3f}"
 
@@ -71,11 +76,14 @@ def in_words(event: dict[str, Any]) -> str:
         case "nodes":
             text = f"{event['online']} of {event['expected']} sites online"
         case "site":
-            text = f"{event['site']}: {event['patients']} patients, computing on {event['device']}"
+            role = str(event.get("role") or "")
+            only = f", {role}" if role.endswith("only") else ""
+            text = f"{event['site']}: {_patients(event['patients'])}, computing on {event['device']}{only}"
         case "site-trouble":
-            text = f"{event['site']}: {event['step']}: {event['reason']}"
-        case "site-left-out" | "site-failed":
-            text = f"{event.get('site') or event.get('node')}: {event['reason']}"
+            in_round = f" (round {event['round']})" if event.get("round") else ""
+            text = f"{event['site']}: {KINDS.get(event['step'], event['step'])}{in_round}: {event['reason']}"
+        case "site-left-out":
+            text = f"{event['site']} does not take part: {event['reason']}"
         case "round":
             of_fold = f"fold {int(event['fold']) + 1}/{event['folds']}, " if int(event.get("folds", 1)) > 1 else ""
             text = (

@@ -62,7 +62,16 @@ def _prepared(
     if analysis is None:
         raise CampaignFailed("an estimator on tables has no preparation")
     findings = Findings()
-    run_stage(session, [analysis], kind=ANALYSE, findings=findings, following_kind=ANALYSE, fold=fold)
+    run_stage(
+        session,
+        [analysis],
+        kind=ANALYSE,
+        findings=findings,
+        following_kind=ANALYSE,
+        fold=fold,
+        # What goes into the model comes from sites that let their patients train one, in rounds or not.
+        sites=session.training_sites,
+    )
     for site, steps in findings.withheld.items():
         record.findings.withheld.setdefault(site, {}).update(steps)
     result = findings.results.get(analysis.name)

@@ -105,7 +105,7 @@ def train(
             records[-1].validation, records[-1].validation_by_site = overall, by_site
             _tell(session, records[-1])
         updates = _updates(session, answers, weights, number, described=described)
-        session.require_quorum(updates, step=f"round {number}")
+        session.require_quorum(updates, step=f"round {number}", kind=TRAIN)
         weights, norm = federated_average(weights, updates)
         loss = _mean_loss({site: (answers[site].info.loss, update.n) for site, update in updates.items()})
         save_model(
@@ -149,7 +149,7 @@ def _updates(
         try:
             check_update(update, weights, patients=described[site].info.patients)
         except UpdateRefused as refusal:
-            session.note_trouble(site, TRAIN, f"update set aside: {refusal}", number)
+            session.attendance.note(site, TRAIN, f"update set aside: {refusal}", round_number=number)
             continue
         updates[site] = update
     return updates

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,36 +13,27 @@ from numpy.typing import NDArray
 
 from fedage.common._version import __version__
 from fedage.common.campaign import Campaign
-from fedage.common.protocol import DESCRIBE, Payload, Reply, Request
+from fedage.common.protocol import DESCRIBE, TRAIN, Payload, Reply, Request
+from fedage.server.attendance import Attendance
 from fedage.server.events import EventLog
+from fedage.server.heads import Heads
+from fedage.server.incoming import Answer, CampaignFailed, Incoming
 from fedage.server.network.grid import Failure, PromptGrid
 from fedage.server.records import read_reply, request_content
-from fedage.server.told import Told
+
+__all__ = ["Answer", "CampaignFailed", "Session"]
 
 _LATECOMERS_S = 10.0
-
-
-class CampaignFailed(Exception):
-    """A campaign cannot go on; the message says why and is written to the results."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One site's answer: what it says and the arrays it sends."""
-
-    site: str
-    info: Told
-    payload: Mapping[str, NDArray[Any]]
 
 
 @dataclass
 class Session:
     """One run of one campaign over a grid.
 
-    `nodes` maps a site's name to its Flower node, `troubles` collects what went wrong at each site in plain words,
-    `answered_last` are the sites that answered the last request. `admitted` is the name each node was admitted under;
-    None in simulation only, where nodes have no identity; there `sites_there` tells how many to wait for, and for no
-    others.
+    `nodes` maps a site's name to its Flower node, `attendance` collects who takes part as what and what went wrong,
+    `answered_last` are the sites that answered the last request. `admitted` is the name each node was admitted under,
+    `heads` keeps the heads of the sites' audit logs; both None in simulation only, where nodes have no identity; there
+    `sites_there` tells how many to wait for, and for no others.
     """
 
     grid: PromptGrid
@@ -51,11 +42,30 @@ class Session:
     key: Ed25519PrivateKey | None
     events: EventLog
     admitted: Mapping[int, str] | None
+    heads: Heads | None = None
     nodes: dict[str, int] = field(default_factory=dict)
-    troubles: dict[str, list[str]] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
+    attendance: Attendance = field(init=False)
     answered_last: frozenset[str] = frozenset()
     sites_there: int | None = None
+
+    def __post_init__(self) -> None:
+        self.attendance = Attendance(self.events)
+        self._incoming = Incoming(digest=self.campaign.digest, attendance=self.attendance, heads=self.heads)
+
+    @property
+    def troubles(self) -> Mapping[str, list[str]]:
+        """What went wrong at each site."""
+        return self.attendance.troubles
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Why a site does not take part at all."""
+        return self.attendance.refused
+
+    @property
+    def training_sites(self) -> list[str]:
+        """The sites online whose patients may make a model, in order."""
+        return [site for site in sorted(self.nodes) if self.attendance.may(site, TRAIN)]
 
     def describe(self) -> dict[str, Answer]:
         """Offer the campaign to the nodes online and learn who they are and what they bring.
@@ -66,7 +76,7 @@ class Session:
         Raises
         ------
         CampaignFailed
-            If the quorum does not answer, or two nodes call themselves the same.
+            If the quorum does not answer, the sites that train do not make it, or two nodes call themselves the same.
         """
         about = self.campaign.campaign
         deadline = time.monotonic() + about.wait_s
@@ -85,7 +95,7 @@ class Session:
                 asked |= online
             if late or self._complete(answers) or (self.sites_there and len(asked) >= self.sites_there):
                 break
-            if not about.sites and len(answers) >= self.campaign.quorum:
+            if not about.sites and len(self._that_count(answers)) >= self.campaign.quorum:
                 deadline = min(deadline, time.monotonic() + _LATECOMERS_S)
             time.sleep(0.3)
         if not asked:
@@ -97,10 +107,15 @@ class Session:
             if site not in answers:
                 del self.nodes[site]
         for site in self.campaign.campaign.sites:
-            if site not in answers and site not in self.refused:
-                self.troubles.setdefault(site, []).append("was not online or did not answer when the campaign began")
-        self.require_quorum(answers, step="describe")
+            if not (site in answers or site in self.refused or site in self.troubles):
+                self.attendance.note(site, DESCRIBE, "was not online or did not answer when the campaign began")
+        makes_model = self.campaign.estimator is not None
+        self.require_quorum(self._that_count(answers), step="offer", kind=TRAIN if makes_model else DESCRIBE)
         return answers
+
+    def _that_count(self, answers: Collection[str]) -> list[str]:
+        """The sites that count for the quorum: where a model is made, those whose policy lets them train."""
+        return [site for site in answers if self.campaign.estimator is None or self.attendance.may(site, TRAIN)]
 
     def _may_take_part(self, node: int) -> bool:
         """Whether a node is one of the sites the file names, as far as its admission tells."""
@@ -114,62 +129,75 @@ class Session:
     def _offer(self, nodes: set[int], answers: dict[str, Answer]) -> None:
         """Offer the campaign to nodes; the answers of those that accept go to `answers`."""
         request = self._request(DESCRIBE, campaign=self.campaign.text)
+        after = self._incoming.heads_known({(self.admitted or {}).get(node, "") for node in nodes} - {""})
         for node, reply in sorted(self._exchange(request, {node: {} for node in sorted(nodes)}).items()):
             known = self.admitted.get(node, "") if self.admitted is not None else ""
             if isinstance(reply, Failure):
-                self.events.emit("site-failed", node=str(node), site=known, step=DESCRIBE, reason=reply.reason)
-                who = known or f"node {node}"
-                self.troubles.setdefault(who, []).append(f"did not answer the offer: {reply.reason}")
+                self.attendance.note(known or f"node {node}", DESCRIBE, f"did not answer the offer: {reply.reason}")
                 continue
             head, payload = reply
             if self.admitted is not None and head.site != known:
-                self.events.emit("site-left-out", site=known, reason="answers under another name")
-                self.refused[known or f"node {node}"] = "answers under another name than it was admitted with"
+                self.attendance.leave_out(
+                    known or f"node {node}", "answers under another name than it was admitted with"
+                )
                 continue
             if head.site in self.nodes:
                 raise CampaignFailed(f"two sites call themselves {head.site!r}; give one another name (site.toml)")
             expected = self.campaign.campaign.sites
             if expected and head.site not in expected:
-                self.refused[head.site] = "not among the sites that the campaign file names"
-                self.events.emit("site-left-out", site=head.site, reason=self.refused[head.site])
+                self.attendance.leave_out(head.site, "not among the sites that the campaign file names")
                 continue
             self.nodes[head.site] = node
-            if answer := self._accept(head, payload, step=DESCRIBE):
+            if answer := self._incoming.accept(head, payload, step=DESCRIBE, after=after.get(head.site, 0)):
                 answers[answer.site] = answer
+                kinds = answer.info.kinds
+                self.attendance.kinds[answer.site] = None if kinds is None else frozenset(kinds)
 
-    def ask(self, kind: str, payload: Payload, *, round_number: int = 0, fold: int = 0) -> dict[str, Answer]:
-        """Send one request to the sites still online and wait for their answers until the round's deadline."""
+    def ask(
+        self,
+        kind: str,
+        payload: Payload,
+        *,
+        round_number: int = 0,
+        fold: int = 0,
+        sites: Collection[str] | None = None,
+    ) -> dict[str, Answer]:
+        """Send one request to the sites still online and wait for their answers until the round's deadline.
+
+        Only sites whose policy answers this kind of message are asked, and of these only `sites` where given.
+        """
+        wanted = {site for site in self.nodes if self.attendance.may(site, kind) and (sites is None or site in sites)}
         online = set(self.grid.get_node_ids())
-        nodes = {node: site for site, node in self.nodes.items() if node in online}
-        for site in sorted(set(self.nodes) - set(nodes.values())):
-            self.note_trouble(site, kind, "offline", round_number)
+        nodes = {node: site for site, node in self.nodes.items() if site in wanted and node in online}
+        for site in sorted(wanted - set(nodes.values())):
+            self.attendance.note(site, kind, "offline", round_number=round_number)
         request = self._request(kind, round_number=round_number, fold=fold)
+        after = self._incoming.heads_known(nodes.values())
         replies = self._exchange(request, dict.fromkeys(nodes, payload))
         answers: dict[str, Answer] = {}
         for node, site in sorted(nodes.items(), key=lambda item: item[1]):
             reply = replies.get(node, Failure(code=0, reason="no answer before the deadline"))
             if isinstance(reply, Failure):
-                self.note_trouble(site, kind, reply.reason, round_number)
+                self.attendance.note(site, kind, reply.reason, round_number=round_number)
                 continue
             head, arrays = reply
             if head.site != site:
-                self.note_trouble(site, kind, "answered under another name", round_number)
-            elif answer := self._accept(head, arrays, step=kind, round_number=round_number):
+                self.attendance.note(site, kind, "answered under another name", round_number=round_number)
+            elif answer := self._incoming.accept(
+                head, arrays, step=kind, round_number=round_number, after=after.get(site, 0)
+            ):
                 answers[site] = answer
         self.answered_last = frozenset(answers)
         return answers
 
-    def require_quorum(self, answers: Mapping[str, Any], *, step: str) -> None:
+    def require_quorum(self, answers: Collection[str], *, step: str, kind: str) -> None:
         """Raise `CampaignFailed` unless the quorum answered."""
-        quorum = self.campaign.quorum
-        if len(answers) < quorum:
-            reasons = "; ".join(
-                f"{site}: {reason}"
-                for site, reason in sorted({**{s: t[-1] for s, t in self.troubles.items()}, **self.refused}.items())
-            )
-            raise CampaignFailed(
-                f"{step}: {len(answers)} sites answered, the quorum is {quorum} ({reasons or 'no other site known'})"
-            )
+        quorum, found = self.campaign.quorum, len(answers)
+        if found >= quorum:
+            return
+        did = "can train" if step == "offer" and kind == TRAIN else "answered"
+        why = self.attendance.why_missing(answers, expected=self.campaign.campaign.sites, kind=kind)
+        raise CampaignFailed(f"{step}: {found} {_sites(found)} {did}, the quorum is {quorum} ({why})")
 
     def _request(self, kind: str, *, round_number: int = 0, fold: int = 0, campaign: str = "") -> Request:
         return Request(
@@ -210,31 +238,9 @@ class Session:
                 answered[node] = Failure(code=0, reason="malformed reply")
         return answered
 
-    def _accept(
-        self, head: Reply, payload: Mapping[str, NDArray[Any]], *, step: str, round_number: int = 0
-    ) -> Answer | None:
-        if head.status == "refused":
-            self.note_trouble(head.site, step, f"refused ({head.rule}): {head.reason}", round_number)
-            if step == DESCRIBE:
-                self.refused[head.site] = f"{head.rule}: {head.reason}"
-            return None
-        if head.digest != self.campaign.digest:
-            self.note_trouble(head.site, step, "answered for another campaign", round_number)
-            return None
-        try:
-            info, odd = Told.of(head.info)
-        except ValueError:
-            self.note_trouble(head.site, step, "a malformed answer was set aside", round_number)
-            return None
-        if odd:
-            self.note_trouble(head.site, step, f"told something malformed of {', '.join(odd)}; left out", round_number)
-        return Answer(site=head.site, info=info, payload=payload)
-
-    def note_trouble(self, site: str, step: str, reason: str, round_number: int) -> None:
-        """Record what went wrong at a site, for the results and for whoever follows the run."""
-        text = f"{step} (round {round_number}): {reason}" if round_number else f"{step}: {reason}"
-        self.troubles.setdefault(site, []).append(text)
-        self.events.emit("site-trouble", site=site, step=step, round=round_number, reason=reason)
-
     def _site(self, node: int) -> str:
         return next((site for site, known in self.nodes.items() if known == node), "")
+
+
+def _sites(number: int) -> str:
+    return "site" if number == 1 else "sites"

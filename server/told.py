@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-Code = Annotated[str, Field(max_length=80)]
+from fedage.common.protocol import printable
+
+Code = Annotated[str, Field(max_length=80), AfterValidator(printable)]
 Count = Annotated[int, Field(ge=0, le=100_000_000)]
 MaybeCount = Count | None
 MessageKind = Literal["describe", "train", "evaluate", "analyse"]
@@ -23,7 +25,7 @@ class Reason(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True)
 
     rule: Code
-    detail: Annotated[str, Field(max_length=600)]
+    detail: Annotated[str, Field(max_length=600), AfterValidator(printable)]
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.detail}"

@@ -15,12 +15,15 @@ from typing import Protocol
 from flwr.app import Message, RecordDict
 from flwr.supercore.inflatable import inflatable_utils
 
+from fedage.common.protocol import printable
+
 UNANSWERED = 0
 """Code of a failure that no one reported: the deadline passed, the exchange was stopped, or nothing could be sent."""
 
 _LOOK_SHARE = 0.05
 _LOOK_MAX_S = 1.0
 _GRACE_S = 5.0
+_REASON_CHARACTERS = 300
 _BACKOFF_S, _BACKOFF_CAP_S = 0.05, 1.0
 
 
@@ -156,7 +159,8 @@ def _sorted_out(replies: Iterable[Message], waiting: dict[str, int]) -> Iterator
         if node is None:
             continue
         if reply.has_error():
-            yield node, Failure(reply.error.code, reply.error.reason or "no reason given")
+            reason = printable((reply.error.reason or "")[:_REASON_CHARACTERS])
+            yield node, Failure(reply.error.code, reason or "no reason given")
         else:
             yield node, reply
 

@@ -8,6 +8,7 @@
 `flower/`                 Flower's own home
 `state.db`                the SuperLink's database
 `admitted.jsonl`          which site each node is
+`heads/`                  each site's public audit key, and the heads of its audit log
 `logs/`, `runs/`          what happened
 ========================= ===========================================================
 """
@@ -113,6 +114,11 @@ class CoordinatorHome:
     def database(self) -> Path:
         """The SuperLink's database."""
         return self.root / "state.db"
+
+    @property
+    def heads(self) -> Path:
+        """The sites' public audit keys and the heads of their audit logs."""
+        return self.root / "heads"
 
     @property
     def logs(self) -> Path:

@@ -1,0 +1,130 @@
+"""What comes back from the sites: refusals, answers that cannot be used, heads of audit logs, and what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fedage.common.errors import FedAgeError
+from fedage.common.protocol import DESCRIBE, Reply
+from fedage.server.attendance import Attendance
+from fedage.server.heads import HeadRefused, Heads
+from fedage.server.told import Told
+
+
+class CampaignFailed(Exception):
+    """A campaign cannot go on; the message says why and is written to the results."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One site's answer: what it says and the arrays it sends."""
+
+    site: str
+    info: Told
+    payload: Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Incoming:
+    """Checks the replies of one run.
+
+    Parameters
+    ----------
+    digest
+        The campaign's.
+    attendance
+        Where it is recorded what cannot be used, and why.
+    heads
+        Keeps the heads of the sites' audit logs; None in simulation only.
+    """
+
+    digest: str
+    attendance: Attendance
+    heads: Heads | None
+
+    def heads_known(self, sites: Collection[str]) -> dict[str, int]:
+        """The greatest line known of each site's audit log; ask before a request is sent.
+
+        Raises
+        ------
+        CampaignFailed
+            As `accept` does.
+        """
+        if self.heads is None:
+            return {}
+        with _keeping():
+            return {site: self.heads.known(site) for site in sites}
+
+    def accept(
+        self, reply: Reply, payload: Mapping[str, NDArray[Any]], *, step: str, round_number: int = 0, after: int
+    ) -> Answer | None:
+        """The answer, unless it is a refusal or cannot be used; then it is recorded why.
+
+        Parameters
+        ----------
+        after
+            The greatest line known of the site's audit log when the request was sent.
+
+        Raises
+        ------
+        CampaignFailed
+            If heads cannot be kept here: nobody could hold a site's audit log against them later.
+        """
+        site = reply.site
+        if reply.status == "refused":
+            self._keep_head_of_refusal(reply, step=step, round_number=round_number, after=after)
+            self._set_aside(site, step, reply.reason, round_number=round_number, rule=reply.rule)
+            return None
+        if reply.digest != self.digest:
+            self._set_aside(site, step, "answered for another campaign", round_number=round_number)
+            return None
+        try:
+            info, odd = Told.of(reply.info)
+        except ValueError:
+            self._set_aside(site, step, "a malformed answer was set aside", round_number=round_number)
+            return None
+        try:
+            if self.heads is not None:
+                with _keeping():
+                    if step == DESCRIBE:
+                        self.heads.pin(site, info.audit_key)
+                    self.heads.keep(site, reply.head, after=after)
+        except HeadRefused as refused:
+            self._set_aside(site, step, str(refused), round_number=round_number)
+            return None
+        if odd:
+            told = f"told something malformed of {', '.join(odd)}; left out"
+            self.attendance.note(site, step, told, round_number=round_number)
+        return Answer(site=site, info=info, payload=payload)
+
+    def _keep_head_of_refusal(self, reply: Reply, *, step: str, round_number: int, after: int) -> None:
+        """A refusal counts without a head too: a site whose log is out of order has none."""
+        if self.heads is None or reply.head is None:
+            return
+        with _keeping():
+            if self.heads.key(reply.site) is None:
+                return
+            try:
+                self.heads.keep(reply.site, reply.head, after=after)
+            except HeadRefused as refused:
+                self.attendance.note(reply.site, step, str(refused), round_number=round_number)
+
+    def _set_aside(self, site: str, step: str, reason: str, *, round_number: int, rule: str = "") -> None:
+        """Record an answer that does not count; one to the offer leaves its site out of the run."""
+        if step == DESCRIBE:
+            self.attendance.leave_out(site, reason, rule=rule)
+        else:
+            self.attendance.note(site, step, reason, round_number=round_number, rule=rule)
+
+
+@contextmanager
+def _keeping() -> Iterator[None]:
+    try:
+        yield
+    except FedAgeError as error:
+        raise CampaignFailed(str(error)) from None
