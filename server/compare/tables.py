@@ -15,13 +15,24 @@ _OF_A_SITE = {OWN_MEAN: "the site's own mean"}
 def headline(comparison: Comparison, *, hazard_ratios: bool = True) -> Table:
     """One row a run: what it was, how good its ages are, and the hazard ratios of its gaps."""
     gaps = comparison.gaps if hazard_ratios else ()
-    headers = ["run", "estimator", "strategy", "rounds", "seed", "test patients", "MAE raw", "MAE corrected"]
+    # Nothing that is trained in rounds: nothing to aggregate.
+    strategies = any(run.strategy for run in comparison.runs)
+    headers = [
+        "run",
+        "estimator",
+        *(["strategy"] if strategies else []),
+        "rounds",
+        "seed",
+        "test patients",
+        "MAE raw",
+        "MAE corrected",
+    ]
     headers += ["MAE of the mean", "MAE of own means", "CS(≤5)", "r", *(f"HR per {GAPS[gap]} year" for gap in gaps)]
     rows = tuple(
         (
             words(run.label),
             words(run.estimator or ""),
-            words(run.strategy or ""),
+            *((words(run.strategy or ""),) if strategies else ()),
             _rounds(run),
             Cell(str(run.seed), str(run.seed)),
             NONE if run.n is None else count(run.n),

@@ -197,3 +197,11 @@ def test_a_model_that_needs_no_rounds_is_called_exact(make_run, edit) -> None:
     assert [run.exact for run in found.runs] == [False, True]
     assert found.runs[1].missing["rounds"] == "the model is solved exactly from sums"
     assert [row[3].text for row in tables.headline(found).rows] == ["3", "exact × 2 folds"]
+
+
+def test_without_a_strategy_there_is_no_column_for_it(make_run) -> None:
+    a, b = make_run("a"), make_run("b", with_file=False)
+    assert "strategy" in tables.headline(compared(a, b)).headers
+    bare = tables.headline(compared(make_run("c", with_file=False), b))
+    assert "strategy" not in bare.headers
+    assert all(len(row) == len(bare.headers) for row in bare.rows)
