@@ -1,15 +1,19 @@
-"""Which campaign files this site has approved, and which were offered: plain files an administrator can read.
+"""Which campaign files this site has approved, which were offered, which it said no to: plain files to be read.
 
-`approved/<digest>.toml` and `offered/<digest>.toml` in the site's home hold the files byte for byte, so `sha256sum`
-proves which text was approved.
+`approved/<digest>.toml`, `offered/<digest>.toml` and `declined/<digest>.toml` in the site's home hold the files byte
+for byte, so `sha256sum` proves which text was approved. Nothing is kept in memory: what a folder says now counts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import re
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from fedage.common.campaign import Campaign, parse_campaign
 from fedage.common.errors import FedAgeError
@@ -18,6 +22,10 @@ logger = logging.getLogger(__name__)
 
 MAX_FILE_BYTES = 256 * 1024
 MAX_OFFERS = 100
+
+State = Literal["approved", "declined", "offered"]
+_STATES: tuple[State, ...] = ("approved", "declined", "offered")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class ApprovalError(FedAgeError):
@@ -32,18 +40,31 @@ class Approvals:
 
     def offer(self, text: str, *, digest: str) -> None:
         """Keep an offered file; too large a file or too many offers are dropped, never fatal."""
-        folder = self._folder("offered")
-        data = text.encode()
+        folder, data = self._folder("offered"), text.encode()
+        if self._path("offered", digest).is_file():
+            return
         if len(data) > MAX_FILE_BYTES or len(list(folder.glob("*.toml"))) >= MAX_OFFERS:
             logger.warning("an offered campaign was not kept: too large, or %d offers wait already", MAX_OFFERS)
             return
-        (folder / f"{digest}.toml").write_bytes(data)
+        self._write("offered", digest, data)
 
     def approve(self, text: str) -> Campaign:
         """Approve a campaign file's text. Raises `CampaignErrors` for a file with mistakes."""
         campaign = parse_campaign(text)
-        (self._folder("approved") / f"{campaign.digest}.toml").write_bytes(text.encode())
+        self._write("approved", campaign.digest, text.encode())
+        self._path("declined", campaign.digest).unlink(missing_ok=True)
         return campaign
+
+    def decline(self, digest: str) -> None:
+        """Say no to an offered campaign; it stays readable.
+
+        Raises
+        ------
+        ApprovalError
+            If that digest is not offered, or approved.
+        """
+        self.must_be_offered(digest)
+        self._write("declined", digest, self._path("offered", digest).read_bytes())
 
     def revoke(self, digest: str) -> None:
         """Take an approval back; the next message of that campaign is refused.
@@ -53,54 +74,106 @@ class Approvals:
         ApprovalError
             If that digest is not approved.
         """
-        path = self._folder("approved") / f"{digest}.toml"
-        if not path.is_file():
-            raise ApprovalError(f"no approved campaign has the digest {digest}; see fedage site campaigns")
+        self.must_be_approved(digest)
+        path = self._path("approved", digest)
+        self._write("declined", digest, path.read_bytes())
         path.unlink()
 
-    def offered_text(self, digest_start: str) -> str:
-        """The offered file whose digest begins so.
+    def must_be_offered(self, digest: str) -> None:
+        """Raise `ApprovalError` unless the digest is offered and not approved."""
+        if self.is_approved(digest):
+            raise ApprovalError(
+                f"the campaign with digest {digest} is approved; take that back with fedage site revoke"
+            )
+        if not self._path("offered", digest).is_file():
+            raise ApprovalError(f"no offered campaign has the digest {digest}; see fedage site campaigns")
+
+    def must_be_approved(self, digest: str) -> None:
+        """Raise `ApprovalError` unless the digest is approved."""
+        if not self.is_approved(digest):
+            raise ApprovalError(f"no approved campaign has the digest {digest}; see fedage site campaigns")
+
+    def find(self, digest_start: str, *, among: tuple[State, ...] = _STATES) -> str:
+        """The whole digest of the one campaign known here whose digest begins so.
 
         Raises
         ------
         ApprovalError
             If none or several do.
         """
-        found = [path for path in self._folder("offered").glob("*.toml") if path.stem.startswith(digest_start)]
+        found = {path.stem for state in among for path in self._folder(state).glob("*.toml")}
+        found = {digest for digest in found if digest.startswith(digest_start)}
         if len(found) != 1:
             raise ApprovalError(
-                f"{len(found)} offered campaigns have a digest that begins with {digest_start!r}; "
+                f"{len(found)} {' or '.join(among)} campaigns have a digest that begins with {digest_start!r}; "
                 "give more of it, or the file itself (see fedage site campaigns)"
             )
-        return found[0].read_bytes().decode()
+        return found.pop()
+
+    def is_approved(self, digest: str) -> bool:
+        """Whether exactly this digest is approved now."""
+        return self._is_whole("approved", digest)
+
+    def is_declined(self, digest: str) -> bool:
+        """Whether an administrator said no to it, or took the approval back."""
+        return self._path("declined", digest).is_file()
 
     def approved(self, digest: str) -> Campaign | None:
         """The approved campaign of exactly this digest, re-read and re-hashed; None if there is none."""
-        if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
-            return None
-        path = self._folder("approved") / f"{digest}.toml"
-        if not path.is_file():
-            return None
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != digest:
-            return None
-        return parse_campaign(data.decode())
+        return self.campaign(digest) if self.is_approved(digest) else None
 
-    def listed(self) -> list[tuple[str, bool]]:
-        """Digests known here with whether each is approved, sorted."""
-        approved = {path.stem for path in self._folder("approved").glob("*.toml")}
-        offered = {path.stem for path in self._folder("offered").glob("*.toml")}
-        return [(digest, digest in approved) for digest in sorted(approved | offered)]
+    def campaign(self, digest: str) -> Campaign | None:
+        """The campaign of exactly this digest, approved or not; None if it is not known here.
+
+        Raises
+        ------
+        CampaignErrors
+            If the file has mistakes.
+        """
+        for state in _STATES:
+            if self._is_whole(state, digest):
+                return parse_campaign(self._path(state, digest).read_bytes().decode())
+        return None
+
+    def listed(self) -> list[tuple[str, State]]:
+        """Digests known here with the state of each, sorted."""
+        found: dict[str, State] = {}
+        for state in reversed(_STATES):
+            found |= {path.stem: state for path in self._folder(state).glob("*.toml")}
+        return sorted(found.items())
 
     def text(self, digest: str) -> str:
-        """The text of a known digest, approved or offered."""
-        for folder in ("approved", "offered"):
-            path = self._folder(folder) / f"{digest}.toml"
+        """The text of a known digest, in whatever state."""
+        for state in _STATES:
+            path = self._path(state, digest)
             if path.is_file():
                 return path.read_bytes().decode()
         raise ApprovalError(f"no campaign with digest {digest} is known here")
 
-    def _folder(self, name: str) -> Path:
-        folder = self.home / name
+    def _is_whole(self, state: State, digest: str) -> bool:
+        try:
+            data = self._path(state, digest).read_bytes()
+        except FileNotFoundError:
+            return False
+        return hashlib.sha256(data).hexdigest() == digest
+
+    def _write(self, state: State, digest: str, data: bytes) -> None:
+        """On disk at once: a reader sees no file or the whole one."""
+        path = self._path(state, digest)
+        self._folder(state)
+        unfinished = path.with_name(f"{digest}.{os.getpid()}-{threading.get_ident()}.new")
+        with unfinished.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.replace(path)
+
+    def _path(self, state: State, digest: str) -> Path:
+        if not _DIGEST.fullmatch(digest):
+            raise ApprovalError("a campaign's digest has 64 hexadecimal digits in lower case")
+        return self.home / state / f"{digest}.toml"
+
+    def _folder(self, state: State) -> Path:
+        folder = self.home / state
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder

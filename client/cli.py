@@ -7,7 +7,12 @@ from typing import Annotated
 
 import typer
 
+from fedage.client.cli_audit import audit
+from fedage.client.cli_policy import policy
+
 site = typer.Typer(help="Run a hospital: index its images, approve campaigns, take part.", no_args_is_help=True)
+site.add_typer(audit, name="audit")
+site.add_typer(policy, name="policy")
 
 Home = Annotated[Path, typer.Option("--home", help="the site's folder", envvar="FEDAGE_SITE_HOME")]
 
@@ -27,8 +32,9 @@ def init(
     threads: Annotated[int | None, typer.Option(help="CPU threads a training may use", min=1)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
 ) -> None:
-    """Make the site's folder: its node key, its configuration, the coordinator it trusts."""
+    """Make the site's folder: its node key, its configuration, the coordinator it trusts, a policy to be edited."""
     from fedage.client.home import init_site
+    from fedage.client.policy import POLICY_FILE, write_default
 
     made = init_site(
         home,
@@ -42,7 +48,9 @@ def init(
         threads=threads,
         device=device,
     )
-    typer.echo(f"site {name} ready in {made.root}")
+    if not (made.root / POLICY_FILE).exists():
+        write_default(made.root / POLICY_FILE)
+    typer.echo(f"site {name} ready in {made.root}; what it allows is in {POLICY_FILE} (fedage site policy show)")
     typer.echo(f"send to the coordinator: {made.node_public_key}")
 
 
@@ -73,47 +81,80 @@ def start(
 
 @site.command("campaigns")
 def campaigns(home: Home) -> None:
-    """List the campaigns offered and approved, with what each asks, in words."""
-    from fedage.client.approvals import Approvals
-    from fedage.client.home import SiteHome
-    from fedage.common.campaign import CampaignErrors, parse_campaign
-    from fedage.common.campaign.describe import in_words
+    """List the campaigns offered, approved and declined: who asks, what leaves, and what this site's policy says."""
+    from fedage.client.campaigns_in_words import in_words, title
+    from fedage.client.deployed import DeployedSite
 
-    approvals = Approvals(SiteHome.load(home).root)
-    listed = approvals.listed()
+    rules = DeployedSite.load(home).rules
+    listed = rules.approvals.listed()
     if not listed:
         typer.echo("no campaign has been offered or approved yet")
-    for digest, approved in listed:
-        try:
-            campaign = parse_campaign(approvals.text(digest))
-        except CampaignErrors as errors:
-            typer.echo(f"{digest}  offered, unusable: {len(errors.problems)} mistakes in the file")
-            continue
-        typer.echo(f"{digest}  {'approved' if approved else 'offered'}  {campaign.campaign.name}")
-        for sentence in in_words(campaign):
+    for digest, state in listed:
+        typer.echo(title(rules, digest, state))
+        for sentence in in_words(rules, digest):
             typer.echo(f"    - {sentence}")
 
 
 @site.command("approve")
 def approve(
-    home: Home, campaign: Annotated[str, typer.Argument(help="the campaign file, or the start of an offered digest")]
+    home: Home,
+    campaign: Annotated[str, typer.Argument(help="the campaign file, or the start of an offered digest")],
+    data_set: Annotated[
+        str | None, typer.Option(help="data set of policy.toml to use, where more than one fits")
+    ] = None,
 ) -> None:
-    """Approve a campaign file: this site will answer for exactly this text."""
-    from fedage.client.approvals import Approvals
-    from fedage.client.home import SiteHome
-    from fedage.common.campaign import load_campaign
+    """Approve a campaign file: this site will answer for exactly this text, over the patients it has now."""
+    from fedage.client.deployed import DeployedSite
+    from fedage.common.campaign import load_campaign, parse_campaign
+    from fedage.common.errors import FedAgeError
+    from fedage.common.protocol import RequestRefused
 
-    approvals = Approvals(SiteHome.load(home).root)
+    rules = DeployedSite.load(home).rules
     path = Path(campaign)
-    approved = approvals.approve(load_campaign(path).text if path.is_file() else approvals.offered_text(campaign))
-    typer.echo(f"approved {approved.campaign.name}, digest {approved.digest}")
+    found = load_campaign(path) if path.is_file() else parse_campaign(rules.approvals.text(_digest(home, campaign)))
+    try:
+        approved = rules.approve(found, data_set=data_set)
+    except RequestRefused as refused:
+        raise FedAgeError(f"not approved (rule {refused.rule}): {refused.detail}") from None
+    patients = len(approved.snapshot.patients)
+    typer.echo(f"approved {found.campaign.name}, digest {found.digest}")
+    typer.echo(f"its cohort is frozen: {patients} patients of data set {approved.snapshot.data_set}")
+    if approved.cohort_of is not None:
+        typer.echo(
+            f"that is the cohort of campaign {approved.cohort_of[:16]}…: today's differs from it by fewer than "
+            f"{approved.allowed.minimum_count} patients, whose values two sums would give away"
+        )
+    if patients < approved.allowed.minimum_count:
+        typer.echo(f"fewer than {approved.allowed.minimum_count} patients: every answer will be withheld")
+
+
+@site.command("decline")
+def decline(
+    home: Home, digest: Annotated[str, typer.Argument(help="digest of an offered campaign, or its start")]
+) -> None:
+    """Say no to an offered campaign; its messages are refused."""
+    from fedage.client.deployed import DeployedSite
+
+    found = _digest(home, digest)
+    DeployedSite.load(home).rules.decline(found)
+    typer.echo(f"declined {found}")
 
 
 @site.command("revoke")
-def revoke(home: Home, digest: Annotated[str, typer.Argument(help="digest of an approved campaign")]) -> None:
-    """Take an approval back; the next message of that campaign is refused."""
+def revoke(
+    home: Home, digest: Annotated[str, typer.Argument(help="digest of an approved campaign, or its start")]
+) -> None:
+    """Take an approval back; the next message of that campaign is refused, and one being computed does not leave."""
+    from fedage.client.deployed import DeployedSite
+
+    found = _digest(home, digest, approved_only=True)
+    DeployedSite.load(home).rules.revoke(found)
+    typer.echo(f"revoked {found}")
+
+
+def _digest(home: Path, start: str, *, approved_only: bool = False) -> str:
     from fedage.client.approvals import Approvals
     from fedage.client.home import SiteHome
 
-    Approvals(SiteHome.load(home).root).revoke(digest)
-    typer.echo(f"revoked {digest}")
+    approvals = Approvals(SiteHome.load(home).root)
+    return approvals.find(start, among=("approved",)) if approved_only else approvals.find(start)

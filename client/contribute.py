@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,35 @@ from fedage.common.analyses.base import Analysis, Done, IterateRefused
 from fedage.common.analyses.plan import BIAS, registered
 from fedage.common.campaign import Campaign
 from fedage.common.cohort import Cohort, MissingColumn
-from fedage.common.statistic import FloatArray
+from fedage.common.statistic import FloatArray, Statistic
 
 BIAS_LINE = "bias-line"
 """The pseudo-step whose iterate is the line (slope, intercept) that the server sends when the file says `pooled`."""
+
+UNKNOWN_STEP = "unknown-step"
+"""The rule that withholds a step which the file does not contain: its name is the message's own invention."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contributions:
+    """What leaves for the steps of a request.
+
+    Parameters
+    ----------
+    sums
+        By step.
+    withheld
+        For each step withheld its rule and reason.
+    patients
+        How many patients are behind the sums together.
+    smallest_cell
+        The smallest group of patients behind any of them; None if nothing leaves.
+    """
+
+    sums: dict[str, FloatArray]
+    withheld: dict[str, dict[str, str]]
+    patients: int = 0
+    smallest_cell: int | None = None
 
 
 def contributions(
@@ -29,7 +55,7 @@ def contributions(
     run: str,
     guard: bool,
     more_steps: Mapping[str, Analysis] | None = None,
-) -> tuple[dict[str, FloatArray], dict[str, dict[str, str]]]:
+) -> Contributions:
     """Sums by step, and for each step withheld its rule and reason.
 
     A step that the file does not contain is withheld like any other, so that one bad step costs only itself; a bias
@@ -37,11 +63,14 @@ def contributions(
 
     Parameters
     ----------
+    campaign
+        The approved file; its `cell_minimum` is the one that counts, so a site that wants more raises it.
     folder, run
         The campaign's state folder at the site, and the run: where the account of answered thresholds is kept.
     """
     steps = {**registered(campaign), **(more_steps or {})}
-    sums: dict[str, FloatArray] = {}
+    left: dict[str, Statistic] = {}
+    behind = np.zeros(cohort.n, dtype=np.bool_)
     withheld: dict[str, dict[str, str]] = {}
     minimum_count = campaign.cell_minimum if guard else 1
     thresholds = Thresholds(folder, run=run, minimum_count=minimum_count)
@@ -55,13 +84,20 @@ def contributions(
             continue
         try:
             if step not in steps:
-                raise Withheld("unknown-step", "the approved campaign file contains no such step")
-            sums[step] = _one(steps[step], cohort, iterate, thresholds, minimum_count=minimum_count)
+                raise Withheld(UNKNOWN_STEP, "the approved campaign file contains no such step")
+            left[step] = _one(steps[step], cohort, iterate, thresholds, minimum_count=minimum_count)
+            subset = getattr(steps[step], "subset", None)
+            behind |= True if subset is None else cohort[subset] == 1
         except _Missing as missing:
             withheld[step] = _reason(no_line if no_line and missing.column in predictions.CORRECTED else missing)
         except Withheld as refusal:
             withheld[step] = _reason(refusal)
-    return sums, withheld
+    return Contributions(
+        sums={step: statistic.vector for step, statistic in left.items()},
+        withheld=withheld,
+        patients=int(np.count_nonzero(behind)),
+        smallest_cell=min((found.smallest.count for found in left.values() if found.smallest), default=None),
+    )
 
 
 class _Missing(Withheld):
@@ -79,7 +115,7 @@ def _one(
     thresholds: Thresholds,
     *,
     minimum_count: int,
-) -> FloatArray:
+) -> Statistic:
     try:
         analysis.check(iterate)
         statistic = analysis.local(cohort, iterate)
@@ -88,7 +124,7 @@ def _one(
     except MissingColumn as missing:
         raise _Missing(missing.column) from None
     released = release(statistic, minimum_count=minimum_count)
-    return thresholds.accounted(analysis, cohort, iterate, released).vector
+    return thresholds.accounted(analysis, cohort, iterate, released)
 
 
 def _correct(

@@ -1,34 +1,34 @@
-"""A hospital as its handlers see it: the site's home, its store, its approvals, its sample cache."""
+"""A hospital as its handlers see it: the site's home, with the rules that stand in it."""
 
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from pathlib import Path
-from threading import RLock
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from fedage.client.approvals import Approvals
 from fedage.client.home import SiteHome
+from fedage.client.rules import SiteRules
 from fedage.client.site import SiteCohort
-from fedage.client.site_cohorts import SiteCohorts
 from fedage.common.campaign import Campaign
-
-_KEPT_COHORTS = 2
+from fedage.common.heads import fingerprint
 
 
 class DeployedSite:
-    """One hospital, opened from its home folder. Cohorts stay in memory while a campaign runs."""
+    """One hospital, opened from its home folder. Safe to use from several threads.
+
+    Raises
+    ------
+    StoreUnavailable
+        If one of the site's files cannot be used, the audit log first of all.
+    """
 
     guard = True
 
     def __init__(self, home: SiteHome) -> None:
         self._home = home
-        self._approvals = Approvals(home.root)
-        self._cohorts: OrderedDict[str, SiteCohort] = OrderedDict()
-        self._reader = SiteCohorts(home.root)
-        self._lock = RLock()
+        self._key = home.coordinator_key()
+        self._rules = SiteRules(home.root, coordinator=fingerprint(self._key))
 
     @classmethod
     def load(cls, path: str | Path) -> DeployedSite:
@@ -43,7 +43,12 @@ class DeployedSite:
     @property
     def coordinator_key(self) -> Ed25519PublicKey | None:
         """The coordinator this site has pinned."""
-        return self._home.coordinator_key()
+        return self._key
+
+    @property
+    def rules(self) -> SiteRules:
+        """Policy, approvals, ledger and audit log."""
+        return self._rules
 
     @property
     def threads(self) -> int:
@@ -57,11 +62,11 @@ class DeployedSite:
 
     def approved(self, digest: str) -> Campaign | None:
         """The campaign if this site has approved exactly this file."""
-        return self._approvals.approved(digest)
+        return self._rules.approvals.approved(digest)
 
     def offer(self, text: str, *, digest: str) -> None:
         """Keep an offered file."""
-        self._approvals.offer(text, digest=digest)
+        self._rules.approvals.offer(text, digest=digest)
 
     def state_dir(self, digest: str) -> Path:
         """The folder of a campaign's state."""
@@ -70,10 +75,5 @@ class DeployedSite:
         return folder
 
     def cohort(self, campaign: Campaign) -> SiteCohort:
-        """The campaign's patients; read once and kept while the campaign runs."""
-        with self._lock:
-            if campaign.digest not in self._cohorts:
-                self._cohorts[campaign.digest] = self._reader.read(campaign)
-                while len(self._cohorts) > _KEPT_COHORTS:
-                    self._cohorts.popitem(last=False)
-            return self._cohorts[campaign.digest]
+        """The patients frozen when the campaign was approved."""
+        return self._rules.cohort(campaign)

@@ -1,13 +1,12 @@
 """What a site does with a message: the real ClientApp, run by the agent, or in process in a simulation.
 
-Every handler answers with a reply record: `ok`, or `refused` with the rule and a sentence. An exception never reaches
-the server with its text.
+Every handler answers with a reply record: `ok`, or `refused` with the rule and a sentence (see `exchange`).
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import wraps
 from typing import Any
 
@@ -18,30 +17,26 @@ from numpy.typing import NDArray
 
 from fedage.client import predictions
 from fedage.client.agent.cancel import should_stop
-from fedage.client.contribute import contributions
-from fedage.client.gate import admit
+from fedage.client.contribute import UNKNOWN_STEP, Contributions, contributions
+from fedage.client.exchange import Handler, respond
+from fedage.client.gate import Answer, Work
 from fedage.client.guard import Withheld, releasable_counts, releasable_parts, require
+from fedage.client.mechanism import NoPrivateTraining, mechanism_of
 from fedage.client.model import estimator_of, predict, samples_at
 from fedage.client.parts import check_fold, held_out, held_out_of_training, of_fold, sizes
-from fedage.client.records import read_request, write_reply
-from fedage.client.site import Site, SiteCohort
 from fedage.client.sites import site_for
 from fedage.client.training import TooFewSamples, TrainingDiverged, train_locally
-from fedage.common._version import __version__
-from fedage.common.analyses.plan import VALIDATION
-from fedage.common.campaign import Campaign
 from fedage.common.cohort import Cohort
 from fedage.common.estimators.base import Trainable
 from fedage.common.estimators.configure import preparation
+from fedage.common.heads import key_to_hex
 from fedage.common.networks.arrays import ModelRefused
 from fedage.common.protocol import (
     ANALYSE,
     DESCRIBE,
     EVALUATE,
+    KINDS,
     TRAIN,
-    Payload,
-    Reply,
-    Request,
     RequestRefused,
     derived_seed,
     join_model,
@@ -49,41 +44,34 @@ from fedage.common.protocol import (
     split_payload,
 )
 
-logger = logging.getLogger(__name__)
+Iterates = Mapping[str, Mapping[str, NDArray[np.float64]]]
 
-Answer = tuple[Mapping[str, Any], Payload]
-Handler = Callable[[Site, Campaign, Request, Payload], Answer]
 
-app = ClientApp()
+class SiteHandlers(ClientApp):
+    """Flower's ClientApp; a message of a kind that no site knows is refused like any other, not raised."""
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer a message of any type."""
+        kind = message.metadata.message_type
+        if kind not in KINDS:
+            return respond(site_for(context), message, kind="unknown", handler=_unknown)
+        return super().__call__(message, context)
+
+
+app = SiteHandlers()
+
+
+def _unknown(_work: Work) -> Answer:
+    raise RequestRefused("malformed-request", "no such kind of message")
 
 
 def _answers(kind: str) -> Callable[[Handler], Callable[[Message, Context], Message]]:
-    """Turn a handler into a ClientApp function: read, admit, run, reply; a refusal is an answer too."""
+    """Turn a handler into a ClientApp function."""
 
     def decorate(handler: Handler) -> Callable[[Message, Context], Message]:
         @wraps(handler)
         def answer(message: Message, context: Context) -> Message:
-            site = site_for(context)
-            digest = ""
-            try:
-                request, payload, signature = read_request(message)
-                digest = request.digest
-                campaign = admit(site, request, payload, signature, kind=kind)
-                logger.info("%s, round %d of %s, digest %s", kind, request.round, campaign.campaign.name, digest)
-                info, arrays = handler(site, campaign, request, payload)
-            except (RequestRefused, Withheld) as refusal:
-                logger.warning("refused %s: %s", kind, refusal)
-                reply = Reply(
-                    site=site.name,
-                    digest=digest,
-                    status="refused",
-                    rule=refusal.rule,
-                    reason=refusal.detail,
-                    version=__version__,
-                )
-                return write_reply(reply, {}, to=message)
-            reply = Reply(site=site.name, digest=digest, status="ok", info=info, version=__version__)
-            return write_reply(reply, arrays, to=message)
+            return respond(site_for(context), message, kind=kind, handler=handler)
 
         return answer
 
@@ -92,47 +80,49 @@ def _answers(kind: str) -> Callable[[Handler], Callable[[Message, Context], Mess
 
 @app.query("describe")
 @_answers(DESCRIBE)
-def describe(site: Site, campaign: Campaign, _request: Request, _payload: Payload) -> Answer:
-    """How many patients the site brings, what it set aside, and on what it computes."""
-    found = site.cohort(campaign)
-    minimum_count = _minimum(site, campaign)
+def describe(work: Work) -> Answer:
+    """How many patients the site brings, what it set aside, what it answers, and on what it computes."""
+    found, campaign, minimum_count = work.found, work.campaign, work.minimum_count
     require(found.cohort.n, of="patients in the cohort", minimum_count=minimum_count)
+    parts = releasable_parts(sizes(found.cohort, campaign), minimum_count=minimum_count)
+    excluded = releasable_counts(found.excluded, minimum_count=minimum_count)
     info = {
         "patients": found.cohort.n,
-        "parts": releasable_parts(sizes(found.cohort, campaign), minimum_count=minimum_count),
-        "excluded": releasable_counts(found.excluded, minimum_count=minimum_count),
+        "parts": parts,
+        "excluded": excluded,
         # Of a table it is rows, which are patients, that are set aside; of images it is files.
         "rejected_files": releasable_counts(found.rejected_files, minimum_count=minimum_count)
         if campaign.table is not None
         else dict(found.rejected_files),
         "rejected_samples": releasable_counts(found.rejected_samples, minimum_count=minimum_count),
         "features": list(found.features),
-        "device": site.device,
+        "device": work.site.device,
     }
-    return info, {}
+    if (rules := work.site.rules) is not None:
+        info |= {"audit_key": key_to_hex(rules.audit.public_key), "kinds": rules.kinds()}
+    counts = [found.cohort.n, *parts.values(), *excluded.values()]
+    return Answer(info=info, patients=found.cohort.n, smallest_cell=min(count for count in counts if count))
 
 
 @app.train()
 @_answers(TRAIN)
-def train(site: Site, campaign: Campaign, request: Request, payload: Payload) -> Answer:
+def train(work: Work) -> Answer:
     """Train on the site's training patients; the sums for the incoming model's validation come along."""
-    weights, iterates = split_payload(payload)
-    if set(iterates) - {VALIDATION}:
-        # Any model may come in training: what compares or corrects its predictions is for the run's one model.
-        raise RequestRefused("unknown-step", "a training request may ask for the validation of its model only")
+    site, campaign, request, found = work.site, work.campaign, work.request, work.found
+    weights, iterates = split_payload(work.payload)
     check_fold(campaign, request.fold, all_folds_allowed=False)
-    found = site.cohort(campaign)
     cohort = of_fold(found.cohort, campaign, request.fold)
     chosen = np.flatnonzero(cohort["is_train"] == 1)
-    require(chosen.size, of="training patients", minimum_count=_minimum(site, campaign))
+    require(chosen.size, of="training patients", minimum_count=work.minimum_count)
     if left := held_out_of_training(found.cohort, campaign, request.fold):
-        require(left, of="patients held out of this fold's training", minimum_count=_minimum(site, campaign))
-    validation = np.flatnonzero(cohort["is_validation"] == 1)
-    predicted = predict(site, campaign, found, weights, rows=validation)
-    sums, withheld = _sums(site, campaign, request, found, cohort.with_columns(predicted_years=predicted), iterates)
+        require(left, of="patients held out of this fold's training", minimum_count=work.minimum_count)
     estimator = estimator_of(campaign, found)
     if campaign.training is None or not isinstance(estimator, Trainable):
         raise RequestRefused("not-trained", "the approved campaign file trains nothing in rounds")
+    validation = np.flatnonzero(cohort["is_validation"] == 1)
+    predicted = predict(site, campaign, found, weights, rows=validation)
+    told = _sums(work, cohort.with_columns(predicted_years=predicted), iterates)
+    epsilon = _charge(work, patients=int(chosen.size))
     seed = derived_seed("train", campaign.campaign.seed, site.name, request.fold, request.round)
     try:
         update = train_locally(
@@ -154,17 +144,42 @@ def train(site: Site, campaign: Campaign, request: Request, payload: Payload) ->
     except TooFewSamples as few:
         raise Withheld("too-few-samples", str(few)) from None
     change = {name: array - weights[name] for name, array in update.weights.items()}
-    info = {"n": int(chosen.size), "loss": update.mean_loss, "seconds": update.seconds, "withheld": withheld}
-    return info, {**join_model(change), **sums}
+    info = {"n": int(chosen.size), "loss": update.mean_loss, "seconds": update.seconds, "withheld": told.withheld}
+    answer = _answer(told, info=info, epsilon=epsilon)
+    return replace(
+        answer,
+        payload={**join_model(change), **told.sums},
+        patients=min(int(chosen.size) + told.patients, found.cohort.n),
+        smallest_cell=min(int(chosen.size), told.smallest_cell or int(chosen.size)),
+    )
+
+
+def _charge(work: Work, *, patients: int) -> float:
+    """The one place where a private training is paid for, before anything of it begins; its ε.
+
+    Raises
+    ------
+    RequestRefused
+        Rule `budget` if the data set's budget does not allow it; `not-built`, as no private trainer is there yet.
+    """
+    if work.campaign.privacy.mode == "none":
+        return 0.0
+    try:
+        mechanism = mechanism_of(work.campaign, patients=patients)
+    except NoPrivateTraining as refused:
+        raise RequestRefused("privacy-mechanism", str(refused)) from None
+    work.charge(mechanism)
+    # Training without noise under a campaign that promises it must not happen, whatever else goes wrong.
+    raise RequestRefused("not-built", "this release has no training with privacy for each patient")
 
 
 @app.evaluate()
 @_answers(EVALUATE)
-def evaluate(site: Site, campaign: Campaign, request: Request, payload: Payload) -> Answer:
+def evaluate(work: Work) -> Answer:
     """Predict the patients the model was not trained on, keep the predictions, answer the first analyses."""
+    site, campaign, request, found = work.site, work.campaign, work.request, work.found
     check_fold(campaign, request.fold, all_folds_allowed=False)
-    weights, iterates = split_payload(payload)
-    found = site.cohort(campaign)
+    weights, iterates = split_payload(work.payload)
     folder, model = site.state_dir(request.digest), payload_digest(weights)
     snapshot = predictions.cohort_digest(found.cohort, snapshot=found.snapshot)
     run = predictions.name_of(request.run, fold=request.fold if campaign.validation.folds else None)
@@ -172,27 +187,22 @@ def evaluate(site: Site, campaign: Campaign, request: Request, payload: Payload)
         rows = held_out(found.cohort, campaign, request.fold)
         predicted = predict(site, campaign, found, weights, rows=np.flatnonzero(rows))
         predictions.keep(folder, run=run, predicted_years=predicted, model=model, snapshot=snapshot)
-    return _analyse(site, campaign, request, found, iterates)
+    return _analyse(work, iterates)
 
 
 @app.query("analyse")
 @_answers(ANALYSE)
-def analyse(site: Site, campaign: Campaign, request: Request, payload: Payload) -> Answer:
+def analyse(work: Work) -> Answer:
     """The sums of registered analyses at the iterates sent."""
-    check_fold(campaign, request.fold, all_folds_allowed=True)
-    _, iterates = split_payload(payload)
-    return _analyse(site, campaign, request, site.cohort(campaign), iterates)
+    check_fold(work.campaign, work.request.fold, all_folds_allowed=True)
+    _, iterates = split_payload(work.payload)
+    return _analyse(work, iterates)
 
 
-def _analyse(
-    site: Site,
-    campaign: Campaign,
-    request: Request,
-    found: SiteCohort,
-    iterates: Mapping[str, Mapping[str, NDArray[np.float64]]],
-) -> Answer:
+def _analyse(work: Work, iterates: Iterates) -> Answer:
     """Sums over the cohort with its predictions; with folds, over one fold's patients until every fold has a model."""
-    folder = site.state_dir(request.digest)
+    campaign, request, found = work.campaign, work.request, work.found
+    folder = work.site.state_dir(request.digest)
     snapshot = predictions.cohort_digest(found.cohort, snapshot=found.snapshot)
     folds = campaign.validation.folds if campaign.estimator else None
     if folds is None:
@@ -201,29 +211,31 @@ def _analyse(
         cohort = of_fold(found.cohort, campaign, request.fold)
     else:
         cohort = predictions.with_all_folds(found.cohort, folder, run=request.run, folds=folds, snapshot=snapshot)
-    sums, withheld = _sums(site, campaign, request, found, cohort, iterates)
-    return {"withheld": withheld}, sums
+    told = _sums(work, cohort, iterates)
+    return _answer(told, info={"withheld": told.withheld})
 
 
-def _sums(
-    site: Site,
-    campaign: Campaign,
-    request: Request,
-    found: SiteCohort,
-    cohort: Cohort,
-    iterates: Mapping[str, Mapping[str, NDArray[np.float64]]],
-) -> tuple[dict[str, NDArray[np.float64]], dict[str, dict[str, str]]]:
-    first = preparation(campaign, found.features)
+def _sums(work: Work, cohort: Cohort, iterates: Iterates) -> Contributions:
+    first = preparation(work.campaign, work.found.features)
     return contributions(
-        campaign,
+        work.campaign,
         cohort,
         iterates,
-        folder=site.state_dir(request.digest),
-        run=predictions.name_of(request.run, fold=request.fold if campaign.validation.folds else None),
-        guard=site.guard,
+        folder=work.site.state_dir(work.request.digest),
+        run=predictions.name_of(work.request.run, fold=work.request.fold if work.campaign.validation.folds else None),
+        guard=work.site.guard,
         more_steps={} if first is None else {first.name: first},
     )
 
 
-def _minimum(site: Site, campaign: Campaign) -> int:
-    return campaign.cell_minimum if site.guard else 1
+def _answer(told: Contributions, *, info: Mapping[str, Any], epsilon: float = 0.0) -> Answer:
+    """An answer with what the audit log is to say of its sums."""
+    return Answer(
+        info=info,
+        payload=told.sums,
+        patients=told.patients,
+        smallest_cell=told.smallest_cell,
+        epsilon=epsilon,
+        steps=tuple(told.sums),
+        withheld={step: held for step, held in told.withheld.items() if held["rule"] != UNKNOWN_STEP},
+    )

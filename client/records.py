@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ from fedage.common.protocol import (
     Reply,
     Request,
     RequestRefused,
-    pack,
     unpack,
 )
+
+_FRAME_BYTES = 2 * 1024 * 1024
 
 
 def read_request(message: Message) -> tuple[Request, Payload, bytes]:
@@ -49,9 +51,34 @@ def read_request(message: Message) -> tuple[Request, Payload, bytes]:
     return Request.from_fields(fields), arrays, signature
 
 
-def write_reply(reply: Reply, payload: Mapping[str, NDArray[Any]], *, to: Message) -> Message:
-    """The answer as a Flower message."""
+def size_bytes(message: Message) -> int:
+    """How many bytes a message brings: its arrays, and the texts and bytes of its records."""
+    if not message.has_content():
+        return 0
+    arrays = sum(len(array.data) for record in message.content.array_records.values() for array in record.values())
+    values = [value for record in message.content.config_records.values() for value in record.values()]
+    return arrays + sum(len(value) for value in values if isinstance(value, str | bytes))
+
+
+def write_reply(reply: Reply, packed: NDArray[np.uint8] | None, *, to: Message) -> Message:
+    """The answer as a Flower message; `packed` is its packed payload, if it has one."""
     content = RecordDict({REPLY: ConfigRecord(dict(reply.to_fields()))})
-    if payload:
-        content[PAYLOAD] = ArrayRecord({PACKED: Array(pack(payload))})
+    if packed is not None:
+        content[PAYLOAD] = ArrayRecord({PACKED: Array(packed)})
+    return Message(content, reply_to=to)
+
+
+def stored_frames(reply: Reply, packed: NDArray[np.uint8] | None) -> Iterator[bytes]:
+    """A reply as bytes to be stored: its fields, then its packed payload in pieces."""
+    yield json.dumps(reply.to_fields(), sort_keys=True).encode()
+    if packed is not None:
+        for start in range(0, packed.size, _FRAME_BYTES):
+            yield packed[start : start + _FRAME_BYTES].tobytes()
+
+
+def read_stored(frames: Sequence[bytes], *, to: Message) -> Message:
+    """A stored reply as the answer to a message: the same fields and the same payload, byte for byte."""
+    content = RecordDict({REPLY: ConfigRecord(json.loads(frames[0]))})
+    if len(frames) > 1:
+        content[PAYLOAD] = ArrayRecord({PACKED: Array(np.frombuffer(b"".join(frames[1:]), dtype=np.uint8))})
     return Message(content, reply_to=to)

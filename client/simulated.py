@@ -19,6 +19,7 @@ class SimulatedSite:
     """One site of a simulated run; the campaign of the run is the one it approves."""
 
     coordinator_key = None
+    rules = None
 
     def __init__(self, job: SimulationJob, site: SimulatedSiteJob) -> None:
         self._campaign = load_campaign(job.campaign)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from numpy.typing import NDArray
 
 from fedage.common.campaign import Campaign
 from fedage.common.cohort import Cohort
+
+if TYPE_CHECKING:
+    from fedage.client.rules import SiteRules
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,10 @@ class Site(Protocol):
     @property
     def coordinator_key(self) -> Ed25519PublicKey | None:
         """The pinned coordinator; None in simulation only."""
+
+    @property
+    def rules(self) -> SiteRules | None:
+        """Policy, approvals, ledger and audit log of a deployed site; None in simulation only."""
 
     @property
     def guard(self) -> bool:

@@ -58,10 +58,15 @@ class SnapshotTooClose(FedAgeError):
     """A cohort that differs from an earlier one by too few patients. `.rule` and `.detail` may be sent.
 
     How many they are is not told to anybody outside; the text for the site says which campaign the other cohort is of.
+    `.digest` is that campaign's, `.patients` are that cohort's keyed hashes, for whoever would rather use it again.
     """
 
     rule = "snapshot-too-close"
     detail = "the cohort differs from one approved before by fewer patients than this site's minimum count"
+
+    def __init__(self, message: str, *, digest: str, patients: tuple[str, ...]) -> None:
+        self.digest, self.patients = digest, patients
+        super().__init__(message)
 
 
 class SnapshotChanged(FedAgeError):
@@ -121,9 +126,12 @@ class Snapshots:
             if cohort is None:
                 close = _too_close(connection, data_set, members, minimum_count=minimum_count)
                 if close is not None:
+                    other, theirs = close
                     raise SnapshotTooClose(
-                        f"data set {data_set}: this cohort differs from that of campaign {close[:16]}… by fewer than "
-                        f"{minimum_count} patients; wait for more patients, or use that cohort again"
+                        f"data set {data_set}: this cohort differs from that of campaign {other[:16]}… by fewer than "
+                        f"{minimum_count} patients; wait for more patients, or use that cohort again",
+                        digest=other,
+                        patients=theirs,
                     )
                 cohort = connection.execute(
                     cohorts.insert()
@@ -173,8 +181,10 @@ def _equal(connection: Connection, data_set: str, sha256: str) -> int | None:
     return found
 
 
-def _too_close(connection: Connection, data_set: str, members: tuple[str, ...], *, minimum_count: int) -> str | None:
-    """Digest of a campaign whose cohort is fewer than `minimum_count` patients away, if there is one."""
+def _too_close(
+    connection: Connection, data_set: str, members: tuple[str, ...], *, minimum_count: int
+) -> tuple[str, tuple[str, ...]] | None:
+    """A campaign whose cohort is fewer than `minimum_count` patients away and that cohort, if there is one."""
     mine = set(members)
     # |A △ B| ≥ ||A| − |B||: a cohort of another size need not be read.
     near = select(cohorts.c.id, cohorts.c.hashes).where(
@@ -182,10 +192,11 @@ def _too_close(connection: Connection, data_set: str, members: tuple[str, ...], 
         cohorts.c.patients.between(len(members) - minimum_count + 1, len(members) + minimum_count - 1),
     )
     for row in connection.execute(near):
-        if len(mine.symmetric_difference(_unpacked(row.hashes))) < minimum_count:
+        theirs = _unpacked(row.hashes)
+        if len(mine.symmetric_difference(theirs)) < minimum_count:
             first = select(frozen.c.digest).where(frozen.c.cohort == row.id).order_by(frozen.c.id).limit(1)
             digest: str = connection.execute(first).scalar_one()
-            return digest
+            return digest, theirs
     return None
 
 

@@ -35,6 +35,7 @@ class MemorySite:
     threads: int = 1
     device: str = "cpu"
     coordinator_key: None = None
+    rules: None = None
     campaigns: dict[str, Campaign] = field(default_factory=dict)
     approves: bool = True
 

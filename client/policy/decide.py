@@ -159,10 +159,9 @@ def narrow(data_set: DataSet, *, modality: tuple[str, ...], age_min_years: float
 
 
 def _data_set(policy: Policy, facts: Facts) -> Allowed | Refused:
+    fitting = {name for name, data_set in policy.data_sets.items() if _fits(data_set, facts.modality)}
     if facts.data_set is not None:
-        fitting = {facts.data_set} & set(policy.data_sets)
-    else:
-        fitting = {name for name, data_set in policy.data_sets.items() if _fits(data_set, facts.modality)}
+        fitting &= {facts.data_set}
     if not fitting:
         return _no("data-set", "this site has no data set for what the campaign asks")
     if len(fitting) > 1:

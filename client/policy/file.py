@@ -14,7 +14,7 @@ from fedage.common.campaign.problems import Problem
 POLICY_FILE = "policy.toml"
 
 DEFAULT_TEXT = """\
-# What this site allows. Every line shows its default; fedage site policy says the same in sentences.
+# What this site allows. Every line shows its default; fedage site policy show says the same in sentences.
 # A mistake in this file stops every answer until it is mended: nothing falls back to a default unseen.
 
 [requests]
@@ -89,7 +89,7 @@ class PolicyFile:
         except PolicyErrors:
             return Refused(
                 rule="policy-unreadable",
-                sentence="this site's policy cannot be read; its administrator mends it (fedage site policy)",
+                sentence="this site's policy cannot be read; its administrator mends it (fedage site policy check)",
             )
         return decide(policy, facts)
 

@@ -57,13 +57,33 @@ def cohort(*, slope: float = 0.8, healthy: int | None = None) -> Cohort:
     return Cohort({**values, "predicted_years": predicted, "raw_gap_years": predicted - values["age_years"]})
 
 
+def answered(
+    campaign: Campaign, cohort: Cohort, iterates: Iterates, *, folder: Path
+) -> tuple[dict[str, FloatArray], dict[str, dict[str, str]]]:
+    told = contributions(campaign, cohort, iterates, folder=folder, run="r1", guard=True)
+    return told.sums, told.withheld
+
+
 def steps() -> Iterates:
     return {step: {} for step in sorted(RAW | CORRECTED)}
 
 
 def test_all_steps_leave(tmp_path: Path) -> None:
-    sums, withheld = contributions(campaign(), cohort(), steps(), folder=tmp_path, run="r1", guard=True)
-    assert (set(sums), withheld) == (RAW | CORRECTED, {})
+    told = contributions(campaign(), cohort(), steps(), folder=tmp_path, run="r1", guard=True)
+    assert (set(told.sums), told.withheld) == (RAW | CORRECTED, {})
+    assert told.patients == 200  # 100 validated on, 100 tested on; nothing is asked of the 200 trained on
+    assert told.smallest_cell is not None
+    assert 5 <= told.smallest_cell < 100
+
+
+def test_nobody_is_behind_what_is_withheld(tmp_path: Path) -> None:
+    told = contributions(campaign(), cohort(), {"nonsense": {}}, folder=tmp_path, run="r1", guard=True)
+    assert (told.sums, told.patients, told.smallest_cell) == ({}, 0, None)
+
+
+def test_the_smallest_cell_is_that_of_what_leaves(tmp_path: Path) -> None:
+    told = contributions(campaign(), cohort(), {"evaluation:test": {}}, folder=tmp_path, run="r1", guard=True)
+    assert (told.patients, told.smallest_cell) == (100, 100)
 
 
 @pytest.mark.parametrize(
@@ -74,13 +94,11 @@ def test_all_steps_leave(tmp_path: Path) -> None:
     ],
 )
 def test_without_a_line_only_what_needs_it_is_withheld(tmp_path: Path, patients: dict[str, float], reason: str) -> None:
-    sums, withheld = contributions(
+    sums, withheld = answered(
         campaign(),
         cohort(**patients),  # type: ignore[arg-type]
         {**steps(), "nonsense": {}},
         folder=tmp_path,
-        run="r1",
-        guard=True,
     )
     assert set(sums) == RAW
     assert set(withheld) == {*CORRECTED, "nonsense"}
@@ -91,10 +109,10 @@ def test_without_a_line_only_what_needs_it_is_withheld(tmp_path: Path, patients:
 
 def test_a_column_that_is_not_there_is_no_missing_line(tmp_path: Path) -> None:
     without = Cohort({name: values for name, values in cohort(healthy=4).columns.items() if name != "true_gap_years"})
-    _, withheld = contributions(campaign(), without, steps(), folder=tmp_path, run="r1", guard=True)
+    _, withheld = answered(campaign(), without, steps(), folder=tmp_path)
     assert withheld["cox:true"]["rule"] == "missing-column"
     before = Cohort(columns(400, seed=3))
-    sums, withheld = contributions(campaign(), before, steps(), folder=tmp_path, run="r1", guard=True)
+    sums, withheld = answered(campaign(), before, steps(), folder=tmp_path)
     assert set(sums) == {"cox:true"}
     assert {reason["rule"] for reason in withheld.values()} == {"missing-column"}
 
@@ -102,7 +120,7 @@ def test_a_column_that_is_not_there_is_no_missing_line(tmp_path: Path) -> None:
 def test_sliding_a_pooled_line_past_the_patients(tmp_path: Path) -> None:
     def ask(intercept: float | None) -> tuple[dict[str, FloatArray], dict[str, dict[str, str]]]:
         line: Iterates = {} if intercept is None else {BIAS_LINE: {"line": np.array([0.8, intercept])}}
-        return contributions(campaign("pooled"), cohort(), {**steps(), **line}, folder=tmp_path, run="r1", guard=True)
+        return answered(campaign("pooled"), cohort(), {**steps(), **line}, folder=tmp_path)
 
     assert "brings none" in ask(None)[1]["cox:gap"]["detail"]
     assert set(ask(10.0)[0]) == RAW | CORRECTED
@@ -118,9 +136,7 @@ def test_asking_for_other_means_and_splits_through_the_front_door(tmp_path: Path
     ages = np.sort(patients["age_years"][patients["is_test"] == 1])
     either_side = [float(ages[k : k + 2].mean()) for k in (49, 50)]
     answers = [
-        contributions(
-            campaign(), patients, {step: {"mean_age": np.asarray(value)}}, folder=tmp_path, run="r1", guard=True
-        )
+        answered(campaign(), patients, {step: {"mean_age": np.asarray(value)}}, folder=tmp_path)
         for value, step in zip(either_side, ("evaluation:test", "evaluation:test-corrected"), strict=True)
     ]
     assert set(answers[0][0]) == {"evaluation:test"}
@@ -135,9 +151,7 @@ def test_asking_for_other_means_and_splits_through_the_front_door(tmp_path: Path
     for k in (49, 50):
         value = float(gaps[k : k + 2].mean())
         iterate = {"split": np.asarray(value), "low": np.asarray(value - 1), "high": np.asarray(value + 1)}
-        found.append(
-            contributions(campaign(), patients, {"kaplan-meier": iterate}, folder=tmp_path, run="r1", guard=True)
-        )
+        found.append(answered(campaign(), patients, {"kaplan-meier": iterate}, folder=tmp_path))
     assert set(found[0][0]) == {"kaplan-meier"}
     assert found[1][1]["kaplan-meier"]["rule"] == "iterate"
 
@@ -152,7 +166,7 @@ def test_a_scale_of_a_thousandth_makes_no_patient_the_sum(tmp_path: Path) -> Non
         "null_log_likelihood": np.asarray(-100.0),
         "exchange": np.asarray(2.0),
     }
-    sums, withheld = contributions(campaign(), cohort(), {"cox:true": iterate}, folder=tmp_path, run="r1", guard=True)
+    sums, withheld = answered(campaign(), cohort(), {"cox:true": iterate}, folder=tmp_path)
     assert sums == {}
     assert withheld["cox:true"]["rule"] == "iterate"
     assert "scale" in withheld["cox:true"]["detail"]

@@ -8,7 +8,6 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from fedage.client.approvals import Approvals
 from fedage.client.cohort.index import IndexReport, index_folder
 from fedage.client.cohort.store import CohortStore
 from fedage.client.deployed import DeployedSite
@@ -101,7 +100,8 @@ def make_site(folder: Path, images: Path, name: str, coordinator: CoordinatorHom
     )
     with CohortStore.open(home) as store:
         report = index_folder(store, images / name / "images", outcomes_csv=images / name / "outcomes.csv")
-    Approvals(home).approve(CAMPAIGN)
+    (home / "policy.toml").write_text("[disclosure]\nminimum_count = 2\n")
+    DeployedSite.load(home).rules.approve(parse_campaign(CAMPAIGN))
     return home, report
 
 

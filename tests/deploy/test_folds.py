@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedage.client.approvals import Approvals
 from fedage.client.deployed import DeployedSite
 from fedage.common.campaign import parse_campaign
 from fedage.deploy.demo.hospitals import HOSPITALS
@@ -32,7 +31,7 @@ def test_every_patient_of_every_hospital_is_reported_once(tmp_path: Path) -> Non
     homes = []
     for hospital in HOSPITALS:
         home, _ = make_site(tmp_path, tmp_path / "hospitals", hospital.name, coordinator)
-        Approvals(home).approve(FOLDS)
+        DeployedSite.load(home).rules.approve(parse_campaign(FOLDS))
         homes.append(home)
     grid = InProcessGrid([DeployedSite.load(home) for home in homes])
     place = Place(folder=tmp_path / "run", run="r1", environment="deployment", guard=True)

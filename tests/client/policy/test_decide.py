@@ -65,7 +65,7 @@ def rule(policy_text: str, **changes: Any) -> str | None:
         ('[disclosure]\nsecure_aggregation = "required"', {}, "secure-aggregation"),
         ('[disclosure]\nsecure_aggregation = "required"', {"secure_aggregation": True}, None),
         ('[data_sets.mr]\nmodality = ["MR"]', {}, "data-set"),
-        ('[data_sets.mr]\nmodality = ["MR"]', {"data_set": "mr"}, None),
+        ('[data_sets.mr]\nmodality = ["MR"]', {"data_set": "mr"}, "data-set"),
         ('[data_sets.mr]\nmodality = ["MR"]', {"data_set": "ct"}, "data-set"),
         ('[data_sets.mr]\nmodality = ["MR", "DX"]', {}, None),
         ('[data_sets.a]\nmodality = ["DX"]\n[data_sets.b]', {}, "data-set"),

@@ -1,0 +1,89 @@
+"""What an administrator reads before approving: who asks for what, what leaves, what the site's policy says to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedage.client.ledger import ChargeRefused
+from fedage.client.mechanism import NoPrivateTraining, mechanism_of, trainings_of
+from fedage.client.policy import Allowed, Refused
+from fedage.client.rules import SiteRules, budget_of
+from fedage.common.campaign import Campaign, CampaignErrors
+from fedage.common.campaign.describe import in_words as campaign_in_words
+from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, KINDS, TRAIN, RequestRefused
+
+
+def title(rules: SiteRules, digest: str, state: str) -> str:
+    """One line: digest, state, name."""
+    campaign = rules.known(digest)
+    return f"{digest}  {state}  {campaign.campaign.name if campaign else ''}".rstrip()
+
+
+def in_words(rules: SiteRules, digest: str) -> Iterator[str]:
+    """Everything about a campaign known here, one sentence an item."""
+    try:
+        campaign = rules.approvals.campaign(digest)
+    except CampaignErrors as errors:
+        yield f"the file has {len(errors.problems)} mistakes and cannot be approved"
+        return
+    if campaign is None:
+        yield "the file kept here is not the one with this digest and cannot be approved"
+        return
+    yield f"Who asks: the coordinator pinned at this site, whose key has the fingerprint {rules.coordinator}."
+    yield from campaign_in_words(campaign)
+    decision = rules.decide(campaign, kind=DESCRIBE)
+    if isinstance(decision, Refused):
+        yield f"Your policy refuses it (rule {decision.rule}): {decision.sentence}."
+        if decision.rule == "data-set":
+            yield f"Data sets of your policy: {', '.join(rules.data_sets())} (fedage site approve --data-set)."
+        return
+    yield from _policy(rules, campaign, decision)
+    yield _patients(rules, campaign, decision)
+    yield from _budget(rules, campaign, decision)
+
+
+def _policy(rules: SiteRules, campaign: Campaign, allowed: Allowed) -> Iterator[str]:
+    refused = {kind: rules.decide(campaign, kind=kind) for kind in (TRAIN, EVALUATE, ANALYSE)}
+    yield f"Your policy allows it; nothing leaves with fewer than {allowed.minimum_count} patients behind it."
+    for kind, decision in refused.items():
+        if isinstance(decision, Refused):
+            yield f"Your policy refuses its {KINDS[kind]} messages now (rule {decision.rule}): {decision.sentence}."
+
+
+def _patients(rules: SiteRules, campaign: Campaign, allowed: Allowed) -> str:
+    frozen = rules.snapshots.of(campaign.digest)
+    if frozen is not None and rules.approvals.is_approved(campaign.digest):
+        return f"Patients: {len(frozen.patients)} of data set {frozen.data_set}, frozen when you approved it."
+    try:
+        count = rules.count(campaign, allowed)
+    except RequestRefused as refused:
+        return f"It finds no patients here (rule {refused.rule}): {refused.detail}."
+    return f"Patients: {count} of data set {allowed.data_set_name} as the store is now."
+
+
+def _budget(rules: SiteRules, campaign: Campaign, allowed: Allowed) -> Iterator[str]:
+    name, data_set = allowed.data_set_name, allowed.data_set
+    if data_set.epsilon is None and campaign.privacy.mode != "sample":
+        yield f"Data set {name} has no ε budget; the campaign charges none."
+        return
+    mechanisms = []
+    if campaign.privacy.mode == "sample" and (patients := _trained_on(campaign, rules.count(campaign, allowed))):
+        try:
+            mechanisms = [mechanism_of(campaign, patients=patients)] * trainings_of(campaign)
+        except (NoPrivateTraining, ChargeRefused) as refused:
+            yield f"Its privacy cannot be accounted for: {refused}."
+    balance = rules.ledger.preview(name, mechanisms=mechanisms, budget=budget_of(data_set))
+    limit = "no budget" if data_set.epsilon is None else f"its budget is {data_set.epsilon:g}"
+    yield (
+        f"ε of data set {name} at δ = {balance.budget.delta:g}: {balance.spent_epsilon - balance.charged_epsilon:.4g} "
+        f"spent so far, {balance.spent_epsilon:.4g} after this campaign; {limit}."
+    )
+
+
+def _trained_on(campaign: Campaign, patients: int) -> int:
+    """How many of the patients a model is trained on, about."""
+    validation = campaign.validation
+    if validation.fractions is not None:
+        return round(patients * validation.fractions.train)
+    folds = validation.folds or 1
+    return patients * (folds - 1) // folds

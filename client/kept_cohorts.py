@@ -1,0 +1,51 @@
+"""Cohorts that stay in memory while their campaigns run."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from fedage.client.policy import DataSet
+from fedage.client.site import SiteCohort
+from fedage.client.site_cohorts import SiteCohorts
+from fedage.client.snapshots import Snapshot
+from fedage.common.campaign import Campaign
+
+_KEPT_COHORTS = 2
+
+
+class KeptCohorts:
+    """Cohorts in memory while their campaigns run; one at a time is read, and each only once."""
+
+    def __init__(self, reader: SiteCohorts) -> None:
+        self._reader = reader
+        self._kept: OrderedDict[tuple[str, str, str], SiteCohort] = OrderedDict()
+        self._lock, self._reading = threading.Lock(), threading.Lock()
+
+    def read(self, campaign: Campaign, data_set: DataSet, *, frozen: Snapshot | None = None) -> SiteCohort:
+        """The campaign's patients within a data set; of a frozen cohort nobody else's.
+
+        Without `frozen` the store is read as it is now.
+        """
+        key = (campaign.digest, data_set.model_dump_json(), frozen.sha256 if frozen else "")
+        if frozen is None:
+            return self._reader.read(campaign, data_set=data_set)
+        if (found := self._known(key)) is not None:
+            return found
+        with self._reading:
+            if (found := self._known(key)) is not None:
+                return found
+            found = self._reader.read(campaign, data_set=data_set)
+            if set(found.keys) != set(frozen.patients):
+                found = self._reader.read(campaign, data_set=data_set, patients=frozenset(frozen.patients))
+            with self._lock:
+                self._kept[key] = found
+                while len(self._kept) > _KEPT_COHORTS:
+                    self._kept.popitem(last=False)
+        return found
+
+    def _known(self, key: tuple[str, str, str]) -> SiteCohort | None:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)

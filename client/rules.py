@@ -1,0 +1,343 @@
+"""What a hospital decides, applied to every message: policy, approval, frozen cohort, ε ledger, audit log.
+
+A simulated site has none of it. Everything here is asked anew for each message, so that a change of the policy, an
+approval and a revocation act at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from fedage.client._durable import LOCK_WAIT_S
+from fedage.client.approvals import ApprovalError, Approvals
+from fedage.client.audit import AuditLog, Direction, Entry, Kind
+from fedage.client.audit.log import utc_now
+from fedage.client.kept_cohorts import KeptCohorts
+from fedage.client.ledger import Budget, BudgetExceeded, ChargeRefused, Ledger, Mechanism
+from fedage.client.nonces import Claim, Nonces, Replayed, RequestId
+from fedage.client.policy import Allowed, DataSet, PolicyErrors, PolicyFile, Refused, facts_of
+from fedage.client.site import SiteCohort
+from fedage.client.site_cohorts import SiteCohorts
+from fedage.client.snapshots import Snapshot, SnapshotChanged, Snapshots, SnapshotTooClose
+from fedage.common import estimators
+from fedage.common.campaign import Campaign
+from fedage.common.errors import FedAgeError
+from fedage.common.protocol import DESCRIBE, Request, RequestRefused
+
+UNBOUNDED_EPSILON = sys.float_info.max
+"""A data set without a budget: what is spent on it is kept all the same, and nothing is refused."""
+DELTA_WITHOUT_BUDGET = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """On what terms a message is answered.
+
+    Parameters
+    ----------
+    campaign
+        The approved file, its minimum count raised to the site's.
+    allowed
+        What the policy says: whose patients, and the minimum count.
+    found
+        The frozen cohort.
+    """
+
+    campaign: Campaign
+    allowed: Allowed
+    found: SiteCohort
+
+
+@dataclass(frozen=True, kw_only=True)
+class Approved:
+    """An approval that was given.
+
+    Parameters
+    ----------
+    snapshot
+        The frozen cohort.
+    cohort_of
+        Digest of an earlier campaign whose cohort was taken again, because today's differs from it by too few patients.
+    """
+
+    campaign: Campaign
+    allowed: Allowed
+    snapshot: Snapshot
+    cohort_of: str | None = None
+
+
+class SiteRules:
+    """The rules of the site whose home is at `home`; safe to use from several threads.
+
+    Parameters
+    ----------
+    coordinator
+        Fingerprint of the pinned coordinator's key.
+    now
+        The wall clock.
+    lock_wait_s
+        How long a file may be locked by another process before a message fails.
+
+    Raises
+    ------
+    StoreUnavailable
+        If one of the site's files cannot be used; from every method too.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        coordinator: str,
+        now: Callable[[], datetime] = utc_now,
+        lock_wait_s: float = LOCK_WAIT_S,
+    ) -> None:
+        self.coordinator = coordinator
+        self.approvals = Approvals(home)
+        self.policy = PolicyFile(home)
+        self.audit = AuditLog(home, now=now, lock_wait_s=lock_wait_s)
+        self.nonces = Nonces(home, lock_wait_s=lock_wait_s)
+        self.snapshots = Snapshots(home, lock_wait_s=lock_wait_s)
+        self.ledger = Ledger(home, lock_wait_s=lock_wait_s)
+        self._now = now
+        self._reader = SiteCohorts(home)
+        self._cohorts = KeptCohorts(self._reader)
+        self._answering: set[str] = set()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def claimed(self, request: RequestId) -> Iterator[bool]:
+        """Remember a verified request and hold it against a second copy of itself while it is answered.
+
+        Yields whether it was answered before, and the stored answer is to be sent once more.
+
+        Raises
+        ------
+        RequestRefused
+            Rule `replay`.
+        """
+        with self._lock:
+            if request.key in self._answering:
+                raise RequestRefused("replay", "this message is being answered already")
+            self._answering.add(request.key)
+        try:
+            try:
+                claim = self.nonces.claim(request)
+            except Replayed as replayed:
+                raise RequestRefused(replayed.rule, replayed.detail) from None
+            if claim is Claim.REPLAYED:
+                raise RequestRefused("replay", "this site has had this message before; send it again with a new nonce")
+            yield claim is Claim.AGAIN
+        finally:
+            with self._lock:
+                self._answering.discard(request.key)
+
+    def kinds(self) -> list[str]:
+        """Message kinds that the policy answers; none if it cannot be read."""
+        try:
+            return list(self.policy.current().requests.kinds)
+        except PolicyErrors:
+            return []
+
+    def data_sets(self) -> list[str]:
+        """Names of the policy's data sets; none if it cannot be read."""
+        try:
+            return list(self.policy.current().data_sets)
+        except PolicyErrors:
+            return []
+
+    def count(self, campaign: Campaign, allowed: Allowed) -> int:
+        """How many patients the store has now for a campaign. Raises `RequestRefused` if it has nothing of the kind."""
+        return self._reader.count(campaign, data_set=allowed.data_set)
+
+    def known(self, digest: str) -> Campaign | None:
+        """The campaign of a digest that was offered or approved here, if its file can be read."""
+        try:
+            return self.approvals.campaign(digest)
+        except FedAgeError:
+            return None
+
+    def decide(self, campaign: Campaign, *, kind: str, data_set: str | None = None) -> Allowed | Refused:
+        """What the policy says to a kind of message of a campaign; the data set chosen at approval if none is given."""
+        if data_set is None and (frozen := self.snapshots.of(campaign.digest)) is not None:
+            data_set = frozen.data_set
+        estimator = campaign.estimator
+        modality: tuple[str, ...] = ()
+        if estimator is not None:
+            modality = getattr(estimators.make(estimator.name, estimator.options), "modalities", ())
+        facts = facts_of(
+            campaign,
+            kind=kind,
+            coordinator=self.coordinator,
+            at=self._now(),
+            modality=modality,
+            data_set=data_set,
+        )
+        return self.policy.decide(facts)
+
+    def terms(self, request: Request) -> Terms:
+        """Whether and on what terms a verified request is answered.
+
+        Raises
+        ------
+        RequestRefused
+            With the rule of the policy that refuses; `not-approved`; `snapshot-changed`; `snapshot-too-close`.
+        """
+        campaign = self.known(request.digest)
+        if campaign is None:
+            raise self._not_approved(request.digest)
+        decision = self.decide(campaign, kind=request.kind)
+        if isinstance(decision, Refused):
+            raise RequestRefused(decision.rule, decision.sentence)
+        if not self.approvals.is_approved(request.digest):
+            if request.kind != DESCRIBE or not self._approves_by_itself(request.digest):
+                raise self._not_approved(request.digest)
+            try:
+                self.approve(campaign)
+            except SnapshotTooClose as close:
+                raise RequestRefused(close.rule, close.detail) from None
+        campaign = with_minimum(campaign, decision.minimum_count)
+        return Terms(campaign=campaign, allowed=decision, found=self._frozen(campaign, decision))
+
+    def cohort(self, campaign: Campaign) -> SiteCohort:
+        """The frozen cohort of an approved campaign, within its data set as the policy has it now.
+
+        Raises
+        ------
+        RequestRefused
+            If the policy refuses the campaign, or the cohort is no longer the frozen one.
+        """
+        decision = self.decide(campaign, kind=DESCRIBE)
+        if isinstance(decision, Refused):
+            raise RequestRefused(decision.rule, decision.sentence)
+        return self._frozen(campaign, decision)
+
+    def approve(self, campaign: Campaign, *, data_set: str | None = None) -> Approved:
+        """Approve a campaign file and freeze its cohort; it acts at once, on a running agent too.
+
+        Raises
+        ------
+        ApprovalError
+            If the policy refuses it.
+        RequestRefused
+            If this site has nothing of the kind that the campaign reads.
+        SnapshotTooClose
+            If its cohort differs from an earlier one by too few patients, and cannot be that one.
+        """
+        decision = self.decide(campaign, kind=DESCRIBE, data_set=data_set)
+        if isinstance(decision, Refused):
+            names = f"; --data-set {' or '.join(self.data_sets())}" if decision.rule == "data-set" else ""
+            raise ApprovalError(f"the site's policy refuses it (rule {decision.rule}): {decision.sentence}{names}")
+        name, digest, minimum = decision.data_set_name, campaign.digest, decision.minimum_count
+        patients: tuple[str, ...] = self._cohorts.read(campaign, decision.data_set).keys
+        cohort_of = None
+        try:
+            snapshot = self.snapshots.freeze(name, digest=digest, patients=patients, minimum_count=minimum)
+        except SnapshotTooClose as close:
+            if not set(close.patients) <= set(patients):
+                raise
+            cohort_of = close.digest
+            snapshot = self.snapshots.freeze(name, digest=digest, patients=close.patients, minimum_count=minimum)
+        self.audit.append(self._decision(Kind.APPROVE, campaign, patients=len(snapshot.patients)))
+        self.approvals.approve(campaign.text)
+        return Approved(campaign=campaign, allowed=decision, snapshot=snapshot, cohort_of=cohort_of)
+
+    def decline(self, digest: str) -> None:
+        """Say no to an offered campaign. Raises `ApprovalError` if none has this digest, or it is approved."""
+        self.approvals.must_be_offered(digest)
+        self.audit.append(self._decision(Kind.DECLINE, self.known(digest), digest=digest))
+        self.approvals.decline(digest)
+
+    def revoke(self, digest: str) -> None:
+        """Take an approval back; the next message is refused. Raises `ApprovalError` if there is none."""
+        self.approvals.must_be_approved(digest)
+        self.audit.append(self._decision(Kind.REVOKE, self.known(digest), digest=digest))
+        self.approvals.revoke(digest)
+
+    def charge(self, terms: Terms, request: Request, mechanism: Mechanism) -> float:
+        """Charge a private training to the ledger, on disk, before it begins; the ε that it cost.
+
+        Raises
+        ------
+        RequestRefused
+            Rule `budget`; rule `privacy-mechanism` for one that cannot be accounted for.
+        """
+        try:
+            balance = self.ledger.charge(
+                terms.allowed.data_set_name,
+                digest=request.digest,
+                round=request.round,
+                fold=request.fold,
+                nonce=request.nonce,
+                mechanism=mechanism,
+                budget=budget_of(terms.allowed.data_set),
+            )
+        except BudgetExceeded as exceeded:
+            raise RequestRefused(exceeded.rule, exceeded.detail) from None
+        except ChargeRefused:
+            raise RequestRefused(
+                "privacy-mechanism", "the campaign's noise and sampling cannot be accounted for at this site"
+            ) from None
+        return balance.charged_epsilon
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in (self.audit, self.nonces, self.snapshots, self.ledger):
+            file.close()
+
+    def _frozen(self, campaign: Campaign, allowed: Allowed) -> SiteCohort:
+        """The cohort frozen at approval: patients who came since are left out, one who is gone refuses."""
+        frozen = self.snapshots.of(campaign.digest)
+        if frozen is None:
+            raise RequestRefused(SnapshotChanged.rule, SnapshotChanged.detail)
+        found = self._cohorts.read(campaign, allowed.data_set, frozen=frozen)
+        try:
+            self.snapshots.require(campaign.digest, patients=found.keys)
+        except SnapshotChanged as changed:
+            raise RequestRefused(changed.rule, changed.detail) from None
+        return found
+
+    def _approves_by_itself(self, digest: str) -> bool:
+        automatic = self.policy.current().approval.mode == "automatic"
+        return automatic and not self.approvals.is_declined(digest)
+
+    def _not_approved(self, digest: str) -> RequestRefused:
+        if self.approvals.is_declined(digest):
+            return RequestRefused("not-approved", "this site's administrator said no to this campaign")
+        return RequestRefused(
+            "not-approved",
+            f"this site has not approved the campaign with digest {digest[:16]}…; "
+            "its administrator can read and approve it (fedage site campaigns, fedage site approve)",
+        )
+
+    def _decision(
+        self, kind: Kind, campaign: Campaign | None, *, digest: str | None = None, patients: int | None = None
+    ) -> Entry:
+        return Entry(
+            direction=Direction.SITE,
+            kind=kind,
+            who=self.coordinator,
+            campaign=campaign.campaign.name if campaign else None,
+            digest=campaign.digest if campaign else digest,
+            patients=patients,
+        )
+
+
+def with_minimum(campaign: Campaign, minimum_count: int) -> Campaign:
+    """The campaign as a deployed site computes it: with the site's minimum count, and never without a guard."""
+    privacy = campaign.privacy.model_copy(update={"minimum_count": minimum_count})
+    simulation = campaign.simulation.model_copy(update={"guard": True})
+    return campaign.model_copy(update={"privacy": privacy, "simulation": simulation})
+
+
+def budget_of(data_set: DataSet) -> Budget:
+    """What a data set may spend."""
+    if data_set.epsilon is None or data_set.delta is None:
+        return Budget(epsilon=UNBOUNDED_EPSILON, delta=DELTA_WITHOUT_BUDGET)
+    return Budget(epsilon=data_set.epsilon, delta=data_set.delta)
