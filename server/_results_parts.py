@@ -91,11 +91,23 @@ class AgeSummary(Finding):
     sd_years: Number = Field(default=None, description="standard deviation")
 
 
+class AuditHead(Part):
+    """The last line of a site's audit log that this run saw. The site's log must still lead there."""
+
+    sequence: int = Field(ge=0, description="number of the line")
+    hash: str = Field(description="its hash, hexadecimal; it stands for every line before it too")
+    time_utc: str = Field(description="by the site's clock")
+
+
 class SiteRecord(Part):
     """One site: what it brought, what it set aside, what it withheld."""
 
     name: str = Field(description="the site's name")
     status: Literal["took part", "dropped out", "refused", "absent"] = Field(description="how it took part")
+    role: str = Field(
+        default="",
+        description="what its policy let it do: `training and evaluation`, `evaluation only` …; empty if unknown",
+    )
     dropped_out_in_round: int | None = Field(
         default=None, description="round it dropped out in, with folds of the last fold; 0 is after training"
     )
@@ -113,6 +125,7 @@ class SiteRecord(Part):
     fedage_version: str = Field(default="", description="its FedAge version")
     withheld: tuple[Withheld, ...] = Field(default=(), description="contributions that did not leave")
     troubles: tuple[str, ...] = Field(default=(), description="what went wrong, in plain words")
+    audit_head: AuditHead | None = Field(default=None, description="of its audit log; null in simulation")
 
 
 class Round(Part):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fedage.common._version import __version__
 from fedage.common.analyses import plan
 from fedage.common.campaign import Campaign
+from fedage.common.protocol import ANALYSE, TRAIN
 from fedage.server import results as record_of
 from fedage.server.analyses import Findings
 from fedage.server.groups import compared_groups
@@ -100,6 +101,7 @@ def _site(name: str, session: Session, record: Record) -> record_of.SiteRecord:
             reason=refused or (troubles[-1] if troubles else "never answered"),
             troubles=troubles,
             withheld=withheld,
+            audit_head=_audit_head(name, session),
         )
     dropped = _dropped_out(name, session, record)
     return record_of.SiteRecord(
@@ -115,27 +117,40 @@ def _site(name: str, session: Session, record: Record) -> record_of.SiteRecord:
         device=answer.info.device,
         withheld=withheld,
         troubles=troubles,
+        role=session.attendance.role(name),
+        audit_head=_audit_head(name, session),
     )
+
+
+def _audit_head(name: str, session: Session) -> record_of.AuditHead | None:
+    head = session.last_heads.get(name)
+    if head is None:
+        return None
+    return record_of.AuditHead(sequence=head.sequence, hash=head.hash, time_utc=head.time_utc)
 
 
 def _dropped_out(name: str, session: Session, record: Record) -> int | None:
     """The round after a site's last update if it left before the end, 0 if in the analyses, None if it stayed.
 
+    A site that its policy keeps out of training, or out of the analyses, has not dropped out of them.
+
     With folds a site may miss the end of one and come back for the next, and what it did answer counts; so only one
     that is gone at the end has dropped out, and the number is a round of the last fold.
     """
+    rounds = record.rounds if session.attendance.answers(name, TRAIN) else []
+    analysed = bool(record.findings.contributors) and session.attendance.answers(name, ANALYSE)
     if session.campaign.validation.folds is not None:
         if name in session.answered_last:
             return None
-        if record.findings.contributors:
+        if analysed:
             return 0
-        last_fold = [done for done in record.rounds if done.fold == record.rounds[-1].fold]
+        last_fold = [done for done in rounds if done.fold == rounds[-1].fold]
         last = max((done.number for done in last_fold if name in done.sites), default=0)
         return last + 1 if last_fold and name not in last_fold[-1].sites else None
-    if record.rounds and name not in record.rounds[-1].sites:
-        last = max((done.number for done in record.rounds if name in done.sites), default=0)
+    if rounds and name not in rounds[-1].sites:
+        last = max((done.number for done in rounds if name in done.sites), default=0)
         return last + 1
-    return 0 if record.findings.contributors and name not in session.answered_last else None
+    return 0 if analysed and name not in session.answered_last else None
 
 
 def _evaluated(findings: Findings, step: str, why_none: str) -> record_of.Evaluated:

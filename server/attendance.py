@@ -74,10 +74,14 @@ class Attendance:
         told = f"refused ({rule}): {reason}" if rule else reason
         self.events.emit("site-left-out", site=site, rule=rule, reason=told)
 
+    def answers(self, site: str, kind: str) -> bool:
+        """Whether a site's policy answers a kind of message."""
+        kinds = self.kinds.get(site)
+        return kinds is None or KINDS[kind] in kinds
+
     def may(self, site: str, kind: str) -> bool:
         """Whether a site is asked for a kind of message: its policy answers it, and no refusal was for good."""
-        kinds = self.kinds.get(site)
-        return (kinds is None or KINDS[kind] in kinds) and (site, kind) not in self._closed
+        return self.answers(site, kind) and (site, kind) not in self._closed
 
     def role(self, site: str) -> str:
         """What a site that accepted the offer does in the run, by its policy; empty for others."""
@@ -96,7 +100,7 @@ class Attendance:
         for site in sorted({*expected, *self.kinds, *self.refused, *self.troubles} - set(answered)):
             if site in self.refused:
                 clauses.append(f"{site}: {self.refused[site]}")
-            elif site in self.kinds and not self.may(site, kind) and (site, kind) not in self._closed:
+            elif site in self.kinds and not self.answers(site, kind):
                 clauses.append(f"{site}: {self.role(site)}, by its policy")
             elif texts := self.troubles.get(site):
                 clauses.append(f"{site}: {texts[-1]}")

@@ -117,8 +117,8 @@ class Heads:
         with self._locked():
             return self._look(site).last
 
-    def keep(self, site: str, head: SignedHead | None, *, after: int) -> None:
-        """Check a head that came with an answer, and keep it whatever it shows, on disk, if the site signed it.
+    def keep(self, site: str, head: SignedHead | None, *, after: int) -> SignedHead:
+        """Check a head that came with an answer and return it; keep it on disk, whatever it shows, if the site signed it.
 
         Parameters
         ----------
@@ -156,6 +156,7 @@ class Heads:
                 f"its audit log ends at line {head.sequence}, but line {after} was known before the request was sent: "
                 f"an old head sent again, or a log put back to an older copy{_ANEW.format(site)}",
             )
+        return head
 
     def begin_anew(self, site: str) -> Path | None:
         """Set key and heads of a site aside, so that its next key is pinned; where the old heads are, if there were."""

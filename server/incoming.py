@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 
 from fedage.common.errors import FedAgeError
+from fedage.common.heads import SignedHead
 from fedage.common.protocol import DESCRIBE, Reply
 from fedage.server.attendance import Attendance
 from fedage.server.heads import HeadRefused, Heads
@@ -46,6 +47,8 @@ class Incoming:
     digest: str
     attendance: Attendance
     heads: Heads | None
+    last_heads: dict[str, SignedHead] = field(default_factory=dict)
+    """By site, the last head in this run that held."""
 
     def heads_known(self, sites: Collection[str]) -> dict[str, int]:
         """The greatest line known of each site's audit log; ask before a request is sent.
@@ -93,7 +96,7 @@ class Incoming:
                 with _keeping():
                     if step == DESCRIBE:
                         self.heads.pin(site, info.audit_key)
-                    self.heads.keep(site, reply.head, after=after)
+                    self._keep(reply, after=after)
         except HeadRefused as refused:
             self._set_aside(site, step, str(refused), round_number=round_number)
             return None
@@ -110,9 +113,13 @@ class Incoming:
             if self.heads.key(reply.site) is None:
                 return
             try:
-                self.heads.keep(reply.site, reply.head, after=after)
+                self._keep(reply, after=after)
             except HeadRefused as refused:
                 self.attendance.note(reply.site, step, str(refused), round_number=round_number)
+
+    def _keep(self, reply: Reply, *, after: int) -> None:
+        if self.heads is not None:
+            self.last_heads[reply.site] = self.heads.keep(reply.site, reply.head, after=after)
 
     def _set_aside(self, site: str, step: str, reason: str, *, round_number: int, rule: str = "") -> None:
         """Record an answer that does not count; one to the offer leaves its site out of the run."""

@@ -19,6 +19,7 @@ from fedage.common.errors import FedAgeError
 from fedage.server._results_groups import Difference, GroupDifference, Groups, Roc, SiteDifference
 from fedage.server._results_parts import (
     AgeSummary,
+    AuditHead,
     Bias,
     BiasLine,
     CampaignInfo,
@@ -49,6 +50,7 @@ from fedage.server._results_preparation import Preparation
 __all__ = [
     "SCHEMA_VERSION",
     "AgeSummary",
+    "AuditHead",
     "Bias",
     "BiasLine",
     "CampaignInfo",

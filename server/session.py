@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fedage.common._version import __version__
 from fedage.common.campaign import Campaign
+from fedage.common.heads import SignedHead
 from fedage.common.protocol import DESCRIBE, TRAIN, Payload, Reply, Request
 from fedage.server.attendance import Attendance
 from fedage.server.events import EventLog
@@ -61,6 +62,11 @@ class Session:
     def refused(self) -> Mapping[str, str]:
         """Why a site does not take part at all."""
         return self.attendance.refused
+
+    @property
+    def last_heads(self) -> Mapping[str, SignedHead]:
+        """By site, the last head of its audit log in this run that held; none in simulation."""
+        return self._incoming.last_heads
 
     @property
     def training_sites(self) -> list[str]:
