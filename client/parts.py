@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedage.client.cohort.query import split
+from fedage.common.analyses.table_preparation import INNER_PLACE
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import Fractions
 from fedage.common.cohort import Cohort
@@ -16,6 +17,7 @@ from fedage.common.protocol import RequestRefused
 from fedage.common.statistic import FloatArray
 
 PARTS = ("train", "validation", "test")
+_GOLDEN = 0x9E3779B97F4A7C15
 
 
 def with_parts(cohort: Cohort, unit: FloatArray, campaign: Campaign) -> Cohort:
@@ -27,13 +29,14 @@ def with_parts(cohort: Cohort, unit: FloatArray, campaign: Campaign) -> Cohort:
         return cohort.with_columns(is_train=np.zeros(cohort.n), is_validation=everybody, is_test=everybody)
     if validation.folds is not None:
         fold = dealt(unit, cohort["healthy"], validation.folds)
-        return all_folds(cohort.with_columns(fold=fold), campaign)
+        return all_folds(cohort.with_columns(fold=fold, **{INNER_PLACE: _another_place(unit, 0)}), campaign)
     train, held_out, test = split(unit, validation.fractions or Fractions(train=0.7, validation=0.15, test=0.15))
     kept = _kept(cohort, campaign)
     return cohort.with_columns(
         is_train=(train & kept).astype(np.float64),
         is_validation=held_out.astype(np.float64),
         is_test=test.astype(np.float64),
+        **{INNER_PLACE: _another_place(unit, 0)},
     )
 
 
@@ -58,6 +61,7 @@ def of_fold(cohort: Cohort, campaign: Campaign, fold: int) -> Cohort:
         is_train=(~held_out & _kept(cohort, campaign)).astype(np.float64),
         is_validation=held_out.astype(np.float64),
         is_test=held_out.astype(np.float64),
+        **{INNER_PLACE: _another_place(cohort[INNER_PLACE], fold + 1)},
     )
 
 
@@ -108,6 +112,15 @@ def sizes(cohort: Cohort, campaign: Campaign) -> dict[str, int]:
     if campaign.validation.folds is not None:
         return {f"fold {f + 1}": int((cohort["fold"] == f).sum()) for f in range(campaign.validation.folds)}
     return {part: int(cohort[f"is_{part}"].sum()) for part in PARTS}
+
+
+def _another_place(unit: FloatArray, number: int) -> FloatArray:
+    """Places (n,) in [0, 1) from other places, as good as independent of them: the finaliser of SplitMix64."""
+    bits = np.ascontiguousarray(unit, dtype=np.float64).view(np.uint64) + np.uint64((number + 1) * _GOLDEN % 2**64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
+    places: FloatArray = ((bits ^ (bits >> np.uint64(31))) >> np.uint64(11)) / 2.0**53
+    return places
 
 
 def _kept(cohort: Cohort, campaign: Campaign) -> np.ndarray:

@@ -17,6 +17,9 @@ That a single value leaves few patients on one side is the analyses' own busines
 (`Sparing`) answers without it where this account refuses, so that an honest run which meets the account of an earlier
 one loses that figure and nothing else.
 
+Of a table's preparation (`Counted`) only a bounded number of different iterates is answered, for good; what those say
+does not depend on where they are (`_guarded_groups`, `_table_missing`).
+
 Kept in the campaign's state folder, for good: by column, so that analyses share the account, and by run where the
 column comes from the run's model. A run has one model and, where the file asks for a pooled bias line, one line.
 Not accounted for: two runs whose models differ by a hair have gaps that differ by a hair and an account each (how often
@@ -37,8 +40,9 @@ from sqlalchemy import Boolean, Column, Connection, Float, MetaData, String, Tab
 
 from fedage.client._durable import DurableFile, StoreUnavailable
 from fedage.client.guard import Withheld
-from fedage.common.analyses.base import Analysis, Iterate, Sparing, Thresholded, thresholds_of
+from fedage.common.analyses.base import Analysis, Counted, Iterate, Sparing, Thresholded, thresholds_of
 from fedage.common.cohort import Cohort
+from fedage.common.protocol import payload_digest
 from fedage.common.statistic import FloatArray, Statistic
 
 logger = logging.getLogger(__name__)
@@ -64,6 +68,14 @@ tried = Table(
     Column("column", String(63), primary_key=True),
     Column("value", Float, primary_key=True),
     Column("answered", Boolean, nullable=False),
+)
+iterates = Table(
+    "iterates",
+    metadata,
+    Column("step", String(128), primary_key=True),
+    Column("members", String(64), primary_key=True),
+    Column("exchange", String(63), primary_key=True),
+    Column("digest", String(64), primary_key=True),
 )
 lines = Table(
     "lines",
@@ -118,8 +130,12 @@ class Thresholds:
             Rule `iterate` if few patients lie between a value and an answered one, too many values were tried, or
             another group of patients was compared before; rule `store-unavailable` if the account cannot be kept.
         """
+        if self._minimum_count == 1:
+            return
+        if isinstance(analysis, Counted):
+            self._require_few(analysis, _members(cohort, analysis.subset), *analysis.counted(iterate), iterate=iterate)
         values = thresholds_of(analysis, iterate)
-        if self._minimum_count == 1 or not values or not isinstance(analysis, Thresholded):
+        if not values or not isinstance(analysis, Thresholded):
             return
         patients, members = analysis.compared(cohort), _members(cohort, analysis.subset)
         for column, value in values.items():
@@ -128,6 +144,21 @@ class Thresholds:
                 refusal = self._account(connection, run, column, value, patients=patients[column], members=members)
             if refusal:  # raised outside of the transaction: that the value was tried stays on record
                 raise Withheld("iterate", refusal)
+
+    def _require_few(self, analysis: Counted, members: str, exchange: str, most: int, *, iterate: Iterate) -> None:
+        """Account for an iterate of which only so many different ones are answered, by step and patients for good."""
+        step = analysis.name
+        where = (iterates.c.step == step) & (iterates.c.members == members) & (iterates.c.exchange == exchange)
+        digest = payload_digest({name: np.asarray(block, dtype=np.float64) for name, block in iterate.items()})
+        with self._transaction() as connection:
+            known = set(connection.execute(select(iterates.c.digest).where(where)).scalars())
+            if digest not in known and len(known) < most:
+                connection.execute(
+                    iterates.insert().values(step=step, members=members, exchange=exchange, digest=digest)
+                )
+                return
+        if digest not in known:
+            raise Withheld("iterate", f"{most} different iterates of {step} ({exchange}) were answered before")
 
     def require_line(self, *, slope: float, intercept: float) -> None:
         """Account for the bias line that a request brings; a run corrects by one line only.

@@ -55,12 +55,16 @@ def first_windows(features: int) -> Iterate:
 
 
 def check_windows(iterate: Iterate, features: int) -> None:
-    """Refuse windows that are not pairs of whole codes, the lower one first."""
+    """Refuse windows that are not pairs of whole codes, the lower one first, or are of no exchange that there is."""
     shape = (features, _RANKS.size)
     check_iterate(iterate, {"exchange": (), "low": shape, "high": shape}, bound=float(CODES))
     low, high = iterate["low"], iterate["high"]
     if np.any(low != np.rint(low)) or np.any(high != np.rint(high)) or np.any(low < 0) or np.any(high <= low):
         raise IterateRefused("windows must be whole codes, low below high")
+    if iterate["exchange"] not in range(1, EXCHANGES + 1):
+        raise IterateRefused(f"windows are of the exchanges 1 to {EXCHANGES}")
+    if iterate["exchange"] == 1 and (np.any(low != 0) or np.any(high != CODES)):
+        raise IterateRefused("the first windows are all numbers there are")
 
 
 def layout(features: int) -> Layout:

@@ -1,7 +1,8 @@
 """Sums of features and age over a site's patients, in inner folds: all that a ridge regression needs of them.
 
-Legend: p features, k inner folds, n patients; u = (x − centre) / spread with 0 where x is missing, t age on its scale.
-What a site sends per fold: n, Σu, Σt, Σt², Σu·t, and the upper triangle of Σuuᵀ (or its diagonal alone).
+Legend: p features, k inner folds, n patients; u = (x − centre) / spread, t age on its scale. Where x is missing u is 0,
+or x the site's mean (`_table_missing`). What a site sends per fold: n, Σu, Σt, Σt², Σu·t, and the upper triangle of
+Σuuᵀ (or its diagonal alone).
 
 Σuuᵀ of fewer patients than features is their features up to a rotation nobody knows: let secure aggregation hide it.
 """
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from fedage.common.analyses._columns import MAX_AGE_YEARS, MAX_PATIENTS
 from fedage.common.analyses._guarded_groups import decode, guarded_groups
+from fedage.common.analyses._table_missing import enough_present, stood_in
 from fedage.common.analyses.base import IterateRefused
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
@@ -57,6 +59,7 @@ def layout(features: int, folds: int, *, products: bool) -> Layout:
     return Layout(
         (
             Field("left_out", lower=0.0, upper=MAX_PATIENTS),
+            Field("stood_in", lower=0.0, upper=float(features)),
             Field("n", (folds,), lower=0.0, upper=MAX_PATIENTS),
             Field("u", (folds, features), lower=-u, upper=u),
             Field("uu", (folds, pairs), lower=-u * CLIP, upper=u * CLIP),
@@ -73,6 +76,7 @@ def local(
     *,
     rows: NDArray[np.intp],
     fold: NDArray[np.intp],
+    held_out: NDArray[np.intp],
     left_out: int,
     centre: FloatArray,
     spread: FloatArray,
@@ -82,7 +86,8 @@ def local(
 ) -> Statistic:
     """A site's sums over `rows` (n,) of its columns, t (n,) and fold (n,) in the order of `rows`.
 
-    A column in which fewer than `minimum_count` patients have a value counts as missing at the site.
+    A column in which fewer than `minimum_count` patients have a value counts as missing at the site. `held_out` are the
+    rows outside the sums that follow from those of the campaign's other folds.
 
     Raises
     ------
@@ -90,16 +95,24 @@ def local(
         If a patient may lie beyond `CLIP`, judged by the guarded groups of values and not by a single patient's.
     """
     p = len(columns)
+    inner = [np.flatnonzero(fold == k) for k in range(folds)]
+    groups = [rows[inside] for inside in inner]
     told = _told(columns, rows=rows, centre=centre, spread=spread, minimum_count=minimum_count)
+    told &= enough_present(columns, groups, minimum_count=minimum_count)
+    filled = stood_in(columns, [*groups, held_out], told=told, minimum_count=minimum_count)
+    own_mean = {int(j): float(np.nanmean(_finite(columns[int(j)][rows]))) for j in np.flatnonzero(filled)}
     shape = layout(p, folds, products=products)
     upper = np.triu_indices(p)
     values: dict[str, FloatArray] = {field.name: np.zeros(field.shape) for field in shape.fields}
     values["left_out"] += left_out
-    for k in range(folds):
-        inside = np.flatnonzero(fold == k)
+    values["stood_in"] += np.count_nonzero(filled)
+    for k, inside in enumerate(inner):
         squares = np.zeros((p, p) if products else p)
         for part in _blocks(inside, p):
-            u = standardise(np.column_stack([column[rows[part]] for column in columns]), centre, spread)
+            x = np.column_stack([column[rows[part]] for column in columns])
+            for j, mean in own_mean.items():
+                x[~np.isfinite(x[:, j]), j] = mean
+            u = standardise(x, centre, spread)
             u[:, ~told] = 0.0
             values["u"][k] += u.sum(axis=0)
             values["ut"][k] += u.T @ t[part]
@@ -141,14 +154,21 @@ def moments(total: Statistic, features: int, *, products: bool) -> list[Moments]
     return found
 
 
-def inner_folds(patients: int, *, folds: int, minimum_count: int) -> NDArray[np.intp]:
-    """Inner fold (n,) of each of a site's patients, in cohort order; none has fewer than `minimum_count` of them.
+def inner_folds(place: FloatArray, *, folds: int, minimum_count: int) -> NDArray[np.intp]:
+    """Inner fold (n,) of each of a site's patients by a place in [0, 1) of their own; none has fewer than the minimum.
 
-    A small site takes part in fewer folds than there are, in which ones depends on its size.
+    A fold with fewer goes to the smallest of the others, so a small site takes part in fewer folds than there are. One
+    more patient changes nobody else's fold, unless a fold thereby becomes large enough to stand alone.
     """
-    groups = max(1, min(folds, patients // max(minimum_count, 1)))
-    fold: NDArray[np.intp] = (np.arange(patients) % groups + patients) % folds
-    return fold
+    fold: NDArray[np.intp] = np.minimum((place * folds).astype(np.intp), folds - 1)
+    while True:
+        counts = np.bincount(fold, minlength=folds)
+        occupied = np.flatnonzero(counts)
+        smallest = occupied[np.argmin(counts[occupied])] if occupied.size else 0
+        others = occupied[occupied != smallest]
+        if not others.size or counts[smallest] >= minimum_count:
+            return fold
+        fold[fold == smallest] = others[np.argmin(counts[others])]
 
 
 def _told(
@@ -167,7 +187,7 @@ def _told(
             continue
         ends = decode(np.array([groups.start[0], groups.end[-1] - 1]))
         # What float32 cannot hold lies beyond the last group's end.
-        beyond = np.nanmax(np.abs(np.where(np.isfinite(values), values, np.nan))) > np.finfo(np.float32).max
+        beyond = np.nanmax(np.abs(_finite(values))) > np.finfo(np.float32).max
         with np.errstate(over="ignore"):
             far = np.abs((ends - centre[j]) / spread[j]).max() > CLIP / 2
         if far or beyond:
@@ -176,6 +196,10 @@ def _told(
                 'if the column has a code for "missing", name it in table.missing'
             )
     return told
+
+
+def _finite(values: FloatArray) -> FloatArray:
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _blocks(rows: NDArray[np.intp], features: int) -> list[NDArray[np.intp]]:

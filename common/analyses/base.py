@@ -104,6 +104,22 @@ class Sparing(Protocol):
         """The statistic, of the same layout, without what the thresholds made of it."""
 
 
+@runtime_checkable
+class Counted(Protocol):
+    """An analysis of which a site answers only so many different iterates, whatever they are."""
+
+    @property
+    def name(self) -> str:
+        """The registered step."""
+
+    @property
+    def subset(self) -> str | None:
+        """Column that is 1 for the patients of the analysis; None for all."""
+
+    def counted(self, iterate: Iterate) -> tuple[str, int]:
+        """Which exchange the iterate is for, and how many different ones of it are answered."""
+
+
 def thresholds_of(analysis: Analysis, iterate: Iterate) -> dict[str, float]:
     """The analysis's thresholds; none for an analysis that has no such thing."""
     return analysis.thresholds(iterate) if isinstance(analysis, Thresholded) else {}

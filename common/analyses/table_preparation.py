@@ -24,6 +24,13 @@ from fedage.common.cohort import Cohort
 from fedage.common.statistic import Cell, FloatArray, Layout, Statistic
 
 NAME = "table-preparation"
+INNER_PLACE = "keyed:inner"
+"""Cohort column that decides the inner fold: a place in [0, 1) by keyed hash of the patient, another one in each fold
+of the campaign. (Were it the same one, the sums of the campaign's folds would give those of inner × outer folds, which
+are small groups.) No campaign file can name it."""
+MOST_ITERATES = 8
+"""Different iterates of one exchange that a site answers; an honest coordinator needs another one each time a site
+leaves in the preparation, as it starts over then."""
 FEWEST_PATIENTS = 3
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -33,6 +40,8 @@ class TablePreparation:
     """Medians, means, SDs and the ridge regression of age on a table's features.
 
     Result: `n`, `left_out` (no usable age), `unused` (features that no site may tell, or that are constant),
+    `stood_in` (how many features at how many sites, together, have the site's mean for missing values instead of the
+    median, so that no small group is told apart: then the ridge is not exactly the pooled one),
     `median_error_in_sd` (half the width in which a median lies for certain over the feature's SD: largest and middle
     one), `penalty`, `penalty_from` ("campaign", "inner-folds", or "too-few-patients": then λ = p),
     `cross_validation` (penalty and RMSE on the age scale), and `model`: `medians`, `means`, `sds` (0 for an unused
@@ -90,6 +99,10 @@ class TablePreparation:
         if np.any(iterate["spread"] < 0):
             raise IterateRefused("spread must not be negative")
 
+    def counted(self, iterate: Iterate) -> tuple[str, int]:
+        exchange = f"windows {iterate['exchange']:.0f}" if "low" in iterate else "sums"
+        return exchange, MOST_ITERATES
+
     def layout(self, iterate: Iterate) -> Layout:
         if "low" in iterate:
             return _table_quantiles.layout(len(self.columns))
@@ -107,7 +120,8 @@ class TablePreparation:
                 columns,
                 self.scale.from_years(cohort["age_years"][rows]),
                 rows=rows,
-                fold=_table_sums.inner_folds(rows.size, folds=self._folds, minimum_count=self.minimum_count),
+                fold=self._inner_folds(cohort, rows),
+                held_out=np.flatnonzero(self._outside(cohort)) if self.cross_fitted else np.empty(0, dtype=np.intp),
                 left_out=asked - rows.size,
                 centre=iterate["centre"],
                 spread=iterate["spread"],
@@ -117,7 +131,7 @@ class TablePreparation:
             )
         if not self.cross_fitted:
             return statistic
-        held_out = Cell(self._held_out(cohort), "training patients held out of one fold")
+        held_out = Cell(int(self._outside(cohort).sum()), "training patients held out of one fold")
         smallest = statistic.smallest
         if held_out.count == 0 or (smallest is not None and smallest.count <= held_out.count):
             return statistic
@@ -144,9 +158,16 @@ class TablePreparation:
         asked = self._chosen(cohort) & (cohort[self.subset] == 1)
         return int(asked.sum()), np.flatnonzero(asked & self.scale.usable(cohort["age_years"]))
 
-    def _held_out(self, cohort: Cohort) -> int:
-        held_out = self._chosen(cohort) & (cohort[self.subset] != 1) & self.scale.usable(cohort["age_years"])
-        return int(held_out.sum())
+    def _inner_folds(self, cohort: Cohort, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        if self._folds == 1:
+            return np.zeros(rows.size, dtype=np.intp)
+        place = cohort[INNER_PLACE][rows]
+        return _table_sums.inner_folds(place, folds=self._folds, minimum_count=self.minimum_count)
+
+    def _outside(self, cohort: Cohort) -> NDArray[np.bool_]:
+        """Who would be trained on and is held out of this fold, (n,)."""
+        outside: NDArray[np.bool_] = cohort[self.subset] != 1
+        return self._chosen(cohort) & outside & self.scale.usable(cohort["age_years"])
 
     def _after_quartiles(self, total: Statistic, iterate: Iterate) -> Outcome:
         if not total["present"].any():
@@ -172,6 +193,7 @@ class TablePreparation:
             "n": round(everybody.n),
             "left_out": round(total.scalar("left_out")),
             "features": len(self.columns),
+            "stood_in": round(total.scalar("stood_in")),
             "unused": [name for name, sd in zip(self.columns, sds, strict=True) if sd == 0],
             "median_error_in_sd": _largest_and_middle(iterate["error"][sds > 0] / sds[sds > 0]),
         }

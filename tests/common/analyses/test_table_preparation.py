@@ -10,11 +10,11 @@ import pytest
 
 from fedage.common.analyses import _ridge
 from fedage.common.analyses._age_scale import AgeScale
-from fedage.common.analyses._table_sums import inner_folds, moments
+from fedage.common.analyses._table_sums import Moments, inner_folds, moments
 from fedage.common.analyses.base import Done, IterateRefused, NotComputable, Outcome, run_locally
-from fedage.common.analyses.table_preparation import TablePreparation
+from fedage.common.analyses.table_preparation import INNER_PLACE, TablePreparation
 from fedage.common.cohort import Cohort
-from fedage.common.statistic import FloatArray
+from fedage.common.statistic import FloatArray, Statistic
 
 P, N = 7, 90
 COLUMNS = tuple(f"feature:f{j}" for j in range(P))
@@ -31,7 +31,13 @@ def patients(seed: int = 0, n: int = N) -> tuple[FloatArray, FloatArray]:
 
 def cohort(x: FloatArray, age: FloatArray, **extra: FloatArray) -> Cohort:
     features = {name: x[:, j] for j, name in enumerate(COLUMNS)}
-    return Cohort({"age_years": age, "is_train": np.ones(len(age)), **features, **extra})
+    own = {"age_years": age, "is_train": np.ones(len(age)), INNER_PLACE: place(age)}
+    return Cohort({**own, **features, **extra})
+
+
+def place(age: FloatArray) -> FloatArray:
+    """Somewhere in [0, 1) that is the patient's own."""
+    return np.nan_to_num(age) * 7919.17 % 1.0
 
 
 def result(outcome: Outcome) -> Mapping[str, Any]:
@@ -97,7 +103,7 @@ def test_auto_is_cross_validation_on_the_rows() -> None:
     t = np.log(age)
     analysis = TablePreparation(COLUMNS, folds=3)
     found = result(run_locally(analysis, {"a": cohort(x, age)}))
-    fold = inner_folds(N, folds=3, minimum_count=1)
+    fold = inner_folds(place(age), folds=3, minimum_count=1)
     for penalty, rmse in found["cross_validation"][::10]:
         errors = np.zeros(N)
         for k in range(3):
@@ -115,12 +121,66 @@ def test_auto_is_cross_validation_on_the_rows() -> None:
 
 
 def test_inner_folds_are_never_small() -> None:
-    for n in range(1, 120):
-        fold = inner_folds(n, folds=5, minimum_count=10)
+    rng = np.random.default_rng(0)
+    for n in range(120):
+        fold = inner_folds(rng.random(n), folds=5, minimum_count=10)
         counts = np.bincount(fold, minlength=5)
         assert counts.sum() == n
-        assert counts[counts > 0].min() >= min(n, 10)
-        assert (counts > 0).sum() == max(1, min(5, n // 10))
+        assert counts[counts > 0].min(initial=n) >= min(n, 10)
+        assert (counts > 0).any() == (n > 0)
+
+
+def test_inner_folds_by_hand() -> None:
+    # By tenths: two, three, none, four, one. The one goes to the two, who are the fewest of the others.
+    where = np.array([0.0, 0.1, 0.2, 0.3, 0.35, 0.6, 0.7, 0.75, 0.79, 0.99])
+    assert inner_folds(where, folds=5, minimum_count=2).tolist() == [0, 0, 1, 1, 1, 3, 3, 3, 3, 0]
+    assert inner_folds(where, folds=5, minimum_count=1).tolist() == [0, 0, 1, 1, 1, 3, 3, 3, 3, 4]
+    assert set(inner_folds(where, folds=5, minimum_count=6).tolist()) == {1}
+
+
+def test_one_more_patient_and_another_order_change_nobody_elses_inner_fold() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        where = rng.random(100)
+        fold = inner_folds(where, folds=5, minimum_count=5)
+        more = inner_folds(np.concatenate([[rng.random()], where]), folds=5, minimum_count=5)
+        assert np.array_equal(more[1:], fold)
+        order = rng.permutation(100)
+        assert np.array_equal(inner_folds(where[order], folds=5, minimum_count=5), fold[order])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_auto_federated_is_auto_pooled(seed: int) -> None:
+    """Three unlike sites with holes; the pooled oracle is plain numpy on all rows, with the same inner folds."""
+    x, age = patients(seed, 240)
+    rng = np.random.default_rng(seed)
+    site = np.repeat([0, 1, 2], [40, 80, 120])
+    x += 5.0 * site[:, None] * x.std(axis=0) * rng.random(P)
+    x[rng.random(x.shape) < 0.05] = np.nan
+    found = result(
+        run_locally(TablePreparation(COLUMNS), {f"s{k}": cohort(x[site == k], age[site == k]) for k in range(3)})
+    )
+    model = found["model"]
+    either_side = [np.nanquantile(x, 0.5, axis=0, method=side) for side in ("lower", "higher")]
+    assert np.all((model["medians"] >= either_side[0] * (1 - 1e-6)) & (model["medians"] <= either_side[1] * (1 + 1e-6)))
+    filled, t = np.where(np.isnan(x), model["medians"], x), np.log(age)
+    fold = np.minimum((place(age) * 5).astype(int), 4)
+    curve = {}
+    for penalty in _ridge.PENALTIES:
+        errors = np.zeros(len(age))
+        for k in range(5):
+            inside = fold != k
+            beta, mean = closed_form(filled[inside], age[inside], penalty)
+            z = (filled[~inside] - filled[inside].mean(axis=0)) / filled[inside].std(axis=0)
+            errors[~inside] = t[~inside] - mean - z @ beta
+        curve[penalty] = float(np.sqrt(np.mean(errors**2)))
+    assert [penalty for penalty, _ in found["cross_validation"]] == list(curve)
+    np.testing.assert_allclose([rmse for _, rmse in found["cross_validation"]], list(curve.values()), rtol=1e-8)
+    chosen = max(k for k, rmse in curve.items() if rmse <= (1 + 0.25 / np.sqrt(2 * len(age))) * min(curve.values()))
+    assert (found["penalty"], found["penalty_from"], found["stood_in"]) == (chosen, "inner-folds", 0)
+    beta, mean = closed_form(filled, age, chosen)
+    np.testing.assert_allclose(model["coefficients"], beta, atol=1e-8)
+    assert model["intercept"] == pytest.approx(mean, abs=1e-10)
 
 
 def test_every_cell_obeys_the_minimum_count() -> None:
@@ -279,3 +339,100 @@ def test_penalties_are_a_fixed_grid() -> None:
     assert _ridge.PENALTIES[0] == 1.0
     assert _ridge.PENALTIES[-1] == 1e5
     assert len(_ridge.PENALTIES) == 41
+
+
+def sums_at(site: Cohort, centre: FloatArray, **options: Any) -> tuple[Statistic, list[Moments]]:
+    analysis = TablePreparation(COLUMNS, minimum_count=10, **options)
+    found = analysis.local(site, {"centre": centre, "spread": np.ones(P), "error": np.ones(P)})
+    return found, moments(found, P, products=True)
+
+
+def told_apart(site: Cohort, j: int, **options: Any) -> list[tuple[float, FloatArray, float]]:
+    """What shifting the centre of feature j by one tells of each inner fold: of those present, how many, Σu, and Σt."""
+    here, there = np.zeros(P), np.zeros(P)
+    there[j] = -1.0
+    pairs = zip(sums_at(site, here, **options)[1], sums_at(site, there, **options)[1], strict=True)
+    return [(b.u[j] - a.u[j], b.uu[j] - a.uu[j], b.ut[j] - a.ut[j]) for a, b in pairs]
+
+
+def test_a_shifted_centre_tells_of_nobody_who_misses_a_value() -> None:
+    """Of one patient without feature 3, Σ over all less Σ over those present would be her age and other features."""
+    x, age = patients()
+    x = x / x.std(axis=0)
+    x[17, 3] = np.nan
+    t = np.log(age)
+    free = TablePreparation(COLUMNS, penalty=1.0)
+    iterates = [{"centre": c * np.eye(P)[3], "spread": np.ones(P), "error": np.ones(P)} for c in (0.0, -1.0)]
+    a, b = (moments(free.local(cohort(x, age), iterate), P, products=True)[0] for iterate in iterates)
+    assert t.sum() - (b.ut[3] - a.ut[3]) == pytest.approx(t[17]), "without the guard that is what happens"
+
+    ((n, u, sum_t),) = told_apart(cohort(x, age), 3, penalty=1.0)
+    assert n == pytest.approx(N)
+    assert sum_t == pytest.approx(t.sum())
+    others = [0, 1, 2, 4, 5, 6]
+    np.testing.assert_allclose(u[others], x[:, others].sum(axis=0), rtol=1e-9)
+    statistic, _ = sums_at(cohort(x, age), np.zeros(P), penalty=1.0)
+    assert statistic.scalar("stood_in") == 1
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("auto", [False, True])
+@pytest.mark.parametrize("cross_fitted", [False, True])
+def test_every_group_that_shifted_centres_tell_apart_is_large_or_empty(
+    seed: int, auto: bool, cross_fitted: bool
+) -> None:
+    """Any pattern of holes: of those present in j, in k, in both and in one alone, by inner fold and held out."""
+    rng = np.random.default_rng(seed)
+    x, age = patients(seed, 200)
+    holes = rng.random(x.shape) < np.array([0.0, 0.02, 0.3, 0.3, 0.5, 0.98, 0.1])
+    holes[:, 3] |= holes[:, 2] & (rng.random(200) < 0.95)
+    x[holes] = np.nan
+    train = np.ones(200)
+    train[rng.permutation(200)[:40]] = 0.0 if cross_fitted else 1.0
+    site = cohort(x, age, is_train=train)
+    options: dict[str, Any] = {"cross_fitted": cross_fitted, "penalty": "auto" if auto else 1.0}
+    rows = np.flatnonzero(train == 1)
+    folds = inner_folds(place(age)[rows], folds=5, minimum_count=10) if auto else np.zeros(rows.size, dtype=int)
+    groups = [rows[folds == k] for k in range(folds.max() + 1)]
+    # A feature is told of if its sums change with its centre, and filled if they change by everybody.
+    shifts = [told_apart(site, j, **options) for j in range(P)]
+    counts = np.array([[n for n, _, _ in of_one] for of_one in shifts])[:, : len(groups)]
+    told = counts.sum(axis=1) > 0.5
+    filled = told & np.all(np.isclose(counts, [g.size for g in groups]), axis=1)
+    shown = np.isfinite(x) | filled
+    assert told[0]
+    assert not told[5]
+    everywhere = groups if not cross_fitted else [*groups, np.flatnonzero(train == 0)]
+    for group in everywhere:
+        for j in np.flatnonzero(told):
+            for k in np.flatnonzero(told):
+                cells = [shown[group, j] == a for a in (True, False)], [shown[group, k] == b for b in (True, False)]
+                for a in cells[0]:
+                    for b in cells[1]:
+                        size = np.count_nonzero(a & b)
+                        assert size == 0 or size >= 10
+    for k, group in enumerate(groups):
+        for j in np.flatnonzero(told):
+            assert shifts[j][k][0] == pytest.approx(np.count_nonzero(shown[group, j]))
+
+
+def test_features_missing_in_many_patients_alike_stay_exact_under_the_guard() -> None:
+    x, age = patients()
+    x[:15, [1, 2]] = np.nan
+    x[40:55, 4] = np.nan
+    sites = {"a": cohort(x[:60], age[:60]), "b": cohort(x[60:], age[60:])}
+    found = result(run_locally(TablePreparation(COLUMNS, penalty=2.0, minimum_count=10), sites))
+    assert found["stood_in"] == 0
+    filled = np.where(np.isnan(x), found["model"]["medians"], x)
+    np.testing.assert_allclose(found["model"]["coefficients"], closed_form(filled, age, 2.0)[0], atol=1e-10)
+
+
+def test_a_mean_that_stands_in_moves_the_model_little() -> None:
+    x, age = patients()
+    x[3, 0] = x[70, 5] = np.nan
+    sites = {"a": cohort(x[:60], age[:60]), "b": cohort(x[60:], age[60:])}
+    guarded, free = (
+        result(run_locally(TablePreparation(COLUMNS, penalty=2.0, minimum_count=m), sites)) for m in (10, 1)
+    )
+    assert (guarded["stood_in"], free["stood_in"]) == (2, 0)
+    np.testing.assert_allclose(guarded["model"]["coefficients"], free["model"]["coefficients"], atol=0.01)

@@ -16,6 +16,7 @@ import pytest
 
 from fedage.client.training import predict_years, train_locally
 from fedage.common.analyses.base import Done, run_locally
+from fedage.common.analyses.table_preparation import INNER_PLACE
 from fedage.common.campaign.types import Training
 from fedage.common.cohort import Cohort
 from fedage.common.estimators.table_mlp import TableMLP, TableMLPOptions
@@ -48,6 +49,11 @@ class Controls:
     age: FloatArray
     site: np.ndarray
 
+    @property
+    def place(self) -> FloatArray:
+        """Where each patient's hash might lie."""
+        return np.random.default_rng(11).random(len(self.age))
+
     def cohorts(self, train: np.ndarray, *, pooled: bool = False) -> dict[str, Cohort]:
         everybody = np.zeros(len(self.age), dtype=int) if pooled else self.site
         found = {}
@@ -55,6 +61,7 @@ class Controls:
             rows = everybody == site
             columns = {f"feature:{name}": self.x[rows, j] for j, name in enumerate(self.names)}
             columns |= {"age_years": self.age[rows], "is_train": train[rows].astype(float)}
+            columns[INNER_PLACE] = self.place[rows]
             found[str(site)] = Cohort(columns)
         return found
 

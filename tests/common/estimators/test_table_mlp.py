@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from fedage.client.training import predict_years, train_locally
 from fedage.common.analyses.base import Done, run_locally
+from fedage.common.analyses.table_preparation import INNER_PLACE
 from fedage.common.campaign.types import Training
 from fedage.common.cohort import Cohort
 from fedage.common.estimators._table import TableEstimator
@@ -36,7 +37,7 @@ def table(seed: int = 0, n: int = 120) -> tuple[FloatArray, FloatArray]:
 
 
 def prepared(estimator: TableEstimator, x: FloatArray, age: FloatArray) -> dict[str, Any]:
-    columns = {"age_years": age, "is_train": np.ones(len(age))}
+    columns = {"age_years": age, "is_train": np.ones(len(age)), INNER_PLACE: age * 7919.17 % 1.0}
     cohort = Cohort(columns | {f"feature:{name}": x[:, j] for j, name in enumerate(FEATURES)})
     outcome = run_locally(estimator.preparation(minimum_count=1), {"all": cohort})
     assert isinstance(outcome, Done)
