@@ -99,12 +99,12 @@ def index_folder(
     with store.exclusive():
         tree = walk(root)
         before, after = Remembered.read(store), Remembered(READER_VERSION, tree.digest())
-        if before == after and not _WORTH_ANOTHER_LOOK.intersection(store.rejected_by_reason()):
-            new = removed = 0
-        else:
+        rejected, new, removed = store.rejected_by_reason(), 0, 0
+        if before != after or not _WORTH_ANOTHER_LOOK.isdisjoint(rejected):
             new, removed = _update(store, tree, before=before, after=after, workers=workers, progress=progress)
+            rejected = store.rejected_by_reason()
         outcomes = {} if table is None else _keep_outcomes(store, table)
-    counts, rejected = store.counts(), store.rejected_by_reason()
+    counts = store.counts()
     files = counts["images"] + sum(rejected.values())
     return IndexReport(
         files=files,

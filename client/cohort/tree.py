@@ -1,22 +1,22 @@
-"""What lies below a folder: every regular file with its stamp, nothing followed, nothing walked twice."""
+"""What lies below a folder: every regular file with its stamp, nothing followed."""
 
 from __future__ import annotations
 
 import hashlib
+import marshal
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from fedage.common.errors import FedAgeError
 
+_DEEP = 16
+"""Levels below which folders are remembered; a circle of mounts gets there, an archive hardly does."""
 
-class Stamp(NamedTuple):
-    """By what a change of a file is noticed: modification time and size in bytes."""
-
-    mtime_ns: int
-    size: int
+Stamp = tuple[int, int]
+"""By what a change of a file is noticed: modification time in nanoseconds and size in bytes."""
 
 
 @dataclass
@@ -51,16 +51,15 @@ class Tree:
 
     def digest(self) -> str:
         """SHA-256 over root, paths, stamps and closed folders: equal exactly for a tree that looks the same."""
-        lines = [f"{path}\0{stamp[0]}\0{stamp[1]}" for path, stamp in sorted(self.files.items())]
-        text = "\0\0".join([str(self.root), *sorted(self.closed), "", *lines])
-        return hashlib.sha256(os.fsencode(text)).hexdigest()
+        seen = (str(self.root), sorted(self.closed), sorted(self.files.items()))
+        return hashlib.sha256(marshal.dumps(seen, 2)).hexdigest()  # version 2: equal values, equal bytes
 
 
 def walk(root: Path) -> Tree:
     """Every regular file below the root.
 
-    Links are not followed: they could lead anywhere, or round in a circle. A folder that is mounted twice, or into
-    itself, is walked once.
+    Links are not followed: they could lead anywhere, or round in a circle. A folder that is mounted into itself ends
+    where it comes round again.
 
     Raises
     ------
@@ -70,12 +69,15 @@ def walk(root: Path) -> Tree:
     tree, folders, walked = Tree(root), [""], set[tuple[int, int]]()
     while folders:
         folder = folders.pop()
+        where = f"{root}/{folder}"
         try:
-            state = (root / folder).stat()
-            if (state.st_dev, state.st_ino) in walked:
-                continue
-            walked.add((state.st_dev, state.st_ino))
-            _look_into(tree, folder, folders)
+            if folder.count("/") >= _DEEP:
+                state = os.stat(where)  # noqa: PTH116 (as a string, like all of this loop: Path objects cost more)
+                if (state.st_dev, state.st_ino) in walked:
+                    continue
+                walked.add((state.st_dev, state.st_ino))
+            with os.scandir(where) as entries:
+                _look_at(entries, tree, f"{folder}/" if folder else "", folders)
         except OSError as error:
             if not folder:
                 raise FedAgeError(
@@ -85,17 +87,16 @@ def walk(root: Path) -> Tree:
     return tree
 
 
-def _look_into(tree: Tree, folder: str, folders: list[str]) -> None:
-    files, prefix = tree.files, f"{folder}/" if folder else ""
-    with os.scandir(tree.root / folder) as entries:
-        for entry in entries:
-            if entry.is_file(follow_symlinks=False):
-                try:
-                    state = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:  # removed while the walk went on
-                    continue
-                files[prefix + entry.name] = Stamp(state.st_mtime_ns, state.st_size)
-            elif entry.is_dir(follow_symlinks=False):
-                folders.append(prefix + entry.name)
-            elif entry.is_symlink():
-                tree.links += 1
+def _look_at(entries: Iterable[os.DirEntry[str]], tree: Tree, prefix: str, folders: list[str]) -> None:
+    files = tree.files
+    for entry in entries:
+        if entry.is_file(follow_symlinks=False):
+            try:
+                state = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:  # removed while the walk went on
+                continue
+            files[prefix + entry.name] = (state.st_mtime_ns, state.st_size)
+        elif entry.is_dir(follow_symlinks=False):
+            folders.append(prefix + entry.name)
+        elif entry.is_symlink():
+            tree.links += 1
