@@ -65,6 +65,44 @@ def admit(
     typer.echo(f"admitted {name}")
 
 
+@coordinator.command("heads")
+def heads(
+    home: Home,
+    site: Annotated[str, typer.Argument(help="the site's name")],
+    out: Annotated[Path | None, typer.Option(help="write the heads here, for fedage site audit verify --head")] = None,
+    begin_anew: Annotated[
+        bool, typer.Option("--begin-anew", help="set key and heads aside; the next key the site tells is pinned")
+    ] = False,
+) -> None:
+    """Show or export what this coordinator keeps of a site's audit log: its key, and the heads the site has signed.
+
+    With the exported file the site, or its auditor, sees whether its log was cut, edited or put back.
+    """
+    from fedage.common.errors import FedAgeError
+    from fedage.common.heads import fingerprint
+    from fedage.server.heads import Heads
+    from fedage.server.network.home import CoordinatorHome
+
+    loaded = CoordinatorHome.load(home)
+    names = sorted(set(loaded.admitted().values()))
+    if site not in names:
+        known = f"admitted are {', '.join(names)}" if names else "no site is admitted yet"
+        raise FedAgeError(f"no site is admitted as {site!r}; {known}")
+    kept = Heads(loaded.heads)
+    found, key = kept.all(site), kept.key(site)
+    if out is not None:
+        out.write_text("".join(f"{head.to_json()}\n" for head in found), encoding="utf-8")
+        typer.echo(f"{len(found)} heads of {site} written to {out}")
+    elif key is None:
+        typer.echo(f"nothing has come from the audit log of {site} yet")
+    else:
+        last = f", the last of line {found[-1].sequence} ({found[-1].time_utc})" if found else ""
+        typer.echo(f"{site}: audit key {fingerprint(key)}, {len(found)} heads{last}")
+    if begin_anew:
+        moved = kept.begin_anew(site)
+        typer.echo(f"begun anew for {site}" + (f"; the old heads are in {moved}" if moved else ""))
+
+
 @campaign.command("check")
 def check(file: Annotated[Path, typer.Argument(help="the campaign file")]) -> None:
     """Check a campaign file: every mistake at once, or its digest and what it means in words."""

@@ -117,8 +117,21 @@ class Heads:
         with self._locked():
             return self._look(site).last
 
+    def all(self, site: str) -> list[SignedHead]:
+        """Every head kept of a site, in the order of arrival."""
+        with self._locked():
+            self._look(site)
+            text = self.file(site).read_text(encoding="utf-8", errors="replace") if self.file(site).exists() else ""
+        found = []
+        for line in text.splitlines():
+            try:
+                found.append(SignedHead.from_json(line))
+            except HeadMalformed:
+                continue
+        return found
+
     def keep(self, site: str, head: SignedHead | None, *, after: int) -> SignedHead:
-        """Check a head that came with an answer and return it; keep it on disk, whatever it shows, if the site signed it.
+        """Check a head that came with an answer and return it; if the site signed it, keep it whatever it shows.
 
         Parameters
         ----------
