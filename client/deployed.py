@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from fedage.client._durable import LOCK_WAIT_S
+from fedage.client.audit.log import utc_now
 from fedage.client.home import SiteHome
 from fedage.client.rules import SiteRules
 from fedage.client.site import SiteCohort
@@ -17,6 +21,13 @@ from fedage.common.heads import fingerprint
 class DeployedSite:
     """One hospital, opened from its home folder. Safe to use from several threads.
 
+    Parameters
+    ----------
+    home
+        The folder.
+    now, lock_wait_s
+        See `SiteRules`.
+
     Raises
     ------
     StoreUnavailable
@@ -25,10 +36,12 @@ class DeployedSite:
 
     guard = True
 
-    def __init__(self, home: SiteHome) -> None:
+    def __init__(
+        self, home: SiteHome, *, now: Callable[[], datetime] = utc_now, lock_wait_s: float = LOCK_WAIT_S
+    ) -> None:
         self._home = home
         self._key = home.coordinator_key()
-        self._rules = SiteRules(home.root, coordinator=fingerprint(self._key))
+        self._rules = SiteRules(home.root, coordinator=fingerprint(self._key), now=now, lock_wait_s=lock_wait_s)
 
     @classmethod
     def load(cls, path: str | Path) -> DeployedSite:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from fedage.client.audit import AuditLog, Direction, Entry, Kind
 from fedage.client.cohort.index import IndexReport, index_folder
 from fedage.client.cohort.store import CohortStore
 from fedage.client.home import SiteHome
@@ -34,6 +35,7 @@ def index_site(home_path: Path) -> IndexReport:
 
         with CohortStore.open(home.root) as store:
             report = index_folder(store, Path(home.config.data), outcomes_csv=_outcomes(home), progress=tell)
+    AuditLog(home.root).append(Entry(direction=Direction.SITE, kind=Kind.INDEX, patients=report.patients))
     _show(report, console)
     return report
 

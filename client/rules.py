@@ -108,6 +108,8 @@ class SiteRules:
         self._now = now
         self._reader = SiteCohorts(home)
         self._cohorts = KeptCohorts(self._reader)
+        self._noted: tuple[str | None] | None = None
+        self._noting = threading.Lock()
         self._answering: set[str] = set()
         self._lock = threading.Lock()
 
@@ -189,6 +191,7 @@ class SiteRules:
         RequestRefused
             With the rule of the policy that refuses; `not-approved`; `snapshot-changed`; `snapshot-too-close`.
         """
+        self._note_policy()
         campaign = self.known(request.digest)
         if campaign is None:
             raise self._not_approved(request.digest)
@@ -302,6 +305,14 @@ class SiteRules:
         except SnapshotChanged as changed:
             raise RequestRefused(changed.rule, changed.detail) from None
         return found
+
+    def _note_policy(self) -> None:
+        """Write into the audit log which policy file is in force, whenever it is another one."""
+        with self._noting:
+            digest = self.policy.digest()
+            if not self._noted or self._noted[0] != digest:
+                self.audit.append(Entry(direction=Direction.SITE, kind=Kind.POLICY, digest=digest))
+                self._noted = (digest,)
 
     def _approves_by_itself(self, digest: str) -> bool:
         automatic = self.policy.current().approval.mode == "automatic"

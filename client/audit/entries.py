@@ -33,7 +33,11 @@ class Direction(StrEnum):
 
 
 class Kind(StrEnum):
-    """What it was: a message's kind, or a decision of the site's administrator."""
+    """What it was: a message's kind, or something done at the site.
+
+    `policy` is a policy file that the agent met for the first time since it started, `digest` its SHA-256 (none where
+    there is no file); `index` an indexing, `patients` how many the store holds since.
+    """
 
     DESCRIBE = "query.describe"
     TRAIN = "train"
@@ -44,6 +48,7 @@ class Kind(StrEnum):
     DECLINE = "decline"
     REVOKE = "revoke"
     POLICY = "policy"
+    INDEX = "index"
 
     @classmethod
     def of(cls, text: str) -> Kind:

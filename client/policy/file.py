@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from pathlib import Path
@@ -81,6 +82,13 @@ class PolicyFile:
                 self._read = None
                 self._read = (state, load_policy(self.path))
             return self._read[1]
+
+    def digest(self) -> str | None:
+        """SHA-256 of the file as it is now, `sha256sum` prints the same; None if there is none that can be read."""
+        try:
+            return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        except OSError:
+            return None
 
     def decide(self, facts: Facts) -> Allowed | Refused:
         """Apply the policy as the file has it now; one that cannot be read refuses everything."""

@@ -101,6 +101,11 @@ def run_demo(*, out: Path | None, quick: bool, seed: int) -> int:
             "demo",
         ]
         status = _foreground(*command)
+        for name in names:
+            # Each hospital's own log, held against the heads that the coordinator was sent.
+            heads = folders.coordinator / "heads" / f"{name}.jsonl"
+            kept = ("--head", heads) if heads.is_file() else ()
+            _say(console, began, f"{name}: {_fedage('site', 'audit', 'verify', '--home', folders.site(name), *kept)}")
         _say(console, began, "done" if status == 0 else "the campaign did not finish")
     return status
 
@@ -201,7 +206,8 @@ def _command(arguments: Sequence[str | Path]) -> list[str]:
     return [sys.executable, "-m", "fedage.deploy", *(str(argument) for argument in arguments)]
 
 
-def _fedage(*arguments: str | Path) -> None:
+def _fedage(*arguments: str | Path) -> str:
+    """Run a command to its end; what it said."""
     done = subprocess.run(
         _command(arguments),
         stdin=subprocess.DEVNULL,
@@ -213,6 +219,7 @@ def _fedage(*arguments: str | Path) -> None:
     if done.returncode:
         words = " ".join(str(argument) for argument in arguments[:2])
         raise FedAgeError(f"fedage {words} failed: {(done.stderr or done.stdout).strip()}")
+    return done.stdout.strip()
 
 
 def _foreground(*arguments: str | Path) -> int:
