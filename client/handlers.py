@@ -110,6 +110,9 @@ def train(work: Work) -> Answer:
     """Train on the site's training patients; the sums for the incoming model's validation come along."""
     site, campaign, request, found = work.site, work.campaign, work.request, work.found
     weights, iterates = split_payload(work.payload)
+    if set(iterates) - {VALIDATION}:
+        # Any model may come in training: what compares or corrects its predictions is for the run's one model.
+        raise RequestRefused("unknown-step", "a training request may ask for the validation of its model only")
     check_fold(campaign, request.fold, all_folds_allowed=False)
     cohort = of_fold(found.cohort, campaign, request.fold)
     chosen = np.flatnonzero(cohort["is_train"] == 1)
