@@ -56,8 +56,17 @@ class Withholding:
 
     @property
     def rests_on(self) -> str:
-        """Whose sums are in the result, e.g. `10 of 17 sites`; empty where the record does not say."""
-        return "" if self.counted is None else f"{len(self.counted)} of {self.asked} sites"
+        """Whose sums are in the result, e.g. `10 of 17 sites` or `no site`; empty where the record does not say."""
+        if self.counted is None:
+            return ""
+        return f"{len(self.counted)} of {self.asked} sites" if self.counted else "no site"
+
+    @property
+    def said(self) -> str:
+        """The beginning of a sentence on the result, e.g. ` rests on 10 of 17 sites; `."""
+        if self.counted is None:
+            return ": "
+        return f" rests on {self.rests_on}; " if self.counted else " has no result; "
 
     @property
     def sites(self) -> list[str]:
@@ -80,8 +89,7 @@ def in_full(results: Results) -> list[str]:
     said = []
     for item in withholdings(results):
         by = "; ".join(f"by {listed(sites)}: {reason}" for reason, sites in item.why.items())
-        rests = f" rests on {item.rests_on}; " if item.rests_on else ": "
-        said.append(f"{_capital(item.words)}{rests}withheld {by}.")
+        said.append(f"{_capital(item.words)}{item.said}withheld {by}.")
     return [*said, *_no_part(results)]
 
 
@@ -93,9 +101,10 @@ def in_short(results: Results) -> list[str]:
     said = []
     for items in together.values():
         words, first = listed([item.words for item in items]), items[0]
-        rests = f" {'rest' if len(items) > 1 else 'rests'} on {first.rests_on}" if first.rests_on else ""
-        joined = "; " if rests else ": "
-        said.append(f"{_capital(words)}{rests}{joined}{listed(first.sites)} withheld what is needed.")
+        begun = first.said
+        if len(items) > 1:
+            begun = begun.replace(" rests ", " rest ").replace(" has ", " have ")
+        said.append(f"{_capital(words)}{begun}{listed(first.sites)} withheld what is needed.")
     if said:
         said[-1] += " Why is told under Sites."
     return [*said, *_no_part(results)]

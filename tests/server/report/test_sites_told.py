@@ -128,6 +128,12 @@ def test_the_report_says_it_on_the_first_screen_at_the_figures_and_under_sites(s
     assert len(rows) == 4
 
 
+def test_a_result_of_nobody_is_no_result(small: dict[str, Any]) -> None:
+    small["survival"]["cox"][0].update(sites=[], covariates=[], not_computed="every site withheld its contribution")
+    said = withheld_in_words.in_full(Results.model_validate(small))
+    assert said[0].startswith("The Cox model gap has no result; withheld by north and west: minimum-count")
+
+
 def test_one_set_of_sites_is_told_once(small: dict[str, Any]) -> None:
     for model in small["survival"]["cox"]:
         model["sites"] = ["east"]
