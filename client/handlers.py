@@ -26,6 +26,7 @@ from fedage.client.model import estimator_of, predict, samples_at
 from fedage.client.parts import check_fold, held_out, held_out_of_training, of_fold, sizes
 from fedage.client.sites import site_for
 from fedage.client.training import TooFewSamples, TrainingDiverged, train_locally
+from fedage.common.analyses.plan import VALIDATION
 from fedage.common.cohort import Cohort
 from fedage.common.estimators.base import Trainable
 from fedage.common.estimators.configure import preparation
