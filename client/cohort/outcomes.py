@@ -163,18 +163,18 @@ def _of_patients(values: FloatArray, ids: pd.Series[str], rows: str) -> FloatArr
         return values  # one row a patient already
     groups = pd.Series(values).groupby(ids.to_numpy(), sort=False)
     found = groups.nth(0) if rows == "first" else groups.max() if rows == "max" else groups.min()
-    return found.to_numpy(dtype=np.float64)
+    return np.asarray(found, dtype=np.float64)
 
 
 def mapped_numbers(column: pd.Series[str], wanted: Mapped) -> tuple[FloatArray, int]:
     """A column of texts as the numbers it is mapped to, NaN where it has none, and how many cells hold anything."""
     if not wanted.values:
-        values, filled = _numbers(column)
-        return values / wanted.divide_by, filled
+        plain, filled = _numbers(column)
+        return plain / wanted.divide_by, filled
     text = column.str.strip().str.casefold()
     missing = text.isin(list(_MISSING))
     meaning = {word.strip().casefold(): value for word, value in wanted.values.items()}
-    values = text.map(meaning).to_numpy(dtype=np.float64, copy=True)
+    values: FloatArray = np.array(text.map(meaning), dtype=np.float64)
     known = text.isin(list(meaning)).to_numpy()
     missing_here = missing.to_numpy() & ~known
     values[~known & ~missing_here] = np.nan if wanted.others is None else wanted.others

@@ -152,10 +152,14 @@ class Writer:
         }
 
     def _image(self, key: str, exam: str, stamp: FileStamp, fact: DicomFacts) -> dict[str, Any]:
-        return self._stamp(stamp) | {"key": key, "exam": exam} | {name: getattr(fact, name) for name in _OF_IMAGE}
+        of_image = {name: getattr(fact, name) for name in _OF_IMAGE}
+        of_volume = {name: getattr(fact, name, flat) for name, flat in _OF_VOLUME.items()}
+        return self._stamp(stamp) | {"key": key, "exam": exam} | of_image | of_volume
 
 
 _OF_IMAGE = (
     *("modality", "view", "laterality", "rows", "columns", "photometric", "transfer_syntax", "spacing_known"),
     *("burned_in", "frames"),
 )
+_OF_VOLUME = {"slices": 1, "voxel_mm": "", "orientation": ""}
+"""Of a volume, and what they are of a flat image."""

@@ -1,0 +1,102 @@
+"""Volumes: nibabel's own test files, and voxels in RAS with their spacing."""
+
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from fedage.client.cohort.nifti import VolumeFacts, load_volume, read_volume
+from fedage.client.cohort.reasons import Rejected
+from fedage.common.estimators.base import SampleRefused
+
+NIBABEL = Path(nib.__file__).parent / "tests/data"
+IN = {
+    "anatomical.nii": VolumeFacts(shape=(33, 41, 25), spacing_mm=(2.0, 2.0, 2.0), orientation="LAS"),
+    "reoriented_anat_moved.nii": VolumeFacts(shape=(21, 26, 22), spacing_mm=(4.0, 4.0, 4.0), orientation="RAS"),
+    "standard.nii.gz": VolumeFacts(shape=(4, 5, 7), spacing_mm=(1.0, 3.0, 2.0), orientation="RAS"),
+}
+OUT = {
+    "example4d.nii.gz": "not-3d",
+    "example_nifti2.nii.gz": "not-3d",
+    "functional.nii": "not-3d",
+    "resampled_anat_moved.nii": "not-finite",
+}
+"""Every other file is of another format, or of a surface (`row_major.dconn.nii`)."""
+
+
+def files() -> list[Path]:
+    return sorted(path for path in NIBABEL.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+
+
+def test_nibabel_brings_its_files() -> None:
+    assert len(files()) > 60
+    assert IN.keys() | OUT.keys() <= {path.name for path in files()}
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: path.name)
+def test_every_file_of_nibabel_is_in_or_out_with_its_reason(path: Path) -> None:
+    found = read_volume(path)
+    if isinstance(found, Rejected):
+        assert str(found.code) == OUT.get(path.name, "not-nifti")
+        with pytest.raises(SampleRefused, match=str(found.code)):
+            load_volume(path)
+    else:
+        assert found == IN[path.name]
+        volume = load_volume(path)
+        assert volume.pixels.dtype == np.float32
+        assert sorted(volume.pixels.shape) == sorted(found.shape)
+
+
+def save(path: Path, data: Any, affine: Any) -> Path:
+    nib.save(nib.Nifti1Image(data, affine), path)
+    return path
+
+
+def test_axes_are_turned_and_flipped_to_ras_by_hand(tmp_path: Path) -> None:
+    """Stored as (back-to-front, top-to-bottom, right-to-left): `ASL` axes to the front, down, and to the left."""
+    ras = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
+    stored = ras.transpose(1, 2, 0)[:, ::-1, ::-1]  # (A, S, R) with S and R reversed
+    affine = np.zeros((4, 4))
+    affine[1, 0], affine[2, 1], affine[0, 2], affine[3, 3] = 3.0, -4.0, -2.0, 1.0  # x is 2 mm, y 3 mm, z 4 mm
+    path = save(tmp_path / "a.nii.gz", np.ascontiguousarray(stored), affine)
+    assert read_volume(path) == VolumeFacts(shape=(3, 4, 2), spacing_mm=(3.0, 4.0, 2.0), orientation="AIL")
+    volume = load_volume(path)
+    assert volume.spacing_mm == (2.0, 3.0, 4.0)
+    np.testing.assert_array_equal(volume.pixels, ras.astype(np.float32))
+
+
+def test_scaling_and_units_of_the_header_are_applied(tmp_path: Path) -> None:
+    image: Any = nib.Nifti1Image(np.arange(8, dtype=np.int16).reshape(2, 2, 2), np.diag([1e-3, 1e-3, 2e-3, 1]))
+    image.header.set_xyzt_units("meter")
+    image.header.set_slope_inter(2.0, -1.0)
+    nib.save(image, tmp_path / "a.nii")
+    volume = load_volume(tmp_path / "a.nii")
+    assert volume.spacing_mm == pytest.approx((1.0, 1.0, 2.0))
+    assert volume.pixels.ravel().tolist() == [2.0 * value - 1.0 for value in range(8)]
+
+
+def test_oblique_volumes_keep_their_spacing(tmp_path: Path) -> None:
+    turn = np.deg2rad(20)
+    rotation = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = rotation @ np.diag([0.9, 1.1, 1.3])
+    path = save(tmp_path / "a.nii", np.arange(60, dtype=np.float32).reshape(3, 4, 5), affine)
+    assert load_volume(path).spacing_mm == pytest.approx((0.9, 1.1, 1.3), abs=1e-6)
+
+
+@pytest.mark.parametrize("at", range(0, 348, 4))
+def test_a_damaged_header_never_crashes(tmp_path: Path, at: int) -> None:
+    path = save(tmp_path / "a.nii", np.arange(60, dtype=np.float32).reshape(3, 4, 5), np.eye(4))
+    whole = bytearray(path.read_bytes())
+    for value in (0x00, 0x7F, 0xFF):
+        whole[at : at + 4] = bytes([value]) * 4
+        path.write_bytes(whole)
+        assert isinstance(read_volume(path), (VolumeFacts, Rejected))
+
+
+def test_a_missing_or_closed_file_is_unreadable(tmp_path: Path) -> None:
+    found = read_volume(tmp_path / "gone.nii.gz")
+    assert isinstance(found, Rejected)
+    assert str(found.code) in ("unreadable", "not-nifti")
