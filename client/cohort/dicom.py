@@ -191,7 +191,8 @@ def _native_wrong(header: Header, pixels: PixelElement, *, frame: int, frames: i
     expected = math.ceil(frame * frames * bits / 8)
     if _text(header, _PHOTOMETRIC) == "YBR_FULL_422":
         expected = expected * 2 // 3
-    return Reason.TRUNCATED if min(pixels.length, header.body_bytes - pixels.offset) < expected else None
+    whole = expected <= pixels.length <= header.body_bytes - pixels.offset
+    return None if whole else Reason.TRUNCATED
 
 
 def _fragments_wrong(stream: BinaryIO, pixels: PixelElement, *, size: int) -> Reason | None:
