@@ -66,9 +66,9 @@ def write(
     return ds
 
 
-def write_without_pixels(path: Path, patient: str = "MRN-7714423") -> None:
+def write_without_pixels(path: Path, patient: str = "MRN-7714423", **elements: Any) -> None:
     """A DICOM file with everything but an image."""
-    ds = dataset(patient)
+    ds = dataset(patient, **elements)
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.save_as(path, enforce_file_format=True)
