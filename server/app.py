@@ -25,6 +25,7 @@ def main(grid: Grid, context: Context) -> None:
     from fedage.common.campaign import load_campaign, parse_campaign
     from fedage.common.simulation import current_job
     from fedage.server.conduct import Place, conduct
+    from fedage.server.heads import Heads
     from fedage.server.network.grid import PromptGrid
     from fedage.server.network.home import CoordinatorHome
     from fedage.server.network.stoppable import StoppableGrid
@@ -51,4 +52,11 @@ def main(grid: Grid, context: Context) -> None:
         raise RuntimeError("FEDAGE_COORDINATOR_HOME is not set; start the SuperLink with fedage coordinator start")
     home = CoordinatorHome.load(Path(home_path))
     place = Place(folder=home.run_folder(campaign.campaign.name, name), run=name, environment="deployment", guard=True)
-    conduct(PromptGrid(grid), campaign, place, key=home.signing_key(), admitted=home.admitted())
+    conduct(
+        PromptGrid(grid),
+        campaign,
+        place,
+        key=home.signing_key(),
+        admitted=home.admitted(),
+        heads=Heads(home.heads),
+    )

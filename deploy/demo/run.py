@@ -22,7 +22,7 @@ from types import FrameType
 from rich.console import Console
 
 from fedage.common.errors import FedAgeError
-from fedage.deploy.demo.campaign import campaign_file
+from fedage.deploy.demo.campaign import FULL, QUICK, campaign_file
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_all
 
@@ -83,7 +83,10 @@ def run_demo(*, out: Path | None, quick: bool, seed: int) -> int:
         with console.status("the hospitals index their images and approve the campaign"), ThreadPoolExecutor(2) as pool:
             list(
                 pool.map(
-                    lambda name: _prepare_site(folders, name, address=address, seed=seed, campaign=campaign), names
+                    lambda name: _prepare_site(
+                        folders, name, address=address, seed=seed, campaign=campaign, quick=quick
+                    ),
+                    names,
                 )
             )
         for name in names:
@@ -122,7 +125,7 @@ def _output_folder(out: Path | None) -> Path:
     return folder.resolve()
 
 
-def _prepare_site(folders: Folders, name: str, *, address: str, seed: int, campaign: Path) -> None:
+def _prepare_site(folders: Folders, name: str, *, address: str, seed: int, campaign: Path, quick: bool) -> None:
     home, images = folders.site(name), folders.images / name
     # A real hospital's key comes from its own randomness; the demo's comes from the seed so that the split, and with
     # it every number, is the same each time.
@@ -138,6 +141,10 @@ def _prepare_site(folders: Folders, name: str, *, address: str, seed: int, campa
         *("--store-key", key, "--threads", "1"),
     )
     key.unlink()
+    # The few phantoms of a demo need a smaller minimum than a hospital's policy has.
+    policy = home / "policy.toml"
+    ours = f"minimum_count = {(QUICK if quick else FULL).minimum_count}"
+    policy.write_text(policy.read_text(encoding="utf-8").replace("minimum_count = 10", ours), encoding="utf-8")
     _fedage("coordinator", "admit", "--home", folders.coordinator, name, home / "node.pub")
     _fedage("site", "index", "--home", home)
     _fedage("site", "approve", "--home", home, campaign)
