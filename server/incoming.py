@@ -14,7 +14,7 @@ from fedage.common.heads import SignedHead
 from fedage.common.protocol import DESCRIBE, Reply
 from fedage.server.attendance import Attendance
 from fedage.server.heads import HeadRefused, Heads
-from fedage.server.told import Told
+from fedage.server.told import Told, ToldMalformed
 
 
 class CampaignFailed(Exception):
@@ -88,8 +88,8 @@ class Incoming:
             return None
         try:
             info, odd = Told.of(reply.info)
-        except ValueError:
-            self._set_aside(site, step, "a malformed answer was set aside", round_number=round_number)
+        except ToldMalformed as error:
+            self._set_aside(site, step, f"a malformed answer was set aside: {error}", round_number=round_number)
             return None
         try:
             if self.heads is not None:

@@ -240,8 +240,9 @@ class Session:
                 continue
             try:
                 answered[node] = read_reply(reply)
-            except (ValueError, TypeError, KeyError):
-                answered[node] = Failure(code=0, reason="malformed reply")
+            except Exception as error:  # noqa: BLE001 - whatever a stranger's bytes bring about, the campaign goes on
+                ours = str(error).startswith("malformed reply")
+                answered[node] = Failure(code=0, reason=str(error) if ours else "malformed reply")
         return answered
 
     def _site(self, node: int) -> str:

@@ -19,6 +19,10 @@ _ESSENTIAL = frozenset({"patients", "n", "features", "audit_key", "kinds"})
 _MISTAKES_READ = 200
 
 
+class ToldMalformed(ValueError):
+    """What a site told cannot be used; the message names the part."""
+
+
 class Reason(BaseModel):
     """Why a contribution was withheld."""
 
@@ -69,7 +73,7 @@ class Told(BaseModel):
 
         Raises
         ------
-        ValueError
+        ToldMalformed
             If a part is not of its form that the answer cannot do without.
         """
         values = dict(info)
@@ -81,11 +85,14 @@ class Told(BaseModel):
         for mistake in mistakes[:_MISTAKES_READ]:
             part, *inside = map(str, mistake["loc"])
             if part in _ESSENTIAL:
-                raise ValueError(f"{part} is not of its form")
+                raise ToldMalformed(f"{part} is not of its form")
             entries = values.get(part)
             if inside and isinstance(entries, dict):
                 values[part] = {name: value for name, value in entries.items() if name != inside[0]}
             else:
                 values.pop(part, None)
             left_out[part] = None
-        return cls.model_validate(values), tuple(left_out)
+        try:
+            return cls.model_validate(values), tuple(left_out)
+        except ValidationError:
+            raise ToldMalformed("too much of it is not of its form") from None
