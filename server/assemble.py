@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedage.common._version import __version__
 from fedage.common.analyses import plan
 from fedage.common.campaign import Campaign
+from fedage.common.estimators._table import FEATURE
 from fedage.common.protocol import ANALYSE, TRAIN
 from fedage.server import results as record_of
 from fedage.server.analyses import Findings
@@ -53,7 +55,7 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
         phantoms=campaign.planted is not None,
         sites=tuple(_sites(session, record)),
         preparation=tuple(
-            record_of.Preparation.model_validate({"fold": fold + 1 if campaign.validation.folds else None, **found})
+            _preparation(fold + 1 if campaign.validation.folds else None, found)
             for fold, found in sorted(record.preparation.items())
         ),
         rounds=tuple(
@@ -79,6 +81,12 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
         planted=planted_truth(campaign, findings, evaluation, survival) if campaign.planted else None,
         notes=tuple(_notes(campaign, place, findings)),
     )
+
+
+def _preparation(fold: int | None, found: Mapping[str, Any]) -> record_of.Preparation:
+    """Features by the names that the tables give them."""
+    unused = tuple(name.removeprefix(FEATURE) for name in found["unused"])
+    return record_of.Preparation.model_validate({**found, "fold": fold, "unused": unused})
 
 
 def _sites(session: Session, record: Record) -> list[record_of.SiteRecord]:
