@@ -123,6 +123,11 @@ class _Careful(io.BufferedReader):
         self.directory_read = False
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if not self.directory_read and (size is None or not 0 <= size <= MAX_DIRECTORY_BYTES):
+        if self.directory_read:
+            return super().read(size)
+        content = super().read(
+            MAX_DIRECTORY_BYTES + 1 if size is None or size < 0 else min(size, MAX_DIRECTORY_BYTES + 1)
+        )
+        if len(content) > MAX_DIRECTORY_BYTES:
             raise Refused(Reason.ARCHIVE_TOO_LARGE)
-        return super().read(size)
+        return content
