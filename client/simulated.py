@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from fedage.client.parts import with_parts
 from fedage.client.site import Site, SiteCohort
 from fedage.client.site_cohorts import ImageCohorts
-from fedage.client.table_store import read_site_table, samples_of
+from fedage.client.table_cohorts import table_cohort
+from fedage.client.table_store import read_site_table
 from fedage.common.campaign import Campaign, load_campaign
-from fedage.common.cohort import Cohort
 from fedage.common.simulation import SimulatedSiteJob, SimulationJob
 
 
@@ -47,28 +44,11 @@ class SimulatedSite:
     def cohort(self, campaign: Campaign) -> SiteCohort:
         """The campaign's patients."""
         if self._cohort is None:
-            self._cohort = self._images.read(campaign) if self._images is not None else self._read_table(campaign)
+            if self._images is not None:
+                self._cohort = self._images.read(campaign)
+            else:
+                self._cohort = table_cohort(read_site_table(self._site.home), campaign)
         return self._cohort
-
-    def _read_table(self, campaign: Campaign) -> SiteCohort:
-        table = read_site_table(self._site.home)
-        cohort = with_parts(Cohort(table.columns), table.unit, campaign)
-        chosen = campaign.cohort
-        age = cohort.columns.get("age_years")
-        excluded: dict[str, int] = {}
-        if age is not None:
-            # A patient without an age is not outside: where age matters, reading has set them aside.
-            outside = (age < chosen.age_min_years) | (age > chosen.age_max_years)
-            excluded["age-outside-cohort"] = int(np.count_nonzero(outside))
-            cohort = cohort.where(~outside)
-        return SiteCohort(
-            cohort=cohort,
-            samples=samples_of(cohort, campaign, table.features),
-            excluded={reason: count for reason, count in excluded.items() if count},
-            rejected_files=table.rejected,
-            features=table.features,
-            snapshot=table.snapshot,
-        )
 
 
 def simulated_site(partition: int, job: SimulationJob) -> Site:

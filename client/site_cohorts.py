@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import pandas as pd
 
 from fedage.client.cohort.query import Selection, select
 from fedage.client.cohort.samples import SampleCache
 from fedage.client.cohort.store import CohortStore
+from fedage.client.cohort.tables import StoredTable, read_table
 from fedage.client.parts import with_parts
 from fedage.client.policy.types import DataSet
 from fedage.client.site import SiteCohort
+from fedage.client.table.columns import named_columns
+from fedage.client.table.sites import read_one_site
+from fedage.client.table_cohorts import AGES_YEARS, table_cohort
+from fedage.client.table_store import SiteTable
 from fedage.common import estimators
 from fedage.common.campaign import Campaign
+from fedage.common.campaign.types import TableChoice
 from fedage.common.cohort import Cohort
+from fedage.common.errors import FedAgeError
+from fedage.common.estimators._table import FeaturesMissing
 from fedage.common.estimators.base import Estimator
 from fedage.common.protocol import RequestRefused
 from fedage.common.statistic import FloatArray
@@ -23,7 +34,7 @@ class SiteCohorts:
     """Cohorts from a home's store, of whatever kind the campaign asks."""
 
     def __init__(self, home: Path) -> None:
-        self._images = ImageCohorts(home)
+        self._images, self._tables = ImageCohorts(home), TableCohorts(home)
 
     def read(
         self, campaign: Campaign, *, data_set: DataSet | None = None, patients: Collection[str] | None = None
@@ -33,13 +44,94 @@ class SiteCohorts:
         Raises
         ------
         RequestRefused
-            Rule `no-table` if this site has nothing of the kind; `data-set` if the data set has no such modality.
+            Rule `no-table` or `no-images` if this site has nothing of the kind; `data-set` if the data set has nothing
+            that the campaign asks for; `no-column`, `sex-codes` or `features` if the site's table lacks something.
         """
-        return self._images.read(campaign, data_set=data_set, patients=patients)
+        kind = self._tables if _is_on_tables(campaign) else self._images
+        return kind.read(campaign, data_set=data_set, patients=patients)
 
     def count(self, campaign: Campaign, *, data_set: DataSet | None = None) -> int:
         """How many patients that would be, before any image is looked at. Raises as `read` does."""
-        return self._images.count(campaign, data_set=data_set)
+        kind = self._tables if _is_on_tables(campaign) else self._images
+        return kind.count(campaign, data_set=data_set)
+
+
+def _is_on_tables(campaign: Campaign) -> bool:
+    return campaign.table is not None or campaign.estimator is None
+
+
+class TableCohorts:
+    """Cohorts from the site's own table."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+
+    def read(
+        self, campaign: Campaign, *, data_set: DataSet | None = None, patients: Collection[str] | None = None
+    ) -> SiteCohort:
+        """The campaign's patients and their rows of features.
+
+        Raises
+        ------
+        RequestRefused
+            As `SiteCohorts.read`.
+        """
+        offered = data_set or DataSet()
+        ages_years = offered.age_min_years, offered.age_max_years
+        if offered.modality or offered.manufacturer:
+            raise RequestRefused("data-set", "this site's data set is one of images, and the campaign is on tables")
+        with CohortStore.open(self._home) as store:
+            stored = read_table(store)
+            if stored is None:
+                raise RequestRefused("no-table", "this site has no table indexed, and the campaign is on tables")
+            table = _as_asked(stored, campaign, unit=store.unit)
+        if ages_years != AGES_YEARS and "age_years" not in table.columns:
+            raise RequestRefused(
+                "data-set", "this site offers certain ages only, and its table tells the campaign none"
+            )
+        try:
+            return table_cohort(table, campaign, offered_ages_years=ages_years, patients=patients)
+        except FeaturesMissing:
+            raise RequestRefused(
+                "features", "this site's table does not have the features that the campaign file names"
+            ) from None
+
+    def count(self, campaign: Campaign, *, data_set: DataSet | None = None) -> int:
+        """How many patients the table has for it."""
+        return self.read(campaign, data_set=data_set).cohort.n
+
+
+def _as_asked(stored: StoredTable, campaign: Campaign, *, unit: Callable[[str], float]) -> SiteTable:
+    """The stored table under the campaign's names; identifiers, ages and sexes are those that the site says."""
+    asked = campaign.table or TableChoice()
+    frame = stored.frame
+    names = {stored.age: asked.age, stored.sex: asked.sex}
+    renamed = {mine: theirs for mine, theirs in names.items() if mine and theirs and mine != theirs}
+    dropped = [name for name in (asked.id, *renamed.values()) if name in frame.columns]
+    frame = frame.drop(columns=dropped).rename(columns=renamed)
+    choice = asked.model_copy(update={"id": None})
+    campaign = campaign.model_copy(update={"table": choice})
+    wanted = (choice.age, choice.sex, choice.predicted, *named_columns(campaign))
+    if missing := [name for name in dict.fromkeys(wanted) if name and name not in frame.columns]:
+        raise RequestRefused("no-column", f"this site's table has no column {', '.join(map(repr, missing))}")
+    try:
+        found = read_one_site(frame, pd.Series(stored.keys, dtype="string"), campaign, keys=_Hashed(unit))
+    except FedAgeError:
+        raise RequestRefused(
+            "sex-codes", "which codes of this site's sex column are male and female is not known"
+        ) from None
+    return replace(found, rejected={**stored.rejected, **found.rejected})
+
+
+@dataclass(frozen=True)
+class _Hashed:
+    """Patients who have been hashed already."""
+
+    unit: Callable[[str], float]
+
+    def patient(self, key: str, /) -> str:
+        """The hash itself."""
+        return key
 
 
 class ImageCohorts:
@@ -70,6 +162,8 @@ class ImageCohorts:
         estimator = self._estimator(campaign)
         with CohortStore.open(self._home) as store:
             selection = _select(store, campaign, estimator, data_set=data_set, patients=patients)
+            if not store.has_images:
+                raise RequestRefused("no-images", "this site has no images indexed, and the campaign is on images")
             rejected_files = store.rejected_by_reason()
             samples = SampleCache(self._home / "cache", root=store.root).build(selection, estimator)
         selection = samples.selection
@@ -95,7 +189,7 @@ class ImageCohorts:
             return _select(store, campaign, estimator, data_set=data_set).n
 
     def _estimator(self, campaign: Campaign) -> Estimator:
-        if campaign.estimator is None or campaign.table is not None:
+        if campaign.estimator is None or _is_on_tables(campaign):
             raise RequestRefused("no-table", "this site has images and the campaign is on tables")
         return estimators.make(campaign.estimator.name, campaign.estimator.options)
 

@@ -32,11 +32,14 @@ class SiteTable:
         Place of each patient in [0, 1), (n,), from a keyed hash: drives the split.
     rejected
         Rows and cells set aside while reading, by reason.
+    keys
+        Keyed hashes of the patients in row order, where the site's own store made them; they are not written.
     """
 
     columns: Mapping[str, FloatArray]
     unit: FloatArray
     rejected: Mapping[str, int] = field(default_factory=dict)
+    keys: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def features(self) -> tuple[str, ...]:

@@ -218,6 +218,12 @@ class CohortStore:
             raise StoreError("nothing is indexed yet; run fedage site index")
         return Path(self._keys.unseal(sealed))
 
+    @property
+    def has_images(self) -> bool:
+        """Whether a folder was indexed."""
+        with self.reading() as session:
+            return session.scalar(select(Setting.name).where(Setting.name == "root")) is not None
+
     def files(self) -> dict[str, KnownFile]:
         """Every file the store remembers, by relative path."""
         known: dict[str, KnownFile] = {}

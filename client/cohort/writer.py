@@ -11,7 +11,18 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, text
 
 from fedage.client.cohort.dicom import DicomFacts
 from fedage.client.cohort.keys import Keys
-from fedage.client.cohort.models import Base, Exam, ImageFile, Outcome, Patient, RejectedFile, Setting
+from fedage.client.cohort.models import (
+    Base,
+    Exam,
+    ImageFile,
+    Outcome,
+    Patient,
+    RejectedFile,
+    Setting,
+    TableColumn,
+    TablePatient,
+    TableRejected,
+)
 from fedage.client.cohort.reasons import Reason, Rejected
 
 if TYPE_CHECKING:
@@ -111,6 +122,36 @@ class Writer:
             ],
         )
         return len(by_key) - len(known)
+
+    def replace_table(
+        self,
+        patients: Sequence[str],
+        columns: Iterable[Mapping[str, Any]],
+        *,
+        rejected: Mapping[str, int],
+        about: str,
+    ) -> None:
+        """Put the site's own table in place of the one there was.
+
+        Parameters
+        ----------
+        patients
+            Keyed hashes, a row each.
+        columns
+            Rows of `TableColumn`, without their positions.
+        rejected
+            Rows and cells set aside, by reason.
+        about
+            What the table was read from and how; sealed.
+        """
+        for table in (TablePatient, TableColumn, TableRejected):
+            self._connection.execute(delete(table))
+        self._insert(TablePatient, [{"position": row, "key": key} for row, key in enumerate(patients)])
+        self._insert(TableColumn, [{"position": at, **column} for at, column in enumerate(columns)])
+        self._insert(TableRejected, [{"reason": code, "count": count} for code, count in rejected.items()])
+        self._connection.execute(delete(Setting).where(Setting.name == "table"))
+        if about:
+            self._connection.execute(insert(Setting).values(name="table", value=self._keys.seal(about)))
 
     def _add_patients(self, sexes: Mapping[str, str | None]) -> None:
         there = self._there(Patient.key, sexes)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,16 @@ from fedage.common.errors import FedAgeError
 from fedage.common.estimators._table import FEATURE
 
 Rows = NDArray[np.intp]
+
+
+class Hashing(Protocol):
+    """What turns identifiers into keyed hashes, and those into places in [0, 1)."""
+
+    def patient(self, patient_id: str, /) -> str:
+        """Hash of an identifier."""
+
+    def unit(self, patient: str, /) -> float:
+        """Place of a hashed patient."""
 
 
 @dataclass
@@ -103,6 +114,24 @@ def read_site_tables(data: Path, campaign: Campaign, *, site_column: str | None)
     return read
 
 
+def read_one_site(frame: pd.DataFrame, ids: pd.Series, campaign: Campaign, *, keys: Hashing) -> SiteTable:
+    """One site's own table, as the campaign asks for it; columns without a number here may have some elsewhere.
+
+    Raises
+    ------
+    FedAgeError
+        If it is not known which numbers of the sex column are female.
+    """
+    table = campaign.table or TableChoice()
+    columns = read_columns(frame, campaign, table, site_column=None)
+    if table.sex is not None:
+        anybody = bool(np.isfinite(columns.cohort["is_male"]).any())
+        require_known([columns.female], anybody=anybody, table=table)
+    rows = np.arange(len(frame))
+    source = _Source(ids, columns, {"": rows})
+    return _site("", rows, source, campaign, without=columns.text, seen=set(), keys=keys)
+
+
 def _is_wanted(column: str, campaign: Campaign) -> bool:
     """Whether the campaign's features find this column."""
     options = campaign.estimator.options if campaign.estimator else {}
@@ -164,7 +193,7 @@ def _site(
     *,
     without: frozenset[str],
     seen: set[str],
-    keys: Keys,
+    keys: Hashing,
 ) -> SiteTable:
     rejected: dict[str, int] = {}
     if source.ids is None:
@@ -184,8 +213,9 @@ def _site(
     for column, values in columns.features.items():
         if column not in without:
             cohort[FEATURE + column] = values[rows]
-    unit = np.array([keys.unit(keys.patient(ids[k])) for k in np.flatnonzero(keep)], dtype=np.float64)
-    return SiteTable(cohort, unit, bounded(rejected))
+    hashed = tuple(keys.patient(ids[k]) for k in np.flatnonzero(keep))
+    unit = np.array([keys.unit(key) for key in hashed], dtype=np.float64)
+    return SiteTable(cohort, unit, bounded(rejected), hashed)
 
 
 def _each_patient_once(
