@@ -34,7 +34,10 @@ def unused_anywhere(found: tuple[Preparation, ...]) -> list[str]:
 
 def _solution(results: Results) -> list[str]:
     if not solved_exactly(results):
-        return []
+        starts = any(item.penalty is not None for item in results.preparation)
+        return (
+            ["Training starts from a ridge regression that is solved exactly from the sites' sums."] if starts else []
+        )
     each = ", once for each fold" if len(results.preparation) > 1 else ""
     stood_in = max(item.stood_in for item in results.preparation)
     but = (

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from fedage.server import withheld_in_words
 from fedage.server.errors_in_words import OWN_MEAN, POOLED_MEAN, loses_to
@@ -24,19 +24,19 @@ def print_summary(results: Results, *, console: Console) -> None:
         )
     console.print(_sites(results))
     for sentence in error_sentences(results):
-        console.print(escape(sentence))
+        console.print(Text(sentence))
     if results.survival is not None:
         console.print(_hazards(results))
     for sentence in group_sentences(results):
-        console.print(escape(sentence))
+        console.print(Text(sentence))
     if results.planted is not None:
-        console.print(_checks(results))
+        console.print(Text(_checks(results)))
     for site in results.sites:
         # Of a site that took no part, all there is to say is why.
         for trouble in site.troubles if site.status in ("took part", "dropped out") else ():
-            console.print(escape(f"{site.name}: {trouble}"))
+            console.print(Text(f"{site.name}: {trouble}"))
     for sentence in withheld_in_words.in_full(results):
-        console.print(escape(sentence))
+        console.print(Text(sentence))
 
 
 def _sites(results: Results) -> Table:
@@ -50,7 +50,7 @@ def _sites(results: Results) -> Table:
     for site in results.sites:
         raw, corrected = test.raw.by_site.get(site.name), test.corrected.by_site.get(site.name)
         table.add_row(
-            escape(site.name),
+            Text(site.name),
             _patients(site),
             str(raw.n) if raw else "-",
             _mae(raw),
@@ -68,7 +68,7 @@ def _sites_of_analyses(results: Results) -> Table:
     """Without an estimator there are no predicted ages to tell of."""
     table = Table("site", "patients", "status", title="sites")
     for site in results.sites:
-        table.add_row(escape(site.name), _patients(site), _status(site))
+        table.add_row(Text(site.name), _patients(site), _status(site))
     return table
 
 
@@ -76,8 +76,8 @@ def _patients(site: SiteRecord) -> str:
     return "<min" if site.patients is None else str(site.patients)
 
 
-def _status(site: SiteRecord) -> str:
-    return site.status if not site.reason else escape(f"{site.status}: {site.reason}")
+def _status(site: SiteRecord) -> Text:
+    return Text(site.status if not site.reason else f"{site.status}: {site.reason}")
 
 
 def _whose(results: Results) -> str:
@@ -85,10 +85,10 @@ def _whose(results: Results) -> str:
     return f"error of the predicted age of {healthy}test patients, years (MAE)"
 
 
-def _means(metrics: Metrics | None) -> tuple[str, str]:
+def _means(metrics: Metrics | None) -> tuple[Text, Text]:
     """What predicting the mean age of all sites, and the site's own, would miss by; marked where that is better."""
     if metrics is None:
-        return "-", "-"
+        return Text("-"), Text("-")
     lost = loses_to(metrics)
     return (
         _mean(metrics.mae_of_mean_years, better=POOLED_MEAN in lost),
@@ -96,10 +96,10 @@ def _means(metrics: Metrics | None) -> tuple[str, str]:
     )
 
 
-def _mean(value: float | None, *, better: bool) -> str:
+def _mean(value: float | None, *, better: bool) -> Text:
     if value is None:
-        return "-"
-    return f"[red]{value:.2f}*[/red]" if better else f"{value:.2f}"
+        return Text("-")
+    return Text(f"{value:.2f}*", style="red") if better else Text(f"{value:.2f}")
 
 
 def _hazards(results: Results) -> Table:
@@ -112,12 +112,17 @@ def _hazards(results: Results) -> Table:
     for model in results.survival.cox if results.survival else ():
         title = f"{model.model}, {'by site' if model.stratified_by_site else 'unstratified'}"
         if model.not_computed:
-            table.add_row(title, "-", escape(model.not_computed))
+            table.add_row(Text(title), "-", Text(model.not_computed))
             continue
         for covariate in model.covariates:
             truth = expected.get(covariate.name)
             interval = f"{_number(covariate.ci95_low)} to {_number(covariate.ci95_high)}"
-            row = [title, covariate.name, f"{_number(covariate.hazard_ratio)} ({interval})", _events(model)]
+            row: list[Text | str] = [
+                Text(title),
+                Text(covariate.name),
+                f"{_number(covariate.hazard_ratio)} ({interval})",
+                _events(model),
+            ]
             if results.planted:
                 row.append("" if truth is None else f"{truth:.3f}")
             table.add_row(*row)

@@ -82,6 +82,9 @@ def test_a_model_trained_after_a_preparation_keeps_its_rounds(ridge: dict[str, A
     stopped = Results.model_validate(ridge)
     assert _summary.sentences(stopped)[0] == "No round of training was finished."
     assert not any("exactly" in said or "penalty" in said for said in made_in_words.sentences(stopped))
+    ridge["preparation"] = [fold(None)]
+    said = made_in_words.sentences(Results.model_validate(ridge))[0]
+    assert said == "Training starts from a ridge regression that is solved exactly from the sites' sums."
     ridge["rounds"] = [{"number": 1, "fold": 1, "validation_mae_years": 5.0}]
     html = render_report(Results.model_validate(ridge))
     assert "Every round in numbers" in html

@@ -22,8 +22,9 @@ def with_errors(values: dict[str, Any], **by_site: dict[str, Any]) -> Results:
     return Results.model_validate(values)
 
 
-def terminal(results: Results, *, width: int = 80) -> str:
-    console = Console(width=width, file=io.StringIO())
+def terminal(results: Results, *, markup: bool = False) -> str:
+    """In 80 columns; the commands' consoles know no markup."""
+    console = Console(width=80, file=io.StringIO(), markup=markup)
     print_summary(results, console=console)
     return console.file.getvalue()
 
@@ -67,6 +68,20 @@ def test_losses_are_said_with_their_numbers_and_marked(values: dict[str, Any]) -
     assert "4.00*" not in shown
     assert "…" not in shown  # nothing cut off in 80 columns
     assert said in " ".join(line.strip() for line in shown.splitlines())
+
+
+@pytest.mark.parametrize("markup", [False, True])
+def test_what_a_site_says_is_text_and_not_markup(values: dict[str, Any], markup: bool) -> None:
+    values["sites"][0].update(name="[red]n", troubles=["[bold]late[/bold]"])
+    values["survival"]["cox"][0]["model"] = "a[b]"
+    results = with_errors(values, **{"[red]n": metrics(3.0, 2.0, 1.0)})
+    shown = terminal(results, markup=markup)
+    assert "[red]n: [bold]late[/bold]" in shown
+    assert "│ [red]n" in shown
+    assert "[red]1.00" not in shown
+    assert "1.00*" in shown
+    assert "a[b]" in shown
+    assert "\\[" not in shown
 
 
 def test_no_loss_is_said_too(values: dict[str, Any]) -> None:
