@@ -32,6 +32,7 @@ from fedage.client.cohort.kinds import DICOMDIR, is_derived, is_stack, is_withou
 from fedage.client.cohort.parsed import frames_stack
 from fedage.client.cohort.quiet import quiet_pydicom
 from fedage.client.cohort.reasons import Reason, Rejected
+from fedage.client.cohort.told import NOTHING, Told
 
 MAX_FRAME_SAMPLES = 150_000_000
 """Most values of one frame that are ever decoded: six times the largest mammogram."""
@@ -82,27 +83,27 @@ class DicomFacts:
     """BurnedInAnnotation: NO, or empty where the file does not say; with YES it is out."""
 
 
-def read_facts(path: Path) -> DicomFacts | Rejected:
+def read_facts(path: Path, told: Told = NOTHING) -> DicomFacts | Rejected:
     """Read one file. Every file gives one or the other; nothing is raised, whatever the file holds."""
     try:
         # A FIFO in the folder must not block: the walk hands over regular files, this holds if one changes meanwhile.
         with open(path, "rb", buffering=0, opener=open_at_once) as stream:
-            return read_stream(stream, size=os.fstat(stream.fileno()).st_size)
+            return read_stream(stream, size=os.fstat(stream.fileno()).st_size, told=told)
     except OSError:
         return Rejected(Reason.UNREADABLE)
 
 
-def read_bytes(content: bytes) -> DicomFacts | Rejected:
+def read_bytes(content: bytes, told: Told = NOTHING) -> DicomFacts | Rejected:
     """Read a file that was taken from an archive."""
-    return read_stream(io.BytesIO(content), size=len(content))
+    return read_stream(io.BytesIO(content), size=len(content), told=told)
 
 
-def read_stream(stream: BinaryIO, *, size: int) -> DicomFacts | Rejected:
+def read_stream(stream: BinaryIO, *, size: int, told: Told = NOTHING) -> DicomFacts | Rejected:
     """Read a file of `size` bytes from its beginning; nothing is raised."""
     header = None
     try:
         header = read_header(stream, size=size, wanted=_WANTED)
-        found: DicomFacts | Reason = _kind_wrong(header) or _pixels_wrong(header) or _facts(header)
+        found: DicomFacts | Reason = _kind_wrong(header) or _pixels_wrong(header) or _facts(header, told)
     except NotDicom:
         found = Reason.NOT_DICOM
     except EndsEarly:
@@ -215,8 +216,8 @@ def _fragments_wrong(stream: BinaryIO, pixels: PixelElement, *, size: int) -> Re
     return None
 
 
-def _facts(header: Header) -> DicomFacts | Reason:
-    patient_id = _patient_id(header)
+def _facts(header: Header, told: Told) -> DicomFacts | Reason:
+    patient_id = told.patient_id or _patient_id(header)
     if not patient_id:
         return Reason.NO_PATIENT_ID
     sop_uid = _text(header, _SOP_UID)
@@ -224,21 +225,23 @@ def _facts(header: Header) -> DicomFacts | Reason:
         return Reason.NO_IDENTITY
     exam = first_date(_text(header, tag) for tag in _EXAM_DATES)
     birth = parse_date(_text(header, _BIRTH_DATE))
-    age = age_at_exam(birth=birth, exam=exam, age_string=_text(header, _AGE))
+    said = _text(header, _AGE)
+    age_string = f"{said}Y" if told.bare_age_years and said.isdigit() else said
+    age = told.age or age_at_exam(birth=birth, exam=exam, age_string=age_string)
     if isinstance(age, Reason):
         return age
-    sex = _text(header, _SEX).upper()
+    sex = told.sex or _text(header, _SEX).upper()
     return DicomFacts(
         patient_id=patient_id,
-        study_uid=_text(header, _STUDY_UID) or sop_uid,
+        study_uid=told.study_uid or _text(header, _STUDY_UID) or sop_uid,
         sop_uid=sop_uid,
         exam_day=exam.toordinal() if exam else None,
         sex=sex if sex in ("M", "F") else None,
         age=age,
-        manufacturer=_text(header, _MANUFACTURER)[:64],
-        modality=_modality(header),
-        view=_text(header, _VIEW).upper()[:16],
-        laterality=(_text(header, _IMAGE_LATERALITY) or _text(header, _LATERALITY)).upper()[:1],
+        manufacturer=(told.manufacturer or _text(header, _MANUFACTURER))[:64],
+        modality=told.modality or _modality(header),
+        view=(told.view or _text(header, _VIEW)).upper()[:16],
+        laterality=(told.laterality or _text(header, _IMAGE_LATERALITY) or _text(header, _LATERALITY)).upper()[:1],
         rows=_short(header, _ROWS),
         columns=_short(header, _COLUMNS),
         photometric=_text(header, _PHOTOMETRIC).upper()[:32],

@@ -15,6 +15,7 @@ from fedage.client.cohort.directory import Unreadable, missing_files
 from fedage.client.cohort.outcomes import OutcomeTable, read_outcomes
 from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.client.cohort.store import CohortStore, FileStamp, KnownFile
+from fedage.client.cohort.told import Silence, Telling, Told
 from fedage.client.cohort.tree import Tree, walk
 from fedage.client.cohort.writer import READER_VERSION, Remembered
 
@@ -71,6 +72,7 @@ def index_folder(
     *,
     outcomes_csv: Path | None = None,
     id_column: str = "patient_id",
+    telling: Telling | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> IndexReport:
@@ -84,6 +86,8 @@ def index_folder(
         The folder, only ever read. Symbolic links below it are not followed. An empty folder gives an empty store.
     outcomes_csv, id_column
         The hospital's table, which replaces the outcomes there were, and its column of patient identifiers.
+    telling
+        What the data set's own tables say of its images.
     workers
         Threads that read headers; what they wait for is the disk.
     progress
@@ -94,14 +98,15 @@ def index_folder(
     FedAgeError
         If the folder or the table cannot be read; then the store is as it was.
     """
-    root = Path(root).absolute()
+    root, telling = Path(root).absolute(), telling or Silence()
+    reader = f"{READER_VERSION}{telling.digest}"
     table = None if outcomes_csv is None else read_outcomes(Path(outcomes_csv), id_column=id_column)
     with store.exclusive():
         tree = walk(root)
-        before, after = Remembered.read(store), Remembered(READER_VERSION, tree.digest())
+        before, after = Remembered.read(store), Remembered(reader, tree.digest())
         rejected, new, removed = store.rejected_by_reason(), 0, 0
         if before != after or not _WORTH_ANOTHER_LOOK.isdisjoint(rejected):
-            new, removed = _update(store, tree, before=before, after=after, workers=workers, progress=progress)
+            new, removed = _update(store, tree, telling, before=before, after=after, workers=workers, progress=progress)
             rejected = store.rejected_by_reason()
         outcomes = {} if table is None else _keep_outcomes(store, table)
     counts = store.counts()
@@ -122,6 +127,7 @@ def index_folder(
 def _update(
     store: CohortStore,
     tree: Tree,
+    telling: Telling,
     *,
     before: Remembered,
     after: Remembered,
@@ -140,16 +146,17 @@ def _update(
     again = {
         source
         for source in there - changed
-        if before.reader != READER_VERSION or any(file.reason in reasons for file in known[source].values())
+        if before.reader != after.reader or any(file.reason in reasons for file in known[source].values())
     }
     stale = (path for source in (*gone, *changed, *again) for path in known[source])
     with store.writing() as writer:
         writer.set_root(tree.root)
         # Until the end nothing may look finished; a reader's version that is behind stays so.
-        writer.remember(Remembered(before.reader if known else READER_VERSION, ""))
+        writer.remember(Remembered(before.reader if known else after.reader, ""))
         writer.forget(stale)
+        writer.prune()  # an exam or a patient read anew may have another age or sex
     new = 0
-    for batch in _read(tree, sorted(fresh | changed | again), workers=workers, progress=progress):
+    for batch in _read(tree, sorted(fresh | changed | again), telling, workers=workers, progress=progress):
         new += sum(stamp.path.partition(SEPARATOR)[0] not in again for stamp, _ in batch)
         with store.writing() as writer:
             writer.add(batch)
@@ -164,11 +171,13 @@ def _changed(files: Mapping[str, KnownFile], tree: Tree, source: str) -> bool:
     return any((file.stamp.mtime_ns, file.stamp.size) != stamp for file in files.values())
 
 
-def _read(tree: Tree, sources: list[str], *, workers: int | None, progress: Progress | None) -> Iterator[Found]:
+def _read(
+    tree: Tree, sources: list[str], telling: Telling, *, workers: int | None, progress: Progress | None
+) -> Iterator[Found]:
     """What files hold, in their order, in batches; all of an archive is in one batch, so that it is kept or not."""
 
     def read(chunk: list[str]) -> Found:
-        return [entry for source in chunk for entry in _entries(tree, source)]
+        return [entry for source in chunk for entry in _entries(tree, source, telling)]
 
     done = 0
     with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1), thread_name_prefix="headers") as pool:
@@ -184,12 +193,13 @@ def _read(tree: Tree, sources: list[str], *, workers: int | None, progress: Prog
             yield found
 
 
-def _entries(tree: Tree, source: str) -> Found:
+def _entries(tree: Tree, source: str, telling: Telling) -> Found:
     """What a file of the folder holds."""
     stamp = FileStamp(source, *tree.files[source])
-    fact = read_facts(tree.root / source)
+    told = telling.of(source)
+    fact = Rejected(told) if isinstance(told, Reason) else read_facts(tree.root / source, told)
     if isinstance(fact, Rejected) and fact.code is Reason.NOT_DICOM and _is_archive(tree.root / source):
-        return _archived(tree, stamp)
+        return _archived(tree, stamp, telling)
     if isinstance(fact, Rejected) and fact.code is Reason.DIRECTORY:
         return _named(tree, stamp, fact)
     return [(stamp, fact)]
@@ -203,13 +213,13 @@ def _is_archive(path: Path) -> bool:
         return False
 
 
-def _archived(tree: Tree, archive: FileStamp) -> Found:
+def _archived(tree: Tree, archive: FileStamp, telling: Telling) -> Found:
     """The members of an archive, with the archive's stamp; the archive itself only if it is not read."""
     try:
         return [
             (
                 archive._replace(path=f"{archive.path}{SEPARATOR}{name}"),
-                Rejected(content) if isinstance(content, Reason) else read_bytes(content),
+                Rejected(content) if isinstance(content, Reason) else _member(content, telling.of(name)),
             )
             for name, content in members(tree.root / archive.path)
         ]
@@ -217,6 +227,10 @@ def _archived(tree: Tree, archive: FileStamp) -> Found:
         return [(archive, Rejected(refused.code))]
     except OSError:
         return [(archive, Rejected(Reason.UNREADABLE))]
+
+
+def _member(content: bytes, told: Told | Reason) -> DicomFacts | Rejected:
+    return Rejected(told) if isinstance(told, Reason) else read_bytes(content, told)
 
 
 def _named(tree: Tree, directory: FileStamp, fact: Rejected) -> Found:

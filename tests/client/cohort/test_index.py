@@ -80,7 +80,7 @@ def test_the_second_time_only_changes_are_read(store: CohortStore, data: Path, m
     index_folder(store, data)
     read: list[str] = []
     really = index.read_facts
-    monkeypatch.setattr(index, "read_facts", lambda path: (read.append(path.name), really(path))[1])
+    monkeypatch.setattr(index, "read_facts", lambda path, told: (read.append(path.name), really(path, told))[1])
     before = all_of(store)
     report = index_folder(store, data)
     assert (report.new, report.unchanged, report.removed, read) == (0, 5, 0, [])

@@ -1,0 +1,54 @@
+"""What a data set's tables tell of an image that its file does not, or tells worse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fedage.client.cohort.ages import Age
+from fedage.client.cohort.reasons import Reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """Facts that stand over the file's own; what is empty or None is left to the file.
+
+    Parameters
+    ----------
+    bare_age_years
+        Whether a `PatientAge` without a unit is one in completed years.
+    """
+
+    patient_id: str = field(default="", repr=False)
+    study_uid: str = field(default="", repr=False)
+    age: Age | None = None
+    sex: str | None = None
+    manufacturer: str = ""
+    modality: str = ""
+    view: str = ""
+    laterality: str = ""
+    bare_age_years: bool = False
+
+
+NOTHING = Told()
+
+
+class Telling(Protocol):
+    """A data set's tables, ready to be asked; from several threads."""
+
+    @property
+    def digest(self) -> str:
+        """Changes when anything that may be told has changed."""
+
+    def of(self, path: str) -> Told | Reason:
+        """What is told of the file at this path below the root, or why it is out."""
+
+
+class Silence:
+    """Tells nothing: everything is in the files."""
+
+    digest = ""
+
+    def of(self, _path: str) -> Told | Reason:
+        """Nothing."""
+        return NOTHING
