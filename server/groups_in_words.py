@@ -17,8 +17,9 @@ def sentences(results: Results) -> list[str]:
         why = (found.not_computed or "no site released it").rstrip(".")
         return [f"How the gap differs between {named[0]} and {named[1]} is not known: {why}."]
     held = ", ".join(["site", *(groups.covariates if found.adjusted else ())]).replace("_years", "")
+    kind = "raw" if found.gap.startswith("raw") else "corrected"
     size = f"{abs(chosen.difference_years):.2f} years {'larger' if chosen.difference_years >= 0 else 'smaller'}"
-    said = f"With {held} held fixed, the corrected gap of patients with {named[0]} is {size} than with {named[1]}"
+    said = f"With {held} held fixed, the {kind} gap of patients with {named[0]} is {size} than with {named[1]}"
     if chosen.ci95_low is None or chosen.ci95_high is None:
         return [f"{said}.{_not_adjusted(groups)}"]
     open_ = chosen.ci95_low <= 0 <= chosen.ci95_high

@@ -11,7 +11,7 @@ import pandas as pd
 
 from fedage.client.table.read import Mask, is_text, numbers
 from fedage.client.table.sex import sexes
-from fedage.common.analyses.plan import curves_by
+from fedage.common.analyses.plan import curves_by, tells_raw_gap
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import TableChoice
 from fedage.common.errors import FedAgeError
@@ -61,7 +61,7 @@ def named_columns(campaign: Campaign) -> tuple[str, ...]:
             named.append(split)
     if groups := campaign.groups:
         named += [groups.column, *groups.covariates]
-        if campaign.estimator is None:
+        if campaign.estimator is None and not tells_raw_gap(campaign):
             named.append("gap_years" if campaign.bias.scale == "de-lange" else "cole_gap_years")
     made = {"healthy"}
     if table and table.age:

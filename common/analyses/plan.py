@@ -141,12 +141,20 @@ def _gap(campaign: Campaign) -> str:
     return "gap_years" if campaign.bias.scale == "de-lange" else "cole_gap_years"
 
 
+def tells_raw_gap(campaign: Campaign) -> bool:
+    """Whether the sites' tables hold predicted ages, so that gaps come from them and not from a column of gaps."""
+    return campaign.estimator is None and bool(campaign.table and campaign.table.predicted)
+
+
 def _groups(campaign: Campaign) -> tuple[Analysis, ...]:
-    """The comparison on the gap that survival uses, and on the raw one where a model of this campaign predicts."""
+    """The comparison on the gap that survival uses, and on the raw one where a model of this campaign predicts.
+
+    Ages that a table already predicts have no bias line: their gap is the raw one.
+    """
     groups = campaign.groups
     if groups is None:
         return ()
-    gaps = {GROUPS: _gap(campaign)}
+    gaps = {GROUPS: "raw_gap_years" if tells_raw_gap(campaign) else _gap(campaign)}
     if campaign.estimator is not None:
         gaps[GROUPS_RAW] = "raw_gap_years"
     return tuple(

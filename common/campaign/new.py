@@ -33,10 +33,18 @@ class Answers:
         Columns of the sites' tables, for a campaign on tables.
     features
         Columns or patterns that are features, for an estimator on tables.
+    predicted_column
+        Column of ages already predicted, for a campaign without an estimator.
+    survival
+        Whether follow-up is analysed; None: if a column of it is given, or nothing else is asked for.
     time_column, event_column
-        Follow-up; a campaign without an estimator always has it, another one if either is given.
+        Follow-up.
     covariates
         Of the Cox model; empty for what suits the campaign.
+    group_column, group_equals, group_reference
+        Two groups compared by their gap, if a column is given.
+    held_fixed
+        Columns of that comparison; None for what suits the campaign.
     """
 
     estimator: str | None
@@ -44,13 +52,19 @@ class Answers:
     purpose: str
     seed: int = 1
     sites: tuple[str, ...] = ()
-    age_column: str = "age"
+    age_column: str | None = "age"
     id_column: str | None = None
     sex_column: str | None = None
     features: tuple[str, ...] = ("*",)
+    predicted_column: str | None = None
+    survival: bool | None = None
     time_column: str | None = None
     event_column: str | None = None
     covariates: tuple[str, ...] = ()
+    group_column: str | None = None
+    group_equals: float = 1.0
+    group_reference: float = 0.0
+    held_fixed: tuple[str, ...] | None = None
 
 
 def campaign_text(answers: Answers) -> str:
@@ -117,7 +131,12 @@ def _chosen(answers: Answers, estimator: type[Estimator] | None) -> dict[str, di
         about["sites"] = answers.sites
     chosen: dict[str, dict[str, Any]] = {"campaign": about, "cohort": {}, "privacy": {}, "simulation": {}}
     if _on_tables(estimator):
-        columns = {"id": answers.id_column, "age": answers.age_column, "sex": answers.sex_column}
+        columns = {
+            "id": answers.id_column,
+            "age": answers.age_column,
+            "predicted": answers.predicted_column,
+            "sex": answers.sex_column,
+        }
         chosen["table"] = {key: column for key, column in columns.items() if column is not None}
     if estimator is not None:
         chosen["estimator"] = {"name": estimator.name}
@@ -125,13 +144,37 @@ def _chosen(answers: Answers, estimator: type[Estimator] | None) -> dict[str, di
         chosen["training"] = {"quorum": min(2, len(answers.sites))} if answers.sites else {}
         chosen["validation"] = {"folds": _FOLDS} if _on_tables(estimator) else {"fractions": {}}
         chosen["bias"] = {}
-    if estimator is None or answers.time_column is not None or answers.event_column is not None:
-        chosen["survival"] = _survival(answers, has_gap=estimator is not None)
+    if _has_survival(answers):
+        chosen["survival"] = _survival(answers)
+    if answers.group_column is not None:
+        usual = ("age_years",) if estimator is not None or answers.age_column else ()
+        chosen["groups"] = {
+            "column": answers.group_column,
+            "equals": answers.group_equals,
+            "reference": answers.group_reference,
+            "covariates": usual if answers.held_fixed is None else answers.held_fixed,
+        }
     return chosen
 
 
-def _survival(answers: Answers, *, has_gap: bool) -> dict[str, Any]:
+def usual_covariates(estimator: str | None, *, age: str | None, predicted: str | None) -> tuple[str, ...]:
+    """What a Cox model begins with: the gap where there is one, and age where it is known."""
+    if estimator is not None:
+        return ("gap_years", "age_years")
+    return (*(("raw_gap_years",) if predicted and age else ()), *(("age_years",) if age else ()))
+
+
+def _has_survival(answers: Answers) -> bool:
+    if answers.survival is not None:
+        return answers.survival
+    alone = answers.estimator is None and answers.group_column is None and answers.predicted_column is None
+    return alone or answers.time_column is not None or answers.event_column is not None
+
+
+def _survival(answers: Answers) -> dict[str, Any]:
     columns = {"time": answers.time_column, "event": answers.event_column}
-    usual = ("gap_years", "age_years") if has_gap else ("age_years",)
-    model = {"name": "gap" if has_gap else "first", "covariates": answers.covariates or usual}
-    return {**{key: column for key, column in columns.items() if column is not None}, "models": [model]}
+    usual = usual_covariates(answers.estimator, age=answers.age_column, predicted=answers.predicted_column)
+    covariates = answers.covariates or usual
+    has_gap = any("gap_years" in covariate for covariate in covariates)
+    models = [{"name": "gap" if has_gap else "first", "covariates": covariates}] if covariates else []
+    return {**{key: column for key, column in columns.items() if column is not None}, "models": models}

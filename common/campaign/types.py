@@ -71,7 +71,7 @@ class TableChoice(Table):
         default=None,
         min_length=1,
         max_length=200,
-        description="column with ages already predicted",
+        description="column with ages already predicted; groups are then compared by their raw gap, else by gap_years",
     )
     sex: str | None = Field(default=None, min_length=1, max_length=200, description="column with the sex")
     male: float = Field(default=1.0, description="its value for males")

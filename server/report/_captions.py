@@ -130,10 +130,11 @@ def _compared(results: Results) -> str:
     if groups is None:
         return ""
     adjusted = groups.corrected.adjusted is not None
+    kind = "raw" if groups.corrected.gap.startswith("raw") else "corrected"
     held = f"site and {', '.join(groups.covariates)}" if adjusted and groups.covariates else "site"
     return (
         f"Difference of the gap between the groups with 95 % intervals: all sites with {held} held fixed, and each "
-        "site's own two means. Right: how well the corrected gap tells the groups apart."
+        f"site's own two means. Right: how well the {kind} gap tells the groups apart."
     )
 
 

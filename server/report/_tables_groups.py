@@ -75,7 +75,9 @@ def group_sites(results: Results) -> Table:
 def _compared(groups: Groups | None) -> list[tuple[str, GroupDifference]]:
     if groups is None:
         return []
-    return [("corrected", groups.corrected), *([("raw", groups.raw)] if groups.raw is not None else [])]
+    # Ages that a table brought have no bias line, so their only gap is the raw one.
+    kind = "raw" if groups.corrected.gap.startswith("raw") else "corrected"
+    return [(kind, groups.corrected), *([("raw", groups.raw)] if groups.raw is not None else [])]
 
 
 def _cells(found: Difference) -> tuple[Cell, ...]:

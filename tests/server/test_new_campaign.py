@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -77,24 +78,33 @@ def test_wrong_answers_are_all_told_at_once_and_nothing_is_written(new) -> None:
     assert list(Path().iterdir()) == []
 
 
-def test_at_a_terminal_it_asks_and_asks_again_what_is_wrong(tmp_path: Path) -> None:
+def at_a_terminal(folder: Path, said: bytes, *flags: str) -> str:
+    """What is asked of somebody who types this; that the file is written is checked."""
     here, there = pty.openpty()
-    command = [sys.executable, "-m", "fedage.deploy", "campaign", "new", "--seed", "5"]
-    said = (
-        b"analysis-nothing\nanalysis-only\nMy Name\nmine\n\nnorth,south\nage at exam\n\n\n\nstatus\nage_years,is_male\n"
-    )
-    process = subprocess.Popen(command, stdin=there, stdout=there, stderr=there, cwd=tmp_path)
+    command = [sys.executable, "-m", "fedage.deploy", "campaign", "new", *flags]
+    process = subprocess.Popen(command, stdin=there, stdout=there, stderr=there, cwd=folder)
     os.close(there)
     os.write(here, said)
+    timer = threading.Timer(40, process.kill)
+    timer.start()
     heard = b""
     try:
         while chunk := os.read(here, 4096):
             heard += chunk
     except OSError:  # the other end is closed
         pass
-    assert process.wait(60) == 0, heard.decode()
-    assert b"'analysis-nothing' is none of" in heard
-    assert b"must be 1 to 63 lower-case letters, digits and hyphens" in heard
+    status = process.wait(60)
+    timer.cancel()
+    assert status == 0, heard.decode()
+    return heard.decode()
+
+
+def test_at_a_terminal_it_asks_and_asks_again_what_is_wrong(tmp_path: Path) -> None:
+    said = b"analysis-nothing\nanalysis-only\nsurvival\nMy Name\nmine\n\nnorth,south\nage at exam\n\n\n\nstatus\n"
+    said += b"age_years,is_male\n"
+    heard = at_a_terminal(tmp_path, said, "--seed", "5")
+    assert "'analysis-nothing' is none of" in heard
+    assert "must be 1 to 63 lower-case letters, digits and hyphens" in heard
     campaign = load_campaign(tmp_path / "campaign.toml")
     assert campaign.estimator is None
     assert (campaign.campaign.name, campaign.campaign.seed) == ("mine", 5)
@@ -102,3 +112,70 @@ def test_at_a_terminal_it_asks_and_asks_again_what_is_wrong(tmp_path: Path) -> N
     assert (campaign.table.age, campaign.table.id, campaign.table.sex) == ("age at exam", None, None)
     assert (campaign.survival.time, campaign.survival.event) == ("time_years", "status")
     assert campaign.survival.models[0].covariates == ("age_years", "is_male")
+
+
+def test_at_a_terminal_groups_and_statistics_ask_nothing_about_follow_up(tmp_path: Path) -> None:
+    said = b"analysis-only\nstatistics, groups\n\nid\nsex\nbrain_age\nDX_GROUP\n2\n1\nage_years,is_male\n"
+    heard = at_a_terminal(
+        tmp_path, said, "--seed", "5", "--sites", "a,b", "--age", "AGE", "--purpose", "Look at them all"
+    )
+    assert "follow-up" not in heard
+    assert "Cox" not in heard
+    campaign = load_campaign(tmp_path / "campaign.toml")
+    assert campaign.survival is None
+    assert (campaign.table.predicted, campaign.table.age) == ("brain_age", "AGE")
+    groups = campaign.groups
+    assert (groups.column, groups.equals, groups.reference) == ("DX_GROUP", 2, 1)
+    assert groups.covariates == ("age_years", "is_male")
+
+
+@pytest.mark.parametrize(
+    ("flags", "there"),
+    [
+        (("--time", "t"), "s"),
+        (("--analyses", "survival"), "s"),
+        (("--group-column", "dx", "--equals", 1, "--reference", -1), "g"),
+        (("--analyses", "groups", "--age", "-"), "g"),
+        (("--predicted", "p"), "p"),
+        (("--analyses", "statistics"), "p"),
+        (("--group-column", "dx", "--predicted", "p"), "gp"),
+        (("--analyses", "survival,groups", "--predicted", "p"), "sgp"),
+        ((), "s"),
+    ],
+)
+def test_each_analysis_alone_and_together(new, flags: tuple[object, ...], there: str) -> None:
+    status, _, err = new("--analysis-only", *flags)
+    assert (status, err) == (0, "")
+    campaign = load_campaign("campaign.toml")
+    assert campaign.estimator is None
+    assert (campaign.survival is not None) == ("s" in there)
+    assert (campaign.groups is not None) == ("g" in there)
+    assert (campaign.table.predicted is not None) == ("p" in there)
+
+
+def test_groups_go_with_an_estimator_too(new) -> None:
+    assert new("--estimator", "table-ridge", "--group-column", "DX_GROUP", "--reference", -1)[0] == 0
+    campaign = load_campaign("campaign.toml")
+    assert (campaign.groups.column, campaign.groups.equals, campaign.groups.reference) == ("DX_GROUP", 1, -1)
+    assert campaign.groups.covariates == ("age_years",)
+    assert campaign.survival is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--estimator", "table-ridge", "--predicted", "p"), "--predicted: only with --analysis-only"),
+        (("--estimator", "table-ridge", "--analyses", "groups"), "--analyses: only with --analysis-only"),
+        (
+            ("--analysis-only", "--analyses", "grups"),
+            "--analyses grups: 'grups' is none of survival, groups, statistics",
+        ),
+        (("--analysis-only", "--features", "x*"), "--features: only for an estimator"),
+        (("--analysis-only", "--group-column", "x", "--equals", 0), "groups.reference"),
+    ],
+)
+def test_flags_that_do_not_fit_are_told(new, flags: tuple[str, ...], says: str) -> None:
+    status, _, err = new(*flags)
+    assert status == 2
+    assert says in err
+    assert list(Path().iterdir()) == []

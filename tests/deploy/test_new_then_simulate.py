@@ -1,0 +1,98 @@
+"""From `fedage campaign new` straight to a simulation: what it writes runs as it is, and gives the table's numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fedage.deploy.cli import main
+from tests.deploy.simulating import as_csv, simulated
+
+
+def table(patients: int = 240) -> pd.DataFrame:
+    rng = np.random.default_rng(4)
+    age = rng.uniform(20, 80, patients)
+    dx = np.arange(patients) % 2
+    predicted = age + 3.0 * dx + rng.normal(0, 4, patients)
+    time = rng.exponential(5, patients)
+    return pd.DataFrame(
+        {
+            "who": [f"p{k}" for k in range(patients)],
+            "site": [f"s{k % 3}" for k in range(patients)],
+            "AGE": age,
+            "sex": np.where(rng.random(patients) < 0.5, "M", "F"),
+            "brain_age": predicted,
+            "dx": dx,
+            "x1": age + rng.normal(0, 5, patients),
+            "years": np.minimum(time, 8),
+            "died": (time < 8).astype(int),
+        }
+    )
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def run(*flags: object) -> str:
+        given = ["fedage", "campaign", "new", "--age", "AGE", "--id", "who", "--sex", "sex", *map(str, flags)]
+        monkeypatch.setattr("sys.argv", [*given, "--out", str(tmp_path / "new.toml"), "--force"])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert not end.value.code
+        return (tmp_path / "new.toml").read_text()
+
+    return run
+
+
+def test_groups_and_statistics_on_ages_already_predicted(written, tmp_path: Path) -> None:
+    frame = table()
+    text = written("--analysis-only", "--predicted", "brain_age", "--group-column", "dx", "--held-fixed", "age_years")
+    done = simulated(tmp_path / "run", text, data=as_csv(frame, tmp_path / "t.csv"), site_column="site")
+    gap = frame.brain_age - frame.AGE
+    overall = done.results.evaluation.test.raw.overall
+    assert overall is not None
+    assert overall.mae_years == pytest.approx(gap.abs().mean(), abs=1e-9)
+    groups = done.results.groups
+    assert groups is not None
+    assert groups.corrected.gap == "raw_gap_years"
+    sites = pd.get_dummies(frame.site).to_numpy(dtype=float)
+    design = np.column_stack([frame.dx, frame.AGE, sites])
+    slope = np.linalg.lstsq(design, gap.to_numpy(), rcond=None)[0][0]
+    assert groups.corrected.adjusted is not None
+    assert groups.corrected.adjusted.difference_years == pytest.approx(slope, abs=1e-8)
+    assert "corrected gap" not in (done.folder / "report.html").read_text()
+
+
+def test_survival_alone(written, tmp_path: Path) -> None:
+    text = written("--analysis-only", "--time", "years", "--event", "died", "--covariates", "age_years,is_male")
+    done = simulated(tmp_path / "run", text, data=as_csv(table(), tmp_path / "t.csv"), site_column="site")
+    assert done.results.groups is None
+    assert done.results.survival is not None
+    (model,) = done.results.survival.cox
+    assert not model.not_computed
+    assert [covariate.name for covariate in model.covariates] == ["age_years", "is_male"]
+
+
+def test_the_gap_of_predicted_ages_in_a_survival_analysis(written, tmp_path: Path) -> None:
+    text = written(
+        "--analysis-only", "--analyses", "survival,statistics", "--predicted", "brain_age", "--time", "years"
+    )
+    done = simulated(
+        tmp_path / "run",
+        text,
+        data=as_csv(table().rename(columns={"died": "event"}), tmp_path / "t.csv"),
+        site_column="site",
+    )
+    assert done.results.survival is not None
+    assert [covariate.name for covariate in done.results.survival.cox[0].covariates] == ["raw_gap_years", "age_years"]
+    assert done.results.evaluation.test.raw.overall is not None
+
+
+def test_a_ridge_with_groups(written, tmp_path: Path) -> None:
+    text = written("--estimator", "table-ridge", "--features", "x1", "--group-column", "dx")
+    done = simulated(tmp_path / "run", text, data=as_csv(table(), tmp_path / "t.csv"), site_column="site")
+    assert done.results.run.status == "finished"
+    assert done.results.groups is not None
+    assert done.results.groups.corrected.gap == "gap_years"
