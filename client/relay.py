@@ -6,7 +6,9 @@ here is nothing to take.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import grpc
@@ -39,17 +41,18 @@ class SiteApp(ClientApp):
         return handlers.app(message, context)
 
 
-def relay(message: Message, *, socket: str, connect_s: float = CONNECT_S) -> Message:
+def relay(
+    message: Message, *, socket: str, connect_s: float = CONNECT_S, withdrawn: Future[None] | None = None
+) -> Message:
     """Hand a message to the agent behind `socket` and return its reply, or an error that says only what kind.
 
-    The agent is cancelled when this process ends early, because its stream ends then.
+    The agent is cancelled when this process ends early, because its stream ends then, and once `withdrawn` is done.
     """
     channel = grpc.insecure_channel(f"unix:{socket}", options=wire.GRPC_OPTIONS)
     try:
-        grpc.channel_ready_future(channel).result(timeout=min(connect_s, message.metadata.ttl))
-        answer = _converse(channel, message)
-    except grpc.FutureTimeoutError:
-        return _error(message, "AgentUnavailable")
+        if not _connected(channel, timeout_s=min(connect_s, message.metadata.ttl)):
+            return _error(message, "AgentUnavailable")
+        answer = _converse(channel, message, withdrawn)
     except grpc.RpcError as error:
         return _error(message, _reason(error))
     except wire.WireError:
@@ -59,10 +62,27 @@ def relay(message: Message, *, socket: str, connect_s: float = CONNECT_S) -> Mes
     return _reply(answer.error if answer.has_error() else answer.content, to=message)
 
 
-def _converse(channel: grpc.Channel, message: Message) -> Message:
+def _connected(channel: grpc.Channel, *, timeout_s: float) -> bool:
+    """Wait for the agent. gRPC's own future waits by a clock that may be set while it does."""
+    ready = threading.Event()
+
+    def look(state: grpc.ChannelConnectivity) -> None:
+        if state is grpc.ChannelConnectivity.READY:
+            ready.set()
+
+    channel.subscribe(look, try_to_connect=True)
+    try:
+        return ready.wait(timeout_s)
+    finally:
+        channel.unsubscribe(look)
+
+
+def _converse(channel: grpc.Channel, message: Message, withdrawn: Future[None] | None) -> Message:
     handle: Callable[..., Any] = channel.stream_stream(f"/{wire.SERVICE}/{wire.HANDLE}")
     # Counted from now: the coordinator's clock need not agree with this one.
     call = handle(wire.encode(message), timeout=message.metadata.ttl)
+    if withdrawn is not None:
+        withdrawn.add_done_callback(lambda _done: call.cancel())
     try:
         return wire.decode(call)
     except BaseException:
@@ -86,6 +106,10 @@ def _reason(error: grpc.RpcError) -> str:
         return "AgentTimeout"
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return "MessageRefused"
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return "AgentBusy"
+    if code is grpc.StatusCode.CANCELLED:
+        return "Withdrawn"
     return "AgentUnavailable"
 
 

@@ -26,10 +26,18 @@ class Cancellation:
     def __init__(self, *, lifetime_s: float = float("inf")) -> None:
         self._event = threading.Event()
         self._deadline = time.monotonic() + lifetime_s
+        self._reason = "TimeOver"
 
-    def cancel(self) -> None:
-        """Ask the handler to stop."""
-        self._event.set()
+    def cancel(self, reason: str = "Cancelled") -> None:
+        """Ask the handler to stop; the first reason given stays."""
+        if not self._event.is_set():
+            self._reason = reason
+            self._event.set()
+
+    @property
+    def reason(self) -> str:
+        """Why: `Cancelled`, `Superseded`, or `TimeOver`."""
+        return self._reason
 
     @property
     def cancelled(self) -> bool:

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 from flwr.app import Context, Error, Message
 from flwr.common.constant import ErrorCode, SubStatus
-from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, SendTaskHeartbeatRequest
 from flwr.supercore.constant import TaskType
-from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -31,7 +33,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from fedage.client.agent.prompt import shorten_pulls
-from fedage.client.agent.service import where
+from fedage.client.agent.several import MOST
 from fedage.client.relay import relay
 from fedage.common.processes import end_with_parent
 
@@ -40,6 +42,8 @@ ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 _BUSY_POLL_S, _IDLE_POLL_S = 0.1, 0.3
 _BUSY_FOR_S = 10.0
 _STARTING_S = 60.0
+_HEARTBEAT_S = 1.0
+"""A task that is withdrawn is noticed this soon; Flower's own heartbeat takes some twenty seconds."""
 
 logger = logging.getLogger(__name__)
 
@@ -57,55 +61,74 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def serve(address: str, *, socket: str, secret: bytes) -> None:
-    """Take one task after another; returns when the SuperNode does not answer any more."""
+    """Take tasks, several at a time; returns when the SuperNode does not answer any more."""
     client = _client(address, SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods={ACQUIRE}))
     wanted = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
     last_work = began = time.monotonic()
     answered = False
+    free = threading.BoundedSemaphore(MOST)
+    workers = ThreadPoolExecutor(MOST, thread_name_prefix="task")
     while True:
+        free.acquire()
         try:
             offered = client.AcquireTask(wanted)
             answered = True
         except httpx.TransportError:
             if answered or time.monotonic() - began > _STARTING_S:
+                workers.shutdown(wait=False, cancel_futures=True)
                 return
             offered = None
         if offered is not None and offered.HasField("task") and offered.token:
-            try:
-                work(address, offered.token, socket=socket)
-            except KeyboardInterrupt:
-                logger.warning("a task was withdrawn")
+            done = workers.submit(work, address, offered.token, socket=socket)
+            done.add_done_callback(lambda _done: free.release())
             last_work = time.monotonic()
         else:
+            free.release()
             busy = time.monotonic() - last_work < _BUSY_FOR_S
             time.sleep(_BUSY_POLL_S if busy else _IDLE_POLL_S)
 
 
 def work(address: str, token: str, *, socket: str) -> None:
-    """One task: its message to the agent, the reply to the SuperNode.
-
-    Flower's heartbeat raises SIGINT here when the task is withdrawn; the relay then cancels the agent.
-    """
+    """One task: its message to the agent, the reply to the SuperNode; withdrawn from the agent if the node does."""
     client = _client(address, RuntimeTokenHttpInterceptor(token))
-    heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+    over, withdrawn = threading.Event(), Future[None]()
+    heartbeat = threading.Thread(target=_beat, args=(client, over, withdrawn), daemon=True, name="heartbeat")
     message: Message | None = None
     context: Context | None = None
     sub_status, details = SubStatus.FAILED, "the relay failed"
     heartbeat.start()
     try:
         message, context, _run, _fab = pull_task_input(client)
-        push_message(client, relay(message, socket=socket), context)
+        push_message(client, relay(message, socket=socket, withdrawn=withdrawn), context)
         sub_status, details = SubStatus.COMPLETED, ""
     except Exception as error:  # noqa: BLE001 - the node must live on, and learns the type only
-        logger.error("a task failed: %s", where(error))
-        if message is not None and context is not None:
+        logger.error("a task failed: %s", type(error).__name__)
+        if message is not None and context is not None and not withdrawn.done():
             reason = Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=type(error).__name__)
             push_message(client, Message(reason, reply_to=message), context)
     finally:
-        heartbeat.stop()
-        # The context goes back without the state: the agent keeps that.
-        push_task_output(client, None, sub_status, details)
+        over.set()
+        heartbeat.join()
+        if withdrawn.done():
+            logger.warning("a task was withdrawn")
+        else:
+            # The context goes back without the state: the agent keeps that.
+            push_task_output(client, None, sub_status, details)
         client.close()
+
+
+def _beat(client: RuntimeHttpClient, over: threading.Event, withdrawn: Future[None]) -> None:
+    """Tell the SuperNode that the task is worked on, until it is over or not wanted any more."""
+    while not over.wait(_HEARTBEAT_S):
+        try:
+            wanted = client.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success
+        except httpx.HTTPStatusError as refused:
+            wanted = refused.response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
+        except httpx.TransportError:
+            continue  # the SuperNode is gone or restarts; whoever takes tasks notices
+        if not wanted:
+            withdrawn.set_result(None)
+            return
 
 
 def _client(address: str, interceptor: RuntimeTokenHttpInterceptor | SuperExecAuthHttpInterceptor) -> RuntimeHttpClient:
@@ -121,3 +144,5 @@ def _client(address: str, interceptor: RuntimeTokenHttpInterceptor | SuperExecAu
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     main()
+    # A relay still under way must not keep this process, whose SuperNode is gone; the agent sees its stream end.
+    os._exit(0)

@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Serve a site's data zone on a unix socket.")
     parser.add_argument("home", type=Path, help="the site's home folder")
     parser.add_argument("--socket", type=Path, help="unix socket to listen on (default: HOME/run/agent.sock)")
+    parser.add_argument("--shared-socket", action="store_true", help="the socket's group may connect too")
     parser.add_argument("--app", default=HANDLERS, help="ClientApp to run, as module:attribute")
     parser.add_argument("--max-bytes", type=int, default=wire.MAX_MESSAGE_BYTES, help="largest message accepted")
     options = parser.parse_args(arguments)
@@ -41,14 +42,14 @@ def main(arguments: list[str] | None = None) -> int:
     end_with_parent()
     try:
         agent = Agent(_load(options.app), site_home=home, max_bytes=options.max_bytes)
-        server = serve(agent, socket=options.socket or home / "run" / "agent.sock")
+        socket = options.socket or home / "run" / "agent.sock"
+        serving = serve(agent, socket=socket, shared=options.shared_socket)
     except Exception as error:  # noqa: BLE001 - the log must say why, without the text
         logger.error("cannot start: %s", where(error))
         return 1
     logger.info("ready")
     stop.wait()
-    agent.cancel_all()
-    server.stop(grace=_STOP_S).wait()
+    serving.stop(grace=_STOP_S).wait()
     logger.info("stopped")
     return 0
 

@@ -1,37 +1,51 @@
-"""The agent's gRPC service on a unix socket: `Handle` and `Cancel`, bytes in and out.
+"""The agent's gRPC service on a unix socket: `Handle`, `Cancel` and `Status`, bytes in and out, and standard health.
 
-The relay on the other end is treated as hostile: sizes are bounded, nothing of its node or run configuration is used,
-and what it may learn of a failure is the name of an exception's type.
+The relay on the other end is treated as hostile: sizes are bounded, of one message and of all together, nothing of its
+node or run configuration is used, and what it may learn of a failure is the name of an exception's type.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from fedage.client.agent import wire
-from fedage.client.agent.cancel import Cancellation, Cancelled, cancellable
+from fedage.client.agent.cancel import Cancellation, cancellable
+from fedage.client.agent.turns import Turns
+from fedage.common._version import __version__
 from fedage.common.errors import FedAgeError
 
 logger = logging.getLogger(__name__)
 
 App = Callable[[Message, Context], Message]
 
-_STREAMS = 4
+MAX_HANDLED = 8
+"""Messages handled or waiting at a time; more are turned away, so that cancelling and health always find a thread."""
+_MORE_THREADS = 4
+_MAX_RPCS = 64
 _KEPT_RUNS = 16
-_LOCK_POLL_S = 0.2
+
+
+class Busy(Exception):
+    """There is no room for another message now."""
 
 
 class Agent:
-    """Runs the real ClientApp, one message at a time, and keeps each run's `Context.state`.
+    """Runs the real ClientApp and keeps each run's `Context.state`.
+
+    Trainings and evaluations take turns, questions are answered beside them.
 
     Parameters
     ----------
@@ -40,68 +54,86 @@ class Agent:
     site_home
         Put into the node configuration as `site-home`.
     max_bytes
-        Largest message accepted.
+        Largest message accepted; all messages under way together may have twice as many.
     """
 
     def __init__(self, app: App, *, site_home: Path, max_bytes: int = wire.MAX_MESSAGE_BYTES) -> None:
         self._app = app
         self._site_home = site_home
         self._max_bytes = max_bytes
-        self._running: dict[str, Cancellation] = {}
+        self._room = _Room(messages=MAX_HANDLED, bytes_=2 * max_bytes)
+        self._turns = Turns()
         self._states: OrderedDict[int, RecordDict] = OrderedDict()
-        self._one_at_a_time = threading.Lock()
+        self._states_lock = threading.Lock()
+        self._began = time.time()
+        self._stopping = False
 
     def handle(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """`Handle`: a message's frames in, the reply's frames out."""
+        if self._stopping:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the agent is stopping")
+        place = _Place(self._room)
         try:
-            message = wire.decode(frames, max_bytes=self._max_bytes)
+            place.enter()
+            message = wire.decode(frames, max_bytes=self._max_bytes, claim=place.claim)
+            cancellation = Cancellation(lifetime_s=message.metadata.ttl)
+            if not context.add_callback(cancellation.cancel):
+                cancellation.cancel()
+            yield from wire.encode(self.answer(message, cancellation))
         except wire.WireError as error:
             logger.warning("refused a message: %s", error)
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        cancellation = Cancellation(lifetime_s=message.metadata.ttl)
-        if not context.add_callback(cancellation.cancel):
-            cancellation.cancel()
-        yield from wire.encode(self.answer(message, cancellation))
+        except Busy:
+            logger.warning("turned a message away: too much is under way")
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much is under way")
+        finally:
+            place.leave()
 
     def cancel(self, message_id: bytes, _context: grpc.ServicerContext) -> bytes:
-        """`Cancel`: ask the handler of this message to stop. Answers 1 if it was running."""
-        running = self._running.get(message_id.decode(errors="replace"))
-        if running is None:
-            return b"0"
-        running.cancel()
-        return b"1"
+        """`Cancel`: ask the handler of this message to stop. Answers 1 if there was one."""
+        return b"1" if self._turns.cancel(message_id.decode(errors="replace")) else b"0"
+
+    def status(self, _nothing: bytes, _context: grpc.ServicerContext) -> bytes:
+        """`Status`: version, since when, and which kinds of message are handled; nothing of their content."""
+        handled = [
+            {"kind": work.kind[:80], "waits": work.waits, "seconds": round(time.monotonic() - work.since, 1)}
+            for work in self._turns.works()
+        ]
+        return json.dumps({"version": __version__, "since": self._began, "handled": handled}).encode()
 
     def cancel_all(self) -> None:
         """Ask every handler to stop."""
-        for cancellation in list(self._running.values()):
-            cancellation.cancel()
+        self._turns.cancel_all()
+
+    def stop(self, *, timeout_s: float) -> bool:
+        """Take nothing more, ask every handler to stop, and wait for them; False if one goes on regardless."""
+        self._stopping = True
+        self._turns.cancel_all()
+        return self._turns.idle(timeout_s=timeout_s)
 
     def answer(self, message: Message, cancellation: Cancellation) -> Message:
-        """The app's reply, or an error that names the exception's type and nothing else."""
-        kind, message_id = message.metadata.message_type, message.metadata.message_id
-        self._running[message_id] = cancellation
+        """The app's reply, or an error that names the exception's type, or why it was stopped, and nothing else."""
+        kind = message.metadata.message_type
         try:
-            with self._turn(cancellation), cancellable(cancellation):
+            with self._turns.turn(message, cancellation), cancellable(cancellation):
                 logger.info("handling %s", kind)
                 reply = self._app(message, self._context(message))
                 if not isinstance(reply, Message):
                     raise TypeError("a handler returned no message")
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, its text stays here
             logger.error("%s failed: %s", kind, where(error))
-            return Message(
-                Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=type(error).__name__), reply_to=message
-            )
-        finally:
-            self._running.pop(message_id, None)
+            reason = cancellation.reason if cancellation.cancelled else type(error).__name__
+            return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=message)
         logger.info("answered %s", kind)
         return reply
 
     def _context(self, message: Message) -> Context:
         run_id = message.metadata.run_id
-        state = self._states.setdefault(run_id, RecordDict())
-        self._states.move_to_end(run_id)
-        while len(self._states) > _KEPT_RUNS:
-            self._states.popitem(last=False)
+        with self._states_lock:
+            state = self._states.setdefault(run_id, RecordDict())
+            self._states.move_to_end(run_id)
+            while len(self._states) > _KEPT_RUNS:
+                self._states.popitem(last=False)
         return Context(
             run_id=run_id,
             node_id=message.metadata.dst_node_id,
@@ -110,24 +142,46 @@ class Agent:
             run_config={},
         )
 
-    def _turn(self, cancellation: Cancellation) -> _Turn:
-        return _Turn(self._one_at_a_time, cancellation)
+
+class _Room:
+    """How many messages and bytes may be under way."""
+
+    def __init__(self, *, messages: int, bytes_: int) -> None:
+        self.lock = threading.Lock()
+        self.messages = messages
+        self.bytes = bytes_
 
 
-class _Turn:
-    """Waits for the lock, but not longer than somebody waits for the answer."""
+class _Place:
+    """One message's share of the room."""
 
-    def __init__(self, lock: threading.Lock, cancellation: Cancellation) -> None:
-        self._lock = lock
-        self._cancellation = cancellation
+    def __init__(self, room: _Room) -> None:
+        self._room = room
+        self._messages = 0
+        self._bytes = 0
 
-    def __enter__(self) -> None:
-        while not self._lock.acquire(timeout=_LOCK_POLL_S):
-            if self._cancellation.cancelled:
-                raise Cancelled
+    def enter(self) -> None:
+        """Take a message's place, or raise `Busy`."""
+        with self._room.lock:
+            if not self._room.messages:
+                raise Busy
+            self._room.messages -= 1
+            self._messages = 1
 
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+    def claim(self, count: int) -> None:
+        """Take room for so many bytes, or raise `Busy`."""
+        with self._room.lock:
+            if count > self._room.bytes:
+                raise Busy
+            self._room.bytes -= count
+            self._bytes = count
+
+    def leave(self) -> None:
+        """Give everything back."""
+        with self._room.lock:
+            self._room.messages += self._messages
+            self._room.bytes += self._bytes
+            self._messages = self._bytes = 0
 
 
 def where(error: BaseException) -> str:
@@ -145,8 +199,33 @@ def where(error: BaseException) -> str:
     return " < ".join([type(error).__name__ + said, *reversed(places)])
 
 
-def serve(agent: Agent, *, socket: Path) -> grpc.Server:
-    """Start the service on a unix socket only its owner may open. The caller stops it.
+@dataclass(frozen=True)
+class Serving:
+    """A service that runs."""
+
+    agent: Agent
+    server: grpc.Server
+    health: health.HealthServicer
+
+    def stop(self, *, grace: float) -> threading.Event:
+        """Say so in health, end what is handled, then the server. The event is set when all is over."""
+        self.health.enter_graceful_shutdown()
+        self.agent.stop(timeout_s=grace)
+        over: threading.Event = self.server.stop(grace=grace)
+        return over
+
+
+def serve(agent: Agent, *, socket: Path, shared: bool = False) -> Serving:
+    """Start the service on a unix socket. The caller stops it.
+
+    Parameters
+    ----------
+    agent
+        What answers.
+    socket
+        Where it listens; its folder is made for its owner alone if it is not there.
+    shared
+        Whether the socket's group may connect too; otherwise its owner alone.
 
     Raises
     ------
@@ -158,14 +237,17 @@ def serve(agent: Agent, *, socket: Path) -> grpc.Server:
         {
             wire.HANDLE: grpc.stream_stream_rpc_method_handler(agent.handle),
             wire.CANCEL: grpc.unary_unary_rpc_method_handler(agent.cancel),
+            wire.STATUS: grpc.unary_unary_rpc_method_handler(agent.status),
         },
     )
     server = grpc.server(
-        ThreadPoolExecutor(max_workers=_STREAMS, thread_name_prefix="agent"),
+        ThreadPoolExecutor(max_workers=MAX_HANDLED + _MORE_THREADS, thread_name_prefix="agent"),
         options=wire.GRPC_OPTIONS,
-        maximum_concurrent_rpcs=_STREAMS,
+        maximum_concurrent_rpcs=_MAX_RPCS,
     )
     server.add_generic_rpc_handlers((handlers,))
+    told = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(told, server)
     socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     socket.unlink(missing_ok=True)
     try:
@@ -173,5 +255,7 @@ def serve(agent: Agent, *, socket: Path) -> grpc.Server:
     except RuntimeError:
         raise OSError(f"cannot listen on {socket}: choose a site home with a shorter path, on a local disk") from None
     server.start()
-    socket.chmod(0o600)
-    return server
+    socket.chmod(0o660 if shared else 0o600)
+    for name in ("", wire.SERVICE):
+        told.set(name, health_pb2.HealthCheckResponse.SERVING)
+    return Serving(agent, server, told)

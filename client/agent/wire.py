@@ -14,7 +14,7 @@ messages and nothing of images or models.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.app.message import make_message
@@ -25,11 +25,14 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 SERVICE = "fedage.Agent"
 HANDLE = "Handle"
 CANCEL = "Cancel"
+STATUS = "Status"
 
 FRAME_BYTES = 2 * 1024 * 1024
 MAX_MESSAGE_BYTES = 2 * 1024**3
 MAX_BLOBS = 100_000
 """Bounds of one message; a preamble of the most blobs still fits in one frame."""
+MAX_SKELETON_BYTES = 32 * 1024 * 1024
+"""Bound of what goes through protobuf, where a byte may become an object."""
 
 GRPC_OPTIONS = (
     ("grpc.max_send_message_length", FRAME_BYTES + 1024),
@@ -64,8 +67,22 @@ def encode(message: Message) -> Iterator[bytes]:
         yield b"".join(pending)
 
 
-def decode(frames: Iterable[bytes], *, max_bytes: int = MAX_MESSAGE_BYTES) -> Message:
+def decode(
+    frames: Iterable[bytes],
+    *,
+    max_bytes: int = MAX_MESSAGE_BYTES,
+    claim: Callable[[int], None] | None = None,
+) -> Message:
     """Put a message back together.
+
+    Parameters
+    ----------
+    frames
+        As `encode` cut them.
+    max_bytes
+        The largest message accepted.
+    claim
+        Told the announced number of bytes before any of them is read; it may raise.
 
     Raises
     ------
@@ -74,6 +91,8 @@ def decode(frames: Iterable[bytes], *, max_bytes: int = MAX_MESSAGE_BYTES) -> Me
     """
     stream = iter(frames)
     lengths = _preamble(next(stream, b""), max_bytes=max_bytes)
+    if claim is not None:
+        claim(sum(lengths))
     return _join(_blobs(stream, lengths))
 
 
@@ -88,6 +107,8 @@ def _preamble(frame: bytes, *, max_bytes: int) -> list[int]:
     lengths = list(struct.unpack_from(f"<{count}Q", frame, _COUNT.size))
     if sum(lengths) > max_bytes:
         raise WireError(f"the message has {sum(lengths)} bytes, allowed are {max_bytes}")
+    if lengths[0] > MAX_SKELETON_BYTES:
+        raise WireError(f"the skeleton has {lengths[0]} bytes, allowed are {MAX_SKELETON_BYTES}")
     return lengths
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import flwr
 from flwr.clientapp import ClientApp
@@ -13,6 +14,7 @@ from flwr.supernode import start_client_internal
 from flwr.supernode.runtime import run_clientapp
 
 from fedage.client.agent.prompt import PromptClock, shorten_pulls
+from fedage.client.agent.several import Several
 
 
 def test_the_minor_is_the_pinned_one() -> None:
@@ -78,3 +80,61 @@ def test_pulling_objects_has_the_waits_the_grid_shortens() -> None:
     for function in (inflatable_utils.pull_objects, inflatable_utils.pull_and_inflate_object_from_tree):
         defaults = function.__kwdefaults__
         assert {"initial_backoff", "backoff_cap", "max_time", "max_tries_per_object"} <= set(defaults)
+
+
+def test_the_supernodes_loop_fetches_and_then_sends() -> None:
+    fetch, send = start_client_internal._pull_and_store_message, start_client_internal._push_messages
+    assert {"state", "get_run", "receive"} <= set(inspect.signature(fetch).parameters)
+    assert set(inspect.signature(send).parameters) == {"state", "object_store", "send", "push_object"}
+    loop = inspect.getsource(start_client_internal.start_client_internal).split("while True:")[1]
+    assert loop.index("_pull_and_store_message(") < loop.index("if run_id is None:") < loop.index("_push_messages(")
+    assert "while not (reply_messages := state.get_messages_legacy(is_reply=True)):" in inspect.getsource(send)
+
+
+class FakeState:
+    """A node's state with tasks and replies as the test sets them."""
+
+    def __init__(self) -> None:
+        self.tasks: list[SimpleNamespace] = []
+        self.replies: list[str] = []
+        self.finished: list[int] = []
+
+    def get_tasks(self, *, statuses: object) -> list[SimpleNamespace]:
+        return self.tasks
+
+    def get_messages_legacy(self, *, is_reply: bool) -> list[str]:
+        found, self.replies = self.replies, []
+        return found
+
+    def finish_task(self, task_id: int, *, sub_status: str, details: str) -> None:
+        self.finished.append(task_id)
+
+
+def test_a_supernode_fetches_beside_work_up_to_its_bound_and_sends_what_is_ready() -> None:
+    state, fetched, sent = FakeState(), list[int](), list[str]()
+
+    def fetch(**_arguments: object) -> int | None:
+        fetched.append(1)
+        return 5 if len(fetched) <= 2 else None
+
+    def send(*, state: FakeState) -> None:
+        sent.extend(state.get_messages_legacy(is_reply=True))
+
+    several = Several(fetch=fetch, send=send, most=2, poll_s=0.01)
+    runs = {5: "running", 6: "finished"}
+
+    def get_run(run_id: int) -> SimpleNamespace:
+        return SimpleNamespace(status=SimpleNamespace(status=runs[run_id]))
+
+    assert several.fetch(state=state, get_run=get_run) == 5
+    several.send(state=state)
+    assert sent == []  # and it did not wait
+    state.tasks = [SimpleNamespace(task_id=1, run_id=5)]
+    assert several.fetch(state=state, get_run=get_run) == 5
+    state.tasks.append(SimpleNamespace(task_id=2, run_id=6))
+    assert several.fetch(state=state, get_run=get_run) is not None  # never None, which would skip the sending
+    assert len(fetched) == 2  # two in work are the most
+    assert state.finished == [2]  # the one whose run has ended
+    state.replies = ["a", "b"]
+    several.send(state=state)
+    assert sent == ["a", "b"]

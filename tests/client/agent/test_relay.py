@@ -207,16 +207,6 @@ def test_a_handler_learns_that_nobody_waits(agent: tuple[Agent, Path], cancel: C
     channel.close()
 
 
-def test_one_message_at_a_time(agent: tuple[Agent, Path]) -> None:
-    first = threading.Thread(target=site_app, args=(message_of("query.endless", ttl=1.0), context_for(agent[1])))
-    first.start()
-    time.sleep(0.2)
-    reply = site_app(message_of("train", RecordDict({"w": ArrayRecord()})), context_for(agent[1]))
-    assert stopped.is_set()
-    assert reply.content["said"]["n"] == 1
-    first.join()
-
-
 def test_the_socket_is_its_owners_alone(agent: tuple[Agent, Path]) -> None:
     assert stat.S_IMODE(agent[1].stat().st_mode) == 0o600
     assert stat.S_IMODE(agent[1].parent.stat().st_mode) == 0o700
