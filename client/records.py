@@ -33,6 +33,8 @@ def read_request(message: Message) -> tuple[Request, Payload, bytes]:
     RequestRefused
         Rule `malformed-request`.
     """
+    if not message.has_content():
+        raise RequestRefused("malformed-request", "the message has no content")
     content = message.content
     head = content.config_records.get(REQUEST)
     if head is None:
