@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from fedage.client.cohort.mapping import AbsolutePath, OutcomeColumns, TableSource
+from fedage.client.cohort.mapping import AbsolutePath, OutcomeColumns, RecipeName, TableSource
 from fedage.common.campaign.types import Name
 from fedage.common.errors import FedAgeError
 from fedage.common.settings import check_settings, read_settings, settings_text
@@ -52,6 +52,9 @@ class SiteConfig(BaseModel):
     layout: Literal["auto", "dicom", "bids"] = Field(
         default="auto", description="what data is; auto: bids where it has a participants.tsv, else dicom"
     )
+    recipe: RecipeName | None = Field(
+        default=None, description="a public data set that data holds: its tables, columns and links are then known"
+    )
     outcomes: AbsolutePath | None = Field(default=None, description="CSV with outcomes, one row a patient")
     threads: int | None = Field(default=None, ge=1, le=1024, description="CPU threads a training may use")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="what a training computes on")
@@ -60,6 +63,11 @@ class SiteConfig(BaseModel):
         default="resident",
         description="relay in a process that stays, or in Flower's fresh one for every message; the latter runs what a "
         "coordinator ships as the SuperNode's user, so give that user no access to the agent's files",
+    )
+    relay_user: str | None = Field(
+        default=None,
+        min_length=1,
+        description="OS user that runs the SuperNode and its relay, without access to this folder or the images",
     )
     max_message_mb: int = Field(default=2048, ge=1, le=65536, description="largest message the agent accepts")
     outcome_columns: OutcomeColumns | None = Field(
@@ -96,8 +104,14 @@ class SiteHome:
 
     @property
     def node_key(self) -> Path:
-        """The node's private key, OpenSSH form."""
-        return self.root / "node.key"
+        """The node's private key, OpenSSH form; where a relay has a folder of its own, it is there."""
+        moved = self.relay_folder / "node.key"
+        return moved if moved.is_file() else self.root / "node.key"
+
+    @property
+    def relay_folder(self) -> Path:
+        """What a relay with an OS user of its own may read."""
+        return self.root.with_name(f"{self.root.name}-relay")
 
     @property
     def node_public_key(self) -> Path:
@@ -151,6 +165,7 @@ def init_site(
     store_key_file: Path | None = None,
     threads: int | None = None,
     device: str = "auto",
+    recipe: str | None = None,
 ) -> SiteHome:
     """Make a site's home, or what is missing of it. Keys and settings that exist are kept.
 
@@ -158,7 +173,7 @@ def init_site(
     ----------
     home
         The folder, made with mode 0700.
-    name, coordinator, data, outcomes, threads, device
+    name, coordinator, data, outcomes, threads, device, recipe
         See `SiteConfig`.
     ca_certificate, coordinator_public_key
         Files from the coordinator; they are copied.
@@ -174,6 +189,7 @@ def init_site(
     values: dict[str, Any] = {"name": name, "coordinator": coordinator, "device": device}
     values |= {key: str(Path(path).absolute()) for key, path in (("data", data), ("outcomes", outcomes)) if path}
     values |= {"threads": threads} if threads is not None else {}
+    values |= {"recipe": recipe} if recipe is not None else {}
     file = root / "site.toml"
     config = check_settings(values, SiteConfig, file=file)
     if file.exists():

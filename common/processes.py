@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import secrets
 import shutil
 import signal
@@ -42,9 +43,21 @@ class Family:
         Its whole environment.
     log
         File that its output is appended to; one that has grown large is put aside first.
+    user
+        OS user it runs as, with that user's own group only; None for the same user. Needs root.
+    folder
+        Its working folder; None for this process's.
     """
 
-    def __init__(self, command: Sequence[str | Path], *, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        *,
+        environment: Mapping[str, str],
+        log: Path,
+        user: str | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self._token = secrets.token_hex(16)
         self._name = Path(command[0]).name
         self.log = log
@@ -60,6 +73,10 @@ class Family:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                cwd=folder,
+                user=user,
+                group=pwd.getpwnam(user).pw_gid if user is not None else None,
+                extra_groups=[] if user is not None else None,
             )
 
     def poll(self) -> int | None:
