@@ -80,7 +80,10 @@ def _work_in(folder: Path) -> Iterator[Path]:
         raise FedAgeError(f"{folder} is not an empty folder; give another with --out, or remove it")
     made = not folder.exists()
     work = folder / WORK
-    work.mkdir(mode=0o700, parents=True)
+    try:
+        work.mkdir(mode=0o700, parents=True)
+    except OSError as error:
+        raise FedAgeError(f"{folder} cannot be made ({error.strerror}); give another folder with --out") from None
     try:
         yield work
     finally:

@@ -369,6 +369,14 @@ def test_a_mistake_is_one_line_and_leaves_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "ridge.toml").write_text(RIDGE)
+    data = as_csv(table(), tmp_path / "table.csv")
+    for out, told in ((tmp_path / "table.csv" / "out", "cannot be made"), (data, "is not an empty folder")):
+        with pytest.raises(FedAgeError, match=told):
+            simulate(tmp_path / "ridge.toml", data=data, site_column="site", out=out)
+
+
 def test_an_engine_that_does_not_start_is_tried_twice_and_its_log_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
