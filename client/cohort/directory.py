@@ -45,7 +45,7 @@ def missing_files(root: Path, path: str, *, there: Container[str]) -> list[str]:
             records = pydicom.dcmread(stream).get("DirectoryRecordSequence") or []
         for record in records:
             parts = record.get("ReferencedFileID") or []
-            names = [parts] if isinstance(parts, str) else [str(part) for part in parts]
+            names = [str(part).strip() for part in ([parts] if isinstance(parts, str) else parts)]
             if not names or any(name in ("", ".", "..") or "/" in name for name in names):
                 continue  # no file is named, or one that lies outside the medium: never followed
             named = (folder / "/".join(names)).as_posix()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fedage.common.errors import FedAgeError
 
-_DEEP = 16
+DEEP = 16
 """Levels below which folders are remembered; a circle of mounts gets there, an archive hardly does."""
 
 Stamp = tuple[int, int]
@@ -71,7 +71,7 @@ def walk(root: Path) -> Tree:
         folder = folders.pop()
         where = f"{root}/{folder}"
         try:
-            if folder.count("/") >= _DEEP:
+            if folder.count("/") >= DEEP:
                 state = os.stat(where)  # noqa: PTH116 (as a string, like all of this loop: Path objects cost more)
                 if (state.st_dev, state.st_ino) in walked:
                     continue

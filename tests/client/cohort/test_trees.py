@@ -1,0 +1,269 @@
+"""Trees as archives hold them: zipped studies, DICOMDIRs, closed and circular folders; nothing is counted twice."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pydicom.data
+import pytest
+
+from fedage.client.cohort import archive, index, tree
+from fedage.client.cohort.archive import open_image
+from fedage.client.cohort.images import load_image
+from fedage.client.cohort.index import index_folder
+from fedage.client.cohort.query import Selection, select
+from fedage.client.cohort.samples import SampleCache
+from fedage.client.cohort.store import CohortStore
+from fedage.common.estimators.base import SampleRefused
+from tests.client.cohort.dicoms import ramp, write, write_without_pixels
+from tests.client.cohort.test_samples import Corner
+
+
+def all_of(store: CohortStore) -> Selection:
+    return select(store, modalities=(), age_min_years=0, age_max_years=130)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CohortStore:
+    return CohortStore.open(tmp_path / "home")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return folder
+
+
+def zipped(target: Path, files: dict[str, bytes], *, method: int = zipfile.ZIP_DEFLATED) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(target, "w", method) as made:
+        for name, content in files.items():
+            made.writestr(name, content)
+
+
+def image(tmp_path: Path, patient: str, number: int = 0) -> bytes:
+    write(tmp_path / "one.dcm", patient, pixels=ramp() + np.uint16(number))
+    return (tmp_path / "one.dcm").read_bytes()
+
+
+def test_a_zipped_study_is_read_where_it_lies(store: CohortStore, data: Path, tmp_path: Path) -> None:
+    for name, method in (("a.zip", zipfile.ZIP_DEFLATED), ("b", zipfile.ZIP_STORED)):
+        files = {f"x/y/{number}": image(tmp_path, f"{name}-{number}", number) for number in range(2)}
+        zipped(data / name, files | {"x/../../../etc/readme.txt": b"words"}, method=method)
+    report = index_folder(store, data)
+    assert (report.files, report.new, report.patients, report.images, report.rejected) == (6, 6, 4, 4, {"not-dicom": 2})
+    found = all_of(store)
+    samples = SampleCache(tmp_path / "cache", root=data).build(found, Corner())  # type: ignore[arg-type]
+    assert samples.selection.n == 4
+    assert sorted(samples.array[:, 0, 0, 0].tolist()) == [3.0, 3.0, 4.0, 4.0]
+    assert {"0", "1", "x", "readme.txt"}.isdisjoint(path.name for path in tmp_path.rglob("*"))  # nothing was unpacked
+    report = index_folder(store, data)
+    assert (report.new, report.unchanged) == (0, 6)
+
+
+def test_a_changed_archive_is_read_again_whole(store: CohortStore, data: Path, tmp_path: Path) -> None:
+    kept = image(tmp_path, "kept")
+    zipped(data / "a.zip", {"1": kept, "2": image(tmp_path, "goes")})
+    index_folder(store, data)
+    zipped(data / "a.zip", {"1": kept, "3": image(tmp_path, "comes"), "4": image(tmp_path, "too")})
+    report = index_folder(store, data)
+    assert (report.new, report.unchanged, report.patients) == (3, 0, 3)
+    assert store.patient_key("goes") not in all_of(store).keys
+    (data / "a.zip").unlink()
+    assert index_folder(store, data).files == 0
+
+
+def test_an_image_beside_its_archive_is_counted_once(store: CohortStore, data: Path, tmp_path: Path) -> None:
+    content = image(tmp_path, "p1")
+    zipped(data / "a.zip", {"1": content, "2": content})
+    (data / "b.dcm").write_bytes(content)
+    report = index_folder(store, data)
+    assert (report.images, report.rejected) == (1, {"duplicate-image": 2})
+    (data / "a.zip").unlink()
+    report = index_folder(store, data)
+    assert (report.files, report.images, report.rejected) == (1, 1, {})
+
+
+def test_archives_that_are_not_read_say_why(store: CohortStore, data: Path, tmp_path: Path) -> None:
+    content = image(tmp_path, "p1")
+    zipped(data / "encrypted.zip", {"secret": content})
+    raw = bytearray((data / "encrypted.zip").read_bytes())
+    raw[6] |= 1
+    raw[raw.index(b"PK\x01\x02") + 8] |= 1
+    (data / "encrypted.zip").write_bytes(raw)
+    zipped(data / "cut.zip", {"1": content, "2": content})
+    (data / "cut.zip").write_bytes((data / "cut.zip").read_bytes()[:-40])
+    zipped(data / "empty.zip", {})
+    zipped(data / "inner.zip", {"1": content})
+    zipped(data / "outer.zip", {"inner.zip": (data / "inner.zip").read_bytes()})
+    (data / "inner.zip").unlink()
+    zipped(data / "spoilt.zip", {"1": content}, method=zipfile.ZIP_STORED)
+    raw = bytearray((data / "spoilt.zip").read_bytes())
+    raw[500] ^= 0xFF
+    (data / "spoilt.zip").write_bytes(raw)
+    report = index_folder(store, data)
+    assert (report.files, report.images) == (5, 0)
+    assert report.rejected == {"broken-archive": 3, "encrypted-archive": 1, "nested-archive": 1}
+
+
+def test_zip_bombs_are_not_unpacked(
+    store: CohortStore, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "EXPANSION_FREE_BYTES", 1_000_000)
+    zipped(data / "bomb.zip", {"zeros": bytes(20_000_000)})
+    monkeypatch.setattr(archive, "MAX_MEMBERS", 20)
+    zipped(data / "many.zip", {f"{number}": b"x" for number in range(21)})
+    # A directory that promises less than there is: the member ends where it promised to, and its checksum is wrong.
+    zipped(data / "liar.zip", {"zeros": bytes(30_000)})
+    raw = bytearray((data / "liar.zip").read_bytes())
+    at = raw.index(b"PK\x01\x02") + 24
+    raw[at : at + 4] = (100).to_bytes(4, "little")
+    (data / "liar.zip").write_bytes(raw)
+    report = index_folder(store, data)
+    assert (report.files, report.rejected) == (3, {"archive-too-large": 2, "broken-archive": 1})
+    monkeypatch.setattr(archive, "EXPANSION_FREE_BYTES", 2**30)
+    monkeypatch.setattr(archive, "MAX_INFLATED_BYTES", 10_000)
+    zipped(data / "large.zip", {"zeros": bytes(20_000), "image": image(tmp_path, "p1")})
+    report = index_folder(store, data)
+    assert (report.images, report.rejected.get("too-large")) == (1, 1)
+
+
+def test_a_central_directory_of_gigabytes_is_not_read(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zipped(data / "a.zip", {f"{number:0100d}": b"" for number in range(100)})
+    monkeypatch.setattr(archive, "MAX_DIRECTORY_BYTES", 10_000)
+    with pytest.raises(archive.Refused) as refused:
+        list(archive.members(data / "a.zip"))
+    assert refused.value.code == "archive-too-large"
+
+
+def test_a_member_that_is_gone_is_refused_like_a_file_that_is_gone(data: Path) -> None:
+    zipped(data / "a.zip", {"1": b"x"})
+    with open_image(data / "a.zip\0001") as stream:
+        assert stream.read() == b"x"
+    for path in ("a.zip\0002", "b.zip\0001", "c"):
+        with pytest.raises(SampleRefused, match="undecodable"):
+            load_image(data / path)
+
+
+MEDIUM = Path(pydicom.data.__file__).parent / "test_files" / "dicomdirtests"
+
+
+@pytest.fixture
+def medium(data: Path) -> Path:
+    """A DICOMDIR as it came on a disc, 31 small files that it names, and an image that it does not."""
+    (data / "disc").mkdir()
+    shutil.copy(MEDIUM / "DICOMDIR", data / "disc" / "DICOMDIR")
+    for folder in ("77654033", "98892001", "98892003"):
+        shutil.copytree(MEDIUM / folder, data / "disc" / folder)
+    write(data / "disc" / "not-named.dcm", "p9")
+    return data / "disc"
+
+
+def test_a_dicomdir_is_followed_and_what_it_names_in_vain_is_told(store: CohortStore, data: Path, medium: Path) -> None:
+    report = index_folder(store, data)
+    assert (report.files, report.images, report.rejected) == (33, 32, {"dicomdir": 1})
+    lost = medium / "77654033" / "CR1" / "6154"
+    content = lost.read_bytes()
+    lost.unlink()
+    report = index_folder(store, data)
+    assert (report.files, report.removed, report.rejected["missing-file"], report.rejected["dicomdir"]) == (33, 1, 1, 1)
+    shutil.move(medium / "77654033" / "CR1", medium / "77654033" / "cr1")  # as media are often mounted
+    (medium / "77654033" / "cr1" / "6154").write_bytes(content)
+    report = index_folder(store, data)
+    assert (report.files, report.rejected["dicomdir"]) == (33, 1)
+    assert "missing-file" not in report.rejected
+
+
+def test_a_dicomdir_that_names_files_elsewhere_is_not_followed(store: CohortStore, data: Path, medium: Path) -> None:
+    raw = (medium / "DICOMDIR").read_bytes()
+    (medium / "DICOMDIR").write_bytes(raw.replace(b"77654033\\", b"..      \\"))
+    gone = sum(path.is_file() for path in (medium / "98892001").rglob("*"))
+    shutil.rmtree(medium / "98892001")
+    report = index_folder(store, data)
+    assert report.rejected["missing-file"] == gone > 0  # of the folder that is gone; none of those above the disc
+    (medium / "DICOMDIR").write_bytes(raw[: len(raw) // 2])
+    report = index_folder(store, data)
+    assert report.images == 32 - gone
+    assert set(report.rejected) <= {"dicomdir", "truncated", "unreadable"}
+
+
+def test_a_folder_mounted_into_itself_ends(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A circle of folders, as a broken network file system may show one: below `data` lies `data`, without end."""
+    write(data / "1.dcm", "p1")
+    (data / "again").mkdir()
+    scandir, stat = os.scandir, os.stat
+
+    def within(path: str) -> str:
+        return str(path).replace("/again", "")
+
+    monkeypatch.setattr(os, "scandir", lambda path: scandir(within(path)))
+    monkeypatch.setattr(os, "stat", lambda path, **how: stat(within(path), **how))
+    found = tree.walk(data)
+    assert 1 <= len(found.files) <= tree.DEEP + 3
+
+
+def test_files_nobody_may_read_are_counted_and_tried_again() -> None:
+    """As another OS user where this is a superuser, who may read everything."""
+    script = """
+        import os, sys
+        from pathlib import Path
+        from fedage.client.cohort.index import index_folder
+        from fedage.client.cohort.store import CohortStore
+        for name in ("as-myself", "home"):  # once before, so that all is imported that the other may not read either
+            with CohortStore.open(Path(sys.argv[1], name)) as store:
+                report = index_folder(store, Path(sys.argv[1], "data"))
+            if os.getuid() == 0:
+                os.seteuid(65534)
+        print(report.files, report.patients, report.closed_folders, report.rejected)
+    """
+
+    def indexed(folder: str) -> str:
+        command = [sys.executable, "-c", textwrap.dedent(script), folder]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        data = Path(folder, "data")
+        write(data / "open.dcm", "p1")
+        write(data / "shut.dcm", "p2")
+        write(data / "folder" / "a.dcm", "p3")
+        (data / "shut.dcm").chmod(0)
+        (data / "folder").chmod(0)
+        assert indexed(folder) == "2 1 1 {'unreadable': 1}"
+        (data / "shut.dcm").chmod(0o644)
+        (data / "folder").chmod(0o755)
+        assert indexed(folder) == "3 3 0 {}"
+
+
+def test_files_without_extension_and_reports_among_them(store: CohortStore, data: Path) -> None:
+    write(data / "IM000001", "p1")
+    write_without_pixels(data / "SR000001", Modality="SR")
+    (data / "VERSION").write_text("1")
+    report = index_folder(store, data)
+    assert (report.images, report.rejected) == (1, {"not-an-image": 1, "not-dicom": 1})
+
+
+def test_all_of_an_archive_is_kept_or_nothing(
+    store: CohortStore, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zipped(data / "a.zip", {f"{number}": image(tmp_path, f"a{number}") for number in range(5)})
+    zipped(data / "b.zip", {f"{number}": image(tmp_path, f"b{number}") for number in range(5)})
+    monkeypatch.setattr(index, "_BATCH", 1)
+    monkeypatch.setattr(index, "_CHUNK", 1)
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        index_folder(store, data, progress=stop)
+    assert store.counts()["images"] == 5
+    report = index_folder(store, data)
+    assert (report.new, report.unchanged, report.patients) == (5, 5, 10)
