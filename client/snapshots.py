@@ -1,8 +1,8 @@
 """Frozen cohorts: two campaigns over nearly the same patients would give the few who differ away by subtraction.
 
-Approving a campaign freezes who is in its cohort. The next cohort of the same data set equals an earlier one or differs
-from each earlier one by at least the minimum count of patients (symmetric difference |A △ B|), so that the difference
-of two sums is over that many. Pairs are compared; what three sums and more give away together is for the minimum count,
+Approving a campaign freezes who is in its cohort. The next cohort equals an earlier one or differs from each earlier one
+by at least the minimum count of patients (symmetric difference |A △ B|), so that the difference of two sums is over that
+many. What data set a cohort is of makes no difference: a patient may be in several, and a name is easily changed. Pairs are compared; what three sums and more give away together is for the minimum count,
 the policy and differential privacy.
 
 A cohort is the set of its patients' keyed hashes, as the site's store has them; the key never comes here.
@@ -115,16 +115,17 @@ class Snapshots:
         Raises
         ------
         SnapshotTooClose
-            If it is neither equal to an earlier cohort of the data set nor `minimum_count` patients away from each.
+            If it is neither equal to an earlier cohort nor `minimum_count` patients away from each, of whatever data set.
         NoHash
             If a patient is not given as a keyed hash.
         """
         members = _sorted(patients)
         sha256 = _sha256(members)
         with self._file.transaction() as connection:
-            cohort = _equal(connection, data_set, sha256)
+            equal = _equal(connection, sha256)
+            cohort = equal.get(data_set)
             if cohort is None:
-                close = _too_close(connection, data_set, members, minimum_count=minimum_count)
+                close = None if equal else _too_close(connection, members, minimum_count=minimum_count)
                 if close is not None:
                     other, theirs = close
                     raise SnapshotTooClose(
@@ -175,25 +176,24 @@ class Snapshots:
         self._file.close()
 
 
-def _equal(connection: Connection, data_set: str, sha256: str) -> int | None:
-    same = select(cohorts.c.id).where(cohorts.c.data_set == data_set, cohorts.c.sha256 == sha256)
-    found: int | None = connection.execute(same).scalar_one_or_none()
-    return found
+def _equal(connection: Connection, sha256: str) -> dict[str, int]:
+    """Numbers of the equal cohorts frozen before, by data set."""
+    same = select(cohorts.c.data_set, cohorts.c.id).where(cohorts.c.sha256 == sha256)
+    return {row.data_set: row.id for row in connection.execute(same)}
 
 
 def _too_close(
-    connection: Connection, data_set: str, members: tuple[str, ...], *, minimum_count: int
+    connection: Connection, members: tuple[str, ...], *, minimum_count: int
 ) -> tuple[str, tuple[str, ...]] | None:
     """A campaign whose cohort is fewer than `minimum_count` patients away and that cohort, if there is one."""
     mine = set(members)
     # |A △ B| ≥ ||A| − |B||: a cohort of another size need not be read.
     near = select(cohorts.c.id, cohorts.c.hashes).where(
-        cohorts.c.data_set == data_set,
         cohorts.c.patients.between(len(members) - minimum_count + 1, len(members) + minimum_count - 1),
     )
     for row in connection.execute(near):
         theirs = _unpacked(row.hashes)
-        if len(mine.symmetric_difference(theirs)) < minimum_count:
+        if 0 < len(mine.symmetric_difference(theirs)) < minimum_count:
             first = select(frozen.c.digest).where(frozen.c.cohort == row.id).order_by(frozen.c.id).limit(1)
             digest: str = connection.execute(first).scalar_one()
             return digest, theirs

@@ -82,10 +82,16 @@ def test_patients_one_at_a_time_never_pass(tmp_path: Path) -> None:
     freeze(snapshots, MINIMUM, people(*range(20 + MINIMUM)))
 
 
-def test_data_sets_are_apart(tmp_path: Path) -> None:
+def test_another_data_set_is_no_way_around(tmp_path: Path) -> None:
     snapshots = Snapshots(tmp_path)
     freeze(snapshots, 1, people(*range(20)))
-    freeze(snapshots, 2, people(*range(21)), "mammograms")
+    with pytest.raises(SnapshotTooClose) as refused:
+        freeze(snapshots, 2, people(*range(21)), "mammograms")
+    assert refused.value.digest == digest(1)
+    freeze(snapshots, 2, list(refused.value.patients), "mammograms")
+    snapshot = snapshots.of(digest(2))
+    assert snapshot is not None
+    assert (snapshot.data_set, snapshot.patients) == ("mammograms", tuple(sorted(people(*range(20)))))
 
 
 def test_a_campaign_answers_for_the_cohort_it_was_approved_for(tmp_path: Path) -> None:
