@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,11 @@ from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedage.client import handlers, sites
+from fedage.client.parts import with_parts
 from fedage.client.site import Site, SiteCohort
 from fedage.common.campaign import Campaign, parse_campaign
 from fedage.common.cohort import Cohort
+from fedage.common.statistic import FloatArray
 
 Meddle = Callable[[Message, int], Message | None]
 """Sees each request with the number of the node, returns it (changed or not), or None: the node is silent."""
@@ -26,11 +28,12 @@ Meddle = Callable[[Message, int], Message | None]
 
 @dataclass
 class MemorySite:
-    """A site whose cohort is given."""
+    """A site whose cohort is given; with `unit` (n,), places by keyed hash, it is parted as the campaign file says."""
 
     name: str
     found: SiteCohort
     folder: Path
+    unit: FloatArray | None = None
     guard: bool = True
     threads: int = 1
     device: str = "cpu"
@@ -46,8 +49,10 @@ class MemorySite:
         if self.approves:
             self.campaigns[digest] = parse_campaign(text)
 
-    def cohort(self, campaign: Campaign) -> SiteCohort:  # noqa: ARG002 - one cohort for every campaign
-        return self.found
+    def cohort(self, campaign: Campaign) -> SiteCohort:
+        if self.unit is None:
+            return self.found
+        return replace(self.found, cohort=with_parts(self.found.cohort, self.unit, campaign))
 
     def state_dir(self, digest: str) -> Path:
         folder = self.folder / self.name / digest
@@ -128,3 +133,21 @@ def images(values: Mapping[str, np.ndarray], *, side: int = 64, seed: int = 0) -
 def memory_site(name: str, folder: Path, *, count: int = 80, seed: int = 0, events: bool = True) -> MemorySite:
     values = columns(count, seed=seed, events=events)
     return MemorySite(name, SiteCohort(cohort=Cohort(values), samples=images(values, seed=seed)), folder)
+
+
+def folded_site(name: str, folder: Path, *, count: int = 80, seed: int = 0) -> MemorySite:
+    """`memory_site` with its parts, or folds, dealt by the campaign file."""
+    site = memory_site(name, folder, count=count, seed=seed)
+    site.unit = np.random.default_rng(1000 + seed).random(count)
+    return site
+
+
+def table_site(
+    name: str, folder: Path, *, x: FloatArray, age: FloatArray, seed: int = 0, **outcomes: FloatArray
+) -> MemorySite:
+    """A site with a table of features `f0`, `f1`, … (n, p), NaN where missing."""
+    features = tuple(f"f{j}" for j in range(x.shape[1]))
+    columns = {f"feature:{feature}": x[:, j] for j, feature in enumerate(features)}
+    cohort = Cohort({"age_years": age, "is_male": np.arange(age.size) % 2.0, **columns, **outcomes})
+    unit = np.random.default_rng(1000 + seed).random(age.size)
+    return MemorySite(name, SiteCohort(cohort=cohort, samples=x, features=features), folder, unit=unit)
