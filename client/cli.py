@@ -79,6 +79,51 @@ def start(
         run_site(loaded, stop_event=stop, on_status=lambda text: typer.echo(f"{loaded.config.name}: {text}"))
 
 
+@site.command("split")
+def split(home: Home) -> None:
+    """Give the relay its own folder, for the user named by relay_user in site.toml. As root, once."""
+    from fedage.client.agent.node_side import prepare
+    from fedage.client.home import SiteHome
+
+    side = prepare(SiteHome.load(home))
+    typer.echo(f"{side.folder} ready; run fedage site agent --home {home} as the site's user")
+    typer.echo(f"and fedage site node --relay {side.folder} as {side.user}")
+
+
+@site.command("agent")
+def agent(home: Home) -> None:
+    """Run the agent alone, where the relay runs as another user; restart it when it dies."""
+    from fedage.client.agent.supervise import run_agent
+    from fedage.client.home import SiteHome
+    from fedage.common.lifetime import until_told_to_stop
+
+    loaded = SiteHome.load(home)
+    with until_told_to_stop() as stop:
+        run_agent(loaded, stop_event=stop, on_status=lambda text: typer.echo(f"{loaded.config.name}: {text}"))
+
+
+@site.command("node")
+def node(
+    relay: Annotated[Path, typer.Option("--relay", help="the relay's folder, as fedage site split made it")],
+) -> None:
+    """Run the SuperNode and its relay alone, as the relay's user; restart them when they die."""
+    from fedage.client.agent.supervise import run_node
+    from fedage.common.lifetime import until_told_to_stop
+
+    with until_told_to_stop() as stop:
+        run_node(relay, stop_event=stop, on_status=lambda text: typer.echo(f"node: {text}"))
+
+
+@site.command("status")
+def status(home: Home) -> None:
+    """Say how agent, node and relay are: health, version, since when, and what is handled now."""
+    from fedage.client.agent.status import site_status
+    from fedage.client.home import SiteHome
+
+    for line in site_status(SiteHome.load(home)):
+        typer.echo(line)
+
+
 @site.command("campaigns")
 def campaigns(home: Home) -> None:
     """List the campaigns offered, approved and declined: who asks, what leaves, and what this site's policy says."""

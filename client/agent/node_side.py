@@ -146,9 +146,7 @@ def relay_environment(environment: dict[str, str], *, folder: Path) -> dict[str,
 
 def _config(home: SiteHome) -> NodeConfig:
     config = home.config
-    return NodeConfig(
-        name=config.name, coordinator=config.coordinator, poll_s=config.poll_s, executor=config.executor
-    )
+    return NodeConfig(name=config.name, coordinator=config.coordinator, poll_s=config.poll_s, executor=config.executor)
 
 
 def _own(folder: Path, *, uid: int, gid: int, mode: int) -> None:

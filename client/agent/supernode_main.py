@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 from flwr.supernode import start_client_internal
 from flwr.supernode.cli import flower_supernode
@@ -32,12 +34,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         flowers += ["--isolation", "process", "--superexec-auth-secret-file", options.executor_secret]
         command = [sys.executable, "-m", "fedage.client.agent.executor", "--port", options.port]
         command += ["--socket", options.executor_socket, "--secret", options.executor_secret]
+        _make_secret(Path(options.executor_secret))
         threading.Thread(target=_run_executor, args=(command,), daemon=True, name="executor").start()
     shorten_sleeps(start_client_internal, poll_s=options.poll_s)
     shorten_pulls()
     several.install(start_client_internal, poll_s=options.poll_s)
     sys.argv = ["flower-supernode", *flowers]
     flower_supernode()
+
+
+def _make_secret(file: Path) -> None:
+    file.unlink(missing_ok=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+        stream.write(secrets.token_bytes(32))
 
 
 def _run_executor(command: Sequence[str]) -> None:
