@@ -90,6 +90,8 @@ class Attendance:
         kinds = self.kinds[site]
         if kinds is None or kinds >= {KINDS[kind] for kind in (TRAIN, EVALUATE, ANALYSE)}:
             return "training and evaluation"
+        if not kinds & {KINDS[TRAIN], KINDS[EVALUATE], KINDS[ANALYSE]}:
+            return "answers offers only"
         if KINDS[TRAIN] not in kinds:
             return "evaluation only" if KINDS[EVALUATE] in kinds else "analyses only"
         return "training only" if not kinds & {KINDS[EVALUATE], KINDS[ANALYSE]} else f"answers {_list(kinds)} only"

@@ -246,7 +246,7 @@ class Session:
         return answered
 
     def _site(self, node: int) -> str:
-        return next((site for site, known in self.nodes.items() if known == node), "")
+        return next((site for site, known in self.nodes.items() if known == node), (self.admitted or {}).get(node, ""))
 
 
 def _sites(number: int) -> str:

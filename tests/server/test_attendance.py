@@ -54,6 +54,7 @@ def test_a_new_fold_begins_a_new_line(attendance: Attendance) -> None:
         (["describe", "evaluate", "analyse"], "evaluation only"),
         (["describe", "analyse"], "analyses only"),
         (["describe", "train"], "training only"),
+        ([], "answers offers only"),
         (["describe", "train", "analyse"], "answers describe, train, analyse only"),
     ],
 )
