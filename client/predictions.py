@@ -77,6 +77,7 @@ def keep(folder: Path, *, run: str, predicted_years: FloatArray, model: str, sna
             stream.flush()
             os.fsync(stream.fileno())
         os.link(partial, target)  # unlike a rename it never replaces predictions that came in between
+        _sync(folder)  # else a power cut could undo what a reply has told of
     except FileExistsError:
         kept(folder, run=run, model=model, snapshot=snapshot)
     finally:
@@ -167,6 +168,14 @@ def _read(folder: Path, run: str) -> tuple[FloatArray, str, str] | None:
         return None
     with np.load(path, allow_pickle=False) as found:
         return found["predicted_years"], str(found["model"]), str(found["snapshot"])
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _file(folder: Path, run: str) -> Path:

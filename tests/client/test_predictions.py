@@ -14,7 +14,17 @@ from fedage.common import estimators
 from fedage.common.campaign import parse_campaign
 from fedage.common.cohort import Cohort
 from fedage.common.networks.arrays import state_to_arrays
-from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, Payload, Reply, Request, join_iterates, join_model
+from fedage.common.protocol import (
+    ANALYSE,
+    DESCRIBE,
+    EVALUATE,
+    TRAIN,
+    Payload,
+    Reply,
+    Request,
+    join_iterates,
+    join_model,
+)
 from fedage.server.records import read_reply, request_content
 from tests.machinery import InProcessGrid, MemorySite, memory_site
 
@@ -106,6 +116,18 @@ def test_a_second_model_in_the_same_run_is_refused_by_the_site(tmp_path: Path) -
     for kind, payload in ((ANALYSE, steps), (EVALUATE, first)):
         refused = ask(site, kind, payload)
         assert (refused.status, refused.rule) == ("refused", "cohort-changed")
+
+
+def test_training_answers_for_its_models_validation_and_nothing_else(tmp_path: Path) -> None:
+    """Else any model of a round could be compared by thresholds, or its gaps analysed, which are for the run's one."""
+    site = memory_site("solo", tmp_path)
+    site.offer(FILE, digest=parse_campaign(FILE).digest)
+    model = join_model(weights(1))
+    assert ask(site, TRAIN, {**model, **join_iterates({"evaluation:validation": {}})}).status == "ok"
+    mean = {"mean_age": np.asarray(60.0)}
+    for steps in ({"evaluation:test": mean}, {"evaluation:validation": {}, "bias": {}}, {"predicted-by-age": {}}):
+        refused = ask(site, TRAIN, {**model, **join_iterates(steps)})
+        assert (refused.status, refused.rule) == ("refused", "unknown-step")
 
 
 def test_a_small_part_does_not_follow_from_the_others(tmp_path: Path) -> None:
