@@ -1,7 +1,9 @@
-"""`fedage site index`: from the site's configured folders into its store, with a table of what was found."""
+"""`fedage site index`: from the site's folders and tables into its store, with a table of what was found."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -9,48 +11,175 @@ from rich.progress import Progress
 from rich.table import Table
 
 from fedage.client.audit import AuditLog, Direction, Entry, Kind
+from fedage.client.cohort.bids import BidsLayout, index_bids, is_bids
 from fedage.client.cohort.index import IndexReport, index_folder
+from fedage.client.cohort.mapping import OutcomeColumns
+from fedage.client.cohort.outcomes import OutcomeTable, read_outcomes
+from fedage.client.cohort.recipes import Recipe, recipe
+from fedage.client.cohort.rejects_page import rejects_table, write_rejects_page
 from fedage.client.cohort.store import CohortStore
-from fedage.client.home import SiteHome
+from fedage.client.cohort.tables import TableReport, forget_table, index_table
+from fedage.client.cohort.writer import Remembered
+from fedage.client.home import SiteConfig, SiteHome
 from fedage.common.errors import FedAgeError
 
+_PARTICIPANT = "sub-"
 
-def index_site(home_path: Path) -> IndexReport:
-    """Index the site's data folder and show what came in and what was set aside.
+
+@dataclass(frozen=True)
+class SiteIndex:
+    """What an indexing found, of images and of the site's table, whichever it has.
+
+    Parameters
+    ----------
+    layout
+        `dicom` or `bids`; empty without images.
+    outcomes
+        Counts of the table of outcomes; empty if there is none.
+    """
+
+    layout: str
+    images: IndexReport | None
+    table: TableReport | None
+    outcomes: Mapping[str, int]
+
+    @property
+    def patients(self) -> int:
+        """Patients with images, or in the table where those are more."""
+        return max(self.images.patients if self.images else 0, self.table.patients if self.table else 0)
+
+
+def index_site(home_path: Path) -> SiteIndex:
+    """Index the site's data and show what came in and what was set aside.
 
     Raises
     ------
     FedAgeError
-        If the site has no data folder, or it cannot be read.
+        If the site has no data, or it cannot be read.
     """
     home = SiteHome.load(home_path)
-    if home.config.data is None:
-        raise FedAgeError(f"{home.root / 'site.toml'}: data is not set; set it to the folder with the images")
     console = Console(highlight=False, soft_wrap=True)
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("reading headers", total=None)
+    with Progress(console=console, transient=True) as progress, CohortStore.open(home.root) as store:
+        task = progress.add_task("reading", total=None)
 
         def tell(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
+        found = index_into(store, home.config, file=home.root / "site.toml", progress=tell)
+    AuditLog(home.root).append(Entry(direction=Direction.SITE, kind=Kind.INDEX, patients=found.patients))
+    _show(found, home, console)
+    return found
+
+
+def index_into(
+    store: CohortStore, config: SiteConfig, *, file: Path, progress: Callable[[int, int], None] | None = None
+) -> SiteIndex:
+    """Bring a store up to date with what `config`, read from `file`, names.
+
+    Raises
+    ------
+    FedAgeError
+        If it names no data, or they cannot be read. Tables are read before images, so that a mistake in them comes at
+        once.
+    """
+    if config.data is None and config.table is None:
+        raise FedAgeError(f"{file}: data is not set; set it to the folder with the images, or add a [table]")
+    root = Path(config.data) if config.data else None
+    chosen = recipe(config.recipe) if config.recipe else None
+    if chosen and root is None:
+        raise FedAgeError(f"{file}: recipe = {chosen.name!r} needs data; set it to the data set's folder")
+    layout = _bids(config, chosen, root) if root else None
+    outcomes = _outcomes(config, chosen, root)
+    table, images = None, None
+    if config.table is not None:
+        table = index_table(store, config.table)
+    else:
+        forget_table(store)
+    if root is not None and layout is not None:
+        images = index_bids(store, root, layout=layout, progress=progress)
+    elif root is not None:
+        telling = chosen.telling(root) if chosen and chosen.telling else None
+        images = index_folder(store, root, telling=telling, progress=progress)
+    elif store.has_images:
+        _forget_images(store)
+    counts = _keep(store, outcomes, of_participants=layout is not None)
+    return SiteIndex("" if root is None else "bids" if layout else "dicom", images, table, counts)
+
+
+def _bids(config: SiteConfig, chosen: Recipe | None, root: Path) -> BidsLayout | None:
+    """How the BIDS data set is laid out; None for DICOM files."""
+    if chosen is not None:
+        return chosen.bids
+    return BidsLayout() if config.layout == "bids" or (config.layout == "auto" and is_bids(root)) else None
+
+
+def _outcomes(config: SiteConfig, chosen: Recipe | None, root: Path | None) -> OutcomeTable | None:
+    """The hospital's table if it gives one, else that of the data set."""
+    columns = config.outcome_columns
+    if config.outcomes is not None:
+        columns = columns or OutcomeColumns()
+        return read_outcomes(Path(config.outcomes), id_column=columns.id, columns=columns.columns)
+    if chosen is not None and chosen.outcomes is not None and root is not None:
+        name, of_data_set = chosen.outcomes
+        columns = columns or of_data_set
+        return read_outcomes(root / name, id_column=columns.id, columns=columns.columns)
+    return None
+
+
+def _keep(store: CohortStore, outcomes: OutcomeTable | None, *, of_participants: bool) -> dict[str, int]:
+    """Put the outcomes in place of those there were, which go too where no table is given any more."""
+    values = outcomes.values if outcomes else {}
+    if of_participants:
+        values = {
+            patient if patient.startswith(_PARTICIPANT) else f"{_PARTICIPANT}{patient}": found
+            for patient, found in values.items()
+        }
+    with store.exclusive(), store.writing() as writer:
+        unknown = writer.replace_outcomes(values)
+    if outcomes is None:
+        return {}
+    known = len(values) - unknown
+    return {
+        "patients-with-outcomes": known,
+        "patients-without-outcomes": store.counts()["patients"] - known,
+        "unknown-patients": unknown,
+        **outcomes.counts(),
+    }
+
+
+def _forget_images(store: CohortStore) -> None:
+    """The site has taken its folder of images out of its settings."""
+    with store.exclusive():
+        known = store.files()
+        with store.writing() as writer:
+            writer.remember(Remembered())
+            writer.forget(known)
+            writer.prune()
+
+
+def _show(found: SiteIndex, home: SiteHome, console: Console) -> None:
+    if found.images is not None:
+        images = found.images
+        console.print(
+            f"{images.patients} patients, {images.exams} exams, {images.images} images ({found.layout}; "
+            f"{images.files} files seen: {images.new} new, {images.unchanged} unchanged, {images.removed} removed)"
+        )
+    if found.table is not None:
+        state = "unchanged" if found.table.unchanged else "read"
+        console.print(f"table {state}: {found.table.patients} patients, {found.table.columns} columns")
+        _print_counts("of the table set aside", found.table.rejected, console)
+    _print_counts("of the outcomes", found.outcomes, console)
+    if found.images is not None and found.images.rejected:
         with CohortStore.open(home.root) as store:
-            report = index_folder(store, Path(home.config.data), outcomes_csv=_outcomes(home), progress=tell)
-    AuditLog(home.root).append(Entry(direction=Direction.SITE, kind=Kind.INDEX, patients=report.patients))
-    _show(report, console)
-    return report
+            console.print(rejects_table(store))
+            page = write_rejects_page(store, home.root)
+        console.print(f"what was set aside, to be read or sent on: {page}")
 
 
-def _outcomes(home: SiteHome) -> Path | None:
-    return Path(home.config.outcomes) if home.config.outcomes else None
-
-
-def _show(report: IndexReport, console: Console) -> None:
-    console.print(
-        f"{report.patients} patients, {report.exams} exams, {report.images} images "
-        f"({report.files} files seen: {report.new} new, {report.unchanged} unchanged, {report.removed} removed)"
-    )
-    if report.rejected:
-        table = Table("set aside", "files", box=None)
-        for code, count in sorted(report.rejected.items()):
-            table.add_row(code, str(count))
+def _print_counts(title: str, counts: Mapping[str, int], console: Console) -> None:
+    shown = {name: count for name, count in counts.items() if count}
+    if shown:
+        table = Table(title, "number", box=None, pad_edge=False)
+        for name, count in shown.items():
+            table.add_row(name, f"{count:,}")
         console.print(table)

@@ -18,6 +18,8 @@ def _absolute(value: str) -> str:
     return value
 
 
+RecipeName = Literal["rsna-pneumonia", "rsna-mammography", "vindr", "embed", "cmmd", "openbhb"]
+"""Public data sets whose layout is known; see `recipes`."""
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 
 

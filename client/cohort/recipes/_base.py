@@ -1,0 +1,120 @@
+"""What a recipe is, and the pieces that several of them use."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from fedage.client.cohort.ages import Age
+from fedage.client.cohort.bids import BidsLayout
+from fedage.client.cohort.mapping import OutcomeColumns
+from fedage.client.cohort.participants import AgeColumn
+from fedage.client.cohort.reasons import Reason
+from fedage.client.cohort.told import Telling, Told
+from fedage.common.errors import FedAgeError
+
+_SEXES = {"m": "M", "male": "M", "f": "F", "female": "F"}
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One data set's layout.
+
+    Parameters
+    ----------
+    name, title
+        What `site.toml` and people call it.
+    columns_from
+        Where the names of its columns come from.
+    telling
+        Reads the data set's tables below its root; None where the images tell everything.
+    outcomes
+        File below the root with diagnoses, and what its columns are; None where there is none.
+    bids
+        Where its volumes are; None for DICOM files.
+    """
+
+    name: str
+    title: str
+    columns_from: str
+    telling: Callable[[Path], Telling] | None = None
+    outcomes: tuple[str, OutcomeColumns] | None = None
+    bids: BidsLayout | None = None
+
+
+@dataclass(frozen=True)
+class ByImage:
+    """What is told of images, by a part of their path.
+
+    Parameters
+    ----------
+    told
+        By the key that `key` takes from a path.
+    key
+        From a path below the root to that key; empty for what is no image of the data set.
+    digest
+        Of all tables it was made from.
+    unknown
+        Of images without a row.
+    """
+
+    told: Mapping[str, Told | Reason] = field(repr=False)
+    key: Callable[[PurePosixPath], str]
+    digest: str
+    unknown: Told | Reason = Reason.NOT_IN_TABLE
+
+    def of(self, path: str) -> Told | Reason:
+        """What is told of the file at this path below the root, or why it is out."""
+        where = PurePosixPath(path)
+        key = self.key(where)
+        return self.told.get(key, self.unknown) if key else Told()
+
+
+def table(root: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+    """These columns of a CSV below the root, as texts without blanks around them; missing ones are empty.
+
+    Raises
+    ------
+    FedAgeError
+        If the file or a column is missing.
+    """
+    path = root / name
+    try:
+        frame = pd.read_csv(
+            path, dtype=str, keep_default_na=False, usecols=lambda column: column in columns, encoding="utf-8-sig"
+        )
+    except OSError as error:
+        raise FedAgeError(
+            f"{path} cannot be read ({error.strerror}); put the data set's own table there, or correct recipe or data"
+        ) from None
+    except ValueError:  # pandas' parser and decoding errors are such
+        raise FedAgeError(f"{path} is no table in UTF-8; put the data set's own table there") from None
+    if missing := [column for column in columns if column not in frame.columns]:
+        raise FedAgeError(
+            f"{path} has no column {', '.join(map(repr, missing))}; is it the table of this recipe's data set?"
+        )
+    return pd.DataFrame({column: frame[column].str.strip() for column in columns})
+
+
+def digest(root: Path, *names: str) -> str:
+    """Of the contents of tables, so that a row that changed is noticed."""
+    found = hashlib.sha256()
+    for name in names:
+        found.update((root / name).read_bytes())
+    return found.hexdigest()[:16]
+
+
+def ages(texts: pd.Series) -> list[Age | None]:
+    """A column of ages in years; whole numbers all along are completed years."""
+    column = AgeColumn.of(list(texts), unit="year")
+    return [None if isinstance(age, Reason) else age for age in map(column.age, texts)]
+
+
+def sex(text: str) -> str | None:
+    """`M`, `F` or unknown."""
+    return _SEXES.get(text.casefold())

@@ -1,0 +1,91 @@
+"""EMBED, the open release of the Emory Breast Imaging Dataset: screening and diagnostic mammograms.
+
+```
+images/cohort_<n>/<empi_anon>/<study>/<series>/<image>.dcm
+tables/EMBED_OpenData_metadata.csv   empi_anon, acc_anon, anon_dicom_path, FinalImageType, ImageLateralityFinal,
+                                     ViewPosition, Manufacturer, PatientSex and more (a row an image)
+tables/EMBED_OpenData_clinical.csv   empi_anon, acc_anon, age_at_study, asses, tissueden, path_severity and more (a row
+                                     a finding)
+```
+
+A row finds its image by the last four parts of `anon_dicom_path`; the exam is `acc_anon`. Synthesised views and
+screen shots (`FinalImageType` other than 2D) are out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from fedage.client.cohort.mapping import Mapped, OutcomeColumns
+from fedage.client.cohort.reasons import Reason
+from fedage.client.cohort.recipes._base import ByImage, Recipe, ages, digest, sex, table
+from fedage.client.cohort.told import Told
+
+_IMAGES, _CLINICAL = "tables/EMBED_OpenData_metadata.csv", "tables/EMBED_OpenData_clinical.csv"
+_OF_IMAGE = (
+    *("empi_anon", "acc_anon", "anon_dicom_path", "FinalImageType", "ImageLateralityFinal", "ViewPosition"),
+    *("Manufacturer", "PatientSex"),
+)
+_PARTS = 4
+
+
+def _key(path: PurePosixPath) -> str:
+    return "/".join(path.parts[-_PARTS:]) if path.suffix == ".dcm" else ""
+
+
+def _number(text: str) -> str:
+    """An identifier that a table may hold as 123 or, where others are missing, as 123.0."""
+    return text.removesuffix(".0")
+
+
+def _telling(root: Path) -> ByImage:
+    rows, exams = table(root, _IMAGES, _OF_IMAGE), table(root, _CLINICAL, ("acc_anon", "age_at_study"))
+    age_of = {
+        _number(exam): age
+        for exam, age in zip(exams["acc_anon"], ages(exams["age_at_study"]), strict=True)
+        if age is not None
+    }
+    told: dict[str, Told | Reason] = {}
+    for patient, exam, path, kind, side, view, maker, gender in zip(*(rows[name] for name in _OF_IMAGE), strict=True):
+        key, age = _key(PurePosixPath(path)), age_of.get(_number(exam))
+        if kind.upper() != "2D":
+            told[key] = Reason.DERIVED_OBJECT
+        elif age is None:
+            told[key] = Reason.NO_AGE
+        else:
+            told[key] = Told(
+                patient_id=_number(patient),
+                study_uid=_number(exam),
+                age=age,
+                sex=sex(gender),
+                manufacturer=maker,
+                modality="MG",
+                view=view,
+                laterality=side,
+            )
+    return ByImage(told, _key, digest(root, _IMAGES, _CLINICAL))
+
+
+RECIPE = Recipe(
+    name="embed",
+    title="EMBED Open Data",
+    columns_from="scripts and a loader written for the release that name the columns of both tables",
+    telling=_telling,
+    outcomes=(
+        _CLINICAL,
+        OutcomeColumns(
+            id="empi_anon",
+            columns={
+                # 0 invasive cancer, 1 in-situ cancer, 2 high-risk lesion, and less severe ones from there on
+                "cancer": Mapped(
+                    column="path_severity",
+                    values={"0": 1.0, "0.0": 1.0, "1": 1.0, "1.0": 1.0, "": 0.0},
+                    others=0.0,
+                    rows="max",
+                ),
+                "healthy": Mapped(column="asses", values={"N": 1.0, "B": 1.0}, others=0.0, rows="min"),
+                "density": Mapped(column="tissueden", rows="max"),
+            },
+        ),
+    ),
+)

@@ -1,0 +1,51 @@
+"""RSNA Pneumonia Detection Challenge (Kaggle, 2018): chest radiographs, one a patient.
+
+```
+stage_2_train_images/<patientId>.dcm
+stage_2_train_labels.csv          patientId, x, y, width, height, Target (a row a box)
+stage_2_detailed_class_info.csv   patientId, class (Normal, No Lung Opacity / Not Normal, Lung Opacity)
+```
+
+The files hold PatientID, PatientSex, ViewPosition and PatientAge as bare years ("51").
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedage.client.cohort.mapping import Mapped, OutcomeColumns
+from fedage.client.cohort.reasons import Reason
+from fedage.client.cohort.recipes._base import Recipe
+from fedage.client.cohort.told import Told
+
+
+class _BareAges:
+    """Ages in the files are years, whatever they do not say."""
+
+    digest = "-bare-ages"
+
+    def of(self, _path: str) -> Told | Reason:
+        """The same of every file."""
+        return Told(bare_age_years=True)
+
+
+def _telling(_root: Path) -> _BareAges:
+    return _BareAges()
+
+
+RECIPE = Recipe(
+    name="rsna-pneumonia",
+    title="RSNA Pneumonia Detection Challenge",
+    columns_from="scripts and notebooks written for the Kaggle competition that name the columns of its tables",
+    telling=_telling,
+    outcomes=(
+        "stage_2_detailed_class_info.csv",
+        OutcomeColumns(
+            id="patientId",
+            columns={
+                "healthy": Mapped(column="class", values={"Normal": 1.0}, others=0.0, rows="min"),
+                "pneumonia": Mapped(column="class", values={"Lung Opacity": 1.0}, others=0.0, rows="max"),
+            },
+        ),
+    ),
+)

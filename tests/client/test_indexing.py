@@ -1,0 +1,94 @@
+"""`fedage site index`: what the settings name is found, read and shown, and what they no longer name goes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedage.client.cohort.query import select
+from fedage.client.cohort.store import CohortStore
+from fedage.client.cohort.tables import read_table
+from fedage.client.home import SiteConfig
+from fedage.client.indexing import SiteIndex, index_into
+from fedage.common.errors import FedAgeError
+from tests.client.cohort.dicoms import write
+from tests.client.cohort.test_bids import data_set, t1w
+
+
+def index(home: Path, **settings: Any) -> SiteIndex:
+    config = SiteConfig.model_validate({"name": "x", "coordinator": "example.org:1", **settings})
+    with CohortStore.open(home, key=bytes(range(32))) as store:
+        return index_into(store, config, file=home / "site.toml")
+
+
+def outcomes_of(home: Path) -> dict[str, list[float]]:
+    with CohortStore.open(home) as store:
+        found = select(store, modalities=(), age_min_years=0, age_max_years=130)
+        return {name: sorted(column.tolist()) for name, column in found.outcomes.items()}
+
+
+def test_a_folder_of_dicom_files_with_mapped_outcomes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / f"data/{name}.dcm", name)
+    (tmp_path / "outcomes.csv").write_text("MRN;dead\na;yes\nb;no\nz;no\n")
+    columns = {"id": "MRN", "columns": {"event": {"column": "dead", "values": {"yes": 1.0, "no": 0.0}}}}
+    given = {"data": str(tmp_path / "data"), "outcomes": str(tmp_path / "outcomes.csv"), "outcome_columns": columns}
+    found = index(tmp_path / "home", **given)
+    assert (found.layout, found.patients, found.table) == ("dicom", 2, None)
+    assert found.outcomes["patients-with-outcomes"] == 2
+    assert found.outcomes["unknown-patients"] == 1
+    assert outcomes_of(tmp_path / "home") == {"event": [0.0, 1.0]}
+    (tmp_path / "outcomes.csv").write_text("MRN,death\na,yes\n")
+    with pytest.raises(FedAgeError, match="no column 'dead', it has MRN, death"):
+        index(tmp_path / "home", **given)
+    assert outcomes_of(tmp_path / "home") == {"event": [0.0, 1.0]}
+    index(tmp_path / "home", data=str(tmp_path / "data"))
+    assert outcomes_of(tmp_path / "home") == {}
+
+
+def test_bids_is_recognised_and_its_participants_may_be_named_without_prefix(tmp_path: Path) -> None:
+    root = data_set(tmp_path / "data", "participant_id\tage\nsub-1\t40.5\nsub-2\t50.5\n")
+    t1w(root, "1")
+    t1w(root, "2")
+    (tmp_path / "outcomes.csv").write_text("patient_id,event\n1,1\nsub-2,0\n")
+    found = index(tmp_path / "home", data=str(root), outcomes=str(tmp_path / "outcomes.csv"))
+    assert (found.layout, found.patients) == ("bids", 2)
+    assert outcomes_of(tmp_path / "home") == {"event": [0.0, 1.0]}
+    as_dicom = index(tmp_path / "home", data=str(root), layout="dicom")
+    assert as_dicom.images is not None
+    assert (as_dicom.layout, as_dicom.images.images) == ("dicom", 0)
+    assert as_dicom.images.rejected == {"not-dicom": 4}
+    again = index(tmp_path / "home", data=str(root))
+    assert again.images is not None
+    assert (again.images.new, again.images.images, again.images.rejected) == (2, 2, {})
+
+
+def test_a_table_beside_images_or_instead_and_what_is_no_longer_named_goes(tmp_path: Path) -> None:
+    write(tmp_path / "data/a.dcm", "a")
+    (tmp_path / "t.csv").write_text("who,age\na,50\nb,60\n")
+    table = {"path": str(tmp_path / "t.csv"), "id": "who"}
+    both = index(tmp_path / "home", data=str(tmp_path / "data"), table=table)
+    assert (both.images is not None, both.table is not None, both.patients) == (True, True, 2)
+    only = index(tmp_path / "home", table=table)
+    assert (only.layout, only.images) == ("", None)
+    with CohortStore.open(tmp_path / "home") as store:
+        assert store.counts()["images"] == 0
+        assert read_table(store) is not None
+    index(tmp_path / "home", data=str(tmp_path / "data"))
+    with CohortStore.open(tmp_path / "home") as store:
+        assert store.counts()["images"] == 1
+        assert read_table(store) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, r"data is not set; .*add a \[table\]"),
+        ({"recipe": "cmmd", "table": {"path": "/x.csv", "id": "i"}}, "recipe = 'cmmd' needs data"),
+        ({"table": {"path": "/nowhere/x.csv", "id": "i"}}, r"cannot be read .*correct table\.path"),
+        ({"data": "/nowhere"}, "cannot be read as a folder"),
+    ],
+)
+def test_settings_without_data_are_refused(tmp_path: Path, settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(FedAgeError, match=says):
+        index(tmp_path / "home", **settings)
