@@ -31,6 +31,10 @@ def init(
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads a training may use", min=1)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="public data set in data: rsna-pneumonia, rsna-mammography, vindr, embed, cmmd, openbhb"),
+    ] = None,
 ) -> None:
     """Make the site's folder: its node key, its configuration, the coordinator it trusts, a policy to be edited."""
     from fedage.client.home import init_site
@@ -47,6 +51,7 @@ def init(
         store_key_file=store_key,
         threads=threads,
         device=device,
+        recipe=recipe,
     )
     if not (made.root / POLICY_FILE).exists():
         write_default(made.root / POLICY_FILE)
@@ -56,7 +61,7 @@ def init(
 
 @site.command("index")
 def index(home: Home) -> None:
-    """Read the image folder and the outcomes into the site's own store; only what changed is read again."""
+    """Read DICOM files, a BIDS data set or a table, and the outcomes, into the site's own store; only what changed."""
     from fedage.client.indexing import index_site
 
     index_site(home)
