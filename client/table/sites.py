@@ -105,7 +105,8 @@ def read_site_tables(data: Path, campaign: Campaign, *, site_column: str | None)
                 read.said.append(f"{name}: no row is left; the site is left out")
                 continue
             if found.unit.size == 1:
-                read.said.append(f"{name}: a single row; its guard will release nothing that rests on it")
+                guarded = "; its guard will release nothing that rests on it" if campaign.cell_minimum > 1 else ""
+                read.said.append(f"{name}: a single row{guarded}")
             read.sites[name] = found
     if not read.sites:
         raise FedAgeError(
