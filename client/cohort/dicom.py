@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import JPEGExtended12Bit
 
 from fedage.client.cohort.ages import Age, age_at_exam, first_date, parse_date
 from fedage.client.cohort.geometry import Stack
@@ -125,15 +126,18 @@ def open_at_once(path: str, flags: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def decodable(transfer_syntax: str) -> bool:
-    """Whether an installed decoder reads this transfer syntax."""
+def decodable(transfer_syntax: str, *, bits: int = 8) -> bool:
+    """Whether an installed decoder reads this transfer syntax with so many bits allocated."""
     if transfer_syntax in _UNCOMPRESSED:
         return True
     quiet_pydicom()
     try:
-        return bool(get_decoder(transfer_syntax).is_available)
+        plugins = get_decoder(transfer_syntax).available_plugins
     except NotImplementedError:
         return False
+    if transfer_syntax == JPEGExtended12Bit and bits > 8:
+        return "pylibjpeg" in plugins  # the others stop at 8 bits
+    return bool(plugins)
 
 
 def _kind_wrong(header: Header) -> Reason | None:
@@ -150,7 +154,7 @@ def _kind_wrong(header: Header) -> Reason | None:
 
 def _pixels_wrong(header: Header) -> Reason | None:
     """Why the pixels cannot be used, as far as header and lengths tell."""
-    if not decodable(header.transfer_syntax):
+    if not decodable(header.transfer_syntax, bits=_short(header, _BITS_ALLOCATED)):
         return Reason.UNSUPPORTED_TRANSFER_SYNTAX
     pixels, rows, columns, frames = header.pixels, _short(header, _ROWS), _short(header, _COLUMNS), _frames(header)
     if pixels is None or not rows or not columns:

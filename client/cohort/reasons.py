@@ -103,7 +103,7 @@ _TEXTS = {
     Reason.TOO_LARGE: ("has more pixels in a frame, or more bytes when unpacked, than are ever read", _NOTHING),
     Reason.UNSUPPORTED_TRANSFER_SYNTAX: (
         "has a transfer syntax that no installed decoder reads",
-        "export it uncompressed or as JPEG 2000, or install a decoder, then index again",
+        "export it uncompressed or as JPEG 2000, or install a decoder (12-bit JPEG: pylibjpeg-libjpeg, GPL)",
     ),
     Reason.NO_IDENTITY: ("has no SOPInstanceUID", "export it again"),
     Reason.NO_PATIENT_ID: ("has no PatientID", "export it with a (pseudonymous) identifier"),
