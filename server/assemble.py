@@ -150,11 +150,11 @@ def _dropped_out(name: str, session: Session, record: Record) -> int | None:
     if session.campaign.validation.folds is not None:
         if name in session.answered_last:
             return None
-        if analysed:
-            return 0
         last_fold = [done for done in rounds if done.fold == rounds[-1].fold]
         last = max((done.number for done in last_fold if name in done.sites), default=0)
-        return last + 1 if last_fold and name not in last_fold[-1].sites else None
+        if last_fold and name not in last_fold[-1].sites:
+            return last + 1
+        return 0 if analysed else None
     if rounds and name not in rounds[-1].sites:
         last = max((done.number for done in rounds if name in done.sites), default=0)
         return last + 1

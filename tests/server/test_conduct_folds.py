@@ -84,9 +84,10 @@ def run(
     *,
     meddle: Meddle | None = None,
     grid: InProcessGrid | None = None,
+    name: str = "r1",
 ) -> Results:
     grid = grid or InProcessGrid(members, meddle=meddle)
-    place = Place(folder=folder / "run", run="r1", environment="simulation", guard=True)
+    place = Place(folder=folder / "run", run=name, environment="simulation", guard=True)
     conduct(PromptGrid(grid, poll_s=0.01), parse_campaign(text), place, key=None, admitted=grid.names)
     return read_results(folder / "run" / "results.json")
 
@@ -226,7 +227,10 @@ def test_a_site_that_leaves_in_the_middle_of_the_second_fold_for_good(tmp_path: 
     results = run(tmp_path, NETWORK + K, members, grid=grid)
     assert results.run.status == "finished"
     assert [done.sites for done in results.rounds] == [("a", "b", "c")] * 3 + [("a", "b")] * 3
-    assert (results.sites[2].name, results.sites[2].status) == ("c", "dropped out")
+    gone = results.sites[2]
+    assert (gone.name, gone.status, gone.dropped_out_in_round) == ("c", "dropped out", 1), (
+        "it did no round of the last fold"
+    )
     assert results.evaluation.test.raw.overall is not None
     assert results.evaluation.test.raw.overall.n == 150
     assert set(results.bias.lines) == {"a", "b"}
@@ -246,6 +250,7 @@ def test_a_site_that_misses_the_second_folds_predictions_and_comes_back(tmp_path
     assert results.evaluation.test.raw.overall is not None
     assert results.evaluation.test.raw.overall.n == 150
     assert any("no predictions of fold 2" in trouble for trouble in results.sites[2].troubles)
+    assert (results.sites[2].status, results.sites[2].dropped_out_in_round) == ("dropped out", 0)
 
 
 def test_a_site_that_leaves_in_a_preparation_starts_it_again_without_it(tmp_path: Path) -> None:
@@ -272,3 +277,19 @@ def test_a_site_that_leaves_in_a_preparation_starts_it_again_without_it(tmp_path
     slopes, _ = pooled_ridge(filled[fold != 1], age[fold != 1], 4.0)
     # The network keeps the ridge that it began with, in single precision.
     np.testing.assert_allclose(model["coefficients"] * model["units"], slopes, rtol=1e-5, atol=1e-9)
+
+
+def test_a_site_that_leaves_between_two_runs_costs_a_baseline_at_most(tmp_path: Path) -> None:
+    """The second run's mean age is another one: where few patients lie in between, that one figure is not told."""
+    members, text = tables(tmp_path), TABLE.replace('sites = ["a", "b", "c"]', "") + K
+    first = run(tmp_path / "1", text, members)
+    second = run(tmp_path / "2", text, members[:2], name="r2")
+    for results, n in ((first, 225), (second, 150)):
+        assert all(site.withheld == () for site in results.sites)
+        assert results.evaluation.test.raw.overall is not None
+        assert results.evaluation.test.raw.overall.n == n
+    assert [len(thresholds(site, text)) for site in members] == [2, 2, 1]
+    overall = second.evaluation.test.raw.overall
+    assert overall is not None
+    refused = sum(not answered for site in members[:2] for _, answered in thresholds(site, text))
+    assert (overall.mae_of_mean_years is None) == (refused == 2)
