@@ -11,7 +11,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from fedage.client.audit import AuditLog, Direction, Entry, Kind
-from fedage.client.cohort.bids import BidsLayout, index_bids, is_bids
+from fedage.client.cohort.bids import PARTICIPANTS, BidsLayout, index_bids, is_bids
 from fedage.client.cohort.index import IndexReport, index_folder
 from fedage.client.cohort.mapping import OutcomeColumns
 from fedage.client.cohort.outcomes import OutcomeTable, read_outcomes
@@ -89,7 +89,7 @@ def index_into(
     if chosen and root is None:
         raise FedAgeError(f"{file}: recipe = {chosen.name!r} needs data; set it to the data set's folder")
     layout = _bids(config, chosen, root) if root else None
-    outcomes = _outcomes(config, chosen, root)
+    outcomes = _outcomes(config, chosen, root, of_participants=layout is not None)
     table, images = None, None
     if config.table is not None:
         table = index_table(store, config.table)
@@ -113,7 +113,9 @@ def _bids(config: SiteConfig, chosen: Recipe | None, root: Path) -> BidsLayout |
     return BidsLayout() if config.layout == "bids" or (config.layout == "auto" and is_bids(root)) else None
 
 
-def _outcomes(config: SiteConfig, chosen: Recipe | None, root: Path | None) -> OutcomeTable | None:
+def _outcomes(
+    config: SiteConfig, chosen: Recipe | None, root: Path | None, *, of_participants: bool
+) -> OutcomeTable | None:
     """The hospital's table if it gives one, else that of the data set."""
     columns = config.outcome_columns
     if config.outcomes is not None:
@@ -123,6 +125,9 @@ def _outcomes(config: SiteConfig, chosen: Recipe | None, root: Path | None) -> O
         name, of_data_set = chosen.outcomes
         columns = columns or of_data_set
         return read_outcomes(root / name, id_column=columns.id, columns=columns.columns)
+    if of_participants and root is not None and is_bids(root):
+        mapped = columns.columns if columns else None
+        return read_outcomes(root / PARTICIPANTS, id_column="participant_id", columns=mapped)
     return None
 
 

@@ -81,6 +81,23 @@ class _Found:
 
     todo: dict[str, tuple[FileStamp, Callable[[], DicomFacts | Rejected]]] = field(default_factory=dict)
     links: int = 0
+    closed: list[str] = field(default_factory=list)
+
+    def listed(self, folder: Path, root: Path) -> list[Path]:
+        """What is in a folder, by name; links are counted and left, a folder that cannot be opened is remembered."""
+        try:
+            there = sorted(folder.iterdir())
+        except FileNotFoundError:
+            return []
+        except OSError:
+            self.closed.append(folder.relative_to(root).as_posix())
+            return []
+        self.links += sum(path.is_symlink() for path in there if path.name.startswith(("sub-", "ses-")))
+        return [path for path in there if not path.is_symlink()]
+
+    def vanished(self, path: str) -> bool:
+        """Whether a known file is gone; below a folder that cannot be opened nobody knows."""
+        return path not in self.todo and not path.startswith(tuple(f"{folder}/" for folder in self.closed))
 
 
 @dataclass(frozen=True)
@@ -124,7 +141,7 @@ def index_bids(
     with store.exclusive():
         found = _find(root, layout)
         known = store.files()
-        gone = [path for path in known if path not in found.todo]
+        gone = [path for path in known if found.vanished(path)]
         changed = [path for path, file in known.items() if path in found.todo and found.todo[path][0] != file.stamp]
         todo = sorted({*changed, *(found.todo.keys() - known.keys())})
         with store.writing() as writer:
@@ -143,7 +160,7 @@ def index_bids(
         unchanged=len(found.todo) - len(todo),
         removed=len(gone),
         links=found.links,
-        closed_folders=0,
+        closed_folders=len(found.closed),
         **store.counts(),
         rejected=store.rejected_by_reason(),
         outcomes={},
@@ -169,20 +186,21 @@ def _find(root: Path, layout: BidsLayout) -> _Found:
     found = _Found()
     about, rows = read_json(root / "participants.json"), read_tsv(root / PARTICIPANTS, key="participant_id")
     rows = {name if name.startswith("sub-") else f"sub-{name}": row for name, row in rows.items()}
-    folders = [
-        (participant, list(_sessions(participant, rows.get(participant.name, {}), layout, found)))
+    everybody = [
+        _sessions(participant, root, rows.get(participant.name, {}), layout, found)
         for base in layout.bases
-        for participant in _folders(root / base, "sub-", found)
+        for participant in found.listed(root / base, root)
+        if participant.name.startswith("sub-") and participant.is_dir()
     ]
     unit = age_unit(about, file="participants.json")
-    told = [session.row["age"] for _, sessions in folders for session in sessions if "age" in session.row]
+    told = [session.row["age"] for sessions in everybody for session in sessions if "age" in session.row]
     tables = _Tables(
         rows=rows,
         ages=AgeColumn.of([row.get("age", "") for row in rows.values()], unit=unit),
         session_ages=AgeColumn.of(told, unit=unit),
         sexes={**sex_codes(about, column="gender"), **sex_codes(about)},
     )
-    for _, sessions in folders:
+    for sessions in everybody:
         for position, session in enumerate(sessions):
             age = _age(sessions, position, tables)
             for volume in session.volumes:
@@ -190,33 +208,23 @@ def _find(root: Path, layout: BidsLayout) -> _Found:
     return found
 
 
-def _folders(folder: Path, prefix: str, found: _Found) -> list[Path]:
-    """Sub-folders by name; links among them are counted and left."""
-    if not folder.is_dir():
-        return []
-    there = sorted(path for path in folder.iterdir() if path.name.startswith(prefix))
-    found.links += sum(path.is_symlink() for path in there)
-    return [path for path in there if path.is_dir() and not path.is_symlink()]
-
-
-def _sessions(participant: Path, row: Row, layout: BidsLayout, found: _Found) -> Iterator[_Session]:
+def _sessions(participant: Path, root: Path, row: Row, layout: BidsLayout, found: _Found) -> list[_Session]:
     """A participant's sessions with volumes, by day where each has one, else by label."""
     file = participant / f"{participant.name}_sessions.tsv"
     rows = read_tsv(file, key="session_id") if file.is_file() else {}
     rows = {name if name.startswith("ses-") else f"ses-{name}": found_row for name, found_row in rows.items()}
-    folders = _folders(participant, "ses-", found) or [participant]
+    folders = [path for path in found.listed(participant, root) if path.name.startswith("ses-") and path.is_dir()]
     sessions = []
-    for folder in folders:
+    for folder in folders or [participant]:
         label = folder.name if folder is not participant else ""
-        there = sorted(path for path in (folder / layout.anat).glob("*_T1w.nii*") if _T1W.fullmatch(path.name))
-        found.links += sum(path.is_symlink() for path in there)
-        volumes = tuple(path for path in there if path.is_file() and not path.is_symlink())
+        there = found.listed(folder / layout.anat, root)
+        volumes = tuple(path for path in there if _T1W.fullmatch(path.name) and path.is_file())
         told = rows.get(label, {} if label else row)
         if volumes:
             sessions.append(_Session(participant.name, label, volumes, told, acquisition_day(told.get("acq_time", ""))))
     if all(session.day is not None for session in sessions):
         sessions.sort(key=lambda session: (session.day or date.min, session.label))
-    yield from sessions
+    return sessions
 
 
 def _age(sessions: list[_Session], position: int, tables: _Tables) -> Age | Reason:

@@ -63,6 +63,19 @@ def test_bids_is_recognised_and_its_participants_may_be_named_without_prefix(tmp
     assert (again.images.new, again.images.images, again.images.rejected) == (2, 2, {})
 
 
+def test_participants_tsv_tells_diagnoses_where_there_is_no_other_table(tmp_path: Path) -> None:
+    root = data_set(tmp_path / "data", "participant_id\tage\tgroup\tscore\nsub-1\t40.5\tHC\t3\nsub-2\t50.5\tAD\tn/a\n")
+    t1w(root, "1")
+    t1w(root, "2")
+    index(tmp_path / "home", data=str(root))
+    assert outcomes_of(tmp_path / "home")["age"] == [40.5, 50.5]
+    columns = {"columns": {"healthy": {"column": "group", "values": {"HC": 1.0}, "others": 0.0}, "score": "score"}}
+    found = index(tmp_path / "home", data=str(root), outcome_columns=columns)
+    assert found.outcomes["patients-with-outcomes"] == 2
+    assert outcomes_of(tmp_path / "home")["healthy"] == [0.0, 1.0]
+    assert outcomes_of(tmp_path / "home")["score"][0] == 3.0
+
+
 def test_a_table_beside_images_or_instead_and_what_is_no_longer_named_goes(tmp_path: Path) -> None:
     write(tmp_path / "data/a.dcm", "a")
     (tmp_path / "t.csv").write_text("who,age\na,50\nb,60\n")

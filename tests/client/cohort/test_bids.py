@@ -190,6 +190,27 @@ def test_links_are_left_and_other_layouts_found(store: CohortStore, tmp_path: Pa
     assert index_bids(store, root).images == 0
 
 
+def test_a_folder_that_fails_keeps_what_is_known(
+    store: CohortStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = data_set(tmp_path / "data", "participant_id\tage\nsub-a\t40.5\nsub-b\t50.5\n")
+    t1w(root, "a")
+    t1w(root, "b")
+    assert index_bids(store, root).images == 2
+    really = Path.iterdir
+
+    def failing(folder: Path) -> Any:
+        if folder.name == "sub-a":
+            raise OSError(5, "Input/output error")
+        return really(folder)
+
+    monkeypatch.setattr(Path, "iterdir", failing)
+    report = index_bids(store, root)
+    assert (report.images, report.removed, report.closed_folders) == (2, 0, 1)
+    monkeypatch.undo()
+    assert index_bids(store, root).new == 0
+
+
 @pytest.mark.parametrize(
     ("participants", "says"),
     [
