@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from fedage.client.ledger import ChargeRefused
 from fedage.client.mechanism import NoPrivateTraining, mechanism_of, trainings_of
 from fedage.client.policy import Allowed, Refused
-from fedage.client.rules import SiteRules, budget_of
+from fedage.client.rules import SiteRules
+from fedage.client.terms import budget_of
 from fedage.common.campaign import Campaign, CampaignErrors
 from fedage.common.campaign.describe import in_words as campaign_in_words
 from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, KINDS, TRAIN, RequestRefused

@@ -13,7 +13,7 @@ from fedage.common.protocol import DESCRIBE, Payload, Request, RequestRefused
 
 if TYPE_CHECKING:  # the policy, the ledger and their databases: only where there are any
     from fedage.client.ledger import Mechanism
-    from fedage.client.rules import Terms
+    from fedage.client.terms import Terms
 
 
 @dataclass(frozen=True, kw_only=True)

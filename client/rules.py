@@ -6,11 +6,9 @@ approval and a revocation act at once.
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -19,57 +17,17 @@ from fedage.client.approvals import ApprovalError, Approvals
 from fedage.client.audit import AuditLog, Direction, Entry, Kind
 from fedage.client.audit.log import utc_now
 from fedage.client.kept_cohorts import KeptCohorts
-from fedage.client.ledger import Budget, BudgetExceeded, ChargeRefused, Ledger, Mechanism
+from fedage.client.ledger import BudgetExceeded, ChargeRefused, Ledger, Mechanism
 from fedage.client.nonces import Claim, Nonces, Replayed, RequestId
-from fedage.client.policy import Allowed, DataSet, PolicyErrors, PolicyFile, Refused, facts_of
+from fedage.client.policy import Allowed, PolicyErrors, PolicyFile, Refused, facts_of
 from fedage.client.site import SiteCohort
 from fedage.client.site_cohorts import SiteCohorts
-from fedage.client.snapshots import Snapshot, SnapshotChanged, Snapshots, SnapshotTooClose
+from fedage.client.snapshots import SnapshotChanged, Snapshots, SnapshotTooClose
+from fedage.client.terms import Approved, Terms, budget_of, with_minimum
 from fedage.common import estimators
 from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.protocol import DESCRIBE, Request, RequestRefused
-
-UNBOUNDED_EPSILON = sys.float_info.max
-"""A data set without a budget: what is spent on it is kept all the same, and nothing is refused."""
-DELTA_WITHOUT_BUDGET = 1e-5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Terms:
-    """On what terms a message is answered.
-
-    Parameters
-    ----------
-    campaign
-        The approved file, its minimum count raised to the site's.
-    allowed
-        What the policy says: whose patients, and the minimum count.
-    found
-        The frozen cohort.
-    """
-
-    campaign: Campaign
-    allowed: Allowed
-    found: SiteCohort
-
-
-@dataclass(frozen=True, kw_only=True)
-class Approved:
-    """An approval that was given.
-
-    Parameters
-    ----------
-    snapshot
-        The frozen cohort.
-    cohort_of
-        Digest of an earlier campaign whose cohort was taken again, because today's differs from it by too few patients.
-    """
-
-    campaign: Campaign
-    allowed: Allowed
-    snapshot: Snapshot
-    cohort_of: str | None = None
 
 
 class SiteRules:
@@ -338,17 +296,3 @@ class SiteRules:
             digest=campaign.digest if campaign else digest,
             patients=patients,
         )
-
-
-def with_minimum(campaign: Campaign, minimum_count: int) -> Campaign:
-    """The campaign as a deployed site computes it: with the site's minimum count, and never without a guard."""
-    privacy = campaign.privacy.model_copy(update={"minimum_count": minimum_count})
-    simulation = campaign.simulation.model_copy(update={"guard": True})
-    return campaign.model_copy(update={"privacy": privacy, "simulation": simulation})
-
-
-def budget_of(data_set: DataSet) -> Budget:
-    """What a data set may spend."""
-    if data_set.epsilon is None or data_set.delta is None:
-        return Budget(epsilon=UNBOUNDED_EPSILON, delta=DELTA_WITHOUT_BUDGET)
-    return Budget(epsilon=data_set.epsilon, delta=data_set.delta)

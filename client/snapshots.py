@@ -1,9 +1,10 @@
 """Frozen cohorts: two campaigns over nearly the same patients would give the few who differ away by subtraction.
 
-Approving a campaign freezes who is in its cohort. The next cohort equals an earlier one or differs from each earlier one
-by at least the minimum count of patients (symmetric difference |A △ B|), so that the difference of two sums is over that
-many. What data set a cohort is of makes no difference: a patient may be in several, and a name is easily changed. Pairs are compared; what three sums and more give away together is for the minimum count,
-the policy and differential privacy.
+Approving a campaign freezes who is in its cohort. The next cohort equals an earlier one or differs from each earlier
+one by at least the minimum count of patients (symmetric difference |A △ B|), so that the difference of two sums is over
+that many. What data set a cohort is of makes no difference: a patient may be in several, and a name is easily changed.
+Pairs are compared; what three sums and more give away together is for the minimum count, the policy and differential
+privacy.
 
 A cohort is the set of its patients' keyed hashes, as the site's store has them; the key never comes here.
 """
@@ -115,7 +116,7 @@ class Snapshots:
         Raises
         ------
         SnapshotTooClose
-            If it is neither equal to an earlier cohort nor `minimum_count` patients away from each, of whatever data set.
+            If it is neither equal to an earlier cohort nor `minimum_count` patients away from each.
         NoHash
             If a patient is not given as a keyed hash.
         """

@@ -138,8 +138,7 @@ def select(
         exams, images = _exams(session), _images(session, modalities)
         for patient, sex in session.execute(sql(Patient.key, Patient.sex).order_by(Patient.key)):
             if patients is not None and patient not in patients:
-                excluded["not-in-frozen-cohort"] += 1
-                continue
+                continue  # not counted either: how many came since would be told from one answer to the next
             imaged = [exam for exam in exams[patient] if exam.key in images]
             made = [exam for exam in imaged if not of_makers or exam.manufacturer.strip().casefold() in of_makers]
             eligible = [exam for exam in made if age_min_years <= exam.age_years <= age_max_years]

@@ -29,7 +29,7 @@ from fedage.client.ledger import Ledger, epsilon
 from fedage.client.mechanism import mechanism_of, noise_for
 from fedage.client.nonces import RequestId
 from fedage.client.policy import DataSet
-from fedage.client.rules import budget_of
+from fedage.client.terms import budget_of
 from fedage.common.campaign.types import Privacy
 from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN, RequestRefused, join_iterates, join_model
 from tests.client.hospital import CAMPAIGN, POLICY, TEST, Hospital, Template, refused
