@@ -1,7 +1,7 @@
-"""What the SuperNode and its relay need on disk: in the site's home, or in a folder of their own for a user of their own.
+"""What the SuperNode and its relay need on disk: in the site's home, or in a folder of their own for another user.
 
-With `relay_user` in `site.toml` they run as that user, who can read nothing of the home. Their folder lies beside it, is
-named like it with `-relay`, and belongs to the site's user; the relay's user owns only what is marked:
+With `relay_user` in `site.toml` they run as that user, who can read nothing of the home. Their folder lies beside it,
+is named like it with `-relay`, and belongs to the site's user; the relay's user owns only what is marked:
 
 ===================== ==============================================================================
 `relay.toml`, `ca.crt` settings for `fedage site node`; the coordinator's certificate authority
@@ -198,6 +198,6 @@ def _check_reach(side: NodeSide) -> None:
         done = None
     if done is None or done.returncode:
         raise FedAgeError(
-            f"relay_user = {side.user!r} cannot run {sys.executable} with fedage, or cannot reach {side.folder}: install "
-            "them where every user may read, and let others pass (x) through the folders above"
+            f"relay_user = {side.user!r} cannot run {sys.executable} with fedage, or cannot reach {side.folder}: "
+            "install them where every user may read, and let others pass (x) through the folders above"
         )

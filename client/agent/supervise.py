@@ -91,7 +91,8 @@ def run_agent(
     socket_path = node_side.socket_of(home.relay_folder)
     if home.config.relay_user is None or not socket_path.parent.is_dir():
         raise FedAgeError(
-            f"{home.relay_folder} is missing: name relay_user in {home.root}/site.toml and run fedage site split as root"
+            f"{home.relay_folder} is missing: name relay_user in {home.root}/site.toml and run fedage site split "
+            "as root"
         )
     side = node_side.in_home(home, socket_path=socket_path)
     with _only_one(home.root, home.run):

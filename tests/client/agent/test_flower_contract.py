@@ -99,14 +99,14 @@ class FakeState:
         self.replies: list[str] = []
         self.finished: list[int] = []
 
-    def get_tasks(self, *, statuses: object) -> list[SimpleNamespace]:
+    def get_tasks(self, **_filters: object) -> list[SimpleNamespace]:
         return self.tasks
 
-    def get_messages_legacy(self, *, is_reply: bool) -> list[str]:
+    def get_messages_legacy(self, **_filters: object) -> list[str]:
         found, self.replies = self.replies, []
         return found
 
-    def finish_task(self, task_id: int, *, sub_status: str, details: str) -> None:
+    def finish_task(self, task_id: int, **_why: str) -> None:
         self.finished.append(task_id)
 
 
