@@ -12,6 +12,7 @@ import os
 import re
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -112,7 +113,7 @@ class Approvals:
 
     def is_approved(self, digest: str) -> bool:
         """Whether exactly this digest is approved now."""
-        return self._is_whole("approved", digest)
+        return self._whole("approved", digest) is not None
 
     def is_declined(self, digest: str) -> bool:
         """Whether an administrator said no to it, or took the approval back."""
@@ -131,8 +132,9 @@ class Approvals:
             If the file has mistakes.
         """
         for state in _STATES:
-            if self._is_whole(state, digest):
-                return parse_campaign(self._path(state, digest).read_bytes().decode())
+            data = self._whole(state, digest)
+            if data is not None:
+                return _parsed(data.decode())
         return None
 
     def listed(self) -> list[tuple[str, State]]:
@@ -150,12 +152,13 @@ class Approvals:
                 return path.read_bytes().decode()
         raise ApprovalError(f"no campaign with digest {digest} is known here")
 
-    def _is_whole(self, state: State, digest: str) -> bool:
+    def _whole(self, state: State, digest: str) -> bytes | None:
+        """The file of this digest, read and hashed anew; None if it is not there or another text."""
         try:
             data = self._path(state, digest).read_bytes()
         except FileNotFoundError:
-            return False
-        return hashlib.sha256(data).hexdigest() == digest
+            return None
+        return data if hashlib.sha256(data).hexdigest() == digest else None
 
     def _write(self, state: State, digest: str, data: bytes) -> None:
         """On disk at once: a reader sees no file or the whole one."""
@@ -177,3 +180,9 @@ class Approvals:
         folder = self.home / state
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
+
+
+@lru_cache(maxsize=16)
+def _parsed(text: str) -> Campaign:
+    """A text is parsed once; whether it is approved is asked every time."""
+    return parse_campaign(text)
