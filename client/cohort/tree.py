@@ -51,7 +51,8 @@ class Tree:
 
     def digest(self) -> str:
         """SHA-256 over root, paths, stamps and closed folders: equal exactly for a tree that looks the same."""
-        seen = (str(self.root), sorted(self.closed), sorted(self.files.items()))
+        paths = sorted(self.files)
+        seen = (str(self.root), sorted(self.closed), paths, [self.files[path] for path in paths])
         return hashlib.sha256(marshal.dumps(seen, 2)).hexdigest()  # version 2: equal values, equal bytes
 
 
