@@ -109,11 +109,12 @@ def verify(path: Path, *, heads: Iterable[SignedHead] = (), public_key: Ed25519P
         key = public_key or read_public_key(path.parent / PUBLIC_KEY_FILE)
     except (OSError, ValueError) as error:
         return _unreadable(f"no public audit key to verify with ({type(error).__name__}); give {PUBLIC_KEY_FILE}")
+    # Heads first: a running agent may add a line in between, and the log then is the longer of the two.
+    kept = _kept_heads(path, heads, found)
     try:
         stored = list(_read(path, key))
     except StoreUnavailable as error:
         return _unreadable(str(error))
-    kept = _kept_heads(path, heads, found)
     genuine = [head.sequence for head in kept if head.is_signed_by(key)]
     found += _check_lines(stored, newest_head=max(genuine, default=None))
     found += _check_chain(stored, genesis(key))

@@ -6,6 +6,8 @@ import json
 import random
 import shutil
 import sqlite3
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -248,3 +250,23 @@ def test_whatever_is_done_to_the_lines_shows(tmp_path: Path, heads: list[SignedH
     if chance.random() < 0.5 and stored(tmp_path):
         rechain(tmp_path)
     assert verify(tmp_path / "audit.db").intact == (stored(tmp_path) == before)
+
+
+def test_a_log_that_is_being_written_is_no_damaged_log(tmp_path: Path) -> None:
+    log, stop, written = AuditLog(tmp_path), threading.Event(), []
+
+    def write() -> None:
+        while not stop.is_set():
+            written.append(log.append(Entry(direction=Direction.IN, kind=Kind.TRAIN)))
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        while len(written) < 10:
+            time.sleep(0.01)
+        results = [verify(tmp_path / "audit.db", heads=written[:5]) for _ in range(25)]
+    finally:
+        stop.set()
+        thread.join()
+    assert [result.found for result in results] == [()] * 25
+    assert results[-1].lines > results[0].lines
