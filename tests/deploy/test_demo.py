@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from fedage.client.audit import Direction, Kind, Outcome, read_heads, show, verify
 from fedage.server.events import read_events
 from fedage.server.results import Results, read_results
 
@@ -133,6 +134,25 @@ def test_no_identifier_left_a_hospital(quick: tuple[Path, str]) -> None:
         texts.append(path.read_text(errors="replace"))
     for identifier in identifiers:
         assert not any(identifier in text for text in texts)
+
+
+def test_every_hospitals_audit_log_is_intact_and_leads_to_the_heads_the_coordinator_kept(
+    quick: tuple[Path, str],
+) -> None:
+    folder, said = quick
+    assert said.count("the audit log is intact") == 3
+    for site in ("harbour", "north", "valley"):
+        heads = read_heads(folder / "coordinator" / "heads" / f"{site}.jsonl")
+        findings = verify(folder / "sites" / site / "audit.db", heads=heads)
+        assert findings.found == ()
+        assert len(heads) > 10
+        answers = [
+            line.entry for line in show(folder / "sites" / site / "audit.db") if line.entry.direction is Direction.OUT
+        ]
+        assert [entry.kind for entry in answers].count(Kind.TRAIN) == 6
+        assert {entry.outcome for entry in answers} == {Outcome.OK}
+        # The quick form's least, in every cell.
+        assert min(entry.smallest_cell for entry in answers if entry.smallest_cell is not None) >= 2
 
 
 def test_nothing_keeps_running(quick: tuple[Path, str]) -> None:
