@@ -6,6 +6,12 @@
 `ca.crt`                 the coordinator's certificate authority
 `coordinator.pub`        the key that signs what this site answers, pinned
 `store.key`              hashes identifiers; never leaves the site
+`policy.toml`            what the site allows; an edit acts at once
+`approved/` and others   campaign files approved, offered and declined, by digest
+`audit.db`, `audit.head` the audit log and its last signed head; `audit.key`, `audit.pub` its key
+`ledger.db`              ε spent, by data set
+`nonces.db`, `replies/`  which requests were seen, and what was answered
+`snapshots.db`           who was in the cohort of each approved campaign, as keyed hashes
 `flower/`, `logs/`, `run/` Flower's home, log files, sockets
 ======================== =====================================================================
 """
