@@ -11,7 +11,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from fedage.client.audit import AuditLog, Direction, Entry, Kind
-from fedage.client.cohort.bids import PARTICIPANTS, BidsLayout, index_bids, is_bids
+from fedage.client.cohort.bids import PARTICIPANTS, STANDARD, BidsLayout, index_bids, is_bids
 from fedage.client.cohort.index import IndexReport, index_folder
 from fedage.client.cohort.mapping import OutcomeColumns
 from fedage.client.cohort.outcomes import OutcomeTable, read_outcomes
@@ -110,7 +110,7 @@ def _bids(config: SiteConfig, chosen: Recipe | None, root: Path) -> BidsLayout |
     """How the BIDS data set is laid out; None for DICOM files."""
     if chosen is not None:
         return chosen.bids
-    return BidsLayout() if config.layout == "bids" or (config.layout == "auto" and is_bids(root)) else None
+    return STANDARD if config.layout == "bids" or (config.layout == "auto" and is_bids(root)) else None
 
 
 def _outcomes(

@@ -21,8 +21,8 @@ from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.common.estimators.base import SampleRefused
 from fedage.common.statistic import FloatArray
 
-MAX_VOXELS = 1 << 29
-"""Most voxels of a volume that are ever read: 512 × 1024 × 1024."""
+MAX_VOXELS = 1 << 28
+"""Most voxels of a volume that are ever read: 512 × 512 × 1024, a gigabyte as float32."""
 SUFFIXES = (".nii", ".nii.gz")
 
 _MM_PER_UNIT = {"mm": 1.0, "meter": 1e3, "micron": 1e-3, "unknown": 1.0}

@@ -176,20 +176,25 @@ def _require(frame: pd.DataFrame, source: TableSource, path: Path) -> None:
         raise FedAgeError(
             f"table.columns.{several[0]}.rows must be first: a table has one row a patient; combine them before"
         )
-    roles = {source.id, source.age, source.sex}
     if taken := [name for name, column in mapped.items() if name in frame.columns and name != column]:
         raise FedAgeError(
             f"{path} has the column {taken[0]!r} itself, and table.columns gives that name to another; rename one"
         )
-    if source.id in (source.age, source.sex) or (roles & set(mapped)) - set(mapped.values()):
-        raise FedAgeError(f"{path}: one column cannot be id, age and sex at once; correct [table] in site.toml")
+    roles = [name for name in (source.id, source.age, source.sex) if name]
+    if twice := [name for name in roles if roles.count(name) > 1 or name in mapped.values()]:
+        raise FedAgeError(
+            f"site.toml gives the column {twice[0]!r} more than one part; it may be table.id, table.age, table.sex "
+            "or one of table.columns"
+        )
 
 
 def _offered(frame: pd.DataFrame, source: TableSource) -> dict[str, pd.Series]:
     """Columns that campaigns may use, by the names they use."""
     renamed = {as_mapped(choice).column for choice in source.columns.values()}
     by_name: dict[str, pd.Series] = {
-        str(name): frame[name] for name in frame.columns if name != source.id and name not in renamed
+        str(name): frame[name]
+        for name in frame.columns
+        if name != source.id and name not in renamed and not _is_dates(frame[name])
     }
     for name, choice in source.columns.items():
         wanted = as_mapped(choice)
@@ -210,6 +215,11 @@ def _offered(frame: pd.DataFrame, source: TableSource) -> dict[str, pd.Series]:
             and not any(fnmatchcase(name, pattern) for pattern in source.leave_out)
         )
     }
+
+
+def _is_dates(column: pd.Series) -> bool:
+    """Dates are numbers to pandas, and have no place in the store."""
+    return bool(pd.api.types.is_datetime64_any_dtype(column))
 
 
 def _column(name: str, column: pd.Series, source: TableSource) -> tuple[dict[str, Any], int]:

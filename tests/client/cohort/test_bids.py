@@ -106,15 +106,16 @@ def test_whole_numbers_are_completed_units_of_what_the_json_says(store: CohortSt
 
 
 def test_a_later_session_needs_its_own_age_or_times(store: CohortStore, tmp_path: Path) -> None:
-    root = data_set(tmp_path / "data", "participant_id\tage\nsub-a\t40.0\nsub-b\t50.5\nsub-c\t60.5\n")
-    for name, session in (("a", "1"), ("a", "2"), ("b", "2"), ("b", "1"), ("c", "1"), ("c", "2")):
+    root = data_set(tmp_path / "data", "participant_id\tage\nsub-a\t40.0\nsub-b\t50.5\nsub-c\t60.5\nsub-d\t70.5\n")
+    for name, session in (("a", "1"), ("a", "2"), ("b", "2"), ("b", "1"), ("c", "1"), ("c", "2"), ("d", "2")):
         t1w(root, name, session)
+    (root / "sub-d/ses-1/func").mkdir(parents=True)  # d's only volume is not of the first session
     (root / "sub-a/sub-a_sessions.tsv").write_text("session_id\tage\nses-1\t40.2\nses-2\t43.7\n")
     (root / "sub-b/sub-b_sessions.tsv").write_text(  # the second label was scanned first
         "session_id\tacq_time\nses-1\t1901-03-02T10:00:00\nses-2\t1900-03-02T10:00:00\n"
     )
     report = index_bids(store, root)
-    assert (report.images, report.exams, report.rejected) == (5, 5, {"no-age": 1})
+    assert (report.images, report.exams, report.rejected) == (5, 5, {"no-age": 2})
     assert by_name(store, lambda found: found.age_years, "a", "b", "c") == [40.2, 50.5, 60.5]
     later = select(store, modalities=("MR",), age_min_years=51, age_max_years=55)
     assert later.age_years.tolist() == [pytest.approx(50.5 + 365 / 365.25)]

@@ -255,6 +255,17 @@ def test_only_a_changed_table_is_read_again(tmp_path: Path) -> None:
     assert refused.value.rule == "no-table"
 
 
+def test_dates_and_text_are_not_kept(tmp_path: Path) -> None:
+    table = pd.DataFrame({"who": [1, 2], "seen": pd.to_datetime(["2020-01-02", "2021-03-04"]), "note": ["Ann", "Bob"]})
+    table.to_parquet(tmp_path / "t.parquet")
+    with CohortStore.open(tmp_path / "home", key=bytes(32)) as store:
+        index_table(store, TableSource(path=str(tmp_path / "t.parquet"), id="who"))
+        stored = read_table(store)
+        assert stored is not None
+        assert stored.frame.to_dict("list") == {"note": ["?", "?"]}
+    assert b"Ann" not in (tmp_path / "home/cohort.db").read_bytes()
+
+
 def test_policy_and_frozen_cohorts_narrow(tmp_path: Path) -> None:
     table = frame()
     table.loc[3, "age"] = np.nan
@@ -294,6 +305,9 @@ def test_what_the_table_lacks_is_refused_by_rule(tmp_path: Path, change: tuple[s
         ({"id": "MRN"}, r"no column 'MRN' \(it has who, hospital.*correct \[table\]"),
         ({"age": "Alter"}, "no column 'Alter'"),
         ({"columns": {"area": "thick"}}, "has the column 'area' itself"),
+        ({"columns": {"x": "who"}}, "'who' more than one part"),
+        ({"age": "age", "columns": {"x": "age"}}, "'age' more than one part"),
+        ({"age": "age", "sex": "age"}, "'age' more than one part"),
         ({"columns": {"x": Mapped(column="thick", rows="max")}}, "one row a patient"),
     ],
 )
