@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from pydicom.uid import RLELossless
 
-from fedage.client.cohort import index
+from fedage.client.cohort import dicom, index
 from fedage.client.cohort.index import IndexReport, index_folder
 from fedage.client.cohort.query import Selection, select
 from fedage.client.cohort.store import CohortStore
@@ -208,3 +209,44 @@ def test_sex_is_filled_in_when_another_image_knows_it(store: CohortStore, data: 
     write(data / "b.dcm", "p1", PatientSex="M")
     index_folder(store, data)
     assert all_of(store).is_male.tolist() == [1.0]
+
+
+def test_files_are_read_again_when_they_are_read_in_another_way(
+    store: CohortStore, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        write(data / f"{number}.dcm", f"p{number}")
+    index_folder(store, data)
+    read: list[str] = []
+    really = index.read_facts
+    monkeypatch.setattr(index, "read_facts", lambda path, *told: (read.append(path.name), really(path, *told))[1])
+    monkeypatch.setattr(index, "READER_VERSION", "of tomorrow")
+    report = index_folder(store, data)
+    assert (report.new, report.unchanged, report.images, len(read)) == (0, 3, 3, 3)
+    index_folder(store, data)
+    assert len(read) == 3
+
+
+def test_what_no_decoder_read_is_tried_again_and_the_rest_is_not(
+    store: CohortStore, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(data / "a.dcm", "p1")
+    write(data / "b.dcm", "p2", syntax=RLELossless)
+    with monkeypatch.context() as patch:
+        patch.setattr(dicom, "decodable", lambda syntax, **_: syntax != RLELossless)
+        assert index_folder(store, data).rejected == {"unsupported-transfer-syntax": 1}
+    read: list[str] = []
+    really = index.read_facts
+    monkeypatch.setattr(index, "read_facts", lambda path, *told: (read.append(path.name), really(path, *told))[1])
+    report = index_folder(store, data)  # the decoder is there now
+    assert (report.new, report.images, report.rejected, read) == (0, 2, {}, ["b.dcm"])
+
+
+def test_a_file_changed_in_place_is_noticed_whatever_the_folder_says(store: CohortStore, data: Path) -> None:
+    write(data / "a.dcm", "p1")
+    index_folder(store, data)
+    state = data.stat()
+    write(data / "a.dcm", "p1", PatientBirthDate="19710317")
+    os.utime(data, ns=(state.st_atime_ns, state.st_mtime_ns))
+    report = index_folder(store, data)
+    assert (report.new, all_of(store).age_years.tolist()) == (1, [(50 * 365 + 13) / 365.25])
