@@ -110,7 +110,7 @@ def test_the_model_reads_age(quick: tuple[Path, str]) -> None:
 
 def test_the_screen_shows_sites_hazards_truth_and_the_report(quick: tuple[Path, str]) -> None:
     folder, screen = quick
-    for word in ("harbour", "north", "valley", "MAE raw", "hazard ratio", "planted truth", "phantoms"):
+    for word in ("harbour", "north", "valley", "MAE", "hazard ratio", "planted truth", "phantoms"):
         assert word in screen
     assert str(folder / "report.html") in screen
 
