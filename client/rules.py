@@ -147,7 +147,8 @@ class SiteRules:
         Raises
         ------
         RequestRefused
-            With the rule of the policy that refuses; `not-approved`; `snapshot-changed`; `snapshot-too-close`.
+            With the rule of the policy that refuses; `not-approved`; `declined`; `snapshot-changed`;
+            `snapshot-too-close`.
         """
         self._note_policy()
         campaign = self.known(request.digest)
@@ -278,7 +279,7 @@ class SiteRules:
 
     def _not_approved(self, digest: str) -> RequestRefused:
         if self.approvals.is_declined(digest):
-            return RequestRefused("not-approved", "this site's administrator said no to this campaign")
+            return RequestRefused("declined", "this site's administrator said no to this campaign")
         return RequestRefused(
             "not-approved",
             f"this site has not approved the campaign with digest {digest[:16]}…; "

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, KINDS, TRAIN
 from fedage.server.events import EventLog
 
+NOT_YET = "not-approved"
+"""The rule of a site whose administrator has not decided: it is asked again while the campaign waits for sites."""
 _FINAL = frozenset({"budget", "message-kind"})
 """Rules that refuse a kind of message for the rest of a run: what a site has spent or allows does not come back."""
 
@@ -44,12 +46,14 @@ class _Streak:
 class Attendance:
     """The sites of one run.
 
-    `refused` is why a site does not take part at all, `troubles` is all that went wrong at each, `kinds` what the
-    policy of each site that accepted the offer answers (None: everything, in simulation).
+    `refused` is why a site does not take part at all, `undecided` what a site says that has not approved the campaign
+    yet, `troubles` is all that went wrong at each, `kinds` what the policy of each site that accepted the offer answers
+    (None: everything, in simulation).
     """
 
     events: EventLog
     refused: dict[str, str] = field(default_factory=dict)
+    undecided: dict[str, str] = field(default_factory=dict)
     troubles: dict[str, list[str]] = field(default_factory=dict)
     kinds: dict[str, frozenset[str] | None] = field(default_factory=dict)
     _closed: set[tuple[str, str]] = field(default_factory=set)
@@ -68,8 +72,19 @@ class Attendance:
             self._closed.add((site, step))
         self.events.emit("site-trouble", site=site, step=step, round=round_number, rule=rule, reason=told)
 
+    def answer_to_offer(self, site: str, kinds: Collection[str] | None) -> None:
+        """Record that a site accepted the offer, and what its policy answers; None: everything, in simulation."""
+        self.undecided.pop(site, None)
+        self.kinds[site] = None if kinds is None else frozenset(kinds)
+
+    def no_more_waiting(self) -> None:
+        """Whoever is undecided now does not take part."""
+        for site, reason in sorted(self.undecided.items()):
+            self.leave_out(site, reason, rule=NOT_YET)
+
     def leave_out(self, site: str, reason: str, *, rule: str = "") -> None:
         """Record that a site does not take part in the run."""
+        self.undecided.pop(site, None)
         self.refused[site] = f"{rule}: {reason}" if rule else reason
         told = f"refused ({rule}): {reason}" if rule else reason
         self.events.emit("site-left-out", site=site, rule=rule, reason=told)

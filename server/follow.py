@@ -82,6 +82,11 @@ def in_words(event: dict[str, Any]) -> str:
         case "site-trouble":
             in_round = f" (round {event['round']})" if event.get("round") else ""
             text = f"{event['site']}: {KINDS.get(event['step'], event['step'])}{in_round}: {event['reason']}"
+        case "approval-awaited":
+            sites = list(event["sites"])
+            if not sites:
+                return ""
+            text = f"waiting for {', '.join(sites)} to approve: fedage site approve {str(event['digest'])[:16]}"
         case "site-left-out":
             text = f"{event['site']} does not take part: {event['reason']}"
         case "round":

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fedage.common.errors import FedAgeError
 from fedage.common.heads import SignedHead
 from fedage.common.protocol import DESCRIBE, Reply
-from fedage.server.attendance import Attendance
+from fedage.server.attendance import NOT_YET, Attendance
 from fedage.server.heads import HeadRefused, Heads
 from fedage.server.told import Told, ToldMalformed
 
@@ -122,8 +122,10 @@ class Incoming:
             self.last_heads[reply.site] = self.heads.keep(reply.site, reply.head, after=after)
 
     def _set_aside(self, site: str, step: str, reason: str, *, round_number: int, rule: str = "") -> None:
-        """Record an answer that does not count; one to the offer leaves its site out of the run."""
-        if step == DESCRIBE:
+        """Record an answer that does not count; one to the offer leaves its site out, unless it may yet approve."""
+        if step == DESCRIBE and rule == NOT_YET:
+            self.attendance.undecided[site] = reason
+        elif step == DESCRIBE:
             self.attendance.leave_out(site, reason, rule=rule)
         else:
             self.attendance.note(site, step, reason, round_number=round_number, rule=rule)

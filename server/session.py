@@ -25,6 +25,11 @@ from fedage.server.records import read_reply, request_content
 __all__ = ["Answer", "CampaignFailed", "Session"]
 
 _LATECOMERS_S = 10.0
+_GATHER_S = 5.0
+"""The offer goes to all expected sites at once, or after so long to those online: an administrator has to read it."""
+_REOFFER_S, _REOFFER_SHARE, _REOFFER_MAX_S = 5.0, 0.05, 60.0
+_UNNAMED = "an unnamed site"
+"""In simulation a node that never answered has no name."""
 
 
 @dataclass
@@ -77,7 +82,8 @@ class Session:
         """Offer the campaign to the nodes online and learn who they are and what they bring.
 
         Waits for the sites the file names, or where it names none for the quorum and a moment more, `campaign.wait_s`
-        at most; nodes admitted under other names are not asked.
+        at most; nodes admitted under other names are not asked. A site that has not approved the campaign yet is asked
+        again while this lasts, every few seconds at first and once a minute later: each offer is a line in its log.
 
         Raises
         ------
@@ -85,25 +91,11 @@ class Session:
             If the quorum does not answer, the sites that train do not make it, or two nodes call themselves the same.
         """
         about = self.campaign.campaign
-        deadline = time.monotonic() + about.wait_s
         answers: dict[str, Answer] = {}
-        asked: set[int] = set()
-        told = -1
-        while True:
-            online = {node for node in self.grid.get_node_ids() if self._may_take_part(node)}
-            expected = self.sites_there or max(len(about.sites), self.campaign.quorum)
-            if len(online) != told:
-                told = len(online)
-                self.events.emit("nodes", online=told, expected=expected)
-            late = time.monotonic() >= deadline
-            if online - asked and (late or len(online) >= expected):
-                self._offer(online - asked, answers)
-                asked |= online
-            if late or self._complete(answers) or (self.sites_there and len(asked) >= self.sites_there):
-                break
-            if not about.sites and len(self._that_count(answers)) >= self.campaign.quorum:
-                deadline = min(deadline, time.monotonic() + _LATECOMERS_S)
-            time.sleep(0.3)
+        try:
+            asked = self._gather(answers)
+        finally:
+            self.attendance.no_more_waiting()
         if not asked:
             raise CampaignFailed(
                 f"no site was online within {about.wait_s:g} s; start the sites (fedage site start), "
@@ -112,12 +104,46 @@ class Session:
         for site in list(self.nodes):
             if site not in answers:
                 del self.nodes[site]
-        for site in self.campaign.campaign.sites:
+        for site in about.sites:
             if not (site in answers or site in self.refused or site in self.troubles):
                 self.attendance.note(site, DESCRIBE, "was not online or did not answer when the campaign began")
         makes_model = self.campaign.estimator is not None
         self.require_quorum(self._that_count(answers), step="offer", kind=TRAIN if makes_model else DESCRIBE)
         return answers
+
+    def _gather(self, answers: dict[str, Answer]) -> set[int]:
+        """Offer, and offer again to the undecided, until the wait is over; the nodes that were asked."""
+        about = self.campaign.campaign
+        began = time.monotonic()
+        deadline, ask_again = began + about.wait_s, began
+        asked: set[int] = set()
+        told, awaited = -1, set[str]()
+        while True:
+            online = {node for node in self.grid.get_node_ids() if self._may_take_part(node)}
+            expected = self.sites_there or max(len(about.sites), self.campaign.quorum)
+            if len(online) != told:
+                told = len(online)
+                self.events.emit("nodes", online=told, expected=expected)
+            now = time.monotonic()
+            late, gathered = now >= deadline, len(online) >= expected
+            if not self.sites_there and now >= began + _GATHER_S:
+                gathered = True
+            wanted = online - asked if late or gathered else set()
+            if late or now >= ask_again:
+                wanted |= online & {self.nodes[site] for site in self.attendance.undecided}
+            if wanted:
+                self._offer(wanted, answers)
+                asked |= wanted
+                now = time.monotonic()
+                ask_again = now + min(max(_REOFFER_S, _REOFFER_SHARE * (now - began)), _REOFFER_MAX_S)
+            if late or self._complete(answers) or (self.sites_there and len(asked) >= self.sites_there):
+                return asked
+            if awaited != set(self.attendance.undecided):
+                awaited = set(self.attendance.undecided)
+                self.events.emit("approval-awaited", sites=sorted(awaited), digest=self.campaign.digest)
+            if not about.sites and len(self._that_count(answers)) >= self.campaign.quorum:
+                deadline = min(deadline, time.monotonic() + _LATECOMERS_S)
+            time.sleep(0.3)
 
     def _that_count(self, answers: Collection[str]) -> list[str]:
         """The sites that count for the quorum: where a model is made, those whose policy lets them train."""
@@ -137,17 +163,15 @@ class Session:
         request = self._request(DESCRIBE, campaign=self.campaign.text)
         after = self._incoming.heads_known({(self.admitted or {}).get(node, "") for node in nodes} - {""})
         for node, reply in sorted(self._exchange(request, {node: {} for node in sorted(nodes)}).items()):
-            known = self.admitted.get(node, "") if self.admitted is not None else ""
+            known = (self.admitted or {}).get(node, "")
             if isinstance(reply, Failure):
-                self.attendance.note(known or f"node {node}", DESCRIBE, f"did not answer the offer: {reply.reason}")
+                self.attendance.note(known or _UNNAMED, DESCRIBE, f"did not answer the offer: {reply.reason}")
                 continue
             head, payload = reply
             if self.admitted is not None and head.site != known:
-                self.attendance.leave_out(
-                    known or f"node {node}", "answers under another name than it was admitted with"
-                )
+                self.attendance.leave_out(known or _UNNAMED, "answers under another name than it was admitted with")
                 continue
-            if head.site in self.nodes:
+            if self.nodes.get(head.site, node) != node:
                 raise CampaignFailed(f"two sites call themselves {head.site!r}; give one another name (site.toml)")
             expected = self.campaign.campaign.sites
             if expected and head.site not in expected:
@@ -156,8 +180,7 @@ class Session:
             self.nodes[head.site] = node
             if answer := self._incoming.accept(head, payload, step=DESCRIBE, after=after.get(head.site, 0)):
                 answers[answer.site] = answer
-                kinds = answer.info.kinds
-                self.attendance.kinds[answer.site] = None if kinds is None else frozenset(kinds)
+                self.attendance.answer_to_offer(answer.site, answer.info.kinds)
 
     def ask(
         self,

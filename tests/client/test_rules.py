@@ -107,12 +107,12 @@ def test_nothing_is_answered_before_a_person_approves_and_nothing_after_revoking
     assert rules.approvals.listed() == [(hospital.campaign.digest, "offered")]
     rules.decline(hospital.campaign.digest)
     reply = hospital.ask()
-    assert refused(reply, hospital) == "not-approved"
+    assert refused(reply, hospital) == "declined"
     assert "said no" in reply.reason
     rules.approve(hospital.campaign)
     assert hospital.ask(TRAIN, round=1).status == "ok"
     rules.revoke(hospital.campaign.digest)
-    assert refused(hospital.ask(TRAIN, round=2), hospital) == "not-approved"
+    assert refused(hospital.ask(TRAIN, round=2), hospital) == "declined"
     rules.approve(hospital.campaign)
     assert hospital.ask(TRAIN, round=2).status == "ok"
     decisions = [line.entry.kind for line in hospital.lines() if line.entry.direction is Direction.SITE]
@@ -153,7 +153,7 @@ def test_an_automatic_site_approves_what_its_policy_allows_but_never_what_was_re
     assert frozen is not None
     assert len(frozen.patients) == PATIENTS
     hospital.site.rules.revoke(hospital.campaign.digest)
-    assert refused(hospital.ask(), hospital) == "not-approved"
+    assert refused(hospital.ask(), hospital) == "declined"
 
 
 def test_an_offer_with_mistakes_is_kept_and_refused(template: Template, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_an_offer_is_read_approved_and_revoked_beside_a_running_agent(hospital: 
     assert hospital.ask(TRAIN, round=1).status == "ok"
     assert "take that back with fedage site revoke" in mistake(hospital, "decline", start)
     said(hospital, "revoke", start)
-    assert hospital.ask(TRAIN, round=2).rule == "not-approved"
+    assert hospital.ask(TRAIN, round=2).rule == "declined"
     assert "declined  front-door" in said(hospital, "campaigns")
     assert "0 approved campaigns" in mistake(hospital, "revoke", start)
     hospital.must_be_intact()
