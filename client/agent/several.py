@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from flwr.common.constant import Status, SubStatus
+from flwr.supercore.run import RunNotRunningException
 
 MOST = 4
 """Messages in work at a time."""
@@ -98,6 +99,8 @@ def install(module: ModuleType, *, poll_s: float, most: int = MOST) -> None:
 def _has_ended(run_id: int, get_run: Callable[[int], Any]) -> bool:
     try:
         return bool(get_run(run_id).status.status == Status.FINISHED)
+    except RunNotRunningException:  # no `Exception`: it would take the SuperNode along
+        return True
     except Exception as error:  # noqa: BLE001 - not knowing is no reason to stop, nor to fall
         logger.warning("cannot ask how a run is doing: %s", type(error).__name__)
         return False

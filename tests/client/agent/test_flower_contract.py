@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import flwr
 from flwr.clientapp import ClientApp
 from flwr.supercore.inflatable import inflatable_utils
+from flwr.supercore.run import RunNotRunningException
 from flwr.supernode import start_client_internal
 from flwr.supernode.runtime import run_clientapp
 
@@ -121,10 +122,11 @@ def test_a_supernode_fetches_beside_work_up_to_its_bound_and_sends_what_is_ready
         sent.extend(state.get_messages_legacy(is_reply=True))
 
     several = Several(fetch=fetch, send=send, most=2, poll_s=0.01)
-    runs = {5: "running", 6: "finished"}
 
     def get_run(run_id: int) -> SimpleNamespace:
-        return SimpleNamespace(status=SimpleNamespace(status=runs[run_id]))
+        if run_id == 6:
+            raise RunNotRunningException  # what a SuperLink's refusal becomes; no `Exception`
+        return SimpleNamespace(status=SimpleNamespace(status="running"))
 
     assert several.fetch(state=state, get_run=get_run) == 5
     several.send(state=state)

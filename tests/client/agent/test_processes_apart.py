@@ -263,14 +263,8 @@ def test_kill_9_during_training_is_answered_or_named_and_the_site_comes_back(net
     if what != "agent.main":
         until((network.root / "north" / "stopped").exists, timeout_s=15)  # the agent does not go on for nobody
     told = network.result(name, timeout_s=160)
-    reasons = {said.get("error") for said in told["trained"]}
-    assert reasons <= {
-        "AgentUnavailable",
-        "TimeOver",
-        "AgentTimeout",
-        "Message Unavailable - The requested message could "
-        "not be found in the database. It may have expired due to its TTL or never existed.",
-    } or all(reason for reason in reasons)
+    # South answers nobody's "go" either and runs into the deadline; north's is named, whichever end was killed.
+    assert all("error" in said for said in told["trained"]), told
     assert len(told["asked"]) == len(SITES)  # both sites answer the next message of the same run
     until(lambda: len(living(network.mark)) <= before + 1, timeout_s=30)
     assert victim not in living(network.mark)
