@@ -1,6 +1,6 @@
 """The site's policy: what it allows, parsed strictly, decided in one place."""
 
-from fedage.client.policy.decide import Allowed, Facts, Refused, decide, facts_of, narrow
+from fedage.client.policy.decide import Allowed, Facts, Refused, decide, facts_of
 from fedage.client.policy.file import DEFAULT_TEXT, POLICY_FILE, PolicyFile, write_default
 from fedage.client.policy.parse import PolicyErrors, load_policy, parse_policy
 from fedage.client.policy.types import DataSet, Hours, Policy
@@ -21,7 +21,6 @@ __all__ = [
     "facts_of",
     "in_words",
     "load_policy",
-    "narrow",
     "parse_policy",
     "write_default",
 ]

@@ -146,18 +146,6 @@ def decide(policy: Policy, facts: Facts) -> Allowed | Refused:
     return chosen
 
 
-def narrow(data_set: DataSet, *, modality: tuple[str, ...], age_min_years: float, age_max_years: float) -> DataSet:
-    """A data set's filters and the campaign's together: whose patients both of them mean."""
-    wanted = modality or data_set.modality
-    return data_set.model_copy(
-        update={
-            "modality": tuple(one for one in wanted if not data_set.modality or one in data_set.modality),
-            "age_min_years": max(data_set.age_min_years, age_min_years),
-            "age_max_years": min(data_set.age_max_years, age_max_years),
-        }
-    )
-
-
 def _data_set(policy: Policy, facts: Facts) -> Allowed | Refused:
     fitting = {name for name, data_set in policy.data_sets.items() if _fits(data_set, facts.modality)}
     if facts.data_set is not None:

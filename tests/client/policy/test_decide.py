@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from fedage.client.policy import Allowed, DataSet, Facts, Hours, Policy, Refused, decide, facts_of, narrow, parse_policy
+from fedage.client.policy import Allowed, DataSet, Facts, Hours, Policy, Refused, decide, facts_of, parse_policy
 from fedage.client.policy.hours import NoWindow, is_open, minutes
 from fedage.common.campaign import parse_campaign
 from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN
@@ -138,15 +138,6 @@ def test_facts_come_from_the_campaign_file() -> None:
     chosen = parse_campaign(CAMPAIGN + '[cohort]\nmodality = ["CR"]')
     assert facts_of(chosen, kind=TRAIN, coordinator=KEY, at=NOON, modality=("DX",)).modality == ("CR",)
     assert hashlib.sha256(CAMPAIGN.encode()).hexdigest() == campaign.digest
-
-
-def test_filters_of_site_and_campaign_hold_together() -> None:
-    site = DataSet(modality=("CR", "DX"), age_min_years=18, age_max_years=70, manufacturer=("Maker",))
-    both = narrow(site, modality=("DX", "MG"), age_min_years=40, age_max_years=90)
-    assert (both.modality, both.age_min_years, both.age_max_years) == (("DX",), 40, 70)
-    assert both.manufacturer == ("Maker",)
-    assert narrow(site, modality=(), age_min_years=0, age_max_years=130) == site
-    assert narrow(DataSet(), modality=("MG",), age_min_years=0, age_max_years=130).modality == ("MG",)
 
 
 BERLIN = ZoneInfo("Europe/Berlin")
