@@ -23,11 +23,19 @@ from fedage.client.audit.entries import Direction, Entry, Kind, Outcome, Withhel
 from fedage.client.gate import Answer, Work, admit
 from fedage.client.guard import Withheld
 from fedage.client.nonces import Replayed, RequestId
-from fedage.client.records import read_request, read_stored, size_bytes, stored_frames, write_reply
+from fedage.client.records import (
+    read_request,
+    read_stored,
+    size_bytes,
+    stored_frames,
+    stored_payload_digest,
+    write_reply,
+)
 from fedage.client.site import Site
 from fedage.common._version import __version__
 from fedage.common.heads import SignedHead
-from fedage.common.protocol import Payload, Reply, Request, RequestRefused, pack, verify
+from fedage.common.protocol import Payload, Reply, Request, RequestRefused, pack, payload_digest, verify
+from fedage.common.reply_signature import signed
 
 logger = logging.getLogger(__name__)
 
@@ -132,9 +140,7 @@ class _Exchange:
         """Written down, signed, stored: then the reply may leave."""
         packed = pack(answer.payload) if answer.payload else None
         size = sum(map(len, stored_frames(reply, packed)))
-        head = self._log(Direction.OUT, outcome=outcome, size=size, rule=reply.rule or None, answer=answer)
-        if head is not None:
-            reply = replace(reply, audit=head.to_json())
+        reply = self._sealed(reply, answer, outcome, size=size)
         if self._rules is not None and self._claimed is not None:
             identity, self._claimed = self._claimed, None
             try:
@@ -143,10 +149,24 @@ class _Exchange:
                 return self._refuse(RequestRefused(replayed.rule, replayed.detail))
         return write_reply(reply, packed, to=self._message)
 
+    def _sealed(self, reply: Reply, answer: Answer, outcome: Outcome, *, size: int) -> Reply:
+        """The reply with the head of the log that tells of it, and the site's signature over everything."""
+        if self._rules is None:
+            return reply
+        sent = payload_digest(answer.payload)
+        told = sent if answer.payload else None
+        rule = reply.rule or None
+        head = self._log(Direction.OUT, outcome=outcome, size=size, rule=rule, answer=answer, payload_sha256=told)
+        if head is not None:
+            reply = replace(reply, audit=head.to_json())
+        nonce = self._request.nonce if self._request else ""
+        return signed(reply, nonce=nonce, payload_sha256=sent, sign=self._rules.audit.sign)
+
     def _send_again(self, frames: Iterator[bytes]) -> Message:
         """A stored answer, byte for byte, the head of its own time included."""
         stored = list(frames)
-        self._log(Direction.OUT, outcome=Outcome.AGAIN, size=sum(map(len, stored)))
+        size, told = sum(map(len, stored)), stored_payload_digest(stored)
+        self._log(Direction.OUT, outcome=Outcome.AGAIN, size=size, payload_sha256=told)
         return read_stored(stored, to=self._message)
 
     def _log(
@@ -157,6 +177,7 @@ class _Exchange:
         size: int = 0,
         rule: str | None = None,
         answer: Answer | None = None,
+        payload_sha256: str | None = None,
     ) -> SignedHead | None:
         """A line in the audit log, on disk; what a message says of itself counts only once it is verified."""
         if self._rules is None:
@@ -175,6 +196,7 @@ class _Exchange:
                 round=request.round if request else 0,
                 fold=request.fold if request else 0,
                 size_bytes=size,
+                payload_sha256=payload_sha256,
                 patients=said.patients,
                 smallest_cell=said.smallest_cell,
                 epsilon_micro=micro(said.epsilon),

@@ -19,6 +19,7 @@ from fedage.common.protocol import (
     Reply,
     Request,
     RequestRefused,
+    payload_digest,
     unpack,
 )
 
@@ -76,6 +77,11 @@ def stored_frames(reply: Reply, packed: NDArray[np.uint8] | None) -> Iterator[by
     if packed is not None:
         for start in range(0, packed.size, _FRAME_BYTES):
             yield packed[start : start + _FRAME_BYTES].tobytes()
+
+
+def stored_payload_digest(frames: Sequence[bytes]) -> str | None:
+    """SHA-256 of a stored reply's payload (`payload_digest`); None if it has none."""
+    return payload_digest(unpack(np.frombuffer(b"".join(frames[1:]), dtype=np.uint8))) if len(frames) > 1 else None
 
 
 def read_stored(frames: Sequence[bytes], *, to: Message) -> Message:

@@ -26,7 +26,8 @@ from safetensors import SafetensorError
 
 from fedage.common.heads import HeadMalformed, SignedHead
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+"""2: replies are signed by their site."""
 REQUEST, PAYLOAD, REPLY, PACKED = "request", "payload", "reply", "packed"
 """Names of the records in a message, and of the one array in a payload record."""
 
@@ -47,6 +48,9 @@ RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")
 """What a run may be called: it names folders and files at the coordinator and at every site."""
 _SITE_NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
+_SIGNATURE = re.compile(r"[0-9a-f]{128}")
+MAX_WORD, MAX_REASON = 80, 600
+"""Characters that are read of a reply's rule and version, and of its reason."""
 
 
 class RequestRefused(Exception):
@@ -179,6 +183,9 @@ class Reply:
     audit
         The signed head of the site's audit log, after the line about this answer: `SignedHead.to_json()`. Empty in
         simulation.
+    signature
+        The site's, by the key of its audit log, hexadecimal: over all fields, the payload and the request's nonce
+        (`reply_signature`). Empty in simulation.
     """
 
     site: str
@@ -189,6 +196,7 @@ class Reply:
     info: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
     audit: str = ""
+    signature: str = ""
 
     def to_fields(self) -> dict[str, str]:
         """Plain fields for a record."""
@@ -201,6 +209,7 @@ class Reply:
             "info": json.dumps(self.info, sort_keys=True, allow_nan=False),
             "version": self.version,
             "audit": self.audit,
+            "signature": self.signature,
         }
 
     @property
@@ -211,7 +220,7 @@ class Reply:
     @classmethod
     def from_fields(cls, values: Mapping[str, Any]) -> Reply:
         """Rebuild a reply; a malformed one raises ValueError."""
-        texts = {f.name: values.get(f.name, "" if f.name == "audit" else None) for f in fields(cls)}
+        texts = {f.name: values.get(f.name, "" if f.name in ("audit", "signature") else None) for f in fields(cls)}
         if not all(isinstance(text, str) for text in texts.values()):
             raise ValueError("malformed reply: a field is missing or not text")
         status = texts["status"]
@@ -223,7 +232,9 @@ class Reply:
             raise ValueError("malformed reply: unknown status or info that is no object")
         if not _SITE_NAME.fullmatch(str(texts["site"])):
             raise ValueError("malformed reply: the site's name is not of its form")
-        audit = str(texts["audit"])
+        audit, signature = str(texts["audit"]), str(texts["signature"])
+        if signature and not _SIGNATURE.fullmatch(signature):
+            raise ValueError("malformed reply: the signature is not of its form")
         if audit:
             try:
                 SignedHead.from_json(audit)
@@ -233,11 +244,12 @@ class Reply:
             site=str(texts["site"]),
             digest=str(texts["digest"]),
             status=status,
-            rule=printable(str(texts["rule"])[:80]),
-            reason=printable(str(texts["reason"])[:600]),
+            rule=printable(str(texts["rule"])[:MAX_WORD]),
+            reason=printable(str(texts["reason"])[:MAX_REASON]),
             info=info,
-            version=printable(str(texts["version"])[:80]),
+            version=printable(str(texts["version"])[:MAX_WORD]),
             audit=audit,
+            signature=signature,
         )
 
 

@@ -1,4 +1,4 @@
-"""What comes back from the sites: refusals, answers that cannot be used, heads of audit logs, and what is left."""
+"""What comes back from the sites: refusals, answers that cannot be used, heads, signatures, and what is left."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from numpy.typing import NDArray
 
 from fedage.common.errors import FedAgeError
-from fedage.common.heads import SignedHead
-from fedage.common.protocol import DESCRIBE, Reply
+from fedage.common.heads import SignedHead, key_from_hex
+from fedage.common.protocol import DESCRIBE, Reply, payload_digest
+from fedage.common.reply_signature import is_signed_by
 from fedage.server.attendance import NOT_YET, Attendance
 from fedage.server.heads import HeadRefused, Heads
 from fedage.server.told import Told, ToldMalformed
@@ -41,7 +43,7 @@ class Incoming:
     attendance
         Where it is recorded what cannot be used, and why.
     heads
-        Keeps the heads of the sites' audit logs; None in simulation only.
+        Keeps the sites' audit keys and the heads of their logs; None in simulation only, where nothing is signed.
     """
 
     digest: str
@@ -64,12 +66,21 @@ class Incoming:
             return {site: self.heads.known(site) for site in sites}
 
     def accept(
-        self, reply: Reply, payload: Mapping[str, NDArray[Any]], *, step: str, round_number: int = 0, after: int
+        self,
+        reply: Reply,
+        payload: Mapping[str, NDArray[Any]],
+        *,
+        step: str,
+        round_number: int = 0,
+        nonce: str,
+        after: int,
     ) -> Answer | None:
         """The answer, unless it is a refusal or cannot be used; then it is recorded why.
 
         Parameters
         ----------
+        nonce
+            The request's.
         after
             The greatest line known of the site's audit log when the request was sent.
 
@@ -80,8 +91,7 @@ class Incoming:
         """
         site = reply.site
         if reply.status == "refused":
-            self._keep_head_of_refusal(reply, step=step, round_number=round_number, after=after)
-            self._set_aside(site, step, reply.reason, round_number=round_number, rule=reply.rule)
+            self._refused(reply, payload, step=step, round_number=round_number, nonce=nonce, after=after)
             return None
         if reply.digest != self.digest:
             self._set_aside(site, step, "answered for another campaign", round_number=round_number)
@@ -93,10 +103,7 @@ class Incoming:
             return None
         try:
             if self.heads is not None:
-                with _keeping():
-                    if step == DESCRIBE:
-                        self.heads.pin(site, info.audit_key)
-                    self._keep(reply, after=after)
+                self._check(self.heads, reply, payload, info=info, step=step, nonce=nonce, after=after)
         except HeadRefused as refused:
             self._set_aside(site, step, str(refused), round_number=round_number)
             return None
@@ -105,17 +112,57 @@ class Incoming:
             self.attendance.note(site, step, told, round_number=round_number)
         return Answer(site=site, info=info, payload=payload)
 
-    def _keep_head_of_refusal(self, reply: Reply, *, step: str, round_number: int, after: int) -> None:
-        """A refusal counts without a head too: a site whose log is out of order has none."""
-        if self.heads is None or reply.head is None:
-            return
+    def _check(
+        self,
+        heads: Heads,
+        reply: Reply,
+        payload: Mapping[str, NDArray[Any]],
+        *,
+        info: Told,
+        step: str,
+        nonce: str,
+        after: int,
+    ) -> None:
+        """Raise `HeadRefused` unless key, head and signature hold."""
+        sent = payload_digest(payload)
         with _keeping():
-            if self.heads.key(reply.site) is None:
-                return
-            try:
-                self._keep(reply, after=after)
-            except HeadRefused as refused:
-                self.attendance.note(reply.site, step, str(refused), round_number=round_number)
+            if step == DESCRIBE:
+                if info.audit_key is not None and heads.key(reply.site) is None:
+                    # Before a key is pinned for good, it must at least have signed the answer that tells it.
+                    _must_be_signed(key_from_hex(info.audit_key), reply, nonce=nonce, payload_sha256=sent)
+                heads.pin(reply.site, info.audit_key)
+            self._keep(reply, after=after)
+            _must_be_signed(heads.key(reply.site), reply, nonce=nonce, payload_sha256=sent)
+
+    def _refused(
+        self,
+        reply: Reply,
+        payload: Mapping[str, NDArray[Any]],
+        *,
+        step: str,
+        round_number: int,
+        nonce: str,
+        after: int,
+    ) -> None:
+        """Record a refusal, as the site's own only if it signed it; before its key is known, whoever says so."""
+        site, reason, rule = reply.site, reply.reason, reply.rule
+        with _keeping():
+            key = self.heads.key(site) if self.heads is not None else None
+            if key is not None:
+                try:
+                    sent = payload_digest(payload)
+                    # A site that could not read the request, for instance of another version, does not know its nonce.
+                    by_site = is_signed_by(key, reply, nonce="", payload_sha256=sent)
+                    if not by_site:
+                        _must_be_signed(key, reply, nonce=nonce, payload_sha256=sent)
+                except HeadRefused as refused:
+                    reason, rule = f"{refused}; it says {rule}: {reason}", ""
+                try:
+                    if reply.head is not None:
+                        self._keep(reply, after=after)
+                except HeadRefused as refused:
+                    self.attendance.note(site, step, str(refused), round_number=round_number)
+        self._set_aside(site, step, reason, round_number=round_number, rule=rule)
 
     def _keep(self, reply: Reply, *, after: int) -> None:
         if self.heads is not None:
@@ -129,6 +176,18 @@ class Incoming:
             self.attendance.leave_out(site, reason, rule=rule)
         else:
             self.attendance.note(site, step, reason, round_number=round_number, rule=rule)
+
+
+def _must_be_signed(key: Ed25519PublicKey | None, reply: Reply, *, nonce: str, payload_sha256: str) -> None:
+    """Raise `HeadRefused` (rule `reply-signature`) unless the site signed this answer, to this request."""
+    if key is not None and is_signed_by(key, reply, nonce=nonce, payload_sha256=payload_sha256):
+        return
+    what = "is not what the site signed for this request" if reply.signature else "came without the site's signature"
+    raise HeadRefused(
+        "reply-signature",
+        f"the answer {what}; something between the site's agent and here alters its answers, or the two sides have "
+        "different FedAge releases",
+    )
 
 
 @contextmanager

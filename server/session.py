@@ -178,7 +178,9 @@ class Session:
                 self.attendance.leave_out(head.site, "not among the sites that the campaign file names")
                 continue
             self.nodes[head.site] = node
-            if answer := self._incoming.accept(head, payload, step=DESCRIBE, after=after.get(head.site, 0)):
+            if answer := self._incoming.accept(
+                head, payload, step=DESCRIBE, nonce=request.nonce, after=after.get(head.site, 0)
+            ):
                 answers[answer.site] = answer
                 self.attendance.answer_to_offer(answer.site, answer.info.kinds)
 
@@ -213,7 +215,7 @@ class Session:
             if head.site != site:
                 self.attendance.note(site, kind, "answered under another name", round_number=round_number)
             elif answer := self._incoming.accept(
-                head, arrays, step=kind, round_number=round_number, after=after.get(site, 0)
+                head, arrays, step=kind, round_number=round_number, nonce=request.nonce, after=after.get(site, 0)
             ):
                 answers[site] = answer
         self.answered_last = frozenset(answers)

@@ -17,6 +17,8 @@ from typing import Any, Self
 MAX_COUNT = 2**53
 """Whole numbers stay exact in every reader of JSON."""
 
+_LATER = frozenset({"payload_sha256"})
+"""Fields that lines of older logs do not have."""
 _HEX_64 = re.compile(r"[0-9a-f]{64}")
 _NONCE = re.compile(r"[0-9a-f]{32}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -96,6 +98,8 @@ class Entry:
         Of the request.
     size_bytes
         Of the message.
+    payload_sha256
+        Of the arrays that left, as `protocol.payload_digest` has it; None where none did, and in lines of older logs.
     patients, smallest_cell
         Patients behind what left, and the smallest non-empty cell of them; None where nothing was computed.
     epsilon_micro
@@ -116,6 +120,7 @@ class Entry:
     round: int = 0
     fold: int = 0
     size_bytes: int = 0
+    payload_sha256: str | None = None
     patients: int | None = None
     smallest_cell: int | None = None
     epsilon_micro: int = 0
@@ -127,7 +132,9 @@ class Entry:
         for name, kind in (("direction", Direction), ("kind", Kind), ("outcome", Outcome)):
             if type(getattr(self, name)) is not kind:
                 raise EntryRefused(f"{name} must be a {kind.__name__}")
-        for name, pattern in (("who", _HEX_64), ("digest", _HEX_64), ("nonce", _NONCE), ("campaign", _NAME)):
+        for name in ("who", "digest", "payload_sha256"):
+            _must_match(name, getattr(self, name), _HEX_64, optional=True)
+        for name, pattern in (("nonce", _NONCE), ("campaign", _NAME)):
             _must_match(name, getattr(self, name), pattern, optional=True)
         for name in ("round", "fold", "size_bytes", "epsilon_micro"):
             _must_count(name, getattr(self, name))
@@ -153,7 +160,7 @@ class Entry:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_json`; anything else raises `KeyError`, `TypeError`, `AttributeError` or `ValueError`."""
-        known = {f.name: values[f.name] for f in fields(cls)}
+        known = {f.name: values[f.name] for f in fields(cls) if f.name in values or f.name not in _LATER}
         known["direction"] = Direction(known["direction"])
         known["kind"] = Kind(known["kind"])
         known["outcome"] = Outcome(known["outcome"])

@@ -153,6 +153,10 @@ class AuditLog:
         with self._lock, self._file.transaction() as connection:
             return sign_head(self._checked_last(connection), key=self._key)
 
+    def sign(self, content: bytes) -> bytes:
+        """The site's signature over something else than a line; its first bytes must say what it is."""
+        return self._key.sign(content)
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()

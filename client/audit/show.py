@@ -30,6 +30,7 @@ COLUMNS = (
     "round",
     "fold",
     "size_bytes",
+    "payload_sha256",
     "patients",
     "smallest_cell",
     "epsilon",

@@ -132,7 +132,7 @@ def test_a_revoked_campaign_gets_no_stored_answer_either(hospital: Hospital) -> 
     request = hospital.request()
     first = hospital.send(request)[0]
     hospital.site.rules.revoke(hospital.campaign.digest)
-    assert refused(hospital.send(request)[0], hospital) == "not-approved"
+    assert refused(hospital.send(request)[0], hospital) == "declined"
     hospital.site.rules.approve(hospital.campaign)
     assert hospital.send(request)[0] == first
 

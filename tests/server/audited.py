@@ -11,7 +11,9 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedage.client.audit import AuditLog, Direction, Entry, Kind
 from fedage.common.heads import key_to_hex
-from fedage.common.protocol import DESCRIBE, KINDS
+from fedage.common.protocol import DESCRIBE, KINDS, payload_digest
+from fedage.common.reply_signature import signed
+from fedage.server.records import read_reply
 from tests.machinery import InProcessGrid, MemorySite
 
 Tamper = Callable[[str, str, dict[str, Any]], None]
@@ -19,9 +21,10 @@ Tamper = Callable[[str, str, dict[str, Any]], None]
 
 
 class AuditedGrid(InProcessGrid):
-    """Sites that tell key, kinds and heads. One may refuse by rule: `refuse` names rule and sentence by site and kind.
+    """Sites that tell key, kinds and heads, and sign their answers.
 
-    `asked` is what each site was sent: kind and nonce.
+    One may refuse by rule: `refuse` names rule and sentence by site and kind. `asked` is what each site
+    was sent: kind and nonce.
     """
 
     def __init__(
@@ -68,4 +71,14 @@ class AuditedGrid(InProcessGrid):
         content = RecordDict({"reply": ConfigRecord(fields)})
         if fields["status"] == "ok" and "payload" in reply.content:
             content["payload"] = reply.content["payload"]
+        self._sign(site, content, nonce=str(to.content.config_records["request"]["nonce"]))
         return Message(content, reply_to=to)
+
+    def _sign(self, site: str, content: RecordDict, *, nonce: str) -> None:
+        """As the site's agent does; what no coordinator can read goes out unsigned."""
+        try:
+            head, arrays = read_reply(Message(content, message_type="query", dst_node_id=1))
+        except ValueError:
+            return
+        sealed = signed(head, nonce=nonce, payload_sha256=payload_digest(arrays), sign=self.logs[site].sign)
+        content["reply"] = ConfigRecord({**content.config_records["reply"], "signature": sealed.signature})
