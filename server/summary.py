@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedage.server import withheld_in_words
-from fedage.server.errors_in_words import OWN_MEAN, POOLED_MEAN, loses_to
+from fedage.server import sites_in_words, withheld_in_words
+from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to
 from fedage.server.errors_in_words import sentences as error_sentences
 from fedage.server.groups_in_words import sentences as group_sentences
 from fedage.server.results import CoxResult, Metrics, Results, SiteRecord
@@ -37,13 +37,19 @@ def print_summary(results: Results, *, console: Console) -> None:
             console.print(Text(f"{site.name}: {trouble}"))
     for sentence in withheld_in_words.in_full(results):
         console.print(Text(sentence))
+    if sites_in_words.are_told(results):
+        heads = [f"{site.name} {told}" for site in results.sites if (told := sites_in_words.audit_head(site))]
+        console.print(Text(f"Audit logs: {'; '.join(heads) or 'none seen'}. {sites_in_words.PURPOSE}"))
 
 
 def _sites(results: Results) -> Table:
     test = results.evaluation.test
     if not results.campaign.estimator and test.raw.overall is None:
         return _sites_of_analyses(results)
-    table = Table(title=_whose(results), caption="* is less than the model's raw error", caption_justify="left")
+    caption = "* is less than the model's raw error"
+    if any(found.mae_of_mean_at_least for found in test.raw.by_site.values()):
+        caption = f"{caption}\n{AT_LEAST}"
+    table = Table(title=_whose(results), caption=caption, caption_justify="left")
     for header in ("site", "patients", "test", "MAE\nraw", "MAE\ncorrected", "mean\nof all", "own\nmean", "status"):
         text = header in ("site", "status")
         table.add_column(header, no_wrap=not text, justify="left" if text else "right", overflow="fold")
@@ -77,7 +83,7 @@ def _patients(site: SiteRecord) -> str:
 
 
 def _status(site: SiteRecord) -> Text:
-    return Text(site.status if not site.reason else f"{site.status}: {site.reason}")
+    return Text(sites_in_words.status(site))
 
 
 def _whose(results: Results) -> str:
@@ -91,15 +97,16 @@ def _means(metrics: Metrics | None) -> tuple[Text, Text]:
         return Text("-"), Text("-")
     lost = loses_to(metrics)
     return (
-        _mean(metrics.mae_of_mean_years, better=POOLED_MEAN in lost),
+        _mean(metrics.mae_of_mean_years, better=POOLED_MEAN in lost, bound=metrics.mae_of_mean_at_least),
         _mean(metrics.mae_of_site_mean_years, better=OWN_MEAN in lost),
     )
 
 
-def _mean(value: float | None, *, better: bool) -> Text:
+def _mean(value: float | None, *, better: bool, bound: bool = False) -> Text:
     if value is None:
         return Text("-")
-    return Text(f"{value:.2f}*", style="red") if better else Text(f"{value:.2f}")
+    shown = f"{'≥' if bound else ''}{value:.2f}"
+    return Text(f"{shown}*", style="red") if better else Text(shown)
 
 
 def _hazards(results: Results) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedage.common.analyses import plan
+from fedage.server import sites_in_words
 from fedage.server.results import KaplanMeier, Results
 from fedage.server.withheld_in_words import in_full
 
@@ -66,7 +67,7 @@ def _learning(results: Results) -> str:
     folds = "in each fold (thin); bold is the mean over folds" if results.campaign.folds else "at each site"
     return (
         "Mean absolute error of the averaged model after each round, on validation patients it was not trained on, for "
-        f"all sites together (bold) and {folds}. Right: the sites' mean training loss."
+        f"all sites together (bold) and {folds}. Right: the sites' mean training loss. {sites_in_words.curves(results)}"
     )
 
 

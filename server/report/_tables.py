@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 
-from fedage.server.errors_in_words import OWN_MEAN, POOLED_MEAN, loses_to
+from fedage.server import sites_in_words
+from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to, may_lose
 from fedage.server.made_in_words import solved_exactly
 from fedage.server.report._cells import (
     NONE,
     Cell,
     Table,
+    at_least,
     count,
     number,
     percent,
@@ -25,22 +27,33 @@ def sites(results: Results) -> Table:
     folds = tuple(f"fold {number}" for number in range(1, (results.campaign.folds or 0) + 1))
     # Without an estimator nobody is trained on or held out.
     parts = folds or (_PARTS if results.campaign.estimator else ())
+    told = sites_in_words.are_told(results)
     rows = tuple(
         (
             words(site.name),
             words(_status(site, folds=bool(folds))),
+            *((words(site.role),) if told else ()),
             count(site.patients),
             *(count(site.patients_by_part[part]) if part in site.patients_by_part else NONE for part in parts),
             reasons(site.excluded),
             reasons(site.rejected_files),
             reasons(site.rejected_samples),
             words(site.device),
+            *((words(sites_in_words.audit_head(site)),) if told else ()),
         )
         for site in results.sites
     )
-    headers = ("site", "status", "patients", *parts, "patients excluded", "files rejected", "images refused", "device")
-    note = "A patient of fold k is predicted by the model that was made without fold k." if folds and rows else ""
-    return Table("sites", headers, rows, why_empty="No site answered the offer of the campaign.", note=note)
+    set_aside = ("patients excluded", "files rejected", "images refused")
+    first, last = (("site", "status", "role"), ("device", "audit log")) if told else (("site", "status"), ("device",))
+    notes = ["A patient of fold k is predicted by the model that was made without fold k."] if folds and rows else []
+    notes += [sites_in_words.PURPOSE] if told else []
+    return Table(
+        "sites",
+        (*first, "patients", *parts, *set_aside, *last),
+        rows,
+        why_empty="No site answered the offer of the campaign.",
+        note=" ".join(notes),
+    )
 
 
 def _status(site: SiteRecord, *, folds: bool) -> str:
@@ -95,6 +108,8 @@ def headline(results: Results) -> Table:
         "The means are what predicting them for everybody would miss by (MAE). The model loses to one where its raw "
         "error is larger."
     )
+    if any(found.mae_of_mean_at_least for found in test.raw.by_site.values()):
+        note = f"{note} {AT_LEAST}"
     why = _why(test.raw, "No evaluation was released.")
     return Table("headline", tuple(headers), tuple(rows), why_empty=why, note=note if rows else "")
 
@@ -105,7 +120,7 @@ def _mae(name: str, raw: Metrics, corrected: Metrics | None) -> list[Cell]:
         count(raw.n),
         number(raw.mae_years),
         number(corrected.mae_years) if corrected is not None else NONE,
-        number(raw.mae_of_mean_years),
+        at_least(raw.mae_of_mean_years, bound=raw.mae_of_mean_at_least),
         number(raw.mae_of_site_mean_years),
         _lost(raw),
     ]
@@ -115,6 +130,8 @@ def _lost(raw: Metrics) -> Cell:
     lost = loses_to(raw)
     if raw.mae_of_mean_years is None and raw.mae_of_site_mean_years is None:
         return NONE
+    if may_lose(raw):
+        return Cell(" and ".join([*lost, f"perhaps {POOLED_MEAN}"]), mark="bad" if lost else "")
     return Cell(" and ".join(lost), mark="bad") if lost else words("neither")
 
 
@@ -133,7 +150,7 @@ def evaluation(name: str, found: Evaluated) -> Table:
             number(metrics.mean_error_years),
             percent(metrics.cs_5),
             number(metrics.pearson_r, 3),
-            number(metrics.mae_of_mean_years),
+            at_least(metrics.mae_of_mean_years, bound=metrics.mae_of_mean_at_least),
             number(metrics.mae_of_site_mean_years),
         )
         for site, metrics in everyone
