@@ -6,7 +6,8 @@ One hospital, the same handler (a few steps of a small network on random picture
 * per message: what Flower does by itself, a fresh process for every message, which imports torch and builds the
   network.
 
-`python tests/bench/bench_agent.py` prints medians over rounds and their ratio. Without Flower's network: what is timed is from the message at the hospital to the reply there.
+`python tests/bench/bench_agent.py` prints medians over rounds and their ratio.
+Without Flower's network: what is timed is from the message at the hospital to the reply there.
 """
 
 from __future__ import annotations
