@@ -198,19 +198,17 @@ def test_a_later_training_of_the_same_run_ends_the_earlier_within_seconds(networ
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_a_run_that_ends_ends_its_trainings_within_seconds(network: Network, stopped: bool) -> None:
-    files = [network.root / name / "training" for name in SITES]
-    for file in files:
-        file.unlink(missing_ok=True)
-        (file.parent / "stopped").unlink(missing_ok=True)
+    north = network.root / "north"
+    for name in ("training", "stopped"):
+        (north / name).unlink(missing_ok=True)
     name, run_id = network.run("leaves")
-    until(lambda: all(file.exists() for file in files))
+    until((north / "training").exists)
     if stopped:
         stop_run(network.coordinator, run_id)
     else:
         network.result(name)
-    # The resident relay asks every second; Flower's own process for a message hears of it at its next heartbeat.
-    for site, within_s in (("north", 15.0), ("south", 45.0)):
-        until((network.root / site / "stopped").exists, timeout_s=within_s)
+    # Flower's own process for a message hears of it at its next heartbeat only; the resident relay asks every second.
+    until((north / "stopped").exists, timeout_s=15.0)
 
 
 def test_shipped_code_gets_nothing_and_with_a_resident_relay_it_never_runs(network: Network) -> None:

@@ -68,7 +68,7 @@ def superseded(grid: Grid, nodes: list[int]) -> object:
 def leaves(grid: Grid, nodes: list[int]) -> object:
     """Trainings that the run does not wait for: it ends."""
     push(grid, nodes, "train", ttl=600.0)
-    time.sleep(3.0)
+    time.sleep(8.0)
     return {}
 
 
