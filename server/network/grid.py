@@ -6,6 +6,7 @@ Flower's own `send_and_receive` sleeps 3 s between looks and gives everything ba
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,9 +14,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from flwr.app import Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.supercore.inflatable import inflatable_utils
-
-from fedage.common.protocol import printable
 
 UNANSWERED = 0
 """Code of a failure that no one reported: the deadline passed, the exchange was stopped, or nothing could be sent."""
@@ -23,7 +23,16 @@ UNANSWERED = 0
 _LOOK_SHARE = 0.05
 _LOOK_MAX_S = 1.0
 _GRACE_S = 5.0
-_REASON_CHARACTERS = 300
+_TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}")
+_CLASS = re.compile(r"<class '(?:\w+\.)*([A-Za-z_]\w{0,79})(?:\([\w.]*\))?'>")
+_OF_FLOWER = {
+    ErrorCode.MESSAGE_UNAVAILABLE: "the message was not delivered in time",
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "the answer came too late",
+    ErrorCode.NODE_UNAVAILABLE: "went offline",
+    ErrorCode.MOD_FAILED_PRECONDITION: "the app could not begin",
+    ErrorCode.INVALID_FAB: "the app was refused",
+    ErrorCode.CLIENT_APP_CRASHED: "the app crashed",
+}
 _BACKOFF_S, _BACKOFF_CAP_S = 0.05, 1.0
 
 
@@ -36,7 +45,8 @@ class Failure:
     code
         Flower's error code, or `UNANSWERED`.
     reason
-        What the site or the SuperLink said, or why the wait ended. Never more than a type's name from our sites.
+        Why, in our words; of an exception its type's name and never its text, which a site or an engine may have
+        filled with whatever it had in hand.
     """
 
     code: int
@@ -159,10 +169,19 @@ def _sorted_out(replies: Iterable[Message], waiting: dict[str, int]) -> Iterator
         if node is None:
             continue
         if reply.has_error():
-            reason = printable((reply.error.reason or "")[:_REASON_CHARACTERS])
-            yield node, Failure(reply.error.code, reason or "no reason given")
+            yield node, Failure(reply.error.code, _in_words(reply.error.code, reply.error.reason or ""))
         else:
             yield node, reply
+
+
+def _in_words(code: int, reason: str) -> str:
+    """A site's reason is one type's name; Flower's engine puts the class, the text and a traceback there."""
+    if code in _OF_FLOWER:
+        return _OF_FLOWER[code]
+    if _TYPE.fullmatch(reason):
+        return reason
+    found = _CLASS.match(reason)
+    return found[1] if found else "failed and did not say why"
 
 
 def _reason_to_end(*, ends: float, deadline_s: float, stop: Callable[[], bool] | None) -> str:

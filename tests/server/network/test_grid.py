@@ -97,9 +97,38 @@ def test_replies_are_handed_on_as_they_arrive() -> None:
 
 
 def test_an_error_is_a_failure_with_its_reason() -> None:
-    error = {1: Error(code=2, reason="ValueError"), 2: Error(code=5)}
-    found = exchange(FakeGrid({1: 0, 2: 0}, error=error), (1, 2), deadline_s=5)
-    assert found == {1: Failure(2, "ValueError"), 2: Failure(5, "no reason given")}
+    error = {1: Error(code=2, reason="ValueError"), 2: Error(code=5), 3: Error(code=2)}
+    found = exchange(FakeGrid({1: 0, 2: 0, 3: 0}, error=error), (1, 2, 3), deadline_s=5)
+    assert found == {
+        1: Failure(2, "ValueError"),
+        2: Failure(5, "went offline"),
+        3: Failure(2, "failed and did not say why"),
+    }
+
+
+RAY = (
+    "<class 'flwr.clientapp.client_app.ClientAppException'>:<'\nException ClientAppException occurred: "
+    "\x1b[36mray::ClientAppActor.run()\x1b[39m (pid=4711, ip=10.0.0.7)\nKeyError: 'Jane Roe'\nnode 5550123456789'>"
+)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "told"),
+    [
+        (2, RAY, "ClientAppException"),
+        (0, "<class 'KeyError'>:<'Jane Roe'>", "KeyError"),
+        (0, "<class 'ray.exceptions.RayTaskError(ValueError)'>:<'Jane Roe'>", "RayTaskError"),
+        (0, "Jane Roe, node 5550123456789", "failed and did not say why"),
+        (2, "<class 'Jane Roe'>", "failed and did not say why"),
+        (2, "K" * 81, "failed and did not say why"),
+        (2, "ValueError\n", "failed and did not say why"),
+        (3, "Error: Message Unavailable - node 5550123456789", "the message was not delivered in time"),
+        (8, "Traceback: Jane Roe", "the app crashed"),
+    ],
+)
+def test_no_exceptions_text_and_no_nodes_number_is_ever_told(code: int, reason: str, told: str) -> None:
+    found = exchange(FakeGrid({1: 0}, error={1: Error(code=code, reason=reason)}), (1,), deadline_s=5)
+    assert found == {1: Failure(code, told)}
 
 
 def test_the_deadline_is_the_messages_time_to_live_and_ends_the_wait() -> None:
