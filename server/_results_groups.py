@@ -67,5 +67,9 @@ class Groups(Part):
     equals: float = Field(description="its value for the group of interest")
     reference: float = Field(description="its value for the reference group")
     covariates: tuple[str, ...] = Field(default=(), description="columns held fixed beside the site")
-    corrected: GroupDifference = Field(default=GroupDifference(), description="by the corrected gap")
-    raw: GroupDifference | None = Field(default=None, description="by the raw gap; null if nothing was predicted")
+    corrected: GroupDifference = Field(
+        default=GroupDifference(),
+        description="by the corrected gap; without an estimator by the gap that the sites' tables imply or bring: "
+        "`gap` names the column",
+    )
+    raw: GroupDifference | None = Field(default=None, description="by the raw gap; null without an estimator")

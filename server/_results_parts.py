@@ -151,6 +151,11 @@ class Metrics(Finding):
     mean_error_years: Number = Field(default=None, description="mean of predicted minus chronological")
     rmse_years: Number = Field(default=None, description="root mean squared error")
     mae_of_mean_years: Number = Field(default=None, description="MAE of predicting the mean age of all sites")
+    mae_of_mean_at_least: bool = Field(
+        default=False,
+        description="whether that is a lower bound: at a site, fewer than the minimum count or nobody is younger, or "
+        "older, than that mean, and who is there counts as if on the other side",
+    )
     mae_of_site_mean_years: Number = Field(default=None, description="MAE of predicting each site's own mean age")
 
 

@@ -7,21 +7,41 @@ from collections.abc import Callable, Mapping
 from fedage.server.results import Metrics, Results
 
 OWN_MEAN, POOLED_MEAN = "its own mean", "the mean of all sites"
+AT_LEAST = (
+    "≥: at least so much. It is more if a site has patients on either side of that mean and fewer than the minimum "
+    "count on one, which it does not tell."
+)
 
 
 def loses_to(metrics: Metrics | None) -> tuple[str, ...]:
-    """The means that do better than the predicted ages, of a site or of all together."""
+    """The means that certainly do better than the predicted ages, of a site or of all together."""
     if metrics is None or metrics.mae_years is None:
         return ()
-    means = {OWN_MEAN: metrics.mae_of_site_mean_years, POOLED_MEAN: metrics.mae_of_mean_years}
+    means = {OWN_MEAN: metrics.mae_of_site_mean_years}
+    if not metrics.mae_of_mean_at_least:
+        means[POOLED_MEAN] = metrics.mae_of_mean_years
     return tuple(name for name, mean in means.items() if mean is not None and metrics.mae_years > mean)
+
+
+def may_lose(metrics: Metrics | None) -> bool:
+    """Whether the mean of all sites may do better: its error is a lower bound, and the model's is above that."""
+    return (
+        metrics is not None
+        and metrics.mae_of_mean_at_least
+        and metrics.mae_years is not None
+        and metrics.mae_of_mean_years is not None
+        and metrics.mae_years > metrics.mae_of_mean_years
+    )
 
 
 def sentences(results: Results) -> list[str]:
     """Where the raw predicted ages lose to the mean of all sites and to the sites' own; nothing without sites."""
     by_site = results.evaluation.test.raw.by_site
+    open_ = {site: found for site, found in by_site.items() if may_lose(found)}
+    told = {site: found for site, found in by_site.items() if site not in open_}
     said = [
-        *_against(by_site, lambda found: found.mae_of_mean_years, "the mean age of all sites"),
+        *_against(told, lambda found: found.mae_of_mean_years, "the mean age of all sites"),
+        *_not_known(open_),
         *_against(by_site, lambda found: found.mae_of_site_mean_years, "the site's own mean age"),
     ]
     if any(found.mae_of_site_mean_years is not None for found in by_site.values()):
@@ -32,6 +52,14 @@ def sentences(results: Results) -> list[str]:
 def listed(names: list[str]) -> str:
     """`a`, `a and b`, or `a, b and c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _not_known(by_site: Mapping[str, Metrics]) -> list[str]:
+    told = [
+        f"{site} ({found.mae_years:.2f} against at least {found.mae_of_mean_years:.2f} years)"
+        for site, found in sorted(by_site.items())
+    ]
+    return [f"Whether it loses to the mean age of all sites at {listed(told)} is not known."] if told else []
 
 
 def _against(by_site: Mapping[str, Metrics], mean: Callable[[Metrics], float | None], what: str) -> list[str]:

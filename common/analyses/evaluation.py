@@ -54,6 +54,7 @@ _FULL_LAYOUT = Layout(
         _sum("age_predicted", _AGE * _PREDICTED),
         _sum("from_mean", _AGE, lower=0.0),
         _count("from_mean_n"),
+        _count("from_mean_bound_n"),
         _sum("from_site_mean", MAX_AGE_YEARS, lower=0.0),
     )
 )
@@ -69,13 +70,15 @@ class Evaluation:
 
     Σ|Ω − m| around a given m is the only sum that compares patient by patient: with Σ(Ω − m) it gives Σ(m − Ω) of those
     below m. Where fewer than `minimum_count` are on one side they count as if on the other, which leaves |Σ(Ω − m)|:
-    known anyway, and a lower bound, so that the mean looks no worse than it is. A site that must not answer for this m
-    at all (`spared`) leaves it out, and its patients are not among those the mean is judged by.
+    known anyway, and a lower bound, so that the mean looks no worse than it is. It is marked as one also where it is
+    exact because nobody is on that side: else the mark would tell that somebody is. A site that must not answer for
+    this m at all (`spared`) leaves it out, and its patients are not among those the mean is judged by.
 
     Result: `n`, `left_out` (a value missing or out of range), `mean_age_years`, `mae_years`, `mean_error_years`,
     `rmse_years`, `cs_5` (fraction with |e| ≤ 5 years, both ends included and nothing rounded), `pearson_r` (None
     where one of the two does not vary), `mae_of_mean_years` (of predicting the mean age of all sites for everybody;
-    None where no site tells it or without `baseline`), `mae_of_mean_n` (of how many patients)
+    None where no site tells it or without `baseline`), `mae_of_mean_n` (of how many patients), `mae_of_mean_at_least`
+    (whether it is a lower bound)
     and `mae_of_site_mean_years` (of predicting each site's own mean).
 
     Parameters
@@ -128,7 +131,7 @@ class Evaluation:
     def spared(self, statistic: Statistic) -> Statistic:
         """The statistic without what the threshold made of it."""
         kept = {field.name: statistic[field.name] for field in statistic.layout.fields}
-        blank = {name: np.zeros(()) for name in ("from_mean", "from_mean_n")}
+        blank = {name: np.zeros(()) for name in ("from_mean", "from_mean_n", "from_mean_bound_n")}
         return replace(statistic, vector=statistic.layout.flatten({**kept, **blank}))
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
@@ -152,22 +155,26 @@ class Evaluation:
             "predicted": v.sum(),
             "predicted_squared": v @ v,
             "age_predicted": u @ v,
-            "from_mean": self._from_mean(u),
-            "from_mean_n": kept.n if self.baseline else 0,
+            "from_mean": 0.0,
+            "from_mean_n": 0,
+            "from_mean_bound_n": 0,
             "from_site_mean": np.abs(age - age.mean()).sum() if kept.n else 0.0,
         }
+        if self.baseline:
+            values |= self._from_mean(u)
         return Statistic.of(_FULL_LAYOUT, values, cells)
 
     def _finds_mean(self, iterate: Iterate) -> bool:
         return self.baseline and not iterate
 
-    def _from_mean(self, u: FloatArray) -> float:
-        """Σ|u| (n,), or |Σu| where few are on one side; 0 without a baseline."""
-        if not self.baseline:
-            return 0.0
-        sides = (np.count_nonzero(u < 0), np.count_nonzero(u > 0))
-        few = any(0 < side < self.minimum_count for side in sides)
-        return float(abs(u.sum()) if few else np.abs(u).sum())
+    def _from_mean(self, u: FloatArray) -> dict[str, float]:
+        """Σ|u| (n,), or |Σu| where few or none are on one side: of none the two are the same."""
+        bound = self.minimum_count > 1 and min(np.count_nonzero(u < 0), np.count_nonzero(u > 0)) < self.minimum_count
+        return {
+            "from_mean": float(abs(u.sum()) if bound else np.abs(u).sum()),
+            "from_mean_n": u.size,
+            "from_mean_bound_n": u.size if bound else 0,
+        }
 
     def _evaluated(self, cohort: Cohort) -> tuple[Cohort, int]:
         """The patients with an age and a plausible prediction, and how many had to be left out."""
@@ -200,6 +207,7 @@ class Evaluation:
                 "pearson_r": float(covariance / np.sqrt(var_u * var_v)) if varies else None,
                 "mae_of_mean_years": total.scalar("from_mean") / judged if judged >= 1 else None,
                 "mae_of_mean_n": round(judged),
+                "mae_of_mean_at_least": total.scalar("from_mean_bound_n") > 0.5,
                 "mae_of_site_mean_years": total.scalar("from_site_mean") / n,
             }
         )

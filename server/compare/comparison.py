@@ -16,7 +16,7 @@ from fedage.server._results_parts import ErrorCurve, Number, Part
 from fedage.server.compare.notes import notes_on
 from fedage.server.compare.runs import Run
 from fedage.server.compare.settings import SEED, but_for_the_seed, differing
-from fedage.server.errors_in_words import loses_to
+from fedage.server.errors_in_words import POOLED_MEAN, loses_to, may_lose
 from fedage.server.made_in_words import solved_exactly
 from fedage.server.report._rounds import mean_over_folds
 from fedage.server.results import Results
@@ -44,7 +44,9 @@ class SiteError(Part):
     mae_years_raw: Number = Field(description="as predicted")
     mae_years_corrected: Number = Field(default=None, description="after bias correction")
     mae_of_mean_years: Number = Field(default=None, description="of predicting the mean age of all sites")
+    mae_of_mean_at_least: bool = Field(default=False, description="whether that is a lower bound")
     mae_of_site_mean_years: Number = Field(default=None, description="of predicting the site's own mean age")
+    may_lose_to: tuple[str, ...] = Field(default=(), description="means of which only a bound is known, which is less")
     loses_to: tuple[str, ...] = Field(default=(), description="the means that do better than the raw predictions")
 
 
@@ -71,6 +73,7 @@ class ComparedRun(Part):
     mae_years_raw: Number = Field(default=None, description="as predicted; the primary figure")
     mae_years_corrected: Number = Field(default=None, description="after bias correction")
     mae_of_mean_years: Number = Field(default=None, description="of predicting the mean age of all sites")
+    mae_of_mean_at_least: bool = Field(default=False, description="whether that is a lower bound")
     mae_of_site_mean_years: Number = Field(default=None, description="of predicting each site's own mean age")
     cs_5: Number = Field(default=None, description="fraction with an absolute raw error of at most 5 years")
     pearson_r: Number = Field(default=None, description="of raw predicted and chronological age")
@@ -169,6 +172,7 @@ def _compared(run: Run) -> ComparedRun:
         mae_years_raw=raw.mae_years if raw else None,
         mae_years_corrected=corrected.mae_years if corrected else None,
         mae_of_mean_years=raw.mae_of_mean_years if raw else None,
+        mae_of_mean_at_least=raw.mae_of_mean_at_least if raw else False,
         mae_of_site_mean_years=raw.mae_of_site_mean_years if raw else None,
         cs_5=raw.cs_5 if raw else None,
         pearson_r=raw.pearson_r if raw else None,
@@ -189,7 +193,9 @@ def _by_site(results: Results) -> dict[str, SiteError]:
             mae_years_raw=found.mae_years,
             mae_years_corrected=corrected[site].mae_years if site in corrected else None,
             mae_of_mean_years=found.mae_of_mean_years,
+            mae_of_mean_at_least=found.mae_of_mean_at_least,
             mae_of_site_mean_years=found.mae_of_site_mean_years,
+            may_lose_to=(POOLED_MEAN,) if may_lose(found) else (),
             loses_to=loses_to(found),
         )
         for site, found in sorted(raw.items())

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fedage.common.campaign._words import show
 from fedage.server.compare.comparison import GAPS, ComparedRun, Comparison, HazardRatio, SiteError
 from fedage.server.compare.notes import listed
-from fedage.server.errors_in_words import OWN_MEAN, POOLED_MEAN
-from fedage.server.report._cells import NONE, Cell, Table, count, interval, number, percent, words
+from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN
+from fedage.server.report._cells import NONE, Cell, Table, at_least, count, interval, number, percent, words
 
 _SITES_AS_COLUMNS = 6
 _OF_A_SITE = {OWN_MEAN: "the site's own mean"}
@@ -38,7 +38,7 @@ def headline(comparison: Comparison, *, hazard_ratios: bool = True) -> Table:
             NONE if run.n is None else count(run.n),
             number(run.mae_years_raw),
             number(run.mae_years_corrected),
-            number(run.mae_of_mean_years),
+            at_least(run.mae_of_mean_years, bound=run.mae_of_mean_at_least),
             number(run.mae_of_site_mean_years),
             percent(run.cs_5),
             number(run.pearson_r, 3),
@@ -71,16 +71,18 @@ def means_by_site(comparison: Comparison) -> Table:
             count(found.n),
             number(found.mae_years_raw),
             number(found.mae_years_corrected),
-            number(found.mae_of_mean_years),
+            at_least(found.mae_of_mean_years, bound=found.mae_of_mean_at_least),
             number(found.mae_of_site_mean_years),
-            Cell(" and ".join(found.loses_to), mark="bad") if found.loses_to else _not_lost(found),
+            _lost(found),
         )
         for site in comparison.sites
         for run in comparison.runs
         if (found := run.by_site.get(site)) is not None
     )
     headers = ("site", "run", "test patients", "MAE raw", "MAE corrected", POOLED_MEAN, OWN_MEAN, "loses to")
-    return Table("site-means", headers, rows, why_empty="no run has an error by site")
+    bound = any(found.mae_of_mean_at_least for run in comparison.runs for found in run.by_site.values())
+    note = AT_LEAST if bound else ""
+    return Table("site-means", headers, rows, why_empty="no run has an error by site", note=note)
 
 
 def losses(comparison: Comparison) -> list[str]:
@@ -94,7 +96,10 @@ def losses(comparison: Comparison) -> list[str]:
         told = [f"to {_OF_A_SITE.get(mean, mean)} at {listed(sites)}" for mean, sites in lost.items() if sites]
         if told:
             said.append(f"{run.label} loses {' and '.join(told)}.")
-        elif any(found.mae_of_mean_years is not None for found in run.by_site.values()):
+        open_ = [site for site, found in run.by_site.items() if found.may_lose_to]
+        if open_:
+            said.append(f"Whether {run.label} loses to {POOLED_MEAN} at {listed(open_)} is not known.")
+        elif not told and any(found.mae_of_mean_years is not None for found in run.by_site.values()):
             said.append(f"{run.label} loses to no mean at any of its {len(run.by_site)} sites.")
     return said
 
@@ -186,7 +191,10 @@ def _mae(run: ComparedRun, site: str) -> Cell:
     return Cell(f"{cell.text}*", cell.value, mark="bad") if found.loses_to else cell
 
 
-def _not_lost(found: SiteError) -> Cell:
+def _lost(found: SiteError) -> Cell:
+    told = [*found.loses_to, *(f"perhaps {mean}" for mean in found.may_lose_to)]
+    if told:
+        return Cell(" and ".join(told), mark="bad" if found.loses_to else "")
     return NONE if found.mae_of_mean_years is None and found.mae_of_site_mean_years is None else words("neither")
 
 

@@ -47,6 +47,12 @@ def number(value: float | None, digits: int = 2) -> Cell:
     return Cell(text.replace("-", "−"), repr(float(value)))
 
 
+def at_least(value: float | None, *, bound: bool) -> Cell:
+    """A number that may be a lower bound only, and is marked with ≥ then."""
+    cell = number(value)
+    return Cell(f"≥ {cell.text}", cell.value) if bound and value is not None else cell
+
+
 def percent(value: float | None) -> Cell:
     """A fraction as a percentage."""
     return NONE if value is None else Cell(f"{value:.1%}".replace("%", " %"), repr(float(value)))

@@ -106,7 +106,8 @@ def _age(results: Results) -> list[str]:
     found = f"On {whose} the predicted age is off by {raw.mae_years:.2f} years on average (MAE, raw)"
     against = []
     if raw.mae_of_mean_years is not None:
-        against.append(f"predicting the mean age for everybody would be off by {raw.mae_of_mean_years:.2f}")
+        bound = "at least " if raw.mae_of_mean_at_least else ""
+        against.append(f"predicting the mean age for everybody would be off by {bound}{raw.mae_of_mean_years:.2f}")
     if raw.mae_of_site_mean_years is not None:
         against.append(f"each site's own mean by {raw.mae_of_site_mean_years:.2f}")
     if results.planted is not None and results.planted.irreducible_mae_years is not None:

@@ -93,7 +93,8 @@ def _references(results: Results) -> Sequence[tuple[float, str]]:
     found = []
     test = results.evaluation.test.raw.overall  # only there the sites tell it; with folds they are the same patients
     if test is not None and test.mae_of_mean_years is not None:
-        found.append((test.mae_of_mean_years, "predicting the mean age"))
+        bound = ", at least" if test.mae_of_mean_at_least else ""
+        found.append((test.mae_of_mean_years, f"predicting the mean age{bound}"))
     if results.planted is not None and results.planted.irreducible_mae_years is not None:
         found.append((results.planted.irreducible_mae_years, "irreducible"))
     return found

@@ -119,15 +119,30 @@ def test_a_few_patients_on_one_side_of_the_mean_are_not_told_apart():
     cohort = predictions(age, age)
     guarded = Evaluation("e", "is_test", minimum_count=4)
     for mean, exact in ((40.0, False), (51.5, False), (52.5, True), (61.5, False), (10.0, True), (100.0, True)):
-        found = guarded.local(cohort, {"mean_age": np.asarray(mean)})
+        iterate = {"mean_age": np.asarray(mean)}
+        found = guarded.local(cohort, iterate)
         expected = np.abs(age - mean).sum() if exact else abs((age - mean).sum())
         assert found.scalar("from_mean") == pytest.approx(expected), mean
         assert found.scalar("from_mean_n") == 9
+        # Marked too where nobody is on one side (10, 100): else the mark would tell that somebody is.
+        assert guarded.combine(found, iterate).result["mae_of_mean_at_least"] is (mean != 52.5)
+        free = ANALYSIS.combine(ANALYSIS.local(cohort, iterate), iterate).result
+        assert free["mae_of_mean_at_least"] is False
+        assert free["mae_of_mean_years"] == pytest.approx(np.abs(age - mean).mean())
     below = Evaluation("e", "is_test", minimum_count=3).local(cohort, {"mean_age": np.asarray(51.5)})
     assert below.scalar("from_mean") == pytest.approx(np.abs(age - 51.5).sum())
     # One strictly above 62, and one exactly there who gives nothing.
     at = Evaluation("e", "is_test", minimum_count=2).local(cohort, {"mean_age": np.asarray(62.0)})
     assert at.scalar("from_mean") == pytest.approx(abs((age - 62).sum()))
+
+
+def test_one_site_with_few_on_a_side_makes_the_figure_of_all_sites_a_bound(tools):
+    even, old = predictions([40, 45, 65, 70.0], [50] * 4), predictions([50, 60, 65, 70.0], [50] * 4)
+    guarded = Evaluation("e", "is_test", minimum_count=2)
+    assert tools.result_of(guarded, {"a": even, "b": even})["mae_of_mean_at_least"] is False
+    found, exact = tools.result_of(guarded, {"a": even, "b": old}), tools.result_of(ANALYSIS, {"a": even, "b": old})
+    assert (found["mae_of_mean_at_least"], exact["mae_of_mean_at_least"]) == (True, False)
+    assert found["mae_of_mean_years"] < exact["mae_of_mean_years"]
 
 
 def test_without_a_baseline_one_exchange_and_the_same_figures(tools, sites):
@@ -137,6 +152,10 @@ def test_without_a_baseline_one_exchange_and_the_same_figures(tools, sites):
     assert full.pop("mae_of_mean_years") > 0
     assert full.pop("mae_of_mean_n") == full["n"]
     assert found == pytest.approx(full, rel=1e-12)
+    blank = Evaluation("e", "is_test", minimum_count=30).spared(
+        Evaluation("e", "is_test", minimum_count=30).local(sites["north"], {"mean_age": np.asarray(90.0)})
+    )
+    assert (blank.scalar("from_mean"), blank.scalar("from_mean_n"), blank.scalar("from_mean_bound_n")) == (0, 0, 0)
     assert alone.thresholds({}) == {}
     with pytest.raises(IterateRefused):
         alone.check({"mean_age": np.asarray(60.0)})

@@ -177,6 +177,24 @@ def test_each_site_has_its_means_and_losses_are_marked_and_said(make_run, edit) 
     assert rows[1] == ["north", "b", "60", "4.50", "4.50", "9.00", "–", "neither"]
 
 
+def test_a_mean_of_which_a_bound_is_known_is_marked_and_no_loss_is_claimed(make_run, edit) -> None:
+    a, b = make_run("a"), make_run("b", mae=1.0)
+    bound = {**with_means(3.0, 2.5, 4.0), "mae_of_mean_at_least": True}
+    raw = {"overall": bound, "by_site": {"north": with_means(3.0, 6.0, 4.0), "south": bound}}
+    edit(a, evaluation={"test": {"raw": raw, "corrected": raw}})
+    found = compared(a, b)
+    south = found.runs[0].by_site["south"]
+    assert (south.mae_of_mean_at_least, south.loses_to, south.may_lose_to) == (True, (), ("the mean of all sites",))
+    assert tables.losses(found)[0] == "Whether a loses to the mean of all sites at south is not known."
+    table = tables.means_by_site(found)
+    rows = {(row[0].text, row[1].text): (row[5].text, row[7].text) for row in table.rows}
+    assert rows["south", "a"] == ("≥ 2.50", "perhaps the mean of all sites")
+    assert rows["north", "a"] == ("6.00", "neither")
+    assert table.note.startswith("≥: at least so much.")
+    (headline, _) = tables.headline(found).rows
+    assert "≥ 2.50" in [cell.text for cell in headline]
+
+
 def test_folds_are_noted(make_run, edit) -> None:
     a, b = make_run("a"), make_run("b")
     edit(b, campaign={"folds": 5, "train_on": "healthy"})

@@ -45,6 +45,30 @@ def test_which_means_do_better(mae: float, pooled: float, own: float, lost: tupl
     assert errors_in_words.loses_to(Metrics.model_validate(metrics(mae, pooled, own))) == lost
 
 
+def test_of_a_lower_bound_no_loss_is_claimed(values: dict[str, Any]) -> None:
+    """A mean that misses by at least 2.0 may do better than 2.5 or not; one that misses by at least 3.0 does not."""
+    bound = {"mae_of_mean_at_least": True}
+    results = with_errors(
+        values, north=metrics(2.5, 2.0, 2.1) | bound, south=metrics(2.5, 3.0, 4.0) | bound, west=metrics(2.0, 1.5, 3.0)
+    )
+    (said,) = errors_in_words.sentences(results)
+    assert "loses to the mean age of all sites at west (2.00 against 1.50 years), not at the other one." in said
+    assert (
+        "Whether it loses to the mean age of all sites at north (2.50 against at least 2.00 years) is not kno" in said
+    )
+    table = _tables.headline(results)
+    shown = {row[0].text: (row[-4].text, row[-2].text, row[-2].mark) for row in table.rows}
+    assert shown["north"] == ("≥ 2.00", "its own mean and perhaps the mean of all sites", "bad")
+    assert shown["south"] == ("≥ 3.00", "neither", "")
+    assert shown["west"] == ("1.50", "the mean of all sites", "bad")
+    assert errors_in_words.AT_LEAST in table.note
+    lines = terminal(results)
+    assert "≥2.00 " in lines
+    assert "≥2.00*" not in lines
+    assert "fewer than the minimum count" in " ".join(lines.split())
+    assert "≥ 2.00" in render_report(results)
+
+
 def test_losses_are_said_with_their_numbers_and_marked(values: dict[str, Any]) -> None:
     results = with_errors(
         values, north=metrics(1.52, 6.38, 1.06), south=metrics(2.0, 4.0, 5.0), west=metrics(9.0, 8.0, 7.5)
