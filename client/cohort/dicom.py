@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import struct
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -29,7 +30,7 @@ from fedage.client.cohort.header import (
     TooLarge,
     read_header,
 )
-from fedage.client.cohort.kinds import DICOMDIR, is_derived, is_stack, is_without_image
+from fedage.client.cohort.kinds import CROSS_SECTIONAL, DICOMDIR, is_derived, is_stack, is_without_image
 from fedage.client.cohort.parsed import frames_stack
 from fedage.client.cohort.quiet import quiet_pydicom
 from fedage.client.cohort.reasons import Reason, Rejected
@@ -47,11 +48,13 @@ _LATERALITY, _IMAGE_LATERALITY = 0x00200060, 0x00200062
 _SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS = 0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011
 _BITS_ALLOCATED, _BURNED_IN = 0x00280100, 0x00280301
 _PIXEL_SPACING, _IMAGER_SPACING, _SCANNED_SPACING = 0x00280030, 0x00181164, 0x00182010
+_SERIES_UID, _POSITION, _ORIENTATION = 0x0020000E, 0x00200032, 0x00200037
 _WANTED = frozenset(
     (
         *(_CHARSET, _SOP_CLASS, _SOP_UID, _MODALITY, _MANUFACTURER, *_EXAM_DATES, _PATIENT_ID, _BIRTH_DATE, _SEX),
         *(_AGE, _VIEW, _STUDY_UID, _LATERALITY, _IMAGE_LATERALITY, _SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS),
         *(_BITS_ALLOCATED, _BURNED_IN, _PIXEL_SPACING, _IMAGER_SPACING, _SCANNED_SPACING),
+        *(_SERIES_UID, _POSITION, _ORIENTATION),
     )
 )
 _UNCOMPRESSED = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED)
@@ -82,6 +85,10 @@ class DicomFacts:
     frames: int = 1
     burned_in: str = ""
     """BurnedInAnnotation: NO, or empty where the file does not say; with YES it is out."""
+    series_uid: str | None = field(default=None, repr=False)
+    """SeriesInstanceUID of a slice, perhaps empty; None of an image that stands for itself."""
+    place: bytes = field(default=b"", repr=False)
+    """Of a slice: position (3), directions of rows and columns (6), distances (2), float64; empty if unknown."""
 
 
 def read_facts(path: Path, told: Told = NOTHING) -> DicomFacts | Rejected:
@@ -235,6 +242,8 @@ def _facts(header: Header, told: Told) -> DicomFacts | Reason:
     if isinstance(age, Reason):
         return age
     sex = told.sex or _text(header, _SEX).upper()
+    modality, frames = told.modality or _modality(header), _frames(header)
+    of_series = modality in CROSS_SECTIONAL and frames == 1 and not is_stack(_text(header, _SOP_CLASS))
     return DicomFacts(
         patient_id=patient_id,
         study_uid=told.study_uid or _text(header, _STUDY_UID) or sop_uid,
@@ -243,17 +252,19 @@ def _facts(header: Header, told: Told) -> DicomFacts | Reason:
         sex=sex if sex in ("M", "F") else None,
         age=age,
         manufacturer=(told.manufacturer or _text(header, _MANUFACTURER))[:64],
-        modality=told.modality or _modality(header),
+        modality=modality,
         view=(told.view or _text(header, _VIEW)).upper()[:16],
         laterality=(told.laterality or _text(header, _IMAGE_LATERALITY) or _text(header, _LATERALITY)).upper()[:1],
         rows=_short(header, _ROWS),
         columns=_short(header, _COLUMNS),
         photometric=_text(header, _PHOTOMETRIC).upper()[:32],
         transfer_syntax=header.transfer_syntax[:64],
-        frames=_frames(header) or 1,
+        frames=frames or 1,
         burned_in=_text(header, _BURNED_IN).upper()[:3],
-        spacing_known=_frames(header) != 1  # a stack, which has its spacing or would be out
+        spacing_known=frames != 1  # a stack, which has its spacing or would be out
         or any(_is_spacing(header, tag) for tag in (_PIXEL_SPACING, _IMAGER_SPACING, _SCANNED_SPACING)),
+        series_uid=_text(header, _SERIES_UID) if of_series else None,
+        place=_place(header) if of_series else b"",
     )
 
 
@@ -276,6 +287,20 @@ def _frames(header: Header) -> int | None:
 def _short(header: Header, tag: int) -> int:
     """An unsigned short; 0 if it is missing."""
     return int.from_bytes(header.values.get(tag, b"")[:2], "little" if header.little_endian else "big")
+
+
+def _place(header: Header) -> bytes:
+    """Where a slice lies, see `DicomFacts.place`."""
+    numbers: list[float] = []
+    for tag, count in ((_POSITION, 3), (_ORIENTATION, 6), (_PIXEL_SPACING, 2)):
+        try:
+            some = [float(part) for part in header.values.get(tag, b"").decode("ascii").strip(" \0").split("\\")]
+        except ValueError:
+            return b""
+        if len(some) != count:
+            return b""
+        numbers += some
+    return struct.pack("<11d", *numbers)
 
 
 def _is_spacing(header: Header, tag: int) -> bool:

@@ -18,6 +18,7 @@ ORIENTATION_TOLERANCE = 1e-3
 """Largest difference of direction cosines between slices that count as parallel: 0.06 degrees."""
 GAP_TOLERANCE = 0.02
 """Largest deviation from the smallest gap, as a fraction of it: headers round positions to a few digits."""
+_SAME_PLACE_MM = 0.01
 _OBLIQUE = 1e-3
 
 
@@ -71,8 +72,9 @@ def stack_of(positions: FloatArray, orientations: FloatArray, spacings_mm: Float
     along = positions @ normal
     order = np.argsort(along, kind="stable")
     gaps = np.diff(along[order])
-    smallest, largest = float(gaps.min()), float(gaps.max())
-    if smallest <= GAP_TOLERANCE * largest or largest <= 1e-6:
+    smallest = float(gaps.min())
+    # Beside the usual gap, not the largest: one slice far from an otherwise dense series is no repetition.
+    if smallest <= max(_SAME_PLACE_MM, GAP_TOLERANCE * float(np.median(gaps))):
         return Reason.REPEATED_POSITIONS
     aside = positions - along[:, None] * normal
     if np.ptp(aside, axis=0).max() > GAP_TOLERANCE * smallest + spacings_mm.max() / 2:

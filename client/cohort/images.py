@@ -16,6 +16,7 @@ from fedage.client.cohort.archive import open_image
 from fedage.client.cohort.dicom import MAX_FRAME_SAMPLES
 from fedage.client.cohort.parsed import parse
 from fedage.client.cohort.quiet import quiet_pydicom
+from fedage.client.cohort.series import is_volume
 from fedage.common.estimators.base import Image, SampleRefused
 
 UNKNOWN_SPACING_MM = (1.0, 1.0)
@@ -38,6 +39,8 @@ def load_image(path: Path) -> Image:
         With the code `undecodable`, `too-large`, `colour`, `multi-frame` or `bad-voi-lut`. Never any other exception.
     """
     quiet_pydicom()
+    if is_volume(path.name):
+        raise SampleRefused("multi-frame", "a series of slices; one image is read")
     try:
         with open_image(path) as stream:
             header = parse(stream, pixels=False)

@@ -47,6 +47,8 @@ class IndexReport:
         Symbolic links left alone; folders that could not be opened (what is known of them stays).
     patients, exams, images
         What the store holds now.
+    volumes, oblique
+        Of the images, those that are series of slices in single files; of them those oblique to the body's planes.
     rejected
         Files that are out now, by reason code.
     outcomes
@@ -62,6 +64,8 @@ class IndexReport:
     patients: int
     exams: int
     images: int
+    volumes: int = 0
+    oblique: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
 
@@ -110,7 +114,8 @@ def index_folder(
             rejected = store.rejected_by_reason()
         outcomes = {} if table is None else _keep_outcomes(store, table)
     counts = store.counts()
-    files = counts["images"] + sum(rejected.values())
+    volumes = store.volumes()
+    files = counts["images"] - volumes.number + volumes.files + sum(rejected.values())
     return IndexReport(
         files=files,
         new=new,
@@ -119,6 +124,8 @@ def index_folder(
         links=tree.links,
         closed_folders=len(tree.closed),
         **counts,
+        volumes=volumes.number,
+        oblique=volumes.oblique,
         rejected=rejected,
         outcomes=outcomes,
     )
@@ -160,6 +167,10 @@ def _update(
         new += sum(stamp.path.partition(SEPARATOR)[0] not in again for stamp, _ in batch)
         with store.writing() as writer:
             writer.add(batch)
+    more = True
+    while more:
+        with store.writing() as writer:
+            more = writer.judge_series()
     with store.writing() as writer:
         writer.prune()
         writer.remember(after)

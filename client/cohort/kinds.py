@@ -38,6 +38,10 @@ _WITHOUT_IMAGE_MODALITIES = frozenset(
 _HANGING_AND_TEMPLATES = ("1.2.840.10008.5.1.4.38.", "1.2.840.10008.5.1.4.39.", "1.2.840.10008.5.1.4.34.")
 
 
+CROSS_SECTIONAL = frozenset(["CT", "MR", "PT"])
+"""Modalities whose single files are slices of a series."""
+
+
 def is_stack(sop_class: str) -> bool:
     """Whether several frames of this class may be the slices of a volume."""
     return sop_class in _STACKS

@@ -37,7 +37,20 @@ _TO_3 = (
     "UPDATE images SET mtime_ns = -1",
     "UPDATE rejected_files SET mtime_ns = -1",
 )
-STEPS: Mapping[int, tuple[str, ...]] = {2: _TO_3}
+_TO_4 = (
+    'CREATE TABLE series ("key" VARCHAR NOT NULL, exam VARCHAR NOT NULL, patient VARCHAR NOT NULL, sex VARCHAR, '
+    "age_years DOUBLE NOT NULL, age_source VARCHAR NOT NULL, age_capped BOOLEAN NOT NULL, shifted_day INTEGER, "
+    'manufacturer VARCHAR NOT NULL, modality VARCHAR NOT NULL, judged BOOLEAN NOT NULL, PRIMARY KEY ("key"))',
+    "CREATE INDEX ix_series_judged ON series (judged)",
+    'CREATE TABLE slices ("key" VARCHAR NOT NULL, series VARCHAR NOT NULL, path BLOB NOT NULL, mtime_ns BIGINT '
+    'NOT NULL, size BIGINT NOT NULL, place BLOB NOT NULL, "view" VARCHAR NOT NULL, laterality VARCHAR NOT NULL, rows '
+    "INTEGER NOT NULL, columns INTEGER NOT NULL, photometric VARCHAR NOT NULL, transfer_syntax VARCHAR NOT NULL, "
+    'spacing_known BOOLEAN NOT NULL, burned_in VARCHAR NOT NULL, PRIMARY KEY ("key"), '
+    'FOREIGN KEY(series) REFERENCES series ("key") ON DELETE CASCADE, UNIQUE (path))',
+    "CREATE INDEX ix_slices_series ON slices (series)",
+    # No stamp is touched: files are read again because their reader is another one.
+)
+STEPS: Mapping[int, tuple[str, ...]] = {2: _TO_3, 3: _TO_4}
 """By version, the statements that lead to the next."""
 
 OLDEST = min(STEPS)

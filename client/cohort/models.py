@@ -8,7 +8,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, ForeignKey, LargeBinary
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class Base(DeclarativeBase):
@@ -69,7 +69,48 @@ class ImageFile(Base):
     frames: Mapped[int] = mapped_column(server_default="1")
     slices: Mapped[int] = mapped_column(server_default="1", doc="of a volume, along its third axis")
     voxel_mm: Mapped[str] = mapped_column(server_default="", doc="of a volume: three lengths, blanks between")
-    orientation: Mapped[str] = mapped_column(server_default="", doc="of a volume: where its axes point, e.g. RAS")
+    orientation: Mapped[str] = mapped_column(
+        server_default="", doc="of a volume: where its axes point, e.g. RAS; and whether oblique"
+    )
+
+
+class Series(Base):
+    """A series of slices in single files, whole or not; with what its exam needs once it is in."""
+
+    __tablename__ = "series"
+
+    key: Mapped[str] = mapped_column(primary_key=True, doc="hash of exam and SeriesInstanceUID; a volume's image key")
+    exam: Mapped[str] = mapped_column(doc="keyed hash; a row of exams while the series is in")
+    patient: Mapped[str]
+    sex: Mapped[str | None]
+    age_years: Mapped[float]
+    age_source: Mapped[str]
+    age_capped: Mapped[bool]
+    shifted_day: Mapped[int | None]
+    manufacturer: Mapped[str]
+    modality: Mapped[str]
+    judged: Mapped[bool] = mapped_column(index=True, doc="whether images and rejected_files say what it is now")
+
+
+class Slice(Base):
+    """One file of a series; counted by its series' image, or among the rejected files."""
+
+    __tablename__ = "slices"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    series: Mapped[str] = mapped_column(ForeignKey("series.key", ondelete="CASCADE"), index=True)
+    path: Mapped[bytes] = mapped_column(LargeBinary, unique=True, doc="sealed, relative to the root")
+    mtime_ns: Mapped[int] = mapped_column(BigInteger)
+    size: Mapped[int] = mapped_column(BigInteger, doc="bytes")
+    place: Mapped[bytes] = mapped_column(LargeBinary, doc="11 float64, see dicom.Place; empty if it does not say")
+    view: Mapped[str]
+    laterality: Mapped[str]
+    rows: Mapped[int]
+    columns: Mapped[int]
+    photometric: Mapped[str]
+    transfer_syntax: Mapped[str]
+    spacing_known: Mapped[bool]
+    burned_in: Mapped[str]
 
 
 class RejectedFile(Base):

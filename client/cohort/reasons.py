@@ -87,19 +87,26 @@ _TEXTS = {
         "export the projection or the synthetic view, if there is one",
     ),
     Reason.NO_GEOMETRY: (
-        "holds slices without position, orientation or spacing",
-        "export it with its functional groups",
+        "holds, or belongs to a series of, slices without position, orientation or spacing",
+        "export it with its positions (ImagePositionPatient, or its functional groups)",
     ),
     Reason.MIXED_ORIENTATION: (
-        "holds slices that are not parallel and stacked along their normal (a localiser, a tilted gantry)",
+        "holds, or belongs to a series of, slices that are not of one size, parallel and stacked along their normal "
+        "(a localiser, a tilted gantry)",
         "export the series alone, or resampled",
     ),
     Reason.REPEATED_POSITIONS: (
         "holds several slices at one place (echoes, phases, diffusion directions)",
-        "export one volume a file",
+        "export one volume a file, or a series",
     ),
-    Reason.VARIABLE_GAPS: ("holds slices at uneven distances", "export the series with even spacing"),
-    Reason.MISSING_SLICES: ("lacks slices within its stack", "send the whole series again from the archive"),
+    Reason.VARIABLE_GAPS: (
+        "holds, or belongs to a series of, slices at uneven distances",
+        "export the series with even spacing",
+    ),
+    Reason.MISSING_SLICES: (
+        "lacks slices within its stack, or its series does",
+        "send the whole series again from the archive",
+    ),
     Reason.TOO_LARGE: ("has more pixels in a frame, or more bytes when unpacked, than are ever read", _NOTHING),
     Reason.UNSUPPORTED_TRANSFER_SYNTAX: (
         "has a transfer syntax that no installed decoder reads",

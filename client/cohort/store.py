@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -17,13 +17,25 @@ from sqlalchemy import Engine, create_engine, event, func, insert, select, text
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
+from fedage.client.cohort.archive import SEPARATOR
 from fedage.client.cohort.keys import Keys, StoreError, read_or_create
 from fedage.client.cohort.migrations import OLDEST, alone, backup, can_migrate, migrate
-from fedage.client.cohort.models import SCHEMA_VERSION, Base, Exam, ImageFile, Patient, RejectedFile, Setting
+from fedage.client.cohort.models import (
+    SCHEMA_VERSION,
+    Base,
+    Exam,
+    ImageFile,
+    Patient,
+    RejectedFile,
+    Series,
+    Setting,
+    Slice,
+)
 from fedage.client.cohort.reasons import Reason
+from fedage.client.cohort.series import OBLIQUE
 from fedage.client.cohort.writer import FileStamp, Writer
 
-__all__ = ["CohortStore", "FileStamp", "KnownFile", "StoreError"]
+__all__ = ["CohortStore", "FileStamp", "KnownFile", "StoreError", "Volumes"]
 
 DATABASE, KEY, LOCK = "cohort.db", "store.key", "index.lock"
 _BUSY_TIMEOUT_MS = 30_000
@@ -34,6 +46,14 @@ class KnownFile(NamedTuple):
 
     stamp: FileStamp
     reason: Reason | None
+
+
+class Volumes(NamedTuple):
+    """How many series are in, how many files they have, how many of them lie obliquely."""
+
+    number: int
+    files: int
+    oblique: int
 
 
 class CohortStore:
@@ -227,10 +247,12 @@ class CohortStore:
     def files(self) -> dict[str, KnownFile]:
         """Every file the store remembers, by relative path."""
         known: dict[str, KnownFile] = {}
+        flat = select(ImageFile.path, ImageFile.mtime_ns, ImageFile.size).where(
+            ImageFile.key.not_in(select(Series.key))
+        )
+        slices = select(Slice.path, Slice.mtime_ns, Slice.size)
         with self._engine.connect() as connection:
-            for sealed, mtime_ns, size in connection.execute(
-                select(ImageFile.path, ImageFile.mtime_ns, ImageFile.size)
-            ):
+            for sealed, mtime_ns, size in [*connection.execute(flat), *connection.execute(slices)]:
                 path = self._keys.unseal(sealed)
                 known[path] = KnownFile(FileStamp(path, mtime_ns, size), None)
             rejected = select(RejectedFile.path, RejectedFile.mtime_ns, RejectedFile.size, RejectedFile.reason)
@@ -238,6 +260,28 @@ class CohortStore:
                 path = self._keys.unseal(sealed)
                 known[path] = KnownFile(FileStamp(path, mtime_ns, size), Reason(reason))
         return known
+
+    def rejected_for(self, reasons: Collection[Reason]) -> dict[str, Reason]:
+        """The files that are out for one of these reasons, by relative path."""
+        wanted = select(RejectedFile.path, RejectedFile.reason).where(RejectedFile.reason.in_(reasons))
+        with self._engine.connect() as connection:
+            return {self._keys.unseal(sealed): Reason(reason) for sealed, reason in connection.execute(wanted)}
+
+    def slices(self, volume: str) -> tuple[str, ...]:
+        """Relative paths of the files of a series that is in, by the path that stands for it; in no order."""
+        of_series = select(Slice.path).where(Slice.series == volume.removeprefix(SEPARATOR)).order_by(Slice.key)
+        with self.reading() as session:
+            return tuple(self._keys.unseal(sealed) for sealed in session.scalars(of_series))
+
+    def volumes(self) -> Volumes:
+        """What the series that are in come to."""
+        with self.reading() as session:
+            of_series = ImageFile.key.in_(select(Series.key))
+            number, files = session.execute(
+                select(func.count(), func.coalesce(func.sum(ImageFile.slices), 0)).where(of_series)
+            ).one()
+            oblique = select(func.count()).where(of_series, ImageFile.orientation.endswith(OBLIQUE))
+            return Volumes(number=number, files=files, oblique=session.scalar(oblique) or 0)
 
     def rejected_by_reason(self) -> dict[str, int]:
         """How many files are out, by reason code."""

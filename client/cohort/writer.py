@@ -18,12 +18,15 @@ from fedage.client.cohort.models import (
     Outcome,
     Patient,
     RejectedFile,
+    Series,
     Setting,
+    Slice,
     TableColumn,
     TablePatient,
     TableRejected,
 )
 from fedage.client.cohort.reasons import Reason, Rejected
+from fedage.client.cohort.series import judge, take_out
 
 if TYPE_CHECKING:
     from fedage.client.cohort.store import CohortStore
@@ -37,7 +40,7 @@ class FileStamp(NamedTuple):
     size: int
 
 
-READER_VERSION = "2"
+READER_VERSION = "3"
 """Raised when files are read in another way; the next indexing then reads all of them again."""
 
 
@@ -74,36 +77,61 @@ class Writer:
     def forget(self, paths: Iterable[str]) -> None:
         """Drop files that vanished or are read anew."""
         sealed = [{"sealed": self._keys.seal(path)} for path in paths]
-        for table in (ImageFile, RejectedFile) if sealed else ():
+        if not sealed:
+            return
+        opened = "UPDATE series SET judged = 0 WHERE key IN (SELECT series FROM slices WHERE path = :sealed)"
+        self._connection.execute(text(opened), sealed)
+        take_out(self._connection)
+        for table in (ImageFile, RejectedFile, Slice):
             name = table.__tablename__
             self._connection.execute(text(f"DELETE FROM {name} WHERE path = :sealed"), sealed)
 
     def add(self, found: Sequence[tuple[FileStamp, DicomFacts | Rejected]]) -> None:
-        """Keep what was read of files; an image that is there already is rejected as a duplicate."""
+        """Keep what was read of files; an image that is there already is rejected as a duplicate.
+
+        Slices are kept for `judge_series`.
+        """
         rejected = [(stamp, fact) for stamp, fact in found if isinstance(fact, Rejected)]
         facts = [(stamp, fact) for stamp, fact in found if isinstance(fact, DicomFacts)]
         images: dict[str, dict[str, Any]] = {}
         patients: dict[str, str | None] = {}
         exams: dict[str, dict[str, Any]] = {}
+        series: dict[str, dict[str, Any]] = {}
+        slices: dict[str, dict[str, Any]] = {}
         keys = [self._keys.image(fact.sop_uid) for _, fact in facts]
-        there = self._there(ImageFile.key, keys)
+        there = self._there(ImageFile.key, keys) | self._there(Slice.key, keys)
         for key, (stamp, fact) in zip(keys, facts, strict=True):
-            if key in there or key in images:
+            if key in there or key in images or key in slices:
                 rejected.append((stamp, Rejected(Reason.DUPLICATE_IMAGE, fact.modality, fact.manufacturer)))
                 continue
             patient = self._keys.patient(fact.patient_id)
             exam = self._keys.exam(patient, fact.study_uid)
+            if fact.series_uid is not None:
+                of = self._keys.series(exam, fact.series_uid)
+                series.setdefault(of, self._series(of, exam, patient, fact))
+                slices[key] = self._slice(key, of, stamp, fact)
+                continue
             patients[patient] = patients.get(patient) or fact.sex
             exams.setdefault(exam, self._exam(exam, patient, fact))
             images[key] = self._image(key, exam, stamp, fact)
-        self._add_patients(patients)
-        there = self._there(Exam.key, exams)
-        self._insert(Exam, [row for key, row in exams.items() if key not in there])
+        self._add_exams(patients, exams)
         self._insert(ImageFile, list(images.values()))
         self._insert(RejectedFile, [self._rejected(stamp, fact) for stamp, fact in rejected])
+        self._add_slices(series, slices)
+
+    def judge_series(self, *, limit: int = 500) -> bool:
+        """Make images of the next series that have changed, or reject their files; whether there were any."""
+        found = judge(self._connection, self._keys, limit=limit)
+        if found is None:
+            return False
+        self._add_exams(found.patients, found.exams)
+        self._insert(ImageFile, found.images)
+        self._insert(RejectedFile, found.rejected)
+        return True
 
     def prune(self) -> None:
-        """Drop exams without images and patients without exams."""
+        """Drop exams without images, patients without exams and series without slices."""
+        self._connection.execute(delete(Series).where(Series.key.not_in(select(Slice.series))))
         self._connection.execute(delete(Exam).where(Exam.key.not_in(select(ImageFile.exam))))
         self._connection.execute(delete(Patient).where(Patient.key.not_in(select(Exam.patient))))
 
@@ -153,6 +181,20 @@ class Writer:
         if about:
             self._connection.execute(insert(Setting).values(name="table", value=self._keys.seal(about)))
 
+    def _add_exams(self, sexes: Mapping[str, str | None], exams: Mapping[str, dict[str, Any]]) -> None:
+        self._add_patients(sexes)
+        there = self._there(Exam.key, exams)
+        self._insert(Exam, [row for key, row in exams.items() if key not in there])
+
+    def _add_slices(self, series: Mapping[str, dict[str, Any]], slices: Mapping[str, dict[str, Any]]) -> None:
+        if not slices:
+            return
+        there = self._there(Series.key, series)
+        self._connection.execute(update(Series).where(Series.key.in_(there)).values(judged=False))
+        take_out(self._connection)
+        self._insert(Series, [row for key, row in series.items() if key not in there])
+        self._insert(Slice, list(slices.values()))
+
     def _add_patients(self, sexes: Mapping[str, str | None]) -> None:
         there = self._there(Patient.key, sexes)
         self._insert(Patient, [{"key": key, "sex": sex} for key, sex in sexes.items() if key not in there])
@@ -192,15 +234,21 @@ class Writer:
             "manufacturer": fact.manufacturer,
         }
 
+    def _series(self, key: str, exam: str, patient: str, fact: DicomFacts) -> dict[str, Any]:
+        of_exam = self._exam(key, patient, fact)  # with the series' key
+        return of_exam | {"exam": exam, "sex": fact.sex, "modality": fact.modality, "judged": False}
+
+    def _slice(self, key: str, series: str, stamp: FileStamp, fact: DicomFacts) -> dict[str, Any]:
+        of_image = {name: getattr(fact, name) for name in _OF_SLICE}
+        return self._stamp(stamp) | {"key": key, "series": series, "place": fact.place} | of_image
+
     def _image(self, key: str, exam: str, stamp: FileStamp, fact: DicomFacts) -> dict[str, Any]:
         of_image = {name: getattr(fact, name) for name in _OF_IMAGE}
         of_volume = {name: getattr(fact, name, flat) for name, flat in _OF_VOLUME.items()}
         return self._stamp(stamp) | {"key": key, "exam": exam} | of_image | of_volume
 
 
-_OF_IMAGE = (
-    *("modality", "view", "laterality", "rows", "columns", "photometric", "transfer_syntax", "spacing_known"),
-    *("burned_in", "frames"),
-)
+_OF_SLICE = ("view", "laterality", "rows", "columns", "photometric", "transfer_syntax", "spacing_known", "burned_in")
+_OF_IMAGE = ("modality", "frames", *_OF_SLICE)
 _OF_VOLUME = {"slices": 1, "voxel_mm": "", "orientation": ""}
 """Of a volume, and what they are of a flat image."""

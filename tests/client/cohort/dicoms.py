@@ -1,5 +1,6 @@
 """Small real DICOM files, written by pydicom, for the tests of the cohort store."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    MRImageStorage,
     RLELossless,
     generate_uid,
 )
 
 UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
+AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 BIRTH_DATE, NAME = "19610317", "Zwyntarow^Quillemina"
 
 
@@ -64,6 +67,27 @@ def write(
     path.parent.mkdir(parents=True, exist_ok=True)
     ds.save_as(path, enforce_file_format=True)
     return ds
+
+
+def slice_at(
+    depth_mm: float,
+    *,
+    series: str = "1.2.826.0.1.5",
+    study: str = "1.2.826.0.1.4",
+    orientation: Sequence[float] = AXIAL,
+) -> dict[str, Any]:
+    """Elements of an MR slice so far along its normal from (−10, −20, 30), rows 0.5 mm apart, columns 0.8 mm."""
+    position = np.array([-10.0, -20.0, 30.0]) + depth_mm * np.cross(orientation[:3], orientation[3:])
+    return {
+        "SOPClassUID": MRImageStorage,
+        "Modality": "MR",
+        "ViewPosition": None,
+        "StudyInstanceUID": study,
+        "SeriesInstanceUID": series,
+        "ImagePositionPatient": [round(float(part), 4) for part in position],
+        "ImageOrientationPatient": [round(float(part), 6) for part in orientation],
+        "PixelSpacing": [0.5, 0.8],
+    }
 
 
 def write_without_pixels(path: Path, patient: str = "MRN-7714423", **elements: Any) -> None:

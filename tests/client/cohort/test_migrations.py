@@ -15,7 +15,7 @@ from fedage.client.cohort.keys import Keys
 from fedage.client.cohort.models import SCHEMA_VERSION
 from fedage.client.cohort.query import select
 from fedage.client.cohort.store import CohortStore, StoreError
-from tests.client.cohort.dicoms import write
+from tests.client.cohort.dicoms import slice_at, write
 
 KEY = bytes(range(32))
 V2 = """
@@ -45,6 +45,45 @@ CREATE TABLE images (
 CREATE INDEX ix_images_modality ON images (modality);
 CREATE INDEX ix_images_exam ON images (exam);
 PRAGMA user_version = 2;
+"""
+
+
+V3 = """
+CREATE TABLE settings (name VARCHAR NOT NULL, value BLOB NOT NULL, PRIMARY KEY (name));
+CREATE TABLE patients ("key" VARCHAR NOT NULL, sex VARCHAR, PRIMARY KEY ("key"));
+CREATE TABLE rejected_files (
+    path BLOB NOT NULL, mtime_ns BIGINT NOT NULL, size BIGINT NOT NULL, reason VARCHAR NOT NULL,
+    modality VARCHAR DEFAULT '' NOT NULL, manufacturer VARCHAR DEFAULT '' NOT NULL, PRIMARY KEY (path)
+);
+CREATE INDEX ix_rejected_files_reason ON rejected_files (reason);
+CREATE TABLE table_patients (
+    position INTEGER NOT NULL, "key" VARCHAR NOT NULL, PRIMARY KEY (position), UNIQUE ("key")
+);
+CREATE TABLE table_columns (
+    name VARCHAR NOT NULL, position INTEGER NOT NULL, numbers BLOB NOT NULL, odd BLOB, words BLOB, PRIMARY KEY (name)
+);
+CREATE TABLE table_rejected (reason VARCHAR NOT NULL, count INTEGER NOT NULL, PRIMARY KEY (reason));
+CREATE TABLE exams (
+    "key" VARCHAR NOT NULL, patient VARCHAR NOT NULL, age_years DOUBLE NOT NULL, age_source VARCHAR NOT NULL,
+    age_capped BOOLEAN NOT NULL, shifted_day INTEGER, manufacturer VARCHAR NOT NULL,
+    PRIMARY KEY ("key"), FOREIGN KEY(patient) REFERENCES patients ("key") ON DELETE CASCADE
+);
+CREATE INDEX ix_exams_patient ON exams (patient);
+CREATE TABLE outcomes (
+    patient VARCHAR NOT NULL, "column" VARCHAR NOT NULL, value DOUBLE NOT NULL, PRIMARY KEY (patient, "column"),
+    FOREIGN KEY(patient) REFERENCES patients ("key") ON DELETE CASCADE
+);
+CREATE TABLE images (
+    "key" VARCHAR NOT NULL, exam VARCHAR NOT NULL, path BLOB NOT NULL, mtime_ns BIGINT NOT NULL, size BIGINT NOT NULL,
+    modality VARCHAR NOT NULL, "view" VARCHAR NOT NULL, laterality VARCHAR NOT NULL, rows INTEGER NOT NULL,
+    columns INTEGER NOT NULL, photometric VARCHAR NOT NULL, transfer_syntax VARCHAR NOT NULL,
+    spacing_known BOOLEAN NOT NULL, burned_in VARCHAR DEFAULT '' NOT NULL, frames INTEGER DEFAULT '1' NOT NULL,
+    slices INTEGER DEFAULT '1' NOT NULL, voxel_mm VARCHAR DEFAULT '' NOT NULL, orientation VARCHAR DEFAULT '' NOT NULL,
+    PRIMARY KEY ("key"), FOREIGN KEY(exam) REFERENCES exams ("key") ON DELETE CASCADE, UNIQUE (path)
+);
+CREATE INDEX ix_images_modality ON images (modality);
+CREATE INDEX ix_images_exam ON images (exam);
+PRAGMA user_version = 3;
 """
 
 
@@ -100,6 +139,42 @@ def test_a_store_of_version_2_is_migrated_with_everything_in_it(tmp_path: Path, 
     assert tables(tmp_path / "home/cohort.db") == tables(tmp_path / "fresh/cohort.db")
 
 
+def test_slices_that_version_3_took_for_images_become_series(tmp_path: Path) -> None:
+    """Three slices with even gaps came in as three images; the next indexing reads them and makes one of them."""
+    home, root, keys = tmp_path / "home", tmp_path / "data", Keys(KEY)
+    for number in range(3):
+        write(root / f"{number}.dcm", "p1", **slice_at(3.0 * number))
+    write(root / "x.dcm", "p2")
+    home.mkdir()
+    (home / "store.key").touch(mode=0o600)
+    (home / "store.key").write_text(KEY.hex())
+    with closing(sqlite3.connect(home / "cohort.db")) as db:
+        db.executescript(V3)
+        settings = [("key", keys.check().encode()), ("root", keys.seal(str(root))), ("tree", keys.seal("2:digest"))]
+        db.executemany("INSERT INTO settings VALUES (?, ?)", settings)
+        for patient, files in (("p1", ("0.dcm", "1.dcm", "2.dcm")), ("p2", ("x.dcm",))):
+            db.execute("INSERT INTO patients VALUES (?, 'F')", (keys.patient(patient),))
+            exam = (patient, keys.patient(patient))
+            db.execute("INSERT INTO exams VALUES (?, ?, 60.0, 'dates', 0, 5, 'Phantom Imaging')", exam)
+            for name in files:
+                stamp = (root / name).stat()
+                row = (name, patient, keys.seal(name), stamp.st_mtime_ns, stamp.st_size)
+                db.execute(
+                    "INSERT INTO images VALUES (?, ?, ?, ?, ?, 'MR', '', '', 6, 5, 'MONOCHROME2', '1.2', 1, '', 1, 1, "
+                    "'', '')",
+                    row,
+                )
+        db.commit()
+    with CohortStore.open(home) as store:
+        assert store.counts() == {"patients": 2, "exams": 2, "images": 4}  # as it was, until the next indexing
+        report = index_folder(store, root)
+        assert (report.files, report.new, report.patients, report.images, report.volumes) == (4, 0, 2, 2, 1)
+        assert index_folder(store, root) == report
+    CohortStore.open(tmp_path / "fresh", key=KEY).close()
+    assert tables(home / "cohort.db") == tables(tmp_path / "fresh/cohort.db")
+    assert (home / "cohort.db.v3-backup").exists()
+
+
 def test_a_copy_of_the_old_file_is_kept_for_the_owner(tmp_path: Path, data: Path) -> None:
     old_store(tmp_path / "home", root=data)
     CohortStore.open(tmp_path / "home").close()
@@ -129,7 +204,7 @@ def test_a_step_that_fails_leaves_the_old_store(tmp_path: Path, data: Path, monk
     before = tables(tmp_path / "home/cohort.db")
     broken = {2: (*migrations.STEPS[2], "ALTER TABLE nowhere ADD COLUMN x")}
     monkeypatch.setattr(migrations, "STEPS", broken)
-    with pytest.raises(StoreError, match=r"from version 2 to 3 .*is as it was"):
+    with pytest.raises(StoreError, match=r"from version 2 to 4 .*is as it was"):
         CohortStore.open(tmp_path / "home")
     assert tables(tmp_path / "home/cohort.db") == before
     monkeypatch.undo()

@@ -168,7 +168,9 @@ def medium(data: Path) -> Path:
 
 def test_a_dicomdir_is_followed_and_what_it_names_in_vain_is_told(store: CohortStore, data: Path, medium: Path) -> None:
     report = index_folder(store, data)
-    assert (report.files, report.images, report.rejected) == (33, 32, {"dicomdir": 1})
+    # 4 radiographs, 4 slices alone, one stack of 5; two planes in one series four times, a CT with a gap
+    series = {"missing-slices": 4, "mixed-orientation": 15}
+    assert (report.files, report.images, report.rejected) == (33, 9, {"dicomdir": 1, **series})
     lost = medium / "77654033" / "CR1" / "6154"
     content = lost.read_bytes()
     lost.unlink()
@@ -190,8 +192,8 @@ def test_a_dicomdir_that_names_files_elsewhere_is_not_followed(store: CohortStor
     assert report.rejected["missing-file"] == gone > 0  # of the folder that is gone; none of those above the disc
     (medium / "DICOMDIR").write_bytes(raw[: len(raw) // 2])
     report = index_folder(store, data)
-    assert report.images == 32 - gone
-    assert set(report.rejected) <= {"dicomdir", "truncated", "unreadable"}
+    assert report.images + report.rejected["missing-slices"] + report.rejected["mixed-orientation"] == 32 - gone
+    assert set(report.rejected) <= {"dicomdir", "truncated", "unreadable", "missing-slices", "mixed-orientation"}
 
 
 def test_a_folder_mounted_into_itself_ends(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
