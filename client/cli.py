@@ -152,6 +152,10 @@ def approve(
     data_set: Annotated[
         str | None, typer.Option(help="data set of policy.toml to use, where more than one fits")
     ] = None,
+    accept_few_changes: Annotated[
+        bool,
+        typer.Option("--accept-few-changes", help="approve anew though values of a few patients only have changed"),
+    ] = False,
 ) -> None:
     """Approve a campaign file: this site will answer for exactly this text, over the patients it has now."""
     from fedage.client.deployed import DeployedSite
@@ -163,7 +167,7 @@ def approve(
     path = Path(campaign)
     found = load_campaign(path) if path.is_file() else parse_campaign(rules.approvals.text(_digest(home, campaign)))
     try:
-        approved = rules.approve(found, data_set=data_set)
+        approved = rules.approve(found, data_set=data_set, few_changes=accept_few_changes)
     except RequestRefused as refused:
         raise FedAgeError(f"not approved (rule {refused.rule}): {refused.detail}") from None
     patients = len(approved.snapshot.patients)

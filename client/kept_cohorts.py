@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
+from fedage.client.frozen import frozen_of
 from fedage.client.policy import DataSet
 from fedage.client.site import SiteCohort
 from fedage.client.site_cohorts import SiteCohorts
@@ -26,10 +27,15 @@ class KeptCohorts:
         """The campaign's patients within a data set; of a frozen cohort nobody else's.
 
         Without `frozen` the store is read as it is now.
+
+        Raises
+        ------
+        SnapshotChanged
+            If the store no longer has the frozen patients, or has other values of them.
         """
-        key = (campaign.digest, data_set.model_dump_json(), frozen.sha256 if frozen else "")
         if frozen is None:
             return self._reader.read(campaign, data_set=data_set)
+        key = (campaign.digest, data_set.model_dump_json(), frozen.sha256 + frozen.values_sha256)
         if (found := self._known(key)) is not None:
             return found
         with self._reading:
@@ -38,6 +44,7 @@ class KeptCohorts:
             found = self._reader.read(campaign, data_set=data_set)
             if set(found.keys) != set(frozen.patients):
                 found = self._reader.read(campaign, data_set=data_set, patients=frozenset(frozen.patients))
+            frozen.require(frozen_of(found, campaign))
             with self._lock:
                 self._kept[key] = found
                 while len(self._kept) > _KEPT_COHORTS:

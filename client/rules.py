@@ -16,13 +16,14 @@ from fedage.client._durable import LOCK_WAIT_S
 from fedage.client.approvals import ApprovalError, Approvals
 from fedage.client.audit import AuditLog, Direction, Entry, Kind
 from fedage.client.audit.log import utc_now
+from fedage.client.frozen import frozen_of
 from fedage.client.kept_cohorts import KeptCohorts
 from fedage.client.ledger import BudgetExceeded, ChargeRefused, Ledger, Mechanism
 from fedage.client.nonces import Claim, Nonces, Replayed, RequestId
 from fedage.client.policy import Allowed, PolicyErrors, PolicyFile, Refused, facts_of
 from fedage.client.site import SiteCohort
 from fedage.client.site_cohorts import SiteCohorts
-from fedage.client.snapshots import SnapshotChanged, Snapshots, SnapshotTooClose
+from fedage.client.snapshots import FewValuesChanged, Snapshot, SnapshotChanged, Snapshots, SnapshotTooClose
 from fedage.client.terms import Approved, Terms, budget_of, with_minimum
 from fedage.common import estimators
 from fedage.common.campaign import Campaign
@@ -162,7 +163,7 @@ class SiteRules:
                 raise self._not_approved(request.digest)
             try:
                 self.approve(campaign)
-            except SnapshotTooClose as close:
+            except (SnapshotTooClose, FewValuesChanged) as close:
                 raise RequestRefused(close.rule, close.detail) from None
         campaign = with_minimum(campaign, decision.minimum_count)
         return Terms(campaign=campaign, allowed=decision, found=self._frozen(campaign, decision))
@@ -180,8 +181,13 @@ class SiteRules:
             raise RequestRefused(decision.rule, decision.sentence)
         return self._frozen(campaign, decision)
 
-    def approve(self, campaign: Campaign, *, data_set: str | None = None) -> Approved:
+    def approve(self, campaign: Campaign, *, data_set: str | None = None, few_changes: bool = False) -> Approved:
         """Approve a campaign file and freeze its cohort; it acts at once, on a running agent too.
+
+        Parameters
+        ----------
+        few_changes
+            Approve anew although the values of a few patients only have changed since.
 
         Raises
         ------
@@ -190,22 +196,32 @@ class SiteRules:
         RequestRefused
             If this site has nothing of the kind that the campaign reads.
         SnapshotTooClose
-            If its cohort differs from an earlier one by too few patients, and cannot be that one.
+            If its cohort, or a part of it, differs from an earlier one by too few patients, and cannot be that one.
+        FewValuesChanged
+            If only a few patients' values have changed since this campaign was approved before.
         """
         decision = self.decide(campaign, kind=DESCRIBE, data_set=data_set)
         if isinstance(decision, Refused):
             names = f"; --data-set {' or '.join(self.data_sets())}" if decision.rule == "data-set" else ""
             raise ApprovalError(f"the site's policy refuses it (rule {decision.rule}): {decision.sentence}{names}")
         name, digest, minimum = decision.data_set_name, campaign.digest, decision.minimum_count
-        patients: tuple[str, ...] = self._cohorts.read(campaign, decision.data_set).keys
+        found = frozen_of(self._cohorts.read(campaign, decision.data_set), campaign)
         cohort_of = None
+
+        def freeze() -> Snapshot:
+            return self.snapshots.freeze(
+                name, digest=digest, found=found, minimum_count=minimum, few_changes=few_changes
+            )
+
         try:
-            snapshot = self.snapshots.freeze(name, digest=digest, patients=patients, minimum_count=minimum)
+            snapshot = freeze()
         except SnapshotTooClose as close:
-            if not set(close.patients) <= set(patients):
+            if not set(close.patients) < set(found.patients):
                 raise
             cohort_of = close.digest
-            snapshot = self.snapshots.freeze(name, digest=digest, patients=close.patients, minimum_count=minimum)
+            theirs = self._reader.read(campaign, data_set=decision.data_set, patients=frozenset(close.patients))
+            found = frozen_of(theirs, campaign)
+            snapshot = freeze()
         self.audit.append(self._decision(Kind.APPROVE, campaign, patients=len(snapshot.patients)))
         self.approvals.approve(campaign.text)
         return Approved(campaign=campaign, allowed=decision, snapshot=snapshot, cohort_of=cohort_of)
@@ -254,16 +270,14 @@ class SiteRules:
             file.close()
 
     def _frozen(self, campaign: Campaign, allowed: Allowed) -> SiteCohort:
-        """The cohort frozen at approval: patients who came since are left out, one who is gone refuses."""
+        """The cohort frozen at approval: who came since is left out, who is gone or has other values refuses."""
         frozen = self.snapshots.of(campaign.digest)
         if frozen is None:
             raise RequestRefused(SnapshotChanged.rule, SnapshotChanged.detail)
-        found = self._cohorts.read(campaign, allowed.data_set, frozen=frozen)
         try:
-            self.snapshots.require(campaign.digest, patients=found.keys)
+            return self._cohorts.read(campaign, allowed.data_set, frozen=frozen)
         except SnapshotChanged as changed:
             raise RequestRefused(changed.rule, changed.detail) from None
-        return found
 
     def _note_policy(self) -> None:
         """Write into the audit log which policy file is in force, whenever it is another one."""

@@ -6,6 +6,9 @@ that many. What data set a cohort is of makes no difference: a patient may be in
 Pairs are compared; what three sums and more give away together is for the minimum count, the policy and differential
 privacy.
 
+The same holds for the parts of a cohort (`frozen`): those of two campaigns are equal or far enough apart. And what a
+campaign reads of each patient is frozen too: approved anew with a few values corrected, two runs of it would tell them.
+
 A cohort is the set of its patients' keyed hashes, as the site's store has them; the key never comes here.
 """
 
@@ -13,14 +16,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 from sqlalchemy import Column, Connection, ForeignKey, Integer, LargeBinary, MetaData, String, Table, select
 
 from fedage.client._durable import LOCK_WAIT_S, DurableFile, StoreUnavailable
+from fedage.client.frozen import Frozen, close_cells, rows_changed
 from fedage.common.errors import FedAgeError
 
 SNAPSHOTS_FILE = "snapshots.db"
@@ -44,6 +49,21 @@ frozen = Table(
     Column("digest", String(64), nullable=False, index=True),
     Column("cohort", ForeignKey(cohorts.c.id), nullable=False),
     Column("time_utc", String(27), nullable=False),
+)
+
+cells = Table(
+    "cells",
+    metadata,
+    Column("frozen", ForeignKey(frozen.c.id), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("members", LargeBinary, nullable=False),
+)
+values = Table(
+    "patients_values",
+    metadata,
+    Column("frozen", ForeignKey(frozen.c.id), primary_key=True),
+    Column("rows", LargeBinary, nullable=False),
+    Column("sha256", String(64), nullable=False),
 )
 
 
@@ -70,8 +90,22 @@ class SnapshotTooClose(FedAgeError):
         super().__init__(message)
 
 
+class PartsTooClose(SnapshotTooClose):
+    """A part of a cohort that differs from one of an earlier campaign by too few patients."""
+
+    rule = "parts-too-close"
+    detail = "a part of the cohort differs from one approved before by fewer patients than this site's minimum count"
+
+
+class FewValuesChanged(FedAgeError):
+    """What the campaign reads differs from what it read when it was approved before, for too few patients."""
+
+    rule = "few-values-changed"
+    detail = "values of fewer patients than this site's minimum count have changed since the campaign was approved"
+
+
 class SnapshotChanged(FedAgeError):
-    """The cohort is not the one frozen at approval, or none was. `.rule` and `.detail` may be sent."""
+    """The cohort or its values are not those frozen at approval, or none were. `.rule` and `.detail` may be sent."""
 
     rule = "snapshot-changed"
     detail = "the site's cohort is not the one it approved the campaign for; its administrator approves it anew"
@@ -89,11 +123,19 @@ class Snapshot:
         Of the sorted hashes, one a line.
     patients
         The keyed hashes, sorted.
+    values_sha256
+        Of what the campaign reads of them.
     """
 
     data_set: str
     sha256: str
     patients: tuple[str, ...]
+    values_sha256: str = ""
+
+    def require(self, found: Frozen) -> None:
+        """Raise `SnapshotChanged` unless these are its patients and their values."""
+        if (self.sha256, self.values_sha256) != (_sha256(_sorted(found.patients)), _digest(found.rows)):
+            raise SnapshotChanged(f"{SnapshotChanged.detail} (fedage site approve)")
 
 
 class Snapshots:
@@ -110,45 +152,58 @@ class Snapshots:
             home / SNAPSHOTS_FILE, tables=metadata, unavailable=SnapshotsUnavailable, lock_wait_s=lock_wait_s
         )
 
-    def freeze(self, data_set: str, *, digest: str, patients: Iterable[str], minimum_count: int) -> Snapshot:
+    def freeze(
+        self, data_set: str, *, digest: str, found: Frozen, minimum_count: int, few_changes: bool = False
+    ) -> Snapshot:
         """Freeze a campaign's cohort; freezing anew (approved again, data added) goes by the same rule.
+
+        Parameters
+        ----------
+        few_changes
+            Whether values of fewer than `minimum_count` patients may have changed since this campaign was approved.
 
         Raises
         ------
         SnapshotTooClose
-            If it is neither equal to an earlier cohort nor `minimum_count` patients away from each.
+            If it is neither equal to an earlier cohort nor `minimum_count` patients away from each; `PartsTooClose` if
+            that is so of one of its parts.
+        FewValuesChanged
+            Unless `few_changes`.
         NoHash
             If a patient is not given as a keyed hash.
         """
-        members = _sorted(patients)
+        members = _sorted(found.patients)
         sha256 = _sha256(members)
         with self._file.transaction() as connection:
             equal = _equal(connection, sha256)
             cohort = equal.get(data_set)
+            close = None if equal else _too_close(connection, members, minimum_count=minimum_count)
+            if close is not None:
+                other, theirs = close
+                raise SnapshotTooClose(
+                    f"data set {data_set}: this cohort differs from that of campaign {other[:16]}… by fewer than "
+                    f"{minimum_count} patients; wait for more patients, or use that cohort again",
+                    digest=other,
+                    patients=theirs,
+                )
+            _must_be_apart(connection, found, minimum_count=minimum_count)
+            if not few_changes:
+                _must_not_change_few(connection, digest, found, minimum_count=minimum_count)
             if cohort is None:
-                close = None if equal else _too_close(connection, members, minimum_count=minimum_count)
-                if close is not None:
-                    other, theirs = close
-                    raise SnapshotTooClose(
-                        f"data set {data_set}: this cohort differs from that of campaign {other[:16]}… by fewer than "
-                        f"{minimum_count} patients; wait for more patients, or use that cohort again",
-                        digest=other,
-                        patients=theirs,
-                    )
                 cohort = connection.execute(
                     cohorts.insert()
                     .values(data_set=data_set, sha256=sha256, patients=len(members), hashes=_packed(members))
                     .returning(cohorts.c.id)
                 ).scalar_one()
-            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-            connection.execute(frozen.insert().values(digest=digest, cohort=cohort, time_utc=now))
-        return Snapshot(data_set=data_set, sha256=sha256, patients=members)
+            _keep(connection, digest, cohort, found, minimum_count=minimum_count)
+        return Snapshot(data_set=data_set, sha256=sha256, patients=members, values_sha256=_digest(found.rows))
 
     def of(self, digest: str) -> Snapshot | None:
         """The cohort frozen last for a campaign; None if none was."""
         chosen = (
-            select(cohorts)
+            select(cohorts, values.c.sha256.label("frozen_values"))
             .join(frozen, frozen.c.cohort == cohorts.c.id)
+            .outerjoin(values, values.c.frozen == frozen.c.id)
             .where(frozen.c.digest == digest)
             .order_by(frozen.c.id.desc())
             .limit(1)
@@ -157,20 +212,12 @@ class Snapshots:
             row = connection.execute(chosen).one_or_none()
         if row is None:
             return None
-        return Snapshot(data_set=row.data_set, sha256=row.sha256, patients=_unpacked(row.hashes))
-
-    def require(self, digest: str, *, patients: Iterable[str]) -> Snapshot:
-        """The campaign's frozen cohort, if these are its patients.
-
-        Raises
-        ------
-        SnapshotChanged
-            If they are not, or none was frozen.
-        """
-        snapshot = self.of(digest)
-        if snapshot is None or snapshot.sha256 != _sha256(_sorted(patients)):
-            raise SnapshotChanged(f"campaign {digest[:16]}…: {SnapshotChanged.detail} (fedage site approve)")
-        return snapshot
+        return Snapshot(
+            data_set=row.data_set,
+            sha256=row.sha256,
+            patients=_unpacked(row.hashes),
+            values_sha256=row.frozen_values or "",
+        )
 
     def close(self) -> None:
         """Close the file."""
@@ -201,6 +248,63 @@ def _too_close(
     return None
 
 
+def _must_be_apart(connection: Connection, found: Frozen, *, minimum_count: int) -> None:
+    """Raise `PartsTooClose` if a part is nearly one of an earlier campaign's."""
+    for digest, theirs in _earlier(connection):
+        if (close := close_cells(found, theirs, minimum_count=minimum_count)) is not None:
+            mine, other = close
+            raise PartsTooClose(
+                f"the patients of {mine!r} differ from those of {other!r} of campaign {digest[:16]}… by fewer than "
+                f"{minimum_count}, whose values the sums of both would give away; the campaigns have to use the same "
+                "validation, cohort.healthy and groups, or quite different ones",
+                digest=digest,
+                patients=theirs.patients,
+            )
+
+
+def _earlier(connection: Connection) -> Iterator[tuple[str, Frozen]]:
+    """Every freezing so far with its cells, each different one once, with a campaign's digest."""
+    seen = set()
+    chosen = select(frozen.c.id, frozen.c.digest, cohorts.c.hashes, cohorts.c.patients, cohorts.c.sha256).join(
+        cohorts, frozen.c.cohort == cohorts.c.id
+    )
+    for row in connection.execute(chosen.order_by(frozen.c.id)).all():
+        told = connection.execute(select(cells.c.name, cells.c.members).where(cells.c.frozen == row.id)).all()
+        key = (row.sha256, tuple(sorted(members for _, members in told)))
+        if told and key not in seen:
+            seen.add(key)
+            masks = {
+                name: np.unpackbits(np.frombuffer(members, dtype=np.uint8), count=row.patients).astype(np.bool_)
+                for name, members in told
+            }
+            yield row.digest, Frozen(patients=_unpacked(row.hashes), cells=masks)
+
+
+def _must_not_change_few(connection: Connection, digest: str, found: Frozen, *, minimum_count: int) -> None:
+    """Raise `FewValuesChanged` if this campaign read almost the same of the same patients before."""
+    before = select(cohorts.c.sha256, values.c.rows).select_from(frozen).join(cohorts, frozen.c.cohort == cohorts.c.id)
+    before = before.join(values, values.c.frozen == frozen.c.id).where(frozen.c.digest == digest)
+    sha256 = _sha256(_sorted(found.patients))
+    for row in connection.execute(before):
+        if row.sha256 == sha256 and 0 < rows_changed(found.rows, row.rows) < minimum_count:
+            raise FewValuesChanged(
+                f"what this campaign reads has changed since it was approved for fewer than {minimum_count} patients, "
+                "whose values its runs before and after would give away; wait until more have changed, or approve it "
+                "with --accept-few-changes"
+            )
+
+
+def _keep(connection: Connection, digest: str, cohort: int, found: Frozen, *, minimum_count: int) -> None:
+    """Write a freezing down; a cell of fewer than `minimum_count` patients never leaves, so it need not be known."""
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    row = frozen.insert().values(digest=digest, cohort=cohort, time_utc=now).returning(frozen.c.id)
+    number = connection.execute(row).scalar_one()
+    connection.execute(values.insert().values(frozen=number, rows=found.rows, sha256=_digest(found.rows)))
+    for name, mask in found.cells.items():
+        if np.count_nonzero(mask) >= minimum_count:
+            connection.execute(cells.insert().values(frozen=number, name=name, members=np.packbits(mask).tobytes()))
+
+
 def _sorted(patients: Iterable[str]) -> tuple[str, ...]:
     given = set(patients)
     if not all(_HASH.fullmatch(str(member)) for member in given) or len({len(member) for member in given}) > 1:
@@ -218,3 +322,7 @@ def _unpacked(hashes: bytes) -> tuple[str, ...]:
 
 def _sha256(members: tuple[str, ...]) -> str:
     return hashlib.sha256(_packed(members)).hexdigest()
+
+
+def _digest(rows: bytes) -> str:
+    return hashlib.sha256(rows).hexdigest()

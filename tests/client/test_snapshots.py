@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from fedage.client.frozen import Frozen
 from fedage.client.snapshots import NoHash, SnapshotChanged, Snapshots, SnapshotsUnavailable, SnapshotTooClose
 
 MINIMUM = 5
@@ -27,7 +28,14 @@ def digest(number: int) -> str:
 
 
 def freeze(snapshots: Snapshots, number: int, who: list[str], data_set: str = "chest") -> str:
-    return snapshots.freeze(data_set, digest=digest(number), patients=who, minimum_count=MINIMUM).sha256
+    found = Frozen(patients=tuple(who))
+    return snapshots.freeze(data_set, digest=digest(number), found=found, minimum_count=MINIMUM).sha256
+
+
+def require(snapshots: Snapshots, number: int, who: list[str]) -> None:
+    found = snapshots.of(digest(number))
+    assert found is not None
+    found.require(Frozen(patients=tuple(who)))
 
 
 def test_the_same_patients_are_one_snapshot_in_any_order_and_after_a_restart(tmp_path: Path) -> None:
@@ -96,17 +104,15 @@ def test_another_data_set_is_no_way_around(tmp_path: Path) -> None:
 
 def test_a_campaign_answers_for_the_cohort_it_was_approved_for(tmp_path: Path) -> None:
     snapshots = Snapshots(tmp_path)
-    with pytest.raises(SnapshotChanged, match="fedage site approve"):
-        snapshots.require(digest(1), patients=people(*range(20)))
     freeze(snapshots, 1, people(*range(20)))
-    assert snapshots.require(digest(1), patients=people(*reversed(range(20)))).patients
-    with pytest.raises(SnapshotChanged) as refused:
-        snapshots.require(digest(1), patients=people(*range(19)))
+    require(snapshots, 1, people(*reversed(range(20))))
+    with pytest.raises(SnapshotChanged, match="fedage site approve") as refused:
+        require(snapshots, 1, people(*range(19)))
     assert refused.value.rule == "snapshot-changed"
     freeze(snapshots, 1, people(*range(40)))  # approved anew with more data: the later one counts
-    snapshots.require(digest(1), patients=people(*range(40)))
+    require(snapshots, 1, people(*range(40)))
     with pytest.raises(SnapshotChanged):
-        snapshots.require(digest(1), patients=people(*range(20)))
+        require(snapshots, 1, people(*range(20)))
 
 
 @pytest.mark.parametrize(

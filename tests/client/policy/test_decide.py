@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from fedage.client.policy import Allowed, DataSet, Facts, Hours, Policy, Refused, decide, facts_of, parse_policy
+from fedage.client.policy import Allowed, Facts, Hours, Policy, Refused, decide, facts_of, parse_policy
 from fedage.client.policy.hours import NoWindow, is_open, minutes
 from fedage.common.campaign import parse_campaign
 from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN

@@ -1,0 +1,124 @@
+"""What of a cohort is frozen beside its patients: which of them are in which part, and what is known of each.
+
+Two campaigns on the same patients may cut them into slightly different parts, and two runs of one campaign may have a
+few corrected values between them: either way the difference of two sums is about those few.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedage.client.parts import PARTS, of_fold
+from fedage.client.site import SiteCohort
+from fedage.client.table.columns import OF_THE_MODEL, named_columns
+from fedage.common.campaign import Campaign
+
+Mask = NDArray[np.bool_]
+
+ROW_BYTES = 8
+_OF_EVERY_CAMPAIGN = ("age_years", "is_male", "healthy", "fold", "is_train", "is_validation", "is_test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """A cohort as it is frozen; rows (n,) in the order of their keys.
+
+    Parameters
+    ----------
+    patients
+        Keyed hashes, sorted.
+    cells
+        Who is in each part, and in each of its groups, (n,) bool, by name.
+    rows
+        A digest of what the campaign reads of each patient, `ROW_BYTES` bytes each, one after the other.
+    """
+
+    patients: tuple[str, ...] = field(repr=False)
+    cells: Mapping[str, Mask] = field(default_factory=dict, repr=False)
+    rows: bytes = field(default=b"", repr=False)
+
+
+def frozen_of(found: SiteCohort, campaign: Campaign) -> Frozen:
+    """A campaign's cohort as it is frozen at approval."""
+    order = np.argsort(np.array(found.keys, dtype=str))
+    return Frozen(
+        patients=tuple(found.keys[row] for row in order),
+        cells={name: mask[order] for name, mask in _cells(found, campaign).items()},
+        rows=_rows(found, campaign, order),
+    )
+
+
+def _cells(found: SiteCohort, campaign: Campaign) -> dict[str, Mask]:
+    """The parts of the campaign, each whole, its healthy, and its two groups where the file compares some."""
+    cohort = found.cohort
+    parts: dict[str, Mask] = {}
+    if campaign.estimator is not None and campaign.validation.folds is not None:
+        for fold in range(campaign.validation.folds):
+            of_this = of_fold(cohort, campaign, fold)
+            parts[f"fold {fold + 1}"] = of_this["is_test"] == 1
+            parts[f"training without fold {fold + 1}"] = of_this["is_train"] == 1
+    else:
+        parts |= {part: cohort[f"is_{part}"] == 1 for part in PARTS}
+    parts["all"] = np.ones(cohort.n, dtype=np.bool_)
+    groups: dict[str, Mask] = {"healthy": cohort["healthy"] == 1}
+    if (asked := campaign.groups) is not None and asked.column in cohort.columns:
+        told = cohort[asked.column]
+        groups |= {"group": told == asked.equals, "reference group": told == asked.reference}
+    return parts | {
+        f"{part}, {name}": inside & group for part, inside in parts.items() for name, group in groups.items()
+    }
+
+
+def _rows(found: SiteCohort, campaign: Campaign, order: NDArray[np.intp]) -> bytes:
+    """A digest of each patient's values in the columns that the campaign reads, in this order."""
+    used = {*_OF_EVERY_CAMPAIGN, *OF_THE_MODEL, *named_columns(campaign), *found.features}
+    if campaign.planted is not None:
+        used.add(campaign.planted.true_gap)
+    names = sorted(used & set(found.cohort.columns))
+    values = np.column_stack([found.cohort[name] for name in names]).astype("<f8")
+    values[np.isnan(values)] = np.nan  # one bit pattern for what is missing
+    heading = "\n".join(names).encode()
+    return b"".join(
+        hashlib.sha256(heading + found.keys[row].encode() + values[row].tobytes()).digest()[:ROW_BYTES] for row in order
+    )
+
+
+def rows_changed(rows: bytes, others: bytes) -> int:
+    """How many patients' values differ between two freezings of the same patients by the same campaign."""
+    mine, theirs = (np.frombuffer(each, dtype=f"V{ROW_BYTES}") for each in (rows, others))
+    return int(np.count_nonzero(mine != theirs))
+
+
+def close_cells(mine: Frozen, theirs: Frozen, *, minimum_count: int) -> tuple[str, str] | None:
+    """Two cells, one of each, that differ by some patients but fewer than `minimum_count`; None if there are none.
+
+    A cell that the other freezing has as well tells nothing new: what its own cells give away together is for the
+    campaign's own analyses to prevent.
+    """
+    if not mine.cells or not theirs.cells:
+        return None
+    my_rows, their_rows = _common(mine.patients, theirs.patients)
+    large = {name: mask for name, mask in mine.cells.items() if np.count_nonzero(mask) >= minimum_count}
+    if not large:
+        return None
+    a, b = (np.array(list(masks.values()), dtype=np.float32) for masks in (large, theirs.cells))
+    apart = a.sum(axis=1)[:, None] + b.sum(axis=1)[None, :] - 2 * a[:, my_rows] @ b[:, their_rows].T
+    new, gone = (apart > 0).all(axis=1), (apart > 0).all(axis=0)
+    found = np.argwhere((apart < minimum_count) & new[:, None] & gone[None, :])
+    if not found.size:
+        return None
+    row, column = found[0]
+    return list(large)[row], list(theirs.cells)[column]
+
+
+def _common(mine: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Where the patients of both are in each."""
+    _, my_rows, their_rows = np.intersect1d(
+        np.array(mine, dtype="S128"), np.array(theirs, dtype="S128"), assume_unique=True, return_indices=True
+    )
+    return my_rows, their_rows
