@@ -24,7 +24,8 @@ class Preparation(Finding):
     stood_in: int = Field(
         default=0,
         description="features at sites, all sites added, whose missing values are replaced by the site's mean instead, "
-        "so that no small group is told; 0: the sums are those of the pooled patients with these medians",
+        "so that no small group with the same values missing is told; 0: the sums are those of the pooled patients "
+        "with these medians",
     )
     median_error_in_sd: tuple[Number, ...] = Field(
         default=(),

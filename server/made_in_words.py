@@ -24,7 +24,15 @@ def sentences(results: Results) -> list[str]:
     found = results.preparation
     if not found:
         return []
-    return [*_solution(results), *_penalty(found), _medians(found), _unused(found), *_withheld(found)]
+    exact = solved_exactly(results)
+    return [
+        *_solution(results),
+        *_penalty(found),
+        _medians(found),
+        *_means_that_stand_in(found, exact=exact),
+        _unused(found),
+        *_withheld(found),
+    ]
 
 
 def unused_anywhere(found: tuple[Preparation, ...]) -> list[str]:
@@ -39,16 +47,10 @@ def _solution(results: Results) -> list[str]:
             ["Training starts from a ridge regression that is solved exactly from the sites' sums."] if starts else []
         )
     each = ", once for each fold" if len(results.preparation) > 1 else ""
-    stood_in = max(item.stood_in for item in results.preparation)
-    but = (
-        f" But for up to {stood_in} of the features, counted at each site, too few patients lack a value to be told: "
-        "there the site's mean stands in for the median, and the model differs by that."
-        if stood_in
-        else ""
-    )
+    but = ", but for the means that stand in," if any(item.stood_in for item in results.preparation) else ""
     return [
         f"The model is solved exactly from the sites' sums of products{each}, not trained in rounds: with these "
-        f"medians and this penalty it is the model that the pooled patients would give.{but}"
+        f"medians and this penalty{but} it is the model that the pooled patients would give."
     ]
 
 
@@ -75,6 +77,21 @@ def _medians(found: tuple[Preparation, ...]) -> str:
         f"{said}: ±{largest:.2g} standard deviations of the feature at most, and ±{middle:.2g} or less for half of the "
         "features."
     )
+
+
+def _means_that_stand_in(found: tuple[Preparation, ...], *, exact: bool) -> list[str]:
+    """Where a site may not leave its missing values to the median of all, in the fold with most of it."""
+    most = max(found, key=lambda item: item.stood_in)
+    if not most.stood_in:
+        return []
+    one, up_to = most.stood_in == 1, "up to " if len(found) > 1 else ""
+    sites = f" of {most.features} features at {len(most.sites)} sites" if most.features and most.sites else ""
+    differs = ", and the model differs by that from the pooled one" if exact else ""
+    return [
+        f"Instead, a site's own mean of the feature stands in for its missing values in {up_to}{most.stood_in} "
+        f"case{'' if one else 's'}{sites} (one feature at one site is a case): fewer patients than the minimum count "
+        f"have the same values missing, so that they must not be told apart{differs}."
+    ]
 
 
 def _unused(found: tuple[Preparation, ...]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import safetensors.numpy
 
-from fedage.common.analyses.base import Again, Done, Iterate, Result
+from fedage.common.analyses.base import Done, Iterate, Result
 from fedage.common.analyses.plan import VALIDATION, registered
 from fedage.common.campaign.types import Training
 from fedage.common.networks.arrays import Weights
@@ -41,11 +41,11 @@ class _Validation:
     """The validation sums that come with each training answer, always of the model that was sent."""
 
     session: Session
-    iterate: Iterate = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.analysis = registered(self.session.campaign)[VALIDATION]
-        self.iterate = self.analysis.first()
+        # It takes one exchange (`Evaluation.baseline` is false): every answer holds all there is.
+        self.iterate: Iterate = self.analysis.first()
 
     def read(self, answers: dict[str, Answer]) -> tuple[Result | None, dict[str, Result]]:
         layout = self.analysis.layout(self.iterate)
@@ -54,10 +54,6 @@ class _Validation:
         if not statistics:
             return None, {}
         outcome = self.analysis.combine(total(layout, statistics), self.iterate)
-        if isinstance(outcome, Again):
-            # The first exchange only brings the mean age; from the second round on everything is there.
-            self.iterate = outcome.iterate
-            return None, {}
         by_site = {site: self.analysis.combine(statistic, self.iterate) for site, statistic in statistics.items()}
         return (
             outcome.result if isinstance(outcome, Done) else None,

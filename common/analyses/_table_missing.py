@@ -1,16 +1,22 @@
 """Which of a table's missing values a site may leave to all sites' median, so that no sum tells who misses them.
 
 A missing value counts as u = 0, that is, as the centre that the request brings. So the sums are of those *present*: at
-two centres, or at one far away, they give Σ over the patients who miss feature j of every other feature and of age. Let
-j and k be features. What follows from the sums are groups by (j missing or not) × (k missing or not), in each inner
-fold, and in those held out of a fold where the campaign has several. Where one of these groups has fewer than the
-minimum count, and not nobody, the site puts its own mean of the feature for the missing values ([own]): then the
-feature has a value for everybody, whatever the centre. Of the features in such a group the one that is in most of them
-goes first. That is not the median of all sites, so a model is exactly the pooled one only where no site does this.
+two centres, or at one far away, they give Σ over the patients who miss feature j of every other feature and of age.
+Those of several features combine: where feature 1 is missing in some, feature 2 in others, and feature 3 in all of
+these and in one patient more, Σ₃ − Σ₁ − Σ₂ is that patient, though every pair of features has large groups only.
+Whatever is combined adds up patients who miss the same features, in each inner fold, and in those held out of a fold
+where the campaign has several. So where fewer than the minimum count miss the same, and not nobody, the site puts its
+own mean of a feature for the missing values ([own]): then the feature has a value for everybody, whatever the centre,
+and no longer tells its patients from the others. The feature that most of those in small groups miss goes first. That
+is not the median of all sites, so a model is exactly the pooled one only where no site does this.
+
+Holes scattered over a table leave small groups of nearly every feature. A rule that let pairs of features pass if only
+few miss *both* would keep more of them, since a pair's sums tell no more of those than how many they are; with a third
+feature they do tell more, as above.
 
 A feature which few patients have at all, in an inner fold or in all of them, counts as missing at the site.
 
-Legend: n patients, p features, q features with missing values, k inner folds.
+Legend: n patients, p features.
 """
 
 from __future__ import annotations
@@ -24,7 +30,8 @@ from fedage.common.statistic import FloatArray
 
 BoolArray = NDArray[np.bool_]
 Rows = NDArray[np.intp]
-_BLOCK_VALUES = 2**21
+_AT_ONCE = 1 / 32
+"""Of wide tables so many features are filled before the groups are counted again; of others one."""
 
 
 def enough_present(columns: Sequence[FloatArray], groups: Sequence[Rows], *, minimum_count: int) -> BoolArray:
@@ -32,7 +39,7 @@ def enough_present(columns: Sequence[FloatArray], groups: Sequence[Rows], *, min
     told = np.ones(len(columns), dtype=np.bool_)
     for j, column in enumerate(columns):
         counts = [int(np.count_nonzero(np.isfinite(column[rows]))) for rows in groups]
-        told[j] = any(counts) and not any(_few(count, minimum_count) for count in counts)
+        told[j] = any(counts) and not any(0 < count < minimum_count for count in counts)
     return told
 
 
@@ -50,48 +57,44 @@ def stood_in(
     told
         Columns that the site tells anything of.
     minimum_count
-        Fewest patients of a group.
+        Fewest patients who miss the same features in a group.
     """
     found = np.zeros(len(columns), dtype=np.bool_)
-    with_gaps = [
-        j
-        for j in map(int, np.flatnonzero(told))
-        if minimum_count > 1 and any(not np.isfinite(columns[j][rows]).all() for rows in groups)
-    ]
-    if not with_gaps:
+    if minimum_count <= 1:
         return found
-    alone = np.zeros(len(with_gaps), dtype=np.bool_)
-    pairs = np.zeros((len(with_gaps), len(with_gaps)), dtype=np.bool_)
-    for rows in groups:
-        missing = np.zeros(pairs.shape)
-        size = max(1, _BLOCK_VALUES // len(with_gaps))
-        for start in range(0, rows.size, size):
-            part = rows[start : start + size]
-            gaps = np.column_stack([~np.isfinite(columns[j][part]) for j in with_gaps]).astype(np.float32)
-            missing += gaps.T @ gaps
-        of_one = np.diagonal(missing)
-        alone |= _few(of_one, minimum_count) | _few(rows.size - of_one, minimum_count)
-        only_first = of_one[:, None] - missing
-        neither = rows.size - of_one[:, None] - of_one + missing
-        pairs |= _few(missing, minimum_count) | _few(only_first, minimum_count) | _few(neither, minimum_count)
-    filled = _cover(pairs | pairs.T, first=alone)
-    found[np.asarray(with_gaps)[filled]] = True
+    rows = np.concatenate(groups)
+    left = [int(j) for j in np.flatnonzero(told) if not np.isfinite(columns[int(j)][rows]).all()]
+    # A number for each feature and group: patients with the same sum of those (modulo 2⁶⁴) miss the same in one group.
+    draw = np.random.default_rng(0)
+    of_feature = {j: draw.integers(2**64, dtype=np.uint64) for j in left}
+    pattern = np.repeat(draw.integers(2**64, size=len(groups), dtype=np.uint64), [group.size for group in groups])
+    for j, number in of_feature.items():
+        pattern[_missing(columns[j], rows)] += number
+    while left:
+        small = _in_small(pattern, minimum_count)
+        if not small.any():
+            break
+        by_most = _by_most(columns, left, rows[small]) or _by_most(columns, left, rows)
+        for j in by_most[: max(1, int(len(left) * _AT_ONCE))]:
+            pattern[_missing(columns[j], rows)] -= of_feature[j]
+            found[j] = True
+            left.remove(j)
     return found
 
 
-def _cover(pairs: BoolArray, *, first: BoolArray) -> BoolArray:
-    """Features (q,) so that of every small group of two (q, q) one is among them; `first` (q,) are to begin with."""
-    filled = first.copy()
-    open_pairs = pairs & ~(filled[:, None] | filled)
-    degree = open_pairs.sum(axis=0)
-    while degree.any():
-        most = int(np.argmax(degree))
-        filled[most] = True
-        degree -= open_pairs[most]
-        open_pairs[most, :] = open_pairs[:, most] = False
-        degree[most] = 0
-    return filled
+def _in_small(pattern: NDArray[np.uint64], minimum_count: int) -> BoolArray:
+    """Who has a pattern that fewer than the minimum count have, (n,)."""
+    _, which, counts = np.unique(pattern, return_inverse=True, return_counts=True)
+    few: BoolArray = (counts < minimum_count)[which]
+    return few
 
 
-def _few(count: FloatArray | int, minimum_count: int) -> BoolArray:
-    return np.asarray((np.asarray(count) > 0) & (np.asarray(count) < minimum_count))
+def _by_most(columns: Sequence[FloatArray], features: Sequence[int], rows: Rows) -> list[int]:
+    """The features that somebody of `rows` misses, those that most do first."""
+    counts = {j: int(np.count_nonzero(_missing(columns[j], rows))) for j in features}
+    return sorted((j for j in features if counts[j]), key=lambda j: -counts[j])
+
+
+def _missing(column: FloatArray, rows: Rows) -> BoolArray:
+    missing: BoolArray = ~np.isfinite(column[rows])
+    return missing

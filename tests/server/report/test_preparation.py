@@ -94,8 +94,18 @@ def test_a_model_trained_after_a_preparation_keeps_its_rounds(ridge: dict[str, A
 def test_means_that_stand_in_for_medians_are_said(ridge: dict[str, Any]) -> None:
     assert "stands in" not in " ".join(made_in_words.sentences(Results.model_validate(ridge)))
     ridge["preparation"][1]["stood_in"] = 7
-    said = made_in_words.sentences(Results.model_validate(ridge))[0]
-    assert "But for up to 7 of the features, counted at each site, too few patients lack a value" in said
+    said = made_in_words.sentences(Results.model_validate(ridge))
+    assert "and this penalty, but for the means that stand in, it is the model" in said[0]
+    (told,) = (sentence for sentence in said if "stands in" in sentence)
+    assert "in up to 7 cases" in told
+    assert "differs by that from the pooled one" in told
+    # A network on the same table starts from the same medians, and its record says so as well.
+    ridge["campaign"]["rounds"] = 3
+    ridge["rounds"] = [{"number": 1, "fold": 1, "validation_mae_years": 5.0}]
+    (told,) = (
+        sentence for sentence in made_in_words.sentences(Results.model_validate(ridge)) if "stands in" in sentence
+    )
+    assert told.endswith("so that they must not be told apart.")
 
 
 def test_the_tables_hold_each_fold(ridge: dict[str, Any]) -> None:
