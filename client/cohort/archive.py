@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +28,8 @@ EXPANSION_FREE_BYTES, MAX_EXPANSION = 2**30, 100
 """What any archive may unpack to, and how many times its own size beyond that."""
 
 _PIECE_BYTES = 2**20
+_LOCAL_HEADER = struct.Struct("<26x2H")
+"""What a member's own header says that the directory does not: how long its name and extra field are."""
 _STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 
 
@@ -53,11 +57,12 @@ def open_image(path: Path) -> BinaryIO:
     file, _, member = str(path).partition(SEPARATOR)
     if not member:
         return open(file, "rb", opener=open_at_once)
-    with _open(Path(file)) as archive:
-        try:
-            return io.BytesIO(_content(archive, archive.getinfo(member)))
-        except KeyError:
-            raise Refused(Reason.BROKEN_ARCHIVE) from None
+    with io.FileIO(file, "rb", opener=open_at_once) as stream:
+        state = os.fstat(stream.fileno())
+        info = _directory(file, state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size).get(member)
+        if info is None:
+            raise Refused(Reason.BROKEN_ARCHIVE)
+        return io.BytesIO(_content(stream, info))
 
 
 def members(path: Path) -> Iterator[tuple[str, bytes | Reason]]:
@@ -68,20 +73,30 @@ def members(path: Path) -> Iterator[tuple[str, bytes | Reason]]:
     OSError, Refused
         If the archive as a whole is not read.
     """
-    with _open(path) as archive:
+    with _open(path) as (archive, stream):
         for name, info in archive.NameToInfo.items():
             if info.is_dir():
                 continue
             try:
-                content = _content(archive, info)
+                content = _content(stream, info)
             except Refused as refused:
                 yield name, refused.code
             else:
                 yield name, Reason.NESTED_ARCHIVE if is_archive(content[:4]) else content
 
 
+@lru_cache(maxsize=4)
+def _directory(path: str, *_state: int) -> Mapping[str, zipfile.ZipInfo]:
+    """The members of an archive by name: reading it anew for each of its members would take the square of the time.
+
+    Only what was read is kept; an open file would hold on to a disk that the hospital wants to take out.
+    """
+    with _open(Path(path)) as (archive, _):
+        return archive.NameToInfo
+
+
 @contextmanager
-def _open(path: Path) -> Iterator[zipfile.ZipFile]:
+def _open(path: Path) -> Iterator[tuple[zipfile.ZipFile, BinaryIO]]:
     with _Careful(path) as stream:
         try:
             archive = zipfile.ZipFile(stream)
@@ -96,11 +111,11 @@ def _open(path: Path) -> Iterator[zipfile.ZipFile]:
             if not files:
                 raise Refused(Reason.BROKEN_ARCHIVE)
             stream.directory_read = True
-            yield archive
+            yield archive, stream
 
 
-def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """A member, whole and checked against its checksum.
+def _content(stream: BinaryIO, info: zipfile.ZipInfo) -> bytes:
+    """A member of the archive in `stream`, whole and checked against its checksum.
 
     Read in pieces: in one, zipfile would inflate up to 2 GiB before it noticed that the directory promised less.
     """
@@ -109,9 +124,24 @@ def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     if info.file_size > MAX_INFLATED_BYTES:
         raise Refused(Reason.TOO_LARGE)
     try:
-        with archive.open(info) as stream:
-            return b"".join(iter(lambda: stream.read(_PIECE_BYTES), b""))
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError, zlib.error, RuntimeError, OSError):
+        stream.seek(info.header_offset)
+        head = stream.read(_LOCAL_HEADER.size)
+        if not head.startswith(_STARTS[0]):
+            raise Refused(Reason.BROKEN_ARCHIVE)
+        name_bytes, extra_bytes = _LOCAL_HEADER.unpack(head)
+        stream.seek(name_bytes + extra_bytes, os.SEEK_CUR)
+        with zipfile.ZipExtFile(stream, "r", info) as member:
+            return b"".join(iter(lambda: member.read(_PIECE_BYTES), b""))
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        ValueError,
+        EOFError,
+        zlib.error,
+        RuntimeError,
+        OSError,
+        struct.error,
+    ):
         raise Refused(Reason.BROKEN_ARCHIVE) from None
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedage.client.cohort.archive import SEPARATOR, Refused, is_archive, members
+from fedage.client.cohort.archive import SEPARATOR, Refused, is_archive, members, open_image
 from fedage.client.cohort.dicom import DicomFacts, read_bytes, read_facts
 from fedage.client.cohort.directory import Unreadable, missing_files
 from fedage.client.cohort.outcomes import OutcomeTable, read_outcomes
@@ -28,9 +28,9 @@ _BATCH = 1000
 """Files in one transaction: what a crash in the middle can lose."""
 _CHUNK = 50
 """Files a thread takes at a time."""
-_WORTH_ANOTHER_LOOK = frozenset((Reason.UNSUPPORTED_TRANSFER_SYNTAX, Reason.UNREADABLE, Reason.MISSING_FILE))
-"""Reasons that can go away without a change of the file: a decoder is installed, a permission given, a file copied."""
-_DEPENDS_ON_OTHERS = frozenset((Reason.DUPLICATE_IMAGE, Reason.DIRECTORY))
+_WORTH_ANOTHER_LOOK = frozenset((Reason.UNSUPPORTED_TRANSFER_SYNTAX, Reason.UNREADABLE))
+"""Reasons that can go away without a change in the folder: a decoder is installed, a permission given."""
+_DEPENDS_ON_OTHERS = frozenset((Reason.DUPLICATE_IMAGE, Reason.DIRECTORY, Reason.MISSING_FILE))
 """Reasons that can change when other files come or go."""
 
 
@@ -109,7 +109,7 @@ def index_folder(
         tree = walk(root)
         before, after = Remembered.read(store), Remembered(reader, tree.digest())
         rejected, new, removed = store.rejected_by_reason(), 0, 0
-        if before != after or not _WORTH_ANOTHER_LOOK.isdisjoint(rejected):
+        if before != after or _is_mended(store, tree, telling, rejected):
             new, removed = _update(store, tree, telling, before=before, after=after, workers=workers, progress=progress)
             rejected = store.rejected_by_reason()
         outcomes = {} if table is None else _keep_outcomes(store, table)
@@ -129,6 +129,21 @@ def index_folder(
         rejected=rejected,
         outcomes=outcomes,
     )
+
+
+def _is_mended(store: CohortStore, tree: Tree, telling: Telling, rejected: Mapping[str, int]) -> bool:
+    """Whether a file that could not be read can be now; in a folder that looks the same only these are tried."""
+    if _WORTH_ANOTHER_LOOK.isdisjoint(rejected):
+        return False
+    for path, reason in store.rejected_for(_WORTH_ANOTHER_LOOK).items():
+        source, _, member = path.partition(SEPARATOR)
+        if source not in tree.files:
+            continue  # below a folder that cannot be opened
+        entries = _entry(tree, source, member, telling) if member else _entries(tree, source, telling)
+        now = {stamp.path: fact for stamp, fact in entries}.get(path)
+        if not isinstance(now, Rejected) or now.code is not reason:
+            return True
+    return False
 
 
 def _update(
@@ -238,6 +253,19 @@ def _archived(tree: Tree, archive: FileStamp, telling: Telling) -> Found:
         return [(archive, Rejected(refused.code))]
     except OSError:
         return [(archive, Rejected(Reason.UNREADABLE))]
+
+
+def _entry(tree: Tree, archive: str, member: str, telling: Telling) -> Found:
+    """One member of an archive."""
+    path = f"{archive}{SEPARATOR}{member}"
+    try:
+        with open_image(tree.root / path) as stream:
+            fact = _member(stream.read(), telling.of(member))
+    except Refused as refused:
+        fact = Rejected(refused.code)
+    except OSError:
+        fact = Rejected(Reason.UNREADABLE)
+    return [(FileStamp(path, *tree.files[archive]), fact)]
 
 
 def _member(content: bytes, told: Told | Reason) -> DicomFacts | Rejected:

@@ -1,15 +1,19 @@
 """Indexing a folder: the bad inputs, the second time, what vanished."""
 
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
 from pydicom.uid import RLELossless
 
 from fedage.client.cohort import dicom, index
+from fedage.client.cohort.dicom import DicomFacts
 from fedage.client.cohort.index import IndexReport, index_folder
 from fedage.client.cohort.query import Selection, select
+from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.client.cohort.store import CohortStore
+from fedage.client.cohort.told import Told
 from fedage.common.errors import FedAgeError
 from tests.client.cohort.dicoms import cut, write, write_without_pixels
 
@@ -239,7 +243,41 @@ def test_what_no_decoder_read_is_tried_again_and_the_rest_is_not(
     really = index.read_facts
     monkeypatch.setattr(index, "read_facts", lambda path, *told: (read.append(path.name), really(path, *told))[1])
     report = index_folder(store, data)  # the decoder is there now
-    assert (report.new, report.images, report.rejected, read) == (0, 2, {}, ["b.dcm"])
+    assert (report.new, report.images, report.rejected, set(read)) == (0, 2, {}, {"b.dcm"})
+
+
+def test_what_still_cannot_be_read_costs_one_look_and_no_more(
+    store: CohortStore, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(data / "a.dcm", "p1")
+    write(data / "jpeg.dcm", "p2", syntax=RLELossless)
+    write(data / "shut.dcm", "p3")
+    monkeypatch.setattr(dicom, "decodable", lambda syntax, **_: syntax != RLELossless)
+    with zipfile.ZipFile(data / "study.zip", "w") as archive:
+        archive.write(data / "jpeg.dcm", "other.dcm")
+        archive.write(data / "a.dcm", "same.dcm")
+    read: list[str] = []
+    really = index.read_facts
+    closed = {"shut.dcm"}
+
+    def read_facts(path: Path, told: Told) -> DicomFacts | Rejected:
+        read.append(path.name)
+        return Rejected(Reason.UNREADABLE) if path.name in closed else really(path, told)  # a superuser may read all
+
+    monkeypatch.setattr(index, "read_facts", read_facts)
+    out = {"duplicate-image": 1, "unreadable": 1, "unsupported-transfer-syntax": 2}
+    first = index_folder(store, data)
+    assert (first.files, first.images, first.rejected) == (5, 1, out)
+    read.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(CohortStore, "files", lambda _: pytest.fail("what is known of the other files is not looked at"))
+        patch.setattr(CohortStore, "writing", lambda _: pytest.fail("nothing is to be written"))
+        again = index_folder(store, data)
+    assert (again.new, again.images, again.rejected, sorted(read)) == (0, 1, out, ["jpeg.dcm", "shut.dcm"])
+    closed.clear()
+    report = index_folder(store, data)
+    assert (report.new, report.images) == (0, 2)
+    assert report.rejected == {"duplicate-image": 1, "unsupported-transfer-syntax": 2}
 
 
 def test_a_file_changed_in_place_is_noticed_whatever_the_folder_says(store: CohortStore, data: Path) -> None:
