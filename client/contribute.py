@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fedage.client import predictions
+from fedage.client.agent.cancel import stop_if_cancelled
 from fedage.client.guard import Withheld, release
 from fedage.client.thresholds import Thresholds
 from fedage.common.analyses.base import Analysis, Done, IterateRefused
@@ -82,6 +83,7 @@ def contributions(
     for step, iterate in iterates.items():
         if step == BIAS_LINE:
             continue
+        stop_if_cancelled()
         try:
             if step not in steps:
                 raise Withheld(UNKNOWN_STEP, "the approved campaign file contains no such step")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
+from fedage.client.agent.cancel import wait_for
 from fedage.client.frozen import frozen_of
 from fedage.client.policy import DataSet
 from fedage.client.site import SiteCohort
@@ -32,13 +33,16 @@ class KeptCohorts:
         ------
         SnapshotChanged
             If the store no longer has the frozen patients, or has other values of them.
+        Cancelled
+            If the message that it is read for is cancelled.
         """
         if frozen is None:
             return self._reader.read(campaign, data_set=data_set)
         key = (campaign.digest, data_set.model_dump_json(), frozen.sha256 + frozen.values_sha256)
         if (found := self._known(key)) is not None:
             return found
-        with self._reading:
+        wait_for(lambda: self._reading.acquire(blocking=False))
+        try:
             if (found := self._known(key)) is not None:
                 return found
             found = self._reader.read(campaign, data_set=data_set)
@@ -49,6 +53,8 @@ class KeptCohorts:
                 self._kept[key] = found
                 while len(self._kept) > _KEPT_COHORTS:
                     self._kept.popitem(last=False)
+        finally:
+            self._reading.release()
         return found
 
     def _known(self, key: tuple[str, str, str]) -> SiteCohort | None:

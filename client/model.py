@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fedage.client.agent.cancel import should_stop
 from fedage.client.guard import Withheld
 from fedage.client.site import Site, SiteCohort
 from fedage.client.training import predict_years
+from fedage.common.analyses._columns import MAX_AGE_YEARS
 from fedage.common.campaign import Campaign
 from fedage.common.estimators._table import TableBase
 from fedage.common.estimators.base import Estimator, Trainable
@@ -35,12 +37,17 @@ def estimator_of(campaign: Campaign, found: SiteCohort) -> Estimator | TableBase
 def predict(
     site: Site, campaign: Campaign, found: SiteCohort, weights: Payload, *, rows: NDArray[np.intp]
 ) -> FloatArray:
-    """Predictions (n,) in cohort order, NaN for the patients not in `rows`.
+    """Predictions (n,) in cohort order, 0 to 130 years, NaN for the patients not in `rows`.
+
+    A prediction beyond, or none at all, counts as the bound: analyses leave implausible values out, and a model made so
+    that one patient's is implausible would tell of that patient by subtraction.
 
     Raises
     ------
     RequestRefused
         Rule `model` for weights that are not those of the campaign's model.
+    PredictionStopped
+        If the message is cancelled.
     """
     estimator = estimator_of(campaign, found)
     predicted = np.full(found.cohort.n, np.nan)
@@ -51,9 +58,17 @@ def predict(
         if isinstance(estimator, TableRidge):
             predicted[rows] = estimator.predict_years(weights, samples)
         elif isinstance(estimator, Trainable):
-            predicted[rows] = predict_years(estimator, dict(weights), samples, device=site.device, threads=site.threads)
+            predicted[rows] = predict_years(
+                estimator,
+                dict(weights),
+                samples,
+                device=site.device,
+                threads=site.threads,
+                should_stop=should_stop,
+            )
     except (ModelRefused, WeightsRefused) as refused:
         raise RequestRefused("model", str(refused)) from None
+    predicted[rows] = np.clip(np.nan_to_num(predicted[rows], nan=MAX_AGE_YEARS), 0.0, MAX_AGE_YEARS)
     return predicted
 
 

@@ -22,6 +22,7 @@ from fedage.common.networks.arrays import ModelRefused, Weights, load_arrays, st
 
 __all__ = [
     "ModelRefused",
+    "PredictionStopped",
     "TooFewSamples",
     "TrainedUpdate",
     "TrainingDiverged",
@@ -42,6 +43,10 @@ class TrainingDiverged(RuntimeError):
 
 class TrainingStopped(RuntimeError):
     """`should_stop` said so; nothing of the round is kept."""
+
+
+class PredictionStopped(RuntimeError):
+    """`should_stop` said so; no prediction is kept."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,7 @@ def predict_years(
     batch_size: int = 64,
     device: str = "auto",
     threads: int | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> NDArray[np.float64]:
     """Predicted ages (N,) in years of samples (N, C, H, W), in order, without augmentation.
 
@@ -165,6 +171,8 @@ def predict_years(
     ------
     ModelRefused
         If the weights are not the network's.
+    PredictionStopped
+        If `should_stop`, asked before every batch, says so.
     """
     where = resolve_device(device)
     ages = np.empty(len(samples))
@@ -173,6 +181,8 @@ def predict_years(
         load_arrays(module, weights)
         module = _place(module, where).eval()
         for start in range(0, len(samples), batch_size):
+            if should_stop():
+                raise PredictionStopped(f"prediction was stopped after {start} of {len(samples)} patients")
             rows = slice(start, start + batch_size)
             with _autocast(where):
                 output = module(_to_device(samples[rows], where))

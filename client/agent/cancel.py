@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -62,6 +62,13 @@ def should_stop() -> bool:
     """Whether the message being handled is cancelled; False outside an agent."""
     current = _current.get()
     return current is not None and current.cancelled
+
+
+def wait_for(has: Callable[[], bool], *, look_s: float = 0.05) -> None:
+    """Wait until `has()`, for instance until a lock was taken, or raise `Cancelled` if nobody waits for it any more."""
+    while not has():
+        stop_if_cancelled()
+        time.sleep(look_s)
 
 
 def stop_if_cancelled() -> None:

@@ -16,11 +16,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedage.client.agent.cancel import stop_if_cancelled, wait_for
 from fedage.client.cohort.images import load_image
 from fedage.client.cohort.query import Selection
 from fedage.common._version import __version__
@@ -80,6 +81,8 @@ class SampleCache:
         ------
         OSError
             If the disk is full or fails; nothing half-made is left to be taken for whole.
+        Cancelled
+            If the message that they are made for is cancelled; nothing half-made is left.
         """
         name = _name(selection, estimator)
         shape = tuple(estimator.sample_shape())
@@ -105,7 +108,7 @@ class SampleCache:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = self._folder / _BUILDING
         with (self._folder / _LOCK).open("ab") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            wait_for(lambda: _locked(stream))
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(mode=0o700)
             try:
@@ -155,10 +158,12 @@ class SampleCache:
         with ThreadPoolExecutor(count, thread_name_prefix="samples") as pool:
             try:
                 for paths in images:
+                    stop_if_cancelled()
                     waiting.append(pool.submit(self._sample, paths, estimator))
                     if len(waiting) >= 4 * count:
                         yield waiting.popleft().result()
                 while waiting:
+                    stop_if_cancelled()
                     yield waiting.popleft().result()
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -171,6 +176,14 @@ class SampleCache:
             except SampleRefused as refused:
                 codes.append(refused.code)
         return None, codes
+
+
+def _locked(stream: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _checked(estimator: Estimator, path: Path) -> FloatImage:
