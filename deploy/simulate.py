@@ -220,6 +220,8 @@ def _attempt(job: SimulationJob, job_file: Path, *, events: Path, work: Path, co
             **flower_environment(work / "flower"),
             VARIABLE: str(job_file),
             SCRATCH: str(scratch),
+            # Ray starts its workers, here the sites, at nice 15: a busy machine would leave them next to nothing.
+            "RAY_worker_niceness": "0",
             "RAY_DEDUP_LOGS": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
         },

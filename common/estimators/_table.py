@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -78,19 +79,7 @@ class TableOptions(Options):
         FeaturesMissing
             If a name or a pattern finds nothing; with the nearest of what there is.
         """
-        found: set[str] = set()
-        for wanted in self.features:
-            matching = {name for name in available if fnmatchcase(name, wanted)} if _is_pattern(wanted) else {wanted}
-            if not matching <= set(available) or not matching:
-                raise FeaturesMissing(
-                    f"estimator.options.features names {wanted!r}, which no numeric column of the table is "
-                    f"(there are {_some(available)}); correct the name or the pattern"
-                )
-            found |= matching
-        kept = sorted(name for name in found if not any(fnmatchcase(name, pattern) for pattern in self.exclude))
-        if not kept:
-            raise FeaturesMissing("estimator.options.exclude leaves no feature; exclude fewer columns")
-        return tuple(kept)
+        return _resolved(self.features, self.exclude, tuple(available))
 
     def names_features(self) -> bool:
         """Whether the features are plain names, known without any table."""
@@ -196,6 +185,24 @@ class TableBase(ABC):
             healthy_only=healthy_only,
             cross_fitted=cross_fitted,
         )
+
+
+@lru_cache(maxsize=64)
+def _resolved(features: tuple[str, ...], exclude: tuple[str, ...], available: tuple[str, ...]) -> tuple[str, ...]:
+    """See `TableOptions.resolve`; kept, because every message of a round asks again."""
+    found: set[str] = set()
+    for wanted in features:
+        matching = {name for name in available if fnmatchcase(name, wanted)} if _is_pattern(wanted) else {wanted}
+        if not matching <= set(available) or not matching:
+            raise FeaturesMissing(
+                f"estimator.options.features names {wanted!r}, which no numeric column of the table is "
+                f"(there are {_some(available)}); correct the name or the pattern"
+            )
+        found |= matching
+    kept = sorted(name for name in found if not any(fnmatchcase(name, pattern) for pattern in exclude))
+    if not kept:
+        raise FeaturesMissing("estimator.options.exclude leaves no feature; exclude fewer columns")
+    return tuple(kept)
 
 
 def _is_pattern(text: str) -> bool:
