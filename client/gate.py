@@ -42,6 +42,17 @@ class Work:
         """Fewest patients behind anything that leaves."""
         return self.campaign.cell_minimum if self.site.guard else 1
 
+    def bring_model(self, model: str) -> None:
+        """Account for the model of a training, given by its digest; a run brings one for each round of each fold.
+
+        Raises
+        ------
+        RequestRefused
+            Rule `another-model`.
+        """
+        if self.site.rules is not None:
+            self.site.rules.asked.bring_model(self.request, model=model)
+
     def charge(self, mechanism: Mechanism) -> float:
         """Charge a private training to the site's ledger before it begins; the ε it cost, 0 in simulation.
 

@@ -123,8 +123,11 @@ def train(work: Work) -> Answer:
     estimator = estimator_of(campaign, found)
     if campaign.training is None or not isinstance(estimator, Trainable):
         raise RequestRefused("not-trained", "the approved campaign file trains nothing in rounds")
+    if not 1 <= request.round <= campaign.training.rounds:
+        raise RequestRefused("round", f"the approved campaign file has the rounds 1 to {campaign.training.rounds} only")
     validation = np.flatnonzero(cohort["is_validation"] == 1)
     predicted = predict(site, campaign, found, weights, rows=validation)
+    work.bring_model(payload_digest(weights))
     told = _sums(work, cohort.with_columns(predicted_years=predicted), iterates)
     epsilon = _charge(work, patients=int(chosen.size))
     seed = derived_seed("train", campaign.campaign.seed, site.name, request.fold, request.round)

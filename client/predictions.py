@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fedage.client.guard import Withheld
+from fedage.common.analyses._columns import MAX_GAP_YEARS
 from fedage.common.cohort import Cohort
 from fedage.common.statistic import FloatArray
 
@@ -145,12 +146,12 @@ def with_correction(cohort: Cohort, *, slope: Line, intercept: Line) -> Cohort:
     ):
         raise Withheld("bias-line", "the slope or the intercept of the bias line is out of bounds")
     age, predicted = cohort["age_years"], cohort["predicted_years"]
-    corrected = predicted + age - (slopes * age + intercepts)
-    return cohort.with_columns(
-        corrected_years=corrected,
-        gap_years=corrected - age,
-        cole_gap_years=(predicted - intercepts) / slopes - age,
+    # Within bounds for everybody: analyses leave out what is beyond, and the line must not choose whom.
+    gap, cole = (
+        np.clip(values, -MAX_GAP_YEARS, MAX_GAP_YEARS)
+        for values in (predicted - (slopes * age + intercepts), (predicted - intercepts) / slopes - age)
     )
+    return cohort.with_columns(corrected_years=age + gap, gap_years=gap, cole_gap_years=cole)
 
 
 _CHANGED = "the cohort is no longer the one the predictions were made for; start a new run"

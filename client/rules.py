@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fedage.client._durable import LOCK_WAIT_S
 from fedage.client.approvals import ApprovalError, Approvals
+from fedage.client.asked import Asked
 from fedage.client.audit import AuditLog, Direction, Entry, Kind
 from fedage.client.audit.log import utc_now
 from fedage.client.frozen import frozen_of
@@ -64,6 +65,7 @@ class SiteRules:
         self.nonces = Nonces(home, lock_wait_s=lock_wait_s)
         self.snapshots = Snapshots(home, lock_wait_s=lock_wait_s)
         self.ledger = Ledger(home, lock_wait_s=lock_wait_s)
+        self.asked = Asked(home, lock_wait_s=lock_wait_s)
         self._now = now
         self._reader = SiteCohorts(home)
         self._cohorts = KeptCohorts(self._reader)
@@ -149,7 +151,7 @@ class SiteRules:
         ------
         RequestRefused
             With the rule of the policy that refuses; `not-approved`; `declined`; `snapshot-changed`;
-            `snapshot-too-close`.
+            `snapshot-too-close`; `runs`.
         """
         self._note_policy()
         campaign = self.known(request.digest)
@@ -165,6 +167,8 @@ class SiteRules:
                 self.approve(campaign)
             except (SnapshotTooClose, FewValuesChanged) as close:
                 raise RequestRefused(close.rule, close.detail) from None
+        if request.kind != DESCRIBE:
+            self.asked.begin_run(request, at_most=self.policy.current().requests.runs_per_campaign)
         campaign = with_minimum(campaign, decision.minimum_count)
         return Terms(campaign=campaign, allowed=decision, found=self._frozen(campaign, decision))
 
@@ -266,7 +270,7 @@ class SiteRules:
 
     def close(self) -> None:
         """Close the files."""
-        for file in (self.audit, self.nonces, self.snapshots, self.ledger):
+        for file in (self.audit, self.nonces, self.snapshots, self.ledger, self.asked):
             file.close()
 
     def _frozen(self, campaign: Campaign, allowed: Allowed) -> SiteCohort:

@@ -10,7 +10,7 @@ from fedage.server.events import EventLog
 
 NOT_YET = "not-approved"
 """The rule of a site whose administrator has not decided: it is asked again while the campaign waits for sites."""
-_FINAL = frozenset({"budget", "message-kind"})
+_FINAL = frozenset({"budget", "message-kind", "runs"})
 """Rules that refuse a kind of message for the rest of a run: what a site has spent or allows does not come back."""
 
 

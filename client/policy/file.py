@@ -27,6 +27,8 @@ kinds = ["describe", "train", "evaluate", "analyse"]
 estimators = []
 # What may leave although it is no sum over patients: "single-site-models", "robust-median".
 exceptions = []
+# Runs of one campaign file that are answered, ever: each brings models of its own, and each model is a question.
+runs_per_campaign = 10
 
 [approval]
 # "manual": a person reads each campaign and types fedage site approve. "automatic": all that this file allows.

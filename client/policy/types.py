@@ -32,6 +32,7 @@ class Requests(Table):
     kinds: tuple[KindName, ...] = Field(default=ALL_KINDS, description="message kinds answered")
     estimators: tuple[Name, ...] = Field(default=(), description="estimators allowed; empty means any installed one")
     exceptions: tuple[ExceptionName, ...] = Field(default=(), description="what may leave though it is no sum")
+    runs_per_campaign: int = Field(default=10, ge=1, le=10_000, description="runs of one campaign file answered, ever")
 
 
 class Approval(Table):

@@ -46,6 +46,8 @@ def _requests(policy: Policy) -> Iterator[str]:
         yield f"Although it is no sum over patients, this may leave: {_EXCEPTION_WORDS[exception]}."
     if not requests.exceptions:
         yield "Nothing leaves that is not a sum over patients or a model update."
+    count = requests.runs_per_campaign
+    yield f"It answers {count} run{'' if count == 1 else 's'} of each campaign file, and one model a round of each."
 
 
 def _disclosure(policy: Policy) -> Iterator[str]:

@@ -90,7 +90,7 @@ def weights(seed: int) -> Payload:
 
 def ask(site: MemorySite, kind: str, payload: Payload, *, run: str = "r1") -> Reply:
     campaign = FILE if kind == DESCRIBE else ""
-    request = Request(kind=kind, digest=parse_campaign(FILE).digest, run=run, campaign=campaign)
+    request = Request(kind=kind, digest=parse_campaign(FILE).digest, run=run, campaign=campaign, round=1)
     grid = InProcessGrid([site])
     sent = grid.create_message(request_content(request, payload, key=None), kind, 1, "1", 60.0)
     (reply,) = grid.pull_messages(grid.push_messages([sent]))

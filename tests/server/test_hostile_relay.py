@@ -92,7 +92,7 @@ class House:
         return {site: dict(answer.payload) for site, answer in found.items()}
 
 
-SHORT = CAMPAIGN.replace("rounds = 2", "rounds = 2\nround_deadline_s = 1")
+SHORT = CAMPAIGN.replace("rounds = 2", "rounds = 4\nround_deadline_s = 1")
 
 
 @pytest.fixture

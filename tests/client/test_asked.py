@@ -1,0 +1,135 @@
+"""How often a site is asked: runs of a campaign, its rounds, one model a round, and none that picks patients out."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedage.client.asked import Asked, AskedUnavailable
+from fedage.client.policy import in_words, parse_policy
+from fedage.client.predictions import with_correction
+from fedage.common.analyses._columns import bound_of
+from fedage.common.cohort import Cohort
+from fedage.common.protocol import (
+    ANALYSE,
+    DESCRIBE,
+    EVALUATE,
+    TRAIN,
+    Request,
+    RequestRefused,
+    join_iterates,
+    join_model,
+)
+from tests.client.hospital import POLICY, VALIDATION, Hospital, Template, refused
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    return Template.make(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture
+def hospital(template: Template, tmp_path: Path) -> Hospital:
+    return template.copy(tmp_path)
+
+
+def request(run: str = "r1", *, digest: str = "ab" * 32, fold: int = 0, round: int = 1) -> Request:
+    return Request(kind=TRAIN, digest=digest, run=run, fold=fold, round=round)
+
+
+def test_runs_are_counted_once_by_campaign_and_for_good(tmp_path: Path) -> None:
+    asked = Asked(tmp_path)
+    for run in ("r1", "r2", "r1"):
+        asked.begin_run(request(run), at_most=2)
+    with pytest.raises(RequestRefused) as refusal:
+        asked.begin_run(request("r3"), at_most=2)
+    assert refusal.value.rule == "runs"
+    again = Asked(tmp_path)
+    again.begin_run(request("r2"), at_most=2)
+    again.begin_run(request("r3", digest="cd" * 32), at_most=2)
+    with pytest.raises(RequestRefused):
+        again.begin_run(request("r3"), at_most=1)
+    again.begin_run(request("r3"), at_most=3)
+
+
+def test_a_round_of_a_fold_has_one_model(tmp_path: Path) -> None:
+    asked = Asked(tmp_path)
+    for _ in range(2):
+        asked.bring_model(request(), model="a" * 64)
+    with pytest.raises(RequestRefused) as refusal:
+        asked.bring_model(request(), model="b" * 64)
+    assert refusal.value.rule == "another-model"
+    for other in (request("r2"), request(fold=1), request(round=2), request(digest="cd" * 32)):
+        asked.bring_model(other, model="b" * 64)
+
+
+def test_a_locked_account_answers_nothing(tmp_path: Path) -> None:
+    asked = Asked(tmp_path, lock_wait_s=0.1)
+    other = sqlite3.connect(tmp_path / "asked.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(AskedUnavailable, match="locked"):
+        asked.begin_run(request(), at_most=2)
+    other.close()
+
+
+def test_a_hospital_answers_so_many_runs_of_a_campaign_and_its_policy_says_how_many(hospital: Hospital) -> None:
+    hospital.policy("[requests]\nruns_per_campaign = 2\n" + POLICY)
+    assert hospital.ask(TRAIN, round=1).status == "ok"
+    assert hospital.ask(EVALUATE).status == "ok"
+    assert hospital.ask(EVALUATE, run="r2").status == "ok"
+    for kind in (TRAIN, EVALUATE, ANALYSE):
+        assert refused(hospital.ask(kind, run="r3", round=1), hospital) == "runs"
+    assert hospital.ask(DESCRIBE, run="r3").status == "ok"  # says nothing that another run has not said
+    assert hospital.ask(ANALYSE).status == "ok"
+    hospital.start()
+    assert refused(hospital.ask(EVALUATE, run="r4"), hospital) == "runs"
+    hospital.policy("[requests]\nruns_per_campaign = 3\n" + POLICY)
+    assert hospital.ask(EVALUATE, run="r4").status == "ok"
+    assert any(
+        "3 runs of each campaign" in one for one in in_words(parse_policy("[requests]\nruns_per_campaign = 3\n"))
+    )
+
+
+def test_a_run_has_the_rounds_of_its_file_and_one_model_in_each(hospital: Hospital) -> None:
+    for number in (0, 3, 1_000_000):
+        assert refused(hospital.ask(TRAIN, round=number), hospital) == "round"
+    assert hospital.ask(TRAIN, round=1).status == "ok"
+    assert hospital.ask(TRAIN, round=1).status == "ok"  # the same model, asked for anew
+    other = {name: array * 1.01 for name, array in hospital.weights().items()}
+    reply, sums = hospital.send(
+        hospital.request(TRAIN, round=1), {**join_model(other), **join_iterates({VALIDATION: {}})}
+    )
+    assert refused(reply, hospital) == "another-model"
+    assert sums == {}
+    reply, _ = hospital.send(hospital.request(TRAIN, round=2), {**join_model(other), **join_iterates({VALIDATION: {}})})
+    assert reply.status == "ok"
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e12, -1e12, 1e30])
+def test_no_model_makes_a_patient_implausible(hospital: Hospital, scale: float) -> None:
+    """Sums over all validation patients, and over all but one whose prediction is out of range, would give the one."""
+    n = hospital.ask().info["parts"]["validation"]
+    weights = {
+        name: (array * np.float32(scale) if array.ndim > 1 else array) for name, array in hospital.weights().items()
+    }
+    payload = {**join_model(weights), **join_iterates({VALIDATION: {}})}
+    reply, sums = hospital.send(hospital.request(EVALUATE, run="r2"), payload)
+    assert reply.status == "ok"
+    told, left_out, *rest = sums[VALIDATION]
+    assert (told, left_out) == (n, 0)
+    assert np.isfinite(rest).all()
+
+
+def test_no_line_makes_a_patient_implausible() -> None:
+    chance = np.random.default_rng(1)
+    age = chance.uniform(0, 100, 500)
+    cohort = Cohort({"age_years": age, "predicted_years": chance.uniform(0, 130, 500)})
+    for slope, intercept in ((1.0, 0.0), (5.0, -200.0), (0.05, 200.0), (1.0, 120.0), (0.05, -200.0)):
+        corrected = with_correction(cohort, slope=slope, intercept=intercept)
+        for column in ("corrected_years", "gap_years", "cole_gap_years"):
+            assert np.all(np.abs(corrected[column]) <= bound_of(column))
+    plain = with_correction(cohort, slope=0.9, intercept=5.0)
+    assert np.allclose(plain["gap_years"], cohort["predicted_years"] - (0.9 * age + 5.0))
