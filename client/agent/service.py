@@ -33,6 +33,8 @@ App = Callable[[Message, Context], Message]
 
 MAX_HANDLED = 8
 """Messages handled or waiting at a time; more are turned away, so that cancelling and health always find a thread."""
+PATIENCE_S = 30.0
+_SLOWEST_BYTES_PER_S = 10_000_000
 _MORE_THREADS = 4
 _MAX_RPCS = 64
 _KEPT_RUNS = 16
@@ -55,12 +57,23 @@ class Agent:
         Put into the node configuration as `site-home`.
     max_bytes
         Largest message accepted; all messages under way together may have twice as many.
+    patience_s
+        How long a relay may take to begin sending, beside what the bytes themselves take at the slowest rate allowed;
+        the same for taking the reply. It is on this machine, and has the whole message.
     """
 
-    def __init__(self, app: App, *, site_home: Path, max_bytes: int = wire.MAX_MESSAGE_BYTES) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        site_home: Path,
+        max_bytes: int = wire.MAX_MESSAGE_BYTES,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self._app = app
         self._site_home = site_home
         self._max_bytes = max_bytes
+        self._patience_s = patience_s
         self._room = _Room(messages=MAX_HANDLED, bytes_=2 * max_bytes)
         self._turns = Turns()
         self._states: OrderedDict[int, RecordDict] = OrderedDict()
@@ -72,14 +85,23 @@ class Agent:
         """`Handle`: a message's frames in, the reply's frames out."""
         if self._stopping:
             context.abort(grpc.StatusCode.UNAVAILABLE, "the agent is stopping")
-        place = _Place(self._room)
+        place, patience = _Place(self._room), _Patience(context, self._patience_s)
         try:
             place.enter()
-            message = wire.decode(frames, max_bytes=self._max_bytes, claim=place.claim)
+            patience.begin(bytes_=0)
+
+            def claim(count: int) -> None:
+                place.claim(count)
+                patience.begin(bytes_=count)
+
+            message = wire.decode(frames, max_bytes=self._max_bytes, claim=claim)
+            patience.end()
             cancellation = Cancellation(lifetime_s=message.metadata.ttl)
             if not context.add_callback(cancellation.cancel):
                 cancellation.cancel()
-            yield from wire.encode(self.answer(message, cancellation))
+            reply = self.answer(message, cancellation)
+            patience.begin(bytes_=self._max_bytes)
+            yield from wire.encode(reply)
         except wire.WireError as error:
             logger.warning("refused a message: %s", error)
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
@@ -87,6 +109,7 @@ class Agent:
             logger.warning("turned a message away: too much is under way")
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much is under way")
         finally:
+            patience.end()
             place.leave()
 
     def cancel(self, message_id: bytes, _context: grpc.ServicerContext) -> bytes:
@@ -182,6 +205,34 @@ class _Place:
             self._room.messages += self._messages
             self._room.bytes += self._bytes
             self._messages = self._bytes = 0
+
+
+class _Patience:
+    """Ends a call whose relay neither sends nor takes: it would hold a place that others wait for.
+
+    A drip of frames does not help it: a time is set for all the bytes together.
+    """
+
+    def __init__(self, context: grpc.ServicerContext, patience_s: float) -> None:
+        self._context = context
+        self._patience_s = patience_s
+        self._timer: threading.Timer | None = None
+
+    def begin(self, *, bytes_: int) -> None:
+        """Wait from now for so many bytes to pass."""
+        self.end()
+        self._timer = threading.Timer(self._patience_s + bytes_ / _SLOWEST_BYTES_PER_S, self._lose)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def end(self) -> None:
+        """What was waited for has passed."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _lose(self) -> None:
+        logger.warning("ended a stream that neither sent nor took anything for too long")
+        self._context.cancel()
 
 
 def where(error: BaseException) -> str:

@@ -45,7 +45,8 @@ class Turns:
         """Wait for this message's turn and keep it.
 
         A coordinator asks a run for one computation at a time: a later one means that the earlier one's answer is not
-        waited for any more, so that is cancelled.
+        waited for any more, so that is cancelled. Which run it is says the message itself, before anybody has verified
+        it: a relay that lies can end a computation so. It can anyway, by hanging up; it gets no answer by it.
 
         Raises
         ------
