@@ -118,6 +118,8 @@ def _hazards(results: Results) -> Table:
         table.add_column("implied by truth")
     for model in results.survival.cox if results.survival else ():
         title = f"{model.model}, {'by site' if model.stratified_by_site else 'unstratified'}"
+        if only := withheld_in_words.alone(results, model.sites):
+            title = f"{title}; {only} alone, nothing pooled"
         if model.not_computed:
             table.add_row(Text(title), "-", Text(model.not_computed))
             continue

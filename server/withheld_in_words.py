@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedage.common.analyses import plan, table_preparation
@@ -59,6 +60,8 @@ class Withholding:
         """Whose sums are in the result, e.g. `10 of 17 sites` or `no site`; empty where the record does not say."""
         if self.counted is None:
             return ""
+        if len(self.counted) == 1 < self.asked:
+            return f"1 of {self.asked} sites, {self.counted[0]} alone"
         return f"{len(self.counted)} of {self.asked} sites" if self.counted else "no site"
 
     @property
@@ -66,6 +69,8 @@ class Withholding:
         """The beginning of a sentence on the result, e.g. ` rests on 10 of 17 sites; `."""
         if self.counted is None:
             return ": "
+        if len(self.counted) == 1 < self.asked:
+            return f" is that of {self.counted[0]} alone, 1 of {self.asked} sites, and pools nothing; "
         return f" rests on {self.rests_on}; " if self.counted else " has no result; "
 
     @property
@@ -82,6 +87,12 @@ def withholdings(results: Results) -> list[Withholding]:
             steps.setdefault(item.step, {}).setdefault(item.reason, []).append(site.name)
     counted, asked = _counted(results), sum(site.status in ("took part", "dropped out") for site in results.sites)
     return [Withholding(step, why, counted.get(step), asked) for step, why in sorted(steps.items())]
+
+
+def alone(results: Results, sites: Sequence[str]) -> str:
+    """The only site that a result rests on, where more took part in the run; else empty."""
+    asked = sum(site.status in ("took part", "dropped out") for site in results.sites)
+    return sites[0] if len(sites) == 1 < asked else ""
 
 
 def in_full(results: Results) -> list[str]:
@@ -103,7 +114,8 @@ def in_short(results: Results) -> list[str]:
         words, first = listed([item.words for item in items]), items[0]
         begun = first.said
         if len(items) > 1:
-            begun = begun.replace(" rests ", " rest ").replace(" has ", " have ")
+            for one, several in (("rests", "rest"), ("has", "have"), ("is that", "are those"), ("pools", "pool")):
+                begun = begun.replace(f" {one} ", f" {several} ")
         said.append(f"{_capital(words)}{begun}{listed(first.sites)} withheld what is needed.")
     if said:
         said[-1] += " Why is told under Sites."

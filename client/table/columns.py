@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,8 +94,16 @@ def require_columns(frame: pd.DataFrame, campaign: Campaign, *, path: Path, site
         there = ", ".join(list(frame.columns)[:20]) + (" …" if len(frame.columns) > 20 else "")
         raise FedAgeError(
             f"{path} has no column {', '.join(repr(name) for name in missing)} (it has {there}); "
-            "correct the name in the campaign file or in the table"
+            f"correct the name in the campaign file or in the table{_of_a_gap(missing, campaign)}"
         )
+
+
+def _of_a_gap(missing: Sequence[str], campaign: Campaign) -> str:
+    """Where a missing column of gaps comes from: no line of the campaign file need name it."""
+    if campaign.estimator is not None or not any(name in OF_THE_MODEL for name in missing):
+        return ""
+    who = "[groups] compares" if campaign.groups else "the campaign asks for"
+    return f". {who} the age gap: name the column with predicted ages in table.predicted, or bring one of gaps"
 
 
 def read_columns(frame: pd.DataFrame, campaign: Campaign, table: TableChoice, *, site_column: str | None) -> Columns:

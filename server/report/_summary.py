@@ -10,7 +10,7 @@ from fedage.server.groups_in_words import sentences as group_sentences
 from fedage.server.made_in_words import solved_exactly
 from fedage.server.report._rounds import rounds_in_words
 from fedage.server.results import Coefficient, CoxResult, Results
-from fedage.server.withheld_in_words import in_short
+from fedage.server.withheld_in_words import alone, in_short
 
 
 def sentences(results: Results) -> list[str]:
@@ -131,8 +131,11 @@ def _hazard(results: Results) -> list[str]:
         # One sentence, for the model that matters most; the table under it has them all.
         for model, item in found:
             if item.name == column:
-                return [_one_hazard(model, item)]
-    said = [_every_hazard(*_first(found))] if found else []
+                return [_one_hazard(model, item, only=alone(results, model.sites))]
+    said = []
+    if found:
+        first, items = _first(found)
+        said = [_every_hazard(first, items, only=alone(results, first.sites))]
     why = next((model.not_computed for model in survival.cox if model.not_computed), "no model has a gap as covariate")
     if results.campaign.estimator:
         said.append(f"What the gap has to do with follow-up is not known: {_why(why)}.")
@@ -148,7 +151,7 @@ def _first(found: list[tuple[CoxResult, Coefficient]]) -> tuple[CoxResult, list[
     return first, [item for model, item in found if model is first]
 
 
-def _every_hazard(model: CoxResult, items: list[Coefficient]) -> str:
+def _every_hazard(model: CoxResult, items: list[Coefficient], *, only: str) -> str:
     """A model without a gap: all its covariates, each with the others held fixed."""
     told, open_ = [], []
     for item in items:
@@ -158,11 +161,13 @@ def _every_hazard(model: CoxResult, items: list[Coefficient]) -> str:
         if item.ci95_low is not None and item.ci95_high is not None and item.ci95_low <= 1 <= item.ci95_high:
             open_.append(item.name)
     shown = f" The interval of {listed(open_)} includes 1: no association is shown." if open_ else ""
-    return f"The Cox model {model.model} ({_fit(model)}) finds a hazard ratio of {listed(told)}.{shown}"
+    return f"The Cox model {model.model} ({_fit(model, only)}) finds a hazard ratio of {listed(told)}.{shown}"
 
 
-def _fit(model: CoxResult) -> str:
+def _fit(model: CoxResult, only: str) -> str:
     how = "each site its own baseline" if model.stratified_by_site else "one baseline for all sites"
+    if only:
+        how = f"of {only} alone, so nothing is pooled"
     return f"{how}, {model.events} events" if model.events is not None else how
 
 
@@ -175,16 +180,15 @@ _GAPS = {
 }
 
 
-def _one_hazard(model: CoxResult, gap: Coefficient) -> str:
+def _one_hazard(model: CoxResult, gap: Coefficient, *, only: str) -> str:
     others = [item.name.removesuffix("_years").replace("_", " ") for item in model.covariates if item is not gap]
     held = f", {' and '.join(others)} held fixed" if others else ""
     said = f"A year of {_GAPS[gap.name]} goes with a hazard ratio of {gap.hazard_ratio:.3f}"
     if gap.ci95_low is None or gap.ci95_high is None:
-        return f"{said} ({model.model}: {_fit(model)}){held}."
+        return f"{said} ({model.model}: {_fit(model, only)}){held}."
     shown = "" if not gap.ci95_low <= 1 <= gap.ci95_high else " The interval includes 1: no association is shown."
-    return (
-        f"{said} (95 % interval {gap.ci95_low:.3f} to {gap.ci95_high:.3f}; {model.model}: {_fit(model)}){held}.{shown}"
-    )
+    within = f"95 % interval {gap.ci95_low:.3f} to {gap.ci95_high:.3f}"
+    return f"{said} ({within}; {model.model}: {_fit(model, only)}){held}.{shown}"
 
 
 def _truth(results: Results) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fedage.server.report._cells import NONE, Cell, Table, count, interval, number, p_value, percent, words
 from fedage.server.report.figure_hazards import implied_hazard_ratio
 from fedage.server.results import CoxResult, Results
+from fedage.server.withheld_in_words import alone
 
 
 def hazards(results: Results) -> Table:
@@ -28,12 +29,20 @@ def hazards(results: Results) -> Table:
                 number(item.hazard_ratio_per_sd, 3),
                 count(model.n) if model.n is not None else NONE,
                 count(model.events) if model.events is not None else NONE,
-                count(len(model.sites)) if model.sites else NONE,
+                _sites(results, model),
             ]
             if planted is not None:
                 row.append(number(implied_hazard_ratio(planted, item.name), 3))
             rows.append(tuple(row))
     return Table("hazards", tuple(headers), tuple(rows), why_empty=_no_model(results))
+
+
+def _sites(results: Results, model: CoxResult) -> Cell:
+    """How many sites a model rests on, and which where it is one of several."""
+    if not model.sites:
+        return NONE
+    cell, only = count(len(model.sites)), alone(results, model.sites)
+    return Cell(f"{cell.text} (only {only})", cell.value) if only else cell
 
 
 def first_hazards(results: Results) -> Table:

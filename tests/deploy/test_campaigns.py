@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from lifelines import CoxPHFitter, KaplanMeierFitter
 from lifelines.datasets import load_lung
+from lifelines.statistics import logrank_test
 
 from fedage.common.campaign import load_campaign
 from tests.deploy.simulating import as_csv, simulated
 
 FOLDER = Path(str(files("fedage.deploy"))) / "campaigns"
-NAMES = ("abide1-mlp", "abide1-ridge", "lung-survival")
+NAMES = ("abide1-mlp", "abide1-ridge", "lung-survival", "lung-survival-pooled")
 ABIDE = Path(__file__).parents[3] / "shared/data/abide1/abide1-freesurfer.csv"
 
 
@@ -28,6 +30,31 @@ def test_each_is_a_campaign_named_as_its_file(name: str) -> None:
 
 def lung() -> pd.DataFrame:
     return load_lung().assign(subject=range(1, 229), time_years=lambda table: table.time / 365.25)
+
+
+def test_lung_without_a_guard_is_lifelines_to_the_last_digit(tmp_path: Path) -> None:
+    """Every distinct time is in the file, so nothing is rounded and no curve is coarser than the pooled one."""
+    text = (FOLDER / "lung-survival-pooled.toml").read_text()
+    done = simulated(tmp_path, text, data=as_csv(lung(), tmp_path / "lung.csv"), site_column="inst")
+    survival, rows = done.results.survival, lung().dropna(subset="inst")
+    assert survival is not None
+    for found, columns, strata in zip(survival.cox, (["inst"], []), ("inst", None), strict=True):
+        frame = rows[["time", "status", "age", "sex", *columns]]
+        oracle = CoxPHFitter().fit(frame, "time", "status", strata=strata, fit_options={"precision": 1e-12})
+        assert [item.coef for item in found.covariates] == pytest.approx(oracle.params_.tolist(), abs=1e-8)
+        assert [item.se for item in found.covariates] == pytest.approx(oracle.standard_errors_.tolist(), abs=1e-8)
+        assert found.log_likelihood == pytest.approx(oracle.log_likelihood_, abs=1e-8)
+        assert (found.n, found.events, len(found.sites)) == (227, 164, 18)
+    curves = survival.kaplan_meier
+    assert curves is not None
+    assert curves.log_rank is not None
+    men, women = rows[rows.sex == 1], rows[rows.sex == 2]
+    test = logrank_test(men.time, women.time, men.status, women.status)
+    assert curves.log_rank.chi2 == pytest.approx(test.test_statistic, abs=1e-9)
+    for group, of_sex in zip(curves.groups, (women, men), strict=True):
+        median = KaplanMeierFitter().fit(of_sex.time, of_sex.status).median_survival_time_
+        assert (group.median_survival or 0) * 365.25 == pytest.approx(median, abs=1e-4)
+    assert not done.results.run.guard
 
 
 def test_lung_runs_as_its_first_lines_say(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ def with_errors(values: dict[str, Any], **by_site: dict[str, Any]) -> Results:
     return Results.model_validate(values)
 
 
-def terminal(results: Results, *, markup: bool = False) -> str:
+def terminal(results: Results, *, markup: bool = False, width: int = 80) -> str:
     """In 80 columns; the commands' consoles know no markup."""
-    console = Console(width=80, file=io.StringIO(), markup=markup)
+    console = Console(width=width, file=io.StringIO(), markup=markup)
     print_summary(results, console=console)
     return console.file.getvalue()
 
@@ -141,8 +141,8 @@ def test_who_withheld_what_and_why_is_said_in_full(small: dict[str, Any]) -> Non
     results = Results.model_validate(small)
     said = withheld_in_words.in_full(results)
     assert said == [
-        "The Cox model gap rests on 1 of 3 sites; withheld by north and west: minimum-count: fewer than 3 with an "
-        "event; by south: minimum-count: fewer than 3 without.",
+        "The Cox model gap is that of east alone, 1 of 3 sites, and pools nothing; withheld by north and west: "
+        "minimum-count: fewer than 3 with an event; by south: minimum-count: fewer than 3 without.",
         "The comparison of groups by corrected gap: withheld by west: minimum-count: fewer than 3 with an event.",
         "The Kaplan-Meier estimate rests on 2 of 3 sites; withheld by south: minimum-count: fewer than 3 without.",
         "tiny took no part: minimum-count: fewer than 3 patients.",
@@ -157,13 +157,25 @@ def test_the_report_says_it_on_the_first_screen_at_the_figures_and_under_sites(s
     first, rest = html.split('<section id="run">')
     for said in withheld_in_words.in_short(results):
         assert said in first
-    assert "The Cox model gap rests on 1 of 3 sites; north, south and west withheld what is needed." in first
+    said = "The Cox model gap is that of east alone, 1 of 3 sites, and pools nothing; north, south and west withheld"
+    assert said in first
+    # The sentence of its hazard ratio and its row say it as well.
+    assert "gap: of east alone, so nothing is pooled" in first
+    assert "1 (only east)" in first
+    assert "gap, by site; east alone, nothing pooled" in " ".join(
+        cell.strip() for cell in terminal(results, width=200).replace("│", " ").split("  ")
+    )
     follow_up = rest.split('<section id="survival">')[1].split("</section>")[0]
     assert "withheld by north and west: minimum-count" in follow_up
     assert "comparison of groups" not in follow_up
     assert "high and a low corrected gap, split at 0.12 years at 2 sites" in follow_up
     rows = [[cell.text for cell in row] for row in _tables.withheld(results).rows]
-    assert rows[0] == ["cox:gap", "1 of 3 sites", "north, west", "minimum-count: fewer than 3 with an event"]
+    assert rows[0] == [
+        "cox:gap",
+        "1 of 3 sites, east alone",
+        "north, west",
+        "minimum-count: fewer than 3 with an event",
+    ]
     assert len(rows) == 4
 
 
@@ -179,5 +191,7 @@ def test_one_set_of_sites_is_told_once(small: dict[str, Any]) -> None:
     for site in small["sites"][:3]:
         site["withheld"] = [{"step": f"cox:{name}", "reason": "r"} for name in ("gap", "cole-gap")]
     first, *rest = withheld_in_words.in_short(Results.model_validate(small))
-    assert first.startswith("The Cox model cole-gap and the Cox model gap rest on 1 of 3 sites; north, south and west")
+    assert first.startswith(
+        "The Cox model cole-gap and the Cox model gap are those of east alone, 1 of 3 sites, and pool nothing; north, "
+    )
     assert rest == ["tiny took no part: minimum-count: fewer than 3 patients."]
