@@ -100,6 +100,8 @@ def _in_words(sequence: int, time_utc: str, entry: Entry) -> str:
         parts.append(f" {entry.campaign or ''} {(entry.digest or '')[:12]}")
     if entry.round or entry.fold:
         parts.append(f" round {entry.round}, fold {entry.fold}")
+    if entry.folded:
+        parts.append(f" {entry.folded} more messages that no coordinator signed, together")
     if entry.size_bytes:
         parts.append(f" {entry.size_bytes} bytes")
     if entry.patients is not None:

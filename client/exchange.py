@@ -61,6 +61,7 @@ class _Exchange:
         self._request: Request | None = None
         self._verified = False
         self._came_in = False
+        self._folded = False
         self._claimed: RequestId | None = None
 
     def answer(self, handler: Handler) -> Message:
@@ -96,17 +97,28 @@ class _Exchange:
             if self._site.coordinator_key is not None:
                 verify(self._request, payload, signature, key=self._site.coordinator_key)
             self._verified = True
+            if self._request.kind != self._kind:
+                raise RequestRefused(
+                    "malformed-request", f"a {self._kind} message carries a request for {self._request.kind[:40]!r}"
+                )
         except RequestRefused as refused:
             refusal = refused
-        self._log(Direction.IN, size=size_bytes(self._message))
+        size = size_bytes(self._message)
+        self._folded = self._folds(size, in_order=refusal is None)
+        self._log(Direction.IN, size=size)
         self._came_in = True
         if refusal is not None or self._request is None:
             raise refusal or RequestRefused("malformed-request", "the message has no request")
-        if self._request.kind != self._kind:
-            raise RequestRefused(
-                "malformed-request", f"a {self._kind} message carries a request for {self._request.kind[:40]!r}"
-            )
         return self._request, payload
+
+    def _folds(self, size: int, *, in_order: bool) -> bool:
+        """Whether this is one of so many messages not as the coordinator signed them that they are only counted."""
+        if self._rules is None:
+            return False
+        if in_order:
+            self._rules.folding.write_if_due()
+            return False
+        return self._rules.folding.takes(size)
 
     @contextmanager
     def _once(self, request: Request, payload: Payload) -> Iterator[Iterator[bytes] | None]:
@@ -132,7 +144,8 @@ class _Exchange:
         return Reply(site=self._site.name, digest=digest, status=status, info=info, version=__version__)
 
     def _refuse(self, refusal: Refusal) -> Message:
-        logger.warning("refused %s: %s", self._kind, refusal)
+        if not self._folded:
+            logger.warning("refused %s: %s", self._kind, refusal)
         reply = replace(self._reply("refused", {}), rule=refusal.rule, reason=refusal.detail)
         return self._leave(reply, Answer(info={}), Outcome.REFUSED)
 
@@ -182,6 +195,8 @@ class _Exchange:
         """A line in the audit log, on disk; what a message says of itself counts only once it is verified."""
         if self._rules is None:
             return None
+        if self._folded:
+            return self._rules.audit.signed_head()
         request, said = self._request, answer or Answer(info={})
         campaign = self._rules.known(request.digest) if request and self._verified else None
         return self._rules.audit.append(

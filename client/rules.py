@@ -16,6 +16,7 @@ from fedage.client._durable import LOCK_WAIT_S
 from fedage.client.approvals import ApprovalError, Approvals
 from fedage.client.asked import Asked
 from fedage.client.audit import AuditLog, Direction, Entry, Kind
+from fedage.client.audit.folding import Folding
 from fedage.client.audit.log import utc_now
 from fedage.client.frozen import frozen_of
 from fedage.client.kept_cohorts import KeptCohorts
@@ -62,6 +63,7 @@ class SiteRules:
         self.approvals = Approvals(home)
         self.policy = PolicyFile(home)
         self.audit = AuditLog(home, now=now, lock_wait_s=lock_wait_s)
+        self.folding = Folding(self.audit.append)
         self.nonces = Nonces(home, lock_wait_s=lock_wait_s)
         self.snapshots = Snapshots(home, lock_wait_s=lock_wait_s)
         self.ledger = Ledger(home, lock_wait_s=lock_wait_s)
@@ -270,6 +272,7 @@ class SiteRules:
 
     def close(self) -> None:
         """Close the files."""
+        self.folding.write()
         for file in (self.audit, self.nonces, self.snapshots, self.ledger, self.asked):
             file.close()
 

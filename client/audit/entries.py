@@ -17,7 +17,7 @@ from typing import Any, Self
 MAX_COUNT = 2**53
 """Whole numbers stay exact in every reader of JSON."""
 
-_LATER = frozenset({"payload_sha256"})
+_LATER = frozenset({"payload_sha256", "folded"})
 """Fields that lines of older logs do not have."""
 _HEX_64 = re.compile(r"[0-9a-f]{64}")
 _NONCE = re.compile(r"[0-9a-f]{32}")
@@ -108,6 +108,8 @@ class Entry:
         Which rule refused; given if and only if `outcome` is `refused`.
     steps, withheld
         Registered steps that were answered, and those that were not.
+    folded
+        How many messages that nobody verified this line stands for (`folding`); 0 for a line about one.
     """
 
     direction: Direction
@@ -127,6 +129,7 @@ class Entry:
     rule: str | None = None
     steps: tuple[str, ...] = ()
     withheld: tuple[WithheldStep, ...] = ()
+    folded: int = 0
 
     def __post_init__(self) -> None:
         for name, kind in (("direction", Direction), ("kind", Kind), ("outcome", Outcome)):
@@ -136,7 +139,7 @@ class Entry:
             _must_match(name, getattr(self, name), _HEX_64, optional=True)
         for name, pattern in (("nonce", _NONCE), ("campaign", _NAME)):
             _must_match(name, getattr(self, name), pattern, optional=True)
-        for name in ("round", "fold", "size_bytes", "epsilon_micro"):
+        for name in ("round", "fold", "size_bytes", "epsilon_micro", "folded"):
             _must_count(name, getattr(self, name))
         for name in ("patients", "smallest_cell"):
             if getattr(self, name) is not None:

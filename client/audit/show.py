@@ -36,6 +36,7 @@ COLUMNS = (
     "epsilon",
     "steps",
     "withheld",
+    "folded",
     "hash",
 )
 
