@@ -169,6 +169,14 @@ def _show(found: SiteIndex, home: SiteHome, console: Console) -> None:
             f"{images.patients} patients, {images.exams} exams, {images.images} images ({found.layout}; "
             f"{images.files} files seen: {images.new} new, {images.unchanged} unchanged, {images.removed} removed)"
         )
+        if images.volumes:
+            console.print(f"of the images {images.volumes} are series of slices, {images.oblique} of these oblique")
+        if images.links:
+            console.print(f"{images.links} symbolic links were not followed")
+        if images.closed_folders:
+            console.print(
+                f"{images.closed_folders} folders cannot be opened by this user; what is known of files there stays"
+            )
     if found.table is not None:
         state = "unchanged" if found.table.unchanged else "read"
         console.print(f"table {state}: {found.table.patients} patients, {found.table.columns} columns")

@@ -80,9 +80,12 @@ def stack_of(positions: FloatArray, orientations: FloatArray, spacings_mm: Float
     if np.ptp(aside, axis=0).max() > GAP_TOLERANCE * smallest + spacings_mm.max() / 2:
         return Reason.MIXED_ORIENTATION
     steps = gaps / smallest
-    if np.abs(steps - np.round(steps)).max() > GAP_TOLERANCE * steps.max():
+    whole = np.round(steps).astype(np.intp)
+    # Slices are missing where most are a gap apart and some a multiple of it; where most are two apart, one is too many.
+    usual = np.bincount(np.minimum(whole, 1000)).argmax()
+    if np.abs(steps - whole).max() > GAP_TOLERANCE * steps.max() or usual > 1:
         return Reason.VARIABLE_GAPS
-    if np.round(steps).max() > 1:
+    if whole.max() > 1:
         return Reason.MISSING_SLICES
     affine = np.eye(4)
     affine[:3, 0] = normal * (along[order[-1]] - along[order[0]]) / (len(positions) - 1)

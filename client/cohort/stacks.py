@@ -1,7 +1,7 @@
 """A volume from the slices of an enhanced object, or of a series of single files.
 
-No estimator reads DICOM volumes yet: campaigns see single images. What is here says of a series whether it is one even
-stack, and puts it together where it is.
+No estimator reads DICOM volumes yet: campaigns of flat images leave them out. Indexing has judged by the headers alone
+what is put together here; `CohortStore.slices` has the files of a series.
 """
 
 from __future__ import annotations

@@ -57,6 +57,9 @@ def test_an_oblique_stack_by_hand() -> None:
         ([0, 3, 6, 12, 15], Reason.MISSING_SLICES),
         ([0, 3, 6, 10.5], Reason.VARIABLE_GAPS),
         ([0, 3, 3, 6], Reason.REPEATED_POSITIONS),
+        ([0, 2, 4, 5], Reason.VARIABLE_GAPS),
+        ([0, 3, 9], Reason.MISSING_SLICES),
+        ([0, 3, 9, 15], Reason.VARIABLE_GAPS),  # 3 6 6: perhaps some are missing, perhaps one is too many
         ([0, 202.5, 203.75, 205], Reason.MISSING_SLICES),
         ([5, 5, 5], Reason.REPEATED_POSITIONS),
         ([0], Reason.NO_GEOMETRY),
