@@ -81,7 +81,7 @@ def stack_of(positions: FloatArray, orientations: FloatArray, spacings_mm: Float
         return Reason.MIXED_ORIENTATION
     steps = gaps / smallest
     whole = np.round(steps).astype(np.intp)
-    # Slices are missing where most are a gap apart and some a multiple of it; where most are two apart, one is too many.
+    # Missing where most gaps are the smallest and some a multiple of it; where most are twice it, a slice is too many.
     usual = np.bincount(np.minimum(whole, 1000)).argmax()
     if np.abs(steps - whole).max() > GAP_TOLERANCE * steps.max() or usual > 1:
         return Reason.VARIABLE_GAPS
