@@ -44,6 +44,7 @@ OFFSET_YEARS = 3.0
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(7200),  # a test makes the runs that nobody has made before it
     pytest.mark.skipif(not ABIDE.is_file(), reason="../shared/data/abide1 is not beside the repository"),
 ]
 
