@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedage.client._durable import StoreUnavailable, named_failures
 from fedage.client.guard import Withheld
 from fedage.common.analyses._columns import MAX_GAP_YEARS
 from fedage.common.cohort import Cohort
@@ -69,7 +70,14 @@ def keep(folder: Path, *, run: str, predicted_years: FloatArray, model: str, sna
     ------
     Withheld
         As `kept`.
+    StoreUnavailable
+        If they cannot be written.
     """
+    with named_failures(_file(folder, run), unavailable=StoreUnavailable):
+        _keep(folder, run=run, predicted_years=predicted_years, model=model, snapshot=snapshot)
+
+
+def _keep(folder: Path, *, run: str, predicted_years: FloatArray, model: str, snapshot: str) -> None:
     target = _file(folder, run)
     handle, partial = tempfile.mkstemp(dir=folder, suffix=".partial")
     try:
