@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from fedage.client._durable import LOCK_WAIT_S
+from fedage.client.agent.cancel import wait_for
 from fedage.client.approvals import ApprovalError, Approvals
 from fedage.client.asked import Asked
 from fedage.client.audit import AuditLog, Direction, Entry, Kind
@@ -74,7 +75,7 @@ class SiteRules:
         self._noted: tuple[str | None] | None = None
         self._noting = threading.Lock()
         self._answering: set[str] = set()
-        self._lock = threading.Lock()
+        self._lock, self._approving = threading.Lock(), threading.Lock()
 
     @contextmanager
     def claimed(self, request: RequestId) -> Iterator[bool]:
@@ -163,12 +164,9 @@ class SiteRules:
         if isinstance(decision, Refused):
             raise RequestRefused(decision.rule, decision.sentence)
         if not self.approvals.is_approved(request.digest):
-            if request.kind != DESCRIBE or not self._approves_by_itself(request.digest):
+            if request.kind != DESCRIBE:
                 raise self._not_approved(request.digest)
-            try:
-                self.approve(campaign)
-            except (SnapshotTooClose, FewValuesChanged) as close:
-                raise RequestRefused(close.rule, close.detail) from None
+            self._approve_by_itself(campaign)
         if request.kind != DESCRIBE:
             self.asked.begin_run(request, at_most=self.policy.current().requests.runs_per_campaign)
         campaign = with_minimum(campaign, decision.minimum_count)
@@ -187,20 +185,29 @@ class SiteRules:
             raise RequestRefused(decision.rule, decision.sentence)
         return self._frozen(campaign, decision)
 
-    def approve(self, campaign: Campaign, *, data_set: str | None = None, few_changes: bool = False) -> Approved:
+    def approve(
+        self,
+        campaign: Campaign,
+        *,
+        data_set: str | None = None,
+        few_changes: bool = False,
+        unless_declined: bool = False,
+    ) -> Approved:
         """Approve a campaign file and freeze its cohort; it acts at once, on a running agent too.
 
         Parameters
         ----------
         few_changes
             Approve anew although the values of a few patients only have changed since.
+        unless_declined
+            Refuse it if somebody has declined it by the time its cohort is read.
 
         Raises
         ------
         ApprovalError
             If the policy refuses it.
         RequestRefused
-            If this site has nothing of the kind that the campaign reads.
+            If this site has nothing of the kind that the campaign reads; with `unless_declined` rule `declined`.
         SnapshotTooClose
             If its cohort, or a part of it, differs from an earlier one by too few patients, and cannot be that one.
         FewValuesChanged
@@ -228,6 +235,8 @@ class SiteRules:
             theirs = self._reader.read(campaign, data_set=decision.data_set, patients=frozenset(close.patients))
             found = frozen_of(theirs, campaign)
             snapshot = freeze()
+        if unless_declined and self.approvals.is_declined(digest):
+            raise self._not_approved(digest)
         self.audit.append(self._decision(Kind.APPROVE, campaign, patients=len(snapshot.patients)))
         self.approvals.approve(campaign.text)
         return Approved(campaign=campaign, allowed=decision, snapshot=snapshot, cohort_of=cohort_of)
@@ -293,6 +302,26 @@ class SiteRules:
             if not self._noted or self._noted[0] != digest:
                 self.audit.append(Entry(direction=Direction.SITE, kind=Kind.POLICY, digest=digest))
                 self._noted = (digest,)
+
+    def _approve_by_itself(self, campaign: Campaign) -> None:
+        """Approve an offered campaign where the policy says so: once, if it is offered several times at once.
+
+        Raises
+        ------
+        RequestRefused
+            If the policy leaves it to a person, or a person said no.
+        """
+        wait_for(lambda: self._approving.acquire(blocking=False))
+        try:
+            if self.approvals.is_approved(campaign.digest):
+                return
+            if not self._approves_by_itself(campaign.digest):
+                raise self._not_approved(campaign.digest)
+            self.approve(campaign, unless_declined=True)
+        except (SnapshotTooClose, FewValuesChanged) as close:
+            raise RequestRefused(close.rule, close.detail) from None
+        finally:
+            self._approving.release()
 
     def _approves_by_itself(self, digest: str) -> bool:
         automatic = self.policy.current().approval.mode == "automatic"

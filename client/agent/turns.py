@@ -20,6 +20,7 @@ _LOOK_S = 0.2
 class Work:
     """A message that is being handled, or waits for its turn."""
 
+    message_id: str
     kind: str
     subject: tuple[str, ...]
     cancellation: Cancellation
@@ -38,7 +39,7 @@ class Turns:
     def __init__(self) -> None:
         self._computing = threading.Lock()
         self._guard = threading.Lock()
-        self._works: dict[str, Work] = {}
+        self._works: list[Work] = []
 
     @contextmanager
     def turn(self, message: Message, cancellation: Cancellation) -> Iterator[None]:
@@ -53,13 +54,14 @@ class Turns:
         Cancelled
             If the message is cancelled while it waits.
         """
-        key, work = message.metadata.message_id, Work(message.metadata.message_type, _subject(message), cancellation)
+        told = message.metadata
+        work = Work(told.message_id, told.message_type, _subject(message), cancellation)
         with self._guard:
             if work.computes:
-                for earlier in self._works.values():
+                for earlier in self._works:
                     if earlier.computes and earlier.subject == work.subject:
                         earlier.cancellation.cancel("Superseded")
-            self._works[key] = work
+            self._works.append(work)
         try:
             if not work.computes:
                 work.waits = False
@@ -77,16 +79,14 @@ class Turns:
                 self._computing.release()
         finally:
             with self._guard:
-                if self._works.get(key) is work:
-                    del self._works[key]
+                self._works = [other for other in self._works if other is not work]
 
     def cancel(self, message_id: str) -> bool:
-        """Ask one message's handler to stop; whether there was one."""
-        work = self._works.get(message_id)
-        if work is None:
-            return False
-        work.cancellation.cancel()
-        return True
+        """Ask whoever handles this message to stop; whether there was anybody. A message may have come twice."""
+        found = [work for work in self.works() if work.message_id == message_id]
+        for work in found:
+            work.cancellation.cancel()
+        return bool(found)
 
     def cancel_all(self) -> None:
         """Ask every handler to stop."""
@@ -96,7 +96,7 @@ class Turns:
     def works(self) -> list[Work]:
         """What is handled and what waits, oldest first."""
         with self._guard:
-            return list(self._works.values())
+            return list(self._works)
 
     def idle(self, *, timeout_s: float) -> bool:
         """Wait until nothing is handled; False if something still is after `timeout_s`."""
