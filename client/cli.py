@@ -87,12 +87,13 @@ def start(
 @site.command("split")
 def split(home: Home) -> None:
     """Give the relay its own folder, for the user named by relay_user in site.toml. As root, once."""
-    from fedage.client.agent.node_side import prepare
+    from fedage.client.agent.node_side import owner_of, prepare
     from fedage.client.home import SiteHome
 
-    side = prepare(SiteHome.load(home))
-    typer.echo(f"{side.folder} ready; run fedage site agent --home {home} as the site's user")
-    typer.echo(f"and fedage site node --relay {side.folder} as {side.user}")
+    loaded = SiteHome.load(home)
+    side = prepare(loaded)
+    typer.echo(f"{side.folder} ready; run fedage site agent --home {home} as {owner_of(loaded)}")
+    typer.echo(f"and fedage site node --relay {side.folder} as {loaded.config.relay_user}")
 
 
 @site.command("agent")
@@ -109,7 +110,9 @@ def agent(home: Home) -> None:
 
 @site.command("node")
 def node(
-    relay: Annotated[Path, typer.Option("--relay", help="the relay's folder, as fedage site split made it")],
+    relay: Annotated[
+        Path, typer.Option("--relay", readable=False, help="the relay's folder, as fedage site split made it")
+    ],
 ) -> None:
     """Run the SuperNode and its relay alone, as the relay's user; restart them when they die."""
     from fedage.client.agent.supervise import run_node

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import secrets
 import shutil
 import signal
@@ -43,8 +42,6 @@ class Family:
         Its whole environment.
     log
         File that its output is appended to; one that has grown large is put aside first.
-    user
-        OS user it runs as, with that user's own group only; None for the same user. Needs root.
     folder
         Its working folder; None for this process's.
     """
@@ -55,7 +52,6 @@ class Family:
         *,
         environment: Mapping[str, str],
         log: Path,
-        user: str | None = None,
         folder: Path | None = None,
     ) -> None:
         self._token = secrets.token_hex(16)
@@ -74,9 +70,6 @@ class Family:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 cwd=folder,
-                user=user,
-                group=pwd.getpwnam(user).pw_gid if user is not None else None,
-                extra_groups=[] if user is not None else None,
             )
 
     def poll(self) -> int | None:

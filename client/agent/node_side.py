@@ -1,7 +1,8 @@
 """What the SuperNode and its relay need on disk: in the site's home, or in a folder of their own for another user.
 
-With `relay_user` in `site.toml` they run as that user, who can read nothing of the home. Their folder lies beside it,
-is named like it with `-relay`, and belongs to the site's user; the relay's user owns only what is marked:
+With `relay_user` in `site.toml` they run as that user, who can read nothing of the home, and the agent as the site's
+user, who owns it; neither is root. Their folder lies beside the home, is named like it with `-relay`, and belongs
+to the site's user; the relay's user owns only what is marked:
 
 ===================== ==============================================================================
 `relay.toml`, `ca.crt` settings for `fedage site node`; the coordinator's certificate authority
@@ -44,14 +45,14 @@ class NodeConfig(BaseModel):
 
 @dataclass(frozen=True)
 class NodeSide:
-    """Where the SuperNode finds its files, and as whom it runs (None: as whoever starts it)."""
+    """Where the SuperNode finds its files; `apart` if the folder is the relay's own."""
 
     folder: Path
     config: NodeConfig
     node_key: Path
     socket_path: Path
     logs: Path
-    user: str | None = None
+    apart: bool = False
 
     @property
     def ca_certificate(self) -> Path:
@@ -80,15 +81,32 @@ def of_relay(folder: Path) -> NodeSide:
     Raises
     ------
     FedAgeError
-        If there is none, or this user cannot read it.
+        If there is none, or it is not this user's.
     """
     folder = Path(folder).absolute()
     mend = "make it with fedage site split, as root, and give its path"
     config = read_settings(folder / "relay.toml", NodeConfig, mend=mend)
     key = folder / "node.key"
-    if not os.access(key, os.R_OK):
-        raise FedAgeError(f"{key} cannot be read by this user; run fedage site node as relay_user of site.toml")
-    return NodeSide(folder, config, key, socket_of(folder), folder / "logs")
+    if (theirs := key.stat().st_uid) != os.geteuid():
+        raise FedAgeError(f"{key} is another user's; run fedage site node as {_name(theirs)}")
+    return NodeSide(folder, config, key, socket_of(folder), folder / "logs", apart=True)
+
+
+def owner_of(home: SiteHome) -> str:
+    """The site's user: whose the home is.
+
+    Raises
+    ------
+    FedAgeError
+        If that is root.
+    """
+    owner = home.root.stat().st_uid
+    if owner == 0:
+        raise FedAgeError(
+            f"{home.root} is root's, and the agent, which opens every image, would be too: make a user for the site "
+            f"who may read the images, without login, and run chown -R USER {home.root}"
+        )
+    return _name(owner)
 
 
 def socket_of(folder: Path) -> Path:
@@ -102,7 +120,7 @@ def prepare(home: SiteHome) -> NodeSide:
     Raises
     ------
     FedAgeError
-        If this is not root, there is no such user, or that user cannot run this interpreter.
+        If this is not root, the home is root's, there is no such user, or that user cannot run this interpreter.
     """
     user = home.config.relay_user
     if user is None:
@@ -110,8 +128,9 @@ def prepare(home: SiteHome) -> NodeSide:
     if os.geteuid() != 0:
         raise FedAgeError(
             f"relay_user = {user!r} needs root once: run fedage site split as root, then fedage site agent as the "
-            "site's user and fedage site node as the relay's; or run fedage site start as root"
+            "site's user and fedage site node as the relay's"
         )
+    owner_of(home)
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
@@ -129,12 +148,12 @@ def prepare(home: SiteHome) -> NodeSide:
         _own(folder / name, uid=entry.pw_uid, gid=entry.pw_gid, mode=0o700)
     settings = settings_text(_config(home), heading="The relay's side of a FedAge site; made from site.toml.")
     _write(folder / "relay.toml", settings.encode())
-    _write(folder / "ca.crt", home.ca_certificate.read_bytes())
+    _write(folder / "ca.crt", _read_own(home.ca_certificate, uid=owner.st_uid))
     key = folder / "node.key"
     if not key.exists():
-        _move_key(home.node_key, key, uid=entry.pw_uid, gid=entry.pw_gid)
-    side = NodeSide(folder, _config(home), key, socket_of(folder), home.logs, user)
-    _check_reach(side)
+        _move_key(home.node_key, key, uid=entry.pw_uid, gid=entry.pw_gid, owner=owner.st_uid)
+    side = NodeSide(folder, _config(home), key, socket_of(folder), folder / "logs", apart=True)
+    _check_reach(side, entry)
     return side
 
 
@@ -162,16 +181,38 @@ def _own(folder: Path, *, uid: int, gid: int, mode: int) -> None:
 
 def _write(file: Path, content: bytes) -> None:
     partial = file.with_name(f"{file.name}.partial")
-    partial.write_bytes(content)
-    partial.chmod(0o644)
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as stream:
+        stream.write(content)
+        os.fchmod(stream.fileno(), 0o644)
     partial.replace(file)
 
 
-def _move_key(old: Path, new: Path, *, uid: int, gid: int) -> None:
+def _read_own(file: Path, *, uid: int) -> bytes:
+    """A file of the site's user, read as root: never through a link to what only root may read."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        raise FedAgeError(f"{file} is no plain file; put the file itself there") from None
+    with os.fdopen(descriptor, "rb") as stream:
+        if os.fstat(descriptor).st_uid != uid:
+            raise FedAgeError(f"{file} is not the site's user's ({_name(uid)}); chown it")
+        return stream.read()
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def _move_key(old: Path, new: Path, *, uid: int, gid: int, owner: int) -> None:
     partial = new.with_name(f"{new.name}.partial")
     partial.unlink(missing_ok=True)
+    content = _read_own(old, uid=owner)
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-        stream.write(old.read_bytes())
+        stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
         os.fchown(stream.fileno(), uid, gid)
@@ -179,10 +220,9 @@ def _move_key(old: Path, new: Path, *, uid: int, gid: int) -> None:
     old.unlink()
 
 
-def _check_reach(side: NodeSide) -> None:
+def _check_reach(side: NodeSide, entry: pwd.struct_passwd) -> None:
     """Say it here if the relay's user cannot run this interpreter or reach its folder, and not in a log."""
     code = "import sys, fedage.common.errors; open(sys.argv[1]).close()"
-    entry = pwd.getpwnam(str(side.user))
     try:
         done = subprocess.run(
             [sys.executable, "-c", code, str(side.node_key)],
@@ -198,6 +238,6 @@ def _check_reach(side: NodeSide) -> None:
         done = None
     if done is None or done.returncode:
         raise FedAgeError(
-            f"relay_user = {side.user!r} cannot run {sys.executable} with fedage, or cannot reach {side.folder}: "
+            f"relay_user = {entry.pw_name!r} cannot run {sys.executable} with fedage, or cannot reach {side.folder}: "
             "install them where every user may read, and let others pass (x) through the folders above"
         )

@@ -1,7 +1,7 @@
 """A running site: its agent and its SuperNode, started in this order, restarted when they die, both gone at the end.
 
-Usually one process looks after both (`run_site`). Where each has a service and an OS user of its own, one looks after
-the agent (`run_agent`) and one after the node (`run_node`).
+Usually one process looks after both (`run_site`). Where each has an OS user of its own, there are two services: one
+looks after the agent (`run_agent`) and one after the node (`run_node`). No process of them runs as root.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def run_site(
     Parameters
     ----------
     home
-        The site. With `relay_user` its node runs as that user, for which this needs root.
+        The site. With `relay_user` it is run as two services instead.
     stop_event
         Set by whoever handles signals.
     on_status
@@ -59,11 +59,17 @@ def run_site(
     SiteBusy
         If another process runs this site.
     FedAgeError
-        If `relay_user` cannot be had.
+        If the site names a `relay_user`: looking after processes of two users would take root for as long as they run.
     """
+    if (user := home.config.relay_user) is not None:
+        raise FedAgeError(
+            f"relay_user = {user!r} makes two services of this site: run fedage site split --home {home.root} once as "
+            f"root, then fedage site agent --home {home.root} as the site's user and "
+            f"fedage site node --relay {home.relay_folder} as {user}; or take relay_user out of site.toml"
+        )
     with _only_one(home.root, home.run), _node_side(home) as side:
         _look_after(
-            lambda: _launch_agent(home, side.socket_path, agent_app, shared=side.user is not None),
+            lambda: _launch_agent(home, side.socket_path, agent_app, shared=False),
             lambda: _launch_node(side),
             side=side,
             state=StateFile(home.run / STATE_FILE),
@@ -86,8 +92,10 @@ def run_agent(
     SiteBusy
         If another process runs this site.
     FedAgeError
-        If the relay has no folder yet.
+        If the relay has no folder yet, or this is root.
     """
+    if os.geteuid() == 0:
+        raise FedAgeError(f"the agent does not run as root; run it as {node_side.owner_of(home)}")
     socket_path = node_side.socket_of(home.relay_folder)
     if home.config.relay_user is None or not socket_path.parent.is_dir():
         raise FedAgeError(
@@ -170,14 +178,10 @@ def _launch_node(side: NodeSide) -> Family:
     if side.config.executor == "resident":
         command += ["--executor-socket", side.socket_path, "--executor-secret", side.run / "executor.secret"]
     environment = flower_environment(side.flower_home)
-    if side.user is None:
-        return Family(command, environment=environment, log=side.logs / "node.log")
+    if side.apart:
+        environment = node_side.relay_environment(environment, folder=side.folder)
     return Family(
-        command,
-        environment=node_side.relay_environment(environment, folder=side.folder),
-        log=side.logs / "node.log",
-        user=side.user,
-        folder=side.folder,
+        command, environment=environment, log=side.logs / "node.log", folder=side.folder if side.apart else None
     )
 
 
@@ -195,9 +199,6 @@ def _only_one(root: Path, run: Path) -> Iterator[None]:
 @contextmanager
 def _node_side(home: SiteHome) -> Iterator[NodeSide]:
     """The node's files; as sockets have short names, the agent's may be in a private temporary folder."""
-    if home.config.relay_user is not None:
-        yield node_side.prepare(home)
-        return
     if home.node_key.parent != home.root and os.geteuid() != 0:
         raise FedAgeError(f"{home.node_key} is another user's; name relay_user in site.toml again, or move it back")
     path = home.run / "agent.sock"

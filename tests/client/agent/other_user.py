@@ -1,4 +1,4 @@
-"""Another OS user for tests that run as root, and an interpreter that this user may run."""
+"""Other OS users for tests that run as root, an interpreter that they may run, and a site as two services of theirs."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from pathlib import Path
 import pytest
 
 OTHER = "nobody"
+"""The relay's user."""
+OWNER = "daemon"
+"""The site's user: the agent's."""
 
 
 def needs_another_user() -> None:
@@ -24,9 +27,9 @@ def needs_another_user() -> None:
     if os.geteuid() != 0:
         pytest.skip("becoming another OS user takes root")
     try:
-        pwd.getpwnam(OTHER)
+        pwd.getpwnam(OTHER), pwd.getpwnam(OWNER)
     except KeyError:
-        pytest.skip(f"this machine has no user {OTHER}")
+        pytest.skip(f"this machine has no user {OTHER} or {OWNER}")
 
 
 def as_other(command: list[str], *, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -43,6 +46,39 @@ def as_other(command: list[str], *, environment: dict[str, str] | None = None) -
         text=True,
         check=False,
     )
+
+
+def give_to_owner(*folders: Path) -> None:
+    """Make the site's user own these folders and all in them."""
+    entry = pwd.getpwnam(OWNER)
+    for folder in folders:
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
+
+
+@contextmanager
+def running_as(
+    user: str, command: list[str | Path], *, log: Path, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A service of a user, with that user's own group only; told to stop at the end."""
+    entry = pwd.getpwnam(user)
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            command,
+            user=entry.pw_uid,
+            group=entry.pw_gid,
+            extra_groups=[],
+            cwd="/",
+            env={**os.environ, "HOME": "/nonexistent", **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(40)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A whole campaign whose relays run as another OS user, who can open neither an image nor a file of the agent."""
+"""A whole campaign at sites of two services, none as root: the relay's user opens no image and no file of the agent."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ from fedage.deploy.demo.phantoms import render_all
 from fedage.server.results import read_results
 from tests.client.agent.other_user import (
     OTHER,
+    OWNER,
     as_other,
     environment_for,
+    give_to_owner,
     interpreter_for_all,
     needs_another_user,
     open_folder,
+    running_as,
 )
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -55,6 +58,7 @@ def test_a_campaign_passes_and_the_relays_user_can_open_nothing(monkeypatch: pyt
         folders = demo.Folders(root)
         planted = render_all(folders.images, seed=5, patients_per_site=40, hospitals=hospitals)
         folders.images.chmod(0o700)
+        give_to_owner(folders.images)
         text = campaign_file(planted, sites=names, seed=5, quick=True)
         text = re.sub(r"(?m)^rounds = .*$", "rounds = 1", text)
         text = re.sub(r"(?m)^local_epochs = .*$", "local_epochs = 1", text)
@@ -66,10 +70,24 @@ def test_a_campaign_passes_and_the_relays_user_can_open_nothing(monkeypatch: pyt
             demo._prepare_site(folders, name, address=address, seed=5, campaign=campaign, quick=True)
             file = folders.site(name) / "site.toml"
             file.write_text(file.read_text().replace("# relay_user =", f'relay_user = "{OTHER}"'))
+            give_to_owner(folders.site(name))
+        folders.logs.mkdir(exist_ok=True)
         with monkeypatch.context() as patch:
             patch.setattr(sys, "executable", str(interpreter))
             for name in names:
-                running.enter_context(demo._site(folders, name))
+                home = folders.site(name)
+                relay_folder = home.with_name(f"{name}-relay")
+                told = demo._fedage("site", "split", "--home", home)
+                assert told.splitlines() == [
+                    f"{relay_folder} ready; run fedage site agent --home {home} as {OWNER}",
+                    f"and fedage site node --relay {relay_folder} as {OTHER}",
+                ]
+                agent, node = (
+                    demo._command(["site", "agent", "--home", home]),
+                    ["site", "node", "--relay", relay_folder],
+                )
+                running.enter_context(running_as(OWNER, agent, log=folders.logs / f"{name}-agent.log"))
+                running.enter_context(running_as(OTHER, demo._command(node), log=folders.logs / f"{name}-node.log"))
         command = ["campaign", "run", campaign, "--home", folders.coordinator, "--out", root, "--name", "run"]
         done = subprocess.run(demo._command(command), capture_output=True, text=True, timeout=400, check=False)
         logs = "".join(file.read_text() for file in folders.logs.glob("*.log"))
@@ -90,16 +108,20 @@ def test_a_campaign_passes_and_the_relays_user_can_open_nothing(monkeypatch: pyt
             assert "agent: healthy, FedAge" in said
             assert f"node: online, Flower's SuperNode for {address}" in said
             assert f"as {OTHER}" in said
-            assert _users_of(folders.site(name).with_name(f"{name}-relay")) == {pwd.getpwnam(OTHER).pw_uid}
+            relay_folder = folders.site(name).with_name(f"{name}-relay")
+            assert _users_of(f"{relay_folder}/node.key", f"{relay_folder}/run/") == {pwd.getpwnam(OTHER).pw_uid}
+            assert _users_of(f"agent.main\0{folders.site(name)}\0") == {pwd.getpwnam(OWNER).pw_uid}
+            verified = demo._fedage("site", "audit", "verify", "--home", folders.site(name))
+            assert verified.startswith("the audit log is intact")
 
 
-def _users_of(relay_folder: Path) -> set[int]:
-    """Whom the processes belong to that name the relay's node key or its secret."""
+def _users_of(*words: str) -> set[int]:
+    """Whom the processes belong to whose command has one of these words."""
     users = set()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             told = (entry / "cmdline").read_bytes()
-            if os.fsencode(relay_folder) + b"/node.key" in told or os.fsencode(relay_folder) + b"/run/" in told:
+            if any(os.fsencode(word) in told for word in words):
                 users.add(entry.stat().st_uid)
         except OSError:
             continue

@@ -1,4 +1,4 @@
-"""Real SuperLink, SuperNodes and agents, the relays as another OS user: side by side, cut short, killed, attacked."""
+"""Real SuperLink, nodes and agents, relays and agents as two OS users: side by side, cut short, killed, attacked."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,22 +22,38 @@ from fedage.client.home import init_site
 from fedage.server.network import control
 from fedage.server.network.home import CoordinatorHome, init_home
 from fedage.server.network.superlink import SuperLink, register_node, stop_run, submit
-from tests.client.agent.other_user import OTHER, as_other, environment_for, interpreter_for_all, needs_another_user
+from tests.client.agent.other_user import (
+    OTHER,
+    OWNER,
+    as_other,
+    environment_for,
+    give_to_owner,
+    interpreter_for_all,
+    needs_another_user,
+    running_as,
+)
 from tests.client.agent.other_user import open_folder as folder_for_all
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
 
+SPLIT = """
+import sys
+from pathlib import Path
+from fedage.client.agent.node_side import prepare
+from fedage.client.home import SiteHome
+prepare(SiteHome.load(Path(sys.argv[1])))
+"""
 APPS = Path(__file__).parent / "apps"
 MARK = "FEDAGE_TEST_MARK"
 SITES = {"north": "resident", "south": "per-message"}
-START = """
+AGENT = """
 import sys
 from pathlib import Path
-from fedage.client.agent.supervise import run_site
+from fedage.client.agent.supervise import run_agent
 from fedage.client.home import SiteHome
 from fedage.common.lifetime import until_told_to_stop
 with until_told_to_stop() as stop:
-    run_site(SiteHome.load(Path(sys.argv[1])), stop_event=stop, agent_app="scenario_site:app",
+    run_agent(SiteHome.load(Path(sys.argv[1])), stop_event=stop, agent_app="scenario_site:app",
              on_status=lambda text: print(text, flush=True))
 """
 
@@ -60,7 +77,7 @@ class Network:
     interpreter: Path
     coordinator: CoordinatorHome
     mark: str
-    sites: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    services: ExitStack = field(default_factory=ExitStack)
 
     def log(self, name: str) -> str:
         return (self.root / f"{name}.log").read_text()
@@ -111,13 +128,10 @@ def network() -> Iterator[Network]:
                 for name, executor in SITES.items():
                     start(made, name, executor=executor, address=link.address)
                 for name in SITES:
-                    until(lambda name=name: "online" in made.log(name), timeout_s=90)
+                    until(lambda name=name: "online" in made.log(f"{name}-node"), timeout_s=90)
                 yield made
             finally:
-                for process in made.sites.values():
-                    process.terminate()
-                for process in made.sites.values():
-                    process.wait(30)
+                made.services.close()
         until(lambda: not living(mark), timeout_s=15)
 
 
@@ -141,13 +155,14 @@ def start(network: Network, name: str, *, executor: str, address: str) -> None:
     (home.root / "site.toml").write_text(settings.replace("# relay_user =", f'relay_user = "{OTHER}"'))
     (home.root / "store.key").write_text("0" * 64)
     (home.root / "store.key").chmod(0o600)
-    with (network.root / f"{name}.log").open("wb") as log:
-        network.sites[name] = subprocess.Popen(
-            [str(network.interpreter), "-c", START, str(home.root)],
-            env={**os.environ, **environment_for(network.interpreter)},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+    give_to_owner(images, home.root)
+    python, environment = network.interpreter, environment_for(network.interpreter)
+    subprocess.run([python, "-c", SPLIT, home.root], env={**os.environ, **environment}, check=True)
+    agent = [python, "-c", AGENT, home.root]
+    node = [python, "-m", "fedage.deploy", "site", "node", "--relay", home.relay_folder]
+    for user, title, command in ((OWNER, "agent", agent), (OTHER, "node", node)):
+        log = network.root / f"{name}-{title}.log"
+        network.services.enter_context(running_as(user, command, log=log, **environment))
 
 
 def test_nodes_and_relays_run_as_the_other_user_and_agents_do_not(network: Network) -> None:
@@ -157,7 +172,8 @@ def test_nodes_and_relays_run_as_the_other_user_and_agents_do_not(network: Netwo
         assert f"Uid:\t{other}\t{other}\t{other}\t{other}\n" in status
         assert "Groups:\t\n" in status or "Groups:\t \n" in status
         agent = Path(f"/proc/{network.pid_of(name, 'agent.main')}/status").read_text()
-        assert "Uid:\t0\t" in agent
+        owner = pwd.getpwnam(OWNER).pw_uid
+        assert f"Uid:\t{owner}\t{owner}\t{owner}\t{owner}\n" in agent
     executor = network.pid_of("north", "client.agent.executor")
     assert f"Uid:\t{other}\t" in Path(f"/proc/{executor}/status").read_text()
 
