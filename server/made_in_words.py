@@ -79,6 +79,13 @@ def _medians(found: tuple[Preparation, ...]) -> str:
     )
 
 
+def stand_ins(results: Results) -> list[str]:
+    """What a reader of the terminal has to know too: where means stand in for medians."""
+    if not results.preparation:
+        return []
+    return _means_that_stand_in(results.preparation, exact=solved_exactly(results))
+
+
 def _means_that_stand_in(found: tuple[Preparation, ...], *, exact: bool) -> list[str]:
     """Where a site may not leave its missing values to the median of all, in the fold with most of it."""
     most = max(found, key=lambda item: item.stood_in)

@@ -32,7 +32,7 @@ def new(
     ] = False,
     analyses: Annotated[
         str | None,
-        typer.Option(help="of --analysis-only: survival, groups, statistics, commas between; the flags below imply it"),
+        typer.Option(help="train nothing and analyse: survival, groups, statistics, commas between"),
     ] = None,
     name: Annotated[str | None, typer.Option(help="short name, lower-case letters, digits and hyphens")] = None,
     purpose: Annotated[str | None, typer.Option(help="what is asked of the sites, in a sentence")] = None,
@@ -65,7 +65,8 @@ def new(
     if out.exists() and not force:
         raise CannotWrite(f"{out} exists; give another file with --out, or --force to replace it")
     ask = Questions(asking=not yes and sys.stdin.isatty())
-    kind = _kind(estimator, analysis_only, ask)
+    implied = next((flag for flag, value in (("--analyses", analyses), ("--predicted", predicted)) if value), None)
+    kind = _kind(estimator, analysis_only, ask, implied=implied)
     follow_up = {"time": time, "event": event, "covariates": covariates}
     groups = {"group_column": group_column, "equals": equals, "reference": reference, "held_fixed": held_fixed}
     wanted = _analyses(kind, ask, analyses, follow_up=follow_up, groups=groups, predicted=predicted)
@@ -97,13 +98,13 @@ def new(
     typer.echo(f"Every key is explained in it. After an edit: fedage campaign check {out}")
 
 
-def _kind(estimator: str | None, analysis_only: bool, ask: Questions) -> str | None:
-    """The estimator's name, or None for a campaign that only analyses."""
+def _kind(estimator: str | None, analysis_only: bool, ask: Questions, *, implied: str | None) -> str | None:
+    """The estimator's name, or None for a campaign that only analyses, as a flag may imply where none is named."""
     from fedage.common.estimators import names
 
     if estimator is not None and analysis_only:
         raise CannotWrite(f"--estimator {estimator} and --analysis-only exclude each other; give one of them")
-    if analysis_only:
+    if analysis_only or (implied is not None and estimator is None):
         return None
     kinds = (*names(), ANALYSIS_ONLY)
     if estimator is None and not ask.asking:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedage.server import sites_in_words, withheld_in_words
+from fedage.server import made_in_words, sites_in_words, withheld_in_words
 from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to
 from fedage.server.errors_in_words import sentences as error_sentences
 from fedage.server.groups_in_words import sentences as group_sentences
@@ -23,6 +23,8 @@ def print_summary(results: Results, *, console: Console) -> None:
             "fold, and counts as a test patient."
         )
     console.print(_sites(results))
+    for sentence in made_in_words.stand_ins(results):
+        console.print(Text(sentence))
     for sentence in error_sentences(results):
         console.print(Text(sentence))
     if results.survival is not None:

@@ -153,6 +153,13 @@ def test_each_analysis_alone_and_together(new, flags: tuple[object, ...], there:
     assert (campaign.table.predicted is not None) == ("p" in there)
 
 
+def test_what_is_analysed_implies_that_nothing_is_trained(new) -> None:
+    assert new("--analyses", "statistics", "--predicted", "p", "--yes")[0] == 0
+    campaign = load_campaign("campaign.toml")
+    assert campaign.estimator is None
+    assert campaign.table.predicted == "p"
+
+
 def test_groups_go_with_an_estimator_too(new) -> None:
     assert new("--estimator", "table-ridge", "--group-column", "DX_GROUP", "--reference", -1)[0] == 0
     campaign = load_campaign("campaign.toml")

@@ -99,6 +99,7 @@ def test_means_that_stand_in_for_medians_are_said(ridge: dict[str, Any]) -> None
     (told,) = (sentence for sentence in said if "stands in" in sentence)
     assert "in up to 7 cases" in told
     assert "differs by that from the pooled one" in told
+    assert made_in_words.stand_ins(Results.model_validate(ridge)) == [told]
     # A network on the same table starts from the same medians, and its record says so as well.
     ridge["campaign"]["rounds"] = 3
     ridge["rounds"] = [{"number": 1, "fold": 1, "validation_mae_years": 5.0}]
