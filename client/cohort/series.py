@@ -8,13 +8,14 @@ neither in nor out meanwhile, also if the indexing is cut off there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Row, select, text, update
+from sqlalchemy import Connection, Row, bindparam, select, text, update
 
 from fedage.client.cohort.archive import SEPARATOR
 from fedage.client.cohort.geometry import Stack, stack_of
@@ -34,12 +35,14 @@ _OF_IMAGE = ("exam", "modality", *_OF_FILE)
 _OF_SERIES = [getattr(Series, name) for name in ("exam", "sex", "modality", *_OF_EXAM)]
 _OF_SLICE = [getattr(Slice, name) for name in ("path", "mtime_ns", "size", "place", *_OF_FILE)]
 
-_OPEN = "SELECT key FROM series WHERE NOT judged"
+_THESE = "SELECT value FROM json_each(:keys)"
 _TAKE_OUT = (
-    f"DELETE FROM images WHERE key IN ({_OPEN})",
-    f"DELETE FROM images WHERE key IN (SELECT key FROM slices WHERE series IN ({_OPEN}))",
-    f"DELETE FROM rejected_files WHERE path IN (SELECT path FROM slices WHERE series IN ({_OPEN}))",
+    f"DELETE FROM images WHERE key IN ({_THESE})",
+    f"DELETE FROM images WHERE key IN (SELECT key FROM slices WHERE series IN ({_THESE}))",
+    f"DELETE FROM rejected_files WHERE path IN (SELECT path FROM slices WHERE series IN ({_THESE}))",
+    f"UPDATE series SET judged = 0 WHERE key IN ({_THESE})",
 )
+_OF_PATH = select(Slice.series).where(Slice.path == bindparam("sealed"))
 
 
 @dataclass
@@ -80,10 +83,18 @@ def orientation(stack: Stack) -> str:
     return f"{letters} {OBLIQUE}" if stack.oblique else letters
 
 
-def take_out(connection: Connection) -> None:
-    """Take away what was said of series that have changed."""
-    for statement in _TAKE_OUT:
-        connection.execute(text(statement))
+def series_of(connection: Connection, paths: Iterable[bytes]) -> set[str]:
+    """The series that these files, by sealed path, are slices of."""
+    found = (connection.scalar(_OF_PATH, {"sealed": path}) for path in paths)
+    return {key for key in found if key is not None}
+
+
+def take_out(connection: Connection, series: Collection[str]) -> None:
+    """Take away what was said of series that change; they are to be judged anew."""
+    if series:
+        keys = json.dumps(list(series))
+        for statement in _TAKE_OUT:
+            connection.execute(text(statement), {"keys": keys})
 
 
 def judge(connection: Connection, keys: Keys, *, limit: int) -> Judged | None:

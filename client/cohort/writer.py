@@ -26,7 +26,7 @@ from fedage.client.cohort.models import (
     TableRejected,
 )
 from fedage.client.cohort.reasons import Reason, Rejected
-from fedage.client.cohort.series import judge, take_out
+from fedage.client.cohort.series import judge, series_of, take_out
 
 if TYPE_CHECKING:
     from fedage.client.cohort.store import CohortStore
@@ -79,9 +79,8 @@ class Writer:
         sealed = [{"sealed": self._keys.seal(path)} for path in paths]
         if not sealed:
             return
-        opened = "UPDATE series SET judged = 0 WHERE key IN (SELECT series FROM slices WHERE path = :sealed)"
-        self._connection.execute(text(opened), sealed)
-        take_out(self._connection)
+        if self._connection.scalar(select(Slice.key).limit(1)) is not None:
+            take_out(self._connection, series_of(self._connection, (one["sealed"] for one in sealed)))
         for table in (ImageFile, RejectedFile, Slice):
             name = table.__tablename__
             self._connection.execute(text(f"DELETE FROM {name} WHERE path = :sealed"), sealed)
@@ -190,8 +189,7 @@ class Writer:
         if not slices:
             return
         there = self._there(Series.key, series)
-        self._connection.execute(update(Series).where(Series.key.in_(there)).values(judged=False))
-        take_out(self._connection)
+        take_out(self._connection, there)
         self._insert(Series, [row for key, row in series.items() if key not in there])
         self._insert(Slice, list(slices.values()))
 

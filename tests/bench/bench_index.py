@@ -77,17 +77,17 @@ def radiograph() -> Dataset:
     return ds
 
 
-def make(folder: Path, *, files: int) -> None:
-    """A folder an exam, four images in each."""
+def make(folder: Path, *, files: int, per_folder: int) -> None:
+    """A folder an exam, so many images in each."""
     pattern = folder / "pattern"
     radiograph().save_as(pattern, enforce_file_format=True)
     content = pattern.read_bytes()
     pattern.unlink()
     for number in range(files):
-        path = folder / f"S{number // 4:06d}" / f"I{number:06d}.dcm"
+        path = folder / f"S{number // per_folder:06d}" / f"I{number:06d}.dcm"
         path.parent.mkdir(parents=True, exist_ok=True)
-        numbers = {b"498.1000000": 1_000_000 + number, b"498.2000000": 2_000_000 + number // 4}
-        own = content.replace(b"MRN-3000000", f"MRN-{3_000_000 + number // 4}".encode())
+        numbers = {b"498.1000000": 1_000_000 + number, b"498.2000000": 2_000_000 + number // per_folder}
+        own = content.replace(b"MRN-3000000", f"MRN-{3_000_000 + number // per_folder}".encode())
         for text, value in numbers.items():
             own = own.replace(text, f"498.{value}".encode())
         path.write_bytes(own)
@@ -114,13 +114,14 @@ def main() -> None:
     """Run and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=5000)
+    parser.add_argument("--per-folder", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     loops, indexes, agains = [], [], []
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch, "data")
         data.mkdir()
-        make(data, files=arguments.files)
+        make(data, files=arguments.files, per_folder=arguments.per_folder)
         bare_loop(data)  # the files are in the page cache from here on, for both
         for repeat in range(arguments.repeats):
             loops.append(seconds(lambda: bare_loop(data)))
@@ -130,7 +131,7 @@ def main() -> None:
                     raise SystemExit("not every file came in")
                 agains.append(seconds(lambda: index_folder(store, data)))
     loop, index, again = (statistics.median(times) for times in (loops, indexes, agains))
-    print(f"{arguments.files} files, medians of {arguments.repeats} alternating runs")
+    print(f"{arguments.files} files, {arguments.per_folder} a folder, medians of {arguments.repeats} alternating runs")
     print(f"bare pydicom loop, one thread   {loop:8.3f} s")
     print(f"index, database included        {index:8.3f} s   {loop / index:5.2f} x the loop (wanted {WANTED_READING})")
     print(f"index again, nothing changed    {again:8.3f} s   {index / again:5.1f} x the first (wanted {WANTED_AGAIN})")
