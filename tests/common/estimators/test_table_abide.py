@@ -31,11 +31,11 @@ OTHER = ("FILE_ID", "SITE", "AGE_AT_SCAN", "SEX", "FIQ", "DX_GROUP")
 OPTIONS: dict[str, Any] = {"features": ["*"], "exclude": ["FIQ"], "age_offset_years": -3.0}
 # One full batch of plain gradient a round: federated averaging then is gradient descent on all patients.
 TRAINING = Training(
-    rounds=150,
+    rounds=60,
     local_epochs=1,
     batch_size=4096,
     optimiser="sgd",
-    learning_rate=0.8,
+    learning_rate=0.2,
     final_learning_rate_fraction=0.1,
 )
 
