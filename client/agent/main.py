@@ -15,6 +15,8 @@ from pathlib import Path
 
 from fedage.client.agent import wire
 from fedage.client.agent.service import Agent, App, serve, where
+from fedage.client.sites import close_sites
+from fedage.common.errors import FedAgeError
 from fedage.common.processes import end_with_parent
 
 HANDLERS = "fedage.client.handlers:app"
@@ -50,6 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
     logger.info("ready")
     stop.wait()
     serving.stop(grace=_STOP_S).wait()
+    try:
+        close_sites()
+    except FedAgeError as error:
+        logger.error("the site's files are not closed in order: %s", error)
     logger.info("stopped")
     return 0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fedage.client import sites
 from fedage.client.audit import AuditLog, Direction, Entry, Kind, Outcome, show, verify
 from fedage.client.audit.folding import FOLDED, MOST_LINES, WINDOW_S, Folding
 from fedage.client.audit.log import LOG_FILE
@@ -78,5 +79,5 @@ def test_a_hostile_relay_does_not_fill_the_log(template: Template, tmp_path: Pat
     assert hospital.deliver(forged)[0].rule == "signature"
     for _ in range(MOST_LINES):
         hospital.deliver(forged)
-    hospital.site.rules.close()  # an agent that stops tells what it has counted
+    sites.close_sites()  # an agent that stops tells what it has counted
     assert hospital.last().entry.folded == 1
