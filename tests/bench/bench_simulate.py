@@ -47,6 +47,7 @@ import pandas as pd
 from pathlib import Path
 from fedage.client.training import predict_years, train_locally
 from fedage.common.analyses.base import run_locally
+from fedage.common.analyses.table_preparation import INNER_PLACE
 from fedage.common.campaign import load_campaign
 from fedage.common.cohort import Cohort
 from fedage.common.estimators.configure import configured, preparation
@@ -56,7 +57,10 @@ features = [name for name in frame.columns if name.startswith("x")]
 estimator = configured(campaign, features)
 train = np.random.default_rng(0).random(len(frame)) < 0.7
 columns = {f"feature:{name}": frame[name].to_numpy(float) for name in features}
-cohort = Cohort({**columns, "age_years": frame["age"].to_numpy(float), "is_train": train.astype(float)})
+inner = np.random.default_rng(1).random(len(frame))  # decides the inner folds of the penalty
+cohort = Cohort({
+    **columns, "age_years": frame["age"].to_numpy(float), "is_train": train.astype(float), INNER_PLACE: inner,
+})
 prepared = run_locally(preparation(campaign, features), {"pooled": cohort})
 weights = estimator.weights_from(prepared.result, seed=0)
 samples = cohort.matrix(estimator.columns)
