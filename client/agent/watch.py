@@ -16,6 +16,8 @@ Status = Callable[[str], None]
 _BACKOFF_S = (1.0, 2.0, 4.0, 8.0)
 _STEADY_S = 60.0
 _DEAF_CHECK_S = 5.0
+_FIRST_HEARS_S = 60.0
+"""A busy machine starts an executor long after its node is online; a node must not be ended for that."""
 
 
 class Child:
@@ -100,7 +102,8 @@ class Watch:
         self._tell = tell
         self._agent_ready = False
         self._node_online = False
-        self._checked = 0.0
+        self._checked = self._online_since = 0.0
+        self._has_heard = False
 
     def look(self) -> None:
         """One look at both."""
@@ -123,13 +126,15 @@ class Watch:
         if node is None:
             return
         if not self._node_online and "SuperNode ID:" in node.tail():
-            self._node_online = True
-            self._checked = time.monotonic()
+            self._node_online, self._has_heard = True, False
+            self._checked = self._online_since = time.monotonic()
             self._tell("online")
             child.is_well("online")
         if self._node_online and time.monotonic() - self._checked > _DEAF_CHECK_S:
             self._checked = time.monotonic()
-            if not self._hears(node):
+            if self._hears(node):
+                self._has_heard = True
+            elif self._has_heard or self._checked - self._online_since > _FIRST_HEARS_S:
                 self._node_online = False
                 child.restart("its executor is gone")
 

@@ -14,8 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.agent.supervise import run_site
+from fedage.client.agent import watch
+from fedage.client.agent.state import StateFile
+from fedage.client.agent.supervise import run_agent, run_site
+from fedage.client.agent.watch import Child, Watch
 from fedage.client.home import SiteHome, init_site
+from fedage.common.errors import FedAgeError
+from fedage.common.processes import Family
 from fedage.server.network.home import init_home
 
 pytestmark = pytest.mark.processes
@@ -123,3 +128,50 @@ run_site(SiteHome.load(Path({str(home.root)!r})), stop_event=threading.Event(), 
     parent.wait()
     parent.stdout.close()
     until(lambda: not living(mark), timeout_s=20)
+
+
+def test_a_site_of_two_users_is_refused_as_one_with_the_mend(tmp_path: Path, mark: str) -> None:
+    home = site(tmp_path)
+    file = home.root / "site.toml"
+    file.write_text(file.read_text().replace("# relay_user =", 'relay_user = "nobody"'))
+    with pytest.raises(FedAgeError, match=r"two services.*fedage site split.*site agent.*site node"):
+        run_site(SiteHome.load(home.root), stop_event=threading.Event())
+    with pytest.raises(FedAgeError, match="run chown -R" if os.geteuid() == 0 else "run fedage site split"):
+        run_agent(SiteHome.load(home.root), stop_event=threading.Event())
+
+
+def test_a_node_is_deaf_only_if_its_executor_was_there_or_never_comes(
+    tmp_path: Path, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_DEAF_CHECK_S", 0.05)
+    monkeypatch.setattr(watch, "_FIRST_HEARS_S", 0.8)
+    monkeypatch.setattr(watch, "answers", lambda _path: True)
+    told, heard = list[str](), False
+
+    def launch() -> Family:
+        code = "import time; print('SuperNode ID: 1', flush=True); time.sleep(60)"
+        return Family([sys.executable, "-c", code], environment=dict(os.environ), log=tmp_path / "node.log")
+
+    def look_for(seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            looking.look()
+            time.sleep(0.02)
+
+    child = Child("node", launch, told.append, StateFile(tmp_path / "state.json"))
+    looking = Watch(None, child, socket_path=tmp_path, hears=lambda _family: heard, tell=told.append)
+    try:
+        until(lambda: looking.look() or "online" in told)  # type: ignore[func-returns-value]
+        look_for(0.4)
+        assert told[-1] == "online", "an executor may come late"
+        heard = True
+        look_for(1.0)
+        assert told[-1] == "online"
+        heard = False
+        look_for(0.3)
+        assert "node: its executor is gone; starting it again" in told
+        until(lambda: looking.look() or told.count("online") == 2)  # type: ignore[func-returns-value]
+        look_for(1.2)
+        assert told.count("node: its executor is gone; starting it again") == 2, "it never came"
+    finally:
+        child.stop()
