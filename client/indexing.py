@@ -172,10 +172,10 @@ def _show(found: SiteIndex, home: SiteHome, console: Console) -> None:
         if images.volumes:
             console.print(f"of the images {images.volumes} are series of slices, {images.oblique} of these oblique")
         if images.links:
-            console.print(f"{images.links} symbolic links were not followed")
+            console.print(f"symbolic links, which are not followed: {images.links}")
         if images.closed_folders:
             console.print(
-                f"{images.closed_folders} folders cannot be opened by this user; what is known of files there stays"
+                f"folders that this user cannot open, where what is known of the files stays: {images.closed_folders}"
             )
     if found.table is not None:
         state = "unchanged" if found.table.unchanged else "read"
