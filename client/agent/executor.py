@@ -5,7 +5,8 @@ with Flower's own runtime client and hands every message to the relay. Nothing o
 is unpacked or imported: no shipped code runs at this hospital at all.
 
 The runtime client is not a public interface of Flower; `tests/client/agent/test_flower_contract.py` holds what is used
-of it. `executor = "per-message"` in `site.toml` is the public way back.
+of it. `executor = "per-message"` in `site.toml` is the public way back. Flower's own process then hears at its next
+heartbeat, up to half a minute later, that a message is not wanted any more.
 """
 
 from __future__ import annotations

@@ -161,12 +161,17 @@ def answers(path: Path) -> bool:
 
 
 def hears(node: Family) -> bool:
-    """Whether Flower's executor lives: it is never started again, and the node looks online but is deaf."""
+    """Whether Flower's executor lives: it is never started again, and the node looks online but is deaf.
+
+    It is known by its command, which names its parent: it hides its environment from everybody but root.
+    """
     if not Path("/proc/self/cmdline").exists():
         return True
-    for pid in node.members():
+    parent = f"\0--parent-pid\0{node.process.pid}\0".encode()
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            if b"flower-superexec" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            command = file.read_bytes()
+            if b"flower-superexec" in command and parent in command:
                 return True
     return False
 
