@@ -23,7 +23,7 @@ from fedage.client.gate import Answer, Work
 from fedage.client.guard import Withheld, releasable_counts, releasable_parts, require
 from fedage.client.mechanism import NoPrivateTraining, mechanism_of
 from fedage.client.model import estimator_of, predict, samples_at
-from fedage.client.parts import check_fold, held_out, held_out_of_training, of_fold, sizes
+from fedage.client.parts import check_fold, held_out, held_out_of_training, of_fold, set_aside, sizes
 from fedage.client.sites import site_for
 from fedage.client.training import TooFewSamples, TrainingDiverged, train_locally
 from fedage.common.analyses.plan import VALIDATION
@@ -84,11 +84,15 @@ def _answers(kind: str) -> Callable[[Handler], Callable[[Message, Context], Mess
 def describe(work: Work) -> Answer:
     """How many patients the site brings, what it set aside, what it answers, and on what it computes."""
     found, campaign, minimum_count = work.found, work.campaign, work.minimum_count
-    require(found.cohort.n, of="patients in the cohort", minimum_count=minimum_count)
     parts = releasable_parts(sizes(found.cohort, campaign), minimum_count=minimum_count)
-    excluded = releasable_counts(found.excluded, minimum_count=minimum_count)
+    few = set_aside(found.cohort)
+    # With the parts' sizes the number of all would tell how many they are.
+    used = found.cohort.n - few
+    require(used, of="patients in the cohort", minimum_count=minimum_count)
+    told = {**found.excluded, **({"too-few-not-healthy": few} if few else {})}
+    excluded = releasable_counts(told, minimum_count=minimum_count)
     info = {
-        "patients": found.cohort.n,
+        "patients": used,
         "parts": parts,
         "excluded": excluded,
         # Of a table it is rows, which are patients, that are set aside; of images it is files.
@@ -101,8 +105,8 @@ def describe(work: Work) -> Answer:
     }
     if (rules := work.site.rules) is not None:
         info |= {"audit_key": key_to_hex(rules.audit.public_key), "kinds": rules.kinds()}
-    counts = [found.cohort.n, *parts.values(), *excluded.values()]
-    return Answer(info=info, patients=found.cohort.n, smallest_cell=min(count for count in counts if count))
+    counts = [used, *parts.values(), *excluded.values()]
+    return Answer(info=info, patients=used, smallest_cell=min(count for count in counts if count))
 
 
 @app.train()

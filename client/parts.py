@@ -2,6 +2,9 @@
 
 With `validation.fractions` a patient has one part for good. With `validation.folds` every patient is held out of one of
 the k models, `fold` says which; what is reported is computed on everybody, from the model each was held out of.
+
+Some sums are over a part's healthy patients and some over the whole part. Where fewer than the minimum count are not
+healthy, the difference would be about those few: they are in no sum at all, and `set_aside` says who they are.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from fedage.common.protocol import RequestRefused
 from fedage.common.statistic import FloatArray
 
 PARTS = ("train", "validation", "test")
+NO_FOLD = -1.0
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
@@ -27,15 +31,23 @@ def with_parts(cohort: Cohort, unit: FloatArray, campaign: Campaign) -> Cohort:
     if campaign.estimator is None:
         everybody = np.ones(cohort.n)
         return cohort.with_columns(is_train=np.zeros(cohort.n), is_validation=everybody, is_test=everybody)
+    minimum_count = campaign.cell_minimum
     if validation.folds is not None:
         fold = dealt(unit, cohort["healthy"], validation.folds)
-        return all_folds(cohort.with_columns(fold=fold, **{INNER_PLACE: _another_place(unit, 0)}), campaign)
+        few = _few_who_are_not_healthy(np.ones(cohort.n, dtype=bool), cohort, minimum_count=minimum_count)
+        fold[few] = NO_FOLD
+        columns = {"fold": fold, "set_aside": few.astype(np.float64), INNER_PLACE: _another_place(unit, 0)}
+        return all_folds(cohort.with_columns(**columns), campaign)
     train, held_out, test = split(unit, validation.fractions or Fractions(train=0.7, validation=0.15, test=0.15))
     kept = _kept(cohort, campaign)
+    few = np.zeros(cohort.n, dtype=bool)
+    for part in (held_out, test):
+        few |= _few_who_are_not_healthy(part, cohort, minimum_count=minimum_count)
     return cohort.with_columns(
         is_train=(train & kept).astype(np.float64),
-        is_validation=held_out.astype(np.float64),
-        is_test=test.astype(np.float64),
+        is_validation=(held_out & ~few).astype(np.float64),
+        is_test=(test & ~few).astype(np.float64),
+        set_aside=few.astype(np.float64),
         **{INNER_PLACE: _another_place(unit, 0)},
     )
 
@@ -58,7 +70,7 @@ def of_fold(cohort: Cohort, campaign: Campaign, fold: int) -> Cohort:
         return cohort
     held_out = cohort["fold"] == fold
     return cohort.with_columns(
-        is_train=(~held_out & _kept(cohort, campaign)).astype(np.float64),
+        is_train=(~held_out & _kept(cohort, campaign) & (cohort["fold"] != NO_FOLD)).astype(np.float64),
         is_validation=held_out.astype(np.float64),
         is_test=held_out.astype(np.float64),
         **{INNER_PLACE: _another_place(cohort[INNER_PLACE], fold + 1)},
@@ -69,12 +81,13 @@ def all_folds(cohort: Cohort, campaign: Campaign) -> Cohort:
     """The parts once every fold has a model: everybody has been held out once."""
     if campaign.validation.folds is None:
         return cohort
-    everybody = np.ones(cohort.n)
-    return cohort.with_columns(
-        is_train=np.zeros(cohort.n),
-        is_validation=everybody,
-        is_test=everybody,
-    )
+    everybody = (cohort["fold"] != NO_FOLD).astype(np.float64)
+    return cohort.with_columns(is_train=np.zeros(cohort.n), is_validation=everybody, is_test=everybody)
+
+
+def set_aside(cohort: Cohort) -> int:
+    """How many patients are in no sum, because they are the few of a part who are not healthy."""
+    return int(np.count_nonzero(cohort.columns.get("set_aside", np.zeros(0))))
 
 
 def held_out(cohort: Cohort, campaign: Campaign, fold: int) -> np.ndarray:
@@ -121,6 +134,12 @@ def _another_place(unit: FloatArray, number: int) -> FloatArray:
         bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
     places: FloatArray = ((bits ^ (bits >> np.uint64(31))) >> np.uint64(11)) / 2.0**53
     return places
+
+
+def _few_who_are_not_healthy(part: np.ndarray, cohort: Cohort, *, minimum_count: int) -> np.ndarray:
+    """Whom of a part (n,) sums over the healthy would tell apart from sums over all; nobody if they are enough."""
+    others = np.asarray(part & (cohort["healthy"] != 1))
+    return others if np.count_nonzero(others) < minimum_count else np.zeros(cohort.n, dtype=bool)
 
 
 def _kept(cohort: Cohort, campaign: Campaign) -> np.ndarray:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fedage.client.parts import check_fold, held_out, held_out_of_training, of_fold, sizes, with_parts
+from fedage.client.parts import check_fold, held_out, held_out_of_training, of_fold, set_aside, sizes, with_parts
 from fedage.common.campaign import Campaign, parse_campaign
 from fedage.common.cohort import Cohort
 from fedage.common.protocol import RequestRefused
@@ -70,3 +70,41 @@ def test_a_fold_that_the_file_does_not_have_is_refused(fold: int, last: bool) ->
     check_fold(campaign(), 0, all_folds_allowed=False)
     with pytest.raises(RequestRefused):
         check_fold(campaign(), 1, all_folds_allowed=True)
+
+
+def few_ill(n: int = 400, *, ill: int) -> tuple[Cohort, np.ndarray]:
+    """Patients of whom the first `ill` are not healthy, those in the test part of a split."""
+    unit = np.linspace(0.001, 0.999, n)[::-1].copy()
+    told = np.zeros(n)
+    told[:ill] = 1
+    return Cohort({"age_years": np.full(n, 50.0), "ill": told}), unit
+
+
+def test_the_few_of_a_part_who_are_not_healthy_are_in_no_sum() -> None:
+    asked = campaign()  # its minimum count is 10
+    made = with_parts(*few_ill(ill=9), asked)
+    assert set_aside(made) == 9
+    for part in ("is_validation", "is_test"):
+        inside = made[part] == 1
+        assert np.array_equal(inside, inside & (made["healthy"] == 1)), "all and the healthy have to be the same"
+    enough = with_parts(*few_ill(ill=10), asked)
+    assert set_aside(enough) == 0
+    assert np.count_nonzero((enough["is_test"] == 1) & (enough["healthy"] == 0)) == 10
+    none = with_parts(*few_ill(ill=0), asked)
+    assert set_aside(none) == 0
+    assert sum(sizes(none, asked).values()) == 400
+    unguarded = with_parts(*few_ill(ill=9), campaign("[simulation]\nguard = false\n"))
+    assert set_aside(unguarded) == 0
+
+
+def test_with_folds_the_few_who_are_not_healthy_are_in_no_fold() -> None:
+    made = with_parts(*few_ill(ill=9), FOLDS)
+    assert set_aside(made) == 9
+    assert not np.any((made["is_test"] == 1) & (made["healthy"] == 0))
+    for fold in range(4):
+        parts = of_fold(made, FOLDS, fold)
+        for part in ("is_train", "is_validation", "is_test"):
+            assert not np.any((parts[part] == 1) & (made["set_aside"] == 1))
+        assert not np.any(held_out(made, FOLDS, fold) & (made["set_aside"] == 1))
+    assert sum(sizes(made, FOLDS).values()) == 391
+    assert set_aside(with_parts(*few_ill(ill=10), FOLDS)) == 0
