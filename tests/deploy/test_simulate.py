@@ -123,6 +123,14 @@ def still_there(folder: Path) -> list[str]:
     return found
 
 
+def nothing_left(folder: Path) -> bool:
+    """Ray's daemons have been told to end when the command does; on a busy machine the last takes a moment to."""
+    deadline = time.monotonic() + 10
+    while still_there(folder) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return still_there(folder) == []
+
+
 @pytest.mark.processes
 def test_in_the_engine_it_is_pooled_ridge_and_leaves_nothing_behind(tmp_path: Path) -> None:
     frame = table()
@@ -132,7 +140,7 @@ def test_in_the_engine_it_is_pooled_ridge_and_leaves_nothing_behind(tmp_path: Pa
     out = tmp_path / "out"
     results = read_results(out / "results.json")
     hold_against_pooled(out, results, RIDGE, tmp_path / "table.csv", site_column="site")
-    assert still_there(tmp_path) == []
+    assert nothing_left(tmp_path)
     assert not (out / "work").exists()
     assert not (out / "simulation.log").exists()
     # No guard: said in the command's output, in the results and in the report.
@@ -168,7 +176,7 @@ def test_stopped_it_leaves_no_process_behind(number: signal.Signals, tmp_path: P
     assert process.returncode == 130, said
     assert "stopping; what was finished stays in" in said
     assert "Traceback" not in said
-    assert still_there(tmp_path) == []
+    assert nothing_left(tmp_path)
     assert not (tmp_path / "out" / "work").exists()
     assert read_results(tmp_path / "out" / "results.json").run.status == "stopped"
 
@@ -221,7 +229,7 @@ def test_rounds_that_were_finished_are_in_the_record_of_a_stopped_run(whom: str,
     assert results.run.status == "stopped"
     assert len(results.rounds) > 1
     assert (out / "report.html").is_file()
-    assert still_there(tmp_path) == []
+    assert nothing_left(tmp_path)
     assert "Traceback" not in said
     assert process.returncode == {"command": 130, "driver": 1, "command at once": -signal.SIGKILL}[whom]
 

@@ -251,5 +251,5 @@ event = "status"
 name = "gap"
 covariates = ["gap_years", "age_years"]
 """
-    with pytest.raises(FedAgeError, match="has no column 'gap_years' .*predicted ages in table.predicted"):
+    with pytest.raises(FedAgeError, match=r"has no column 'gap_years' .*predicted ages in table.predicted"):
         simulated(tmp_path, text, data=as_csv(lung, tmp_path / "lung.csv"), site_column="inst")
