@@ -219,16 +219,19 @@ def test_a_run_that_ends_ends_its_trainings_within_seconds(network: Network, sto
         training.unlink(missing_ok=True)
         ended.unlink(missing_ok=True)
     name, run_id = network.run("leaves")
-    until(lambda: all(training.exists() for training, _ in files.values()))
+    # A run to be stopped does not last until a busy machine has started Flower's process for the south's message.
+    wanted = ("north",) if stopped else tuple(SITES)
+    until(lambda: all(files[site][0].exists() for site in wanted))
     if stopped:
         stop_run(network.coordinator, run_id)
     else:
         network.result(name)
     over = time.monotonic()
     # Flower's own process for a message hears of it at its next heartbeat only; the resident relay asks every second.
-    for site, within_s in (("north", 15.0), ("south", 45.0)):
-        until(lambda site=site: files[site][1].exists() and files[site][1].read_text() != "", timeout_s=within_s)
-    seconds = {site: float(ended.read_text()) - over for site, (_, ended) in files.items()}
+    within_s = {"north": 15.0, "south": 45.0}
+    for site in wanted:
+        until(lambda site=site: files[site][1].exists() and files[site][1].read_text() != "", timeout_s=within_s[site])
+    seconds = {site: float(files[site][1].read_text()) - over for site in wanted}
     print(f"a training ended after its run, seconds: {seconds}")
 
 
