@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -56,6 +57,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--socket", required=True, help="the agent's socket")
     parser.add_argument("--secret", type=Path, required=True, help="file with the secret shared with the SuperNode")
     options = parser.parse_args(arguments)
+    # Flower's runtime client interrupts the main thread when a task was withdrawn, as it expects a process for each
+    # task. Here that would end the other tasks too, and the node with them.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     shorten_pulls()
     serve(f"127.0.0.1:{options.port}", socket=options.socket, secret=options.secret.read_bytes())

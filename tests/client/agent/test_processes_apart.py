@@ -218,6 +218,7 @@ def test_a_run_that_ends_ends_its_trainings_within_seconds(network: Network, sto
     for training, ended in files.values():
         training.unlink(missing_ok=True)
         ended.unlink(missing_ok=True)
+    before = network.log("north-node").count("online")
     name, run_id = network.run("leaves")
     # A run to be stopped does not last until a busy machine has started Flower's process for the south's message.
     wanted = ("north",) if stopped else tuple(SITES)
@@ -231,6 +232,8 @@ def test_a_run_that_ends_ends_its_trainings_within_seconds(network: Network, sto
     within_s = {"north": 15.0, "south": 45.0}
     for site in wanted:
         until(lambda site=site: files[site][1].exists() and files[site][1].read_text() != "", timeout_s=within_s[site])
+    time.sleep(8.0)  # twice as long as a node takes to end and to be looked after
+    assert network.log("north-node").count("online") == before, "a withdrawn task took its node along"
     seconds = {site: float(files[site][1].read_text()) - over for site in wanted}
     print(f"a training ended after its run, seconds: {seconds}")
 
