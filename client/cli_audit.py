@@ -84,8 +84,11 @@ def show(
     if csv == "-":
         export_csv(chosen, to=sys.stdout)
     elif csv is not None:
-        with Path(csv).open("w", newline="", encoding="utf-8") as file:
-            export_csv(chosen, to=file)
+        try:
+            with Path(csv).open("w", newline="", encoding="utf-8") as file:
+                export_csv(chosen, to=file)
+        except OSError as error:
+            raise FedAgeError(f"--csv {csv} cannot be written ({error.strerror}); name a file that can be") from None
         typer.echo(f"{len(chosen)} lines in {csv}")
     else:
         for line in chosen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,11 +189,18 @@ def _table(path: Path) -> pd.DataFrame:
             first_line = stream.readline()
             separator = max(",;\t", key=first_line.count)
             stream.seek(0)
-            return pd.read_csv(stream, sep=separator, dtype=str, keep_default_na=False, index_col=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                return pd.read_csv(stream, sep=separator, dtype=str, keep_default_na=False, index_col=False)
     except OSError as error:
         raise FedAgeError(f"{path} cannot be read ({error.strerror}); give the hospital's CSV of outcomes") from None
     except UnicodeDecodeError:
         raise FedAgeError(f"{path} is not UTF-8; save the table as CSV in UTF-8") from None
+    except pd.errors.ParserWarning:  # pandas would drop the last cells, whatever the separator had moved there
+        raise FedAgeError(
+            f"{path}: rows have more cells than the header has names; write numbers with a point, put texts that hold "
+            "the separator in quotes, or name every column"
+        ) from None
     except ValueError:  # pandas' ParserError and EmptyDataError are such
         raise FedAgeError(f"{path} is empty or its rows differ in length; save it as CSV, one row a patient") from None
 

@@ -121,6 +121,7 @@ def test_the_audit_log_is_verified_shown_and_exported(hospital: Hospital, tmp_pa
     with table.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["rule"] for row in rows] == ["fold"]
+    assert "cannot be written" in mistake(hospital, "audit", "show", "--csv", str(tmp_path / "none" / "audit.csv"))
     assert "must be one of in, out, site" in mistake(hospital, "audit", "show", "--direction", "up")
     assert "its zone" in mistake(hospital, "audit", "show", "--since", "2026-01-01")
     assert "cannot be read" in mistake(hospital, "audit", "verify", "--head", str(tmp_path / "none"))

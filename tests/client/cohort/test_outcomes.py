@@ -46,6 +46,11 @@ def test_numbers_are_read_and_the_rest_is_counted(tmp_path: Path) -> None:
     assert "007" not in repr(found)
 
 
+def test_a_separator_at_the_end_of_each_row_names_no_column(tmp_path: Path) -> None:
+    found = read_outcomes(table(tmp_path, "patient_id,event\na,1,\nb,0,\n"))
+    assert found.values == {"a": {"event": 1.0}, "b": {"event": 0.0}}
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_separators_and_the_byte_order_mark(tmp_path: Path, separator: str, encoding: str) -> None:
@@ -60,6 +65,7 @@ def test_separators_and_the_byte_order_mark(tmp_path: Path, separator: str, enco
         ("mrn,event\n1,1\n", "no column 'patient_id', it has mrn, event"),
         ("", "is empty"),
         ("patient_id,event\nsecret,1,2\nx,1,2,3,4\n", "rows differ in length"),
+        ("patient_id,time_years\nsecret,1,5\nx,2,5\n", "more cells than the header has names"),
         ("patient_id,event, event\n1,1,1\n", "same name"),
     ],
 )
