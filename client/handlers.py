@@ -95,10 +95,8 @@ def describe(work: Work) -> Answer:
         "patients": used,
         "parts": parts,
         "excluded": excluded,
-        # Of a table it is rows, which are patients, that are set aside; of images it is files.
-        "rejected_files": releasable_counts(found.rejected_files, minimum_count=minimum_count)
-        if campaign.table is not None
-        else dict(found.rejected_files),
+        # A file is of one patient, a row of a table is one: few of them are few patients.
+        "rejected_files": releasable_counts(found.rejected_files, minimum_count=minimum_count),
         "rejected_samples": releasable_counts(found.rejected_samples, minimum_count=minimum_count),
         "features": list(found.features),
         "device": work.site.device,

