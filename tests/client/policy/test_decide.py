@@ -140,6 +140,18 @@ def test_facts_come_from_the_campaign_file() -> None:
     assert hashlib.sha256(CAMPAIGN.encode()).hexdigest() == campaign.digest
 
 
+def test_what_a_policy_says_of_models_is_not_about_a_campaign_that_makes_none() -> None:
+    campaign = parse_campaign(
+        '[campaign]\nname = "who-falls-ill"\npurpose = "Does a gap that is there already tell who falls ill?"\n'
+        'seed = 1\n[table]\nage = "age"\n[survival]\ntable_times_years = [1, 2]\n[[survival.models]]\nname = "gap"\n'
+        'covariates = ["gap_years"]\n'
+    )
+    facts = facts_of(campaign, kind=ANALYSE, coordinator=KEY, at=NOON)
+    assert (facts.estimator, facts.trains) == (None, False)
+    policy = '[requests]\nestimators = ["brain"]\n[data_sets.a]\nepsilon = 1\ndelta = 1e-5'
+    assert isinstance(decide(parse_policy(policy), facts), Allowed)
+
+
 BERLIN = ZoneInfo("Europe/Berlin")
 
 
