@@ -225,8 +225,13 @@ def _analyse(work: Work, iterates: Iterates) -> Answer:
 
 
 def _sums(work: Work, cohort: Cohort, iterates: Iterates) -> Contributions:
-    first = preparation(work.campaign, work.found.features)
-    return contributions(
+    first, rules = preparation(work.campaign, work.found.features), work.site.rules
+    held: dict[str, dict[str, str]] = {}
+    if first is not None and first.name in iterates and rules is not None and KINDS[TRAIN] not in rules.kinds():
+        # An exact estimator is made of these sums alone: to answer them is to train.
+        iterates = {step: iterate for step, iterate in iterates.items() if step != first.name}
+        held = {first.name: {"rule": "message-kind", "detail": "by its policy, this site trains no model"}}
+    told = contributions(
         work.campaign,
         cohort,
         iterates,
@@ -235,6 +240,7 @@ def _sums(work: Work, cohort: Cohort, iterates: Iterates) -> Contributions:
         guard=work.site.guard,
         more_steps={} if first is None else {first.name: first},
     )
+    return replace(told, withheld={**told.withheld, **held})
 
 
 def _answer(told: Contributions, *, info: Mapping[str, Any], epsilon: float = 0.0) -> Answer:

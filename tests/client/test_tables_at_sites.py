@@ -12,8 +12,11 @@ from fedage.client.table_cohorts import table_cohort
 from fedage.common.analyses.base import Done, run_locally
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign import parse_campaign
+from fedage.common.estimators.configure import preparation
+from fedage.common.protocol import ANALYSE, join_iterates
 from fedage.server.network.home import CoordinatorHome, init_home
-from tests.client.cohort.test_tables import ANALYSES, frame, same
+from tests.client.cohort.test_tables import ANALYSES, TRAINED, frame, same
+from tests.client.hospital import Hospital
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +65,23 @@ def test_three_deployed_sites_give_a_simulation_s_results(tmp_path: Path, coordi
             same(dict(mine.result), dict(theirs.result))
             computed += 1
     assert computed >= 5
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_a_site_that_trains_nothing_gives_no_sums_that_make_a_model(
+    tmp_path: Path, coordinator: CoordinatorHome, trains: bool
+) -> None:
+    site(tmp_path / "a", "a", coordinator).rules.close()
+    hospital = Hospital(tmp_path / "a" / "home", coordinator.signing_key(), campaign=parse_campaign(TRAINED))
+    kinds = '"describe", "evaluate", "analyse"' + (', "train"' if trains else "")
+    hospital.policy(f"[requests]\nkinds = [{kinds}]\n[disclosure]\nminimum_count = 2\n")
+    hospital.site.rules.approve(hospital.campaign)
+    found = hospital.site.cohort(hospital.campaign)
+    first = preparation(hospital.campaign, found.features)
+    assert first is not None
+    reply, sums = hospital.send(hospital.request(ANALYSE), join_iterates({first.name: first.first()}))
+    assert reply.status == "ok"
+    assert (first.name in sums) == trains, reply.info
+    assert [held["rule"] for held in reply.info["withheld"].values()] == ([] if trains else ["message-kind"])
+    assert [held.rule for held in hospital.last().entry.withheld] == ([] if trains else ["message-kind"])
+    hospital.must_be_intact(reply)
