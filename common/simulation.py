@@ -54,9 +54,8 @@ class SimulationJob(BaseModel):
     sites: tuple[SimulatedSiteJob, ...]
 
     def write(self, path: Path) -> None:
-        """Write the file and tell this process's children where it is."""
+        """Write the file that `VARIABLE` names to the processes of the run."""
         path.write_text(self.model_dump_json(indent=1), encoding="utf-8")
-        os.environ[VARIABLE] = str(path)
 
     def stopped(self) -> bool:
         """Whether somebody wants the run to end."""

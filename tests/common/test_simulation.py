@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedage.common.simulation import Share, SimulationJob, share_of
+from fedage.common.simulation import VARIABLE, Share, SimulationJob, current_job, share_of
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,11 @@ def test_a_job_is_stopped_by_whoever_knows_it(tmp_path: Path) -> None:
 def test_stopping_what_is_already_cleared_away_is_nothing(tmp_path: Path) -> None:
     SimulationJob(campaign=tmp_path, run="r", folder=tmp_path, stop_file=tmp_path / "gone/stop", sites=()).stop()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_writing_a_job_makes_no_simulation_of_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    SimulationJob(campaign=tmp_path, run="r", folder=tmp_path, sites=()).write(tmp_path / "job.json")
+    assert current_job() is None
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "job.json"))
+    assert current_job() == SimulationJob(campaign=tmp_path, run="r", folder=tmp_path, sites=())
