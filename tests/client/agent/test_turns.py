@@ -121,7 +121,7 @@ def test_computations_take_turns_and_questions_are_answered_beside_them(
         began = time.monotonic()
         reply = relay(message_of("query.ask", f"q{number}"), socket=serving[1])
         assert reply.content["said"]["computing"] == 1
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
     seen.go.set()
     assert all(reply.result(10).has_content() for reply in asked)
     assert sorted(seen.begun) == ["c0", "c1", "c2"]
@@ -136,7 +136,7 @@ def test_one_that_waits_ends_when_its_time_is_over_and_never_begins(
     began = time.monotonic()
     reply = relay(message_of("evaluate", "late", ttl=0.7), socket=serving[1])
     assert reply.error.reason in {"AgentTimeout", "TimeOver"}
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
     until(lambda: len(serving[0].agent._turns.works()) == 1)
     seen.go.set()
     assert first.result(5).has_content()
@@ -158,7 +158,7 @@ def test_a_withdrawn_one_ends_working_or_waiting(
     withdrawn.set_result(None)
     assert reply.result(5).error.reason == "Withdrawn"
     until(lambda: len(serving[0].agent._turns.works()) == waits)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
     assert ("unwanted" in seen.begun) is not waits
 
 
