@@ -29,7 +29,7 @@ from pathlib import Path
 
 from sqlalchemy import Boolean, Column, Connection, Integer, MetaData, String, Table, func, select
 
-from fedage.client._durable import LOCK_WAIT_S, DurableFile, StoreUnavailable, named_failures
+from fedage.client._durable import LOCK_WAIT_S, DurableFile, StoreUnavailable, named_failures, sync
 
 NONCES_FILE = "nonces.db"
 REPLIES_FOLDER = "replies"
@@ -200,7 +200,7 @@ class Nonces:
                     raise Replayed("this message was answered before, or its run was closed")
                 if sha256 is not None:
                     unfinished.replace(self._path(request.key))
-                    _sync_folder(self._folder)
+                    sync(self._folder)
                 latest = connection.execute(select(func.coalesce(func.max(seen.c.reply_order), 0))).scalar_one()
                 connection.execute(
                     seen.update()
@@ -307,14 +307,6 @@ def _write(path: Path, frames: Iterable[bytes], *, at_most: int) -> tuple[int, s
         file.flush()
         os.fsync(file.fileno())
     return size_bytes, sha256.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(*parts: str) -> str:

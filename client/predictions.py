@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedage.client._durable import StoreUnavailable, named_failures
+from fedage.client._durable import StoreUnavailable, named_failures, sync
 from fedage.client.guard import Withheld
 from fedage.common.analyses._columns import MAX_GAP_YEARS
 from fedage.common.cohort import Cohort
@@ -86,7 +86,7 @@ def _keep(folder: Path, *, run: str, predicted_years: FloatArray, model: str, sn
             stream.flush()
             os.fsync(stream.fileno())
         os.link(partial, target)  # unlike a rename it never replaces predictions that came in between
-        _sync(folder)  # else a power cut could undo what a reply has told of
+        sync(folder)  # else a power cut could undo what a reply has told of
     except FileExistsError:
         kept(folder, run=run, model=model, snapshot=snapshot)
     finally:
@@ -177,14 +177,6 @@ def _read(folder: Path, run: str) -> tuple[FloatArray, str, str] | None:
         return None
     with np.load(path, allow_pickle=False) as found:
         return found["predicted_years"], str(found["model"]), str(found["snapshot"])
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _file(folder: Path, run: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from fedage.common.wording import listed
 from fedage.server.results import Metrics, Results
 
 OWN_MEAN, POOLED_MEAN = "its own mean", "the mean of all sites"
@@ -47,11 +48,6 @@ def sentences(results: Results) -> list[str]:
     if any(found.mae_of_site_mean_years is not None for found in by_site.values()):
         said.append("A site's own mean is that of the very patients it is judged on: no model can know it beforehand.")
     return [" ".join(said)] if said else []
-
-
-def listed(names: list[str]) -> str:
-    """`a`, `a and b`, or `a, b and c`."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _not_known(by_site: Mapping[str, Metrics]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedage.server.errors_in_words import listed
+from fedage.common.wording import listed
 from fedage.server.results import Preparation, Results
 
 _NAMED = 12

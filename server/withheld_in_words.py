@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedage.common.analyses import plan, table_preparation
-from fedage.server.errors_in_words import listed
+from fedage.common.wording import listed
 from fedage.server.results import Results
 
 _WORDS = {

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
+from fedage.client._durable import sync
 from fedage.client.cohort.models import SCHEMA_VERSION
 
 LOCK = "migrate.lock"
@@ -91,11 +92,7 @@ def backup(file: Path, version: int) -> Path:
     try:
         with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(partial)) as target:
             source.backup(target)
-        descriptor = os.open(partial, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(partial)
         partial.replace(kept)
     finally:
         partial.unlink(missing_ok=True)

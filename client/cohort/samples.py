@@ -21,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedage.client._durable import sync
 from fedage.client.agent.cancel import stop_if_cancelled, wait_for
 from fedage.client.cohort.images import load_image
 from fedage.client.cohort.query import Selection
@@ -96,7 +97,7 @@ class SampleCache:
                 raise OSError("the samples were written and do not read back whole; the disk may be full or failing")
             shutil.rmtree(self._folder / name, ignore_errors=True)  # there, but not whole
             partial.rename(self._folder / name)
-            _sync(self._folder)
+            sync(self._folder)
         made = _read(self._folder / name, selection, shape)
         if made is None:
             raise OSError("the samples vanished while they were made; let one agent at a time use this folder")
@@ -147,7 +148,7 @@ class SampleCache:
             json.dump({"rows": rows, "rejected": dict(sorted(rejected.items()))}, stream_text)
             stream_text.flush()
             os.fsync(stream_text.fileno())
-        _sync(folder)
+        sync(folder)
 
     def _samples(
         self, images: Iterable[tuple[str, ...]], estimator: Estimator, *, workers: int | None
@@ -227,12 +228,3 @@ def _read(folder: Path, selection: Selection, shape: tuple[int, ...]) -> Samples
     if whole.shape != (selection.n, *shape) or not np.isin(rows, np.arange(selection.n)).all():
         return None
     return Samples(selection=selection.keep(rows), array=whole[: rows.size], rejected=about["rejected"])
-
-
-def _sync(folder: Path) -> None:
-    """Make a folder's entries durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedage.common.campaign.types import Campaign, CoxModel, Groups, Survival
+from fedage.common.wording import listed
 
 
 def in_words(campaign: Campaign) -> list[str]:
@@ -27,7 +28,7 @@ def _sites(campaign: Campaign) -> str:
     sites = campaign.campaign.sites
     if not sites:
         return "Any site that the coordinator has admitted may take part."
-    return f"The sites expected are {_list(sites)}; {campaign.quorum} must answer for a step to count."
+    return f"The sites expected are {listed(sites)}; {campaign.quorum} must answer for a step to count."
 
 
 def _cohort(campaign: Campaign) -> str:
@@ -101,7 +102,7 @@ def _analyses(campaign: Campaign) -> list[str]:
 
 
 def _groups(groups: Groups) -> str:
-    held = f", with {_list(groups.covariates)} held fixed" if groups.covariates else ""
+    held = f", with {listed(groups.covariates)} held fixed" if groups.covariates else ""
     return (
         f"It compares the age gap of patients with {groups.column} = {groups.equals:g} with that of patients with "
         f"{groups.column} = {groups.reference:g} inside each site{held}; your site's own difference is told too."
@@ -113,7 +114,7 @@ def _models(survival: Survival) -> str:
         return ", without a Cox model"
 
     def words(model: CoxModel) -> str:
-        return f"{model.name} ({_list(model.covariates)}{', sites apart' if model.by_site else ', sites pooled'})"
+        return f"{model.name} ({listed(model.covariates)}{', sites apart' if model.by_site else ', sites pooled'})"
 
     return f", with {_count(len(survival.models), 'Cox model')}: {'; '.join(words(model) for model in survival.models)}"
 
@@ -170,7 +171,3 @@ def _privacy(campaign: Campaign) -> list[str]:
 
 def _count(number: int, one: str, many: str | None = None) -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
-
-
-def _list(words: tuple[str, ...]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

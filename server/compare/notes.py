@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from fedage.common.wording import listed
 from fedage.server.compare.runs import Run
 
 
@@ -30,11 +31,6 @@ def notes_on(runs: Sequence[Run]) -> Iterator[str]:
     yield from _differ(
         runs, "FedAge version", lambda run: run.results.fedage_version, "the code itself may have changed"
     )
-
-
-def listed(labels: Sequence[str]) -> str:
-    """`a`, `a and b`, or `a, b and c`."""
-    return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"
 
 
 def _differ(runs: Sequence[Run], what: str, of: Callable[[Run], str], why: str) -> Iterator[str]:

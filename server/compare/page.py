@@ -8,12 +8,12 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from fedage.common.wording import listed
 from fedage.server.compare import tables
 from fedage.server.compare.comparison import ComparedRun, Comparison
 from fedage.server.compare.figure_errors import error_curves
 from fedage.server.compare.figure_rounds import validation_by_round
 from fedage.server.compare.figure_sites import errors_by_site
-from fedage.server.compare.notes import listed
 from fedage.server.report._summary import sentence
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fedage.common.campaign._words import show
+from fedage.common.wording import listed
 from fedage.server.compare.comparison import GAPS, ComparedRun, Comparison, HazardRatio, SiteError
-from fedage.server.compare.notes import listed
 from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN
 from fedage.server.report._cells import NONE, Cell, Table, at_least, count, interval, number, percent, words
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from fedage.server.errors_in_words import listed
+from fedage.common.wording import listed
 from fedage.server.errors_in_words import sentences as error_sentences
 from fedage.server.groups_in_words import sentences as group_sentences
 from fedage.server.made_in_words import solved_exactly

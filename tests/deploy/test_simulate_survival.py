@@ -44,12 +44,10 @@ def lung() -> pd.DataFrame:
     return frame
 
 
-@pytest.fixture(scope="module")
-def exact(lung: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Simulated:
+def exact_text(lung: pd.DataFrame) -> str:
     """Times in days: a grid of one day rounds nothing, and every distinct time is a table time."""
-    folder = tmp_path_factory.mktemp("lung")
     times = [float(time) for time in sorted(lung.time.unique())]
-    text = f"""{ABOUT}
+    return f"""{ABOUT}
 [simulation]
 guard = false
 
@@ -63,7 +61,12 @@ time_grid_years = 1
 table_times_years = {times}
 curves_by = "is_male"
 {MODELS}"""
-    return simulated(folder, text, data=as_csv(lung, folder / "lung.csv"), site_column="inst")
+
+
+@pytest.fixture(scope="module")
+def exact(lung: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Simulated:
+    folder = tmp_path_factory.mktemp("lung")
+    return simulated(folder, exact_text(lung), data=as_csv(lung, folder / "lung.csv"), site_column="inst")
 
 
 def model(done: Simulated, name: str) -> CoxResult:
@@ -117,21 +120,8 @@ def test_curves_by_sex_are_lifelines(exact: Simulated, lung: pd.DataFrame) -> No
 
 def test_all_rows_are_the_published_numbers(lung: pd.DataFrame, tmp_path: Path) -> None:
     """With a hospital for the one row that has none: how patients are spread does not matter to a pooled model."""
-    times = [float(time) for time in sorted(lung.time.unique())]
-    text = f"""{ABOUT}
-[simulation]
-guard = false
-[privacy]
-minimum_count = 1
-[survival]
-time = "time"
-event = "status"
-time_grid_years = 1
-table_times_years = {times}
-curves_by = "is_male"
-{MODELS}"""
     everybody = lung.assign(inst=lung.inst.fillna(99))
-    done = simulated(tmp_path, text, data=as_csv(everybody, tmp_path / "lung.csv"), site_column="inst")
+    done = simulated(tmp_path, exact_text(lung), data=as_csv(everybody, tmp_path / "lung.csv"), site_column="inst")
     found = model(done, "pooled")
     assert [c.coef for c in found.covariates] == pytest.approx([0.0170453, -0.5132185], abs=1e-7)
     assert found.log_likelihood == pytest.approx(-742.8482458, abs=1e-7)

@@ -17,6 +17,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from fedage.client.cohort.query import Selection, select
+from fedage.client.cohort.store import CohortStore
+
 UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 BIRTH_DATE, NAME = "19610317", "Zwyntarow^Quillemina"
@@ -101,3 +104,8 @@ def write_without_pixels(path: Path, patient: str = "MRN-7714423", **elements: A
 def cut(path: Path, *, bytes_off: int) -> None:
     """Take bytes off the end of a file."""
     path.write_bytes(path.read_bytes()[:-bytes_off])
+
+
+def all_of(store: CohortStore) -> Selection:
+    """Every patient of a store, of any modality and age."""
+    return select(store, modalities=(), age_min_years=0, age_max_years=130)

@@ -10,28 +10,11 @@ from pydicom.uid import RLELossless
 from fedage.client.cohort import dicom, index
 from fedage.client.cohort.dicom import DicomFacts
 from fedage.client.cohort.index import IndexReport, index_folder
-from fedage.client.cohort.query import Selection, select
 from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.client.cohort.store import CohortStore
 from fedage.client.cohort.told import Told
 from fedage.common.errors import FedAgeError
-from tests.client.cohort.dicoms import cut, write, write_without_pixels
-
-
-def all_of(store: CohortStore) -> Selection:
-    return select(store, modalities=(), age_min_years=0, age_max_years=130)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> CohortStore:
-    return CohortStore.open(tmp_path / "home")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    return folder
+from tests.client.cohort.dicoms import all_of, cut, write, write_without_pixels
 
 
 def test_a_folder_of_bad_files_is_counted_and_the_rest_goes_on(store: CohortStore, data: Path) -> None:

@@ -22,24 +22,12 @@ from fedage.client.cohort.series import is_volume
 from fedage.client.cohort.stacks import load_series
 from fedage.client.cohort.store import CohortStore
 from fedage.common.estimators.base import SampleRefused
-from tests.client.cohort.dicoms import AXIAL, BIRTH_DATE, cut, ramp, slice_at, write
+from tests.client.cohort.dicoms import AXIAL, BIRTH_DATE, all_of, cut, ramp, slice_at, write
 
 TILT = math.radians(20)
 OBLIQUE = (1.0, 0.0, 0.0, 0.0, math.cos(TILT), math.sin(TILT))
 CORONAL = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> CohortStore:
-    return CohortStore.open(tmp_path / "home")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    return folder
 
 
 def name_of(depth: float, series: str = "") -> str:
@@ -195,9 +183,6 @@ def test_a_slice_that_comes_mends_its_series_and_one_that_goes_breaks_it(
 
 
 def test_grown_and_fresh_stores_are_equal_and_a_slice_replaced_shows(tmp_path: Path, data: Path) -> None:
-    def all_of(store: CohortStore) -> Any:
-        return select(store, modalities=(), age_min_years=0, age_max_years=130)
-
     with (
         CohortStore.open(tmp_path / "a", key=bytes(32)) as grown,
         CohortStore.open(tmp_path / "b", key=bytes(32)) as new,

@@ -17,28 +17,11 @@ from fedage.client.cohort import archive, index, tree
 from fedage.client.cohort.archive import open_image
 from fedage.client.cohort.images import load_image
 from fedage.client.cohort.index import index_folder
-from fedage.client.cohort.query import Selection, select
 from fedage.client.cohort.samples import SampleCache
 from fedage.client.cohort.store import CohortStore
 from fedage.common.estimators.base import SampleRefused
-from tests.client.cohort.dicoms import ramp, write, write_without_pixels
+from tests.client.cohort.dicoms import all_of, ramp, write, write_without_pixels
 from tests.client.cohort.test_samples import Corner
-
-
-def all_of(store: CohortStore) -> Selection:
-    return select(store, modalities=(), age_min_years=0, age_max_years=130)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> CohortStore:
-    return CohortStore.open(tmp_path / "home")
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    return folder
 
 
 def zipped(target: Path, files: dict[str, bytes], *, method: int = zipfile.ZIP_DEFLATED) -> None:
