@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import JPEGExtended12Bit
+from pydicom.uid import JPEGExtended12Bit, RLELossless
 
 from fedage.client.cohort.ages import Age, age_at_exam, first_date, parse_date
 from fedage.client.cohort.geometry import Stack
@@ -46,14 +46,14 @@ _PATIENT_ID, _BIRTH_DATE, _SEX, _AGE = 0x00100020, 0x00100030, 0x00100040, 0x001
 _VIEW, _STUDY_UID = 0x00185101, 0x0020000D
 _LATERALITY, _IMAGE_LATERALITY = 0x00200060, 0x00200062
 _SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS = 0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011
-_BITS_ALLOCATED, _BURNED_IN = 0x00280100, 0x00280301
+_BITS_ALLOCATED, _BITS_STORED, _HIGH_BIT, _BURNED_IN = 0x00280100, 0x00280101, 0x00280102, 0x00280301
 _PIXEL_SPACING, _IMAGER_SPACING, _SCANNED_SPACING = 0x00280030, 0x00181164, 0x00182010
 _SERIES_UID, _POSITION, _ORIENTATION = 0x0020000E, 0x00200032, 0x00200037
 _WANTED = frozenset(
     (
         *(_CHARSET, _SOP_CLASS, _SOP_UID, _MODALITY, _MANUFACTURER, *_EXAM_DATES, _PATIENT_ID, _BIRTH_DATE, _SEX),
         *(_AGE, _VIEW, _STUDY_UID, _LATERALITY, _IMAGE_LATERALITY, _SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS),
-        *(_BITS_ALLOCATED, _BURNED_IN, _PIXEL_SPACING, _IMAGER_SPACING, _SCANNED_SPACING),
+        *(_BITS_ALLOCATED, _BITS_STORED, _HIGH_BIT, _BURNED_IN, _PIXEL_SPACING, _IMAGER_SPACING, _SCANNED_SPACING),
         *(_SERIES_UID, _POSITION, _ORIENTATION),
     )
 )
@@ -171,11 +171,28 @@ def _pixels_wrong(header: Header) -> Reason | None:
     samples = _short(header, _SAMPLES) or 1
     if rows * columns * samples > MAX_FRAME_SAMPLES:
         return Reason.TOO_LARGE
+    if _bits_contradict(header, pixels):
+        return Reason.CONTRADICTORY_BITS
     if header.transfer_syntax in _UNCOMPRESSED:
         wrong = _native_wrong(header, pixels, frame=rows * columns * samples, frames=frames)
     else:
         wrong = _fragments_wrong(header.body, pixels, size=header.body_bytes)
     return wrong or _content_wrong(header, samples=samples, frames=frames)
+
+
+def _bits_contradict(header: Header, pixels: PixelElement) -> bool:
+    """Whether the stored bits do not lie inside the word (PS3.5 section 8.1.1), as far as the header says anything.
+
+    In words a value may lie above bit 0 and is shifted when it is read; in a codestream of the JPEG family it cannot.
+    """
+    stored = _short(header, _BITS_STORED)
+    if pixels.tag in _FLOAT_BITS or not stored:
+        return False
+    allocated = _short(header, _BITS_ALLOCATED)
+    high = _short(header, _HIGH_BIT) if _HIGH_BIT in header.values else stored - 1
+    lowest = high + 1 - stored
+    in_words = header.transfer_syntax in (*_UNCOMPRESSED, RLELossless)
+    return not 0 <= lowest <= (allocated - stored if in_words else 0)
 
 
 def _content_wrong(header: Header, *, samples: int, frames: int) -> Reason | None:

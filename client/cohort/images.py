@@ -17,8 +17,11 @@ from fedage.client.cohort.dicom import MAX_FRAME_SAMPLES
 from fedage.client.cohort.parsed import parse
 from fedage.client.cohort.quiet import quiet_pydicom
 from fedage.client.cohort.series import is_volume
+from fedage.client.cohort.stored_values import StoredValues, stored_range, stored_values, with_background
 from fedage.common.estimators.base import Image, SampleRefused
 
+PIXELS_VERSION = "2"
+"""Raised when the same file gives other pixels; samples are then made anew."""
 UNKNOWN_SPACING_MM = (1.0, 1.0)
 _SPACING_KEYWORDS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _PROJECTIONS = frozenset(["CR", "DX", "MG", "IO", "PX", "RG", "RF", "XA"])
@@ -30,13 +33,14 @@ def load_image(path: Path) -> Image:
 
     The modality LUT or rescale is applied, for projections the first VOI LUT or window too. MONOCHROME1 is turned
     round on the scale that its stored bits span, not the values that happen to occur, so that the same tissue gives
-    the same value in every image of a scanner. Where no spacing is given it is (1, 1) mm; the store's `spacing_known`
-    says so.
+    the same value in every image of a scanner. Padding pixels get the lowest
+    value inside the image. Where no spacing is given it is (1, 1) mm; the store's `spacing_known` says so.
 
     Raises
     ------
     SampleRefused
-        With the code `undecodable`, `too-large`, `colour`, `multi-frame` or `bad-voi-lut`. Never any other exception.
+        With the code `undecodable`, `too-large`, `colour`, `multi-frame`, `contradictory-bits`, `only-padding` or
+        `bad-voi-lut`. Never any other exception.
     """
     quiet_pydicom()
     if is_volume(path.name):
@@ -45,7 +49,8 @@ def load_image(path: Path) -> Image:
         with open_image(path) as stream:
             header = parse(stream, pixels=False)
             _check(header)
-            pixels = _grey(stored_frame(stream), header)
+            stored = stored_frame(stream, header)
+            pixels = with_background(_grey(stored.values, header), stored.is_padding)
         return Image(
             pixels=np.ascontiguousarray(pixels, dtype=np.float32),
             spacing_mm=_spacing_mm(header),
@@ -58,10 +63,11 @@ def load_image(path: Path) -> Image:
         raise SampleRefused("undecodable", type(error).__name__) from None
 
 
-def stored_frame(stream: BinaryIO, *, index: int = 0) -> NDArray[Any]:
+def stored_frame(stream: BinaryIO, header: Dataset, *, index: int = 0) -> StoredValues:
     """The stored values (H, W) of one frame."""
-    stored: NDArray[Any] = pixel_array(parse(stream, pixels=True), index=index)
-    return stored
+    # All bits of a word: pydicom would drop the upper ones whatever HighBit says, and with them the mark of padding.
+    words = pixel_array(parse(stream, pixels=True), index=index, correct_unused_bits=False)
+    return stored_values(words, header)
 
 
 def _check(header: Dataset) -> None:
@@ -77,7 +83,7 @@ def _check(header: Dataset) -> None:
 def _grey(stored: NDArray[Any], header: Dataset) -> NDArray[Any]:
     pixels = _shown(stored, header)
     if str(header.PhotometricInterpretation) == "MONOCHROME1":
-        lowest, highest = _shown(_stored_range(header), header).astype(np.float64)
+        lowest, highest = _shown(np.array(stored_range(header)), header).astype(np.float64)
         pixels = (lowest + highest) - pixels
     return pixels
 
@@ -108,14 +114,6 @@ def _first(value: Any) -> float | None:
         return float(value if not hasattr(value, "__iter__") or isinstance(value, str) else value[0])
     except (TypeError, ValueError, IndexError):
         return None
-
-
-def _stored_range(header: Dataset) -> NDArray[np.int64]:
-    """Lowest and highest value that the stored bits can hold."""
-    bits = int(header.BitsStored)
-    if header.get("PixelRepresentation", 0) == 1:
-        return np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1])
-    return np.array([0, 2**bits - 1])
 
 
 def _modality(header: Dataset) -> str:

@@ -24,6 +24,7 @@ class Reason(StrEnum):
     VARIABLE_GAPS = "variable-slice-gaps"
     MISSING_SLICES = "missing-slices"
     TOO_LARGE = "too-large"
+    CONTRADICTORY_BITS = "contradictory-bits"
     UNSUPPORTED_TRANSFER_SYNTAX = "unsupported-transfer-syntax"
     NO_IDENTITY = "no-image-identity"
     NO_PATIENT_ID = "no-patient-id"
@@ -108,6 +109,10 @@ _TEXTS = {
         "send the whole series again from the archive",
     ),
     Reason.TOO_LARGE: ("has more pixels in a frame, or more bytes when unpacked, than are ever read", _NOTHING),
+    Reason.CONTRADICTORY_BITS: (
+        "says by BitsAllocated, BitsStored and HighBit that its values lie where they cannot",
+        "export it again; where they are wrong in the archive, have the maker correct them",
+    ),
     Reason.UNSUPPORTED_TRANSFER_SYNTAX: (
         "has a transfer syntax that no installed decoder reads",
         "export it uncompressed or as JPEG 2000, or install a decoder (12-bit JPEG: pylibjpeg-libjpeg, GPL)",

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from fedage.client._durable import sync
 from fedage.client.agent.cancel import stop_if_cancelled, wait_for
-from fedage.client.cohort.images import load_image
+from fedage.client.cohort.images import PIXELS_VERSION, load_image
 from fedage.client.cohort.query import Selection
 from fedage.common._version import __version__
 from fedage.common.estimators.base import Estimator, FloatImage, SampleRefused
@@ -206,6 +206,7 @@ def _name(selection: Selection, estimator: Estimator) -> str:
     options: Any = getattr(estimator, "options", None)
     parts = [
         __version__,
+        PIXELS_VERSION,
         estimator.name,
         "" if options is None else options.model_dump_json(),
         list(estimator.sample_shape()),

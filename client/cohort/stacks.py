@@ -23,6 +23,7 @@ from fedage.client.cohort.images import stored_frame
 from fedage.client.cohort.parsed import frames_stack, parse
 from fedage.client.cohort.quiet import quiet_pydicom
 from fedage.client.cohort.reasons import Reason
+from fedage.client.cohort.stored_values import StoredValues, stored_values, with_background
 from fedage.common.estimators.base import SampleRefused
 
 MAX_VOLUME_SAMPLES = 1_000_000_000
@@ -58,11 +59,13 @@ def load_enhanced(path: Path) -> Volume:
             stack = _even(frames_stack(stream))
             header = parse(stream, pixels=False)
             _check_size(len(stack.order), header.Rows, header.Columns)
-            frames = pixel_array(parse(stream, pixels=True))
+            frames = pixel_array(parse(stream, pixels=True), correct_unused_bits=False)
             if len(frames) != len(stack.order):
                 raise SampleRefused(Reason.NO_GEOMETRY, "the functional groups are not one a frame")
-            scaled = [_rescaled(frames[index], header, index) for index in stack.order]
-        return Volume(np.stack(scaled), stack)
+            stored = [stored_values(frames[index], header) for index in stack.order]
+            scaled = [_rescaled(one.values, header, index) for one, index in zip(stored, stack.order, strict=True)]
+            padding = np.stack([_padding_or_none(one) for one in stored])
+        return Volume(with_background(np.stack(scaled), padding), stack)
     except SampleRefused:
         raise
     except Exception as error:  # noqa: BLE001 (what hostile files raise in decoders cannot be listed)
@@ -82,15 +85,21 @@ def load_series(paths: Sequence[Path]) -> Volume:
         headers = [_header(path) for path in paths]
         stack = _even(_stack(headers))
         _check_size(len(paths), headers[0].Rows, headers[0].Columns)
-        slices = []
+        slices, padding = [], []
         for index in stack.order:
             with open_image(paths[index]) as stream:
-                slices.append(apply_modality_lut(stored_frame(stream), headers[index]).astype(np.float32))
-        return Volume(np.stack(slices), stack)
+                stored = stored_frame(stream, headers[index])
+            slices.append(apply_modality_lut(stored.values, headers[index]).astype(np.float32))
+            padding.append(_padding_or_none(stored))
+        return Volume(with_background(np.stack(slices), np.stack(padding)), stack)
     except SampleRefused:
         raise
     except Exception as error:  # noqa: BLE001 (as above)
         raise SampleRefused("undecodable", type(error).__name__) from None
+
+
+def _padding_or_none(stored: StoredValues) -> NDArray[np.bool_]:
+    return np.zeros(stored.values.shape, dtype=np.bool_) if stored.is_padding is None else stored.is_padding
 
 
 def _header(path: Path) -> Dataset:

@@ -54,10 +54,16 @@ def dataset(patient: str = "MRN-7714423", *, pixels: NDArray[Any] | None = None,
 
 
 def write(
-    path: Path, patient: str = "MRN-7714423", *, syntax: str = ExplicitVRLittleEndian, **elements: Any
+    path: Path,
+    patient: str = "MRN-7714423",
+    *,
+    syntax: str = ExplicitVRLittleEndian,
+    add: Dataset | None = None,
+    **elements: Any,
 ) -> Dataset:
-    """Write a dataset to `path`, encoded in `syntax`; give it back."""
+    """Write a dataset to `path`, encoded in `syntax`, with the elements of `add` as they are; give it back."""
     ds = dataset(patient, **elements)
+    ds.update(add or Dataset())
     pixels: NDArray[Any] = ds._stored
     ds.file_meta = FileMetaDataset()
     ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
