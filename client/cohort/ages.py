@@ -1,22 +1,31 @@
-"""Age at an exam: from birth and exam dates first, from `PatientAge` otherwise.
+"""Age at an exam: from birth and exam dates where `PatientAge` does not contradict them, from `PatientAge` otherwise.
 
 `PatientAge` is completed units: "004Y" is anything from 4 to under 5 years, so its plain value is half a unit too low
 on average. The middle of the unit is used (our own choice; no source says what to add), and the source is kept with the
 age, so that an estimator on a scale of months can refuse whole years.
+
+Dates are not used where the file says that they were modified or removed, where its exam dates contradict each other,
+where the exam lies in the future, and where the birth date is a placeholder: before 1865, 1900-01-01, or the exam's own
+date. Then `PatientAge` counts, unless it may have been computed from those same dates.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from enum import StrEnum
 
 from fedage.client.cohort.reasons import Reason
 
 DAYS_PER_YEAR = 365.25
 OLDEST_YEARS = 120.0
+EXAM_SPREAD = timedelta(days=31)
+"""How far study, acquisition and series dates of one image may lie apart before they contradict each other."""
+_EARLIEST_BIRTH_YEAR = 1865
+"""The year of birth of the oldest (120 years) in 1985, when the first digital images were exchanged."""
+_PLACEHOLDERS = frozenset([date(1900, 1, 1)])
+_SHORT_MONTHS = 0.0145
 CAPS_YEARS = (89, 90)
 """De-identification replaces ages above 89 by 089Y or 090Y: those say "at least"."""
 
@@ -49,6 +58,7 @@ _SOURCES = {
     "M": AgeSource.AGE_MONTHS,
     "Y": AgeSource.AGE_YEARS,
 }
+_OF_INFANTS = frozenset([AgeSource.AGE_DAYS, AgeSource.AGE_WEEKS, AgeSource.AGE_MONTHS])
 _AGE = re.compile(r"(\d{1,4})\s*([DWMY])", re.IGNORECASE | re.ASCII)
 _DATE = re.compile(r"(\d{4})([.-]?)(\d{2})\2(\d{2})", re.ASCII)
 
@@ -73,23 +83,79 @@ def parse_date(text: str) -> date | None:
         return None
 
 
-def first_date(texts: Iterable[str]) -> date | None:
-    """The first real date among texts."""
-    return next((day for text in texts if (day := parse_date(text)) is not None), None)
+def exam_date(*, study: date | None, acquisition: date | None, series: date | None) -> tuple[date | None, bool]:
+    """The exam's date, the study's first, and whether the dates that there are agree."""
+    days = [day for day in (study, acquisition, series) if day is not None]
+    if not days:
+        return None, True
+    return days[0], max(days) - min(days) <= EXAM_SPREAD
 
 
-def age_at_exam(*, birth: date | None, exam: date | None, age_string: str) -> Age | Reason:
-    """The age, or `NO_AGE` or `IMPLAUSIBLE_AGE`.
+def age_at_exam(
+    *, birth: date | None, exam: date | None, age_string: str, trusted: bool = True, today: date | None = None
+) -> Age | Reason:
+    """The age, or why nobody knows it.
 
-    Dates that contradict each other are not mended by `PatientAge`: nobody could say which of them is wrong.
+    Parameters
+    ----------
+    birth, exam
+        As the file has them.
+    age_string
+        `PatientAge`.
+    trusted
+        False where the file says that its dates were modified, or its exam dates contradict each other.
+    today
+        The day of reading, after which no exam can have been; by default this machine's.
+
+    Returns
+    -------
+    Age or Reason
+        `NO_AGE`, `UNREADABLE_AGE`, `IMPLAUSIBLE_AGE`, `UNRELIABLE_DATES`, or `CONTRADICTORY_AGE` where dates and
+        `PatientAge` are further apart than one unit of the latter: nobody could say which of them is wrong.
     """
-    if birth is not None and exam is not None:
-        age = Age(years=(exam - birth).days / DAYS_PER_YEAR, source=AgeSource.DATES)
-    else:
-        found = _AGE.fullmatch(age_string.strip())
-        if found is None:
-            return Reason.NO_AGE
-        source, units = _SOURCES[found[2].upper()], int(found[1])
-        capped = source is AgeSource.AGE_YEARS and units in CAPS_YEARS
-        age = Age(years=(units + (0.0 if capped else 0.5)) * source.resolution_years, source=source, capped=capped)
-    return age if 0 <= age.years <= OLDEST_YEARS else Reason.IMPLAUSIBLE_AGE
+    stated = _stated(age_string)
+    if birth is None or exam is None:
+        return stated
+    years = (exam - birth).days / DAYS_PER_YEAR
+    of_dates = Age(years=years, source=AgeSource.DATES)
+    if not trusted:
+        return stated if isinstance(stated, Age) else Reason.UNRELIABLE_DATES
+    if birth == exam and isinstance(stated, Age) and stated.source in _OF_INFANTS and _agree(years, stated):
+        return of_dates  # a newborn
+    if _is_placeholder(birth) or birth == exam or exam > (today or date.today()) + timedelta(days=1):
+        # A scanner computes PatientAge from the dates it was given: where both agree, neither is known.
+        return stated if isinstance(stated, Age) and not _agree(years, stated) else Reason.UNRELIABLE_DATES
+    if not 0 <= years <= OLDEST_YEARS:
+        return Reason.IMPLAUSIBLE_AGE
+    if isinstance(stated, Age) and not _agree(years, stated):
+        return Reason.CONTRADICTORY_AGE
+    return of_dates
+
+
+def _stated(age_string: str) -> Age | Reason:
+    """What `PatientAge` says."""
+    text = age_string.strip()
+    found = _AGE.fullmatch(text)
+    if found is None:
+        return Reason.UNREADABLE_AGE if text else Reason.NO_AGE
+    source, units = _SOURCES[found[2].upper()], int(found[1])
+    capped = source is AgeSource.AGE_YEARS and units in CAPS_YEARS
+    years = (units + (0.0 if capped else 0.5)) * source.resolution_years
+    return Age(years=years, source=source, capped=capped) if years <= OLDEST_YEARS else Reason.IMPLAUSIBLE_AGE
+
+
+def _agree(years: float, stated: Age) -> bool:
+    """Whether an age lies in the interval that `PatientAge` states, or within a unit of it.
+
+    Months may have been counted as 30 days, which is 1.4 % less than a twelfth of a year.
+    """
+    unit = stated.source.resolution_years
+    lowest = stated.years if stated.capped else stated.years - 0.5 * unit
+    months_of_30_days = _SHORT_MONTHS * lowest if stated.source is AgeSource.AGE_MONTHS else 0.0
+    highest = OLDEST_YEARS if stated.capped else lowest + unit
+    return lowest - unit - months_of_30_days <= years < highest + unit
+
+
+def _is_placeholder(birth: date) -> bool:
+    """Whether nobody with a digital image was born then."""
+    return birth.year < _EARLIEST_BIRTH_YEAR or birth in _PLACEHOLDERS

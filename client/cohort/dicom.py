@@ -7,6 +7,7 @@ import math
 import os
 import struct
 from dataclasses import dataclass, field
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +16,7 @@ from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import JPEGExtended12Bit, RLELossless
 
-from fedage.client.cohort.ages import Age, age_at_exam, first_date, parse_date
+from fedage.client.cohort.ages import Age, age_at_exam, exam_date, parse_date
 from fedage.client.cohort.geometry import Stack
 from fedage.client.cohort.header import (
     DEFLATED,
@@ -41,7 +42,8 @@ MAX_FRAME_SAMPLES = 150_000_000
 
 _CHARSET = 0x00080005
 _SOP_CLASS, _SOP_UID, _MODALITY, _MANUFACTURER = 0x00080016, 0x00080018, 0x00080060, 0x00080070
-_EXAM_DATES = (0x00080020, 0x00080022, 0x00080021, 0x00080023)  # study, acquisition, series, content
+_STUDY_DATE, _SERIES_DATE, _ACQUISITION_DATE, _CONTENT_DATE = 0x00080020, 0x00080021, 0x00080022, 0x00080023
+_DATES_MODIFIED = 0x00280303
 _PATIENT_ID, _BIRTH_DATE, _SEX, _AGE = 0x00100020, 0x00100030, 0x00100040, 0x00101010
 _VIEW, _STUDY_UID = 0x00185101, 0x0020000D
 _LATERALITY, _IMAGE_LATERALITY = 0x00200060, 0x00200062
@@ -51,10 +53,11 @@ _PIXEL_SPACING, _IMAGER_SPACING, _SCANNED_SPACING = 0x00280030, 0x00181164, 0x00
 _SERIES_UID, _POSITION, _ORIENTATION = 0x0020000E, 0x00200032, 0x00200037
 _WANTED = frozenset(
     (
-        *(_CHARSET, _SOP_CLASS, _SOP_UID, _MODALITY, _MANUFACTURER, *_EXAM_DATES, _PATIENT_ID, _BIRTH_DATE, _SEX),
+        *(_CHARSET, _SOP_CLASS, _SOP_UID, _MODALITY, _MANUFACTURER, _PATIENT_ID, _BIRTH_DATE, _SEX),
         *(_AGE, _VIEW, _STUDY_UID, _LATERALITY, _IMAGE_LATERALITY, _SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS),
         *(_BITS_ALLOCATED, _BITS_STORED, _HIGH_BIT, _BURNED_IN, _PIXEL_SPACING, _IMAGER_SPACING, _SCANNED_SPACING),
-        *(_SERIES_UID, _POSITION, _ORIENTATION),
+        *(_SERIES_UID, _POSITION, _ORIENTATION, _STUDY_DATE, _SERIES_DATE, _ACQUISITION_DATE, _CONTENT_DATE),
+        _DATES_MODIFIED,
     )
 )
 _UNCOMPRESSED = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED)
@@ -251,11 +254,14 @@ def _facts(header: Header, told: Told) -> DicomFacts | Reason:
     sop_uid = _text(header, _SOP_UID)
     if not sop_uid:
         return Reason.NO_IDENTITY
-    exam = first_date(_text(header, tag) for tag in _EXAM_DATES)
-    birth = parse_date(_text(header, _BIRTH_DATE))
+    exam, agreed = _exam_date(header)
     said = _text(header, _AGE)
-    age_string = f"{said}Y" if told.bare_age_years and said.isdigit() else said
-    age = told.age or age_at_exam(birth=birth, exam=exam, age_string=age_string)
+    age = told.age or age_at_exam(
+        birth=_date(header, _BIRTH_DATE),
+        exam=exam,
+        age_string=f"{said}Y" if told.bare_age_years and said.isdigit() else said,
+        trusted=agreed and _text(header, _DATES_MODIFIED).upper() not in ("MODIFIED", "REMOVED"),
+    )
     if isinstance(age, Reason):
         return age
     sex = told.sex or _text(header, _SEX).upper()
@@ -265,7 +271,7 @@ def _facts(header: Header, told: Told) -> DicomFacts | Reason:
         patient_id=patient_id,
         study_uid=told.study_uid or _text(header, _STUDY_UID) or sop_uid,
         sop_uid=sop_uid,
-        exam_day=exam.toordinal() if exam else None,
+        exam_day=exam.toordinal() if exam and agreed else None,
         sex=sex if sex in ("M", "F") else None,
         age=age,
         manufacturer=(told.manufacturer or _text(header, _MANUFACTURER))[:64],
@@ -289,6 +295,20 @@ def _text(header: Header, tag: int) -> str:
     """The first value of an element of plain characters; empty if it is missing."""
     raw = header.values.get(tag, b"").split(b"\\")[0]
     return raw.decode("ascii", "replace").strip(" \0\t\r\n")
+
+
+def _date(header: Header, tag: int) -> date | None:
+    return parse_date(_text(header, tag))
+
+
+def _exam_date(header: Header) -> tuple[date | None, bool]:
+    """The exam's date, and whether the header's dates agree; the content's counts where there is no other."""
+    day, agreed = exam_date(
+        study=_date(header, _STUDY_DATE),
+        acquisition=_date(header, _ACQUISITION_DATE),
+        series=_date(header, _SERIES_DATE),
+    )
+    return day or _date(header, _CONTENT_DATE), agreed
 
 
 def _modality(header: Header) -> str:

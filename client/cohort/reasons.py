@@ -29,7 +29,10 @@ class Reason(StrEnum):
     NO_IDENTITY = "no-image-identity"
     NO_PATIENT_ID = "no-patient-id"
     NO_AGE = "no-age"
+    UNREADABLE_AGE = "unreadable-age"
     IMPLAUSIBLE_AGE = "implausible-age"
+    CONTRADICTORY_AGE = "contradictory-age"
+    UNRELIABLE_DATES = "unreliable-dates"
     DUPLICATE_IMAGE = "duplicate-image"
     DIRECTORY = "dicomdir"
     MISSING_FILE = "missing-file"
@@ -120,7 +123,20 @@ _TEXTS = {
     Reason.NO_IDENTITY: ("has no SOPInstanceUID", "export it again"),
     Reason.NO_PATIENT_ID: ("has no PatientID", "export it with a (pseudonymous) identifier"),
     Reason.NO_AGE: ("has neither birth and study dates nor PatientAge", "export it with dates, or with the age"),
+    Reason.UNREADABLE_AGE: (
+        "gives an age that cannot be read",
+        "in DICOM write three digits and a unit (045Y, 018M); in a table one number for each person (45, 45.3, 89+)",
+    ),
     Reason.IMPLAUSIBLE_AGE: ("gives an age below 0 or above 120 years", "correct its dates"),
+    Reason.CONTRADICTORY_AGE: (
+        "gives one age by its dates and another by PatientAge, further apart than one unit of PatientAge",
+        "correct whichever is wrong, or export it without that",
+    ),
+    Reason.UNRELIABLE_DATES: (
+        "has dates that give no age (marked as modified, contradicting each other, an exam in the future, or a "
+        "placeholder for the birth date) and no PatientAge that is independent of them",
+        "export it with the age",
+    ),
     Reason.DUPLICATE_IMAGE: ("is the same image as another file (same SOPInstanceUID)", "remove one of them"),
     Reason.DIRECTORY: ("is a DICOMDIR", "nothing to mend: the files it names are read like all others"),
     Reason.MISSING_FILE: ("is named by a DICOMDIR and is not there", "copy the medium again, whole"),

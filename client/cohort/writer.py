@@ -40,7 +40,7 @@ class FileStamp(NamedTuple):
     size: int
 
 
-READER_VERSION = "4"
+READER_VERSION = "5"
 """Raised when files are read in another way; the next indexing then reads all of them again."""
 
 

@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from fedage.client.cohort.ages import Age, AgeSource, age_at_exam, first_date, parse_date
+from fedage.client.cohort.ages import Age, AgeSource, age_at_exam, exam_date, parse_date
 from fedage.client.cohort.reasons import Reason
 
 BORN, SEEN = date(2000, 1, 1), date(2000, 1, 1)
@@ -33,25 +33,108 @@ def test_patient_age(text: str, age: Age) -> None:
     assert found.years == pytest.approx(age.years, rel=1e-14)
 
 
-@pytest.mark.parametrize("text", ["", "45", "Y", "4 years", "-04Y", "٤Y", "1 2Y", "004X"])
-def test_no_age(text: str) -> None:
-    assert age_at_exam(birth=None, exam=SEEN, age_string=text) is Reason.NO_AGE
-    assert age_at_exam(birth=BORN, exam=None, age_string=text) is Reason.NO_AGE
+@pytest.mark.parametrize("text", ["45", "Y", "4 years", "-04Y", "٤Y", "1 2Y", "004X", "018-038"])
+def test_an_age_that_cannot_be_read_is_no_missing_one(text: str) -> None:
+    assert age_at_exam(birth=None, exam=SEEN, age_string=text) is Reason.UNREADABLE_AGE
+    assert age_at_exam(birth=BORN, exam=None, age_string=text) is Reason.UNREADABLE_AGE
+    assert age_at_exam(birth=BORN, exam=date(2001, 1, 1), age_string=text) == Age(366 / 365.25, AgeSource.DATES)
+    for missing in ("", "  "):
+        assert age_at_exam(birth=BORN, exam=None, age_string=missing) is Reason.NO_AGE
 
 
-def test_dates_come_first_and_are_not_mended_by_the_age() -> None:
-    assert age_at_exam(birth=BORN, exam=date(2001, 1, 1), age_string="089Y") == Age(366 / 365.25, AgeSource.DATES)
-    assert age_at_exam(birth=BORN, exam=SEEN, age_string="") == Age(0.0, AgeSource.DATES)
-    assert age_at_exam(birth=BORN, exam=date(1999, 12, 31), age_string="004Y") is Reason.IMPLAUSIBLE_AGE
-    assert age_at_exam(birth=date(1900, 1, 1), exam=date(2020, 1, 1), age_string="") == Age(
-        43829 / 365.25, AgeSource.DATES
+def years(birth: str, exam: str, age: str, *, trusted: bool = True) -> float | Reason:
+    """The age on 2026-11-30, or why there is none."""
+    found = age_at_exam(
+        birth=parse_date(birth), exam=parse_date(exam), age_string=age, trusted=trusted, today=date(2026, 11, 30)
     )
-    assert age_at_exam(birth=date(1900, 1, 1), exam=date(2020, 1, 3), age_string="") is Reason.IMPLAUSIBLE_AGE
+    return found if isinstance(found, Reason) else found.years
+
+
+def days(count: int) -> float:
+    return count / 365.25
+
+
+@pytest.mark.parametrize(
+    ("birth", "exam", "age", "expected"),
+    [
+        # Dates that PatientAge does not contradict: its interval, and one unit on either side.
+        ("19600101", "20200101", "", days(21915)),
+        ("19600102", "20200101", "059Y", days(21914)),
+        ("19600101", "20200101", "060Y", days(21915)),
+        ("19600101", "20200101", "061Y", days(21915)),
+        ("19600101", "20200101", "059Y", days(21915)),
+        ("20190101", "20200101", "011M", 365 / 365.25),
+        ("20100101", "20200101", "121M", days(3652)),  # months of 30 days
+        ("20200101", "20200111", "010D", days(10)),
+        ("20200101", "20200111", "001W", days(10)),
+        ("19300601", "20200101", "089Y", days(32721)),  # "at least 89"
+        ("19300601", "20200101", "090Y", days(32721)),
+        # Dates that it contradicts.
+        ("19600101", "20200101", "058Y", Reason.CONTRADICTORY_AGE),
+        ("19600101", "20200101", "062Y", Reason.CONTRADICTORY_AGE),
+        ("19600101", "20200101", "089Y", Reason.CONTRADICTORY_AGE),
+        ("19600101", "20200101", "000Y", Reason.CONTRADICTORY_AGE),
+        ("19600101", "20200101", "060M", Reason.CONTRADICTORY_AGE),
+        ("20200101", "20200111", "013D", Reason.CONTRADICTORY_AGE),
+        ("20190101", "20200101", "003M", Reason.CONTRADICTORY_AGE),
+        # A PatientAge that nobody reaches says nothing.
+        ("19600101", "20200101", "999Y", days(21915)),
+        # Placeholders for the birth date.
+        ("19000101", "20190601", "045Y", 45.5),
+        ("00010101", "20190601", "045Y", 45.5),
+        ("11111111", "20190601", "045Y", 45.5),
+        ("18000101", "20190601", "018M", 18.5 / 12),
+        ("19000101", "20190601", "", Reason.UNRELIABLE_DATES),
+        ("00010101", "20190601", "", Reason.UNRELIABLE_DATES),
+        ("19000101", "20190601", "119Y", Reason.UNRELIABLE_DATES),  # computed from the placeholder
+        ("19000101", "20190601", "45", Reason.UNRELIABLE_DATES),
+        ("19000101", "20190601", "999Y", Reason.UNRELIABLE_DATES),
+        ("19000102", "19850601", "085Y", days(31196)),  # somebody
+        # Born on the day of the exam.
+        ("20190601", "20190601", "045Y", 45.5),
+        ("20190601", "20190601", "", Reason.UNRELIABLE_DATES),
+        ("20190601", "20190601", "000Y", Reason.UNRELIABLE_DATES),  # what a scanner computes from such a date
+        ("20190601", "20190601", "000D", 0.0),
+        ("20190601", "20190601", "000M", 0.0),
+        ("20190601", "20190601", "010D", 10.5 / 365.25),
+        # An exam that has not been yet.
+        ("19740101", "20490601", "045Y", 45.5),
+        ("19740101", "20490601", "", Reason.UNRELIABLE_DATES),
+        ("19740101", "20490601", "075Y", Reason.UNRELIABLE_DATES),  # a scanner's clock
+        ("19740101", "20261201", "052Y", days(19327)),  # tomorrow, by another time zone
+        ("21100101", "21800601", "070Y", Reason.UNRELIABLE_DATES),
+        # Born after the exam.
+        ("20300101", "20210317", "045Y", Reason.IMPLAUSIBLE_AGE),
+        ("18990101", "20210317", "045Y", Reason.IMPLAUSIBLE_AGE),
+    ],
+)
+def test_dates_count_where_they_are_plausible_and_the_age_does_not_contradict(
+    birth: str, exam: str, age: str, expected: float | Reason
+) -> None:
+    assert years(birth, exam, age) == (expected if isinstance(expected, Reason) else pytest.approx(expected, rel=1e-12))
+
+
+def test_dates_that_are_not_trusted_give_way_to_the_age() -> None:
+    assert years("19950101", "20190801", "068Y", trusted=False) == 68.5
+    assert years("19510101", "20190801", "068Y", trusted=False) == 68.5
+    assert years("19510101", "20190801", "089Y", trusted=False) == 89.0
+    assert years("19510101", "20190801", "", trusted=False) is Reason.UNRELIABLE_DATES
+    assert years("19510101", "20190801", "68", trusted=False) is Reason.UNRELIABLE_DATES
+    assert years("", "20190801", "", trusted=False) is Reason.NO_AGE
+
+
+def test_exam_dates_far_apart_do_not_agree() -> None:
+    a, b, c = date(2020, 1, 1), date(2020, 2, 1), date(2020, 2, 2)
+    assert exam_date(study=a, acquisition=b, series=None) == (a, True)
+    assert exam_date(study=b, acquisition=a, series=a) == (b, True)
+    assert exam_date(study=None, acquisition=None, series=b) == (b, True)
+    assert exam_date(study=None, acquisition=None, series=None) == (None, True)
+    assert exam_date(study=a, acquisition=c, series=None) == (a, False)
+    assert exam_date(study=a, acquisition=b, series=date(2049, 1, 1)) == (a, False)
+    assert exam_date(study=date(2049, 1, 1), acquisition=a, series=a) == (date(2049, 1, 1), False)
 
 
 def test_dates() -> None:
     assert parse_date("20200229") == parse_date("2020.02.29") == parse_date(" 2020-02-29 ") == date(2020, 2, 29)
     for text in ("", "2020", "202002", "20190229", "20201301", "2020.0229", "00000000", "2020022a"):
         assert parse_date(text) is None, text
-    assert first_date(["", "garbage", "20200101", "20210101"]) == date(2020, 1, 1)
-    assert first_date([]) is None

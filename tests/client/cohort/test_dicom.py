@@ -185,3 +185,33 @@ def test_facts_do_not_show_who_it_is(tmp_path: Path) -> None:
         str(date(2021, 3, 17).toordinal()),
     ):
         assert secret not in shown
+
+
+@pytest.mark.parametrize(
+    ("elements", "expected"),
+    [
+        ({"LongitudinalTemporalInformationModified": "MODIFIED", "PatientAge": "068Y"}, 68.5),
+        ({"LongitudinalTemporalInformationModified": "REMOVED", "PatientAge": "068Y"}, 68.5),
+        ({"LongitudinalTemporalInformationModified": "MODIFIED"}, Reason.UNRELIABLE_DATES),
+        ({"LongitudinalTemporalInformationModified": "UNMODIFIED"}, 60.0),
+        ({"LongitudinalTemporalInformationModified": "UNMODIFIED", "PatientAge": "068Y"}, Reason.CONTRADICTORY_AGE),
+        ({"PatientAge": "068Y"}, Reason.CONTRADICTORY_AGE),
+        ({"PatientBirthDate": "19000101", "PatientAge": "045Y"}, 45.5),
+        ({"PatientBirthDate": "20210317", "PatientAge": "045Y"}, 45.5),
+        ({"StudyDate": "20990317", "PatientAge": "045Y"}, 45.5),
+        ({"AcquisitionDate": "20090317"}, Reason.UNRELIABLE_DATES),
+        ({"AcquisitionDate": "20090317", "PatientAge": "048Y"}, 48.5),
+        ({"SeriesDate": "20490317", "PatientAge": "060Y"}, 60.5),
+        ({"SeriesDate": "20210401", "AcquisitionDate": "20210318"}, 60.0),
+        ({"ContentDate": "20490317"}, 60.0),  # of a rendering, perhaps; other dates say when the exam was
+    ],
+)
+def test_dates_and_patient_age_together(tmp_path: Path, elements: dict[str, str], expected: float | Reason) -> None:
+    write(tmp_path / "a.dcm", **elements)
+    found = read_facts(tmp_path / "a.dcm")
+    if isinstance(expected, Reason):
+        assert isinstance(found, Rejected)
+        assert found.code is expected
+    else:
+        assert isinstance(found, DicomFacts)
+        assert found.age.years == pytest.approx(expected, abs=0.001)

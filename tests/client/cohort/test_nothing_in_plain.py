@@ -67,7 +67,7 @@ def test_of_a_dicom_tree(tmp_path: Path, while_open: bool) -> None:
     with CohortStore.open(home) as store:
         report = index_folder(store, data, outcomes_csv=outcomes)
         assert (report.volumes, report.images) == (1, 3)
-        assert set(report.rejected) == {"missing-slices", "no-age", "implausible-age", "no-pixels"}
+        assert set(report.rejected) == {"missing-slices", "no-age", "unreliable-dates", "no-pixels"}
         write_rejects_page(store, home)
         index_folder(store, data)
         (data / "canary-series" / "canary-3").unlink()

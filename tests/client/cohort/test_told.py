@@ -31,7 +31,9 @@ def test_what_is_told_stands_over_the_file_and_the_rest_is_the_file_s(tmp_path: 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR AS")
 def test_a_bare_age_is_years_only_where_that_is_told(tmp_path: Path) -> None:
     write(tmp_path / "a.dcm", PatientBirthDate=None, PatientAge="51")
-    assert read_facts(tmp_path / "a.dcm") == Rejected(Reason.NO_AGE, modality="CR", manufacturer="Phantom Imaging")
+    assert read_facts(tmp_path / "a.dcm") == Rejected(
+        Reason.UNREADABLE_AGE, modality="CR", manufacturer="Phantom Imaging"
+    )
     found = read_facts(tmp_path / "a.dcm", Told(bare_age_years=True))
     assert isinstance(found, DicomFacts)
     assert found.age == Age(51.5, AgeSource.AGE_YEARS)
