@@ -73,6 +73,7 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
             )
             for done in record.rounds
         ),
+        contributors={step: tuple(sites) for step, sites in sorted(findings.contributors.items())},
         evaluation=evaluation,
         bias=_bias(campaign, findings, why_none),
         figures=_figures(findings, why_none),

@@ -108,6 +108,9 @@ class Results(Part):
         default=(), description="of a model on tables, by fold; such a model may need no rounds beside it"
     )
     rounds: tuple[Round, ...] = Field(default=(), description="in order")
+    contributors: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="the sites whose sums are in the result of each analysis, by registered name"
+    )
     evaluation: Evaluation = Evaluation()
     bias: Bias = Bias()
     figures: Figures = Figures()

@@ -6,10 +6,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedage.common.analyses import plan
 from fedage.server import made_in_words, sites_in_words, withheld_in_words
 from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to
 from fedage.server.errors_in_words import sentences as error_sentences
 from fedage.server.groups_in_words import sentences as group_sentences
+from fedage.server.participation import TOOK_PART, is_pooled, pooled_label
 from fedage.server.results import CoxResult, Metrics, Results, SiteRecord
 
 
@@ -35,7 +37,7 @@ def print_summary(results: Results, *, console: Console) -> None:
         console.print(Text(_checks(results)))
     for site in results.sites:
         # Of a site that took no part, all there is to say is why.
-        for trouble in site.troubles if site.status in ("took part", "dropped out") else ():
+        for trouble in site.troubles if site.status in TOOK_PART else ():
             console.print(Text(f"{site.name}: {trouble}"))
     for sentence in withheld_in_words.in_full(results):
         console.print(Text(sentence))
@@ -68,7 +70,9 @@ def _sites(results: Results) -> Table:
         )
     overall, corrected = test.raw.overall, test.corrected.overall
     table.add_section()
-    table.add_row("all", "", str(overall.n) if overall else "-", _mae(overall), _mae(corrected), *_means(overall), "")
+    if overall is not None and is_pooled(results, plan.TEST, by_site=list(test.raw.by_site)):
+        label = pooled_label(results, plan.TEST, by_site=list(test.raw.by_site)).removesuffix(" sites")
+        table.add_row(label, "", str(overall.n), _mae(overall), _mae(corrected), *_means(overall), "")
     return table
 
 

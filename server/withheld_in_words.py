@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fedage.common.analyses import plan, table_preparation
 from fedage.common.wording import listed
+from fedage.server.participation import participants
 from fedage.server.results import Results
 
 _WORDS = {
@@ -85,14 +86,13 @@ def withholdings(results: Results) -> list[Withholding]:
     for site in results.sites:
         for item in site.withheld:
             steps.setdefault(item.step, {}).setdefault(item.reason, []).append(site.name)
-    counted, asked = _counted(results), sum(site.status in ("took part", "dropped out") for site in results.sites)
+    counted, asked = _counted(results), len(participants(results))
     return [Withholding(step, why, counted.get(step), asked) for step, why in sorted(steps.items())]
 
 
 def alone(results: Results, sites: Sequence[str]) -> str:
     """The only site that a result rests on, where more took part in the run; else empty."""
-    asked = sum(site.status in ("took part", "dropped out") for site in results.sites)
-    return sites[0] if len(sites) == 1 < asked else ""
+    return sites[0] if len(sites) == 1 < len(participants(results)) else ""
 
 
 def in_full(results: Results) -> list[str]:
@@ -124,7 +124,7 @@ def in_short(results: Results) -> list[str]:
 
 def _counted(results: Results) -> dict[str, tuple[str, ...]]:
     """The sites in a result, by step, where the record tells them."""
-    counted: dict[str, tuple[str, ...]] = {}
+    counted: dict[str, tuple[str, ...]] = dict(results.contributors)
     if results.survival is not None:
         for model in results.survival.cox:
             if model.sites or model.not_computed:

@@ -16,7 +16,8 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN…", help="folders of runs, or their results.json")],
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")] = False,
     out: Annotated[
-        Path | None, typer.Option(help=f"the page with the curves; {DEFAULT_OUT} if not given, none with --json")
+        Path | None,
+        typer.Option(help=f"the page with the curves, a .html file; {DEFAULT_OUT} if not given, none with --json"),
     ] = None,
 ) -> None:
     """Lay runs side by side: a table, and a page with their curves over each other."""
@@ -28,8 +29,8 @@ def compare(
     from fedage.server.compare.runs import load_runs
     from fedage.server.compare.table import print_comparison
 
+    page = _page(out) if out is not None else None if as_json else DEFAULT_OUT
     comparison = comparing.compare(load_runs(runs))
-    page = out if out is not None or as_json else DEFAULT_OUT
     if page is not None:
         try:
             page.write_text(render_comparison(comparison), encoding="utf-8")
@@ -40,3 +41,16 @@ def compare(
         return
     print_comparison(comparison, console=Console(width=None if sys.stdout.isatty() else _WIDTH_IN_A_PIPE))
     typer.echo(f"curves: {page}")
+
+
+def _page(out: Path) -> Path:
+    """The file to write: a name without a suffix gets .html, so that a browser opens it."""
+    from fedage.common.errors import FedAgeError
+
+    if out.suffix.lower() in (".html", ".htm"):
+        return out
+    if not out.suffix and not out.is_dir():
+        return out.with_suffix(".html")
+    raise FedAgeError(
+        f"--out {out}: the page is one HTML file, so its name ends in .html; give e.g. --out {out.with_suffix('.html')}"
+    )

@@ -6,6 +6,8 @@ from typing import Any
 
 from fedage.common.analyses import plan
 from fedage.server import sites_in_words
+from fedage.server.participation import pooled_label
+from fedage.server.report.figure_ages import cells_are_drawn, withheld_share
 from fedage.server.results import KaplanMeier, Results
 from fedage.server.withheld_in_words import in_full
 
@@ -21,14 +23,14 @@ def captions(results: Results) -> dict[str, Any]:
         "headline": f"Error of the predicted age on {whose}, in years",
         "first_hazards": "Hazard ratio per year of gap, on test patients" if has_gap else "Hazard ratio per unit",
         "learning": _learning(results),
-        "ages": f"{drawn} by chronological age and raw predicted age: the number in a cell is how many. On the dashed "
-        f"line the prediction is right.{_withheld_cells(results)}",
+        "ages": f"{drawn} by chronological age and raw predicted age. On the dashed line the prediction is right."
+        f"{_means_by_age(results)}{_cells(results)}",
         "test_raw": f"{_capital(whose)}, raw (the primary figures), in years",
         "test_corrected": f"{_capital(whose)}, after bias correction, in years",
         "validation_raw": f"{_capital(whose.replace('test', 'validation'))}, raw, in years",
         "gaps": f"{drawn} by chronological age: mean of the gap (predicted minus chronological age) and one standard "
-        "deviation in each bin, with the number of patients. Without age bias the points lie on zero."
-        f"{_withheld_bins(results)}",
+        "deviation in each bin, with the number of patients. A mean that falls with age is age bias."
+        f"{_remaining_bias(results)}{_withheld_bins(results)}",
         "follow_up": "Gap and follow-up" if results.campaign.estimator or has_gap else "Follow-up",
         "survival": _survival(results),
         "groups": groups_compared(results.survival.kaplan_meier if results.survival is not None else None),
@@ -67,15 +69,63 @@ def _learning(results: Results) -> str:
     folds = "in each fold (thin); bold is the mean over folds" if results.campaign.folds else "at each site"
     return (
         "Mean absolute error of the averaged model after each round, on validation patients it was not trained on, for "
-        f"all sites together (bold) and {folds}. Right: the sites' mean training loss. {sites_in_words.curves(results)}"
+        f"the sites together (bold) and {folds}. Right: the sites' mean training loss. {sites_in_words.curves(results)}"
     )
 
 
-def _withheld_cells(results: Results) -> str:
-    found = results.figures.predicted_by_age
-    if found is None or not found.withheld:
+def _means_by_age(results: Results) -> str:
+    gaps = results.figures.gap_by_age_raw
+    if gaps is None or all(mean is None for mean in gaps.mean_years):
         return ""
-    return f" {found.withheld} patients in small cells are withheld by their sites and not drawn."
+    return (
+        " A point is the mean predicted age of an age bin, drawn at the middle of the bin, and its bar one standard "
+        "deviation of the predicted age difference."
+    )
+
+
+def _cells(results: Results) -> str:
+    found = results.figures.predicted_by_age
+    if found is None:
+        return ""
+    share = withheld_share(found)
+    if cells_are_drawn(found):
+        withheld = (
+            f" {found.withheld} patients ({_percent(share)}) are not in the counts: their sites withhold small cells."
+            if found.withheld
+            else ""
+        )
+        return f" The number in a cell is how many patients it holds.{withheld}"
+    return (
+        f" Counts by cell are not drawn: {_percent(share)} of the patients are in small cells, which sites withhold. "
+        "The rest would show another distribution than all patients have."
+    )
+
+
+def _remaining_bias(results: Results) -> str:
+    """From where to where the mean gap runs after correction: a straight line from other patients leaves some bias."""
+    found = results.figures.gap_by_age_corrected
+    known = [] if found is None else [(k, mean) for k, mean in enumerate(found.mean_years) if mean is not None]
+    if found is None or len(known) < 2:
+        return ""
+    (first, youngest), (last, oldest) = known[0], known[-1]
+    fitted = results.bias.overall.n if results.bias.overall is not None else None
+    on = f", which was fitted on {fitted} other patients," if fitted and not results.campaign.folds else ""
+    lines = "the line" if results.bias.scope == "pooled" or len(results.bias.lines) == 1 else "the sites' lines"
+    were = on if lines == "the line" else on.replace(" was ", " were ")
+    edges = found.edges_years
+    return (
+        f" After correction the mean is {_signed(youngest)} years at {edges[first]:g} to {edges[first + 1]:g} years of "
+        f"age and {_signed(oldest)} at {edges[last]:g} to {edges[last + 1]:g}: what differs from zero there is bias "
+        f"that {lines}{were} did not take away, or chance in a small bin."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}".replace("%", " %")
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")
 
 
 def _withheld_bins(results: Results) -> str:
@@ -133,8 +183,9 @@ def _compared(results: Results) -> str:
     adjusted = groups.corrected.adjusted is not None
     kind = "raw" if groups.corrected.gap.startswith("raw") else "corrected"
     held = f"site and {', '.join(groups.covariates)}" if adjusted and groups.covariates else "site"
+    sites = pooled_label(results, plan.GROUPS, by_site=list(groups.corrected.by_site))
     return (
-        f"Difference of the gap between the groups with 95 % intervals: all sites with {held} held fixed, and each "
+        f"Difference of the gap between the groups with 95 % intervals: {sites} with {held} held fixed, and each "
         f"site's own two means. Right: how well the {kind} gap tells the groups apart."
     )
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+POOLED = "pooled"
+
 
 @dataclass(frozen=True)
 class Cell:
     """One cell. `value` is the number as `results.json` has it, and makes the cell a number.
 
-    `mark` is "good" or "bad" where the cell is a verdict, else empty.
+    `mark` is "good" or "bad" where the cell is a verdict, `POOLED` in the first cell of a row over several sites.
     """
 
     text: str
@@ -27,6 +29,13 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...] = ()
     why_empty: str = ""
     note: str = ""
+
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        """For each column whether it holds numbers, which are aligned on the right so that decimals stand below."""
+        return tuple(
+            any(row[column].value for row in self.rows if column < len(row)) for column in range(len(self.headers))
+        )
 
 
 NONE = Cell("–")

@@ -22,8 +22,8 @@ def preparation(results: Results) -> Table:
             count(item.left_out),
             NONE if item.features is None else count(item.features - len(item.unused)),
             count(len(item.unused)),
-            _digits(_error(item, 0)),
-            _digits(_error(item, 1)),
+            number(_error(item, 0), 3),
+            number(_error(item, 1), 3),
             _digits(item.penalty),
             words(_SOURCES.get(item.penalty_from, item.penalty_from)),
         )

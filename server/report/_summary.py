@@ -8,6 +8,7 @@ from fedage.common.wording import listed
 from fedage.server.errors_in_words import sentences as error_sentences
 from fedage.server.groups_in_words import sentences as group_sentences
 from fedage.server.made_in_words import solved_exactly
+from fedage.server.participation import participants, training_in_words
 from fedage.server.report._rounds import rounds_in_words
 from fedage.server.results import Coefficient, CoxResult, Results
 from fedage.server.withheld_in_words import alone, in_short
@@ -36,6 +37,16 @@ def banners(results: Results) -> list[str]:
     if results.run.status != "finished":
         found.append(f"This run {_ended(results)}. What follows is what it had found until then.")
     return found
+
+
+def not_asked(results: Results) -> str:
+    """The analyses that the campaign did not ask for, which therefore have no section; empty if it asked for all."""
+    absent = [
+        *(["an estimator"] if not results.campaign.estimator else []),
+        *(["a survival analysis"] if results.survival is None else []),
+        *(["a comparison of groups"] if results.groups is None else []),
+    ]
+    return listed(absent) if absent else ""
 
 
 def duration(results: Results) -> str:
@@ -70,10 +81,13 @@ def _ended(results: Results) -> str:
 
 
 def _what_ran(results: Results) -> str:
-    took_part = [site for site in results.sites if site.status in ("took part", "dropped out")]
+    took_part, others = training_in_words(results)
     exact, estimator = solved_exactly(results), results.campaign.estimator
-    if not took_part or (estimator and not results.rounds and not exact):
+    if not participants(results) or (estimator and not results.rounds and not exact):
         return "No round of training was finished." if estimator else "No site took part."
+    if not took_part:
+        return f"No site's contribution is in the whole of the age estimator {estimator}: {others}."
+    rest = f" {sentence(others)}" if others else ""
     patients = [site.patients for site in took_part]
     told = f", {sum(n for n in patients if n)} patients" if None not in patients else ""
     names = ", ".join(site.name for site in took_part)
@@ -88,9 +102,9 @@ def _what_ran(results: Results) -> str:
         each = f", once for each of {folds} folds" if folds > 1 else ""
         return (
             f"{sites} made the age estimator {estimator}{together}{took}: solved exactly from sums{each}, so no rounds "
-            "of training were needed."
+            f"of training were needed.{rest}"
         )
-    return f"{sites} trained the age estimator {estimator}{together} for {rounds_in_words(results.rounds)}{took}."
+    return f"{sites} trained the age estimator {estimator}{together} for {rounds_in_words(results.rounds)}{took}.{rest}"
 
 
 def _age(results: Results) -> list[str]:
@@ -125,7 +139,7 @@ def _age(results: Results) -> list[str]:
 def _hazard(results: Results) -> list[str]:
     survival = results.survival
     if survival is None:
-        return ["The campaign asked for no survival analysis."]
+        return []
     found = [(model, item) for model in survival.cox for item in model.covariates if item.hazard_ratio is not None]
     for column in _GAPS:
         # One sentence, for the model that matters most; the table under it has them all.

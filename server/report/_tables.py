@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TypeVar
 
+from fedage.common.analyses import plan
 from fedage.server import sites_in_words
 from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to, may_lose
 from fedage.server.made_in_words import solved_exactly
+from fedage.server.participation import is_pooled, participants, pooled_label
 from fedage.server.report._cells import (
     NONE,
+    POOLED,
     Cell,
     Table,
     at_least,
@@ -20,6 +24,8 @@ from fedage.server.report._cells import (
 )
 from fedage.server.results import Evaluated, Metrics, Results, SiteRecord
 from fedage.server.withheld_in_words import withholdings
+
+T = TypeVar("T")
 
 
 def sites(results: Results) -> Table:
@@ -35,24 +41,40 @@ def sites(results: Results) -> Table:
             *((words(site.role),) if told else ()),
             count(site.patients),
             *(count(site.patients_by_part[part]) if part in site.patients_by_part else NONE for part in parts),
+        )
+        for site in results.sites
+    )
+    notes = ["A patient of fold k is predicted by the model that was made without fold k."] if folds and rows else []
+    return Table(
+        "sites",
+        ("site", "status", *(("role",) if told else ()), "patients", *parts),
+        rows,
+        why_empty="No site answered the offer of the campaign.",
+        note=" ".join(notes),
+    )
+
+
+def set_aside(results: Results) -> Table:
+    """What each site could not use, what it computed on, and where its audit log stood."""
+    told = sites_in_words.are_told(results)
+    rows = tuple(
+        (
+            words(site.name),
             reasons(site.excluded),
             reasons(site.rejected_files),
             reasons(site.rejected_samples),
             words(site.device),
             *((words(sites_in_words.audit_head(site)),) if told else ()),
         )
-        for site in results.sites
+        for site in participants(results)
     )
-    set_aside = ("patients excluded", "files rejected", "images refused")
-    first, last = (("site", "status", "role"), ("device", "audit log")) if told else (("site", "status"), ("device",))
-    notes = ["A patient of fold k is predicted by the model that was made without fold k."] if folds and rows else []
-    notes += [sites_in_words.PURPOSE] if told else []
+    headers = ("site", "patients excluded", "files rejected", "images refused", "device")
     return Table(
-        "sites",
-        (*first, "patients", *parts, *set_aside, *last),
+        "set-aside",
+        (*headers, *(("audit log",) if told else ())),
         rows,
         why_empty="No site answered the offer of the campaign.",
-        note=" ".join(notes),
+        note=sites_in_words.PURPOSE if told else "",
     )
 
 
@@ -99,8 +121,9 @@ def headline(results: Results) -> Table:
         if planted is not None:
             row.append(number(planted.irreducible_mae_years_by_site.get(name)))
         rows.append(tuple(row))
-    if test.raw.overall is not None:
-        row = _mae("all sites", test.raw.overall, test.corrected.overall)
+    if test.raw.overall is not None and is_pooled(results, plan.TEST, by_site=list(test.raw.by_site)):
+        label = pooled_label(results, plan.TEST, by_site=list(test.raw.by_site))
+        row = _mae(label, test.raw.overall, test.corrected.overall, pooled=True)
         if planted is not None:
             row.append(number(planted.irreducible_mae_years))
         rows.append(tuple(row))
@@ -114,9 +137,9 @@ def headline(results: Results) -> Table:
     return Table("headline", tuple(headers), tuple(rows), why_empty=why, note=note if rows else "")
 
 
-def _mae(name: str, raw: Metrics, corrected: Metrics | None) -> list[Cell]:
+def _mae(name: str, raw: Metrics, corrected: Metrics | None, *, pooled: bool = False) -> list[Cell]:
     return [
-        words(name),
+        Cell(name, mark=POOLED if pooled else ""),
         count(raw.n),
         number(raw.mae_years),
         number(corrected.mae_years) if corrected is not None else NONE,
@@ -135,15 +158,15 @@ def _lost(raw: Metrics) -> Cell:
     return Cell(" and ".join(lost), mark="bad") if lost else words("neither")
 
 
-def evaluation(name: str, found: Evaluated) -> Table:
-    """One evaluation by site and overall."""
+def evaluation(name: str, results: Results, found: Evaluated, *, step: str) -> Table:
+    """One evaluation by site and overall; `step` is its registered name."""
     headers = ("site", "patients", "MAE", "RMSE", "mean error", "|error| ≤ 5 years", "Pearson r", POOLED_MEAN, OWN_MEAN)
-    everyone = [*sorted(found.by_site.items())]
+    everyone = [(words(site), metrics) for site, metrics in sorted(found.by_site.items())]
     if found.overall is not None:
-        everyone.append(("all sites", found.overall))
-    rows = tuple(
+        everyone += _pooled(results, step, list(found.by_site), found.overall)
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
         (
-            words(site),
+            site,
             count(metrics.n),
             number(metrics.mae_years),
             number(metrics.rmse_years),
@@ -155,19 +178,22 @@ def evaluation(name: str, found: Evaluated) -> Table:
         )
         for site, metrics in everyone
     )
-    note = "Only one site released figures of its own." if len(found.by_site) == 1 else ""
-    return Table(name, headers, rows, why_empty=_why(found, "No site released it."), note=note)
+    note = "Only one site released figures of its own." if len(found.by_site) == 1 < len(participants(results)) else ""
+    filled = [k for k in range(len(headers)) if headers[k] != POOLED_MEAN or any(row[k].value for row in rows)]
+    kept = tuple(tuple(row[k] for k in filled) for row in rows)
+    why = _why(found, "No site released it.")
+    return Table(name, tuple(headers[k] for k in filled), kept, why_empty=why, note=note)
 
 
 def bias_lines(results: Results) -> Table:
     """The lines that correct the age bias."""
     bias = results.bias
-    everyone = [*sorted(bias.lines.items())]
+    everyone = [(words(site), line) for site, line in sorted(bias.lines.items())]
     if bias.overall is not None:
-        everyone.append(("all sites", bias.overall))
+        everyone += _pooled(results, plan.BIAS, list(bias.lines), bias.overall)
     rows = tuple(
         (
-            words(site),
+            site,
             count(line.n),
             number(line.slope, 3),
             number(line.intercept_years),
@@ -177,6 +203,13 @@ def bias_lines(results: Results) -> Table:
     )
     headers = ("site", "healthy patients", "slope", "intercept, years", "residual SD, years")
     return Table("bias", headers, rows, why_empty=bias.not_computed or "No site released a bias line.")
+
+
+def _pooled(results: Results, step: str, by_site: list[str], overall: T) -> list[tuple[Cell, T]]:
+    """The row over all contributing sites; none where that is one site, whose own row says the same."""
+    if by_site and not is_pooled(results, step, by_site=by_site):
+        return []
+    return [(Cell(pooled_label(results, step, by_site=by_site), mark=POOLED), overall)]
 
 
 def planted(results: Results) -> Table:

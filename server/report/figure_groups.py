@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedage.common.analyses import plan
+from fedage.server.participation import pooled_label
 from fedage.server.report._svg import INK, MUTED, SERIES, draw, only_some_spines
-from fedage.server.results import Difference, GroupDifference, Groups
+from fedage.server.results import Difference, GroupDifference, Results
 
 
 @dataclass(frozen=True)
@@ -20,9 +22,10 @@ class _Row:
     high: float
 
 
-def compared_groups(groups: Groups | None) -> str | None:
+def compared_groups(results: Results) -> str | None:
     """The figure, or None if there is no difference with an interval."""
-    rows = _rows(groups)
+    groups = results.groups
+    rows = _rows(results)
     if groups is None or not rows:
         return None
     has_curve = groups.corrected.roc is not None
@@ -41,14 +44,17 @@ def compared_groups(groups: Groups | None) -> str | None:
     return draw(paint, name="compared", label=f"Differences of the gap in years: {told}{auc}", size_in=(8.4, height))
 
 
-def _rows(groups: Groups | None) -> list[_Row]:
+def _rows(results: Results) -> list[_Row]:
+    groups = results.groups
     if groups is None:
         return []
+    label = pooled_label(results, plan.GROUPS, by_site=list(groups.corrected.by_site))
     found: list[tuple[str, str, Difference | None]] = [
-        ("all sites", SERIES[0], groups.corrected.adjusted or groups.corrected.unadjusted)
+        (label, SERIES[0], groups.corrected.adjusted or groups.corrected.unadjusted)
     ]
     if groups.raw is not None:
-        found.append(("all sites, raw gap", SERIES[1], groups.raw.adjusted or groups.raw.unadjusted))
+        label = pooled_label(results, plan.GROUPS_RAW, by_site=list(groups.raw.by_site))
+        found.append((f"{label}, raw gap", SERIES[1], groups.raw.adjusted or groups.raw.unadjusted))
     found += [(site, MUTED, own.unadjusted) for site, own in groups.corrected.by_site.items()]
     return [
         _Row(words, colour, item.difference_years, item.ci95_low, item.ci95_high)

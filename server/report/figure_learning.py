@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fedage.server.participation import participants
 from fedage.server.report._rounds import by_fold, mean_over_folds, rounds_in_words
 from fedage.server.report._svg import DASHES, INK, MARKERS, MUTED, SERIES, draw
 from fedage.server.results import Results, Round
@@ -24,6 +25,7 @@ def learning_curve(results: Results) -> str | None:
     folds = by_fold(rounds)
     # With folds a line a site and fold would be a tangle: each fold has one line, of all sites.
     sites = sorted({site for item in rounds for site in item.validation_mae_years_by_site}) if len(folds) == 1 else []
+    sites = sites if len(sites) > 1 else []  # the line over one site is that site's own
     last = max(item.number for item in rounds)
 
     def paint(figure: Figure) -> None:
@@ -41,23 +43,30 @@ def learning_curve(results: Results) -> str | None:
                 label=site if len(sites) <= _FEW else None,
             )
         dot = "o" if last == 1 else ""  # a line of one point cannot be seen
-        whose = "all sites" if len(folds) == 1 else "all sites, mean over folds"
+        whose = _whose(results)
         for axes, of, width, words in ((error, _error, 3.0, whose), (loss, _loss, 2.0, None)):
             for number, fold in enumerate(folds if len(folds) > 1 else ()):
                 own = [(item.number, of(item)) for item in fold]
                 label = "a fold" if words and not number else None
                 _line(axes, own, color=SERIES[0], linewidth=0.8, marker=dot, markersize=3.0, label=label)
             _line(axes, mean_over_folds(rounds, of), color=INK, linewidth=width, marker=dot, label=words)
-        for value, words in _references(results):
+        references = _references(results)
+        close = len(references) == 2 and abs(references[0][0] - references[1][0]) < 0.12 * error.get_ylim()[1]
+        highest = max((value for value, _ in references), default=0.0)
+        for value, words in references:
             error.axhline(value, color=MUTED, linewidth=1.0, linestyle=(0, (1, 2)))
+            # Beside the axes: over them it would be printed across a curve that runs close to the line.
             error.annotate(
                 words,
                 (1, value),
+                xytext=(4, 0),
+                textcoords="offset points",
                 xycoords=("axes fraction", "data"),
-                ha="right",
-                va="bottom",
+                ha="left",
+                va="center" if not close else "bottom" if value == highest else "top",
                 color=MUTED,
                 fontsize=8.5,
+                annotation_clip=False,
             )
         error.set_ylim(0, error.get_ylim()[1] * 1.08)
         error.set_title("Validation error")
@@ -72,7 +81,18 @@ def learning_curve(results: Results) -> str | None:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
             axes.set_xlim(0.5, last + 0.5)
 
-    return draw(paint, name="learning", label=_label(rounds), size_in=(8.6, 3.5))
+    return draw(paint, name="learning", label=_label(rounds), size_in=(9.2, 3.5))
+
+
+def _whose(results: Results) -> str:
+    """Whose validation error the bold line is."""
+    rounds = results.rounds
+    sites = sorted({site for item in rounds for site in item.validation_mae_years_by_site})
+    everybody = len(participants(results))
+    whose = "all sites" if not sites or len(sites) >= everybody else f"{len(sites)} of {everybody} sites"
+    if len(sites) == 1:
+        whose = f"{sites[0]} alone" if everybody > 1 else sites[0]
+    return whose if len(by_fold(rounds)) == 1 else f"{whose}, mean over folds"
 
 
 def _error(item: Round) -> float | None:
@@ -94,7 +114,7 @@ def _references(results: Results) -> Sequence[tuple[float, str]]:
     test = results.evaluation.test.raw.overall  # only there the sites tell it; with folds they are the same patients
     if test is not None and test.mae_of_mean_years is not None:
         bound = ", at least" if test.mae_of_mean_at_least else ""
-        found.append((test.mae_of_mean_years, f"predicting the mean age{bound}"))
+        found.append((test.mae_of_mean_years, f"predicting the\nmean age{bound}"))
     if results.planted is not None and results.planted.irreducible_mae_years is not None:
         found.append((results.planted.irreducible_mae_years, "irreducible"))
     return found

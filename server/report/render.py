@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from fedage.common.analyses import plan
 from fedage.server import made_in_words
 from fedage.server.report import _captions, _happened, _preparation, _summary, _tables, _tables_groups, _tables_survival
 from fedage.server.report.figure_ages import predicted_by_age
@@ -61,6 +62,7 @@ def render_report(results: Results, *, events: Sequence[Mapping[str, Any]] | Non
         made=made_in_words.sentences(results),
         captions=_captions.captions(results),
         asked_age=bool(results.campaign.estimator) or results.evaluation.test.raw.overall is not None,
+        not_asked=_summary.not_asked(results),
         asked_truth=results.phantoms or results.planted is not None,
         duration=_summary.duration(results),
         moment=_summary.moment,
@@ -73,9 +75,9 @@ def _all_tables(results: Results, events: Sequence[Mapping[str, Any]] | None) ->
     test, validation = results.evaluation.test, results.evaluation.validation
     return {
         "headline": _tables.headline(results),
-        "test_raw": _tables.evaluation("test-raw", test.raw),
-        "test_corrected": _tables.evaluation("test-corrected", test.corrected),
-        "validation_raw": _tables.evaluation("validation-raw", validation.raw),
+        "test_raw": _tables.evaluation("test-raw", results, test.raw, step=plan.TEST),
+        "test_corrected": _tables.evaluation("test-corrected", results, test.corrected, step=plan.CORRECTED),
+        "validation_raw": _tables.evaluation("validation-raw", results, validation.raw, step=plan.VALIDATION),
         "bias": _tables.bias_lines(results),
         "first_hazards": _tables_survival.first_hazards(results),
         "hazards": _tables_survival.hazards(results),
@@ -87,6 +89,7 @@ def _all_tables(results: Results, events: Sequence[Mapping[str, Any]] | None) ->
         "group_sites": _tables_groups.group_sites(results),
         "planted": _tables.planted(results),
         "sites": _tables.sites(results),
+        "set_aside": _tables.set_aside(results),
         "withheld": _tables.withheld(results),
         "troubles": _tables.troubles(results),
         "preparation": _preparation.preparation(results),
@@ -111,14 +114,17 @@ def _figures(results: Results) -> dict[str, Drawn]:
     no_groups = (compared.not_computed or none) if compared is not None else _tables_groups.NOT_ASKED
     return {
         "learning": _drawn(learning_curve(results), _tables.no_rounds(results)),
-        "ages": _drawn(predicted_by_age(figures.predicted_by_age), figures.not_computed.get("predicted_by_age", none)),
+        "ages": _drawn(
+            predicted_by_age(figures.predicted_by_age, figures.gap_by_age_raw),
+            figures.not_computed.get("predicted_by_age", none),
+        ),
         "gaps": _drawn(
             gap_by_age(figures.gap_by_age_raw, figures.gap_by_age_corrected),
             figures.not_computed.get("gap_by_age_raw", none),
         ),
         "survival": _drawn(kaplan_meier(curves), no_curves if survival is not None else no_survival),
         "forest": _drawn(forest(results), no_model),
-        "compared": _drawn(compared_groups(results.groups), no_groups),
+        "compared": _drawn(compared_groups(results), no_groups),
     }
 
 

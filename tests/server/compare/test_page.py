@@ -1,9 +1,12 @@
 """The page draws the comparison: nothing loaded, phantoms said at every figure, the same bytes."""
 
 import re
+from pathlib import Path
 
 import pytest
 
+from fedage.common.errors import FedAgeError
+from fedage.server.compare.cli import compare as compare_command
 from fedage.server.compare.comparison import compare
 from fedage.server.compare.page import render_comparison
 from fedage.server.compare.runs import load_runs
@@ -72,7 +75,7 @@ def test_a_figure_that_no_run_has_is_said(make_run, edit) -> None:
     assert html.count("<svg") == 1
     assert "No figure: no run has an error by round." in html
     assert "No figure: no run has a cumulative score curve." in html
-    assert "No run has a Cox model with a gap." in html
+    assert 'id="survival"' not in html
 
 
 def test_names_are_text_not_markup(make_run) -> None:
@@ -99,3 +102,17 @@ def test_losses_to_a_mean_are_on_the_first_screen_and_marked(make_run, edit) -> 
     assert "<li>a loses to the site&#39;s own mean at north.</li>" in html
     assert '<td class="number bad" data-value="3.0">3.00*</td>' in html
     assert '<td class="bad">its own mean</td>' in html
+
+
+@pytest.mark.parametrize(("out", "written"), [("cmp", "cmp.html"), ("a b", "a b.html"), ("x.html", "x.html")])
+def test_the_page_is_a_file_that_a_browser_opens(make_run, tmp_path: Path, out: str, written: str) -> None:
+    compare_command([make_run("a"), make_run("b")], out=tmp_path / out)
+    assert (tmp_path / written).read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert not (tmp_path / "cmp").exists()
+
+
+@pytest.mark.parametrize("out", ["cmp.json", "cmp.txt", "results.v2"])
+def test_a_page_under_another_suffix_is_refused(make_run, tmp_path: Path, out: str) -> None:
+    with pytest.raises(FedAgeError, match=r"its name ends in \.html"):
+        compare_command([make_run("a"), make_run("b")], out=tmp_path / out)
+    assert not (tmp_path / out).exists()

@@ -35,6 +35,8 @@ def test_the_sites_table_tells_role_and_head_with_what_they_are_for(deployed: di
         "evaluation only",
         "–",
     ]
+    aside = _tables.set_aside(results)
+    told = {row[0].text: dict(zip(aside.headers, (cell.text for cell in row), strict=True)) for row in aside.rows}
     assert [told[name]["audit log"] for name in ("north", "south", "west")] == ["line 42, 3f0c9a1b22de…", "–", "–"]
     html = unescape(render_report(results))
     assert html.count(PURPOSE) == 1
@@ -51,7 +53,7 @@ def test_a_simulation_has_neither(values: dict[str, Any]) -> None:
     for site in values["sites"]:
         site["role"] = "training and evaluation"
     results = Results.model_validate(values)
-    assert {"role", "audit log"}.isdisjoint(_tables.sites(results).headers)
+    assert {"role", "audit log"}.isdisjoint({*_tables.sites(results).headers, *_tables.set_aside(results).headers})
     assert PURPOSE not in unescape(render_report(results))
     assert "Audit logs" not in terminal(results)
 

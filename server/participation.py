@@ -1,0 +1,77 @@
+"""Which sites took part in which step of a run, in words for the report, the comparison and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedage.common.wording import listed
+from fedage.server import made_in_words
+from fedage.server.results import Results, SiteRecord
+
+TOOK_PART = frozenset({"took part", "dropped out"})
+_NO_TRAINING = frozenset({"evaluation only", "analyses only", "answers offers only"})
+
+
+def participants(results: Results) -> list[SiteRecord]:
+    """The sites that accepted the campaign, in the record's order."""
+    return [site for site in results.sites if site.status in TOOK_PART]
+
+
+def pooled_label(results: Results, step: str, *, by_site: Sequence[str] = ()) -> str:
+    """What to call a figure over several sites: `all sites`, `2 of 3 sites`, or the one site's name.
+
+    Parameters
+    ----------
+    step
+        Registered name of the analysis.
+    by_site
+        The sites that have a figure of their own: used where the record does not name the contributing sites.
+    """
+    sites = results.contributors.get(step, tuple(by_site))
+    everybody = len(participants(results))
+    if not sites or (len(sites) >= everybody and len(sites) > 1):
+        return "all sites"
+    if len(sites) == 1:
+        return sites[0] if everybody > 1 else "the only site"
+    return f"{len(sites)} of {everybody} sites"
+
+
+def is_pooled(results: Results, step: str, *, by_site: Sequence[str] = ()) -> bool:
+    """Whether a figure over all contributing sites says more than one site's own figure."""
+    return len(results.contributors.get(step, tuple(by_site))) != 1
+
+
+def training_in_words(results: Results) -> tuple[list[SiteRecord], str]:
+    """The sites whose contribution is in every round, or every fold of an exact model, and a clause on the others.
+
+    Returns
+    -------
+    sites, others
+        `others` is empty, or e.g. `the updates of west are in 2 of 7 rounds; east only evaluated`.
+    """
+    took_part = participants(results)
+    steps, unit, what = _contributions(results)
+    if not steps:
+        return took_part, ""
+    counts = {site.name: sum(site.name in step for step in steps) for site in took_part}
+    whole = [site for site in took_part if counts[site.name] == len(steps)]
+    partly: dict[int, list[str]] = {}
+    for site in took_part:
+        if counts[site.name] < len(steps) and site.role not in _NO_TRAINING:
+            partly.setdefault(counts[site.name], []).append(site.name)
+    clauses = [
+        f"the {what} of {listed(names)} are in {count or 'none'} of {len(steps)} {unit}"
+        for count, names in sorted(partly.items(), reverse=True)
+    ]
+    only = [site.name for site in took_part if site.role in _NO_TRAINING]
+    if only:
+        clauses.append(f"{listed(only)} {'was' if len(only) == 1 else 'were'} not trained on, by policy")
+    return whole, "; ".join(clauses)
+
+
+def _contributions(results: Results) -> tuple[list[tuple[str, ...]], str, str]:
+    """The sites of each round, or of each fold of an exact model; what one is called; and what sites contribute."""
+    if made_in_words.solved_exactly(results):
+        known = [item.sites for item in results.preparation if item.sites]
+        return known, "folds" if len(known) > 1 else "model", "sums"
+    return [item.sites for item in results.rounds if item.sites], "rounds", "updates"
