@@ -56,7 +56,7 @@ class SiteConfig(BaseModel):
     coordinator: Annotated[str, AfterValidator(_address)] = Field(description="host:port of the coordinator")
     data: AbsolutePath | None = Field(default=None, description="folder with the images, opened read-only")
     layout: Literal["auto", "dicom", "bids"] = Field(
-        default="auto", description="what data is; auto: bids where it has a participants.tsv, else dicom"
+        default="auto", description="what data is; auto: bids where it has a data set's tables or folders, else dicom"
     )
     recipe: RecipeName | None = Field(
         default=None, description="a public data set that data holds: its tables, columns and links are then known"

@@ -125,7 +125,7 @@ def _outcomes(
         name, of_data_set = chosen.outcomes
         columns = columns or of_data_set
         return read_outcomes(root / name, id_column=columns.id, columns=columns.columns)
-    if of_participants and root is not None and is_bids(root):
+    if of_participants and root is not None and (root / PARTICIPANTS).is_file():
         mapped = columns.columns if columns else None
         return read_outcomes(root / PARTICIPANTS, id_column="participant_id", columns=mapped)
     return None

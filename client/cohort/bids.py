@@ -25,6 +25,7 @@ from fedage.common.errors import FedAgeError
 
 __all__ = ["PARTICIPANTS", "STANDARD", "BidsFacts", "BidsLayout", "index_bids", "is_bids"]
 
+_DESCRIPTION = "dataset_description.json"
 _READER = "bids-1"
 _BATCH = 100
 _Todo = dict[str, tuple[FileStamp, Callable[[], DicomFacts | Rejected]]]
@@ -41,8 +42,24 @@ class BidsFacts(DicomFacts):
 
 
 def is_bids(root: Path) -> bool:
-    """Whether a folder looks like a BIDS data set."""
-    return (root / PARTICIPANTS).is_file()
+    """Whether a folder looks like a BIDS data set, whole or not: by its tables, or by its volumes' places."""
+    if any((root / name).is_file() for name in (PARTICIPANTS, _DESCRIPTION)):
+        return True
+    places = ("sub-*/anat/*.nii*", "sub-*/ses-*/anat/*.nii*")
+    return any(next(root.glob(place), None) is not None for place in places)
+
+
+def _without_participants(root: Path) -> FedAgeError:
+    """What is said of a data set whose table of participants is missing, or has another name."""
+    names = [path.name for path in root.iterdir()] if root.is_dir() else []
+    like = sorted(name for name in names if name.casefold().startswith("participants.") and not name.endswith(".json"))
+    mend = (
+        f"it has {like[0]}: save that table as {PARTICIPANTS}, with tabs between cells"
+        if like
+        else "add it (participant_id, age, sex), or set data in site.toml to the BIDS data set's own folder; of DICOM "
+        'files say layout = "dicom"'
+    )
+    return FedAgeError(f"{root} is read as a BIDS data set and has no {PARTICIPANTS}, which gives the ages; {mend}")
 
 
 def index_bids(
@@ -62,7 +79,7 @@ def index_bids(
     """
     root = Path(root).absolute()
     if not (root / PARTICIPANTS).is_file():
-        raise FedAgeError(f"{root} has no {PARTICIPANTS}; set data in site.toml to the BIDS data set's own folder")
+        raise _without_participants(root)
     with store.exclusive():
         walk = Walk(root)
         planned = _planned(walk, read_sessions(walk, layout))

@@ -5,8 +5,11 @@ World axes are RAS+ (x to the patient's right, y to the front, z up), lengths in
 
 from __future__ import annotations
 
+import gzip
 import logging
 import math
+import struct
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.affines import voxel_sizes
-from nibabel.orientations import aff2axcodes
+from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 
 from fedage.client.cohort.reasons import Reason, Rejected
@@ -26,6 +29,10 @@ MAX_VOXELS = 1 << 28
 SUFFIXES = (".nii", ".nii.gz")
 
 _MM_PER_UNIT = {"mm": 1.0, "meter": 1e3, "micron": 1e-3, "unknown": 1.0}
+_HEADER_SIZES = (348, 540)
+"""Bytes of NIfTI-1's and NIfTI-2's headers, which begin with this number."""
+_SIZE_FIELDS = frozenset(struct.pack(f"{sign}i", size) for size in _HEADER_SIZES for sign in "<>")
+_MOST_OFFSET = 1 << 20
 _LEAST_MM, _MOST_MM = 0.05, 20.0
 
 
@@ -81,11 +88,11 @@ def load_volume(path: Path) -> Volume:
         With a reason's code. Never any other exception.
     """
     try:
-        image, _ = _open(path)
-        _voxels(image)
-        turned = nib.as_closest_canonical(image)
-        pixels = np.ascontiguousarray(_voxels(turned))
-        return Volume(pixels, _spacing_mm(_affine_mm(turned)))
+        image, facts = _open(path)
+        affine = _affine_mm(image)
+        turn = io_orientation(affine)
+        pixels = np.ascontiguousarray(apply_orientation(_voxels(image), turn))
+        return Volume(pixels, _spacing_mm(affine @ inv_ornt_aff(turn, facts.shape)))
     except _Out as out:
         raise SampleRefused(str(out.code), out.code.what) from None
 
@@ -98,12 +105,14 @@ def _open(path: Path) -> tuple[Any, VolumeFacts]:
     try:
         image: Any = nib.load(path)
     except OSError as error:
-        raise _Out(Reason.UNREADABLE if error.errno else Reason.NOT_NIFTI) from None
+        raise _Out(Reason.UNREADABLE if error.errno else _header_wrong(path) or Reason.NOT_NIFTI) from None
+    except (EOFError, zlib.error):
+        raise _Out(_header_wrong(path) or Reason.TRUNCATED) from None
     except Exception:  # noqa: BLE001 (what hostile headers raise cannot be listed)
-        raise _Out(Reason.NOT_NIFTI) from None
+        raise _Out(_header_wrong(path) or Reason.NOT_NIFTI) from None
     if not isinstance(image, (nib.Nifti1Image, nib.Nifti2Image)):
         raise _Out(Reason.NOT_NIFTI)
-    shape = tuple(int(length) for length in image.shape)
+    shape = _without_single_ends(tuple(int(length) for length in image.shape))
     if len(shape) != 3 or min(shape) < 2:
         raise _Out(Reason.NOT_3D)
     if math.prod(shape) > MAX_VOXELS:
@@ -115,6 +124,38 @@ def _open(path: Path) -> tuple[Any, VolumeFacts]:
     return image, VolumeFacts(
         shape=(shape[0], shape[1], shape[2]), spacing_mm=_spacing_mm(affine), orientation=orientation
     )
+
+
+def _without_single_ends(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape (I, J, K, 1, …) as (I, J, K): one volume, written as a series of one."""
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def _header_wrong(path: Path) -> Reason | None:
+    """Why a file does not give a whole header, where it ends too early or does not unpack; else None."""
+    try:
+        with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as stream:
+            header = stream.read(max(_HEADER_SIZES))
+            header += stream.read(max(0, _data_offset(header) - len(header)))
+    except EOFError:
+        return Reason.TRUNCATED
+    except zlib.error:
+        return Reason.DAMAGED
+    except OSError:  # no gzip file, or one whose checksum is wrong
+        return None
+    is_short = header[:4] in _SIZE_FIELDS and len(header) < max(min(_HEADER_SIZES), _data_offset(header))
+    return Reason.TRUNCATED if is_short or not header else None
+
+
+def _data_offset(header: bytes) -> int:
+    """Where a NIfTI-1 file's voxels begin, after header and extensions; 0 where that is not known."""
+    for sign in "<>":
+        if len(header) >= 112 and struct.unpack_from(f"{sign}i", header)[0] == min(_HEADER_SIZES):
+            offset: float = struct.unpack_from(f"{sign}f", header, 108)[0]
+            return int(offset) if 0 <= offset <= _MOST_OFFSET else 0
+    return 0
 
 
 def _affine_mm(image: Any) -> FloatArray:
@@ -143,7 +184,9 @@ def _spacing_mm(affine: FloatArray) -> tuple[float, float, float]:
 
 def _voxels(image: Any) -> NDArray[np.float32]:
     try:
-        voxels = np.asarray(image.dataobj, dtype=np.float32)
+        voxels = np.asarray(image.dataobj, dtype=np.float32).reshape(_without_single_ends(image.shape))
+    except (zlib.error, gzip.BadGzipFile):
+        raise _Out(Reason.DAMAGED) from None
     except Exception:  # noqa: BLE001 (truncated, damaged or hostile files raise anything in decoders)
         raise _Out(Reason.TRUNCATED) from None
     lowest, highest = float(voxels.min()), float(voxels.max())

@@ -41,6 +41,7 @@ class Reason(StrEnum):
     ARCHIVE_TOO_LARGE = "archive-too-large"
     NESTED_ARCHIVE = "nested-archive"
     NOT_NIFTI = "not-nifti"
+    DAMAGED = "damaged"
     NOT_3D = "not-3d"
     NOT_GREY = "not-grey-values"
     BAD_AFFINE = "bad-affine"
@@ -71,7 +72,7 @@ _TEXTS = {
         "take it out of the folder or export it again",
     ),
     Reason.UNREADABLE: (
-        "cannot be opened, or its header breaks DICOM's rules",
+        "cannot be opened, or its header breaks its format's rules",
         "look at its permissions, then export it again; what could not be read is tried at every indexing",
     ),
     Reason.TRUNCATED: ("ends before its header or its pixels do", "copy it again from the archive"),
@@ -151,7 +152,11 @@ _TEXTS = {
     ),
     Reason.NESTED_ARCHIVE: ("is an archive within an archive", "unpack the outer one"),
     Reason.NOT_NIFTI: ("is no NIfTI file of its own (.nii or .nii.gz)", "convert it again"),
-    Reason.NOT_3D: ("is no volume of three dimensions with two voxels along each", "keep one volume a file"),
+    Reason.DAMAGED: ("does not unpack: its compressed data are damaged", "copy it again, or pack it again"),
+    Reason.NOT_3D: (
+        "is no single volume: fewer than three dimensions, several volumes, or less than two voxels along an axis",
+        "keep one volume a file",
+    ),
     Reason.NOT_GREY: ("holds colours or complex numbers, not grey values", "convert it again"),
     Reason.BAD_AFFINE: (
         "does not say where its voxels lie (no form code, a matrix without an inverse, or lengths outside 0.05-20 mm)",

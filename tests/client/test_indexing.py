@@ -105,3 +105,23 @@ def test_a_table_beside_images_or_instead_and_what_is_no_longer_named_goes(tmp_p
 def test_settings_without_data_are_refused(tmp_path: Path, settings: dict[str, Any], says: str) -> None:
     with pytest.raises(FedAgeError, match=says):
         index(tmp_path / "home", **settings)
+
+
+@pytest.mark.parametrize("kind", ["description", "volumes", "sessions", "csv", "capitals", "explicit"])
+def test_a_bids_folder_without_its_table_is_one_error_and_no_heap_of_files_that_are_no_dicom(
+    tmp_path: Path, kind: str
+) -> None:
+    root = data_set(tmp_path / "data", "")
+    (root / "participants.tsv").unlink()
+    for name in ("1", "2"):
+        t1w(root, name, "a" if kind == "sessions" else "")
+    if kind in ("volumes", "sessions"):
+        (root / "dataset_description.json").unlink()
+    if kind in ("csv", "capitals"):
+        (root / {"csv": "participants.csv", "capitals": "Participants.TSV"}[kind]).write_text("participant_id,age\n")
+    layout = {"layout": "bids"} if kind == "explicit" else {}
+    says = "it has [Pp]articipants.(csv|TSV): save that table" if kind in ("csv", "capitals") else "add it .*layout = "
+    with pytest.raises(FedAgeError, match=rf"is read as a BIDS data set and has no participants\.tsv.*{says}"):
+        index(tmp_path / "home", data=str(root), **layout)
+    found = index(tmp_path / "home", data=str(root), layout="dicom")
+    assert found.layout == "dicom"

@@ -1,5 +1,6 @@
 """Volumes: nibabel's own test files, and voxels in RAS with their spacing."""
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,52 @@ def test_a_missing_or_closed_file_is_unreadable(tmp_path: Path) -> None:
     found = read_volume(tmp_path / "gone.nii.gz")
     assert isinstance(found, Rejected)
     assert str(found.code) in ("unreadable", "not-nifti")
+
+
+@pytest.mark.parametrize("ends", [(1,), (1, 1), (1, 1, 1, 1)])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_series_of_one_volume_is_that_volume(tmp_path: Path, ends: tuple[int, ...], suffix: str) -> None:
+    data = np.arange(2 * 3 * 4, dtype=np.int16).reshape(2, 3, 4)
+    affine = np.diag([-2.0, 3.0, 4.0, 1.0])
+    plain = save(tmp_path / f"plain{suffix}", data, affine)
+    single = save(tmp_path / f"single{suffix}", data.reshape(2, 3, 4, *ends), affine)
+    assert len(nib.load(single).shape) == 3 + len(ends)  # type: ignore[attr-defined]
+    assert read_volume(single) == read_volume(plain)
+    assert np.array_equal(load_volume(single).pixels, data[::-1])
+    assert load_volume(single).spacing_mm == load_volume(plain).spacing_mm == (2.0, 3.0, 4.0)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 2), (2, 3, 4, 1, 2), (2, 3, 1, 4), (2, 3, 1), (24, 1)])
+def test_several_volumes_or_none_are_out(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = save(tmp_path / "a.nii", np.arange(np.prod(shape), dtype=np.int16).reshape(shape), np.eye(4))
+    found = read_volume(path)
+    assert isinstance(found, Rejected)
+    assert str(found.code) == "not-3d"
+
+
+IXI = Path(__file__).parents[3] / "../shared/data/ixi-t1w/t1w"
+
+
+@pytest.mark.skipif(not IXI.is_dir(), reason="../shared/data/ixi-t1w is not beside the repository")
+def test_a_cut_or_damaged_file_is_called_so_wherever_it_ends(tmp_path: Path) -> None:
+    whole = min(IXI.glob("*.nii.gz")).read_bytes()
+    plain = gzip.decompress(whole)
+    assert isinstance(read_volume(min(IXI.glob("*.nii.gz"))), VolumeFacts)
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2 : len(whole) // 2 + 64] = bytes(64)
+    cases = {
+        **{f"{kept}.nii.gz": (whole[:kept], "truncated") for kept in (0, 5, 20, 200, 5000, len(whole) // 2)},
+        **{f"{kept}.nii": (plain[:kept], "truncated") for kept in (0, 100, 347, 400, len(plain) - 1)},
+        "start.nii.gz": (whole[:100] + bytes(200) + whole[300:], "damaged"),
+        "middle.nii.gz": (bytes(damaged), "damaged"),
+        "text.nii.gz": (b"Zwyntarow was here" * 100, "not-nifti"),
+        "text.nii": (b"Zwyntarow was here" * 100, "not-nifti"),
+        "packed-text.nii.gz": (gzip.compress(b"Zwyntarow was here" * 100), "not-nifti"),
+    }
+    for name, (content, code) in cases.items():
+        (tmp_path / name).write_bytes(content)
+        found = read_volume(tmp_path / name)
+        assert isinstance(found, Rejected), name
+        assert str(found.code) == code, name
+        with pytest.raises(SampleRefused, match=code):
+            load_volume(tmp_path / name)
