@@ -26,7 +26,7 @@ from fedage.common.errors import FedAgeError
 __all__ = ["PARTICIPANTS", "STANDARD", "BidsFacts", "BidsLayout", "index_bids", "is_bids"]
 
 _DESCRIPTION = "dataset_description.json"
-_READER = "bids-1"
+_READER = "bids-2"
 _BATCH = 100
 _Todo = dict[str, tuple[FileStamp, Callable[[], DicomFacts | Rejected]]]
 """By path below the root: a stamp of all that a volume's facts depend on, and how to get them."""
@@ -152,6 +152,13 @@ def _stamp(root: Path, volume: Path, session: Session) -> FileStamp:
     return FileStamp(volume.relative_to(root).as_posix(), int.from_bytes(depends[:7], "big"), state.st_size)
 
 
+def _exam_day(session: Session) -> int | None:
+    """What orders a participant's exams: days, else places in the order of labels; None leaves it to their ages."""
+    if session.day is not None:
+        return session.day.toordinal()
+    return None if session.position is None else session.position + 1
+
+
 def _facts(root: Path, volume: Path, session: Session) -> DicomFacts | Rejected:
     if isinstance(session.age, Reason):
         return Rejected(session.age, modality="MR")
@@ -163,7 +170,7 @@ def _facts(root: Path, volume: Path, session: Session) -> DicomFacts | Rejected:
         patient_id=session.participant,
         study_uid=session.label or "ses-",
         sop_uid=f"bids/{session.participant}/{session.label}/{volume.name}",
-        exam_day=session.day.toordinal() if session.day else session.position + 1,
+        exam_day=_exam_day(session),
         sex=session.sex,
         age=session.age,
         manufacturer=str({**of_all, **of_this}.get("Manufacturer", "")).strip()[:64],

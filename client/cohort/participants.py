@@ -1,8 +1,9 @@
 """The tables of a BIDS data set: who took part, how old at which session, of which sex.
 
-`participants.tsv` gives one age a participant, which is that of the first session; a later session needs its own age in
-`sub-*_sessions.tsv`, or acquisition times in both, else nobody knows it. Where a whole column holds whole numbers, they
-are completed units, and the middle of the unit is the age (as with DICOM's `PatientAge`).
+`participants.tsv` gives one age a participant, which is that of the first session, or one for each `session_id`;
+another session needs its own age in `sub-*_sessions.tsv`, or acquisition times, else nobody knows it. Where a whole
+column holds whole numbers, they are completed units, and the middle of the unit is the age (as with DICOM's
+`PatientAge`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from fedage.client.cohort.ages import DAYS_PER_YEAR, OLDEST_YEARS, Age, AgeSource
+from fedage.client.cohort.ages import DAYS_PER_YEAR, OLDEST_YEARS, Age, AgeSource, age_at_exam
 from fedage.client.cohort.reasons import Reason
 from fedage.common.errors import FedAgeError
 
@@ -36,7 +37,8 @@ _SOURCE = {
     "week": AgeSource.AGE_WEEKS,
     "day": AgeSource.AGE_DAYS,
 }
-_NUMBER = re.compile(r"(?P<least>>=?)?\s*(?P<number>\d{1,5}(\.\d+)?)\s*(?P<cap>\+)?")
+_NUMBER = re.compile(r"(?P<least>>=?)?\s*(?P<number>\d{1,5}(\.\d+)?)\s*(?P<cap>\+)?\s*(?P<unit>[A-Za-z]{1,6})?")
+_DICOM_AGE = re.compile(r"\d{3}[DWMY]", re.ASCII)
 _SEX = {"m": "M", "male": "M", "man": "M", "boy": "M", "f": "F", "female": "F", "woman": "F", "girl": "F"}
 _MAX_JSON_BYTES = 1 << 20
 
@@ -62,16 +64,21 @@ class AgeColumn:
         return cls(unit, whole=not any("." in text and not text.rstrip("0").endswith(".") for text in texts))
 
     def age(self, text: str) -> Age | Reason:
-        """One cell: a number, or `89+` and `>89`, which only say "at least"."""
-        found = _NUMBER.fullmatch(text.strip())
-        if found is None:
+        """One cell: a number, or `89+` and `>89`, which only say "at least"; perhaps with its own unit (`045Y`)."""
+        if is_missing(text):
             return Reason.NO_AGE
+        if _DICOM_AGE.fullmatch(text.strip()):
+            return age_at_exam(birth=None, exam=None, age_string=text)
+        found = _NUMBER.fullmatch(text.strip())
+        unit = _UNITS.get((found["unit"] or "").casefold() or self.unit) if found else None
+        if found is None or unit is None:
+            return Reason.UNREADABLE_AGE
         capped = bool(found["cap"] or found["least"])
         number = float(found["number"]) + (0.5 if self.whole and not capped else 0.0)
-        years = number / _PER_YEAR[self.unit]
+        years = number / _PER_YEAR[unit]
         if not 0 <= years <= OLDEST_YEARS:
             return Reason.IMPLAUSIBLE_AGE
-        return Age(years=years, source=_SOURCE[self.unit] if self.whole else AgeSource.AGE_MONTHS, capped=capped)
+        return Age(years=years, source=_SOURCE[unit] if self.whole else AgeSource.AGE_MONTHS, capped=capped)
 
 
 def is_missing(text: str) -> bool:
@@ -79,13 +86,14 @@ def is_missing(text: str) -> bool:
     return text.strip().casefold() in _MISSING
 
 
-def read_tsv(path: Path, *, key: str) -> dict[str, Row]:
-    """The first row of each value of the column `key`, its cells by column names in lower case.
+def read_rows(path: Path, *, key: str) -> list[Row]:
+    """The rows that have a value in the column `key`, their cells by column names in lower case.
 
     Raises
     ------
     FedAgeError
-        If it cannot be read, or has no such column.
+        If the table cannot be read, has no such column, has a column twice (capitals ignored), or a row with more cells
+        than there are columns.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
@@ -99,11 +107,18 @@ def read_tsv(path: Path, *, key: str) -> dict[str, Row]:
         raise FedAgeError(
             f"{path.name} has no column {key!r}, it has {', '.join(names[:20]) or 'none'}; rename its first column"
         )
-    rows: dict[str, Row] = {}
-    for cells in lines[1:]:
+    if twice := next((name for name in names if name and names.count(name) > 1), None):
+        written = ", ".join(repr(name.strip()) for name in lines[0] if name.strip().casefold() == twice)
+        raise FedAgeError(f"{path.name} has the column {twice!r} twice ({written}); rename or drop one of them")
+    rows: list[Row] = []
+    for number, cells in enumerate(lines[1:], start=2):
+        if any(cell.strip() for cell in cells[len(names) :]):
+            raise FedAgeError(
+                f"{path.name}: line {number} has more cells than there are columns; take out the tab that is too many"
+            )
         row = dict(zip(names, (cell.strip() for cell in cells), strict=False))
         if not is_missing(row.get(key, "")):
-            rows.setdefault(row[key], row)
+            rows.append(row)
     return rows
 
 
@@ -118,6 +133,20 @@ def read_json(path: Path) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def described(about: Mapping[str, Any], column: str) -> Mapping[str, Any]:
+    """What a table's JSON says of a column, capitals ignored as in the table; empty if it says nothing.
+
+    Raises
+    ------
+    FedAgeError
+        If it describes the column twice.
+    """
+    found = [value for name, value in about.items() if name.strip().casefold() == column]
+    if len(found) > 1:
+        raise FedAgeError(f"the table's JSON describes the column {column!r} twice; drop one of them")
+    return found[0] if found and isinstance(found[0], Mapping) else {}
+
+
 def age_unit(about: Mapping[str, Any], *, file: str, column: str = "age") -> str:
     """The unit of ages that a table's JSON tells; years if it tells none.
 
@@ -126,8 +155,7 @@ def age_unit(about: Mapping[str, Any], *, file: str, column: str = "age") -> str
     FedAgeError
         If it tells another than years, months, weeks and days.
     """
-    described = about.get(column)
-    told = described.get("Units", "") if isinstance(described, Mapping) else ""
+    told = described(about, column).get("Units", "")
     unit = _UNITS.get(str(told).strip().casefold())
     if unit is None:
         raise FedAgeError(
@@ -138,8 +166,7 @@ def age_unit(about: Mapping[str, Any], *, file: str, column: str = "age") -> str
 
 def sex_codes(about: Mapping[str, Any], *, column: str = "sex") -> dict[str, str]:
     """What a table's own codes mean, from the levels that its JSON describes; `M` or `F` by code in lower case."""
-    described = about.get(column)
-    levels = described.get("Levels") if isinstance(described, Mapping) else None
+    levels = described(about, column).get("Levels")
     codes = dict(_SEX)
     for code, meaning in levels.items() if isinstance(levels, Mapping) else ():
         text = meaning.get("Description", "") if isinstance(meaning, Mapping) else meaning

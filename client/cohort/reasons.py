@@ -48,6 +48,9 @@ class Reason(StrEnum):
     NOT_FINITE = "not-finite"
     NO_CONTRAST = "no-contrast"
     NOT_IN_TABLE = "not-in-table"
+    UNREADABLE_TABLE = "unreadable-table"
+    NO_AGE_OF_SESSION = "no-age-of-session"
+    SEVERAL_AGES = "several-ages"
 
     @property
     def what(self) -> str:
@@ -164,6 +167,19 @@ _TEXTS = {
     ),
     Reason.NOT_FINITE: ("holds NaN or infinite voxels", "convert it again, or set them to the background"),
     Reason.NO_CONTRAST: ("has the same value everywhere", "copy it again"),
+    Reason.UNREADABLE_TABLE: (
+        "is of a participant whose own table (sessions.tsv, scans.tsv) cannot be read or has a column twice",
+        "save it as UTF-8 with tabs, each column once",
+    ),
+    Reason.NO_AGE_OF_SESSION: (
+        "is of a session that no table gives an age for: which session the participant's one age belongs to, or how "
+        "long after it this one was, is not known",
+        "give each session's age (session_id and age in participants.tsv or sub-*_sessions.tsv) or its acq_time",
+    ),
+    Reason.SEVERAL_AGES: (
+        "is of somebody whom the table gives several ages for, and nothing says which of them belongs to its session",
+        "name each row's session_id, or drop the rows that are too many",
+    ),
     Reason.NOT_IN_TABLE: ("is of somebody, or is an image, that the data set's table has no row for", "add the row"),
 }
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 
@@ -14,12 +15,15 @@ from fedage.client.cohort.participants import (
     Row,
     acquisition_day,
     age_unit,
+    described,
     is_missing,
     read_json,
-    read_tsv,
+    read_rows,
     sex_codes,
 )
 from fedage.client.cohort.reasons import Reason
+from fedage.client.cohort.session_order import SESSION, first_label, label_day, label_numbers
+from fedage.common.errors import FedAgeError
 
 PARTICIPANTS = "participants.tsv"
 _T1W = re.compile(r"sub-[A-Za-z0-9+]+(_[a-z]+-[A-Za-z0-9+]+)*_T1w\.nii(\.gz)?")
@@ -54,7 +58,7 @@ class Session:
     participant, label
         `sub-…`, and `ses-…` or nothing.
     position
-        Among the participant's sessions, from 0.
+        Among the participant's sessions, from 0; None where their order is not known.
     volumes
         Its T1-weighted volumes.
     day
@@ -67,7 +71,7 @@ class Session:
 
     participant: str = field(repr=False)
     label: str
-    position: int
+    position: int | None
     volumes: tuple[Path, ...] = field(repr=False)
     day: date | None = field(repr=False)
     age: Age | Reason
@@ -101,12 +105,35 @@ class Walk:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A session's folder and rows, before ages are told."""
+    """A session's folder and rows, before ages are told; without volumes where only a table names it."""
 
     label: str
     volumes: tuple[Path, ...]
-    row: Row
-    day: date | None
+    rows: tuple[Row, ...] = field(repr=False)
+    day: date | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class _Participant:
+    """One participant's sessions, in their order where it is known, and rows of `participants.tsv`."""
+
+    sessions: tuple[_Seen, ...]
+    rows: tuple[Row, ...] = field(repr=False)
+    ordered: bool
+    unreadable: bool
+
+    @property
+    def has_days(self) -> bool:
+        return all(session.day is not None for session in self.sessions)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How ages are read, in `participants.tsv` and in tables of sessions; the label of the data set's first session."""
+
+    ages: AgeColumn
+    later: AgeColumn
+    first: str | None
 
 
 def read_sessions(walk: Walk, layout: BidsLayout) -> list[Session]:
@@ -115,63 +142,167 @@ def read_sessions(walk: Walk, layout: BidsLayout) -> list[Session]:
     Raises
     ------
     FedAgeError
-        If a table cannot be read.
+        If a table of the whole data set cannot be read.
     """
     root = walk.root
-    about, named = read_json(root / "participants.json"), read_tsv(root / PARTICIPANTS, key="participant_id")
-    rows = {_prefixed(name, "sub-"): row for name, row in named.items()}
+    about, of_sessions = read_json(root / "participants.json"), read_json(root / "sessions.json")
+    rows: dict[str, list[Row]] = defaultdict(list)
+    for row in read_rows(root / PARTICIPANTS, key="participant_id"):
+        rows[_prefixed(row["participant_id"], "sub-")].append(row)
     seen = {
-        participant.name: _seen(participant, walk, layout)
+        folder.name: _participant(folder, walk, layout, tuple(rows.get(folder.name, ())))
         for base in layout.bases
-        for participant in walk.folders(root / base, "sub-")
+        for folder in walk.folders(root / base, "sub-")
     }
     unit = age_unit(about, file="participants.json")
-    ages = AgeColumn.of([row.get("age", "") for row in rows.values()], unit=unit)
-    later = AgeColumn.of([session.row.get("age", "") for found in seen.values() for session in found], unit=unit)
+    later_unit = age_unit(of_sessions, file="sessions.json") if described(of_sessions, "age") else unit
+    every = [session for found in seen.values() for session in found.sessions]
+    reading = _Reading(
+        AgeColumn.of([row.get("age", "") for some in rows.values() for row in some], unit=unit),
+        AgeColumn.of([row.get("age", "") for session in every for row in session.rows], unit=later_unit),
+        first_label({session.label for session in every if session.label}),
+    )
     sexes = {**sex_codes(about, column="gender"), **sex_codes(about)}
-    sessions = []
-    for participant, found in seen.items():
-        row = rows.get(participant)
-        sex = sexes.get((row or {}).get("sex", (row or {}).get("gender", "")).casefold())
-        for position, session in enumerate(found):
-            if session.volumes:
-                age = _age(found, position, row, ages=ages, later=later)
-                sessions.append(Session(participant, session.label, position, session.volumes, session.day, age, sex))
-    return sessions
+    return [
+        Session(
+            participant,
+            session.label,
+            position if found.ordered else None,
+            session.volumes,
+            session.day if found.has_days else None,
+            _age(found, session, reading),
+            sexes.get((_agreed(found.rows, "sex") or _agreed(found.rows, "gender") or "").casefold()),
+        )
+        for participant, found in seen.items()
+        for position, session in enumerate(found.sessions)
+        if session.volumes
+    ]
 
 
 def _prefixed(name: str, prefix: str) -> str:
     return name if name.startswith(prefix) else f"{prefix}{name}"
 
 
-def _seen(participant: Path, walk: Walk, layout: BidsLayout) -> list[_Seen]:
-    """A participant's sessions, by day where each has one, else by label; those without volumes count as times."""
-    file = participant / f"{participant.name}_sessions.tsv"
-    rows = read_tsv(file, key="session_id") if file.is_file() else {}
-    rows = {_prefixed(name, "ses-"): row for name, row in rows.items()}
-    sessions = []
-    for folder in walk.folders(participant, "ses-") or [participant]:
-        label = folder.name if folder is not participant else ""
-        there = walk.listed(folder / layout.anat)
+def _agreed(rows: Iterable[Row], column: str) -> str | None:
+    """What rows say in a column: empty if nothing, None if they differ."""
+    texts = {row[column] for row in rows if not is_missing(row.get(column, ""))}
+    return None if len(texts) > 1 else next(iter(texts), "")
+
+
+def _participant(folder: Path, walk: Walk, layout: BidsLayout, rows: tuple[Row, ...]) -> _Participant:
+    """A participant's sessions: those with a folder, and those that a table names."""
+    told: dict[str, list[Row]] = defaultdict(list)
+    unreadable = False
+    file = folder / f"{folder.name}_sessions.tsv"
+    try:
+        for row in read_rows(file, key="session_id") if file.is_file() else ():
+            told[_prefixed(row["session_id"], SESSION)].append(row)
+    except FedAgeError:  # names the participant; counted by reason instead
+        unreadable = True
+    sessions = {}
+    for place in walk.folders(folder, SESSION) or [folder]:
+        label = place.name if place is not folder else ""
+        there = walk.listed(place / layout.anat)
         volumes = tuple(path for path in there if _T1W.fullmatch(path.name) and path.is_file())
-        row: Mapping[str, str] = rows.get(label, {})
-        sessions.append(_Seen(label, volumes, row, acquisition_day(row.get("acq_time", ""))))
+        day = acquisition_day(_agreed(told[label], "acq_time") or "")
+        try:
+            day = day or _scanned(place, volumes)
+        except FedAgeError:
+            unreadable = True
+        sessions[label] = _Seen(label, volumes, tuple(told[label]), day)
+    if "" not in sessions:
+        for label in {*told, *(label for row in rows if (label := _session_of(row)))} - sessions.keys():
+            of_label = tuple(told.get(label, ()))
+            sessions[label] = _Seen(label, (), of_label, acquisition_day(_agreed(of_label, "acq_time") or ""))
+    some = _without_placeholders(list(sessions.values()))
+    ordered = _ordered(some)
+    return _Participant(tuple(ordered or some), rows, ordered is not None, unreadable)
+
+
+def _scanned(place: Path, volumes: Sequence[Path]) -> date | None:
+    """The day that a session's `*_scans.tsv` gives its volumes."""
+    names = {volume.name for volume in volumes}
+    days = [
+        day
+        for file in sorted(place.glob("sub-*_scans.tsv"))
+        for row in read_rows(file, key="filename")
+        if row["filename"].rpartition("/")[2] in names and (day := acquisition_day(row.get("acq_time", ""))) is not None
+    ]
+    return min(days, default=None)
+
+
+def _without_placeholders(sessions: list[_Seen]) -> list[_Seen]:
+    """Without days where all of several sessions were on one first of January: nobody's dates, and no time between."""
+    days = {session.day for session in sessions}
+    (day, *others) = days or {None}
+    if len(sessions) > 1 and not others and day is not None and (day.month, day.day) == (1, 1):
+        sessions = [replace(session, day=None) for session in sessions]
+    if sessions and all(session.day is None for session in sessions):
+        by_label = [label_day(session.label) for session in sessions]
+        if None not in by_label:
+            sessions = [replace(session, day=day) for session, day in zip(sessions, by_label, strict=True)]
+    return sessions
+
+
+def _ordered(sessions: list[_Seen]) -> list[_Seen] | None:
+    """Sessions by day where each has one, else by the number in their labels; None where neither is known."""
+    if len(sessions) < 2:
+        return sessions
     if all(session.day is not None for session in sessions):
         return sorted(sessions, key=lambda session: (session.day or date.min, session.label))
-    return [_Seen(session.label, session.volumes, session.row, None) for session in sessions]
+    numbers = label_numbers([session.label for session in sessions])
+    return None if numbers is None else sorted(sessions, key=lambda session: numbers[session.label])
 
 
-def _age(sessions: list[_Seen], position: int, row: Row | None, *, ages: AgeColumn, later: AgeColumn) -> Age | Reason:
-    """Of a session: its own age, else the participant's at the first, or at the first plus the time since."""
-    session, first = sessions[position], sessions[0]
-    if row is None:
+def _session_of(row: Row) -> str:
+    """The session that a row of `participants.tsv` is of; empty where it names none."""
+    text = row.get("session_id", "")
+    return "" if is_missing(text) else _prefixed(text, SESSION)
+
+
+def _age(participant: _Participant, session: _Seen, reading: _Reading) -> Age | Reason:
+    """Of a session: its own age, else one of another session plus the time between."""
+    if participant.unreadable:
+        return Reason.UNREADABLE_TABLE
+    if not participant.rows:
         return Reason.NOT_IN_TABLE
-    if not is_missing(session.row.get("age", "")):
-        return later.age(session.row["age"])
-    age = ages.age(row.get("age", ""))
-    if position == 0 or isinstance(age, Reason):
+    of_this = [row for row in participant.rows if not session.label or _session_of(row) == session.label]
+    for rows, column in ((session.rows, reading.later), (of_this, reading.ages)):
+        text = _agreed(rows, "age")
+        if text != "":
+            return Reason.SEVERAL_AGES if text is None else column.age(text)
+    known = _known(participant, reading)
+    if isinstance(known, Reason):
+        return known
+    reference, age = known
+    if reference is session or isinstance(age, Reason):
         return age
-    if session.day is None or first.day is None:
-        return Reason.NO_AGE
-    years = age.years + (session.day - first.day).days / DAYS_PER_YEAR
-    return Age(years, age.source, age.capped) if years <= OLDEST_YEARS else Reason.IMPLAUSIBLE_AGE
+    if session.day is None or reference.day is None or not participant.has_days:
+        return Reason.NO_AGE_OF_SESSION
+    years = age.years + (session.day - reference.day).days / DAYS_PER_YEAR
+    return Age(years, age.source, age.capped) if 0 <= years <= OLDEST_YEARS else Reason.IMPLAUSIBLE_AGE
+
+
+def _known(participant: _Participant, reading: _Reading) -> tuple[_Seen, Age | Reason] | Reason:
+    """A session of known age: the earliest that `participants.tsv` names, else the first, which its one age is of."""
+    for session in participant.sessions:
+        text = _agreed([row for row in participant.rows if _session_of(row) == session.label], "age")
+        if session.label and text:
+            return session, reading.ages.age(text)
+    text = _agreed([row for row in participant.rows if not _session_of(row)], "age")
+    if text is None:
+        return Reason.SEVERAL_AGES
+    if not text:
+        return Reason.NO_AGE if not any(_session_of(row) for row in participant.rows) else Reason.NO_AGE_OF_SESSION
+    first = _first(participant, reading)
+    return Reason.NO_AGE_OF_SESSION if first is None else (first, reading.ages.age(text))
+
+
+def _first(participant: _Participant, reading: _Reading) -> _Seen | None:
+    """The session that one age of a participant is of: the earliest of several, else the data set's first."""
+    sessions = participant.sessions
+    if participant.has_days and (len(sessions) > 1 or label_day(sessions[0].label) is not None):
+        return sessions[0]
+    if len(sessions) == 1 and not sessions[0].label:
+        return sessions[0]
+    return next((session for session in sessions if session.label == reading.first), None)

@@ -115,7 +115,7 @@ def test_a_later_session_needs_its_own_age_or_times(store: CohortStore, tmp_path
         "session_id\tacq_time\nses-1\t1901-03-02T10:00:00\nses-2\t1900-03-02T10:00:00\n"
     )
     report = index_bids(store, root)
-    assert (report.images, report.exams, report.rejected) == (5, 5, {"no-age": 2})
+    assert (report.images, report.exams, report.rejected) == (5, 5, {"no-age-of-session": 2})
     assert by_name(store, lambda found: found.age_years, "a", "b", "c") == [40.2, 50.5, 60.5]
     later = select(store, modalities=("MR",), age_min_years=51, age_max_years=55)
     assert later.age_years.tolist() == [pytest.approx(50.5 + 365 / 365.25)]
