@@ -15,7 +15,7 @@ from fedage.client.thresholds import Thresholds
 from fedage.common.analyses.base import Analysis, Done, IterateRefused
 from fedage.common.analyses.plan import BIAS, registered
 from fedage.common.campaign import Campaign
-from fedage.common.cohort import Cohort, MissingColumn
+from fedage.common.cohort import Cohort, MissingColumn, UnusableColumn
 from fedage.common.statistic import FloatArray, Statistic
 
 BIAS_LINE = "bias-line"
@@ -125,6 +125,8 @@ def _one(
         raise Withheld("iterate", str(refusal)) from None
     except MissingColumn as missing:
         raise _Missing(missing.column) from None
+    except UnusableColumn as unusable:
+        raise Withheld("column-values", str(unusable)) from None
     released = release(statistic, minimum_count=minimum_count)
     return thresholds.accounted(analysis, cohort, iterate, released)
 

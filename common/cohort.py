@@ -39,6 +39,18 @@ class MissingColumn(KeyError):
         return f"column {self.column!r} is not in this site's cohort (it has {', '.join(self.available) or 'none'})"
 
 
+class UnusableColumn(ValueError):
+    """A column holds values that an analysis cannot take. `.column` is its name; the message quotes no value.
+
+    The analysis is withheld as a whole. Leaving out the patients concerned instead would select patients by the very
+    value that is studied.
+    """
+
+    def __init__(self, column: str, detail: str) -> None:
+        self.column = column
+        super().__init__(f"column {column!r} {detail}")
+
+
 @dataclass(frozen=True)
 class Cohort:
     """Columns of equal length (n,), float64, NaN where missing."""

@@ -1,22 +1,24 @@
 """Which patients an analysis takes, and how large a value of a column may be.
 
-The bounds of a statistic have to be known before any patient is looked at, so each column has one. A value beyond it is
-treated like a missing one: the patient is left out and counted.
+The bounds of a statistic have to be known before any patient is looked at, so each column has one. A patient with a
+missing value is left out and counted, and so is one with an impossible age, predicted age or gap. Nobody is left out
+for the size of another column: a value beyond its bound refuses the analysis at that site and names the column.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from fedage.common.cohort import Cohort
+from fedage.common.cohort import Cohort, UnusableColumn
 
 MAX_PATIENTS = 1e7
 """Most patients of one site, for bounds."""
 MAX_AGE_YEARS = 130.0
 MAX_GAP_YEARS = 130.0
 MAX_PREDICTED_YEARS = MAX_AGE_YEARS + MAX_GAP_YEARS
-MAX_OUTCOME = 1e6
-"""Largest |value| of a column that only the campaign file names."""
+MAX_OUTCOME = 1e18
+"""Largest |value| of a column that only the campaign file names: a bound on sums, far above any unit in use (a brain
+volume in mm³ is 1.5e6)."""
 
 
 def bound_of(column: str) -> float:
@@ -43,9 +45,43 @@ def in_subset(cohort: Cohort, subset: str | None, *, healthy_only: bool = False)
 
 
 def usable(cohort: Cohort, columns: tuple[str, ...]) -> tuple[Cohort, int]:
-    """The patients with a finite value within its bound in every column, and how many had to be left out."""
+    """The patients with a known and possible value in every column, and how many had to be left out.
+
+    Raises
+    ------
+    UnusableColumn
+        If a column that only the campaign file names has a value beyond its bound.
+    """
     mask = np.ones(cohort.n, dtype=bool)
     for column in columns:
         values = cohort[column]
-        mask &= np.isfinite(values) & (np.abs(values) <= bound_of(column))
+        finite = np.isfinite(values)
+        within = finite & (np.abs(values) <= bound_of(column))
+        if bound_of(column) == MAX_OUTCOME and np.any(finite & ~within):
+            raise UnusableColumn(
+                column, f"has a value beyond ±{bound_of(column):g}; correct it, or give the column in a larger unit"
+            )
+        mask &= within
     return cohort.where(mask), int(np.count_nonzero(~mask))
+
+
+def require_binary(cohort: Cohort, column: str, *, meaning: str) -> None:
+    """Refuse a column whose known values are other than 0 and 1.
+
+    Parameters
+    ----------
+    meaning
+        What 1 stands for, and 0, e.g. `1 (event) and 0 (censored)`.
+
+    Raises
+    ------
+    UnusableColumn
+        With the mapping that would mend it. Coded otherwise, e.g. 1 and 2, the column would be read as its opposite.
+    """
+    values = cohort[column]
+    if not np.isin(values[np.isfinite(values)], (0.0, 1.0)).all():
+        raise UnusableColumn(
+            column,
+            f"holds other values than {meaning}; say what they mean in the site's site.toml, e.g. "
+            f'{{ column = "{column}", values = {{ "2" = 1, "1" = 0 }} }}, or recode the table',
+        )

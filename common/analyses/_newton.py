@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
-from fedage.common.analyses._columns import MAX_PATIENTS, bound_of
+from fedage.common.analyses._columns import MAX_OUTCOME, MAX_PATIENTS, bound_of
 from fedage.common.analyses._partial_likelihood import Likelihood
 from fedage.common.analyses.base import (
     Again,
@@ -24,8 +24,8 @@ from fedage.common.analyses.base import (
 )
 from fedage.common.statistic import Field, FloatArray, Layout, Statistic
 
-MAX_BETA = 3.0
-"""Largest |β| per SD that a site answers for, a hazard ratio of 20 per SD. Weights are e^(β·z): the larger β, the more
+MAX_BETA = 4.0
+"""Largest |β| per SD that a site answers for, a hazard ratio of 55 per SD. Weights are e^(β·z): the larger β, the more
 of a risk set's sums is the one patient's with the largest β·z."""
 SMALLEST_SCALE = 0.1
 """Of a site's own SD: a scale below it is refused there, as it would be a larger β in disguise. The SD of all sites
@@ -34,7 +34,9 @@ MAX_EXCHANGES = 50
 _CONVERGED = 1e-6  # the Newton step in units of the standard error; the step is still taken, which squares the error
 _DIVERGING_STEP = 0.01  # per SD, while the likelihood no longer rises
 _SINGULAR = 1e-10  # smallest eigenvalue of the information scaled to a unit diagonal
+_ROUNDING = 1e-13  # of a mean square: what n Σx² − (Σx)² is known to
 _CONSTANT = 1e-10  # information per event for a covariate in units of its SD
+_LARGEST_LOG = 700.0
 _Z95 = 1.959963984540054
 
 
@@ -45,7 +47,7 @@ def check_newton(iterate: Iterate, covariates: tuple[str, ...]) -> None:
     p = len(covariates)
     vectors = dict.fromkeys(("beta", "last_beta", "centre", "scale"), (p,))
     scalars: dict[str, tuple[int, ...]] = dict.fromkeys(("last_log_likelihood", "null_log_likelihood", "exchange"), ())
-    check_iterate(iterate, {**vectors, **scalars}, bound=1e12)
+    check_iterate(iterate, {**vectors, **scalars}, bound=2 * MAX_OUTCOME)
     bound = np.array([bound_of(covariate) for covariate in covariates])
     for name, largest in (("beta", MAX_BETA), ("last_beta", MAX_BETA), ("centre", bound), ("scale", 2 * bound)):
         if np.any(np.abs(iterate[name]) > largest):
@@ -128,7 +130,8 @@ def advance(
             return NotComputable(f"no event at all among {n:.0f} patients, so there is no hazard to compare")
         centre = total["x"] / n
         variance = (total["x_squared"] - n * centre**2) / max(n - 1, 1)
-        constant = variance <= 1e-12 * (1 + centre**2)
+        # Relative to the mean square: the rounding of the sums is, and a unit may be as small as it likes.
+        constant = variance <= _ROUNDING * total["x_squared"] / n
         if constant.any():
             return NotComputable(f"{_names(covariates, constant)} is the same for all patients; leave it out")
         scale = np.sqrt(variance)
@@ -149,10 +152,9 @@ def advance(
     step = _newton_step(likelihood)
     if step is None:
         return _diverges(covariates, np.abs(beta) == float(np.max(np.abs(beta))))
-    proposed = np.clip(beta + step, -MAX_BETA, MAX_BETA)
-    outward = (np.abs(beta) >= MAX_BETA) & (step * beta > 0)
+    proposed, outward = _within_bounds(beta, step, likelihood)
     # A long first step may touch the bound and come back, once the other coefficients have moved.
-    if np.any(outward & ((beta == last_beta) | np.all(np.abs(proposed - beta) < _DIVERGING_STEP))):
+    if outward.any() and np.all(np.abs(proposed - beta) < _DIVERGING_STEP):
         return _beyond(covariates, outward)
     decrement = float(np.sqrt(max(float(likelihood.gradient @ step), 0.0)))
     if decrement < _CONVERGED:
@@ -218,6 +220,31 @@ def _newton_step(likelihood: Likelihood) -> FloatArray | None:
     return step if np.all(np.isfinite(step)) and likelihood.gradient @ step >= -1e-12 else None
 
 
+def _within_bounds(
+    beta: FloatArray, step: FloatArray, likelihood: Likelihood
+) -> tuple[FloatArray, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:
+    """The next β (p,) inside ±MAX_BETA, and which coefficients are held at the bound because they lead out of it.
+
+    Those are held and the others take their own Newton step; a step that leaves the bound ends on it. Cutting each
+    coefficient at the bound by itself would turn the step, and the likelihood need not rise along another direction.
+    """
+    outward = (np.abs(beta) >= MAX_BETA) & (step * beta > 0)
+    if outward.any():
+        free = np.flatnonzero(~outward)
+        rest = Likelihood(0.0, likelihood.gradient[free], likelihood.information[np.ix_(free, free)])
+        alone = _newton_step(rest) if free.size else None
+        step = np.zeros_like(beta)
+        if alone is not None:
+            step[free] = alone
+    length = 1.0
+    for b, s in zip(beta, step, strict=True):
+        if abs(b + s) > MAX_BETA and s * b > 0 and abs(b) < MAX_BETA:
+            length = min(length, (MAX_BETA - abs(b)) / abs(s))
+        elif abs(b + s) > MAX_BETA:
+            length = min(length, (MAX_BETA + abs(b)) / abs(s))
+    return np.clip(beta + length * step, -MAX_BETA, MAX_BETA), outward
+
+
 def _singular(information: FloatArray, events: float, covariates: tuple[str, ...]) -> str:
     """Why the information at β = 0, per SD, cannot be inverted; empty if it can."""
     diagonal = np.diag(information)
@@ -248,8 +275,8 @@ def _diverges(covariates: tuple[str, ...], which: np.ndarray[tuple[int, ...], np
 def _beyond(covariates: tuple[str, ...], which: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> NotComputable:
     return NotComputable(
         f"the coefficient of {_names(covariates, which)} goes beyond ±{MAX_BETA:g} per standard deviation, the largest "
-        "that a site answers for: it separates those with an event from those without (monotone likelihood), or nearly "
-        "so; leave it out or join its levels"
+        "that a site answers for: either it separates those with an event from those without (monotone likelihood), or "
+        "its effect is that large; leave it out, join its levels, or transform a skewed one"
     )
 
 
@@ -276,6 +303,6 @@ def _coefficients(
     ]
 
 
-def _exp(x: float) -> float:
-    """e^x, kept finite so that it can be written as JSON."""
-    return float(np.exp(np.clip(x, -700.0, 700.0)))
+def _exp(x: float) -> float | None:
+    """e^x; None where a float cannot hold it, which happens per unit of a covariate with a tiny SD."""
+    return float(np.exp(x)) if abs(x) < _LARGEST_LOG else None

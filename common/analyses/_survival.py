@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.common.analyses._columns import in_subset, usable
+from fedage.common.analyses._columns import in_subset, require_binary, usable
 from fedage.common.cohort import Cohort
 from fedage.common.statistic import Cell, FloatArray
 
@@ -56,10 +56,18 @@ class Followed:
 
 
 def followed(cohort: Cohort, *, subset: str | None, time: str, event: str, needed: tuple[str, ...]) -> Followed:
-    """The patients of `subset` with a time ≥ 0, an event of 0 or 1, and every `needed` column."""
+    """The patients of `subset` with a time ≥ 0, an event and every `needed` column; the others are left out, counted.
+
+    Raises
+    ------
+    UnusableColumn
+        If the event is coded otherwise than 1 and 0.
+    """
+    # Of the whole cohort, so that whether a column is refused does not depend on whom an analysis takes.
+    require_binary(cohort, event, meaning="1 (event) and 0 (censored)")
     chosen = in_subset(cohort, subset)
     kept, left_out = usable(chosen, (time, event, *needed))
-    valid = (kept[time] >= 0) & np.isin(kept[event], (0.0, 1.0))
+    valid = kept[time] >= 0
     left_out += int(np.count_nonzero(~valid))
     kept = kept.where(valid)
     return Followed(cohort=kept, time=kept[time], event=kept[event] == 1, left_out=left_out)

@@ -28,6 +28,8 @@ from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, R
 from fedage.common.cohort import Cohort
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
+_ROUNDING = 1e-13
+"""Spread of a column over its largest value below which it counts as the same for all patients of a site."""
 _COLLINEAR = 1e-9
 """Smallest eigenvalue of the regressors' correlation matrix that still lets them be told apart."""
 _FOUND = ("difference_years", "se_years", "ci95", "t", "df", "p", "cohens_d", "residual_sd_years")
@@ -142,7 +144,9 @@ class GroupDifference:
             return Statistic.of(layout, values, cells)
         values |= {"n_group": n_group, "n_reference": n_reference, "sites": 1.0}
         z = np.column_stack([is_group.astype(np.float64), kept.matrix(self.covariates), kept[self.gap]])
-        z = z - z.mean(axis=0)
+        # Of a column that does not vary at a site, the rounding of its mean would be left, and taken for a small unit.
+        flat = np.ptp(z, axis=0) <= _ROUNDING * np.abs(z).max(axis=0)
+        z = np.where(flat, 0.0, z - z.mean(axis=0))
         values |= {name: float(z[:, i] @ z[:, j]) for i, j, name in self._products()}
         # The products of a covariate with two values are a table of group by value.
         for column in self.covariates:
@@ -189,9 +193,7 @@ class GroupDifference:
     def _adjusted(self, products: FloatArray, free: float) -> Result | str:
         """The regression with all covariates, or why there is none."""
         size = np.diag(products)[:-1]
-        # A bound of rounding, not of smallness: a column that varies at all is far above it.
-        rounding = 1e-26 * free * np.array([1.0, *(bound_of(column) ** 2 for column in self.covariates)])
-        flat = [c for c, s, r in zip(self._columns, size, rounding, strict=False) if s <= r]
+        flat = [name for name, square in zip(self._columns, size, strict=False) if square <= 0]
         if flat:
             return f"{', '.join(flat)} does not vary inside any site; take it out of groups.covariates"
         if free - size.size < 1:

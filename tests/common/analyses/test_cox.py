@@ -206,9 +206,9 @@ def test_sites_without_events_with_one_patient_or_with_nobody_contribute_nothing
 def test_missing_and_impossible_values_are_left_out_and_counted():
     nan = np.nan
     cohort = patients(
-        [1, 0, 2, nan, 1, 1, 1, 1e9, 0.5],
+        [1, 0, 2, nan, 1, 1, 1, nan, 0.5],
         [1, 2, 3, 1, nan, 1, -1, 1, 2.5],
-        [1, 1, 0, 1, 1, 2, 1, 1, 1],
+        [1, 1, 0, 1, 1, nan, 1, 1, 1],
     )
     kept = cohort.where(np.array([1, 1, 1, 0, 0, 0, 0, 0, 1], dtype=bool))
     statistic, clean = (by_site().local(c, {}) for c in (cohort, kept))
@@ -297,10 +297,10 @@ def test_a_strong_effect_is_found_from_far_away():
 def test_an_effect_that_no_site_answers_for_is_named():
     rng = np.random.default_rng(5)
     x, y = rng.normal(size=(2, 2000))
-    time = rng.exponential(size=2000) * np.exp(-4.0 * x + y)
+    time = rng.exponential(size=2000) * np.exp(-6.0 * x + y)
     outcome = run_locally(by_site(("y", "x")), {"a": patients(x, time, np.ones(2000), y=y)})
     assert isinstance(outcome, NotComputable)
-    assert "coefficient of x goes beyond ±3 per standard deviation" in outcome.reason
+    assert "coefficient of x goes beyond ±4 per standard deviation" in outcome.reason
 
 
 def test_a_step_too_far_is_halved():
@@ -348,7 +348,7 @@ def test_a_scale_that_would_make_one_patient_the_sum_is_refused(kind):
         with pytest.raises(IterateRefused, match="scale"):
             model.local(cohort, attack)
     with pytest.raises(IterateRefused, match="beta"):
-        model.check({**honest, "beta": np.array([3.01])})
+        model.check({**honest, "beta": np.array([4.01])})
     constant = patients(np.full(5, 2.0), [1, 2, 3, 4, 5], [1, 0, 1, 0, 1])
     assert np.all(np.isfinite(model.local(constant, {**honest, "scale": np.array([1e-3])}).vector))
 
@@ -370,7 +370,7 @@ def good_iterate():
     [
         ("beta", np.zeros(3)),
         ("beta", np.array([np.nan, 0])),
-        ("beta", np.array([0, 3.5])),
+        ("beta", np.array([0, 4.5])),
         ("scale", np.array([0.0, 1.0])),
         ("scale", np.array([-1.0, 1.0])),
         ("centre", np.array([131.0, 0.0])),
