@@ -20,6 +20,8 @@ def main(grid: Grid, context: Context) -> None:
     ------
     RuntimeError
         If the run carries no campaign file, or the coordinator's home is not known.
+    RunRefused
+        If the run was given up, has begun before, or nobody waits for it.
     """
     # Imported here so that building the app package stays light.
     from fedage.common.campaign import load_campaign, parse_campaign
@@ -28,7 +30,9 @@ def main(grid: Grid, context: Context) -> None:
     from fedage.server.heads import Heads
     from fedage.server.network.grid import PromptGrid
     from fedage.server.network.home import CoordinatorHome
-    from fedage.server.network.stoppable import StoppableGrid
+    from fedage.server.network.stoppable import StoppableGrid, Stopped
+    from fedage.server.run_folder import RunFolder
+    from fedage.server.session import CampaignFailed
 
     if (job := current_job()) is not None:
         simulated = load_campaign(job.campaign)
@@ -51,12 +55,18 @@ def main(grid: Grid, context: Context) -> None:
     if not home_path:
         raise RuntimeError("FEDAGE_COORDINATOR_HOME is not set; start the SuperLink with fedage coordinator start")
     home = CoordinatorHome.load(Path(home_path))
-    place = Place(folder=home.run_folder(campaign.campaign.name, name), run=name, environment="deployment", guard=True)
-    conduct(
-        PromptGrid(grid),
-        campaign,
-        place,
-        key=home.signing_key(),
-        admitted=home.admitted(),
-        heads=Heads(home.heads),
-    )
+    run = RunFolder(home.run_folder(campaign.campaign.name, name))
+    place = Place(folder=run.path, run=name, environment="deployment", guard=True)
+    with run.conducting():
+        try:
+            conduct(
+                PromptGrid(StoppableGrid(grid, stop=run.given_up)),
+                campaign,
+                place,
+                key=home.signing_key(),
+                admitted=home.admitted(),
+                heads=Heads(home.heads),
+            )
+        except Stopped as stopped:
+            # An ordinary exception: Flower then tells the SuperLink at once that the run is over.
+            raise CampaignFailed(str(stopped)) from None

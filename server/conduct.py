@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import errno
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import Message, RecordDict
 
 from fedage.common.analyses.base import Analysis
 from fedage.common.analyses.plan import BIAS, VALIDATION, left_out, stages
@@ -25,10 +28,18 @@ from fedage.server.events import EventLog, read_events
 from fedage.server.heads import Heads
 from fedage.server.model import make_model
 from fedage.server.network.grid import PromptGrid
+from fedage.server.network.stoppable import Stopped
 from fedage.server.report import render_report
-from fedage.server.results import write_results
+from fedage.server.results import Results, write_results
 from fedage.server.rounds import RoundRecord
+from fedage.server.run_folder import RunFolder
 from fedage.server.session import Answer, CampaignFailed, Session
+
+_SAVED_AFTER = frozenset(
+    {"started", "site", "site-left-out", "round", "validation", "fold", "exchange", "analysed", "site-trouble"}
+)
+"""Events after which the record so far is written down: a process that is killed cannot write it any more."""
+_CUT_OFF = "the process of the run ended before its record was written"
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,13 @@ def conduct(
     """
     place.folder.mkdir(parents=True, exist_ok=True)
     (place.folder / "campaign.toml").write_text(campaign.text, encoding="utf-8")
-    events = EventLog(place.folder / "events.jsonl")
+    record = Record(started=datetime.now(UTC))
+
+    def save(event: str) -> None:
+        if event in _SAVED_AFTER:
+            write_results(RunFolder(place.folder).progress, assemble(session, record, place), durable=False)
+
+    events = EventLog(place.folder / "events.jsonl", after=save)
     session = Session(
         grid=grid,
         campaign=campaign,
@@ -100,17 +117,17 @@ def conduct(
         heads=heads,
         sites_there=place.sites_there,
     )
-    record = Record(started=datetime.now(UTC))
+    record.reason = _CUT_OFF
     events.emit("started", campaign=campaign.campaign.name, digest=campaign.digest, run=place.run)
     try:
         _phases(session, record, folder=place.folder)
-        record.status = "finished"
+        record.status, record.reason = "finished", ""
     except CampaignFailed as failure:
         record.reason = str(failure)
         raise
     except BaseException as error:
         record.status = "stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
-        record.reason = f"stopped by {type(error).__name__}"
+        record.reason = _why(error)
         raise
     finally:
         try:
@@ -120,11 +137,57 @@ def conduct(
             events.close()
 
 
+def nothing_yet(campaign: Campaign, place: Place) -> Results:
+    """The record of a run that found nothing: of one that never began, or ended in its first moment."""
+    with tempfile.TemporaryDirectory(prefix="fedage-") as scratch:
+        events = EventLog(Path(scratch) / "events.jsonl")
+        try:
+            grid = PromptGrid(_NoGrid())
+            session = Session(grid=grid, campaign=campaign, run=place.run, key=None, events=events, admitted=None)
+            return assemble(session, Record(started=datetime.now(UTC)), place)
+        finally:
+            events.close()
+
+
+class _NoGrid:
+    """A Grid without nodes."""
+
+    def get_node_ids(self) -> list[int]:
+        return []
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        raise NotImplementedError
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        return ["" for _message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        del message_ids
+        return []
+
+
+def _why(error: BaseException) -> str:
+    """Why a run ended by an exception that is none of a campaign's own."""
+    if isinstance(error, Stopped):
+        return str(error)
+    if type(error).__name__ == "RunNotRunningException":
+        return "the run was stopped in the SuperLink, or the SuperLink lost it"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk of the coordinator is full; make room and start another run"
+    return f"stopped by {type(error).__name__}"
+
+
 def _write(session: Session, record: Record, place: Place) -> None:
     results = assemble(session, record, place)
     write_results(place.folder / "results.json", results)
     report = render_report(results, events=read_events(place.folder / "events.jsonl"))
     (place.folder / "report.html").write_text(report, encoding="utf-8")
+    run = RunFolder(place.folder)
+    run.progress.unlink(missing_ok=True)
+    if run.state.is_dir() and not any(run.state.iterdir()):
+        run.state.rmdir()  # a simulation's
 
 
 def _phases(session: Session, record: Record, *, folder: Path) -> None:

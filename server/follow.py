@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from collections.abc import Collection
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,55 @@ from fedage.common.protocol import KINDS
 from fedage.server.events import read_events
 
 _WORTH_SAYING_S = 5.0
+_REMIND_S = 10.0
+
+
+class Pending:
+    """What a run waits for, told again when it takes long: after 10 s, then each time after twice as long."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._sites: set[str] = set()
+        self._since = self._next = time.monotonic()
+
+    def wait_for(self, what: str, *, sites: Collection[str] = ()) -> None:
+        """Something else is waited for from now on; empty: nothing that a person could do something about."""
+        self._what, self._sites = what, set(sites)
+        self._since = time.monotonic()
+        self._next = self._since + _REMIND_S
+
+    def take(self, event: dict[str, Any]) -> None:
+        """See what is waited for after an event."""
+        match event["event"]:
+            case "started":
+                self.wait_for("waiting for sites to come online")
+            case "nodes":
+                self.wait_for(f"waiting for sites: {event['online']} of {event['expected']} online")
+            case "asked":
+                step = KINDS.get(event["step"], event["step"])
+                of = f", round {event['round']}" if event.get("round") else ""
+                self.wait_for(f"{step}{of}", sites=event["sites"])
+            case "away":
+                self.wait_for(f"waiting for {', '.join(event['sites'])} to come back online")
+            case "answer":
+                self._sites.discard(str(event["site"]))
+                if not self._sites:
+                    self.wait_for("")
+            case "approval-awaited" if event["sites"]:
+                self.wait_for(f"waiting for {', '.join(event['sites'])} to approve")
+            case "finished":
+                self.wait_for("")
+
+    def due(self) -> str:
+        """What is waited for, if it is time to say so."""
+        now = time.monotonic()
+        if not self._what or now < self._next:
+            return ""
+        self._next = now + (now - self._since)
+        waited = f"({now - self._since:.0f} s)"
+        if self._sites:
+            return f"waiting for {', '.join(sorted(self._sites))}: {self._what} {waited}"
+        return f"{self._what} {waited}"
 
 
 class Follower:
@@ -24,19 +74,29 @@ class Follower:
         self._seen = 0
         self._began: datetime | None = None
         self._rounds = False
-        self.last_news = time.monotonic()
+        self._pending = Pending()
+
+    def say(self, text: str) -> None:
+        """Print a line of the command's own, with the time of day (UTC) as events have it."""
+        self._console.print(f"{datetime.now(UTC):%H:%M:%S}  {text}")
+        self._pending.wait_for(text if text.startswith("waiting") else "")
 
     def look(self) -> str | None:
-        """Print what has happened since the last look; the run's status once it has ended."""
+        """Print what has happened since the last look; the run's status once it has ended.
+
+        Where nothing has happened for a while, what is waited for is printed: which site, with what, how long already.
+        """
         for event in read_events(self._path)[self._seen :]:
             self._seen += 1
-            self.last_news = time.monotonic()
+            self._pending.take(event)
             if line := in_words(event):
                 self._console.print(line + self._left(event))
             if event["event"] == "finished":
                 if event.get("reason"):
                     self._console.print(f"{event['status']}: {event['reason']}", style="red")
                 return str(event["status"])
+        if waited := self._pending.due():
+            self._console.print(f"{datetime.now(UTC):%H:%M:%S}  {waited}")
         return None
 
     def _left(self, event: dict[str, Any]) -> str:

@@ -185,6 +185,27 @@ class Heads:
             self._kept.pop(site, None)
             return moved
 
+    def rename(self, old: str, new: str) -> None:
+        """Let what is kept of a site be kept under its new name.
+
+        Raises
+        ------
+        FedAgeError
+            If something is kept under the new name: the two logs must not become one.
+        """
+        with self._locked():
+            pairs = [(self.file(old), self.file(new)), (self.key_file(old), self.key_file(new))]
+            pairs = [(before, after) for before, after in pairs if before.exists()]
+            taken = [after for _, after in pairs if after.exists()]
+            if taken:
+                raise FedAgeError(
+                    f"{taken[0]} is kept of the audit log of an earlier site {new!r}; "
+                    f"set it aside with fedage coordinator heads {new} --begin-anew, or take another name"
+                )
+            for before, after in pairs:
+                before.rename(after)
+            self._kept.pop(old, None)
+
     @staticmethod
     def _aside(file: Path, number: int) -> Path:
         return file.with_name(f"{file.stem}.{number}{file.suffix}")  # no site's name has a dot

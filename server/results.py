@@ -125,8 +125,11 @@ def schema_text() -> str:
     return json.dumps(Results.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
 
 
-def write_results(path: Path, results: Results) -> None:
-    """Write the record atomically: a reader sees the whole old file or the whole new one."""
+def write_results(path: Path, results: Results, *, durable: bool = True) -> None:
+    """Write the record atomically: a reader sees the whole old file or the whole new one.
+
+    `durable` waits until it is on the disk itself; without, it outlives the process, not a power cut.
+    """
     text = json.dumps(results.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -134,7 +137,8 @@ def write_results(path: Path, results: Results) -> None:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                os.fsync(stream.fileno())
         Path(partial).chmod(0o644)
         Path(partial).replace(path)
     except BaseException:

@@ -1,4 +1,4 @@
-"""What a coordinator asks of its SuperLink: admit a node, start a run, see how it goes, stop it.
+"""What a coordinator asks of its SuperLink: start a run, see how it goes, stop it. Sites: `admission`.
 
 Through Flower's own command line with JSON output, which is its stable surface. The app package that a run carries
 holds configuration only; the code is what each side installed.
@@ -7,20 +7,25 @@ holds configuration only; the code is what each side installed.
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import json
 import re
 import subprocess
 import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedage.common._version import __version__
 from fedage.common.errors import FedAgeError
 from fedage.common.processes import executable, flower_environment
 from fedage.server.network.home import CoordinatorHome
+
+if TYPE_CHECKING:
+    from flwr.supercore.control import ControlHttpClient
 
 CONNECTION = "fedage"
 SERVER_APP = "fedage.server.app:app"
@@ -31,7 +36,7 @@ ConfigValue = bool | int | float | str
 
 _COMMAND_TIMEOUT_S = 120.0
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_SITE_NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
+SITE_NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}$")
 
 
 def write_connection(home: CoordinatorHome, *, port: int) -> None:
@@ -45,24 +50,6 @@ def write_connection(home: CoordinatorHome, *, port: int) -> None:
         f"root-certificates = {json.dumps(str(home.ca_certificate))}",
     ]
     (home.flower_home / "config.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def register_node(home: CoordinatorHome, public_key: Path, name: str) -> int:
-    """Admit a site by its node key and return the node's id. It may connect at once.
-
-    Raises
-    ------
-    FedAgeError
-        If the key or the name is wrong, the key is known already, or the SuperLink is not running.
-    """
-    if not _SITE_NAME.fullmatch(name):
-        raise FedAgeError(f"{name!r} is no site name: allowed are 1 to 63 lower-case letters, digits and hyphens")
-    if not public_key.is_file():
-        raise FedAgeError(f"{public_key} is not there; give the site's node.pub")
-    answer = _flwr(home, "supernode", "register", str(public_key), CONNECTION, "--name", name)
-    node_id = int(answer["node-id"])
-    home.note_admission(node_id, name)
-    return node_id
 
 
 def submit(
@@ -121,9 +108,59 @@ def run_status(home: CoordinatorHome, run_id: int) -> str:
     FedAgeError
         If the SuperLink is not running or knows no such run.
     """
+    found = _runs(home, run_id)
+    if run_id not in found:
+        raise FedAgeError(f"the SuperLink knows no run {run_id}; its database was replaced, or the number is wrong")
+    return found[run_id]
+
+
+def unfinished_runs(home: CoordinatorHome) -> list[int]:
+    """Flower's numbers of the runs that have not ended, as far as the SuperLink knows.
+
+    Raises
+    ------
+    FedAgeError
+        If the SuperLink is not running.
+    """
+    return sorted(run for run, status in _runs(home, None).items() if not status.startswith("finished"))
+
+
+def _runs(home: CoordinatorHome, run_id: int | None) -> dict[int, str]:
+    """The status of one run, or of all."""
+    from flwr.proto.control_pb2 import ListRunsRequest
+
+    with control(home) as client:
+        answer = client.ListRuns(ListRunsRequest(run_id=run_id) if run_id is not None else ListRunsRequest())
+    return {
+        run: f"{found.status.status}:{found.status.sub_status}" if found.status.sub_status else found.status.status
+        for run, found in answer.run_dict.items()
+    }
+
+
+def running(home: CoordinatorHome) -> bool:
+    """Whether a `fedage coordinator start` of this home lives."""
+    file = home.root / "superlink.lock"
+    if not file.exists():
+        return False
+    with file.open("r") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+@contextmanager
+def control(home: CoordinatorHome) -> Iterator[ControlHttpClient]:
+    """Flower's own client of the SuperLink's control interface.
+
+    Raises
+    ------
+    FedAgeError
+        If the coordinator was never started, is not running, does not answer, or refuses; with which of these it is.
+    """
     # Imported here: Flower takes half a second, and the other commands of a coordinator need none of it.
     import httpx
-    from flwr.proto.control_pb2 import ListRunsRequest
     from flwr.supercore.control import ControlHttpClient
     from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 
@@ -134,18 +171,43 @@ def run_status(home: CoordinatorHome, run_id: int) -> str:
         interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
     )
     try:
-        answer = client.ListRuns(ListRunsRequest(run_id=run_id))
+        yield client
+    except httpx.HTTPStatusError as error:
+        raise FedAgeError(f"the SuperLink refused: {_refusal(error.response.text)}") from None
     except httpx.HTTPError as error:
-        raise FedAgeError(
-            f"the SuperLink does not tell the status of run {run_id} ({type(error).__name__}); "
-            f"is the SuperLink running (fedage coordinator start --home {home.root})?"
-        ) from None
+        raise FedAgeError(_not_answering(home, type(error).__name__)) from None
     finally:
         client.close()
-    if run_id not in answer.run_dict:
-        raise FedAgeError(f"the SuperLink knows no run {run_id}; its database was replaced, or the number is wrong")
-    status = answer.run_dict[run_id].status
-    return f"{status.status}:{status.sub_status}" if status.sub_status else str(status.status)
+
+
+def must_run(home: CoordinatorHome) -> None:
+    """Raise unless a `fedage coordinator start` of this home lives.
+
+    Raises
+    ------
+    FedAgeError
+        With what to type.
+    """
+    _address(home)
+    if not running(home):
+        raise FedAgeError(_not_answering(home, ""))
+
+
+def _not_answering(home: CoordinatorHome, what: str) -> str:
+    if not running(home):
+        return (
+            f"the coordinator in {home.root} is not running; start it with fedage coordinator start --home {home.root}"
+        )
+    return (
+        f"the SuperLink of {home.root} does not answer now ({what}); it may be starting again: try once more in some "
+        f"seconds, and see {home.logs / 'superlink.log'}"
+    )
+
+
+def _refusal(text: str) -> str:
+    """What Flower says of a refusal, on one line."""
+    told = _json_in(text)
+    return _plain(str(told.get("public_details") or told.get("message") or text or "it did not say why"))
 
 
 def stop_run(home: CoordinatorHome, run_id: int) -> None:
@@ -182,13 +244,15 @@ def _address(home: CoordinatorHome) -> str:
         return str(settings["superlink"][CONNECTION]["address"])
     except (OSError, KeyError, tomllib.TOMLDecodeError):
         raise FedAgeError(
-            f"no SuperLink has been started from {home.root}; start it with fedage coordinator start --home {home.root}"
+            f"the coordinator in {home.root} has never been started; "
+            f"start it with fedage coordinator start --home {home.root}"
         ) from None
 
 
 def _flwr(home: CoordinatorHome, *arguments: str) -> dict[str, Any]:
+    must_run(home)
     command = [str(executable("flwr")), *arguments, "--format", "json"]
-    what = " ".join(arguments[:2] if arguments[0] == "supernode" else arguments[:1])
+    what = arguments[0]
     try:
         done = subprocess.run(
             command,
@@ -208,9 +272,7 @@ def _flwr(home: CoordinatorHome, *arguments: str) -> dict[str, Any]:
     answer = _json_in(done.stdout)
     if done.returncode or not answer.get("success"):
         reason = _plain(str(answer.get("error-message") or done.stderr or done.stdout))
-        raise FedAgeError(
-            f"flwr {what} failed: {reason}; is the SuperLink running (fedage coordinator start --home {home.root})?"
-        )
+        raise FedAgeError(f"the SuperLink did not take flwr {what}: {reason}; see {home.logs / 'superlink.log'}")
     return answer
 
 

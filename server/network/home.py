@@ -68,6 +68,8 @@ class CoordinatorHome:
         """
         root = Path(root).absolute()
         mend = f"make it with fedage coordinator init --home {root}"
+        if (root / "site.toml").is_file() and not (root / "coordinator.toml").is_file():
+            raise FedAgeError(f"{root} is a hospital's folder, not a coordinator's; give the coordinator's with --home")
         home = cls(root, read_settings(root / "coordinator.toml", CoordinatorConfig, mend=mend))
         needed = (home.ca_certificate, home.server_certificate, home.server_key, home.signing_key_file)
         for file in needed:
@@ -125,6 +127,11 @@ class CoordinatorHome:
         """Log files."""
         return self.root / "logs"
 
+    @property
+    def runs(self) -> Path:
+        """The runs, by campaign."""
+        return self.root / "runs"
+
     def signing_key(self) -> Ed25519PrivateKey:
         """The key that signs requests."""
         key = serialization.load_pem_private_key(self.signing_key_file.read_bytes(), password=None)
@@ -133,19 +140,22 @@ class CoordinatorHome:
         return key
 
     def admitted(self) -> dict[int, str]:
-        """The name each node was admitted under, by Flower's id of it."""
+        """The name each node was admitted under, by Flower's id of it; without sites that were removed."""
         file = self.root / "admitted.jsonl"
         if not file.is_file():
             return {}
-        lines = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
-        return {int(line["node_id"]): str(line["name"]) for line in lines}
+        lines = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line)
+        last = {int(line["node_id"]): line["name"] for line in lines}
+        return {node: str(name) for node, name in last.items() if name is not None}
 
-    def note_admission(self, node_id: int, name: str) -> None:
-        """Remember which site a node is: later, a node is only believed to be that one."""
+    def note_admission(self, node_id: int, name: str | None) -> None:
+        """Remember which site a node is, or that it is none any more: a node is only believed to be that one."""
         line = json.dumps({"node_id": str(node_id), "name": name}) + "\n"
         # One short appended line is whole or absent, also when several admissions run at once.
         with (self.root / "admitted.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(line)
+            stream.flush()
+            os.fsync(stream.fileno())
 
     def run_folder(self, campaign: str, run: str) -> Path:
         """Where a run of a campaign is recorded.
@@ -158,22 +168,25 @@ class CoordinatorHome:
         for name in (campaign, run):
             if not RUN_NAME.fullmatch(name):
                 raise FedAgeError(f"{name!r} names no run: allowed are 1 to 63 letters, digits, _ and -; rename it")
-        return self.root / "runs" / campaign / run
+        return self.runs / campaign / run
 
 
-def init_home(home: Path, *, hosts: tuple[str, ...], port: int = 8443, host: str | None = None) -> CoordinatorHome:
-    """Make a coordinator's home, or what is missing of it. Keys and settings that exist are kept.
+def init_home(
+    home: Path, *, hosts: tuple[str, ...] | None = None, port: int | None = None, host: str | None = None
+) -> CoordinatorHome:
+    """Make a coordinator's home, or what is missing of it. Keys that exist are kept, and settings not given here.
 
-    The server certificate is issued again, on the same key, if it does not cover `hosts` or ends soon.
+    The server certificate is issued again, on the same key, if it does not cover the hosts or ends soon.
 
     Parameters
     ----------
     home
         The folder, made with mode 0700.
     hosts
-        Names and addresses sites reach the coordinator by. `localhost` and 127.0.0.1 are always covered.
+        Names and addresses sites reach the coordinator by, the first of which they are told. `localhost` and 127.0.0.1
+        are always covered. If not given, those the home has, else `localhost`.
     port
-        Port of the SuperLink.
+        Port of the SuperLink. If not given, the one the home has, else 8443.
     host
         Address to listen on. Unless given: loopback if all `hosts` are, else every network.
 
@@ -184,22 +197,39 @@ def init_home(home: Path, *, hosts: tuple[str, ...], port: int = 8443, host: str
     """
     root = Path(home).absolute()
     file = root / "coordinator.toml"
-    if file.exists():
-        config = read_settings(file, CoordinatorConfig, mend="make it readable")
-    else:
-        listen = host or ("127.0.0.1" if all(_is_loopback(name) for name in hosts) else "0.0.0.0")
-        values = {"hosts": tuple(hosts), "host": listen, "port": port}
-        config = check_settings(values, CoordinatorConfig, file=file)
+    if (root / "site.toml").is_file():
+        raise FedAgeError(f"{root} is a hospital's folder; give the coordinator a folder of its own with --home")
+    before = read_settings(file, CoordinatorConfig, mend="make it readable") if file.exists() else None
+    config = _settings(before, hosts=hosts, port=port, host=host, file=file)
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     root.chmod(0o700)
     made = CoordinatorHome(root, config)
-    _make_certificates(made, hosts=tuple(dict.fromkeys([*config.hosts, *hosts, *_ALWAYS])))
+    _make_certificates(made, hosts=tuple(dict.fromkeys([*config.hosts, *_ALWAYS])))
     _make_signing_key(made)
     for folder in (made.flower_home, made.logs):
         folder.mkdir(mode=0o700, exist_ok=True)
-    if not file.exists():
-        write_new(file, settings_text(config, heading="A FedAge coordinator.").encode(), mode=0o600)
+    if config != before:
+        partial = file.with_name(f"{file.name}.partial")
+        partial.unlink(missing_ok=True)
+        write_new(partial, settings_text(config, heading="A FedAge coordinator.").encode(), mode=0o600)
+        partial.replace(file)
     return made
+
+
+def _settings(
+    before: CoordinatorConfig | None,
+    *,
+    hosts: tuple[str, ...] | None,
+    port: int | None,
+    host: str | None,
+    file: Path,
+) -> CoordinatorConfig:
+    """The settings that a home has, with those that are given in their place."""
+    names = tuple(hosts) if hosts else before.hosts if before else ("localhost",)
+    kept = before.host if before and (not hosts or before.hosts == names) else None
+    listen = host or kept or ("127.0.0.1" if all(_is_loopback(name) for name in names) else "0.0.0.0")
+    number = port if port is not None else before.port if before else 8443
+    return check_settings({"hosts": names, "host": listen, "port": number}, CoordinatorConfig, file=file)
 
 
 def _make_certificates(home: CoordinatorHome, *, hosts: tuple[str, ...]) -> None:

@@ -9,6 +9,10 @@ from flwr.app import Message, RecordDict
 from fedage.server.network.grid import AnyGrid
 
 
+class Stopped(KeyboardInterrupt):
+    """A run was told to stop; the message says by whom and why."""
+
+
 class StoppableGrid:
     """Another Grid, until it is told to stop.
 
@@ -20,16 +24,17 @@ class StoppableGrid:
     grid
         The Grid that does the work.
     stop
-        Asked before every call. Once it says True each call raises `KeyboardInterrupt`, as Ctrl-C would.
+        Asked before every call. Once it says True each call raises `KeyboardInterrupt`, as Ctrl-C would; once it says
+        why in words, `Stopped` with these.
     """
 
-    def __init__(self, grid: AnyGrid, *, stop: Callable[[], bool]) -> None:
+    def __init__(self, grid: AnyGrid, *, stop: Callable[[], bool | str]) -> None:
         self._grid = grid
         self._stop = stop
 
     def _go_on(self) -> AnyGrid:
-        if self._stop():
-            raise KeyboardInterrupt
+        if told := self._stop():
+            raise Stopped(told) if isinstance(told, str) else KeyboardInterrupt
         return self._grid
 
     def get_node_ids(self) -> Iterable[int]:

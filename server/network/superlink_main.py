@@ -54,9 +54,34 @@ def may_pass(path: str, *, client: tuple[str, int] | None) -> bool:
     return (mapped or address).is_loopback
 
 
+def free_keys_of_removed_nodes() -> None:
+    """Let a node key be registered again after its node was removed; Flower keeps the key of a removed node for good.
+
+    The row of the removed node stays, with its number after the key.
+    """
+    from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
+    from flwr.supercore.constant import NodeStatus
+    from flwr.supercore.state.schema.linkstate_models import Node as NodeModel
+    from sqlalchemy import select
+
+    create_node = SqlLinkState.create_node
+
+    def create(self: SqlLinkState, owner_aid: str, owner_name: str, public_key: bytes, *more: Any, **named: Any) -> int:
+        with self.session() as session:
+            removed = session.scalars(
+                select(NodeModel).where(NodeModel.public_key == public_key, NodeModel.status == NodeStatus.UNREGISTERED)
+            )
+            for node in removed:
+                node.public_key = public_key + f"removed {node.node_id}".encode()
+        return create_node(self, owner_aid, owner_name, public_key, *more, **named)
+
+    setattr(SqlLinkState, "create_node", create)  # noqa: B010 - mypy knows no assignment to a method
+
+
 def main() -> None:
     """Run the SuperLink until told to stop."""
     end_with_parent()
+    free_keys_of_removed_nodes()
     create = superlink_main.create_app
 
     def create_guarded(*arguments: Any, **options: Any) -> Any:

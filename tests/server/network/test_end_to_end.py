@@ -304,7 +304,7 @@ def test_a_busy_port_is_said_or_passed_over(tmp_path: Path) -> None:
         with link:
             assert link.port != port
             assert link.address == f"localhost:{link.port}"
-            link.check_alive()
+            link.look()
     with pytest.raises(FedAgeError, match="is the SuperLink running"):
         run_status(home, 1)
 
