@@ -6,6 +6,7 @@ so that reading and then writing is atomic between processes too.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
@@ -21,6 +22,9 @@ from sqlalchemy.pool import NullPool
 from fedage.common.errors import FedAgeError
 
 LOCK_WAIT_S = 5.0
+_ROOM_BYTES = 1_000_000
+DISK_FULL = "DiskFull"
+"""What a coordinator is told of a site whose disk is full, in place of an exception's type."""
 _RETRY_S = 0.02
 
 _REASONS = {
@@ -38,10 +42,14 @@ _REASONS = {
 
 
 class StoreUnavailable(FedAgeError):
-    """One of the site's own files cannot be read or written. The message names the file and the mend."""
+    """One of the site's own files cannot be read or written. The message names the file and the mend.
+
+    `disk_full` is whether that is all that is wrong.
+    """
 
     def __init__(self, path: Path, reason: str) -> None:
         self.path = path
+        self.disk_full = reason == _REASONS[sqlite3.SQLITE_FULL]
         super().__init__(f"{path.name} in {path.parent}: {reason}")
 
 
@@ -111,9 +119,22 @@ def named_failures(path: Path, *, unavailable: type[StoreUnavailable]) -> Iterat
         code = getattr(getattr(error, "orig", error), "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISUSE):
             raise  # a mistake of ours, not of the file
+        if code == sqlite3.SQLITE_IOERR and is_full(path.parent):
+            code = sqlite3.SQLITE_FULL
         raise unavailable(path, _REASONS.get(code, "cannot be used; look at the disk")) from None
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise unavailable(path, _REASONS[sqlite3.SQLITE_FULL]) from None
         raise unavailable(path, f"{os.strerror(error.errno or 0).lower()}; look at the folder and the disk") from None
+
+
+def is_full(folder: Path) -> bool:
+    """Whether the disk of a folder has no room for anything worth writing."""
+    try:
+        room = os.statvfs(folder)
+    except OSError:
+        return False
+    return room.f_bavail * room.f_frsize < _ROOM_BYTES
 
 
 def read_only(path: Path) -> Engine:

@@ -25,7 +25,7 @@ from fedage.client.mechanism import NoPrivateTraining, mechanism_of
 from fedage.client.model import estimator_of, predict, samples_at
 from fedage.client.parts import check_fold, held_out, held_out_of_training, of_fold, set_aside, sizes
 from fedage.client.sites import site_for
-from fedage.client.training import TooFewSamples, TrainingDiverged, train_locally
+from fedage.client.training import TooFewSamples, TrainingDiverged, device_in_words, train_locally
 from fedage.common.analyses.plan import VALIDATION
 from fedage.common.cohort import Cohort
 from fedage.common.estimators.base import Trainable
@@ -99,7 +99,7 @@ def describe(work: Work) -> Answer:
         "rejected_files": releasable_counts(found.rejected_files, minimum_count=minimum_count),
         "rejected_samples": releasable_counts(found.rejected_samples, minimum_count=minimum_count),
         "features": list(found.features),
-        "device": work.site.device,
+        "device": device_in_words(work.site.device, trains=campaign.training is not None),
     }
     if (rules := work.site.rules) is not None:
         info |= {"audit_key": key_to_hex(rules.audit.public_key), "kinds": rules.kinds()}

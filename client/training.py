@@ -197,6 +197,21 @@ def resolve_device(device: str) -> torch.device:
     return torch.device(device)
 
 
+def device_in_words(device: str, *, trains: bool) -> str:
+    """What a campaign is computed on here, for the coordinator: the device that "auto" is, and a GPU's model.
+
+    Only training in rounds and its predictions use a GPU; sums over tables are computed on the CPU.
+    """
+    if not trains:
+        return "cpu"
+    where = resolve_device(device)
+    if where.type != "cuda":
+        return str(where)
+    if not torch.cuda.is_available():
+        return f"{where}, but torch finds no GPU here"
+    return f"{where} ({torch.cuda.get_device_name(where)})"[:80]
+
+
 def _step(
     estimator: Trainable,
     module: nn.Module,

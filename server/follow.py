@@ -146,9 +146,12 @@ def in_words(event: dict[str, Any]) -> str:
             sites = list(event["sites"])
             if not sites:
                 return ""
-            text = f"waiting for {', '.join(sites)} to approve: fedage site approve {str(event['digest'])[:16]}"
+            until = f", until {str(event['until'])[:16].replace('T', ' ')} UTC at most" if event.get("until") else ""
+            text = f"waiting for {', '.join(sites)} to approve{until}: fedage site approve {str(event['digest'])[:16]}"
         case "site-left-out":
             text = f"{event['site']} does not take part: {event['reason']}"
+        case "away":
+            text = f"waiting for {', '.join(event['sites'])} to come back online; the quorum is {event['quorum']} sites"
         case "round":
             of_fold = f"fold {int(event['fold']) + 1}/{event['folds']}, " if int(event.get("folds", 1)) > 1 else ""
             text = (

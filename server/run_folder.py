@@ -8,7 +8,7 @@
 `report.html`             the record, drawn
 `state/progress.json`     the record so far, in the form of `results.json`; gone once that is there
 `state/run.json`          when the run was submitted, and as which run of Flower's
-`state/run.lock`          locked by the process that conducts the run, for as long as it lives
+`state/run.lock`          locked by the process that conducts the run, for as long as it lives; its number is in it
 `state/follow.lock`       locked by the command that waits for the run to begin and follows it
 `state/given-up.json`     the coordinator gave the run up, and why: it must not begin, and ends if it has begun
 ========================= ===================================================================================
@@ -79,7 +79,10 @@ class RunFolder:
 
     def has_begun(self) -> bool:
         """Whether a process has begun to conduct it, now or earlier."""
-        return (self.state / "run.lock").exists()
+        try:
+            return (self.state / "run.lock").stat().st_size > 0
+        except FileNotFoundError:
+            return False
 
     def is_conducted(self) -> bool:
         """Whether a living process conducts it."""
@@ -156,6 +159,8 @@ class RunFolder:
         with _lock(self.state / "run.lock") as taken:
             if taken is None:
                 raise RunRefused(f"the run {self.name} is conducted by another process")
+            taken.write(f"{os.getpid()}\n")
+            taken.flush()
             # Given up between the first look and the lock: whoever gives up now sees the lock.
             if reason := self.given_up():
                 raise RunRefused(f"the run {self.name} was given up: {reason}")

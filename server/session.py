@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -17,9 +18,10 @@ from fedage.common.heads import SignedHead
 from fedage.common.protocol import DESCRIBE, TRAIN, Payload, Reply, Request
 from fedage.server.attendance import Attendance
 from fedage.server.events import EventLog
+from fedage.server.failures_in_words import in_words
 from fedage.server.heads import Heads
 from fedage.server.incoming import Answer, CampaignFailed, Incoming
-from fedage.server.network.grid import Failure, PromptGrid
+from fedage.server.network.grid import Again, Failure, PromptGrid
 from fedage.server.records import read_reply, request_content
 
 __all__ = ["Answer", "CampaignFailed", "Session"]
@@ -28,6 +30,8 @@ _LATECOMERS_S = 10.0
 _GATHER_S = 5.0
 """The offer goes to all expected sites at once, or after so long to those online: an administrator has to read it."""
 _REOFFER_S, _REOFFER_SHARE, _REOFFER_MAX_S = 5.0, 0.05, 60.0
+_BACK_WITHIN_S = 90.0
+"""A node that was killed may connect again some twenty seconds later; a machine that restarts takes longer."""
 _UNNAMED = "an unnamed site"
 """In simulation a node that never answered has no name."""
 
@@ -53,6 +57,7 @@ class Session:
     attendance: Attendance = field(init=False)
     answered_last: frozenset[str] = frozenset()
     sites_there: int | None = None
+    _unheard: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.attendance = Attendance(self.events)
@@ -81,9 +86,10 @@ class Session:
     def describe(self) -> dict[str, Answer]:
         """Offer the campaign to the nodes online and learn who they are and what they bring.
 
-        Waits for the sites the file names, or where it names none for the quorum and a moment more, `campaign.wait_s`
-        at most; nodes admitted under other names are not asked. A site that has not approved the campaign yet is asked
-        again while this lasts, every few seconds at first and once a minute later: each offer is a line in its log.
+        Waits for the sites the file names, or where it names none for the quorum and a moment more: `campaign.wait_s`
+        for them to come online, `campaign.approval_wait_s` for those online to approve. Nodes admitted under other
+        names are not asked. A site that has not approved the campaign yet is asked again while this lasts, every few
+        seconds at first and once a minute later: each offer is a line in its log. So is one whose answer was lost.
 
         Raises
         ------
@@ -115,7 +121,7 @@ class Session:
         """Offer, and offer again to the undecided, until the wait is over; the nodes that were asked."""
         about = self.campaign.campaign
         began = time.monotonic()
-        deadline, ask_again = began + about.wait_s, began
+        deadline, approve_by, ask_again = began + about.wait_s, began + about.approval_wait_s, began
         asked: set[int] = set()
         told, awaited = -1, set[str]()
         while True:
@@ -125,12 +131,13 @@ class Session:
                 told = len(online)
                 self.events.emit("nodes", online=told, expected=expected)
             now = time.monotonic()
-            late, gathered = now >= deadline, len(online) >= expected
+            undecided = bool(online & {self.nodes[site] for site in self.attendance.undecided})
+            late, gathered = now >= (max(deadline, approve_by) if undecided else deadline), len(online) >= expected
             if not self.sites_there and now >= began + _GATHER_S:
                 gathered = True
             wanted = online - asked if late or gathered else set()
             if late or now >= ask_again:
-                wanted |= online & {self.nodes[site] for site in self.attendance.undecided}
+                wanted |= online & ({self.nodes[site] for site in self.attendance.undecided} | self._unheard)
             if wanted:
                 self._offer(wanted, answers)
                 asked |= wanted
@@ -140,9 +147,16 @@ class Session:
                 return asked
             if awaited != set(self.attendance.undecided):
                 awaited = set(self.attendance.undecided)
-                self.events.emit("approval-awaited", sites=sorted(awaited), digest=self.campaign.digest)
+                until = datetime.now(UTC) + timedelta(seconds=max(approve_by, deadline) - time.monotonic())
+                self.events.emit(
+                    "approval-awaited",
+                    sites=sorted(awaited),
+                    digest=self.campaign.digest,
+                    until=until.isoformat(timespec="seconds"),
+                )
             if not about.sites and len(self._that_count(answers)) >= self.campaign.quorum:
                 deadline = min(deadline, time.monotonic() + _LATECOMERS_S)
+                approve_by = deadline
             time.sleep(0.3)
 
     def _that_count(self, answers: Collection[str]) -> list[str]:
@@ -165,8 +179,11 @@ class Session:
         for node, reply in sorted(self._exchange(request, {node: {} for node in sorted(nodes)}).items()):
             known = (self.admitted or {}).get(node, "")
             if isinstance(reply, Failure):
-                self.attendance.note(known or _UNNAMED, DESCRIBE, f"did not answer the offer: {reply.reason}")
+                reason = f"did not answer the offer: {in_words(reply.reason)}"
+                self.attendance.note(known or _UNNAMED, DESCRIBE, reason)
+                self._unheard.add(node)
                 continue
+            self._unheard.discard(node)
             head, payload = reply
             if self.admitted is not None and head.site != known:
                 self.attendance.leave_out(known or _UNNAMED, "answers under another name than it was admitted with")
@@ -198,7 +215,7 @@ class Session:
         Only sites whose policy answers this kind of message are asked, and of these only `sites` where given.
         """
         wanted = {site for site in self.nodes if self.attendance.may(site, kind) and (sites is None or site in sites)}
-        online = set(self.grid.get_node_ids())
+        online = self._online_for(wanted)
         nodes = {node: site for site, node in self.nodes.items() if site in wanted and node in online}
         for site in sorted(wanted - set(nodes.values())):
             self.attendance.note(site, kind, "offline", round_number=round_number)
@@ -209,7 +226,7 @@ class Session:
         for node, site in sorted(nodes.items(), key=lambda item: item[1]):
             reply = replies.get(node, Failure(code=0, reason="no answer before the deadline"))
             if isinstance(reply, Failure):
-                self.attendance.note(site, kind, reply.reason, round_number=round_number)
+                self.attendance.note(site, kind, in_words(reply.reason), round_number=round_number)
                 continue
             head, arrays = reply
             if head.site != site:
@@ -220,6 +237,21 @@ class Session:
                 answers[site] = answer
         self.answered_last = frozenset(answers)
         return answers
+
+    def _online_for(self, wanted: Collection[str]) -> set[int]:
+        """The nodes online. Where too few of the wanted sites are, wait for them: they may just have been restarted."""
+        deadline = time.monotonic() + min(_BACK_WITHIN_S, self.campaign.deadline_s)
+        told = False
+        while True:
+            online = set(self.grid.get_node_ids())
+            away = sorted(site for site in wanted if self.nodes[site] not in online)
+            enough = len(wanted) - len(away) >= min(self.campaign.quorum, len(wanted))
+            if enough or self.sites_there or time.monotonic() >= deadline:
+                return online
+            if not told:
+                self.events.emit("away", sites=away, quorum=self.campaign.quorum)
+                told = True
+            time.sleep(0.5)
 
     def require_quorum(self, answers: Collection[str], *, step: str, kind: str) -> None:
         """Raise `CampaignFailed` unless the quorum answered."""
@@ -258,7 +290,19 @@ class Session:
         def tell(node: int, _reply: Message | Failure) -> None:
             self.events.emit("answer", site=self._site(node), step=request.kind, round=request.round)
 
-        raw = self.grid.exchange(messages, deadline_s=self.campaign.deadline_s, on_reply=tell)
+        def once_more(node: int) -> Message:
+            # The same signed bytes: a site that has answered them already gives its stored answer.
+            content = contents[id(payloads[node])]
+            return Message(content, message_type=request.kind, dst_node_id=node, group_id=str(request.round))
+
+        def lost(node: int, failure: Failure) -> None:
+            reason = f"{in_words(failure.reason)}; asked again when it is back"
+            self.attendance.note(self._site(node) or _UNNAMED, request.kind, reason, round_number=request.round)
+
+        asked = sorted(self._site(node) or _UNNAMED for node in payloads)
+        self.events.emit("asked", step=request.kind, round=request.round, fold=request.fold, sites=asked)
+        again = None if self.sites_there else Again(message=once_more, tell=lost)
+        raw = self.grid.exchange(messages, deadline_s=self.campaign.deadline_s, on_reply=tell, again=again)
         for node, reply in raw.items():
             if isinstance(reply, Failure):
                 answered[node] = reply

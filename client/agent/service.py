@@ -6,6 +6,7 @@ node or run configuration is used, and what it may learn of a failure is the nam
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import threading
@@ -21,6 +22,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from fedage.client._durable import DISK_FULL, StoreUnavailable
 from fedage.client.agent import wire
 from fedage.client.agent.cancel import Cancellation, cancellable
 from fedage.client.agent.turns import Turns
@@ -80,6 +82,7 @@ class Agent:
         self._states_lock = threading.Lock()
         self._began = time.time()
         self._stopping = False
+        self._failed: dict[str, str | float] | None = None
 
     def handle(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """`Handle`: a message's frames in, the reply's frames out."""
@@ -117,12 +120,16 @@ class Agent:
         return b"1" if self._turns.cancel(message_id.decode(errors="replace")) else b"0"
 
     def status(self, _nothing: bytes, _context: grpc.ServicerContext) -> bytes:
-        """`Status`: version, since when, and which kinds of message are handled; nothing of their content."""
+        """`Status`: version, since when, which kinds of message are handled, and whether the last one failed.
+
+        Nothing of their content.
+        """
         handled = [
             {"kind": work.kind[:80], "waits": work.waits, "seconds": round(time.monotonic() - work.since, 1)}
             for work in self._turns.works()
         ]
-        return json.dumps({"version": __version__, "since": self._began, "handled": handled}).encode()
+        told = {"version": __version__, "since": self._began, "handled": handled, "failed": self._failed}
+        return json.dumps(told).encode()
 
     def cancel_all(self) -> None:
         """Ask every handler to stop."""
@@ -145,9 +152,11 @@ class Agent:
                     raise TypeError("a handler returned no message")
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, its text stays here
             logger.error("%s failed: %s", kind, where(error))
-            reason = cancellation.reason if cancellation.cancelled else type(error).__name__
+            reason = cancellation.reason if cancellation.cancelled else kind_of(error)
+            self._failed = {"kind": kind[:80], "reason": reason, "at": time.time()}
             return Message(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), reply_to=message)
         logger.info("answered %s", kind)
+        self._failed = None
         return reply
 
     def _context(self, message: Message) -> Context:
@@ -233,6 +242,14 @@ class _Patience:
     def _lose(self) -> None:
         logger.warning("ended a stream that neither sent nor took anything for too long")
         self._context.cancel()
+
+
+def kind_of(error: BaseException) -> str:
+    """What the coordinator is told of an exception: its type, or that the disk is full, whichever file said so."""
+    full = isinstance(error, StoreUnavailable) and error.disk_full
+    if full or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+        return DISK_FULL
+    return type(error).__name__
 
 
 def where(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from flwr.supernode import start_client_internal
 from flwr.supernode.cli import flower_supernode
 
 from fedage.client.agent import several
-from fedage.client.agent.prompt import shorten_pulls, shorten_sleeps
+from fedage.client.agent.prompt import hasten_heartbeats, shorten_pulls, shorten_sleeps
 from fedage.common.processes import PARENT, end_with_parent
 
 
@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         threading.Thread(target=_run_executor, args=(command,), daemon=True, name="executor").start()
     shorten_sleeps(start_client_internal, poll_s=options.poll_s)
     shorten_pulls()
+    hasten_heartbeats()
     several.install(start_client_internal, poll_s=options.poll_s)
     sys.argv = ["flower-supernode", *flowers]
     flower_supernode()

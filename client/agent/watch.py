@@ -143,7 +143,7 @@ def why(family: Family) -> str:
     """Why a process ended, in words where they are known."""
     tail = family.tail().lower()
     if "activate supernode" in tail or "not registered" in tail or "unauthenticated" in tail:
-        return "the coordinator does not admit this node (yet): send it node.pub; after a crash it takes a minute"
+        return "the coordinator does not admit this node (yet): send it node.pub; after a crash it takes half a minute"
     if "certificate_verify_failed" in tail or "certificate verify failed" in tail:
         return "the coordinator's certificate is not of the authority in ca.crt"
     return f"ended with status {family.poll()}, see {family.log}"

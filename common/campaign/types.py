@@ -31,7 +31,13 @@ class About(Table):
     purpose: str = Field(min_length=10, max_length=2000, description="what is asked of the sites, in a sentence")
     seed: int = Field(ge=0, lt=2**32, description="drives initialisation and sampling without privacy")
     sites: tuple[Name, ...] = Field(default=(), description="expected sites; empty means whoever is admitted")
-    wait_s: float = Field(default=120.0, gt=0, le=86400, description="how long sites may take to come and to approve")
+    wait_s: float = Field(default=120.0, gt=0, le=86400, description="how long sites may take to come online")
+    approval_wait_s: float = Field(
+        default=86400.0,
+        gt=0,
+        le=30 * 86400,
+        description="how long a site that is online may take to approve: a person there reads the campaign first",
+    )
 
 
 class EstimatorChoice(Table):

@@ -26,14 +26,22 @@ _GRACE_S = 5.0
 _TYPE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}")
 _CLASS = re.compile(r"<class '(?:\w+\.)*([A-Za-z_]\w{0,79})(?:\([\w.]*\))?'>")
 _OF_FLOWER = {
-    ErrorCode.MESSAGE_UNAVAILABLE: "the message was not delivered in time",
-    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "the answer came too late",
+    # What Flower says of a message whose time is over, fetched by its node or not.
+    ErrorCode.MESSAGE_UNAVAILABLE: "did not answer before the deadline",
+    ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "the answer came after the deadline",
     ErrorCode.NODE_UNAVAILABLE: "went offline",
     ErrorCode.MOD_FAILED_PRECONDITION: "the app could not begin",
     ErrorCode.INVALID_FAB: "the app was refused",
     ErrorCode.CLIENT_APP_CRASHED: "the app crashed",
 }
 _BACKOFF_S, _BACKOFF_CAP_S = 0.05, 1.0
+_LOST = frozenset({"AgentUnavailable", "the app crashed"})
+_SENT_AT_MOST = 3
+"""A message that kills its agent each time is not sent for ever."""
+_BACK_WITHIN_S = 90.0
+"""A node that was killed may connect again some twenty seconds later; a machine that restarts takes longer."""
+_RESTART_S = 1.0
+_NODES_EVERY_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,123 @@ class AnyGrid(Protocol):
         """The replies there are to these messages; each is given out once."""
 
 
+@dataclass(frozen=True)
+class Again:
+    """How a node is asked again that was lost: its agent, its relay or the node itself was killed, and started again.
+
+    Parameters
+    ----------
+    message
+        The message of a node once more, with the same content: a site that has answered it gives the stored answer.
+    tell
+        Told which node was lost and why, each time.
+    """
+
+    message: Callable[[int], Message]
+    tell: Callable[[int, Failure], None]
+
+
+@dataclass
+class _Lost:
+    failure: Failure
+    until: float
+    not_before: float
+
+
+class _UnderWay:
+    """The messages of one exchange: what is waited for, which nodes were lost, and what has come back."""
+
+    def __init__(
+        self,
+        grid: AnyGrid,
+        *,
+        deadline_s: float,
+        on_reply: Callable[[int, Message | Failure], None] | None,
+        again: Again | None,
+    ) -> None:
+        self.waiting: dict[str, int] = {}
+        self.lost: dict[int, _Lost] = {}
+        self.results: dict[int, Message | Failure] = {}
+        self.began = self._looked = time.monotonic()
+        # The SuperLink itself answers for a node whose time is over; the grace is for that answer.
+        self.ends = self.began + deadline_s + min(_GRACE_S, deadline_s)
+        self._grid, self._on_reply, self._again = grid, on_reply, again
+        self._deadline = self.began + deadline_s
+        self._sent: dict[int, int] = {}
+        self._activated: dict[int, str] = {}
+
+    def send(self, messages: list[Message]) -> None:
+        """Send messages, with what is left of the time as their time to live."""
+        nodes = [message.metadata.dst_node_id for message in messages]
+        for message in messages:
+            message.metadata.ttl = max(self._deadline - time.monotonic(), 0.1)
+        if self._again is not None:
+            self._activated.update({node: when for node, when in _activations(self._grid).items() if node in nodes})
+        sent = list(self._grid.push_messages(messages)) if messages else []
+        # A message that could not be pushed has no id; if the whole lot was too large, there is no list either.
+        for node, message_id in zip(nodes, sent or [""] * len(nodes), strict=True):
+            self._sent[node] = self._sent.get(node, 0) + 1
+            if message_id:
+                self.waiting[message_id] = node
+            else:
+                self._settle(node, Failure(UNANSWERED, "the SuperLink did not take the message"))
+
+    def take(self, node: int, reply: Message | Failure) -> None:
+        """A reply or a failure of a node; one of a node that may be back soon is kept back until then."""
+        now = time.monotonic()
+        more = self._sent.get(node, 0) < _SENT_AT_MOST and now < self._deadline
+        if self._again is not None and more and isinstance(reply, Failure) and _is_lost(reply):
+            until = min(self._deadline, now + _BACK_WITHIN_S)
+            self.lost[node] = _Lost(reply, until, not_before=now + _RESTART_S)
+            self._again.tell(node, reply)
+            return
+        self._settle(node, reply)
+
+    def look_after_nodes(self) -> None:
+        """Every other second: ask nodes again that are back, and find those that were started again in between."""
+        now = time.monotonic()
+        if self._again is None or now - self._looked < _NODES_EVERY_S or not (self.waiting or self.lost):
+            return
+        self._looked = now
+        activated = _activations(self._grid)
+        online = set(activated) or set(self._grid.get_node_ids())
+        for message_id, node in list(self.waiting.items()):
+            if activated.get(node, self._activated.get(node)) != self._activated.get(node):
+                # Started again since it was written to: what it had fetched died with it, and nobody will say so.
+                del self.waiting[message_id]
+                self.take(node, Failure(ErrorCode.NODE_UNAVAILABLE, "was started again"))
+        for node, lost in list(self.lost.items()):
+            if now >= lost.until:
+                self._settle(node, lost.failure)
+            elif node in online and now >= lost.not_before:
+                del self.lost[node]
+                self.send([self._again.message(node)])
+
+    def end(self, reason: str) -> None:
+        """Settle what is left."""
+        for node, lost in list(self.lost.items()):
+            self._settle(node, lost.failure)
+        for node in self.waiting.values():
+            self._settle(node, Failure(UNANSWERED, reason))
+
+    def _settle(self, node: int, result: Message | Failure) -> None:
+        self.lost.pop(node, None)
+        self.results[node] = result
+        if self._on_reply is not None:
+            self._on_reply(node, result)
+
+
+def _is_lost(failure: Failure) -> bool:
+    """Whether a process of the site is gone; its supervisor starts it again."""
+    return failure.code == ErrorCode.NODE_UNAVAILABLE or failure.reason in _LOST
+
+
+def _activations(grid: AnyGrid) -> dict[int, str]:
+    """When each node online was started last, as Flower tells it; empty for a Grid that does not tell."""
+    nodes = getattr(grid, "get_nodes", None)
+    return {node.node_id: node.last_activated_at for node in nodes()} if nodes is not None else {}
+
+
 class PromptGrid:
     """Exchanges over a Grid.
 
@@ -98,6 +223,7 @@ class PromptGrid:
         deadline_s: float,
         on_reply: Callable[[int, Message | Failure], None] | None = None,
         stop: Callable[[], bool] | None = None,
+        again: Again | None = None,
     ) -> dict[int, Message | Failure]:
         """Send one message to each of some nodes and collect what comes back.
 
@@ -112,49 +238,34 @@ class PromptGrid:
             Told of each reply or failure as it arrives.
         stop
             Asked at every look; True ends the exchange at once, e.g. when a quorum is enough.
+        again
+            How to ask a node again that was lost on the way and is back within the deadline; None: it is not asked.
 
         Returns
         -------
         A reply or a failure for every node written to.
         """
-        waiting: dict[str, int] = {}
-        results: dict[int, Message | Failure] = {}
-
-        def settle(node: int, result: Message | Failure) -> None:
-            results[node] = result
-            if on_reply is not None:
-                on_reply(node, result)
-
         outgoing = list(messages)
         nodes = [message.metadata.dst_node_id for message in outgoing]
         if len(set(nodes)) != len(nodes):
             raise ValueError("an exchange has at most one message a node")
-        for message in outgoing:
-            message.metadata.ttl = deadline_s
-        began = time.monotonic()
-        sent = list(self._grid.push_messages(outgoing)) if outgoing else []
+        under_way = _UnderWay(self._grid, deadline_s=deadline_s, on_reply=on_reply, again=again)
+        under_way.send(outgoing)
         del outgoing
-        # A message that could not be pushed has no id; if the whole lot was too large, there is no list either.
-        for node, message_id in zip(nodes, sent or [""] * len(nodes), strict=True):
-            if message_id:
-                waiting[message_id] = node
-            else:
-                settle(node, Failure(UNANSWERED, "the SuperLink did not take the message"))
-        # The SuperLink itself answers for a node whose time is over; the grace is for that answer.
-        ends = began + deadline_s + min(_GRACE_S, deadline_s)
         reason = ""
-        while waiting:
-            with _quick_pulls(until=ends):
-                arrived = list(self._grid.pull_messages(list(waiting)))
-            for node, reply in _sorted_out(arrived, waiting):
-                settle(node, reply)
-            reason = _reason_to_end(ends=ends, deadline_s=deadline_s, stop=stop)
-            if not waiting or reason:
+        while under_way.waiting or under_way.lost:
+            if under_way.waiting:
+                with _quick_pulls(until=under_way.ends):
+                    arrived = list(self._grid.pull_messages(list(under_way.waiting)))
+                for node, reply in _sorted_out(arrived, under_way.waiting):
+                    under_way.take(node, reply)
+            under_way.look_after_nodes()
+            reason = _reason_to_end(ends=under_way.ends, deadline_s=deadline_s, stop=stop)
+            if reason or not (under_way.waiting or under_way.lost):
                 break
-            time.sleep(self._pause_s(began=began, ends=ends))
-        for node in waiting.values():
-            settle(node, Failure(UNANSWERED, reason))
-        return results
+            time.sleep(self._pause_s(began=under_way.began, ends=under_way.ends))
+        under_way.end(reason)
+        return under_way.results
 
     def _pause_s(self, *, began: float, ends: float) -> float:
         now = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from flwr.app import Message, RecordDict
 
@@ -40,6 +41,11 @@ class StoppableGrid:
     def get_node_ids(self) -> Iterable[int]:
         """Ids of the nodes online."""
         return self._go_on().get_node_ids()
+
+    def get_nodes(self) -> Iterable[Any]:
+        """What the other Grid tells of the nodes online; nothing if it tells nothing."""
+        nodes = getattr(self._go_on(), "get_nodes", None)
+        return nodes() if nodes is not None else ()
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None

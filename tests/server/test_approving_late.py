@@ -23,8 +23,10 @@ from tests.client.hospital import CAMPAIGN, Hospital, Template
 from tests.machinery import InProcessGrid
 from tests.server.test_real_hospitals import hospital
 
-NAMED = CAMPAIGN.replace("seed = 5", 'seed = 5\nsites = ["a", "b"]\nwait_s = {wait_s}')
-UNNAMED = CAMPAIGN.replace("seed = 5", "seed = 5\nwait_s = {wait_s}").replace("rounds = 2", "rounds = 2\nquorum = 1")
+NAMED = CAMPAIGN.replace("seed = 5", 'seed = 5\nsites = ["a", "b"]\nwait_s = {wait_s}\napproval_wait_s = {wait_s}')
+UNNAMED = CAMPAIGN.replace("seed = 5", "seed = 5\nwait_s = {wait_s}\napproval_wait_s = {wait_s}").replace(
+    "rounds = 2", "rounds = 2\nquorum = 1"
+)
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ purpose = "Try the phases on pictures of nobody"
 seed = 7
 sites = ["a", "b", "c"]
 wait_s = 1
+approval_wait_s = 1
 
 [estimator]
 name = "chest-ca"

@@ -26,6 +26,7 @@ purpose = "Try folds on tables and pictures of nobody"
 seed = 7
 sites = ["a", "b", "c"]
 wait_s = 1
+approval_wait_s = 1
 [privacy]
 minimum_count = 5
 """

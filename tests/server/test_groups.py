@@ -22,6 +22,7 @@ name = "machinery"
 purpose = "Compare groups on pictures of nobody"
 seed = 7
 wait_s = 1
+approval_wait_s = 1
 [estimator]
 name = "chest-ca"
 [estimator.options]

@@ -31,6 +31,7 @@ purpose = "Try who takes part on pictures of nobody"
 seed = 7
 sites = ["a", "b", "c"]
 wait_s = 1
+approval_wait_s = 1
 
 [estimator]
 name = "chest-ca"

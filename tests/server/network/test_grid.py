@@ -122,7 +122,7 @@ RAY = (
         (2, "<class 'Jane Roe'>", "failed and did not say why"),
         (2, "K" * 81, "failed and did not say why"),
         (2, "ValueError\n", "failed and did not say why"),
-        (3, "Error: Message Unavailable - node 5550123456789", "the message was not delivered in time"),
+        (3, "Error: Message Unavailable - node 5550123456789", "did not answer before the deadline"),
         (8, "Traceback: Jane Roe", "the app crashed"),
     ],
 )

@@ -74,7 +74,7 @@ def test_ctrl_c_writes_the_record_before_it_copies_it(fleet: Network, tmp_path: 
     assert (found.run.status, len(found.rounds) >= 1) == ("stopped", True)
     assert found.run.reason == "stopped at the coordinator by the person who ran it"
     assert (tmp_path / "results.json").read_bytes() == (run.path / "results.json").read_bytes()
-    assert not fleet.pids(SERVERAPP)
+    until(lambda: not fleet.pids(SERVERAPP), timeout_s=20)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
