@@ -120,15 +120,16 @@ class _UnderWay:
         # The SuperLink itself answers for a node whose time is over; the grace is for that answer.
         self.ends = self.began + deadline_s + min(_GRACE_S, deadline_s)
         self._grid, self._on_reply, self._again = grid, on_reply, again
-        self._deadline = self.began + deadline_s
+        self._deadline, self._deadline_s = self.began + deadline_s, deadline_s
         self._sent: dict[int, int] = {}
         self._activated: dict[int, str] = {}
 
     def send(self, messages: list[Message]) -> None:
         """Send messages, with what is left of the time as their time to live."""
         nodes = [message.metadata.dst_node_id for message in messages]
+        left_s = self._deadline - time.monotonic() if self._sent else self._deadline_s
         for message in messages:
-            message.metadata.ttl = max(self._deadline - time.monotonic(), 0.1)
+            message.metadata.ttl = max(left_s, 0.1)
         if self._again is not None:
             self._activated.update({node: when for node, when in _activations(self._grid).items() if node in nodes})
         sent = list(self._grid.push_messages(messages)) if messages else []

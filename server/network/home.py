@@ -204,7 +204,8 @@ def init_home(
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     root.chmod(0o700)
     made = CoordinatorHome(root, config)
-    _make_certificates(made, hosts=tuple(dict.fromkeys([*config.hosts, *_ALWAYS])))
+    # Names it had before stay in the certificate: sites that know it by them still reach it.
+    _make_certificates(made, hosts=tuple(dict.fromkeys([*config.hosts, *(before.hosts if before else ()), *_ALWAYS])))
     _make_signing_key(made)
     for folder in (made.flower_home, made.logs):
         folder.mkdir(mode=0o700, exist_ok=True)
