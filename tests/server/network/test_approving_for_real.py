@@ -24,6 +24,7 @@ from fedage.server.follow import in_words
 from fedage.server.network.home import init_home
 from fedage.server.network.superlink import SuperLink, register_node, submit
 from fedage.server.results import read_results
+from fedage.server.run_folder import RunFolder
 from tests.client.hospital import CAMPAIGN, POLICY
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
@@ -52,7 +53,7 @@ def test_a_campaign_goes_on_as_soon_as_the_site_that_was_awaited_approves(
     def followed() -> list[str]:
         return [line[10:] for line in map(in_words, read_events(run / "events.jsonl")) if line]
 
-    with SuperLink(coordinator, port=0) as link:
+    with SuperLink(coordinator, port=0) as link, RunFolder(run).waiting():
         init_site(
             home,
             name="harbour",
