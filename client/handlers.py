@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fedage.client import predictions
 from fedage.client.agent.cancel import should_stop
+from fedage.client.continuity import admit_model
 from fedage.client.contribute import UNKNOWN_STEP, Contributions, contributions
 from fedage.client.exchange import Handler, respond
 from fedage.client.gate import Answer, Work
@@ -28,8 +29,9 @@ from fedage.client.sites import site_for
 from fedage.client.training import TooFewSamples, TrainingDiverged, device_in_words, train_locally
 from fedage.common.analyses.plan import VALIDATION
 from fedage.common.cohort import Cohort
+from fedage.common.continuity import clipped_step
 from fedage.common.estimators.base import Trainable
-from fedage.common.estimators.configure import preparation
+from fedage.common.estimators.configure import preparation, step_limits
 from fedage.common.heads import key_to_hex
 from fedage.common.networks.arrays import ModelRefused
 from fedage.common.protocol import (
@@ -127,9 +129,11 @@ def train(work: Work) -> Answer:
         raise RequestRefused("not-trained", "the approved campaign file trains nothing in rounds")
     if not 1 <= request.round <= campaign.training.rounds:
         raise RequestRefused("round", f"the approved campaign file has the rounds 1 to {campaign.training.rounds} only")
+    run = predictions.name_of(request.run, fold=request.fold if campaign.validation.folds else None)
+    roles, limits = admit_model(work, weights, name=run, round_number=request.round), step_limits(campaign)
+    work.bring_model(payload_digest(weights))
     validation = np.flatnonzero(cohort["is_validation"] == 1)
     predicted = predict(site, campaign, found, weights, rows=validation)
-    work.bring_model(payload_digest(weights))
     told = _sums(work, cohort.with_columns(predicted_years=predicted), iterates)
     epsilon = _charge(work, patients=int(chosen.size))
     seed = derived_seed("train", campaign.campaign.seed, site.name, request.fold, request.round)
@@ -154,6 +158,10 @@ def train(work: Work) -> Answer:
         raise Withheld("too-few-samples", str(few)) from None
     change = {name: array - weights[name] for name, array in update.weights.items()}
     info = {"n": int(chosen.size), "loss": update.mean_loss, "seconds": update.seconds, "withheld": told.withheld}
+    if roles is not None and limits is not None:
+        within = clipped_step(weights, change, roles, step_norm=limits.step_norm)
+        info["clipped"] = any(within[name] is not change[name] for name in roles.moving)
+        change = within
     answer = _answer(told, info=info, epsilon=epsilon)
     return replace(
         answer,
@@ -193,6 +201,8 @@ def evaluate(work: Work) -> Answer:
     snapshot = predictions.cohort_digest(found.cohort, snapshot=found.snapshot)
     run = predictions.name_of(request.run, fold=request.fold if campaign.validation.folds else None)
     if not predictions.kept(folder, run=run, model=model, snapshot=snapshot):
+        rounds = campaign.training.rounds if campaign.training else 0
+        admit_model(work, weights, name=run, round_number=rounds + 1)
         rows = held_out(found.cohort, campaign, request.fold)
         predicted = predict(site, campaign, found, weights, rows=np.flatnonzero(rows))
         predictions.keep(folder, run=run, predicted_years=predicted, model=model, snapshot=snapshot)

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 
+MAX_PATIENTS = 1e7
+"""Most patients of one site, for bounds."""
+
 
 @dataclass(frozen=True)
 class Field:
@@ -30,13 +33,16 @@ class Field:
         Shape of the block; `()` for a scalar.
     lower, upper
         Bounds of *one site's* contribution per entry, in the entry's own unit. They come from the campaign file, never
-        from data.
+        from data. A bound of a sum over patients is so much for each of the most patients that a site may have.
+    whole
+        Whether the entries are counts, whole numbers.
     """
 
     name: str
     shape: tuple[int, ...] = ()
     lower: float = -1e12
     upper: float = 1e12
+    whole: bool = False
 
     @property
     def size(self) -> int:
@@ -73,6 +79,10 @@ class Layout:
         lower = np.concatenate([np.full(f.size, f.lower) for f in self.fields] or [np.empty(0)])
         upper = np.concatenate([np.full(f.size, f.upper) for f in self.fields] or [np.empty(0)])
         return lower, upper
+
+    def whole(self) -> NDArray[np.bool_]:
+        """Which entries are counts, (v,)."""
+        return np.concatenate([np.full(f.size, f.whole) for f in self.fields] or [np.empty(0, dtype=np.bool_)])
 
     def flatten(self, values: Mapping[str, FloatArray | float]) -> FloatArray:
         """Put named blocks into one vector (v,).

@@ -6,12 +6,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from fedage.common.analyses.base import Again, Analysis, Done, Iterate, NotComputable, Outcome, Result
-from fedage.common.protocol import join_iterates
-from fedage.common.statistic import FloatArray, Layout, Statistic, total
+from fedage.common.protocol import PreparedSums, join_iterates
+from fedage.common.statistic import FloatArray, Statistic, total
 from fedage.server.session import Answer, Session
+from fedage.server.sums import usable_statistics
 
 MAX_EXCHANGES = 40
 
@@ -25,6 +24,8 @@ class Findings:
     not_computed: dict[str, str] = field(default_factory=dict)
     withheld: dict[str, dict[str, str]] = field(default_factory=dict)
     contributors: dict[str, list[str]] = field(default_factory=dict)
+    made_from: dict[str, PreparedSums] = field(default_factory=dict)
+    """By step, the last iterate and the sum over the sites that the result came from."""
 
 
 def run_stage(
@@ -61,7 +62,7 @@ def run_stage(
         session.events.emit("exchange", number=exchange + 1, steps=sorted(iterates), sites=sorted(answers))
         for name in list(iterates):
             analysis = by_name[name]
-            statistics = _statistics(analysis, iterates[name], answers, findings)
+            statistics = _statistics(session, analysis, iterates[name], answers, findings)
             before = taking_part[name]
             present = set(statistics) if before is None else before & set(statistics)
             if before is not None and present != before and getattr(analysis, "same_sites", True):
@@ -80,33 +81,13 @@ def run_stage(
         findings.not_computed[name] = f"did not converge in {MAX_EXCHANGES} exchanges"
 
 
-def read_statistic(step: str, layout: Layout, answer: Answer) -> Statistic | str:
-    """A site's sums for a step, or in words why there are none that can be used."""
-    if reason := answer.info.withheld.get(step):
-        return str(reason)
-    vector = answer.payload.get(step)
-    if vector is None:
-        return "no contribution in the answer"
-    if vector.shape != (layout.size,) or not np.all(np.isfinite(vector)):
-        return "a contribution of the wrong size or not finite"
-    lower, upper = layout.bounds()
-    if np.any(vector < lower) or np.any(vector > upper):
-        return "a contribution outside the bounds that the campaign file implies"
-    return Statistic(layout=layout, vector=vector.astype(np.float64), smallest=None)
-
-
 def _statistics(
-    analysis: Analysis, iterate: Iterate, answers: Mapping[str, Answer], findings: Findings
+    session: Session, analysis: Analysis, iterate: Iterate, answers: dict[str, Answer], findings: Findings
 ) -> dict[str, Statistic]:
     """The sites' sums for one step; what cannot be used is recorded with its reason."""
-    layout = analysis.layout(iterate)
-    found: dict[str, Statistic] = {}
-    for site, answer in answers.items():
-        statistic = read_statistic(analysis.name, layout, answer)
-        if isinstance(statistic, str):
-            findings.withheld.setdefault(site, {})[analysis.name] = statistic
-        else:
-            found[site] = statistic
+    found, missing = usable_statistics(session, analysis.name, analysis.layout(iterate), answers)
+    for site, reason in missing.items():
+        findings.withheld.setdefault(site, {})[analysis.name] = reason
     return found
 
 
@@ -127,6 +108,8 @@ def _record(
         findings.not_computed[analysis.name] = outcome.reason
     else:
         findings.results[analysis.name] = outcome.result
+        summed = total(analysis.layout(iterate), statistics).vector
+        findings.made_from[analysis.name] = PreparedSums(iterate=iterate, total=summed)
     findings.contributors[analysis.name] = sorted(statistics)
     if analysis.per_site:
         for site, statistic in sorted(statistics.items()):

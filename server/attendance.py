@@ -59,10 +59,15 @@ class Attendance:
     _closed: set[tuple[str, str]] = field(default_factory=set)
     _streaks: dict[str, _Streak] = field(default_factory=dict)
 
-    def note(self, site: str, step: str, reason: str, *, round_number: int = 0, rule: str = "") -> None:
-        """Record what went wrong at a site; `rule` is the one it refused by, if it refused."""
+    def note(
+        self, site: str, step: str, reason: str, *, round_number: int = 0, rule: str = "", set_aside_by: str = ""
+    ) -> None:
+        """Record what went wrong at a site.
+
+        `rule` is the one it refused by, if it refused; `set_aside_by` the one by which its answer does not count here.
+        """
         streak, texts = self._streaks.get(site), self.troubles.setdefault(site, [])
-        told = f"refused ({rule}): {reason}" if rule else reason
+        told = f"refused ({rule}): {reason}" if rule else f"{reason} ({set_aside_by})" if set_aside_by else reason
         if streak is not None and streak.goes_on(step, told, round_number):
             texts[-1] = str(streak)
         else:
@@ -70,7 +75,8 @@ class Attendance:
             texts.append(str(self._streaks[site]))
         if rule in _FINAL:
             self._closed.add((site, step))
-        self.events.emit("site-trouble", site=site, step=step, round=round_number, rule=rule, reason=told)
+        named = rule or set_aside_by
+        self.events.emit("site-trouble", site=site, step=step, round=round_number, rule=named, reason=told)
 
     def answer_to_offer(self, site: str, kinds: Collection[str] | None) -> None:
         """Record that a site accepted the offer, and what its policy answers; None: everything, in simulation."""

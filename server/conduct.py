@@ -20,7 +20,7 @@ from flwr.app import Message, RecordDict
 from fedage.common.analyses.base import Analysis
 from fedage.common.analyses.plan import BIAS, VALIDATION, left_out, stages
 from fedage.common.campaign import Campaign
-from fedage.common.protocol import ANALYSE, EVALUATE, join_model
+from fedage.common.protocol import ANALYSE, EVALUATE
 from fedage.common.statistic import FloatArray
 from fedage.server.analyses import Findings, run_stage
 from fedage.server.assemble import assemble
@@ -229,20 +229,20 @@ def _predict(session: Session, record: Record, analyses: Sequence[Analysis], *, 
     """Make the model, or one model a fold, have the sites predict, and run the analyses of the predictions."""
     campaign, findings = session.campaign, record.findings
     if campaign.validation.folds is None:
-        weights = make_model(session, record, folder=folder, fold=0)
+        made = make_model(session, record, folder=folder, fold=0)
         run_stage(
             session,
             analyses,
             kind=EVALUATE,
-            payload=join_model(weights),
+            payload=made.payload,
             findings=findings,
             following_kind=ANALYSE,
         )
         _last_validation(session, record)
         return
     for fold in range(campaign.validation.folds):
-        weights = make_model(session, record, folder=folder, fold=fold)
-        answers = session.ask(EVALUATE, join_model(weights), fold=fold)
+        made = make_model(session, record, folder=folder, fold=fold)
+        answers = session.ask(EVALUATE, made.payload, fold=fold)
         session.require_quorum(answers, step=f"predictions of fold {fold + 1}", kind=EVALUATE)
         session.events.emit("fold", number=fold + 1, of=campaign.validation.folds, sites=sorted(answers))
     run_stage(session, analyses, kind=ANALYSE, findings=findings, following_kind=ANALYSE, fold=all_folds(campaign))

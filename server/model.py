@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING
 
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators._table import TableBase
-from fedage.common.estimators.configure import agreed_features, configured, preparation
+from fedage.common.estimators.base import Trainable
+from fedage.common.estimators.configure import agreed_features, configured, initial_seed, preparation
 from fedage.common.networks.arrays import Weights, state_to_arrays
-from fedage.common.protocol import ANALYSE, derived_seed
+from fedage.common.networks.roles import roles_of
+from fedage.common.protocol import ANALYSE, PreparedSums
 from fedage.server.analyses import Findings, run_stage
 from fedage.server.rounds import save_model, train
+from fedage.server.run_model import RunModel
 from fedage.server.session import CampaignFailed, Session
 
 if TYPE_CHECKING:
     from fedage.server.conduct import Record
 
 
-def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> Weights:
+def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> RunModel:
     """The model of a fold, written to `folder`.
 
     Raises
@@ -28,7 +31,7 @@ def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> 
     """
     campaign = session.campaign
     name = "model.safetensors" if campaign.validation.folds is None else f"model-fold-{fold + 1}.safetensors"
-    seed = derived_seed("initial-weights", campaign.campaign.seed, fold)
+    seed, sums = initial_seed(campaign, fold=fold), None
     try:
         described = {site: answer.info.features for site, answer in record.descriptions.items()}
         features = agreed_features(campaign, described)
@@ -38,26 +41,30 @@ def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> 
     if estimator is None:
         raise CampaignFailed("the campaign has no estimator, so there is no model to make")
     if isinstance(estimator, TableBase):
-        weights = _prepared(session, record, estimator, features, seed=seed, fold=fold)
+        weights, sums = _prepared(session, record, estimator, features, seed=seed, fold=fold)
     else:
         weights = state_to_arrays(estimator.build(seed=seed))
     if campaign.training is None:
         save_model(folder / name, weights, about={"campaign_digest": campaign.digest, "fold": fold})
-        return weights
-    return train(
+        return RunModel(weights, sums)
+    if not isinstance(estimator, Trainable):
+        raise CampaignFailed("the campaign's estimator is exact, and its file has rounds")
+    trained = train(
         session,
-        weights,
+        RunModel(weights, sums),
         training=campaign.training,
+        roles=roles_of(estimator.build(seed=seed)),
         path=folder / name,
         records=record.rounds,
         described=record.descriptions,
         fold=fold,
     )
+    return RunModel(trained, sums)
 
 
 def _prepared(
     session: Session, record: Record, estimator: TableBase, features: tuple[str, ...], *, seed: int, fold: int
-) -> Weights:
+) -> tuple[Weights, PreparedSums]:
     analysis = preparation(session.campaign, features)
     if analysis is None:
         raise CampaignFailed("an estimator on tables has no preparation")
@@ -83,4 +90,4 @@ def _prepared(
         "sites": findings.contributors[analysis.name],
         "withheld": {site: steps[analysis.name] for site, steps in sorted(findings.withheld.items())},
     }
-    return estimator.weights_from(result, seed=seed)
+    return estimator.weights_from(result, seed=seed), findings.made_from[analysis.name]

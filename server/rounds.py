@@ -14,12 +14,19 @@ import safetensors.numpy
 from fedage.common.analyses.base import Done, Iterate, Result
 from fedage.common.analyses.plan import VALIDATION, registered
 from fedage.common.campaign.types import Training
+from fedage.common.continuity import StepLimits
+from fedage.common.estimators.configure import step_limits
 from fedage.common.networks.arrays import Weights
-from fedage.common.protocol import TRAIN, join_iterates, join_model
-from fedage.common.statistic import Statistic, total
-from fedage.server.aggregate import Update, UpdateRefused, check_update, federated_average
-from fedage.server.analyses import read_statistic
-from fedage.server.session import Answer, Session
+from fedage.common.networks.roles import ArrayRoles
+from fedage.common.protocol import TRAIN, join_iterates, model_of
+from fedage.common.statistic import total
+from fedage.server.aggregate import Update, UpdateRefused, check_update, federated_average, limited_step
+from fedage.server.run_model import RunModel
+from fedage.server.session import Answer, CampaignFailed, Session
+from fedage.server.sums import usable_statistics
+
+DECIDING_SHARE = 0.9
+"""Share of a round's patients above which a site is named: the mean of the updates is its own."""
 
 
 @dataclass
@@ -47,10 +54,11 @@ class _Validation:
         # It takes one exchange (`Evaluation.baseline` is false): every answer holds all there is.
         self.iterate: Iterate = self.analysis.first()
 
-    def read(self, answers: dict[str, Answer]) -> tuple[Result | None, dict[str, Result]]:
+    def read(self, answers: dict[str, Answer], *, round_number: int) -> tuple[Result | None, dict[str, Result]]:
         layout = self.analysis.layout(self.iterate)
-        read = {site: read_statistic(VALIDATION, layout, answer) for site, answer in answers.items()}
-        statistics = {site: found for site, found in read.items() if isinstance(found, Statistic)}
+        statistics, _ = usable_statistics(
+            self.session, VALIDATION, layout, answers, kind=TRAIN, round_number=round_number
+        )
         if not statistics:
             return None, {}
         outcome = self.analysis.combine(total(layout, statistics), self.iterate)
@@ -71,9 +79,10 @@ def save_model(path: Path, weights: Weights, *, about: dict[str, str | int]) -> 
 
 def train(
     session: Session,
-    weights: Weights,
+    made: RunModel,
     *,
     training: Training,
+    roles: ArrayRoles,
     path: Path,
     records: list[RoundRecord],
     described: Mapping[str, Answer],
@@ -89,20 +98,32 @@ def train(
     campaign = session.campaign
     validation = _Validation(session)
     first = len(records)
+    limits = step_limits(campaign)
+    if limits is None:
+        raise CampaignFailed("the campaign file trains nothing in rounds")
+    weights, path_norm = made.weights, 0.0
+    knowing: set[str] = set()
+    """Sites that have answered a model of this run: to others go the sums of a table's first model as well."""
     for number in range(1, training.rounds + 1):
         started = time.monotonic()
+        all_know = knowing.issuperset(session.training_sites)
         payload: dict[str, Any] = {
-            **join_model(weights),
+            **RunModel(weights, None if all_know else made.sums).payload,
             **join_iterates({VALIDATION: validation.iterate}),
         }
         answers = session.ask(TRAIN, payload, round_number=number, fold=fold)
-        overall, by_site = validation.read(answers)
+        knowing = set(answers)
+        overall, by_site = validation.read(answers, round_number=number)
         if len(records) > first:
             records[-1].validation, records[-1].validation_by_site = overall, by_site
             _tell(session, records[-1])
-        updates = _updates(session, answers, weights, number, described=described)
+        updates = _updates(session, answers, weights, number, described=described, roles=roles, limits=limits)
         session.require_quorum(updates, step=f"round {number}", kind=TRAIN)
-        weights, norm = federated_average(weights, updates)
+        following, norm = federated_average(weights, updates)
+        weights, step, clipped = limited_step(weights, following, roles, limits=limits, path=path_norm)
+        path_norm += step
+        if clipped:
+            session.events.emit("step-clipped", number=number, fold=fold, norm=limits.step_norm)
         loss = _mean_loss({site: (answers[site].info.loss, update.n) for site, update in updates.items()})
         save_model(
             path,
@@ -135,17 +156,38 @@ def _tell(session: Session, record: RoundRecord) -> None:
 
 
 def _updates(
-    session: Session, answers: dict[str, Answer], weights: Weights, number: int, *, described: Mapping[str, Answer]
+    session: Session,
+    answers: dict[str, Answer],
+    weights: Weights,
+    number: int,
+    *,
+    described: Mapping[str, Answer],
+    roles: ArrayRoles,
+    limits: StepLimits,
 ) -> dict[str, Update]:
-    """The usable updates; one that does not fit the model is set aside and said so."""
+    """The usable updates; one that breaks a rule is set aside and said so, and so is one that was clipped."""
     updates: dict[str, Update] = {}
+    note = session.attendance.note
     for site, answer in answers.items():
-        change = {name.removeprefix("model:"): a for name, a in answer.payload.items() if name.startswith("model:")}
-        update = Update(change=change, n=answer.info.n)
+        update = Update(change=model_of(answer.payload), n=answer.info.n)
         try:
-            check_update(update, weights, patients=described[site].info.patients)
+            patients = described[site].info.patients
+            check_update(update, weights, patients=patients, roles=roles, limits=limits)
         except UpdateRefused as refusal:
-            session.attendance.note(site, TRAIN, f"update set aside: {refusal}", round_number=number)
+            note(site, TRAIN, f"update set aside: {refusal}", round_number=number, set_aside_by=refusal.rule)
             continue
         updates[site] = update
+        if answer.info.clipped:
+            told = f"its update was clipped to the bounds of a step (training.max_step_norm = {limits.step_norm:g})"
+            note(site, TRAIN, told, round_number=number)
+    _tell_who_decides(session, updates, number)
     return updates
+
+
+def _tell_who_decides(session: Session, updates: Mapping[str, Update], number: int) -> None:
+    """Name a site that alone decides the model: large registries exist, and so do sites that claim to be one."""
+    patients = sum(update.n for update in updates.values())
+    for site, update in updates.items():
+        if len(updates) > 1 and update.n > DECIDING_SHARE * patients:
+            share = f"it has more than {DECIDING_SHARE:.0%} of the patients trained on, and so decides the model"
+            session.attendance.note(site, TRAIN, share, round_number=number)

@@ -16,6 +16,7 @@ from fedage.common._version import __version__
 from fedage.common.campaign import Campaign
 from fedage.common.heads import SignedHead
 from fedage.common.protocol import DESCRIBE, TRAIN, Payload, Reply, Request
+from fedage.common.statistic import MAX_PATIENTS
 from fedage.server.attendance import Attendance
 from fedage.server.events import EventLog
 from fedage.server.failures_in_words import in_words
@@ -57,6 +58,8 @@ class Session:
     attendance: Attendance = field(init=False)
     answered_last: frozenset[str] = frozenset()
     sites_there: int | None = None
+    patients: dict[str, int] = field(default_factory=dict)
+    """By site, how many patients it described: no answer of the run may be of more."""
     _unheard: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -198,7 +201,12 @@ class Session:
             if answer := self._incoming.accept(
                 head, payload, step=DESCRIBE, nonce=request.nonce, after=after.get(head.site, 0)
             ):
+                if (described := answer.info.patients) is None or described > MAX_PATIENTS:
+                    told = f"it has to say how many patients it brings, at most {MAX_PATIENTS:.0f}"
+                    self.attendance.leave_out(answer.site, told, rule="described-patients")
+                    continue
                 answers[answer.site] = answer
+                self.patients[answer.site] = described
                 self.attendance.answer_to_offer(answer.site, answer.info.kinds)
 
     def ask(

@@ -53,6 +53,7 @@ class Told(BaseModel):
     n: Count = 0
     loss: float | None = None
     seconds: float = 0.0
+    clipped: bool = False
     withheld: dict[Code, Reason] = Field(default_factory=dict, max_length=1000)
     audit_key: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     kinds: list[MessageKind] | None = Field(default=None, max_length=4)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from fedage.common.cohort import Cohort, UnusableColumn
+from fedage.common.statistic import MAX_PATIENTS as MAX_PATIENTS
 
-MAX_PATIENTS = 1e7
-"""Most patients of one site, for bounds."""
 MAX_AGE_YEARS = 130.0
 MAX_GAP_YEARS = 130.0
 MAX_PREDICTED_YEARS = MAX_AGE_YEARS + MAX_GAP_YEARS

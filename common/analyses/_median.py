@@ -17,8 +17,8 @@ GRID_YEARS = 0.25
 _LOWEST, _BINS = -60.0, 480
 HISTOGRAM = Layout(
     (
-        Field("lower", (_BINS,), lower=0.0, upper=MAX_PATIENTS),
-        Field("upper", (_BINS,), lower=0.0, upper=MAX_PATIENTS),
+        Field("lower", (_BINS,), lower=0.0, upper=MAX_PATIENTS, whole=True),
+        Field("upper", (_BINS,), lower=0.0, upper=MAX_PATIENTS, whole=True),
     )
 )
 

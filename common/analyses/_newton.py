@@ -90,7 +90,7 @@ def largest_z(covariates: tuple[str, ...], iterate: Iterate) -> FloatArray:
 
 def common_fields(covariates: tuple[str, ...], iterate: Iterate) -> tuple[Field, ...]:
     """Counts, and in the first exchange Σx and Σx² (p,) in the covariates' own units."""
-    counts = tuple(Field(name, lower=0.0, upper=MAX_PATIENTS) for name in ("n", "left_out", "events"))
+    counts = tuple(Field(name, lower=0.0, upper=MAX_PATIENTS, whole=True) for name in ("n", "left_out", "events"))
     if iterate:
         return counts
     bound, p = max(bound_of(covariate) for covariate in covariates), len(covariates)

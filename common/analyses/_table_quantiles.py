@@ -72,8 +72,8 @@ def layout(features: int) -> Layout:
     grid = (features, _RANKS.size, STEPS + 1)
     return Layout(
         (
-            Field("present", (features,), lower=0.0, upper=MAX_PATIENTS),
-            Field("below", grid, lower=0.0, upper=MAX_PATIENTS),
+            Field("present", (features,), lower=0.0, upper=MAX_PATIENTS, whole=True),
+            Field("below", grid, lower=0.0, upper=MAX_PATIENTS, whole=True),
         )
     )
 

@@ -58,9 +58,9 @@ def layout(features: int, folds: int, *, products: bool) -> Layout:
     u, t = CLIP * MAX_PATIENTS, MAX_AGE_YEARS * MAX_PATIENTS
     return Layout(
         (
-            Field("left_out", lower=0.0, upper=MAX_PATIENTS),
+            Field("left_out", lower=0.0, upper=MAX_PATIENTS, whole=True),
             Field("stood_in", lower=0.0, upper=float(features)),
-            Field("n", (folds,), lower=0.0, upper=MAX_PATIENTS),
+            Field("n", (folds,), lower=0.0, upper=MAX_PATIENTS, whole=True),
             Field("u", (folds, features), lower=-u, upper=u),
             Field("uu", (folds, pairs), lower=-u * CLIP, upper=u * CLIP),
             Field("t", (folds,), lower=-t, upper=t),

@@ -24,8 +24,8 @@ _U = MAX_AGE_YEARS + REFERENCE_AGE_YEARS
 _V = MAX_PREDICTED_YEARS + REFERENCE_AGE_YEARS
 _LAYOUT = Layout(
     (
-        Field("n", lower=0.0, upper=MAX_PATIENTS),
-        Field("left_out", lower=0.0, upper=MAX_PATIENTS),
+        Field("n", lower=0.0, upper=MAX_PATIENTS, whole=True),
+        Field("left_out", lower=0.0, upper=MAX_PATIENTS, whole=True),
         Field("age", lower=-_U * MAX_PATIENTS, upper=_U * MAX_PATIENTS),
         Field("age_squared", lower=0.0, upper=_U**2 * MAX_PATIENTS),
         Field("predicted", lower=-_V * MAX_PATIENTS, upper=_V * MAX_PATIENTS),

@@ -59,10 +59,10 @@ class PredictedByAge:
         bins = len(self.edges_years) - 1
         return Layout(
             (
-                Field("n", lower=0.0, upper=MAX_PATIENTS),
-                Field("left_out", lower=0.0, upper=MAX_PATIENTS),
-                Field("withheld", lower=0.0, upper=MAX_PATIENTS),
-                Field("counts", (bins, bins), lower=0.0, upper=MAX_PATIENTS),
+                Field("n", lower=0.0, upper=MAX_PATIENTS, whole=True),
+                Field("left_out", lower=0.0, upper=MAX_PATIENTS, whole=True),
+                Field("withheld", lower=0.0, upper=MAX_PATIENTS, whole=True),
+                Field("counts", (bins, bins), lower=0.0, upper=MAX_PATIENTS, whole=True),
             )
         )
 
@@ -126,10 +126,10 @@ class GapByAge:
         bins, bound = (len(self.edges_years) - 1,), bound_of(self.gap)
         return Layout(
             (
-                Field("n", lower=0.0, upper=MAX_PATIENTS),
-                Field("left_out", lower=0.0, upper=MAX_PATIENTS),
-                Field("withheld", lower=0.0, upper=MAX_PATIENTS),
-                Field("counts", bins, lower=0.0, upper=MAX_PATIENTS),
+                Field("n", lower=0.0, upper=MAX_PATIENTS, whole=True),
+                Field("left_out", lower=0.0, upper=MAX_PATIENTS, whole=True),
+                Field("withheld", lower=0.0, upper=MAX_PATIENTS, whole=True),
+                Field("counts", bins, lower=0.0, upper=MAX_PATIENTS, whole=True),
                 Field("gap", bins, lower=-bound * MAX_PATIENTS, upper=bound * MAX_PATIENTS),
                 Field("gap_squared", bins, lower=0.0, upper=bound**2 * MAX_PATIENTS),
             )

@@ -100,7 +100,7 @@ class CoxPooled:
             *_newton.common_fields(self.covariates, iterate),
             Field("merged", lower=0.0, upper=float(len(self.times))),
             Field("z_of_deaths", (p,), lower=-z * MAX_PATIENTS, upper=z * MAX_PATIENTS),
-            Field("deaths", (groups,), lower=0.0, upper=MAX_PATIENTS),
+            Field("deaths", (groups,), lower=0.0, upper=MAX_PATIENTS, whole=True),
         ]
         for letter in "sd" if self.ties == "efron" else "s":
             fields += [

@@ -131,10 +131,12 @@ class ErrorCurve:
 
     def layout(self, iterate: Iterate) -> Layout:  # noqa: ARG002 - one-shot
         def counts(name: str, *shape: int) -> Field:
-            return Field(name, shape, lower=0.0, upper=MAX_PATIENTS)
+            return Field(name, shape, lower=0.0, upper=MAX_PATIENTS, whole=True)
 
         at = len(THRESHOLDS_YEARS)
-        return Layout((counts("n"), counts("left_out"), counts("low", at), counts("likely", at), counts("high", at)))
+        # An estimate of patients, between the two counts beside it.
+        likely = Field("likely", (at,), lower=0.0, upper=MAX_PATIENTS)
+        return Layout((counts("n"), counts("left_out"), counts("low", at), likely, counts("high", at)))
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
         kept, left_out = usable(

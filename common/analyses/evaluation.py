@@ -28,7 +28,7 @@ REFERENCE_AGE_YEARS = 60.0
 
 
 def _count(name: str) -> Field:
-    return Field(name, lower=0.0, upper=MAX_PATIENTS)
+    return Field(name, lower=0.0, upper=MAX_PATIENTS, whole=True)
 
 
 def _sum(name: str, bound: float, *, lower: float | None = None) -> Field:

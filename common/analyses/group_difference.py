@@ -103,8 +103,8 @@ class GroupDifference:
             yield i, j, f"{self._columns[i]}·{self._columns[j]}"
 
     def layout(self, iterate: Iterate) -> Layout:  # noqa: ARG002 - one-shot
-        def counts(name: str, *shape: int) -> Field:
-            return Field(name, shape, lower=0.0, upper=MAX_PATIENTS)
+        def counts(name: str, *shape: int, whole: bool = True) -> Field:
+            return Field(name, shape, lower=0.0, upper=MAX_PATIENTS, whole=whole)
 
         def pairs(name: str) -> Field:
             return Field(name, lower=0.0, upper=MAX_PATIENTS**2)
@@ -121,7 +121,7 @@ class GroupDifference:
                 Field("sites", lower=0.0, upper=1.0),
                 *products,
                 *(pairs(name) for name in ("pairs", "pairs_won", "own_low", "own_likely", "own_high")),
-                *(counts(name, _roc.CELLS) for name in _HISTOGRAMS),
+                *(counts(name, _roc.CELLS, whole=not name.endswith("_likely")) for name in _HISTOGRAMS),
             )
         )
 

@@ -122,11 +122,11 @@ class KaplanMeier:
         shape = (len(self._group_names), len(self.times))
         return Layout(
             (
-                Field("n", shape[:1], lower=0.0, upper=MAX_PATIENTS),
-                Field("left_out", lower=0.0, upper=MAX_PATIENTS),
+                Field("n", shape[:1], lower=0.0, upper=MAX_PATIENTS, whole=True),
+                Field("left_out", lower=0.0, upper=MAX_PATIENTS, whole=True),
                 Field("merged", lower=0.0, upper=float(len(self.times))),
-                Field("at_risk", shape, lower=0.0, upper=MAX_PATIENTS),
-                Field("events", shape, lower=0.0, upper=MAX_PATIENTS),
+                Field("at_risk", shape, lower=0.0, upper=MAX_PATIENTS, whole=True),
+                Field("events", shape, lower=0.0, upper=MAX_PATIENTS, whole=True),
             )
         )
 

@@ -63,8 +63,8 @@ class Attenuation:
         m = 2 + len(self.gaps)
         return Layout(
             (
-                Field("n", lower=0.0, upper=MAX_PATIENTS),
-                Field("left_out", lower=0.0, upper=MAX_PATIENTS),
+                Field("n", lower=0.0, upper=MAX_PATIENTS, whole=True),
+                Field("left_out", lower=0.0, upper=MAX_PATIENTS, whole=True),
                 Field("cross", (m * (m + 1) // 2,), lower=-_BOUND * MAX_PATIENTS, upper=_BOUND * MAX_PATIENTS),
             )
         )

@@ -94,6 +94,19 @@ def _folds(sound: Sound) -> Iterator[Problem]:
         )
 
 
+def _norms(sound: Sound) -> Iterator[Problem]:
+    """A path is no shorter than one of its steps."""
+    if not sound.has("training"):
+        return
+    step, path = sound["training.max_step_norm"], sound["training.max_path_norm"]
+    if isinstance(step, int | float) and isinstance(path, int | float) and path < step:
+        yield Problem(
+            "training.max_path_norm",
+            f"training.max_path_norm = {path:g}: must be ≥ training.max_step_norm = {step:g}, one of the steps it is "
+            'the sum of; raise it, lower max_step_norm, or set max_path_norm = "auto"',
+        )
+
+
 def _privacy(sound: Sound) -> Iterator[Problem]:
     budget = [key for key in ("epsilon", "noise_multiplier") if sound.given(f"privacy.{key}")]
     if len(budget) == 2:
@@ -262,6 +275,7 @@ _RULES: tuple[Callable[[Sound], Iterator[Problem]], ...] = (
     _ages,
     _validation,
     _folds,
+    _norms,
     _privacy,
     _survival_columns,
     _survival_times,

@@ -58,8 +58,22 @@ def _training(campaign: Campaign) -> list[str]:
     return [
         f"Your site trains the age estimator {estimator.name} on its own machine, together with the other "
         f"sites: {_count(training.rounds, 'round')}, each {_count(training.local_epochs, 'pass', 'passes')} over "
-        f"your {whom} ({training.strategy}, batches of {training.batch_size})."
+        f"your {whom} ({training.strategy}, batches of {training.batch_size}).",
+        _steps(campaign),
     ]
+
+
+def _steps(campaign: Campaign) -> str:
+    # Imported here: the estimators bring torch, which a reader of this package may not need.
+    from fedage.common.estimators.configure import step_limits
+
+    limits = step_limits(campaign)
+    if limits is None:
+        return "Nothing is trained in rounds."
+    return (
+        "Your site works the first model out itself, from this file, and refuses another one; later models, and your "
+        f"site's updates, move by a norm of at most {limits.step_norm:g} a round and {limits.path_norm:g} in a run."
+    )
 
 
 def _parts(campaign: Campaign) -> list[str]:

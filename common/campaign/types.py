@@ -21,6 +21,7 @@ DEADLINE_S = 3600.0
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Column = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
 Positive = Annotated[float, Field(gt=0)]
+Norm = Annotated[float, Field(ge=1e-3, le=1e6)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -108,6 +109,15 @@ class Training(Table):
         default=1.0, gt=0, le=1, description="the rate decays by a cosine to this fraction in the last round"
     )
     weight_decay: float = Field(default=0.0, ge=0, le=10, description="decoupled for adamw")
+    max_step_norm: Literal["auto"] | Norm = Field(
+        default="auto",
+        description="how far the model moves in a round at most (L2 norm over all its parameters; a site's update is "
+        'clipped to it); "auto": what the estimator states',
+    )
+    max_path_norm: Literal["auto"] | Norm = Field(
+        default="auto",
+        description='how far the rounds of a run move the model together; "auto": √rounds × max_step_norm',
+    )
     quorum: int = Field(default=2, ge=1, le=10000, description="sites that must answer for a step to count")
     round_deadline_s: float = Field(
         default=DEADLINE_S, gt=0, le=604800, description="seconds a site has for one message"

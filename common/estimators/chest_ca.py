@@ -65,6 +65,7 @@ class ChestCA:
     Options: ClassVar[type[Options]] = ChestCAOptions
     modalities: ClassVar[tuple[str, ...]] = ("CR", "DX")
     couples_samples: ClassVar[bool] = False
+    max_step_norm: ClassVar[float] = 50.0
 
     def __init__(self, options: ChestCAOptions) -> None:
         self.options = options

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from fedage.common import estimators
 from fedage.common.analyses.base import Analysis
 from fedage.common.campaign.types import Campaign
+from fedage.common.continuity import StepLimits
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators._table import TableBase
 from fedage.common.estimators.base import Estimator
+from fedage.common.protocol import derived_seed
 
 
 def configured(campaign: Campaign, features: Sequence[str] = ()) -> Estimator | TableBase | None:
@@ -33,6 +36,22 @@ def configured(campaign: Campaign, features: Sequence[str] = ()) -> Estimator | 
     if isinstance(estimator, TableBase):
         return estimator.on_table(features)
     return estimator
+
+
+def initial_seed(campaign: Campaign, *, fold: int) -> int:
+    """The seed of a fold's first model."""
+    return derived_seed("initial-weights", campaign.campaign.seed, fold)
+
+
+def step_limits(campaign: Campaign) -> StepLimits | None:
+    """How far the campaign's model may move; None where nothing is trained in rounds."""
+    training = campaign.training
+    if training is None or campaign.estimator is None:
+        return None
+    step, path = training.max_step_norm, training.max_path_norm
+    if step == "auto":
+        step = estimators.estimator_class(campaign.estimator.name).max_step_norm
+    return StepLimits(step_norm=step, path_norm=math.sqrt(training.rounds) * step if path == "auto" else path)
 
 
 class FeaturesDiffer(FedAgeError):

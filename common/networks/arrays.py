@@ -7,6 +7,7 @@ A model is a dict of float32 arrays, the entries of the network's `state_dict` w
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,24 +41,41 @@ def load_arrays(module: nn.Module, arrays: Mapping[str, NDArray[np.float32]]) ->
         With everything that is wrong; the network is then unchanged.
     """
     state = {name: tensor for name, tensor in module.state_dict().items() if not name.endswith(_COUNTER)}
-    wrong = [f"{name} is missing" for name in state if name not in arrays]
-    unknown = sum(name not in state for name in arrays)
+    check_arrays(arrays, {name: tuple(tensor.shape) for name, tensor in state.items()})
+    tensors = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in state}
+    module.load_state_dict(tensors, strict=False)
+
+
+def check_arrays(arrays: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Check that arrays are exactly those of these names and shapes, and finite numbers in float32.
+
+    Raises
+    ------
+    ModelRefused
+        With everything that is wrong.
+    """
+    wrong = [f"{name} is missing" for name in shapes if name not in arrays]
+    unknown = sum(name not in shapes for name in arrays)
     if unknown:
         # Their names are a stranger's text: count them, do not repeat them.
         wrong.append(f"{unknown} arrays are not the network's")
-    for name, tensor in state.items():
+    for name, shape in shapes.items():
         if name not in arrays:
             continue
         array = arrays[name]
-        if array.shape != tuple(tensor.shape):
-            wrong.append(f"{name} has shape {array.shape}, needed is {tuple(tensor.shape)}")
+        if array.shape != shape:
+            wrong.append(f"{name} has shape {array.shape}, needed is {shape}")
         elif array.dtype.kind != "f":
             wrong.append(f"{name} has type {array.dtype}, needed is float32")
-        elif not np.isfinite(array.astype(np.float32)).all():
+        elif not is_finite_float32(array):
             wrong.append(f"{name} has values that are not finite")
     if wrong:
         more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         mend = "it must come from a campaign of the same estimator and options"
         raise ModelRefused(f"model refused: {'; '.join(wrong[:5])}{more}; {mend}")
-    tensors = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in state}
-    module.load_state_dict(tensors, strict=False)
+
+
+def is_finite_float32(array: NDArray[Any]) -> bool:
+    """Whether all values are finite once they are float32: 1e300 is not."""
+    with np.errstate(over="ignore"):
+        return bool(np.isfinite(array.astype(np.float32)).all())

@@ -13,6 +13,7 @@ from fedage.client.guard import Withheld
 from fedage.common import estimators
 from fedage.common.campaign import parse_campaign
 from fedage.common.cohort import Cohort
+from fedage.common.estimators.configure import initial_seed
 from fedage.common.networks.arrays import state_to_arrays
 from fedage.common.protocol import (
     ANALYSE,
@@ -82,10 +83,12 @@ def test_a_cohort_of_the_same_size_is_not_the_same_cohort(tmp_path: Path) -> Non
     assert digest() != predictions.cohort_digest(COHORT, snapshot="other patients")
 
 
-def weights(seed: int) -> Payload:
+def weights() -> Payload:
     campaign = parse_campaign(FILE)
     assert campaign.estimator is not None
-    return state_to_arrays(estimators.make("chest-ca", campaign.estimator.options).build(seed=seed))
+    return state_to_arrays(
+        estimators.make("chest-ca", campaign.estimator.options).build(seed=initial_seed(campaign, fold=0))
+    )
 
 
 def ask(site: MemorySite, kind: str, payload: Payload, *, run: str = "r1") -> Reply:
@@ -101,10 +104,10 @@ def test_a_second_model_in_the_same_run_is_refused_by_the_site(tmp_path: Path) -
     site = memory_site("solo", tmp_path)
     site.offer(FILE, digest=parse_campaign(FILE).digest)
     steps = join_iterates({"evaluation:test": {}})
-    first = {**join_model(weights(1)), **steps}
+    first = {**join_model(weights()), **steps}
     assert ask(site, EVALUATE, first).status == "ok"
     assert ask(site, EVALUATE, first).status == "ok"
-    tweaked = {name: array.copy() for name, array in weights(1).items()}
+    tweaked = {name: array.copy() for name, array in weights().items()}
     next(array for array in tweaked.values() if array.size).flat[0] += 1e-3
     refused = ask(site, EVALUATE, {**join_model(tweaked), **steps})
     assert (refused.status, refused.rule) == ("refused", "already-predicted")
@@ -122,7 +125,7 @@ def test_training_answers_for_its_models_validation_and_nothing_else(tmp_path: P
     """Else any model of a round could be compared by thresholds, or its gaps analysed, which are for the run's one."""
     site = memory_site("solo", tmp_path)
     site.offer(FILE, digest=parse_campaign(FILE).digest)
-    model = join_model(weights(1))
+    model = join_model(weights())
     assert ask(site, TRAIN, {**model, **join_iterates({"evaluation:validation": {}})}).status == "ok"
     mean = {"mean_age": np.asarray(60.0)}
     for steps in ({"evaluation:test": mean}, {"evaluation:validation": {}, "bias": {}}, {"predicted-by-age": {}}):

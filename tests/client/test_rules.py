@@ -256,7 +256,11 @@ def test_patients_who_come_after_approval_stay_out_and_one_who_goes_refuses(temp
 def test_messages_side_by_side_each_have_their_answer_and_their_lines(template: Template, tmp_path: Path) -> None:
     hospital = template.copy(tmp_path)
     assert hospital.ask(EVALUATE).status == "ok"
-    requests = [hospital.request(TRAIN, round=1), *(hospital.request(ANALYSE) for _ in range(6)), hospital.request()]
+    requests = [
+        hospital.request(TRAIN, round=1, run="r2"),
+        *(hospital.request(ANALYSE) for _ in range(6)),
+        hospital.request(),
+    ]
     messages = [hospital.message(request) for request in requests]
     replies, errors = [], []
 

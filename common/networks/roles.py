@@ -1,0 +1,66 @@
+"""What each array of a network is, for rules on how far a model may move in a round.
+
+*Learnt* arrays are the parameters. *Running* ones are BatchNorm's means and variances, which no optimiser moves and
+whose size has nothing to do with a learning rate. *Fixed* ones are all other buffers, such as the standardisation of a
+table's features.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_MEAN, _VARIANCE, _COUNTER = "running_mean", "running_var", "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class ArrayRoles:
+    """Names of a network's arrays by what they are.
+
+    Parameters
+    ----------
+    learnt
+        Parameters.
+    running
+        Pairs of a running mean and its variance.
+    fixed
+        All other buffers.
+    """
+
+    learnt: tuple[str, ...]
+    running: tuple[tuple[str, str], ...] = ()
+    fixed: tuple[str, ...] = ()
+
+    @property
+    def moving(self) -> tuple[str, ...]:
+        """The arrays that training changes."""
+        return (*self.learnt, *(name for pair in self.running for name in pair))
+
+    def to_json(self) -> str:
+        """As text."""
+        return json.dumps({"learnt": self.learnt, "running": self.running, "fixed": self.fixed})
+
+    @classmethod
+    def from_json(cls, text: str) -> ArrayRoles:
+        """The inverse of `to_json`. Raises `ValueError` or `KeyError` for another text."""
+        found: dict[str, Any] = json.loads(text)
+        running = tuple((str(mean), str(variance)) for mean, variance in found["running"])
+        return cls(learnt=tuple(found["learnt"]), running=running, fixed=tuple(found["fixed"]))
+
+
+def roles_of(module: nn.Module) -> ArrayRoles:
+    """The roles of a network's arrays, those that travel (`state_to_arrays`)."""
+    learnt = tuple(name for name, _ in module.named_parameters())
+    buffers = [name for name, _ in module.named_buffers() if not name.endswith(_COUNTER)]
+    variances = {name.removesuffix(_VARIANCE): name for name in buffers if name.endswith(_VARIANCE)}
+    running = tuple(
+        (name, variances[name.removesuffix(_MEAN)])
+        for name in buffers
+        if name.endswith(_MEAN) and name.removesuffix(_MEAN) in variances
+    )
+    paired = {name for pair in running for name in pair}
+    return ArrayRoles(learnt=learnt, running=running, fixed=tuple(name for name in buffers if name not in paired))
