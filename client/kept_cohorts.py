@@ -14,6 +14,7 @@ from fedage.client.snapshots import Snapshot
 from fedage.common.campaign import Campaign
 
 _KEPT_COHORTS = 2
+_Key = tuple[str, str, str, int]
 
 
 class KeptCohorts:
@@ -21,7 +22,7 @@ class KeptCohorts:
 
     def __init__(self, reader: SiteCohorts) -> None:
         self._reader = reader
-        self._kept: OrderedDict[tuple[str, str, str], SiteCohort] = OrderedDict()
+        self._kept: OrderedDict[_Key, SiteCohort] = OrderedDict()
         self._lock, self._reading = threading.Lock(), threading.Lock()
 
     def read(self, campaign: Campaign, data_set: DataSet, *, frozen: Snapshot | None = None) -> SiteCohort:
@@ -38,7 +39,9 @@ class KeptCohorts:
         """
         if frozen is None:
             return self._reader.read(campaign, data_set=data_set)
-        key = (campaign.digest, data_set.model_dump_json(), frozen.sha256 + frozen.values_sha256)
+        # The minimum count decides who is set aside, so a policy that changes while a campaign runs asks for another.
+        minimum = campaign.cell_minimum
+        key = (campaign.digest, data_set.model_dump_json(), frozen.sha256 + frozen.values_sha256, minimum)
         if (found := self._known(key)) is not None:
             return found
         wait_for(lambda: self._reading.acquire(blocking=False))
@@ -57,7 +60,7 @@ class KeptCohorts:
             self._reading.release()
         return found
 
-    def _known(self, key: tuple[str, str, str]) -> SiteCohort | None:
+    def _known(self, key: _Key) -> SiteCohort | None:
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)

@@ -183,7 +183,7 @@ class SiteRules:
         decision = self.decide(campaign, kind=DESCRIBE)
         if isinstance(decision, Refused):
             raise RequestRefused(decision.rule, decision.sentence)
-        return self._frozen(campaign, decision)
+        return self._frozen(with_minimum(campaign, decision.minimum_count), decision)
 
     def approve(
         self,
@@ -218,6 +218,8 @@ class SiteRules:
             names = f"; --data-set {' or '.join(self.data_sets())}" if decision.rule == "data-set" else ""
             raise ApprovalError(f"the site's policy refuses it (rule {decision.rule}): {decision.sentence}{names}")
         name, digest, minimum = decision.data_set_name, campaign.digest, decision.minimum_count
+        # As every later message reads it: the minimum count decides who is set aside, and so what is frozen.
+        campaign = with_minimum(campaign, minimum)
         found = frozen_of(self._cohorts.read(campaign, decision.data_set), campaign)
         cohort_of = None
 

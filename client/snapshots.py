@@ -108,7 +108,10 @@ class SnapshotChanged(FedAgeError):
     """The cohort or its values are not those frozen at approval, or none were. `.rule` and `.detail` may be sent."""
 
     rule = "snapshot-changed"
-    detail = "the site's cohort is not the one it approved the campaign for; its administrator approves it anew"
+    detail = (
+        "the site's cohort is not the one it approved the campaign for: its data, or the minimum count or data set of "
+        "its policy, have changed since; its administrator approves it anew"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

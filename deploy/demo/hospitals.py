@@ -7,6 +7,9 @@ from typing import Literal
 
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
+WITH_DEFAULT_POLICY = frozenset({"valley"})
+"""Sites that keep the policy which `fedage site init` writes; the others have a smaller minimum count."""
+
 
 @dataclass(frozen=True)
 class Scanner:

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from fedage.common.errors import FedAgeError
 from fedage.deploy.demo.campaign import FULL, QUICK, campaign_file
-from fedage.deploy.demo.hospitals import HOSPITALS
+from fedage.deploy.demo.hospitals import HOSPITALS, WITH_DEFAULT_POLICY
 from fedage.deploy.demo.phantoms import render_all
 
 _STOP_S = 20.0
@@ -141,10 +141,11 @@ def _prepare_site(folders: Folders, name: str, *, address: str, seed: int, campa
         *("--store-key", key, "--threads", "1"),
     )
     key.unlink()
-    # The few phantoms of a demo need a smaller minimum than a hospital's policy has.
-    policy = home / "policy.toml"
-    ours = f"minimum_count = {(QUICK if quick else FULL).minimum_count}"
-    policy.write_text(policy.read_text(encoding="utf-8").replace("minimum_count = 10", ours), encoding="utf-8")
+    if name not in WITH_DEFAULT_POLICY:
+        # The few phantoms of a demo need a smaller minimum than a hospital's policy has.
+        policy = home / "policy.toml"
+        ours = f"minimum_count = {(QUICK if quick else FULL).minimum_count}"
+        policy.write_text(policy.read_text(encoding="utf-8").replace("minimum_count = 10", ours), encoding="utf-8")
     _fedage("coordinator", "admit", "--home", folders.coordinator, name, home / "node.pub")
     _fedage("site", "index", "--home", home)
     _fedage("site", "approve", "--home", home, campaign)
