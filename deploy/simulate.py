@@ -28,7 +28,9 @@ from fedage.common.simulation import VARIABLE, Share, SimulatedSiteJob, Simulati
 from fedage.deploy.simulation_main import RECORD_S, SCRATCH
 from fedage.server.events import read_events
 from fedage.server.follow import Follower
+from fedage.server.recover import recover
 from fedage.server.results import read_results
+from fedage.server.run_folder import RunFolder
 from fedage.server.summary import print_summary
 
 WORK = "work"
@@ -204,11 +206,16 @@ def _run(job: SimulationJob, *, work: Path, console: Console) -> str:
         console.print("the simulation engine did not start; starting it once more")
         events.unlink(missing_ok=True)
         status = _attempt(job, job_file, events=events, work=work, console=console)
-    if status is None or not (job.folder / "results.json").is_file():
-        kept = job.folder / "simulation.log"
-        shutil.copyfile(work / _LOG, kept)
+    if status is not None and (job.folder / "results.json").is_file():
+        return status
+    kept = job.folder / "simulation.log"
+    shutil.copyfile(work / _LOG, kept)
+    run = RunFolder(job.folder)
+    if not run.progress.is_file():
         raise FedAgeError(f"the simulation ended without a record; see {kept}")
-    return status
+    recover(run, reason=f"the engine of the simulation was killed or ended by itself; see {kept}")
+    console.print(f"failed: the engine ended by itself; what it had found until then is in the record (see {kept})")
+    return "failed"
 
 
 def _attempt(job: SimulationJob, job_file: Path, *, events: Path, work: Path, console: Console) -> str | None:

@@ -77,6 +77,7 @@ def run_stage(
                 iterates[name] = outcome.iterate
                 continue
             _record(analysis, iterates.pop(name), statistics, outcome, findings)
+        session.events.emit("recorded", unfinished=sorted(iterates))
     for name in iterates:
         findings.not_computed[name] = f"did not converge in {MAX_EXCHANGES} exchanges"
 

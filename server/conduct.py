@@ -36,7 +36,7 @@ from fedage.server.run_folder import RunFolder
 from fedage.server.session import Answer, CampaignFailed, Session
 
 _SAVED_AFTER = frozenset(
-    {"started", "site", "site-left-out", "round", "validation", "fold", "exchange", "analysed", "site-trouble"}
+    {"started", "site", "site-left-out", "round", "validation", "fold", "recorded", "analysed", "site-trouble"}
 )
 """Events after which the record so far is written down: a process that is killed cannot write it any more."""
 _CUT_OFF = "the process of the run ended before its record was written"

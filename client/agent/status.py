@@ -38,9 +38,9 @@ def store_lines(root: Path) -> list[str]:
     To be asked as the agent's own user: another one may write less, or more.
     """
     mend = "nothing leaves this site until that is mended"
-    found = []
     if (reason := _not_writable(root)) is not None:
-        found.append(f"disk: {reason}; {mend}")
+        return [f"disk: {reason}; {mend}"]
+    found = []
     for file in sorted(root.glob("*.db")):
         if (reason := _store_trouble(file)) is not None:
             found.append(f"{file.name}: {reason}; {mend}")

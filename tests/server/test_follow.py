@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
-from fedage.server.follow import Follower
+from fedage.server.follow import Follower, Pending
 
 
 def told(folder: Path, *events: dict[str, Any]) -> list[str]:
@@ -42,3 +43,36 @@ def test_folds_of_an_exact_model_are_counted_by_themselves(tmp_path: Path) -> No
     lines = told(tmp_path, {**SITE, "at": 0}, {**fold, "number": 1, "at": 1}, {**fold, "number": 5, "at": 5})
     assert lines[1].endswith("predicted at 1 sites, about 4 min of training left")
     assert "left" not in lines[2]
+
+
+def test_what_is_waited_for_is_told_by_site_and_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("fedage.server.follow.time.monotonic", lambda: clock[0])
+    pending = Pending()
+
+    def for_s(seconds: int) -> list[str]:
+        told = []
+        for _ in range(seconds):
+            clock[0] += 1
+            if line := pending.due():
+                told.append(line)
+        return told
+
+    assert for_s(60) == []
+    pending.wait_for("waiting for the run to begin")
+    assert for_s(9) == []
+    assert for_s(2) == ["waiting for the run to begin (10 s)"]
+    pending.take({"event": "asked", "step": "train", "round": 3, "sites": ["north", "south", "west"]})
+    pending.take({"event": "answer", "site": "south"})
+    said = for_s(100)
+    assert said[0] == "waiting for north, west: train, round 3 (10 s)"
+    assert [line.split("(")[1] for line in said] == ["10 s)", "20 s)", "40 s)", "80 s)"]
+    pending.take({"event": "answer", "site": "west"})
+    pending.take({"event": "answer", "site": "north"})
+    assert for_s(100) == []
+    pending.take({"event": "approval-awaited", "sites": ["north"]})
+    assert for_s(11) == ["waiting for north to approve (10 s)"]
+    pending.take({"event": "away", "sites": ["south"]})
+    assert for_s(11) == ["waiting for south to come back online (10 s)"]
+    pending.take({"event": "finished"})
+    assert for_s(100) == []

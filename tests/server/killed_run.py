@@ -1,0 +1,40 @@
+"""A process that conducts a campaign over sites in memory and kills itself (kill -9) at the n-th message of a kind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from flwr.app import Message
+
+from fedage.common.campaign import parse_campaign
+from fedage.server.conduct import Place, conduct
+from fedage.server.network.grid import PromptGrid
+from fedage.server.run_folder import RunFolder
+from tests.machinery import InProcessGrid, memory_site
+from tests.server.test_conduct import CAMPAIGN
+
+
+def main() -> None:
+    folder, kind, number = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    seen = 0
+
+    def meddle(message: Message, _node: int) -> Message:
+        nonlocal seen
+        seen += message.metadata.message_type == kind
+        if seen == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return message
+
+    sites = [memory_site(name, folder / "sites", seed=seed) for seed, name in enumerate("abc")]
+    grid = InProcessGrid(sites, meddle=meddle)
+    run = RunFolder(folder / "runs" / "machinery" / "r1")
+    place = Place(folder=run.path, run="r1", environment="deployment", guard=True)
+    with run.waiting(), run.conducting():
+        conduct(PromptGrid(grid, poll_s=0.01), parse_campaign(CAMPAIGN), place, key=None, admitted=grid.names)
+
+
+if __name__ == "__main__":
+    main()
