@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
+from fedage.client.cohort.kinds import modality_of
 from fedage.client.cohort.query import Selection, select
 from fedage.client.cohort.samples import SampleCache
 from fedage.client.cohort.store import CohortStore
@@ -177,7 +179,7 @@ class ImageCohorts:
             samples=samples.array,
             excluded=selection.excluded,
             rejected_files=rejected_files,
-            rejected_samples=samples.rejected,
+            rejected_samples=dict(Counter(selection.images_not_taken) + Counter(samples.rejected)),
             snapshot=selection.snapshot,
             keys=selection.keys,
         )
@@ -210,13 +212,15 @@ def _select(
         age_max_years=min(chosen.age_max_years, offered.age_max_years),
         manufacturers=offered.manufacturer,
         patients=patients,
+        takes=estimator.takes,
     )
 
 
 def _within(data_set: DataSet, wanted: tuple[str, ...]) -> tuple[str, ...]:
     """The modalities that both mean; an empty tuple is any, so nothing in common has to be refused."""
-    if not data_set.modality or not wanted:
-        return wanted or data_set.modality
-    if common := tuple(one for one in wanted if one in data_set.modality):
+    wanted, offered = tuple(map(modality_of, wanted)), tuple(map(modality_of, data_set.modality))
+    if not offered or not wanted:
+        return wanted or offered
+    if common := tuple(one for one in wanted if one in offered):
         return common
     raise RequestRefused("data-set", "this site's data set has no image of the modalities that the campaign reads")

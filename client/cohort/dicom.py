@@ -17,6 +17,8 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import JPEGExtended12Bit, RLELossless
 
 from fedage.client.cohort.ages import Age, age_at_exam, exam_date, parse_date
+from fedage.client.cohort.content_tags import SEQUENCES, read_content
+from fedage.client.cohort.content_tags import TAGS as CONTENT_TAGS
 from fedage.client.cohort.geometry import Stack
 from fedage.client.cohort.header import (
     DEFLATED,
@@ -31,7 +33,7 @@ from fedage.client.cohort.header import (
     TooLarge,
     read_header,
 )
-from fedage.client.cohort.kinds import CROSS_SECTIONAL, DICOMDIR, is_derived, is_stack, is_without_image
+from fedage.client.cohort.kinds import CROSS_SECTIONAL, DICOMDIR, is_derived, is_stack, is_without_image, modality_of
 from fedage.client.cohort.parsed import frames_stack
 from fedage.client.cohort.quiet import quiet_pydicom
 from fedage.client.cohort.reasons import Reason, Rejected
@@ -45,7 +47,7 @@ _SOP_CLASS, _SOP_UID, _MODALITY, _MANUFACTURER = 0x00080016, 0x00080018, 0x00080
 _STUDY_DATE, _SERIES_DATE, _ACQUISITION_DATE, _CONTENT_DATE = 0x00080020, 0x00080021, 0x00080022, 0x00080023
 _DATES_MODIFIED = 0x00280303
 _PATIENT_ID, _BIRTH_DATE, _SEX, _AGE = 0x00100020, 0x00100030, 0x00100040, 0x00101010
-_VIEW, _STUDY_UID = 0x00185101, 0x0020000D
+_STUDY_UID = 0x0020000D
 _LATERALITY, _IMAGE_LATERALITY = 0x00200060, 0x00200062
 _SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS = 0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011
 _BITS_ALLOCATED, _BITS_STORED, _HIGH_BIT, _BURNED_IN = 0x00280100, 0x00280101, 0x00280102, 0x00280301
@@ -54,10 +56,11 @@ _SERIES_UID, _POSITION, _ORIENTATION = 0x0020000E, 0x00200032, 0x00200037
 _WANTED = frozenset(
     (
         *(_CHARSET, _SOP_CLASS, _SOP_UID, _MODALITY, _MANUFACTURER, _PATIENT_ID, _BIRTH_DATE, _SEX),
-        *(_AGE, _VIEW, _STUDY_UID, _LATERALITY, _IMAGE_LATERALITY, _SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS),
+        *(_AGE, _STUDY_UID, _LATERALITY, _IMAGE_LATERALITY, _SAMPLES, _PHOTOMETRIC, _FRAMES, _ROWS, _COLUMNS),
         *(_BITS_ALLOCATED, _BITS_STORED, _HIGH_BIT, _BURNED_IN, _PIXEL_SPACING, _IMAGER_SPACING, _SCANNED_SPACING),
         *(_SERIES_UID, _POSITION, _ORIENTATION, _STUDY_DATE, _SERIES_DATE, _ACQUISITION_DATE, _CONTENT_DATE),
         _DATES_MODIFIED,
+        *CONTENT_TAGS,
     )
 )
 _UNCOMPRESSED = (IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED)
@@ -79,6 +82,7 @@ class DicomFacts:
     manufacturer: str
     modality: str
     view: str
+    """As `takes.Content` has it."""
     laterality: str
     rows: int
     columns: int
@@ -86,6 +90,10 @@ class DicomFacts:
     transfer_syntax: str
     spacing_known: bool
     frames: int = 1
+    body_part: str = ""
+    intent: str = ""
+    special: str = ""
+    """As `takes.Content` has them; empty of volumes."""
     burned_in: str = ""
     """BurnedInAnnotation: NO, or empty where the file does not say; with YES it is out."""
     series_uid: str | None = field(default=None, repr=False)
@@ -113,7 +121,7 @@ def read_stream(stream: BinaryIO, *, size: int, told: Told = NOTHING) -> DicomFa
     """Read a file of `size` bytes from its beginning; nothing is raised."""
     header = None
     try:
-        header = read_header(stream, size=size, wanted=_WANTED)
+        header = read_header(stream, size=size, wanted=_WANTED, sequences=SEQUENCES)
         found: DicomFacts | Reason = _kind_wrong(header) or _pixels_wrong(header) or _facts(header, told)
     except NotDicom:
         found = Reason.NOT_DICOM
@@ -266,6 +274,7 @@ def _facts(header: Header, told: Told) -> DicomFacts | Reason:
         return age
     sex = told.sex or _text(header, _SEX).upper()
     modality, frames = told.modality or _modality(header), _frames(header)
+    content = read_content(header, modality=modality, view=told.view)
     of_series = modality in CROSS_SECTIONAL and frames == 1 and not is_stack(_text(header, _SOP_CLASS))
     return DicomFacts(
         patient_id=patient_id,
@@ -276,7 +285,10 @@ def _facts(header: Header, told: Told) -> DicomFacts | Reason:
         age=age,
         manufacturer=(told.manufacturer or _text(header, _MANUFACTURER))[:64],
         modality=modality,
-        view=(told.view or _text(header, _VIEW)).upper()[:16],
+        view=content.view,
+        body_part=content.body_part,
+        intent=content.intent,
+        special=content.special,
         laterality=(told.laterality or _text(header, _IMAGE_LATERALITY) or _text(header, _LATERALITY)).upper()[:1],
         rows=_short(header, _ROWS),
         columns=_short(header, _COLUMNS),
@@ -312,7 +324,7 @@ def _exam_date(header: Header) -> tuple[date | None, bool]:
 
 
 def _modality(header: Header) -> str:
-    return _text(header, _MODALITY).upper()[:16]
+    return modality_of(_text(header, _MODALITY))
 
 
 def _frames(header: Header) -> int | None:

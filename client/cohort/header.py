@@ -12,7 +12,7 @@ import os
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 UNDEFINED = 0xFFFFFFFF
@@ -28,6 +28,7 @@ _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _MEDIA_CLASS, _SYNTAX = 0x00020002, 0x00020010
 _FIRST_GROUPS = (0x0002, 0x0008)
 _MAX_VALUE_BYTES = 4096
+_MAX_SEQUENCE_BYTES = 16_384
 _MAX_ELEMENTS = 1_000_000
 _MAX_DEPTH = 100
 _WINDOW_BYTES = 16_384
@@ -70,6 +71,10 @@ class Header:
         The file.
     body, body_bytes
         What the offsets count in, and its size: the file itself, or what a deflated data set became.
+    implicit
+        Whether its elements have no VR.
+    sequences
+        The wanted sequences, raw; `sequence_items` reads them.
     """
 
     transfer_syntax: str
@@ -80,9 +85,13 @@ class Header:
     stream: BinaryIO
     body: BinaryIO
     body_bytes: int
+    implicit: bool = False
+    sequences: Mapping[int, bytes] = field(default_factory=dict)
 
 
-def read_header(stream: BinaryIO, *, size: int, wanted: frozenset[int]) -> Header:
+def read_header(
+    stream: BinaryIO, *, size: int, wanted: frozenset[int], sequences: frozenset[int] = frozenset()
+) -> Header:
     """Walk over a file of `size` bytes up to its pixel data; it may lack the preamble, or the whole file meta group.
 
     Raises
@@ -108,11 +117,14 @@ def read_header(stream: BinaryIO, *, size: int, wanted: frozenset[int]) -> Heade
         walk = _Walk(body, size=body_bytes)
     implicit, little = walk.settle(syntax)
     syntax = syntax or (IMPLICIT_LITTLE if implicit else EXPLICIT_LITTLE if little else EXPLICIT_BIG)
-    values, pixels = _values(walk, wanted)
-    return Header(syntax, media_class, little, values, pixels, stream, body, body_bytes)
+    raw: dict[int, bytes] = {}
+    values, pixels = _values(walk, wanted, sequences, raw)
+    return Header(syntax, media_class, little, values, pixels, stream, body, body_bytes, implicit, raw)
 
 
-def _values(walk: _Walk, wanted: frozenset[int]) -> tuple[dict[int, bytes], PixelElement | None]:
+def _values(
+    walk: _Walk, wanted: frozenset[int], sequences: frozenset[int], raw: dict[int, bytes]
+) -> tuple[dict[int, bytes], PixelElement | None]:
     values: dict[int, bytes] = {}
     while (element := walk.next()) is not None:
         tag, length = element
@@ -120,9 +132,39 @@ def _values(walk: _Walk, wanted: frozenset[int]) -> tuple[dict[int, bytes], Pixe
             return values, PixelElement(tag=tag, offset=walk.position, length=length)
         if tag in wanted and length <= _MAX_VALUE_BYTES:
             values[tag] = walk.value(length)
+        elif tag in sequences:
+            raw[tag] = walk.nested(length)
         else:
             walk.skip(length)
     return values, None
+
+
+def sequence_items(
+    raw: bytes, *, implicit: bool, little_endian: bool, wanted: frozenset[int], sequences: frozenset[int] = frozenset()
+) -> list[dict[int, bytes]]:
+    """The wanted values, and nested sequences raw, of each item of a sequence of `Header.sequences`.
+
+    Raises
+    ------
+    Malformed, EndsEarly
+        If it breaks the rules.
+    """
+    walk, items = _Walk(io.BytesIO(raw), size=len(raw)), []
+    walk.set_encoding(implicit=implicit, little=little_endian)
+    while (element := walk.next()) is not None and element[0] == _ITEM:
+        content = walk.nested(element[1], end=_ITEM_END)
+        inner, values = _Walk(io.BytesIO(content), size=len(content)), dict[int, bytes]()
+        inner.set_encoding(implicit=implicit, little=little_endian)
+        while (found := inner.next()) is not None and found[0] != _ITEM_END:
+            tag, length = found
+            if tag in wanted and length <= _MAX_VALUE_BYTES:
+                values[tag] = inner.value(length)
+            elif tag in sequences:
+                values[tag] = inner.nested(length)
+            else:
+                inner.skip(length)
+        items.append(values)
+    return items
 
 
 def meta_syntax(stream: BinaryIO) -> tuple[str, int]:
@@ -175,9 +217,10 @@ class _Walk:
         self._stream, self._size = stream, size
         self._window, self._window_start, self._at = b"", 0, 0
         self._left = _MAX_ELEMENTS
-        self._set(implicit=False, little=True)
+        self.set_encoding(implicit=False, little=True)
 
-    def _set(self, *, implicit: bool, little: bool) -> None:
+    def set_encoding(self, *, implicit: bool, little: bool) -> None:
+        """How the elements that follow are written."""
         order = "<" if little else ">"
         self._implicit = implicit
         self._head = struct.Struct(f"{order}HH2sH").unpack_from
@@ -208,12 +251,12 @@ class _Walk:
             raise NotDicom
         # Without the prefix, only what begins like every data set does: an early element of group 0002 or 0008.
         for little in (True, False):
-            self._set(implicit=False, little=little)
+            self.set_encoding(implicit=False, little=little)
             group, element, vr, short = self._head(self._window, 0)
             if group in _FIRST_GROUPS and element < 0x0100:
                 length = short if vr in _SHORT_VR else self._long(self._window, 4)[0]
                 if vr in _SHORT_VR or vr in _LONG_VR or (little and length <= min(self._size, 256)):
-                    self._set(implicit=False, little=True)
+                    self.set_encoding(implicit=False, little=True)
                     return
         raise NotDicom
 
@@ -224,7 +267,7 @@ class _Walk:
         if not syntax and there >= 2:
             little = self._window[self._at : self._at + 2] != b"\0\x08"
         implicit = not _is_vr(self._window[self._at + 4 : self._at + 6])
-        self._set(implicit=implicit, little=little)
+        self.set_encoding(implicit=implicit, little=little)
         return implicit, little
 
     def next(self, *, within_group: int | None = None) -> tuple[int, int] | None:
@@ -268,12 +311,12 @@ class _Walk:
         self._at = end
         return value
 
-    def skip(self, length: int) -> None:
-        """Go to the end of the element just met, whatever is nested in it."""
+    def skip(self, length: int, *, end: int = _SEQUENCE_END) -> None:
+        """Go to the end of the element just met, whatever is nested in it; `end` closes one of undefined length."""
         if length != UNDEFINED:
             self._forward(length)
             return
-        ends = [_SEQUENCE_END]  # what closes each open sequence or item, innermost last
+        ends = [end]  # what closes each open sequence or item, innermost last
         while ends:
             found = self.next()
             if found is None:
@@ -287,6 +330,13 @@ class _Walk:
                 ends.append(_ITEM_END if tag == _ITEM else _SEQUENCE_END)
             else:
                 raise Malformed
+
+    def nested(self, length: int, *, end: int = _SEQUENCE_END) -> bytes:
+        """What stands in the sequence or item just met, cut off where it is more than is ever read; then at its end."""
+        start = self.position
+        self.skip(length, end=end)
+        self._stream.seek(start)
+        return self._stream.read(min(self.position - start, _MAX_SEQUENCE_BYTES))
 
     def _forward(self, length: int) -> None:
         self._at += length

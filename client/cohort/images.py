@@ -14,6 +14,7 @@ from pydicom.pixels.utils import pixel_array
 
 from fedage.client.cohort.archive import open_image
 from fedage.client.cohort.dicom import MAX_FRAME_SAMPLES
+from fedage.client.cohort.kinds import modality_of
 from fedage.client.cohort.parsed import parse
 from fedage.client.cohort.quiet import quiet_pydicom
 from fedage.client.cohort.series import is_volume
@@ -117,7 +118,7 @@ def _first(value: Any) -> float | None:
 
 
 def _modality(header: Dataset) -> str:
-    return str(header.get("Modality", "") or "").upper()
+    return modality_of(str(header.get("Modality", "") or ""))
 
 
 def _spacing_mm(header: Dataset) -> tuple[float, float]:

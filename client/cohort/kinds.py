@@ -42,6 +42,12 @@ CROSS_SECTIONAL = frozenset(["CT", "MR", "PT"])
 """Modalities whose single files are slices of a series."""
 
 
+def modality_of(text: str) -> str:
+    """A modality as it is kept: in capitals, and digital radiography as `DX` also where the file calls it `DR`."""
+    modality = text.strip().upper()[:16]
+    return "DX" if modality == "DR" else modality
+
+
 def is_stack(sop_class: str) -> bool:
     """Whether several frames of this class may be the slices of a volume."""
     return sop_class in _STACKS

@@ -51,7 +51,13 @@ _TO_4 = (
     "CREATE INDEX ix_slices_series ON slices (series)",
     # No stamp is touched: files are read again because their reader is another one.
 )
-STEPS: Mapping[int, tuple[str, ...]] = {2: _TO_3, 3: _TO_4}
+_TO_5 = (
+    "ALTER TABLE images ADD COLUMN body_part VARCHAR DEFAULT '' NOT NULL",
+    "ALTER TABLE images ADD COLUMN intent VARCHAR DEFAULT '' NOT NULL",
+    "ALTER TABLE images ADD COLUMN special VARCHAR DEFAULT '' NOT NULL",
+    # As above: another reader fills them at the next indexing.
+)
+STEPS: Mapping[int, tuple[str, ...]] = {2: _TO_3, 3: _TO_4, 4: _TO_5}
 """By version, the statements that lead to the next."""
 
 OLDEST = min(STEPS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, ForeignKey, LargeBinary
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 
 class Base(DeclarativeBase):
@@ -72,6 +72,9 @@ class ImageFile(Base):
     orientation: Mapped[str] = mapped_column(
         server_default="", doc="of a volume: where its axes point, e.g. RAS; and whether oblique"
     )
+    body_part: Mapped[str] = mapped_column(server_default="", doc="of a radiograph, see takes.Content")
+    intent: Mapped[str] = mapped_column(server_default="", doc="PRESENTATION, PROCESSING or nothing said")
+    special: Mapped[str] = mapped_column(server_default="", doc="what makes it no ordinary view; blanks between")
 
 
 class Series(Base):

@@ -14,15 +14,14 @@ from sqlalchemy import select as sql
 from sqlalchemy.orm import Session
 
 from fedage.client.cohort.ages import AgeSource
+from fedage.client.cohort.kinds import modality_of
 from fedage.client.cohort.models import Exam, ImageFile, Outcome, Patient
 from fedage.client.cohort.store import CohortStore
 from fedage.common.campaign.types import Fractions
+from fedage.common.estimators.takes import Content, Takes
 from fedage.common.statistic import FloatArray
 
 Mask = NDArray[np.bool_]
-
-_VIEWS = ("PA", "AP")
-"""Frontal views first; where an exam has neither, the order of the hashed images decides."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,8 @@ class Selection:
         The hospital's columns, NaN where missing.
     excluded
         Patients left out, by reason.
+    images_not_taken
+        Images of the right modality that the estimator does not take, by reason; of all patients looked at.
     files_digest
         SHA-256 over the images' hashes, sizes and modification times: changes when a file is replaced.
     """
@@ -60,6 +61,7 @@ class Selection:
     outcomes: Mapping[str, FloatArray] = field(repr=False)
     excluded: Mapping[str, int]
     files_digest: str
+    images_not_taken: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -93,7 +95,7 @@ class Selection:
 class _Image(NamedTuple):
     key: str
     path: bytes
-    view: str
+    content: Content
     size: int
     mtime_ns: int
 
@@ -115,6 +117,7 @@ def select(
     age_max_years: float,
     manufacturers: tuple[str, ...] = (),
     patients: Collection[str] | None = None,
+    takes: Takes | None = None,
 ) -> Selection:
     """The patients with an eligible exam, each with the earliest one.
 
@@ -130,23 +133,30 @@ def select(
         As the images name them, capitals and blanks at the ends ignored. Empty means any.
     patients
         Keyed hashes of a frozen cohort: nobody else is in. None means anybody.
+    takes
+        What the estimator takes; None means any image.
     """
+    modalities = tuple(map(modality_of, modalities))
     of_makers = frozenset(name.strip().casefold() for name in manufacturers)
     excluded: Counter[str] = Counter()
+    images_not_taken: Counter[str] = Counter()
     chosen: list[tuple[str, str | None, _Exam, list[_Image]]] = []
     with store.reading() as session:
-        exams, images = _exams(session), _images(session, modalities)
+        exams, (images, not_taken) = _exams(session), _images(session, modalities, takes or Takes())
         for patient, sex in session.execute(sql(Patient.key, Patient.sex).order_by(Patient.key)):
             if patients is not None and patient not in patients:
                 continue  # not counted either: how many came since would be told from one answer to the next
             imaged = [exam for exam in exams[patient] if exam.key in images]
             made = [exam for exam in imaged if not of_makers or exam.manufacturer.strip().casefold() in of_makers]
             eligible = [exam for exam in made if age_min_years <= exam.age_years <= age_max_years]
+            for exam in exams[patient]:
+                images_not_taken.update(not_taken.get(exam.key, {}))
             if eligible:
                 baseline = _earliest(eligible)
                 chosen.append((patient, sex, baseline, images[baseline.key]))
             else:
-                excluded[_why_not(imaged, made)] += 1
+                has_others = any(exam.key in not_taken for exam in exams[patient])
+                excluded[_why_not(imaged, made, has_others=has_others)] += 1
         outcomes = _outcomes(session, [patient for patient, *_ in chosen])
     return Selection(
         keys=tuple(patient for patient, *_ in chosen),
@@ -161,13 +171,14 @@ def select(
         image_keys=tuple(tuple(image.key for image in found) for *_, found in chosen),
         outcomes=outcomes,
         excluded=dict(excluded),
+        images_not_taken=dict(images_not_taken),
         files_digest=_files_digest([image for *_, found in chosen for image in found]),
     )
 
 
-def _why_not(imaged: list[_Exam], made: list[_Exam]) -> str:
+def _why_not(imaged: list[_Exam], made: list[_Exam], *, has_others: bool) -> str:
     if not imaged:
-        return "no-image-of-modality"
+        return "no-image-taken" if has_others else "no-image-of-modality"
     return "age-outside-cohort" if made else "other-manufacturer"
 
 
@@ -180,17 +191,34 @@ def _exams(session: Session) -> dict[str, list[_Exam]]:
     return exams
 
 
-def _images(session: Session, modalities: tuple[str, ...]) -> dict[str, list[_Image]]:
-    """Eligible images by exam, frontal views first, then by hash."""
-    wanted = sql(ImageFile.exam, ImageFile.key, ImageFile.path, ImageFile.view, ImageFile.size, ImageFile.mtime_ns)
+def _images(
+    session: Session, modalities: tuple[str, ...], takes: Takes
+) -> tuple[dict[str, list[_Image]], dict[str, Counter[str]]]:
+    """By exam, the images that are taken, those to be tried first in front; and how many are not, by reason."""
+    wanted = sql(
+        ImageFile.exam,
+        ImageFile.key,
+        ImageFile.path,
+        ImageFile.size,
+        ImageFile.mtime_ns,
+        ImageFile.view,
+        ImageFile.body_part,
+        ImageFile.intent,
+        ImageFile.special,
+    )
     if modalities:
         wanted = wanted.where(ImageFile.modality.in_(modalities))
     images: dict[str, list[_Image]] = {}
-    for exam, key, path, view, size, mtime_ns in session.execute(wanted):
-        images.setdefault(exam, []).append(_Image(key, path, view, size, mtime_ns))
+    not_taken: dict[str, Counter[str]] = {}
+    for exam, key, path, size, mtime_ns, view, body_part, intent, special in session.execute(wanted):
+        content = Content(view=view, body_part=body_part, intent=intent, special=special)
+        if (reason := takes.why_not(content)) is None:
+            images.setdefault(exam, []).append(_Image(key, path, content, size, mtime_ns))
+        else:
+            not_taken.setdefault(exam, Counter())[reason] += 1
     for found in images.values():
-        found.sort(key=lambda image: (_VIEWS.index(image.view) if image.view in _VIEWS else len(_VIEWS), image.key))
-    return images
+        found.sort(key=lambda image: (takes.order(image.content), image.key))
+    return images, not_taken
 
 
 def _earliest(exams: list[_Exam]) -> _Exam:

@@ -40,7 +40,7 @@ class FileStamp(NamedTuple):
     size: int
 
 
-READER_VERSION = "5"
+READER_VERSION = "6"
 """Raised when files are read in another way; the next indexing then reads all of them again."""
 
 
@@ -247,6 +247,6 @@ class Writer:
 
 
 _OF_SLICE = ("view", "laterality", "rows", "columns", "photometric", "transfer_syntax", "spacing_known", "burned_in")
-_OF_IMAGE = ("modality", "frames", *_OF_SLICE)
+_OF_IMAGE = ("modality", "frames", "body_part", "intent", "special", *_OF_SLICE)
 _OF_VOLUME = {"slices": 1, "voxel_mm": "", "orientation": ""}
 """Of a volume, and what they are of a flat image."""

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from fedage.common.estimators.takes import Takes
+
 FloatImage = NDArray[np.float32]
 
 
@@ -77,6 +79,8 @@ class Estimator(Trainable, Protocol):
     title: ClassVar[str]
     Options: ClassVar[type[Options]]
     modalities: ClassVar[tuple[str, ...]]
+    takes: ClassVar[Takes]
+    """Which images of these modalities; the site leaves out all others and counts them by reason."""
     couples_samples: ClassVar[bool]
     """Whether the loss relates the samples of a batch to each other (then no per-sample differential privacy)."""
     max_step_norm: ClassVar[float]

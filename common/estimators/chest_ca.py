@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from fedage.common.estimators.base import FloatImage, Image, Options, SampleRefused
+from fedage.common.estimators.takes import Takes
 from fedage.common.networks.norm import Norm
 from fedage.common.networks.resnet import ResNet18
 
@@ -64,6 +65,13 @@ class ChestCA:
     title: ClassVar[str] = "Chest radiograph, ResNet-18 with Coordinate Attention"
     Options: ClassVar[type[Options]] = ChestCAOptions
     modalities: ClassVar[tuple[str, ...]] = ("CR", "DX")
+    takes: ClassVar[Takes] = Takes(
+        views=("PA", "AP", "FRONTAL"),
+        body_parts=("CHEST",),
+        intents=("PRESENTATION", "PROCESSING"),
+        # Computed radiography states no intent, and many archives no body part; without a view it may be a lateral.
+        may_be_unknown=frozenset(["body_part", "intent"]),
+    )
     couples_samples: ClassVar[bool] = False
     max_step_norm: ClassVar[float] = 50.0
 

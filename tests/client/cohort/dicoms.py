@@ -26,8 +26,8 @@ BIRTH_DATE, NAME = "19610317", "Zwyntarow^Quillemina"
 
 
 def ramp(rows: int = 6, columns: int = 5) -> NDArray[np.uint16]:
-    """Values that differ everywhere."""
-    return (np.arange(rows * columns, dtype=np.uint16) * 7 + 3).reshape(rows, columns)
+    """Values of 12 bits that differ everywhere, in small images."""
+    return (np.arange(rows * columns, dtype=np.uint16) * 7 + 3).reshape(rows, columns) & np.uint16(0xFFF)
 
 
 def dataset(patient: str = "MRN-7714423", *, pixels: NDArray[Any] | None = None, **elements: Any) -> Dataset:

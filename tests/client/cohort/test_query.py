@@ -9,6 +9,7 @@ from fedage.client.cohort.index import index_folder
 from fedage.client.cohort.query import folds, select, split
 from fedage.client.cohort.store import CohortStore
 from fedage.common.campaign.types import Fractions
+from fedage.common.estimators.takes import Takes
 from tests.client.cohort.dicoms import write
 
 
@@ -66,9 +67,12 @@ def test_all_images_of_the_exam_frontal_first(store: CohortStore, tmp_path: Path
     for view in ("AP", "PA", "RL"):
         write(tmp_path / f"data/{view}.dcm", "a", ViewPosition=view, StudyInstanceUID=ds.StudyInstanceUID)
     index_folder(store, tmp_path / "data")
-    (images,) = select(store, modalities=("CR",), age_min_years=0, age_max_years=130).images
-    assert images[:2] == ("PA.dcm", "AP.dcm")
-    assert set(images[2:]) == {"RL.dcm", "lateral.dcm"}
+    takes = Takes(views=("PA", "AP"))
+    found = select(store, modalities=("CR",), age_min_years=0, age_max_years=130, takes=takes)
+    assert found.images == (("PA.dcm", "AP.dcm"),)
+    assert found.images_not_taken == {"other-view": 2}
+    (every,) = select(store, modalities=("CR",), age_min_years=0, age_max_years=130).images
+    assert set(every) == {"PA.dcm", "AP.dcm", "RL.dcm", "lateral.dcm"}
 
 
 def test_other_manufacturers_are_out_by_reason(store: CohortStore, tmp_path: Path) -> None:

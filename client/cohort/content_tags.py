@@ -1,0 +1,107 @@
+"""The tags of a header that say what a radiograph shows; `content` tells what they mean together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fedage.client.cohort.content import Code, Said, content_of, view_of_text
+from fedage.client.cohort.header import EndsEarly, Header, Malformed, sequence_items
+from fedage.common.estimators.takes import Content
+
+_IMAGE_TYPE, _SOP_CLASS, _INTENT, _SERIES_DESCRIPTION = 0x00080008, 0x00080016, 0x00080068, 0x0008103E
+_BODY_PART, _MAGNIFICATION, _PADDLE, _PROCESSING = 0x00180015, 0x00181114, 0x001811A4, 0x00181400
+_VIEW_POSITION, _QUALITY_CONTROL, _PARTIAL_VIEW = 0x00185101, 0x00280300, 0x00281350
+_CONTAINER = 0x00400512
+TAGS = frozenset(
+    [
+        *(_IMAGE_TYPE, _SOP_CLASS, _INTENT, _SERIES_DESCRIPTION, _BODY_PART, _MAGNIFICATION, _PADDLE, _PROCESSING),
+        *(_VIEW_POSITION, _QUALITY_CONTROL, _PARTIAL_VIEW, _CONTAINER),
+    ]
+)
+_REGIONS, _BIOPSY_TARGET, _SPECIMEN, _VIEWS, _MODIFIERS = 0x00082218, 0x00182041, 0x00400560, 0x00540220, 0x00540222
+SEQUENCES = frozenset([_REGIONS, _BIOPSY_TARGET, _SPECIMEN, _VIEWS])
+_CODE_VALUE, _MEANING, _LONG_CODE_VALUE = 0x00080100, 0x00080104, 0x00080119
+_OF_CODE = frozenset([_CODE_VALUE, _MEANING, _LONG_CODE_VALUE])
+
+
+def read_content(header: Header, *, modality: str, view: str = "") -> Content:
+    """What an image shows.
+
+    Parameters
+    ----------
+    header
+        Read with `TAGS` and `SEQUENCES`.
+    modality
+        Its modality.
+    view
+        What a data set's own table says of the view, which stands over the file's own.
+    """
+    views = _items(header, _VIEWS)
+    found = content_of(
+        Said(
+            modality=modality,
+            sop_class=_text(header, _SOP_CLASS),
+            view_position=_text(header, _VIEW_POSITION),
+            views=[code for item in views if (code := _code(item)) is not None],
+            view_modifiers=[
+                code
+                for item in views
+                for modifier in _nested(header, item.get(_MODIFIERS, b""))
+                if (code := _code(modifier)) is not None
+            ],
+            body_part=_text(header, _BODY_PART),
+            regions=[code for item in _items(header, _REGIONS) if (code := _code(item)) is not None],
+            intent=_text(header, _INTENT),
+            image_type=_texts(header, _IMAGE_TYPE),
+            quality_control=_text(header, _QUALITY_CONTROL),
+            partial_view=_text(header, _PARTIAL_VIEW),
+            descriptions=[_text(header, tag) for tag in (_SERIES_DESCRIPTION, _PROCESSING, _PADDLE)],
+            magnification=_number(header, _MAGNIFICATION),
+            has_specimen=bool(header.sequences.get(_SPECIMEN)) or bool(_text(header, _CONTAINER)),
+            has_biopsy_target=bool(header.sequences.get(_BIOPSY_TARGET)),
+        )
+    )
+    return replace(found, view=view_of_text(view)) if view else found
+
+
+def _texts(header: Header, tag: int) -> list[str]:
+    """All values of an element of plain characters, in capitals."""
+    raw = header.values.get(tag, b"").decode("ascii", "replace")
+    return [part.strip(" \0\t\r\n").upper() for part in raw.split("\\")]
+
+
+def _text(header: Header, tag: int) -> str:
+    return _texts(header, tag)[0]
+
+
+def _number(header: Header, tag: int) -> float | None:
+    try:
+        return float(_text(header, tag))
+    except ValueError:
+        return None
+
+
+def _items(header: Header, tag: int) -> list[dict[int, bytes]]:
+    return _nested(header, header.sequences.get(tag, b""))
+
+
+def _nested(header: Header, raw: bytes) -> list[dict[int, bytes]]:
+    """The items of a sequence of codes; none of one that cannot be read, which then says nothing."""
+    try:
+        return sequence_items(
+            raw,
+            implicit=header.implicit,
+            little_endian=header.little_endian,
+            wanted=_OF_CODE,
+            sequences=frozenset([_MODIFIERS]),
+        )
+    except (Malformed, EndsEarly):
+        return []
+
+
+def _code(item: dict[int, bytes]) -> Code | None:
+    value, long, meaning = (
+        item.get(tag, b"").decode("ascii", "replace").strip(" \0").upper()
+        for tag in (_CODE_VALUE, _LONG_CODE_VALUE, _MEANING)
+    )
+    return Code(value=value or long, meaning=meaning) if value or long or meaning else None

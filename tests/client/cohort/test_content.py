@@ -1,0 +1,320 @@
+"""What a radiograph shows, wherever its header says so; and which images an estimator takes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    UID,
+    BreastProjectionXRayImageStorageForPresentation,
+    DeflatedExplicitVRLittleEndian,
+    DigitalMammographyXRayImageStorageForPresentation,
+    DigitalMammographyXRayImageStorageForProcessing,
+    DigitalXRayImageStorageForPresentation,
+    DigitalXRayImageStorageForProcessing,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from fedage.client.cohort.content import part_of_text, view_of_text
+from fedage.client.cohort.dicom import DicomFacts, read_facts
+from fedage.client.cohort.index import index_folder
+from fedage.client.cohort.query import Selection, select
+from fedage.client.cohort.store import CohortStore
+from fedage.client.cohort.told import NOTHING, Told
+from fedage.common.estimators import estimator_class
+from fedage.common.estimators.takes import Content, Takes
+from tests.client.cohort.dicoms import write
+
+CHEST = estimator_class("chest-ca").takes
+
+
+def code(value: str, meaning: str = "", *, scheme: str = "SCT") -> Dataset:
+    ds = Dataset()
+    ds.CodeValue, ds.CodingSchemeDesignator, ds.CodeMeaning = value, scheme, meaning
+    return ds
+
+
+def view_code(value: str, meaning: str = "", *, modifiers: Sequence[Dataset] = ()) -> list[Dataset]:
+    ds = code(value, meaning)
+    ds.ViewModifierCodeSequence = list(modifiers)
+    return [ds]
+
+
+PA, LEFT_LATERAL = view_code("272479007", "postero-anterior"), view_code("399173006", "left lateral")
+
+
+def content(path: Path, told: Told = NOTHING, **elements: Any) -> Content:
+    write(path, **elements)
+    found = read_facts(path, told)
+    assert isinstance(found, DicomFacts), found
+    return Content(view=found.view, body_part=found.body_part, intent=found.intent, special=found.special)
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian])
+@pytest.mark.parametrize("undefined", [False, True])
+def test_codes_are_read_in_every_encoding(tmp_path: Path, syntax: UID, undefined: bool) -> None:
+    views = view_code("399368009", "x", modifiers=[code("R-102D7"), code("399209000")])
+    regions = [code("76752008")]
+    about = Dataset()
+    about.ViewCodeSequence, about.AnatomicRegionSequence = views, regions
+    if undefined:
+        for element in (about["ViewCodeSequence"], about["AnatomicRegionSequence"]):
+            element.is_undefined_length = True
+        for item in (*views, *regions):
+            item.is_undefined_length_sequence_item = True
+        views[0]["ViewModifierCodeSequence"].is_undefined_length = True
+    found = content(tmp_path / "a.dcm", syntax=syntax, add=about, ViewPosition=None, Modality="MG")
+    assert found == Content(view="MLO", body_part="BREAST", special="implant-displaced spot")
+
+
+@pytest.mark.parametrize(
+    ("elements", "view"),
+    [
+        ({}, "PA"),
+        ({"ViewPosition": None}, ""),
+        ({"ViewPosition": "UNKNOWN"}, ""),
+        ({"ViewPosition": None, "ViewCodeSequence": PA}, "PA"),
+        ({"ViewPosition": None, "ViewCodeSequence": view_code("R-10206", "anything")}, "AP"),
+        ({"ViewPosition": None, "ViewCodeSequence": view_code("R-102CD", "")}, "LATERAL"),
+        ({"ViewPosition": None, "ViewCodeSequence": view_code("local-7", "Postero-Anterior")}, "PA"),
+        ({"ViewPosition": None, "ViewCodeSequence": view_code("R-10220", "left anterior oblique")}, "LEFT ANTERIOR OB"),
+        ({"ViewPosition": None, "ViewCodeSequence": [*PA, *LEFT_LATERAL]}, "CONTRADICTORY"),
+        ({"ViewPosition": "PA", "ViewCodeSequence": LEFT_LATERAL}, "CONTRADICTORY"),
+        ({"ViewPosition": "PA", "ViewCodeSequence": view_code("399033003", "frontal")}, "PA"),
+        ({"ViewPosition": "LATERAL", "ViewCodeSequence": LEFT_LATERAL}, "LL"),
+        ({"ViewPosition": "LL", "ViewCodeSequence": view_code("399067008", "lateral")}, "LL"),
+        ({"ViewPosition": "PA", "ViewCodeSequence": []}, "PA"),
+    ],
+)
+def test_views(tmp_path: Path, elements: dict[str, Any], view: str) -> None:
+    assert content(tmp_path / "a.dcm", **elements).view == view
+
+
+@pytest.mark.parametrize(
+    ("text", "view"),
+    [
+        ("pa", "PA"),
+        ("AP SUPINE", "AP"),
+        ("CHEST PA", "PA"),
+        ("Postero-Anterior", "PA"),
+        ("LAT", "LATERAL"),
+        ("L LAT", "L LAT"),
+        ("PA AND LATERAL", "CONTRADICTORY"),
+        ("PA/AP", "CONTRADICTORY"),
+        ("AP AXIAL", "AP AXIAL"),
+        ("PA OBLIQUE", "PA OBLIQUE"),
+        ("APICAL", "APICAL"),
+        ("mlo", "MLO"),
+        ("n/a", ""),
+    ],
+)
+def test_views_as_people_write_them(text: str, view: str) -> None:
+    assert view_of_text(text) == view
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("Chest", "CHEST"),
+        ("THORAX", "CHEST"),
+        ("CHEST PA", "CHEST"),
+        ("PORT CHEST", "CHEST"),
+        ("LUNG", "CHEST"),
+        ("CHESTABDOMEN", "CHESTABDOMEN"),
+        ("CHEST_AND_HAND", "CHEST_AND_HAND"),
+        ("TSPINE", "TSPINE"),
+        ("RIB", "RIB"),
+        ("HAND", "HAND"),
+        ("BREAST", "BREAST"),
+        ("CHEST PHANTOM", "PHANTOM"),
+        ("UNKNOWN", ""),
+        ("", ""),
+    ],
+)
+def test_body_parts_as_people_write_them(text: str, part: str) -> None:
+    assert part_of_text(text) == part
+
+
+@pytest.mark.parametrize(
+    ("elements", "reason"),
+    [
+        ({}, None),
+        ({"ViewPosition": "AP"}, None),
+        ({"Modality": "DX"}, None),
+        ({"Modality": "DR"}, None),
+        ({"ViewPosition": None, "ViewCodeSequence": PA}, None),
+        ({"BodyPartExamined": "CHEST"}, None),
+        ({"BodyPartExamined": "THORAX", "AnatomicRegionSequence": [code("43799004")]}, None),
+        ({"BodyPartExamined": None, "AnatomicRegionSequence": [code("T-28000", "Lung", scheme="SRT")]}, None),
+        ({"QualityControlImage": "NO"}, None),
+        ({"ViewPosition": "LL"}, "other-view"),
+        ({"ViewPosition": None, "ViewCodeSequence": LEFT_LATERAL}, "other-view"),
+        ({"ViewPosition": None, "ViewCodeSequence": view_code("399236003", "right oblique")}, "other-view"),
+        ({"ViewPosition": "LLD"}, "other-view"),
+        ({"ViewPosition": None}, "unknown-view"),
+        ({"ViewCodeSequence": LEFT_LATERAL}, "contradictory-view"),
+        ({"BodyPartExamined": "HAND"}, "other-body-part"),
+        ({"BodyPartExamined": "KNEE"}, "other-body-part"),
+        ({"BodyPartExamined": "BREAST"}, "other-body-part"),
+        ({"BodyPartExamined": "ABDOMEN"}, "other-body-part"),
+        ({"BodyPartExamined": None, "AnatomicRegionSequence": [code("85562004", "Hand")]}, "other-body-part"),
+        ({"BodyPartExamined": None, "AnatomicRegionSequence": [code("T-D9200", "", scheme="SRT")]}, "other-body-part"),
+        (
+            {"BodyPartExamined": "CHEST", "AnatomicRegionSequence": [code("72696002", "Knee")]},
+            "contradictory-body-part",
+        ),
+        ({"QualityControlImage": "YES"}, "quality-control"),
+        ({"QualityControlImage": "BOTH"}, "quality-control"),
+        ({"BodyPartExamined": "PHANTOM"}, "quality-control"),
+        ({"BodyPartExamined": None, "AnatomicRegionSequence": [code("706342009", "Phantom")]}, "quality-control"),
+        ({"ContainerIdentifier": "Zwyntarow"}, "specimen"),
+    ],
+)
+def test_what_chest_ca_takes(tmp_path: Path, elements: dict[str, Any], reason: str | None) -> None:
+    present = {key: value for key, value in elements.items() if value is not None or key == "ViewPosition"}
+    assert CHEST.why_not(content(tmp_path / "a.dcm", **present)) == reason
+
+
+MG: dict[str, Any] = {
+    "Modality": "MG",
+    "SOPClassUID": DigitalMammographyXRayImageStorageForPresentation,
+    "ViewPosition": "CC",
+    "BodyPartExamined": "BREAST",
+}
+
+
+@pytest.mark.parametrize(
+    ("elements", "special"),
+    [
+        ({}, ""),
+        ({"SeriesDescription": "R CC Diagnostic image and ID", "EstimatedRadiographicMagnificationFactor": "1.07"}, ""),
+        ({"ViewCodeSequence": view_code("399162004", modifiers=[code("442581004", "Nipple in profile")])}, ""),
+        ({"ViewCodeSequence": view_code("399162004", modifiers=[code("399055006")])}, "spot"),
+        ({"ViewCodeSequence": view_code("399162004", modifiers=[code("x", "Magnification")])}, "magnification"),
+        ({"ViewCodeSequence": view_code("R-10242", modifiers=[code("R-102D5")])}, "implant-displaced"),
+        (
+            {"ViewCodeSequence": view_code("R-10242", modifiers=[code("R-102D6"), code("R-102D7")])},
+            "magnification spot",
+        ),
+        ({"ViewCodeSequence": view_code("399162004", modifiers=[code("399011000", "Axillary Tail")])}, "modified-view"),
+        ({"EstimatedRadiographicMagnificationFactor": "1.8"}, "magnification"),
+        ({"PaddleDescription": "SPOT PADDLE 9CM"}, "spot"),
+        ({"SeriesDescription": "L CC Spot Mag"}, "magnification spot"),
+        ({"SeriesDescription": "R MLO implant displaced"}, "implant-displaced"),
+        ({"PartialView": "YES"}, "partial-view"),
+        ({"SeriesDescription": "Stereo 15 deg"}, "biopsy"),
+        ({"BiopsyTargetSequence": [Dataset()]}, "biopsy"),
+        ({"SeriesDescription": "Specimen L"}, "specimen"),
+        ({"ViewPosition": None, "ViewCodeSequence": view_code("127457009", "tissue specimen from breast")}, "specimen"),
+        ({"SpecimenDescriptionSequence": [code("x")]}, "specimen"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "TOMO", "GENERATED_2D"]}, "generated-2d"),
+        ({"SeriesDescription": "L CC C-View"}, "generated-2d"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "TOMOSYNTHESIS"]}, "tomosynthesis"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "TOMO_PROJ", "LEFT"]}, "tomosynthesis"),
+        ({"SOPClassUID": BreastProjectionXRayImageStorageForPresentation}, "tomosynthesis"),
+        ({"QualityControlImage": "YES"}, "quality-control"),
+    ],
+)
+def test_special_mammograms(tmp_path: Path, elements: dict[str, Any], special: str) -> None:
+    found = content(tmp_path / "a.dcm", **{**MG, **elements})
+    assert found.special == special
+    screening = Takes(views=("CC", "MLO"), body_parts=("BREAST",))
+    assert screening.why_not(found) == (special.split()[0] if special else None)
+    assert Takes(special=frozenset(special.split())).why_not(found) is None
+
+
+@pytest.mark.parametrize(
+    ("elements", "intent"),
+    [
+        ({"PresentationIntentType": "FOR PROCESSING"}, "PROCESSING"),
+        ({"PresentationIntentType": "FOR PRESENTATION"}, "PRESENTATION"),
+        ({"SOPClassUID": DigitalXRayImageStorageForProcessing}, "PROCESSING"),
+        ({"SOPClassUID": DigitalXRayImageStorageForPresentation}, "PRESENTATION"),
+        ({"SOPClassUID": DigitalMammographyXRayImageStorageForProcessing}, "PROCESSING"),
+        ({}, ""),
+    ],
+)
+def test_intents(tmp_path: Path, elements: dict[str, Any], intent: str) -> None:
+    assert content(tmp_path / "a.dcm", **elements).intent == intent
+
+
+def test_a_table_of_the_data_set_stands_over_the_file(tmp_path: Path) -> None:
+    assert content(tmp_path / "a.dcm", Told(view="lateral"), ViewCodeSequence=PA).view == "LATERAL"
+
+
+def test_a_sequence_that_breaks_the_rules_says_nothing(tmp_path: Path) -> None:
+    """Cut inside the sequence, its length is a lie; the image stays in and its view unknown."""
+    path = tmp_path / "a.dcm"
+    write(path, ViewPosition=None, ViewCodeSequence=view_code("272479007", "postero-anterior"))
+    raw = path.read_bytes()
+    at = raw.index(b"\xfe\xff\x00\xe0")
+    path.write_bytes(raw[: at + 4] + b"\x08\x00\x00\x00" + raw[at + 8 :])
+    found = read_facts(path)
+    assert isinstance(found, DicomFacts)
+    assert found.view == ""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CohortStore:
+    return CohortStore.open(tmp_path / "home", key=bytes(range(32)))
+
+
+def chosen(store: CohortStore, takes: Takes = CHEST, *, modalities: tuple[str, ...] = ("CR", "DX")) -> Selection:
+    return select(store, modalities=modalities, age_min_years=0, age_max_years=130, takes=takes)
+
+
+def test_for_presentation_before_for_processing_and_everything_left_out_is_counted(
+    store: CohortStore, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    study = {"StudyInstanceUID": "1.2.3", "Modality": "DX"}
+    for number in range(4):  # whatever the order of the hashed images is
+        write(data / f"raw{number}.dcm", "a", PresentationIntentType="FOR PROCESSING", **study)
+    write(data / "shown.dcm", "a", PresentationIntentType="FOR PRESENTATION", **{**study, "Modality": "DR"})
+    write(data / "side.dcm", "a", ViewPosition="LL", PresentationIntentType="FOR PRESENTATION", **study)
+    write(data / "alone.dcm", "b", PresentationIntentType="FOR PROCESSING", Modality="DX")
+    write(data / "hand.dcm", "c", BodyPartExamined="HAND")
+    write(data / "mg.dcm", "d", **MG)
+    write(data / "phantom.dcm", "e", QualityControlImage="YES")
+    write(data / "none.dcm", "f", ViewPosition=None)
+    index_folder(store, data)
+    found = chosen(store)
+    by_key = dict(zip(found.keys, found.images, strict=True))
+    assert by_key[store.patient_key("a")][0] == "shown.dcm"
+    assert len(by_key[store.patient_key("a")]) == 5
+    assert by_key[store.patient_key("b")] == ("alone.dcm",)  # there is no other of that exposure
+    assert found.n == 2
+    assert found.images_not_taken == {
+        "other-view": 1,
+        "other-body-part": 1,
+        "quality-control": 1,
+        "unknown-view": 1,
+    }
+    assert found.excluded == {"no-image-taken": 3, "no-image-of-modality": 1}
+    assert chosen(store, modalities=("DR",)).n == 2
+    only_shown = Takes(intents=("PRESENTATION",))
+    assert chosen(store, only_shown, modalities=("DX",)).images_not_taken == {"other-intent": 5}
+    assert chosen(store, only_shown, modalities=("CR",)).images_not_taken == {"unknown-intent": 2, "quality-control": 1}
+    frozen = select(
+        store, modalities=("CR",), age_min_years=0, age_max_years=130, patients=[store.patient_key("c")], takes=CHEST
+    )
+    assert frozen.images_not_taken == {"other-body-part": 1}
+
+
+def test_an_earlier_exam_that_is_not_taken_is_no_baseline(store: CohortStore, tmp_path: Path) -> None:
+    write(tmp_path / "data/early.dcm", "a", StudyDate="20100317", ViewPosition="LL")
+    write(tmp_path / "data/late.dcm", "a", StudyDate="20150317")
+    index_folder(store, tmp_path / "data")
+    found = chosen(store)
+    assert found.images == (("late.dcm",),)
+    assert found.age_years.tolist() == pytest.approx([54.0], abs=0.01)
+
+
+def test_deflated_files_say_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "a.dcm"
+    found = content(path, syntax=DeflatedExplicitVRLittleEndian, ViewPosition=None, ViewCodeSequence=LEFT_LATERAL)
+    assert found.view == "LL"
