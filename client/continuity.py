@@ -186,11 +186,14 @@ def _must_fit_the_site(work: Work, weights: Arrays) -> None:
     centred = np.where(known, x - means, 0.0) * unit
     mean = centred.sum(axis=0) / n
     sd = np.sqrt(np.maximum(np.square(centred).sum(axis=0) / n - mean**2, 0.0))
-    if np.any(np.abs(mean) > LARGEST_STANDARDISED) or np.any(sd > LARGEST_STANDARDISED):
+    # A median far out would mark the patients whose value is missing.
+    median = (np.asarray(weights["medians"], dtype=np.float64) - means) * unit
+    if max(np.abs(mean).max(), sd.max(), np.abs(median).max()) > LARGEST_STANDARDISED:
         raise RequestRefused(
             STANDARD,
-            f"by the model's means and SDs of features this site's patients lie more than {LARGEST_STANDARDISED:g} SDs "
-            "out in one; if the sites' tables have a feature in different units, give them the same",
+            f"by the model's means and SDs of features this site's patients, or the median that stands for missing "
+            f"values, lie more than {LARGEST_STANDARDISED:g} SDs out in one; if the sites' tables have a feature in "
+            "different units, give them the same",
         )
 
 

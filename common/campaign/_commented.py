@@ -31,6 +31,8 @@ EXAMPLES: Mapping[str, Any] = {
     "table.female": 2.0,
     "table.missing": [-9999.0],
     "training.rounds": 20,
+    "training.max_step_norm": 1.0,
+    "training.max_path_norm": 10.0,
     "validation.folds": 5,
     "validation.fractions.train": 0.7,
     "validation.fractions.validation": 0.15,

@@ -99,11 +99,11 @@ def _norms(sound: Sound) -> Iterator[Problem]:
     if not sound.has("training"):
         return
     step, path = sound["training.max_step_norm"], sound["training.max_path_norm"]
-    if isinstance(step, int | float) and isinstance(path, int | float) and path < step:
+    if step is not None and path is not None and path < step:
         yield Problem(
             "training.max_path_norm",
             f"training.max_path_norm = {path:g}: must be ≥ training.max_step_norm = {step:g}, one of the steps it is "
-            'the sum of; raise it, lower max_step_norm, or set max_path_norm = "auto"',
+            "the sum of; raise it, lower max_step_norm, or leave max_path_norm out",
         )
 
 

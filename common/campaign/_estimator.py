@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from fedage.common.estimators.base import Estimator
 
 
+_MOST_STEPS = 10
+"""How many times the step that an estimator states a file may allow. Sites approve files unread where they say so."""
+
+
 def estimator_problems(sound: Sound) -> Iterator[Problem]:
     """Unknown estimator, wrong options, a modality or a privacy mode that the estimator cannot have."""
     yield from _nothing_to_do(sound)
@@ -71,6 +75,14 @@ def _training_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Pro
     exact = bool(getattr(estimator, "exact", False))
     if exact and sound.has("training"):
         yield Problem("training", f"[training] must not be there: {estimator.name} is exact, without rounds; remove it")
+    step = sound["training.max_step_norm"] if sound.has("training") else None
+    if not exact and step is not None and step > _MOST_STEPS * estimator.max_step_norm:
+        most = _MOST_STEPS * estimator.max_step_norm
+        yield Problem(
+            "training.max_step_norm",
+            f"training.max_step_norm = {step:g}: must be ≤ {most:g} with {estimator.name}, {_MOST_STEPS} times what it "
+            "states: a longer step leaves a coordinator free to choose the model; lower it, or leave it out",
+        )
     if not exact and not sound.has("training"):
         yield Problem("training", f"[training] is missing: {estimator.name} is trained in rounds; add it with rounds")
 

@@ -109,14 +109,14 @@ class Training(Table):
         default=1.0, gt=0, le=1, description="the rate decays by a cosine to this fraction in the last round"
     )
     weight_decay: float = Field(default=0.0, ge=0, le=10, description="decoupled for adamw")
-    max_step_norm: Literal["auto"] | Norm = Field(
-        default="auto",
+    max_step_norm: Norm | None = Field(
+        default=None,
         description="how far the model moves in a round at most (L2 norm over all its parameters; a site's update is "
-        'clipped to it); "auto": what the estimator states',
+        "clipped to it); if not given, what the estimator states",
     )
-    max_path_norm: Literal["auto"] | Norm = Field(
-        default="auto",
-        description='how far the rounds of a run move the model together; "auto": √rounds × max_step_norm',
+    max_path_norm: Norm | None = Field(
+        default=None,
+        description="how far the rounds of a run move the model together; if not given, √rounds × max_step_norm",
     )
     quorum: int = Field(default=2, ge=1, le=10000, description="sites that must answer for a step to count")
     round_deadline_s: float = Field(

@@ -84,7 +84,8 @@ class Estimator(Trainable, Protocol):
     couples_samples: ClassVar[bool]
     """Whether the loss relates the samples of a batch to each other (then no per-sample differential privacy)."""
     max_step_norm: ClassVar[float]
-    """`training.max_step_norm` where the file says "auto": several times what an ordinary round moves the model."""
+    """`training.max_step_norm` where the file gives none: several times what an ordinary round moves the model.
+    A file may allow ten times as much."""
 
     def sample_shape(self) -> tuple[int, ...]:
         """(C, H, W) of one preprocessed sample."""

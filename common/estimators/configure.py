@@ -49,9 +49,9 @@ def step_limits(campaign: Campaign) -> StepLimits | None:
     if training is None or campaign.estimator is None:
         return None
     step, path = training.max_step_norm, training.max_path_norm
-    if step == "auto":
+    if step is None:
         step = estimators.estimator_class(campaign.estimator.name).max_step_norm
-    return StepLimits(step_norm=step, path_norm=math.sqrt(training.rounds) * step if path == "auto" else path)
+    return StepLimits(step_norm=step, path_norm=math.sqrt(training.rounds) * step if path is None else path)
 
 
 class FeaturesDiffer(FedAgeError):
