@@ -127,7 +127,7 @@ def _outcomes(
         return read_outcomes(root / name, id_column=columns.id, columns=columns.columns)
     if of_participants and root is not None and (root / PARTICIPANTS).is_file():
         mapped = columns.columns if columns else None
-        return read_outcomes(root / PARTICIPANTS, id_column="participant_id", columns=mapped)
+        return read_outcomes(root / PARTICIPANTS, id_column="participant_id", columns=mapped, rows_are_sessions=True)
     return None
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +40,8 @@ class OutcomeTable:
         Columns of text, left out, with the number of cells filled.
     unusable_names
         How many columns were left out because a campaign file could not name them.
+    rows_differ
+        By column, patients whose sessions' rows differ, so that it is missing for them.
     """
 
     values: Mapping[str, Mapping[str, float]] = field(repr=False)
@@ -47,6 +50,7 @@ class OutcomeTable:
     not_numbers: Mapping[str, int] = field(default_factory=dict)
     text_columns: Mapping[str, int] = field(default_factory=dict)
     unusable_names: int = 0
+    rows_differ: Mapping[str, int] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         """What was set aside, as flat counts; columns are named, nobody is."""
@@ -54,13 +58,18 @@ class OutcomeTable:
             "duplicate-rows": self.duplicate_rows,
             "rows-without-id": self.rows_without_id,
             "columns-with-unusable-name": self.unusable_names,
+            **{f"sessions-differ:{name}": count for name, count in self.rows_differ.items()},
             **{f"not-a-number:{name}": count for name, count in self.not_numbers.items()},
             **{f"text-column:{name}": count for name, count in self.text_columns.items()},
         }
 
 
 def read_outcomes(
-    path: Path, *, id_column: str = "patient_id", columns: Mapping[str, str | Mapped] | None = None
+    path: Path,
+    *,
+    id_column: str = "patient_id",
+    columns: Mapping[str, str | Mapped] | None = None,
+    rows_are_sessions: bool = False,
 ) -> OutcomeTable:
     """Read a table in UTF-8, separated by commas, semicolons or tabs, whichever its first line has most of.
 
@@ -72,6 +81,9 @@ def read_outcomes(
         Its column of patient identifiers, as the images have them.
     columns
         Campaigns' names to its columns; without, every numeric column by its own name.
+    rows_are_sessions
+        Whether a patient's rows are of several sessions: then no row is the first, and a column in which they differ
+        counts as missing, but where `columns` says that the largest or the smallest counts.
 
     Raises
     ------
@@ -85,9 +97,17 @@ def read_outcomes(
     ids = table[id_column].str.strip()
     with_id = ids != ""
     table, ids = table[with_id], ids[with_id]
-    read = _mapped(table, columns) if columns else _by_their_names(table[~ids.duplicated()], id_column)
+    one_row = table if rows_are_sessions else table[~ids.duplicated()]
+    read = _mapped(table, columns) if columns else _by_their_names(one_row, id_column)
+    if rows_are_sessions:
+        read.columns = {name: (it, "same" if rows == "first" else rows) for name, (it, rows) in read.columns.items()}
     counted = {name: _of_patients(values, ids, rows) for name, (values, rows) in read.columns.items()}
     patients = ids[~ids.duplicated()]
+    differing = {
+        name: count
+        for name, (values, rows) in read.columns.items()
+        if rows == "same" and (count := _rows_differ(values, ids))
+    }
     every_first = all(rows == "first" for _, rows in read.columns.values())
     return OutcomeTable(
         values={
@@ -99,6 +119,7 @@ def read_outcomes(
         not_numbers=read.not_numbers,
         text_columns=read.text_columns,
         unusable_names=read.unusable_names,
+        rows_differ=differing,
     )
 
 
@@ -125,8 +146,12 @@ def _require(path: Path, names: list[str], id_column: str, columns: Mapping[str,
             f"{path} has no column {', '.join(repr(name) for name in dict.fromkeys(missing))}, it has {there}; "
             "correct outcome_columns.columns in site.toml"
         )
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
+
+
+def _each_once(path: Path, names: Sequence[str]) -> None:
+    """Refuse a repeated name, which pandas would read as another column (`age.1`)."""
+    stripped = [name.strip() for name in names]
+    if twice := sorted({name for name in stripped if name and stripped.count(name) > 1}):
         raise FedAgeError(f"{path} has columns of the same name ({', '.join(twice)}); rename or drop one of each")
 
 
@@ -163,8 +188,17 @@ def _of_patients(values: FloatArray, ids: pd.Series[str], rows: str) -> FloatArr
     if values.size < len(ids):
         return values  # one row a patient already
     groups = pd.Series(values).groupby(ids.to_numpy(), sort=False)
+    if rows == "same":
+        highest = np.asarray(groups.max(), dtype=np.float64)
+        return np.where(highest == np.asarray(groups.min(), dtype=np.float64), highest, np.nan)
     found = groups.nth(0) if rows == "first" else groups.max() if rows == "max" else groups.min()
     return np.asarray(found, dtype=np.float64)
+
+
+def _rows_differ(values: FloatArray, ids: pd.Series[str]) -> int:
+    """How many patients' rows hold different numbers."""
+    groups = pd.Series(values).groupby(ids.to_numpy(), sort=False)
+    return int((groups.nunique() > 1).sum())
 
 
 def mapped_numbers(column: pd.Series[str], wanted: Mapped) -> tuple[FloatArray, int]:
@@ -188,6 +222,7 @@ def _table(path: Path) -> pd.DataFrame:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             first_line = stream.readline()
             separator = max(",;\t", key=first_line.count)
+            _each_once(path, next(csv.reader([first_line], delimiter=separator), []))
             stream.seek(0)
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -201,6 +236,8 @@ def _table(path: Path) -> pd.DataFrame:
             f"{path}: rows have more cells than the header has names; write numbers with a point, put texts that hold "
             "the separator in quotes, or name every column"
         ) from None
+    except csv.Error:
+        raise FedAgeError(f"{path}: its first line is no list of column names; save it as CSV") from None
     except ValueError:  # pandas' ParserError and EmptyDataError are such
         raise FedAgeError(f"{path} is empty or its rows differ in length; save it as CSV, one row a patient") from None
 

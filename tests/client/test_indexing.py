@@ -125,3 +125,31 @@ def test_a_bids_folder_without_its_table_is_one_error_and_no_heap_of_files_that_
         index(tmp_path / "home", data=str(root), **layout)
     found = index(tmp_path / "home", data=str(root), layout="dicom")
     assert found.layout == "dicom"
+
+
+def test_participants_tsv_with_a_row_a_session_gives_no_session_s_value_as_the_patient_s(tmp_path: Path) -> None:
+    rows = (
+        "sub-1\tpost\t42.5\t3\tHC\t1",
+        "sub-1\tpre\t40.5\t5\tHC\t0",
+        "sub-2\tpre\t50.5\t7\tAD\t0",
+        "sub-2\tpost\t52.5\t7\tAD\t0",
+        "sub-3\tpre\t60.5\tn/a\tHC\t1",
+        "sub-3\tpost\t62.5\t9\tHC\t1",
+    )
+    table = "participant_id\tsession_id\tage\tscore\tgroup\tevent\n" + "".join(f"{row}\n" for row in rows)
+    root = data_set(tmp_path / "data", table)
+    for name in ("1", "2", "3"):
+        t1w(root, name, "post")
+        t1w(root, name, "pre")
+    found = index(tmp_path / "home", data=str(root))
+    assert found.outcomes["sessions-differ:score"] == 1
+    assert found.outcomes["sessions-differ:event"] == 1
+    with CohortStore.open(tmp_path / "home") as store:
+        cohort = select(store, modalities=(), age_min_years=0, age_max_years=130)
+        row = [cohort.keys.index(store.patient_key(f"sub-{name}")) for name in ("1", "2", "3")]
+    assert cohort.age_years[row].tolist() == [40.5, 50.5, 60.5]
+    assert str(cohort.outcomes["score"][row].tolist()) == "[nan, 7.0, 9.0]"
+    assert str(cohort.outcomes["event"][row].tolist()) == "[nan, 0.0, 1.0]"
+    columns = {"columns": {"event": {"column": "event", "rows": "max"}}}
+    index(tmp_path / "home", data=str(root), outcome_columns=columns)
+    assert sorted(outcomes_of(tmp_path / "home")["event"]) == [0.0, 1.0, 1.0]

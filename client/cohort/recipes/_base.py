@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -85,6 +86,8 @@ def table(root: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     """
     path = root / name
     try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            names = [cell.strip() for cell in next(csv.reader(stream), [])]
         frame = pd.read_csv(
             path, dtype=str, keep_default_na=False, usecols=lambda column: column in columns, encoding="utf-8-sig"
         )
@@ -92,8 +95,10 @@ def table(root: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
         raise FedAgeError(
             f"{path} cannot be read ({error.strerror}); put the data set's own table there, or correct recipe or data"
         ) from None
-    except ValueError:  # pandas' parser and decoding errors are such
+    except (ValueError, csv.Error):  # pandas' parser and decoding errors are such
         raise FedAgeError(f"{path} is no table in UTF-8; put the data set's own table there") from None
+    if twice := [column for column in columns if names.count(column) > 1]:
+        raise FedAgeError(f"{path} has the column {twice[0]!r} twice; drop one of them")
     if missing := [column for column in columns if column not in frame.columns]:
         raise FedAgeError(
             f"{path} has no column {', '.join(map(repr, missing))}; is it the table of this recipe's data set?"
