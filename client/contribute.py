@@ -11,8 +11,9 @@ import numpy as np
 from fedage.client import predictions
 from fedage.client.agent.cancel import stop_if_cancelled
 from fedage.client.guard import Withheld, release
+from fedage.client.table_grids import TableGrids
 from fedage.client.thresholds import Thresholds
-from fedage.common.analyses.base import Analysis, Done, IterateRefused
+from fedage.common.analyses.base import Analysis, Done, IterateRefused, LeftOutByFile
 from fedage.common.analyses.plan import BIAS, registered
 from fedage.common.campaign import Campaign
 from fedage.common.cohort import Cohort, MissingColumn, UnusableColumn
@@ -75,6 +76,7 @@ def contributions(
     withheld: dict[str, dict[str, str]] = {}
     minimum_count = campaign.cell_minimum if guard else 1
     thresholds = Thresholds(folder, run=run, minimum_count=minimum_count)
+    grids = TableGrids(folder, run=run, minimum_count=minimum_count)
     no_line: Withheld | None = None
     try:
         cohort = _correct(campaign, cohort, iterates, thresholds, minimum_count=minimum_count)
@@ -87,7 +89,7 @@ def contributions(
         try:
             if step not in steps:
                 raise Withheld(UNKNOWN_STEP, "the approved campaign file contains no such step")
-            left[step] = _one(steps[step], cohort, iterate, thresholds, minimum_count=minimum_count)
+            left[step] = _one(steps[step], cohort, iterate, thresholds, grids, minimum_count=minimum_count)
             subset = getattr(steps[step], "subset", None)
             behind |= True if subset is None else cohort[subset] == 1
         except _Missing as missing:
@@ -115,20 +117,25 @@ def _one(
     cohort: Cohort,
     iterate: Mapping[str, FloatArray],
     thresholds: Thresholds,
+    grids: TableGrids,
     *,
     minimum_count: int,
 ) -> Statistic:
     try:
         analysis.check(iterate)
+        analysis = grids.accounted(analysis, iterate)
         statistic = analysis.local(cohort, iterate)
     except IterateRefused as refusal:
         raise Withheld("iterate", str(refusal)) from None
+    except LeftOutByFile as left_out:
+        raise Withheld("left-out-by-file", str(left_out)) from None
     except MissingColumn as missing:
         raise _Missing(missing.column) from None
     except UnusableColumn as unusable:
         raise Withheld("column-values", str(unusable)) from None
-    released = release(statistic, minimum_count=minimum_count)
-    return thresholds.accounted(analysis, cohort, iterate, released)
+    released = thresholds.accounted(analysis, cohort, iterate, release(statistic, minimum_count=minimum_count))
+    grids.answered(analysis, iterate, released)
+    return released
 
 
 def _correct(

@@ -288,24 +288,48 @@ class CoxResult(Finding):
     null_log_likelihood: Number = Field(default=None, description="at zero")
     concordance: Number = Field(default=None, description="within sites only, if computed")
     covariates: tuple[Coefficient, ...] = Field(default=(), description="in the order of the file")
-    merged_table_times: int = Field(
-        default=0, description="table times that sites merged with the next, all sites added; 0 if the tables are exact"
+    merged_table_times: int = Field(default=0, description="table times of the file that are not common to the sites")
+    likelihood: str = Field(default="", description="what an unstratified model rests on")
+    follow_up_ends_years: Number = Field(
+        default=None, description="of an unstratified model; later events are not in it"
     )
     not_computed: str = Field(default="", description="why there is no result")
 
 
 class SurvivalCurve(Finding):
-    """Kaplan-Meier estimate of one group; one value a table time."""
+    """Survival estimate of one group, Kaplan-Meier or actuarial; one value for each common table time."""
 
     name: str = Field(description="the group, e.g. `high gap`")
     n: int | None = Field(default=None, description="patients")
     events: int | None = Field(default=None, description="events")
-    survival: tuple[Number, ...] = Field(description="fraction without the event; null where nobody is at risk")
+    survival: tuple[Number, ...] = Field(
+        description="fraction without the event; null where nobody is at risk or the point is refused"
+    )
     ci95_low: tuple[Number, ...] = Field(default=(), description="lower end of its 95 % interval")
     ci95_high: tuple[Number, ...] = Field(default=(), description="upper end of its 95 % interval")
-    at_risk: tuple[int | None, ...] = Field(default=(), description="patients at risk up to the table time")
-    events_at: tuple[int | None, ...] = Field(default=(), description="events at the table time")
-    median_survival: Number = Field(default=None, description="median in years; null if not reached")
+    bound_low: tuple[Number, ...] = Field(
+        default=(), description="lowest value that grouping times between table times leaves open; null beyond the data"
+    )
+    bound_high: tuple[Number, ...] = Field(default=(), description="highest such value")
+    refused: tuple[str, ...] = Field(default=(), description="why a point is not given; empty if it is")
+    at_risk: tuple[int | None, ...] = Field(default=(), description="patients at risk after the table time before")
+    events_at: tuple[int | None, ...] = Field(default=(), description="events since the table time before")
+    remaining: tuple[int | None, ...] = Field(
+        default=(), description="patients followed up to the table time without an event"
+    )
+    median_survival: Number = Field(default=None, description="median in years; null if not reached, or not exact")
+    median_between: tuple[float, float] | None = Field(
+        default=None, description="table times in years between which the median lies, where it is not exact"
+    )
+
+
+class GridCost(Finding):
+    """Sites that make an interval between table times longer for all, or end the curves."""
+
+    sites: tuple[str, ...] = Field(description="which")
+    from_years: Number = Field(description="where the interval begins")
+    to_years: Number = Field(default=None, description="where they let it end; null if nowhere: the curves end")
+    others_to_years: Number = Field(default=None, description="where the other sites could end it")
 
 
 class LogRank(Finding):
@@ -321,13 +345,16 @@ class KaplanMeier(Finding):
 
     column: str | None = Field(default=None, description="what the groups are made by; null for one curve of all")
     sites: tuple[str, ...] = Field(default=(), description="sites whose sums it rests on")
-    table_times: tuple[float, ...] = Field(default=(), description="years, rising")
+    table_times: tuple[float, ...] = Field(
+        default=(), description="years, rising: those of the file on which the sites agreed; the curves end at the last"
+    )
+    asked_times: tuple[float, ...] = Field(default=(), description="table times of the file, in years")
     groups: tuple[SurvivalCurve, ...] = Field(default=(), description="low gap, or 0 of the column, first")
     split_years: Number = Field(default=None, description="gap above which it is high")
-    log_rank: LogRank | None = Field(default=None, description="null without two groups and events")
-    merged_table_times: int = Field(
-        default=0, description="table times that sites merged with the next, all sites added; 0 if the tables are exact"
-    )
+    log_rank: LogRank | None = Field(default=None, description="null without two groups and events, or if refused")
+    log_rank_refused: str = Field(default="", description="why the test is not given; empty if it is")
+    merged_table_times: int = Field(default=0, description="table times of the file that are not common to the sites")
+    held_back: tuple[GridCost, ...] = Field(default=(), description="which sites cost how much resolution")
     not_computed: str = Field(default="", description="why there is no result")
 
 

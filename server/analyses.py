@@ -6,13 +6,23 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedage.common.analyses.base import Again, Analysis, Done, Iterate, NotComputable, Outcome, Result
+from fedage.common.analyses.base import (
+    Again,
+    Analysis,
+    Costed,
+    Done,
+    Following,
+    Iterate,
+    NotComputable,
+    Outcome,
+    Result,
+)
 from fedage.common.protocol import PreparedSums, join_iterates
 from fedage.common.statistic import FloatArray, Statistic, total
 from fedage.server.session import Answer, Session
 from fedage.server.sums import usable_statistics
 
-MAX_EXCHANGES = 40
+MAX_EXCHANGES = 100
 
 
 @dataclass
@@ -26,6 +36,8 @@ class Findings:
     contributors: dict[str, list[str]] = field(default_factory=dict)
     made_from: dict[str, PreparedSums] = field(default_factory=dict)
     """By step, the last iterate and the sum over the sites that the result came from."""
+    costs: dict[str, list[Result]] = field(default_factory=dict)
+    """By step, which sites made its result coarser."""
 
 
 def run_stage(
@@ -48,8 +60,10 @@ def run_stage(
     again with the sites that remain: sums of different sets of sites would not be one likelihood. Where an iterate is
     only a threshold (`same_sites` false) it stays, and the remaining sites answer for it.
     """
-    iterates: dict[str, Iterate] = {analysis.name: analysis.first() for analysis in analyses}
     by_name = {analysis.name: analysis for analysis in analyses}
+    waiting = {name: a for name, a in by_name.items() if isinstance(a, Following)}
+    begins: dict[str, Iterate] = {name: a.first() for name, a in by_name.items() if name not in waiting}
+    iterates: dict[str, Iterate] = dict(begins)
     taking_part: dict[str, set[str] | None] = dict.fromkeys(by_name)
     for exchange in range(MAX_EXCHANGES):
         if not iterates:
@@ -67,18 +81,29 @@ def run_stage(
             present = set(statistics) if before is None else before & set(statistics)
             if before is not None and present != before and getattr(analysis, "same_sites", True):
                 session.events.emit("analysis-restarted", step=name, left=sorted(before - present))
-                iterates[name] = analysis.first()
+                iterates[name] = begins[name]
                 taking_part[name] = present
                 continue
             taking_part[name] = present
             statistics = {site: statistics[site] for site in present}
+            if isinstance(analysis, Costed):
+                findings.costs.setdefault(name, []).extend(analysis.costs(statistics, iterates[name]))
             outcome = _combine(analysis, iterates[name], statistics)
             if isinstance(outcome, Again):
                 iterates[name] = outcome.iterate
                 continue
             _record(analysis, iterates.pop(name), statistics, outcome, findings)
-        session.events.emit("recorded", unfinished=sorted(iterates))
-    for name in iterates:
+        for name, following in list(waiting.items()):
+            first = following.preceding.name
+            if first in findings.results:
+                begins[name] = iterates[name] = following.begin(findings.results[first])
+            elif first in findings.not_computed:
+                findings.not_computed[name] = findings.not_computed[first]
+            else:
+                continue
+            del waiting[name]
+        session.events.emit("recorded", unfinished=sorted((*iterates, *waiting)))
+    for name in (*iterates, *waiting):
         findings.not_computed[name] = f"did not converge in {MAX_EXCHANGES} exchanges"
 
 

@@ -243,11 +243,12 @@ def _survival(campaign: Campaign, findings: Findings) -> record_of.Survival | No
 
 def _kaplan_meier(campaign: Campaign, findings: Findings) -> record_of.KaplanMeier:
     found, column = findings.results.get(plan.KAPLAN_MEIER), plan.curves_by(campaign)
+    costs = tuple(record_of.GridCost(**cost) for cost in findings.costs.get(plan.TABLE_GRID, ()))
     if found is None:
         reason = findings.not_computed.get(plan.KAPLAN_MEIER, "the run ended before")
-        return record_of.KaplanMeier(column=column, not_computed=reason)
+        return record_of.KaplanMeier(column=column, not_computed=reason, held_back=costs)
     sites = tuple(findings.contributors.get(plan.KAPLAN_MEIER, ()))
-    return record_of.KaplanMeier(**{**found, "column": column, "sites": sites})
+    return record_of.KaplanMeier(**{**found, "column": column, "sites": sites, "held_back": costs})
 
 
 def _notes(campaign: Campaign, place: Place, findings: Findings) -> list[str]:
@@ -259,11 +260,11 @@ def _notes(campaign: Campaign, place: Place, findings: Findings) -> list[str]:
         notes.append("The sites' disclosure control was switched off: these figures may single out patients.")
     if campaign.planted is not None:
         notes.append("Images are phantoms rendered by FedAge, and the follow-up was simulated.")
-    for step, found in sorted(findings.results.items()):
-        if merged := found.get("merged_table_times"):
-            notes.append(
-                f"{step}: sites merged {merged} table times with later ones, so that no cell of a table is small; "
-                "events there count at the later time."
-            )
+    grid = findings.results.get(plan.TABLE_GRID)
+    if grid and len(grid["table_times"]) < len(grid["asked_times"]):
+        notes.append(
+            f"{plan.TABLE_GRID}: the sites agreed on {len(grid['table_times'])} of {len(grid['asked_times'])} table "
+            "times for curves and models with one baseline hazard, so that no cell of a table is small at any of them."
+        )
     notes += [f"{step}: {reason}" for step, reason in sorted(findings.not_computed.items())]
     return notes

@@ -7,12 +7,14 @@ from rich.table import Table
 from rich.text import Text
 
 from fedage.common.analyses import plan
-from fedage.server import made_in_words, sites_in_words, withheld_in_words
+from fedage.server import curves_in_words, made_in_words, sites_in_words, withheld_in_words
 from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to
 from fedage.server.errors_in_words import sentences as error_sentences
 from fedage.server.groups_in_words import sentences as group_sentences
 from fedage.server.participation import TOOK_PART, is_pooled, pooled_label
-from fedage.server.results import CoxResult, Metrics, Results, SiteRecord
+from fedage.server.results import CoxResult, KaplanMeier, Metrics, Results, SiteRecord
+
+_MOST_POINTS = 3
 
 
 def print_summary(results: Results, *, console: Console) -> None:
@@ -31,6 +33,8 @@ def print_summary(results: Results, *, console: Console) -> None:
         console.print(Text(sentence))
     if results.survival is not None:
         console.print(_hazards(results))
+        if results.survival.kaplan_meier is not None:
+            _print_curves(results.survival.kaplan_meier, console=console)
     for sentence in group_sentences(results):
         console.print(Text(sentence))
     if results.planted is not None:
@@ -143,6 +147,26 @@ def _hazards(results: Results) -> Table:
             table.add_row(*row)
             title = ""
     return table
+
+
+def _print_curves(found: KaplanMeier, *, console: Console) -> None:
+    """The curves at the last table times, with what grouping leaves open, or why there are none."""
+    if found.not_computed:
+        console.print(Text(f"Survival curves are not given: {found.not_computed}."))
+    shown = list(range(len(found.table_times)))[-_MOST_POINTS:]
+    if shown and found.groups:
+        table = Table(title="survival", caption=curves_in_words.POINT, caption_justify="left")
+        for header in ("group", *(f"{found.table_times[at]:g} years" for at in shown), "median, years"):
+            table.add_column(header, overflow="fold")
+        for group in found.groups:
+            table.add_row(
+                Text(group.name),
+                *(Text(curves_in_words.point(group, at)) for at in shown),
+                curves_in_words.median(group),
+            )
+        console.print(table)
+    for sentence in curves_in_words.sentences(found):
+        console.print(Text(sentence))
 
 
 def _checks(results: Results) -> str:

@@ -24,6 +24,10 @@ class IterateRefused(ValueError):
     """An iterate is not one that the campaign file allows: wrong names, shapes, not finite or out of bounds."""
 
 
+class LeftOutByFile(Exception):
+    """The campaign file leaves a site like this one out of the analysis. The message names the rule."""
+
+
 @dataclass(frozen=True)
 class Again:
     """One more exchange with this iterate."""
@@ -120,6 +124,55 @@ class Counted(Protocol):
         """Which exchange the iterate is for, and how many different ones of it are answered."""
 
 
+@runtime_checkable
+class Following(Protocol):
+    """An analysis that begins when another one of the same stage is complete."""
+
+    @property
+    def preceding(self) -> Analysis:
+        """The analysis whose result this one begins with."""
+
+    def begin(self, result: Result) -> Iterate:
+        """The iterate of the first exchange."""
+
+
+@runtime_checkable
+class Gridded(Protocol):
+    """An analysis whose tables are of intervals that the iterate chooses: two choices can be subtracted from each
+    other, so a site keeps account of them (`fedage.client.table_grids`).
+    """
+
+    def grid_asked(self, iterate: Iterate) -> GridAsked | None:
+        """What the iterate says of the intervals; None where it says nothing of them."""
+
+    def within(self, ends: tuple[int, ...]) -> Analysis:
+        """The same analysis with no other ends of intervals than these (indices of table times)."""
+
+
+@dataclass(frozen=True)
+class GridAsked:
+    """The intervals of a request, by the indices of the table times at which they end.
+
+    Parameters
+    ----------
+    ends
+        Those settled, rising.
+    following
+        The earliest next end that is asked about; None where tables of `ends` are asked for.
+    """
+
+    ends: tuple[int, ...]
+    following: int | None
+
+
+@runtime_checkable
+class Costed(Protocol):
+    """An analysis in which single sites can make the result coarser for all, and which says which."""
+
+    def costs(self, by_site: Mapping[str, Statistic], iterate: Iterate) -> list[Result]:
+        """What this exchange shows of it."""
+
+
 def thresholds_of(analysis: Analysis, iterate: Iterate) -> dict[str, float]:
     """The analysis's thresholds; none for an analysis that has no such thing."""
     return analysis.thresholds(iterate) if isinstance(analysis, Thresholded) else {}
@@ -148,7 +201,13 @@ def run_locally(analysis: Analysis, sites: Mapping[str, Cohort], *, max_exchange
 
     Used to compare cuts of the same patients; the ServerApp drives the same objects over Flower.
     """
-    iterate = analysis.first()
+    if isinstance(analysis, Following):
+        before = run_locally(analysis.preceding, sites, max_exchanges=max_exchanges)
+        if not isinstance(before, Done):
+            return before
+        iterate = analysis.begin(before.result)
+    else:
+        iterate = analysis.first()
     for _ in range(max_exchanges):
         layout = analysis.layout(iterate)
         summed = Statistic.zero(layout)

@@ -12,10 +12,11 @@ from fedage.common.analyses.evaluation import Evaluation
 from fedage.common.analyses.group_difference import GroupDifference
 from fedage.common.analyses.kaplan_meier import KaplanMeier
 from fedage.common.analyses.planted import Attenuation
+from fedage.common.analyses.table_grid import TableGrid
 from fedage.common.campaign.types import Campaign, CoxModel, Survival
 
 TEST, VALIDATION, CORRECTED = "evaluation:test", "evaluation:validation", "evaluation:test-corrected"
-BIAS, KAPLAN_MEIER, ATTENUATION = "bias", "kaplan-meier", "attenuation"
+BIAS, TABLE_GRID, KAPLAN_MEIER, ATTENUATION = "bias", "table-grid", "kaplan-meier", "attenuation"
 PREDICTED_BY_AGE, GAP_RAW, GAP_CORRECTED = "predicted-by-age", "gap-by-age:raw", "gap-by-age:corrected"
 ERROR_CURVE_RAW, ERROR_CURVE_CORRECTED = "error-curve:test", "error-curve:test-corrected"
 GROUPS, GROUPS_RAW = "groups:gap", "groups:raw-gap"
@@ -99,12 +100,11 @@ def _survival(campaign: Campaign) -> tuple[Analysis, ...]:
     survival = campaign.survival
     if survival is None:
         return ()
-    analyses: list[Analysis] = [
-        _cox(survival, model, minimum_count=campaign.cell_minimum)
-        for model in survival.models
-        if not _why_not(survival, model)
-    ]
-    if survival.table_times_years:
+    models = [model for model in survival.models if not _why_not(survival, model)]
+    grid = _table_grid(campaign, survival, models) if survival.table_times_years else None
+    analyses: list[Analysis] = [grid] if grid else []
+    analyses += [_cox(survival, model, grid, minimum_count=campaign.cell_minimum) for model in models]
+    if grid:
         analyses.append(
             KaplanMeier(
                 KAPLAN_MEIER,
@@ -114,6 +114,7 @@ def _survival(campaign: Campaign) -> tuple[Analysis, ...]:
                 time=survival.time,
                 event=survival.event,
                 minimum_count=campaign.cell_minimum,
+                grid=grid,
             )
         )
     if campaign.planted:
@@ -126,6 +127,30 @@ def _survival(campaign: Campaign) -> tuple[Analysis, ...]:
             )
         )
     return tuple(analyses)
+
+
+def _table_grid(campaign: Campaign, survival: Survival, models: list[CoxModel]) -> TableGrid:
+    """The intervals that the curves and the models with one baseline hazard share."""
+    gap, pooled = curves_by(campaign), [model for model in models if not model.by_site]
+    strata = ((survival.strata, _levels(survival)),) if pooled else ()
+    columns = [gap] if gap else []
+    columns += [column for model in pooled for column in (*model.covariates, *survival.strata)]
+    return TableGrid(
+        TABLE_GRID,
+        survival.table_times_years,
+        gap=gap,
+        split_gap_at="zero" if survival.curves_by else survival.split_gap_at,
+        strata=strata,
+        needed=tuple(dict.fromkeys(columns)),
+        time=survival.time,
+        event=survival.event,
+        minimum_count=campaign.cell_minimum,
+        smallest_site=survival.curves_from_patients,
+    )
+
+
+def _levels(survival: Survival) -> tuple[tuple[float, ...], ...]:
+    return tuple((0.0, 1.0) for _ in survival.strata)
 
 
 def curves_by(campaign: Campaign) -> str | None:
@@ -171,7 +196,7 @@ def _groups(campaign: Campaign) -> tuple[Analysis, ...]:
     )
 
 
-def _cox(survival: Survival, model: CoxModel, *, minimum_count: int) -> Analysis:
+def _cox(survival: Survival, model: CoxModel, grid: TableGrid | None, *, minimum_count: int) -> Analysis:
     name = f"{COX}{model.name}"
     if model.by_site:
         return CoxBySite(
@@ -190,7 +215,8 @@ def _cox(survival: Survival, model: CoxModel, *, minimum_count: int) -> Analysis
         time=survival.time,
         event=survival.event,
         strata=survival.strata,
-        levels=tuple((0.0, 1.0) for _ in survival.strata),
+        levels=_levels(survival),
         ties=survival.ties,
         minimum_count=minimum_count,
+        grid=grid,
     )

@@ -182,8 +182,14 @@ class Survival(Table):
     )
     table_times_years: tuple[Positive, ...] = Field(
         default=(),
-        description="times at which tables leave a site (Kaplan-Meier, log-rank, unstratified Cox); a site merges "
-        "neighbouring ones until every cell holds privacy.minimum_count patients",
+        description="times at which tables leave a site (Kaplan-Meier, log-rank, unstratified Cox); the sites agree on "
+        "those between which every cell of each holds privacy.minimum_count patients or none",
+    )
+    curves_from_patients: int = Field(
+        default=0,
+        ge=0,
+        description="sites with fewer followed patients are left out of those tables: small sites coarsen them for "
+        "all; 0 leaves none out",
     )
     split_gap_at: Literal["median", "zero"] = Field(default="median", description="what makes a gap high or low")
     curves_by: Column | None = Field(

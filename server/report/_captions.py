@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedage.common.analyses import plan
-from fedage.server import sites_in_words
+from fedage.server import curves_in_words, sites_in_words
 from fedage.server.participation import pooled_label
 from fedage.server.report.figure_ages import cells_are_drawn, withheld_share
 from fedage.server.results import KaplanMeier, Results
@@ -38,6 +38,7 @@ def captions(results: Results) -> dict[str, Any]:
         f"{' Diamonds mark what the planted truth implies.' if results.planted else ''}",
         "has_gap": has_gap,
         "left_out": _left_out(results),
+        "curves": curves_in_words.sentences(results.survival.kaplan_meier if results.survival is not None else None),
         "compared": _compared(results),
     }
 
@@ -148,11 +149,18 @@ def _survival(results: Results) -> str:
         of = f"{everyone}{column} ({' and '.join(names)})"
     else:
         of = f"all {everyone}"
+    is_grouped = curves_in_words.grouped(found)
     sites = f" at {len(found.sites)} site{'' if len(found.sites) == 1 else 's'}" if found.sites else ""
     return (
-        f"Kaplan-Meier estimate for {of}{sites}, with 95 % intervals (shaded). Times are rounded up to the campaign's "
-        "table times."
+        f"{'Actuarial' if is_grouped else 'Kaplan-Meier'} estimate for {of}{sites}, with 95 % intervals (shaded)."
+        f"{_GROUPED if is_grouped else ''}"
     )
+
+
+_GROUPED = (
+    " Times between table times are not known: points stand at table times, and lines only join them. Thick bars: what "
+    "remains open because of that."
+)
 
 
 def _gap(found: KaplanMeier) -> str:

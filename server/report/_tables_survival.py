@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from fedage.server import curves_in_words
 from fedage.server.report._cells import NONE, Cell, Table, count, interval, number, p_value, percent, words
 from fedage.server.report.figure_hazards import implied_hazard_ratio
-from fedage.server.results import CoxResult, Results
+from fedage.server.results import CoxResult, KaplanMeier, Results, SurvivalCurve
 from fedage.server.withheld_in_words import alone
 
 
@@ -111,9 +112,55 @@ def survival_groups(results: Results) -> Table:
     found = results.survival.kaplan_meier if results.survival is not None else None
     rows = []
     for group in found.groups if found is not None else ():
-        final = next((value for value in reversed(group.survival) if value is not None), None)
-        median = number(group.median_survival) if group.median_survival is not None else words("not reached")
-        rows.append((words(group.name), count(group.n), count(group.events), percent(final), median))
+        exact = group.median_survival is not None
+        median = number(group.median_survival) if exact else words(curves_in_words.median(group))
+        rows.append((words(group.name), count(group.n), count(group.events), _last_point(found, group), median))
     why = found.not_computed if found is not None and found.not_computed else "No Kaplan-Meier table was computed."
     last = f"without event at {found.table_times[-1]:g} years" if found is not None and found.table_times else "last"
     return Table("groups", ("group", "patients", "events", last, "median, years"), tuple(rows), why_empty=why)
+
+
+def _last_point(found: KaplanMeier | None, group: SurvivalCurve) -> Cell:
+    """The value at the last table time, or at the last one at which there is one."""
+    times = found.table_times if found is not None else ()
+    shown = [(time, value) for time, value in zip(times, group.survival, strict=False) if value is not None]
+    if not shown:
+        return words("refused") if any(group.refused) else NONE
+    time, value = shown[-1]
+    cell = percent(value)
+    return cell if time == times[-1] else Cell(f"{cell.text} at {time:g} years", cell.value)
+
+
+def survival_points(results: Results) -> Table:
+    """Every point of the curves with its interval and what grouping leaves open."""
+    found = results.survival.kaplan_meier if results.survival is not None else None
+    headers = ("group", "years", "at risk before", "events", "without event", "95 % interval", "left open by grouping")
+    rows: list[tuple[Cell, ...]] = []
+    for group in found.groups if found is not None else ():
+        for at, time in enumerate(found.table_times if found is not None else ()):
+            value = group.survival[at]
+            refused = at < len(group.refused) and bool(group.refused[at])
+            rows.append(
+                (
+                    words(group.name),
+                    number(time, 2),
+                    _count_at(group.at_risk, at),
+                    _count_at(group.events_at, at),
+                    words("refused") if refused else percent(value) if value is not None else NONE,
+                    _span(group.ci95_low, group.ci95_high, at),
+                    _span(group.bound_low, group.bound_high, at),
+                )
+            )
+    why = found.not_computed if found is not None and found.not_computed else "No Kaplan-Meier table was computed."
+    return Table("points", headers, tuple(rows), why_empty=why)
+
+
+def _count_at(counts: tuple[int | None, ...], at: int) -> Cell:
+    value = counts[at] if at < len(counts) else None
+    return count(value) if value is not None else NONE
+
+
+def _span(low: tuple[float | None, ...], high: tuple[float | None, ...], at: int) -> Cell:
+    if at >= min(len(low), len(high)) or low[at] is None or high[at] is None:
+        return NONE
+    return interval(low[at], high[at])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
+from fedage.server.curves_in_words import grouped
 from fedage.server.report._svg import DASHES, MUTED, SERIES, draw, only_some_spines
 from fedage.server.results import KaplanMeier, SurvivalCurve
 
@@ -15,32 +18,54 @@ _BEYOND = 1.04
 
 
 def kaplan_meier(found: KaplanMeier | None) -> str | None:
-    """The figure, or None if there are no curves."""
+    """The figure, or None if there are no curves, or none with a point that may be shown."""
     if found is None or not found.groups or not found.table_times:
+        return None
+    if not any(value is not None for group in found.groups for value in group.survival):
         return None
     groups, times = found.groups, found.table_times
     every = -(-len(times) // (_MOST_TICKS - 1))
     shown = sorted({0.0, *times[every - 1 :: every]})
+    lines = _grouped_curve if grouped(found) else _curve
 
     def paint(figure: Figure) -> None:
         curves, table = figure.subplots(2, 1, sharex=True, height_ratios=(10, 0.75 * len(groups)))
+        # Bars of two groups at one time would lie on each other.
+        apart = 0.012 * times[-1]
         for number, group in enumerate(groups):
-            _curve(curves, times, group, colour=SERIES[number % len(SERIES)], dashes=DASHES[number % len(DASHES)])
+            shift = (number - (len(groups) - 1) / 2) * apart
+            colour, dashes = SERIES[number % len(SERIES)], DASHES[number % len(DASHES)]
+            lines(curves, times, group, colour=colour, dashes=dashes, shift=shift)
         curves.set_ylim(0, 1.02)
         curves.set_ylabel("without event")
         curves.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         curves.legend(loc="lower left")
         curves.tick_params(labelbottom=True)
-        curves.set_xlim(-0.02 * times[-1], times[-1] * _BEYOND)
+        asked = max((*times, *found.asked_times))
+        curves.set_xlim(-0.02 * asked, asked * _BEYOND)
         curves.set_xticks(shown)
         curves.set_xlabel("follow-up, years")
+        if asked > times[-1]:
+            curves.axvspan(times[-1] * (1 + (_BEYOND - 1) / 2), asked * _BEYOND, color=MUTED, alpha=0.1, linewidth=0)
+            curves.annotate(
+                "not told",
+                ((times[-1] + asked) / 2 * _BEYOND, 0.5),
+                ha="center",
+                va="center",
+                color=MUTED,
+                fontsize=9,
+            )
         _at_risk(table, times, groups, shown)
 
-    ends = "; ".join(f"{group.name} {_last(group)} at {times[-1]:g} years" for group in groups)
-    return draw(paint, name="survival", label=f"Kaplan-Meier curves: {ends}", size_in=(7.2, 4.0 + 0.25 * len(groups)))
+    ends = "; ".join(f"{group.name} {_last(group, times)}" for group in groups)
+    return draw(paint, name="survival", label=f"Survival curves: {ends}", size_in=(7.2, 4.0 + 0.25 * len(groups)))
 
 
-def _curve(axes: Axes, times: Sequence[float], group: SurvivalCurve, *, colour: str, dashes: object) -> None:
+def _curve(
+    axes: Axes, times: Sequence[float], group: SurvivalCurve, *, colour: str, dashes: object, shift: float
+) -> None:
+    """Steps at the exact times."""
+    del shift
     axes.step(
         *_from_zero(times, group.survival),
         where="post",
@@ -54,6 +79,38 @@ def _curve(axes: Axes, times: Sequence[float], group: SurvivalCurve, *, colour: 
         high_times, high = _from_zero(times, group.ci95_high)
         if low_times == high_times:
             axes.fill_between(low_times, low, high, step="post", color=colour, alpha=0.16, linewidth=0)
+
+
+def _grouped_curve(
+    axes: Axes, times: Sequence[float], group: SurvivalCurve, *, colour: str, dashes: object, shift: float
+) -> None:
+    """Points at table times with their intervals (thin) and what grouping leaves open (thick); no steps between."""
+    at = np.array(times)
+    survival = _numbers(group.survival)
+    known = np.isfinite(survival)
+    axes.plot(
+        [0.0, *at[known]],
+        [1.0, *survival[known]],
+        color=colour,
+        linestyle=dashes,
+        linewidth=1.2,
+        marker="o",
+        markersize=4.5,
+        label=group.name,
+    )
+    for lows, highs, width in ((group.ci95_low, group.ci95_high, 1.2), (group.bound_low, group.bound_high, 4.5)):
+        if len(lows) == len(highs) == len(times):
+            low, high = _numbers(lows), _numbers(highs)
+            axes.vlines(at[known] + shift, low[known], high[known], color=colour, linewidth=width, alpha=0.75)
+    if len(group.ci95_low) == len(group.ci95_high) == len(times):
+        low, high = _numbers(group.ci95_low), _numbers(group.ci95_high)
+        axes.fill_between(
+            [0.0, *at[known]], [1.0, *low[known]], [1.0, *high[known]], color=colour, alpha=0.12, linewidth=0
+        )
+
+
+def _numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
+    return np.array([np.nan if value is None else value for value in values])
 
 
 def _from_zero(times: Sequence[float], values: Sequence[float | None]) -> tuple[list[float], list[float]]:
@@ -74,14 +131,16 @@ def _at_risk(axes: Axes, times: Sequence[float], groups: Sequence[SurvivalCurve]
     axes.set_yticks(range(len(groups)), [group.name for group in groups])
     axes.set_title("Number at risk", color=MUTED, fontsize=9)
     for row, group in enumerate(groups):
-        at_risk = dict(zip(times, group.at_risk, strict=False))
+        counts = group.remaining or group.at_risk
+        at_risk = dict(zip(times, counts, strict=False))
         at_risk.setdefault(0.0, group.n)
         for time in shown:
             if time in at_risk:
-                count = at_risk[time]
-                axes.text(time, row, "–" if count is None else str(count), ha="center", va="center", fontsize=9)
+                number = at_risk[time]
+                axes.text(time, row, "–" if number is None else str(number), ha="center", va="center", fontsize=9)
 
 
-def _last(group: SurvivalCurve) -> str:
-    value = group.survival[-1]
-    return "unknown" if value is None else f"{value:.0%}"
+def _last(group: SurvivalCurve, times: Sequence[float]) -> str:
+    """The last point that there is, with its time."""
+    shown = [(time, value) for time, value in zip(times, group.survival, strict=False) if value is not None]
+    return f"{shown[-1][1]:.0%} at {shown[-1][0]:g} years" if shown else "unknown"

@@ -83,6 +83,7 @@ def _all_tables(results: Results, events: Sequence[Mapping[str, Any]] | None) ->
         "hazards": _tables_survival.hazards(results),
         "models": _tables_survival.models(results),
         "coefficients": _tables_survival.coefficients(results),
+        "points": _tables_survival.survival_points(results),
         "groups": _tables_survival.survival_groups(results),
         "group_difference": _tables_groups.group_difference(results),
         "group_auc": _tables_groups.group_auc(results),

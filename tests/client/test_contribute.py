@@ -40,7 +40,7 @@ name = "true"
 covariates = ["true_gap_years"]
 """
 RAW = {"evaluation:test", "evaluation:validation", "predicted-by-age", "cox:true"}
-CORRECTED = {"evaluation:test-corrected", "kaplan-meier", "cox:gap"}
+CORRECTED = {"evaluation:test-corrected", "table-grid", "cox:gap"}
 Iterates = dict[str, Mapping[str, FloatArray]]
 
 
@@ -150,10 +150,11 @@ def test_asking_for_other_means_and_splits_through_the_front_door(tmp_path: Path
     found = []
     for k in (49, 50):
         value = float(gaps[k : k + 2].mean())
-        iterate = {"split": np.asarray(value), "low": np.asarray(value - 1), "high": np.asarray(value + 1)}
-        found.append(answered(campaign(), patients, {"kaplan-meier": iterate}, folder=tmp_path))
-    assert set(found[0][0]) == {"kaplan-meier"}
-    assert found[1][1]["kaplan-meier"]["rule"] == "iterate"
+        split = {"split": np.asarray(value), "low": np.asarray(value - 1), "high": np.asarray(value + 1)}
+        iterate = {**split, "ends": np.zeros(5), "following": np.asarray(0.0), "question": np.asarray(1.0)}
+        found.append(answered(campaign(), patients, {"table-grid": iterate}, folder=tmp_path))
+    assert set(found[0][0]) == {"table-grid"}
+    assert found[1][1]["table-grid"]["rule"] == "iterate"
 
 
 def test_a_scale_of_a_thousandth_makes_no_patient_the_sum(tmp_path: Path) -> None:

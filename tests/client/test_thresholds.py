@@ -45,7 +45,7 @@ def mean_age(value: float) -> Iterate:
 
 
 def split(value: float) -> Iterate:
-    return {"split": np.asarray(value), "low": np.asarray(-130.0), "high": np.asarray(130.0)}
+    return {"split": np.asarray(value), "low": np.asarray(-130.0), "high": np.asarray(130.0), "ends": np.ones(1)}
 
 
 def answered(account: Thresholds, analysis: Evaluation | KaplanMeier, patients: Cohort, iterate: Iterate) -> bool:

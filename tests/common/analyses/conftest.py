@@ -8,6 +8,8 @@ import pytest
 from lifelines.datasets import load_gbsg2, load_lung, load_rossi
 
 from fedage.common.analyses.base import Analysis, Done, Iterate, run_locally
+from fedage.common.analyses.cox_pooled import CoxPooled
+from fedage.common.analyses.kaplan_meier import KaplanMeier
 from fedage.common.cohort import Cohort
 from fedage.common.statistic import Statistic, total
 
@@ -38,6 +40,12 @@ def summed(analysis: Analysis, sites: Mapping[str, Cohort], iterate: Iterate) ->
     return total(analysis.layout(iterate), {site: analysis.local(cohort, iterate) for site, cohort in sites.items()})
 
 
+def on_tables(model: CoxPooled | KaplanMeier, newton: Iterate | None = None) -> Iterate:
+    """An iterate of tables at every table time, with nothing between them."""
+    grid = {"ends": list(range(len(model.times))), "exact": True, "split_years": 0.0, "median_within_years": None}
+    return {**model.begin(grid), **(newton or {})}
+
+
 class Tools:
     """What the tests share; a fixture, as test modules do not import each other."""
 
@@ -46,6 +54,7 @@ class Tools:
     cut = staticmethod(cut)
     result_of = staticmethod(result_of)
     summed = staticmethod(summed)
+    on_tables = staticmethod(on_tables)
 
 
 @pytest.fixture(scope="session")

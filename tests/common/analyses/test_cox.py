@@ -60,7 +60,7 @@ def test_sums_of_patients_against_the_loop(tied, ties, beta):
 
 
 @pytest.mark.parametrize("ties", ["efron", "breslow"])
-def test_tables_against_the_loop(tied, ties):
+def test_tables_against_the_loop(tools, tied, ties):
     z, time, event = tied
     cohort = patients(z[:, 0], time, event, y=z[:, 1], w=z[:, 2])
     model = CoxPooled("cox:t", ("x", "y", "w"), tuple(np.unique(time)), subset=None, ties=ties)
@@ -74,6 +74,7 @@ def test_tables_against_the_loop(tied, ties):
         "null_log_likelihood": np.asarray(-1e6),
         "exchange": np.asarray(2.0),
     }
+    iterate = tools.on_tables(model, iterate)
     model.check(iterate)
     statistic = model.local(cohort, iterate)
     standardised = (z - iterate["centre"]) / scale
@@ -81,7 +82,7 @@ def test_tables_against_the_loop(tied, ties):
     found = partial.of_tables(
         {name: statistic[name] for name in ("deaths", "s0", "s1", "s2")}
         | ({name: statistic[name] for name in ("d0", "d1", "d2")} if ties == "efron" else {}),
-        statistic["z_of_deaths"],
+        statistic["z_of_deaths"].sum(axis=0),
         iterate["beta"],
         ties=ties,
     )
@@ -165,8 +166,8 @@ def test_splitting_a_site_in_two_changes_no_sum_of_the_pooled_model_but_the_esti
     options = {"time": "week", "event": "arrest", "subset": None}
     parts = {"a": tools.cohort_of(first), "b": tools.cohort_of(second)}
     pooled = CoxPooled("cox:r", tools.rossi, distinct(rossi["week"]), **options)
-    one = tools.summed(pooled, {"a": tools.cohort_of(whole)}, {})
-    assert tools.summed(pooled, parts, {}).vector == pytest.approx(one.vector, rel=1e-12, abs=1e-9)
+    one = tools.summed(pooled, {"a": tools.cohort_of(whole)}, tools.on_tables(pooled))
+    assert tools.summed(pooled, parts, tools.on_tables(pooled)).vector == pytest.approx(one.vector, rel=1e-12, abs=1e-9)
 
     stratified = CoxBySite("cox:r", tools.rossi, **options)
     alone = tools.result_of(stratified, {"a": tools.cohort_of(whole)})
@@ -332,7 +333,7 @@ def share_of_the_heaviest(model, cohort, iterate):
 
 
 @pytest.mark.parametrize("kind", ["by-site", "pooled"])
-def test_a_scale_that_would_make_one_patient_the_sum_is_refused(kind):
+def test_a_scale_that_would_make_one_patient_the_sum_is_refused(tools, kind):
     rng = np.random.default_rng(1)
     x = rng.normal(0, 5, 60)
     cohort = patients(x, rng.exponential(5, 60), rng.integers(0, 2, 60))
@@ -340,7 +341,8 @@ def test_a_scale_that_would_make_one_patient_the_sum_is_refused(kind):
     model = by_site() if kind == "by-site" else pooled
     honest = {name: np.atleast_1d(block[0]) if block.ndim else block for name, block in good_iterate().items()}
     honest |= {"beta": np.array([1.0]), "centre": np.array([0.0]), "scale": np.array([5.0])}
-    assert share_of_the_heaviest(pooled, cohort, honest) < 0.3
+    assert share_of_the_heaviest(pooled, cohort, tools.on_tables(pooled, honest)) < 0.3
+    honest = honest if kind == "by-site" else tools.on_tables(pooled, honest)
     model.local(cohort, honest)
     for scale in (1e-3, 0.05, 0.4):
         attack = {**honest, "scale": np.array([scale])}
@@ -380,17 +382,37 @@ def good_iterate():
     ],
 )
 @pytest.mark.parametrize("kind", ["by-site", "pooled"])
-def test_an_iterate_that_no_fit_produces_is_refused(kind, block, value):
+def test_an_iterate_that_no_fit_produces_is_refused(tools, kind, block, value):
     covariates = ("age_years", "gap_years")
     model = CoxBySite("c", covariates) if kind == "by-site" else CoxPooled("c", covariates, (1.0, 2.0))
-    model.check({})
-    model.check(good_iterate())
+    on_tables = {} if kind == "by-site" else tools.on_tables(model)
+    model.check(on_tables)
+    model.check({**on_tables, **good_iterate()})
     with pytest.raises(IterateRefused, match=block):
-        model.check({**good_iterate(), block: value})
+        model.check({**on_tables, **good_iterate(), block: value})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ends": np.array([1.0])},
+        {"ends": np.array([0.0, 0.0])},
+        {"ends": np.array([0.5, 1.0])},
+        {"ends": np.array([0.0, 1.0])},
+        {"exact": np.asarray(0.5)},
+        {"exact": None},
+        {"ends": None},
+    ],
+)
+def test_intervals_that_no_agreement_produces_are_refused(tools, change):
+    model = CoxPooled("c", ("x",), (1.0, 2.0))
+    iterate = {name: block for name, block in {**tools.on_tables(model), **change}.items() if block is not None}
+    with pytest.raises(IterateRefused, match=r"ends|exact"):
+        model.check(iterate)
 
 
 @pytest.mark.parametrize("kind", ["by-site", "efron", "breslow"])
-def test_no_site_goes_beyond_its_bounds(kind):
+def test_no_site_goes_beyond_its_bounds(tools, kind):
     rng = np.random.default_rng(0)
     n = 500
     cohort = Cohort(
@@ -408,7 +430,9 @@ def test_no_site_goes_beyond_its_bounds(kind):
         else CoxPooled("c", covariates, (1.0, 2.0, 3.0), subset=None, ties=kind)
     )
     extreme = {**good_iterate(), "beta": np.array([3.0, -3.0]), "scale": np.array([6.0, 11.0])}
-    for iterate in ({}, {**good_iterate(), "scale": np.array([50.0, 100.0])}, extreme):
+    grids = [{}] if kind == "by-site" else [tools.on_tables(model, {"exact": np.asarray(e)}) for e in (0.0, 1.0)]
+    asked = ({}, {**good_iterate(), "scale": np.array([50.0, 100.0])}, extreme)
+    for iterate in [{**grid, **newton} for grid in grids for newton in asked]:
         layout = model.layout(iterate)
         lower, upper = layout.bounds()
         vector = model.local(cohort, iterate).vector
@@ -425,15 +449,15 @@ def test_cells_of_the_model_by_site():
 
 
 @pytest.mark.parametrize("ties", ["efron", "breslow"])
-def test_cells_of_the_tables(ties):
+def test_cells_of_the_tables(tools, ties):
     # 3 leave by one year (2 with an event), 2 by two years (1 with an event), and one is followed for longer.
     cohort = patients([1, 0, 1, 0, 2, 1], [0.5, 1, 1, 2, 2, 9], [1, 1, 0, 1, 0, 0])
-    smallest = CoxPooled("c", ("x",), (1.0, 2.0), subset=None, ties=ties).local(cohort, {}).smallest
+    model = CoxPooled("c", ("x",), (1.0, 2.0), subset=None, ties=ties)
+    smallest = model.local(cohort, tools.on_tables(model)).smallest
     assert (smallest.count, smallest.of) == (1, "patients leaving without an event by 1 years")
-    merged = CoxPooled("c", ("x",), (1.0, 2.0), subset=None, ties=ties, minimum_count=3).local(cohort, {})
-    assert (merged.smallest.count, merged.scalar("merged")) == (3, 1)
-    assert merged["deaths"].tolist() == [0, 3]
-    assert merged["s0"].tolist() == [6, 6]
+    guarded = CoxPooled("c", ("x",), (1.0, 2.0), subset=None, ties=ties, minimum_count=2)
+    with pytest.raises(IterateRefused, match="has not said it can tell"):
+        guarded.local(cohort, tools.on_tables(guarded))
 
 
 @pytest.mark.parametrize("times", [(), (2.0, 1.0), (1.0, 1.0), (-1.0, 2.0)])
@@ -442,8 +466,8 @@ def test_table_times_must_rise(times):
         CoxPooled("c", ("x",), times)
 
 
-def test_patients_of_an_unknown_level_are_left_out():
+def test_patients_of_an_unknown_level_are_left_out(tools):
     cohort = patients([1, 0, 1], [1, 2, 3], [1, 1, 0], group=[0, 1, 7])
     model = CoxPooled("c", ("x",), (1.0, 2.0, 3.0), subset=None, strata=("group",), levels=((0.0, 1.0),))
-    statistic = model.local(cohort, {})
+    statistic = model.local(cohort, tools.on_tables(model))
     assert (statistic.scalar("n"), statistic.scalar("left_out")) == (2, 1)

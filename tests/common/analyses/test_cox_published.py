@@ -115,7 +115,7 @@ def test_rounding_times_is_lifelines_on_rounded_times(tools, lung, distinct):
     tables = CoxPooled("cox:l", ("age", "sex"), distinct(rounded["time"]), time="time", event="status", subset=None)
     by_site = CoxBySite("cox:l", ("age", "sex"), time="time", event="status", subset=None, time_grid_years=90.0)
     for found in (
-        tools.result_of(tables, tools.cut(lung, 3, 8)),
+        tools.result_of(tables, tools.cut(rounded, 3, 8)),
         tools.result_of(by_site, {"one": tools.cohort_of(lung)}),
     ):
         assert coefs(found) == pytest.approx(fitter.params_.to_numpy(), abs=1e-8)

@@ -4,7 +4,7 @@ from lifelines import KaplanMeierFitter
 from lifelines.statistics import logrank_test
 
 from fedage.common.analyses._median import GRID_YEARS, bracket, histograms
-from fedage.common.analyses.base import Again, IterateRefused, NotComputable, run_locally
+from fedage.common.analyses.base import Again, Done, IterateRefused, NotComputable, run_locally
 from fedage.common.analyses.kaplan_meier import KaplanMeier
 from fedage.common.cohort import Cohort
 from fedage.common.statistic import total
@@ -149,16 +149,18 @@ def test_split_at_the_median_of_all_sites(tools):
     assert found == tools.result_of(analysis, {"all": cohort})
 
 
-def test_cells_and_missing_values():
+def test_cells_and_missing_values(tools):
     gap = [1, 1, 1, 1, -1, -1, -1, -1, np.nan]
     cohort = followed(gap, [1, 2, 2, 9, 1, 1, 2, 9, 1], [1, 0, 1, 0, 1, 1, 1, 0, 1])
-    statistic = KaplanMeier("k", (1.0, 2.0), split_gap_at="zero").local(cohort, {"split": np.asarray(0.0)})
+    model = KaplanMeier("k", (1.0, 2.0), split_gap_at="zero")
+    statistic = model.local(cohort, tools.on_tables(model))
     assert statistic["n"].tolist() == [4, 4]
-    assert statistic["at_risk"].tolist() == [[4, 2], [4, 3]]
     assert statistic["events"].tolist() == [[2, 1], [1, 1]]
+    assert statistic["censored"].tolist() == [[0, 0], [0, 0]]
+    # Those who are censored at the last end are still followed to it.
+    assert statistic["censored_at_end"].tolist() == [[0, 0], [0, 0]]
     assert statistic.scalar("left_out") == 1
-    assert statistic.scalar("merged") == 0
-    assert (statistic.smallest.count, statistic.smallest.of) == (1, "patients with an event by 1 years (high gap)")
+    assert (statistic.smallest.count, statistic.smallest.of) == (1, "patients still followed after 2 years (low gap)")
 
 
 def test_without_events_curves_stay_at_one(tools):
@@ -174,21 +176,27 @@ def test_nobody(options):
     assert isinstance(outcome, NotComputable)
 
 
-def test_iterates():
+def test_iterates(tools):
     one, zero, median = (
         KaplanMeier("k", (1.0,), gap=None),
         KaplanMeier("k", (1.0,), split_gap_at="zero"),
         KaplanMeier("k", (1.0,)),
     )
+    for analysis in (one, zero):
+        analysis.check(tools.on_tables(analysis))
     for analysis in (one, zero, median):
-        analysis.check(analysis.first())
-    found = {"split": np.asarray(1.0), "low": np.asarray(0.9), "high": np.asarray(1.1)}
+        analysis.preceding.check(analysis.preceding.first())
+    ends = {"ends": np.ones(1)}
+    found = {**ends, "split": np.asarray(1.0), "low": np.asarray(0.9), "high": np.asarray(1.1)}
     median.check(found)
     refused = [
         (one, found),
-        (zero, {"split": np.asarray(0.5)}),
+        (one, {"ends": np.zeros(1)}),
+        (one, {"ends": np.ones(2)}),
+        (one, {"ends": np.array([2.0])}),
+        (zero, {**ends, "split": np.asarray(0.5)}),
         (zero, {}),
-        (median, {"split": np.asarray(1.0)}),
+        (median, {**ends, "split": np.asarray(1.0)}),
         (median, {**found, "split": np.asarray(np.nan)}),
         (median, {**found, "split": np.zeros(1)}),
         (median, {**found, "split": np.asarray(200.0)}),
@@ -197,16 +205,26 @@ def test_iterates():
     for analysis, iterate in refused:
         with pytest.raises(IterateRefused):
             analysis.check(iterate)
+    asked = {**found, "ends": np.zeros(1), "following": np.asarray(0.0), "question": np.asarray(1.0)}
+    median.preceding.check(asked)
+    changes = {"following": (1.0, 0.5, -1.0), "question": (0.0, 99.0), "split": (3.0,)}
+    for change in [{"ends": np.ones(1)}, *({k: np.asarray(v)} for k, values in changes.items() for v in values)]:
+        with pytest.raises(IterateRefused):
+            median.preceding.check({**asked, **change})
 
 
 def test_bounds():
     rng = np.random.default_rng(0)
-    cohort = followed(rng.normal(0, 60, 200).clip(-130, 130), rng.exponential(3, 200), rng.integers(0, 2, 200))
+    cohort = followed(rng.normal(0, 60, 900).clip(-130, 130), rng.exponential(3, 900), rng.integers(0, 2, 900))
     analysis = KaplanMeier("k", (1.0, 2.0), minimum_count=10)
-    iterate = {}
-    for _ in range(2):
-        statistic = analysis.local(cohort, iterate)
-        lower, upper = analysis.layout(iterate).bounds()
+    iterate, grid = analysis.preceding.first(), None
+    while not isinstance(grid, Done):
+        statistic = analysis.preceding.local(cohort, iterate)
+        lower, upper = analysis.preceding.layout(iterate).bounds()
         assert np.all((lower <= statistic.vector) & (statistic.vector <= upper))
-        outcome = analysis.combine(statistic, iterate)
-        iterate = outcome.iterate if isinstance(outcome, Again) else iterate
+        grid = analysis.preceding.combine(statistic, iterate)
+        iterate = grid.iterate if isinstance(grid, Again) else {}
+    iterate = analysis.begin(grid.result)
+    statistic = analysis.local(cohort, iterate)
+    lower, upper = analysis.layout(iterate).bounds()
+    assert np.all((lower <= statistic.vector) & (statistic.vector <= upper))

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from fedage.common.analyses import plan
-from fedage.common.analyses.base import Again, Done, NotComputable, run_locally
+from fedage.common.analyses.base import Again, Done, Following, NotComputable, run_locally
 from fedage.common.analyses.cox_by_site import CoxBySite
 from fedage.common.analyses.cox_pooled import CoxPooled
 from fedage.common.analyses.group_difference import GroupDifference
+from fedage.common.analyses.table_grid import TableGrid
 from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
 
@@ -36,6 +37,18 @@ def campaign(*, survival=None, planted=True, **tables):
 
 def with_groups():
     return campaign(groups={"column": "ill", "equals": 1.0, "reference": 0.0})
+
+
+def computable():
+    """Table times close enough for every table, and no minimum that would merge them."""
+    return with_groups().model_copy(
+        update={
+            "survival": campaign(
+                survival={"models": MODELS, "table_times_years": tuple(map(float, range(1, 9)))}
+            ).survival,
+            "privacy": campaign(privacy={"minimum_count": 1}).privacy,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +101,7 @@ def test_names_in_order():
         "gap-by-age:raw",
         "gap-by-age:corrected",
         "error-curve:test-corrected",
+        "table-grid",
         "cox:gap",
         "cox:gap-pooled",
         "cox:truth",
@@ -132,7 +146,15 @@ def test_the_file_decides_about_the_models():
     assert found["cox:gap-pooled"] == CoxPooled(
         "cox:gap-pooled", ("gap_years", "age_years", "is_male"), (2.0, 4.0), time="follow_up", event="died",
         subset="is_test", strata=("is_male",), levels=((0.0, 1.0),), ties="breslow", minimum_count=10,
+        grid=found[plan.TABLE_GRID],
     )  # fmt: skip
+    assert found[plan.TABLE_GRID] == TableGrid(
+        plan.TABLE_GRID, (2.0, 4.0), gap="gap_years", strata=((("is_male",), ((0.0, 1.0),)),), minimum_count=10,
+        needed=("gap_years", "age_years", "is_male"), time="follow_up", event="died", subset="is_test",
+    )  # fmt: skip
+    assert found[plan.KAPLAN_MEIER].preceding is found[plan.TABLE_GRID]
+    # The tables of the file share their intervals, which are settled before any of them.
+    assert list(found).index(plan.TABLE_GRID) < min(map(list(found).index, ("cox:gap-pooled", plan.KAPLAN_MEIER)))
 
 
 def test_groups_are_compared_by_the_corrected_and_the_raw_gap():
@@ -166,7 +188,7 @@ def test_levels_that_nobody_knows():
 
 
 def test_a_whole_campaign_runs_and_its_results_are_json(hospitals):
-    by_name = plan.registered(with_groups())
+    by_name = plan.registered(computable())
     results = {name: run_locally(analysis, hospitals) for name, analysis in by_name.items()}
     assert all(isinstance(outcome, Done) for outcome in results.values())
     json.dumps({name: outcome.result for name, outcome in results.items()}, allow_nan=False)
@@ -179,12 +201,15 @@ def test_a_whole_campaign_runs_and_its_results_are_json(hospitals):
 
 @pytest.mark.parametrize("step", sorted(plan.registered(with_groups())))
 def test_every_analysis_round_trips_and_does_not_see_the_order_of_sites(hospitals, step):
-    analysis = plan.registered(with_groups())[step]
+    analysis = plan.registered(computable())[step]
     renamed = dict(zip(("z", "y", "x"), hospitals.values(), strict=True))
     one, other = run_locally(analysis, hospitals), run_locally(analysis, renamed)
     assert isinstance(one, Done)
     assert flat(one.result) == pytest.approx(flat(other.result), rel=1e-10, abs=1e-12)
-    iterate = analysis.first()
+    if isinstance(analysis, Following):
+        iterate = analysis.begin(run_locally(analysis.preceding, hospitals).result)
+    else:
+        iterate = analysis.first()
     while True:
         layout = analysis.layout(iterate)
         statistic = analysis.local(hospitals["west"], iterate)

@@ -103,7 +103,7 @@ def test_every_section_and_figure_is_there(html: str) -> None:
     page = Page(html)
     assert tuple(a["id"] for tag, a in page.tags if tag == "section") == SECTIONS
     labels = [a["aria-label"] or "" for tag, a in page.tags if tag == "svg"]
-    beginnings = ["Validation MAE", "Counts of", "Mean gap", "Kaplan-Meier", "Hazard ratios", "Differences"]
+    beginnings = ["Validation MAE", "Counts of", "Mean gap", "Survival curves", "Hazard ratios", "Differences"]
     assert [label[: len(start)] for label, start in zip(labels, beginnings, strict=True)] == beginnings
     tables = (
         "headline gap-hazards rounds test-raw test-corrected validation-raw bias groups hazards coefficients models "
