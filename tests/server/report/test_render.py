@@ -106,8 +106,8 @@ def test_every_section_and_figure_is_there(html: str) -> None:
     beginnings = ["Validation MAE", "Counts of", "Mean gap", "Survival curves", "Hazard ratios", "Differences"]
     assert [label[: len(start)] for label, start in zip(labels, beginnings, strict=True)] == beginnings
     tables = (
-        "headline gap-hazards rounds test-raw test-corrected validation-raw bias groups hazards points coefficients models "
-        "group-difference group-auc group-sites"
+        "headline gap-hazards rounds test-raw test-corrected validation-raw bias groups hazards points coefficients "
+        "models group-difference group-auc group-sites"
     )
     assert set(page.tables) == {
         f"table-{name}" for name in f"{tables} planted sites set-aside withheld troubles events".split()
