@@ -211,7 +211,7 @@ def _run(job: SimulationJob, *, work: Path, console: Console) -> str:
     kept = job.folder / "simulation.log"
     shutil.copyfile(work / _LOG, kept)
     run = RunFolder(job.folder)
-    if not run.progress.is_file():
+    if not (run.progress.is_file() or (job.folder / "results.json").is_file()):
         raise FedAgeError(f"the simulation ended without a record; see {kept}")
     recover(run, reason=f"the engine of the simulation was killed or ended by itself; see {kept}")
     console.print(f"failed: the engine ended by itself; what it had found until then is in the record (see {kept})")

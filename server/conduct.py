@@ -39,7 +39,23 @@ _SAVED_AFTER = frozenset(
     {"started", "site", "site-left-out", "round", "validation", "fold", "recorded", "analysed", "site-trouble"}
 )
 """Events after which the record so far is written down: a process that is killed cannot write it any more."""
+_CHEAP_S, _SAVING_SHARE = 0.1, 0.1
 _CUT_OFF = "the process of the run ended before its record was written"
+
+
+@dataclass
+class _Saved:
+    """How often the record so far is written: always, unless it has grown so long that the run would wait for it."""
+
+    at: float = 0.0
+    cost_s: float = 0.0
+
+    def is_due(self) -> bool:
+        return self.cost_s < _CHEAP_S or time.monotonic() - self.at > self.cost_s / _SAVING_SHARE
+
+    def took(self, began: float) -> None:
+        self.at = time.monotonic()
+        self.cost_s = self.at - began
 
 
 @dataclass(frozen=True)
@@ -102,9 +118,13 @@ def conduct(
     (place.folder / "campaign.toml").write_text(campaign.text, encoding="utf-8")
     record = Record(started=datetime.now(UTC))
 
+    saved = _Saved()
+
     def save(event: str) -> None:
-        if event in _SAVED_AFTER:
+        if event in _SAVED_AFTER and saved.is_due():
+            began = time.monotonic()
             write_results(RunFolder(place.folder).progress, assemble(session, record, place), durable=False)
+            saved.took(began)
 
     events = EventLog(place.folder / "events.jsonl", after=save)
     session = Session(
@@ -172,6 +192,8 @@ def _why(error: BaseException) -> str:
     """Why a run ended by an exception that is none of a campaign's own."""
     if isinstance(error, Stopped):
         return str(error)
+    if isinstance(error, SystemExit):
+        return "the process of the run was told to end: the coordinator was stopped, or its executor died"
     if type(error).__name__ == "RunNotRunningException":
         return "the run was stopped in the SuperLink, or the SuperLink lost it"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -114,12 +114,13 @@ def _write(run: RunFolder, *, reason: str, status: Ended, environment: Literal["
     from fedage.server.report import render_report
 
     results = _so_far(run, environment=environment)
-    ended = results.run.model_copy(update={"status": status, "reason": reason, "finished_utc": _last_sign(run)})
-    results = results.model_copy(update={"run": ended})
+    if not (run.path / RESULTS).is_file():
+        ended = results.run.model_copy(update={"status": status, "reason": reason, "finished_utc": _last_sign(run)})
+        results = results.model_copy(update={"run": ended})
     events = EventLog(run.events)
     try:
         if not any(event["event"] == "finished" for event in read_events(run.events)):
-            events.emit("finished", status=status, reason=reason)
+            events.emit("finished", status=results.run.status, reason=results.run.reason)
     finally:
         events.close()
     (run.path / REPORT).write_text(render_report(results, events=read_events(run.events)), encoding="utf-8")

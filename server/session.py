@@ -167,9 +167,11 @@ class Session:
         return [site for site in answers if self.campaign.estimator is None or self.attendance.may(site, TRAIN)]
 
     def _may_take_part(self, node: int) -> bool:
-        """Whether a node is one of the sites the file names, as far as its admission tells."""
+        """Whether a node is admitted, and one of the sites that the file names, as far as its admission tells."""
         sites = self.campaign.campaign.sites
-        return not sites or self.admitted is None or self.admitted.get(node) in sites
+        if self.admitted is None:
+            return True
+        return node in self.admitted and (not sites or self.admitted[node] in sites)
 
     def _complete(self, answers: Mapping[str, Answer]) -> bool:
         sites = self.campaign.campaign.sites

@@ -203,7 +203,7 @@ def _driver(folder: Path) -> int:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("whom", ["command", "driver", "command at once"])
+@pytest.mark.parametrize("whom", ["command", "driver", "driver at once", "command at once"])
 def test_rounds_that_were_finished_are_in_the_record_of_a_stopped_run(whom: str, tmp_path: Path) -> None:
     """Whoever is told to stop, and even if the command has no time to say goodbye."""
     process = subprocess.Popen(
@@ -216,8 +216,8 @@ def test_rounds_that_were_finished_are_in_the_record_of_a_stopped_run(whom: str,
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < deadline
             time.sleep(0.1)
-        if whom == "driver":
-            os.kill(_driver(tmp_path), signal.SIGTERM)
+        if whom.startswith("driver"):
+            os.kill(_driver(tmp_path), signal.SIGKILL if "at once" in whom else signal.SIGTERM)
         else:
             process.send_signal(signal.SIGINT if whom == "command" else signal.SIGKILL)
         said, _ = process.communicate(timeout=60)
@@ -226,12 +226,12 @@ def test_rounds_that_were_finished_are_in_the_record_of_a_stopped_run(whom: str,
     finally:
         process.kill()
     results = read_results(out / "results.json")
-    assert results.run.status == "stopped"
+    assert results.run.status == ("failed" if whom == "driver at once" else "stopped"), (results.run, said)
     assert len(results.rounds) > 1
     assert (out / "report.html").is_file()
     assert nothing_left(tmp_path)
     assert "Traceback" not in said
-    assert process.returncode == {"command": 130, "driver": 1, "command at once": -signal.SIGKILL}[whom]
+    assert process.returncode == {"command": 130, "command at once": -signal.SIGKILL}.get(whom, 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

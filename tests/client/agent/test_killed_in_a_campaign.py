@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(1500)
 
 MARK = "FEDAGE_TEST_MARK"
 ROUNDS = 4
-# A SuperNode that is killed is missed by the coordinator for up to a minute, so it is the first.
+# A SuperNode that is killed is missed by the coordinator for up to half a minute, so it is the first.
 KILLED = ("supernode_main", "client.agent.main", "client.agent.executor")
 
 
@@ -98,10 +98,10 @@ def test_a_campaign_outlives_the_kill_of_every_process_of_a_site(
     assert len(results.rounds) == ROUNDS
     for number, name in enumerate(names, start=1):
         (site,) = (site for site in results.sites if site.name == name)
-        assert name not in results.rounds[number - 1].sites
-        assert any(re.search(rf"\(rounds? {number}\b", told) for told in site.troubles), (name, site.troubles)
+        assert any(re.search(rf"\(rounds? {number}\b.*asked again", told) for told in site.troubles), site.troubles
         assert not any("Traceback" in told for told in site.troubles)
-    assert sorted(results.rounds[-1].sites) == sorted(names)
+    # Each was asked again in the round in which it was killed, so none lost any.
+    assert {tuple(sorted(done.sites)) for done in results.rounds} == {tuple(sorted(names))}
     for name, home in homes.items():
         heads = folders.coordinator / "heads" / f"{name}.jsonl"
         told = demo._fedage("site", "audit", "verify", "--home", home, "--head", heads)

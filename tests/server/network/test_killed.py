@@ -64,6 +64,20 @@ def test_a_killed_executor_is_started_again_and_takes_the_next_run(fleet: Networ
     assert record(run).run.status == "finished"
 
 
+def test_an_executor_killed_in_a_run_leaves_a_record_and_the_next_run_is_taken(fleet: Network) -> None:
+    """Its death ends the process of the run, which writes its record if it can; else others do."""
+    command, run = fleet.run(fleet.campaign("executor-in-a-run"))
+    until(lambda: rounds_done(run) >= 2, timeout_s=90, what=lambda: command.said)
+    fleet.kill(EXECUTOR)
+    assert command.process.wait(90) != 0, command.said
+    found = record(run)
+    assert found.run.status in ("failed", "stopped")
+    assert len(found.rounds) >= 2
+    again, second = fleet.run(fleet.campaign("after-the-executor", rounds=1))
+    assert again.process.wait(200) == 0, again.said
+    assert record(second).run.status == "finished"
+
+
 def test_ctrl_c_writes_the_record_before_it_copies_it(fleet: Network, tmp_path: Path) -> None:
     command, run = fleet.run(fleet.campaign("interrupted"), out=tmp_path)
     until(lambda: rounds_done(run) >= 1, timeout_s=90, what=lambda: command.said)
