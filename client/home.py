@@ -61,6 +61,11 @@ class SiteConfig(BaseModel):
     recipe: RecipeName | None = Field(
         default=None, description="a public data set that data holds: its tables, columns and links are then known"
     )
+    view_if_unknown: Literal["PA", "AP", "FRONTAL"] | None = Field(
+        default=None,
+        description="view of radiographs (CR, DX) that name none, for a folder known to hold no other; without it "
+        "estimators of frontal views leave them out",
+    )
     outcomes: AbsolutePath | None = Field(default=None, description="CSV with outcomes, one row a patient")
     threads: int | None = Field(default=None, ge=1, le=1024, description="CPU threads a training may use")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="what a training computes on")

@@ -19,6 +19,7 @@ from fedage.client.cohort.recipes import Recipe, recipe
 from fedage.client.cohort.rejects_page import rejects_table, write_rejects_page
 from fedage.client.cohort.store import CohortStore
 from fedage.client.cohort.tables import TableReport, forget_table, index_table
+from fedage.client.cohort.told import Silence, WithView
 from fedage.client.cohort.writer import Remembered
 from fedage.client.home import SiteConfig, SiteHome
 from fedage.common.errors import FedAgeError
@@ -98,7 +99,9 @@ def index_into(
     if root is not None and layout is not None:
         images = index_bids(store, root, layout=layout, progress=progress)
     elif root is not None:
-        telling = chosen.telling(root) if chosen and chosen.telling else None
+        telling = chosen.telling(root) if chosen and chosen.telling else Silence()
+        if config.view_if_unknown is not None:
+            telling = WithView(telling, config.view_if_unknown)
         images = index_folder(store, root, telling=telling, progress=progress)
     elif store.has_images:
         _forget_images(store)

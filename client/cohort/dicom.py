@@ -33,7 +33,15 @@ from fedage.client.cohort.header import (
     TooLarge,
     read_header,
 )
-from fedage.client.cohort.kinds import CROSS_SECTIONAL, DICOMDIR, is_derived, is_stack, is_without_image, modality_of
+from fedage.client.cohort.kinds import (
+    CROSS_SECTIONAL,
+    DICOMDIR,
+    RADIOGRAPHS,
+    is_derived,
+    is_stack,
+    is_without_image,
+    modality_of,
+)
 from fedage.client.cohort.parsed import frames_stack
 from fedage.client.cohort.quiet import quiet_pydicom
 from fedage.client.cohort.reasons import Reason, Rejected
@@ -275,6 +283,7 @@ def _facts(header: Header, told: Told) -> DicomFacts | Reason:
     sex = told.sex or _text(header, _SEX).upper()
     modality, frames = told.modality or _modality(header), _frames(header)
     content = read_content(header, modality=modality, view=told.view)
+    is_assumed = not content.view and modality in RADIOGRAPHS
     of_series = modality in CROSS_SECTIONAL and frames == 1 and not is_stack(_text(header, _SOP_CLASS))
     return DicomFacts(
         patient_id=patient_id,
@@ -285,7 +294,7 @@ def _facts(header: Header, told: Told) -> DicomFacts | Reason:
         age=age,
         manufacturer=(told.manufacturer or _text(header, _MANUFACTURER))[:64],
         modality=modality,
-        view=content.view,
+        view=told.view_if_unknown if is_assumed else content.view,
         body_part=content.body_part,
         intent=content.intent,
         special=content.special,

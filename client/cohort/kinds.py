@@ -42,6 +42,10 @@ CROSS_SECTIONAL = frozenset(["CT", "MR", "PT"])
 """Modalities whose single files are slices of a series."""
 
 
+RADIOGRAPHS = frozenset(["CR", "DX"])
+"""Modalities of plain projection radiographs."""
+
+
 def modality_of(text: str) -> str:
     """A modality as it is kept: in capitals, and digital radiography as `DX` also where the file calls it `DR`."""
     modality = text.strip().upper()[:16]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from fedage.client.cohort.ages import Age
@@ -17,6 +17,8 @@ class Told:
     ----------
     bare_age_years
         Whether a `PatientAge` without a unit is one in completed years.
+    view_if_unknown
+        View of a radiograph whose file names none.
     """
 
     patient_id: str = field(default="", repr=False)
@@ -28,6 +30,7 @@ class Told:
     view: str = ""
     laterality: str = ""
     bare_age_years: bool = False
+    view_if_unknown: str = ""
 
 
 NOTHING = Told()
@@ -52,3 +55,20 @@ class Silence:
     def of(self, _path: str) -> Told | Reason:
         """Nothing."""
         return NOTHING
+
+
+class WithView:
+    """Tells what another tells, and the view of radiographs that name none, as the site says of its whole folder."""
+
+    def __init__(self, telling: Telling, view: str) -> None:
+        self._telling, self._view = telling, view
+
+    @property
+    def digest(self) -> str:
+        """Changes with the other's, and with the view."""
+        return f"{self._telling.digest}-view-{self._view}"
+
+    def of(self, path: str) -> Told | Reason:
+        """What is told of the file at this path below the root, or why it is out."""
+        told = self._telling.of(path)
+        return told if isinstance(told, Reason) else replace(told, view_if_unknown=self._view)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from fedage.client.cohort.models import ImageFile
 from fedage.client.cohort.query import select
 from fedage.client.cohort.store import CohortStore
 from fedage.client.cohort.tables import read_table
@@ -153,3 +154,20 @@ def test_participants_tsv_with_a_row_a_session_gives_no_session_s_value_as_the_p
     columns = {"columns": {"event": {"column": "event", "rows": "max"}}}
     index(tmp_path / "home", data=str(root), outcome_columns=columns)
     assert sorted(outcomes_of(tmp_path / "home")["event"]) == [0.0, 1.0, 1.0]
+
+
+def test_a_site_may_say_which_view_its_folder_holds_where_files_do_not(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write(data / "none.dcm", "a", ViewPosition=None)
+    write(data / "side.dcm", "b", ViewPosition="LL")
+    write(data / "breast.dcm", "c", ViewPosition=None, Modality="MG")
+
+    def views(**settings: Any) -> dict[str, str]:
+        index(tmp_path / "home", data=str(data), **settings)
+        with CohortStore.open(tmp_path / "home") as store, store.reading() as session:
+            return {store.path_of(image.path): image.view for image in session.query(ImageFile)}
+
+    assert views() == {"none.dcm": "", "side.dcm": "LL", "breast.dcm": ""}
+    assert views(view_if_unknown="AP") == {"none.dcm": "AP", "side.dcm": "LL", "breast.dcm": ""}
+    assert views(view_if_unknown="PA") == {"none.dcm": "PA", "side.dcm": "LL", "breast.dcm": ""}
+    assert views() == {"none.dcm": "", "side.dcm": "LL", "breast.dcm": ""}
