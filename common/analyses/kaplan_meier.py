@@ -174,6 +174,8 @@ class KaplanMeier:
             for g, name in enumerate(self._group_names)
         ]
         test, why_no_test = grouped_log_rank(counts) if self.gap else (None, "")
+        if test and not all(any(value is not None for value in group["survival"]) for group in groups):
+            test, why_no_test = None, "no point of a group's curve is given"
         return Done(
             {
                 "n": round(n.sum()),

@@ -98,7 +98,7 @@ def points(outcome: Outcome, shape: float) -> list[tuple[float, float, float, bo
         return []
     (group,) = outcome.result["groups"]
     n, d, rest = (np.array(group[name], dtype=float) for name in ("at_risk", "events_at", "remaining"))
-    survival = np.cumprod(1 - d / (n - (n - d - rest) / 2))
+    survival = np.cumprod(1 - d / np.maximum(n - (n - d - rest) / 2, 1e-9))
     found = []
     for at, years in enumerate(outcome.result["table_times"]):
         true, given = truth(years, shape), group["survival"][at] is not None

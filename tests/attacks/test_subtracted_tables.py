@@ -1,0 +1,123 @@
+"""A coordinator that slides and subtracts survival tables, through what a site answers with: its yield is nothing.
+
+The site has 300 patients and monthly table times. Known to the attacker: the campaign file, every answer and refusal.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedage.client.contribute import contributions
+from fedage.common.campaign import parse_campaign
+from fedage.common.cohort import Cohort
+from fedage.common.statistic import FloatArray
+
+MINIMUM, MONTHS = 10, 60
+TIMES = [round(k / 12, 6) for k in range(1, MONTHS + 1)]
+CAMPAIGN = parse_campaign(f"""
+[campaign]
+name = "curves"
+purpose = "survival of everybody, for a test"
+seed = 1
+[table]
+id = "subject"
+age = "age"
+[survival]
+table_times_years = {TIMES}
+""")
+
+
+def patients(seed: int) -> Cohort:
+    rng = np.random.default_rng(seed)
+    died, left = rng.exponential(5, 300), rng.uniform(0, 15, 300)
+    columns = {"time_years": np.minimum(died, left), "event": (died <= left).astype(float)}
+    return Cohort({**columns, "age_years": rng.uniform(40, 80, 300), "is_test": np.ones(300)})
+
+
+class Coordinator:
+    """Asks one site; `tables` are the (ends, events, leaving) that it got."""
+
+    def __init__(self, folder: Path, cohort: Cohort) -> None:
+        self._folder, self._cohort = folder, cohort
+        self.rules: set[str] = set()
+        self.tables: list[tuple[tuple[int, ...], FloatArray, FloatArray]] = []
+
+    def question(self, ends: tuple[int, ...], following: int, *, run: str, question: int = 1) -> int | None:
+        """The end that the site names; None if it refuses."""
+        about = {"following": np.asarray(float(following)), "question": np.asarray(float(question))}
+        iterate = {"ends": flags(ends), **about}
+        sums = self._ask("table-grid", iterate, run=run)
+        return None if sums is None else int(np.flatnonzero(sums[: MONTHS + 1])[0])
+
+    def table(self, ends: tuple[int, ...], *, run: str) -> None:
+        sums = self._ask("kaplan-meier", {"ends": flags(ends)}, run=run)
+        if sums is not None:
+            blocks = sums[2:].reshape(4, len(ends))
+            self.tables.append((ends, blocks[0], blocks[0] + blocks[2] + blocks[3]))
+
+    def _ask(self, step: str, iterate: dict[str, FloatArray], *, run: str) -> FloatArray | None:
+        told = contributions(CAMPAIGN, self._cohort, {step: iterate}, folder=self._folder, run=run, guard=True)
+        self.rules |= {reason["rule"] for reason in told.withheld.values()}
+        return told.sums.get(step)
+
+    def smallest_difference(self) -> float:
+        """The smallest group that two cumulative counts, of any tables, leave between them."""
+        told = [pair for ends, _, left in self.tables for pair in zip(ends, np.cumsum(left), strict=True)]
+        apart = [abs(a - b) for i, a in told for j, b in told if i != j]
+        return min((value for value in apart if value > 0), default=np.inf)
+
+
+def flags(ends: tuple[int, ...]) -> FloatArray:
+    found = np.zeros(MONTHS)
+    found[list(ends)] = 1
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_all_monthly_tables_and_their_coarsenings_are_refused_without_questions(tmp_path: Path, seed: int) -> None:
+    attacker = Coordinator(tmp_path, patients(seed))
+    for first in (*range(12), 20, 40):
+        attacker.table((first,), run="r1")
+        attacker.table(tuple(range(first, MONTHS)), run="r1")
+    assert attacker.tables == []
+    assert attacker.rules == {"table-grid"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_questions_slid_month_by_month_name_no_end_twice(tmp_path: Path, seed: int) -> None:
+    """Unbounded, the end named from each month on tells when the tenth patient after it leaves: nearly everybody."""
+    attacker, named = Coordinator(tmp_path, patients(seed)), []
+    for start in range(MONTHS - 1):
+        settled = (start - 1,) if start else ()
+        answer = attacker.question(settled, start, run="r1")
+        if answer is not None:
+            named.append((start, answer))
+    starts = [start for start, answer in named if answer != MONTHS]
+    assert len(starts) <= 2  # the first question, and at most one that goes on from an end it had named
+    assert attacker.rules <= {"table-grid", "iterate"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("runs", [1, 3])
+def test_tables_of_many_grids_subtract_to_no_small_group(tmp_path: Path, seed: int, runs: int) -> None:
+    attacker, rng = Coordinator(tmp_path, patients(seed)), np.random.default_rng(seed)
+    for run in (f"r{k}" for k in range(runs)):
+        ends: tuple[int, ...] = ()
+        following = 0
+        while following < MONTHS:
+            answer = attacker.question(ends, following, run=run)
+            if answer is None or answer >= MONTHS:
+                break
+            later = min(answer + int(rng.integers(0, 4)), MONTHS - 1)  # as though another site asked for it
+            if attacker.question(ends, later, run=run) == later:
+                ends = (*ends, later)
+            following = later + 1
+        attacker.table(ends, run=run)
+        for _ in range(20):
+            other = tuple(sorted({*ends, int(rng.integers(0, MONTHS))}))
+            attacker.table(other if rng.random() < 0.5 else ends[1:] or ends, run=run)
+    assert attacker.tables
+    assert attacker.smallest_difference() >= MINIMUM
