@@ -80,7 +80,7 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
         survival=survival,
         groups=compared_groups(campaign, findings),
         planted=planted_truth(campaign, findings, evaluation, survival) if campaign.planted else None,
-        notes=tuple(_notes(campaign, place, findings)),
+        notes=(*_notes(campaign, place, findings), *_clipped(record)),
     )
 
 
@@ -249,6 +249,17 @@ def _kaplan_meier(campaign: Campaign, findings: Findings) -> record_of.KaplanMei
         return record_of.KaplanMeier(column=column, not_computed=reason, held_back=costs)
     sites = tuple(findings.contributors.get(plan.KAPLAN_MEIER, ()))
     return record_of.KaplanMeier(**{**found, "column": column, "sites": sites, "held_back": costs})
+
+
+def _clipped(record: Record) -> list[str]:
+    """That a bound of the file changed the model, if it did."""
+    clipped = sum(done.clipped for done in record.rounds)
+    if not clipped:
+        return []
+    return [
+        f"In {clipped} of {len(record.rounds)} rounds the model's step was clipped to training.max_step_norm, or to "
+        "what was left of training.max_path_norm: the model is not what it would have been without these bounds."
+    ]
 
 
 def _notes(campaign: Campaign, place: Place, findings: Findings) -> list[str]:

@@ -41,6 +41,8 @@ class RoundRecord:
     validation: Result | None = None
     validation_by_site: dict[str, Result] = field(default_factory=dict)
     fold: int = 0
+    clipped: bool = False
+    """Whether the mean of the updates went further than the bounds of a step or of the run."""
 
 
 @dataclass
@@ -130,7 +132,8 @@ def train(
             weights,
             about={"campaign_digest": campaign.digest, "round": number, "fold": fold},
         )
-        records.append(RoundRecord(number, time.monotonic() - started, sorted(updates), loss, norm, fold=fold))
+        seconds = time.monotonic() - started
+        records.append(RoundRecord(number, seconds, sorted(updates), loss, norm, fold=fold, clipped=clipped))
         session.events.emit(
             "round",
             number=number,

@@ -297,3 +297,16 @@ def test_a_site_that_does_not_train_works_the_model_out_when_it_evaluates(tmp_pa
     conduct(PromptGrid(grid, poll_s=0.01), parse_campaign(TABLE), place, key=None, admitted=grid.names)
     results = read_results(tmp_path / "run" / "results.json")
     assert set(results.evaluation.test.raw.by_site) == {"a", "b", "c"}
+
+
+def test_a_path_that_is_used_up_stops_the_model_and_the_record_says_so(tmp_path: Path) -> None:
+    """The server stays within what its sites will answer: no site refuses, and the note tells that it was clipped."""
+    text = TABLE.replace("rounds = 4", "rounds = 4\nmax_step_norm = 0.02\nmax_path_norm = 0.03")
+    grid = InProcessGrid(tables(tmp_path / "sites"))
+    place = Place(folder=tmp_path / "run", run="r1", environment="simulation", guard=True)
+    conduct(PromptGrid(grid, poll_s=0.01), parse_campaign(text), place, key=None, admitted=grid.names)
+    results = read_results(tmp_path / "run" / "results.json")
+    assert results.run.status == "finished"
+    assert all(done.sites == ("a", "b", "c") for done in results.rounds)
+    assert any("clipped" in note and "max_path_norm" in note for note in results.notes)
+    assert all("clipped" in trouble for site in results.sites for trouble in site.troubles)
