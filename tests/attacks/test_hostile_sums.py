@@ -106,18 +106,24 @@ def test_sums_that_break_a_rule_count_nothing(kind: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "change", "rule"),
     [
-        ("at_risk", lambda n: n + 0.25, "sum-count"),
-        ("at_risk", lambda n: n - 1e4, "sum-bounds"),
-        ("events", lambda n: n + 120, "sum-patients"),
+        ("events", lambda n: n + 0.25, "sum-count"),
+        ("events_inside", lambda n: n - 1e4, "sum-bounds"),
+        ("censored", lambda n: n + 121, "sum-patients"),
         ("left_out", lambda _: 1e6, "sum-patients"),
     ],
 )
 def test_tables_by_time_are_counts_too(tmp_path: Path, name: str, change: Callable[[Any], Any], rule: str) -> None:
-    alter_vector = block(KAPLAN_MEIER, name, change)
+    analysis = registered(parse_campaign(FILE))[KAPLAN_MEIER]
+
+    def altered(vector: Any) -> Any:
+        sizes = {analysis.layout({"ends": ends}).size: ends for ends in (np.array([1.0, 1.0]), np.array([1.0, 0.0]))}
+        layout, changed = analysis.layout({"ends": sizes[vector.size]}), np.array(vector)
+        layout.block(changed, name)[...] = change(layout.block(changed, name))
+        return changed
 
     def alter(sent: str, payload: Payload, _info: Info) -> None:
-        if sent == ANALYSE and KAPLAN_MEIER in payload and payload[KAPLAN_MEIER].size == layout_of(KAPLAN_MEIER).size:
-            payload[KAPLAN_MEIER] = alter_vector(payload[KAPLAN_MEIER])
+        if sent == ANALYSE and KAPLAN_MEIER in payload:
+            payload[KAPLAN_MEIER] = altered(payload[KAPLAN_MEIER])
 
     found = run(tmp_path, members(tmp_path), FILE, alter)
     assert rule in found.rules
