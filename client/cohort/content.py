@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from fedage.common.estimators.takes import CONTRADICTORY, Content
 
@@ -151,6 +152,7 @@ def content_of(said: Said) -> Content:
     )
 
 
+@lru_cache(maxsize=1024)  # a folder has few of them
 def view_of_text(text: str) -> str:
     """A view as people and scanners write it (`PA`, `AP SUPINE`, `Lateral`) as its term; else the text, in capitals."""
     text = text.strip().upper()
@@ -171,6 +173,7 @@ def view_of_text(text: str) -> str:
     return CONTRADICTORY if len(frontal) > 1 else text[:_MOST_CHARACTERS]
 
 
+@lru_cache(maxsize=1024)
 def part_of_text(text: str) -> str:
     """A body part as people and scanners write it (`CHEST`, `Thorax PA`) as its term; else the text, in capitals."""
     text = text.strip().upper()

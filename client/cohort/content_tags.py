@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
 
 from fedage.client.cohort.content import Code, Said, content_of, view_of_text
 from fedage.client.cohort.header import EndsEarly, Header, Malformed, sequence_items
@@ -20,6 +22,7 @@ TAGS = frozenset(
 )
 _REGIONS, _BIOPSY_TARGET, _SPECIMEN, _VIEWS, _MODIFIERS = 0x00082218, 0x00182041, 0x00400560, 0x00540220, 0x00540222
 SEQUENCES = frozenset([_REGIONS, _BIOPSY_TARGET, _SPECIMEN, _VIEWS])
+_TAGS, _SEQUENCES = tuple(sorted(TAGS)), tuple(sorted(SEQUENCES))
 _CODE_VALUE, _MEANING, _LONG_CODE_VALUE = 0x00080100, 0x00080104, 0x00080119
 _OF_CODE = frozenset([_CODE_VALUE, _MEANING, _LONG_CODE_VALUE])
 
@@ -36,8 +39,29 @@ def read_content(header: Header, *, modality: str, view: str = "") -> Content:
     view
         What a data set's own table says of the view, which stands over the file's own.
     """
+    raw = _Raw(
+        tuple(header.values.get(tag, b"") for tag in _TAGS),
+        tuple(header.sequences.get(tag, b"") for tag in _SEQUENCES),
+        header.implicit,
+        header.little_endian,
+    )
+    found = _content(raw, modality)
+    return replace(found, view=view_of_text(view)) if view else found
+
+
+class _Raw(NamedTuple):
+    """What a header has at `_TAGS` and `_SEQUENCES`: the same in most files of a scanner."""
+
+    values: tuple[bytes, ...]
+    sequences: tuple[bytes, ...]
+    implicit: bool
+    little_endian: bool
+
+
+@lru_cache(maxsize=256)
+def _content(header: _Raw, modality: str) -> Content:
     views = _items(header, _VIEWS)
-    found = content_of(
+    return content_of(
         Said(
             modality=modality,
             sop_class=_text(header, _SOP_CLASS),
@@ -57,35 +81,34 @@ def read_content(header: Header, *, modality: str, view: str = "") -> Content:
             partial_view=_text(header, _PARTIAL_VIEW),
             descriptions=[_text(header, tag) for tag in (_SERIES_DESCRIPTION, _PROCESSING, _PADDLE)],
             magnification=_number(header, _MAGNIFICATION),
-            has_specimen=bool(header.sequences.get(_SPECIMEN)) or bool(_text(header, _CONTAINER)),
-            has_biopsy_target=bool(header.sequences.get(_BIOPSY_TARGET)),
+            has_specimen=bool(header.sequences[_SEQUENCES.index(_SPECIMEN)]) or bool(_text(header, _CONTAINER)),
+            has_biopsy_target=bool(header.sequences[_SEQUENCES.index(_BIOPSY_TARGET)]),
         )
     )
-    return replace(found, view=view_of_text(view)) if view else found
 
 
-def _texts(header: Header, tag: int) -> list[str]:
+def _texts(header: _Raw, tag: int) -> list[str]:
     """All values of an element of plain characters, in capitals."""
-    raw = header.values.get(tag, b"").decode("ascii", "replace")
+    raw = header.values[_TAGS.index(tag)].decode("ascii", "replace")
     return [part.strip(" \0\t\r\n").upper() for part in raw.split("\\")]
 
 
-def _text(header: Header, tag: int) -> str:
+def _text(header: _Raw, tag: int) -> str:
     return _texts(header, tag)[0]
 
 
-def _number(header: Header, tag: int) -> float | None:
+def _number(header: _Raw, tag: int) -> float | None:
     try:
         return float(_text(header, tag))
     except ValueError:
         return None
 
 
-def _items(header: Header, tag: int) -> list[dict[int, bytes]]:
-    return _nested(header, header.sequences.get(tag, b""))
+def _items(header: _Raw, tag: int) -> list[dict[int, bytes]]:
+    return _nested(header, header.sequences[_SEQUENCES.index(tag)])
 
 
-def _nested(header: Header, raw: bytes) -> list[dict[int, bytes]]:
+def _nested(header: _Raw, raw: bytes) -> list[dict[int, bytes]]:
     """The items of a sequence of codes; none of one that cannot be read, which then says nothing."""
     try:
         return sequence_items(
