@@ -140,7 +140,10 @@ def _grid(survival: Survival) -> str:
     if not survival.table_times_years:
         return f"{grid}; no table by time leaves your site."
     times = ", ".join(f"{time:g}" for time in survival.table_times_years)
-    return f"{grid}; tables of events and patients at risk leave your site for the times {times} years."
+    return (
+        f"{grid}; tables of events and patients at risk leave your site for the times {times} years, those of them on "
+        "which the sites agree."
+    )
 
 
 def _leaves(campaign: Campaign) -> list[str]:
