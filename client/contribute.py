@@ -17,6 +17,7 @@ from fedage.common.analyses.base import Analysis, Done, IterateRefused, LeftOutB
 from fedage.common.analyses.plan import BIAS, registered
 from fedage.common.campaign import Campaign
 from fedage.common.cohort import Cohort, MissingColumn, UnusableColumn
+from fedage.common.influence import InfluenceRefused
 from fedage.common.statistic import FloatArray, Statistic
 
 BIAS_LINE = "bias-line"
@@ -129,6 +130,8 @@ def _one(
         raise Withheld("iterate", str(refusal)) from None
     except LeftOutByFile as left_out:
         raise Withheld("left-out-by-file", str(left_out)) from None
+    except InfluenceRefused as refusal:
+        raise Withheld(refusal.rule, str(refusal)) from None
     except MissingColumn as missing:
         raise _Missing(missing.column) from None
     except UnusableColumn as unusable:

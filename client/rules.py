@@ -27,7 +27,7 @@ from fedage.client.policy import Allowed, PolicyErrors, PolicyFile, Refused, fac
 from fedage.client.site import SiteCohort
 from fedage.client.site_cohorts import SiteCohorts
 from fedage.client.snapshots import FewValuesChanged, Snapshot, SnapshotChanged, Snapshots, SnapshotTooClose
-from fedage.client.terms import Approved, Terms, budget_of, with_minimum
+from fedage.client.terms import Approved, Terms, budget_of, with_disclosure
 from fedage.common import estimators
 from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
@@ -169,7 +169,7 @@ class SiteRules:
             self._approve_by_itself(campaign)
         if request.kind != DESCRIBE:
             self.asked.begin_run(request, at_most=self.policy.current().requests.runs_per_campaign)
-        campaign = with_minimum(campaign, decision.minimum_count)
+        campaign = with_disclosure(campaign, decision)
         return Terms(campaign=campaign, allowed=decision, found=self._frozen(campaign, decision))
 
     def cohort(self, campaign: Campaign) -> SiteCohort:
@@ -183,7 +183,7 @@ class SiteRules:
         decision = self.decide(campaign, kind=DESCRIBE)
         if isinstance(decision, Refused):
             raise RequestRefused(decision.rule, decision.sentence)
-        return self._frozen(with_minimum(campaign, decision.minimum_count), decision)
+        return self._frozen(with_disclosure(campaign, decision), decision)
 
     def approve(
         self,
@@ -219,7 +219,7 @@ class SiteRules:
             raise ApprovalError(f"the site's policy refuses it (rule {decision.rule}): {decision.sentence}{names}")
         name, digest, minimum = decision.data_set_name, campaign.digest, decision.minimum_count
         # As every later message reads it: the minimum count decides who is set aside, and so what is frozen.
-        campaign = with_minimum(campaign, minimum)
+        campaign = with_disclosure(campaign, decision)
         found = frozen_of(self._cohorts.read(campaign, decision.data_set), campaign)
         cohort_of = None
 

@@ -53,9 +53,14 @@ class Approved:
     cohort_of: str | None = None
 
 
-def with_minimum(campaign: Campaign, minimum_count: int) -> Campaign:
-    """The campaign as a deployed site computes it: with the site's minimum count, and never without a guard."""
-    privacy = campaign.privacy.model_copy(update={"minimum_count": minimum_count})
+def with_disclosure(campaign: Campaign, allowed: Allowed) -> Campaign:
+    """The campaign as a deployed site computes it: as strict as the site's policy, and never without a guard."""
+    stricter = {
+        "minimum_count": allowed.minimum_count,
+        "largest_share": allowed.largest_share,
+        "patients_per_column": allowed.patients_per_column,
+    }
+    privacy = campaign.privacy.model_copy(update=stricter)
     simulation = campaign.simulation.model_copy(update={"guard": True})
     return campaign.model_copy(update={"privacy": privacy, "simulation": simulation})
 

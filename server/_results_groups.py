@@ -47,6 +47,11 @@ class GroupDifference(Finding):
     left_out: int | None = Field(
         default=None, description="patients of either group with a missing or impossible value"
     )
+    withheld_columns: tuple[str, ...] = Field(
+        default=(),
+        description="covariates left out at all sites, as at one at least too few patients differ in them, or one "
+        "makes up too much of a sum",
+    )
     one_group_only: int | None = Field(default=None, description="patients at sites without the other group; not used")
     adjusted: Difference | None = Field(default=None, description="sites and covariates held fixed")
     not_adjusted: str = Field(default="", description="why there is no adjusted difference")

@@ -293,6 +293,11 @@ class CoxResult(Finding):
     follow_up_ends_years: Number = Field(
         default=None, description="of an unstratified model; later events are not in it"
     )
+    withheld_columns: tuple[str, ...] = Field(
+        default=(),
+        description="covariates left out at all sites, as at one at least too few patients differ in them, or one "
+        "makes up too much of a sum",
+    )
     not_computed: str = Field(default="", description="why there is no result")
 
 

@@ -21,6 +21,11 @@ class Preparation(Finding):
     unused: tuple[str, ...] = Field(
         default=(), description="features that do not vary, or of which no site may tell a median; their weight is 0"
     )
+    withheld_columns: tuple[str, ...] = Field(
+        default=(),
+        description="features left out at all sites, as at one at least too few patients differ in them, or one makes "
+        "up too much of a sum",
+    )
     stood_in: int = Field(
         default=0,
         description="features at sites, all sites added, whose missing values are replaced by the site's mean instead, "

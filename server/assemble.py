@@ -18,6 +18,7 @@ from fedage.server.groups import compared_groups
 from fedage.server.planted import planted_truth
 from fedage.server.results import Results
 from fedage.server.session import Session
+from fedage.server.withheld_columns import WHY_LEFT_OUT
 
 if TYPE_CHECKING:
     from fedage.server.conduct import Place, Record
@@ -86,8 +87,10 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
 
 def _preparation(fold: int | None, found: Mapping[str, Any]) -> record_of.Preparation:
     """Features by the names that the tables give them."""
-    unused = tuple(name.removeprefix(FEATURE) for name in found["unused"])
-    return record_of.Preparation.model_validate({**found, "fold": fold, "unused": unused})
+    names = {
+        key: tuple(name.removeprefix(FEATURE) for name in found.get(key, ())) for key in ("unused", "withheld_columns")
+    }
+    return record_of.Preparation.model_validate({**found, **names, "fold": fold})
 
 
 def _sites(session: Session, record: Record) -> list[record_of.SiteRecord]:
@@ -277,5 +280,8 @@ def _notes(campaign: Campaign, place: Place, findings: Findings) -> list[str]:
             f"{plan.TABLE_GRID}: the sites agreed on {len(grid['table_times'])} of {len(grid['asked_times'])} table "
             "times for curves and models with one baseline hazard, so that no cell of a table is small at any of them."
         )
+    for step, found in sorted(findings.results.items()):
+        if left_out := found.get("withheld_columns"):
+            notes.append(f"{step}: computed without {', '.join(left_out)}. {WHY_LEFT_OUT}")
     notes += [f"{step}: {reason}" for step, reason in sorted(findings.not_computed.items())]
     return notes

@@ -37,6 +37,7 @@ def _compared(step: str, findings: Findings) -> GroupDifference:
     aucs = ("auc", "auc_low", "auc_high", "auc_within_sites")
     return GroupDifference(
         **{key: found[key] for key in (*kept, *aucs)},
+        withheld_columns=tuple(found.get("withheld_columns", ())),
         adjusted=_difference(found),
         unadjusted=_difference(found["unadjusted"]),
         by_site=by_site,

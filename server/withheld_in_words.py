@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fedage.common.analyses import plan, table_preparation
 from fedage.common.wording import listed
+from fedage.server import withheld_columns
 from fedage.server.participation import participants
 from fedage.server.results import Results
 
@@ -101,7 +102,7 @@ def in_full(results: Results) -> list[str]:
     for item in withholdings(results):
         by = "; ".join(f"by {listed(sites)}: {reason}" for reason, sites in item.why.items())
         said.append(f"{_capital(item.words)}{item.said}withheld {by}.")
-    return [*said, *_no_part(results)]
+    return [*withheld_columns.sentences(results), *said, *_no_part(results)]
 
 
 def in_short(results: Results) -> list[str]:
@@ -119,7 +120,7 @@ def in_short(results: Results) -> list[str]:
         said.append(f"{_capital(words)}{begun}{listed(first.sites)} withheld what is needed.")
     if said:
         said[-1] += " Why is told under Sites."
-    return [*said, *_no_part(results)]
+    return [*withheld_columns.sentences(results), *said, *_no_part(results)]
 
 
 def _counted(results: Results) -> dict[str, tuple[str, ...]]:

@@ -47,7 +47,7 @@ class Facts:
         Whether the campaign trains a model, and with privacy for every patient (`[privacy] mode = "sample"`).
     secure_aggregation
         Whether it hides a site's sums.
-    minimum_count
+    minimum_count, largest_share, patients_per_column
         Its own.
     exceptions
         What it needs that is no sum.
@@ -64,6 +64,8 @@ class Facts:
     private: bool = False
     secure_aggregation: bool = False
     minimum_count: int = 1
+    largest_share: float = 1.0
+    patients_per_column: float = 0.0
     exceptions: tuple[ExceptionName, ...] = ()
     data_set: str | None = None
 
@@ -76,13 +78,17 @@ class Allowed:
     ----------
     data_set_name, data_set
         Whose patients, and its filters and budget.
-    minimum_count
+    minimum_count, patients_per_column
         The larger of the site's and the campaign's.
+    largest_share
+        The smaller of the site's and the campaign's.
     """
 
     data_set_name: str
     data_set: DataSet
     minimum_count: int
+    largest_share: float
+    patients_per_column: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +120,8 @@ def facts_of(
         private=campaign.privacy.mode == "sample",
         secure_aggregation=campaign.privacy.secure_aggregation,
         minimum_count=campaign.privacy.minimum_count,
+        largest_share=campaign.privacy.largest_share,
+        patients_per_column=campaign.privacy.patients_per_column,
         exceptions=exceptions,
         data_set=data_set,
     )
@@ -159,6 +167,8 @@ def _data_set(policy: Policy, facts: Facts) -> Allowed | Refused:
         data_set_name=name,
         data_set=policy.data_sets[name],
         minimum_count=max(policy.disclosure.minimum_count, facts.minimum_count),
+        largest_share=min(policy.disclosure.largest_share, facts.largest_share),
+        patients_per_column=max(policy.disclosure.patients_per_column, facts.patients_per_column),
     )
 
 

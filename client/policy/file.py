@@ -37,6 +37,11 @@ mode = "manual"
 [disclosure]
 # Fewest patients behind any number that leaves; a campaign may ask for more, never for fewer.
 minimum_count = 10
+# Largest share of one patient in the absolute contributions to a sum of products; a campaign may ask for less. 1: any.
+largest_share = 0.5
+# Fewest patients for each column whose products leave: products over fewer are the patients' columns turned by an angle
+# that can be guessed. A campaign may ask for more. 0: any number, and then groups inside of a part are not checked.
+patients_per_column = 2.0
 # "required": only campaigns that hide this site's sums from the coordinator.
 secure_aggregation = "optional"
 

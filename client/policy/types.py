@@ -49,6 +49,15 @@ class Disclosure(Table):
     minimum_count: int = Field(
         default=10, ge=1, le=100_000, description="fewest patients behind any number; a campaign may ask for more"
     )
+    largest_share: float = Field(
+        default=0.5,
+        ge=0.1,
+        le=1,
+        description="largest share of one patient in the absolute contributions to a sum of products; 1 for any",
+    )
+    patients_per_column: float = Field(
+        default=2.0, ge=0, le=1000, description="fewest patients for each column whose products leave; 0 for any"
+    )
     secure_aggregation: Literal["optional", "required"] = Field(
         default="optional", description="whether each campaign has to hide this site's sums from the coordinator"
     )

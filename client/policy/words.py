@@ -56,6 +56,24 @@ def _disclosure(policy: Policy) -> Iterator[str]:
         yield f"A number with fewer than {count} patients behind it never leaves; a campaign may ask for more."
     else:
         yield "The site sets no minimum count: numbers about a single patient leave if a campaign asks for no minimum."
+    share, ratio = policy.disclosure.largest_share, policy.disclosure.patients_per_column
+    if count > 1 and share < 1:
+        yield (
+            f"A column is in no sum of products if fewer than {count} patients differ in it, or if one patient makes "
+            f"up more than {100 * share:g} % of a sum; sites agree beforehand which columns those are."
+        )
+    elif count > 1:
+        yield (
+            f"A column is in no sum of products if fewer than {count} patients differ in it; one patient may make up "
+            "nearly all of a sum."
+        )
+    if ratio > 0:
+        yield f"Products of columns leave only with at least {ratio:g} patients for each column."
+    else:
+        yield (
+            "Products of columns leave however few the patients are: those of fewer patients than columns may be "
+            "solved for the patients."
+        )
     if policy.disclosure.secure_aggregation == "required":
         yield "Campaigns must use secure aggregation, so that no coordinator sees this site's own sums."
     else:

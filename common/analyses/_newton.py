@@ -7,6 +7,8 @@ needed there, so none have to be centred yet) and brings the means and SDs; each
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import special
 
@@ -38,6 +40,11 @@ _ROUNDING = 1e-13  # of a mean square: what n Σx² − (Σx)² is known to
 _CONSTANT = 1e-10  # information per event for a covariate in units of its SD
 _LARGEST_LOG = 700.0
 _Z95 = 1.959963984540054
+
+
+def chosen(covariates: tuple[str, ...], kept: Sequence[bool]) -> tuple[str, ...]:
+    """The covariates that are kept."""
+    return tuple(name for name, inside in zip(covariates, kept, strict=True) if inside)
 
 
 def check_newton(iterate: Iterate, covariates: tuple[str, ...]) -> None:

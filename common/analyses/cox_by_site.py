@@ -6,16 +6,20 @@ patients is exact, and so are gradient and information. Nothing about single eve
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
 from fedage.common.analyses import _newton
 from fedage.common.analyses._columns import MAX_PATIENTS
+from fedage.common.analyses._cox_contributions import gradient_and_information
 from fedage.common.analyses._partial_likelihood import Likelihood, Ties, of_strata, pack, unpack
-from fedage.common.analyses._survival import followed, round_up
-from fedage.common.analyses.base import Iterate, Outcome
+from fedage.common.analyses._survival import Followed, followed, round_up
+from fedage.common.analyses.base import Iterate, Outcome, Result
 from fedage.common.cohort import Cohort
+from fedage.common.influence import Group, InfluenceRule
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 
@@ -46,6 +50,9 @@ class CoxBySite:
         Efron or Breslow.
     time_grid_years
         Times are rounded up to multiples of this; 0 keeps exact times.
+    complete_in
+        Columns in which a patient has to be complete; None for the covariates. A model whose sites agreed to leave a
+        covariate out keeps its patients: two sets that differ by those who miss it would give them by subtraction.
     """
 
     name: str
@@ -58,6 +65,47 @@ class CoxBySite:
     ties: Ties = "efron"
     time_grid_years: float = 0.0
     per_site: bool = False
+    complete_in: tuple[str, ...] | None = None
+
+    fewest_columns: ClassVar[int] = 1
+
+    @property
+    def reducible(self) -> tuple[str, ...]:
+        return self.covariates
+
+    def reduced(self, kept: Sequence[bool]) -> CoxBySite:
+        return replace(self, covariates=_newton.chosen(self.covariates, kept), complete_in=self._complete_in)
+
+    def completed(self, result: Result, kept: Sequence[bool]) -> Result:  # noqa: ARG002 - it has no places
+        return result
+
+    def sums_products(self, iterate: Iterate) -> bool:  # noqa: ARG002 - all of them do
+        return True
+
+    def influence_groups(self, cohort: Cohort, rule: InfluenceRule) -> list[Group]:  # noqa: ARG002
+        """Everybody followed. Single risk sets do not leave: only their sum over all deaths does."""
+        patients = self._followed(cohort)
+        x = patients.cohort.matrix(self.covariates)
+        gradient, information = gradient_and_information(
+            x, round_up(patients.time, self.time_grid_years), patients.event, patients.cohort.matrix(self.strata)
+        )
+        return [
+            Group(
+                of="the patients followed",
+                columns=x,
+                always=np.empty((patients.n, 0)),
+                gradient=gradient,
+                information=information,
+            )
+        ]
+
+    @property
+    def _complete_in(self) -> tuple[str, ...]:
+        return self.covariates if self.complete_in is None else self.complete_in
+
+    def _followed(self, cohort: Cohort) -> Followed:
+        needed = (*self._complete_in, *self.strata)
+        return followed(cohort, subset=self.subset, time=self.time, event=self.event, needed=needed)
 
     def first(self) -> Iterate:
         return {}
@@ -87,9 +135,7 @@ class CoxBySite:
         )
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
-        patients = followed(
-            cohort, subset=self.subset, time=self.time, event=self.event, needed=(*self.covariates, *self.strata)
-        )
+        patients = self._followed(cohort)
         x, layout = patients.cohort.matrix(self.covariates), self.layout(iterate)
         likelihood = of_strata(
             _newton.standardised(x, iterate),

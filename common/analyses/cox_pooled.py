@@ -34,6 +34,7 @@ from fedage.common.analyses.base import Again, GridAsked, Iterate, IterateRefuse
 from fedage.common.analyses.base import check_iterate as check_blocks
 from fedage.common.analyses.table_grid import TableGrid, stratum_of
 from fedage.common.cohort import Cohort
+from fedage.common.influence import Group, InfluenceRefused, InfluenceRule, all_pass
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 MOST_LEAVING = 0.2
@@ -74,6 +75,8 @@ class CoxPooled:
         Fewest patients of any group that a table tells (`table_grid`).
     grid
         The intervals shared with other tables; None for intervals of its own.
+    influence
+        The rule that every covariate keeps in each group of patients that the sums tell of; None for none.
     """
 
     name: str
@@ -88,6 +91,7 @@ class CoxPooled:
     ties: Ties = "efron"
     minimum_count: int = 1
     grid: TableGrid | None = None
+    influence: InfluenceRule | None = None
     per_site: bool = False
 
     def __post_init__(self) -> None:
@@ -198,7 +202,10 @@ class CoxPooled:
                 if letter == "s" or self._has_tied_sums(iterate):
                     sums = self._by_stratum(weights, columns, stratum)
                     values[f"{letter}{power}"] = sums.ravel() if power == 0 else sums
-        return Statistic.of(layout, _newton.with_moments(values, x, layout), self._cells(table, ends))
+        statistic = Statistic.of(layout, _newton.with_moments(values, x, layout), self._cells(table, ends))
+        if statistic.smallest is not None and statistic.smallest.count >= self.minimum_count:
+            self._require_influence(x, stratum, np.where(event, leaves, -1 - leaves))
+        return statistic
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:
         ends, beta = ends_of(iterate["ends"]), _newton.beta_of(_of_newton(iterate), len(self.covariates))
@@ -251,6 +258,33 @@ class CoxPooled:
         return np.concatenate(
             [weights[stratum == s].astype(np.float64).T @ columns[stratum == s] for s in range(self._strata)]
         )
+
+    def _require_influence(self, x: FloatArray, stratum: NDArray[np.intp], leaving: NDArray[np.intp]) -> None:
+        """Refuse sums of which a covariate (n, p) of few patients would be one patient's record.
+
+        The sums of two intervals differ by those who leave in between, and those of deaths stand beside them: so
+        everybody, and who leaves in an interval with an event and without one (`leaving`, a number for each), are
+        groups whose sums leave. Fewer table times or covariates need fewer patients.
+
+        Raises
+        ------
+        InfluenceRefused
+            If a covariate fails in one of them; the site then has no part in this model.
+        """
+        if self.influence is None:
+            return
+        for one in range(self._strata):
+            inside = stratum == one
+            parts = [inside, *(inside & (leaving == number) for number in np.unique(leaving[inside]))]
+            groups = [
+                Group(of="the patients of an interval", columns=x[rows], always=np.empty((int(rows.sum()), 0)))
+                for rows in parts
+            ]
+            if not all_pass(groups, self.influence):
+                raise InfluenceRefused(
+                    "at the agreed table times too few patients make up too much of the sums of one of "
+                    f"{', '.join(self.covariates)}; ask for fewer table times or covariates, or join rare levels"
+                )
 
     def _cells(self, table: SiteTable, ends: tuple[int, ...]) -> list[Cell]:
         """The groups of patients that the sums describe; all others are sums of these."""

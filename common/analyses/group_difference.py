@@ -14,9 +14,10 @@ Notation: S sites, n patients, k = 1 + number of covariates, s² = RSS/(n − S 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from itertools import combinations_with_replacement
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from fedage.common.analyses import _roc
 from fedage.common.analyses._columns import MAX_PATIENTS, bound_of, usable
 from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, Result, check_iterate
 from fedage.common.cohort import Cohort
+from fedage.common.influence import Group, InfluenceRule
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 _ROUNDING = 1e-13
@@ -75,6 +77,8 @@ class GroupDifference:
         Columns held fixed.
     minimum_count
         Fewest patients of a span of the histograms behind the AUC.
+    complete_in
+        Columns in which a patient has to be complete; None for the covariates (see `CoxBySite`).
     """
 
     name: str
@@ -86,6 +90,53 @@ class GroupDifference:
     covariates: tuple[str, ...] = ("age_years",)
     minimum_count: int = 1
     per_site: bool = True
+    complete_in: tuple[str, ...] | None = None
+
+    fewest_columns: ClassVar[int] = 0
+
+    @property
+    def reducible(self) -> tuple[str, ...]:
+        return self.covariates
+
+    def reduced(self, kept: Sequence[bool]) -> GroupDifference:
+        covariates = tuple(name for name, inside in zip(self.covariates, kept, strict=True) if inside)
+        return replace(self, covariates=covariates, complete_in=self._complete_in)
+
+    def completed(self, result: Result, kept: Sequence[bool]) -> Result:  # noqa: ARG002 - it has no places
+        return result
+
+    def sums_products(self, iterate: Iterate) -> bool:  # noqa: ARG002 - one-shot
+        return True
+
+    def influence_groups(self, cohort: Cohort, rule: InfluenceRule) -> list[Group]:  # noqa: ARG002
+        """Both groups together, and each: the products with group membership are sums over one."""
+        kept, _ = self._compared(cohort)
+        is_group = kept[self.column] == self.equals
+        covariates, gap = kept.matrix(self.covariates), kept[self.gap]
+        if is_group.all() or not is_group.any():
+            return [Group(of="the patients compared", columns=covariates[:0], always=np.empty((0, 0)))]
+        both = Group(
+            of="the patients compared",
+            columns=covariates,
+            always=np.column_stack([is_group.astype(np.float64), gap]),
+            names_always=(self.column, self.gap),
+        )
+        each = [
+            Group(of=of, columns=covariates[who], always=np.empty((int(who.sum()), 0)), products=False)
+            for of, who in (("the patients of the group", is_group), ("the patients of the reference group", ~is_group))
+        ]
+        return [both, *each]
+
+    @property
+    def _complete_in(self) -> tuple[str, ...]:
+        return self.covariates if self.complete_in is None else self.complete_in
+
+    def _compared(self, cohort: Cohort) -> tuple[Cohort, int]:
+        """The patients of the two groups with every value, and how many had to be left out."""
+        chosen = reported(cohort)
+        label = chosen[self.column]
+        chosen = chosen.where((label == self.equals) | (label == self.reference))
+        return usable(chosen, (self.gap, *self._complete_in))
 
     def first(self) -> Iterate:
         return {}
@@ -126,10 +177,7 @@ class GroupDifference:
         )
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
-        chosen = reported(cohort)
-        label = chosen[self.column]
-        chosen = chosen.where((label == self.equals) | (label == self.reference))
-        kept, left_out = usable(chosen, (self.gap, *self.covariates))
+        kept, left_out = self._compared(cohort)
         layout = self.layout(iterate)
         values: dict[str, FloatArray | float] = {field.name: np.zeros(field.shape) for field in layout.fields}
         is_group = kept[self.column] == self.equals

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedage.common.analyses.agreement import agreed, rule_of
 from fedage.common.analyses.base import Analysis
 from fedage.common.analyses.bias_line import BiasLine
 from fedage.common.analyses.binned import GapByAge, PredictedByAge, age_edges
@@ -103,7 +104,7 @@ def _survival(campaign: Campaign) -> tuple[Analysis, ...]:
     models = [model for model in survival.models if not _why_not(survival, model)]
     grid = _table_grid(campaign, survival, models) if survival.table_times_years else None
     analyses: list[Analysis] = [grid] if grid else []
-    analyses += [_cox(survival, model, grid, minimum_count=campaign.cell_minimum) for model in models]
+    analyses += [_cox(campaign, survival, model, grid) for model in models]
     if grid:
         analyses.append(
             KaplanMeier(
@@ -182,7 +183,7 @@ def _groups(campaign: Campaign) -> tuple[Analysis, ...]:
     gaps = {GROUPS: "raw_gap_years" if tells_raw_gap(campaign) else _gap(campaign)}
     if campaign.estimator is not None:
         gaps[GROUPS_RAW] = "raw_gap_years"
-    return tuple(
+    differences = (
         GroupDifference(
             name,
             groups.column,
@@ -194,12 +195,13 @@ def _groups(campaign: Campaign) -> tuple[Analysis, ...]:
         )
         for name, gap in gaps.items()
     )
+    return tuple(agreed(difference, campaign) for difference in differences)
 
 
-def _cox(survival: Survival, model: CoxModel, grid: TableGrid | None, *, minimum_count: int) -> Analysis:
+def _cox(campaign: Campaign, survival: Survival, model: CoxModel, grid: TableGrid | None) -> Analysis:
     name = f"{COX}{model.name}"
     if model.by_site:
-        return CoxBySite(
+        by_site = CoxBySite(
             name,
             model.covariates,
             time=survival.time,
@@ -208,6 +210,7 @@ def _cox(survival: Survival, model: CoxModel, grid: TableGrid | None, *, minimum
             ties=survival.ties,
             time_grid_years=survival.time_grid_years,
         )
+        return agreed(by_site, campaign)
     return CoxPooled(
         name,
         model.covariates,
@@ -217,6 +220,7 @@ def _cox(survival: Survival, model: CoxModel, grid: TableGrid | None, *, minimum
         strata=survival.strata,
         levels=_levels(survival),
         ties=survival.ties,
-        minimum_count=minimum_count,
+        minimum_count=campaign.cell_minimum,
         grid=grid,
+        influence=rule_of(campaign),
     )

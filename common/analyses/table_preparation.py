@@ -9,18 +9,30 @@ Legend: p features, x a feature, z = (x − mean) / SD, t age on its scale, t̂ 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import reduce
 from operator import add
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.analyses import _ridge, _table_quantiles, _table_sums
 from fedage.common.analyses._age_scale import AgeScale
-from fedage.common.analyses.base import Again, Done, Iterate, IterateRefused, NotComputable, Outcome, check_iterate
+from fedage.common.analyses._table_missing import enough_present
+from fedage.common.analyses.base import (
+    Again,
+    Done,
+    Iterate,
+    IterateRefused,
+    NotComputable,
+    Outcome,
+    Result,
+    check_iterate,
+)
 from fedage.common.cohort import Cohort
+from fedage.common.influence import Group, InfluenceRefused, InfluenceRule, all_pass, passing
 from fedage.common.statistic import Cell, FloatArray, Layout, Statistic
 
 NAME = "table-preparation"
@@ -64,6 +76,12 @@ class TablePreparation:
     cross_fitted
         Whether the campaign asks this for several folds: then those outside the subset are a group that follows by
         subtraction, and it must not be a small one. (That of sums and counts as a whole; not of each group of values.)
+    influence
+        The rule that the sums keep; None for none. Where it asks for no patients per column, only the training patients
+        as a whole keep it: products of fewer patients than columns, of an inner fold, tell of them anyway.
+    all_columns
+        The file's, where sites agreed to leave some out; None for `columns`. Inner folds follow from all of them, so
+        that they are the same whichever were agreed.
     """
 
     columns: tuple[str, ...]
@@ -76,8 +94,12 @@ class TablePreparation:
     subset: str = "is_train"
     healthy_only: bool = False
     cross_fitted: bool = False
+    influence: InfluenceRule | None = None
+    all_columns: tuple[str, ...] | None = None
     name: str = NAME
     per_site: bool = False
+
+    fewest_columns: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if self.products and len(self.columns) > _table_sums.MAX_FEATURES:
@@ -86,6 +108,71 @@ class TablePreparation:
                 f"allowed are {_table_sums.MAX_FEATURES}: name fewer in estimator.options.features, "
                 'or use table-mlp with start = "random"'
             )
+
+    @property
+    def reducible(self) -> tuple[str, ...]:
+        return self.columns
+
+    def reduced(self, kept: Sequence[bool]) -> TablePreparation:
+        columns = tuple(name for name, inside in zip(self.columns, kept, strict=True) if inside)
+        return replace(self, columns=columns, all_columns=self._all_columns)
+
+    def completed(self, result: Result, kept: Sequence[bool]) -> Result:
+        """The result with SD 0 for the features left out, which a model does not look at."""
+        inside = np.asarray(kept, dtype=np.bool_)
+        model = dict(result["model"])
+        for name in ("medians", "means", "sds", "coefficients"):
+            if model[name]:
+                values = np.zeros(inside.size)
+                values[inside] = model[name]
+                model[name] = values.tolist()
+        return {**result, "features": inside.size, "model": model}
+
+    def sums_products(self, iterate: Iterate) -> bool:
+        return "low" not in iterate
+
+    def influence_groups(self, cohort: Cohort, rule: InfluenceRule) -> list[Group]:  # noqa: ARG002
+        """The training patients; where patients per column are asked for, each inner fold and those held out too."""
+        _, rows = self._rows(cohort)
+        groups = [("the training patients", rows)]
+        if self._checks_folds:
+            fold = self._inner_folds(cohort, rows)
+            folds = [rows[fold == k] for k in np.unique(fold)]
+            if len(folds) > 1:
+                groups += [("the training patients of an inner fold", inside) for inside in folds]
+            if self.cross_fitted:
+                groups.append(("the training patients held out of a fold", np.flatnonzero(self._outside(cohort))))
+        return self._groups(cohort, self.columns, groups)
+
+    def _groups(
+        self, cohort: Cohort, names: Sequence[str], groups: Sequence[tuple[str, NDArray[np.intp]]]
+    ) -> list[Group]:
+        """Groups of rows, each with who they are in words, with the columns of these names."""
+        columns = [cohort[name] for name in names]
+        told = enough_present(columns, [inside for _, inside in groups], minimum_count=self.minimum_count)
+        read = list(zip(columns, told, strict=True))
+        age = self.scale.from_years(cohort["age_years"])
+        none = np.empty((cohort.n, 0))
+        return [
+            Group(
+                of=of,
+                columns=np.column_stack(
+                    [none[inside], *(column[inside] if is_told else np.zeros(inside.size) for column, is_told in read)]
+                ),
+                always=age[inside][:, None],
+                names_always=("age",),
+                products=self.products,
+            )
+            for of, inside in groups
+        ]
+
+    @property
+    def _checks_folds(self) -> bool:
+        return self.influence is not None and self.influence.patients_per_column > 0
+
+    @property
+    def _all_columns(self) -> tuple[str, ...]:
+        return self.columns if self.all_columns is None else self.all_columns
 
     def first(self) -> Iterate:
         return _table_quantiles.first_windows(len(self.columns))
@@ -161,8 +248,26 @@ class TablePreparation:
     def _inner_folds(self, cohort: Cohort, rows: NDArray[np.intp]) -> NDArray[np.intp]:
         if self._folds == 1:
             return np.zeros(rows.size, dtype=np.intp)
-        place = cohort[INNER_PLACE][rows]
-        return _table_sums.inner_folds(place, folds=self._folds, minimum_count=self.minimum_count)
+        fewest, rule = self.minimum_count, self.influence
+        if rule is not None:
+            fewest = max(fewest, int(np.ceil(rule.patients_per_column * len(self._all_columns))))
+        fold = _table_sums.inner_folds(cohort[INNER_PLACE][rows], folds=self._folds, minimum_count=fewest)
+        if rule is None or not self._checks_folds:
+            return fold
+        # Folds join until what passes in all of them together passes in each, so that inner folds cost no column.
+        (whole,) = self._groups(cohort, self._all_columns, [("", rows)])
+        try:
+            ok = passing([whole], rule)
+        except InfluenceRefused:
+            return fold
+        names = [name for name, passes in zip(self._all_columns, ok, strict=True) if passes]
+        while (numbers := np.unique(fold, return_counts=True))[0].size > 1:
+            inside = [("", rows[fold == k]) for k in numbers[0]]
+            if all(all_pass([group], rule) for group in self._groups(cohort, names, inside)):
+                break
+            smallest, following = numbers[0][np.argsort(numbers[1], kind="stable")[:2]]
+            fold = np.where(fold == smallest, following, fold)
+        return fold
 
     def _outside(self, cohort: Cohort) -> NDArray[np.bool_]:
         """Who would be trained on and is held out of this fold, (n,)."""

@@ -149,6 +149,18 @@ class Privacy(Table):
     clip_norm: float | None = Field(default=None, gt=0, description="L2 norm of one patient's gradient")
     secure_aggregation: bool = Field(default=False, description="hide each site's sums from the server")
     minimum_count: int = Field(default=10, ge=1, le=1000, description="fewest patients behind any released cell")
+    largest_share: float = Field(
+        default=0.5,
+        ge=0.1,
+        le=1,
+        description="largest share of one patient in the absolute contributions to a sum of products; 1 for any",
+    )
+    patients_per_column: float = Field(
+        default=2.0,
+        ge=0,
+        le=1000,
+        description="fewest patients of a site for each column whose products leave it; 0 for any",
+    )
 
 
 class Bias(Table):

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from fedage.common.analyses._age_scale import AgeScale
-from fedage.common.analyses.base import Analysis
 from fedage.common.analyses.table_preparation import NAME, TablePreparation
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import Options
+from fedage.common.influence import InfluenceRule
 
 PREPARATION = NAME
 """The registered step whose result makes a table's model."""
@@ -108,7 +108,14 @@ class TableEstimator(Protocol):
     def columns(self) -> tuple[str, ...]:
         """The cohort's columns that make a sample, in order."""
 
-    def preparation(self, *, minimum_count: int, healthy_only: bool = False, cross_fitted: bool = False) -> Analysis:
+    def preparation(
+        self,
+        *,
+        minimum_count: int,
+        healthy_only: bool = False,
+        cross_fitted: bool = False,
+        influence: InfluenceRule | None = None,
+    ) -> TablePreparation:
         """The analysis whose result `weights_from` turns into a model."""
 
     def weights_from(self, result: Mapping[str, Any], *, seed: int) -> dict[str, NDArray[Any]]:
@@ -174,7 +181,14 @@ class TableBase(ABC):
         """(p,)."""
         return (len(self.columns),)
 
-    def preparation(self, *, minimum_count: int, healthy_only: bool = False, cross_fitted: bool = False) -> Analysis:
+    def preparation(
+        self,
+        *,
+        minimum_count: int,
+        healthy_only: bool = False,
+        cross_fitted: bool = False,
+        influence: InfluenceRule | None = None,
+    ) -> TablePreparation:
         """The analysis whose result `weights_from` turns into a model."""
         return TablePreparation(
             self.columns,
@@ -185,6 +199,7 @@ class TableBase(ABC):
             minimum_count=minimum_count,
             healthy_only=healthy_only,
             cross_fitted=cross_fitted,
+            influence=influence,
         )
 
 

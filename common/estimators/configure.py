@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from fedage.common import estimators
+from fedage.common.analyses.agreement import agreed, rule_of
 from fedage.common.analyses.base import Analysis
 from fedage.common.campaign.types import Campaign
 from fedage.common.continuity import StepLimits
@@ -100,9 +101,11 @@ def preparation(campaign: Campaign, features: Sequence[str]) -> Analysis | None:
     estimator = configured(campaign, features)
     if not isinstance(estimator, TableBase):
         return None
-    return estimator.preparation(
+    analysis = estimator.preparation(
         minimum_count=campaign.cell_minimum,
         # Else those who are never trained on would count as held out, and hide how few really are.
         healthy_only=campaign.cohort.train_on == "healthy",
         cross_fitted=campaign.validation.folds is not None,
+        influence=rule_of(campaign),
     )
+    return agreed(analysis, campaign)

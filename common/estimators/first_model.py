@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedage.common.analyses.agreement import Agreed
 from fedage.common.analyses.base import Done, IterateRefused
 from fedage.common.analyses.table_preparation import TablePreparation
 from fedage.common.analyses.table_total import NoSumOfPatients, check_total
@@ -20,6 +21,7 @@ from fedage.common.errors import FedAgeError
 from fedage.common.estimators._table import TableBase
 from fedage.common.estimators.base import Trainable
 from fedage.common.estimators.configure import configured, initial_seed, preparation
+from fedage.common.influence import InfluenceRefused
 from fedage.common.networks.arrays import state_to_arrays
 from fedage.common.networks.roles import ArrayRoles, roles_of
 from fedage.common.protocol import PreparedSums
@@ -65,19 +67,22 @@ def first_model(
     if sums is None:
         raise NoFirstModel("a model of a table comes with the sums that it was made of, and this one came without")
     analysis = preparation(campaign, features)
-    if not isinstance(analysis, TablePreparation):
+    if analysis is None:
         raise NoFirstModel("this estimator has no preparation whose sums could be checked")
     try:
         analysis.check(sums.iterate)
+        summed = analysis.after(sums.iterate) if isinstance(analysis, Agreed) else analysis
+        if not isinstance(summed, TablePreparation):
+            raise NoFirstModel("this estimator has no preparation whose sums could be checked")
         total = check_total(
             analysis.layout(sums.iterate),
             sums.total,
-            features=len(analysis.columns),
-            products=analysis.products,
-            scale=analysis.scale,
+            features=len(summed.columns),
+            products=summed.products,
+            scale=summed.scale,
         )
         outcome = analysis.combine(total, sums.iterate)
-    except (IterateRefused, NoSumOfPatients, KeyError, np.linalg.LinAlgError) as refusal:
+    except (IterateRefused, InfluenceRefused, NoSumOfPatients, KeyError, np.linalg.LinAlgError) as refusal:
         raise NoFirstModel(f"the sums that came with the model are refused: {refusal}") from None
     if not isinstance(outcome, Done):
         raise NoFirstModel("the sums that came with the model give none")

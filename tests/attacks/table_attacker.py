@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.client.parts import with_parts
+from fedage.common.analyses.agreement import COLUMNS, Agreed
 from fedage.common.campaign import Campaign, parse_campaign
 from fedage.common.estimators.configure import configured, preparation
 from fedage.common.estimators.first_model import first_model
@@ -108,6 +109,8 @@ class Attacker:
         assert analysis is not None
         zero, one, n = np.zeros(FEATURES), np.ones(FEATURES), 1e6
         iterate = {"centre": zero, "spread": one, "error": zero}
+        if isinstance(analysis, Agreed):
+            iterate[COLUMNS] = one
         layout = analysis.layout(iterate)
         values = {item.name: np.zeros(item.shape) for item in layout.fields}
         square = n * (np.diag(sds**2) + np.outer(means, means))

@@ -166,6 +166,7 @@ def test_a_scale_of_a_thousandth_makes_no_patient_the_sum(tmp_path: Path) -> Non
         "last_log_likelihood": np.asarray(-100.0),
         "null_log_likelihood": np.asarray(-100.0),
         "exchange": np.asarray(2.0),
+        "columns": np.array([1.0]),
     }
     sums, withheld = answered(campaign(), cohort(), {"cox:true": iterate}, folder=tmp_path)
     assert sums == {}

@@ -29,6 +29,8 @@ wait_s = 1
 approval_wait_s = 1
 [privacy]
 minimum_count = 5
+# Held out of a fold are 20 patients, half of them with holes: of the product of two columns one has more than half.
+largest_share = 0.8
 """
 RIDGE = """
 [estimator]

@@ -134,6 +134,8 @@ def test_facts_come_from_the_campaign_file() -> None:
         modality=("CR", "DX"),
         trains=True,
         minimum_count=30,
+        largest_share=0.5,
+        patients_per_column=2.0,
     )
     chosen = parse_campaign(CAMPAIGN + '[cohort]\nmodality = ["CR"]')
     assert facts_of(chosen, kind=TRAIN, coordinator=KEY, at=NOON, modality=("DX",)).modality == ("CR",)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fedage.common.analyses import plan
+from fedage.common.analyses.agreement import Agreed
 from fedage.common.analyses.base import Again, Done, Following, NotComputable, run_locally
 from fedage.common.analyses.cox_by_site import CoxBySite
 from fedage.common.analyses.cox_pooled import CoxPooled
@@ -11,6 +12,7 @@ from fedage.common.analyses.group_difference import GroupDifference
 from fedage.common.analyses.table_grid import TableGrid
 from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
+from fedage.common.influence import InfluenceRule
 
 MODELS = (
     {"name": "gap", "covariates": ("gap_years", "age_years")},
@@ -80,7 +82,7 @@ def hospitals():
             }
         )
 
-    return {site: hospital(n) for site, n in (("north", 150), ("south", 220), ("west", 180))}
+    return {site: hospital(n) for site, n in (("north", 250), ("south", 320), ("west", 280))}
 
 
 def names(stage):
@@ -139,15 +141,18 @@ def test_the_file_decides_about_the_models():
         "table_times_years": (2.0, 4.0),
     }
     found = plan.registered(campaign(survival=survival))
-    assert found["cox:gap"] == CoxBySite(
+    rule = InfluenceRule(minimum_count=10)
+    by_site = CoxBySite(
         "cox:gap", ("gap_years", "age_years"), time="follow_up", event="died", subset="is_test",
         strata=("is_male",), ties="breslow", time_grid_years=0.5,
     )  # fmt: skip
-    assert found["cox:gap-pooled"] == CoxPooled(
+    pooled = CoxPooled(
         "cox:gap-pooled", ("gap_years", "age_years", "is_male"), (2.0, 4.0), time="follow_up", event="died",
         subset="is_test", strata=("is_male",), levels=((0.0, 1.0),), ties="breslow", minimum_count=10,
-        grid=found[plan.TABLE_GRID],
+        grid=found[plan.TABLE_GRID], influence=rule,
     )  # fmt: skip
+    assert found["cox:gap"] == Agreed(by_site, rule=rule)
+    assert found["cox:gap-pooled"] == pooled
     assert found[plan.TABLE_GRID] == TableGrid(
         plan.TABLE_GRID, (2.0, 4.0), gap="gap_years", strata=((("is_male",), ((0.0, 1.0),)),), minimum_count=10,
         needed=("gap_years", "age_years", "is_male"), time="follow_up", event="died", subset="is_test",
@@ -157,14 +162,28 @@ def test_the_file_decides_about_the_models():
     assert list(found).index(plan.TABLE_GRID) < min(map(list(found).index, ("cox:gap-pooled", plan.KAPLAN_MEIER)))
 
 
+@pytest.mark.parametrize("privacy", [{"largest_share": 0.3, "patients_per_column": 5.0}, {"minimum_count": 20}])
+def test_the_file_decides_about_the_influence_rule(privacy):
+    found = plan.registered(campaign(privacy=privacy))
+    assert found["cox:gap"].rule == InfluenceRule(**{"minimum_count": 10, **privacy})
+
+
+def test_without_a_minimum_count_there_is_no_influence_rule():
+    assert isinstance(plan.registered(campaign(privacy={"minimum_count": 1}))["cox:gap"], CoxBySite)
+    assert isinstance(plan.registered(campaign(simulation={"guard": False}))["cox:gap"], CoxBySite)
+
+
 def test_groups_are_compared_by_the_corrected_and_the_raw_gap():
     found = plan.registered(with_groups())
     assert list(found)[-2:] == [plan.GROUPS, plan.GROUPS_RAW]
     asked = {"equals": 1.0, "reference": 0.0, "covariates": ("age_years",), "minimum_count": 10}
-    assert found[plan.GROUPS] == GroupDifference(plan.GROUPS, "ill", gap="gap_years", **asked)
-    assert found[plan.GROUPS_RAW] == GroupDifference(plan.GROUPS_RAW, "ill", gap="raw_gap_years", **asked)
+    corrected = GroupDifference(plan.GROUPS, "ill", gap="gap_years", **asked)
+    raw = GroupDifference(plan.GROUPS_RAW, "ill", gap="raw_gap_years", **asked)
+    rule = InfluenceRule(minimum_count=10)
+    assert found[plan.GROUPS] == Agreed(corrected, rule=rule)
+    assert found[plan.GROUPS_RAW] == Agreed(raw, rule=rule)
     cole = with_groups().model_copy(update={"bias": campaign(bias={"scale": "cole"}).bias})
-    assert plan.registered(cole)[plan.GROUPS].gap == "cole_gap_years"
+    assert plan.registered(cole)[plan.GROUPS].analysis.gap == "cole_gap_years"
     # A table that brings its gaps has no prediction of ours.
     assert plan.GROUPS_RAW not in plan.registered(with_groups().model_copy(update={"estimator": None}))
 
