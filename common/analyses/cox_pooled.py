@@ -204,7 +204,7 @@ class CoxPooled:
                     values[f"{letter}{power}"] = sums.ravel() if power == 0 else sums
         statistic = Statistic.of(layout, _newton.with_moments(values, x, layout), self._cells(table, ends))
         if statistic.smallest is not None and statistic.smallest.count >= self.minimum_count:
-            self._require_influence(x, stratum, np.where(event, leaves, -1 - leaves))
+            self._require_influence(x, stratum, event & (leaves < len(ends)))
         return statistic
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:
@@ -259,12 +259,12 @@ class CoxPooled:
             [weights[stratum == s].astype(np.float64).T @ columns[stratum == s] for s in range(self._strata)]
         )
 
-    def _require_influence(self, x: FloatArray, stratum: NDArray[np.intp], leaving: NDArray[np.intp]) -> None:
+    def _require_influence(self, x: FloatArray, stratum: NDArray[np.intp], died: NDArray[np.bool_]) -> None:
         """Refuse sums of which a covariate (n, p) of few patients would be one patient's record.
 
-        The sums of two intervals differ by those who leave in between, and those of deaths stand beside them: so
-        everybody, and who leaves in an interval with an event and without one (`leaving`, a number for each), are
-        groups whose sums leave. Fewer table times or covariates need fewer patients.
+        In each stratum those at risk at the start, those with an event by the last table time, and the others. Residual
+        risk: the sums of two intervals differ by those who leave in between, who are the minimum count or more, but not
+        checked for a covariate that few of them have: one of two values would be in hardly any interval of a hospital.
 
         Raises
         ------
@@ -275,15 +275,14 @@ class CoxPooled:
             return
         for one in range(self._strata):
             inside = stratum == one
-            parts = [inside, *(inside & (leaving == number) for number in np.unique(leaving[inside]))]
             groups = [
-                Group(of="the patients of an interval", columns=x[rows], always=np.empty((int(rows.sum()), 0)))
-                for rows in parts
+                Group(of="the patients", columns=x[rows], always=np.empty((int(rows.sum()), 0)))
+                for rows in (inside, inside & died, inside & ~died)
             ]
             if not all_pass(groups, self.influence):
                 raise InfluenceRefused(
-                    "at the agreed table times too few patients make up too much of the sums of one of "
-                    f"{', '.join(self.covariates)}; ask for fewer table times or covariates, or join rare levels"
+                    "too few of those followed, with an event or without one, make up too much of the sums of one of "
+                    f"{', '.join(self.covariates)}; leave out rare covariates or join their levels"
                 )
 
     def _cells(self, table: SiteTable, ends: tuple[int, ...]) -> list[Cell]:
