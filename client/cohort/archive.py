@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from fedage.client.cohort.dicom import open_at_once
-from fedage.client.cohort.header import MAX_INFLATED_BYTES
+from fedage.client.cohort.header import INFLATED_FREE_BYTES, MAX_INFLATED_BYTES, MAX_INFLATION
 from fedage.client.cohort.reasons import Reason
 
 SEPARATOR = "\0"
@@ -121,7 +121,7 @@ def _content(stream: BinaryIO, info: zipfile.ZipInfo) -> bytes:
     """
     if info.flag_bits & 0x1:
         raise Refused(Reason.ENCRYPTED)
-    if info.file_size > MAX_INFLATED_BYTES:
+    if info.file_size > min(MAX_INFLATED_BYTES, INFLATED_FREE_BYTES + MAX_INFLATION * info.compress_size):
         raise Refused(Reason.TOO_LARGE)
     try:
         stream.seek(info.header_offset)

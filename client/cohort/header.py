@@ -21,6 +21,8 @@ IMPLICIT_LITTLE, EXPLICIT_LITTLE = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1"
 EXPLICIT_BIG, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 MAX_INFLATED_BYTES = 512 * 2**20
 """Most that a deflated data set, or a member of an archive, may become."""
+INFLATED_FREE_BYTES, MAX_INFLATION = 64 * 2**20, 100
+"""What any deflated data set may become, and how many times its own size beyond that; images shrink to a third."""
 
 _LONG_VR = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _SHORT_VR = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
@@ -189,6 +191,8 @@ def inflate(stream: BinaryIO, *, start: int) -> bytes:
     EndsEarly, Malformed, TooLarge
         If it is cut off, is no deflated stream, or would become larger than is ever read.
     """
+    deflated_bytes = stream.seek(0, os.SEEK_END) - start
+    most_bytes = min(MAX_INFLATED_BYTES, INFLATED_FREE_BYTES + MAX_INFLATION * deflated_bytes)
     stream.seek(start)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     parts, total = [], 0
@@ -199,7 +203,7 @@ def inflate(stream: BinaryIO, *, start: int) -> bytes:
                 raise EndsEarly
             parts.append(inflater.decompress(raw, 2**20))
             total += len(parts[-1])
-            if total > MAX_INFLATED_BYTES:
+            if total > most_bytes:
                 raise TooLarge
     except zlib.error:
         raise Malformed from None

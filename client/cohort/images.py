@@ -1,8 +1,12 @@
-"""Decode one image: pixels on the modality's scale, brighter is denser, with their spacing."""
+"""Decode one image: pixels on the modality's scale, brighter is denser, with their spacing.
+
+`load_image` has it done in a process of its own (`decoder_pool`), `decode_image` is what that process does.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,14 +17,17 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import pixel_array
 
 from fedage.client.cohort.archive import open_image
+from fedage.client.cohort.decoder_child import IMAGE
+from fedage.client.cohort.decoder_pool import DecoderFailed, decode
 from fedage.client.cohort.dicom import MAX_FRAME_SAMPLES
 from fedage.client.cohort.kinds import modality_of
 from fedage.client.cohort.parsed import parse
 from fedage.client.cohort.quiet import quiet_pydicom
 from fedage.client.cohort.series import is_volume
 from fedage.client.cohort.stored_values import StoredValues, stored_range, stored_values, with_background
-from fedage.common.estimators.base import Image, SampleRefused
+from fedage.common.image import Image, SampleRefused
 
+DECODER_FAILED = "decoder-failed"
 PIXELS_VERSION = "2"
 """Raised when the same file gives other pixels; samples are then made anew."""
 UNKNOWN_SPACING_MM = (1.0, 1.0)
@@ -30,7 +37,31 @@ _PROJECTIONS = frozenset(["CR", "DX", "MG", "IO", "PX", "RG", "RF", "XA"])
 
 
 def load_image(path: Path) -> Image:
-    """Decode a DICOM file of one grey frame, in a folder or in an archive.
+    """Decode a DICOM file of one grey frame, in a folder or in an archive, in a process of its own.
+
+    Raises
+    ------
+    SampleRefused
+        As `decode_image`, or `decoder-failed`: the decoder needed more memory or time than an image of this size may,
+        or failed in a way of its own. Never any other exception.
+    """
+    try:
+        found = decode(IMAGE, path)
+    except DecoderFailed as failure:
+        raise SampleRefused(DECODER_FAILED, failure.detail) from None
+    if "refused" in found.text or found.array is None:
+        raise SampleRefused(str(found.text.get("refused")), str(found.text.get("detail")))
+    row, column = found.text["spacing_mm"]
+    return Image(
+        pixels=found.array,
+        spacing_mm=(float(row), float(column)),
+        modality=str(found.text["modality"]),
+        view=str(found.text["view"]),
+    )
+
+
+def decode_image(path: Path, *, on_size: Callable[[int], None] | None = None) -> Image:
+    """Decode a DICOM file of one grey frame here; `on_size` is told of the values in its frame before they are.
 
     The modality LUT or rescale is applied, for projections the first VOI LUT or window too. MONOCHROME1 is turned
     round on the scale that its stored bits span, not the values that happen to occur, so that the same tissue gives
@@ -40,8 +71,8 @@ def load_image(path: Path) -> Image:
     Raises
     ------
     SampleRefused
-        With the code `undecodable`, `too-large`, `colour`, `multi-frame`, `contradictory-bits`, `only-padding` or
-        `bad-voi-lut`. Never any other exception.
+        With the code `undecodable`, `too-large`, `colour`, `multi-frame`, `contradictory-bits`, `only-padding`,
+        `bad-voi-lut` or, where memory is limited and it needs more, `decoder-failed`. Never any other exception.
     """
     quiet_pydicom()
     if is_volume(path.name):
@@ -50,6 +81,8 @@ def load_image(path: Path) -> Image:
         with open_image(path) as stream:
             header = parse(stream, pixels=False)
             _check(header)
+            if on_size is not None:
+                on_size(int(header.Rows) * int(header.Columns))
             stored = stored_frame(stream, header)
             pixels = with_background(_grey(stored.values, header), stored.is_padding)
         return Image(
@@ -60,6 +93,8 @@ def load_image(path: Path) -> Image:
         )
     except SampleRefused:
         raise
+    except MemoryError:
+        raise SampleRefused(DECODER_FAILED, "it needs more memory than an image of its size") from None
     except Exception as error:  # noqa: BLE001 (what hostile files raise in decoders cannot be listed)
         raise SampleRefused("undecodable", type(error).__name__) from None
 

@@ -10,6 +10,7 @@ import logging
 import math
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,16 @@ from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 
+from fedage.client.cohort.decoder_child import VOLUME, VOLUME_FACTS
+from fedage.client.cohort.decoder_pool import DecoderFailed, decode
 from fedage.client.cohort.reasons import Reason, Rejected
-from fedage.common.estimators.base import SampleRefused
+from fedage.common.image import SampleRefused
 from fedage.common.statistic import FloatArray
 
 MAX_VOXELS = 1 << 28
 """Most voxels of a volume that are ever read: 512 × 512 × 1024, a gigabyte as float32."""
+EXPANSION_FREE_BYTES, MAX_EXPANSION = 64 * 2**20, 100
+"""What any file may unpack to, and how many times its own size beyond that; heads compress to a half or a tenth."""
 SUFFIXES = (".nii", ".nii.gz")
 
 _MM_PER_UNIT = {"mm": 1.0, "meter": 1e3, "micron": 1e-3, "unknown": 1.0}
@@ -70,17 +75,20 @@ class _Out(Exception):
 
 
 def read_volume(path: Path) -> VolumeFacts | Rejected:
-    """Read one file to its last voxel. Every file gives one or the other; nothing is raised, whatever it holds."""
+    """Read one file to its last voxel, in a process of its own. Every file gives one or the other, none raises."""
     try:
-        image, facts = _open(path)
-        _voxels(image)
-    except _Out as out:
-        return Rejected(out.code, modality="MR")
-    return facts
+        found = decode(VOLUME_FACTS, path).text
+    except DecoderFailed:
+        return Rejected(Reason.DECODER_FAILED, modality="MR")
+    if "facts" not in found:
+        return Rejected(Reason(str(found.get("rejected", Reason.UNREADABLE))), modality="MR")
+    facts = found["facts"]
+    (i, j, k), (x, y, z) = facts["shape"], facts["spacing_mm"]
+    return VolumeFacts(shape=(i, j, k), spacing_mm=(x, y, z), orientation=str(facts["orientation"]))
 
 
 def load_volume(path: Path) -> Volume:
-    """The voxels of a file, axes turned and flipped to RAS+ without resampling.
+    """The voxels of a file, axes turned and flipped to RAS+ without resampling; read in a process of its own.
 
     Raises
     ------
@@ -88,13 +96,47 @@ def load_volume(path: Path) -> Volume:
         With a reason's code. Never any other exception.
     """
     try:
+        found = decode(VOLUME, path)
+    except DecoderFailed as failure:
+        raise SampleRefused(Reason.DECODER_FAILED, failure.detail) from None
+    if "refused" in found.text or found.array is None:
+        raise SampleRefused(str(found.text.get("refused")), str(found.text.get("detail")))
+    x, y, z = found.text["spacing_mm"]
+    return Volume(found.array, (x, y, z))
+
+
+def decode_facts(path: Path, *, on_size: Callable[[int], None]) -> VolumeFacts | Rejected:
+    """What `read_volume` tells, read here; `on_size` is told of the number of voxels before they are read."""
+    try:
         image, facts = _open(path)
+        on_size(math.prod(facts.shape))
+        _voxels(image)
+    except _Out as out:
+        return Rejected(out.code, modality="MR")
+    except MemoryError:
+        return Rejected(Reason.DECODER_FAILED, modality="MR")
+    return facts
+
+
+def decode_volume(path: Path, *, on_size: Callable[[int], None]) -> Volume:
+    """What `load_volume` gives, read here.
+
+    Raises
+    ------
+    SampleRefused
+        With a reason's code.
+    """
+    try:
+        image, facts = _open(path)
+        on_size(math.prod(facts.shape))
         affine = _affine_mm(image)
         turn = io_orientation(affine)
         pixels = np.ascontiguousarray(apply_orientation(_voxels(image), turn))
         return Volume(pixels, _spacing_mm(affine @ inv_ornt_aff(turn, facts.shape)))
     except _Out as out:
         raise SampleRefused(str(out.code), out.code.what) from None
+    except MemoryError:
+        raise SampleRefused(Reason.DECODER_FAILED, Reason.DECODER_FAILED.what) from None
 
 
 def _open(path: Path) -> tuple[Any, VolumeFacts]:
@@ -108,6 +150,8 @@ def _open(path: Path) -> tuple[Any, VolumeFacts]:
         raise _Out(Reason.UNREADABLE if error.errno else _header_wrong(path) or Reason.NOT_NIFTI) from None
     except (EOFError, zlib.error):
         raise _Out(_header_wrong(path) or Reason.TRUNCATED) from None
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001 (what hostile headers raise cannot be listed)
         raise _Out(_header_wrong(path) or Reason.NOT_NIFTI) from None
     if not isinstance(image, (nib.Nifti1Image, nib.Nifti2Image)):
@@ -115,7 +159,9 @@ def _open(path: Path) -> tuple[Any, VolumeFacts]:
     shape = _without_single_ends(tuple(int(length) for length in image.shape))
     if len(shape) != 3 or min(shape) < 2:
         raise _Out(Reason.NOT_3D)
-    if math.prod(shape) > MAX_VOXELS:
+    item_bytes = int(image.get_data_dtype().itemsize)
+    most_bytes = EXPANSION_FREE_BYTES + MAX_EXPANSION * path.stat().st_size
+    if math.prod(shape) > MAX_VOXELS or math.prod(shape) * item_bytes > most_bytes:
         raise _Out(Reason.TOO_LARGE)
     if image.get_data_dtype().kind not in "iuf":
         raise _Out(Reason.NOT_GREY)
@@ -187,6 +233,8 @@ def _voxels(image: Any) -> NDArray[np.float32]:
         voxels = np.asarray(image.dataobj, dtype=np.float32).reshape(_without_single_ends(image.shape))
     except (zlib.error, gzip.BadGzipFile):
         raise _Out(Reason.DAMAGED) from None
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001 (truncated, damaged or hostile files raise anything in decoders)
         raise _Out(Reason.TRUNCATED) from None
     lowest, highest = float(voxels.min()), float(voxels.max())

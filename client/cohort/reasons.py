@@ -24,6 +24,7 @@ class Reason(StrEnum):
     VARIABLE_GAPS = "variable-slice-gaps"
     MISSING_SLICES = "missing-slices"
     TOO_LARGE = "too-large"
+    DECODER_FAILED = "decoder-failed"
     CONTRADICTORY_BITS = "contradictory-bits"
     UNSUPPORTED_TRANSFER_SYNTAX = "unsupported-transfer-syntax"
     NO_IDENTITY = "no-image-identity"
@@ -116,6 +117,10 @@ _TEXTS = {
         "send the whole series again from the archive",
     ),
     Reason.TOO_LARGE: ("has more pixels in a frame, or more bytes when unpacked, than are ever read", _NOTHING),
+    Reason.DECODER_FAILED: (
+        "makes its decoder fail, or take more memory or time than an image of its size can need",
+        "export it again; where that does not help, keep it away: it may be made to do harm",
+    ),
     Reason.CONTRADICTORY_BITS: (
         "says by BitsAllocated, BitsStored and HighBit that its values lie where they cannot",
         "export it again; where they are wrong in the archive, have the maker correct them",

@@ -26,7 +26,8 @@ from fedage.client.agent.cancel import stop_if_cancelled, wait_for
 from fedage.client.cohort.images import PIXELS_VERSION, load_image
 from fedage.client.cohort.query import Selection
 from fedage.common._version import __version__
-from fedage.common.estimators.base import Estimator, FloatImage, SampleRefused
+from fedage.common.estimators.base import Estimator
+from fedage.common.image import FloatImage, SampleRefused
 
 Progress = Callable[[int, int], None]
 """Told of patients done and patients in all."""

@@ -24,7 +24,7 @@ from fedage.client.cohort.parsed import frames_stack, parse
 from fedage.client.cohort.quiet import quiet_pydicom
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.stored_values import StoredValues, stored_values, with_background
-from fedage.common.estimators.base import SampleRefused
+from fedage.common.image import SampleRefused
 
 MAX_VOLUME_SAMPLES = 1_000_000_000
 

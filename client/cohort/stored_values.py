@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes
 
-from fedage.common.estimators.base import SampleRefused
+from fedage.common.image import SampleRefused
 
 Mask = NDArray[np.bool_]
 

@@ -5,54 +5,19 @@ Shape legend: B patients in a batch, C channels, H × W pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from fedage.common.estimators.takes import Takes
-
-FloatImage = NDArray[np.float32]
+from fedage.common.image import FloatImage, Image
 
 
 class Options(BaseModel):
     """Base of an estimator's own options in `[estimator.options]`: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-@dataclass(frozen=True)
-class Image:
-    """One decoded image as the data zone hands it to an estimator.
-
-    Parameters
-    ----------
-    pixels
-        (H, W) float32, modality (and VOI) transform applied, *brighter is denser* whatever the file's photometric
-        interpretation was.
-    spacing_mm
-        Row and column spacing in millimetres.
-    modality
-        DICOM modality, e.g. `CR`.
-    view
-        View position, e.g. `PA`; empty if unknown.
-    """
-
-    pixels: FloatImage
-    spacing_mm: tuple[float, float]
-    modality: str
-    view: str = ""
-
-
-class SampleRefused(ValueError):
-    """An image cannot become a sample of this estimator. `.code` is a reason code that may be counted and reported."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        self.code = code
-        super().__init__(f"{code}: {detail}")
 
 
 @runtime_checkable

@@ -18,8 +18,9 @@ from pydantic import Field, model_validator
 from torch import nn
 from torch.nn import functional
 
-from fedage.common.estimators.base import FloatImage, Image, Options, SampleRefused
+from fedage.common.estimators.base import Options
 from fedage.common.estimators.takes import Takes
+from fedage.common.image import FloatImage, Image, SampleRefused
 from fedage.common.networks.norm import Norm
 from fedage.common.networks.resnet import ResNet18
 

@@ -23,7 +23,8 @@ from torch import nn
 from torch.nn import functional
 
 from fedage.common.estimators._table import TableBase, TableOptions, vector
-from fedage.common.estimators.base import FloatImage, Image, Options, SampleRefused
+from fedage.common.estimators.base import Options
+from fedage.common.image import FloatImage, Image, SampleRefused
 from fedage.common.networks.arrays import state_to_arrays
 
 _HUBER_DELTA = {"log": 0.2, "linear": 5.0}

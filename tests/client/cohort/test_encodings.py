@@ -14,7 +14,7 @@ from fedage.client.cohort import header
 from fedage.client.cohort.dicom import DicomFacts, read_facts
 from fedage.client.cohort.images import load_image
 from fedage.client.cohort.reasons import Reason, Rejected
-from fedage.common.estimators.base import SampleRefused
+from fedage.common.image import SampleRefused
 from tests.client.cohort.dicoms import ramp, write
 from tests.client.cohort.encoded import LOSSLESS, smooth, write_encoded, write_jpeg
 

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from fedage.client.cohort.images import load_image
-from fedage.common.estimators.base import SampleRefused
+from fedage.common.image import SampleRefused
 from tests.client.cohort.dicoms import cut, ramp, write
 
 

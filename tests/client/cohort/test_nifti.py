@@ -10,7 +10,7 @@ import pytest
 
 from fedage.client.cohort.nifti import VolumeFacts, load_volume, read_volume
 from fedage.client.cohort.reasons import Rejected
-from fedage.common.estimators.base import SampleRefused
+from fedage.common.image import SampleRefused
 
 NIBABEL = Path(nib.__file__).parent / "tests/data"
 IN = {

@@ -19,7 +19,7 @@ from fedage.client.cohort.query import select
 from fedage.client.cohort.samples import SampleCache
 from fedage.client.cohort.store import CohortStore
 from fedage.common import estimators
-from fedage.common.estimators.base import Image, SampleRefused
+from fedage.common.image import Image, SampleRefused
 
 FOLDER = Path(pydicom.data.__file__).parent / "test_files"
 EXPECTED = {

@@ -17,7 +17,8 @@ from fedage.client.cohort.query import Selection, select
 from fedage.client.cohort.samples import SampleCache
 from fedage.client.cohort.store import CohortStore
 from fedage.common import estimators
-from fedage.common.estimators.base import Image, Options, SampleRefused
+from fedage.common.estimators.base import Options
+from fedage.common.image import Image, SampleRefused
 from tests.client.cohort.dicoms import ramp, write
 
 

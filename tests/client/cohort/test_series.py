@@ -21,7 +21,7 @@ from fedage.client.cohort.rejects_page import set_aside
 from fedage.client.cohort.series import is_volume
 from fedage.client.cohort.stacks import load_series
 from fedage.client.cohort.store import CohortStore
-from fedage.common.estimators.base import SampleRefused
+from fedage.common.image import SampleRefused
 from tests.client.cohort.dicoms import AXIAL, BIRTH_DATE, all_of, cut, ramp, slice_at, write
 
 TILT = math.radians(20)

@@ -15,7 +15,7 @@ from fedage.client.cohort.geometry import Stack, stack_of
 from fedage.client.cohort.images import load_image
 from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.client.cohort.stacks import load_enhanced, load_series
-from fedage.common.estimators.base import SampleRefused
+from fedage.common.image import SampleRefused
 from tests.client.cohort.dicoms import ramp, write
 
 AXIAL = [1.0, 0, 0, 0, 1, 0]

@@ -14,7 +14,7 @@ from fedage.client.cohort.images import load_image
 from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.client.cohort.stacks import load_series
 from fedage.common import estimators
-from fedage.common.estimators.base import SampleRefused
+from fedage.common.image import SampleRefused
 from tests.client.cohort.dicoms import UNCOMPRESSED, ramp, slice_at, write
 
 SHARED = Path(__file__).resolve().parents[4] / "shared/data/nih-cxr"

@@ -19,7 +19,7 @@ from fedage.client.cohort.images import load_image
 from fedage.client.cohort.index import index_folder
 from fedage.client.cohort.samples import SampleCache
 from fedage.client.cohort.store import CohortStore
-from fedage.common.estimators.base import SampleRefused
+from fedage.common.image import SampleRefused
 from tests.client.cohort.dicoms import all_of, ramp, write, write_without_pixels
 from tests.client.cohort.test_samples import Corner
 

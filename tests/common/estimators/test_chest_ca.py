@@ -4,7 +4,7 @@ import torch
 from pydantic import ValidationError
 
 from fedage.common.estimators import make
-from fedage.common.estimators.base import Image, SampleRefused
+from fedage.common.image import Image, SampleRefused
 
 
 def _image(pixels, spacing_mm=(0.2, 0.2)) -> Image:
