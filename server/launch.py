@@ -54,8 +54,14 @@ def launch(home: CoordinatorHome, campaign: Campaign, *, run: str | None, out: P
     if place.path.exists():
         raise FedAgeError(f"{place.path} exists: a run named {run!r} was recorded there; give another name with --name")
     console.print(f"campaign {campaign.campaign.name}, digest {campaign.digest}")
-    with _interruptible(), place.waiting():
-        status = _conducted(home, campaign, place, console=console)
+    try:
+        with _interruptible(), place.waiting():
+            status = _conducted(home, campaign, place, console=console)
+    except OSError as error:
+        raise FedAgeError(
+            f"{place.path} cannot be written ({error.strerror or type(error).__name__}), so the run is followed no "
+            f"longer; make room or give this user the folder, then fedage campaign recover --home {home.root}"
+        ) from None
     if out is not None:
         _copy(place.path, out)
     results = place.path / RESULTS

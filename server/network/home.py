@@ -7,7 +7,8 @@
 `coordinator.key`, `.pub` Ed25519 key that signs requests; sites pin the public half
 `flower/`                 Flower's own home
 `state.db`                the SuperLink's database
-`admitted.jsonl`          which site each node is
+`admitted.jsonl`          which site each node is; a later line about a node counts
+`superexec.secret`        of this start: who knows it may take runs
 `heads/`                  each site's public audit key, and the heads of its audit log
 `logs/`, `runs/`          what happened
 ========================= ===========================================================

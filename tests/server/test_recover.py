@@ -18,6 +18,7 @@ from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN
 from fedage.server.cli import campaign as commands
 from fedage.server.conduct import Place, conduct
 from fedage.server.events import EventLog, read_events
+from fedage.server.launch import launch
 from fedage.server.network.grid import PromptGrid
 from fedage.server.network.home import init_home
 from fedage.server.network.stoppable import StoppableGrid, Stopped
@@ -223,3 +224,10 @@ def test_an_event_after_a_torn_line_is_read(tmp_path: Path) -> None:
     log.close()
     file.write_bytes(file.read_bytes() + b"[1]\n\xff\xfe\n")
     assert [event["event"] for event in read_events(file)] == ["one", "two"]
+
+
+def test_a_run_whose_folder_cannot_be_made_is_said_so(tmp_path: Path) -> None:
+    home = init_home(tmp_path / "c")
+    home.runs.write_text("in the way")
+    with pytest.raises(FedAgeError, match=r"cannot be written \(Not a directory\).*make room"):
+        launch(home, parse_campaign(CAMPAIGN), run="r", out=None)

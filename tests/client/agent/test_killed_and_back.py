@@ -36,6 +36,7 @@ def test_agents_killed_at_once_in_a_round_are_asked_again(fleet: Network) -> Non
     must_have_lost_nothing(record(run), command.said)
 
 
+@pytest.mark.slow
 def test_agents_killed_while_they_read_the_offer_are_asked_again(fleet: Network) -> None:
     """Held still, so that the offer is surely under way when they die."""
     held = fleet.pids(AGENT)
@@ -60,6 +61,7 @@ def test_a_killed_node_comes_back_into_its_round(fleet: Network) -> None:
     assert any("asked again" in trouble or "back" in trouble for trouble in south.troubles)
 
 
+@pytest.mark.slow
 def test_a_killed_relay_and_an_agent_of_another_site_at_once(fleet: Network) -> None:
     command, run = fleet.run(fleet.campaign("relay", rounds=ROUNDS))
     until(lambda: rounds_done(run) >= 2, timeout_s=90, what=lambda: command.said)
@@ -75,6 +77,7 @@ def _command(pid: int) -> str:
         return stream.read().replace(b"\0", b" ").decode()
 
 
+@pytest.mark.slow
 def test_every_node_killed_between_two_runs_is_waited_for(fleet: Network) -> None:
     fleet.kill(NODE)
     command, run = fleet.run(fleet.campaign("nodes", rounds=1))

@@ -56,6 +56,7 @@ def test_a_killed_superlink_is_started_again_and_the_run_goes_on(fleet: Network)
     assert "the SuperLink answers again" in fleet.running["coordinator"].said
 
 
+@pytest.mark.slow
 def test_a_killed_executor_is_started_again_and_takes_the_next_run(fleet: Network) -> None:
     fleet.kill(EXECUTOR)
     until(lambda: bool(fleet.pids(EXECUTOR)), timeout_s=30)
@@ -91,7 +92,14 @@ def test_ctrl_c_writes_the_record_before_it_copies_it(fleet: Network, tmp_path: 
     until(lambda: not fleet.pids(SERVERAPP), timeout_s=20)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+        signal.SIGKILL,
+    ],
+)
 def test_an_abandoned_run_never_begins(fleet: Network, number: int) -> None:
     """The executor is held still, so that the run stays in the queue when the command that waits for it ends."""
     (executor,) = fleet.pids(EXECUTOR)
@@ -111,6 +119,7 @@ def test_an_abandoned_run_never_begins(fleet: Network, number: int) -> None:
         assert found.campaign.digest not in (fleet.root / name / "logs" / "agent.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_outlives_the_command_that_follows_it(fleet: Network) -> None:
     command, run = fleet.run(fleet.campaign("unfollowed", rounds=4))
     until(lambda: rounds_done(run) >= 1, timeout_s=90, what=lambda: command.said)
