@@ -45,7 +45,7 @@ def marked(template: Template, folder: Path) -> tuple[Path, list[str]]:
     for file in sorted(data.rglob("*.dcm")):
         image = pydicom.dcmread(file)
         new = known.setdefault(str(image.PatientID), f"{CANARY}-{len(known):03d}")
-        image.PatientID, image.PatientName, image.AccessionNumber = new, f"{NAME}^{new[-3:]}", f"ACC{new}"
+        image.PatientID, image.PatientName, image.AccessionNumber = new, f"{NAME}^{new[-3:]}", f"A{new}"
         image.save_as(file)
         needles += [str(image.SOPInstanceUID), str(image.StudyInstanceUID)]
     with (data / "outcomes.csv").open(newline="") as stream:
