@@ -20,6 +20,7 @@ from fedage.common.protocol import (
     Request,
     RequestRefused,
     payload_digest,
+    read_packed,
     unpack,
 )
 
@@ -48,8 +49,8 @@ def read_request(message: Message) -> tuple[Request, Payload, bytes]:
     record = content.array_records.get(PAYLOAD)
     if record is not None:
         try:
-            arrays = unpack(np.asarray(record[PACKED].numpy()))
-        except (KeyError, ValueError, TypeError, OSError, EOFError):
+            arrays = unpack(read_packed(record[PACKED].data))
+        except (KeyError, ValueError, TypeError, OSError, EOFError, MemoryError):
             raise RequestRefused("malformed-request", "the payload cannot be read") from None
     return Request.from_fields(fields), arrays, signature
 

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
-from fedage.common.protocol import PACKED, PAYLOAD, REPLY, REQUEST, Payload, Reply, Request, pack, sign, unpack
+from fedage.common.protocol import (
+    PACKED,
+    PAYLOAD,
+    REPLY,
+    REQUEST,
+    Payload,
+    Reply,
+    Request,
+    pack,
+    read_packed,
+    sign,
+    unpack,
+)
 
 
 def request_content(request: Request, payload: Payload, *, key: Ed25519PrivateKey | None) -> RecordDict:
@@ -28,5 +39,5 @@ def read_reply(message: Message) -> tuple[Reply, dict[str, NDArray[Any]]]:
     if head is None:
         raise ValueError("malformed reply: no reply record")
     record = message.content.array_records.get(PAYLOAD)
-    arrays = unpack(np.asarray(record[PACKED].numpy())) if record is not None else {}
+    arrays = unpack(read_packed(record[PACKED].data)) if record is not None else {}
     return Reply.from_fields(dict(head)), arrays

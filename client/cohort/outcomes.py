@@ -13,13 +13,15 @@ import numpy as np
 import pandas as pd
 
 from fedage.client.cohort.mapping import Mapped, as_mapped
+from fedage.client.table.read import columns_in_words, require_bounded, shown_name
 from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
 
 _MISSING = frozenset(("", "na", "n/a", "nan", "none", "null", "."))
 _TRUTH = {"true": "1", "false": "0"}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-_SHOWN = 20
+MAX_COLUMNS = 2000
+"""Most columns of a table of outcomes."""
 _NUMERIC_FROM = 0.5
 """Share of numbers among a column's values from which it counts as numeric with mistakes in it, below as text."""
 
@@ -134,14 +136,15 @@ class _Read:
 
 
 def _require(path: Path, names: list[str], id_column: str, columns: Mapping[str, str | Mapped]) -> None:
-    there = ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
     if id_column not in names:
         raise FedAgeError(
-            f"{path} has no column {id_column!r}, it has {there}; rename the column of patient identifiers, or set "
+            f"{path} has no column {id_column!r}, it has {columns_in_words(names, wanted=[id_column])}; rename the "
+            "column of patient identifiers, or set "
             "outcome_columns.id in site.toml"
         )
     missing = [as_mapped(choice).column for choice in columns.values() if as_mapped(choice).column not in names]
     if missing:
+        there = columns_in_words(names, wanted=missing)
         raise FedAgeError(
             f"{path} has no column {', '.join(repr(name) for name in dict.fromkeys(missing))}, it has {there}; "
             "correct outcome_columns.columns in site.toml"
@@ -151,8 +154,11 @@ def _require(path: Path, names: list[str], id_column: str, columns: Mapping[str,
 def _each_once(path: Path, names: Sequence[str]) -> None:
     """Refuse a repeated name, which pandas would read as another column (`age.1`)."""
     stripped = [name.strip() for name in names]
-    if twice := sorted({name for name in stripped if name and stripped.count(name) > 1}):
-        raise FedAgeError(f"{path} has columns of the same name ({', '.join(twice)}); rename or drop one of each")
+    for twice in dict.fromkeys(name for name in stripped if name and stripped.count(name) > 1):
+        places = [number for number, name in enumerate(stripped, start=1) if name == twice][:2]
+        raise FedAgeError(
+            f"{path} has columns of the same name ({shown_name(twice, places=places)}); rename or drop one of each"
+        )
 
 
 def _mapped(table: pd.DataFrame, columns: Mapping[str, str | Mapped]) -> _Read:
@@ -218,6 +224,7 @@ def mapped_numbers(column: pd.Series[str], wanted: Mapped) -> tuple[FloatArray, 
 
 def _table(path: Path) -> pd.DataFrame:
     """The file as texts, nothing interpreted. What the parser says is not repeated: it could quote a row."""
+    require_bounded(path, most_columns=MAX_COLUMNS)
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             first_line = stream.readline()

@@ -19,6 +19,7 @@ from typing import Any
 
 from fedage.client.cohort.ages import DAYS_PER_YEAR, OLDEST_YEARS, Age, AgeSource, age_at_exam
 from fedage.client.cohort.reasons import Reason
+from fedage.client.table.read import columns_in_words, shown_name
 from fedage.common.errors import FedAgeError
 
 Row = Mapping[str, str]
@@ -105,11 +106,13 @@ def read_rows(path: Path, *, key: str) -> list[Row]:
     names = [name.strip().casefold() for name in lines[0]] if lines else []
     if key not in names:
         raise FedAgeError(
-            f"{path.name} has no column {key!r}, it has {', '.join(names[:20]) or 'none'}; rename its first column"
+            f"{path.name} has no column {key!r}, it has {columns_in_words(names, wanted=[key])}; rename its first "
+            "column"
         )
     if twice := next((name for name in names if name and names.count(name) > 1), None):
-        written = ", ".join(repr(name.strip()) for name in lines[0] if name.strip().casefold() == twice)
-        raise FedAgeError(f"{path.name} has the column {twice!r} twice ({written}); rename or drop one of them")
+        places = [number for number, name in enumerate(names, start=1) if name == twice]
+        written = ", ".join(shown_name(lines[0][place - 1].strip(), places=[place]) for place in places)
+        raise FedAgeError(f"{path.name} has a column twice ({written}); rename or drop one of them")
     rows: list[Row] = []
     for number, cells in enumerate(lines[1:], start=2):
         if any(cell.strip() for cell in cells[len(names) :]):

@@ -24,7 +24,7 @@ from fedage.client.cohort.mapping import TableSource, as_mapped
 from fedage.client.cohort.models import Setting, TableColumn, TablePatient, TableRejected
 from fedage.client.cohort.outcomes import mapped_numbers
 from fedage.client.cohort.store import CohortStore
-from fedage.client.table.read import labels, numbers, read_frame, without_bad_names
+from fedage.client.table.read import columns_in_words, labels, numbers, read_frame, without_bad_names
 from fedage.client.table.said import bounded, neither_sex, not_a_number
 from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
@@ -34,7 +34,6 @@ _MALE, _FEMALE = 2, 1
 _WORDS = {"m": _MALE, "male": _MALE, "f": _FEMALE, "female": _FEMALE}
 _SOMETHING = "?"
 """Stands for a cell that held no number; what it held is not kept."""
-_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ def _require(frame: pd.DataFrame, source: TableSource, path: Path) -> None:
     mapped = {name: as_mapped(choice).column for name, choice in source.columns.items()}
     named = [source.id, *(name for name in (source.age, source.sex) if name), *mapped.values()]
     if missing := [name for name in dict.fromkeys(named) if name not in frame.columns]:
-        there = ", ".join(list(frame.columns)[:_SHOWN]) + (" …" if len(frame.columns) > _SHOWN else "")
+        there = columns_in_words(list(frame.columns), wanted=missing)
         raise FedAgeError(
             f"{path} has no column {', '.join(repr(name) for name in missing)} (it has {there}); "
             "correct [table] in site.toml"

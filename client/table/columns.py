@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fedage.client.table.read import Mask, is_text, numbers
+from fedage.client.table.read import Mask, columns_in_words, is_text, numbers
 from fedage.client.table.sex import sexes
 from fedage.common.analyses.plan import curves_by, tells_raw_gap
 from fedage.common.campaign import Campaign
@@ -81,7 +81,7 @@ def require_columns(frame: pd.DataFrame, campaign: Campaign, *, path: Path, site
     Raises
     ------
     FedAgeError
-        Naming all columns that are missing, and some of those there are.
+        Naming all columns that are missing, and those that are called nearly so.
     """
     table = campaign.table
     wanted = [
@@ -91,7 +91,7 @@ def require_columns(frame: pd.DataFrame, campaign: Campaign, *, path: Path, site
     ]
     missing = [name for name in dict.fromkeys(wanted) if name and name not in frame.columns]
     if missing:
-        there = ", ".join(list(frame.columns)[:20]) + (" …" if len(frame.columns) > 20 else "")
+        there = columns_in_words(list(frame.columns), wanted=missing)
         raise FedAgeError(
             f"{path} has no column {', '.join(repr(name) for name in missing)} (it has {there}); "
             f"correct the name in the campaign file or in the table{_of_a_gap(missing, campaign)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import warnings
 from collections.abc import Collection, Sequence
@@ -15,6 +16,11 @@ from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
+MAX_COLUMNS = 5000
+"""Most columns of a table: each costs time of its own. Tables of thicknesses and volumes have some hundreds."""
+MAX_ROWS = 20_000_000
+_MAX_LINE_BYTES = 4 * 2**20
+"""Longest first line: the names of `MAX_COLUMNS` columns are shorter."""
 NAME_MAX = 200
 """Longest name of a column, in characters: what a site's answer may hold."""
 _UNNAMED = "Unnamed: "
@@ -34,6 +40,7 @@ def read_frame(path: Path, *, text: Collection[str] = ()) -> pd.DataFrame:
     kind = path.suffix.lower()
     if kind not in SUFFIXES:
         raise FedAgeError(f"{path} is no table: allowed are {', '.join(SUFFIXES)}; convert it")
+    require_bounded(path)
     try:
         frame = pd.read_parquet(path) if kind == ".parquet" else _read_text(path, kind=kind, text=text)
     except pd.errors.ParserError as error:
@@ -80,6 +87,71 @@ def _read_text(path: Path, *, kind: str, text: Collection[str]) -> pd.DataFrame:
             raise _too_many_cells(path, line="2") from None
 
 
+def require_bounded(path: Path, *, most_columns: int = MAX_COLUMNS) -> None:
+    """Refuse a table of more columns or rows than are read, at the cost of its first line or its footer.
+
+    Raises
+    ------
+    FedAgeError
+        Naming what is allowed. A file that cannot be opened passes: whoever reads it says why.
+    """
+    columns = 0
+    try:
+        if path.suffix.lower() == ".parquet":
+            import pyarrow.parquet
+
+            about = pyarrow.parquet.read_metadata(path)
+            columns, rows = about.num_columns, about.num_rows
+            if rows > MAX_ROWS:
+                raise FedAgeError(f"{path} has {rows} rows; allowed are {MAX_ROWS}: divide it")
+        else:
+            with path.open("rb") as stream:
+                line = stream.readline(_MAX_LINE_BYTES)
+            if len(line) == _MAX_LINE_BYTES:
+                raise FedAgeError(
+                    f"{path} has a first line of more than {_MAX_LINE_BYTES} bytes: it should hold the names of at "
+                    f"most {most_columns} columns; save the table again, one row a line"
+                )
+            columns = 1 + max(line.count(sign) for sign in (b",", b";", b"\t"))
+    except (OSError, ValueError):
+        return
+    if columns > most_columns:
+        raise FedAgeError(f"{path} has {columns} columns; allowed are {most_columns}: leave out those not needed")
+
+
+def columns_in_words(names: Sequence[str], *, wanted: Collection[str]) -> str:
+    """What to say of a table's columns where one is missing: how many there are, and those called nearly like it.
+
+    The others are not named: of a table without a header, they are a patient's values.
+
+    Examples
+    --------
+    >>> columns_in_words(["patientid", "MRN-7714423"], wanted=["patient_id"])
+    "2 columns, of which 'patientid' is called nearly so"
+    >>> columns_in_words(["MRN-7714423", "61", "1"], wanted=["patient_id", "age"])
+    "3 columns, none of which is called nearly so; its first line must hold the columns' names"
+    """
+    near = [name for want in wanted for name in difflib.get_close_matches(want, list(names), n=2, cutoff=0.7)]
+    count = "1 column" if len(names) == 1 else f"{len(names)} columns"
+    if not near:
+        return f"{count}, none of which is called nearly so; its first line must hold the columns' names"
+    shown = list(dict.fromkeys(near))[:5]
+    return f"{count}, of which {', '.join(map(repr, shown))} {'is' if len(shown) == 1 else 'are'} called nearly so"
+
+
+def shown_name(name: str, *, places: Sequence[int]) -> str:
+    """A column's name for a message; one with a digit in it may be a value of a table without a header.
+
+    Examples
+    --------
+    >>> shown_name("age", places=[2, 5]), shown_name("MRN-7714423", places=[1, 2])
+    ("'age'", 'at places 1 and 2')
+    """
+    if any(character.isdigit() for character in name):
+        return f"at places {' and '.join(map(str, places))}"
+    return repr(name)
+
+
 def _too_many_cells(path: Path, *, line: str) -> FedAgeError:
     return FedAgeError(
         f"{path}: {f'line {line}' if line else 'a line'} has more cells than the header has names; write numbers with "
@@ -102,7 +174,8 @@ def without_bad_names(frame: pd.DataFrame, *, path: Path) -> tuple[pd.DataFrame,
 def _each_once(names: Sequence[str], path: Path) -> None:
     for name in dict.fromkeys(names):
         if names.count(name) > 1:
-            raise FedAgeError(f"{path} has the column {name!r} twice; rename one of them")
+            places = [number for number, other in enumerate(names, start=1) if other == name][:2]
+            raise FedAgeError(f"{path} has the column {shown_name(name, places=places)} twice; rename one of them")
 
 
 def labels(column: pd.Series) -> pd.Series:

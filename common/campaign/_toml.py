@@ -12,6 +12,9 @@ from fedage.common.campaign.problems import Problem
 MAX_CHARACTERS = 262_144
 """A campaign is a page or two; anything much longer is a mistake or an attack on the parser."""
 
+MAX_DEPTH = 16
+"""Dotted keys nest without the parser's own recursion, and whoever walks over them later recurses."""
+
 _POSITION = re.compile(r"^(?P<what>.*) \(at line (?P<line>\d+), column (?P<column>\d+)\)$", re.DOTALL)
 _ASSIGNMENT = re.compile(r"^\s*(?P<key>[A-Za-z0-9_.-]+)\s*=")
 
@@ -51,7 +54,7 @@ def read(text: str, *, name: str) -> Source:
             tables = tomllib.loads("\n".join(lines))
         except RecursionError:
             return Source(
-                None, (Problem("", f"{name} nests lists or tables too deeply: a campaign needs three levels"),)
+                None, (Problem("", f"{name} nests tables or lists too deeply: {MAX_DEPTH} levels are allowed"),)
             )
         except ValueError as error:
             problem, line = _explain(error, name=name)
@@ -63,6 +66,10 @@ def read(text: str, *, name: str) -> Source:
             lost.add(assignment["key"].rpartition(".")[2])
             lines[line - 1] = ""
             continue
+        if _too_deep(tables):
+            return Source(
+                None, (Problem("", f"{name} nests tables or lists too deeply: {MAX_DEPTH} levels are allowed"),)
+            )
         return Source(_frozen(tables), tuple(problems), frozenset(lost))
 
 
@@ -92,6 +99,21 @@ def _in_words(what: str) -> tuple[str, str]:
     if what.startswith(("Illegal character '\\n'", "Unterminated", "Expected '\"'", 'Expected "\'"')):
         return "a quoted text is not closed", "close the quotation mark"
     return what[:1].lower() + what[1:], "mend this line"
+
+
+def _nested(name: str) -> Source:
+    return Source(None, (Problem("", f"{name} nests tables or lists too deeply: {MAX_DEPTH} levels are allowed"),))
+
+
+def _too_deep(tables: dict[str, Any]) -> bool:
+    """Whether tables and lists lie in each other more than `MAX_DEPTH` deep; found level by level."""
+    level: list[Any] = [tables]
+    for _ in range(MAX_DEPTH + 1):
+        inside = [each.values() if isinstance(each, dict) else each for each in level]
+        level = [item for items in inside for item in items if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _frozen(value: Any) -> Any:

@@ -82,7 +82,7 @@ def _load(label: str, file: Path) -> Run:
     try:
         content = beside.read_bytes()
         tables = tomllib.loads(content.decode("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return Run(label, results, None, f"no readable {CAMPAIGN_FILE} beside the record")
     if hashlib.sha256(content).hexdigest() != results.campaign.digest:
         return Run(label, results, None, f"the {CAMPAIGN_FILE} beside the record is not the one that ran")

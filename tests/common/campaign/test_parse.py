@@ -327,7 +327,7 @@ def test_syntax_errors_are_told_by_line_with_the_rest() -> None:
         ("[campaign\n", "line 1, column 10: not valid TOML"),
         ("x = [1,\n", "campaign.toml: not valid TOML"),
         ("a = 1\na = 2\n", "line 2, column 6: not valid TOML: this key is given twice"),
-        ("a = " + "[" * 5000, "nests lists or tables too deeply"),
+        ("a = " + "[" * 5000, "nests tables or lists too deeply"),
         ("a = " + "9" * 5000, "thousands of digits"),
         ("\ufeff" + GOOD, "byte order mark"),
         ("#" * 300_000, "has 300000 characters"),
