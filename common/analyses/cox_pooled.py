@@ -204,7 +204,7 @@ class CoxPooled:
                     values[f"{letter}{power}"] = sums.ravel() if power == 0 else sums
         statistic = Statistic.of(layout, _newton.with_moments(values, x, layout), self._cells(table, ends))
         if statistic.smallest is not None and statistic.smallest.count >= self.minimum_count:
-            self._require_influence(x, stratum, event & (leaves < len(ends)))
+            self._require_influence(x, stratum, leaves, event & (leaves < len(ends)))
         return statistic
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:
@@ -259,12 +259,16 @@ class CoxPooled:
             [weights[stratum == s].astype(np.float64).T @ columns[stratum == s] for s in range(self._strata)]
         )
 
-    def _require_influence(self, x: FloatArray, stratum: NDArray[np.intp], died: NDArray[np.bool_]) -> None:
+    def _require_influence(
+        self, x: FloatArray, stratum: NDArray[np.intp], leaves: NDArray[np.intp], died: NDArray[np.bool_]
+    ) -> None:
         """Refuse sums of which a covariate (n, p) of few patients would be one patient's record.
 
-        In each stratum those at risk at the start, those with an event by the last table time, and the others. Residual
-        risk: the sums of two intervals differ by those who leave in between, who are the minimum count or more, but not
-        checked for a covariate that few of them have: one of two values would be in hardly any interval of a hospital.
+        Attack: the sums of neighbouring intervals differ by those who leave in between, so that a covariate that one of
+        them has is solved from the difference. Rule, in each stratum: of all, and of each group that a difference of
+        rows leaves, which are those with an event in an interval, those who leave in it without one, both, and those
+        who stay after the last. A covariate of two values is rarely told by small sites. Residual risk: the weights
+        exp(η) and the person-time inside an interval are not part of the measure.
 
         Raises
         ------
@@ -275,14 +279,20 @@ class CoxPooled:
             return
         for one in range(self._strata):
             inside = stratum == one
+            members = [inside, inside & died, inside & ~died]
+            for end in np.unique(leaves[inside]):
+                left = inside & (leaves == end)
+                members += [left, left & died, left & ~died]
             groups = [
                 Group(of="the patients", columns=x[rows], always=np.empty((int(rows.sum()), 0)))
-                for rows in (inside, inside & died, inside & ~died)
+                for rows in members
+                if rows.any()
             ]
             if not all_pass(groups, self.influence):
                 raise InfluenceRefused(
-                    "too few of those followed, with an event or without one, make up too much of the sums of one of "
-                    f"{', '.join(self.covariates)}; leave out rare covariates or join their levels"
+                    "too few of those who leave between two table times make up too much of the sums of one of "
+                    f"{', '.join(self.covariates)}; the model stratified by site (by_site = true) is not affected; "
+                    "or name fewer table times, or leave out rare covariates"
                 )
 
     def _cells(self, table: SiteTable, ends: tuple[int, ...]) -> list[Cell]:

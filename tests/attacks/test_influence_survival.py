@@ -162,8 +162,41 @@ def test_a_covariate_of_few_leaves_in_no_table(which: str, tmp_path: Path) -> No
     one = Attacker(campaign(), hospital((RARE | ODD)[which]), tmp_path)
     assert one.ask("cox:one-baseline", tables(one)) is None
     assert one.refusals[-1][0] == RULE
-    common = Attacker(campaign(), hospital(), tmp_path / "common")
-    assert common.ask("cox:one-baseline", tables(common)) is not None, common.refusals
+    plain = Attacker(campaign(), hospital(np.random.default_rng(5).uniform(0, 1, PATIENTS)), tmp_path / "plain")
+    assert plain.ask("cox:one-baseline", tables(plain)) is not None, plain.refusals
+
+
+def only_in_an_interval(start: float, end: float, *, events: float, count: int) -> FloatArray:
+    """A 0/1 covariate that is common among all, but that few have of those who leave in an interval."""
+    cohort = hospital()
+    inside = (cohort["time_years"] > start) & (cohort["time_years"] <= end) & (cohort["event"] == events)
+    values = (np.arange(PATIENTS) % 2).astype(np.float64)
+    values[(cohort["time_years"] > start) & (cohort["time_years"] <= end)] = 0.0
+    values[np.flatnonzero(inside)[:count]] = 1.0
+    return values
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "events", "count"),
+    [(0.0, 1.0, 1.0, 1), (0.0, 1.0, 0.0, 1), (1.0, 2.0, 1.0, 1), (2.0, 3.0, 0.0, 3), (3.0, 4.0, 1.0, 9)],
+)
+def test_rows_of_a_table_are_not_subtracted_to_a_patient(
+    start: float, end: float, events: float, count: int, tmp_path: Path
+) -> None:
+    """Without a guard, the difference of two rows of the sums over risk sets is one patient's; with it, none leaves."""
+    column = only_in_an_interval(start, end, events=events, count=count)
+    bare = Attacker(campaign(guard=False), hospital(column), tmp_path / "bare")
+    got = bare.ask("cox:one-baseline", {"ends": np.ones(8), "exact": np.asarray(1.0)})
+    assert got is not None
+    row = round(start)
+    products = unpacked(got, "s2", 2)
+    between = products[row] - products[row + 1]
+    has = (column == 1) & (hospital()["time_years"] > start) & (hospital()["time_years"] <= end)
+    assert between[0, 1] == pytest.approx(hospital()["age_years"][has].sum(), rel=1e-9)
+    assert between[1, 1] == pytest.approx(count, rel=1e-9)
+    guarded = Attacker(campaign(), hospital(column), tmp_path / "guarded")
+    assert guarded.ask("cox:one-baseline", tables(guarded)) is None
+    assert guarded.refusals[-1][0] == RULE
 
 
 def test_a_covariate_rare_in_one_stratum_only_leaves_in_no_table(tmp_path: Path) -> None:
