@@ -28,6 +28,22 @@ UNKNOWN_STEP = "unknown-step"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Account:
+    """The account of what a coordinator was told of a data set.
+
+    Parameters
+    ----------
+    folder
+        Its folder, one for each data set and coordinator.
+    patients
+        Digest of the cohort's patients.
+    """
+
+    folder: Path
+    patients: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Contributions:
     """What leaves for the steps of a request.
 
@@ -58,6 +74,7 @@ def contributions(
     run: str,
     guard: bool,
     more_steps: Mapping[str, Analysis] | None = None,
+    account: Account | None = None,
 ) -> Contributions:
     """Sums by step, and for each step withheld its rule and reason.
 
@@ -69,14 +86,23 @@ def contributions(
     campaign
         The approved file; its `cell_minimum` is the one that counts, so a site that wants more raises it.
     folder, run
-        The campaign's state folder at the site, and the run: where the account of answered thresholds is kept.
+        The campaign's state folder at the site, and the run.
+    account
+        Where a deployed site keeps account of what it has answered, over all campaigns; None in simulation, where the
+        campaign's state folder holds it.
     """
     steps = {**registered(campaign), **(more_steps or {})}
     left: dict[str, Statistic] = {}
     behind = np.zeros(cohort.n, dtype=np.bool_)
     withheld: dict[str, dict[str, str]] = {}
     minimum_count = campaign.cell_minimum if guard else 1
-    thresholds = Thresholds(folder, run=run, minimum_count=minimum_count)
+    thresholds = Thresholds(
+        folder if account is None else account.folder,
+        run=run if account is None else f"{campaign.digest[:16]} {run}",
+        minimum_count=minimum_count,
+        patients="" if account is None else account.patients,
+        has_model=campaign.estimator is not None,
+    )
     grids = TableGrids(folder, run=run, minimum_count=minimum_count)
     no_line: Withheld | None = None
     try:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fedage.client import predictions
 from fedage.client.agent.cancel import should_stop
 from fedage.client.continuity import admit_model
-from fedage.client.contribute import UNKNOWN_STEP, Contributions, contributions
+from fedage.client.contribute import UNKNOWN_STEP, Account, Contributions, contributions
 from fedage.client.exchange import Handler, respond
 from fedage.client.gate import Answer, Work
 from fedage.client.guard import Withheld, releasable_counts, releasable_parts, require
@@ -249,8 +249,17 @@ def _sums(work: Work, cohort: Cohort, iterates: Iterates) -> Contributions:
         run=predictions.name_of(work.request.run, fold=work.request.fold if work.campaign.validation.folds else None),
         guard=work.site.guard,
         more_steps={} if first is None else {first.name: first},
+        account=_account(work),
     )
     return replace(told, withheld={**told.withheld, **held})
+
+
+def _account(work: Work) -> Account | None:
+    """The account that a deployed site keeps over all campaigns; a simulated site has only one."""
+    rules = work.site.rules
+    if rules is None or work.terms is None:
+        return None
+    return Account(folder=rules.account_folder(work.terms.allowed.data_set_name), patients=work.found.snapshot)
 
 
 def _answer(told: Contributions, *, info: Mapping[str, Any], epsilon: float = 0.0) -> Answer:

@@ -26,12 +26,21 @@ from fedage.client.nonces import Claim, Nonces, Replayed, RequestId
 from fedage.client.policy import Allowed, PolicyErrors, PolicyFile, Refused, facts_of
 from fedage.client.site import SiteCohort
 from fedage.client.site_cohorts import SiteCohorts
-from fedage.client.snapshots import FewValuesChanged, Snapshot, SnapshotChanged, Snapshots, SnapshotTooClose
+from fedage.client.snapshots import (
+    CohortsUsedUp,
+    FewValuesChanged,
+    Snapshot,
+    SnapshotChanged,
+    Snapshots,
+    SnapshotTooClose,
+)
 from fedage.client.terms import Approved, Terms, budget_of, with_disclosure
 from fedage.common import estimators
 from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.protocol import DESCRIBE, Request, RequestRefused
+
+ACCOUNTS_FOLDER = "accounts"
 
 
 class SiteRules:
@@ -60,7 +69,7 @@ class SiteRules:
         now: Callable[[], datetime] = utc_now,
         lock_wait_s: float = LOCK_WAIT_S,
     ) -> None:
-        self.coordinator = coordinator
+        self.coordinator, self._home = coordinator, home
         self.approvals = Approvals(home)
         self.policy = PolicyFile(home)
         self.audit = AuditLog(home, now=now, lock_wait_s=lock_wait_s)
@@ -205,7 +214,9 @@ class SiteRules:
         Raises
         ------
         ApprovalError
-            If the policy refuses it.
+            If the policy refuses it, or as many were approved as it allows.
+        CohortsUsedUp
+            If as many different cohorts were asked for as it allows.
         RequestRefused
             If this site has nothing of the kind that the campaign reads; with `unless_declined` rule `declined`.
         SnapshotTooClose
@@ -218,6 +229,12 @@ class SiteRules:
             names = f"; --data-set {' or '.join(self.data_sets())}" if decision.rule == "data-set" else ""
             raise ApprovalError(f"the site's policy refuses it (rule {decision.rule}): {decision.sentence}{names}")
         name, digest, minimum = decision.data_set_name, campaign.digest, decision.minimum_count
+        requests, before = self.policy.current().requests, self.snapshots.campaigns()
+        if digest not in before and len(before) >= requests.campaigns:
+            raise ApprovalError(
+                f"as many campaign files were approved as the site's policy allows ({requests.campaigns}; rule campaigns, "
+                "campaigns in [requests] of policy.toml)"
+            )
         # As every later message reads it: the minimum count decides who is set aside, and so what is frozen.
         campaign = with_disclosure(campaign, decision)
         found = frozen_of(self._cohorts.read(campaign, decision.data_set), campaign)
@@ -225,7 +242,12 @@ class SiteRules:
 
         def freeze() -> Snapshot:
             return self.snapshots.freeze(
-                name, digest=digest, found=found, minimum_count=minimum, few_changes=few_changes
+                name,
+                digest=digest,
+                found=found,
+                minimum_count=minimum,
+                few_changes=few_changes,
+                at_most=requests.cohorts,
             )
 
         try:
@@ -281,6 +303,12 @@ class SiteRules:
             ) from None
         return balance.charged_epsilon
 
+    def account_folder(self, data_set: str) -> Path:
+        """Where the site keeps account of what this coordinator was told of a data set, over all campaigns."""
+        folder = self._home / ACCOUNTS_FOLDER / f"{self.coordinator[:32]}-{data_set}"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
     def close(self) -> None:
         """Close the files."""
         self.folding.write()
@@ -320,8 +348,12 @@ class SiteRules:
             if not self._approves_by_itself(campaign.digest):
                 raise self._not_approved(campaign.digest)
             self.approve(campaign, unless_declined=True)
-        except (SnapshotTooClose, FewValuesChanged) as close:
+        except (SnapshotTooClose, FewValuesChanged, CohortsUsedUp) as close:
             raise RequestRefused(close.rule, close.detail) from None
+        except ApprovalError:
+            raise RequestRefused(
+                "campaigns", "as many campaign files were approved as this site's policy allows"
+            ) from None
         finally:
             self._approving.release()
 

@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,17 @@ SNAPSHOTS_FILE = "snapshots.db"
 
 _HASH = re.compile(r"[0-9a-f]{32,128}")
 
+MOST_TOGETHER = 3
+"""Earlier cohorts that are added to and subtracted from a new one, to see whom they leave over."""
+MOST_COMPARED = 40
+"""Earlier cohorts, the newest first, of which combinations are looked at: all of 40 are 79,000 with their signs."""
+
 metadata = MetaData()
+asked = Table(
+    "cohorts_asked_for",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+)
 cohorts = Table(
     "cohorts",
     metadata,
@@ -97,6 +108,17 @@ class PartsTooClose(SnapshotTooClose):
     detail = "a part of the cohort differs from one approved before by fewer patients than this site's minimum count"
 
 
+class CohortsTogetherClose(SnapshotTooClose):
+    """A cohort that earlier ones, added and subtracted, leave all but a few patients of."""
+
+
+class CohortsUsedUp(FedAgeError):
+    """More different cohorts were asked for than the policy allows. `.rule` and `.detail` may be sent."""
+
+    rule = "cohorts"
+    detail = "as many different cohorts were asked for as this site's policy allows, those it refused among them"
+
+
 class FewValuesChanged(FedAgeError):
     """What the campaign reads differs from what it read when it was approved before, for too few patients."""
 
@@ -156,7 +178,14 @@ class Snapshots:
         )
 
     def freeze(
-        self, data_set: str, *, digest: str, found: Frozen, minimum_count: int, few_changes: bool = False
+        self,
+        data_set: str,
+        *,
+        digest: str,
+        found: Frozen,
+        minimum_count: int,
+        few_changes: bool = False,
+        at_most: int | None = None,
     ) -> Snapshot:
         """Freeze a campaign's cohort; freezing anew (approved again, data added) goes by the same rule.
 
@@ -164,12 +193,18 @@ class Snapshots:
         ----------
         few_changes
             Whether values of fewer than `minimum_count` patients may have changed since this campaign was approved.
+        at_most
+            How many different cohorts may be asked for, ever, whether they are then refused or not: a refusal tells
+            that another cohort is near. None for any number.
 
         Raises
         ------
+        CohortsUsedUp
+            If it is one more than `at_most`.
         SnapshotTooClose
-            If it is neither equal to an earlier cohort nor `minimum_count` patients away from each; `PartsTooClose` if
-            that is so of one of its parts.
+            If it is neither equal to an earlier cohort nor `minimum_count` patients away from each;
+            `CohortsTogetherClose` if a sum or difference of up to `MOST_TOGETHER` earlier ones leaves fewer over;
+            `PartsTooClose` if a part is close to one of an earlier campaign's.
         FewValuesChanged
             Unless `few_changes`.
         NoHash
@@ -177,6 +212,8 @@ class Snapshots:
         """
         members = _sorted(found.patients)
         sha256 = _sha256(members)
+        if at_most is not None and not self._may_ask(sha256, at_most=at_most):
+            raise CohortsUsedUp(f"{CohortsUsedUp.detail} (requests.cohorts = {at_most} in policy.toml)")
         with self._file.transaction() as connection:
             equal = _equal(connection, sha256)
             cohort = equal.get(data_set)
@@ -189,6 +226,13 @@ class Snapshots:
                     digest=other,
                     patients=theirs,
                 )
+            if not equal and (other := _left_over(connection, members, minimum_count=minimum_count)):
+                raise CohortsTogetherClose(
+                    f"data set {data_set}: this cohort and those of campaign {other[:16]}… and others, added and "
+                    f"subtracted, leave fewer than {minimum_count} patients over; use one of those cohorts again",
+                    digest=other,
+                    patients=members,
+                )
             _must_be_apart(connection, found, minimum_count=minimum_count)
             if not few_changes:
                 _must_not_change_few(connection, digest, found, minimum_count=minimum_count)
@@ -200,6 +244,23 @@ class Snapshots:
                 ).scalar_one()
             _keep(connection, digest, cohort, found, minimum_count=minimum_count)
         return Snapshot(data_set=data_set, sha256=sha256, patients=members, values_sha256=_digest(found.rows))
+
+    def _may_ask(self, sha256: str, *, at_most: int) -> bool:
+        """Whether a cohort may be asked for; it is written down, and stays so whatever is then said to it."""
+        with self._file.transaction() as connection:
+            known = set(connection.execute(select(asked.c.sha256)).scalars())
+            known |= set(connection.execute(select(cohorts.c.sha256)).scalars())
+            if sha256 in known:
+                return True
+            if len(known) >= at_most:
+                return False
+            connection.execute(asked.insert().values(sha256=sha256))
+            return True
+
+    def campaigns(self) -> set[str]:
+        """Digests of all campaigns that a cohort was ever frozen for."""
+        with self._file.transaction() as connection:
+            return set(connection.execute(select(frozen.c.digest)).scalars())
 
     def of(self, digest: str) -> Snapshot | None:
         """The cohort frozen last for a campaign; None if none was."""
@@ -249,6 +310,35 @@ def _too_close(
             digest: str = connection.execute(first).scalar_one()
             return digest, theirs
     return None
+
+
+def _left_over(connection: Connection, members: tuple[str, ...], *, minimum_count: int) -> str:
+    """A campaign among those whose cohorts, added to and subtracted from this one, leave a few over; empty if none.
+
+    Attack: sums over A, B and C, of which C is A and B and one patient more; each pair is far apart. Rule: for up to
+    `MOST_TOGETHER` of the earlier cohorts, each added or subtracted, the patients who are counted other than zero times
+    are none or at least the minimum count. Residual risk: multiples, and combinations of more cohorts or of parts.
+    """
+    rows = connection.execute(
+        select(cohorts.c.id, cohorts.c.sha256, cohorts.c.hashes).order_by(cohorts.c.id.desc())
+    ).all()
+    earlier = list({row.sha256: row for row in rows}.values())[:MOST_COMPARED]
+    sets = [frozenset(_unpacked(row.hashes)) for row in earlier]
+    everybody = sorted(frozenset(members).union(*sets))
+    # Patients who are in just the same cohorts count alike, so each such group is one column.
+    inside = np.array(
+        [[patient in each for patient in everybody] for each in (frozenset(members), *sets)], dtype=np.int8
+    )
+    groups, sizes = np.unique(inside, axis=1, return_counts=True)
+    for count in range(2, MOST_TOGETHER + 1):
+        for chosen in combinations(range(1, len(sets) + 1), count):
+            rows_chosen = groups[list(chosen)].astype(np.int64)
+            for signs in product((1, -1), repeat=count):
+                total = groups[0].astype(np.int64) + np.asarray(signs) @ rows_chosen
+                if 0 < int(sizes[total != 0].sum()) < minimum_count:
+                    first = select(frozen.c.digest).where(frozen.c.cohort == earlier[chosen[0] - 1].id).limit(1)
+                    return str(connection.execute(first).scalar_one())
+    return ""
 
 
 def _must_be_apart(connection: Connection, found: Frozen, *, minimum_count: int) -> None:

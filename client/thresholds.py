@@ -92,16 +92,23 @@ class Thresholds:
     Parameters
     ----------
     folder
-        The campaign's state folder at the site.
+        Where the account is kept: at a deployed site one folder for each data set and coordinator, over all campaigns.
     run
-        The run's name.
+        The run's name, told apart from those of other campaigns.
+    patients
+        Digest of whose cohort it is; two cohorts of the same size are not the same group.
+    has_model
+        Whether the columns of the model are the run's own; those of a table are the same for every run.
     minimum_count
         Fewest patients between two answered values; 1 keeps no account, as single patients may be shown then.
     """
 
-    def __init__(self, folder: Path, *, run: str, minimum_count: int) -> None:
+    def __init__(
+        self, folder: Path, *, run: str, minimum_count: int, patients: str = "", has_model: bool = True
+    ) -> None:
         self._path = folder / THRESHOLDS_FILE
-        self._run = run
+        self._run, self._patients = run, patients
+        self._of_the_run = _OF_THE_MODEL if has_model else frozenset[str]()
         self._minimum_count = minimum_count
 
     def accounted(self, analysis: Analysis, cohort: Cohort, iterate: Iterate, statistic: Statistic) -> Statistic:
@@ -133,13 +140,14 @@ class Thresholds:
         if self._minimum_count == 1:
             return
         if isinstance(analysis, Counted):
-            self._require_few(analysis, _members(cohort, analysis.subset), *analysis.counted(iterate), iterate=iterate)
+            members = self._members(cohort, analysis.subset)
+            self._require_few(analysis, members, *analysis.counted(iterate), iterate=iterate)
         values = thresholds_of(analysis, iterate)
         if not values or not isinstance(analysis, Thresholded):
             return
-        patients, members = analysis.compared(cohort), _members(cohort, analysis.subset)
+        patients, members = analysis.compared(cohort), self._members(cohort, analysis.subset)
         for column, value in values.items():
-            run = self._run if column in _OF_THE_MODEL else ""
+            run = self._run if column in self._of_the_run else ""
             with self._transaction() as connection:
                 refusal = self._account(connection, run, column, value, patients=patients[column], members=members)
             if refusal:  # raised outside of the transaction: that the value was tried stays on record
@@ -147,7 +155,8 @@ class Thresholds:
 
     def _require_few(self, analysis: Counted, members: str, exchange: str, most: int, *, iterate: Iterate) -> None:
         """Account for an iterate of which only so many different ones are answered, by step and patients for good."""
-        step = analysis.name
+        # By what is computed where an analysis says so: a model under another name is the same model.
+        step = str(getattr(analysis, "account", analysis.name))
         where = (iterates.c.step == step) & (iterates.c.members == members) & (iterates.c.exchange == exchange)
         digest = payload_digest({name: np.asarray(block, dtype=np.float64) for name, block in iterate.items()})
         with self._transaction() as connection:
@@ -159,6 +168,15 @@ class Thresholds:
                 return
         if digest not in known:
             raise Withheld("iterate", f"{most} different iterates of {step} ({exchange}) were answered before")
+
+    def _members(self, cohort: Cohort, subset: str | None) -> str:
+        """Digest of who is in a subset, by the site's own parts, which no message can change.
+
+        Not of who has a plausible prediction: a model that makes one patient's implausible would be another group.
+        """
+        inside = np.ones(cohort.n, dtype=np.bool_) if subset is None else np.asarray(cohort[subset] == 1)
+        whose = f"{self._patients} {cohort.n} ".encode()
+        return hashlib.sha256(whose + np.packbits(inside).tobytes()).hexdigest()
 
     def require_line(self, *, slope: float, intercept: float) -> None:
         """Account for the bias line that a request brings; a run corrects by one line only.
@@ -220,12 +238,3 @@ def _between(patients: FloatArray, a: float, b: float) -> tuple[int, ...]:
     low, high = min(a, b), max(a, b)
     above, below = (patients > low, patients >= low), (patients < high, patients <= high)
     return tuple(int(np.count_nonzero(one & other)) for one in above for other in below)
-
-
-def _members(cohort: Cohort, subset: str | None) -> str:
-    """Digest of who is in a subset, by the site's own parts, which no message can change.
-
-    Not of who has a plausible prediction: a model that makes one patient's implausible would be another group.
-    """
-    inside = np.ones(cohort.n, dtype=np.bool_) if subset is None else np.asarray(cohort[subset] == 1)
-    return hashlib.sha256(f"{cohort.n} ".encode() + np.packbits(inside).tobytes()).hexdigest()

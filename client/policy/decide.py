@@ -53,6 +53,8 @@ class Facts:
         What it needs that is no sum.
     data_set
         The data set the administrator chose at approval; None if the campaign's modality tells.
+    age_limits_years
+        Youngest and oldest age of its cohort.
     """
 
     kind: str
@@ -68,6 +70,7 @@ class Facts:
     patients_per_column: float = 0.0
     exceptions: tuple[ExceptionName, ...] = ()
     data_set: str | None = None
+    age_limits_years: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +127,7 @@ def facts_of(
         patients_per_column=campaign.privacy.patients_per_column,
         exceptions=exceptions,
         data_set=data_set,
+        age_limits_years=(campaign.cohort.age_min_years, campaign.cohort.age_max_years),
     )
 
 
@@ -141,6 +145,12 @@ def decide(policy: Policy, facts: Facts) -> Allowed | Refused:
         return _no("exception", f"this site does not let out what is no sum: {_list(missing)}")
     if policy.disclosure.secure_aggregation == "required" and not facts.secure_aggregation:
         return _no("secure-aggregation", "this site answers only campaigns with privacy.secure_aggregation = true")
+    step = policy.disclosure.age_step_years
+    if step and any(limit % step for limit in facts.age_limits_years):
+        return _no(
+            "age-limits",
+            f"this site takes cohort.age_min_years and age_max_years in whole multiples of {step:g} years only",
+        )
     chosen = _data_set(policy, facts)
     if isinstance(chosen, Refused):
         return chosen

@@ -29,6 +29,10 @@ estimators = []
 exceptions = []
 # Runs of one campaign file that are answered, ever: each brings models of its own, and each model is a question.
 runs_per_campaign = 10
+# Different cohorts of patients that may be asked for, and campaign files that may be approved, ever: the difference of
+# two sums is about those who are in one of them only. An offer that is refused for its cohort counts too.
+cohorts = 20
+campaigns = 50
 
 [approval]
 # "manual": a person reads each campaign and types fedage site approve. "automatic": all that this file allows.
@@ -42,6 +46,9 @@ largest_share = 0.5
 # Fewest patients for each column whose products leave: products over fewer are the patients' columns turned by an angle
 # that can be guessed. A campaign may ask for more. 0: any number, and then groups inside of a part are not checked.
 patients_per_column = 2.0
+# Age limits of cohorts are multiples of so many years: finer ones find out an age, limit by limit. 0: any; hospitals
+# for children may need 1.
+age_step_years = 5.0
 # "required": only campaigns that hide this site's sums from the coordinator.
 secure_aggregation = "optional"
 

@@ -33,6 +33,10 @@ class Requests(Table):
     estimators: tuple[Name, ...] = Field(default=(), description="estimators allowed; empty means any installed one")
     exceptions: tuple[ExceptionName, ...] = Field(default=(), description="what may leave though it is no sum")
     runs_per_campaign: int = Field(default=10, ge=1, le=10_000, description="runs of one campaign file answered, ever")
+    cohorts: int = Field(
+        default=20, ge=1, le=10_000, description="different cohorts of patients that may be asked for, refused ones too"
+    )
+    campaigns: int = Field(default=50, ge=1, le=100_000, description="campaign files that may be approved, ever")
 
 
 class Approval(Table):
@@ -57,6 +61,9 @@ class Disclosure(Table):
     )
     patients_per_column: float = Field(
         default=2.0, ge=0, le=1000, description="fewest patients for each column whose products leave; 0 for any"
+    )
+    age_step_years: float = Field(
+        default=5.0, ge=0, le=130, description="age limits of cohorts are multiples of this; 0 for any"
     )
     secure_aggregation: Literal["optional", "required"] = Field(
         default="optional", description="whether each campaign has to hide this site's sums from the coordinator"

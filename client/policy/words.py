@@ -48,6 +48,12 @@ def _requests(policy: Policy) -> Iterator[str]:
         yield "Nothing leaves that is not a sum over patients or a model update."
     count = requests.runs_per_campaign
     yield f"It answers {count} run{'' if count == 1 else 's'} of each campaign file, and one model a round of each."
+    yield (
+        f"It approves at most {requests.campaigns} campaign files, over at most {requests.cohorts} different cohorts, "
+        "refused ones counted."
+    )
+    if step := policy.disclosure.age_step_years:
+        yield f"Age limits of cohorts are whole multiples of {step:g} years."
 
 
 def _disclosure(policy: Policy) -> Iterator[str]:

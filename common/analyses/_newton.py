@@ -7,6 +7,8 @@ needed there, so none have to be centred yet) and brings the means and SDs; each
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,6 +35,9 @@ SMALLEST_SCALE = 0.1
 """Of a site's own SD: a scale below it is refused there, as it would be a larger β in disguise. The SD of all sites
 together falls below it only for a site that holds less than a hundredth of the patients."""
 MAX_EXCHANGES = 50
+MOST_ITERATES = 60
+"""Different β that a site answers for one model of the same patients, over all campaigns: each is another weighting of
+their sums. A fit takes four to seven, which are the same each time that the same sites take part."""
 _CONVERGED = 1e-6  # the Newton step in units of the standard error; the step is still taken, which squares the error
 _DIVERGING_STEP = 0.01  # per SD, while the likelihood no longer rises
 _SINGULAR = 1e-10  # smallest eigenvalue of the information scaled to a unit diagonal
@@ -63,6 +68,12 @@ def check_newton(iterate: Iterate, covariates: tuple[str, ...]) -> None:
         raise IterateRefused("iterate scale must be above 0 (the covariates' standard deviations)")
     if not 2 <= iterate["exchange"] <= MAX_EXCHANGES:
         raise IterateRefused(f"iterate exchange must be 2 to {MAX_EXCHANGES}")
+
+
+def account_of(model: object, covariates: tuple[str, ...], strata: tuple[str, ...], time: str, event: str) -> str:
+    """A model's account: at most 128 characters that are the same for the same model under any name."""
+    words = json.dumps([type(model).__name__, sorted(covariates), sorted(strata), time, event])
+    return f"cox {hashlib.sha256(words.encode()).hexdigest()}"
 
 
 def standardised(x: FloatArray, iterate: Iterate) -> FloatArray:

@@ -132,6 +132,11 @@ class Agreed:
             raise IterateRefused(f"iterate {COLUMNS} leaves no column")
         self.after(iterate).check(_own(iterate))
 
+    @property
+    def account(self) -> str:
+        """The analysis' own account."""
+        return str(getattr(self.analysis, "account", self.name))
+
     def counted(self, iterate: Iterate) -> tuple[str, int]:
         inner = self.after(iterate) if iterate else self.analysis
         if not iterate or not isinstance(inner, Counted):

@@ -113,6 +113,14 @@ class CoxBySite:
     def check(self, iterate: Iterate) -> None:
         _newton.check_newton(iterate, self.covariates)
 
+    @property
+    def account(self) -> str:
+        """What is fitted, whatever a campaign file calls it: iterates are counted by this."""
+        return _newton.account_of(self, self.covariates, self.strata, self.time, self.event)
+
+    def counted(self, iterate: Iterate) -> tuple[str, int]:
+        return ("iterates", _newton.MOST_ITERATES) if iterate else ("first", 1)
+
     def layout(self, iterate: Iterate) -> Layout:
         p = len(self.covariates)
         z = _newton.largest_z(self.covariates, iterate)

@@ -143,6 +143,14 @@ class CoxPooled:
     def within(self, ends: tuple[int, ...]) -> CoxPooled:
         return replace(self, grid=self.preceding.within(ends))
 
+    @property
+    def account(self) -> str:
+        """What is fitted, whatever a campaign file calls it: iterates are counted by this."""
+        return _newton.account_of(self, self.covariates, self.strata, self.time, self.event)
+
+    def counted(self, iterate: Iterate) -> tuple[str, int]:
+        return ("iterates", _newton.MOST_ITERATES) if iterate else ("first", 1)
+
     def layout(self, iterate: Iterate) -> Layout:
         newton, p, groups = _of_newton(iterate), len(self.covariates), self._strata * len(ends_of(iterate["ends"]))
         largest = _newton.largest_z(self.covariates, newton)
