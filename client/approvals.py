@@ -33,6 +33,13 @@ class ApprovalError(FedAgeError):
     """An approval that cannot be given or taken back; the message names what and the mend."""
 
 
+class CampaignsUsedUp(ApprovalError):
+    """As many campaign files were approved as the policy allows. `.rule` and `.detail` may be sent."""
+
+    rule = "campaigns"
+    detail = "as many campaign files were approved as this site's policy allows"
+
+
 @dataclass(frozen=True)
 class Approvals:
     """The approvals of one site's home."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fedage.client._durable import LOCK_WAIT_S
 from fedage.client.agent.cancel import wait_for
-from fedage.client.approvals import ApprovalError, Approvals
+from fedage.client.approvals import ApprovalError, Approvals, CampaignsUsedUp
 from fedage.client.asked import Asked
 from fedage.client.audit import AuditLog, Direction, Entry, Kind
 from fedage.client.audit.folding import Folding
@@ -231,9 +231,8 @@ class SiteRules:
         name, digest, minimum = decision.data_set_name, campaign.digest, decision.minimum_count
         requests, before = self.policy.current().requests, self.snapshots.campaigns()
         if digest not in before and len(before) >= requests.campaigns:
-            raise ApprovalError(
-                f"as many campaign files were approved as the site's policy allows ({requests.campaigns}; rule campaigns, "
-                "campaigns in [requests] of policy.toml)"
+            raise CampaignsUsedUp(
+                f"{CampaignsUsedUp.detail} (requests.campaigns = {requests.campaigns} in policy.toml)"
             )
         # As every later message reads it: the minimum count decides who is set aside, and so what is frozen.
         campaign = with_disclosure(campaign, decision)
@@ -348,7 +347,7 @@ class SiteRules:
             if not self._approves_by_itself(campaign.digest):
                 raise self._not_approved(campaign.digest)
             self.approve(campaign, unless_declined=True)
-        except (SnapshotTooClose, FewValuesChanged, CohortsUsedUp) as close:
+        except (SnapshotTooClose, FewValuesChanged, CohortsUsedUp, CampaignsUsedUp) as close:
             raise RequestRefused(close.rule, close.detail) from None
         except ApprovalError:
             raise RequestRefused(

@@ -19,24 +19,19 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
 from sqlalchemy import Column, Connection, ForeignKey, Integer, LargeBinary, MetaData, String, Table, select
 
 from fedage.client._durable import LOCK_WAIT_S, DurableFile, StoreUnavailable
+from fedage.client.cohort_sums import leaves_few_over
 from fedage.client.frozen import Frozen, close_cells, rows_changed
 from fedage.common.errors import FedAgeError
 
 SNAPSHOTS_FILE = "snapshots.db"
 
 _HASH = re.compile(r"[0-9a-f]{32,128}")
-
-MOST_TOGETHER = 3
-"""Earlier cohorts that are added to and subtracted from a new one, to see whom they leave over."""
-MOST_COMPARED = 40
-"""Earlier cohorts, the newest first, of which combinations are looked at: all of 40 are 79,000 with their signs."""
 
 metadata = MetaData()
 asked = Table(
@@ -203,7 +198,7 @@ class Snapshots:
             If it is one more than `at_most`.
         SnapshotTooClose
             If it is neither equal to an earlier cohort nor `minimum_count` patients away from each;
-            `CohortsTogetherClose` if a sum or difference of up to `MOST_TOGETHER` earlier ones leaves fewer over;
+            `CohortsTogetherClose` if a sum or difference of a few earlier ones leaves fewer over;
             `PartsTooClose` if a part is close to one of an earlier campaign's.
         FewValuesChanged
             Unless `few_changes`.
@@ -313,32 +308,14 @@ def _too_close(
 
 
 def _left_over(connection: Connection, members: tuple[str, ...], *, minimum_count: int) -> str:
-    """A campaign among those whose cohorts, added to and subtracted from this one, leave a few over; empty if none.
-
-    Attack: sums over A, B and C, of which C is A and B and one patient more; each pair is far apart. Rule: for up to
-    `MOST_TOGETHER` of the earlier cohorts, each added or subtracted, the patients who are counted other than zero times
-    are none or at least the minimum count. Residual risk: multiples, and combinations of more cohorts or of parts.
-    """
-    rows = connection.execute(
-        select(cohorts.c.id, cohorts.c.sha256, cohorts.c.hashes).order_by(cohorts.c.id.desc())
-    ).all()
-    earlier = list({row.sha256: row for row in rows}.values())[:MOST_COMPARED]
-    sets = [frozenset(_unpacked(row.hashes)) for row in earlier]
-    everybody = sorted(frozenset(members).union(*sets))
-    # Patients who are in just the same cohorts count alike, so each such group is one column.
-    inside = np.array(
-        [[patient in each for patient in everybody] for each in (frozenset(members), *sets)], dtype=np.int8
-    )
-    groups, sizes = np.unique(inside, axis=1, return_counts=True)
-    for count in range(2, MOST_TOGETHER + 1):
-        for chosen in combinations(range(1, len(sets) + 1), count):
-            rows_chosen = groups[list(chosen)].astype(np.int64)
-            for signs in product((1, -1), repeat=count):
-                total = groups[0].astype(np.int64) + np.asarray(signs) @ rows_chosen
-                if 0 < int(sizes[total != 0].sum()) < minimum_count:
-                    first = select(frozen.c.digest).where(frozen.c.cohort == earlier[chosen[0] - 1].id).limit(1)
-                    return str(connection.execute(first).scalar_one())
-    return ""
+    """A campaign among those whose cohorts, added to and subtracted from this one, leave a few over; empty if none."""
+    rows = connection.execute(select(cohorts.c.id, cohorts.c.sha256, cohorts.c.hashes).order_by(cohorts.c.id.desc()))
+    earlier = list({row.sha256: row for row in rows}.values())
+    found = leaves_few_over(members, [_unpacked(row.hashes) for row in earlier], minimum_count=minimum_count)
+    if found is None:
+        return ""
+    first = select(frozen.c.digest).where(frozen.c.cohort == earlier[found].id).limit(1)
+    return str(connection.execute(first).scalar_one())
 
 
 def _must_be_apart(connection: Connection, found: Frozen, *, minimum_count: int) -> None:

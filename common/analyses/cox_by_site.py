@@ -118,8 +118,8 @@ class CoxBySite:
         """What is fitted, whatever a campaign file calls it: iterates are counted by this."""
         return _newton.account_of(self, self.covariates, self.strata, self.time, self.event)
 
-    def counted(self, iterate: Iterate) -> tuple[str, int]:
-        return ("iterates", _newton.MOST_ITERATES) if iterate else ("first", 1)
+    def counted(self, iterate: Iterate) -> tuple[str, int]:  # noqa: ARG002 - the same for all
+        return "iterates", _newton.MOST_ITERATES
 
     def layout(self, iterate: Iterate) -> Layout:
         p = len(self.covariates)

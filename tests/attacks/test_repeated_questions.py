@@ -12,8 +12,12 @@ import pytest
 from fedage.client.approvals import ApprovalError
 from fedage.client.contribute import Account, contributions
 from fedage.client.frozen import Frozen
+from fedage.client.guard import Withheld
 from fedage.client.snapshots import CohortsTogetherClose, CohortsUsedUp, Snapshots, SnapshotTooClose
-from fedage.common.analyses.cox_by_site import CoxBySite
+from fedage.client.thresholds import Thresholds
+from fedage.common.analyses.agreement import COLUMNS, Agreed
+from fedage.common.analyses.evaluation import Evaluation
+from fedage.common.analyses.plan import registered
 from fedage.common.campaign import parse_campaign
 from fedage.common.cohort import Cohort
 from fedage.common.errors import FedAgeError
@@ -62,7 +66,9 @@ TOGETHER = {
 def test_sets_that_leave_a_few_over_together_are_refused(tmp_path: Path, name: str) -> None:
     *before, last = TOGETHER[name]
     for order in itertools.permutations(range(len(before))):
-        snapshots = Snapshots(tmp_path / "".join(map(str, order)))
+        folder = tmp_path / "".join(map(str, order))
+        folder.mkdir()
+        snapshots = Snapshots(folder)
         for number in order:
             assert offer(snapshots, before[number]) == ""
         with pytest.raises(CohortsTogetherClose):
@@ -201,12 +207,8 @@ def test_a_model_is_answered_at_so_many_coefficients_whatever_it_is_called(
 
 def _agreed(campaign: Any, step: str, block: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The iterate as it travels once the sites agreed on all columns."""
-    from fedage.common.analyses.plan import registered
-
-    analysis = registered(campaign)[step]
-    if isinstance(analysis, CoxBySite):
-        return block
-    return {**block, "fails": np.zeros(2)}
+    assert isinstance(registered(campaign)[step], Agreed)
+    return {**block, COLUMNS: np.ones(2)}
 
 
 def test_an_honest_fit_is_answered_again_and_again(tmp_path: Path, cohort: Cohort) -> None:
@@ -232,6 +234,32 @@ def test_two_campaigns_share_the_account_of_thresholds(template: Template, tmp_p
     again = Hospital(hospital.home, hospital.key, campaign=parse_campaign(CAMPAIGN.replace("front-door", "another")))
     assert again.site.rules.account_folder("all") == first
     assert again.site.rules.account_folder("other") != first
+
+
+@pytest.mark.parametrize("second", ["another run", "another campaign", "the part by another seed"])
+def test_a_threshold_a_little_apart_is_answered_in_no_other_campaign(
+    tmp_path: Path, cohort: Cohort, second: str
+) -> None:
+    analysis = Evaluation("evaluation:test", "is_test", "x", minimum_count=MINIMUM)
+    ages = np.sort(cohort["age_years"])
+    for number, apart in enumerate((1, 3, MINIMUM - 1)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        first = Thresholds(folder, run="a r", minimum_count=MINIMUM, patients="the same")
+        first.require(analysis, cohort, _mean(ages[50]))
+        later = Thresholds(
+            folder, run="a s" if second == "another run" else "b r", minimum_count=MINIMUM, patients="the same"
+        )
+        asked = cohort
+        if second == "the part by another seed":
+            asked = cohort.with_columns(is_test=(np.arange(cohort.n) % 2).astype(float))
+        with pytest.raises(Withheld, match="threshold"):
+            later.require(analysis, asked, _mean(ages[50 + apart]))
+        later.require(analysis, cohort, _mean(ages[50]))  # the same value tells nothing new
+
+
+def _mean(years: float) -> dict[str, np.ndarray]:
+    return {"mean_age": np.asarray(years)}
 
 
 def test_errors_are_ours() -> None:

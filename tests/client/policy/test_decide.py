@@ -127,6 +127,7 @@ def test_facts_come_from_the_campaign_file() -> None:
     campaign = parse_campaign(CAMPAIGN)
     facts = facts_of(campaign, kind=TRAIN, coordinator=KEY, at=NOON, modality=("CR", "DX"))
     assert facts == Facts(
+        age_limits_years=(campaign.cohort.age_min_years, campaign.cohort.age_max_years),
         kind=TRAIN,
         coordinator=KEY,
         at=NOON,
