@@ -40,7 +40,7 @@ def test_a_folder_of_dicom_files_with_mapped_outcomes(tmp_path: Path) -> None:
     assert found.outcomes["unknown-patients"] == 1
     assert outcomes_of(tmp_path / "home") == {"event": [0.0, 1.0]}
     (tmp_path / "outcomes.csv").write_text("MRN,death\na,yes\n")
-    with pytest.raises(FedAgeError, match="no column 'dead', it has MRN, death"):
+    with pytest.raises(FedAgeError, match="no column 'dead', it has 2 columns"):
         index(tmp_path / "home", **given)
     assert outcomes_of(tmp_path / "home") == {"event": [0.0, 1.0]}
     index(tmp_path / "home", data=str(tmp_path / "data"))

@@ -198,6 +198,11 @@ def test_the_administrator_chooses_among_data_sets_and_their_filters_hold(templa
     old = rules.approve(hospital.campaign, data_set="old")
     assert 0 < len(old.snapshot.patients) < PATIENTS
     assert hospital.ask().info["patients"] == len(old.snapshot.patients)
+    # Another home: where a part of the larger cohort happens to be close to one of the smaller, that is used again.
+    policy = (hospital.home / "policy.toml").read_text()
+    hospital = template.copy(tmp_path / "another", approved=False)
+    hospital.policy(policy)
+    rules = hospital.site.rules
     assert len(rules.approve(hospital.campaign, data_set="maker").snapshot.patients) == PATIENTS
     assert hospital.ask().info["patients"] == PATIENTS
     rules.approve(hospital.campaign, data_set="other")
