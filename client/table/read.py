@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import re
 import warnings
@@ -112,11 +113,20 @@ def require_bounded(path: Path, *, most_columns: int = MAX_COLUMNS) -> None:
                     f"{path} has a first line of more than {_MAX_LINE_BYTES} bytes: it should hold the names of at "
                     f"most {most_columns} columns; save the table again, one row a line"
                 )
-            columns = 1 + max(line.count(sign) for sign in (b",", b";", b"\t"))
+            first = line.partition(b"\r")[0].decode("utf-8", "replace")  # some programs end lines with it alone
+            columns = max(_names_in(first, separator=sign) for sign in ",;\t")
     except (OSError, ValueError):
         return
     if columns > most_columns:
         raise FedAgeError(f"{path} has {columns} columns; allowed are {most_columns}: leave out those not needed")
+
+
+def _names_in(line: str, *, separator: str) -> int:
+    """How many names a first line holds; by its separators where a name is longer than any is."""
+    try:
+        return len(next(csv.reader([line], delimiter=separator), ()))
+    except csv.Error:
+        return 1 + line.count(separator)
 
 
 def columns_in_words(names: Sequence[str], *, wanted: Collection[str]) -> str:

@@ -144,6 +144,15 @@ def test_a_first_line_without_an_end_is_refused(tmp_path: Path) -> None:
             read(path)
 
 
+def test_what_is_no_column_is_not_counted_as_one(tmp_path: Path) -> None:
+    """Lines that end with a carriage return alone, and names with commas in them."""
+    (tmp_path / "cr.csv").write_bytes(b"a,b\r" + b"1,2\r" * 6000)
+    assert read_frame(tmp_path / "cr.csv").shape == (6000, 2)
+    names = ",".join(f'"x{number}{",y" * 11}"' for number in range(500))
+    (tmp_path / "quoted.csv").write_text(f"{names}\n{','.join(['1'] * 500)}\n")
+    assert read_frame(tmp_path / "quoted.csv").shape == (1, 500)
+
+
 PATIENT = ["MRN-7714423", "Zwyntarow^Quillemina", "19610317", "61", "1", "F"]
 HEADERLESS = {
     "identifier first": PATIENT,
