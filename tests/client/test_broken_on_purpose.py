@@ -156,7 +156,7 @@ def test_a_locked_account_of_thresholds_withholds_what_it_would_account_for(
     asked = join_iterates({TEST: {"mean_age": np.asarray(60.0)}})
     first, _ = hospital.send(hospital.request(ANALYSE), asked)
     assert first.status == "ok"
-    file = hospital.site.state_dir(hospital.campaign.digest) / thresholds.THRESHOLDS_FILE
+    (file,) = (hospital.home / "accounts").glob(f"*/{thresholds.THRESHOLDS_FILE}")
     assert file.is_file()
     real = thresholds.DurableFile
     monkeypatch.setattr(thresholds, "DurableFile", lambda path, **options: real(path, lock_wait_s=0.1, **options))

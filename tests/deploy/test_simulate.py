@@ -154,7 +154,7 @@ def test_in_the_engine_it_is_pooled_ridge_and_leaves_nothing_behind(tmp_path: Pa
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_stopped_it_leaves_no_process_behind(number: signal.Signals, tmp_path: Path) -> None:
     process = subprocess.Popen(
         command(tmp_path, RIDGE, table()),

@@ -128,6 +128,7 @@ def test_a_run_outlives_the_command_that_follows_it(fleet: Network) -> None:
     assert record(run).run.status == "finished"
 
 
+@pytest.mark.slow
 def test_a_coordinator_that_is_killed_says_at_its_next_start_what_it_left(fleet: Network) -> None:
     command, run = fleet.run(fleet.campaign("reboot"))
     until(lambda: rounds_done(run) >= 2, timeout_s=90, what=lambda: command.said)
