@@ -218,4 +218,4 @@ def network(root: Path, *, names: tuple[str, ...] = ("north", "south")) -> Itera
                 command.process.terminate()
         for command in made.running.values():
             command.process.wait(60)
-    until(lambda: not living(made.mark), timeout_s=120, what=lambda: living(made.mark))
+    until(lambda: not living(made.mark), timeout_s=30, what=lambda: living(made.mark))

@@ -53,9 +53,7 @@ def read(text: str, *, name: str) -> Source:
         try:
             tables = tomllib.loads("\n".join(lines))
         except RecursionError:
-            return Source(
-                None, (Problem("", f"{name} nests tables or lists too deeply: {MAX_DEPTH} levels are allowed"),)
-            )
+            return _nested(name)
         except ValueError as error:
             problem, line = _explain(error, name=name)
             problems.append(problem)
@@ -67,9 +65,7 @@ def read(text: str, *, name: str) -> Source:
             lines[line - 1] = ""
             continue
         if _too_deep(tables):
-            return Source(
-                None, (Problem("", f"{name} nests tables or lists too deeply: {MAX_DEPTH} levels are allowed"),)
-            )
+            return _nested(name)
         return Source(_frozen(tables), tuple(problems), frozenset(lost))
 
 

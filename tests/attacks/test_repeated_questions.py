@@ -20,7 +20,6 @@ from fedage.common.analyses.evaluation import Evaluation
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign import parse_campaign
 from fedage.common.cohort import Cohort
-from fedage.common.errors import FedAgeError
 from fedage.common.protocol import DESCRIBE
 from tests.client.hospital import CAMPAIGN, Hospital, Template, refused
 
@@ -260,7 +259,3 @@ def test_a_threshold_a_little_apart_is_answered_in_no_other_campaign(
 
 def _mean(years: float) -> dict[str, np.ndarray]:
     return {"mean_age": np.asarray(years)}
-
-
-def test_errors_are_ours() -> None:
-    assert issubclass(CohortsUsedUp, FedAgeError)

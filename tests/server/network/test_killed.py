@@ -134,8 +134,7 @@ def test_a_coordinator_that_is_killed_says_at_its_next_start_what_it_left(fleet:
     until(lambda: rounds_done(run) >= 2, timeout_s=90, what=lambda: command.said)
     command.end(signal.SIGKILL)
     fleet.running["coordinator"].end(signal.SIGKILL)
-    # Flower's process of a run looks for its parent between its own waits only, of up to a minute.
-    until(lambda: not any(fleet.pids(what) for what in (SUPERLINK, EXECUTOR, SERVERAPP)), timeout_s=120)
+    until(lambda: not any(fleet.pids(what) for what in (SUPERLINK, EXECUTOR, SERVERAPP)), timeout_s=30)
     restarted = fleet.start_coordinator()
     until(run.is_recorded, timeout_s=60, what=lambda: restarted.said)
     found = record(run)
