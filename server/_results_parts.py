@@ -147,6 +147,8 @@ class Metrics(Finding):
     n: int = Field(description="patients")
     mae_years: Number = Field(description="mean absolute error")
     cs_5: Number = Field(default=None, description="fraction with an absolute error of at most 5 years")
+    cs_5_low: Number = Field(default=None, description="lower bound of cs_5; sites tell no count of few patients")
+    cs_5_high: Number = Field(default=None, description="upper bound of cs_5")
     pearson_r: Number = Field(default=None, description="Pearson correlation; null where one does not vary")
     mean_error_years: Number = Field(default=None, description="mean of predicted minus chronological")
     rmse_years: Number = Field(default=None, description="root mean squared error")

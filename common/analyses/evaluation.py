@@ -46,7 +46,8 @@ _FULL_LAYOUT = Layout(
         _sum("error", MAX_GAP_YEARS),
         _sum("absolute_error", MAX_GAP_YEARS, lower=0.0),
         _sum("squared_error", MAX_GAP_YEARS**2, lower=0.0),
-        _count("within_5"),
+        _count("within_5_low"),
+        _count("within_5_high"),
         _sum("age", _AGE),
         _sum("age_squared", _AGE**2, lower=0.0),
         _sum("predicted", _PREDICTED),
@@ -75,7 +76,8 @@ class Evaluation:
     this m at all (`spared`) leaves it out, and its patients are not among those the mean is judged by.
 
     Result: `n`, `left_out` (a value missing or out of range), `mean_age_years`, `mae_years`, `mean_error_years`,
-    `rmse_years`, `cs_5` (fraction with |e| ≤ 5 years, both ends included and nothing rounded), `pearson_r` (None
+    `rmse_years`, `cs_5` (fraction with |e| ≤ 5 years, both ends included and nothing rounded;
+    None where sites tell bounds only), its bounds `cs_5_low` and `cs_5_high`, `pearson_r` (None
     where one of the two does not vary), `mae_of_mean_years` (of predicting the mean age of all sites for everybody;
     None where no site tells it or without `baseline`), `mae_of_mean_n` (of how many patients), `mae_of_mean_at_least`
     (whether it is a lower bound)
@@ -95,7 +97,7 @@ class Evaluation:
         Whether predicting the mean age is evaluated too. One step of a campaign is enough: it is the same for raw and
         corrected ages, and asking for several parts' sums around several means would be several thresholds.
     minimum_count
-        Fewest patients on either side of the mean, unless there are none.
+        Fewest patients on either side of the mean and with errors on either side of 5 years, unless there are none.
     """
 
     same_sites: ClassVar[bool] = False
@@ -149,7 +151,7 @@ class Evaluation:
             "error": error.sum(),
             "absolute_error": np.abs(error).sum(),
             "squared_error": error @ error,
-            "within_5": np.count_nonzero(np.abs(error) <= CS_YEARS),
+            **self._within_5(error),
             "age": u.sum(),
             "age_squared": u @ u,
             "predicted": v.sum(),
@@ -166,6 +168,19 @@ class Evaluation:
 
     def _finds_mean(self, iterate: Iterate) -> bool:
         return self.baseline and not iterate
+
+    def _within_5(self, error: FloatArray) -> dict[str, float]:
+        """Bounds of how many errors (n,) are within 5 years; equal unless these or the others are few or none.
+
+        None is told like few, as bounds for few alone would tell that there is one.
+        """
+        n, within, least = error.size, int(np.count_nonzero(np.abs(error) <= CS_YEARS)), self.minimum_count
+        low = high = within
+        if least > 1 and within < least:
+            low, high = 0, min(least, n)
+        if least > 1 and n - within < least:
+            low, high = (n - least if n >= 2 * least and within >= least else 0), n
+        return {"within_5_low": low, "within_5_high": high}
 
     def _from_mean(self, u: FloatArray) -> dict[str, float]:
         """Σ|u| (n,), or |Σu| where few or none are on one side: of none the two are the same."""
@@ -195,6 +210,7 @@ class Evaluation:
         covariance = total.scalar("age_predicted") / n - mean_u * mean_v
         varies = min(var_u, var_v) > 1e-12
         judged = total.scalar("from_mean_n")
+        low_is_high = total.scalar("within_5_high") - total.scalar("within_5_low") < 0.5
         return Done(
             {
                 "n": round(n),
@@ -203,7 +219,9 @@ class Evaluation:
                 "mae_years": total.scalar("absolute_error") / n,
                 "mean_error_years": total.scalar("error") / n,
                 "rmse_years": float(np.sqrt(total.scalar("squared_error") / n)),
-                "cs_5": total.scalar("within_5") / n,
+                "cs_5": total.scalar("within_5_low") / n if low_is_high else None,
+                "cs_5_low": total.scalar("within_5_low") / n,
+                "cs_5_high": total.scalar("within_5_high") / n,
                 "pearson_r": float(covariance / np.sqrt(var_u * var_v)) if varies else None,
                 "mae_of_mean_years": total.scalar("from_mean") / judged if judged >= 1 else None,
                 "mae_of_mean_n": round(judged),

@@ -48,13 +48,15 @@ def stages(campaign: Campaign) -> tuple[tuple[Analysis, ...], ...]:
         return told, (*_survival(campaign), *_groups(campaign))
     predicted: tuple[Analysis, ...] = (
         Evaluation(TEST, "is_test", healthy_only=healthy, minimum_count=minimum),
-        Evaluation(VALIDATION, "is_validation", healthy_only=healthy, baseline=False),
+        Evaluation(VALIDATION, "is_validation", healthy_only=healthy, baseline=False, minimum_count=minimum),
         BiasLine(BIAS, "is_validation"),
         PredictedByAge(PREDICTED_BY_AGE, edges, minimum_count=minimum),
         ErrorCurve(ERROR_CURVE_RAW, minimum_count=minimum, healthy_only=healthy),
     )
     corrected: tuple[Analysis, ...] = (
-        Evaluation(CORRECTED, "is_test", "corrected_years", healthy_only=healthy, baseline=False),
+        Evaluation(
+            CORRECTED, "is_test", "corrected_years", healthy_only=healthy, baseline=False, minimum_count=minimum
+        ),
         GapByAge(GAP_RAW, "raw_gap_years", edges, minimum_count=minimum),
         GapByAge(GAP_CORRECTED, "gap_years", edges, minimum_count=minimum),
         ErrorCurve(ERROR_CURVE_CORRECTED, prediction="corrected_years", minimum_count=minimum, healthy_only=healthy),

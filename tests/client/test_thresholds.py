@@ -200,7 +200,7 @@ def test_a_refused_threshold_costs_the_baseline_alone(tmp_path: Path) -> None:
         account.accounted(TEST, patients, mean_age(m), TEST.local(patients, mean_age(m))) for m in (60.0, few)
     )
     assert (first.scalar("from_mean_n"), second.scalar("from_mean_n"), second.scalar("from_mean")) == (60, 0, 0)
-    for block in ("n", "error", "absolute_error", "squared_error", "within_5", "from_site_mean"):
+    for block in ("n", "error", "absolute_error", "squared_error", "within_5_low", "within_5_high", "from_site_mean"):
         assert first.scalar(block) == second.scalar(block)
     outcome = TEST.combine(second, mean_age(few))
     assert isinstance(outcome, Done)

@@ -159,3 +159,15 @@ def test_without_a_baseline_one_exchange_and_the_same_figures(tools, sites):
     assert alone.thresholds({}) == {}
     with pytest.raises(IterateRefused):
         alone.check({"mean_age": np.asarray(60.0)})
+
+
+@pytest.mark.parametrize("within", [0, 1, 4, 5, 12, 15, 16, 19, 20])
+def test_few_errors_on_a_side_of_five_years_are_told_as_bounds(within: int) -> None:
+    error = np.where(np.arange(20) < within, 1.0, 9.0)
+    age = np.linspace(40, 80, 20)
+    cohort = Cohort({"age_years": age, "predicted_years": age + error, "is_test": np.ones(20), "healthy": np.ones(20)})
+    told = Evaluation("test", "is_test", baseline=False, minimum_count=5).local(cohort, {})
+    low, high = int(told["within_5_low"]), int(told["within_5_high"])
+    assert low <= within <= high
+    assert all(count == 0 or count >= 5 for bound in (low, high) for count in (bound, 20 - bound))
+    assert (low == high) == (5 <= within <= 15)
