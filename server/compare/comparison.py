@@ -76,6 +76,8 @@ class ComparedRun(Part):
     mae_of_mean_at_least: bool = Field(default=False, description="whether that is a lower bound")
     mae_of_site_mean_years: Number = Field(default=None, description="of predicting each site's own mean age")
     cs_5: Number = Field(default=None, description="fraction with an absolute raw error of at most 5 years")
+    cs_5_low: Number = Field(default=None, description="lower bound of cs_5; sites tell no count of few patients")
+    cs_5_high: Number = Field(default=None, description="upper bound of cs_5")
     pearson_r: Number = Field(default=None, description="of raw predicted and chronological age")
     by_site: dict[str, SiteError] = Field(default_factory=dict, description="the sites that released it")
     hazard_ratios: tuple[HazardRatio, ...] = Field(default=(), description="per year of gap")
@@ -175,6 +177,8 @@ def _compared(run: Run) -> ComparedRun:
         mae_of_mean_at_least=raw.mae_of_mean_at_least if raw else False,
         mae_of_site_mean_years=raw.mae_of_site_mean_years if raw else None,
         cs_5=raw.cs_5 if raw else None,
+        cs_5_low=raw.cs_5_low if raw else None,
+        cs_5_high=raw.cs_5_high if raw else None,
         pearson_r=raw.pearson_r if raw else None,
         by_site=_by_site(results),
         hazard_ratios=tuple(_hazard_ratios(results)),

@@ -6,7 +6,17 @@ from fedage.common.campaign._words import show
 from fedage.common.wording import listed
 from fedage.server.compare.comparison import GAPS, ComparedRun, Comparison, HazardRatio, SiteError
 from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN
-from fedage.server.report._cells import NONE, Cell, Table, at_least, count, interval, number, percent, words
+from fedage.server.report._cells import (
+    NONE,
+    Cell,
+    Table,
+    at_least,
+    count,
+    interval,
+    number,
+    share_between,
+    words,
+)
 
 _SITES_AS_COLUMNS = 6
 _OF_A_SITE = {OWN_MEAN: "the site's own mean"}
@@ -40,7 +50,7 @@ def headline(comparison: Comparison, *, hazard_ratios: bool = True) -> Table:
             number(run.mae_years_corrected),
             at_least(run.mae_of_mean_years, bound=run.mae_of_mean_at_least),
             number(run.mae_of_site_mean_years),
-            percent(run.cs_5),
+            share_between(run.cs_5, run.cs_5_low, run.cs_5_high),
             number(run.pearson_r, 3),
             *(_hazard(run.hazard(gap)) for gap in gaps),
         )

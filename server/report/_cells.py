@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -65,6 +66,19 @@ def at_least(value: float | None, *, bound: bool) -> Cell:
 def percent(value: float | None) -> Cell:
     """A fraction as a percentage."""
     return NONE if value is None else Cell(f"{value:.1%}".replace("%", " %"), repr(float(value)))
+
+
+def share_between(value: float | None, low: float | None, high: float | None) -> Cell:
+    """A fraction, or the bounds it lies between where sites tell no more, each rounded outwards."""
+    if value is not None or low is None or high is None:
+        return percent(value)
+    if low <= 0 and high >= 1:
+        return Cell("withheld")
+    lowest, highest = (
+        f"{per_mille / 10:.1f} %" for per_mille in (math.floor(low * 1000 + 1e-9), math.ceil(high * 1000 - 1e-9))
+    )
+    text = f"≤ {highest}" if low <= 0 else f"≥ {lowest}" if high >= 1 else f"{lowest} to {highest}"
+    return Cell(text, f"{float(low)!r} {float(high)!r}")
 
 
 def count(value: int | None) -> Cell:

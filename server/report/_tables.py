@@ -18,8 +18,8 @@ from fedage.server.report._cells import (
     at_least,
     count,
     number,
-    percent,
     reasons,
+    share_between,
     words,
 )
 from fedage.server.results import Evaluated, Metrics, Results, SiteRecord
@@ -171,7 +171,7 @@ def evaluation(name: str, results: Results, found: Evaluated, *, step: str) -> T
             number(metrics.mae_years),
             number(metrics.rmse_years),
             number(metrics.mean_error_years),
-            percent(metrics.cs_5),
+            share_between(metrics.cs_5, metrics.cs_5_low, metrics.cs_5_high),
             number(metrics.pearson_r, 3),
             at_least(metrics.mae_of_mean_years, bound=metrics.mae_of_mean_at_least),
             number(metrics.mae_of_site_mean_years),

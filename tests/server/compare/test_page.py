@@ -1,15 +1,18 @@
 """The page draws the comparison: nothing loaded, phantoms said at every figure, the same bytes."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from fedage.common.errors import FedAgeError
 from fedage.server.compare.cli import compare as compare_command
 from fedage.server.compare.comparison import compare
 from fedage.server.compare.page import render_comparison
 from fedage.server.compare.runs import load_runs
+from fedage.server.compare.table import print_comparison
 
 PHANTOM, UNGUARDED = "Phantoms rendered by FedAge: images of nobody.", "Disclosure control was off."
 
@@ -116,3 +119,16 @@ def test_a_page_under_another_suffix_is_refused(make_run, tmp_path: Path, out: s
     with pytest.raises(FedAgeError, match=r"its name ends in \.html"):
         compare_command([make_run("a"), make_run("b")], out=tmp_path / out)
     assert not (tmp_path / out).exists()
+
+
+def test_a_share_that_a_run_has_bounds_of_is_shown_as_them(make_run, edit) -> None:
+    told, bounds = make_run("told"), make_run("bounds")
+    values = json.loads((bounds / "results.json").read_text())
+    values["evaluation"]["test"]["raw"]["overall"] |= {"cs_5": None, "cs_5_low": 0.5, "cs_5_high": 0.9}
+    edit(bounds, evaluation=values["evaluation"])
+    console = Console(record=True, width=240)
+    print_comparison(compare(load_runs([told, bounds])), console=console)
+    for text in (page(told, bounds), console.export_text()):
+        assert "50.0 % to 90.0 %" in text
+        assert "70.0 %" in text
+        assert "None" not in text

@@ -336,6 +336,16 @@ def test_withheld_counts_are_said_and_not_shown_as_zero(values: dict[str, Any]) 
     assert "patients)" not in page.text["summary"].split("trained")[0]
 
 
+def test_a_share_within_five_years_that_sites_tell_bounds_of_is_shown_as_bounds(values: dict[str, Any]) -> None:
+    raw = values["evaluation"]["test"]["raw"]
+    raw["overall"].update(cs_5=None, cs_5_low=0.0, cs_5_high=0.96)
+    raw["by_site"]["north"].update(cs_5=None, cs_5_low=0.75, cs_5_high=1.0)
+    page = bare(values, evaluation=values["evaluation"])
+    assert "≤ 96.0 %" in [text for text, _ in page.row("test-raw", "all sites")]
+    assert "≥ 75.0 %" in [text for text, _ in page.row("test-raw", "north")]
+    assert "None" not in " ".join(text for table in page.tables.values() for row in table for text, _ in row)
+
+
 def test_what_goes_wrong_again_and_again_is_told_once(values: dict[str, Any]) -> None:
     values["sites"][2]["troubles"] = ["offline", "offline", "late", "offline"]
     page = bare(values, sites=values["sites"])
