@@ -33,6 +33,10 @@ def print_summary(results: Results, *, console: Console) -> None:
         console.print(Text(sentence))
     if results.survival is not None:
         console.print(_hazards(results))
+        # Under the table: in a cell as wide as a number a reason takes twenty lines.
+        for model in results.survival.cox:
+            if model.not_computed:
+                console.print(Text(f"{model.model} is not computed: {model.not_computed}."))
         if results.survival.kaplan_meier is not None:
             _print_curves(results.survival.kaplan_meier, console=console)
     for sentence in group_sentences(results):
@@ -131,7 +135,7 @@ def _hazards(results: Results) -> Table:
         if only := withheld_in_words.alone(results, model.sites):
             title = f"{title}; {only} alone, nothing pooled"
         if model.not_computed:
-            table.add_row(Text(title), "-", Text(model.not_computed))
+            table.add_row(Text(title), "-", "not computed")
             continue
         for covariate in model.covariates:
             truth = expected.get(covariate.name)

@@ -142,7 +142,7 @@ def _survival(results: Results) -> str:
         return ""
     names, everyone = [group.name for group in found.groups], analysed(results)
     if "high gap" in names:
-        split = f", split at {found.split_years:.2f} years" if found.split_years is not None else ""
+        split = f", split at {found.split_years:.2f} years".replace("-", "−") if found.split_years is not None else ""
         of = f"{everyone} with a high and a low {_gap(found)}{split}"
     elif len(names) > 1:
         column = f" by {found.column}" if found.column else ""

@@ -195,3 +195,17 @@ def test_one_set_of_sites_is_told_once(small: dict[str, Any]) -> None:
         "The Cox model cole-gap and the Cox model gap are those of east alone, 1 of 3 sites, and pool nothing; north, "
     )
     assert rest == ["tiny took no part: minimum-count: fewer than 3 patients."]
+
+
+def test_a_terminal_gives_the_reason_of_a_refused_model_in_one_sentence_under_the_table(values: dict[str, Any]) -> None:
+    model = values["survival"]["cox"][0]
+    model.update(
+        covariates=[], not_computed="the sites share no column: a reason [longer] than a cell of numbers is wide"
+    )
+    shown = terminal(Results.model_validate(values), width=100)
+    row = next(line for line in shown.splitlines() if "not computed" in line)
+    assert row.startswith("│")
+    assert "share no column" not in row
+    assert f"{model['model']} is not computed: the sites share no column: a reason [longer] than" in " ".join(
+        shown.split()
+    )
