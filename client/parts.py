@@ -28,10 +28,15 @@ def with_parts(cohort: Cohort, unit: FloatArray, campaign: Campaign) -> Cohort:
     """The cohort with `healthy`, `fold` and the parts of a campaign without folds (or of all its folds together)."""
     cohort = cohort.with_columns(healthy=_healthy(cohort, campaign))
     validation = campaign.validation
-    if campaign.estimator is None:
-        everybody = np.ones(cohort.n)
-        return cohort.with_columns(is_train=np.zeros(cohort.n), is_validation=everybody, is_test=everybody)
     minimum_count = campaign.cell_minimum
+    if campaign.estimator is None:
+        few = np.zeros(cohort.n, dtype=bool)
+        if campaign.cohort.train_on == "healthy":
+            few = _few_who_are_not_healthy(np.ones(cohort.n, dtype=bool), cohort, minimum_count=minimum_count)
+        inside = (~few).astype(np.float64)
+        return cohort.with_columns(
+            is_train=np.zeros(cohort.n), is_validation=inside, is_test=inside, set_aside=few.astype(np.float64)
+        )
     if validation.folds is not None:
         fold = dealt(unit, cohort["healthy"], validation.folds)
         few = _few_who_are_not_healthy(np.ones(cohort.n, dtype=bool), cohort, minimum_count=minimum_count)

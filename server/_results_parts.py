@@ -56,7 +56,9 @@ class CampaignInfo(Part):
     digest: str = Field(description="SHA-256 of the campaign file's bytes")
     seed: int = Field(description="seed of initialisation and sampling without privacy")
     estimator: str = Field(description="the age estimator; empty for a campaign that only analyses")
-    train_on: str = Field(default="all", description="`healthy` if others are only predicted, else `all`")
+    train_on: str = Field(
+        default="all", description="whose predicted ages are judged, and who trains: `healthy` or `all`"
+    )
     rounds: int | None = Field(
         default=None, description="rounds of training asked for, in each fold; null where a model needs none"
     )

@@ -41,7 +41,7 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
             estimator=campaign.estimator.name if campaign.estimator else "",
             minimum_count=campaign.privacy.minimum_count,
             folds=campaign.validation.folds,
-            train_on=campaign.cohort.train_on if campaign.estimator else "all",
+            train_on=campaign.cohort.train_on,
             rounds=campaign.training.rounds if campaign.training else None,
         ),
         run=record_of.RunInfo(

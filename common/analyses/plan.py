@@ -40,10 +40,10 @@ def stages(campaign: Campaign) -> tuple[tuple[Analysis, ...], ...]:
         told: tuple[Analysis, ...] = ()
         if campaign.table and campaign.table.predicted:
             told = (
-                Evaluation(TEST, "is_test", minimum_count=minimum),
+                Evaluation(TEST, "is_test", healthy_only=healthy, minimum_count=minimum),
                 PredictedByAge(PREDICTED_BY_AGE, edges, minimum_count=minimum),
                 GapByAge(GAP_RAW, "raw_gap_years", edges, minimum_count=minimum),
-                ErrorCurve(ERROR_CURVE_RAW, minimum_count=minimum),
+                ErrorCurve(ERROR_CURVE_RAW, minimum_count=minimum, healthy_only=healthy),
             )
         return told, (*_survival(campaign), *_groups(campaign))
     predicted: tuple[Analysis, ...] = (

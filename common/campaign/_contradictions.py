@@ -240,6 +240,39 @@ def _groups(sound: Sound) -> Iterator[Problem]:
             )
 
 
+def _healthy(sound: Sound) -> Iterator[Problem]:
+    """Without an estimator the healthy matter to ages that the tables predict, and where an analysis names them."""
+    if sound.has("estimator") or sound.wrong("table"):
+        return
+    predicted, train_on = sound["table.predicted"] is not None, sound["cohort.train_on"]
+    if train_on == "healthy" and not predicted:
+        yield Problem(
+            "cohort.train_on",
+            'cohort.train_on = "healthy": must be "all" in a campaign without [estimator] and without table.predicted, '
+            "where no model is trained and no predicted age is judged; remove it, or name the column of predicted ages "
+            "in table.predicted",
+        )
+    elif sound.given("cohort.healthy") and sound["cohort.healthy"] != "all" and train_on == "all":
+        if "healthy" in _named_columns(sound) or sound.wrong("survival") or sound.wrong("groups"):
+            return
+        judged = 'set cohort.train_on = "healthy" to judge predicted ages on them, ' if predicted else ""
+        yield Problem(
+            "cohort.healthy",
+            "[cohort.healthy] has no effect in this campaign: without [estimator] no bias line is fitted, and no "
+            f'analysis names "healthy"; {judged}name "healthy" in [survival] or [groups], or remove [cohort.healthy]',
+        )
+
+
+def _named_columns(sound: Sound) -> set[Any]:
+    """The columns that the file's analyses name."""
+    named = {sound["survival.curves_by"], *(sound["survival.strata"] or ())} if sound.has("survival") else set()
+    for model in (sound["survival.models"] or ()) if sound.has("survival") else ():
+        named |= set((model or {}).get("covariates", ()))
+    if sound.has("groups"):
+        named |= {sound["groups.column"], *(sound["groups.covariates"] or ())}
+    return named
+
+
 def _planted(sound: Sound) -> Iterator[Problem]:
     if not sound.has("planted"):
         return
@@ -282,5 +315,6 @@ _RULES: tuple[Callable[[Sound], Iterator[Problem]], ...] = (
     _pooled_models,
     _sexes,
     _groups,
+    _healthy,
     _planted,
 )

@@ -93,8 +93,11 @@ def _parts(campaign: Campaign) -> list[str]:
 
 def _analyses(campaign: Campaign) -> list[str]:
     line = "one line for each site" if campaign.bias.scope == "site" else "one line for all sites"
+    whom = "healthy patients" if campaign.cohort.train_on == "healthy" else "patients"
+    predicted = campaign.table is not None and campaign.table.predicted is not None
     sentences = (
-        []
+        [f"It computes how far the ages that your tables already predict are from true ages, over your {whom}."]
+        * predicted
         if campaign.estimator is None
         else [
             "It computes how far predicted ages are from true ages, before and after correcting the age bias "

@@ -59,7 +59,8 @@ class CohortChoice(Table):
     """`[cohort]`: who takes part."""
 
     train_on: Literal["all", "healthy"] = Field(
-        default="all", description="whom the model is trained and evaluated on; the others are only predicted"
+        default="all",
+        description="whom a model is trained on and predicted ages are judged on; others are only predicted",
     )
     modality: tuple[Annotated[str, Field(pattern=r"^[A-Z0-9]{2,16}$")], ...] = Field(
         default=(), description="DICOM modalities; empty means those of the estimator"

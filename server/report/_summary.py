@@ -9,6 +9,7 @@ from fedage.server.errors_in_words import sentences as error_sentences
 from fedage.server.groups_in_words import sentences as group_sentences
 from fedage.server.made_in_words import solved_exactly
 from fedage.server.participation import participants, training_in_words
+from fedage.server.report._captions import judged
 from fedage.server.report._rounds import rounds_in_words
 from fedage.server.results import Coefficient, CoxResult, Results
 from fedage.server.withheld_in_words import alone, in_short
@@ -109,14 +110,13 @@ def _what_ran(results: Results) -> str:
 
 def _age(results: Results) -> list[str]:
     test = results.evaluation.test
-    healthy = "healthy " if results.campaign.train_on == "healthy" else ""
     folds = ", each predicted by the model made without their fold," if results.campaign.folds else ""
     if not results.campaign.estimator and test.raw.overall is None:
         return []
     if test.raw.overall is None or test.raw.overall.mae_years is None:
         return [f"How good the predicted ages are is not known: {_why(test.raw.not_computed)}."]
     raw = test.raw.overall
-    whose = f"{raw.n} {healthy}test patients{folds}"
+    whose = f"{raw.n} {judged(results)}{folds}"
     found = f"On {whose} the predicted age is off by {raw.mae_years:.2f} years on average (MAE, raw)"
     against = []
     if raw.mae_of_mean_years is not None:
@@ -209,12 +209,12 @@ def _truth(results: Results) -> list[str]:
     if results.planted is None:
         return []
     checks = results.planted.checks
-    judged = [check.holds for check in checks if check.holds is not None]
-    if not judged:
+    decided = [check.holds for check in checks if check.holds is not None]
+    if not decided:
         return []
-    open_ = len(checks) - len(judged)
+    open_ = len(checks) - len(decided)
     rest = f" {open_} could not be asked: too few events." if open_ else ""
-    return [f"{sum(judged)} of {len(judged)} comparisons with the planted truth hold.{rest}"]
+    return [f"{sum(decided)} of {len(decided)} comparisons with the planted truth hold.{rest}"]
 
 
 def _why(reason: str) -> str:

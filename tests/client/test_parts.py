@@ -108,3 +108,18 @@ def test_with_folds_the_few_who_are_not_healthy_are_in_no_fold() -> None:
         assert not np.any(held_out(made, FOLDS, fold) & (made["set_aside"] == 1))
     assert sum(sizes(made, FOLDS).values()) == 391
     assert set_aside(with_parts(*few_ill(ill=10), FOLDS)) == 0
+
+
+@pytest.mark.parametrize(("ill", "left_out"), [(0, 0), (9, 9), (10, 0), (40, 0)])
+def test_who_is_in_no_sum_where_a_tables_own_predictions_are_judged_on_the_healthy(ill: int, left_out: int) -> None:
+    chosen = parse_campaign(
+        HEAD.replace('[estimator]\nname = "table-ridge"\n[estimator.options]\nfeatures = ["x"]\n', "").replace(
+            'age = "age"', 'age = "age"\npredicted = "brain_age"'
+        )
+    )
+    values = np.zeros(100)
+    values[:ill] = 1
+    made = with_parts(Cohort({"age_years": np.full(100, 50.0), "ill": values}), np.linspace(0, 0.99, 100), chosen)
+    assert set_aside(made) == left_out
+    assert np.array_equal(made["is_test"] == 1, (values == 0) | (left_out == 0))
+    assert made["healthy"].sum() == 100 - ill

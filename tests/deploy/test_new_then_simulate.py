@@ -96,3 +96,44 @@ def test_a_ridge_with_groups(written, tmp_path: Path) -> None:
     assert done.results.run.status == "finished"
     assert done.results.groups is not None
     assert done.results.groups.corrected.gap == "gap_years"
+
+
+def judged_on_the_healthy(text: str, column: str, value: int) -> str:
+    chosen = f'train_on = "healthy"\nhealthy = {{ column = "{column}", equals = {value} }}'
+    found = text.replace('train_on = "all"', chosen).replace('\nhealthy = "all"', "")
+    assert found.count("\nhealthy = {") == 1
+    return found
+
+
+@pytest.mark.parametrize("healthy", [0, 1])
+def test_ages_already_predicted_are_judged_on_the_healthy_where_the_file_says_so(
+    written, tmp_path: Path, healthy: int
+) -> None:
+    frame = table()
+    text = written("--analysis-only", "--predicted", "brain_age", "--group-column", "dx", "--held-fixed", "age_years")
+    text = judged_on_the_healthy(text, "dx", healthy)
+    done = simulated(tmp_path / "run", text, data=as_csv(frame, tmp_path / "t.csv"), site_column="site")
+    off = (frame.brain_age - frame.AGE).abs()
+    overall, own = done.results.evaluation.test.raw.overall, off[frame.dx == healthy]
+    assert overall is not None
+    assert overall.n == own.size
+    assert overall.mae_years == pytest.approx(own.mean(), abs=1e-9)
+    assert abs(own.mean() - off.mean()) > 0.05, "the healthy must differ from all for this to tell"
+    assert done.results.campaign.train_on == "healthy"
+    assert done.results.groups is not None
+    assert done.results.groups.corrected.unadjusted is not None, "the others are still compared"
+    assert "healthy patients" in (done.folder / "report.html").read_text()
+
+
+def test_the_few_who_are_not_healthy_are_in_no_sum_of_ages_already_predicted(written, tmp_path: Path) -> None:
+    frame = table().assign(well=1.0)
+    frame.loc[:8, "well"] = 0.0  # three a site
+    text = written(
+        "--analysis-only", "--predicted", "brain_age", "--analyses", "survival,statistics", "--time", "years"
+    )
+    text = judged_on_the_healthy(text.replace('event = "event"', 'event = "died"'), "well", 1)
+    done = simulated(tmp_path / "run", text, data=as_csv(frame, tmp_path / "t.csv"), site_column="site")
+    overall, survival = done.results.evaluation.test.raw.overall, done.results.survival
+    assert overall is not None
+    assert survival is not None
+    assert overall.n == survival.cox[0].n == 240 - 9

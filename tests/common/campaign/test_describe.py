@@ -1,5 +1,7 @@
 """What a hospital's administrator reads follows the file."""
 
+import pytest
+
 from fedage.common.campaign import parse_campaign
 from fedage.common.campaign.describe import in_words
 
@@ -46,3 +48,15 @@ def test_follows_the_file() -> None:
     assert "patients with dx = 1 with that of patients with dx = -1 inside each site, with age_years held" in groups
     assert "held fixed" not in said(BASE + '[groups]\ncolumn = "dx"\nequals = 1\nreference = 0\ncovariates = []\n')
     assert "phantoms" in said(BASE + "[survival]\n[planted]\nhazard_ratio_per_year = 1.05\ngap_sd_years = 6\n")
+
+
+@pytest.mark.parametrize(
+    ("train_on", "whom"), [("all", "over your patients."), ("healthy", "over your healthy patients.")]
+)
+def test_says_whose_predicted_ages_of_a_table_are_judged(train_on: str, whom: str) -> None:
+    text = said(
+        '[campaign]\nname = "a"\npurpose = "Judge what was predicted"\nseed = 1\n[table]\nage = "a"\npredicted = "p"\n'
+        f'[cohort]\ntrain_on = "{train_on}"\nhealthy = {{ column = "dx" }}\n[groups]\ncolumn = "healthy"\nequals = 0\n'
+        "reference = 1\n"
+    )
+    assert f"how far the ages that your tables already predict are from true ages, {whom}" in text

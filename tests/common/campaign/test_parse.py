@@ -365,3 +365,47 @@ def test_one_code_for_both_sexes_is_refused():
     )
     with pytest.raises(CampaignErrors, match=r"table.female = 1: must not be table.male \(the default\)"):
         parse_campaign(text)
+
+
+ANALYSES_ONLY = """
+[campaign]
+name = "only"
+purpose = "Analyse what the tables hold"
+seed = 1
+[table]
+age = "age"
+"""
+HEALTHY = '[cohort.healthy]\ncolumn = "dx"\nequals = 0\n'
+COX = '[survival]\nmodels = [{{ name = "m", covariates = ["{}"] }}]\n'
+
+
+@pytest.mark.parametrize(
+    ("tables", "says"),
+    [
+        ('[cohort]\ntrain_on = "healthy"\n' + COX.format("x"), 'cohort.train_on = "healthy": must be "all" in'),
+        ('[cohort]\ntrain_on = "healthy"\n' + HEALTHY + COX.format("healthy"), "name the column of predicted ages"),
+        (HEALTHY + '[groups]\ncolumn = "dx"\nequals = 1\nreference = 0\n', "[cohort.healthy] has no effect"),
+        (HEALTHY + COX.format("x"), "or remove [cohort.healthy]"),
+        (HEALTHY + 'TABLE\npredicted = "p"\n', 'set cohort.train_on = "healthy" to judge predicted ages on them'),
+    ],
+)
+def test_the_healthy_are_refused_where_they_would_change_nothing(tables: str, says: str) -> None:
+    text = ANALYSES_ONLY
+    if "TABLE" in tables:
+        tables, more = tables.split("TABLE\n")
+        text += more
+    assert says in only_message(text + tables)
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        'predicted = "p"\n[cohort]\ntrain_on = "healthy"\n' + HEALTHY,
+        HEALTHY + COX.format("healthy"),
+        HEALTHY + '[survival]\nstrata = ["healthy"]\nmodels = [{ name = "m", covariates = ["x"] }]\n',
+        HEALTHY + '[groups]\ncolumn = "healthy"\nequals = 0\nreference = 1\n',
+        COX.format("x") + '[cohort]\nhealthy = "all"\n',
+    ],
+)
+def test_the_healthy_are_taken_where_an_analysis_rests_on_them(tables: str) -> None:
+    parse_campaign(ANALYSES_ONLY + tables)
