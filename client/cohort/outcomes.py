@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,15 +13,14 @@ import numpy as np
 import pandas as pd
 
 from fedage.client.cohort.mapping import Mapped, as_mapped
-from fedage.client.table.read import columns_in_words, require_bounded, shown_name
+from fedage.client.table.header import columns_in_words, repeated_name
+from fedage.client.table.limits import OUTCOMES, SEPARATORS, require_bounded
 from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
 
 _MISSING = frozenset(("", "na", "n/a", "nan", "none", "null", "."))
 _TRUTH = {"true": "1", "false": "0"}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-MAX_COLUMNS = 2000
-"""Most columns of a table of outcomes."""
 _NUMERIC_FROM = 0.5
 """Share of numbers among a column's values from which it counts as numeric with mistakes in it, below as text."""
 
@@ -92,7 +91,8 @@ def read_outcomes(
     FedAgeError
         If the file is missing, no such table, or without a column that is named.
     """
-    table = _table(path)
+    known = [id_column, *(as_mapped(choice).column for choice in (columns or {}).values())]
+    table = _table(path, known=known)
     names = [str(name).strip() for name in table.columns]
     table.columns = pd.Index(names)
     _require(path, names, id_column, columns or {})
@@ -136,29 +136,26 @@ class _Read:
 
 
 def _require(path: Path, names: list[str], id_column: str, columns: Mapping[str, str | Mapped]) -> None:
+    mapped = [as_mapped(choice).column for choice in columns.values()]
+    known = [id_column, *mapped]
     if id_column not in names:
         raise FedAgeError(
-            f"{path} has no column {id_column!r}, it has {columns_in_words(names, wanted=[id_column])}; rename the "
-            "column of patient identifiers, or set "
-            "outcome_columns.id in site.toml"
+            f"{path} has no column {id_column!r}, it has {columns_in_words(names, wanted=[id_column], known=known)}; "
+            "rename the column of patient identifiers, or set outcome_columns.id in site.toml"
         )
-    missing = [as_mapped(choice).column for choice in columns.values() if as_mapped(choice).column not in names]
+    missing = [name for name in mapped if name not in names]
     if missing:
-        there = columns_in_words(names, wanted=missing)
+        there = columns_in_words(names, wanted=missing, known=known)
         raise FedAgeError(
             f"{path} has no column {', '.join(repr(name) for name in dict.fromkeys(missing))}, it has {there}; "
             "correct outcome_columns.columns in site.toml"
         )
 
 
-def _each_once(path: Path, names: Sequence[str]) -> None:
+def _each_once(path: Path, names: Sequence[str], *, known: Collection[str]) -> None:
     """Refuse a repeated name, which pandas would read as another column (`age.1`)."""
-    stripped = [name.strip() for name in names]
-    for twice in dict.fromkeys(name for name in stripped if name and stripped.count(name) > 1):
-        places = [number for number, name in enumerate(stripped, start=1) if name == twice][:2]
-        raise FedAgeError(
-            f"{path} has columns of the same name ({shown_name(twice, places=places)}); rename or drop one of each"
-        )
+    if twice := repeated_name(names, known=known):
+        raise FedAgeError(f"{path} has columns of the same name ({twice}); rename or drop one of each")
 
 
 def _mapped(table: pd.DataFrame, columns: Mapping[str, str | Mapped]) -> _Read:
@@ -222,15 +219,19 @@ def mapped_numbers(column: pd.Series[str], wanted: Mapped) -> tuple[FloatArray, 
     return values / wanted.divide_by, int((~missing_here).sum())
 
 
-def _table(path: Path) -> pd.DataFrame:
+def _table(path: Path, *, known: Collection[str]) -> pd.DataFrame:
     """The file as texts, nothing interpreted. What the parser says is not repeated: it could quote a row."""
-    require_bounded(path, most_columns=MAX_COLUMNS)
+    blank_lines = require_bounded(path, OUTCOMES).blank_lines
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
+            for _ in range(blank_lines):
+                stream.readline()
+            begins = stream.tell()
             first_line = stream.readline()
-            separator = max(",;\t", key=first_line.count)
-            _each_once(path, next(csv.reader([first_line], delimiter=separator), []))
-            stream.seek(0)
+            separator = max(SEPARATORS, key=first_line.count)
+            stream.seek(begins)
+            _each_once(path, next(csv.reader(stream, delimiter=separator), []), known=known)
+            stream.seek(begins)
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.ParserWarning)
                 return pd.read_csv(stream, sep=separator, dtype=str, keep_default_na=False, index_col=False)

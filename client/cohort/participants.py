@@ -19,7 +19,8 @@ from typing import Any
 
 from fedage.client.cohort.ages import DAYS_PER_YEAR, OLDEST_YEARS, Age, AgeSource, age_at_exam
 from fedage.client.cohort.reasons import Reason
-from fedage.client.table.read import columns_in_words, shown_name
+from fedage.client.table.header import columns_in_words, repeated_name
+from fedage.client.table.limits import PARTICIPANTS, require_bounded
 from fedage.common.errors import FedAgeError
 
 Row = Mapping[str, str]
@@ -41,6 +42,8 @@ _SOURCE = {
 _NUMBER = re.compile(r"(?P<least>>=?)?\s*(?P<number>\d{1,5}(\.\d+)?)\s*(?P<cap>\+)?\s*(?P<unit>[A-Za-z]{1,6})?")
 _DICOM_AGE = re.compile(r"\d{3}[DWMY]", re.ASCII)
 _SEX = {"m": "M", "male": "M", "man": "M", "boy": "M", "f": "F", "female": "F", "woman": "F", "girl": "F"}
+_USUAL = ("participant_id", "session_id", "filename", "age", "sex", "gender", "acq_time")
+"""Columns by which a first line is known to be one of names."""
 _MAX_JSON_BYTES = 1 << 20
 
 
@@ -93,9 +96,10 @@ def read_rows(path: Path, *, key: str) -> list[Row]:
     Raises
     ------
     FedAgeError
-        If the table cannot be read, has no such column, has a column twice (capitals ignored), or a row with more cells
-        than there are columns.
+        If the table is larger than `limits.PARTICIPANTS`, cannot be read, has no such column, has a column twice
+        (capitals ignored), or a row with more cells than there are columns.
     """
+    require_bounded(path, PARTICIPANTS)
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             lines = list(csv.reader(stream, delimiter="\t"))
@@ -106,13 +110,11 @@ def read_rows(path: Path, *, key: str) -> list[Row]:
     names = [name.strip().casefold() for name in lines[0]] if lines else []
     if key not in names:
         raise FedAgeError(
-            f"{path.name} has no column {key!r}, it has {columns_in_words(names, wanted=[key])}; rename its first "
-            "column"
+            f"{path.name} has no column {key!r}, it has {columns_in_words(names, wanted=[key], known=[key, *_USUAL])}; "
+            "rename its first column"
         )
-    if twice := next((name for name in names if name and names.count(name) > 1), None):
-        places = [number for number, name in enumerate(names, start=1) if name == twice]
-        written = ", ".join(shown_name(lines[0][place - 1].strip(), places=[place]) for place in places)
-        raise FedAgeError(f"{path.name} has a column twice ({written}); rename or drop one of them")
+    if twice := repeated_name(lines[0], known=[key], ignore_case=True):
+        raise FedAgeError(f"{path.name} has a column twice ({twice}); rename or drop one of them")
     rows: list[Row] = []
     for number, cells in enumerate(lines[1:], start=2):
         if any(cell.strip() for cell in cells[len(names) :]):

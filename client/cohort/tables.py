@@ -24,7 +24,8 @@ from fedage.client.cohort.mapping import TableSource, as_mapped
 from fedage.client.cohort.models import Setting, TableColumn, TablePatient, TableRejected
 from fedage.client.cohort.outcomes import mapped_numbers
 from fedage.client.cohort.store import CohortStore
-from fedage.client.table.read import columns_in_words, labels, numbers, read_frame, without_bad_names
+from fedage.client.table.header import columns_in_words
+from fedage.client.table.read import labels, numbers, read_frame, without_bad_names
 from fedage.client.table.said import bounded, neither_sex, not_a_number
 from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
@@ -136,7 +137,7 @@ def _about(store: CohortStore) -> dict[str, Any]:
 
 
 def _keep(store: CohortStore, source: TableSource, path: Path, about: Mapping[str, Any]) -> None:
-    frame = read_frame(path, text=[source.id])
+    frame = read_frame(path, text=[source.id], known=_named(source))
     frame, _ = without_bad_names(frame, path=path)
     _require(frame, source, path)
     ids = labels(frame[source.id])
@@ -161,11 +162,16 @@ def _keep(store: CohortStore, source: TableSource, path: Path, about: Mapping[st
         )
 
 
+def _named(source: TableSource) -> tuple[str, ...]:
+    """The columns that `site.toml` names, each once."""
+    mapped = (as_mapped(choice).column for choice in source.columns.values())
+    return tuple(dict.fromkeys([source.id, *(name for name in (source.age, source.sex) if name), *mapped]))
+
+
 def _require(frame: pd.DataFrame, source: TableSource, path: Path) -> None:
     mapped = {name: as_mapped(choice).column for name, choice in source.columns.items()}
-    named = [source.id, *(name for name in (source.age, source.sex) if name), *mapped.values()]
-    if missing := [name for name in dict.fromkeys(named) if name not in frame.columns]:
-        there = columns_in_words(list(frame.columns), wanted=missing)
+    if missing := [name for name in _named(source) if name not in frame.columns]:
+        there = columns_in_words(list(frame.columns), wanted=missing, known=_named(source))
         raise FedAgeError(
             f"{path} has no column {', '.join(repr(name) for name in missing)} (it has {there}); "
             "correct [table] in site.toml"

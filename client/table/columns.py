@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fedage.client.table.read import Mask, columns_in_words, is_text, numbers
+from fedage.client.table.header import columns_in_words
+from fedage.client.table.read import Mask, is_text, numbers
 from fedage.client.table.sex import sexes
 from fedage.common.analyses.plan import curves_by, tells_raw_gap
 from fedage.common.campaign import Campaign
@@ -75,6 +76,14 @@ def named_columns(campaign: Campaign) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(named) if name not in made)
 
 
+def wanted_columns(campaign: Campaign, *, site_column: str | None) -> tuple[str, ...]:
+    """All columns that a table must have, each once; features are not among them."""
+    table = campaign.table
+    roles = (table.id, table.age, table.sex, table.predicted) if table else ()
+    wanted = [site_column, *roles, *named_columns(campaign)]
+    return tuple(name for name in dict.fromkeys(wanted) if name)
+
+
 def require_columns(frame: pd.DataFrame, campaign: Campaign, *, path: Path, site_column: str | None) -> None:
     """Refuse a table that lacks a column.
 
@@ -83,15 +92,10 @@ def require_columns(frame: pd.DataFrame, campaign: Campaign, *, path: Path, site
     FedAgeError
         Naming all columns that are missing, and those that are called nearly so.
     """
-    table = campaign.table
-    wanted = [
-        site_column,
-        *((table.id, table.age, table.sex, table.predicted) if table else ()),
-        *named_columns(campaign),
-    ]
-    missing = [name for name in dict.fromkeys(wanted) if name and name not in frame.columns]
+    wanted = wanted_columns(campaign, site_column=site_column)
+    missing = [name for name in wanted if name not in frame.columns]
     if missing:
-        there = columns_in_words(list(frame.columns), wanted=missing)
+        there = columns_in_words(list(frame.columns), wanted=missing, known=wanted)
         raise FedAgeError(
             f"{path} has no column {', '.join(repr(name) for name in missing)} (it has {there}); "
             f"correct the name in the campaign file or in the table{_of_a_gap(missing, campaign)}"

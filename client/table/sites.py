@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fedage.client.cohort.keys import Keys
-from fedage.client.table.columns import Columns, read_columns, require_columns
+from fedage.client.table.columns import Columns, read_columns, require_columns, wanted_columns
 from fedage.client.table.names import site_names
 from fedage.client.table.read import SUFFIXES, Mask, labels, read_frame, without_bad_names
 from fedage.client.table.said import (
@@ -150,7 +150,8 @@ def _sources(
             f"{data} is a folder, where each sub-folder is a site; leave --site-column out, or give one table"
         )
     for path, title in _files(data):
-        frame = read_frame(path, text=[column for column in (table.id, site_column) if column])
+        text = [column for column in (table.id, site_column) if column]
+        frame = read_frame(path, text=text, known=wanted_columns(campaign, site_column=site_column))
         frame, left_out = without_bad_names(frame, path=path)
         said += left_out
         require_columns(frame, campaign, path=path, site_column=site_column)

@@ -16,6 +16,7 @@ from fedage.client.cohort.mapping import OutcomeColumns
 from fedage.client.cohort.participants import AgeColumn
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.told import Telling, Told
+from fedage.client.table.limits import TABLE, require_bounded
 from fedage.common.errors import FedAgeError
 
 _SEXES = {"m": "M", "male": "M", "f": "F", "female": "F"}
@@ -82,9 +83,10 @@ def table(root: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     Raises
     ------
     FedAgeError
-        If the file or a column is missing.
+        If the file or a column is missing, or the file is larger than `limits.TABLE`.
     """
     path = root / name
+    require_bounded(path, TABLE)
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             names = [cell.strip() for cell in next(csv.reader(stream), [])]

@@ -200,7 +200,7 @@ def test_a_table_of_one_participant_is_set_aside_by_reason_and_names_nobody(
 
 def test_other_columns_twice_and_rows_too_long_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("participant_id\tgroup\tGroup\nsub-a\tx\ty\n")
-    with pytest.raises(FedAgeError, match=r"a\.tsv has a column twice \('group', 'Group'\)"):
+    with pytest.raises(FedAgeError, match=r"a\.tsv has a column twice \('group' at places \d and \d\)"):
         read_rows(tmp_path / "a.tsv", key="participant_id")
     (tmp_path / "b.tsv").write_text("participant_id\tage\nsub-a\t40\t5\n")
     with pytest.raises(FedAgeError, match="line 2 has more cells"):
