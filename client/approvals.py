@@ -16,12 +16,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from fedage.common.bounded import MAX_TOML_BYTES, FileTooLarge, read_at_most, read_text_at_most
 from fedage.common.campaign import Campaign, parse_campaign
 from fedage.common.errors import FedAgeError
 
 logger = logging.getLogger(__name__)
 
-MAX_FILE_BYTES = 256 * 1024
 MAX_OFFERS = 100
 
 State = Literal["approved", "declined", "offered"]
@@ -51,7 +51,7 @@ class Approvals:
         folder, data = self._folder("offered"), text.encode()
         if self._path("offered", digest).is_file():
             return
-        if len(data) > MAX_FILE_BYTES or len(list(folder.glob("*.toml"))) >= MAX_OFFERS:
+        if len(data) > MAX_TOML_BYTES or len(list(folder.glob("*.toml"))) >= MAX_OFFERS:
             logger.warning("an offered campaign was not kept: too large, or %d offers wait already", MAX_OFFERS)
             return
         self._write("offered", digest, data)
@@ -72,7 +72,7 @@ class Approvals:
             If that digest is not offered, or approved.
         """
         self.must_be_offered(digest)
-        self._write("declined", digest, self._path("offered", digest).read_bytes())
+        self._write("declined", digest, self.text(digest, among=("offered",)).encode())
 
     def revoke(self, digest: str) -> None:
         """Take an approval back; the next message of that campaign is refused.
@@ -83,9 +83,8 @@ class Approvals:
             If that digest is not approved.
         """
         self.must_be_approved(digest)
-        path = self._path("approved", digest)
-        self._write("declined", digest, path.read_bytes())
-        path.unlink()
+        self._write("declined", digest, self.text(digest, among=("approved",)).encode())
+        self._path("approved", digest).unlink()
 
     def must_be_offered(self, digest: str) -> None:
         """Raise `ApprovalError` unless the digest is offered and not approved."""
@@ -151,19 +150,28 @@ class Approvals:
             found |= {path.stem: state for path in self._folder(state).glob("*.toml")}
         return sorted(found.items())
 
-    def text(self, digest: str) -> str:
-        """The text of a known digest, in whatever state."""
-        for state in _STATES:
+    def text(self, digest: str, *, among: tuple[State, ...] = _STATES) -> str:
+        """The text of a known digest.
+
+        Raises
+        ------
+        ApprovalError
+            If it is in none of these states, or its file is larger than a campaign may be.
+        """
+        for state in among:
             path = self._path(state, digest)
             if path.is_file():
-                return path.read_bytes().decode()
+                try:
+                    return read_text_at_most(path, most_bytes=MAX_TOML_BYTES)
+                except FileTooLarge as error:
+                    raise ApprovalError(f"{path} has {error.strerror}: it is no campaign; remove it") from None
         raise ApprovalError(f"no campaign with digest {digest} is known here")
 
     def _whole(self, state: State, digest: str) -> bytes | None:
         """The file of this digest, read and hashed anew; None if it is not there or another text."""
         try:
-            data = self._path(state, digest).read_bytes()
-        except FileNotFoundError:
+            data = read_at_most(self._path(state, digest), most_bytes=MAX_TOML_BYTES)
+        except (FileNotFoundError, FileTooLarge):
             return None
         return data if hashlib.sha256(data).hexdigest() == digest else None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fedage.common.bounded import MAX_RECORD_BYTES, read_json
 from fedage.common.campaign import Campaign
 from fedage.common.cohort import Cohort
 from fedage.common.errors import FedAgeError
@@ -77,7 +78,7 @@ def read_site_table(home: Path) -> SiteTable:
     """
     if not (home / _ABOUT).is_file():
         raise FedAgeError(f"{home} holds no table; index one first")
-    about = json.loads((home / _ABOUT).read_text(encoding="utf-8"))
+    about = read_json(home / _ABOUT, most_bytes=MAX_RECORD_BYTES)
     with np.load(home / _NUMBERS, allow_pickle=False) as numbers:
         values, unit = numbers["values"], numbers["unit"]
     columns = {name: np.ascontiguousarray(values[:, k]) for k, name in enumerate(about["columns"])}

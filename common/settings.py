@@ -9,9 +9,10 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel
 
+from fedage.common.bounded import MAX_TOML_BYTES, read_text_at_most
 from fedage.common.campaign import _toml
 from fedage.common.campaign._tables import check_table
-from fedage.common.campaign.problems import Problem
+from fedage.common.campaign.problems import Problem, problems_in_words
 from fedage.common.errors import FedAgeError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -23,7 +24,7 @@ class SettingsErrors(FedAgeError):
     def __init__(self, file: Path, problems: Iterable[Problem]) -> None:
         self.file = file
         self.problems = tuple(problems)
-        super().__init__("\n".join([f"{file}:", *(f"  - {problem}" for problem in self.problems)]))
+        super().__init__(problems_in_words(f"{file}:", self.problems))
 
 
 def check_settings(values: Mapping[str, Any], model: type[Model], *, file: Path) -> Model:
@@ -59,14 +60,25 @@ def read_settings(file: Path, model: type[Model], *, mend: str) -> Model:
         With every mistake, also when the file cannot be read at all.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text_at_most(file, most_bytes=MAX_TOML_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise SettingsErrors(file, (Problem("", f"{file.name} cannot be read ({reason}): {mend}"),)) from None
+    return check_settings(toml_tables(text, file=file), model, file=file)
+
+
+def toml_tables(text: str, *, file: Path) -> Mapping[str, Any]:
+    """A TOML text's tables, lists as tuples: for files that are checked elsewhere.
+
+    Raises
+    ------
+    SettingsErrors
+        If it cannot be read.
+    """
     source = _toml.read(text, name=file.name)
     if source.tables is None or source.problems:
         raise SettingsErrors(file, source.problems)
-    return check_settings(source.tables, model, file=file)
+    return source.tables
 
 
 def settings_text(model: BaseModel, *, heading: str) -> str:

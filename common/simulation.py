@@ -12,6 +12,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from fedage.common.bounded import MAX_RECORD_BYTES, read_at_most
+
 VARIABLE = "FEDAGE_SIMULATION"
 
 
@@ -70,7 +72,7 @@ class SimulationJob(BaseModel):
 def current_job() -> SimulationJob | None:
     """The job this process belongs to, or None outside a simulation."""
     path = os.environ.get(VARIABLE)
-    return SimulationJob.model_validate_json(Path(path).read_text(encoding="utf-8")) if path else None
+    return SimulationJob.model_validate_json(read_at_most(Path(path), most_bytes=MAX_RECORD_BYTES)) if path else None
 
 
 def share_of(sites: int, *, cpus: int, gpus: int) -> Share:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from fedage.common.bounded import MAX_TOML_BYTES, read_text_at_most
 from fedage.common.campaign import parse_campaign
 from fedage.common.errors import FedAgeError
 from fedage.server.events import EventLog, read_events
@@ -142,7 +143,7 @@ def _so_far(run: RunFolder, *, environment: Literal["deployment", "simulation"])
 
     file = run.path / CAMPAIGN
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text_at_most(file, most_bytes=MAX_TOML_BYTES)
     except OSError:
         raise FedAgeError(f"{file} is missing, so no record can be written; give the folder of a run") from None
     place = Place(folder=run.path, run=run.name, environment=environment, guard=True)

@@ -15,6 +15,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from fedage.common.bounded import MAX_RECORD_BYTES, read_json
 from fedage.common.errors import FedAgeError
 from fedage.server._results_groups import Difference, GroupDifference, Groups, Roc, SiteDifference
 from fedage.server._results_parts import (
@@ -157,7 +158,7 @@ def read_results(path: Path) -> Results:
         If it is not there, not JSON, of another schema version, or does not fit the schema.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path, most_bytes=MAX_RECORD_BYTES)
     except OSError as error:
         raise ResultsUnreadable(f"{path} cannot be read ({error.strerror}); give the results.json of a run") from None
     except ValueError:

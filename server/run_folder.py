@@ -29,6 +29,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TextIO
 
+from fedage.common.bounded import MAX_STATE_BYTES, read_json
 from fedage.common.errors import FedAgeError
 
 RESULTS, REPORT, EVENTS, CAMPAIGN = "results.json", "report.html", "events.jsonl", "campaign.toml"
@@ -100,7 +101,7 @@ class RunFolder:
     def given_up_as(self) -> tuple[str, Ended] | None:
         """Why the coordinator gave the run up, and what its record calls that."""
         try:
-            told = json.loads((self.state / "given-up.json").read_text(encoding="utf-8"))
+            told = read_json(self.state / "given-up.json", most_bytes=MAX_STATE_BYTES)
             return str(told["reason"]), "failed" if told["status"] == "failed" else "stopped"
         except FileNotFoundError:
             return None
@@ -119,7 +120,7 @@ class RunFolder:
             _write(file, {"flower_run": str(flower_run), "submitted_utc": _now()})
             return flower_run
         try:
-            return int(json.loads(file.read_text(encoding="utf-8"))["flower_run"])
+            return int(read_json(file, most_bytes=MAX_STATE_BYTES)["flower_run"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fedage.common.bounded import MAX_STATE_BYTES, read_json
+
 STATE_FILE = "state.json"
 
 
@@ -47,7 +49,7 @@ def read_state(file: Path) -> dict[str, dict[str, Any]]:
         If this user may not read it.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file, most_bytes=MAX_STATE_BYTES)
         pid = int(found["pid"])
         parts: dict[str, dict[str, Any]] = found["parts"]
     except (FileNotFoundError, ValueError, KeyError, TypeError):

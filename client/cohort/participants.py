@@ -9,7 +9,6 @@ column holds whole numbers, they are completed units, and the middle of the unit
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from fedage.client.cohort.ages import DAYS_PER_YEAR, OLDEST_YEARS, Age, AgeSourc
 from fedage.client.cohort.reasons import Reason
 from fedage.client.table.header import columns_in_words, repeated_name
 from fedage.client.table.limits import PARTICIPANTS, require_bounded
+from fedage.common import bounded
 from fedage.common.errors import FedAgeError
 
 Row = Mapping[str, str]
@@ -130,10 +130,8 @@ def read_rows(path: Path, *, key: str) -> list[Row]:
 def read_json(path: Path) -> Mapping[str, Any]:
     """An object in JSON; empty if there is none, or none that can be read."""
     try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            return {}
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
+        content = bounded.read_json(path, most_bytes=_MAX_JSON_BYTES, encoding="utf-8-sig")
+    except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -26,6 +26,7 @@ from fedage.client.agent.cancel import stop_if_cancelled, wait_for
 from fedage.client.cohort.images import PIXELS_VERSION, load_image
 from fedage.client.cohort.query import Selection
 from fedage.common._version import __version__
+from fedage.common.bounded import MAX_RECORD_BYTES, read_json
 from fedage.common.estimators.base import Estimator
 from fedage.common.image import FloatImage, SampleRefused
 
@@ -220,7 +221,7 @@ def _name(selection: Selection, estimator: Estimator) -> str:
 def _read(folder: Path, selection: Selection, shape: tuple[int, ...]) -> Samples | None:
     """The samples in a folder if they are there and whole."""
     try:
-        about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
+        about = read_json(folder / _ABOUT, most_bytes=MAX_RECORD_BYTES)
         rows = np.array(about["rows"], dtype=np.intp)
         whole: NDArray[np.float32] = np.empty((0, *shape), dtype=_DTYPE)
         if selection.n:

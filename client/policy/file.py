@@ -10,6 +10,7 @@ from pathlib import Path
 from fedage.client.policy.decide import Allowed, Facts, Refused, decide
 from fedage.client.policy.parse import PolicyErrors, load_policy
 from fedage.client.policy.types import Policy
+from fedage.common.bounded import MAX_TOML_BYTES, read_at_most
 from fedage.common.campaign.problems import Problem
 
 POLICY_FILE = "policy.toml"
@@ -98,9 +99,9 @@ class PolicyFile:
             return self._read[1]
 
     def digest(self) -> str | None:
-        """SHA-256 of the file as it is now, `sha256sum` prints the same; None if there is none that can be read."""
+        """SHA-256 of the file as it is now, `sha256sum` prints the same; None if none can be read."""
         try:
-            return hashlib.sha256(self.path.read_bytes()).hexdigest()
+            return hashlib.sha256(read_at_most(self.path, most_bytes=MAX_TOML_BYTES)).hexdigest()
         except OSError:
             return None
 

@@ -10,10 +10,11 @@ from pydantic import BaseModel
 
 from fedage.client.policy._checks import contradictions
 from fedage.client.policy.types import Approval, DataSet, Disclosure, Hours, Policy, Requests
+from fedage.common.bounded import MAX_TOML_BYTES, FileTooLarge, read_text_at_most
 from fedage.common.campaign import _toml
 from fedage.common.campaign._tables import Checked, check_table
 from fedage.common.campaign._words import did_you_mean, kind, show
-from fedage.common.campaign.problems import Problem, printable
+from fedage.common.campaign.problems import Problem, printable, problems_in_words
 from fedage.common.errors import FedAgeError
 
 _TABLES: dict[str, type[BaseModel]] = {
@@ -32,8 +33,7 @@ class PolicyErrors(FedAgeError):
         self.problems = problems
         self.name = printable(name)
         count = len(problems)
-        heading = f"{self.name}: {count} problem{'s' if count != 1 else ''}"
-        super().__init__("\n".join([heading, *(f"  - {problem}" for problem in problems)]))
+        super().__init__(problems_in_words(f"{self.name}: {count} problem{'s' if count != 1 else ''}", problems))
 
 
 def load_policy(path: Path) -> Policy:
@@ -45,9 +45,11 @@ def load_policy(path: Path) -> Policy:
         With every mistake, also when the file cannot be read: a policy that cannot be read allows nothing.
     """
     try:
-        text = path.read_bytes().decode()
+        text = read_text_at_most(path, most_bytes=MAX_TOML_BYTES)
     except FileNotFoundError:
         return Policy()
+    except FileTooLarge as error:
+        raise PolicyErrors((Problem("", f"{path.name} has {error.strerror}; shorten it"),), name=path.name) from None
     except OSError as error:
         reason = error.strerror or type(error).__name__
         message = f"{path.name}: cannot be read ({reason}); give the agent's user the right to read it"

@@ -62,7 +62,8 @@ def check_table(name: str, raw: Any, model: type[BaseModel], *, homes: Mapping[s
     except ValidationError as error:
         errors = error.errors(include_url=False)
     sound = copy.deepcopy(_as_lists(raw))
-    problems, bad = [], set()
+    problems: dict[Problem, None] = {}
+    bad = set()
     for detail in errors:
         where = _in_file(detail["loc"], raw, root)
         schema = _schema_at(where[:-1] if detail["type"] == "extra_forbidden" else where, root)
@@ -73,9 +74,7 @@ def check_table(name: str, raw: Any, model: type[BaseModel], *, homes: Mapping[s
             message = _unknown_key(name, where, detail["input"], _table_in(schema, root), homes or {})
         else:
             message = _words.describe_error(key, detail, schema, root)
-        problem = Problem(key, message)
-        if problem not in problems:
-            problems.append(problem)
+        problems[Problem(key, message)] = None
         bad.add(key)
         _remove(sound, where)
     return Checked(None, sound, tuple(problems), frozenset(bad))

@@ -7,10 +7,8 @@ import tomllib
 from dataclasses import dataclass
 from typing import Any
 
+from fedage.common.bounded import MAX_TOML_BYTES
 from fedage.common.campaign.problems import Problem
-
-MAX_CHARACTERS = 262_144
-"""A campaign is a page or two; anything much longer is a mistake or an attack on the parser."""
 
 MAX_DEPTH = 16
 """Dotted keys nest without the parser's own recursion, and whoever walks over them later recurses."""
@@ -40,10 +38,8 @@ class Source:
 
 def read(text: str, *, name: str) -> Source:
     """Read TOML; a line `key = …` that cannot be read is reported and left out, so that the rest is checked too."""
-    if len(text) > MAX_CHARACTERS:
-        return Source(
-            None, (Problem("", f"{name} has {len(text)} characters: allowed are {MAX_CHARACTERS}; shorten it"),)
-        )
+    if (size := len(text.encode("utf-8", "replace"))) > MAX_TOML_BYTES:
+        return Source(None, (Problem("", f"{name} has {size} bytes: allowed are {MAX_TOML_BYTES}; shorten it"),))
     if text.startswith("\ufeff"):
         return Source(None, (Problem("", f"{name} begins with a byte order mark: save it as UTF-8 without one"),))
     lines = text.split("\n")

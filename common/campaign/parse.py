@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from fedage.common.bounded import MAX_TOML_BYTES, read_at_most
 from fedage.common.campaign import _toml
 from fedage.common.campaign._contradictions import contradictions
 from fedage.common.campaign._estimator import estimator_problems
@@ -63,7 +64,7 @@ def load_campaign(path: Path | str) -> Campaign:
     """
     path = Path(path)
     try:
-        content = path.read_bytes()
+        content = read_at_most(path, most_bytes=MAX_TOML_BYTES)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         message = f"{path}: cannot be read ({reason}); give the path of a campaign file"

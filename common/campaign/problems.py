@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fedage.common.errors import FedAgeError
+
+MOST_SHOWN = 20
+"""Problems of a file that are printed: one file may have as many as it has keys."""
+_MOST_CHARACTERS = 2000
+"""A key or a value of a file may be as long as the file."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,10 @@ class Problem:
     def __post_init__(self) -> None:
         # A key or value of the file may hold anything, terminal control codes included.
         object.__setattr__(self, "key", printable(self.key))
-        object.__setattr__(self, "message", printable(self.message))
+        message = printable(self.message)
+        if len(message) > _MOST_CHARACTERS:
+            message = f"{message[:_MOST_CHARACTERS]} …"
+        object.__setattr__(self, "message", message)
 
     def __str__(self) -> str:
         return self.message
@@ -42,8 +50,21 @@ class CampaignErrors(FedAgeError, ValueError):
 
     def __str__(self) -> str:
         count = len(self.problems)
-        heading = f"{self.name}: {count} problem{'s' if count != 1 else ''}"
-        return "\n".join([heading, *(f"  - {problem}" for problem in self.problems)])
+        return problems_in_words(f"{self.name}: {count} problem{'s' if count != 1 else ''}", self.problems)
+
+
+def problems_in_words(heading: str, problems: Sequence[Problem]) -> str:
+    """A heading and a line for each problem, of which no more than `MOST_SHOWN` are shown.
+
+    Examples
+    --------
+    >>> print(problems_in_words("a.toml: 22 problems", [Problem("", "one")] * 22).splitlines()[-1])
+      and 2 more
+    """
+    lines = [heading, *(f"  - {problem}" for problem in problems[:MOST_SHOWN])]
+    if len(problems) > MOST_SHOWN:
+        lines.append(f"  and {len(problems) - MOST_SHOWN} more")
+    return "\n".join(lines)
 
 
 def printable(text: str) -> str:

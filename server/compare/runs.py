@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedage.common.bounded import MAX_TOML_BYTES, read_at_most
 from fedage.common.campaign.problems import printable
 from fedage.common.errors import FedAgeError
+from fedage.common.settings import SettingsErrors, toml_tables
 from fedage.server.compare.settings import flat_settings
 from fedage.server.results import Results, read_results
 
@@ -80,9 +81,9 @@ def _load(label: str, file: Path) -> Run:
     results = read_results(file)
     beside = file.with_name(CAMPAIGN_FILE)
     try:
-        content = beside.read_bytes()
-        tables = tomllib.loads(content.decode("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_at_most(beside, most_bytes=MAX_TOML_BYTES)
+        tables = toml_tables(content.decode("utf-8"), file=beside)
+    except (OSError, ValueError, SettingsErrors):
         return Run(label, results, None, f"no readable {CAMPAIGN_FILE} beside the record")
     if hashlib.sha256(content).hexdigest() != results.campaign.digest:
         return Run(label, results, None, f"the {CAMPAIGN_FILE} beside the record is not the one that ran")

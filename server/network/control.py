@@ -13,15 +13,16 @@ import json
 import re
 import subprocess
 import tempfile
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedage.common._version import __version__
+from fedage.common.bounded import MAX_TOML_BYTES, read_text_at_most
 from fedage.common.errors import FedAgeError
 from fedage.common.processes import executable, flower_environment
+from fedage.common.settings import SettingsErrors, toml_tables
 from fedage.server.network.home import CoordinatorHome
 
 if TYPE_CHECKING:
@@ -240,9 +241,10 @@ clientapp = {json.dumps(client_app)}
 
 def _address(home: CoordinatorHome) -> str:
     try:
-        settings = tomllib.loads((home.flower_home / "config.toml").read_text(encoding="utf-8"))
+        file = home.flower_home / "config.toml"
+        settings = toml_tables(read_text_at_most(file, most_bytes=MAX_TOML_BYTES), file=file)
         return str(settings["superlink"][CONNECTION]["address"])
-    except (OSError, KeyError, tomllib.TOMLDecodeError):
+    except (OSError, ValueError, KeyError, TypeError, SettingsErrors):
         raise FedAgeError(
             f"the coordinator in {home.root} has never been started; "
             f"start it with fedage coordinator start --home {home.root}"

@@ -330,7 +330,7 @@ def test_syntax_errors_are_told_by_line_with_the_rest() -> None:
         ("a = " + "[" * 5000, "nests tables or lists too deeply"),
         ("a = " + "9" * 5000, "thousands of digits"),
         ("\ufeff" + GOOD, "byte order mark"),
-        ("#" * 300_000, "has 300000 characters"),
+        ("#" * 300_000, "has 300000 bytes"),
     ],
 )
 def test_files_that_are_not_toml_give_one_clear_line(text: str, says: str) -> None:
