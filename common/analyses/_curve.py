@@ -58,6 +58,11 @@ class IntervalCounts:
             self.remaining[group],
         )
 
+    def after_first(self) -> IntervalCounts:
+        """The intervals after the first."""
+        arrays = (self.at_risk, self.events, self.events_inside, self.censored, self.remaining)
+        return IntervalCounts(*(array[..., 1:] for array in arrays))
+
     @property
     def effective(self) -> FloatArray:
         """The n' of the estimate."""
@@ -90,7 +95,7 @@ def curve(times: tuple[float, ...], counts: IntervalCounts) -> Result:
     # Where nobody is left at risk before the end, the lower bound has no interval to stand on: it is 0.
     low_bound = np.where(known & ~np.isfinite(low_bound), 0.0, low_bound)
     open_width, sampling_width = high_bound - low_bound, high - low
-    single = len(times) == 1 and bool(np.any(open_width > 1e-9))
+    single = sum(time > 0 for time in times) == 1 and bool(np.any(open_width > 1e-9))
     refused = known & ((open_width > sampling_width + 1e-9) | single)
     shown = known & ~refused
     return {

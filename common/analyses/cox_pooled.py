@@ -29,7 +29,7 @@ from fedage.common.analyses import _newton
 from fedage.common.analyses._columns import MAX_PATIENTS
 from fedage.common.analyses._intervals import SiteTable, ends_of
 from fedage.common.analyses._partial_likelihood import Ties, of_tables
-from fedage.common.analyses._survival import check_table_times, table_index
+from fedage.common.analyses._survival import after_start, check_table_times, table_index
 from fedage.common.analyses.base import Again, GridAsked, Iterate, IterateRefused, NotComputable, Outcome, Result
 from fedage.common.analyses.base import check_iterate as check_blocks
 from fedage.common.analyses.table_grid import TableGrid, stratum_of
@@ -195,6 +195,8 @@ class CoxPooled:
         if not iterate["exact"]:
             edges = np.array([0.0, *(self.times[end] for end in ends)])
             exposed = np.clip(time[:, None] - edges[:-1], 0.0, np.diff(edges))
+            if edges[1] == 0:  # no time passes before it: the sums are those over the risk set at 0
+                exposed[:, 0] = 1.0
         ones = np.ones((time.size, 1))
         values: dict[str, FloatArray | float] = {
             "n": stratum.size,
@@ -217,7 +219,7 @@ class CoxPooled:
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:
         ends, beta = ends_of(iterate["ends"]), _newton.beta_of(_of_newton(iterate), len(self.covariates))
-        used = len(ends) if iterate["exact"] else self._short_intervals(total, len(ends))
+        used = len(ends) if iterate["exact"] else self._short_intervals(total, iterate)
         deaths = total["deaths"].reshape(self._strata, -1)
         if not iterate["exact"] and deaths.sum() and deaths[:, :used].sum() < _FEWEST_EVENTS * deaths.sum():
             return NotComputable(
@@ -232,6 +234,10 @@ class CoxPooled:
         if np.any((tables["s0"] <= 0) & (tables["deaths"] > 0)):
             return NotComputable("events at a time at which nobody has been followed yet; correct the times of 0")
         ties: Ties = self.ties if iterate["exact"] else "breslow"
+        shown = [self.times[end] for end in ends]
+        if shown[0] == 0 and not total["leaving"].reshape(self._strata, -1)[:, 0].any():
+            shown = shown[1:]
+        asked = self.times if 0 in shown else after_start(self.times)
         likelihood = of_tables(tables, total["z_of_deaths"][kept].sum(axis=0), beta, ties=ties)
         last = self.times[ends[used - 1]] if used else None
         about = {
@@ -241,8 +247,8 @@ class CoxPooled:
             "strata": list(self.strata),
             "ties": self.ties,
             "likelihood": _EXACT if iterate["exact"] else _PERSON_TIME,
-            "table_times": [self.times[end] for end in ends[:used]],
-            "merged_table_times": len(self.times) - len(ends),
+            "table_times": [time for time in shown if last is not None and time <= last],
+            "merged_table_times": len(asked) - len(shown),
             "follow_up_ends_years": last,
         }
         counted = _with_events(total, float(tables["deaths"].sum()))
@@ -255,11 +261,12 @@ class CoxPooled:
     def _has_tied_sums(self, iterate: Iterate) -> bool:
         return bool(iterate["exact"]) and self.ties == "efron"
 
-    def _short_intervals(self, total: Statistic, intervals: int) -> int:
+    def _short_intervals(self, total: Statistic, iterate: Iterate) -> int:
         """How many of the first intervals lose no larger a share of those at risk than the likelihood is held to."""
-        leaving, at_risk = (total[name].reshape(self._strata, intervals).sum(axis=0) for name in ("leaving", "at_risk"))
-        long = np.flatnonzero(leaving > MOST_LEAVING * at_risk)
-        return int(long[0]) if long.size else intervals
+        leaving, at_risk = (total[name].reshape(self._strata, -1).sum(axis=0) for name in ("leaving", "at_risk"))
+        ends = np.array([self.times[end] for end in ends_of(iterate["ends"])])
+        long = np.flatnonzero((leaving > MOST_LEAVING * at_risk) & (ends > 0))  # nothing is grouped at 0
+        return int(long[0]) if long.size else ends.size
 
     def _by_stratum(self, weights: NDArray[np.generic], columns: FloatArray, stratum: NDArray[np.intp]) -> FloatArray:
         """Sums over patients of weights (n, J) times columns (n, q), by stratum and interval: (strata × J, q)."""

@@ -15,7 +15,7 @@ import numpy as np
 from fedage.common.analyses._columns import MAX_PATIENTS
 from fedage.common.analyses._curve import IntervalCounts, curve, grouped_log_rank
 from fedage.common.analyses._intervals import at_table_time, ends_of
-from fedage.common.analyses._survival import Followed, check_table_times, table_index
+from fedage.common.analyses._survival import Followed, after_start, check_table_times, table_index
 from fedage.common.analyses.base import Done, GridAsked, Iterate, IterateRefused, NotComputable, Outcome, Result
 from fedage.common.analyses.table_grid import TableGrid, groups_of_gap
 from fedage.common.cohort import Cohort
@@ -27,7 +27,8 @@ class KaplanMeier:
     """Survival of patients with a high and a low gap, or of all patients where no gap column is named.
 
     Result: `n`, `events` (up to the end of the curves), `left_out`, `table_times` (ends of the intervals: where the
-    curves have points), `asked_times` (of the file), `merged_table_times` (how many of those are not ends),
+    curves have points; 0 only where somebody leaves at 0), `asked_times` (of the file, and 0 likewise),
+    `merged_table_times` (how many of those are not ends),
     `split_years` and `median_within_years` (None where they do not apply), `groups`: a list of `name`, `n`, `events`,
     and one value an interval: `at_risk` (at its start), `events_at`, `remaining` (followed to its end without an
     event), `survival`, `standard_error`, `ci95_low`, `ci95_high` (None where nobody is at risk or the point is
@@ -101,8 +102,8 @@ class KaplanMeier:
 
     def check(self, iterate: Iterate) -> None:
         self.preceding.check_groups(iterate, blocks={"ends": (len(self.times),)})
-        if not np.any(iterate["ends"]):
-            raise IterateRefused("iterate ends must name at least one table time")
+        if not after_start([self.times[end] for end in ends_of(iterate["ends"])]):
+            raise IterateRefused("iterate ends must name at least one table time above 0")
 
     def thresholds(self, iterate: Iterate) -> dict[str, float]:
         return self.preceding.thresholds(iterate)
@@ -169,6 +170,11 @@ class KaplanMeier:
         before = np.concatenate([n[:, None], (remaining - total["censored_at_end"])[:, :-1]], axis=1)
         counts = IntervalCounts(before, events, total["events_inside"], censored, remaining)
         times = tuple(self.times[end] for end in ends_of(iterate["ends"]))
+        asked = list(self.times)
+        if times[0] == 0 and not (counts.at_risk[:, 0] - counts.remaining[:, 0] + total["censored_at_end"][:, 0]).any():
+            times, counts = times[1:], counts.after_first()  # nobody leaves at 0: the curve has no point there
+        if 0 not in times:
+            asked = after_start(asked)
         groups = [
             {"name": name, "n": round(n[g]), "events": round(events[g].sum()), **curve(times, counts[g])}
             for g, name in enumerate(self._group_names)
@@ -182,8 +188,8 @@ class KaplanMeier:
                 "events": round(events.sum()),
                 "left_out": round(total.scalar("left_out")),
                 "table_times": list(times),
-                "asked_times": list(self.times),
-                "merged_table_times": len(self.times) - len(times),
+                "asked_times": asked,
+                "merged_table_times": len(asked) - len(times),
                 "split_years": float(iterate["split"]) if self.gap else None,
                 "median_within_years": [float(iterate["low"]), float(iterate["high"])] if "low" in iterate else None,
                 "groups": groups,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedage.common.analyses._survival import with_start
 from fedage.common.analyses.agreement import agreed, rule_of
 from fedage.common.analyses.base import Analysis
 from fedage.common.analyses.bias_line import BiasLine
@@ -111,7 +112,7 @@ def _survival(campaign: Campaign) -> tuple[Analysis, ...]:
         analyses.append(
             KaplanMeier(
                 KAPLAN_MEIER,
-                survival.table_times_years,
+                with_start(survival.table_times_years),
                 gap=curves_by(campaign),
                 split_gap_at="zero" if survival.curves_by else survival.split_gap_at,
                 time=survival.time,
@@ -140,7 +141,7 @@ def _table_grid(campaign: Campaign, survival: Survival, models: list[CoxModel]) 
     columns += [column for model in pooled for column in (*model.covariates, *survival.strata)]
     return TableGrid(
         TABLE_GRID,
-        survival.table_times_years,
+        with_start(survival.table_times_years),
         gap=gap,
         split_gap_at="zero" if survival.curves_by else survival.split_gap_at,
         strata=strata,
@@ -216,7 +217,7 @@ def _cox(campaign: Campaign, survival: Survival, model: CoxModel, grid: TableGri
     return CoxPooled(
         name,
         model.covariates,
-        survival.table_times_years,
+        with_start(survival.table_times_years),
         time=survival.time,
         event=survival.event,
         strata=survival.strata,

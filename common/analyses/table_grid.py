@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from fedage.common.analyses._columns import MAX_GAP_YEARS, MAX_PATIENTS
 from fedage.common.analyses._intervals import SiteTable, at_table_time, ends_of, flags
 from fedage.common.analyses._median import HISTOGRAM, bracket, histograms
-from fedage.common.analyses._survival import Followed, check_table_times, followed, table_index
+from fedage.common.analyses._survival import Followed, after_start, check_table_times, followed, table_index
 from fedage.common.analyses.base import (
     Again,
     Done,
@@ -61,9 +61,9 @@ class TableGrid:
     With `split_gap_at="median"` a first exchange brackets the median of all sites (`_median`); a patient is high above
     the split and low at or below it.
 
-    Result: `ends` (indices of table times), `table_times`, `asked_times`, `exact` (every table time is an end, and
-    every time of a patient is a table time or beyond the last), `split_years` and `median_within_years` (None where
-    they do not apply).
+    Result: `ends` (indices of table times), `table_times` and `asked_times` (those above 0), `exact` (every table time
+    is an end, and every time of a patient is a table time or beyond the last), `split_years` and `median_within_years`
+    (None where they do not apply).
 
     Parameters
     ----------
@@ -227,8 +227,8 @@ class TableGrid:
         ends, earliest = ends_of(iterate["ends"]), int(iterate["following"])
         if not table.can_tell_all(ends):
             raise IterateRefused("iterate ends has intervals that this site has not said it can tell")
-        found = table.next_end(ends[-1] if ends else -1, earliest)
-        if found is None and not ends and table.next_end(-1, 0) is None:
+        found = self._next_end(table, ends, earliest)
+        if self._tells_nothing(table, ends):
             return Statistic.of(layout, self._nothing(), [Cell(patients.n, "patients followed"), table.nearest_cell()])
         next_end, single = np.zeros(len(self.times) + 1), np.zeros(len(self.times) + 1)
         next_end[len(self.times) if found is None else found] = 1
@@ -267,7 +267,8 @@ class TableGrid:
             if ends[-1] < times - 1 and question < MOST_QUESTIONS:
                 stride = -(-(times - 1 - ends[-1]) // (MOST_QUESTIONS - question))
                 return Again(self._ask(groups, ends, ends[-1] + stride, question + 1))
-        if not ends:
+        shown = after_start([self.times[end] for end in ends])
+        if not shown:
             return NotComputable(
                 "there is no table time up to which every site's patients with an event, those without one, and those "
                 f"still followed are none or at least the minimum count ({self.minimum_count} or more); leave out the "
@@ -277,8 +278,8 @@ class TableGrid:
         return Done(
             {
                 "ends": list(ends),
-                "table_times": [self.times[end] for end in ends],
-                "asked_times": list(self.times),
+                "table_times": shown,
+                "asked_times": after_start(self.times),
                 "exact": exact,
                 "split_years": float(iterate["split"]) if self.gap else None,
                 "median_within_years": [float(iterate["low"]), float(iterate["high"])] if "low" in iterate else None,
@@ -293,9 +294,9 @@ class TableGrid:
         flagged = {site: np.flatnonzero(found["next_end"]) for site, found in by_site.items()}
         named = {site: int(found[0]) for site, found in flagged.items() if found.size}
         latest = max(named.values(), default=earliest)
-        if latest <= earliest:
+        if latest <= earliest or latest == self._first_after_start == earliest + 1:
             return []
-        others = [end for end in named.values() if end < latest]
+        others = [end for end in named.values() if end < latest and self.times[end] > 0]
         return [
             {
                 "sites": sorted(site for site, end in named.items() if end == latest),
@@ -315,6 +316,27 @@ class TableGrid:
 
     def _finds_median(self, iterate: Iterate) -> bool:
         return self._has_median and not iterate
+
+    @property
+    def _first_after_start(self) -> int:
+        """Index of the first table time above 0."""
+        return int(np.searchsorted(np.asarray(self.times), 0.0, side="right"))
+
+    def _next_end(self, table: SiteTable, ends: tuple[int, ...], earliest: int) -> int | None:
+        """The site's answer: time 0 ends an interval only where another can follow."""
+        after, first = ends[-1] if ends else -1, self._first_after_start
+        found = table.next_end(after, earliest)
+        if found is not None and found < first and table.next_end(found, first) is None:
+            return table.next_end(after, first)
+        return found
+
+    def _tells_nothing(self, table: SiteTable, ends: tuple[int, ...]) -> bool:
+        """Whether no interval after time 0 is settled, and this site can tell none."""
+        first = self._first_after_start
+        if any(end >= first for end in ends):
+            return False
+        starts = (ends[-1],) if ends else range(-1, first)
+        return all(table.next_end(start, first) is None for start in starts)
 
     def _nothing(self) -> dict[str, FloatArray | float]:
         size = len(self.times) + 1

@@ -21,6 +21,7 @@ DEADLINE_S = 3600.0
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Column = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
 Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 Norm = Annotated[float, Field(ge=1e-3, le=1e6)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -193,7 +194,7 @@ class Survival(Table):
     time_grid_years: float = Field(
         default=0.25, ge=0, description="times are rounded up to this grid; 0 keeps exact times (then no tables leave)"
     )
-    table_times_years: tuple[Positive, ...] = Field(
+    table_times_years: tuple[NotNegative, ...] = Field(
         default=(),
         description="times at which tables leave a site (Kaplan-Meier, log-rank, unstratified Cox); the sites agree on "
         "those between which every cell of each holds privacy.minimum_count patients or none",

@@ -147,14 +147,14 @@ def test_the_file_decides_about_the_models():
         strata=("is_male",), ties="breslow", time_grid_years=0.5,
     )  # fmt: skip
     pooled = CoxPooled(
-        "cox:gap-pooled", ("gap_years", "age_years", "is_male"), (2.0, 4.0), time="follow_up", event="died",
+        "cox:gap-pooled", ("gap_years", "age_years", "is_male"), (0.0, 2.0, 4.0), time="follow_up", event="died",
         subset="is_test", strata=("is_male",), levels=((0.0, 1.0),), ties="breslow", minimum_count=10,
         grid=found[plan.TABLE_GRID], influence=rule,
     )  # fmt: skip
     assert found["cox:gap"] == Agreed(by_site, rule=rule)
     assert found["cox:gap-pooled"] == pooled
     assert found[plan.TABLE_GRID] == TableGrid(
-        plan.TABLE_GRID, (2.0, 4.0), gap="gap_years", strata=((("is_male",), ((0.0, 1.0),)),), minimum_count=10,
+        plan.TABLE_GRID, (0.0, 2.0, 4.0), gap="gap_years", strata=((("is_male",), ((0.0, 1.0),)),), minimum_count=10,
         needed=("gap_years", "age_years", "is_male"), time="follow_up", event="died", subset="is_test",
     )  # fmt: skip
     assert found[plan.KAPLAN_MEIER].preceding is found[plan.TABLE_GRID]
