@@ -124,7 +124,7 @@ def test_tables_by_time_are_counts_too(tmp_path: Path, name: str, change: Callab
     analysis = registered(parse_campaign(FILE))[KAPLAN_MEIER]
 
     def altered(vector: Any) -> Any:
-        sizes = {analysis.layout({"ends": ends}).size: ends for ends in (np.array([1.0, 1.0]), np.array([1.0, 0.0]))}
+        sizes = {analysis.layout({"ends": ends}).size: ends for ends in np.tril(np.ones((3, 3)))}
         layout, changed = analysis.layout({"ends": sizes[vector.size]}), np.array(vector)
         layout.block(changed, name)[...] = change(layout.block(changed, name))
         return changed

@@ -120,7 +120,7 @@ def tables(one: Attacker) -> dict[str, FloatArray]:
 
 def test_without_a_guard_the_first_exchange_gives_the_patient_s_age(tmp_path: Path) -> None:
     one = Attacker(campaign(guard=False), hospital(RARE["one patient"]), tmp_path)
-    got = one.ask("cox:one-baseline", {"ends": np.ones(8), "exact": np.asarray(1.0)})
+    got = one.ask("cox:one-baseline", {"ends": np.ones(9), "exact": np.asarray(1.0)})
     assert got is not None
     assert unpacked(got, "s2", 2)[0, 0, 1] == pytest.approx(one.cohort["age_years"][TARGET], rel=1e-12)
     by_site = one.ask("cox:by-site", {})
@@ -186,9 +186,9 @@ def test_rows_of_a_table_are_not_subtracted_to_a_patient(
     """Without a guard, the difference of two rows of the sums over risk sets is one patient's; with it, none leaves."""
     column = only_in_an_interval(start, end, events=events, count=count)
     bare = Attacker(campaign(guard=False), hospital(column), tmp_path / "bare")
-    got = bare.ask("cox:one-baseline", {"ends": np.ones(8), "exact": np.asarray(1.0)})
+    got = bare.ask("cox:one-baseline", {"ends": np.ones(9), "exact": np.asarray(1.0)})
     assert got is not None
-    row = round(start)
+    row = round(start) + 1  # the first is of time 0
     products = unpacked(got, "s2", 2)
     between = products[row] - products[row + 1]
     has = (column == 1) & (hospital()["time_years"] > start) & (hospital()["time_years"] <= end)

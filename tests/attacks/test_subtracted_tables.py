@@ -15,8 +15,10 @@ from fedage.common.campaign import parse_campaign
 from fedage.common.cohort import Cohort
 from fedage.common.statistic import FloatArray
 
-MINIMUM, MONTHS = 10, 60
-TIMES = [round(k / 12, 6) for k in range(1, MONTHS + 1)]
+MINIMUM = 10
+TIMES = [round(k / 12, 6) for k in range(1, 61)]
+SLOTS = len(TIMES) + 1
+"""Table times that the site knows: those of the file, and 0."""
 CAMPAIGN = parse_campaign(f"""
 [campaign]
 name = "curves"
@@ -30,9 +32,10 @@ table_times_years = {TIMES}
 """)
 
 
-def patients(seed: int) -> Cohort:
+def patients(seed: int, *, at_zero: int = 0) -> Cohort:
     rng = np.random.default_rng(seed)
     died, left = rng.exponential(5, 300), rng.uniform(0, 15, 300)
+    died[:at_zero] = 0.0
     columns = {"time_years": np.minimum(died, left), "event": (died <= left).astype(float)}
     return Cohort({**columns, "age_years": rng.uniform(40, 80, 300), "is_test": np.ones(300)})
 
@@ -50,7 +53,7 @@ class Coordinator:
         about = {"following": np.asarray(float(following)), "question": np.asarray(float(question))}
         iterate = {"ends": flags(ends), **about}
         sums = self._ask("table-grid", iterate, run=run)
-        return None if sums is None else int(np.flatnonzero(sums[: MONTHS + 1])[0])
+        return None if sums is None else int(np.flatnonzero(sums[: SLOTS + 1])[0])
 
     def table(self, ends: tuple[int, ...], *, run: str) -> None:
         sums = self._ask("kaplan-meier", {"ends": flags(ends)}, run=run)
@@ -71,7 +74,7 @@ class Coordinator:
 
 
 def flags(ends: tuple[int, ...]) -> FloatArray:
-    found = np.zeros(MONTHS)
+    found = np.zeros(SLOTS)
     found[list(ends)] = 1
     return found
 
@@ -81,43 +84,43 @@ def test_all_monthly_tables_and_their_coarsenings_are_refused_without_questions(
     attacker = Coordinator(tmp_path, patients(seed))
     for first in (*range(12), 20, 40):
         attacker.table((first,), run="r1")
-        attacker.table(tuple(range(first, MONTHS)), run="r1")
+        attacker.table(tuple(range(first, SLOTS)), run="r1")
     assert attacker.tables == []
-    assert attacker.rules == {"table-grid"}
+    assert attacker.rules == {"table-grid", "iterate"}  # a table that ends at time 0 is none
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_questions_slid_month_by_month_name_no_end_twice(tmp_path: Path, seed: int) -> None:
     """Unbounded, the end named from each month on tells when the tenth patient after it leaves: nearly everybody."""
     attacker, named = Coordinator(tmp_path, patients(seed)), []
-    for start in range(MONTHS - 1):
+    for start in range(SLOTS - 1):
         settled = (start - 1,) if start else ()
         answer = attacker.question(settled, start, run="r1")
         if answer is not None:
             named.append((start, answer))
-    starts = [start for start, answer in named if answer != MONTHS]
-    assert len(starts) <= 2  # the first question, and at most one that goes on from an end it had named
+    starts = [start for start, answer in named if answer != SLOTS]
+    assert len(starts) <= 3  # time 0, at which nobody leaves, the first month, and one that goes on from a named end
     assert attacker.rules <= {"table-grid", "iterate"}
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("runs", [1, 3])
-def test_tables_of_many_grids_subtract_to_no_small_group(tmp_path: Path, seed: int, runs: int) -> None:
-    attacker, rng = Coordinator(tmp_path, patients(seed)), np.random.default_rng(seed)
+@pytest.mark.parametrize(("runs", "at_zero"), [(1, 0), (3, 0), (3, 4), (3, 30)])
+def test_tables_of_many_grids_subtract_to_no_small_group(tmp_path: Path, seed: int, runs: int, at_zero: int) -> None:
+    attacker, rng = Coordinator(tmp_path, patients(seed, at_zero=at_zero)), np.random.default_rng(seed)
     for run in (f"r{k}" for k in range(runs)):
         ends: tuple[int, ...] = ()
         following = 0
-        while following < MONTHS:
+        while following < SLOTS:
             answer = attacker.question(ends, following, run=run)
-            if answer is None or answer >= MONTHS:
+            if answer is None or answer >= SLOTS:
                 break
-            later = min(answer + int(rng.integers(0, 4)), MONTHS - 1)  # as though another site asked for it
+            later = min(answer + int(rng.integers(0, 4)), SLOTS - 1)  # as though another site asked for it
             if attacker.question(ends, later, run=run) == later:
                 ends = (*ends, later)
             following = later + 1
         attacker.table(ends, run=run)
         for _ in range(20):
-            other = tuple(sorted({*ends, int(rng.integers(0, MONTHS))}))
+            other = tuple(sorted({*ends, int(rng.integers(0, SLOTS))}))
             attacker.table(other if rng.random() < 0.5 else ends[1:] or ends, run=run)
     assert attacker.tables
     assert attacker.smallest_difference() >= MINIMUM
