@@ -92,6 +92,8 @@ class TableGrids:
         if named.size and named[0] == asked.following:
             single = int(np.flatnonzero(statistic["single_intervals"])[0])
             told = tuple(range(asked.following, asked.following + single + 1))
+            if not asked.ends and not statistic.scalar("start_together"):
+                told = (0, *told)
         with self._transaction() as connection:
             connection.execute(delete(paths).where(paths.c.run == self._run))
             connection.execute(

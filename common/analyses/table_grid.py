@@ -5,11 +5,12 @@ event until its own interval ends while its patients stay at risk in the sum of 
 too high.
 
 The common grid is settled from its start on. Asked for the earliest end of the next interval, each site answers with
-the first table time at which the interval can be told (`_intervals`: everybody who leaves in it, with an event and
-without one, and the rest, in every group of every table, are 0 or at least the minimum count). The latest of these is
-asked next, until all sites name the same; single intervals that all can tell after it are settled with it. No
+the first table time above 0 at which the interval can be told (`_intervals`: everybody who leaves in it, with an event
+and without one, and the rest, in every group of every table, are 0 or at least the minimum count). The latest of these
+is asked next, until all sites name the same; single intervals that all can tell after it are settled with it. No
 interval of the result could end earlier, so the grid is the finest from left to right. It ends where one site can
 tell no further interval: beyond it that site's patients are in no table, and a curve would be one of other patients.
+Those who leave at 0 are an interval of their own where every site can tell it and the first one after it.
 
 Attack: two grids of the same patients, subtracted, give the patients between their ends. Rule: a site follows one path
 of questions a run, whose ends each hold the minimum count at this site, and the first grid of which it gives tables is
@@ -182,14 +183,14 @@ class TableGrid:
     def first(self) -> Iterate:
         if self._has_median:
             return {}
-        return self._ask({"split": np.asarray(0.0)} if self.gap else {}, (), 0, 1)
+        return self._ask({"split": np.asarray(0.0)} if self.gap else {}, (), self._first_after_start, 1)
 
     def check(self, iterate: Iterate) -> None:
         if not iterate and self._has_median:
             return
         self.check_groups(iterate, blocks={"ends": (len(self.times),), "following": (), "question": ()})
         ends, following = ends_of(iterate["ends"]), float(iterate["following"])
-        if following not in range(ends[-1] + 1 if ends else 0, len(self.times)):
+        if following not in range(ends[-1] + 1 if ends else self._first_after_start, len(self.times)):
             raise IterateRefused("iterate following must be a table time after the settled ends")
         if iterate["question"] not in range(1, MOST_QUESTIONS + 1):
             raise IterateRefused(f"iterate question must be 1 to {MOST_QUESTIONS}")
@@ -214,6 +215,7 @@ class TableGrid:
             (
                 Field("next_end", size, lower=0.0, upper=1.0, whole=True),
                 Field("single_intervals", size, lower=0.0, upper=1.0, whole=True),
+                Field("start_together", lower=0.0, upper=1.0, whole=True),
                 Field("between_table_times", lower=0.0, upper=1.0, whole=True),
                 Field("n", lower=0.0, upper=MAX_PATIENTS, whole=True),
             )
@@ -227,8 +229,8 @@ class TableGrid:
         ends, earliest = ends_of(iterate["ends"]), int(iterate["following"])
         if not table.can_tell_all(ends):
             raise IterateRefused("iterate ends has intervals that this site has not said it can tell")
-        found = self._next_end(table, ends, earliest)
-        if self._tells_nothing(table, ends):
+        found, first = table.next_end(ends[-1] if ends else -1, earliest), self._first_after_start
+        if found is None and not ends and table.next_end(-1, first) is None:
             return Statistic.of(layout, self._nothing(), [Cell(patients.n, "patients followed"), table.nearest_cell()])
         next_end, single = np.zeros(len(self.times) + 1), np.zeros(len(self.times) + 1)
         next_end[len(self.times) if found is None else found] = 1
@@ -237,6 +239,7 @@ class TableGrid:
         values: dict[str, FloatArray | float] = {
             "next_end": next_end,
             "single_intervals": single,
+            "start_together": float(bool(ends) or found != earliest or not self._tells_start(table, earliest)),
             "between_table_times": float(not exact),
             "n": patients.n,
         }
@@ -249,7 +252,7 @@ class TableGrid:
                 return NotComputable(f"no patient with a follow-up time, an event of 0 or 1, and {self.gap}")
             low, high = within
             split = {"split": np.asarray((low + high) / 2), "low": np.asarray(low), "high": np.asarray(high)}
-            return Again(self._ask(split, (), 0, 1))
+            return Again(self._ask(split, (), self._first_after_start, 1))
         if total.scalar("n") < 1:
             return NotComputable("no patient with a follow-up time and an event of 0 or 1")
         groups = {name: iterate[name] for name in self._split_blocks()}
@@ -263,7 +266,8 @@ class TableGrid:
             return Again(self._ask(groups, ends, latest, question + 1))
         if latest == earliest:
             single = int(np.min(np.flatnonzero(total["single_intervals"]), initial=times - 1 - earliest))
-            ends = (*ends, *range(earliest, earliest + single + 1))
+            start = () if ends or total.scalar("start_together") else range(self._first_after_start)
+            ends = (*ends, *start, *range(earliest, earliest + single + 1))
             if ends[-1] < times - 1 and question < MOST_QUESTIONS:
                 stride = -(-(times - 1 - ends[-1]) // (MOST_QUESTIONS - question))
                 return Again(self._ask(groups, ends, ends[-1] + stride, question + 1))
@@ -294,9 +298,9 @@ class TableGrid:
         flagged = {site: np.flatnonzero(found["next_end"]) for site, found in by_site.items()}
         named = {site: int(found[0]) for site, found in flagged.items() if found.size}
         latest = max(named.values(), default=earliest)
-        if latest <= earliest or latest == self._first_after_start == earliest + 1:
+        if latest <= earliest:
             return []
-        others = [end for end in named.values() if end < latest and self.times[end] > 0]
+        others = [end for end in named.values() if end < latest]
         return [
             {
                 "sites": sorted(site for site, end in named.items() if end == latest),
@@ -322,25 +326,14 @@ class TableGrid:
         """Index of the first table time above 0."""
         return int(np.searchsorted(np.asarray(self.times), 0.0, side="right"))
 
-    def _next_end(self, table: SiteTable, ends: tuple[int, ...], earliest: int) -> int | None:
-        """The site's answer: time 0 ends an interval only where another can follow."""
-        after, first = ends[-1] if ends else -1, self._first_after_start
-        found = table.next_end(after, earliest)
-        if found is not None and found < first and table.next_end(found, first) is None:
-            return table.next_end(after, first)
-        return found
-
-    def _tells_nothing(self, table: SiteTable, ends: tuple[int, ...]) -> bool:
-        """Whether no interval after time 0 is settled, and this site can tell none."""
-        first = self._first_after_start
-        if any(end >= first for end in ends):
-            return False
-        starts = (ends[-1],) if ends else range(-1, first)
-        return all(table.next_end(start, first) is None for start in starts)
+    def _tells_start(self, table: SiteTable, end: int) -> bool:
+        """Whether those who leave at time 0 can be told apart from those who leave after it, up to this end."""
+        return self._first_after_start == 1 and table.can_tell(-1, 0) and table.can_tell(0, end)
 
     def _nothing(self) -> dict[str, FloatArray | float]:
         size = len(self.times) + 1
-        return {"next_end": np.zeros(size), "single_intervals": np.zeros(size), "between_table_times": 0.0, "n": 0.0}
+        flagged = {"next_end": np.zeros(size), "single_intervals": np.zeros(size)}
+        return {**flagged, "start_together": 0.0, "between_table_times": 0.0, "n": 0.0}
 
     def _ask(
         self, groups: Mapping[str, FloatArray], ends: tuple[int, ...], following: int, question: int

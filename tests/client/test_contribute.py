@@ -151,7 +151,7 @@ def test_asking_for_other_means_and_splits_through_the_front_door(tmp_path: Path
     for k in (49, 50):
         value = float(gaps[k : k + 2].mean())
         split = {"split": np.asarray(value), "low": np.asarray(value - 1), "high": np.asarray(value + 1)}
-        iterate = {**split, "ends": np.zeros(6), "following": np.asarray(0.0), "question": np.asarray(1.0)}
+        iterate = {**split, "ends": np.zeros(6), "following": np.asarray(1.0), "question": np.asarray(1.0)}
         found.append(answered(campaign(), patients, {"table-grid": iterate}, folder=tmp_path))
     assert set(found[0][0]) == {"table-grid"}
     assert found[1][1]["table-grid"]["rule"] == "iterate"
