@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fedage.client.dealing import FEWEST_FOLDS, folds_for
 from fedage.client.ledger import ChargeRefused
-from fedage.client.mechanism import NoPrivateTraining, mechanism_of, trainings_of
+from fedage.client.mechanism import NoPrivateTraining, mechanism_of
 from fedage.client.policy import Allowed, Refused
 from fedage.client.rules import SiteRules
 from fedage.client.terms import budget_of
@@ -39,7 +40,7 @@ def in_words(rules: SiteRules, digest: str) -> Iterator[str]:
             yield f"Data sets of your policy: {', '.join(rules.data_sets())} (fedage site approve --data-set)."
         return
     yield from _policy(rules, campaign, decision)
-    yield _patients(rules, campaign, decision)
+    yield from _patients(rules, campaign, decision)
     yield from _budget(rules, campaign, decision)
 
 
@@ -51,15 +52,19 @@ def _policy(rules: SiteRules, campaign: Campaign, allowed: Allowed) -> Iterator[
             yield f"Your policy refuses its {KINDS[kind]} messages now (rule {decision.rule}): {decision.sentence}."
 
 
-def _patients(rules: SiteRules, campaign: Campaign, allowed: Allowed) -> str:
+def _patients(rules: SiteRules, campaign: Campaign, allowed: Allowed) -> Iterator[str]:
     frozen = rules.snapshots.of(campaign.digest)
     if frozen is not None and rules.approvals.is_approved(campaign.digest):
-        return f"Patients: {len(frozen.patients)} of data set {frozen.data_set}, frozen when you approved it."
-    try:
-        count = rules.count(campaign, allowed)
-    except RequestRefused as refused:
-        return f"It finds no patients here (rule {refused.rule}): {refused.detail}."
-    return f"Patients: {count} of data set {allowed.data_set_name} as the store is now."
+        count = len(frozen.patients)
+        yield f"Patients: {count} of data set {frozen.data_set}, frozen when you approved it."
+    else:
+        try:
+            count = rules.count(campaign, allowed)
+        except RequestRefused as refused:
+            yield f"It finds no patients here (rule {refused.rule}): {refused.detail}."
+            return
+        yield f"Patients: {count} of data set {allowed.data_set_name} as the store is now."
+    yield from _folds(campaign, count, minimum_count=max(allowed.minimum_count, campaign.cell_minimum))
 
 
 def _budget(rules: SiteRules, campaign: Campaign, allowed: Allowed) -> Iterator[str]:
@@ -68,9 +73,13 @@ def _budget(rules: SiteRules, campaign: Campaign, allowed: Allowed) -> Iterator[
         yield f"Data set {name} has no ε budget; the campaign charges none."
         return
     mechanisms = []
-    if campaign.privacy.mode == "sample" and (patients := _trained_on(campaign, rules.count(campaign, allowed))):
+    if campaign.privacy.mode == "sample":
+        trained = _trained_on(
+            campaign, rules.count(campaign, allowed), minimum_count=max(allowed.minimum_count, campaign.cell_minimum)
+        )
+        times = campaign.training.rounds if campaign.training else 0
         try:
-            mechanisms = [mechanism_of(campaign, patients=patients)] * trainings_of(campaign)
+            mechanisms = [mechanism_of(campaign, patients=patients) for patients in trained if patients] * times
         except (NoPrivateTraining, ChargeRefused) as refused:
             yield f"Its privacy cannot be accounted for: {refused}."
     balance = rules.ledger.preview(name, mechanisms=mechanisms, budget=budget_of(data_set))
@@ -81,10 +90,27 @@ def _budget(rules: SiteRules, campaign: Campaign, allowed: Allowed) -> Iterator[
     )
 
 
-def _trained_on(campaign: Campaign, patients: int) -> int:
-    """How many of the patients a model is trained on, about."""
+def _trained_on(campaign: Campaign, patients: int, *, minimum_count: int) -> list[int]:
+    """How many of the patients each model is trained on, about."""
     validation = campaign.validation
     if validation.fractions is not None:
-        return round(patients * validation.fractions.train)
+        return [round(patients * validation.fractions.train)]
     folds = validation.folds or 1
-    return patients * (folds - 1) // folds
+    used = folds_for(patients, 0, folds=folds, minimum_count=minimum_count)
+    return [patients * (used - 1) // used] * used + [patients] * (folds - used) if used else []
+
+
+def _folds(campaign: Campaign, patients: int, *, minimum_count: int) -> Iterator[str]:
+    """In how many folds the site's patients are held out, where that is not all of them."""
+    folds = campaign.validation.folds
+    if campaign.estimator is None or folds is None:
+        return
+    used = folds_for(patients, 0, folds=folds, minimum_count=minimum_count)
+    if not used:
+        yield (
+            f"They are too few to train with {folds} folds: a site that trains holds out at least {minimum_count} "
+            f"patients in {FEWEST_FOLDS} folds or more."
+        )
+    elif used < folds:
+        at_most = "" if campaign.cohort.healthy == "all" else "at most "
+        yield f"They are held out in {at_most}{used} of {folds} folds, and all who may train do so in the others."

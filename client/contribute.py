@@ -10,6 +10,7 @@ import numpy as np
 
 from fedage.client import predictions
 from fedage.client.agent.cancel import stop_if_cancelled
+from fedage.client.dealing import NO_FOLD
 from fedage.client.guard import Withheld, release
 from fedage.client.table_grids import TableGrids
 from fedage.client.thresholds import Thresholds
@@ -202,11 +203,12 @@ def _correct(
 
 def _corrected_without_themselves(campaign: Campaign, cohort: Cohort, *, minimum_count: int) -> Cohort:
     """Each fold corrected by the line of the other folds' healthy patients: nobody helps to fit their own line."""
-    slopes, intercepts = np.full(cohort.n, np.nan), np.full(cohort.n, np.nan)
+    slopes, intercepts = np.ones(cohort.n), np.zeros(cohort.n)  # of those in no fold, who have no prediction either
+    in_a_fold = cohort["fold"] != NO_FOLD
     for fold in range(campaign.validation.folds or 0):
         inside = cohort["fold"] == fold
         if inside.any():
-            others = cohort.with_columns(is_validation=(~inside).astype(np.float64))
+            others = cohort.with_columns(is_validation=(in_a_fold & ~inside).astype(np.float64))
             slopes[inside], intercepts[inside] = _own_line(campaign, others, minimum_count=minimum_count)
     return predictions.with_correction(cohort, slope=slopes, intercept=intercepts)
 

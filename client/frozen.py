@@ -64,7 +64,8 @@ def _cells(found: SiteCohort, campaign: Campaign) -> dict[str, Mask]:
             parts[f"training without fold {fold + 1}"] = of_this["is_train"] == 1
     else:
         parts |= {part: cohort[f"is_{part}"] == 1 for part in PARTS}
-    parts["all"] = np.ones(cohort.n, dtype=np.bool_)
+    # Those set aside are in no sum, so a sum over everybody else is what another campaign's sums are held against.
+    parts["all"] = cohort.columns.get("set_aside", np.zeros(cohort.n)) != 1
     groups: dict[str, Mask] = {"healthy": cohort["healthy"] == 1}
     if (asked := campaign.groups) is not None and asked.column in cohort.columns:
         told = cohort[asked.column]

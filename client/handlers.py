@@ -24,10 +24,10 @@ from fedage.client.gate import Answer, Work
 from fedage.client.guard import Withheld, releasable_counts, releasable_parts, require
 from fedage.client.mechanism import NoPrivateTraining, mechanism_of
 from fedage.client.model import estimator_of, predict, samples_at
-from fedage.client.parts import check_fold, held_out, held_out_of_training, of_fold, set_aside, sizes
+from fedage.client.parts import check_fold, held_out, of_fold, set_aside, sizes, why_no_training
 from fedage.client.sites import site_for
 from fedage.client.training import TooFewSamples, TrainingDiverged, device_in_words, train_locally
-from fedage.common.analyses.plan import VALIDATION
+from fedage.common.analyses.plan import VALIDATION, registered
 from fedage.common.cohort import Cohort
 from fedage.common.continuity import clipped_step
 from fedage.common.estimators.base import Trainable
@@ -122,8 +122,8 @@ def train(work: Work) -> Answer:
     cohort = of_fold(found.cohort, campaign, request.fold)
     chosen = np.flatnonzero(cohort["is_train"] == 1)
     require(chosen.size, of="training patients", minimum_count=work.minimum_count)
-    if left := held_out_of_training(found.cohort, campaign, request.fold):
-        require(left, of="patients held out of this fold's training", minimum_count=work.minimum_count)
+    if too_few := why_no_training(found.cohort, campaign, minimum_count=work.minimum_count):
+        raise Withheld("minimum-count", too_few)
     estimator = estimator_of(campaign, found)
     if campaign.training is None or not isinstance(estimator, Trainable):
         raise RequestRefused("not-trained", "the approved campaign file trains nothing in rounds")
@@ -237,10 +237,18 @@ def _analyse(work: Work, iterates: Iterates) -> Answer:
 def _sums(work: Work, cohort: Cohort, iterates: Iterates) -> Contributions:
     first, rules = preparation(work.campaign, work.found.features), work.site.rules
     held: dict[str, dict[str, str]] = {}
-    if first is not None and first.name in iterates and rules is not None and KINDS[TRAIN] not in rules.kinds():
+    if first is not None and first.name in iterates:
         # An exact estimator is made of these sums alone: to answer them is to train.
-        iterates = {step: iterate for step, iterate in iterates.items() if step != first.name}
-        held = {first.name: {"rule": "message-kind", "detail": "by its policy, this site trains no model"}}
+        if rules is not None and KINDS[TRAIN] not in rules.kinds():
+            held[first.name] = {"rule": "message-kind", "detail": "by its policy, this site trains no model"}
+        elif too_few := why_no_training(work.found.cohort, work.campaign, minimum_count=work.minimum_count):
+            held[first.name] = {"rule": "minimum-count", "detail": too_few}
+    if not _judges(work):
+        made_with = set() if first is None else {first.name}
+        held |= {
+            step: dict(_NOBODY_HELD_OUT) for step in registered(work.campaign) if step in set(iterates) - made_with
+        }
+    iterates = {step: iterate for step, iterate in iterates.items() if step not in held}
     told = contributions(
         work.campaign,
         cohort,
@@ -252,6 +260,17 @@ def _sums(work: Work, cohort: Cohort, iterates: Iterates) -> Contributions:
         account=_account(work),
     )
     return replace(told, withheld={**told.withheld, **held})
+
+
+_NOBODY_HELD_OUT = {"rule": "no-patients-in-fold", "detail": "this site holds out no patients in this fold"}
+
+
+def _judges(work: Work) -> bool:
+    """Whether the model that a request is about may be judged by any patient: of some folds a site holds out nobody."""
+    count = work.campaign.validation.folds if work.campaign.estimator else None
+    if count is None or work.request.fold >= count:
+        return True
+    return bool(held_out(work.found.cohort, work.campaign, work.request.fold).any())
 
 
 def _account(work: Work) -> Account | None:

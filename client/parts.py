@@ -1,7 +1,8 @@
 """Which patient is trained on, validated on and reported on: columns of the cohort, from its keyed place in [0, 1).
 
 With `validation.fractions` a patient has one part for good. With `validation.folds` every patient is held out of one of
-the k models, `fold` says which; what is reported is computed on everybody, from the model each was held out of.
+the k models, `fold` says which; what is reported is computed on everybody, from the model each was held out of. A site
+with few patients holds them out of some of the models only (`dealing`), and all of them train the others.
 
 Some sums are over a part's healthy patients and some over the whole part. Where fewer than the minimum count are not
 healthy, the difference would be about those few: they are in no sum at all, and `set_aside` says who they are.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from fedage.client.cohort.query import split
+from fedage.client.dealing import FEWEST_FOLDS, NO_FOLD, deal, place_by_fold, used_folds
 from fedage.common.analyses.table_preparation import INNER_PLACE
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import Fractions
@@ -20,7 +22,6 @@ from fedage.common.protocol import RequestRefused
 from fedage.common.statistic import FloatArray
 
 PARTS = ("train", "validation", "test")
-NO_FOLD = -1.0
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
@@ -38,9 +39,16 @@ def with_parts(cohort: Cohort, unit: FloatArray, campaign: Campaign) -> Cohort:
             is_train=np.zeros(cohort.n), is_validation=inside, is_test=inside, set_aside=few.astype(np.float64)
         )
     if validation.folds is not None:
-        fold = dealt(unit, cohort["healthy"], validation.folds)
         few = _few_who_are_not_healthy(np.ones(cohort.n, dtype=bool), cohort, minimum_count=minimum_count)
-        fold[few] = NO_FOLD
+        fold = deal(
+            unit,
+            cohort["healthy"],
+            folds=validation.folds,
+            minimum_count=minimum_count,
+            seed=campaign.campaign.seed,
+            in_no_fold=few,
+            trains=_kept(cohort, campaign),
+        )
         columns = {"fold": fold, "set_aside": few.astype(np.float64), INNER_PLACE: _another_place(unit, 0)}
         return all_folds(cohort.with_columns(**columns), campaign)
     train, held_out, test = split(unit, validation.fractions or Fractions(train=0.7, validation=0.15, test=0.15))
@@ -57,28 +65,18 @@ def with_parts(cohort: Cohort, unit: FloatArray, campaign: Campaign) -> Cohort:
     )
 
 
-def dealt(unit: FloatArray, healthy: FloatArray, k: int) -> FloatArray:
-    """Folds (n,), 0 to k − 1: patients in the order of their keyed hash are dealt out in turn, the healthy first.
-
-    So every fold has the same number of each, give or take one, and no small site has a fold with a single patient. A
-    fold that a patient's hash alone decided would be stable when patients are added, but a campaign's cohort is fixed.
-    """
-    order = np.lexsort((unit, healthy != 1))
-    fold = np.empty(unit.size)
-    fold[order] = np.arange(unit.size) % k
-    return fold
-
-
 def of_fold(cohort: Cohort, campaign: Campaign, fold: int) -> Cohort:
     """The parts while the model of one fold is made: trained without that fold, validated on it."""
     if campaign.validation.folds is None:
         return cohort
     held_out = cohort["fold"] == fold
+    by_fold = held_out_in(cohort, campaign) < campaign.validation.folds
+    place = place_by_fold(cohort["fold"]) if by_fold else _another_place(cohort[INNER_PLACE], fold + 1)
     return cohort.with_columns(
         is_train=(~held_out & _kept(cohort, campaign) & (cohort["fold"] != NO_FOLD)).astype(np.float64),
         is_validation=held_out.astype(np.float64),
         is_test=held_out.astype(np.float64),
-        **{INNER_PLACE: _another_place(cohort[INNER_PLACE], fold + 1)},
+        **{INNER_PLACE: place},
     )
 
 
@@ -114,6 +112,24 @@ def check_fold(campaign: Campaign, fold: int, *, all_folds_allowed: bool) -> Non
     last = 0 if count is None else count if all_folds_allowed else count - 1
     if not 0 <= fold <= last:
         raise RequestRefused("fold", f"this request may be for the folds 0 to {last} only")
+
+
+def held_out_in(cohort: Cohort, campaign: Campaign) -> int:
+    """In how many folds the site holds patients out; 0 in a campaign without folds."""
+    return used_folds(cohort["fold"]).size if campaign.validation.folds and campaign.estimator else 0
+
+
+def why_no_training(cohort: Cohort, campaign: Campaign, *, minimum_count: int) -> str:
+    """Why the site's patients train none of a campaign's models, because they are too few for folds; else empty."""
+    if not held_out_in(cohort, campaign):
+        return ""
+    counts = [held_out_of_training(cohort, campaign, int(fold)) for fold in used_folds(cohort["fold"])]
+    if min((count for count in counts if count), default=minimum_count) >= minimum_count:
+        return ""
+    return (
+        f"fewer than {FEWEST_FOLDS} × {minimum_count} patients who may train: a site that trains holds out at least "
+        f"{minimum_count} of them in {FEWEST_FOLDS} folds or more"
+    )
 
 
 def held_out_of_training(cohort: Cohort, campaign: Campaign, fold: int) -> int:

@@ -118,6 +118,12 @@ class SiteRecord(Part):
     patients_by_part: Counts = Field(
         default_factory=dict, description="train, validation and test; with folds `fold 1`, `fold 2` …"
     )
+    held_out_in_folds: int | None = Field(
+        default=None,
+        ge=0,
+        description="in how many folds it holds patients out, a small site in fewer than there are; in the others all "
+        "of its patients may train; null without folds, or where the sizes of its parts are withheld",
+    )
     excluded: Counts = Field(default_factory=dict, description="patients left out of the cohort, by reason code")
     rejected_files: Counts = Field(default_factory=dict, description="files not read, by reason code")
     rejected_samples: Counts = Field(default_factory=dict, description="images the estimator refused, by reason code")

@@ -17,7 +17,7 @@ from fedage.server.analyses import Findings
 from fedage.server.groups import compared_groups
 from fedage.server.planted import planted_truth
 from fedage.server.results import Results
-from fedage.server.session import Session
+from fedage.server.session import Answer, Session
 from fedage.server.withheld_columns import WHY_LEFT_OUT
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def _site(name: str, session: Session, record: Record) -> record_of.SiteRecord:
         reason=troubles[-1] if dropped is not None and troubles else "",
         patients=answer.info.patients,
         patients_by_part=answer.info.parts,
+        held_out_in_folds=_held_out_in_folds(session.campaign, answer),
         excluded=answer.info.excluded,
         rejected_files=answer.info.rejected_files,
         rejected_samples=answer.info.rejected_samples,
@@ -132,6 +133,14 @@ def _site(name: str, session: Session, record: Record) -> record_of.SiteRecord:
         role=session.attendance.role(name),
         audit_head=_audit_head(name, session),
     )
+
+
+def _held_out_in_folds(campaign: Campaign, answer: Answer) -> int | None:
+    """In how many folds a site holds patients out; None if it does not tell."""
+    parts = answer.info.parts
+    if campaign.validation.folds is None or campaign.estimator is None or not parts or None in parts.values():
+        return None
+    return sum(count != 0 for count in parts.values())
 
 
 def _audit_head(name: str, session: Session) -> record_of.AuditHead | None:

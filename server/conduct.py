@@ -266,8 +266,14 @@ def _predict(session: Session, record: Record, analyses: Sequence[Analysis], *, 
         made = make_model(session, record, folder=folder, fold=fold)
         answers = session.ask(EVALUATE, made.payload, fold=fold)
         session.require_quorum(answers, step=f"predictions of fold {fold + 1}", kind=EVALUATE)
-        session.events.emit("fold", number=fold + 1, of=campaign.validation.folds, sites=sorted(answers))
+        judging = sorted(site for site in answers if _holds_out(record.descriptions.get(site), fold))
+        session.events.emit("fold", number=fold + 1, of=campaign.validation.folds, sites=judging)
     run_stage(session, analyses, kind=ANALYSE, findings=findings, following_kind=ANALYSE, fold=all_folds(campaign))
+
+
+def _holds_out(described: Answer | None, fold: int) -> bool:
+    """Whether a site holds patients out in a fold: a small one does not in all of them."""
+    return described is None or described.info.parts.get(f"fold {fold + 1}") != 0
 
 
 def _last_validation(session: Session, record: Record) -> None:

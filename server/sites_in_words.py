@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedage.common.wording import listed
 from fedage.server.results import Results, SiteRecord
 
 EVERYTHING = "training and evaluation"
@@ -30,6 +31,22 @@ def status(site: SiteRecord) -> str:
     """How it took part and why not; its role where that is not everything."""
     role = "" if site.role in ("", EVERYTHING) else f", {site.role}"
     return f"{site.status}{role}{': ' if site.reason else ''}{site.reason}"
+
+
+def held_out(results: Results) -> list[str]:
+    """Which sites hold patients out in some of the folds only, and what that means; nothing if there are none."""
+    folds = results.campaign.folds
+    few: dict[int, list[str]] = {}
+    for site in results.sites:
+        if folds and site.held_out_in_folds is not None and site.held_out_in_folds < folds:
+            few.setdefault(site.held_out_in_folds, []).append(site.name)
+    if not few:
+        return []
+    told = "; ".join(
+        f"{listed(names)} hold{'s' if len(names) == 1 else ''} patients out in {count} of {folds} folds"
+        for count, names in sorted(few.items(), reverse=True)
+    )
+    return [f"{told}: too few for more at the minimum count. In the other folds all of their patients may train."]
 
 
 def curves(results: Results) -> str:

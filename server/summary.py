@@ -26,6 +26,8 @@ def print_summary(results: Results, *, console: Console) -> None:
             f"With {results.campaign.folds} folds: each patient is predicted by the model that was made without their "
             "fold, and counts as a test patient."
         )
+    for sentence in sites_in_words.held_out(results):
+        console.print(Text(sentence))
     console.print(_sites(results))
     for sentence in made_in_words.stand_ins(results):
         console.print(Text(sentence))

@@ -140,8 +140,9 @@ class TablePreparation:
             folds = [rows[fold == k] for k in np.unique(fold)]
             if len(folds) > 1:
                 groups += [("the training patients of an inner fold", inside) for inside in folds]
-            if self.cross_fitted:
-                groups.append(("the training patients held out of a fold", np.flatnonzero(self._outside(cohort))))
+            held_out = np.flatnonzero(self._outside(cohort))
+            if self.cross_fitted and held_out.size:
+                groups.append(("the training patients held out of a fold", held_out))
         return self._groups(cohort, self.columns, groups)
 
     def _groups(
@@ -270,8 +271,9 @@ class TablePreparation:
         return fold
 
     def _outside(self, cohort: Cohort) -> NDArray[np.bool_]:
-        """Who would be trained on and is held out of this fold, (n,)."""
+        """Who would be trained on and is held out of this fold, (n,); those set aside are in no fold's sums."""
         outside: NDArray[np.bool_] = cohort[self.subset] != 1
+        outside &= cohort.columns.get("set_aside", np.zeros(cohort.n)) != 1
         return self._chosen(cohort) & outside & self.scale.usable(cohort["age_years"])
 
     def _after_quartiles(self, total: Statistic, iterate: Iterate) -> Outcome:

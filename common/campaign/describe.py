@@ -82,7 +82,8 @@ def _parts(campaign: Campaign) -> list[str]:
     validation = campaign.validation
     if validation.fractions is None:
         return [
-            f"Your patients are split into {validation.folds} parts; each part is judged by a model it did not train."
+            f"Your patients are split into up to {validation.folds} parts, each with at least the minimum count of "
+            "those who train; each part is judged by a model it did not train."
         ]
     parts = validation.fractions
     return [

@@ -40,14 +40,16 @@ def sites(results: Results) -> Table:
             words(_status(site, folds=bool(folds))),
             *((words(site.role),) if told else ()),
             count(site.patients),
+            *((words(_held_out(site, folds=len(folds))),) if folds else ()),
             *(count(site.patients_by_part[part]) if part in site.patients_by_part else NONE for part in parts),
         )
         for site in results.sites
     )
     notes = ["A patient of fold k is predicted by the model that was made without fold k."] if folds and rows else []
+    notes += sites_in_words.held_out(results)
     return Table(
         "sites",
-        ("site", "status", *(("role",) if told else ()), "patients", *parts),
+        ("site", "status", *(("role",) if told else ()), "patients", *(("held out in",) if folds else ()), *parts),
         rows,
         why_empty="No site answered the offer of the campaign.",
         note=" ".join(notes),
@@ -82,6 +84,10 @@ def _status(site: SiteRecord, *, folds: bool) -> str:
     when = f" in round {site.dropped_out_in_round}" if site.dropped_out_in_round else ""
     when += " of the last fold" if when and folds else ""
     return f"{site.status}{when}{': ' if site.reason else ''}{site.reason}"
+
+
+def _held_out(site: SiteRecord, *, folds: int) -> str:
+    return "" if site.held_out_in_folds is None else f"{site.held_out_in_folds} of {folds} folds"
 
 
 _PARTS = ("train", "validation", "test")

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from fedage.client.parts import dealt
+from fedage.client.dealing import dealt
 from fedage.client.table.sites import read_site_tables
 from fedage.common.campaign import parse_campaign
 from fedage.common.errors import FedAgeError

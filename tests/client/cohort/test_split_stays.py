@@ -7,7 +7,7 @@ import numpy as np
 from fedage.client.cohort.index import index_folder
 from fedage.client.cohort.query import Selection, select, split
 from fedage.client.cohort.store import CohortStore
-from fedage.client.parts import dealt
+from fedage.client.dealing import dealt
 from fedage.common.campaign.types import Fractions
 from tests.client.cohort.dicoms import write
 
