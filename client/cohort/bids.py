@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,8 +27,10 @@ from fedage.common.errors import FedAgeError
 __all__ = ["PARTICIPANTS", "STANDARD", "BidsFacts", "BidsLayout", "index_bids", "is_bids"]
 
 _DESCRIPTION = "dataset_description.json"
-_READER = "bids-2"
+_READER = "bids-3"
 _BATCH = 100
+_PART = re.compile(r"_part-(?!mag_)")
+"""In the name of a volume that holds another part of complex values than the magnitude: phase, real, imaginary."""
 _Todo = dict[str, tuple[FileStamp, Callable[[], DicomFacts | Rejected]]]
 """By path below the root: a stamp of all that a volume's facts depend on, and how to get them."""
 
@@ -130,7 +133,7 @@ def _planned(walk: Walk, sessions: list[Session]) -> _Todo:
     """Every volume with its stamp; one that vanishes meanwhile is not there."""
     todo: _Todo = {}
     for session in sessions:
-        for volume in session.volumes:
+        for volume in (*session.volumes, *session.misnamed):
             try:
                 path, stamp = volume.relative_to(walk.root).as_posix(), _stamp(walk.root, volume, session)
             except OSError:
@@ -160,8 +163,12 @@ def _exam_day(session: Session) -> int | None:
 
 
 def _facts(root: Path, volume: Path, session: Session) -> DicomFacts | Rejected:
+    if volume in session.misnamed:
+        return Rejected(Reason.MISNAMED, modality="MR")
     if isinstance(session.age, Reason):
         return Rejected(session.age, modality="MR")
+    if _PART.search(volume.name):
+        return Rejected(Reason.NOT_GREY, modality="MR")
     read = read_volume(volume)
     if isinstance(read, Rejected):
         return read

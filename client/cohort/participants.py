@@ -65,7 +65,7 @@ class AgeColumn:
     @classmethod
     def of(cls, texts: Sequence[str], *, unit: str) -> AgeColumn:
         """The reading that fits all texts of a column."""
-        return cls(unit, whole=not any("." in text and not text.rstrip("0").endswith(".") for text in texts))
+        return cls(unit, whole=not any(_is_fraction(text) for text in texts))
 
     def age(self, text: str) -> Age | Reason:
         """One cell: a number, or `89+` and `>89`, which only say "at least"; perhaps with its own unit (`045Y`)."""
@@ -85,6 +85,11 @@ class AgeColumn:
         return Age(years=years, source=_SOURCE[unit] if self.whole else AgeSource.AGE_MONTHS, capped=capped)
 
 
+def _is_fraction(text: str) -> bool:
+    """Whether an age has decimals, behind a point or a comma; the latter is not read, but shows what the column is."""
+    return "," in text or ("." in text and not text.rstrip("0").endswith("."))
+
+
 def is_missing(text: str) -> bool:
     """Whether a cell says nothing."""
     return text.strip().casefold() in _MISSING
@@ -97,26 +102,25 @@ def read_rows(path: Path, *, key: str) -> list[Row]:
     ------
     FedAgeError
         If the table is larger than `limits.PARTICIPANTS`, cannot be read, has no such column, has a column twice
-        (capitals ignored), or a row with more cells than there are columns.
+        (capitals ignored), a row with more cells than there are columns, or a quoted cell over several lines.
     """
-    require_bounded(path, PARTICIPANTS)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            lines = list(csv.reader(stream, delimiter="\t"))
-    except OSError as error:
-        raise FedAgeError(f"{path.name} cannot be read ({error.strerror}); look at its permissions") from None
-    except (UnicodeDecodeError, csv.Error):
-        raise FedAgeError(f"{path.name} is no table in UTF-8 with tabs; save it again") from None
-    names = [name.strip().casefold() for name in lines[0]] if lines else []
+    written, lines = _header_and_lines(path)
+    names = [name.strip().casefold() for name in written]
     if key not in names:
         raise FedAgeError(
             f"{path.name} has no column {key!r}, it has {columns_in_words(names, wanted=[key], known=[key, *_USUAL])}; "
             "rename its first column"
         )
-    if twice := repeated_name(lines[0], known=[key], ignore_case=True):
+    if twice := repeated_name(written, known=[key], ignore_case=True):
         raise FedAgeError(f"{path.name} has a column twice ({twice}); rename or drop one of them")
     rows: list[Row] = []
-    for number, cells in enumerate(lines[1:], start=2):
+    for number, line in enumerate(lines, start=2):
+        cells = _cells(line, count=len(names))
+        if cells is None:
+            raise FedAgeError(
+                f"{path.name}: line {number} has a quotation mark that opens a cell and does not close it on that "
+                "line; take it out"
+            )
         if any(cell.strip() for cell in cells[len(names) :]):
             raise FedAgeError(
                 f"{path.name}: line {number} has more cells than there are columns; take out the tab that is too many"
@@ -125,6 +129,68 @@ def read_rows(path: Path, *, key: str) -> list[Row]:
         if not is_missing(row.get(key, "")):
             rows.append(row)
     return rows
+
+
+def column_names(path: Path) -> list[str]:
+    """The names of a table's columns, as they are written.
+
+    Raises
+    ------
+    FedAgeError
+        If the table cannot be read.
+    """
+    return _header_and_lines(path)[0]
+
+
+def _header_and_lines(path: Path) -> tuple[list[str], list[str]]:
+    """The names of the columns, and the lines below."""
+    require_bounded(path, PARTICIPANTS)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            first, *lines = re.split(r"\r\n|\n|\r", stream.read())
+            return next(csv.reader([first], delimiter="\t"), []), lines
+    except OSError as error:
+        raise FedAgeError(f"{path.name} cannot be read ({error.strerror}); look at its permissions") from None
+    except (UnicodeDecodeError, csv.Error):
+        raise FedAgeError(f"{path.name} is no table in UTF-8 with tabs; save it again") from None
+
+
+def _cells(line: str, *, count: int) -> list[str] | None:
+    """The cells of one line of a table of `count` columns; None where a quoted cell goes on in the next one.
+
+    BIDS knows no quoting, some programs quote every text: a mark that has no other (`"5 ft`) is a character. Read as
+    CSV over several lines, it would take the following participants into its cell.
+    """
+    plain = line.split("\t")
+    try:
+        cells = next(csv.reader([line], delimiter="\t", strict=True), [])
+    except csv.Error:
+        return plain if len(plain) == count else None
+    return plain if len(plain) == count and any("\t" in cell for cell in cells) else cells
+
+
+def read_description(path: Path) -> Mapping[str, Any]:
+    """What the JSON beside a table says of its columns; empty if there is none.
+
+    Raises
+    ------
+    FedAgeError
+        If there is one that cannot be read: ages in months would be taken for years.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = bounded.read_json(path, most_bytes=_MAX_JSON_BYTES, encoding="utf-8-sig")
+    except (ValueError, bounded.FileTooLarge):
+        content = None
+    except OSError as error:
+        raise FedAgeError(f"{path.name} cannot be read ({error.strerror}); look at its permissions") from None
+    if not isinstance(content, dict):
+        raise FedAgeError(
+            f"{path.name} is no JSON object in UTF-8 of at most {_MAX_JSON_BYTES >> 20} MB, and it may give the unit "
+            "of ages; correct it, or take it away where they are years"
+        )
+    return content
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
@@ -139,6 +205,8 @@ def read_json(path: Path) -> Mapping[str, Any]:
 def described(about: Mapping[str, Any], column: str) -> Mapping[str, Any]:
     """What a table's JSON says of a column, capitals ignored as in the table; empty if it says nothing.
 
+    A bare text stands for the description.
+
     Raises
     ------
     FedAgeError
@@ -147,6 +215,8 @@ def described(about: Mapping[str, Any], column: str) -> Mapping[str, Any]:
     found = [value for name, value in about.items() if name.strip().casefold() == column]
     if len(found) > 1:
         raise FedAgeError(f"the table's JSON describes the column {column!r} twice; drop one of them")
+    if found and isinstance(found[0], str):
+        return {"Description": found[0]}
     return found[0] if found and isinstance(found[0], Mapping) else {}
 
 
@@ -156,13 +226,22 @@ def age_unit(about: Mapping[str, Any], *, file: str, column: str = "age") -> str
     Raises
     ------
     FedAgeError
-        If it tells another than years, months, weeks and days.
+        If it tells another than years, months, weeks and days, or only its description speaks of another than years.
     """
-    told = described(about, column).get("Units", "")
-    unit = _UNITS.get(str(told).strip().casefold())
+    of_column = {name.strip().casefold(): value for name, value in described(about, column).items()}
+    told = str(of_column.get("units", of_column.get("unit", "")))
+    unit = _UNITS.get(told.strip().casefold())
     if unit is None:
         raise FedAgeError(
-            f"{file} says that {column} is in {str(told)[:30]!r}; allowed are years, months, weeks and days; correct it"
+            f"{file} says that {column} is in {told[:30]!r}; allowed are years, months, weeks and days; correct it"
+        )
+    words = re.findall("[a-z]{3,}", str(of_column.get("description", "")).casefold())
+    spoken = {_UNITS[word]: word for word in words if word in _UNITS}
+    others = [word for of_unit, word in spoken.items() if of_unit != "year"]
+    if not told and others and "year" not in spoken:
+        raise FedAgeError(
+            f"{file} speaks of {others[0]} in its description of {column} and gives no Units; add "
+            f'"Units": "{_UNITS[others[0]]}", or "year" where the ages are years'
         )
     return unit
 

@@ -52,6 +52,7 @@ class Reason(StrEnum):
     UNREADABLE_TABLE = "unreadable-table"
     NO_AGE_OF_SESSION = "no-age-of-session"
     SEVERAL_AGES = "several-ages"
+    MISNAMED = "misnamed"
 
     @property
     def what(self) -> str:
@@ -131,7 +132,10 @@ _TEXTS = {
     ),
     Reason.NO_IDENTITY: ("has no SOPInstanceUID", "export it again"),
     Reason.NO_PATIENT_ID: ("has no PatientID", "export it with a (pseudonymous) identifier"),
-    Reason.NO_AGE: ("has neither birth and study dates nor PatientAge", "export it with dates, or with the age"),
+    Reason.NO_AGE: (
+        "has neither whole birth and study dates nor PatientAge, or its participant has no age in the table",
+        "export it with dates or with the age, or fill the table's cell",
+    ),
     Reason.UNREADABLE_AGE: (
         "gives an age that cannot be read",
         "in DICOM write three digits and a unit (045Y, 018M); in a table one number for each person (45, 45.3, 89+)",
@@ -165,7 +169,10 @@ _TEXTS = {
         "is no single volume: fewer than three dimensions, several volumes, or less than two voxels along an axis",
         "keep one volume a file",
     ),
-    Reason.NOT_GREY: ("holds colours or complex numbers, not grey values", "convert it again"),
+    Reason.NOT_GREY: (
+        "holds colours, complex numbers or one part of these (phase, real, imaginary), not grey values",
+        "convert it again, to the magnitude",
+    ),
     Reason.BAD_AFFINE: (
         "does not say where its voxels lie (no form code, a matrix without an inverse, or lengths outside 0.05-20 mm)",
         "convert it again from the DICOM files",
@@ -173,19 +180,30 @@ _TEXTS = {
     Reason.NOT_FINITE: ("holds NaN or infinite voxels", "convert it again, or set them to the background"),
     Reason.NO_CONTRAST: ("has the same value everywhere", "copy it again"),
     Reason.UNREADABLE_TABLE: (
-        "is of a participant whose own table (sessions.tsv, scans.tsv) cannot be read or has a column twice",
-        "save it as UTF-8 with tabs, each column once",
+        "is of a participant whose own table (sessions.tsv, scans.tsv), or the JSON beside it, cannot be read, has a "
+        "column twice or gives ages in an unknown unit",
+        "save it as UTF-8 with tabs, each column once; correct the JSON's Units",
     ),
     Reason.NO_AGE_OF_SESSION: (
         "is of a session that no table gives an age for: which session the participant's one age belongs to, or how "
         "long after it this one was, is not known",
-        "give each session's age (session_id and age in participants.tsv or sub-*_sessions.tsv) or its acq_time",
+        "give each session's age (session_id and age in participants.tsv or sub-*_sessions.tsv) or its acq_time, the "
+        "session named as its folder is, zeros included",
     ),
     Reason.SEVERAL_AGES: (
         "is of somebody whom the table gives several ages for, and nothing says which of them belongs to its session",
         "name each row's session_id, or drop the rows that are too many",
     ),
-    Reason.NOT_IN_TABLE: ("is of somebody, or is an image, that the data set's table has no row for", "add the row"),
+    Reason.MISNAMED: (
+        "is a T1-weighted volume by the end of its name, and the rest is that of no volume of its folder's participant "
+        "and session",
+        "name it and place it as BIDS does: sub-A/anat/sub-A_T1w.nii.gz, or sub-A/ses-B/anat/sub-A_ses-B_T1w.nii.gz "
+        "where the participant has folders of sessions",
+    ),
+    Reason.NOT_IN_TABLE: (
+        "is of somebody, or is an image, that the data set's table has no row for",
+        "add the row, or write its identifier as the folder does, capitals and zeros included",
+    ),
 }
 
 

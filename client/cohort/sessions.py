@@ -15,18 +15,22 @@ from fedage.client.cohort.participants import (
     Row,
     acquisition_day,
     age_unit,
+    column_names,
     described,
     is_missing,
-    read_json,
+    read_description,
     read_rows,
     sex_codes,
 )
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.session_order import SESSION, first_label, label_day, label_numbers
+from fedage.client.table.header import columns_in_words
 from fedage.common.errors import FedAgeError
 
 PARTICIPANTS = "participants.tsv"
-_T1W = re.compile(r"sub-[A-Za-z0-9+]+(_[a-z]+-[A-Za-z0-9+]+)*_T1w\.nii(\.gz)?")
+_T1W = re.compile(r"(?P<participant>sub-[A-Za-z0-9+]+)(_[a-z]+-[A-Za-z0-9+]+)*_T1w\.nii(\.gz)?")
+_SESSION_IN_NAME = re.compile(r"_(ses-[A-Za-z0-9+]+)_")
+_LIKE_T1W = re.compile(r"(.*[^a-z])?(t1w?|mprage)\.nii(\.gz)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class Session:
         Among the participant's sessions, from 0; None where their order is not known.
     volumes
         Its T1-weighted volumes.
+    misnamed
+        What looks like one and is named as no volume of this participant and session.
     day
         When it was, if all of the participant's sessions say so; perhaps shifted.
     age
@@ -73,6 +79,7 @@ class Session:
     label: str
     position: int | None
     volumes: tuple[Path, ...] = field(repr=False)
+    misnamed: tuple[Path, ...] = field(repr=False)
     day: date | None = field(repr=False)
     age: Age | Reason
     sex: str | None
@@ -111,16 +118,21 @@ class _Seen:
     volumes: tuple[Path, ...]
     rows: tuple[Row, ...] = field(repr=False)
     day: date | None = field(repr=False)
+    misnamed: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Participant:
-    """One participant's sessions, in their order where it is known, and rows of `participants.tsv`."""
+    """One participant's sessions, in their order where it is known, and rows of `participants.tsv`.
+
+    `unit` is that of ages in the participant's own table of sessions, where its JSON tells one.
+    """
 
     sessions: tuple[_Seen, ...]
     rows: tuple[Row, ...] = field(repr=False)
     ordered: bool
     unreadable: bool
+    unit: str | None
 
     @property
     def has_days(self) -> bool:
@@ -145,7 +157,7 @@ def read_sessions(walk: Walk, layout: BidsLayout) -> list[Session]:
         If a table of the whole data set cannot be read.
     """
     root = walk.root
-    about, of_sessions = read_json(root / "participants.json"), read_json(root / "sessions.json")
+    about, of_sessions = read_description(root / "participants.json"), read_description(root / "sessions.json")
     rows: dict[str, list[Row]] = defaultdict(list)
     for row in read_rows(root / PARTICIPANTS, key="participant_id"):
         rows[_prefixed(row["participant_id"], "sub-")].append(row)
@@ -157,9 +169,11 @@ def read_sessions(walk: Walk, layout: BidsLayout) -> list[Session]:
     unit = age_unit(about, file="participants.json")
     later_unit = age_unit(of_sessions, file="sessions.json") if described(of_sessions, "age") else unit
     every = [session for found in seen.values() for session in found.sessions]
+    if seen:
+        _require_ages(root / PARTICIPANTS, [*(row for some in rows.values() for row in some), *_rows_of(every)])
     reading = _Reading(
         AgeColumn.of([row.get("age", "") for some in rows.values() for row in some], unit=unit),
-        AgeColumn.of([row.get("age", "") for session in every for row in session.rows], unit=later_unit),
+        AgeColumn.of([row.get("age", "") for row in _rows_of(every)], unit=later_unit),
         first_label({session.label for session in every if session.label}),
     )
     sexes = {**sex_codes(about, column="gender"), **sex_codes(about)}
@@ -169,14 +183,31 @@ def read_sessions(walk: Walk, layout: BidsLayout) -> list[Session]:
             session.label,
             position if found.ordered else None,
             session.volumes,
+            session.misnamed,
             session.day if found.has_days else None,
             _age(found, session, reading),
             sexes.get((_agreed(found.rows, "sex") or _agreed(found.rows, "gender") or "").casefold()),
         )
         for participant, found in seen.items()
         for position, session in enumerate(found.sessions)
-        if session.volumes
+        if session.volumes or session.misnamed
     ]
+
+
+def _rows_of(sessions: Iterable[_Seen]) -> list[Row]:
+    """The rows that tables of sessions have of them."""
+    return [row for session in sessions for row in session.rows]
+
+
+def _require_ages(path: Path, rows: Iterable[Row]) -> None:
+    """Refuse a data set whose tables have no column of ages: else each volume of it would be set aside for itself."""
+    names = [name.strip().casefold() for name in column_names(path)]
+    if "age" not in names and not any("age" in row for row in rows):
+        near = columns_in_words(names, wanted=["age", "age_years", "age_at_scan"], known=["participant_id"])
+        raise FedAgeError(
+            f"{path.name} has no column 'age', it has {near}, and no sub-*_sessions.tsv has one; rename the column of "
+            "ages to age, and tell another unit than years in participants.json"
+        )
 
 
 def _prefixed(name: str, prefix: str) -> str:
@@ -192,31 +223,49 @@ def _agreed(rows: Iterable[Row], column: str) -> str | None:
 def _participant(folder: Path, walk: Walk, layout: BidsLayout, rows: tuple[Row, ...]) -> _Participant:
     """A participant's sessions: those with a folder, and those that a table names."""
     told: dict[str, list[Row]] = defaultdict(list)
-    unreadable = False
+    unreadable, unit = False, None
     file = folder / f"{folder.name}_sessions.tsv"
     try:
         for row in read_rows(file, key="session_id") if file.is_file() else ():
             told[_prefixed(row["session_id"], SESSION)].append(row)
+        about = read_description(file.with_suffix(".json"))
+        unit = age_unit(about, file="its JSON") if described(about, "age") else None
     except FedAgeError:  # names the participant; counted by reason instead
         unreadable = True
     sessions = {}
-    for place in walk.folders(folder, SESSION) or [folder]:
+    places = walk.folders(folder, SESSION)
+    beside = _like_t1w(walk.listed(folder / layout.anat)) if places else ()  # of no session, though there are some
+    for place in places or [folder]:
         label = place.name if place is not folder else ""
-        there = walk.listed(place / layout.anat)
-        volumes = tuple(path for path in there if _T1W.fullmatch(path.name) and path.is_file())
+        there = _like_t1w(walk.listed(place / layout.anat))
+        volumes = tuple(path for path in there if _is_of(path.name, folder.name, label))
+        misnamed = tuple(path for path in there if path not in volumes) + beside
+        beside = ()
         day = acquisition_day(_agreed(told[label], "acq_time") or "")
         try:
             day = day or _scanned(place, volumes)
         except FedAgeError:
             unreadable = True
-        sessions[label] = _Seen(label, volumes, tuple(told[label]), day)
+        sessions[label] = _Seen(label, volumes, tuple(told[label]), day, misnamed)
     if "" not in sessions:
         for label in {*told, *(label for row in rows if (label := _session_of(row)))} - sessions.keys():
             of_label = tuple(told.get(label, ()))
             sessions[label] = _Seen(label, (), of_label, acquisition_day(_agreed(of_label, "acq_time") or ""))
     some = _without_placeholders(list(sessions.values()))
     ordered = _ordered(some)
-    return _Participant(tuple(ordered or some), rows, ordered is not None, unreadable)
+    return _Participant(tuple(ordered or some), rows, ordered is not None, unreadable, unit)
+
+
+def _like_t1w(there: Iterable[Path]) -> tuple[Path, ...]:
+    """Files that are T1-weighted volumes by the end of their name, however the rest is written."""
+    return tuple(path for path in there if _LIKE_T1W.fullmatch(path.name) and path.is_file())
+
+
+def _is_of(name: str, participant: str, label: str) -> bool:
+    """Whether a volume's name is one of BIDS and says no other participant or session than its folders do."""
+    found = _T1W.fullmatch(name)
+    session = _SESSION_IN_NAME.search(name)
+    return found is not None and found["participant"] == participant and (session is None or session[1] == label)
 
 
 def _scanned(place: Path, volumes: Sequence[Path]) -> date | None:
@@ -267,7 +316,8 @@ def _age(participant: _Participant, session: _Seen, reading: _Reading) -> Age | 
     if not participant.rows:
         return Reason.NOT_IN_TABLE
     of_this = [row for row in participant.rows if not session.label or _session_of(row) == session.label]
-    for rows, column in ((session.rows, reading.later), (of_this, reading.ages)):
+    later = replace(reading.later, unit=participant.unit) if participant.unit else reading.later
+    for rows, column in ((session.rows, later), (of_this, reading.ages)):
         text = _agreed(rows, "age")
         if text != "":
             return Reason.SEVERAL_AGES if text is None else column.age(text)
