@@ -33,11 +33,18 @@ def simulate(
     data: Annotated[Path, typer.Option(help="one table with a site column, or a folder with one sub-folder a site")],
     site_column: Annotated[str | None, typer.Option(help="column of the table that names the site")] = None,
     out: Annotated[Path | None, typer.Option(help="empty folder for the record; runs/NAME/TIME if not given")] = None,
+    check_pooled: Annotated[
+        bool,
+        typer.Option(
+            "--check-pooled",
+            help="fit the same models on one table of all patients, with lifelines and numpy, and record how far apart",
+        ),
+    ] = False,
 ) -> None:
     """Try a campaign on this machine: the same server and client code, one virtual node a site, no set-up."""
     from fedage.deploy.simulate import simulate as run
 
-    if status := run(campaign_file, data=data, site_column=site_column, out=out):
+    if status := run(campaign_file, data=data, site_column=site_column, out=out, with_pooled=check_pooled):
         raise typer.Exit(status)
 
 

@@ -40,8 +40,12 @@ _STOP_S = 8.0
 NO_GUARD = "disclosure control is off in this simulation: figures may rest on single patients"
 
 
-def simulate(campaign_file: Path, *, data: Path, site_column: str | None, out: Path | None) -> int:
+def simulate(
+    campaign_file: Path, *, data: Path, site_column: str | None, out: Path | None, with_pooled: bool = False
+) -> int:
     """Simulate a campaign on a table or a folder and leave its record in `out`. Returns an exit status.
+
+    With `with_pooled` the record also says how far its figures are from those of all patients in one table.
 
     Raises
     ------
@@ -68,6 +72,12 @@ def simulate(campaign_file: Path, *, data: Path, site_column: str | None, out: P
         )
         job.campaign.write_bytes(campaign_file.read_bytes())
         status = _run(job, work=work, console=console)
+        if with_pooled:
+            # Imported here: lifelines takes a moment.
+            from fedage.deploy.pooled.check import record_check
+
+            console.print("fitting the same models on one table of all patients")
+            record_check(job, campaign)
     print_summary(read_results(folder / "results.json"), console=console)
     if not campaign.simulation.guard:
         console.print(NO_GUARD)

@@ -47,6 +47,7 @@ from fedage.server._results_parts import (
     SurvivalCurve,
     Withheld,
 )
+from fedage.server._results_pooled import PooledCheck, PooledFigure
 from fedage.server._results_preparation import Preparation
 
 __all__ = [
@@ -73,6 +74,8 @@ __all__ = [
     "LogRank",
     "Metrics",
     "PlantedTruth",
+    "PooledCheck",
+    "PooledFigure",
     "PredictedByAge",
     "Preparation",
     "Results",
@@ -120,6 +123,9 @@ class Results(Part):
     survival: Survival | None = Field(default=None, description="null if the campaign asked for none")
     groups: Groups | None = Field(default=None, description="null if the campaign compares none")
     planted: PlantedTruth | None = Field(default=None, description="null if nothing was planted")
+    pooled_check: PooledCheck | None = Field(
+        default=None, description="null unless the run was simulated with --check-pooled"
+    )
     notes: tuple[str, ...] = Field(default=(), description="what a reader must know, in sentences")
 
 

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedage.common.analyses import plan
-from fedage.server import curves_in_words, made_in_words, sites_in_words, withheld_in_words
+from fedage.server import curves_in_words, made_in_words, pooled_in_words, sites_in_words, withheld_in_words
 from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to
 from fedage.server.errors_in_words import sentences as error_sentences
 from fedage.server.groups_in_words import sentences as group_sentences
@@ -45,6 +45,8 @@ def print_summary(results: Results, *, console: Console) -> None:
         console.print(Text(sentence))
     if results.planted is not None:
         console.print(Text(_checks(results)))
+    for sentence in pooled_in_words.sentences(results):
+        console.print(Text(sentence))
     for site in results.sites:
         # Of a site that took no part, all there is to say is why.
         for trouble in site.troubles if site.status in TOOK_PART else ():

@@ -10,8 +10,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fedage.common.analyses import plan
-from fedage.server import made_in_words
-from fedage.server.report import _captions, _happened, _preparation, _summary, _tables, _tables_groups, _tables_survival
+from fedage.server import made_in_words, pooled_in_words
+from fedage.server.report import (
+    _captions,
+    _happened,
+    _pooled,
+    _preparation,
+    _summary,
+    _tables,
+    _tables_groups,
+    _tables_survival,
+)
 from fedage.server.report.figure_ages import predicted_by_age
 from fedage.server.report.figure_gaps import gap_by_age
 from fedage.server.report.figure_groups import compared_groups
@@ -63,6 +72,7 @@ def render_report(results: Results, *, events: Sequence[Mapping[str, Any]] | Non
         captions=_captions.captions(results),
         asked_age=bool(results.campaign.estimator) or results.evaluation.test.raw.overall is not None,
         not_asked=_summary.not_asked(results),
+        pooled=pooled_in_words.sentences(results),
         asked_truth=results.phantoms or results.planted is not None,
         duration=_summary.duration(results),
         moment=_summary.moment,
@@ -89,6 +99,7 @@ def _all_tables(results: Results, events: Sequence[Mapping[str, Any]] | None) ->
         "group_auc": _tables_groups.group_auc(results),
         "group_sites": _tables_groups.group_sites(results),
         "planted": _tables.planted(results),
+        "pooled": _pooled.pooled(results),
         "sites": _tables.sites(results),
         "set_aside": _tables.set_aside(results),
         "withheld": _tables.withheld(results),

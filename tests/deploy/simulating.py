@@ -24,6 +24,7 @@ class Simulated:
     results: Results
     said: str
     folder: Path
+    job: SimulationJob
 
 
 def simulated(folder: Path, text: str, *, data: Path, site_column: str | None = None) -> Simulated:
@@ -42,7 +43,7 @@ def simulated(folder: Path, text: str, *, data: Path, site_column: str | None = 
         folder=out, run="r1", environment="simulation", guard=campaign.simulation.guard, sites_there=len(sites)
     )
     conduct(PromptGrid(grid, poll_s=0.001), campaign, place, key=None, admitted=None)
-    return Simulated(read_results(out / "results.json"), said.getvalue(), out)
+    return Simulated(read_results(out / "results.json"), said.getvalue(), out, job)
 
 
 def as_csv(frame: pd.DataFrame, path: Path) -> Path:
