@@ -51,6 +51,18 @@ class UnusableColumn(ValueError):
         super().__init__(f"column {column!r} {detail}")
 
 
+EVENT_MEANING = "1 (event) and 0 (censored)"
+"""What the two values of an event column stand for."""
+
+
+def not_binary_in_words(column: str, *, meaning: str) -> str:
+    """What is wrong with a column of other values than 0 and 1, after its name, and the mapping that would mend it."""
+    return (
+        f"holds other values than {meaning}; say what they mean in the site's site.toml, e.g. "
+        f'{{ column = "{column}", values = {{ "2" = 1, "1" = 0 }} }}, or recode the table'
+    )
+
+
 @dataclass(frozen=True)
 class Cohort:
     """Columns of equal length (n,), float64, NaN where missing."""

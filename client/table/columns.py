@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from fedage.client.table.forms import Codes, forms, is_miswritten, known_words
 from fedage.client.table.header import columns_in_words
 from fedage.client.table.read import Mask, is_text, numbers
 from fedage.client.table.sex import sexes
@@ -38,6 +39,12 @@ class Columns:
         Features without any value.
     wrong
         By column, which cells hold no number where numbers belong, (n,); only columns with some.
+    written
+        By column, what the cells without a number hold instead (`forms`), (n,); only columns with some, not the sex.
+    words
+        By column, those known words for yes and no that it holds.
+    miswritten
+        Columns of numbers of which some are written otherwise; none of them is a feature.
     female
         The numbers that were read as female.
     """
@@ -47,6 +54,9 @@ class Columns:
     text: frozenset[str]
     empty: frozenset[str]
     wrong: Mapping[str, Mask]
+    written: Mapping[str, Codes] = field(default_factory=dict)
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    miswritten: frozenset[str] = frozenset()
     female: frozenset[float] = frozenset()
 
 
@@ -116,7 +126,9 @@ def read_columns(frame: pd.DataFrame, campaign: Campaign, table: TableChoice, *,
     cohort: dict[str, FloatArray] = {"is_male": np.full(len(frame), np.nan)}
     features: dict[str, FloatArray] = {}
     wrong: dict[str, Mask] = {}
-    text, empty = set(), set()
+    written: dict[str, Codes] = {}
+    words: dict[str, tuple[str, ...]] = {}
+    text, empty, miswritten = set(), set(), set()
     female: frozenset[float] = frozenset()
     for column in frame.columns:
         if column in (site_column, table.id) and column not in named:
@@ -125,8 +137,13 @@ def read_columns(frame: pd.DataFrame, campaign: Campaign, table: TableChoice, *,
         if column == table.sex:
             cohort["is_male"], odd, female = sexes(frame[column], table)
             values = _as_codes(values, cohort["is_male"], table)
+        elif odd.any():
+            written[column] = forms(frame[column], odd)
+            words[column] = tuple(known_words(frame[column][odd].astype("string").unique()))
+            if is_miswritten(written[column], numbers=int(np.isfinite(values).sum())):
+                miswritten.add(column)
         asked_for = column in (table.age, table.sex, table.predicted) or column in named
-        if not asked_for and is_text(values, odd):
+        if not asked_for and (column in miswritten or is_text(values, odd)):
             text.add(column)
             continue
         if odd.any():
@@ -143,7 +160,9 @@ def read_columns(frame: pd.DataFrame, campaign: Campaign, table: TableChoice, *,
                 empty.add(column)
     if "predicted_years" in cohort and "age_years" in cohort:
         cohort["raw_gap_years"] = cohort["predicted_years"] - cohort["age_years"]
-    return Columns(cohort, features, frozenset(text), frozenset(empty), wrong, female)
+    return Columns(
+        cohort, features, frozenset(text), frozenset(empty), wrong, written, words, frozenset(miswritten), female
+    )
 
 
 def _as_codes(values: FloatArray, is_male: FloatArray, table: TableChoice) -> FloatArray:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedage.client.table.opening import separator_in
 from fedage.common.errors import FedAgeError
 
 MAX_LINE_BYTES = 4 * 2**20
@@ -94,7 +95,13 @@ def require_bounded(path: Path, limits: TableLimits) -> FirstLine:
 
 
 def first_line(path: Path, *, most_columns: int) -> FirstLine:
-    """The first line of a text that is not blank. Raises `FedAgeError` where it does not end."""
+    """The first line of a text that is neither blank nor says what is between cells.
+
+    Raises
+    ------
+    FedAgeError
+        Where it does not end.
+    """
     with path.open("rb") as stream:
         head = stream.read(MAX_LINE_BYTES + 1)
     text = head.decode("utf-8-sig", "replace")
@@ -102,6 +109,8 @@ def first_line(path: Path, *, most_columns: int) -> FirstLine:
     begins = blank.end() if blank else 0
     before = text[:begins]
     text = text[begins:]
+    line, end, rest = text.partition("\n")
+    text = rest if end and separator_in(line) else text
     found = [_names_in(text, separator=sign) for sign in SEPARATORS]
     if len(head) > MAX_LINE_BYTES and not all(ends for _, ends in found):
         raise FedAgeError(

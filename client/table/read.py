@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fedage.client.table.header import repeated_name
 from fedage.client.table.limits import TABLE, require_bounded
+from fedage.client.table.opening import skip_separator_line
 from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
 
@@ -26,8 +27,10 @@ _MOSTLY = 0.5
 Mask = NDArray[np.bool_]
 
 
-def read_frame(path: Path, *, text: Collection[str] = (), known: Collection[str] = ()) -> pd.DataFrame:
-    """A CSV, TSV or Parquet file as a frame; blank lines before its header are passed over.
+def read_frame(
+    path: Path, *, text: Collection[str] = (), sites: str | None = None, known: Collection[str] = ()
+) -> pd.DataFrame:
+    """A CSV, TSV or Parquet file as a frame; blank lines before its header are passed over, a line `sep=;` is heeded.
 
     Parameters
     ----------
@@ -35,6 +38,8 @@ def read_frame(path: Path, *, text: Collection[str] = (), known: Collection[str]
         The file.
     text
         Columns (identifiers) that stay as they are written.
+    sites
+        A column that names sites: it stays as it is written, and no word is a missing value in it (NA, None).
     known
         Other columns that are looked for: messages quote names only of a header that has one of either.
 
@@ -46,13 +51,13 @@ def read_frame(path: Path, *, text: Collection[str] = (), known: Collection[str]
     kind = path.suffix.lower()
     if kind not in SUFFIXES:
         raise FedAgeError(f"{path} is no table: allowed are {', '.join(SUFFIXES)}; convert it")
-    known = [*text, *known]
+    known = [*text, *((sites,) if sites else ()), *known]
     blank_lines = require_bounded(path, TABLE).blank_lines
     try:
         if kind == ".parquet":
             frame = pd.read_parquet(path)
         else:
-            frame = _read_text(path, kind=kind, text=text, known=known, blank_lines=blank_lines)
+            frame = _read_text(path, kind=kind, text=text, sites=sites, known=known, blank_lines=blank_lines)
     except pd.errors.ParserError as error:
         found = re.search(r"line (\d+), saw", str(error))
         raise _too_many_cells(path, line=found[1] if found else "") from None
@@ -69,36 +74,37 @@ def read_frame(path: Path, *, text: Collection[str] = (), known: Collection[str]
 
 
 def _read_text(
-    path: Path, *, kind: str, text: Collection[str], known: Collection[str], blank_lines: int
+    path: Path, *, kind: str, text: Collection[str], sites: str | None, known: Collection[str], blank_lines: int
 ) -> pd.DataFrame:
-    separator = "\t" if kind == ".tsv" else ","
     with path.open(encoding="utf-8-sig", newline="") as stream:
         for _ in range(blank_lines):  # pandas' own count of lines to skip goes wrong on blank ones
             stream.readline()
+        said = skip_separator_line(stream)
+        separator = said or ("\t" if kind == ".tsv" else ",")
         begins = stream.tell()
         header = pd.read_csv(stream, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False)
         stream.seek(begins)
-        return _rows(stream, path, header, separator=separator, kind=kind, text=text, known=known)
+        # pandas renames a repeated column (x, x.1), so the names are taken from the line itself.
+        names = [str(name).strip() or f"{_UNNAMED}{k}" for k, name in enumerate(header.iloc[0])]
+        _each_once(names, path, known=known)
+        other = next((sign for sign in ";\t," if sign in names[0]), None) if len(names) == 1 and not said else None
+        if other:
+            raise FedAgeError(
+                f"{path} has one column only, whose name has {other!r} in it: cells are separated by {separator!r} in "
+                f"a {kind} file; save it again with that between cells, and points in numbers"
+            )
+        return _rows(stream, path, names, separator=separator, text=text, sites=sites)
 
 
 def _rows(
     stream: TextIO,
     path: Path,
-    header: pd.DataFrame,
+    names: list[str],
     *,
     separator: str,
-    kind: str,
     text: Collection[str],
-    known: Collection[str],
+    sites: str | None,
 ) -> pd.DataFrame:
-    # pandas renames a repeated column (x, x.1), so the names are taken from the line itself.
-    names = [str(name).strip() or f"{_UNNAMED}{k}" for k, name in enumerate(header.iloc[0])]
-    _each_once(names, path, known=known)
-    if len(names) == 1 and (other := next((sign for sign in ";\t," if sign in names[0]), None)):
-        raise FedAgeError(
-            f"{path} has one column only, whose name has {other!r} in it: cells are separated by {separator!r} in a "
-            f"{kind} file; save it again with that between cells, and points in numbers"
-        )
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
@@ -111,7 +117,8 @@ def _rows(
                 index_col=False,
                 low_memory=False,
                 float_precision="round_trip",
-                dtype=dict.fromkeys(set(text) & set(names), str),
+                dtype=dict.fromkeys((set(text) & set(names)) - {sites}, str),
+                converters={sites: str} if sites and sites in names else None,
             )
         except pd.errors.ParserWarning:
             raise _too_many_cells(path, line="2") from None

@@ -5,28 +5,42 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 
+from fedage.client.table.extremes import how_often
+from fedage.client.table.forms import CODES as FORM_CODES
+from fedage.client.table.forms import OTHER, what_and_mend
+
 AGE_MAX_YEARS = 130.0
 
-_NOT_A_NUMBER, _NO_EVENT_CODE, _NO_SEX_CODE = "not-a-number:", "neither-0-nor-1:", "neither-sex:"
-_OTHER_COLUMNS = "not-a-number-in-other-columns"
+_NO_EVENT_CODE, _NO_SEX_CODE, _EXTREME = "neither-0-nor-1:", "neither-sex:", "kept-extreme:"
+_OTHER_COLUMNS, _OTHER_EXTREMES = "not-a-number-in-other-columns", "kept-extremes-in-other-columns"
 _SENTENCES: Mapping[str, str] = {
     "row-without-id": "without an identifier, set aside",
     "patient-twice-at-site": "of a patient who is there already, set aside (the first is kept)",
     "patient-at-another-site": "of a patient whom an earlier site has, set aside",
+    "kept-identifier-differs-in-zeros": "of a patient whose identifier differs from an earlier one in leading zeros "
+    "only (as 00010 and 10 do), counted as another patient; if they are the same, write identifiers alike in all files",
     "implausible-age": f"with an age below 0 or above {AGE_MAX_YEARS:g} years, set aside",
     "no-age": "without an age, set aside",
     "negative-time": "with a negative follow-up time, left out of the survival analyses",
 }
 NO_ID = "the campaign file has no table.id: every row counts as a patient, and nobody who is there twice is noticed"
-_COLUMNS_NAMED = 20
+_COLUMNS_NAMED, _EXTREMES_NAMED = 20, 10
+_REASON_CHARACTERS = 80
+"""Longest reason code that a site's answer may hold."""
 _NAME_CHARACTERS, _DIGEST_CHARACTERS = 60, 8
 _COUNT_MAX = 100_000_000
 _SHOWN = 8
 
 
-def not_a_number(column: str) -> str:
-    """The reason code of cells that hold no number."""
-    return f"{_NOT_A_NUMBER}{_short(column)}"
+def not_a_number(column: str, form: str = OTHER) -> str:
+    """The reason code of cells that hold no number, by their form."""
+    return f"{form}:{_short(column)}"
+
+
+def kept_extreme(column: str, code: str) -> str:
+    """The reason code of cells whose value may stand for "missing", and is kept; `code` is empty for no known one."""
+    prefix = f"{_EXTREME}{code}:"
+    return f"{prefix}{_short(column, longest=_REASON_CHARACTERS - len(prefix))}"
 
 
 def neither_0_nor_1(column: str) -> str:
@@ -49,12 +63,22 @@ def bounded(rejected: Mapping[str, int]) -> dict[str, int]:
     (2, 30, 55, 22)
     """
     there = {reason: count for reason, count in rejected.items() if count}
-    columns = sorted((reason for reason in there if reason.startswith(_NOT_A_NUMBER)), key=lambda code: -there[code])
-    rest = columns[_COLUMNS_NAMED:]
-    kept = {reason: min(count, _COUNT_MAX) for reason, count in there.items() if reason not in set(rest)}
-    if rest:
-        kept[_OTHER_COLUMNS] = min(sum(there[reason] for reason in rest), _COUNT_MAX)
+    by_count = sorted(there, key=lambda reason: -there[reason])
+    rest = {
+        _OTHER_COLUMNS: [reason for reason in by_count if _is_no_number(reason)][_COLUMNS_NAMED:],
+        _OTHER_EXTREMES: [reason for reason in by_count if reason.startswith(_EXTREME)][_EXTREMES_NAMED:],
+    }
+    left = {reason for reasons in rest.values() for reason in reasons}
+    kept = {reason: min(count, _COUNT_MAX) for reason, count in there.items() if reason not in left}
+    for others, reasons in rest.items():
+        if reasons:
+            kept[others] = min(sum(there[reason] for reason in reasons), _COUNT_MAX)
     return kept
+
+
+def _is_no_number(reason: str) -> bool:
+    form, colon, _ = reason.partition(":")
+    return bool(colon) and form in FORM_CODES
 
 
 def in_words(reason: str, count: int) -> str:
@@ -63,8 +87,18 @@ def in_words(reason: str, count: int) -> str:
     holds, it_is = ("holds no number and counts", "is") if count == 1 else ("hold no number and count", "are")
     if reason == _OTHER_COLUMNS:
         return f"{cells} of other columns {holds} as missing"
-    if reason.startswith(_NOT_A_NUMBER):
-        return f"{cells} of column {reason.removeprefix(_NOT_A_NUMBER)!r} {holds} as missing"
+    form, _, column = reason.partition(":")
+    if form == OTHER:
+        return f"{cells} of column {column!r} {holds} as missing"
+    if form in FORM_CODES:
+        what, mend = what_and_mend(form)
+        hold, count_as = ("holds", "counts") if count == 1 else ("hold", "count")
+        return f"{cells} of column {column!r} {hold} {what} and {count_as} as missing; {mend}"
+    if reason == _OTHER_EXTREMES:
+        return f"{how_often(count)} of other columns hold extremes that may stand for missing, and count as values"
+    if reason.startswith(_EXTREME):
+        code, _, column = column.partition(":")
+        return extreme_in_words(column, code, count)
     if reason.startswith(_NO_SEX_CODE):
         return (
             f"{cells} of column {reason.removeprefix(_NO_SEX_CODE)!r} {it_is} neither M, F, male, female nor a code "
@@ -76,6 +110,15 @@ def in_words(reason: str, count: int) -> str:
             "neither 1 (event) nor 0 (none), left out of the survival analyses"
         )
     return f"{'1 row' if count == 1 else f'{count} rows'} {_SENTENCES[reason]}"
+
+
+def extreme_in_words(column: str, code: str, count: int, *, declared_in: str = "missing of [table]") -> str:
+    """An extreme that may stand for "missing", as a sentence; values that are no code in use are not told."""
+    what, far = (code, ", far beyond the others,") if code else ("one value, far beyond all others,", "")
+    return (
+        f"column {column!r} holds {what}{far} in {how_often(count)}, which counts as a value; if it stands for "
+        f"missing, add it to {declared_in}"
+    )
 
 
 def no_features(columns: Collection[str], why: str) -> str:
@@ -91,9 +134,10 @@ def no_features(columns: Collection[str], why: str) -> str:
     return f"columns that {why}, so are no features: {shown}{more}"
 
 
-def _short(column: str) -> str:
+def _short(column: str, *, longest: int = _NAME_CHARACTERS) -> str:
     """A column's name, or the beginning of a long one with a few characters that tell it from others like it."""
-    if len(column) <= _NAME_CHARACTERS:
+    longest = min(longest, _NAME_CHARACTERS)
+    if len(column) <= longest:
         return column
     digest = hashlib.sha256(column.encode()).hexdigest()[:_DIGEST_CHARACTERS]
-    return f"{column[: _NAME_CHARACTERS - _DIGEST_CHARACTERS - 1]}…{digest}"
+    return f"{column[: longest - _DIGEST_CHARACTERS - 1]}…{digest}"

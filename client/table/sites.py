@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -15,13 +16,17 @@ from numpy.typing import NDArray
 
 from fedage.client.cohort.keys import Keys
 from fedage.client.table.columns import Columns, read_columns, require_columns, wanted_columns
+from fedage.client.table.extremes import extremes_of
+from fedage.client.table.identifiers import differing_in_zeros
 from fedage.client.table.names import site_names
 from fedage.client.table.read import SUFFIXES, Mask, labels, read_frame, without_bad_names
+from fedage.client.table.refused import require_usable
 from fedage.client.table.said import (
     AGE_MAX_YEARS,
     NO_ID,
     bounded,
     in_words,
+    kept_extreme,
     neither_0_nor_1,
     neither_sex,
     no_features,
@@ -35,6 +40,8 @@ from fedage.common.errors import FedAgeError
 from fedage.common.estimators._table import FEATURE
 
 Rows = NDArray[np.intp]
+_MADE = ("is_male", "raw_gap_years")
+"""Columns that reading makes of others."""
 
 
 class Hashing(Protocol):
@@ -55,10 +62,19 @@ class SiteTables:
     said: list[str] = field(default_factory=list)
 
 
+@dataclass
+class _Seen:
+    """Identifiers of the patients met so far, as they are written, and by what they are without leading zeros."""
+
+    texts: set[str] = field(default_factory=set)
+    without_zeros: dict[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class _Source:
     """One file: its identifiers, its numbers, and the rows of each site in it."""
 
+    path: Path
     ids: pd.Series | None
     columns: Columns
     rows: Mapping[str, Rows]
@@ -80,6 +96,8 @@ def read_site_tables(data: Path, campaign: Campaign, *, site_column: str | None)
         raise FedAgeError("the campaign file has no [table]; add it to say which columns are which")
     read = SiteTables()
     sources = list(_sources(data, campaign, table, site_column=site_column, said=read.said))
+    found_in = frozenset().union(*(source.columns.features.keys() | source.columns.text for source in sources))
+    require_usable(sources, campaign, features={column for column in found_in if _is_wanted(column, campaign)})
     # A column is a feature if it holds text nowhere and a number somewhere, so that one empty at a site stays one.
     text = frozenset().union(*(source.columns.text for source in sources))
     empty = frozenset.intersection(*(source.columns.empty for source in sources)) - text
@@ -92,7 +110,7 @@ def read_site_tables(data: Path, campaign: Campaign, *, site_column: str | None)
         if wanted := [column for column in columns if _is_wanted(column, campaign)]:
             read.said.append(no_features(wanted, why))
     names = site_names(dict.fromkeys(title for source in sources for title in source.rows))
-    seen: set[str] = set()
+    seen = _Seen()
     keys = Keys(hashlib.sha256(f"simulation {campaign.campaign.seed}".encode()).digest())
     for source in sources:
         for title, rows in source.rows.items():
@@ -129,8 +147,8 @@ def read_one_site(frame: pd.DataFrame, ids: pd.Series, campaign: Campaign, *, ke
         anybody = bool(np.isfinite(columns.cohort["is_male"]).any())
         require_known([columns.female], anybody=anybody, table=table)
     rows = np.arange(len(frame))
-    source = _Source(ids, columns, {"": rows})
-    return _site("", rows, source, campaign, without=columns.text, seen=set(), keys=keys)
+    source = _Source(Path(), ids, columns, {"": rows})
+    return _site("", rows, source, campaign, without=columns.text, seen=_Seen(), keys=keys)
 
 
 def _is_wanted(column: str, campaign: Campaign) -> bool:
@@ -150,14 +168,14 @@ def _sources(
             f"{data} is a folder, where each sub-folder is a site; leave --site-column out, or give one table"
         )
     for path, title in _files(data):
-        text = [column for column in (table.id, site_column) if column]
-        frame = read_frame(path, text=text, known=wanted_columns(campaign, site_column=site_column))
+        text = [table.id] if table.id else []
+        frame = read_frame(path, text=text, sites=site_column, known=wanted_columns(campaign, site_column=site_column))
         frame, left_out = without_bad_names(frame, path=path)
         said += left_out
         require_columns(frame, campaign, path=path, site_column=site_column)
         rows = {title: np.arange(len(frame))} if title else _rows_by_site(frame, str(site_column), said=said)
         ids = labels(frame[table.id]) if table.id else None
-        yield _Source(ids, read_columns(frame, campaign, table, site_column=site_column), rows)
+        yield _Source(path, ids, read_columns(frame, campaign, table, site_column=site_column), rows)
 
 
 def _files(data: Path) -> list[tuple[Path, str]]:
@@ -194,7 +212,7 @@ def _site(
     campaign: Campaign,
     *,
     without: frozenset[str],
-    seen: set[str],
+    seen: _Seen,
     keys: Hashing,
 ) -> SiteTable:
     rejected: dict[str, int] = {}
@@ -205,8 +223,12 @@ def _site(
     columns = source.columns
     for column, odd in columns.wrong.items():
         if column not in without:
-            code = neither_sex(column) if campaign.table and column == campaign.table.sex else not_a_number(column)
-            rejected[code] = int(np.count_nonzero(odd[rows]))
+            if column in columns.written:
+                counted = Counter(form for form in columns.written[column][rows] if form)
+                rejected |= {not_a_number(column, form): count for form, count in counted.items()}
+            else:
+                rejected[neither_sex(column)] = int(np.count_nonzero(odd[rows]))
+    rejected |= _extremes(rows, columns, campaign)
     cohort = {column: values[rows] for column, values in columns.cohort.items()}
     keep = _usable(cohort, campaign, rejected=rejected)
     cohort = {column: values[keep] for column, values in cohort.items()}
@@ -220,22 +242,34 @@ def _site(
     return SiteTable(cohort, unit, bounded(rejected), hashed)
 
 
-def _each_patient_once(
-    rows: Rows, ids: pd.Series, *, seen: set[str], rejected: dict[str, int]
-) -> tuple[Rows, list[str]]:
+def _each_patient_once(rows: Rows, ids: pd.Series, *, seen: _Seen, rejected: dict[str, int]) -> tuple[Rows, list[str]]:
     """The rows of patients met here for the first time, and who they are."""
     there = ids.iloc[rows]
     known = there.notna().to_numpy(dtype=bool)
     twice = known & there.duplicated().to_numpy(dtype=bool)
     texts = there.fillna("").tolist()
-    elsewhere = known & ~twice & np.fromiter((text in seen for text in texts), dtype=bool, count=len(texts))
+    elsewhere = known & ~twice & np.fromiter((text in seen.texts for text in texts), dtype=bool, count=len(texts))
     rejected["row-without-id"] = int(np.count_nonzero(~known))
     rejected["patient-twice-at-site"] = int(np.count_nonzero(twice))
     rejected["patient-at-another-site"] = int(np.count_nonzero(elsewhere))
     keep = np.flatnonzero(known & ~twice & ~elsewhere)
     kept = [texts[k] for k in keep]
-    seen.update(kept)
+    seen.texts.update(kept)
+    rejected["kept-identifier-differs-in-zeros"] = differing_in_zeros(kept, others=seen.without_zeros)
     return rows[keep], kept
+
+
+def _extremes(rows: Rows, columns: Columns, campaign: Campaign) -> dict[str, int]:
+    """Values that may stand for "missing" in what the campaign reads, by reason."""
+    table = campaign.table
+    renamed = {"age_years": table.age or "", "predicted_years": table.predicted or ""} if table else {}
+    read = {renamed.get(name, name): values for name, values in columns.cohort.items() if name not in _MADE}
+    read |= {name: values for name, values in columns.features.items() if _is_wanted(name, campaign)}
+    return {
+        kept_extreme(name, extreme.code): extreme.count
+        for name, values in read.items()
+        for extreme in extremes_of(values[rows])
+    }
 
 
 def _usable(cohort: Mapping[str, np.ndarray], campaign: Campaign, *, rejected: dict[str, int]) -> Mask:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedage.common.cohort import Cohort, UnusableColumn
+from fedage.common.cohort import Cohort, UnusableColumn, not_binary_in_words
 from fedage.common.statistic import MAX_PATIENTS as MAX_PATIENTS
 
 MAX_AGE_YEARS = 130.0
@@ -79,8 +79,4 @@ def require_binary(cohort: Cohort, column: str, *, meaning: str) -> None:
     """
     values = cohort[column]
     if not np.isin(values[np.isfinite(values)], (0.0, 1.0)).all():
-        raise UnusableColumn(
-            column,
-            f"holds other values than {meaning}; say what they mean in the site's site.toml, e.g. "
-            f'{{ column = "{column}", values = {{ "2" = 1, "1" = 0 }} }}, or recode the table',
-        )
+        raise UnusableColumn(column, not_binary_in_words(column, meaning=meaning))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.analyses._columns import in_subset, require_binary, usable
-from fedage.common.cohort import Cohort
+from fedage.common.cohort import EVENT_MEANING, Cohort
 from fedage.common.statistic import FloatArray
 
 _ROUNDING = 1e-9  # of a step: 1.1 / 0.1 is 11.000000000000002
@@ -56,7 +56,7 @@ def followed(cohort: Cohort, *, subset: str | None, time: str, event: str, neede
         If the event is coded otherwise than 1 and 0.
     """
     # Of the whole cohort, so that whether a column is refused does not depend on whom an analysis takes.
-    require_binary(cohort, event, meaning="1 (event) and 0 (censored)")
+    require_binary(cohort, event, meaning=EVENT_MEANING)
     chosen = in_subset(cohort, subset)
     kept, left_out = usable(chosen, (time, event, *needed))
     valid = kept[time] >= 0

@@ -1,0 +1,154 @@
+"""What stands in a cell where a number belongs, told by its form alone: a message quotes no patient's value."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Codes = NDArray[np.object_]
+"""A code of `FORMS` for each cell, empty where it holds a number or nothing, (n,)."""
+
+OTHER = "not-a-number"
+"""The code of a cell of no known form."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way in which a cell can fail to be a number.
+
+    Parameters
+    ----------
+    code
+        Stands in front of a column's name in counts by reason.
+    pattern
+        What a whole cell without blanks around it looks like.
+    what
+        What the cells hold, after "holds".
+    mend
+        What to write instead.
+    """
+
+    code: str
+    pattern: re.Pattern[str]
+    what: str
+    mend: str
+
+
+_BLANKS = " \u00a0\u2007\u2009\u202f"
+_NUMBER = r"\d+(?:[.,]\d+)?"
+_POSITIVE = ("yes", "y", "ja", "oui", "si", "sí", "true", "t", "dead", "deceased", "died", "positive", "pos", "present")
+_NEGATIVE = ("no", "n", "nein", "non", "false", "f", "alive", "living", "censored", "negative", "neg", "absent")
+_WORDS = {**dict.fromkeys(_POSITIVE, 1), **dict.fromkeys(_NEGATIVE, 0)}
+_WORDS_SHOWN = 4
+
+
+def _form(code: str, pattern: str, what: str, mend: str) -> Form:
+    return Form(code, re.compile(pattern, re.IGNORECASE), what, mend)
+
+
+FORMS = (
+    _form(
+        "date",
+        r"\d{4}-\d{1,2}-\d{1,2}(?:[T ].*)?|\d{1,2}([./-])\d{1,2}\1\d{2,4}",
+        "dates",
+        "write years between two dates",
+    ),
+    _form(
+        "digits-grouped",
+        rf"[+-]?\d{{1,3}}([,.'’{_BLANKS}])\d{{3}}(?:\1\d{{3}})*(?:[.,]\d+)?|[+-]?\d{{1,2}}(?:,\d\d)+,\d{{3}}(?:\.\d+)?",
+        'numbers with a sign between thousands (such as "1,234.5", "1.234,5" or "1 234")',
+        'write "1234.5": a point before the decimals, nothing between thousands',
+    ),
+    _form(
+        "decimal-comma",
+        r"[+-]?\d*,\d+(?:e[+-]?\d+)?",
+        'numbers with a comma before the decimals (such as "12,5")',
+        'write "12.5": a point before the decimals',
+    ),
+    _form("minus-sign", rf"[−–]\s?{_NUMBER}", 'numbers with a minus that is no hyphen ("−5")', 'write "-5"'),
+    _form(
+        "range",
+        rf"[\[(]?{_NUMBER}\s*(?:-|–|—|to|bis|\.\.+)\s*{_NUMBER}\s*(?:y|yrs?|years?)?[\])]?",
+        'ranges (such as "18-38")',
+        "write one number for each patient, or leave the cell empty",
+    ),
+    _form(
+        "limit",
+        rf"(?:[<>]=?|≤|≥|~)\s*{_NUMBER}|{_NUMBER}\s*\+",
+        'limits (such as "<5" or "89+")',
+        "write a number, or leave the cell empty",
+    ),
+    _form("spreadsheet-error", r"#[A-Z/0!?]+", 'errors of a spreadsheet (such as "#DIV/0!")', "mend the spreadsheet"),
+    _form(
+        "with-unit",
+        rf"[+-]?{_NUMBER}\s*(?:%|[a-zµ°²³/]{{1,12}}\.?)",
+        'numbers with a unit or letters behind them (such as "45 y")',
+        "write the number alone",
+    ),
+    _form(
+        "yes-or-no",
+        "|".join(map(re.escape, _WORDS)),
+        "words for yes and no",
+        "write 1 and 0, or say what the words mean in the site's site.toml",
+    ),
+)
+_BY_CODE = {form.code: form for form in FORMS}
+CODES = (OTHER, *_BY_CODE)
+MISWRITTEN = frozenset(("digits-grouped", "decimal-comma", "minus-sign"))
+"""Forms that are numbers to whoever wrote them. Counted as missing, large or negative ones would be left out alone."""
+
+
+def forms(column: pd.Series, odd: NDArray[np.bool_]) -> Codes:
+    """The forms of those cells of a column that hold no number, `odd` (n,)."""
+    found: Codes = np.full(len(column), "", dtype=object)
+    if odd.any():
+        texts = column[odd].astype("string").str.strip()
+        by_text = {text: form_of(str(text)) for text in texts.unique()}
+        found[odd] = [by_text[text] for text in texts]
+    return found
+
+
+def form_of(text: str) -> str:
+    """The code of the form of a cell that holds no number.
+
+    Examples
+    --------
+    >>> [form_of(text) for text in ("1.234,5", "0,75", "18-38", "89+", "yes", "045Y", "31.12.2020", "see letter")]
+    ['digits-grouped', 'decimal-comma', 'range', 'limit', 'yes-or-no', 'with-unit', 'date', 'not-a-number']
+    """
+    return next((form.code for form in FORMS if form.pattern.fullmatch(text)), OTHER)
+
+
+def is_miswritten(codes: Codes, *, numbers: int) -> bool:
+    """Whether a column is one of numbers, `numbers` of them read, of which some are written otherwise."""
+    miswritten = int(np.isin(codes, list(MISWRITTEN)).sum())
+    return miswritten > 0 and 2 * (numbers + miswritten) >= numbers + int((codes != "").sum())
+
+
+def most_frequent(codes: Iterable[str], *, among: Collection[str] = CODES) -> str:
+    """The most frequent form among some; `OTHER` if there is none."""
+    counted = Counter(code for code in codes if code and code in among)
+    return counted.most_common(1)[0][0] if counted else OTHER
+
+
+def what_and_mend(code: str, *, texts: Sequence[str] = ()) -> tuple[str, str]:
+    """What cells of a form hold, and what to write instead; of yes and no, which of the known words, in `texts`."""
+    if code == "yes-or-no" and (meanings := known_words(texts)):
+        words = " and ".join(f'"{word}"' for word in meanings)
+        values = ", ".join(f'"{word}" = {value}' for word, value in meanings.items())
+        return f"words ({words})", f"write 1 and 0, or say what they mean in site.toml: values = {{ {values} }}"
+    if code == OTHER:
+        return "texts", "write numbers"
+    return _BY_CODE[code].what, _BY_CODE[code].mend
+
+
+def known_words(texts: Iterable[str]) -> dict[str, int]:
+    """Those of the texts that are known words for yes and no, and what they are likely to mean; nobody's value."""
+    found = sorted({str(text).strip().casefold() for text in texts} & _WORDS.keys(), key=lambda word: -_WORDS[word])
+    return {word: _WORDS[word] for word in found[:_WORDS_SHOWN]}
