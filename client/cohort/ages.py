@@ -5,8 +5,9 @@ on average. The middle of the unit is used (our own choice; no source says what 
 age, so that an estimator on a scale of months can refuse whole years.
 
 Dates are not used where the file says that they were modified or removed, where its exam dates contradict each other,
-where the exam lies in the future, and where the birth date is a placeholder: before 1865, 1900-01-01, or the exam's own
-date. Then `PatientAge` counts, unless it may have been computed from those same dates.
+where the exam lies in the future, and where the birth date is a placeholder: before 1865, one that programs write for
+none (1900-01-01, 1899-12-30, 1911-11-11 and others), or the exam's own date. Then `PatientAge` counts, unless it may
+have been computed from those same dates.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ EXAM_SPREAD = timedelta(days=31)
 """How far study, acquisition and series dates of one image may lie apart before they contradict each other."""
 _EARLIEST_BIRTH_YEAR = 1865
 """The year of birth of the oldest (120 years) in 1985, when the first digital images were exchanged."""
-_PLACEHOLDERS = frozenset([date(1900, 1, 1)])
+_PLACEHOLDERS = frozenset(
+    [date(1899, 12, 30), date(1899, 12, 31), date(1900, 1, 1), date(1901, 1, 1), date(1911, 11, 11)]
+)
+"""Day 0 of spreadsheets and data bases, and what people type. Who was born then has an age by `PatientAge` only."""
 _SHORT_MONTHS = 0.0145
 CAPS_YEARS = (89, 90)
 """De-identification replaces ages above 89 by 089Y or 090Y: those say "at least"."""

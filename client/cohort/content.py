@@ -1,8 +1,9 @@
 """What a radiograph shows, from all the places where a DICOM header may say it.
 
 The view stands in ViewPosition or ViewCodeSequence, the body part in BodyPartExamined or AnatomicRegionSequence; where
-the two say different things, the answer is `CONTRADICTORY`. Codes are those of PS3.16 CID 4010, 4014, 4015 and 4031,
-in SNOMED CT and in the older SRT.
+the two say different things, the answer is `CONTRADICTORY`. Free descriptions (`content_words`) and PatientOrientation
+only keep a radiograph out: they tell a lateral from a frontal view and another part from the chest. Codes are those of
+PS3.16 CID 4010, 4014, 4015 and 4031, in SNOMED CT and in the older SRT.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from fedage.client.cohort.content_words import is_lateral, is_quality_control, is_subtracted, other_part
+from fedage.client.cohort.kinds import RADIOGRAPHS
 from fedage.common.estimators.takes import CONTRADICTORY, Content
 
 _UNKNOWN = frozenset(["", "UNKNOWN", "UNK", "OTHER", "NONE", "NA", "DEFAULT", "UNDEFINED", "UNSPECIFIED", "ANY"])
@@ -57,6 +60,7 @@ _SPELLED = {
     "RIGHTLATERAL": "RL",
     "LAT": "LATERAL",
 }
+_MAMMOGRAM_OF_SIDE = re.compile(r"(?:R|L|RIGHT|LEFT)[ _-]?(CC|MLO|ML|LM|LMO|XCCL|XCCM)")
 _PARTS = {
     "CHEST": ("51185008", "816094009", "43799004", "39607008", "T-D3000", "T-D3200", "T-28000"),
     "BREAST": ("76752008", "T-04000"),
@@ -71,6 +75,7 @@ _FILLERS = frozenset(
     [
         *("PA", "AP", "FRONTAL", "PORT", "PORTABLE", "MOBILE", "SUPINE", "ERECT", "UPRIGHT", "STANDING", "SITTING"),
         *("ADULT", "PED", "PEDIATRIC", "PAEDIATRIC", "CHILD", "CAVITY", "ENTIRE", "STRUCTURE", "OF", "X", "RAY", "XR"),
+        *("INFANT", "NEONATE", "NEONATAL", "NEWBORN", "PEDS", "BED", "BEDSIDE", "ICU"),
         *("LEFT", "RIGHT", "BOTH", "L", "R", "LT", "RT", "LATERAL", "LAT", "VIEW", "VIEWS"),
     ]
 )
@@ -93,6 +98,10 @@ _SYNTHETIC_WORDS = (
     "SYNTHETIC 2D",
     "SYNTHESIZED 2D",
     "GENERATED 2D",
+    "INTELLIGENT 2D",
+    "SYNTH 2D",
+    "SYNTHETIC",
+    "SYNTHESIZED",
 )
 _MAGNIFIED_FROM = 1.3
 """Estimated magnification of a contact mammogram is at most 1.1, of a magnification view at least 1.5."""
@@ -114,7 +123,11 @@ class Said:
     Parameters
     ----------
     descriptions
-        SeriesDescription, AcquisitionDeviceProcessingDescription and PaddleDescription, used for mammograms only.
+        SeriesDescription, ProtocolName, AcquisitionDeviceProcessingDescription and PaddleDescription.
+    study
+        StudyDescription, used where nothing else names a part of the body.
+    orientation
+        PatientOrientation: where rows and columns point, e.g. `P`, `F`.
     magnification
         EstimatedRadiographicMagnificationFactor.
     has_specimen, has_biopsy_target
@@ -133,6 +146,8 @@ class Said:
     quality_control: str = ""
     partial_view: str = ""
     descriptions: Sequence[str] = ()
+    study: str = ""
+    orientation: Sequence[str] = ()
     magnification: float | None = None
     has_specimen: bool = False
     has_biopsy_target: bool = False
@@ -144,8 +159,17 @@ def content_of(said: Said) -> Content:
     body_part = _together(
         part_of_text(said.body_part), _of_codes(said.regions, _PART_OF_CODE, part_of_text), refines=_is_same
     )
+    view = _together(view_of_text(said.view_position), of_codes, refines=_is_refined)
+    if said.modality in RADIOGRAPHS:
+        if (is_lateral(said.descriptions) or _is_seen_from_side(said.orientation)) and view not in _LATERAL:
+            view = CONTRADICTORY if view in _FRONTAL else view or "LATERAL"
+        named = other_part(said.descriptions)
+        if named and body_part == "CHEST":
+            body_part = CONTRADICTORY
+        elif not body_part:
+            body_part = named or other_part([*said.descriptions, said.study])
     return Content(
-        view=_together(view_of_text(said.view_position), of_codes, refines=_is_refined),
+        view=view,
         body_part=body_part,
         intent=_intent(said),
         special=" ".join(sorted(_special(said, view=of_codes, body_part=body_part))),
@@ -160,6 +184,8 @@ def view_of_text(text: str) -> str:
     joined = "".join(words)
     if text in _UNKNOWN or joined in _UNKNOWN:
         return ""
+    if of_side := _MAMMOGRAM_OF_SIDE.fullmatch(text):
+        return of_side[1]
     if joined in _SPELLED:
         return _SPELLED[joined]
     spelled = [_SPELLED[word] for word in words if word in ("POSTEROANTERIOR", "ANTEROPOSTERIOR")]
@@ -211,6 +237,11 @@ def _is_same(coarse: str, fine: str) -> bool:
     return coarse == fine
 
 
+def _is_seen_from_side(orientation: Sequence[str]) -> bool:
+    """Whether rows run to the front or back and columns to the feet or head."""
+    return len(orientation) > 1 and orientation[0][:1] in ("A", "P") and orientation[1][:1] in ("F", "H")
+
+
 def _intent(said: Said) -> str:
     """`PRESENTATION` or `PROCESSING`, by the tag, else by the class."""
     for word in ("PROCESSING", "PRESENTATION"):
@@ -223,12 +254,15 @@ def _intent(said: Said) -> str:
 
 def _special(said: Said, *, view: str, body_part: str) -> set[str]:
     found = set()
-    if said.quality_control in ("YES", "BOTH") or body_part == "PHANTOM":
+    texts = (*said.descriptions, *said.image_type)
+    if said.quality_control in ("YES", "BOTH") or body_part == "PHANTOM" or is_quality_control(texts):
         found.add("quality-control")
     if said.has_specimen or view == "SPECIMEN" or "SPECIMEN" in (said.view_position, *said.image_type):
         found.add("specimen")
     if said.has_biopsy_target:
         found.add("biopsy")
+    if is_subtracted(texts):
+        found.add("subtracted")
     types = {value for value in said.image_type if value}
     if types & {"GENERATED_2D", "TOMO_2D"}:
         found.add("generated-2d")
@@ -256,6 +290,8 @@ def _of_mammogram(said: Said) -> set[str]:
         found.add("specimen")
     if any(word in texts for word in _SYNTHETIC_WORDS):
         found.add("generated-2d")
+    if re.search(r"\bTOMOSYNTHESIS\b", texts) and said.sop_class not in _TOMOSYNTHESIS:
+        found.add("tomosynthesis")
     if re.search(r"\b(ID|CCID|MLOID)\b", said.view_position):
         found.add("implant-displaced")
     known = {*_HARMLESS_MODIFIERS, *(code for codes, _ in _MODIFIERS.values() for code in codes)}

@@ -13,11 +13,12 @@ from fedage.common.estimators.takes import Content
 _IMAGE_TYPE, _SOP_CLASS, _INTENT, _SERIES_DESCRIPTION = 0x00080008, 0x00080016, 0x00080068, 0x0008103E
 _BODY_PART, _MAGNIFICATION, _PADDLE, _PROCESSING = 0x00180015, 0x00181114, 0x001811A4, 0x00181400
 _VIEW_POSITION, _QUALITY_CONTROL, _PARTIAL_VIEW = 0x00185101, 0x00280300, 0x00281350
-_CONTAINER = 0x00400512
+_CONTAINER, _PROTOCOL, _STUDY_DESCRIPTION, _PATIENT_ORIENTATION = 0x00400512, 0x00181030, 0x00081030, 0x00200020
 TAGS = frozenset(
     [
         *(_IMAGE_TYPE, _SOP_CLASS, _INTENT, _SERIES_DESCRIPTION, _BODY_PART, _MAGNIFICATION, _PADDLE, _PROCESSING),
-        *(_VIEW_POSITION, _QUALITY_CONTROL, _PARTIAL_VIEW, _CONTAINER),
+        *(_VIEW_POSITION, _QUALITY_CONTROL, _PARTIAL_VIEW, _CONTAINER, _PROTOCOL),
+        *(_STUDY_DESCRIPTION, _PATIENT_ORIENTATION),
     ]
 )
 _REGIONS, _BIOPSY_TARGET, _SPECIMEN, _VIEWS, _MODIFIERS = 0x00082218, 0x00182041, 0x00400560, 0x00540220, 0x00540222
@@ -79,7 +80,9 @@ def _content(header: _Raw, modality: str) -> Content:
             image_type=_texts(header, _IMAGE_TYPE),
             quality_control=_text(header, _QUALITY_CONTROL),
             partial_view=_text(header, _PARTIAL_VIEW),
-            descriptions=[_text(header, tag) for tag in (_SERIES_DESCRIPTION, _PROCESSING, _PADDLE)],
+            descriptions=[_text(header, tag) for tag in (_SERIES_DESCRIPTION, _PROTOCOL, _PROCESSING, _PADDLE)],
+            study=_text(header, _STUDY_DESCRIPTION),
+            orientation=_texts(header, _PATIENT_ORIENTATION),
             magnification=_number(header, _MAGNIFICATION),
             has_specimen=bool(header.sequences[_SEQUENCES.index(_SPECIMEN)]) or bool(_text(header, _CONTAINER)),
             has_biopsy_target=bool(header.sequences[_SEQUENCES.index(_BIOPSY_TARGET)]),

@@ -28,10 +28,12 @@ from fedage.client.cohort.header import (
     UNDEFINED,
     EndsEarly,
     Header,
+    Malformed,
     NotDicom,
     PixelElement,
     TooLarge,
     read_header,
+    sequence_items,
 )
 from fedage.client.cohort.kinds import (
     CROSS_SECTIONAL,
@@ -54,6 +56,10 @@ _CHARSET = 0x00080005
 _SOP_CLASS, _SOP_UID, _MODALITY, _MANUFACTURER = 0x00080016, 0x00080018, 0x00080060, 0x00080070
 _STUDY_DATE, _SERIES_DATE, _ACQUISITION_DATE, _CONTENT_DATE = 0x00080020, 0x00080021, 0x00080022, 0x00080023
 _DATES_MODIFIED = 0x00280303
+_DEIDENTIFIED_BY = 0x00120064
+_CODE_VALUE = 0x00080100
+_MODIFIED_DATES = b"113107"
+"""Retain Longitudinal Temporal Information Modified Dates Option (PS3.16 CID 7050)."""
 _PATIENT_ID, _BIRTH_DATE, _SEX, _AGE = 0x00100020, 0x00100030, 0x00100040, 0x00101010
 _STUDY_UID = 0x0020000D
 _LATERALITY, _IMAGE_LATERALITY = 0x00200060, 0x00200062
@@ -129,7 +135,7 @@ def read_stream(stream: BinaryIO, *, size: int, told: Told = NOTHING) -> DicomFa
     """Read a file of `size` bytes from its beginning; nothing is raised."""
     header = None
     try:
-        header = read_header(stream, size=size, wanted=_WANTED, sequences=SEQUENCES)
+        header = read_header(stream, size=size, wanted=_WANTED, sequences=SEQUENCES | {_DEIDENTIFIED_BY})
         found: DicomFacts | Reason = _kind_wrong(header) or _pixels_wrong(header) or _facts(header, told)
     except NotDicom:
         found = Reason.NOT_DICOM
@@ -276,7 +282,7 @@ def _facts(header: Header, told: Told) -> DicomFacts | Reason:
         birth=_date(header, _BIRTH_DATE),
         exam=exam,
         age_string=f"{said}Y" if told.bare_age_years and said.isdigit() else said,
-        trusted=agreed and _text(header, _DATES_MODIFIED).upper() not in ("MODIFIED", "REMOVED"),
+        trusted=agreed and not _are_dates_modified(header),
     )
     if isinstance(age, Reason):
         return age
@@ -330,6 +336,23 @@ def _exam_date(header: Header) -> tuple[date | None, bool]:
         series=_date(header, _SERIES_DATE),
     )
     return day or _date(header, _CONTENT_DATE), agreed
+
+
+def _are_dates_modified(header: Header) -> bool:
+    """Whether the file says so itself, or else names the option of its de-identification that does it."""
+    said = _text(header, _DATES_MODIFIED).upper()
+    if said or _DEIDENTIFIED_BY not in header.sequences:
+        return said in ("MODIFIED", "REMOVED")
+    try:
+        codes = sequence_items(
+            header.sequences[_DEIDENTIFIED_BY],
+            implicit=header.implicit,
+            little_endian=header.little_endian,
+            wanted=frozenset([_CODE_VALUE]),
+        )
+    except (Malformed, EndsEarly):
+        return False
+    return any(code.get(_CODE_VALUE, b"").strip(b" \0") == _MODIFIED_DATES for code in codes)
 
 
 def _modality(header: Header) -> str:

@@ -40,7 +40,7 @@ class FileStamp(NamedTuple):
     size: int
 
 
-READER_VERSION = "6"
+READER_VERSION = "7"
 """Raised when files are read in another way; the next indexing then reads all of them again."""
 
 

@@ -1,11 +1,16 @@
 """Ages by hand."""
 
 from datetime import date
+from pathlib import Path
+from typing import Any
 
 import pytest
+from pydicom.dataset import Dataset
 
 from fedage.client.cohort.ages import Age, AgeSource, age_at_exam, exam_date, parse_date
-from fedage.client.cohort.reasons import Reason
+from fedage.client.cohort.dicom import read_facts
+from fedage.client.cohort.reasons import Reason, Rejected
+from tests.client.cohort.dicoms import write
 
 BORN, SEEN = date(2000, 1, 1), date(2000, 1, 1)
 
@@ -90,6 +95,13 @@ def days(count: int) -> float:
         ("19000101", "20190601", "45", Reason.UNRELIABLE_DATES),
         ("19000101", "20190601", "999Y", Reason.UNRELIABLE_DATES),
         ("19000102", "19850601", "085Y", days(31196)),  # somebody
+        ("18991230", "20150601", "", Reason.UNRELIABLE_DATES),  # day 0 of a spreadsheet: 115.4 years
+        ("18991231", "20150601", "115Y", Reason.UNRELIABLE_DATES),
+        ("18991230", "20150601", "045Y", 45.5),
+        ("19010101", "20010601", "018M", 18.5 / 12),
+        ("19111111", "20190601", "", Reason.UNRELIABLE_DATES),
+        ("19111111", "20190601", "045Y", 45.5),
+        ("19111112", "20010601", "089Y", days(32709)),
         # Born on the day of the exam.
         ("20190601", "20190601", "045Y", 45.5),
         ("20190601", "20190601", "", Reason.UNRELIABLE_DATES),
@@ -138,3 +150,37 @@ def test_dates() -> None:
     assert parse_date("20200229") == parse_date("2020.02.29") == parse_date(" 2020-02-29 ") == date(2020, 2, 29)
     for text in ("", "2020", "202002", "20190229", "20201301", "2020.0229", "00000000", "2020022a"):
         assert parse_date(text) is None, text
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DA")
+@pytest.mark.parametrize(
+    ("elements", "expected"),
+    [
+        ({}, 60.0),
+        ({"DeidentificationMethodCodeSequence": ["113100", "113107"]}, "unreliable-dates"),
+        ({"DeidentificationMethodCodeSequence": ["113107"], "PatientAge": "068Y"}, 68.5),
+        ({"DeidentificationMethodCodeSequence": ["113106"]}, 60.0),  # full dates
+        ({"DeidentificationMethodCodeSequence": []}, 60.0),
+        (
+            {"DeidentificationMethodCodeSequence": ["113107"], "LongitudinalTemporalInformationModified": "UNMODIFIED"},
+            60,
+        ),
+        ({"LongitudinalTemporalInformationModified": "MODIFIED", "PatientAge": "068Y"}, 68.5),
+        ({"PatientBirthDate": "1961"}, "no-age"),
+        ({"PatientBirthDate": "196103", "PatientAge": "059Y"}, 59.5),
+    ],
+)
+def test_a_file_says_by_code_too_that_its_dates_were_modified(
+    tmp_path: Path, elements: dict[str, Any], expected: float | str
+) -> None:
+    method = "DeidentificationMethodCodeSequence"
+    if method in elements:
+        codes = []
+        for value in elements[method]:
+            code = Dataset()
+            code.CodeValue, code.CodingSchemeDesignator = value, "DCM"
+            codes.append(code)
+        elements = {**elements, method: codes}
+    write(tmp_path / "a.dcm", **elements)
+    found = read_facts(tmp_path / "a.dcm")
+    assert (found.code if isinstance(found, Rejected) else pytest.approx(found.age.years, abs=0.01)) == expected
