@@ -28,6 +28,8 @@ class SiteDifference(Finding):
     n_reference: int | None = Field(default=None, description="patients in the reference group")
     unadjusted: Difference | None = Field(default=None, description="difference of the site's two means")
     auc: Number = Field(default=None, description="ROC AUC of the gap for the group, exact")
+    auc_ci95_low: Number = Field(default=None, description="lower end of its 95 % interval (DeLong, on the logit)")
+    auc_ci95_high: Number = Field(default=None, description="upper end of its 95 % interval")
     not_computed: str = Field(default="", description="why there is none")
 
 
@@ -56,10 +58,21 @@ class GroupDifference(Finding):
     adjusted: Difference | None = Field(default=None, description="sites and covariates held fixed")
     not_adjusted: str = Field(default="", description="why there is no adjusted difference")
     unadjusted: Difference | None = Field(default=None, description="sites held fixed only")
-    auc: Number = Field(default=None, description="ROC AUC of the gap for the group, all pairs of patients")
+    auc: Number = Field(
+        default=None,
+        description="ROC AUC of the gap for the group, all pairs of patients; null where the bounds below are wider "
+        "apart than its 95 % interval",
+    )
+    auc_ci95_low: Number = Field(
+        default=None, description="lower end of its 95 % interval: chance alone (DeLong, on the logit)"
+    )
+    auc_ci95_high: Number = Field(default=None, description="upper end of its 95 % interval")
     auc_low: Number = Field(default=None, description="what the AUC cannot be below, whatever lies inside joined cells")
     auc_high: Number = Field(default=None, description="what the AUC cannot be above")
+    auc_refused: str = Field(default="", description="why the AUC of all pairs is not given")
     auc_within_sites: Number = Field(default=None, description="the same from pairs of one site only, exact")
+    auc_within_sites_ci95_low: Number = Field(default=None, description="lower end of its 95 % interval")
+    auc_within_sites_ci95_high: Number = Field(default=None, description="upper end of its 95 % interval")
     roc: Roc | None = Field(default=None, description="curve behind the AUC of all pairs")
     by_site: dict[str, SiteDifference] = Field(default_factory=dict, description="each site on its own")
     not_computed: str = Field(default="", description="why there is no result")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedage.common.analyses import plan
@@ -34,9 +34,11 @@ def _compared(step: str, findings: Findings) -> GroupDifference:
     if found is None:
         return GroupDifference(by_site=by_site, not_computed=findings.not_computed.get(step, "the run ended before"))
     kept = ("gap", "n_group", "n_reference", "left_out", "one_group_only", "not_adjusted", "roc")
-    aucs = ("auc", "auc_low", "auc_high", "auc_within_sites")
+    aucs = ("auc", "auc_low", "auc_high", "auc_refused", "auc_within_sites")
     return GroupDifference(
         **{key: found[key] for key in (*kept, *aucs)},
+        **_ends("auc_ci95", found["auc_ci95"]),
+        **_ends("auc_within_sites_ci95", found["auc_within_sites_ci95"]),
         withheld_columns=tuple(found.get("withheld_columns", ())),
         adjusted=_difference(found),
         unadjusted=_difference(found["unadjusted"]),
@@ -57,8 +59,14 @@ def _by_site(step: str, findings: Findings) -> dict[str, SiteDifference]:
             n_reference=found["n_reference"],
             unadjusted=_difference(found["unadjusted"]),
             auc=found["auc_within_sites"],
+            **_ends("auc_ci95", found["auc_within_sites_ci95"]),
         )
     return dict(sorted(sites.items()))
+
+
+def _ends(name: str, interval: Sequence[float] | None) -> dict[str, float | None]:
+    low, high = interval or (None, None)
+    return {f"{name}_low": low, f"{name}_high": high}
 
 
 def _difference(found: Mapping[str, Any]) -> Difference | None:

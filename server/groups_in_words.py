@@ -24,7 +24,11 @@ def sentences(results: Results) -> list[str]:
         return [f"{said}.{_not_adjusted(groups)}"]
     open_ = chosen.ci95_low <= 0 <= chosen.ci95_high
     shown = f"{' The interval includes 0: no difference is shown.' if open_ else ''}{_not_adjusted(groups)}"
-    auc = f"; ROC AUC within sites {found.auc_within_sites:.3f}" if found.auc_within_sites is not None else ""
+    auc = ""
+    if found.auc_within_sites is not None:
+        auc = f"; ROC AUC within sites {found.auc_within_sites:.3f}"
+        if found.auc_within_sites_ci95_low is not None and found.auc_within_sites_ci95_high is not None:
+            auc += f", {found.auc_within_sites_ci95_low:.3f} to {found.auc_within_sites_ci95_high:.3f}"
     return [f"{said} (95 % interval of the difference {chosen.ci95_low:.2f} to {chosen.ci95_high:.2f}{auc}).{shown}"]
 
 

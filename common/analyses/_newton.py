@@ -3,6 +3,9 @@
 Stateless: everything the next step needs travels in the iterate. β is per standard deviation of each covariate, so its
 bound means the same for all of them. The first exchange is at β = 0 in the covariates' own units (no risk weight is
 needed there, so none have to be centred yet) and brings the means and SDs; each further exchange centres and scales.
+
+Where a mean is large against its SD (a year of birth, a volume in mm³), Σx² − n x̄² cancels: then one more exchange at β
+= 0, with the covariates less those means, brings the SDs to all digits. It tells what the first one told already.
 """
 
 from __future__ import annotations
@@ -42,6 +45,8 @@ _CONVERGED = 1e-6  # the Newton step in units of the standard error; the step is
 _DIVERGING_STEP = 0.01  # per SD, while the likelihood no longer rises
 _SINGULAR = 1e-10  # smallest eigenvalue of the information scaled to a unit diagonal
 _ROUNDING = 1e-13  # of a mean square: what n Σx² − (Σx)² is known to
+_CANCELS = 1e-4  # of a mean square: a variance below it is asked for again around the mean
+_LAST_DIGIT = 8 * float(np.finfo(np.float64).eps)  # of a mean: an SD below it is rounding
 _CONSTANT = 1e-10  # information per event for a covariate in units of its SD
 _LARGEST_LOG = 700.0
 _Z95 = 1.959963984540054
@@ -57,6 +62,9 @@ def check_newton(iterate: Iterate, covariates: tuple[str, ...]) -> None:
     if not iterate:
         return
     p = len(covariates)
+    if set(iterate) == {"centre"}:
+        check_iterate(iterate, {"centre": (p,)}, bound=MAX_OUTCOME)
+        return
     vectors = dict.fromkeys(("beta", "last_beta", "centre", "scale"), (p,))
     scalars: dict[str, tuple[int, ...]] = dict.fromkeys(("last_log_likelihood", "null_log_likelihood", "exchange"), ())
     check_iterate(iterate, {**vectors, **scalars}, bound=2 * MAX_OUTCOME)
@@ -77,15 +85,15 @@ def account_of(model: object, covariates: tuple[str, ...], strata: tuple[str, ..
 
 
 def standardised(x: FloatArray, iterate: Iterate) -> FloatArray:
-    """Covariates (n, p), centred and scaled by the iterate; in their own units in the first exchange.
+    """Covariates (n, p), centred and scaled by the iterate; in their own units while their SDs are not known.
 
     Raises
     ------
     IterateRefused
         If the scale of a covariate is below `SMALLEST_SCALE` of the SD of these patients.
     """
-    if not iterate:
-        return x
+    if "scale" not in iterate:
+        return x - iterate["centre"] if iterate else x
     if len(x) > 1 and np.any(iterate["scale"] < SMALLEST_SCALE * x.std(axis=0, ddof=1)):
         raise IterateRefused(
             f"iterate scale must be at least {SMALLEST_SCALE:g} of the standard deviation of this site's own patients"
@@ -95,32 +103,32 @@ def standardised(x: FloatArray, iterate: Iterate) -> FloatArray:
 
 
 def beta_of(iterate: Iterate, p: int) -> FloatArray:
-    """β (p,) of the iterate; 0 in the first exchange."""
-    return np.asarray(iterate["beta"], dtype=np.float64) if iterate else np.zeros(p)
+    """β (p,) of the iterate; 0 while the SDs are not known."""
+    return np.asarray(iterate["beta"], dtype=np.float64) if "beta" in iterate else np.zeros(p)
 
 
 def largest_z(covariates: tuple[str, ...], iterate: Iterate) -> FloatArray:
     """Largest |z| that a site can have, (p,), for bounds."""
     bound = np.array([bound_of(covariate) for covariate in covariates])
-    largest: FloatArray = (bound + np.abs(iterate["centre"])) / iterate["scale"] if iterate else bound
+    largest: FloatArray = (bound + np.abs(iterate.get("centre", 0.0))) / iterate.get("scale", 1.0)
     return largest
 
 
 def common_fields(covariates: tuple[str, ...], iterate: Iterate) -> tuple[Field, ...]:
-    """Counts, and in the first exchange Σx and Σx² (p,) in the covariates' own units."""
+    """Counts, and at β = 0 Σx and Σx² (p,) in the covariates' own units, less the iterate's centre if it has one."""
     counts = tuple(Field(name, lower=0.0, upper=MAX_PATIENTS, whole=True) for name in ("n", "left_out", "events"))
-    if iterate:
+    if "scale" in iterate:
         return counts
-    bound, p = max(bound_of(covariate) for covariate in covariates), len(covariates)
+    bound, p = float(largest_z(covariates, iterate).max()), len(covariates)
     first = Field("x", (p,), lower=-bound * MAX_PATIENTS, upper=bound * MAX_PATIENTS)
     return (*counts, first, Field("x_squared", (p,), lower=0.0, upper=bound**2 * MAX_PATIENTS))
 
 
-def with_moments(values: dict[str, FloatArray | float], x: FloatArray, layout: Layout) -> dict[str, FloatArray | float]:
-    """Add Σx and Σx² where the layout has them."""
+def with_moments(values: dict[str, FloatArray | float], z: FloatArray, layout: Layout) -> dict[str, FloatArray | float]:
+    """Add Σz and Σz², of covariates `standardised` by this iterate, where the layout has them."""
     if not any(field.name == "x" for field in layout.fields):
         return values
-    return {**values, "x": x.sum(axis=0), "x_squared": (x * x).sum(axis=0)}
+    return {**values, "x": z.sum(axis=0), "x_squared": (z * z).sum(axis=0)}
 
 
 def advance(
@@ -142,14 +150,17 @@ def advance(
         Entries of the result that say which model this is.
     """
     events, p = total.scalar("events"), len(covariates)
-    if not iterate:
+    if "scale" not in iterate:
         n = total.scalar("n")
         if n < 1 or events < 1:
             return NotComputable(f"no event at all among {n:.0f} patients, so there is no hazard to compare")
-        centre = total["x"] / n
-        variance = (total["x_squared"] - n * centre**2) / max(n - 1, 1)
+        shifted = total["x"] / n
+        centre = shifted + iterate.get("centre", 0.0)
+        variance = (total["x_squared"] - n * shifted**2) / max(n - 1, 1)
+        if not iterate and np.any(variance < _CANCELS * total["x_squared"] / n):
+            return Again({"centre": centre})
         # Relative to the mean square: the rounding of the sums is, and a unit may be as small as it likes.
-        constant = variance <= _ROUNDING * total["x_squared"] / n
+        constant = (variance <= _ROUNDING * total["x_squared"] / n) | (variance <= (_LAST_DIGIT * centre) ** 2)
         if constant.any():
             return NotComputable(f"{_names(covariates, constant)} is the same for all patients; leave it out")
         scale = np.sqrt(variance)
@@ -157,7 +168,7 @@ def advance(
         singular = _singular(likelihood.information, events, covariates)
         if singular:
             return NotComputable(singular)
-        null, exchange = likelihood.log_likelihood, 1
+        null, exchange = likelihood.log_likelihood, 2 if iterate else 1
         beta = last_beta = np.zeros(p)
     else:
         centre, scale, beta, last_beta = (iterate[name] for name in ("centre", "scale", "beta", "last_beta"))

@@ -8,6 +8,12 @@ cell indices that allow it ([own]: a round cut tells least of the values beside 
 times: all in its first cell, all in its last one, and where they likely are; the first two bound every pair, and so the
 AUC of all sites.
 
+The sampling variance is DeLong's (1988): with V(x) the share of the reference that a value x of the group is above
+(ties by half) and V(y) the share of the group above y, it is Var V(x)/m + Var V(y)/n over m and n patients. Of pairs of
+one site it is exact, as each site works out its own; of all pairs it comes from where the histograms say values likely
+are, and counts patients as drawn from one population, the sites' levels included. The interval is symmetric for the
+logit (Qin and Hotilovac 2008), so that it stays within 0 and 1.
+
 Notation: C cells, n values.
 """
 
@@ -17,12 +23,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
+from scipy.special import expit, ndtr
 
 from fedage.common.analyses._columns import MAX_GAP_YEARS
 from fedage.common.statistic import FloatArray
 
 CELLS = 512
+BOUNDS = ("low", "likely", "high", "joined_low", "joined_high")
+"""What `pairs_between` tells."""
 _FINE_YEARS = 2.0
 EDGES_YEARS: FloatArray = _FINE_YEARS * np.sinh(
     np.linspace(-1.0, 1.0, CELLS + 1) * np.arcsinh(MAX_GAP_YEARS / _FINE_YEARS)
@@ -30,6 +38,7 @@ EDGES_YEARS: FloatArray = _FINE_YEARS * np.sinh(
 """(C + 1,): cells of 0.04 years around 0 and of about 2 % of the gap beyond 2 years."""
 
 Counts = NDArray[np.int64]
+_Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -109,7 +118,10 @@ def pairs_won(group: FloatArray, reference: FloatArray) -> float:
 
 
 def pairs_between(group: Histogram, reference: Histogram) -> dict[str, float]:
-    """Pairs won between two histograms: at the least (`low`), likely, and at the most (`high`)."""
+    """Pairs won between two histograms: at the least (`low`), likely, and at the most (`high`).
+
+    `joined_low` and `joined_high` are the bounds of values rounded to cells, pairs of one cell by half.
+    """
 
     def won(ours: FloatArray, theirs: FloatArray, same_cell: float) -> float:
         return float(ours @ (np.cumsum(theirs) - theirs + same_cell * theirs))
@@ -118,4 +130,44 @@ def pairs_between(group: Histogram, reference: Histogram) -> dict[str, float]:
         "low": won(group.first, reference.last, 0.0),
         "likely": won(group.likely, reference.likely, 0.5),
         "high": won(group.last, reference.first, 1.0),
+        "joined_low": won(group.first, reference.last, 0.5),
+        "joined_high": won(group.last, reference.first, 0.5),
     }
+
+
+def variance_of_pairs(group: FloatArray, reference: FloatArray) -> float:
+    """DeLong's variance of the AUC from the values themselves, (m,) and (n,), of at least two patients each."""
+    above = _shares(np.sort(reference), group)
+    below = 1 - _shares(np.sort(group), reference)
+    return float(above.var(ddof=1) / group.size + below.var(ddof=1) / reference.size)
+
+
+def variance_between(group: Histogram, reference: Histogram) -> float | None:
+    """DeLong's variance of the AUC of all pairs, values where they likely are; None for a group of one patient."""
+    ours, theirs = group.likely, reference.likely
+    m, n = float(ours.sum()), float(theirs.sum())
+    if min(m, n) < 2:
+        return None
+    above = (np.cumsum(theirs) - theirs / 2) / n
+    below = 1 - (np.cumsum(ours) - ours / 2) / m
+
+    def variance(shares: FloatArray, counts: FloatArray, size: float) -> float:
+        mean = float(shares @ counts) / size
+        return float((shares - mean) ** 2 @ counts) / (size - 1) / size
+
+    return variance(above, ours, m) + variance(below, theirs, n)
+
+
+def interval(auc: float, variance: float | None) -> list[float] | None:
+    """The 95 % interval; None where there is no variance, or nothing varies because the groups do not overlap."""
+    if variance is None or variance <= 0 or not 0 < auc < 1:
+        return None
+    logit, half = np.log(auc / (1 - auc)), _Z95 * np.sqrt(variance) / (auc * (1 - auc))
+    return [float(expit(logit - half)), float(expit(logit + half))]
+
+
+def _shares(ordered: FloatArray, values: FloatArray) -> FloatArray:
+    """Share of the `ordered` that each value is above, ties by half."""
+    counted = np.searchsorted(ordered, values, side="left") + np.searchsorted(ordered, values, side="right")
+    shares: FloatArray = counted / (2.0 * ordered.size)
+    return shares

@@ -145,8 +145,9 @@ class CoxBySite:
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
         patients = self._followed(cohort)
         x, layout = patients.cohort.matrix(self.covariates), self.layout(iterate)
+        z = _newton.standardised(x, iterate)
         likelihood = of_strata(
-            _newton.standardised(x, iterate),
+            z,
             round_up(patients.time, self.time_grid_years),
             patients.event,
             patients.cohort.matrix(self.strata),
@@ -167,7 +168,7 @@ class CoxBySite:
             Cell(events, "patients with an event"),
             Cell(patients.n - events, "patients without an event"),
         ]
-        return Statistic.of(layout, _newton.with_moments(values, x, layout), cells)
+        return Statistic.of(layout, _newton.with_moments(values, z, layout), cells)
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:
         likelihood = Likelihood(

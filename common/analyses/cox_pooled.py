@@ -212,7 +212,7 @@ class CoxPooled:
                 if letter == "s" or self._has_tied_sums(iterate):
                     sums = self._by_stratum(weights, columns, stratum)
                     values[f"{letter}{power}"] = sums.ravel() if power == 0 else sums
-        statistic = Statistic.of(layout, _newton.with_moments(values, x, layout), self._cells(table, ends))
+        statistic = Statistic.of(layout, _newton.with_moments(values, z, layout), self._cells(table, ends))
         if statistic.smallest is not None and statistic.smallest.count >= self.minimum_count:
             self._require_influence(x, stratum, leaves, event & (leaves < len(ends)))
         return statistic

@@ -30,11 +30,12 @@ from fedage.common.cohort import Cohort
 from fedage.common.influence import Group, InfluenceRule
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
-_ROUNDING = 1e-13
+_ROUNDING = 8 * float(np.finfo(np.float64).eps)
 """Spread of a column over its largest value below which it counts as the same for all patients of a site."""
 _COLLINEAR = 1e-9
 """Smallest eigenvalue of the regressors' correlation matrix that still lets them be told apart."""
 _FOUND = ("difference_years", "se_years", "ci95", "t", "df", "p", "cohens_d", "residual_sd_years")
+_BOUND_TOLERANCE = 1e-9
 _ROC_STEP = 8
 """Cells between two points of the ROC curve."""
 _HISTOGRAMS = tuple(f"{who}_{where}" for who in ("group", "reference") for where in ("first", "likely", "last"))
@@ -59,9 +60,11 @@ class GroupDifference:
     Result: `n_group`, `n_reference`, `sites` (those with both groups), `left_out` (a value missing or out of range),
     `one_group_only` (patients at sites without the other group), `unadjusted` (sites held fixed only) and, with
     covariates too, `difference_years`, `se_years`, `ci95`, `t`, `df`, `p`, `residual_sd_years` (the s above) and
-    `cohens_d`, the difference over it, or None and in `not_adjusted` why; `auc` of all pairs with `auc_low` and
-    `auc_high`, which the pair count lies between, and `auc_error`, the larger distance to them; `auc_within_sites`
-    (exact, pairs of one site only); `roc` with `false_positive` and `true_positive` rates, rising.
+    `cohens_d`, the difference over it, or None and in `not_adjusted` why; `auc` of all pairs with its `auc_ci95`, with
+    `auc_low` and `auc_high`, which the pair count lies between, and `auc_error`, the larger distance to them;
+    `auc_within_sites` (exact, pairs of one site only) with `auc_within_sites_ci95`; `roc` with `false_positive` and
+    `true_positive` rates, rising. Where the bounds are wider apart than the 95 % interval, `auc`, `auc_ci95`,
+    `auc_error` and `roc` are None, and `auc_refused` says why.
 
     Parameters
     ----------
@@ -171,7 +174,9 @@ class GroupDifference:
                 *(counts(name) for name in ("n_group", "n_reference", "left_out", "one_group_only")),
                 Field("sites", lower=0.0, upper=1.0),
                 *products,
-                *(pairs(name) for name in ("pairs", "pairs_won", "own_low", "own_likely", "own_high")),
+                *(pairs(name) for name in ("pairs", "pairs_won", *(f"own_{bound}" for bound in _roc.BOUNDS))),
+                Field("pairs_variance", lower=0.0, upper=MAX_PATIENTS**4),
+                Field("without_variance", lower=0.0, upper=1.0, whole=True),
                 *(counts(name, _roc.CELLS, whole=not name.endswith("_likely")) for name in _HISTOGRAMS),
             )
         )
@@ -195,6 +200,7 @@ class GroupDifference:
         # Of a column that does not vary at a site, the rounding of its mean would be left, and taken for a small unit.
         flat = np.ptp(z, axis=0) <= _ROUNDING * np.abs(z).max(axis=0)
         z = np.where(flat, 0.0, z - z.mean(axis=0))
+        z -= z.mean(axis=0)  # what rounding has left of a mean that is large against its SD
         values |= {name: float(z[:, i] @ z[:, j]) for i, j, name in self._products()}
         # The products of a covariate with two values are a table of group by value.
         for column in self.covariates:
@@ -206,7 +212,12 @@ class GroupDifference:
         a, b = (_roc.histogram(gaps, minimum_count=self.minimum_count) for gaps in (group, reference))
         cells += [Cell(side.smallest_span, "patients of one group with gaps of one range") for side in (a, b)]
         values |= dict(zip(_HISTOGRAMS, (a.first, a.likely, a.last, b.first, b.likely, b.last), strict=True))
-        values |= {"pairs": float(n_group) * n_reference, "pairs_won": _roc.pairs_won(group, reference)}
+        pairs = float(n_group) * n_reference
+        values |= {"pairs": pairs, "pairs_won": _roc.pairs_won(group, reference)}
+        if min(n_group, n_reference) >= 2:
+            values["pairs_variance"] = pairs**2 * _roc.variance_of_pairs(group, reference)
+        else:
+            values["without_variance"] = 1.0
         values |= {f"own_{key}": won for key, won in _roc.pairs_between(a, b).items()}
         return Statistic.of(layout, values, cells)
 
@@ -294,11 +305,37 @@ def _auc(total: Statistic) -> Result:
         np.concatenate([[0.0], np.cumsum(side.likely[::-1])[_ROC_STEP - 1 :: _ROC_STEP]]) / side.likely.sum()
         for side in (group, reference)
     ]
-    return {
+    found: Result = {
         "auc": auc,
+        "auc_ci95": _roc.interval(auc, _roc.variance_between(group, reference)),
         "auc_low": share["low"],
         "auc_high": share["high"],
         "auc_error": max(auc - share["low"], share["high"] - auc),
-        "auc_within_sites": exact / total.scalar("pairs"),
+        "auc_refused": "",
+        **_auc_within_sites(total),
         "roc": {"true_positive": rates[0].tolist(), "false_positive": rates[1].tolist()},
     }
+    why = _why_refused(found, open_width=share["joined_high"] - share["joined_low"])
+    return {**found, **dict.fromkeys(("auc", "auc_ci95", "auc_error", "roc")), "auc_refused": why} if why else found
+
+
+def _auc_within_sites(total: Statistic) -> Result:
+    pairs = total.scalar("pairs")
+    auc = total.scalar("pairs_won") / pairs
+    variance = None if total.scalar("without_variance") > 0 else total.scalar("pairs_variance") / pairs**2
+    return {"auc_within_sites": auc, "auc_within_sites_ci95": _roc.interval(auc, variance)}
+
+
+def _why_refused(found: Result, *, open_width: float) -> str:
+    """Why the AUC of all pairs is not given: what joined cells leave open is more than chance does.
+
+    What the width of a cell by itself leaves open is no reason: it rounds gaps as an instrument would.
+    """
+    low, high = found["auc_ci95"] or (found["auc"], found["auc"])
+    if open_width <= high - low + _BOUND_TOLERANCE:
+        return ""
+    chance = f"more than its 95 % interval ({high - low:.3f})" if found["auc_ci95"] else "and it has no 95 % interval"
+    return (
+        f"gaps that leave a site in joined cells only leave {open_width:.3f} open ({found['auc_low']:.3f} to "
+        f"{found['auc_high']:.3f}), {chance}; the AUC of pairs of one site is exact"
+    )

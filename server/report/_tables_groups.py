@@ -34,17 +34,25 @@ def group_auc(results: Results) -> Table:
     rows = tuple(
         (
             words(name),
-            number(found.auc, 3),
-            interval(found.auc_low, found.auc_high),
             number(found.auc_within_sites, 3),
+            interval(found.auc_within_sites_ci95_low, found.auc_within_sites_ci95_high, 3),
+            number(found.auc, 3),
+            interval(found.auc_ci95_low, found.auc_ci95_high, 3),
+            interval(found.auc_low, found.auc_high, 3),
         )
         for name, found in _compared(results.groups)
-        if found.auc is not None
+        if found.auc_within_sites is not None
     )
-    headers = ("gap", "AUC, all pairs", "lies between", "AUC, pairs of one site")
-    note = (
-        "Gaps leave a site in joined cells only, so the AUC of all pairs is known between two bounds." if rows else ""
-    )
+    headers = (
+        "gap", "AUC, pairs of one site", "95 % interval", "AUC, all pairs", "95 % interval", "lies between",
+    )  # fmt: skip
+    refused = [
+        f" The AUC of all pairs by the {name} gap is not given: {found.auc_refused}."
+        for name, found in _compared(results.groups)
+        if found.auc_refused
+    ]
+    between = "Gaps leave a site in joined cells only, so the AUC of all pairs is known between two bounds."
+    note = f"{between}{''.join(refused)}" if rows else ""
     return Table("group-auc", headers, rows, why_empty=_why(results), note=note)
 
 
@@ -66,9 +74,12 @@ def group_sites(results: Results) -> Table:
                 p_value(difference.p),
                 number(difference.cohens_d),
                 number(found.auc, 3),
+                interval(found.auc_ci95_low, found.auc_ci95_high, 3),
             )
         )
-    headers = ("site", "patients", "reference", "difference, years", "95 % interval", "p", "Cohen's d", "AUC")
+    headers = (
+        "site", "patients", "reference", "difference, years", "95 % interval", "p", "Cohen's d", "AUC", "95 % interval",
+    )  # fmt: skip
     return Table("group-sites", headers, tuple(rows), why_empty=_why(results))
 
 

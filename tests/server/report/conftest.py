@@ -102,7 +102,11 @@ def _compared(gap: str, shift: float) -> dict[str, Any]:
         "auc": 0.641 + shift / 50,
         "auc_low": 0.61,
         "auc_high": 0.68,
+        "auc_ci95_low": 0.575,
+        "auc_ci95_high": 0.702,
         "auc_within_sites": 0.655,
+        "auc_within_sites_ci95_low": 0.581,
+        "auc_within_sites_ci95_high": 0.722,
         "roc": {"false_positive": rates, "true_positive": rates**0.6},
         "by_site": {
             "north": {"n_group": 40, "n_reference": 60, "unadjusted": _difference(2.1, 0.7, 98, 3.5), "auc": 0.66},
