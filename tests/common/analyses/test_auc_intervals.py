@@ -87,8 +87,8 @@ def test_an_auc_that_is_given_under_a_minimum_count_has_the_interval_of_the_pool
 def test_the_standard_error_is_the_bootstraps(apart):
     rng = np.random.default_rng(7)
     ill, well = rng.normal(apart, 3, 150), rng.normal(0, 3, 100)
-    again = [_roc.pairs_won(rng.choice(ill, 150), rng.choice(well, 100)) / 15_000 for _ in range(3000)]
-    assert np.sqrt(_roc.variance_of_pairs(ill, well)) == pytest.approx(np.std(again), rel=0.06)
+    again = [_roc.pairs_won(rng.choice(ill, 150), rng.choice(well, 100)) / 15_000 for _ in range(1500)]
+    assert np.sqrt(_roc.variance_of_pairs(ill, well)) == pytest.approx(np.std(again), rel=0.08)
 
 
 @pytest.mark.parametrize(("m", "n", "apart"), [(30, 60, 1.0), (100, 40, 3.0), (40, 40, 5.0)])
