@@ -34,11 +34,14 @@ def _compared(step: str, findings: Findings) -> GroupDifference:
     if found is None:
         return GroupDifference(by_site=by_site, not_computed=findings.not_computed.get(step, "the run ended before"))
     kept = ("gap", "n_group", "n_reference", "left_out", "one_group_only", "not_adjusted", "roc")
+    all_pairs, within = _ends(found["auc_ci95"]), _ends(found["auc_within_sites_ci95"])
     aucs = ("auc", "auc_low", "auc_high", "auc_refused", "auc_within_sites")
     return GroupDifference(
         **{key: found[key] for key in (*kept, *aucs)},
-        **_ends("auc_ci95", found["auc_ci95"]),
-        **_ends("auc_within_sites_ci95", found["auc_within_sites_ci95"]),
+        auc_ci95_low=all_pairs[0],
+        auc_ci95_high=all_pairs[1],
+        auc_within_sites_ci95_low=within[0],
+        auc_within_sites_ci95_high=within[1],
         withheld_columns=tuple(found.get("withheld_columns", ())),
         adjusted=_difference(found),
         unadjusted=_difference(found["unadjusted"]),
@@ -54,19 +57,20 @@ def _by_site(step: str, findings: Findings) -> dict[str, SiteDifference]:
     }
     sites |= {site: SiteDifference(not_computed=_ONE_GROUP) for site in findings.contributors.get(step, ())}
     for site, found in findings.by_site.get(step, {}).items():
+        low, high = _ends(found["auc_within_sites_ci95"])
         sites[site] = SiteDifference(
             n_group=found["n_group"],
             n_reference=found["n_reference"],
             unadjusted=_difference(found["unadjusted"]),
             auc=found["auc_within_sites"],
-            **_ends("auc_ci95", found["auc_within_sites_ci95"]),
+            auc_ci95_low=low,
+            auc_ci95_high=high,
         )
     return dict(sorted(sites.items()))
 
 
-def _ends(name: str, interval: Sequence[float] | None) -> dict[str, float | None]:
-    low, high = interval or (None, None)
-    return {f"{name}_low": low, f"{name}_high": high}
+def _ends(interval: Sequence[float] | None) -> tuple[float | None, float | None]:
+    return (interval[0], interval[1]) if interval else (None, None)
 
 
 def _difference(found: Mapping[str, Any]) -> Difference | None:
