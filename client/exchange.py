@@ -24,6 +24,8 @@ from fedage.client.gate import Answer, Work, admit
 from fedage.client.guard import Withheld
 from fedage.client.nonces import Replayed, RequestId
 from fedage.client.records import (
+    packed_payload,
+    read_payload,
     read_request,
     read_stored,
     size_bytes,
@@ -59,6 +61,7 @@ class _Exchange:
     def __init__(self, site: Site, message: Message, *, kind: str) -> None:
         self._site, self._rules, self._message, self._kind = site, site.rules, message, kind
         self._request: Request | None = None
+        self._content = ""
         self._verified = False
         self._came_in = False
         self._folded = False
@@ -68,7 +71,7 @@ class _Exchange:
         """The reply. Raises whatever is no refusal."""
         try:
             request, payload = self._read()
-            with self._once(request, payload) as again:
+            with self._once(request) as again:
                 try:
                     work = admit(self._site, request, payload)
                     if again is not None:
@@ -93,10 +96,14 @@ class _Exchange:
         refusal: RequestRefused | None = None
         payload: Payload = {}
         try:
-            self._request, payload, signature = read_request(self._message)
+            self._request, signature = read_request(self._message)
+            packed = packed_payload(self._message)
             if self._site.coordinator_key is not None:
-                verify(self._request, payload, signature, key=self._site.coordinator_key)
+                verify(self._request, packed, signature, key=self._site.coordinator_key)
             self._verified = True
+            self._content = hashlib.sha256(self._request.signing_bytes(packed)).hexdigest()
+            # Only now, as it is known whose bytes these are, are they read as arrays.
+            payload = read_payload(self._message)
             if self._request.kind != self._kind:
                 raise RequestRefused(
                     "malformed-request", f"a {self._kind} message carries a request for {self._request.kind[:40]!r}"
@@ -121,13 +128,12 @@ class _Exchange:
         return self._rules.folding.takes(size)
 
     @contextmanager
-    def _once(self, request: Request, payload: Payload) -> Iterator[Iterator[bytes] | None]:
+    def _once(self, request: Request) -> Iterator[Iterator[bytes] | None]:
         """Claim the request's nonce. If it was answered before, the stored answer; None if it is to be worked on."""
         if self._rules is None:
             yield None
             return
-        content = hashlib.sha256(request.signing_bytes(payload)).hexdigest()
-        identity = RequestId(digest=request.digest, run=request.run, nonce=request.nonce, content=content)
+        identity = RequestId(digest=request.digest, run=request.run, nonce=request.nonce, content=self._content)
         with self._rules.claimed(identity) as answered:
             if answered:
                 yield self._rules.nonces.reply(identity)

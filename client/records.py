@@ -15,10 +15,10 @@ from fedage.common.protocol import (
     PAYLOAD,
     REPLY,
     REQUEST,
-    Payload,
     Reply,
     Request,
     RequestRefused,
+    packed_bytes,
     payload_digest,
     read_packed,
     unpack,
@@ -27,8 +27,8 @@ from fedage.common.protocol import (
 _FRAME_BYTES = 2 * 1024 * 1024
 
 
-def read_request(message: Message) -> tuple[Request, Payload, bytes]:
-    """The request, its arrays and its signature.
+def read_request(message: Message) -> tuple[Request, bytes]:
+    """The request and its signature.
 
     Raises
     ------
@@ -37,22 +37,48 @@ def read_request(message: Message) -> tuple[Request, Payload, bytes]:
     """
     if not message.has_content():
         raise RequestRefused("malformed-request", "the message has no content")
-    content = message.content
-    head = content.config_records.get(REQUEST)
+    head = message.content.config_records.get(REQUEST)
     if head is None:
         raise RequestRefused("malformed-request", "the message has no request record")
     fields = dict(head)
     signature = fields.pop("signature", b"")
     if not isinstance(signature, bytes):
         raise RequestRefused("malformed-request", "signature must be bytes")
-    arrays: dict[str, NDArray[Any]] = {}
-    record = content.array_records.get(PAYLOAD)
-    if record is not None:
-        try:
-            arrays = unpack(read_packed(record[PACKED].data))
-        except (KeyError, ValueError, TypeError, OSError, EOFError, MemoryError):
-            raise RequestRefused("malformed-request", "the payload cannot be read") from None
-    return Request.from_fields(fields), arrays, signature
+    return Request.from_fields(fields), signature
+
+
+def packed_payload(message: Message) -> bytes | memoryview:
+    """The bytes of a message's packed payload, none of its arrays read, for the signature; empty if it has none.
+
+    Raises
+    ------
+    RequestRefused
+        Rule `malformed-request`.
+    """
+    record = message.content.array_records.get(PAYLOAD)
+    if record is None:
+        return b""
+    try:
+        return packed_bytes(record[PACKED].data)
+    except (KeyError, ValueError, TypeError):
+        raise RequestRefused("malformed-request", "the payload cannot be read") from None
+
+
+def read_payload(message: Message) -> dict[str, NDArray[Any]]:
+    """The arrays of a message whose signature is known to be good.
+
+    Raises
+    ------
+    RequestRefused
+        Rule `malformed-request`.
+    """
+    record = message.content.array_records.get(PAYLOAD)
+    if record is None:
+        return {}
+    try:
+        return unpack(read_packed(record[PACKED].data))
+    except (KeyError, ValueError, TypeError, OSError, EOFError, MemoryError):
+        raise RequestRefused("malformed-request", "the payload cannot be read") from None
 
 
 def size_bytes(message: Message) -> int:

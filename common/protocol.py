@@ -28,7 +28,8 @@ from safetensors import SafetensorError
 from fedage.common.heads import HeadMalformed, SignedHead
 
 PROTOCOL_VERSION = 3
-"""2: replies are signed by their site. 3: the sums that a table's first model is made of come with the model."""
+"""2: replies are signed by their site. 3: the sums that a table's first model is made of come with the model, and
+a request's signature is over the bytes of its packed payload."""
 REQUEST, PAYLOAD, REPLY, PACKED = "request", "payload", "reply", "packed"
 """Names of the records in a message, and of the one array in a payload record."""
 
@@ -44,6 +45,8 @@ KINDS = {DESCRIBE: "describe", TRAIN: "train", EVALUATE: "evaluate", ANALYSE: "a
 """What a site's policy and its answers call each kind of message."""
 
 Payload = Mapping[str, NDArray[Any]]
+Packed = bytes | memoryview | NDArray[np.uint8]
+"""A payload as one safetensors file; no bytes where there is none."""
 
 RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")
 """What a run may be called: it names folders and files at the coordinator and at every site."""
@@ -110,9 +113,12 @@ class Request:
             raise RequestRefused("malformed-request", "round or fold out of range")
         return request
 
-    def signing_bytes(self, payload: Payload) -> bytes:
-        """The canonical bytes that are signed: sorted JSON of the fields and the payload's digest."""
-        body = {**self.to_fields(), "payload_sha256": payload_digest(payload)}
+    def signing_bytes(self, packed: Packed = b"") -> bytes:
+        """The canonical bytes that are signed: sorted JSON of the fields and the digest of the packed payload.
+
+        Of its bytes as they travel, not of the arrays in them: so a site checks the signature before it reads any.
+        """
+        body = {**self.to_fields(), "payload_sha256": hashlib.sha256(packed).hexdigest()}
         return b"fedage request\n" + json.dumps(body, sort_keys=True, ensure_ascii=True).encode()
 
 
@@ -152,6 +158,21 @@ def unpack(packed: NDArray[Any]) -> dict[str, NDArray[Any]]:
         raise ValueError(f"a packed payload cannot be read ({type(error).__name__})") from None
 
 
+def packed_bytes(npy: bytes) -> memoryview:
+    """The bytes behind an npy header, whatever it says: only its length is read, for the signature to be checked first.
+
+    Raises
+    ------
+    ValueError
+        If there is no such header.
+    """
+    long = npy[6:7] != b"\x01"
+    begins = (12 if long else 10) + int.from_bytes(npy[8 : 12 if long else 10], "little")
+    if npy[:6] != b"\x93NUMPY" or len(npy) < begins:
+        raise ValueError("no npy header of the length that it says")
+    return memoryview(npy)[begins:]
+
+
 def read_packed(npy: bytes) -> NDArray[np.uint8]:
     """The packed payload in an array's npy bytes, without a copy.
 
@@ -174,12 +195,12 @@ def read_packed(npy: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(npy, dtype=np.uint8, offset=stream.tell())
 
 
-def sign(request: Request, payload: Payload, *, key: Ed25519PrivateKey) -> bytes:
-    """Sign a request and its payload, 64 bytes."""
-    return key.sign(request.signing_bytes(payload))
+def sign(request: Request, packed: Packed, *, key: Ed25519PrivateKey) -> bytes:
+    """Sign a request and its packed payload, 64 bytes."""
+    return key.sign(request.signing_bytes(packed))
 
 
-def verify(request: Request, payload: Payload, signature: bytes, *, key: Ed25519PublicKey) -> None:
+def verify(request: Request, packed: Packed, signature: bytes, *, key: Ed25519PublicKey) -> None:
     """Check the coordinator's signature.
 
     Raises
@@ -188,7 +209,7 @@ def verify(request: Request, payload: Payload, signature: bytes, *, key: Ed25519
         Rule `signature`, if it is not the pinned coordinator's over exactly this request and payload.
     """
     try:
-        key.verify(signature, request.signing_bytes(payload))
+        key.verify(signature, request.signing_bytes(packed))
     except InvalidSignature:
         raise RequestRefused("signature", "not signed by the coordinator this site has pinned") from None
 

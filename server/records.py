@@ -26,10 +26,11 @@ from fedage.common.protocol import (
 def request_content(request: Request, payload: Payload, *, key: Ed25519PrivateKey | None) -> RecordDict:
     """A signed request with its arrays. `key` is None in simulation only, where sites pin nobody."""
     fields: dict[str, Any] = dict(request.to_fields())
-    fields["signature"] = sign(request, payload, key=key) if key is not None else b""
+    packed = pack(payload) if payload else None
+    fields["signature"] = sign(request, b"" if packed is None else packed, key=key) if key is not None else b""
     content = RecordDict({REQUEST: ConfigRecord(fields)})
-    if payload:
-        content[PAYLOAD] = ArrayRecord({PACKED: Array(pack(payload))})
+    if packed is not None:
+        content[PAYLOAD] = ArrayRecord({PACKED: Array(packed)})
     return content
 
 

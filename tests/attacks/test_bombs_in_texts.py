@@ -14,6 +14,7 @@ import pytest
 from flwr.app import Array, ArrayRecord
 from typer.testing import CliRunner
 
+from fedage.client import records
 from fedage.client.approvals import Approvals
 from fedage.client.audit import Direction
 from fedage.client.cli import site
@@ -23,7 +24,7 @@ from fedage.client.table.limits import TABLE
 from fedage.client.table.read import read_frame
 from fedage.common.campaign import CampaignErrors, parse_campaign
 from fedage.common.errors import FedAgeError
-from fedage.common.protocol import ANALYSE, PACKED, PAYLOAD, TRAIN, pack, read_packed
+from fedage.common.protocol import ANALYSE, PACKED, PAYLOAD, REQUEST, TRAIN, pack, packed_bytes, read_packed, sign
 from tests.client.hospital import CAMPAIGN, Template, refused
 
 DEEP = {
@@ -74,6 +75,11 @@ def npy(shape: str, descr: str = "|u1", body: bytes = b"\0" * 10) -> bytes:
 
 
 ARRAYS = {
+    "zero rows of many": npy("(0, 10000000000000)"),
+    "many rows of nothing": npy("(10000000000000, 0)"),
+    "a number": npy("()"),
+    "nested dtype": npy("(10,)", "[('a', [('b', 'O')])]"),
+    "nested header": npy("(" * 90 + ")" * 90),
     "1e13 bytes": npy("(10000000000000,)"),
     "overflow": npy(f"({2**62}, {2**62})"),
     "negative": npy("(-1,)"),
@@ -91,18 +97,27 @@ ARRAYS = {
 
 
 @pytest.mark.parametrize("name", ARRAYS)
+@pytest.mark.parametrize("signed", [True, False])
 def test_an_array_that_lies_about_its_size_is_refused_with_its_line(
-    template: Template, tmp_path: Path, name: str
+    template: Template, tmp_path: Path, name: str, signed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One that the coordinator did not sign is refused for that, before any of it is read as an array."""
     hospital = template.copy(tmp_path)
-    message = hospital.message(hospital.request(TRAIN, round=1))
+    request = hospital.request(TRAIN, round=1)
+    message = hospital.message(request)
     array = Array("uint8", (10,), "numpy.ndarray", ARRAYS[name])
     message.content[PAYLOAD] = ArrayRecord({PACKED: array})
+    has_header = name != "no header"
+    if signed and has_header:
+        message.content[REQUEST]["signature"] = sign(request, packed_bytes(ARRAYS[name]), key=hospital.key)
+    read = []
+    monkeypatch.setattr(records, "read_packed", lambda npy: read.append(npy) or read_packed(npy))
     tracemalloc.start()
     reply, _ = hospital.deliver(message)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert refused(reply, hospital) == "malformed-request"
+    assert refused(reply, hospital) == ("malformed-request" if signed or not has_header else "signature")
+    assert len(read) == (signed and has_header)
     assert peak < 50_000_000
     assert [line.entry.direction for line in hospital.lines()][-2:] == [Direction.IN, Direction.OUT]
     assert hospital.ask(ANALYSE).status == "ok"
@@ -114,6 +129,7 @@ def test_an_honest_payload_is_read_as_it_was_packed() -> None:
     np.save(stream, packed)
     assert np.array_equal(read_packed(stream.getvalue()), packed)
     assert np.array_equal(read_packed(Array(packed).data), packed)
+    assert bytes(packed_bytes(Array(packed).data)) == packed.tobytes()
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])

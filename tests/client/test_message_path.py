@@ -31,7 +31,7 @@ from fedage.client.nonces import RequestId
 from fedage.client.policy import DataSet
 from fedage.client.terms import budget_of
 from fedage.common.campaign.types import Privacy
-from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN, RequestRefused, join_iterates, join_model
+from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN, RequestRefused, join_iterates, join_model, pack
 from tests.client.hospital import CAMPAIGN, POLICY, TEST, Hospital, Template, refused
 
 
@@ -139,7 +139,7 @@ def test_a_revoked_campaign_gets_no_stored_answer_either(hospital: Hospital) -> 
 
 def test_a_message_whose_agent_was_killed_is_done_anew(hospital: Hospital) -> None:
     request = hospital.request(TRAIN, round=1)
-    content = hashlib.sha256(request.signing_bytes(hospital.payload(TRAIN))).hexdigest()
+    content = hashlib.sha256(request.signing_bytes(pack(hospital.payload(TRAIN)))).hexdigest()
     identity = RequestId(digest=request.digest, run=request.run, nonce=request.nonce, content=content)
     hospital.site.rules.nonces.claim(identity)
     hospital.start()
