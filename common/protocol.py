@@ -45,7 +45,7 @@ KINDS = {DESCRIBE: "describe", TRAIN: "train", EVALUATE: "evaluate", ANALYSE: "a
 """What a site's policy and its answers call each kind of message."""
 
 Payload = Mapping[str, NDArray[Any]]
-Packed = bytes | memoryview | NDArray[np.uint8]
+Packed = bytes | memoryview
 """A payload as one safetensors file; no bytes where there is none."""
 
 RUN_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")

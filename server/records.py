@@ -27,7 +27,7 @@ def request_content(request: Request, payload: Payload, *, key: Ed25519PrivateKe
     """A signed request with its arrays. `key` is None in simulation only, where sites pin nobody."""
     fields: dict[str, Any] = dict(request.to_fields())
     packed = pack(payload) if payload else None
-    fields["signature"] = sign(request, b"" if packed is None else packed, key=key) if key is not None else b""
+    fields["signature"] = sign(request, b"" if packed is None else packed.data, key=key) if key is not None else b""
     content = RecordDict({REQUEST: ConfigRecord(fields)})
     if packed is not None:
         content[PAYLOAD] = ArrayRecord({PACKED: Array(packed)})

@@ -36,7 +36,7 @@ LARGE_BYTES = 2**30
 """What the starting process is asked for first, so that it lets one at a time take so much."""
 MAX_TEXT_BYTES = 2**16
 LENGTH = struct.Struct(">Q")
-IMAGE, VOLUME, VOLUME_FACTS = "image", "volume", "volume-facts"
+IMAGE, VOLUME, VOLUME_FACTS, SLICE, ENHANCED = "image", "volume", "volume-facts", "slice", "enhanced"
 
 
 def main() -> None:
@@ -91,7 +91,7 @@ class _Limits:
 
 def _decoded(kind: str, path: Path, limits: _Limits) -> tuple[Mapping[str, Any], NDArray[np.float32] | None]:
     """The answer to a request: what is said in words and numbers, and an array."""
-    from fedage.client.cohort import images, nifti
+    from fedage.client.cohort import images, nifti, stacks
     from fedage.client.cohort.reasons import Rejected
     from fedage.common.image import SampleRefused
 
@@ -103,6 +103,10 @@ def _decoded(kind: str, path: Path, limits: _Limits) -> tuple[Mapping[str, Any],
         if kind == VOLUME:
             volume = nifti.decode_volume(path, on_size=limits.for_values)
             return {"spacing_mm": volume.spacing_mm, "shape": volume.pixels.shape}, volume.pixels
+        if kind in (SLICE, ENHANCED):
+            decode = stacks.decode_slice if kind == SLICE else stacks.decode_enhanced
+            values = decode(path, on_size=limits.for_values)
+            return {"shape": values.shape}, values
         facts = nifti.decode_facts(path, on_size=limits.for_values)
         return {"rejected": str(facts.code)} if isinstance(facts, Rejected) else {"facts": asdict(facts)}, None
     except SampleRefused as refused:

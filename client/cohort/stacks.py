@@ -6,7 +6,8 @@ what is put together here; `CohortStore.slices` has the files of a series.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +18,18 @@ from pydicom.pixels.processing import apply_modality_lut
 from pydicom.pixels.utils import pixel_array
 
 from fedage.client.cohort.archive import open_image
+from fedage.client.cohort.decoder_child import ENHANCED, SLICE
+from fedage.client.cohort.decoder_pool import MAX_ARRAY_VALUES, DecoderFailed, decode
 from fedage.client.cohort.dicom import MAX_FRAME_SAMPLES
 from fedage.client.cohort.geometry import Stack, stack_of
-from fedage.client.cohort.images import stored_frame
+from fedage.client.cohort.images import DECODER_FAILED, stored_frame
 from fedage.client.cohort.parsed import frames_stack, parse
 from fedage.client.cohort.quiet import quiet_pydicom
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.stored_values import StoredValues, stored_values, with_background
 from fedage.common.image import SampleRefused
 
-MAX_VOLUME_SAMPLES = 1_000_000_000
+MAX_VOLUME_SAMPLES = MAX_ARRAY_VALUES
 
 
 @dataclass(frozen=True)
@@ -46,34 +49,23 @@ class Volume:
 
 
 def load_enhanced(path: Path) -> Volume:
-    """The volume of an enhanced MR, CT or PET file.
+    """The volume of an enhanced MR, CT or PET file, decoded in a process of its own.
 
     Raises
     ------
     SampleRefused
-        With the reason code of what is wrong with the stack, `too-large` or `undecodable`.
+        With the reason code of what is wrong with the stack, `too-large`, `undecodable` or `decoder-failed`. Never any
+        other exception.
     """
     quiet_pydicom()
-    try:
+    with _as_refusals():
         with open_image(path) as stream:
             stack = _even(frames_stack(stream))
-            header = parse(stream, pixels=False)
-            _check_size(len(stack.order), header.Rows, header.Columns)
-            frames = pixel_array(parse(stream, pixels=True), correct_unused_bits=False)
-            if len(frames) != len(stack.order):
-                raise SampleRefused(Reason.NO_GEOMETRY, "the functional groups are not one a frame")
-            stored = [stored_values(frames[index], header) for index in stack.order]
-            scaled = [_rescaled(one.values, header, index) for one, index in zip(stored, stack.order, strict=True)]
-            padding = np.stack([_padding_or_none(one) for one in stored])
-        return Volume(with_background(np.stack(scaled), padding), stack)
-    except SampleRefused:
-        raise
-    except Exception as error:  # noqa: BLE001 (what hostile files raise in decoders cannot be listed)
-        raise SampleRefused("undecodable", type(error).__name__) from None
+        return _volume(_decoded(ENHANCED, path), stack)
 
 
 def load_series(paths: Sequence[Path]) -> Volume:
-    """The volume of a series of single files, in any order.
+    """The volume of a series of single files, in any order; each is decoded by itself, in a process of its own.
 
     Raises
     ------
@@ -81,25 +73,88 @@ def load_series(paths: Sequence[Path]) -> Volume:
         As `load_enhanced`.
     """
     quiet_pydicom()
-    try:
+    with _as_refusals():
         headers = [_header(path) for path in paths]
         stack = _even(_stack(headers))
         _check_size(len(paths), headers[0].Rows, headers[0].Columns)
-        slices, padding = [], []
-        for index in stack.order:
-            with open_image(paths[index]) as stream:
-                stored = stored_frame(stream, headers[index])
-            slices.append(apply_modality_lut(stored.values, headers[index]).astype(np.float32))
-            padding.append(_padding_or_none(stored))
-        return Volume(with_background(np.stack(slices), np.stack(padding)), stack)
+        return _volume(np.stack([_decoded(SLICE, paths[index]) for index in stack.order]), stack)
+
+
+def decode_enhanced(path: Path, *, on_size: Callable[[int], None]) -> NDArray[np.float32]:
+    """The voxels (F, H, W) of an enhanced file along the normal, NaN for padding; what the decoder's process does.
+
+    Raises
+    ------
+    SampleRefused
+        As `load_enhanced`.
+    """
+    quiet_pydicom()
+    with _as_refusals(), open_image(path) as stream:
+        stack = _even(frames_stack(stream))
+        header = parse(stream, pixels=False)
+        _check_size(len(stack.order), header.Rows, header.Columns)
+        on_size(len(stack.order) * int(header.Rows) * int(header.Columns))
+        frames = pixel_array(parse(stream, pixels=True), correct_unused_bits=False)
+        if len(frames) != len(stack.order):
+            raise SampleRefused(Reason.NO_GEOMETRY, "the functional groups are not one a frame")
+        voxels = np.empty((len(stack.order), int(header.Rows), int(header.Columns)), dtype=np.float32)
+        for place, index in enumerate(stack.order):
+            stored = stored_values(frames[index], header)
+            voxels[place] = _without_padding(_rescaled(stored.values, header, index), stored)
+        return voxels
+
+
+def decode_slice(path: Path, *, on_size: Callable[[int], None]) -> NDArray[np.float32]:
+    """The voxels (H, W) of one file of a series, NaN for padding; what the decoder's process does.
+
+    Raises
+    ------
+    SampleRefused
+        As `load_enhanced`.
+    """
+    quiet_pydicom()
+    with _as_refusals(), open_image(path) as stream:
+        header = parse(stream, pixels=False)
+        _check_size(1, header.Rows, header.Columns)
+        on_size(int(header.Rows) * int(header.Columns))
+        stored = stored_frame(stream, header)
+        return _without_padding(apply_modality_lut(stored.values, header).astype(np.float32), stored)
+
+
+@contextmanager
+def _as_refusals() -> Iterator[None]:
+    """Whatever goes wrong as a `SampleRefused`."""
+    try:
+        yield
     except SampleRefused:
         raise
-    except Exception as error:  # noqa: BLE001 (as above)
+    except DecoderFailed as failure:
+        raise SampleRefused(DECODER_FAILED, failure.detail) from None
+    except MemoryError:
+        raise SampleRefused(DECODER_FAILED, "it needs more memory than an image of its size") from None
+    except Exception as error:  # noqa: BLE001 (what hostile files raise in decoders cannot be listed)
         raise SampleRefused("undecodable", type(error).__name__) from None
 
 
-def _padding_or_none(stored: StoredValues) -> NDArray[np.bool_]:
-    return np.zeros(stored.values.shape, dtype=np.bool_) if stored.is_padding is None else stored.is_padding
+def _decoded(kind: str, path: Path) -> NDArray[np.float32]:
+    """What a decoder's process makes of a file."""
+    found = decode(kind, path)
+    if "refused" in found.text or found.array is None:
+        raise SampleRefused(str(found.text.get("refused")), str(found.text.get("detail")))
+    return found.array
+
+
+def _volume(voxels: NDArray[np.float32], stack: Stack) -> Volume:
+    """The volume of voxels (F, H, W) that are NaN where padding is."""
+    if voxels.ndim != 3 or len(voxels) != len(stack.order):
+        raise SampleRefused(Reason.NO_GEOMETRY, "the functional groups are not one a frame")
+    return Volume(with_background(voxels, np.isnan(voxels)), stack)
+
+
+def _without_padding(values: NDArray[np.float32], stored: StoredValues) -> NDArray[np.float32]:
+    if stored.is_padding is not None:
+        values[stored.is_padding] = np.nan
+    return values
 
 
 def _header(path: Path) -> Dataset:
