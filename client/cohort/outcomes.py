@@ -112,10 +112,7 @@ def read_outcomes(
     }
     every_first = all(rows == "first" for _, rows in read.columns.values())
     return OutcomeTable(
-        values={
-            patient: {name: float(column[row]) for name, column in counted.items() if np.isfinite(column[row])}
-            for row, patient in enumerate(patients)
-        },
+        values=_by_patient(list(patients), counted),
         duplicate_rows=int(ids.duplicated().sum()) if every_first else 0,
         rows_without_id=int((~with_id).sum()),
         not_numbers=read.not_numbers,
@@ -188,7 +185,7 @@ def _by_their_names(table: pd.DataFrame, id_column: str) -> _Read:
 
 def _of_patients(values: FloatArray, ids: pd.Series[str], rows: str) -> FloatArray:
     """One value a patient, in the order of their first rows."""
-    if values.size < len(ids):
+    if values.size < len(ids) or ids.is_unique:
         return values  # one row a patient already
     groups = pd.Series(values).groupby(ids.to_numpy(), sort=False)
     if rows == "same":
@@ -196,6 +193,18 @@ def _of_patients(values: FloatArray, ids: pd.Series[str], rows: str) -> FloatArr
         return np.where(highest == np.asarray(groups.min(), dtype=np.float64), highest, np.nan)
     found = groups.nth(0) if rows == "first" else groups.max() if rows == "max" else groups.min()
     return np.asarray(found, dtype=np.float64)
+
+
+def _by_patient(patients: Sequence[str], columns: Mapping[str, FloatArray]) -> dict[str, dict[str, float]]:
+    """Finite values by patient and column, from columns (n,) in the order of the patients."""
+    if not columns:
+        return {patient: {} for patient in patients}
+    names, matrix = np.array(list(columns), dtype=object), np.column_stack(list(columns.values()))
+    finite = np.isfinite(matrix)
+    return {
+        patient: dict(zip(names[known].tolist(), row[known].tolist(), strict=True))
+        for patient, row, known in zip(patients, matrix, finite, strict=True)
+    }
 
 
 def _rows_differ(values: FloatArray, ids: pd.Series[str]) -> int:
@@ -252,9 +261,14 @@ def _table(path: Path, *, known: Collection[str]) -> pd.DataFrame:
 
 def _numbers(column: pd.Series[str]) -> tuple[FloatArray, int]:
     """The column as numbers, NaN where it holds none that is finite, and how many cells hold anything."""
-    text = column.str.strip()
-    lower = text.str.lower()
-    missing = lower.isin(list(_MISSING))
-    numbers = pd.to_numeric(lower.replace(_TRUTH), errors="coerce").to_numpy(dtype=np.float64, copy=True)
-    numbers[~np.isfinite(numbers) | missing.to_numpy()] = np.nan
-    return numbers, int((~missing).sum())
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, copy=True)
+    # Words only where there is no number: each step over texts costs more than reading all numbers.
+    rest = np.flatnonzero(~np.isfinite(numbers))
+    if not rest.size:
+        return numbers, numbers.size
+    lower = column.iloc[rest].str.strip().str.lower()
+    missing = lower.isin(list(_MISSING)).to_numpy(dtype=np.bool_)
+    words = pd.to_numeric(lower.replace(_TRUTH), errors="coerce").to_numpy(dtype=np.float64, copy=True)
+    words[~np.isfinite(words) | missing] = np.nan
+    numbers[rest] = words
+    return numbers, numbers.size - int(np.count_nonzero(missing))

@@ -1,7 +1,9 @@
 """The hospital's table: what is read, what is set aside, what is refused."""
 
+import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from fedage.client.cohort.mapping import Mapped
@@ -128,3 +130,33 @@ def test_a_mapped_column_that_is_not_there_is_named_with_those_there_are(tmp_pat
         read_outcomes(path, id_column="MRN", columns=MAPPED)
     with pytest.raises(FedAgeError, match=r"no column 'id', it has 2 columns, .*outcome_columns\.id"):
         read_outcomes(path, id_column="id", columns=MAPPED)
+
+
+def test_words_among_numbers_are_read_as_alone(tmp_path: Path) -> None:
+    """Numbers are read together and only the rest as words; either way a cell means the same."""
+    cells = {
+        " 1 ": 1.0, "1e3": 1000.0, "+2": 2.0, "-0.5": -0.5, "True": 1.0, " false": 0.0, "NA": None, ".": None,
+        "inf": None, "-Infinity": None, "nan": None, "x": None, "": None, "1,5": None, "0x10": None, "1_000": None,
+    }  # fmt: skip
+    for text, value in cells.items():
+        rows = [("a", text), *((f"p{number}", "3") for number in range(40))]
+        (tmp_path / "o.csv").write_text("patient_id;x\n" + "".join(f"{who};{cell}\n" for who, cell in rows))
+        found = read_outcomes(tmp_path / "o.csv")
+        assert found.values["a"].get("x") == value, text
+        assert found.values["p1"] == {"x": 3.0}
+        wrong = value is None and text not in ("NA", ".", "nan", "")
+        assert found.not_numbers == ({"x": 1} if wrong else {}), text
+
+
+def test_a_wide_table_is_read_in_the_time_that_its_texts_take(tmp_path: Path) -> None:
+    names = [f"c{number}" for number in range(800)]
+    rows = [",".join([f"p{row}", *([str(row * 0.5)] * 800)]) for row in range(800)]
+    (tmp_path / "o.csv").write_text("\n".join([",".join(["patient_id", *names]), *rows]) + "\n")
+    began = time.process_time()
+    table = pd.read_csv(tmp_path / "o.csv", dtype=str, keep_default_na=False)
+    texts = time.process_time() - began
+    began = time.process_time()
+    found = read_outcomes(tmp_path / "o.csv")
+    assert time.process_time() - began < 8 * texts + 0.5
+    assert found.values["p3"] == dict.fromkeys(names, 1.5)
+    assert len(found.values) == len(table)
