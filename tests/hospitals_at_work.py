@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,8 +197,10 @@ def record(run: RunFolder) -> Results:
 
 
 @contextmanager
-def network(root: Path, *, names: tuple[str, ...] = ("north", "south")) -> Iterator[Network]:
-    """All of it, running; at the end nothing of it is left."""
+def network(
+    root: Path, *, names: tuple[str, ...] = ("north", "south"), patients: Mapping[str, int] | None = None
+) -> Iterator[Network]:
+    """All of it, running; at the end nothing of it is left. `patients` by hospital, 80 where it does not say."""
     from fedage.common.processes import free_port
 
     port = free_port()
@@ -207,7 +209,7 @@ def network(root: Path, *, names: tuple[str, ...] = ("north", "south")) -> Itera
     try:
         made.start_coordinator()
         for number, name in enumerate(names):
-            made.make_site(name, seed=number)
+            made.make_site(name, seed=number, patients=(patients or {}).get(name, 80))
             made.start_site(name)
         for name in names:
             made.running[name].wait_for("online", timeout_s=90)

@@ -138,7 +138,9 @@ class Validation(Table):
     """`[validation]`: either `fractions` or `folds`."""
 
     fractions: Fractions | None = Field(default=None, description="train, validation and test; they sum to 1")
-    folds: int | None = Field(default=None, ge=2, le=20, description="patient-wise cross-fitting")
+    folds: int | None = Field(
+        default=None, ge=2, le=20, description="patient-wise cross-fitting; a small site holds patients out in fewer"
+    )
 
 
 class Privacy(Table):
