@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fedage.common.disclosure import suppress_small_cells
+from fedage.common.disclosure import suppress_small_cells, without_few
 from fedage.common.statistic import Statistic
 
 
@@ -20,7 +20,7 @@ class Withheld(Exception):
 
 
 def release(statistic: Statistic, *, minimum_count: int) -> Statistic:
-    """Let a statistic pass, or withhold it whole.
+    """Let a statistic pass without its small counts, or withhold it whole.
 
     Raises
     ------
@@ -32,7 +32,7 @@ def release(statistic: Statistic, *, minimum_count: int) -> Statistic:
         raise Withheld("minimum-count", "no patient is behind it")
     if statistic.smallest.count < minimum_count:
         raise Withheld("minimum-count", f"fewer than {minimum_count} patients in the cell {statistic.smallest.of!r}")
-    return statistic
+    return without_few(statistic, minimum=minimum_count)
 
 
 def require(count: int, *, of: str, minimum_count: int) -> None:

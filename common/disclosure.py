@@ -6,12 +6,12 @@ disclosure control's primary and complementary suppression).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.common.statistic import FloatArray
+from fedage.common.statistic import FloatArray, Statistic
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,15 @@ def suppress_by_row(counts: FloatArray, minimum: int) -> Suppressed:
     """
     rows = [suppress_small_cells(row, minimum) for row in counts]
     return _suppress(counts, np.array([row.shown for row in rows]).reshape(counts.shape), minimum)
+
+
+def without_few(statistic: Statistic, *, minimum: int) -> Statistic:
+    """The statistic with small counts of its own replaced by 0 and by 1 in the field that says so (`Field.few`)."""
+    values = {field.name: statistic[field.name] for field in statistic.layout.fields}
+    for field in statistic.layout.fields:
+        if field.few and 0 < statistic.scalar(field.name) < minimum:
+            values |= {field.name: np.zeros(()), field.few: np.ones(())}
+    return replace(statistic, vector=statistic.layout.flatten(values))
 
 
 def _large_enough(counts: FloatArray, minimum: int) -> NDArray[np.bool_]:

@@ -36,6 +36,9 @@ class Field:
         from data. A bound of a sum over patients is so much for each of the most patients that a site may have.
     whole
         Whether the entries are counts, whole numbers.
+    few
+        Of a count of patients that is told only where it is not small: the field that is 1 where it is. Empty for a
+        field whose patients are among the statistic's cells.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Field:
     lower: float = -1e12
     upper: float = 1e12
     whole: bool = False
+    few: str = ""
 
     @property
     def size(self) -> int:

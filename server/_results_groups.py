@@ -49,6 +49,9 @@ class GroupDifference(Finding):
     left_out: int | None = Field(
         default=None, description="patients of either group with a missing or impossible value"
     )
+    left_out_few_sites: int = Field(
+        default=0, description="sites that left out some more, fewer than their minimum count, and do not say how many"
+    )
     withheld_columns: tuple[str, ...] = Field(
         default=(),
         description="covariates left out at all sites, as at one at least too few patients differ in them, or one "

@@ -17,6 +17,9 @@ class Preparation(Finding):
     fold: int | None = Field(default=None, ge=1, description="from 1; null without folds")
     n: int = Field(description="training patients with a usable age, all sites")
     left_out: int = Field(default=0, description="patients without a usable age")
+    left_out_few_sites: int = Field(
+        default=0, description="sites that left out some more, fewer than their minimum count, and do not say how many"
+    )
     features: int | None = Field(default=None, description="features asked for")
     unused: tuple[str, ...] = Field(
         default=(), description="features that do not vary, or of which no site may tell a median; their weight is 0"

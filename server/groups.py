@@ -33,7 +33,7 @@ def _compared(step: str, findings: Findings) -> GroupDifference:
     found = findings.results.get(step)
     if found is None:
         return GroupDifference(by_site=by_site, not_computed=findings.not_computed.get(step, "the run ended before"))
-    kept = ("gap", "n_group", "n_reference", "left_out", "one_group_only", "not_adjusted", "roc")
+    kept = ("gap", "n_group", "n_reference", "left_out", "left_out_few_sites", "one_group_only", "not_adjusted", "roc")
     all_pairs, within = _ends(found["auc_ci95"]), _ends(found["auc_within_sites_ci95"])
     aucs = ("auc", "auc_low", "auc_high", "auc_refused", "auc_within_sites")
     return GroupDifference(

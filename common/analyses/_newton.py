@@ -18,6 +18,7 @@ import numpy as np
 from scipy import special
 
 from fedage.common.analyses._columns import MAX_OUTCOME, MAX_PATIENTS, bound_of
+from fedage.common.analyses._left_out import left_out_fields, left_out_result
 from fedage.common.analyses._partial_likelihood import Likelihood
 from fedage.common.analyses.base import (
     Again,
@@ -116,7 +117,8 @@ def largest_z(covariates: tuple[str, ...], iterate: Iterate) -> FloatArray:
 
 def common_fields(covariates: tuple[str, ...], iterate: Iterate) -> tuple[Field, ...]:
     """Counts, and at β = 0 Σx and Σx² (p,) in the covariates' own units, less the iterate's centre if it has one."""
-    counts = tuple(Field(name, lower=0.0, upper=MAX_PATIENTS, whole=True) for name in ("n", "left_out", "events"))
+    n, events = (Field(name, lower=0.0, upper=MAX_PATIENTS, whole=True) for name in ("n", "events"))
+    counts = (n, *left_out_fields(), events)
     if "scale" in iterate:
         return counts
     bound, p = float(largest_z(covariates, iterate).max()), len(covariates)
@@ -199,7 +201,7 @@ def advance(
                 **about,
                 "n": round(total.scalar("n")),
                 "events": round(events),
-                "left_out": round(total.scalar("left_out")),
+                **left_out_result(total),
                 "log_likelihood": log_likelihood,
                 "null_log_likelihood": null,
                 "likelihood_ratio": {"chi2": statistic, "df": p, "p": float(special.chdtrc(p, max(statistic, 0.0)))},

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fedage.common.analyses._columns import MAX_AGE_YEARS, MAX_PATIENTS
 from fedage.common.analyses._guarded_groups import decode, guarded_groups
+from fedage.common.analyses._left_out import left_out_fields, left_out_values
 from fedage.common.analyses._table_missing import enough_present, stood_in
 from fedage.common.analyses.base import IterateRefused
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
@@ -58,7 +59,7 @@ def layout(features: int, folds: int, *, products: bool) -> Layout:
     u, t = CLIP * MAX_PATIENTS, MAX_AGE_YEARS * MAX_PATIENTS
     return Layout(
         (
-            Field("left_out", lower=0.0, upper=MAX_PATIENTS, whole=True),
+            *left_out_fields(),
             Field("stood_in", lower=0.0, upper=float(features)),
             Field("n", (folds,), lower=0.0, upper=MAX_PATIENTS, whole=True),
             Field("u", (folds, features), lower=-u, upper=u),
@@ -104,7 +105,7 @@ def local(
     shape = layout(p, folds, products=products)
     upper = np.triu_indices(p)
     values: dict[str, FloatArray] = {field.name: np.zeros(field.shape) for field in shape.fields}
-    values["left_out"] += left_out
+    values |= {name: np.asarray(value) for name, value in left_out_values(left_out).items()}
     values["stood_in"] += np.count_nonzero(filled)
     for k, inside in enumerate(inner):
         squares = np.zeros((p, p) if products else p)

@@ -11,6 +11,7 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 
 from fedage.common.analyses._columns import MAX_AGE_YEARS, MAX_PATIENTS, MAX_PREDICTED_YEARS, in_subset, usable
+from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, check_iterate
 from fedage.common.cohort import Cohort
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
@@ -25,7 +26,7 @@ _V = MAX_PREDICTED_YEARS + REFERENCE_AGE_YEARS
 _LAYOUT = Layout(
     (
         Field("n", lower=0.0, upper=MAX_PATIENTS, whole=True),
-        Field("left_out", lower=0.0, upper=MAX_PATIENTS, whole=True),
+        *left_out_fields(),
         Field("age", lower=-_U * MAX_PATIENTS, upper=_U * MAX_PATIENTS),
         Field("age_squared", lower=0.0, upper=_U**2 * MAX_PATIENTS),
         Field("predicted", lower=-_V * MAX_PATIENTS, upper=_V * MAX_PATIENTS),
@@ -78,7 +79,7 @@ class BiasLine:
         u, v = kept["age_years"] - REFERENCE_AGE_YEARS, kept[self.prediction] - REFERENCE_AGE_YEARS
         values = {
             "n": kept.n,
-            "left_out": left_out,
+            **left_out_values(left_out),
             "age": u.sum(),
             "age_squared": u @ u,
             "predicted": v.sum(),
@@ -110,7 +111,7 @@ class BiasLine:
         return Done(
             {
                 "n": round(n),
-                "left_out": round(total.scalar("left_out")),
+                **left_out_result(total),
                 "slope": slope,
                 "intercept_years": REFERENCE_AGE_YEARS + mean_v - slope * mean_age,
                 "slope_se": float(np.sqrt(residual_variance / s_uu)),

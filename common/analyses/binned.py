@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.analyses._columns import MAX_PATIENTS, bound_of, in_subset, usable
+from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, check_iterate
 from fedage.common.cohort import Cohort
 from fedage.common.disclosure import suppress_by_row, suppress_small_cells
@@ -60,7 +61,7 @@ class PredictedByAge:
         return Layout(
             (
                 Field("n", lower=0.0, upper=MAX_PATIENTS, whole=True),
-                Field("left_out", lower=0.0, upper=MAX_PATIENTS, whole=True),
+                *left_out_fields(),
                 Field("withheld", lower=0.0, upper=MAX_PATIENTS, whole=True),
                 Field("counts", (bins, bins), lower=0.0, upper=MAX_PATIENTS, whole=True),
             )
@@ -75,7 +76,7 @@ class PredictedByAge:
         safe = suppress_by_row(table, self.minimum_count)
         values: dict[str, FloatArray | float] = {
             "n": kept.n,
-            "left_out": left_out,
+            **left_out_values(left_out),
             "withheld": safe.withheld,
             "counts": safe.counts,
         }
@@ -92,7 +93,7 @@ class PredictedByAge:
         return Done(
             {
                 "n": round(total.scalar("n")),
-                "left_out": round(total.scalar("left_out")),
+                **left_out_result(total),
                 "withheld": round(total.scalar("withheld")),
                 "edges_years": list(self.edges_years),
                 "counts": np.rint(total["counts"]).astype(int).tolist(),
@@ -127,7 +128,7 @@ class GapByAge:
         return Layout(
             (
                 Field("n", lower=0.0, upper=MAX_PATIENTS, whole=True),
-                Field("left_out", lower=0.0, upper=MAX_PATIENTS, whole=True),
+                *left_out_fields(),
                 Field("withheld", lower=0.0, upper=MAX_PATIENTS, whole=True),
                 Field("counts", bins, lower=0.0, upper=MAX_PATIENTS, whole=True),
                 Field("gap", bins, lower=-bound * MAX_PATIENTS, upper=bound * MAX_PATIENTS),
@@ -141,7 +142,7 @@ class GapByAge:
         safe = suppress_small_cells(np.bincount(where, minlength=bins).astype(np.float64), self.minimum_count)
         values: dict[str, FloatArray | float] = {
             "n": kept.n,
-            "left_out": left_out,
+            **left_out_values(left_out),
             "withheld": safe.withheld,
             "counts": safe.counts,
             "gap": np.where(safe.shown, np.bincount(where, weights=gap, minlength=bins), 0.0),
@@ -163,7 +164,7 @@ class GapByAge:
         return Done(
             {
                 "n": round(total.scalar("n")),
-                "left_out": round(total.scalar("left_out")),
+                **left_out_result(total),
                 "withheld": round(total.scalar("withheld")),
                 "edges_years": list(self.edges_years),
                 "counts": n.astype(int).tolist(),

@@ -15,6 +15,7 @@ import numpy as np
 from fedage.common.analyses import _newton
 from fedage.common.analyses._columns import MAX_PATIENTS
 from fedage.common.analyses._cox_contributions import gradient_and_information
+from fedage.common.analyses._left_out import left_out_values
 from fedage.common.analyses._partial_likelihood import Likelihood, Ties, of_strata, pack, unpack
 from fedage.common.analyses._survival import Followed, followed, round_up
 from fedage.common.analyses.base import Iterate, Outcome, Result
@@ -157,7 +158,7 @@ class CoxBySite:
         events = int(np.count_nonzero(patients.event))
         values: dict[str, FloatArray | float] = {
             "n": patients.n,
-            "left_out": patients.left_out,
+            **left_out_values(patients.left_out),
             "events": events,
             "log_likelihood": likelihood.log_likelihood,
             "gradient": likelihood.gradient,

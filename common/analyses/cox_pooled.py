@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from fedage.common.analyses import _newton
 from fedage.common.analyses._columns import MAX_PATIENTS
 from fedage.common.analyses._intervals import SiteTable, ends_of
+from fedage.common.analyses._left_out import left_out_values
 from fedage.common.analyses._partial_likelihood import Ties, of_tables
 from fedage.common.analyses._survival import after_start, check_table_times, table_index
 from fedage.common.analyses.base import Again, GridAsked, Iterate, IterateRefused, NotComputable, Outcome, Result
@@ -200,7 +201,7 @@ class CoxPooled:
         ones = np.ones((time.size, 1))
         values: dict[str, FloatArray | float] = {
             "n": stratum.size,
-            "left_out": patients.left_out + int(np.count_nonzero(~known)),
+            **left_out_values(patients.left_out + int(np.count_nonzero(~known))),
             "events": int(np.count_nonzero(died)),
             "z_of_deaths": self._by_stratum(died, z, stratum),
             "deaths": self._by_stratum(died, ones, stratum).ravel(),

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import erfc
 
 from fedage.common.analyses._columns import MAX_GAP_YEARS, MAX_PATIENTS, in_subset, usable
+from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, check_iterate
 from fedage.common.analyses.evaluation import CS_YEARS
 from fedage.common.cohort import Cohort
@@ -136,7 +137,7 @@ class ErrorCurve:
         at = len(THRESHOLDS_YEARS)
         # An estimate of patients, between the two counts beside it.
         likely = Field("likely", (at,), lower=0.0, upper=MAX_PATIENTS)
-        return Layout((counts("n"), counts("left_out"), counts("low", at), likely, counts("high", at)))
+        return Layout((counts("n"), *left_out_fields(), counts("low", at), likely, counts("high", at)))
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
         kept, left_out = usable(
@@ -155,7 +156,7 @@ class ErrorCurve:
             cells.append(Cell(patients, "patients with errors of one range"))
             low[end - 1], high[first] = patients, patients
             likely[first:end] = patients * _likely_share(first, end, spread)
-        values: dict[str, FloatArray | float] = {"n": error.size, "left_out": left_out}
+        values: dict[str, FloatArray | float] = {"n": error.size, **left_out_values(left_out)}
         values |= {name: np.cumsum(at)[:-1] for name, at in (("low", low), ("likely", likely), ("high", high))}
         return Statistic.of(self.layout(iterate), values, [Cell(error.size, "patients with an error"), *cells])
 
@@ -167,7 +168,7 @@ class ErrorCurve:
         return Done(
             {
                 "n": round(n),
-                "left_out": round(total.scalar("left_out")),
+                **left_out_result(total),
                 "thresholds_years": list(THRESHOLDS_YEARS),
                 "cs": np.clip(total["likely"] / n, low, high).tolist(),
                 "cs_low": low.tolist(),

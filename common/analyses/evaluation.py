@@ -18,6 +18,7 @@ from fedage.common.analyses._columns import (
     in_subset,
     usable,
 )
+from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses.base import Again, Done, Iterate, IterateRefused, NotComputable, Outcome, check_iterate
 from fedage.common.cohort import Cohort
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
@@ -42,7 +43,7 @@ _PREDICTED = MAX_PREDICTED_YEARS + MAX_AGE_YEARS  # |ŷ − mean age|
 _FULL_LAYOUT = Layout(
     (
         _count("n"),
-        _count("left_out"),
+        *left_out_fields(),
         _sum("error", MAX_GAP_YEARS),
         _sum("absolute_error", MAX_GAP_YEARS, lower=0.0),
         _sum("squared_error", MAX_GAP_YEARS**2, lower=0.0),
@@ -147,7 +148,7 @@ class Evaluation:
         u, v = age - mean, predicted - mean
         values = {
             "n": kept.n,
-            "left_out": left_out,
+            **left_out_values(left_out),
             "error": error.sum(),
             "absolute_error": np.abs(error).sum(),
             "squared_error": error @ error,
@@ -214,7 +215,7 @@ class Evaluation:
         return Done(
             {
                 "n": round(n),
-                "left_out": round(total.scalar("left_out")),
+                **left_out_result(total),
                 "mean_age_years": _around(iterate) + mean_u,
                 "mae_years": total.scalar("absolute_error") / n,
                 "mean_error_years": total.scalar("error") / n,

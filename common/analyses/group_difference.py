@@ -25,6 +25,7 @@ from scipy.special import stdtr, stdtrit
 
 from fedage.common.analyses import _roc
 from fedage.common.analyses._columns import MAX_PATIENTS, bound_of, usable
+from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, Result, check_iterate
 from fedage.common.cohort import Cohort
 from fedage.common.influence import Group, InfluenceRule
@@ -171,7 +172,8 @@ class GroupDifference:
             products.append(Field(name, lower=0.0 if i == j else -most, upper=most))
         return Layout(
             (
-                *(counts(name) for name in ("n_group", "n_reference", "left_out", "one_group_only")),
+                *(counts(name) for name in ("n_group", "n_reference", "one_group_only")),
+                *left_out_fields(),
                 Field("sites", lower=0.0, upper=1.0),
                 *products,
                 *(pairs(name) for name in ("pairs", "pairs_won", *(f"own_{bound}" for bound in _roc.BOUNDS))),
@@ -187,7 +189,7 @@ class GroupDifference:
         values: dict[str, FloatArray | float] = {field.name: np.zeros(field.shape) for field in layout.fields}
         is_group = kept[self.column] == self.equals
         n_group, n_reference = int(is_group.sum()), int((~is_group).sum())
-        values["left_out"] = left_out
+        values |= left_out_values(left_out)
         cells = [
             Cell(n_group, "patients of the group of interest"),
             Cell(n_reference, "patients of the reference group"),
@@ -240,7 +242,7 @@ class GroupDifference:
                 "n_group": round(n_group),
                 "n_reference": round(n_reference),
                 "sites": round(total.scalar("sites")),
-                "left_out": round(total.scalar("left_out")),
+                **left_out_result(total),
                 "one_group_only": round(total.scalar("one_group_only")),
                 **(dict.fromkeys(_FOUND) if isinstance(adjusted, str) else adjusted),
                 "not_adjusted": not_adjusted,

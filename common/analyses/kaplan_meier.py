@@ -15,6 +15,7 @@ import numpy as np
 from fedage.common.analyses._columns import MAX_PATIENTS
 from fedage.common.analyses._curve import IntervalCounts, curve, grouped_log_rank
 from fedage.common.analyses._intervals import at_table_time, ends_of
+from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._survival import Followed, after_start, check_table_times, table_index
 from fedage.common.analyses.base import Done, GridAsked, Iterate, IterateRefused, NotComputable, Outcome, Result
 from fedage.common.analyses.table_grid import TableGrid, groups_of_gap
@@ -123,7 +124,7 @@ class KaplanMeier:
         return Layout(
             (
                 Field("n", (groups,), lower=0.0, upper=MAX_PATIENTS, whole=True),
-                Field("left_out", lower=0.0, upper=MAX_PATIENTS, whole=True),
+                *left_out_fields(),
                 *(Field(name, (groups, intervals), lower=0.0, upper=MAX_PATIENTS, whole=True) for name in names),
             )
         )
@@ -153,7 +154,7 @@ class KaplanMeier:
         n = np.bincount(group, minlength=groups).astype(np.float64)
         values: dict[str, FloatArray | float] = {
             "n": n,
-            "left_out": patients.left_out,
+            **left_out_values(patients.left_out),
             "events": d,
             "events_inside": d - d_at,
             "censored": c - c_at,
@@ -186,7 +187,7 @@ class KaplanMeier:
             {
                 "n": round(n.sum()),
                 "events": round(events.sum()),
-                "left_out": round(total.scalar("left_out")),
+                **left_out_result(total),
                 "table_times": list(times),
                 "asked_times": asked,
                 "merged_table_times": len(asked) - len(times),

@@ -13,6 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 
 from fedage.common.analyses._columns import MAX_AGE_YEARS, MAX_GAP_YEARS, MAX_PATIENTS
+from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._partial_likelihood import pack, unpack
 from fedage.common.analyses._survival import followed
 from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, Result, check_iterate
@@ -64,7 +65,7 @@ class Attenuation:
         return Layout(
             (
                 Field("n", lower=0.0, upper=MAX_PATIENTS, whole=True),
-                Field("left_out", lower=0.0, upper=MAX_PATIENTS, whole=True),
+                *left_out_fields(),
                 Field("cross", (m * (m + 1) // 2,), lower=-_BOUND * MAX_PATIENTS, upper=_BOUND * MAX_PATIENTS),
             )
         )
@@ -77,7 +78,7 @@ class Attenuation:
             values = values - values.mean(axis=0)
         return Statistic.of(
             self.layout(iterate),
-            {"n": patients.n, "left_out": patients.left_out, "cross": pack(values.T @ values)},
+            {"n": patients.n, **left_out_values(patients.left_out), "cross": pack(values.T @ values)},
             [Cell(patients.n, "patients with a true and an estimated gap")],
         )
 
@@ -91,7 +92,7 @@ class Attenuation:
         return Done(
             {
                 "n": round(n),
-                "left_out": round(total.scalar("left_out")),
+                **left_out_result(total),
                 "planted_hazard_ratio_per_year": self.hazard_ratio_per_year,
                 "gaps": gaps,
             }

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from fedage.common.analyses import _ridge, _table_quantiles, _table_sums
 from fedage.common.analyses._age_scale import AgeScale
+from fedage.common.analyses._left_out import left_out_result
 from fedage.common.analyses._table_missing import enough_present
 from fedage.common.analyses.base import (
     Again,
@@ -298,7 +299,7 @@ class TablePreparation:
             return NotComputable("no feature varies among the training patients")
         result: dict[str, Any] = {
             "n": round(everybody.n),
-            "left_out": round(total.scalar("left_out")),
+            **left_out_result(total),
             "features": len(self.columns),
             "stood_in": round(total.scalar("stood_in")),
             "unused": [name for name, sd in zip(self.columns, sds, strict=True) if sd == 0],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedage.server.report._cells import NONE, Cell, Table, count, number, words
+from fedage.server.report._cells import NONE, Cell, Table, count, left_out, number, words
 from fedage.server.results import Preparation, Results
 
 _SOURCES = {
@@ -19,7 +19,7 @@ def preparation(results: Results) -> Table:
         (
             *((NONE if item.fold is None else count(item.fold),) if folds else ()),
             count(item.n),
-            count(item.left_out),
+            left_out(item.left_out, few_sites=item.left_out_few_sites),
             NONE if item.features is None else count(item.features - len(item.unused)),
             count(len(item.unused)),
             number(_error(item, 0), 3),

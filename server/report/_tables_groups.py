@@ -112,6 +112,9 @@ def _left_out(groups: Groups | None) -> str:
         )
     if groups.corrected.left_out:
         told.append(f"{groups.corrected.left_out} patients with a missing or impossible value are left out.")
+    if few := groups.corrected.left_out_few_sites:
+        sites = "1 site leaves" if few == 1 else f"{few} sites leave"
+        told.append(f"{sites} out fewer{' more' if groups.corrected.left_out else ''} than the minimum count each.")
     return " ".join(told)
 
 
