@@ -86,12 +86,13 @@ def _answers(kind: str) -> Callable[[Handler], Callable[[Message, Context], Mess
 def describe(work: Work) -> Answer:
     """How many patients the site brings, what it set aside, what it answers, and on what it computes."""
     found, campaign, minimum_count = work.found, work.campaign, work.minimum_count
-    parts = releasable_parts(sizes(found.cohort, campaign), minimum_count=minimum_count)
-    few = set_aside(found.cohort)
-    # With the parts' sizes the number of all would tell how many they are.
-    used = found.cohort.n - few
+    in_parts, aside = sizes(found.cohort, campaign), set_aside(found.cohort)
+    parts = releasable_parts(in_parts, minimum_count=minimum_count)
+    # With the parts' sizes the number of all would tell how many are in none.
+    others = found.cohort.n - sum(aside.values()) - sum(in_parts.values())
+    used = sum(in_parts.values()) + (others if others >= minimum_count else 0)
     require(used, of="patients in the cohort", minimum_count=minimum_count)
-    told = {**found.excluded, **({"too-few-not-healthy": few} if few else {})}
+    told = {**found.excluded, **{reason: count for reason, count in aside.items() if count}}
     excluded = releasable_counts(told, minimum_count=minimum_count)
     info = {
         "patients": used,

@@ -5,7 +5,8 @@ the k models, `fold` says which; what is reported is computed on everybody, from
 with few patients holds them out of some of the models only (`dealing`), and all of them train the others.
 
 Some sums are over a part's healthy patients and some over the whole part. Where fewer than the minimum count are not
-healthy, the difference would be about those few: they are in no sum at all, and `set_aside` says who they are.
+healthy, the difference would be about those few: they are in no sum at all, and `set_aside` says who they are. The same
+holds for the few who lack a value that one analysis of the file needs and another does not (`same_patients`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import numpy as np
 
 from fedage.client.cohort.query import split
 from fedage.client.dealing import FEWEST_FOLDS, NO_FOLD, deal, place_by_fold, used_folds
+from fedage.common.analyses.same_patients import few_apart, sets_summed
 from fedage.common.analyses.table_preparation import INNER_PLACE
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import Fractions
-from fedage.common.cohort import Cohort
+from fedage.common.cohort import INCOMPLETE, SET_ASIDE, Cohort
 from fedage.common.protocol import RequestRefused
 from fedage.common.statistic import FloatArray
 
@@ -30,39 +32,44 @@ def with_parts(cohort: Cohort, unit: FloatArray, campaign: Campaign) -> Cohort:
     cohort = cohort.with_columns(healthy=_healthy(cohort, campaign))
     validation = campaign.validation
     minimum_count = campaign.cell_minimum
+    nobody, everybody = np.zeros(cohort.n, dtype=bool), np.ones(cohort.n, dtype=bool)
     if campaign.estimator is None:
-        few = np.zeros(cohort.n, dtype=bool)
+        few = nobody
         if campaign.cohort.train_on == "healthy":
-            few = _few_who_are_not_healthy(np.ones(cohort.n, dtype=bool), cohort, minimum_count=minimum_count)
-        inside = (~few).astype(np.float64)
+            few = _few_who_are_not_healthy(everybody, cohort, minimum_count=minimum_count)
+        lacking = _few_incomplete(cohort.with_columns(is_test=1.0 - few), campaign)
+        inside = (~few & ~lacking).astype(np.float64)
         return cohort.with_columns(
-            is_train=np.zeros(cohort.n), is_validation=inside, is_test=inside, set_aside=few.astype(np.float64)
+            is_train=np.zeros(cohort.n), is_validation=inside, is_test=inside, **_in_no_sum(few, lacking)
         )
     if validation.folds is not None:
-        few = _few_who_are_not_healthy(np.ones(cohort.n, dtype=bool), cohort, minimum_count=minimum_count)
+        few = _few_who_are_not_healthy(everybody, cohort, minimum_count=minimum_count)
+        lacking = _few_incomplete(cohort.with_columns(is_test=1.0 - few), campaign)
         fold = deal(
             unit,
             cohort["healthy"],
             folds=validation.folds,
             minimum_count=minimum_count,
             seed=campaign.campaign.seed,
-            in_no_fold=few,
+            in_no_fold=few | lacking,
             trains=_kept(cohort, campaign),
         )
-        columns = {"fold": fold, "set_aside": few.astype(np.float64), INNER_PLACE: _another_place(unit, 0)}
+        columns = {"fold": fold, **_in_no_sum(few, lacking), INNER_PLACE: _another_place(unit, 0)}
         return all_folds(cohort.with_columns(**columns), campaign)
     train, held_out, test = split(unit, validation.fractions or Fractions(train=0.7, validation=0.15, test=0.15))
     kept = _kept(cohort, campaign)
-    few = np.zeros(cohort.n, dtype=bool)
+    few = nobody.copy()
     for part in (held_out, test):
         few |= _few_who_are_not_healthy(part, cohort, minimum_count=minimum_count)
-    return cohort.with_columns(
+    cohort = cohort.with_columns(
         is_train=(train & kept).astype(np.float64),
         is_validation=(held_out & ~few).astype(np.float64),
         is_test=(test & ~few).astype(np.float64),
-        set_aside=few.astype(np.float64),
         **{INNER_PLACE: _another_place(unit, 0)},
     )
+    lacking = _few_incomplete(cohort, campaign)
+    places = {name: np.where(lacking, 0.0, cohort[name]) for name in ("is_train", "is_validation", "is_test")}
+    return cohort.with_columns(**places, **_in_no_sum(few, lacking))
 
 
 def of_fold(cohort: Cohort, campaign: Campaign, fold: int) -> Cohort:
@@ -88,9 +95,10 @@ def all_folds(cohort: Cohort, campaign: Campaign) -> Cohort:
     return cohort.with_columns(is_train=np.zeros(cohort.n), is_validation=everybody, is_test=everybody)
 
 
-def set_aside(cohort: Cohort) -> int:
-    """How many patients are in no sum, because they are the few of a part who are not healthy."""
-    return int(np.count_nonzero(cohort.columns.get("set_aside", np.zeros(0))))
+def set_aside(cohort: Cohort) -> dict[str, int]:
+    """How many patients are in no sum, by reason: the few of a part who are not healthy, or who lack a value."""
+    reasons = {"too-few-not-healthy": SET_ASIDE, "too-few-incomplete": INCOMPLETE}
+    return {reason: int(np.count_nonzero(cohort.columns.get(name, ()))) for reason, name in reasons.items()}
 
 
 def held_out(cohort: Cohort, campaign: Campaign, fold: int) -> np.ndarray:
@@ -140,12 +148,30 @@ def held_out_of_training(cohort: Cohort, campaign: Campaign, fold: int) -> int:
 
 
 def sizes(cohort: Cohort, campaign: Campaign) -> dict[str, int]:
-    """How many patients each part, or each fold, has."""
+    """How many patients each part, or each fold, has; of those trained on and of folds only who may be trained on."""
     if campaign.estimator is None:
-        return {"test": cohort.n}
+        return {"test": int(cohort["is_test"].sum())}
     if campaign.validation.folds is not None:
-        return {f"fold {f + 1}": int((cohort["fold"] == f).sum()) for f in range(campaign.validation.folds)}
+        # The rounds' validation tells how many of a fold are trained on elsewhere; the others of it may be few.
+        kept = _kept(cohort, campaign)
+        folds = range(campaign.validation.folds)
+        return {f"fold {f + 1}": int(np.count_nonzero((cohort["fold"] == f) & kept)) for f in folds}
     return {part: int(cohort[f"is_{part}"].sum()) for part in PARTS}
+
+
+def _in_no_sum(few: np.ndarray, lacking: np.ndarray) -> dict[str, FloatArray]:
+    """Columns (n,) that say who is in no sum, and why."""
+    return {SET_ASIDE: few.astype(np.float64), INCOMPLETE: lacking.astype(np.float64)}
+
+
+def _few_incomplete(cohort: Cohort, campaign: Campaign) -> np.ndarray:
+    """Whom (n,) sums of some analyses would tell apart from sums of others; nobody of those set aside before.
+
+    Those who are ill in other parts are compared with the test patients' reference, so they may be among them.
+    """
+    if campaign.cell_minimum == 1:
+        return np.zeros(cohort.n, dtype=bool)
+    return few_apart(sets_summed(campaign, cohort), minimum=campaign.cell_minimum)
 
 
 def _another_place(unit: FloatArray, number: int) -> FloatArray:

@@ -26,6 +26,10 @@ from numpy.typing import NDArray
 
 from fedage.common.statistic import FloatArray
 
+SET_ASIDE, INCOMPLETE = "set_aside", "set_aside_incomplete"
+"""Columns that are 1 for who is in no sum: the few of a part who are not healthy, and the few who lack a value that one
+analysis needs and another does not."""
+
 
 class MissingColumn(KeyError):
     """A campaign names a column that this site's cohort does not have. `.column` is its name."""

@@ -8,6 +8,7 @@ for the size of another column: a value beyond its bound refuses the analysis at
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedage.common.cohort import Cohort, UnusableColumn, not_binary_in_words
 from fedage.common.statistic import MAX_PATIENTS as MAX_PATIENTS
@@ -51,17 +52,23 @@ def usable(cohort: Cohort, columns: tuple[str, ...]) -> tuple[Cohort, int]:
     UnusableColumn
         If a column that only the campaign file names has a value beyond its bound.
     """
-    mask = np.ones(cohort.n, dtype=bool)
     for column in columns:
         values = cohort[column]
-        finite = np.isfinite(values)
-        within = finite & (np.abs(values) <= bound_of(column))
-        if bound_of(column) == MAX_OUTCOME and np.any(finite & ~within):
+        if bound_of(column) == MAX_OUTCOME and np.any(np.abs(values[np.isfinite(values)]) > MAX_OUTCOME):
             raise UnusableColumn(
                 column, f"has a value beyond ±{bound_of(column):g}; correct it, or give the column in a larger unit"
             )
-        mask &= within
+    mask = within_bounds(cohort, columns)
     return cohort.where(mask), int(np.count_nonzero(~mask))
+
+
+def within_bounds(cohort: Cohort, columns: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Who (n,) has a known and possible value in every column."""
+    mask = np.ones(cohort.n, dtype=np.bool_)
+    for column in columns:
+        values = cohort[column]
+        mask &= np.isfinite(values) & (np.abs(values) <= bound_of(column))
+    return mask
 
 
 def require_binary(cohort: Cohort, column: str, *, meaning: str) -> None:

@@ -27,7 +27,7 @@ from fedage.common.analyses import _roc
 from fedage.common.analyses._columns import MAX_PATIENTS, bound_of, usable
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, Result, check_iterate
-from fedage.common.cohort import Cohort
+from fedage.common.cohort import INCOMPLETE, Cohort
 from fedage.common.influence import Group, InfluenceRule
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
@@ -42,8 +42,8 @@ _ROC_STEP = 8
 _HISTOGRAMS = tuple(f"{who}_{where}" for who in ("group", "reference") for where in ("first", "likely", "last"))
 
 
-def reported(cohort: Cohort) -> Cohort:
-    """Patients that neither trained the model nor set a bias line: test patients, and those who are ill in any part."""
+def reported(cohort: Cohort) -> NDArray[np.bool_]:
+    """Who (n,) neither trained the model nor set a bias line: test patients, and those who are ill in any part."""
 
     def is_set(column: str) -> NDArray[np.bool_]:
         values = cohort.columns.get(column)
@@ -51,7 +51,7 @@ def reported(cohort: Cohort) -> Cohort:
 
     # Bias lines are fitted on healthy patients, so the others in the validation part shaped nothing.
     used = is_set("is_train") | (is_set("is_validation") & is_set("healthy"))
-    return cohort.where(is_set("is_test") | ~used)
+    return (is_set("is_test") | ~used) & ~is_set(INCOMPLETE)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class GroupDifference:
 
     def _compared(self, cohort: Cohort) -> tuple[Cohort, int]:
         """The patients of the two groups with every value, and how many had to be left out."""
-        chosen = reported(cohort)
+        chosen = cohort.where(reported(cohort))
         label = chosen[self.column]
         chosen = chosen.where((label == self.equals) | (label == self.reference))
         return usable(chosen, (self.gap, *self._complete_in))

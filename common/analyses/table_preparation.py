@@ -32,7 +32,7 @@ from fedage.common.analyses.base import (
     Result,
     check_iterate,
 )
-from fedage.common.cohort import Cohort
+from fedage.common.cohort import INCOMPLETE, SET_ASIDE, Cohort
 from fedage.common.influence import Group, InfluenceRefused, InfluenceRule, all_pass, passing
 from fedage.common.statistic import Cell, FloatArray, Layout, Statistic
 
@@ -274,7 +274,8 @@ class TablePreparation:
     def _outside(self, cohort: Cohort) -> NDArray[np.bool_]:
         """Who would be trained on and is held out of this fold, (n,); those set aside are in no fold's sums."""
         outside: NDArray[np.bool_] = cohort[self.subset] != 1
-        outside &= cohort.columns.get("set_aside", np.zeros(cohort.n)) != 1
+        for aside in (SET_ASIDE, INCOMPLETE):
+            outside &= cohort.columns.get(aside, np.zeros(cohort.n)) != 1
         return self._chosen(cohort) & outside & self.scale.usable(cohort["age_years"])
 
     def _after_quartiles(self, total: Statistic, iterate: Iterate) -> Outcome:
