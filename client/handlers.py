@@ -96,6 +96,7 @@ def describe(work: Work) -> Answer:
     excluded = releasable_counts(told, minimum_count=minimum_count)
     info = {
         "patients": used,
+        "minimum_count": minimum_count,
         "parts": parts,
         "excluded": excluded,
         # A file is of one patient, a row of a table is one: few of them are few patients.

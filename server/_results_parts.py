@@ -115,8 +115,13 @@ class SiteRecord(Part):
     )
     reason: str = Field(default="", description="why it dropped out, refused or was absent")
     patients: int | None = Field(default=None, description="patients in the cohort; null if withheld or not told")
+    minimum_count: int | None = Field(
+        default=None, description="fewest patients that it tells of: the larger of the campaign's and its own"
+    )
     patients_by_part: Counts = Field(
-        default_factory=dict, description="train, validation and test; with folds `fold 1`, `fold 2` …"
+        default_factory=dict,
+        description="train, validation and test; with folds `fold 1`, `fold 2` …; of those trained on and of folds "
+        "only who may be trained on",
     )
     held_out_in_folds: int | None = Field(
         default=None,

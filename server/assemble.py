@@ -122,6 +122,7 @@ def _site(name: str, session: Session, record: Record) -> record_of.SiteRecord:
         dropped_out_in_round=dropped,
         reason=troubles[-1] if dropped is not None and troubles else "",
         patients=answer.info.patients,
+        minimum_count=answer.info.minimum_count,
         patients_by_part=answer.info.parts,
         held_out_in_folds=_held_out_in_folds(session.campaign, answer),
         excluded=answer.info.excluded,

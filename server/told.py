@@ -44,6 +44,7 @@ class Told(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
     patients: MaybeCount = None
+    minimum_count: MaybeCount = None
     parts: dict[Code, MaybeCount] = Field(default_factory=dict, max_length=64)
     excluded: dict[Code, MaybeCount] = Field(default_factory=dict, max_length=64)
     rejected_files: dict[Code, MaybeCount] = Field(default_factory=dict, max_length=64)

@@ -3,7 +3,7 @@
 Attack: two analyses of one file need different columns. If one patient lacks a covariate, the sums of ages over both
 differ by that patient's age, and their numbers of patients by one. Rule: two sets of patients whose sums leave are
 equal, or differ by at least the minimum count; the few who make a smaller difference are in no sum. Residual risk:
-three sets and more, added and subtracted; patients left out for a prediction that is not plausible.
+three sets and more, added and subtracted; patients left out as the campaign's own model predicts nothing plausible.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.common.analyses._columns import within_bounds
+from fedage.common.analyses._columns import MAX_GAP_YEARS, within_bounds
 from fedage.common.analyses.group_difference import reported
 from fedage.common.analyses.plan import TABLE_GRID, registered
 from fedage.common.analyses.table_grid import TableGrid
@@ -37,7 +37,8 @@ def sets_summed(campaign: Campaign, cohort: Cohort) -> list[BoolArray]:
     part = np.asarray(cohort["is_test"] == 1)
     sets = [part, part & (cohort["healthy"] == 1)] if campaign.estimator is not None else [part]
     if "predicted_years" in cohort.columns:
-        sets.append(part & within_bounds(cohort, ("age_years", "predicted_years")))
+        gap = np.abs(cohort["predicted_years"] - cohort["age_years"])
+        sets.append(part & within_bounds(cohort, ("age_years", "predicted_years")) & (gap <= MAX_GAP_YEARS))
     for columns in _columns_of_survival(campaign):
         present = tuple(name for name in columns if name in cohort.columns)
         sets.append(part & within_bounds(cohort, present) & _followed(cohort, campaign))

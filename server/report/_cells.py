@@ -108,7 +108,8 @@ def interval(low: float | None, high: float | None, digits: int = 3) -> Cell:
     return Cell(f"{low:.{digits}f} to {high:.{digits}f}".replace("-", "−"), f"{float(low)!r} {float(high)!r}")
 
 
-def reasons(counts: Mapping[str, int | None]) -> Cell:
-    """Counts by reason code, in one cell."""
-    told = [f"{code} {'(withheld)' if n is None else n}" for code, n in sorted(counts.items()) if n != 0]
+def reasons(counts: Mapping[str, int | None], *, minimum: int | None = None) -> Cell:
+    """Counts by reason code, in one cell; one that is null is some, but fewer than the site's minimum count."""
+    few = "(withheld)" if minimum is None else f"fewer than {minimum}"
+    told = [f"{code} {few if n is None else n}" for code, n in sorted(counts.items()) if n != 0]
     return Cell(", ".join(told)) if told else Cell("none")

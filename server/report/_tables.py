@@ -62,9 +62,9 @@ def set_aside(results: Results) -> Table:
     rows = tuple(
         (
             words(site.name),
-            reasons(site.excluded),
-            reasons(site.rejected_files),
-            reasons(site.rejected_samples),
+            reasons(site.excluded, minimum=site.minimum_count),
+            reasons(site.rejected_files, minimum=site.minimum_count),
+            reasons(site.rejected_samples, minimum=site.minimum_count),
             words(site.device),
             *((words(sites_in_words.audit_head(site)),) if told else ()),
         )
