@@ -97,8 +97,11 @@ def all_folds(cohort: Cohort, campaign: Campaign) -> Cohort:
 
 def set_aside(cohort: Cohort) -> dict[str, int]:
     """How many patients are in no sum, by reason: the few of a part who are not healthy, or who lack a value."""
-    reasons = {"too-few-not-healthy": SET_ASIDE, "too-few-incomplete": INCOMPLETE}
-    return {reason: int(np.count_nonzero(cohort.columns.get(name, ()))) for reason, name in reasons.items()}
+    not_healthy, incomplete = (cohort.columns.get(name, np.zeros(cohort.n)) == 1 for name in (SET_ASIDE, INCOMPLETE))
+    return {
+        "too-few-not-healthy": int(np.count_nonzero(not_healthy)),
+        "too-few-incomplete": int(np.count_nonzero(incomplete & ~not_healthy)),
+    }
 
 
 def held_out(cohort: Cohort, campaign: Campaign, fold: int) -> np.ndarray:

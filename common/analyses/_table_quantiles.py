@@ -79,12 +79,15 @@ def layout(features: int) -> Layout:
 
 
 def local(columns: Iterable[FloatArray], iterate: Iterate, *, patients: int, minimum_count: int) -> Statistic:
-    """A site's counts, from its columns (n,) one after another."""
+    """A site's counts, from its columns (n,) one after another.
+
+    How many have no value of a feature follows from `present`; where they are few, the mean stands in for them.
+    """
     points = _points(iterate)  # (p, c, g)
     below, present = np.zeros(points.shape), np.zeros(len(points))
     smallest = patients
     for j, values in enumerate(columns):
-        groups = guarded_groups(values, minimum_count=minimum_count)
+        groups = guarded_groups(_without_few_missing(values, minimum_count=minimum_count), minimum_count=minimum_count)
         if not groups.n:
             continue
         present[j] = groups.n
@@ -94,6 +97,14 @@ def local(columns: Iterable[FloatArray], iterate: Iterate, *, patients: int, min
         smallest = min(smallest, int(groups.count.min()))
     who = [Cell(patients, "training patients"), Cell(smallest, "patients in one group of a feature's values")]
     return Statistic.of(layout(len(points)), {"present": present, "below": below}, who)
+
+
+def _without_few_missing(values: FloatArray, *, minimum_count: int) -> FloatArray:
+    """Values (n,) with their mean where fewer than the minimum count of them are missing."""
+    missing = ~np.isfinite(values)
+    if missing.all() or not 0 < np.count_nonzero(missing) < minimum_count:
+        return values
+    return np.where(missing, values[~missing].mean(), values)
 
 
 def narrower(total: Statistic, iterate: Iterate) -> Iterate | None:

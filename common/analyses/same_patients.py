@@ -35,7 +35,9 @@ def sets_summed(campaign: Campaign, cohort: Cohort) -> list[BoolArray]:
         With `is_test` and `healthy`.
     """
     part = np.asarray(cohort["is_test"] == 1)
-    sets = [part, part & (cohort["healthy"] == 1)] if campaign.estimator is not None else [part]
+    sets = [part]
+    if campaign.estimator is not None or campaign.cohort.train_on == "healthy":
+        sets.append(part & (cohort["healthy"] == 1))
     if "predicted_years" in cohort.columns:
         gap = np.abs(cohort["predicted_years"] - cohort["age_years"])
         sets.append(part & within_bounds(cohort, ("age_years", "predicted_years")) & (gap <= MAX_GAP_YEARS))
