@@ -60,6 +60,7 @@ OF_SUMS: dict[str, dict[str, str]] = {
         "n_reference": CELL,
         **_LEFT_OUT,
         "one_group_only": CELL,
+        "without_variance": FLAG,
         "fails": FLAG,
         **{f"{who}_{where}": CELL for who in ("group", "reference") for where in ("first", "last")},
     },
