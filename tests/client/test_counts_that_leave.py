@@ -15,7 +15,7 @@ import pytest
 from flwr.app import Message
 
 from fedage.client.contribute import contributions
-from fedage.client.records import read_request
+from fedage.client.records import read_payload, read_request
 from fedage.client.site import SiteCohort
 from fedage.common.analyses.base import Analysis, Following
 from fedage.common.analyses.plan import registered
@@ -169,8 +169,8 @@ class Recorder(InProcessGrid):
         self._asked: dict[str, tuple[Request, dict[str, Any]]] = {}
 
     def _see(self, message: Message, _node: int) -> Message:
-        request, payload, _ = read_request(message)
-        self._asked[message.metadata.message_id] = (request, payload)
+        request, _ = read_request(message)
+        self._asked[message.metadata.message_id] = (request, read_payload(message))
         return message
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
