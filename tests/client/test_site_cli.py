@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from fedage.client.cli import site
 from fedage.client.policy import DEFAULT_TEXT
+from fedage.common.campaign import parse_campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.protocol import DESCRIBE, TRAIN
 from tests.client.hospital import CAMPAIGN, PATIENTS, POLICY, Hospital, Template
@@ -167,3 +168,35 @@ def test_making_a_home_writes_its_policy_once(template: Template, tmp_path: Path
 def write(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
+
+
+FOLDED = CAMPAIGN.replace(
+    "[validation.fractions]\ntrain = 0.4\nvalidation = 0.3\ntest = 0.3", "[validation]\nfolds = {folds}"
+)
+HEALTHY = '[cohort]\ntrain_on = "healthy"\n[cohort.healthy]\ncolumn = "well"\n'
+
+
+@pytest.mark.parametrize(
+    ("folds", "minimum", "rest", "words"),
+    [
+        (20, 3, "", "They are held out in 13 of 20 folds, and all who may train do so in the others."),
+        (5, 10, "", "They are held out in 4 of 5 folds, and all who may train do so in the others."),
+        (5, 10, HEALTHY, "They are held out in at most 4 of 5 folds, and all who may train do so in the others."),
+        (
+            5,
+            21,
+            "",
+            "They are too few to train with 5 folds: a site that trains holds out at least 21 patients in 2 folds",
+        ),
+        (5, 3, "", ""),
+    ],
+)
+def test_an_offer_with_folds_says_in_how_many_the_patients_are_held_out(
+    hospital: Hospital, folds: int, minimum: int, rest: str, words: str
+) -> None:
+    hospital.policy(f"[disclosure]\nminimum_count = {minimum}\n")
+    hospital.campaign = parse_campaign(FOLDED.format(folds=folds) + rest)
+    hospital.ask()
+    text = " ".join(said(hospital, "campaigns").split())
+    assert words in text
+    assert ("They are" in text) == bool(words)

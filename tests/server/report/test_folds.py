@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from fedage.server import sites_in_words
 from fedage.server.report import _summary, _tables
 from fedage.server.report._rounds import by_fold, mean_over_folds, rounds_in_words
 from fedage.server.report.figure_learning import learning_curve
@@ -59,3 +60,43 @@ def test_the_table_of_rounds_names_the_fold(folded: dict[str, Any]) -> None:
     table = _tables.rounds(Results.model_validate(folded))
     assert table.headers[:2] == ("fold", "round")
     assert [(row[0].text, row[1].text) for row in table.rows] == [(f, k) for f in "12" for k in "123"]
+
+
+def test_the_sites_table_says_in_how_many_folds_each_site_holds_patients_out(folded: dict[str, Any]) -> None:
+    folded["campaign"]["folds"] = 4
+    north, *others = folded["sites"]
+    north |= {"held_out_in_folds": 4, "patients_by_part": {f"fold {k}": 20 for k in range(1, 5)}}
+    for site, used in zip(others, (2, 2, 3), strict=False):
+        parts = {f"fold {k}": 12 if k <= used else 0 for k in range(1, 5)}
+        site |= {"held_out_in_folds": used, "patients_by_part": parts, "status": "took part"}
+    results = Results.model_validate(folded)
+    table = _tables.sites(results)
+    column = table.headers.index("held out in")
+    assert table.rows[0][column].text == "4 of 4 folds"
+    assert "2 of 4 folds" in [row[column].text for row in table.rows]
+    assert "in 2 of 4 folds: too few for more at the minimum count" in table.note or "in 3 of 4 folds" in table.note
+    for site in folded["sites"]:
+        site["held_out_in_folds"] = 4
+    assert "too few" not in _tables.sites(Results.model_validate(folded)).note
+    folded["campaign"]["folds"] = None
+    assert "held out in" not in _tables.sites(Results.model_validate(folded)).headers
+
+
+@pytest.mark.parametrize(
+    ("used", "told"),
+    [
+        ([5, 5, 5], ""),
+        ([5, 2, 5], "b holds patients out in 2 of 5 folds: "),
+        ([3, 2, 3], "a and c hold patients out in 3 of 5 folds; b holds patients out in 2 of 5 folds: "),
+        ([None, 4, 5], "b holds patients out in 4 of 5 folds: "),
+    ],
+)
+def test_small_sites_are_told_together(folded: dict[str, Any], used: list[int | None], told: str) -> None:
+    folded["campaign"]["folds"] = 5
+    folded["sites"] = [
+        {"name": name, "status": "took part", "held_out_in_folds": count}
+        for name, count in zip("abc", used, strict=True)
+    ]
+    said = " ".join(sites_in_words.held_out(Results.model_validate(folded)))
+    assert said.startswith(told)
+    assert bool(said) == bool(told)
