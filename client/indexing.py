@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from fedage.client.audit import AuditLog, Direction, Entry, Kind
 from fedage.client.cohort.bids import PARTICIPANTS, STANDARD, BidsLayout, index_bids, is_bids
@@ -59,7 +60,8 @@ def index_site(home_path: Path) -> SiteIndex:
         If the site has no data, or it cannot be read.
     """
     home = SiteHome.load(home_path)
-    console = Console(highlight=False, soft_wrap=True)
+    # Columns are shown as they are called, never read as markup.
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     with Progress(console=console, transient=True) as progress, CohortStore.open(home.root) as store:
         task = progress.add_task("reading", total=None)
 
@@ -197,5 +199,5 @@ def _print_counts(title: str, counts: Mapping[str, int], console: Console) -> No
     if shown:
         table = Table(title, "number", box=None, pad_edge=False)
         for name, count in shown.items():
-            table.add_row(name, f"{count:,}")
+            table.add_row(Text(name), f"{count:,}")
         console.print(table)

@@ -15,12 +15,14 @@ import pandas as pd
 from fedage.client.cohort.mapping import Mapped, as_mapped
 from fedage.client.table.header import columns_in_words, repeated_name
 from fedage.client.table.limits import OUTCOMES, SEPARATORS, require_bounded
+from fedage.common.column_names import is_column_name
 from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
 
 _MISSING = frozenset(("", "na", "n/a", "nan", "none", "null", "."))
 _TRUTH = {"true": "1", "false": "0"}
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_UNNAMED = re.compile(r"Unnamed: [0-9]+")
+"""What pandas calls a column without a name."""
 _NUMERIC_FROM = 0.5
 """Share of numbers among a column's values from which it counts as numeric with mistakes in it, below as text."""
 
@@ -170,8 +172,9 @@ def _by_their_names(table: pd.DataFrame, id_column: str) -> _Read:
     """Every numeric column of a table with one row a patient."""
     read = _Read()
     others = [str(name) for name in table.columns if name != id_column]
-    read.unusable_names = sum(_NAME.fullmatch(name) is None for name in others)
-    for name in filter(_NAME.fullmatch, others):
+    usable = [name for name in others if is_column_name(name) and not _UNNAMED.fullmatch(name)]
+    read.unusable_names = len(others) - len(usable)
+    for name in usable:
         values, filled = _numbers(table[name])
         wrong = filled - int(np.isfinite(values).sum())
         if filled and wrong > filled * (1 - _NUMERIC_FROM):

@@ -21,6 +21,10 @@ MAX_OUTCOME = 1e18
 volume in mm³ is 1.5e6)."""
 
 
+_OF_THE_COHORT = ("healthy", "is_male", "is_train", "is_validation", "is_test")
+"""Columns that FedAge makes itself, of 0 and 1."""
+
+
 def bound_of(column: str) -> float:
     """Largest |value| of a column, in its own unit."""
     if column.endswith("gap_years"):
@@ -29,7 +33,7 @@ def bound_of(column: str) -> float:
         return MAX_PREDICTED_YEARS
     if column == "age_years":
         return MAX_AGE_YEARS
-    if column == "healthy" or column.startswith("is_"):
+    if column in _OF_THE_COHORT:
         return 1.0
     return MAX_OUTCOME
 

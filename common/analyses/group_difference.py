@@ -155,7 +155,8 @@ class GroupDifference:
     def _products(self) -> Iterator[tuple[int, int, str]]:
         """Row, column and field name of every distinct cross product."""
         for i, j in combinations_with_replacement(range(len(self._columns)), 2):
-            yield i, j, f"{self._columns[i]}·{self._columns[j]}"
+            # The places keep the names apart, whatever columns are called.
+            yield i, j, f"{i} {self._columns[i]} · {j} {self._columns[j]}"
 
     def layout(self, iterate: Iterate) -> Layout:  # noqa: ARG002 - one-shot
         def counts(name: str, *shape: int, whole: bool = True) -> Field:

@@ -37,7 +37,7 @@ from fedage.common.influence import Group, InfluenceRefused, InfluenceRule, all_
 from fedage.common.statistic import Cell, FloatArray, Layout, Statistic
 
 NAME = "table-preparation"
-INNER_PLACE = "keyed:inner"
+INNER_PLACE = "\x00inner place"
 """Cohort column that decides the inner fold: a place in [0, 1) by keyed hash of the patient, another one in each fold
 of the campaign. (Were it the same one, the sums of the campaign's folds would give those of inner × outer folds, which
 are small groups.) No campaign file can name it."""

@@ -10,11 +10,13 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
+from fedage.common.column_names import MOST_CHARACTERS, PATTERN
+
 Schema = Mapping[str, Any]
 
 _PATTERNS = {
     "^[a-z0-9][a-z0-9-]{0,62}$": "1 to 63 lower-case letters, digits and hyphens",
-    "^[A-Za-z_][A-Za-z0-9_]{0,62}$": "a column name (1 to 63 letters, digits and underscores, no digit first)",
+    PATTERN: f"a column name (1 to {MOST_CHARACTERS} letters, digits, signs and blanks inside, no control characters)",
     "^[A-Z0-9]{2,16}$": "2 to 16 capital letters and digits",
 }
 _WRONG_TYPE = (

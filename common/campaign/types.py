@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from fedage.common.column_names import PATTERN, is_column_name
 
 
 class Table(BaseModel):
@@ -18,8 +20,16 @@ class Table(BaseModel):
 
 DEADLINE_S = 3600.0
 
+
+def column_name(text: str) -> str:
+    """The text if it is a column's name; raises `ValueError` if not."""
+    if not is_column_name(text):
+        raise ValueError("must be a column name without blanks at its ends")
+    return text
+
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-Column = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
+Column = Annotated[str, Field(pattern=PATTERN), AfterValidator(column_name)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Norm = Annotated[float, Field(ge=1e-3, le=1e6)]

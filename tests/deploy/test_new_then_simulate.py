@@ -137,3 +137,27 @@ def test_the_few_who_are_not_healthy_are_in_no_sum_of_ages_already_predicted(wri
     assert overall is not None
     assert survival is not None
     assert overall.n == survival.cox[0].n == 240 - 9
+
+
+def test_covariates_keep_the_names_that_the_table_gives_them(written, tmp_path: Path) -> None:
+    """A blank, a hyphen, letters beyond ASCII and what would be markup in a page or a terminal."""
+    names = {"tumour size": 1.0, "ki-67 <b>": 0.5, "Größe [red]": 2.0}
+    rng = np.random.default_rng(1)
+    frame = table().assign(**{name: unit * rng.normal(size=240) for name, unit in names.items()})
+    plain = {name: f"c{number}" for number, name in enumerate(names)}
+    found = []
+    for number, columns in enumerate((tuple(names), tuple(plain.values()))):
+        text = written("--analysis-only", "--time", "years", "--event", "died", "--covariates", ",".join(columns))
+        renamed = frame if number == 0 else frame.rename(columns=plain)
+        data = as_csv(renamed, tmp_path / f"{number}.csv")
+        done = simulated(tmp_path / f"run-{number}", text, data=data, site_column="site")
+        assert done.results.survival is not None
+        (model,) = done.results.survival.cox
+        assert [covariate.name for covariate in model.covariates] == list(columns)
+        found.append([covariate.hazard_ratio for covariate in model.covariates])
+        if number == 0:
+            page = (done.folder / "report.html").read_text()
+            assert "ki-67 &lt;b&gt;" in page
+            assert "ki-67 <b>" not in page
+            assert "Größe [red]" in page
+    assert found[0] == found[1]

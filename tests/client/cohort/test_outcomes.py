@@ -21,7 +21,7 @@ def test_numbers_are_read_and_the_rest_is_counted(tmp_path: Path) -> None:
     found = read_outcomes(
         table(
             tmp_path,
-            "patient_id,time_years,event,grade,2nd\n"
+            "patient_id,time_years,event,grade,2\u00a0nd\n"
             "007,1.5,1,low,1\n"
             " a ,oops,0,high,1\n"
             "b,,true,,1\n"
@@ -160,3 +160,10 @@ def test_a_wide_table_is_read_in_the_time_that_its_texts_take(tmp_path: Path) ->
     assert time.process_time() - began < 8 * texts + 0.5
     assert found.values["p3"] == dict.fromkeys(names, 1.5)
     assert len(found.values) == len(table)
+
+
+@pytest.mark.parametrize("name", ["tumour size", "ki-67", "Größe (cm)", "2nd visit", "[red]x[/]"])
+def test_a_column_is_read_by_whatever_visible_name_it_has(tmp_path: Path, name: str) -> None:
+    found = read_outcomes(table(tmp_path, f"patient_id,{name}\na,1\nb,2.5\n"))
+    assert found.values == {"a": {name: 1.0}, "b": {name: 2.5}}
+    assert found.counts()["columns-with-unusable-name"] == 0
