@@ -151,6 +151,7 @@ def _one(
 ) -> Statistic:
     try:
         analysis.check(iterate)
+        thresholds.require_counted(analysis, cohort, iterate)
         analysis = grids.accounted(analysis, iterate)
         statistic = analysis.local(cohort, iterate)
     except IterateRefused as refusal:

@@ -139,9 +139,6 @@ class Thresholds:
         """
         if self._minimum_count == 1:
             return
-        if isinstance(analysis, Counted):
-            members = self._members(cohort, analysis.subset)
-            self._require_few(analysis, members, *analysis.counted(iterate), iterate=iterate)
         values = thresholds_of(analysis, iterate)
         if not values or not isinstance(analysis, Thresholded):
             return
@@ -152,6 +149,20 @@ class Thresholds:
                 refusal = self._account(connection, run, column, value, patients=patients[column], members=members)
             if refusal:  # raised outside of the transaction: that the value was tried stays on record
                 raise Withheld("iterate", refusal)
+
+    def require_counted(self, analysis: Analysis, cohort: Cohort, iterate: Iterate) -> None:
+        """Account for an iterate of which only so many different ones are computed, before anything is.
+
+        One that is refused counts too: whether it is tells of the patients, and would be asked without end.
+
+        Raises
+        ------
+        Withheld
+            Rule `iterate` if as many others were asked for; rule `store-unavailable` if the account cannot be kept.
+        """
+        if self._minimum_count > 1 and isinstance(analysis, Counted):
+            members = self._members(cohort, analysis.subset)
+            self._require_few(analysis, members, *analysis.counted(iterate), iterate=iterate)
 
     def _require_few(self, analysis: Counted, members: str, exchange: str, most: int, *, iterate: Iterate) -> None:
         """Account for an iterate of which only so many different ones are answered, by step and patients for good."""

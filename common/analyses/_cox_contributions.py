@@ -1,50 +1,133 @@
-"""What each patient contributes to the gradient and the information of Cox's model at β = 0, for the influence rule.
+"""What each patient contributes to the gradient and the information of Cox's model, for the influence rule.
 
-At a death at t, over the n(t) at risk with mean x̄(t): the gradient is Σ over deaths of x − x̄(t), the information Σ over
-deaths of Σ_{at risk} (x − x̄(t))(x − x̄(t))ᵀ / n(t) (ties as Breslow's, which is enough to see who dominates). Of one
-patient, with dN(t) deaths at t and t_i the patient's own time, the first is the score residual
+At a death at t, over those at risk with weights w = e^η, their sum S0(t) and mean x̄(t): the gradient is Σ over deaths
+of x − x̄(t), the information Σ over deaths of Σ_{at risk} w (x − x̄(t))(x − x̄(t))ᵀ / S0(t) (ties as Breslow's, which is
+enough to see who dominates). Of one patient, with dN(t) deaths at t and t_i the patient's own time, the first is the
+score residual
 
-    δ_i (x_i − x̄(t_i)) − Σ_{t ≤ t_i} dN(t)/n(t) · (x_i − x̄(t)).
+    δ_i (x_i − x̄(t_i)) − w_i Σ_{t ≤ t_i} dN(t)/S0(t) · (x_i − x̄(t)),
+
+and the patient's weight in the means of all deaths is w_i Σ_{t ≤ t_i} dN(t)/S0(t): these add up to the deaths.
 
 Legend: n patients, p covariates, T distinct times of a stratum.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
+from fedage.common.influence import InfluenceRefused, InfluenceRule, largest_shares
 from fedage.common.statistic import FloatArray
 
+LOWEST_ETA = -600.0
+"""Below the largest η of a stratum: keeps weights above 0."""
+NINE_TENTHS = 0.9
+"""Largest share of one patient in a weighted sum of squares or products over a group of few."""
 
-def gradient_and_information(
-    x: FloatArray, time: FloatArray, event: NDArray[np.bool_], strata: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Contributions (n, p) and (n, p, p) of patients with covariates (n, p); rows of `strata` (n, k) are strata."""
+
+@dataclass(frozen=True)
+class Contributions:
+    """What each patient adds at one β.
+
+    Parameters
+    ----------
+    weight
+        (n,)
+    gradient
+        (n, p)
+    information
+        (n, p, p)
+    """
+
+    weight: FloatArray
+    gradient: FloatArray
+    information: FloatArray
+
+
+def contributions_at(
+    x: FloatArray, time: FloatArray, event: NDArray[np.bool_], strata: FloatArray, eta: FloatArray
+) -> Contributions:
+    """Contributions of patients with covariates (n, p) and η (n,); distinct rows of `strata` (n, k) are strata."""
     n, p = x.shape
-    gradient, information = np.zeros((n, p)), np.zeros((n, p, p))
+    weight, gradient, information = np.zeros(n), np.zeros((n, p)), np.zeros((n, p, p))
     if not n:
-        return gradient, information
+        return Contributions(weight, gradient, information)
     stratum = np.unique(strata, axis=0, return_inverse=True)[1].ravel() if strata.shape[1] else np.zeros(n, dtype=int)
     for one in np.unique(stratum):
         rows = np.flatnonzero(stratum == one)
-        gradient[rows], information[rows] = _of_stratum(x[rows] - x[rows].mean(axis=0), time[rows], event[rows])
-    return gradient, information
+        w = np.exp(np.maximum(eta[rows] - eta[rows].max(), LOWEST_ETA))
+        weight[rows], gradient[rows], information[rows] = _of_stratum(
+            x[rows] - x[rows].mean(axis=0), time[rows], event[rows], w
+        )
+    return Contributions(weight, gradient, information)
 
 
-def _of_stratum(x: FloatArray, time: FloatArray, event: NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+def require_spread(contributions: Contributions, rule: InfluenceRule) -> None:
+    """Refuse sums at a β that makes them one patient's.
+
+    Attack: far from β = 0 the mean over a risk set is the record of the patient with the largest η, and so are
+    differences of gradients. Rule: nobody has more than `largest_share` of the weights, of the absolute contributions
+    to the gradient, or of those to the information. Residual risk: sums at several β weigh the same patients
+    differently, so they are equations for the few with the largest η; how many β are answered is counted.
+
+    Raises
+    ------
+    InfluenceRefused
+        If somebody has.
+    """
+    n, p = contributions.gradient.shape
+    ones = np.ones((n, 1))
+    parts = (contributions.weight[:, None], contributions.gradient, contributions.information.reshape(n, p * p))
+    if any(largest_shares(part, ones, limit=rule.largest_share).any() for part in parts):
+        raise InfluenceRefused(
+            "at these coefficients one patient would make up too much of the sums over those at risk; fewer "
+            "covariates, or a transform of a skewed one, keep them nearer to 0"
+        )
+
+
+def spread_in_groups(z: FloatArray, weights: FloatArray, rule: InfluenceRule) -> bool:
+    """Whether nobody has too large a share of Σw, Σw(z − z̄)² and products, in each of several groups.
+
+    Parameters
+    ----------
+    z
+        Covariates, (n, p).
+    weights
+        (n, G): each group's, 0 for patients who are not in it; z̄ is the group's weighted mean.
+    """
+    for w in weights.T:
+        inside = w > 0
+        if not inside.any():
+            continue
+        share, ones = w[inside][:, None], np.ones((int(inside.sum()), 1))
+        centred = z[inside] - (share * z[inside]).sum(axis=0) / share.sum()
+        root = np.sqrt(share) * centred
+        if (
+            largest_shares(share, ones, limit=rule.largest_share).any()
+            or largest_shares(root, root, limit=max(NINE_TENTHS, rule.largest_share)).any()
+        ):
+            return False
+    return True
+
+
+def _of_stratum(
+    x: FloatArray, time: FloatArray, event: NDArray[np.bool_], w: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     _, when = np.unique(time, return_inverse=True)
     when = when.ravel()
     size = int(when.max()) + 1
     deaths = np.bincount(when[event], minlength=size)
-    at_risk = np.cumsum(np.bincount(when, minlength=size)[::-1])[::-1]
-    sums = np.stack([np.bincount(when, weights=column, minlength=size) for column in x.T], axis=1)
-    mean = np.cumsum(sums[::-1], axis=0)[::-1] / at_risk[:, None]  # (T, p)
-    rate = deaths / at_risk
-    a = np.cumsum(rate)[when]
-    b = np.cumsum(rate[:, None] * mean, axis=0)[when]
-    c = np.cumsum(rate[:, None, None] * mean[:, :, None] * mean[:, None, :], axis=0)[when]
+    s0 = np.cumsum(np.bincount(when, weights=w, minlength=size)[::-1])[::-1]
+    sums = np.stack([np.bincount(when, weights=w * column, minlength=size) for column in x.T], axis=1)
+    mean = np.cumsum(sums[::-1], axis=0)[::-1] / s0[:, None]  # (T, p)
+    rate = deaths / s0
+    a = w * np.cumsum(rate)[when]
+    b = w[:, None] * np.cumsum(rate[:, None] * mean, axis=0)[when]
+    c = w[:, None, None] * np.cumsum(rate[:, None, None] * mean[:, :, None] * mean[:, None, :], axis=0)[when]
     gradient = np.where(event[:, None], x - mean[when], 0.0) - (a[:, None] * x - b)
     cross = x[:, :, None] * b[:, None, :]
     information = a[:, None, None] * x[:, :, None] * x[:, None, :] - cross - cross.transpose(0, 2, 1) + c
-    return gradient, information
+    return a, gradient, information

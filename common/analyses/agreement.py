@@ -82,6 +82,14 @@ class Reducible(Analysis, Protocol):
         """The result with a place for the columns left out, where it has places for columns."""
 
 
+@runtime_checkable
+class Weighted(Protocol):
+    """An analysis whose iterate weighs the patients."""
+
+    def require_influence(self, cohort: Cohort, iterate: Iterate, rule: InfluenceRule) -> None:
+        """Raise `InfluenceRefused` if the iterate makes the sums one patient's."""
+
+
 @dataclass(frozen=True)
 class Agreed:
     """An analysis after its sites have agreed on the columns.
@@ -158,7 +166,8 @@ class Agreed:
             return Statistic(
                 layout=layout, vector=layout.flatten({"fails": fails.astype(np.float64)}), smallest=smallest
             )
-        statistic = self.after(iterate).local(cohort, _own(iterate))
+        inner = self.after(iterate)
+        statistic = inner.local(cohort, _own(iterate))
         if self.analysis.sums_products(_own(iterate)) and self._enough(statistic.smallest):
             failing = (np.asarray(iterate[COLUMNS]) == 1) & ~self._passing(cohort)
             if failing.any():
@@ -166,6 +175,8 @@ class Agreed:
                     f"at this site too few patients make up too much of the sums of {self._names(failing)}; "
                     "leave out at all sites what one of them said no to"
                 )
+            if isinstance(inner, Weighted):
+                inner.require_influence(cohort, _own(iterate), self.rule)
         return statistic
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:

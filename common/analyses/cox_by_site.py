@@ -14,7 +14,7 @@ import numpy as np
 
 from fedage.common.analyses import _newton
 from fedage.common.analyses._columns import MAX_PATIENTS
-from fedage.common.analyses._cox_contributions import gradient_and_information
+from fedage.common.analyses._cox_contributions import Contributions, contributions_at, require_spread
 from fedage.common.analyses._left_out import left_out_values
 from fedage.common.analyses._partial_likelihood import Likelihood, Ties, of_strata, pack, unpack
 from fedage.common.analyses._survival import Followed, followed, round_up
@@ -87,18 +87,28 @@ class CoxBySite:
         """Everybody followed. Single risk sets do not leave: only their sum over all deaths does."""
         patients = self._followed(cohort)
         x = patients.cohort.matrix(self.covariates)
-        gradient, information = gradient_and_information(
-            x, round_up(patients.time, self.time_grid_years), patients.event, patients.cohort.matrix(self.strata)
-        )
+        at_zero = self._contributions(patients, x, np.zeros(patients.n))
         return [
             Group(
                 of="the patients followed",
                 columns=x,
                 always=np.empty((patients.n, 0)),
-                gradient=gradient,
-                information=information,
+                gradient=at_zero.gradient,
+                information=at_zero.information,
             )
         ]
+
+    def require_influence(self, cohort: Cohort, iterate: Iterate, rule: InfluenceRule) -> None:
+        """Refuse sums at coefficients that make them one patient's; those at β = 0 are in `influence_groups`."""
+        if not iterate:
+            return
+        patients = self._followed(cohort)
+        z = _newton.standardised(patients.cohort.matrix(self.covariates), iterate)
+        require_spread(self._contributions(patients, z, z @ _newton.beta_of(iterate, z.shape[1])), rule)
+
+    def _contributions(self, patients: Followed, x: FloatArray, eta: FloatArray) -> Contributions:
+        time, strata = round_up(patients.time, self.time_grid_years), patients.cohort.matrix(self.strata)
+        return contributions_at(x, time, patients.event, strata, eta)
 
     @property
     def _complete_in(self) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from fedage.common.analyses import _newton
 from fedage.common.analyses._columns import MAX_PATIENTS
+from fedage.common.analyses._cox_contributions import spread_in_groups
 from fedage.common.analyses._intervals import SiteTable, ends_of
 from fedage.common.analyses._left_out import left_out_values
 from fedage.common.analyses._partial_likelihood import Ties, of_tables
@@ -216,6 +217,9 @@ class CoxPooled:
         statistic = Statistic.of(layout, _newton.with_moments(values, z, layout), self._cells(table, ends))
         if statistic.smallest is not None and statistic.smallest.count >= self.minimum_count:
             self._require_influence(x, stratum, leaves, event & (leaves < len(ends)))
+            self._require_spread(
+                z, np.exp(eta), stratum, at_risk=exposed, leaves=in_interval, died=died if iterate["exact"] else None
+            )
         return statistic
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:
@@ -283,8 +287,8 @@ class CoxPooled:
         Attack: the sums of neighbouring intervals differ by those who leave in between, so that a covariate that one of
         them has is solved from the difference. Rule, in each stratum: of all, and of each group that a difference of
         rows leaves, which are those with an event in an interval, those who leave in it without one, both, and those
-        who stay after the last. A covariate of two values is rarely told by small sites. Residual risk: the weights
-        exp(η) and the person-time inside an interval are not part of the measure.
+        who stay after the last. A covariate of two values is rarely told by small sites. Weights are not in
+        this measure (`_require_spread`).
 
         Raises
         ------
@@ -309,6 +313,44 @@ class CoxPooled:
                     "too few of those who leave between two table times make up too much of the sums of one of "
                     f"{', '.join(self.covariates)}; the model stratified by site (by_site = true) is not affected; "
                     "or name fewer table times, or leave out rare covariates"
+                )
+
+    def _require_spread(
+        self,
+        z: FloatArray,
+        weight: FloatArray,
+        stratum: NDArray[np.intp],
+        *,
+        at_risk: FloatArray,
+        leaves: NDArray[np.bool_],
+        died: NDArray[np.bool_] | None,
+    ) -> None:
+        """Refuse weighted sums that are one patient's.
+
+        Attack: far from β = 0, S1/S0 of an interval is the record of the patient with the largest η, of covariates that
+        the rule for unweighted sums lets pass. Rule, in each stratum, of the sums over those at risk in each interval
+        (weighted by person-time where they are), over those who leave in it (with an event and without, where times
+        are exact) and those who stay: nobody has more than `largest_share` of the weights, nor more than nine tenths of
+        a weighted square or product. Residual risk: the difference of two rows that person-time weighs is not itself
+        measured.
+
+        Raises
+        ------
+        InfluenceRefused
+            If somebody has; the site then has no part in this model.
+        """
+        if self.influence is None:
+            return
+        apart = [leaves] if died is None else [died, leaves & ~died]
+        groups = np.concatenate([at_risk, *apart, ~leaves.any(axis=1, keepdims=True)], axis=1)
+        for one in range(self._strata):
+            rows = stratum == one
+            weights = weight[rows][:, None] * groups[rows]
+            if not spread_in_groups(z[rows], weights, self.influence):
+                raise InfluenceRefused(
+                    "at these coefficients one patient would make up too much of the sums over those at risk in an "
+                    f"interval, by {', '.join(self.covariates)}; the model stratified by site (by_site = true) is "
+                    "less affected; or name fewer table times"
                 )
 
     def _cells(self, table: SiteTable, ends: tuple[int, ...]) -> list[Cell]:

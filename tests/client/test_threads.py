@@ -81,10 +81,10 @@ def test_a_run_has_one_line_and_a_preparation_few_centres(tmp_path: Path) -> Non
     def centre(value: float) -> dict[str, np.ndarray]:
         return {"centre": np.full(1, value), "spread": np.ones(1), "error": np.ones(1)}
 
-    told = at_once(lambda k: account(tmp_path).require(analysis, patients, centre(k)))
-    told += at_once(lambda k: account(tmp_path).require(analysis, patients, centre(100 + k)))
+    told = at_once(lambda k: account(tmp_path).require_counted(analysis, patients, centre(k)))
+    told += at_once(lambda k: account(tmp_path).require_counted(analysis, patients, centre(100 + k)))
     assert told.count("answered") == MOST_ITERATES
-    again = at_once(lambda k: account(tmp_path).require(analysis, patients, centre(k)))
+    again = at_once(lambda k: account(tmp_path).require_counted(analysis, patients, centre(k)))
     assert again == told[:THREADS], "an iterate that was answered stays answered"
 
 
