@@ -6,10 +6,11 @@ Attack: a minimum count of patients behind a sum says nothing of how many *move*
 Rule, in every group of patients whose sums leave, whatever the request, from the site's own values alone:
 
 1. a column either is the same for everybody, or at least the minimum count of patients differ from its most frequent
-   value (all of them, where no two are equal);
+   value (all of them, where no two are equal), and fewer do not make up nearly all of it (`influence_few`);
 2. of every entry Σᵢ aᵢbᵢ, a and b centred at the group's own mean, no patient has more than `largest_share` of
    Σᵢ |aᵢbᵢ|: absolute, because a signed sum passes zero;
-3. each cell of the table of two columns of two values is empty or holds the minimum count;
+3. each cell of the table of two columns of two values is empty or holds the minimum count, and of no two columns a
+   combination is made up by fewer (`influence_few`);
 4. where `patients_per_column` is on: the group has so many patients for each column that varies, and of no linear
    combination of the columns one patient makes up nearly all. The largest share of a combination is the patient's
    leverage, h = zᵢᵀ(ZᵀZ)⁻¹zᵢ.
@@ -31,6 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedage.common.influence_few import few_make_up, few_make_up_pairs
 from fedage.common.statistic import FloatArray
 
 BoolArray = NDArray[np.bool_]
@@ -208,6 +210,7 @@ def require_passing(columns: FloatArray, rule: InfluenceRule, *, names: Sequence
 def _require_always(group: Group, rule: InfluenceRule) -> None:
     centred = _centred(group.always)
     enough = enough_differ(group.always, minimum_count=rule.minimum_count)
+    enough &= ~few_make_up(centred, minimum_count=rule.minimum_count)
     dominated = np.diagonal(largest_shares(centred, centred, limit=rule.largest_share))
     for name, fails in zip(group.names_always, ~enough | dominated, strict=True):
         if fails:
@@ -218,6 +221,8 @@ def _alone(group: Group, rule: InfluenceRule) -> BoolArray:
     """Columns (p,) that pass by themselves and beside what is in every sum."""
     ok = enough_differ(group.columns, minimum_count=rule.minimum_count)
     centred, always = _centred(group.columns), _centred(group.always)
+    ok &= ~few_make_up(centred, minimum_count=rule.minimum_count)
+    ok &= ~few_make_up_pairs(centred, always, minimum_count=rule.minimum_count).any(axis=1)
     squares = centred * centred
     ok &= ~(squares.max(axis=0, initial=0.0) > rule.largest_share * (1 + _EQUAL) * squares.sum(axis=0))
     ok &= ~largest_shares(centred, always, limit=rule.largest_share).any(axis=1)
@@ -233,6 +238,7 @@ def _failing_pairs(group: Group, rule: InfluenceRule) -> BoolArray:
     centred = _centred(group.columns)
     pairs = largest_shares(centred, centred, limit=rule.largest_share)
     pairs |= _small_cells(group.columns, group.columns, minimum_count=rule.minimum_count)
+    pairs |= few_make_up_pairs(centred, centred, minimum_count=rule.minimum_count)
     if group.information is not None:
         p = group.columns.shape[1]
         flat, ones = group.information.reshape(group.n, p * p), np.ones((group.n, 1))

@@ -261,3 +261,73 @@ def test_products_of_few_more_patients_than_columns_do_not_leave(patients: int, 
         # Nor does it help to leave the exchange out, or to ask for all columns as if they had been agreed.
         assert one.ask(NAME, around_zero(one, np.ones(len(one.features)))) is None
         assert one.refusals[-1][0] == PATIENTS_PER_COLUMN
+
+
+BULK = np.random.default_rng(21).normal(0, 1, PATIENTS)
+FEW = [TARGET, 40, 90, 151]
+
+
+def lesions(*, noise: float) -> FloatArray:
+    """Small in all but four, and no two values the same."""
+    values = np.random.default_rng(22).uniform(0, noise, PATIENTS)
+    values[FEW] = [50.0, 38.0, 61.0, 44.0]
+    return values
+
+
+def apart(values: FloatArray, *who: int, by: float = 0.7) -> FloatArray:
+    changed = values.copy()
+    changed[list(who)] += by * np.linspace(1, 2, len(who))
+    return changed
+
+
+def levels() -> FloatArray:
+    return np.random.default_rng(23).integers(0, 4, PATIENTS).astype(np.float64)
+
+
+OF_FEW: dict[str, dict[str, FloatArray]] = {
+    "a volume that is noise in all but four": {"zrare": lesions(noise=0.01)},
+    "the same over noise of a thousandth of it": {"zrare": lesions(noise=0.05)},
+    "nine of 240 over noise": {"zrare": apart(1e-6 * BULK, *range(TARGET, TARGET + 9))},
+    "one up, one down": {"zrare": 5 + 1e-7 * BULK + indicator(TARGET) - indicator(40)},
+    "two columns two patients apart": {"zbase": BULK, "zcopy": apart(BULK, TARGET, 40)},
+    "two columns nine patients apart, in other units": {"zbase": BULK, "zcopy": 3 - 2 * apart(BULK, *range(20, 29))},
+    "four levels twice, three patients apart": {"zbase": levels(), "zcopy": apart(levels(), *range(3), by=1.0)},
+    "measured twice, but for four": {"zbase": BULK, "zcopy": apart(BULK + 1e-3 * np.roll(BULK, 7), *FEW)},
+}
+
+
+@pytest.mark.parametrize("which", OF_FEW)
+def test_no_column_and_no_pair_is_made_up_by_few(which: str, tmp_path: Path) -> None:
+    """No value is the most frequent one and no patient has half: the sums are still those of a handful."""
+    one = attacker(hospital(OF_FEW[which]), tmp_path, guard=True)
+    ok = one.agreed(NAME)
+    assert ok is not None
+    left = [name for name, inside in zip(one.features, ok, strict=True) if not inside]
+    assert left == sorted(OF_FEW[which])[-1:]
+    assert one.ask(NAME, around_zero(one, np.ones(len(one.features)))) is None
+    assert one.refusals[-1][0] == RULE
+
+
+def test_without_a_guard_a_volume_over_noise_is_the_sum_of_four(tmp_path: Path) -> None:
+    one = attacker(hospital({"zrare": lesions(noise=0.01)}), tmp_path, guard=False)
+    got = one.ask(NAME, around_zero(one, None))
+    assert got is not None
+    found = solved(one, got, {"zrare": 1.0}, names=one.features)[-1]
+    volume, age = one.cohort["feature:zrare"][FEW], one.cohort["age_years"][FEW]
+    assert found / volume.sum() == pytest.approx(np.average(age, weights=volume), abs=0.4)
+
+
+@pytest.mark.parametrize("patients", [24, 60, 240])
+def test_columns_that_many_make_up_still_leave(patients: int, tmp_path: Path) -> None:
+    """Skewed, correlated and noisy ones, copies, and a column that a tenth of the patients have."""
+    rng = np.random.default_rng(patients)
+    x = rng.normal(0, 1, patients)
+    extra = {
+        "zcorrelated": 0.98 * x + 0.2 * rng.normal(0, 1, patients),
+        "zx": x,
+        "zskewed": rng.lognormal(0, 0.7, patients),
+        "zsome": np.where(np.arange(patients) < max(12, patients // 10), 1.0, 0.0),
+    }
+    ok = attacker(hospital(extra, patients=patients), tmp_path, guard=True).agreed(NAME)
+    assert ok is not None
+    assert ok.all()
