@@ -10,7 +10,7 @@ from fedage.client.audit import Direction, Filters, Kind, show
 from fedage.client.audit.log import LOG_FILE
 from tests.hospitals_at_work import network, record, until
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(1200)]
 
 FOLDS = 5
 CAMPAIGN = """
@@ -44,7 +44,7 @@ def test_a_hospital_of_24_trains_every_model_and_is_held_out_of_two(tmp_path: Pa
         file = at.root / "small-hospital.toml"
         file.write_text(CAMPAIGN)
         command, run = at.run(file)
-        until(lambda: command.process.poll() is not None, timeout_s=480, what=lambda: command.said)
+        until(lambda: command.process.poll() is not None, timeout_s=900, what=lambda: command.said)
         assert command.process.returncode == 0, command.said
         words = at.fedage("site", "campaigns", "--home", tmp_path / "small", log="campaigns")
         assert words.process.wait(60) == 0
