@@ -41,7 +41,9 @@ def sentences(results: Results) -> list[str]:
     open_ = {site: found for site, found in by_site.items() if may_lose(found)}
     told = {site: found for site, found in by_site.items() if site not in open_}
     said = [
-        *_against(told, lambda found: found.mae_of_mean_years, "the mean age of all sites"),
+        *_against(
+            told, lambda found: found.mae_of_mean_years, f"the mean age{' of all sites' if len(by_site) > 1 else ''}"
+        ),
         *_not_known(open_),
         *_against(by_site, lambda found: found.mae_of_site_mean_years, "the site's own mean age"),
     ]

@@ -40,6 +40,7 @@ def captions(results: Results) -> dict[str, Any]:
         "left_out": _left_out(results),
         "curves": curves_in_words.sentences(results.survival.kaplan_meier if results.survival is not None else None),
         "compared": _compared(results),
+        "group_difference": f"Difference of the gap, {_compared_sites(results)}",
     }
 
 
@@ -68,9 +69,13 @@ def _has_gap(results: Results) -> bool:
 
 def _learning(results: Results) -> str:
     folds = "in each fold (thin); bold is the mean over folds" if results.campaign.folds else "at each site"
+    sites = {site for finished in results.rounds for site in finished.validation_mae_years_by_site}
+    whose, mean = f"for the sites together (bold) and {folds}", "the sites' mean training loss"
+    if len(sites) == 1 and not results.campaign.folds:
+        whose, mean = f"at {next(iter(sites))}, the only site that tells it", "the training loss"
     return (
-        "Mean absolute error of the averaged model after each round, on validation patients it was not trained on, for "
-        f"the sites together (bold) and {folds}. Right: the sites' mean training loss. {sites_in_words.curves(results)}"
+        "Mean absolute error of the averaged model after each round, on validation patients it was not trained on, "
+        f"{whose}. Right: {mean}. {sites_in_words.curves(results)}"
     )
 
 
@@ -191,11 +196,15 @@ def _compared(results: Results) -> str:
     adjusted = groups.corrected.adjusted is not None
     kind = "raw" if groups.corrected.gap.startswith("raw") else "corrected"
     held = f"site and {', '.join(groups.covariates)}" if adjusted and groups.covariates else "site"
-    sites = pooled_label(results, plan.GROUPS, by_site=list(groups.corrected.by_site))
     return (
-        f"Difference of the gap between the groups with 95 % intervals: {sites} with {held} held fixed, and each "
+        f"Difference of the gap between the groups with 95 % intervals: {_compared_sites(results)} with {held} held fixed, and each "
         f"site's own two means. Right: how well the {kind} gap tells the groups apart."
     )
+
+
+def _compared_sites(results: Results) -> str:
+    groups = results.groups
+    return pooled_label(results, plan.GROUPS, by_site=list(groups.corrected.by_site) if groups is not None else [])
 
 
 def _capital(words: str) -> str:

@@ -50,6 +50,15 @@ def not_asked(results: Results) -> str:
     return listed(absent) if absent else ""
 
 
+def sites_told(results: Results) -> str:
+    """The sites that took part, and those that did not, by name; empty without any."""
+    taking = [site.name for site in participants(results)]
+    others = [site.name for site in results.sites if site.name not in taking]
+    if not others:
+        return ", ".join(taking)
+    return f"{', '.join(taking) or 'none took part'} (offered to {', '.join(others)} too)"
+
+
 def duration(results: Results) -> str:
     """How long the run took, e.g. `4 min 10 s`; empty if it is not known."""
     if results.run.finished_utc is None:

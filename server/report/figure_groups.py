@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from fedage.common.analyses import plan
 from fedage.server.participation import pooled_label
-from fedage.server.report._svg import INK, MUTED, SERIES, draw, only_some_spines
+from fedage.server.report._svg import INK, MUTED, SERIES, draw, only_some_spines, shortened
 from fedage.server.results import Difference, GroupDifference, Results
 
 
@@ -33,6 +33,7 @@ def compared_groups(results: Results) -> str | None:
     def paint(figure: Figure) -> None:
         if has_curve:
             left, right = figure.subplots(1, 2, width_ratios=(1.75, 1))
+            right.set_anchor("N")
             _curve(right, groups.corrected)
         else:
             left = figure.subplots()
@@ -71,7 +72,7 @@ def _differences(axes: Axes, rows: list[_Row]) -> None:
         axes.plot([row.low, row.high], [position, position], color=row.colour, linewidth=2.0, solid_capstyle="butt")
         axes.plot([row.difference], [position], color=row.colour, marker="s", markersize=6, linestyle="")
     axes.axvline(0, color=INK, linewidth=1.0)
-    axes.set_yticks(range(len(rows)), [row.words for row in rows])
+    axes.set_yticks(range(len(rows)), [shortened(row.words) for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     only_some_spines(axes, "bottom")
@@ -90,4 +91,4 @@ def _curve(axes: Axes, found: GroupDifference) -> None:
     axes.set_aspect("equal")
     axes.set_xlabel("reference above a gap")
     axes.set_ylabel("group above it")
-    axes.set_title("ROC curve" if found.auc is None else f"ROC curve, all pairs: AUC {found.auc:.2f}")
+    axes.set_title("ROC curve" if found.auc is None else f"ROC curve, all\npairs: AUC {found.auc:.2f}")

@@ -9,8 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from fedage.server.report._svg import INK, MARK, MUTED, SERIES, draw, only_some_spines
+from fedage.server.report._svg import INK, MARK, MUTED, SERIES, draw, only_some_spines, shortened
 from fedage.server.results import PlantedTruth, Results
+
+_MOST_TICKS = 8
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ def forest(results: Results) -> str | None:
         axes = figure.subplots()
         _points(axes, rows)
         axes.axvline(1, color=INK, linewidth=1.0)
-        axes.set_yticks(range(len(rows)), [row.words for row in rows])
+        axes.set_yticks(range(len(rows)), [shortened(row.words) for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         only_some_spines(axes, "bottom")
@@ -111,4 +113,6 @@ def _ticks(low: float, high: float) -> list[float]:
     for ratios in ((0.5, 0.67, 0.8, 1.25, 1.5, 2.0, 3.0), (0.1, 0.2, 0.5, 2.0, 5.0, 10.0), (0.01, 0.1, 10.0, 100.0)):
         if low >= ratios[0] * 0.6 and high <= ratios[-1] * 1.6:
             return [ratio for ratio in sorted((1.0, *ratios)) if low <= ratio <= high]
-    return [1.0, *(10.0**k for k in range(-6, 7) if k and low <= 10.0**k <= high)]
+    lowest, highest = math.ceil(math.log10(max(low, 1e-300))), math.floor(math.log10(min(high, 1e300)))
+    step = max(1, math.ceil((highest - lowest) / _MOST_TICKS))
+    return sorted({1.0, *(10.0**k for k in range(lowest, highest + 1) if k % step == 0)})

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fedage.server.curves_in_words import grouped
-from fedage.server.report._svg import DASHES, MUTED, SERIES, draw, only_some_spines
+from fedage.server.report._svg import DASHES, MUTED, SERIES, draw, only_some_spines, shortened
 from fedage.server.results import KaplanMeier, SurvivalCurve
 
 _MOST_TICKS = 11
@@ -128,7 +128,7 @@ def _at_risk(axes: Axes, times: Sequence[float], groups: Sequence[SurvivalCurve]
     only_some_spines(axes)
     axes.tick_params(bottom=False, labelbottom=False, left=False)
     axes.set_ylim(len(groups) - 0.4, -0.6)
-    axes.set_yticks(range(len(groups)), [group.name for group in groups])
+    axes.set_yticks(range(len(groups)), [shortened(group.name) for group in groups])
     axes.set_title("Number at risk", color=MUTED, fontsize=9)
     for row, group in enumerate(groups):
         counts = group.remaining or group.at_risk

@@ -21,6 +21,7 @@ from fedage.server.report import (
     _tables_groups,
     _tables_survival,
 )
+from fedage.server.report._cells import Table
 from fedage.server.report.figure_ages import predicted_by_age
 from fedage.server.report.figure_gaps import gap_by_age
 from fedage.server.report.figure_groups import compared_groups
@@ -62,6 +63,7 @@ def render_report(results: Results, *, events: Sequence[Mapping[str, Any]] | Non
     )
     environment.filters["sentence"] = _summary.sentence
     template = environment.get_template("report.html.j2")
+    figures, tables = _figures(results), _all_tables(results, events)
     css, _, _ = environment.loader.get_source(environment, "report.css") if environment.loader else ("", None, None)
     return template.render(
         results=results,
@@ -76,12 +78,29 @@ def render_report(results: Results, *, events: Sequence[Mapping[str, Any]] | Non
         asked_truth=results.phantoms or results.planted is not None,
         duration=_summary.duration(results),
         moment=_summary.moment,
-        figures=_figures(results),
-        tables=_all_tables(results, events),
+        figures=figures,
+        tables=tables,
+        nothing=_nothing(figures, tables),
+        sites_told=_summary.sites_told(results),
     )
 
 
-def _all_tables(results: Results, events: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+def _nothing(figures: Mapping[str, Drawn], tables: Mapping[str, Table]) -> dict[str, list[str]]:
+    """Of sections without any content why: the reasons once, in place of a box for each figure and table."""
+    sections = {
+        "learning": ("learning", ("rounds", "preparation", "cross_validation")),
+        "ages": ("ages", ("test_raw", "test_corrected", "validation_raw")),
+        "gap": ("gaps", ("bias",)),
+    }
+    found: dict[str, list[str]] = {section: [] for section in sections}
+    for section, (name, of_section) in sections.items():
+        if figures[name].svg is None and not any(tables[table].rows for table in of_section):
+            reasons = [figures[name].why_empty, tables[of_section[0]].why_empty]
+            found[section] = list(dict.fromkeys(_summary.sentence(reason) for reason in reasons if reason))
+    return found
+
+
+def _all_tables(results: Results, events: Sequence[Mapping[str, Any]] | None) -> dict[str, Table]:
     test, validation = results.evaluation.test, results.evaluation.validation
     return {
         "headline": _tables.headline(results),

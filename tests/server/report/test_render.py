@@ -280,7 +280,7 @@ def test_without_the_guard_every_figure_says_so(values: dict[str, Any], html: st
             "summary",
             "How good the predicted ages are is not known: every site withheld it.",
         ),
-        ({"figures": {"not_computed": {"predicted_by_age": "too few"}}}, "ages", "No figure: too few."),
+        ({"figures": {"not_computed": {"predicted_by_age": "too few"}}}, "ages", "Too few."),
         ({"bias": {"not_computed": "all of one age"}}, "gap", "All of one age."),
         ({}, "sites", "No site answered the offer"),
     ],
