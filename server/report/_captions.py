@@ -197,8 +197,8 @@ def _compared(results: Results) -> str:
     kind = "raw" if groups.corrected.gap.startswith("raw") else "corrected"
     held = f"site and {', '.join(groups.covariates)}" if adjusted and groups.covariates else "site"
     return (
-        f"Difference of the gap between the groups with 95 % intervals: {_compared_sites(results)} with {held} held fixed, and each "
-        f"site's own two means. Right: how well the {kind} gap tells the groups apart."
+        f"Difference of the gap between the groups with 95 % intervals: {_compared_sites(results)} with {held} held "
+        f"fixed, and each site's own two means. Right: how well the {kind} gap tells the groups apart."
     )
 
 

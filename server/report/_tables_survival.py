@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedage.server import curves_in_words
 from fedage.server.report._cells import NONE, Cell, Table, count, interval, number, p_value, percent, words
+from fedage.server.report._svg import shortened
 from fedage.server.report.figure_hazards import implied_hazard_ratio
 from fedage.server.results import CoxResult, KaplanMeier, Results, SurvivalCurve
 from fedage.server.withheld_in_words import alone
@@ -43,7 +44,7 @@ def _sites(results: Results, model: CoxResult) -> Cell:
     if not model.sites:
         return NONE
     cell, only = count(len(model.sites)), alone(results, model.sites)
-    return Cell(f"{cell.text} (only {only})", cell.value) if only else cell
+    return Cell(f"{cell.text} (only {shortened(only, most=20)})", cell.value) if only else cell
 
 
 def first_hazards(results: Results) -> Table:
