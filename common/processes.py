@@ -1,7 +1,8 @@
-"""Other programs: in a process group of their own, with a log, and gone with all their descendants when stopped.
+"""Other programs: in a session of their own, with a log, and gone with all their descendants when stopped.
 
-Flower starts helpers in sessions of their own, so a process group is not the whole family. Every descendant inherits an
-environment variable with a token, though, and where there is a `/proc` that finds the rest of them.
+Flower starts helpers in sessions of their own, so the session is not the whole family. Every descendant inherits an
+environment variable with a token, and where there is a `/proc` that finds the rest of them. Nor is the token enough:
+Ray's agents rename themselves (`setproctitle`), which writes over the environment that `/proc` shows.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import sys
 import sysconfig
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedage.common.errors import FedAgeError
@@ -25,8 +27,9 @@ from fedage.common.errors import FedAgeError
 TOKEN = "FEDAGE_FAMILY"
 PARENT = "FEDAGE_PARENT"
 _POLL_S = 0.05
-_PARENT_POLL_S = 1.0
-_KILL_S = 5.0
+_PARENT_POLL_S = 0.5
+_KILL_S = 10.0
+_ORPHAN_GRACE_S = 8.0
 _TAIL_LINES = 15
 _LOG_BYTES = 20_000_000
 
@@ -71,6 +74,7 @@ class Family:
                 start_new_session=True,
                 cwd=folder,
             )
+        self._members = FamilyMembers(self._token, session=self.process.pid)
 
     def poll(self) -> int | None:
         """The program's exit status, None while it runs."""
@@ -85,34 +89,110 @@ class Family:
 
     def stop(self, *, grace_s: float = 10.0) -> None:
         """End the whole family: a polite request, then, after `grace_s`, by force. Returns when nothing is left."""
+        self.members()  # who hides is known by a parent that ends now
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         _wait(lambda: self.process.poll() is not None and not self.members(), timeout_s=grace_s)
-        deadline = time.monotonic() + _KILL_S
-        while (self.process.poll() is None or self.members()) and time.monotonic() < deadline:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            for pid in self.members():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(_POLL_S)
+        _kill_all(self._living, timeout_s=_KILL_S)
         self.process.wait(timeout=_KILL_S)
+        self._members.session = None  # nobody is in it any more, so its number may become another program's
 
     def members(self) -> list[int]:
         """Living processes of the family; empty where there is no `/proc`."""
-        return family_members(self._token)
+        return self._members.living()
+
+    def _living(self) -> list[int]:
+        return sorted({*self.members(), *([self.process.pid] if self.process.poll() is None else [])})
 
 
-def family_members(token: str) -> list[int]:
-    """Ids of living processes whose environment carries the token."""
-    entry = f"{TOKEN}={token}".encode()
-    found = []
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):
-            # A zombie's environment is empty: it is gone but for its parent's knowledge.
-            if entry in environ.read_bytes().split(b"\0"):
-                found.append(int(environ.parent.name))
-    return found
+class FamilyMembers:
+    """Who is of a family, as `/proc` tells.
+
+    Parameters
+    ----------
+    token
+        Whose environment carries it is of the family, and so is every process in a session of theirs or below them.
+    session
+        The session of the family's first process: all in it are of the family, also those that hide their environment.
+    known
+        Members seen before, each with its id and start (see `_Process`); whoever was seen once stays known.
+    """
+
+    def __init__(self, token: str, *, session: int | None, known: Iterable[tuple[int, int]] = ()) -> None:
+        self.session = session
+        self.seen = set(known)
+        self._entry = f"{TOKEN}={token}".encode()
+
+    def living(self) -> list[int]:
+        """Ids of the living members, without this process."""
+        table = _process_table()
+        sessions = {self.session} if self.session is not None else set()
+        found = {pid for pid, process in table.items() if (pid, process.started) in self.seen}
+        for pid, process in table.items():
+            with contextlib.suppress(OSError):
+                if self._entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                    found.add(pid)
+                    sessions.add(process.session)
+        found |= {pid for pid, process in table.items() if process.session in sessions}
+        while below := {pid for pid, process in table.items() if process.parent in found} - found:
+            found |= below
+        found -= {os.getpid()}
+        self.seen |= {(pid, table[pid].started) for pid in found}
+        return sorted(found)
+
+
+@dataclass(frozen=True)
+class _Process:
+    parent: int
+    group: int
+    session: int
+    started: int
+    """In clock ticks since the machine started: with its id it is one process and no later one."""
+
+
+def _process_table() -> dict[int, _Process]:
+    """The processes of this machine by id, without zombies: those are gone but for their parents' knowledge."""
+    table = {}
+    for pid in process_ids():
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            # proc(5): pid (name) state ppid pgrp session ... starttime; a name may hold blanks and parentheses.
+            words = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+            if words[0] not in "ZX":
+                numbers = (int(words[place]) for place in (1, 2, 3, 19))
+                table[pid] = _Process(*numbers)
+    return table
+
+
+def process_ids() -> list[int]:
+    """Ids of the processes of this machine; none where there is no `/proc`.
+
+    `Path.glob("[0-9]*/stat")` is no such list: it raises ProcessLookupError if a process ends while it looks.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - names are enough
+    return []
+
+
+def _kill_all(living: Callable[[], list[int]], *, timeout_s: float) -> None:
+    """SIGKILL to processes until none is found twice in a row.
+
+    A whole process group dies at once, so none of its processes can start another one in time. One look alone may miss
+    a process whose parent ended while the look went on.
+    """
+    deadline, quiet = time.monotonic() + timeout_s, 0
+    while quiet < 2 and time.monotonic() < deadline:
+        found = living()
+        quiet = 0 if found else quiet + 1
+        table = _process_table() if found else {}
+        # A member leads or has joined groups of its own family only: the first of it began a session.
+        groups = {table[pid].group for pid in found if pid in table} - {os.getpgrp()}
+        for group in groups:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_POLL_S)
 
 
 def _wait(condition: Callable[[], bool], *, timeout_s: float) -> bool:
@@ -178,16 +258,60 @@ def port_is_free(host: str, port: int) -> bool:
     return True
 
 
-def end_with_parent() -> None:
-    """Send this process SIGTERM once the one that started it is gone, however that one died.
+def end_with_parent(*, grace_s: float = _ORPHAN_GRACE_S) -> None:
+    """End this process, and the family it is the first of, once the process that started it is gone.
+
+    However that one died, kill -9 included: this process gets SIGTERM, and what is left after `grace_s`, SIGKILL. That
+    the parent is gone is seen by who the parent is now: a parent that is dead and that nobody has waited for (a zombie)
+    still has its number.
 
     The parent's id comes through the environment: it may be dead before this process is far enough to ask.
+
+    Parameters
+    ----------
+    grace_s
+        Time to end in order.
     """
     parent = int(os.environ.get(PARENT, os.getppid()))
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(_PARENT_POLL_S)
-        os.kill(os.getpid(), signal.SIGTERM)
+        _end_orphans(grace_s)
 
     threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+
+
+def _end_orphans(grace_s: float) -> None:
+    # Another process sees to the rest of the family: this one may be gone before them, or hang.
+    if (token := os.environ.get(TOKEN)) and os.getsid(0) == os.getpid():
+        members = FamilyMembers(token, session=os.getpid())
+        members.living()
+        seen = [f"{pid}:{started}" for pid, started in members.seen]
+        code = "import sys; from fedage.common.processes import end_family; end_family(*sys.argv[1:])"
+        with contextlib.suppress(OSError):
+            subprocess.Popen(
+                [sys.executable, "-c", code, token, str(os.getpid()), str(grace_s), *seen],
+                env={name: value for name, value in os.environ.items() if name != TOKEN},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(grace_s)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end_family(token: str, session: str, grace_s: str, *seen: str) -> None:
+    """Wait until nothing is left of a family whose supervisor is gone, and after `grace_s` kill the rest.
+
+    A process of its own runs this; it is given texts, as a command line has them. `seen` are members, `id:started`.
+    """
+    pairs = (text.split(":") for text in seen)
+    members = FamilyMembers(token, session=int(session), known=((int(pid), int(started)) for pid, started in pairs))
+    deadline = time.monotonic() + float(grace_s)
+    while (found := members.living()) and time.monotonic() < deadline:
+        time.sleep(_POLL_S * 4)
+    if found:
+        _kill_all(members.living, timeout_s=_KILL_S)

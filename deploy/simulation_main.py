@@ -32,7 +32,7 @@ def main() -> int:
         return 2
     # The engine sets the same handler once it has started.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(number))
-    end_with_parent()
+    end_with_parent(grace_s=RECORD_S + 3)
     from flwr.simulation import run_simulation
 
     from fedage.client.app import app as client_app

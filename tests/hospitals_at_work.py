@@ -48,7 +48,7 @@ train = 0.5
 validation = 0.25
 test = 0.25
 """
-SUPERLINK, EXECUTOR, SERVERAPP = "superlink_main", "flower-superexec", "flwr-serverapp"
+SUPERLINK, EXECUTOR, SERVERAPP = "superlink_main", "superexec_main", "serverapp_main"
 NODE, AGENT, RELAY = "supernode_main", "client.agent.main", "client.agent.executor"
 
 
@@ -64,7 +64,7 @@ def until(condition: Callable[[], bool], *, timeout_s: float, what: object = "")
 def living(mark: str) -> dict[int, str]:
     """Processes that inherited the mark, by id, with their commands."""
     found = {}
-    for environ in Path("/proc").glob("[0-9]*/environ"):
+    for environ in (entry / "environ" for entry in Path("/proc").glob("[0-9]*")):
         try:
             if int(environ.parent.name) != os.getpid() and f"{MARK}={mark}".encode() in environ.read_bytes():
                 command = (environ.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")

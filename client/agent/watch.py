@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedage.client.agent.state import StateFile
-from fedage.common.processes import Family
+from fedage.common.processes import Family, process_ids
 
 Status = Callable[[str], None]
 
@@ -168,9 +168,9 @@ def hears(node: Family) -> bool:
     if not Path("/proc/self/cmdline").exists():
         return True
     parent = f"\0--parent-pid\0{node.process.pid}\0".encode()
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
+    for pid in process_ids():
         with contextlib.suppress(OSError):
-            command = file.read_bytes()
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
             if b"flower-superexec" in command and parent in command:
                 return True
     return False

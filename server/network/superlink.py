@@ -7,7 +7,6 @@ SuperLink that is killed and started again on its database. Only who knows a sec
 from __future__ import annotations
 
 import fcntl
-import os
 import secrets
 import socket
 import ssl
@@ -19,7 +18,7 @@ from types import TracebackType
 from typing import TextIO
 
 from fedage.common.errors import FedAgeError
-from fedage.common.processes import Family, executable, flower_environment, free_port, port_is_free
+from fedage.common.processes import Family, flower_environment, free_port, port_is_free
 from fedage.server.network.admission import register_node
 from fedage.server.network.control import (
     run_status,
@@ -193,9 +192,9 @@ class SuperLink:
 
     def _launch_executor(self) -> Family:
         home = self._home
-        command: list[str | Path] = [executable("flower-superexec"), "--runtime-api-address", f"127.0.0.1:{self.port}"]
+        command: list[str | Path] = [sys.executable, "-m", "fedage.server.network.superexec_main"]
+        command += ["--runtime-api-address", f"127.0.0.1:{self.port}"]
         command += ["--root-certificates", home.ca_certificate, "--superexec-auth-secret-file", self._secret]
-        command += ["--parent-pid", str(os.getpid())]
         environment = {**flower_environment(home.flower_home), HOME_VARIABLE: str(home.root)}
         return Family(command, environment=environment, log=home.logs / "superexec.log")
 

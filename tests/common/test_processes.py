@@ -72,6 +72,102 @@ def test_orphans_of_a_program_that_died_go_too(tmp_path: Path) -> None:
     assert started.members() == []
 
 
+HIDES = """
+import ctypes, time
+# proc(5): fields 50 and 51 of stat are where the environment begins and ends.
+begin, end = (int(word) for word in open("/proc/self/stat").read().rpartition(")")[2].split()[47:49])
+ctypes.memset(begin, 0, end - begin)
+print("hidden", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "parent_ends"),
+    [("", False), ("", True), ("process_group=0", False), ("process_group=0", True), ("start_new_session=True", False)],
+)
+def test_who_hides_its_environment_goes_too(options: str, parent_ends: bool, tmp_path: Path) -> None:
+    """As Ray's agents do, which write their new names over it. In a session of its own it is found by its parent."""
+    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {HIDES!r}], {options})"
+    started = family(tmp_path, code if parent_ends else f"{code}; {WAIT}")
+    until(lambda: "hidden" in started.tail())
+    until(lambda: (started.poll() is None) is not parent_ends)
+    assert len(started.members()) == (1 if parent_ends else 2)
+    left = started.members()
+    started.stop(grace_s=0.2)
+    assert started.members() == []
+    assert not any(lives(pid) for pid in left)
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_who_is_quicker_than_a_look_goes_too(tmp_path: Path) -> None:
+    """Each process of the chain lives for a few milliseconds and starts the next one."""
+    started = family(tmp_path, "import os\nwhile True:\n    if os.fork():\n        os._exit(0)")
+    until(lambda: started.poll() == 0)
+    started.stop(grace_s=0.1)
+    time.sleep(0.2)
+    assert started.members() == []
+
+
+def test_a_look_outlives_those_who_end_meanwhile(tmp_path: Path) -> None:
+    """Also where a process ends between the listing of `/proc` and the look at it, which has its own error (ESRCH)."""
+    started = family(tmp_path, "import subprocess\nwhile True:\n    subprocess.run(['true'])")
+    try:
+        until(lambda: len(started.members()) >= 1)
+        for _look in range(40):
+            assert started.process.pid in started.members()
+    finally:
+        started.stop(grace_s=0.5)
+
+
+WATCHES = "from fedage.common.processes import end_with_parent; end_with_parent(grace_s=1.0)"
+READY = "print('ready', flush=True)"
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+STUCK = "import signal, threading; signal.signal(15, print); lock = threading.Lock(); lock.acquire()"
+ELSEWHERE = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', {!r}], start_new_session=True)"
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("waited_for", [True, False])
+@pytest.mark.parametrize(
+    ("code", "ready"),
+    [
+        (f"{WATCHES}; {READY}; {WAIT}", 1),
+        (f"{WATCHES}; {STUBBORN}; {READY}; {WAIT}", 1),
+        (f"{WATCHES}; {STUCK}; {READY}; lock.acquire()", 1),
+        (f"{WATCHES}; {ELSEWHERE.format(f'{STUBBORN}; {READY}; {WAIT}')}; {WAIT}", 1),
+        (f"{WATCHES}; {STUBBORN}; {ELSEWHERE.format(HIDES)}; {READY}; {WAIT}", 2),
+        (f"{READY}; import time; time.sleep(1); {WATCHES}; {WAIT}", 1),
+    ],
+    ids=["polite", "stubborn", "stuck", "stubborn child", "hidden child", "still starting"],
+)
+def test_nothing_outlives_a_killed_supervisor(code: str, ready: int, waited_for: bool, tmp_path: Path) -> None:
+    """kill -9 of the supervisor; also where nobody waits for it, so that its number stays taken (a zombie)."""
+    log = tmp_path / "log"
+    supervisor = f"""
+import os, time
+from pathlib import Path
+from fedage.common.processes import Family
+Family([{sys.executable!r}, "-c", {code!r}], environment=dict(os.environ), log=Path({str(log)!r}))
+time.sleep(60)
+"""
+    started = family(tmp_path, supervisor)
+    until(lambda: log.is_file() and log.read_text().replace("hidden", "ready").count("ready") == ready)
+    below = [pid for pid in started.members() if pid != started.process.pid]
+    assert len(below) == (2 if "Popen" in code else 1)
+    os.kill(started.process.pid, signal.SIGKILL)
+    if waited_for:
+        started.process.wait()
+    until(lambda: not any(lives(pid) for pid in below), timeout_s=8)
+    started.process.wait()
+
+
 def test_two_families_do_not_know_each_other(tmp_path: Path) -> None:
     first, second = family(tmp_path / "1", WAIT), family(tmp_path / "2", WAIT)
     first.stop()

@@ -30,7 +30,7 @@ KILLED = ("supernode_main", "client.agent.main", "client.agent.executor")
 
 def living(mark: str) -> dict[int, str]:
     found = {}
-    for environ in Path("/proc").glob("[0-9]*/environ"):
+    for environ in (entry / "environ" for entry in Path("/proc").glob("[0-9]*")):
         try:
             if int(environ.parent.name) != os.getpid() and f"{MARK}={mark}".encode() in environ.read_bytes():
                 found[int(environ.parent.name)] = (environ.parent / "cmdline").read_bytes().decode(errors="replace")

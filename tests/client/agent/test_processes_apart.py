@@ -60,7 +60,7 @@ with until_told_to_stop() as stop:
 
 def living(mark: str) -> dict[int, str]:
     found = {}
-    for environ in Path("/proc").glob("[0-9]*/environ"):
+    for environ in (entry / "environ" for entry in Path("/proc").glob("[0-9]*")):
         try:
             if int(environ.parent.name) != os.getpid() and f"{MARK}={mark}".encode() in environ.read_bytes():
                 found[int(environ.parent.name)] = (

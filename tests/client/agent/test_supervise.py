@@ -30,7 +30,7 @@ MARK = "FEDAGE_TEST_MARK"
 
 def living(mark: str) -> list[int]:
     found = []
-    for environ in Path("/proc").glob("[0-9]*/environ"):
+    for environ in (entry / "environ" for entry in Path("/proc").glob("[0-9]*")):
         try:
             if f"{MARK}={mark}".encode() in environ.read_bytes().split(b"\0"):
                 found.append(int(environ.parent.name))

@@ -36,7 +36,7 @@ CAMPAIGN = '[campaign]\nname = "ünïcode \\"quoted\\""\n'
 def living(mark: str) -> dict[int, str]:
     """Processes that inherited the mark from this test, by id, with their commands."""
     found = {}
-    for environ in Path("/proc").glob("[0-9]*/environ"):
+    for environ in (entry / "environ" for entry in Path("/proc").glob("[0-9]*")):
         pid = int(environ.parent.name)
         try:
             if pid != os.getpid() and f"{MARK}={mark}".encode() in environ.read_bytes().split(b"\0"):
