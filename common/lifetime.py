@@ -10,9 +10,14 @@ from contextlib import contextmanager
 from types import FrameType
 
 
+def hang_up() -> tuple[signal.Signals, ...]:
+    """SIGHUP, unless this process was started to outlive its terminal (`nohup`)."""
+    return () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+
+
 @contextmanager
 def until_told_to_stop(*, with_parent: bool = False) -> Iterator[threading.Event]:
-    """An event that SIGINT, SIGTERM or SIGHUP sets.
+    """An event that SIGINT, SIGTERM or SIGHUP sets; SIGHUP not under `nohup`.
 
     Parameters
     ----------
@@ -25,7 +30,7 @@ def until_told_to_stop(*, with_parent: bool = False) -> Iterator[threading.Event
     def tell(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    before = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM, *hang_up())}
 
     def watch() -> None:
         while sys.stdin.buffer.read(4096):

@@ -23,6 +23,7 @@ from fedage.client.table_store import write_site_table
 from fedage.common.campaign import Campaign, load_campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.configure import agreed_features
+from fedage.common.lifetime import hang_up
 from fedage.common.processes import Family, flower_environment
 from fedage.common.simulation import VARIABLE, Share, SimulatedSiteJob, SimulationJob, share_of
 from fedage.deploy.simulation_main import RECORD_S, SCRATCH
@@ -71,7 +72,18 @@ def simulate(
             sites=sites,
         )
         job.campaign.write_bytes(campaign_file.read_bytes())
-        status = _run(job, work=work, console=console)
+        try:
+            status = _run(job, work=work, console=console)
+        except KeyboardInterrupt:
+            with _undisturbed():
+                # An engine that is stopped while it starts has no ServerApp yet that could write a record.
+                recover(
+                    RunFolder(folder),
+                    reason="stopped by the person who ran it",
+                    status="stopped",
+                    environment="simulation",
+                )
+            raise
         if with_pooled:
             # Imported here: lifelines takes a moment.
             from fedage.deploy.pooled.check import record_check
@@ -106,22 +118,24 @@ def _work_in(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end this process as Ctrl-C does, so that what it has started ends with it."""
+    """Let SIGTERM and SIGHUP end this process as Ctrl-C does, so that what it has started ends with it."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, *hang_up())}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
     """Let no second Ctrl-C cut short the stopping of what was started; it takes seconds."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield
     finally:

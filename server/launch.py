@@ -16,6 +16,7 @@ from rich.console import Console
 
 from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
+from fedage.common.lifetime import hang_up
 from fedage.server.follow import Follower
 from fedage.server.network.home import CoordinatorHome
 from fedage.server.network.superlink import run_status, stop_run, submit
@@ -182,7 +183,7 @@ def _interruptible() -> Iterator[None]:
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    numbers = (signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
+    numbers = (signal.SIGTERM, *hang_up()) if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield

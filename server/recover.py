@@ -146,8 +146,9 @@ def _so_far(run: RunFolder, *, environment: Literal["deployment", "simulation"])
         text = read_text_at_most(file, most_bytes=MAX_TOML_BYTES)
     except OSError:
         raise FedAgeError(f"{file} is missing, so no record can be written; give the folder of a run") from None
-    place = Place(folder=run.path, run=run.name, environment=environment, guard=True)
-    return nothing_yet(parse_campaign(text), place)
+    campaign = parse_campaign(text)
+    guard = environment == "deployment" or campaign.simulation.guard
+    return nothing_yet(campaign, Place(folder=run.path, run=run.name, environment=environment, guard=guard))
 
 
 def _last_sign(run: RunFolder) -> str:
