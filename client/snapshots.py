@@ -89,7 +89,9 @@ class SnapshotTooClose(FedAgeError):
     """
 
     rule = "snapshot-too-close"
-    detail = "the cohort differs from one approved before by fewer patients than this site's minimum count"
+    detail = (
+        "the cohort or a part of it differs from those approved before by fewer patients than this site's minimum count"
+    )
 
     def __init__(self, message: str, *, digest: str, patients: tuple[str, ...]) -> None:
         self.digest, self.patients = digest, patients
@@ -100,7 +102,6 @@ class PartsTooClose(SnapshotTooClose):
     """A part of a cohort that differs from one of an earlier campaign by too few patients."""
 
     rule = "parts-too-close"
-    detail = "a part of the cohort differs from one approved before by fewer patients than this site's minimum count"
 
 
 class CohortsTogetherClose(SnapshotTooClose):

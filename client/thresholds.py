@@ -148,7 +148,11 @@ class Thresholds:
             with self._transaction() as connection:
                 refusal = self._account(connection, run, column, value, patients=patients[column], members=members)
             if refusal:  # raised outside of the transaction: that the value was tried stays on record
-                raise Withheld("iterate", refusal)
+                logger.warning("%s: %s", analysis.name, refusal)
+                # The same words whichever limit it was: how near a value lies is what the refusal must not tell.
+                raise Withheld(
+                    "iterate", f"this value of the threshold on {column} is not answered here; repeat one that was"
+                )
 
     def require_counted(self, analysis: Analysis, cohort: Cohort, iterate: Iterate) -> None:
         """Account for an iterate of which only so many different ones are computed, before anything is.

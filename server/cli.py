@@ -180,13 +180,15 @@ def heads(
 def check(file: Annotated[Path, typer.Argument(help="the campaign file")]) -> None:
     """Check a campaign file: every mistake at once, or its digest and what it means in words."""
     from fedage.common.campaign import load_campaign
-    from fedage.common.campaign.describe import in_words
+    from fedage.common.campaign.describe import in_words, limits_off_the_grid
 
     checked = load_campaign(file)
     typer.echo(f"{file}: ok")
     typer.echo(f"digest {checked.digest}")
     for sentence in in_words(checked):
         typer.echo(f"- {sentence}")
+    if odd := limits_off_the_grid(checked):
+        typer.echo(f"note: {odd}")
 
 
 @campaign.command("run")

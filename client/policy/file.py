@@ -30,6 +30,8 @@ estimators = []
 exceptions = []
 # Runs of one campaign file that are answered, ever: each brings models of its own, and each model is a question.
 runs_per_campaign = 10
+# Runs of all campaign files together on one data set: another file is another name for the same questions.
+runs = 100
 # Different cohorts of patients that may be asked for, and campaign files that may be approved, ever: the difference of
 # two sums is about those who are in one of them only. An offer that is refused for its cohort counts too.
 cohorts = 20

@@ -33,6 +33,9 @@ class Requests(Table):
     estimators: tuple[Name, ...] = Field(default=(), description="estimators allowed; empty means any installed one")
     exceptions: tuple[ExceptionName, ...] = Field(default=(), description="what may leave though it is no sum")
     runs_per_campaign: int = Field(default=10, ge=1, le=10_000, description="runs of one campaign file answered, ever")
+    runs: int = Field(
+        default=100, ge=1, le=1_000_000, description="runs of all campaign files on one data set answered, ever"
+    )
     cohorts: int = Field(
         default=20, ge=1, le=10_000, description="different cohorts of patients that may be asked for, refused ones too"
     )

@@ -47,7 +47,10 @@ def _requests(policy: Policy) -> Iterator[str]:
     if not requests.exceptions:
         yield "Nothing leaves that is not a sum over patients or a model update."
     count = requests.runs_per_campaign
-    yield f"It answers {count} run{'' if count == 1 else 's'} of each campaign file, and one model a round of each."
+    yield (
+        f"It answers {count} run{'' if count == 1 else 's'} of each campaign file, and one model a round of each; of "
+        f"all files on one data set at most {requests.runs} runs."
+    )
     yield (
         f"It approves at most {requests.campaigns} campaign files, over at most {requests.cohorts} different cohorts, "
         "refused ones counted."

@@ -31,6 +31,23 @@ def _sites(campaign: Campaign) -> str:
     return f"The sites expected are {listed(sites)}; {campaign.quorum} must answer for a step to count."
 
 
+USUAL_AGE_STEP_YEARS = 5.0
+"""Of what a site's policy takes age limits as multiples unless it says otherwise."""
+
+
+def limits_off_the_grid(campaign: Campaign) -> str:
+    """Which age limits a site with the default policy refuses, in a sentence; empty if none."""
+    limits = {"age_min_years": campaign.cohort.age_min_years, "age_max_years": campaign.cohort.age_max_years}
+    odd = [f"cohort.{name} = {years:g}" for name, years in limits.items() if years % USUAL_AGE_STEP_YEARS]
+    if not odd:
+        return ""
+    return (
+        f"{listed(odd)}: sites take whole multiples of {USUAL_AGE_STEP_YEARS:g} years unless their policy says "
+        "otherwise (disclosure.age_step_years in policy.toml), and refuse others with the rule age-limits; round "
+        "the limits, or ask the sites first"
+    )
+
+
 def _cohort(campaign: Campaign) -> str:
     cohort = campaign.cohort
     if campaign.table is not None:

@@ -20,10 +20,13 @@ from fedage.common.analyses.evaluation import Evaluation
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign import parse_campaign
 from fedage.common.cohort import Cohort
-from fedage.common.protocol import DESCRIBE
-from tests.client.hospital import CAMPAIGN, Hospital, Template, refused
+from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, join_iterates
+from fedage.common.statistic import Statistic
+from tests.client.hospital import CAMPAIGN, TEST, Hospital, Template, refused
 
 MINIMUM = 10
+MESSAGES_MINIMUM = 3
+"""Of the hospital that answers messages."""
 
 
 @pytest.fixture(scope="module")
@@ -226,13 +229,39 @@ def test_an_honest_fit_is_answered_again_and_again(tmp_path: Path, cohort: Cohor
         assert "cox:m" in told.sums
 
 
-def test_two_campaigns_share_the_account_of_thresholds(template: Template, tmp_path: Path) -> None:
-    """One threshold in each of two campaigns, a little apart, would tell an age."""
-    hospital = template.copy(tmp_path, approved=True)
-    first = hospital.site.rules.account_folder("all")
-    again = Hospital(hospital.home, hospital.key, campaign=parse_campaign(CAMPAIGN.replace("front-door", "another")))
-    assert again.site.rules.account_folder("all") == first
-    assert again.site.rules.account_folder("other") != first
+@pytest.mark.parametrize("apart", [1, 2, MESSAGES_MINIMUM])
+@pytest.mark.parametrize(
+    "change", [("front-door", "another"), ("rounds = 2", "rounds = 3"), ('purpose = "', 'purpose = "another ')]
+)
+def test_a_threshold_in_each_of_two_campaigns_tells_no_age(
+    template: Template, tmp_path: Path, apart: int, change: tuple[str, str]
+) -> None:
+    """Through real messages: the counts at two thresholds a little apart, one in each campaign, would tell an age."""
+    hospital = template.copy(tmp_path)
+    other = parse_campaign(CAMPAIGN.replace(*change, 1))
+    assert other.digest != hospital.campaign.digest
+    cohort = hospital.site.cohort(hospital.campaign).cohort
+    ages = np.sort(cohort["age_years"][cohort["is_test"] == 1])
+    middle = len(ages) // 2
+    first = _counts_at(hospital, (ages[middle - 1] + ages[middle]) / 2)
+    assert first is not None
+    assert first.any()
+    hospital.site.rules.approve(other)
+    hospital.campaign = other
+    second = _counts_at(hospital, (ages[middle - 1 + apart] + ages[middle + apart]) / 2)
+    assert (second is not None and bool(second.any())) == (apart >= MESSAGES_MINIMUM)
+
+
+def _counts_at(hospital: Hospital, years: float) -> np.ndarray | None:
+    """What the test patients' evaluation says of the patients on each side of a threshold; None if withheld."""
+    assert hospital.ask(EVALUATE).status == "ok"
+    reply, sums = hospital.send(hospital.request(ANALYSE), join_iterates({TEST: _mean(years)}))
+    assert reply.status == "ok"
+    if TEST not in sums:
+        return None
+    analysis = registered(hospital.campaign)[TEST]
+    found = Statistic(layout=analysis.layout(_mean(years)), vector=sums[TEST], smallest=None)
+    return np.array([found.scalar("from_mean_n"), found.scalar("from_mean")])
 
 
 @pytest.mark.parametrize("second", ["another run", "another campaign", "the part by another seed"])

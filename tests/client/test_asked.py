@@ -13,6 +13,7 @@ from fedage.client.model import predict
 from fedage.client.policy import in_words, parse_policy
 from fedage.client.predictions import with_correction
 from fedage.common.analyses._columns import bound_of
+from fedage.common.campaign import parse_campaign
 from fedage.common.cohort import Cohort
 from fedage.common.protocol import (
     ANALYSE,
@@ -25,6 +26,8 @@ from fedage.common.protocol import (
     join_model,
 )
 from tests.client.hospital import POLICY, VALIDATION, Hospital, Template, refused
+
+ACCOUNT = {"coordinator": "cc" * 32, "data_set": "all", "at_most_in_all": 100}
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +47,16 @@ def request(run: str = "r1", *, digest: str = "ab" * 32, fold: int = 0, round: i
 def test_runs_are_counted_once_by_campaign_and_for_good(tmp_path: Path) -> None:
     asked = Asked(tmp_path)
     for run in ("r1", "r2", "r1"):
-        asked.begin_run(request(run), at_most=2)
+        asked.begin_run(request(run), at_most=2, **ACCOUNT)
     with pytest.raises(RequestRefused) as refusal:
-        asked.begin_run(request("r3"), at_most=2)
+        asked.begin_run(request("r3"), at_most=2, **ACCOUNT)
     assert refusal.value.rule == "runs"
     again = Asked(tmp_path)
-    again.begin_run(request("r2"), at_most=2)
-    again.begin_run(request("r3", digest="cd" * 32), at_most=2)
+    again.begin_run(request("r2"), at_most=2, **ACCOUNT)
+    again.begin_run(request("r3", digest="cd" * 32), at_most=2, **ACCOUNT)
     with pytest.raises(RequestRefused):
-        again.begin_run(request("r3"), at_most=1)
-    again.begin_run(request("r3"), at_most=3)
+        again.begin_run(request("r3"), at_most=1, **ACCOUNT)
+    again.begin_run(request("r3"), at_most=3, **ACCOUNT)
 
 
 def test_a_round_of_a_fold_has_one_model(tmp_path: Path) -> None:
@@ -67,12 +70,43 @@ def test_a_round_of_a_fold_has_one_model(tmp_path: Path) -> None:
         asked.bring_model(other, model="b" * 64)
 
 
+def test_the_runs_of_all_campaigns_on_a_data_set_are_counted_together(tmp_path: Path) -> None:
+    asked = Asked(tmp_path)
+    few = {**ACCOUNT, "at_most_in_all": 3}
+    for number in range(3):
+        asked.begin_run(request("r1", digest=f"{number:02x}" * 32), at_most=2, **few)
+    for run, digest in (("r1", "aa"), ("r2", "00"), ("r9", "02")):
+        with pytest.raises(RequestRefused) as refusal:
+            asked.begin_run(request(run, digest=digest * 32), at_most=2, **few)
+        assert refusal.value.rule == "runs"
+    asked.begin_run(request("r1", digest="00" * 32), at_most=2, **few)  # begun before
+    for other in ({"data_set": "other"}, {"coordinator": "dd" * 32}, {"at_most_in_all": 4}):
+        asked.begin_run(
+            request("r5", digest=f"{len(other)}{ord(next(iter(other))[0]):03x}" * 16), at_most=2, **few | other
+        )
+    asked.close()
+    again = Asked(tmp_path)
+    with pytest.raises(RequestRefused):
+        again.begin_run(request("r6", digest="ee" * 32), at_most=2, **few)
+
+
+def test_a_hospital_answers_so_many_runs_over_a_data_set_whatever_the_file(hospital: Hospital) -> None:
+    hospital.policy("[requests]\nruns = 3\n" + POLICY)
+    first = hospital.campaign
+    for number in range(4):
+        hospital.campaign = parse_campaign(first.text.replace('purpose = "', f'purpose = "{number} '))
+        hospital.site.rules.approve(hospital.campaign)
+        reply = hospital.ask(TRAIN, round=1)
+        assert (reply.status == "ok") if number < 3 else (refused(reply, hospital) == "runs")
+    assert any("at most 3 runs" in one for one in in_words(parse_policy("[requests]\nruns = 3\n")))
+
+
 def test_a_locked_account_answers_nothing(tmp_path: Path) -> None:
     asked = Asked(tmp_path, lock_wait_s=0.1)
     other = sqlite3.connect(tmp_path / "asked.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(AskedUnavailable, match="locked"):
-        asked.begin_run(request(), at_most=2)
+        asked.begin_run(request(), at_most=2, **ACCOUNT)
     other.close()
 
 

@@ -121,10 +121,14 @@ def test_slightly_other_fractions_of_the_same_patients_are_not_approved(template
 def test_an_automatic_site_refuses_them_by_name(template: Template, tmp_path: Path) -> None:
     hospital = template.copy(tmp_path)
     hospital.policy('[approval]\nmode = "automatic"\n' + POLICY)
+    told = set()
     for asked in slightly_other(hospital):
         reply = hospital.ask(DESCRIBE, digest=asked.digest, campaign=asked.text)
-        assert refused(reply, hospital) == "parts-too-close"
+        assert refused(reply, hospital) == "snapshot-too-close"
         assert not any(character.isdigit() for character in reply.reason)
+        said = reply.to_fields()
+        told.add(tuple(said[name] for name in ("status", "rule", "reason", "info", "version")))
+    assert len(told) == 1  # by one patient or by two: the same bytes
     hospital.must_be_intact()
 
 
