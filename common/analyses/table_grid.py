@@ -128,13 +128,19 @@ class TableGrid:
         return patients
 
     def site_table(self, patients: Followed, split: float) -> SiteTable:
-        """The site's counts by table time, in the groups of all tables."""
+        """The site's counts by table time, in the groups of all tables and those who are in the same ones of each."""
         cohort = patients.cohort
         partitions = [groups_of_gap(cohort, self.gap, split)]
         for columns, levels in self.strata:
             stratum = stratum_of(cohort, columns, levels)
             count = int(np.prod([len(level) for level in levels], dtype=np.int64))
             partitions.append((np.where(stratum < 0, count, stratum), count + 1))
+        if len(partitions) > 1:
+            # Two tables by nearly the same groups are subtracted to those in whom they differ.
+            both, groups = partitions[0]
+            for group, count in partitions[1:]:
+                both, groups = both * count + group, groups * count
+            partitions.append((both, groups))
         return SiteTable.of(
             patients.time,
             patients.event,

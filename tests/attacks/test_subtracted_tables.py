@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from fedage.client.contribute import contributions
+from fedage.common.analyses.base import Done, run_locally
+from fedage.common.analyses.table_grid import TableGrid
 from fedage.common.campaign import parse_campaign
 from fedage.common.cohort import Cohort
 from fedage.common.statistic import FloatArray
@@ -124,3 +126,31 @@ def test_tables_of_many_grids_subtract_to_no_small_group(tmp_path: Path, seed: i
             attacker.table(other if rng.random() < 0.5 else ends[1:] or ends, run=run)
     assert attacker.tables
     assert attacker.smallest_difference() >= MINIMUM
+
+
+@pytest.mark.parametrize("apart", [1, 3, 9])
+def test_curves_and_strata_by_nearly_the_same_groups_are_not_subtracted(apart: int) -> None:
+    """Events by a column less those by sex are of the few in whom the two differ: no interval has a few of them."""
+    rng = np.random.default_rng(apart)
+    n = 400
+    male = (np.arange(n) % 2).astype(np.float64)
+    said = male.copy()
+    said[:apart] = 1 - said[:apart]
+    cohort = Cohort(
+        {
+            "said": said,
+            "is_male": male,
+            "time_years": rng.exponential(2.0, n),
+            "event": (rng.uniform(0, 1, n) < 0.6).astype(np.float64),
+            "is_test": np.ones(n),
+        }
+    )
+    times = (1.0, 2.0, 3.0)
+    one = TableGrid("grid", times, gap="said", split_gap_at="zero", minimum_count=10)
+    both = TableGrid(
+        "grid", times, gap="said", split_gap_at="zero", strata=((("is_male",), ((0.0, 1.0),)),), minimum_count=10
+    )
+    assert isinstance(run_locally(one, {"a": cohort}), Done)
+    assert not isinstance(run_locally(both, {"a": cohort}), Done)
+    equal = cohort.with_columns(said=male)
+    assert isinstance(run_locally(both, {"a": equal}), Done)
