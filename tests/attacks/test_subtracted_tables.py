@@ -60,7 +60,7 @@ class Coordinator:
     def table(self, ends: tuple[int, ...], *, run: str) -> None:
         sums = self._ask("kaplan-meier", {"ends": flags(ends)}, run=run)
         if sums is not None:
-            blocks = sums[2:].reshape(4, len(ends))
+            blocks = sums[-4 * len(ends) :].reshape(4, len(ends))
             self.tables.append((ends, blocks[0], blocks[0] + blocks[2] + blocks[3]))
 
     def _ask(self, step: str, iterate: dict[str, FloatArray], *, run: str) -> FloatArray | None:
