@@ -17,6 +17,7 @@ from fedage.client.parts import PARTS, of_fold
 from fedage.client.site import SiteCohort
 from fedage.client.table.columns import OF_THE_MODEL, named_columns
 from fedage.common.campaign import Campaign
+from fedage.common.cohort import INCOMPLETE, SET_ASIDE
 
 Mask = NDArray[np.bool_]
 
@@ -65,7 +66,8 @@ def _cells(found: SiteCohort, campaign: Campaign) -> dict[str, Mask]:
     else:
         parts |= {part: cohort[f"is_{part}"] == 1 for part in PARTS}
     # Those set aside are in no sum, so a sum over everybody else is what another campaign's sums are held against.
-    parts["all"] = cohort.columns.get("set_aside", np.zeros(cohort.n)) != 1
+    aside = [cohort.columns.get(name, np.zeros(cohort.n)) == 1 for name in (SET_ASIDE, INCOMPLETE)]
+    parts["all"] = ~np.logical_or.reduce(aside)
     groups: dict[str, Mask] = {"healthy": cohort["healthy"] == 1}
     if (asked := campaign.groups) is not None and asked.column in cohort.columns:
         told = cohort[asked.column]

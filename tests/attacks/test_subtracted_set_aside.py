@@ -71,6 +71,6 @@ def test_a_hospital_does_not_approve_both(tmp_path: Path) -> None:
     hospital.policy(f"[disclosure]\nminimum_count = {MINIMUM}\n")
     without, rules = parse_campaign(FOLDS + HEALTHY.format(train_on="all")), hospital.site.rules
     rules.approve(without)
-    assert set_aside(hospital.site.cohort(without).cohort) == 4
+    assert set_aside(hospital.site.cohort(without).cohort)["too-few-not-healthy"] == 4
     with pytest.raises(PartsTooClose):
         rules.approve(parse_campaign(FOLDS))

@@ -169,7 +169,7 @@ def test_ages_are_corrected_at_a_site_where_a_few_who_are_not_healthy_are_set_as
     for site in members:
         cohort = site.cohort(campaign).cohort
         left = few if site.name == name else 0
-        assert set_aside(cohort) == left
+        assert set_aside(cohort)["too-few-not-healthy"] == left
         assert results.evaluation.test.raw.by_site[site.name].n == cohort.n - left
         assert results.evaluation.test.corrected.by_site[site.name].n == cohort.n - left
 
