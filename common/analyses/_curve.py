@@ -9,6 +9,14 @@ interval this is the Kaplan-Meier estimate.
 What grouping leaves open: S of the exact times lies between Π(1 − d/(n − c)) and Π(1 − d/n). A point is refused where
 these bounds are wider apart than its 95 % interval, and where they are all that one interval says: which table time
 ends it then depends on who happened to be censored, and the estimate lies .02 too high (five sites of 80).
+
+What the rule does not remove: whether a table time ends an interval, and whether its point is refused, depends on the
+counts that make the estimate. Where a point is given in few repetitions only, those are a selection. Five sites of 200,
+500 repetitions, times 1, 2, 3, 5: S(5) is told in .79 of them with a bias of +.008, and given in .07 with +.014 and a
+coverage of .84 (constant hazard; Weibull .6: .20, +.006, .92; Weibull 2: .03, +.011, .94). A stricter limit gives fewer
+and more selected points (at .7 of the interval, half years, S(4.5): given in .02 with +.026). Part of the bias is of
+n − c/2 itself, in long intervals: (r/n)^(d/(d + c)), r those remaining, has −.000 instead of +.008 over all
+repetitions, and +.009 over those given.
 """
 
 from __future__ import annotations
