@@ -14,6 +14,7 @@ from rich.text import Text
 from fedage.client.audit import AuditLog, Direction, Entry, Kind
 from fedage.client.cohort.bids import PARTICIPANTS, STANDARD, BidsLayout, index_bids, is_bids
 from fedage.client.cohort.index import IndexReport, index_folder
+from fedage.client.cohort.joined import keep_outcomes
 from fedage.client.cohort.mapping import OutcomeColumns
 from fedage.client.cohort.outcomes import OutcomeTable, read_outcomes
 from fedage.client.cohort.recipes import Recipe, recipe
@@ -23,9 +24,8 @@ from fedage.client.cohort.tables import TableReport, forget_table, index_table
 from fedage.client.cohort.told import Silence, WithView
 from fedage.client.cohort.writer import Remembered
 from fedage.client.home import SiteConfig, SiteHome
+from fedage.client.table.said import in_words
 from fedage.common.errors import FedAgeError
-
-_PARTICIPANT = "sub-"
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,15 @@ class SiteIndex:
         `dicom` or `bids`; empty without images.
     outcomes
         Counts of the table of outcomes; empty if there is none.
+    said
+        What the hospital should know of the outcomes, in sentences.
     """
 
     layout: str
     images: IndexReport | None
     table: TableReport | None
     outcomes: Mapping[str, int]
+    said: tuple[str, ...] = ()
 
     @property
     def patients(self) -> int:
@@ -107,8 +110,9 @@ def index_into(
         images = index_folder(store, root, telling=telling, progress=progress)
     elif store.has_images:
         _forget_images(store)
-    counts = _keep(store, outcomes, of_participants=layout is not None)
-    return SiteIndex("" if root is None else "bids" if layout else "dicom", images, table, counts)
+    with store.exclusive():
+        counts, said = keep_outcomes(store, outcomes, of_participants=layout is not None)
+    return SiteIndex("" if root is None else "bids" if layout else "dicom", images, table, counts, said)
 
 
 def _bids(config: SiteConfig, chosen: Recipe | None, root: Path) -> BidsLayout | None:
@@ -125,36 +129,23 @@ def _outcomes(
     columns = config.outcome_columns
     if config.outcomes is not None:
         columns = columns or OutcomeColumns()
-        return read_outcomes(Path(config.outcomes), id_column=columns.id, columns=columns.columns)
+        return read_outcomes(
+            Path(config.outcomes), id_column=columns.id, columns=columns.columns, missing=columns.missing
+        )
     if chosen is not None and chosen.outcomes is not None and root is not None:
         name, of_data_set = chosen.outcomes
         columns = columns or of_data_set
-        return read_outcomes(root / name, id_column=columns.id, columns=columns.columns)
+        return read_outcomes(root / name, id_column=columns.id, columns=columns.columns, missing=columns.missing)
     if of_participants and root is not None and (root / PARTICIPANTS).is_file():
-        mapped = columns.columns if columns else None
-        return read_outcomes(root / PARTICIPANTS, id_column="participant_id", columns=mapped, rows_are_sessions=True)
+        columns = columns or OutcomeColumns()
+        return read_outcomes(
+            root / PARTICIPANTS,
+            id_column="participant_id",
+            columns=columns.columns,
+            missing=columns.missing,
+            rows_are_sessions=True,
+        )
     return None
-
-
-def _keep(store: CohortStore, outcomes: OutcomeTable | None, *, of_participants: bool) -> dict[str, int]:
-    """Put the outcomes in place of those there were, which go too where no table is given any more."""
-    values = outcomes.values if outcomes else {}
-    if of_participants:
-        values = {
-            patient if patient.startswith(_PARTICIPANT) else f"{_PARTICIPANT}{patient}": found
-            for patient, found in values.items()
-        }
-    with store.exclusive(), store.writing() as writer:
-        unknown = writer.replace_outcomes(values)
-    if outcomes is None:
-        return {}
-    known = len(values) - unknown
-    return {
-        "patients-with-outcomes": known,
-        "patients-without-outcomes": store.counts()["patients"] - known,
-        "unknown-patients": unknown,
-        **outcomes.counts(),
-    }
 
 
 def _forget_images(store: CohortStore) -> None:
@@ -186,7 +177,11 @@ def _show(found: SiteIndex, home: SiteHome, console: Console) -> None:
         state = "unchanged" if found.table.unchanged else "read"
         console.print(f"table {state}: {found.table.patients} patients, {found.table.columns} columns")
         _print_counts("of the table set aside", found.table.rejected, console)
+        for reason, count in found.table.rejected.items():
+            console.print(f"table: {in_words(reason, count)}", markup=False)
     _print_counts("of the outcomes", found.outcomes, console)
+    for line in found.said:
+        console.print(f"outcomes: {line}", markup=False)
     if found.images is not None and found.images.rejected:
         with CohortStore.open(home.root) as store:
             console.print(rejects_table(store))

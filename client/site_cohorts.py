@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from fedage.client.cohort.kinds import modality_of
@@ -18,6 +19,9 @@ from fedage.client.parts import with_parts
 from fedage.client.policy.types import DataSet
 from fedage.client.site import SiteCohort
 from fedage.client.table.columns import named_columns
+from fedage.client.table.extremes import extremes_of
+from fedage.client.table.read import is_text, numbers
+from fedage.client.table.said import bounded, kept_extreme
 from fedage.client.table.sites import read_one_site
 from fedage.client.table_cohorts import AGES_YEARS, table_cohort
 from fedage.client.table_store import SiteTable
@@ -116,6 +120,15 @@ def _as_asked(stored: StoredTable, campaign: Campaign, *, unit: Callable[[str], 
     wanted = (choice.age, choice.sex, choice.predicted, *named_columns(campaign))
     if missing := [name for name in dict.fromkeys(wanted) if name and name not in frame.columns]:
         raise RequestRefused("no-column", f"this site's table has no column {', '.join(map(repr, missing))}")
+    for name in dict.fromkeys(column for column in wanted if column and column != choice.sex):
+        values, odd = numbers(frame[name], missing=choice.missing)
+        if is_text(values, odd):
+            raise RequestRefused(
+                "text-column",
+                f"column {name!r} of this site's table holds texts, where numbers belong; say in table.columns of the "
+                f"site's site.toml what they mean, e.g. "
+                f'{name} = {{ column = "{name}", values = {{ "yes" = 1, "no" = 0 }} }}, and index once more',
+            )
     try:
         found = read_one_site(frame, pd.Series(stored.keys, dtype="string"), campaign, keys=_Hashed(unit))
     except FedAgeError:
@@ -178,7 +191,7 @@ class ImageCohorts:
             cohort=with_parts(Cohort(columns), selection.unit, campaign),
             samples=samples.array,
             excluded=selection.excluded,
-            rejected_files=rejected_files,
+            rejected_files={**rejected_files, **_extremes(selection, campaign)},
             rejected_samples=dict(Counter(selection.images_not_taken) + Counter(samples.rejected)),
             snapshot=selection.snapshot,
             keys=selection.keys,
@@ -194,6 +207,17 @@ class ImageCohorts:
         if campaign.estimator is None or _is_on_tables(campaign):
             raise RequestRefused("no-table", "this site has images and the campaign is on tables")
         return estimators.make(campaign.estimator.name, campaign.estimator.options)
+
+
+def _extremes(selection: Selection, campaign: Campaign) -> dict[str, int]:
+    """Values that may stand for "missing" in the outcomes that the campaign reads, kept, by reason."""
+    return bounded(
+        {
+            kept_extreme(name, extreme.code): extreme.count
+            for name in named_columns(campaign)
+            for extreme in extremes_of(selection.outcomes.get(name, np.empty(0)))
+        }
+    )
 
 
 def _select(

@@ -209,6 +209,8 @@ def _image_sites(data: Path, *, site_column: str | None, work: Path, console: Co
             report = index_folder(store, folder, outcomes_csv=outcomes if outcomes.is_file() else None)
         rejected = ", ".join(f"{count} {code}" for code, count in report.rejected.items())
         console.print(f"{name}: {report.patients} patients" + (f"; set aside: {rejected}" if rejected else ""))
+        for line in report.said:
+            console.print(f"{name}: outcomes: {line}", markup=False)
         if report.patients == 0:
             console.print(f"{name}: no image of any patient; the site is left out")
             continue

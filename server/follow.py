@@ -37,7 +37,7 @@ class Pending:
             case "started":
                 self.wait_for("waiting for sites to come online")
             case "nodes":
-                self.wait_for(f"waiting for sites: {event['online']} of {event['expected']} online")
+                self.wait_for(f"waiting for sites: {_online(event['online'], event['expected'])}")
             case "asked":
                 step = KINDS.get(event["step"], event["step"])
                 of = f", round {event['round']}" if event.get("round") else ""
@@ -121,6 +121,19 @@ class Follower:
         return f", about {left} of training left"
 
 
+def _online(online: int, expected: int, *, of: str = "") -> str:
+    """How many sites are online of those expected; a campaign that names no sites takes all, and needs a quorum.
+
+    Examples
+    --------
+    >>> _online(2, 3, of=" sites"), _online(3, 2, of=" sites")
+    ('2 of 3 sites online', '3 sites online, at least 2 are needed')
+    """
+    if online > expected:
+        return f"{online} sites online, at least {expected} {'is' if expected == 1 else 'are'} needed"
+    return f"{online} of {expected}{of} online"
+
+
 def _patients(count: int | None) -> str:
     return "fewer patients than may be told" if count is None else f"{count} patients"
 
@@ -134,7 +147,7 @@ def in_words(event: dict[str, Any]) -> str:
     time_of_day = str(event["time"])[11:19]
     match event["event"]:
         case "nodes":
-            text = f"{event['online']} of {event['expected']} sites online"
+            text = _online(event["online"], event["expected"], of=" sites")
         case "site":
             role = str(event.get("role") or "")
             only = f", {role}" if role.endswith("only") else ""

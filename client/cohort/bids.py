@@ -111,6 +111,7 @@ def index_bids(
         **store.counts(),
         rejected=store.rejected_by_reason(),
         outcomes={},
+        said=(),
     )
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from fedage.client.cohort.archive import SEPARATOR, Refused, is_archive, members, open_image
 from fedage.client.cohort.dicom import DicomFacts, read_bytes, read_facts
 from fedage.client.cohort.directory import Unreadable, missing_files
-from fedage.client.cohort.outcomes import OutcomeTable, read_outcomes
+from fedage.client.cohort.joined import keep_outcomes
+from fedage.client.cohort.outcomes import read_outcomes
 from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.client.cohort.store import CohortStore, FileStamp, KnownFile
 from fedage.client.cohort.told import Silence, Telling, Told
@@ -53,6 +54,8 @@ class IndexReport:
         Files that are out now, by reason code.
     outcomes
         Counts of the table of outcomes; empty if none was given.
+    said
+        What the hospital should know of the outcomes, in sentences.
     """
 
     files: int
@@ -68,6 +71,7 @@ class IndexReport:
     oblique: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
+    said: tuple[str, ...] = ()
 
 
 def index_folder(
@@ -112,7 +116,7 @@ def index_folder(
         if before != after or _is_mended(store, tree, telling, rejected):
             new, removed = _update(store, tree, telling, before=before, after=after, workers=workers, progress=progress)
             rejected = store.rejected_by_reason()
-        outcomes = {} if table is None else _keep_outcomes(store, table)
+        outcomes, said = ({}, ()) if table is None else keep_outcomes(store, table)
     counts = store.counts()
     volumes = store.volumes()
     files = counts["images"] - volumes.number + volumes.files + sum(rejected.values())
@@ -128,6 +132,7 @@ def index_folder(
         oblique=volumes.oblique,
         rejected=rejected,
         outcomes=outcomes,
+        said=said,
     )
 
 
@@ -283,15 +288,3 @@ def _named(tree: Tree, directory: FileStamp, fact: Rejected) -> Found:
         for path in missing
     ]
     return [(directory, fact), *in_vain]
-
-
-def _keep_outcomes(store: CohortStore, table: OutcomeTable) -> dict[str, int]:
-    with store.writing() as writer:
-        unknown = writer.replace_outcomes(table.values)
-    known = len(table.values) - unknown
-    return {
-        "patients-with-outcomes": known,
-        "patients-without-outcomes": store.counts()["patients"] - known,
-        "unknown-patients": unknown,
-        **table.counts(),
-    }

@@ -48,6 +48,7 @@ class OutcomeColumns(Part):
     """`[outcome_columns]`: what the columns of the CSV of outcomes are."""
 
     id: Header = Field(default="patient_id", description="column of the patients' identifiers, as in the images")
+    missing: tuple[float, ...] = Field(default=(), description="values that mean missing, e.g. -9999")
     columns: ColumnMap = Field(
         default_factory=dict,
         description="campaigns' names to the hospital's columns; empty: every numeric column by its own name",

@@ -5,16 +5,31 @@ from __future__ import annotations
 import csv
 import re
 import warnings
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from fedage.client.cohort.mapping import Mapped, as_mapped
+from fedage.client.table.extremes import extremes_of
+from fedage.client.table.forms import MISWRITTEN, OTHER, Codes, forms, is_miswritten, most_frequent, what_and_mend
 from fedage.client.table.header import columns_in_words, repeated_name
+from fedage.client.table.identifiers import differing_in_zeros
 from fedage.client.table.limits import OUTCOMES, SEPARATORS, require_bounded
+from fedage.client.table.opening import skip_separator_line
+from fedage.client.table.read import is_text
+from fedage.client.table.refused import named_column_problem
+from fedage.client.table.said import (
+    extreme_in_words,
+    in_words,
+    kept_extreme,
+    left_out_miswritten,
+    not_a_number,
+)
 from fedage.common.column_names import is_column_name
 from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
@@ -23,8 +38,6 @@ _MISSING = frozenset(("", "na", "n/a", "nan", "none", "null", "."))
 _TRUTH = {"true": "1", "false": "0"}
 _UNNAMED = re.compile(r"Unnamed: [0-9]+")
 """What pandas calls a column without a name."""
-_NUMERIC_FROM = 0.5
-"""Share of numbers among a column's values from which it counts as numeric with mistakes in it, below as text."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +51,21 @@ class OutcomeTable:
     duplicate_rows, rows_without_id
         Rows left out: where every column counts a patient's first row, those after it.
     not_numbers
-        Cells that hold something that is neither a number nor a known word, by column; they count as missing.
+        Cells that hold something that is neither a number nor a known word, by form and column; they count as missing.
     text_columns
         Columns of text, left out, with the number of cells filled.
     unusable_names
         How many columns were left out because a campaign file could not name them.
     rows_differ
         By column, patients whose sessions' rows differ, so that it is missing for them.
+    left_out
+        Cells of columns that are left out because some of their numbers are written otherwise, by form and column.
+    extremes
+        Cells whose value may stand for "missing" and is kept, by value and column.
+    zeros_differ
+        Identifiers of the table that differ from others of it in leading zeros only.
+    said
+        What the hospital should know of columns, in sentences.
     """
 
     values: Mapping[str, Mapping[str, float]] = field(repr=False)
@@ -54,6 +75,10 @@ class OutcomeTable:
     text_columns: Mapping[str, int] = field(default_factory=dict)
     unusable_names: int = 0
     rows_differ: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    extremes: Mapping[str, int] = field(default_factory=dict)
+    zeros_differ: int = 0
+    said: tuple[str, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """What was set aside, as flat counts; columns are named, nobody is."""
@@ -62,7 +87,10 @@ class OutcomeTable:
             "rows-without-id": self.rows_without_id,
             "columns-with-unusable-name": self.unusable_names,
             **{f"sessions-differ:{name}": count for name, count in self.rows_differ.items()},
-            **{f"not-a-number:{name}": count for name, count in self.not_numbers.items()},
+            **({"identifiers-differ-in-zeros": self.zeros_differ} if self.zeros_differ else {}),
+            **self.not_numbers,
+            **self.left_out,
+            **self.extremes,
             **{f"text-column:{name}": count for name, count in self.text_columns.items()},
         }
 
@@ -72,9 +100,10 @@ def read_outcomes(
     *,
     id_column: str = "patient_id",
     columns: Mapping[str, str | Mapped] | None = None,
+    missing: Sequence[float] = (),
     rows_are_sessions: bool = False,
 ) -> OutcomeTable:
-    """Read a table in UTF-8, separated by commas, semicolons or tabs, whichever its first line has most of.
+    """Read a table in UTF-8, separated as a line `sep=;` says, else by commas, semicolons or tabs, whichever are most.
 
     Parameters
     ----------
@@ -84,6 +113,8 @@ def read_outcomes(
         Its column of patient identifiers, as the images have them.
     columns
         Campaigns' names to its columns; without, every numeric column by its own name.
+    missing
+        Values that mean missing.
     rows_are_sessions
         Whether a patient's rows are of several sessions: then no row is the first, and a column in which they differ
         counts as missing, but where `columns` says that the largest or the smallest counts.
@@ -91,7 +122,8 @@ def read_outcomes(
     Raises
     ------
     FedAgeError
-        If the file is missing, no such table, or without a column that is named.
+        If the file is missing, no such table, without a column that is named, or if a named column of numbers holds
+        words, or numbers that are written otherwise than with a point.
     """
     known = [id_column, *(as_mapped(choice).column for choice in (columns or {}).values())]
     table = _table(path, known=known)
@@ -102,7 +134,7 @@ def read_outcomes(
     with_id = ids != ""
     table, ids = table[with_id], ids[with_id]
     one_row = table if rows_are_sessions else table[~ids.duplicated()]
-    read = _mapped(table, columns) if columns else _by_their_names(one_row, id_column)
+    read = _mapped(path, table, columns, missing) if columns else _by_their_names(one_row, id_column, missing)
     if rows_are_sessions:
         read.columns = {name: (it, "same" if rows == "first" else rows) for name, (it, rows) in read.columns.items()}
     counted = {name: _of_patients(values, ids, rows) for name, (values, rows) in read.columns.items()}
@@ -121,6 +153,10 @@ def read_outcomes(
         text_columns=read.text_columns,
         unusable_names=read.unusable_names,
         rows_differ=differing,
+        left_out=read.left_out,
+        extremes=read.extremes,
+        zeros_differ=differing_in_zeros(patients, others={}),
+        said=tuple(read.said),
     )
 
 
@@ -132,6 +168,21 @@ class _Read:
     not_numbers: dict[str, int] = field(default_factory=dict)
     text_columns: dict[str, int] = field(default_factory=dict)
     unusable_names: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    extremes: dict[str, int] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+    def add(self, name: str, values: FloatArray, rows: str, codes: Codes) -> None:
+        """Keep a column of numbers, and count what else it holds."""
+        self.columns[name] = values, rows
+        counted = Counter(code for code in codes if code)
+        of_forms = {not_a_number(name, form): count for form, count in counted.items()}
+        self.not_numbers |= of_forms
+        self.said += [in_words(reason, count) for reason, count in of_forms.items()]
+        for extreme in extremes_of(values):
+            self.extremes[kept_extreme(name, extreme.code)] = extreme.count
+            declared = "missing of [outcome_columns] in site.toml"
+            self.said.append(extreme_in_words(name, extreme.code, extreme.count, declared_in=declared))
 
 
 def _require(path: Path, names: list[str], id_column: str, columns: Mapping[str, str | Mapped]) -> None:
@@ -157,32 +208,45 @@ def _each_once(path: Path, names: Sequence[str], *, known: Collection[str]) -> N
         raise FedAgeError(f"{path} has columns of the same name ({twice}); rename or drop one of each")
 
 
-def _mapped(table: pd.DataFrame, columns: Mapping[str, str | Mapped]) -> _Read:
+def _mapped(path: Path, table: pd.DataFrame, columns: Mapping[str, str | Mapped], missing: Sequence[float]) -> _Read:
     read = _Read()
     for name, choice in columns.items():
         wanted = as_mapped(choice)
-        values, filled = mapped_numbers(table[wanted.column], wanted)
-        read.columns[name] = values, wanted.rows
-        if wrong := filled - int(np.isfinite(values).sum()):
-            read.not_numbers[name] = wrong
+        column = table[wanted.column]
+        values, filled = mapped_numbers(column, wanted, missing=missing)
+        codes = forms(column, filled & np.isnan(values)) if not wanted.values else _unknown(filled, values)
+        if not wanted.values and (problem := named_column_problem(wanted.column, codes, values, texts=column.unique())):
+            raise FedAgeError(f"{path}: {problem}")
+        read.add(name, values, wanted.rows, codes)
     return read
 
 
-def _by_their_names(table: pd.DataFrame, id_column: str) -> _Read:
+def _unknown(filled: NDArray[np.bool_], values: FloatArray) -> Codes:
+    """The same code for every cell with a word that nobody mapped."""
+    codes: Codes = np.full(int(np.count_nonzero(filled & np.isnan(values))), OTHER, dtype=object)
+    return codes
+
+
+def _by_their_names(table: pd.DataFrame, id_column: str, missing: Sequence[float]) -> _Read:
     """Every numeric column of a table with one row a patient."""
     read = _Read()
     others = [str(name) for name in table.columns if name != id_column]
     usable = [name for name in others if is_column_name(name) and not _UNNAMED.fullmatch(name)]
     read.unusable_names = len(others) - len(usable)
     for name in usable:
-        values, filled = _numbers(table[name])
-        wrong = filled - int(np.isfinite(values).sum())
-        if filled and wrong > filled * (1 - _NUMERIC_FROM):
-            read.text_columns[name] = filled
-            continue
-        if wrong:
-            read.not_numbers[name] = wrong
-        read.columns[name] = values, "first"
+        values, filled = _numbers(table[name], missing)
+        codes = forms(table[name], filled & np.isnan(values))
+        if is_miswritten(codes, numbers=int(np.isfinite(values).sum())):
+            reason = left_out_miswritten(name, most_frequent(codes, among=MISWRITTEN))
+            read.left_out[reason] = int(np.isin(codes, list(MISWRITTEN)).sum())
+            read.said.append(in_words(reason, read.left_out[reason]))
+        elif is_text(values, codes != ""):
+            read.text_columns[name] = int(filled.sum())
+            if most_frequent(codes) == "yes-or-no":
+                what, mend = what_and_mend("yes-or-no", texts=list(table[name].unique()))
+                read.said.append(f"column {name!r} holds {what}, so that no campaign can use it; {mend}")
+        else:
+            read.add(name, values, "first", codes)
     return read
 
 
@@ -216,19 +280,21 @@ def _rows_differ(values: FloatArray, ids: pd.Series[str]) -> int:
     return int((groups.nunique() > 1).sum())
 
 
-def mapped_numbers(column: pd.Series[str], wanted: Mapped) -> tuple[FloatArray, int]:
-    """A column of texts as the numbers it is mapped to, NaN where it has none, and how many cells hold anything."""
+def mapped_numbers(
+    column: pd.Series[str], wanted: Mapped, *, missing: Sequence[float] = ()
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """A column of texts as the numbers it is mapped to, NaN where it has none, and which cells hold anything, (n,)."""
     if not wanted.values:
-        plain, filled = _numbers(column)
+        plain, filled = _numbers(column, missing)
         return plain / wanted.divide_by, filled
     text = column.str.strip().str.casefold()
-    missing = text.isin(list(_MISSING))
+    says_nothing = text.isin(list(_MISSING))
     meaning = {word.strip().casefold(): value for word, value in wanted.values.items()}
     values: FloatArray = np.array(text.map(meaning), dtype=np.float64)
     known = text.isin(list(meaning)).to_numpy()
-    missing_here = missing.to_numpy() & ~known
+    missing_here = says_nothing.to_numpy() & ~known
     values[~known & ~missing_here] = np.nan if wanted.others is None else wanted.others
-    return values / wanted.divide_by, int((~missing_here).sum())
+    return values / wanted.divide_by, ~missing_here
 
 
 def _table(path: Path, *, known: Collection[str]) -> pd.DataFrame:
@@ -238,9 +304,10 @@ def _table(path: Path, *, known: Collection[str]) -> pd.DataFrame:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             for _ in range(blank_lines):
                 stream.readline()
+            said = skip_separator_line(stream)
             begins = stream.tell()
             first_line = stream.readline()
-            separator = max(SEPARATORS, key=first_line.count)
+            separator = said or max(SEPARATORS, key=first_line.count)
             stream.seek(begins)
             _each_once(path, next(csv.reader(stream, delimiter=separator), []), known=known)
             stream.seek(begins)
@@ -262,16 +329,19 @@ def _table(path: Path, *, known: Collection[str]) -> pd.DataFrame:
         raise FedAgeError(f"{path} is empty or its rows differ in length; save it as CSV, one row a patient") from None
 
 
-def _numbers(column: pd.Series[str]) -> tuple[FloatArray, int]:
-    """The column as numbers, NaN where it holds none that is finite, and how many cells hold anything."""
+def _numbers(column: pd.Series[str], missing: Sequence[float] = ()) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """The column as numbers, NaN where it holds none that is finite, and which cells hold anything, (n,)."""
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, copy=True)
+    filled = np.ones(numbers.size, dtype=np.bool_)
     # Words only where there is no number: each step over texts costs more than reading all numbers.
     rest = np.flatnonzero(~np.isfinite(numbers))
-    if not rest.size:
-        return numbers, numbers.size
-    lower = column.iloc[rest].str.strip().str.lower()
-    missing = lower.isin(list(_MISSING)).to_numpy(dtype=np.bool_)
-    words = pd.to_numeric(lower.replace(_TRUTH), errors="coerce").to_numpy(dtype=np.float64, copy=True)
-    words[~np.isfinite(words) | missing] = np.nan
-    numbers[rest] = words
-    return numbers, numbers.size - int(np.count_nonzero(missing))
+    if rest.size:
+        lower = column.iloc[rest].str.strip().str.lower()
+        says_nothing = lower.isin(list(_MISSING)).to_numpy(dtype=np.bool_)
+        words = pd.to_numeric(lower.replace(_TRUTH), errors="coerce").to_numpy(dtype=np.float64, copy=True)
+        words[~np.isfinite(words) | says_nothing] = np.nan
+        numbers[rest], filled[rest] = words, ~says_nothing
+    if missing:
+        filled &= ~np.isin(numbers, list(missing))
+        numbers[~filled] = np.nan
+    return numbers, filled

@@ -20,6 +20,7 @@ from fedage.client.cohort.ages import DAYS_PER_YEAR, OLDEST_YEARS, Age, AgeSourc
 from fedage.client.cohort.reasons import Reason
 from fedage.client.table.header import columns_in_words, repeated_name
 from fedage.client.table.limits import PARTICIPANTS, require_bounded
+from fedage.client.table.opening import separator_in
 from fedage.common import bounded
 from fedage.common.errors import FedAgeError
 
@@ -148,6 +149,12 @@ def _header_and_lines(path: Path) -> tuple[list[str], list[str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             first, *lines = re.split(r"\r\n|\n|\r", stream.read())
+            if said := separator_in(first):
+                if said != "\t":
+                    raise FedAgeError(
+                        f"{path.name} says that {said!r} is between its cells, and BIDS has tabs there; save it again"
+                    )
+                first, *lines = lines or [""]
             return next(csv.reader([first], delimiter="\t"), []), lines
     except OSError as error:
         raise FedAgeError(f"{path.name} cannot be read ({error.strerror}); look at its permissions") from None

@@ -49,6 +49,7 @@ class Reason(StrEnum):
     NOT_FINITE = "not-finite"
     NO_CONTRAST = "no-contrast"
     NOT_IN_TABLE = "not-in-table"
+    ZEROS_DIFFER = "leading-zeros-differ"
     UNREADABLE_TABLE = "unreadable-table"
     NO_AGE_OF_SESSION = "no-age-of-session"
     SEVERAL_AGES = "several-ages"
@@ -138,7 +139,8 @@ _TEXTS = {
     ),
     Reason.UNREADABLE_AGE: (
         "gives an age that cannot be read",
-        "in DICOM write three digits and a unit (045Y, 018M); in a table one number for each person (45, 45.3, 89+)",
+        "in DICOM write three digits and a unit (045Y, 018M); in a table one number for each person "
+        "(45, 45.3, 89+), no range (18-38) and no comma",
     ),
     Reason.IMPLAUSIBLE_AGE: ("gives an age below 0 or above 120 years", "correct its dates"),
     Reason.CONTRADICTORY_AGE: (
@@ -199,6 +201,12 @@ _TEXTS = {
         "and session",
         "name it and place it as BIDS does: sub-A/anat/sub-A_T1w.nii.gz, or sub-A/ses-B/anat/sub-A_ses-B_T1w.nii.gz "
         "where the participant has folders of sessions",
+    ),
+    Reason.ZEROS_DIFFER: (
+        "is of somebody whose identifier differs from one in the data set's table in leading zeros only (as sub-00010 "
+        "and 10 do)",
+        "write the identifier in the table as the folder has it, and keep the column as text when a spreadsheet opens "
+        "it",
     ),
     Reason.NOT_IN_TABLE: (
         "is of somebody, or is an image, that the data set's table has no row for",

@@ -25,6 +25,7 @@ from fedage.client.cohort.participants import (
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.session_order import SESSION, first_label, label_day, label_numbers
 from fedage.client.table.header import columns_in_words
+from fedage.client.table.identifiers import without_zeros
 from fedage.common.errors import FedAgeError
 
 PARTICIPANTS = "participants.tsv"
@@ -177,6 +178,7 @@ def read_sessions(walk: Walk, layout: BidsLayout) -> list[Session]:
         first_label({session.label for session in every if session.label}),
     )
     sexes = {**sex_codes(about, column="gender"), **sex_codes(about)}
+    without = {without_zeros(name) for name in rows}
     return [
         Session(
             participant,
@@ -185,7 +187,9 @@ def read_sessions(walk: Walk, layout: BidsLayout) -> list[Session]:
             session.volumes,
             session.misnamed,
             session.day if found.has_days else None,
-            _age(found, session, reading),
+            Reason.ZEROS_DIFFER
+            if not found.rows and without_zeros(participant) in without
+            else _age(found, session, reading),
             sexes.get((_agreed(found.rows, "sex") or _agreed(found.rows, "gender") or "").casefold()),
         )
         for participant, found in seen.items()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +34,7 @@ from fedage.client.cohort.models import (
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.series import OBLIQUE
 from fedage.client.cohort.writer import FileStamp, Writer
+from fedage.client.table.identifiers import with_other_zeros
 
 __all__ = ["CohortStore", "FileStamp", "KnownFile", "StoreError", "Volumes"]
 
@@ -176,6 +177,16 @@ class CohortStore:
     def patient_key(self, patient_id: str) -> str:
         """The keyed hash of an identifier as the hospital writes it."""
         return self._keys.patient(patient_id)
+
+    def known_with_other_zeros(self, patient_ids: Iterable[str]) -> int:
+        """How many identifiers are no patient's with images, and would be one's with other leading zeros."""
+        with self.reading() as session:
+            there = set(session.scalars(select(Patient.key)))
+        return sum(
+            self.patient_key(one) not in there
+            and any(self.patient_key(other) in there for other in with_other_zeros(one))
+            for one in patient_ids
+        )
 
     def path_of(self, sealed: bytes) -> str:
         """A file's path relative to the root."""

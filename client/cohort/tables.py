@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -24,13 +25,16 @@ from fedage.client.cohort.mapping import TableSource, as_mapped
 from fedage.client.cohort.models import Setting, TableColumn, TablePatient, TableRejected
 from fedage.client.cohort.outcomes import mapped_numbers
 from fedage.client.cohort.store import CohortStore
+from fedage.client.table.extremes import extremes_of
+from fedage.client.table.forms import MISWRITTEN, forms, is_miswritten, most_frequent
 from fedage.client.table.header import columns_in_words
 from fedage.client.table.read import labels, numbers, read_frame, without_bad_names
-from fedage.client.table.said import bounded, neither_sex, not_a_number
+from fedage.client.table.refused import named_column_problem
+from fedage.client.table.said import bounded, kept_extreme, left_out_miswritten, neither_sex, not_a_number
 from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
 
-_VERSION = "1"
+_VERSION = "2"
 _MALE, _FEMALE = 2, 1
 _WORDS = {"m": _MALE, "male": _MALE, "f": _FEMALE, "female": _FEMALE}
 _SOMETHING = "?"
@@ -152,9 +156,21 @@ def _keep(store: CohortStore, source: TableSource, path: Path, about: Mapping[st
     order = np.argsort(np.array(keys, dtype=np.str_), kind="stable")
     frame = frame.iloc[rows[order]].reset_index(drop=True)
     columns = []
-    for name, column in _offered(frame, source).items():
-        row, odd = _column(name, column, source)
-        rejected[neither_sex(name) if name == source.sex else not_a_number(name)] = odd
+    for name, column in _offered(frame, source, path).items():
+        values, odd = numbers(column, missing=source.missing)
+        codes = forms(column, odd)
+        if name != source.sex and is_miswritten(codes, numbers=int(np.isfinite(values).sum())):
+            miswritten = np.isin(codes, list(MISWRITTEN))
+            rejected[left_out_miswritten(name, most_frequent(codes[miswritten]))] = int(miswritten.sum())
+            continue
+        row, neither = _column(name, column, source, values, odd)
+        if name == source.sex:
+            rejected[neither_sex(name)] = neither
+        elif np.isfinite(values).any() or most_frequent(codes) == "yes-or-no":
+            # A column of text is no mistake, it is only of no use.
+            counted = Counter(code for code in codes if code)
+            rejected |= {not_a_number(name, form): count for form, count in counted.items()}
+        rejected |= {kept_extreme(name, extreme.code): extreme.count for extreme in extremes_of(values)}
         columns.append(row)
     with store.writing() as writer:
         writer.replace_table(
@@ -193,8 +209,22 @@ def _require(frame: pd.DataFrame, source: TableSource, path: Path) -> None:
         )
 
 
-def _offered(frame: pd.DataFrame, source: TableSource) -> dict[str, pd.Series]:
-    """Columns that campaigns may use, by the names they use."""
+def _offered(frame: pd.DataFrame, source: TableSource, path: Path) -> dict[str, pd.Series]:
+    """Columns that campaigns may use, by the names they use.
+
+    Raises
+    ------
+    FedAgeError
+        If a column that `site.toml` names as one of numbers holds words, or numbers written otherwise.
+    """
+    plain = [source.age] if source.age else []
+    plain += [as_mapped(choice).column for choice in source.columns.values() if not as_mapped(choice).values]
+    for name in plain:
+        values, odd = numbers(frame[name], missing=source.missing)
+        odd = odd & ~frame[name].astype("string").str.strip().str.casefold().isin(list(_WORDS)).to_numpy(dtype=bool)
+        there = [str(text) for text in frame[name][odd].unique()]
+        if problem := named_column_problem(name, forms(frame[name], odd), values, texts=there):
+            raise FedAgeError(f"{path}: {problem}")
     renamed = {as_mapped(choice).column for choice in source.columns.values()}
     by_name: dict[str, pd.Series] = {
         str(name): frame[name]
@@ -206,8 +236,8 @@ def _offered(frame: pd.DataFrame, source: TableSource) -> dict[str, pd.Series]:
         column = frame[wanted.column]
         if wanted.values or wanted.divide_by != 1:
             texts = column.astype("string").fillna("").astype(object)
-            values, _ = mapped_numbers(texts, wanted)
-            unknown = (texts.str.strip() != "") & np.isnan(values)
+            values, filled = mapped_numbers(texts, wanted, missing=source.missing)
+            unknown = filled & np.isnan(values)
             column = pd.Series(values).astype(object).mask(unknown, _SOMETHING)
         by_name[name] = column
     roles = {source.age, source.sex, *source.columns}
@@ -227,9 +257,10 @@ def _is_dates(column: pd.Series) -> bool:
     return bool(pd.api.types.is_datetime64_any_dtype(column))
 
 
-def _column(name: str, column: pd.Series, source: TableSource) -> tuple[dict[str, Any], int]:
+def _column(
+    name: str, column: pd.Series, source: TableSource, values: FloatArray, odd: NDArray[np.bool_]
+) -> tuple[dict[str, Any], int]:
     """A row for the store, and how many cells hold neither a number nor a word for a sex."""
-    values, odd = numbers(column, missing=source.missing)
     words = column.astype("string").str.strip().str.casefold().map(_WORDS).fillna(0).to_numpy(dtype=np.int8)
     if name == source.sex:
         words = np.where(_is(column, values, source.male), _MALE, words)
@@ -243,9 +274,7 @@ def _column(name: str, column: pd.Series, source: TableSource) -> tuple[dict[str
         "odd": odd.astype(np.uint8).tobytes() if odd.any() else None,
         "words": words.tobytes() if words.any() else None,
     }
-    # A column of text is no mistake, it is only of no use.
-    counted = 0 if name != source.sex and not np.isfinite(values).any() else int(np.count_nonzero(odd))
-    return row, counted
+    return row, int(np.count_nonzero(odd))
 
 
 def _is(column: pd.Series, values: FloatArray, code: float | str) -> NDArray[np.bool_]:

@@ -18,7 +18,7 @@ Counts = NDArray[np.intp]
 _INTEGER_LIMITS = frozenset((32767.0, 32768.0, 65535.0, 2147483647.0, 2147483648.0, 4294967295.0))
 _FILL = 1e20
 """From here on values are what programs fill gaps with (9.96921e36, 1e30, 3.4e38)."""
-_MOST_CODES = 4
+_MOST_CODES, _ENDS = 4, 12
 _FEWEST_BESIDE_A_CODE, _FEWEST_OTHER_VALUES = 2, 3
 _ONE_DIGIT = 9.0
 _ENOUGH = 10
@@ -55,7 +55,9 @@ def extremes_of(values: FloatArray) -> list[Extreme]:
     []
     """
     distinct, counts = np.unique(values[np.isfinite(values)], return_counts=True)
-    codes = np.fromiter((_is_code(float(value)) for value in distinct), dtype=bool, count=distinct.size)
+    codes = np.zeros(distinct.size, dtype=bool)  # only those at the ends can lie beyond all others
+    for at in {*range(distinct.size)[:_ENDS], *range(distinct.size)[-_ENDS:]}:
+        codes[at] = _is_code(float(distinct[at]))
     others, found = distinct[~codes], []
     if others.size >= _FEWEST_BESIDE_A_CODE:
         flagged = [at for at in np.flatnonzero(codes) if _is_odd_code(float(distinct[at]), int(counts[at]), others)]

@@ -105,12 +105,13 @@ MISWRITTEN = frozenset(("digits-grouped", "decimal-comma", "minus-sign"))
 
 
 def forms(column: pd.Series, odd: NDArray[np.bool_]) -> Codes:
-    """The forms of those cells of a column that hold no number, `odd` (n,)."""
+    """The forms of those cells of a column that hold no number, `odd` (n,); an empty array where there is none."""
+    if not odd.any():
+        return np.empty(0, dtype=object)
     found: Codes = np.full(len(column), "", dtype=object)
-    if odd.any():
-        texts = column[odd].astype("string").str.strip()
-        by_text = {text: form_of(str(text)) for text in texts.unique()}
-        found[odd] = [by_text[text] for text in texts]
+    texts = column[odd].astype("string").str.strip()
+    by_text = {text: form_of(str(text)) for text in texts.unique()}
+    found[odd] = [by_text[text] for text in texts]
     return found
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-_ZEROS = re.compile(r"(?P<before>(?:.*\D)?)0*(?P<digits>\d+?)(?:\.0)?", re.DOTALL)
+_ZEROS = re.compile(r"(?P<before>(?:.*\D)?)0*(?P<digits>\d+)", re.DOTALL)
+_WRITTEN_AS_NUMBER = re.compile(r"(?P<digits>\d+)\.0")
 _LONGEST = 16
 """Digits up to which identifiers are padded with zeros."""
 
@@ -22,8 +23,11 @@ def without_zeros(identifier: str) -> str:
     >>> [without_zeros(text) for text in ("00010", "10", "10.0", "P-007", "sub-00", "A1B")]
     ['10', '10', '10', 'P-7', 'sub-0', 'A1B']
     """
-    found = _ZEROS.fullmatch(identifier.strip())
-    return f"{found['before']}{found['digits']}" if found else identifier.strip()
+    text = identifier.strip()
+    if number := _WRITTEN_AS_NUMBER.fullmatch(text):
+        text = number["digits"]
+    found = _ZEROS.fullmatch(text)
+    return f"{found['before']}{found['digits']}" if found else text
 
 
 def with_other_zeros(identifier: str) -> Iterator[str]:

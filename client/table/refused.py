@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.client.table.columns import Columns, named_columns
-from fedage.client.table.forms import MISWRITTEN, most_frequent, what_and_mend
+from fedage.client.table.forms import MISWRITTEN, Codes, is_miswritten, most_frequent, what_and_mend
 from fedage.client.table.read import is_text
 from fedage.common.campaign import Campaign
 from fedage.common.cohort import EVENT_MEANING, not_binary_in_words
 from fedage.common.errors import FedAgeError
+from fedage.common.statistic import FloatArray
 
 Rows = NDArray[np.intp]
 _MOST_SAID = 8
@@ -83,6 +84,31 @@ def _lines(columns: Columns, rows: Rows, campaign: Campaign, *, features: Collec
     for form, found in by_form.items():
         what, mend = what_and_mend(form, texts=[word for column in found for word in columns.words.get(column, ())])
         yield f"{_named(found)} {what}, where numbers belong; {mend}"
+
+
+def named_column_problem(
+    name: str, codes: Codes, values: FloatArray, *, texts: Iterable[str], miswritten_only: bool = False
+) -> str:
+    """What is wrong with a column that is named as one of numbers, in a sentence; empty if it may be read.
+
+    Parameters
+    ----------
+    codes, values
+        Of its cells, (n,): the forms of those that hold no number, and numbers, NaN elsewhere.
+    texts
+        What it holds; only known words for yes and no are told.
+    miswritten_only
+        Whether a column of words is left to others.
+    """
+    odd = codes != ""
+    if is_miswritten(codes, numbers=int(np.isfinite(values).sum())):
+        form = most_frequent(codes, among=MISWRITTEN)
+    elif not miswritten_only and is_text(values, odd):
+        form = most_frequent(codes)
+    else:
+        return ""
+    what, mend = what_and_mend(form, texts=list(texts))
+    return f"{_named([name])} {what}, where numbers belong; {mend}"
 
 
 def _named(columns: Sequence[str]) -> str:

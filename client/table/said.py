@@ -12,6 +12,7 @@ from fedage.client.table.forms import OTHER, what_and_mend
 AGE_MAX_YEARS = 130.0
 
 _NO_EVENT_CODE, _NO_SEX_CODE, _EXTREME = "neither-0-nor-1:", "neither-sex:", "kept-extreme:"
+_LEFT_OUT = "left-out-"
 _OTHER_COLUMNS, _OTHER_EXTREMES = "not-a-number-in-other-columns", "kept-extremes-in-other-columns"
 _SENTENCES: Mapping[str, str] = {
     "row-without-id": "without an identifier, set aside",
@@ -35,6 +36,11 @@ _SHOWN = 8
 def not_a_number(column: str, form: str = OTHER) -> str:
     """The reason code of cells that hold no number, by their form."""
     return f"{form}:{_short(column)}"
+
+
+def left_out_miswritten(column: str, form: str) -> str:
+    """The reason code of a column of numbers of which some are written otherwise, by how they are written."""
+    return f"{_LEFT_OUT}{form}:{_short(column)}"
 
 
 def kept_extreme(column: str, code: str) -> str:
@@ -94,6 +100,9 @@ def in_words(reason: str, count: int) -> str:
         what, mend = what_and_mend(form)
         hold, count_as = ("holds", "counts") if count == 1 else ("hold", "count")
         return f"{cells} of column {column!r} {hold} {what} and {count_as} as missing; {mend}"
+    if form.startswith(_LEFT_OUT) and form.removeprefix(_LEFT_OUT) in FORM_CODES:
+        what, mend = what_and_mend(form.removeprefix(_LEFT_OUT))
+        return f"column {column!r} is left out, as it holds {what}; {mend}"
     if reason == _OTHER_EXTREMES:
         return f"{how_often(count)} of other columns hold extremes that may stand for missing, and count as values"
     if reason.startswith(_EXTREME):

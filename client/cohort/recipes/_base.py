@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TextIO
 
 import pandas as pd
 
@@ -17,6 +18,7 @@ from fedage.client.cohort.participants import AgeColumn
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.told import Telling, Told
 from fedage.client.table.limits import TABLE, require_bounded
+from fedage.client.table.opening import skip_separator_line
 from fedage.common.errors import FedAgeError
 
 _SEXES = {"m": "M", "male": "M", "f": "F", "female": "F"}
@@ -89,10 +91,13 @@ def table(root: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     require_bounded(path, TABLE)
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            names = [cell.strip() for cell in next(csv.reader(stream), [])]
-        frame = pd.read_csv(
-            path, dtype=str, keep_default_na=False, usecols=lambda column: column in columns, encoding="utf-8-sig"
-        )
+            separator = skip_separator_line(stream) or ","
+            begins = stream.tell()
+            names = [cell.strip() for cell in next(csv.reader(_lines(stream), delimiter=separator), [])]
+            stream.seek(begins)
+            frame = pd.read_csv(
+                stream, sep=separator, dtype=str, keep_default_na=False, usecols=lambda column: column in columns
+            )
     except OSError as error:
         raise FedAgeError(
             f"{path} cannot be read ({error.strerror}); put the data set's own table there, or correct recipe or data"
@@ -106,6 +111,12 @@ def table(root: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
             f"{path} has no column {', '.join(map(repr, missing))}; is it the table of this recipe's data set?"
         )
     return pd.DataFrame({column: frame[column].str.strip() for column in columns})
+
+
+def _lines(stream: TextIO) -> Iterator[str]:
+    """The lines of a stream, which can still be told where it is (iteration forbids that)."""
+    while line := stream.readline():
+        yield line
 
 
 def digest(root: Path, *names: str) -> str:
