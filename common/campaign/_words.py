@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,6 +20,8 @@ _PATTERNS = {
     PATTERN: f"a column name (1 to {MOST_CHARACTERS} letters, digits, signs and blanks inside, no control characters)",
     "^[A-Z0-9]{2,16}$": "2 to 16 capital letters and digits",
 }
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_RANGE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:-|–|—|to|bis|\.\.+)\s*(\d+(?:\.\d+)?)\s*(?:y|years)?")
 _WRONG_TYPE = (
     "int_type",
     "float_type",
@@ -144,10 +147,22 @@ def describe_error(key: str, error: ErrorDetails, schema: Schema, root: Schema) 
         close = did_you_mean(value, schema.get("enum", ())) if isinstance(value, str) else None
         hint = f"did you mean {show(close)}?" if close else "write it as one of these"
         return f"{key} = {show(value)}: must be {allowed(schema, root)}{what_for}; {hint}"
+    if error["type"] == "float_type" and (both := _range_of(value)) and ("_min_" in key or "_max_" in key):
+        least, most = key.replace("_max_", "_min_"), key.replace("_min_", "_max_")
+        mend = f"it holds two: set {least} = {both[0]} and {most} = {both[1]}"
+    elif error["type"] == "float_type" and isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        mend = f"write it without quotation marks: {key} = {value.strip()}"
     rule = _broken_rule(error, schema, root)
     if rule == f"must be {allowed(schema, root)}":
         mend = "change it"
     return f"{key} = {show(value)}: {rule}{what_for}; {mend}"
+
+
+def _range_of(value: Any) -> tuple[str, str] | None:
+    """Both ends of a range in one text or list, such as "18-38"; None if it is none."""
+    text = "-".join(map(str, value)) if isinstance(value, (tuple, list)) else value
+    found = _RANGE.fullmatch(text.strip()) if isinstance(text, str) else None
+    return (found[1], found[2]) if found else None
 
 
 def _broken_rule(error: ErrorDetails, schema: Schema, root: Schema) -> str:

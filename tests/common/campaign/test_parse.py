@@ -409,3 +409,26 @@ def test_the_healthy_are_refused_where_they_would_change_nothing(tables: str, sa
 )
 def test_the_healthy_are_taken_where_an_analysis_rests_on_them(tables: str) -> None:
     parse_campaign(ANALYSES_ONLY + tables)
+
+
+@pytest.mark.parametrize(
+    ("written", "mend"),
+    [
+        ('"18-38"', "it holds two: set cohort.age_min_years = 18 and cohort.age_max_years = 38"),
+        ('"18 – 38"', "it holds two: set cohort.age_min_years = 18 and cohort.age_max_years = 38"),
+        ('"40 to 59.5 years"', "it holds two: set cohort.age_min_years = 40 and cohort.age_max_years = 59.5"),
+        ("[18, 38]", "it holds two: set cohort.age_min_years = 18 and cohort.age_max_years = 38"),
+        ('"18"', "write it without quotation marks: cohort.age_{which}_years = 18"),
+        ('"adults"', "set cohort.age_{which}_years to a number"),
+    ],
+)
+@pytest.mark.parametrize("which", ["min", "max"])
+def test_an_age_limit_that_is_a_range_is_told_so(written: str, mend: str, which: str) -> None:
+    text = (
+        '[campaign]\nname = "t"\npurpose = "Try an age limit"\nseed = 1\n[table]\nid = "who"\nage = "age"\n'
+        f"[survival]\n[cohort]\nage_{which}_years = {written}\n"
+    )
+    with pytest.raises(CampaignErrors) as refused:
+        parse_campaign(text)
+    assert f"cohort.age_{which}_years = " in str(refused.value)
+    assert mend.format(which=which) in str(refused.value)
