@@ -21,6 +21,7 @@ from fedage.client.table.header import columns_in_words, repeated_name
 from fedage.client.table.identifiers import differing_in_zeros
 from fedage.client.table.limits import OUTCOMES, SEPARATORS, require_bounded
 from fedage.client.table.opening import skip_separator_line
+from fedage.client.table.quotes import require_all_read, require_whole_rows
 from fedage.client.table.read import is_text
 from fedage.client.table.refused import named_column_problem
 from fedage.client.table.said import (
@@ -309,11 +310,15 @@ def _table(path: Path, *, known: Collection[str]) -> pd.DataFrame:
             first_line = stream.readline()
             separator = said or max(SEPARATORS, key=first_line.count)
             stream.seek(begins)
+            rows = require_whole_rows(stream, path, separator=separator, line=blank_lines + bool(said) + 1)
+            stream.seek(begins)
             _each_once(path, next(csv.reader(stream, delimiter=separator), []), known=known)
             stream.seek(begins)
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.ParserWarning)
-                return pd.read_csv(stream, sep=separator, dtype=str, keep_default_na=False, index_col=False)
+                table = pd.read_csv(stream, sep=separator, dtype=str, keep_default_na=False, index_col=False)
+        require_all_read(path, rows=rows, read=len(table))
+        return table
     except OSError as error:
         raise FedAgeError(f"{path} cannot be read ({error.strerror}); give the hospital's CSV of outcomes") from None
     except UnicodeDecodeError:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fedage.client.table.header import repeated_name
 from fedage.client.table.limits import TABLE, require_bounded
 from fedage.client.table.opening import skip_separator_line
+from fedage.client.table.quotes import require_all_read, require_whole_rows
 from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
 
@@ -82,6 +83,8 @@ def _read_text(
         said = skip_separator_line(stream)
         separator = said or ("\t" if kind == ".tsv" else ",")
         begins = stream.tell()
+        rows = require_whole_rows(stream, path, separator=separator, line=blank_lines + bool(said) + 1)
+        stream.seek(begins)
         header = pd.read_csv(stream, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False)
         stream.seek(begins)
         # pandas renames a repeated column (x, x.1), so the names are taken from the line itself.
@@ -93,7 +96,9 @@ def _read_text(
                 f"{path} has one column only, whose name has {other!r} in it: cells are separated by {separator!r} in "
                 f"a {kind} file; save it again with that between cells, and points in numbers"
             )
-        return _rows(stream, path, names, separator=separator, text=text, sites=sites)
+        frame = _rows(stream, path, names, separator=separator, text=text, sites=sites)
+        require_all_read(path, rows=rows, read=len(frame))
+        return frame
 
 
 def _rows(

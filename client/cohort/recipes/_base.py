@@ -19,6 +19,7 @@ from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.told import Telling, Told
 from fedage.client.table.limits import TABLE, require_bounded
 from fedage.client.table.opening import skip_separator_line
+from fedage.client.table.quotes import require_all_read, require_whole_rows
 from fedage.common.errors import FedAgeError
 
 _SEXES = {"m": "M", "male": "M", "f": "F", "female": "F"}
@@ -91,13 +92,16 @@ def table(root: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     require_bounded(path, TABLE)
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            separator = skip_separator_line(stream) or ","
-            begins = stream.tell()
+            said = skip_separator_line(stream)
+            separator, begins = said or ",", stream.tell()
+            rows = require_whole_rows(stream, path, separator=separator, line=bool(said) + 1)
+            stream.seek(begins)
             names = [cell.strip() for cell in next(csv.reader(_lines(stream), delimiter=separator), [])]
             stream.seek(begins)
             frame = pd.read_csv(
                 stream, sep=separator, dtype=str, keep_default_na=False, usecols=lambda column: column in columns
             )
+        require_all_read(path, rows=rows, read=len(frame))
     except OSError as error:
         raise FedAgeError(
             f"{path} cannot be read ({error.strerror}); put the data set's own table there, or correct recipe or data"

@@ -1,0 +1,110 @@
+"""Quotation marks of a table in text (RFC 4180), checked before it is read.
+
+A mark that opens a cell and is not closed makes a CSV reader take the lines below into that cell: their patients are
+lost, or get another's values.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import TextIO
+
+from fedage.common.errors import FedAgeError
+
+_PIECE_BYTES = 2**20
+_INSIDE = r'[^"]*+(?:""[^"]*+)*+'
+
+
+def require_whole_rows(stream: TextIO, path: Path, *, separator: str, line: int = 1) -> int | None:
+    """Refuse a table in which a quoted cell is not closed, or goes on where rows of their own seem to be.
+
+    Parameters
+    ----------
+    stream
+        The table, opened with `newline=""`, where its header begins; it is read to its end.
+    path
+        The file, for messages and to see whether there is a quotation mark at all.
+    separator
+        What is between cells.
+    line
+        Number of the header's line.
+
+    Returns
+    -------
+    int or None
+        Rows below the header, blank lines not counted; None of a table without a quotation mark, whose rows are lines.
+
+    Raises
+    ------
+    FedAgeError
+        Naming the line where the cell begins.
+    """
+    if not _has_mark(path):
+        return None
+    blanks = " \t".replace(separator, "")
+    rows, columns, opened = 0, 0, 0
+    alone: list[int] = []
+    for number, ended in enumerate(stream, start=line):
+        text = ended.rstrip("\r\n")
+        if not opened and '"' not in text:
+            rows += bool(text.strip(blanks))
+            columns = columns or text.count(separator) + 1
+            continue
+        found = _pattern(separator, inside=bool(opened)).fullmatch(text)
+        if not found:
+            raise _not_closed(path, opened or number)
+        alone.append(text.count(separator) + 1)
+        if any(part is not None for part in found.groups()):
+            opened = opened or number
+            continue
+        # Two stray marks make one cell of all between them: then each of its lines has the cells of a row.
+        if len(alone) > 1 and columns and min(alone) >= columns > 1:
+            raise _not_closed(path, opened)
+        columns = columns or _cells(separator, text)
+        rows += 1
+        opened = 0
+        alone.clear()
+    if opened:
+        raise _not_closed(path, opened)
+    return max(0, rows - 1)
+
+
+def require_all_read(path: Path, *, rows: int | None, read: int) -> None:
+    """Refuse a table of which a reader gives another number of rows than its lines have."""
+    if rows is not None and rows != read:
+        raise FedAgeError(
+            f"{path} has {rows} rows, and {read} of them can be told apart; save it again as CSV without line breaks "
+            "or quotation marks in its cells"
+        )
+
+
+def _has_mark(path: Path) -> bool:
+    with path.open("rb") as stream:
+        while piece := stream.read(_PIECE_BYTES):
+            if b'"' in piece:
+                return True
+    return False
+
+
+@lru_cache(maxsize=16)
+def _pattern(separator: str, *, inside: bool) -> re.Pattern[str]:
+    """One line of a table, from the beginning of a cell or from inside a quoted one; a group if it ends in such."""
+    sign = re.escape(separator)
+    closed = rf'{_INSIDE}" *+(?={sign}|\Z)'
+    cell = rf'(?:"{closed}|[^"{sign}][^{sign}]*+|)'
+    rest = rf'(?:{sign}{cell})*+(?P<open>"{_INSIDE})?'
+    return re.compile(rf"(?:{closed}{rest}|(?P<on>{_INSIDE}))" if inside else cell + rf'{rest}|(?P<only>"{_INSIDE})')
+
+
+def _cells(separator: str, line: str) -> int:
+    """How many cells a line has whose quoted cells are closed."""
+    return re.sub(rf'"{_INSIDE}"', "", line).count(separator) + 1
+
+
+def _not_closed(path: Path, line: int) -> FedAgeError:
+    return FedAgeError(
+        f"{path}: line {line} has a quotation mark that opens a cell and is not closed before the next separator or "
+        "line end; take it out, or write two of them within a cell in quotes"
+    )
