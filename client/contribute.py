@@ -11,14 +11,15 @@ import numpy as np
 from fedage.client import predictions
 from fedage.client.agent.cancel import stop_if_cancelled
 from fedage.client.dealing import NO_FOLD
-from fedage.client.guard import Withheld, release
+from fedage.client.guard import Withheld, is_releasable, release
 from fedage.client.table_grids import TableGrids
 from fedage.client.thresholds import Thresholds
-from fedage.common.analyses.base import Analysis, Done, IterateRefused, LeftOutByFile
+from fedage.common.analyses.agreement import rule_of
+from fedage.common.analyses.base import Analysis, Done, IterateRefused, LeftOutByFile, Summing
 from fedage.common.analyses.plan import BIAS, registered
 from fedage.common.campaign import Campaign
 from fedage.common.cohort import Cohort, MissingColumn, UnusableColumn
-from fedage.common.influence import InfluenceRefused
+from fedage.common.influence import InfluenceRefused, InfluenceRule, require_sums
 from fedage.common.statistic import FloatArray, Statistic
 
 BIAS_LINE = "bias-line"
@@ -105,6 +106,7 @@ def contributions(
         has_model=campaign.estimator is not None,
     )
     grids = TableGrids(folder, run=run, minimum_count=minimum_count)
+    rule = rule_of(campaign) if guard else None
     no_line: Withheld | None = None
     try:
         cohort = _correct(campaign, cohort, iterates, thresholds, minimum_count=minimum_count)
@@ -117,7 +119,7 @@ def contributions(
         try:
             if step not in steps:
                 raise Withheld(UNKNOWN_STEP, "the approved campaign file contains no such step")
-            left[step] = _one(steps[step], cohort, iterate, thresholds, grids, minimum_count=minimum_count)
+            left[step] = _one(steps[step], cohort, iterate, thresholds, grids, minimum_count=minimum_count, rule=rule)
             subset = getattr(steps[step], "subset", None)
             behind |= True if subset is None else cohort[subset] == 1
         except _Missing as missing:
@@ -148,12 +150,15 @@ def _one(
     grids: TableGrids,
     *,
     minimum_count: int,
+    rule: InfluenceRule | None,
 ) -> Statistic:
     try:
         analysis.check(iterate)
         thresholds.require_counted(analysis, cohort, iterate)
         analysis = grids.accounted(analysis, iterate)
         statistic = analysis.local(cohort, iterate)
+        if rule is not None and isinstance(analysis, Summing) and is_releasable(statistic, minimum_count=minimum_count):
+            require_sums(analysis.summed(cohort, iterate), rule)
     except IterateRefused as refusal:
         raise Withheld("iterate", str(refusal)) from None
     except LeftOutByFile as left_out:

@@ -35,6 +35,11 @@ def release(statistic: Statistic, *, minimum_count: int) -> Statistic:
     return without_few(statistic, minimum=minimum_count)
 
 
+def is_releasable(statistic: Statistic, *, minimum_count: int) -> bool:
+    """Whether `release` lets it pass."""
+    return statistic.smallest is not None and statistic.smallest.count >= minimum_count
+
+
 def require(count: int, *, of: str, minimum_count: int) -> None:
     """Withhold unless at least `minimum_count` patients are behind it.
 

@@ -207,6 +207,49 @@ def require_passing(columns: FloatArray, rule: InfluenceRule, *, names: Sequence
     _require_always(group, rule)
 
 
+def require_sums(groups: Sequence[Group], rule: InfluenceRule) -> None:
+    """Refuse sums of products of columns, all of them `always`, that cannot do without one of these.
+
+    Besides each column the products of pairs are looked at, and every linear combination of the columns, as an error is
+    one of a predicted and a chronological age: of none may a patient make up nearly all (the leverage of rule 4).
+
+    Raises
+    ------
+    InfluenceRefused
+        With the column, or the pair.
+    """
+    for group in groups:
+        _require_always(group, rule)
+        centred = _centred(group.always)
+        pairs = np.argwhere(np.triu(largest_shares(centred, centred, limit=rule.largest_share), 1))
+        if pairs.size:
+            first, second = (group.names_always[column] for column in pairs[0])
+            raise InfluenceRefused(f"too few of {group.of} make up too much of the sum of {first} times {second}")
+        size = np.sqrt((centred * centred).sum(axis=0))
+        z = centred[:, size > 0] / size[size > 0]
+        if rule.largest_share < 1 and group.n > z.shape[1] and z.size and _leverage(z)[0].max() > _allowed(group.n):
+            raise InfluenceRefused(
+                f"one of {group.of} makes up too much of {' and '.join(group.names_always)} together"
+            )
+
+
+def dominated(values: FloatArray, rule: InfluenceRule) -> bool:
+    """Whether one of the patients has too large a share in the sum of squares of values (n,) about their mean."""
+    centred = _centred(np.asarray(values, dtype=np.float64)[:, None])
+    return bool(values.size and largest_shares(centred, centred, limit=rule.largest_share)[0, 0])
+
+
+def _leverage(z: FloatArray) -> tuple[FloatArray, BoolArray, FloatArray, FloatArray, FloatArray]:
+    """Leverage (n,) of each patient in columns (n, p), which singular values count, and the decomposition."""
+    left, singular, right = np.linalg.svd(z, full_matrices=False)
+    kept = singular > singular[0] * max(z.shape) * np.finfo(np.float64).eps
+    return (left[:, kept] ** 2).sum(axis=1), kept, left, singular, right
+
+
+def _allowed(n: int) -> float:
+    return _LARGEST_LEVERAGE * (1 - 1 / n)
+
+
 def _require_always(group: Group, rule: InfluenceRule) -> None:
     centred = _centred(group.always)
     enough = enough_differ(group.always, minimum_count=rule.minimum_count)
@@ -309,11 +352,9 @@ def _without_combinations(group: Group, ok: BoolArray, rule: InfluenceRule) -> B
     while varying.any():
         which = np.flatnonzero(varying)
         z = centred[:, which] / size[which]
-        left, singular, right = np.linalg.svd(z, full_matrices=False)
-        kept = singular > singular[0] * max(z.shape) * np.finfo(np.float64).eps
-        leverage = (left[:, kept] ** 2).sum(axis=1)
+        leverage, kept, left, singular, right = _leverage(z)
         who = int(np.argmax(leverage))
-        if leverage[who] <= _LARGEST_LEVERAGE * (1 - 1 / group.n):
+        if leverage[who] <= _allowed(group.n):
             return ok
         weight = np.abs((left[who, kept] / singular[kept]) @ right[kept])
         largest = weight >= weight.max() * (1 - 1e-6)

@@ -6,13 +6,14 @@ current iterate. Everything else (columns, subsets, ties, grids) is in the appro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from fedage.common.cohort import Cohort
+from fedage.common.influence import Group
 from fedage.common.statistic import FloatArray, Layout, Statistic
 
 Iterate = Mapping[str, FloatArray]
@@ -98,6 +99,16 @@ class Thresholded(Protocol):
 
     def compared(self, cohort: Cohort) -> Cohort:
         """The patients who are compared."""
+
+
+@runtime_checkable
+class Summing(Protocol):
+    """An analysis that sends sums of products of columns and cannot do without one of them: the influence rule
+    (`fedage.common.influence.require_sums`) is asked of these columns before anything leaves.
+    """
+
+    def summed(self, cohort: Cohort, iterate: Iterate) -> Sequence[Group]:
+        """The patients whose sums leave for this iterate, with the columns as `always`; nothing where none do."""
 
 
 @runtime_checkable

@@ -12,8 +12,10 @@ import numpy as np
 
 from fedage.common.analyses._columns import MAX_AGE_YEARS, MAX_PATIENTS, MAX_PREDICTED_YEARS, in_subset, usable
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
+from fedage.common.analyses._summed import ages_and_errors
 from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, check_iterate
 from fedage.common.cohort import Cohort
+from fedage.common.influence import Group
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 REFERENCE_AGE_YEARS = 60.0
@@ -87,6 +89,11 @@ class BiasLine:
             "predicted_squared": v @ v,
         }
         return Statistic.of(_LAYOUT, values, [Cell(kept.n, "healthy patients the bias line is fitted on")])
+
+    def summed(self, cohort: Cohort, iterate: Iterate) -> list[Group]:  # noqa: ARG002 - one-shot
+        kept, _ = usable(in_subset(cohort, self.subset, healthy_only=True), ("age_years", self.prediction))
+        of = "the healthy patients the bias line is fitted on"
+        return [ages_and_errors(kept["age_years"], kept[self.prediction], of=of)]
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:  # noqa: ARG002 - one-shot
         n = total.scalar("n")

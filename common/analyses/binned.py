@@ -15,7 +15,8 @@ from fedage.common.analyses._columns import MAX_PATIENTS, bound_of, in_subset, u
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, check_iterate
 from fedage.common.cohort import Cohort
-from fedage.common.disclosure import suppress_by_row, suppress_small_cells
+from fedage.common.disclosure import Suppressed, suppress_by_row, suppress_small_cells
+from fedage.common.influence import InfluenceRule, dominated
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 
@@ -105,6 +106,8 @@ class PredictedByAge:
 class GapByAge:
     """Mean and SD of a gap in each bin of chronological age, the picture of age bias.
 
+    A bin of few patients is withheld, and with `influence` one of which a single patient makes up most of the spread.
+
     Result: `n`, `left_out`, `withheld`, `edges_years`, and per bin `counts`, `mean_years`, `sd_years` (None where there
     is nobody, or too few; the SD has n − 1 degrees of freedom).
     """
@@ -115,6 +118,7 @@ class GapByAge:
     _: KW_ONLY
     subset: str = "is_test"
     minimum_count: int = 1
+    influence: InfluenceRule | None = None
     per_site: bool = False
 
     def first(self) -> Iterate:
@@ -139,7 +143,7 @@ class GapByAge:
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
         kept, left_out = usable(in_subset(cohort, self.subset), ("age_years", self.gap))
         bins, where, gap = len(self.edges_years) - 1, _bin(kept["age_years"], self.edges_years), kept[self.gap]
-        safe = suppress_small_cells(np.bincount(where, minlength=bins).astype(np.float64), self.minimum_count)
+        safe = self._suppressed(np.bincount(where, minlength=bins).astype(np.float64), where, gap)
         values: dict[str, FloatArray | float] = {
             "n": kept.n,
             **left_out_values(left_out),
@@ -154,6 +158,24 @@ class GapByAge:
             *(Cell(int(count), "patients of one age bin") for count in safe.counts),
         ]
         return Statistic.of(self.layout(iterate), values, cells)
+
+    def _suppressed(self, counts: FloatArray, where: NDArray[np.intp], gap: FloatArray) -> Suppressed:
+        """Without small bins, those of which one patient makes up most of the spread, and what would tell either.
+
+        Σgap and Σgap² over everybody are known from elsewhere, hence those of all withheld bins together.
+        """
+        safe, rule = suppress_small_cells(counts, self.minimum_count), self.influence
+        if rule is None:
+            return safe
+        shown = safe.shown & ~np.array([dominated(gap[where == each], rule) for each in range(counts.size)])
+        while not shown.all():
+            withheld = ~shown[where]
+            few = 0 < np.count_nonzero(withheld) < self.minimum_count
+            occupied = np.where(shown & (counts > 0), counts, np.inf)
+            if not (few or dominated(gap[withheld], rule)) or not np.isfinite(occupied).any():
+                break
+            shown[np.argmin(occupied)] = False
+        return Suppressed(counts=np.where(shown, counts, 0.0), shown=shown, withheld=int(counts[~shown].sum()))
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:  # noqa: ARG002 - one-shot
         if total.scalar("n") < 1:

@@ -19,9 +19,11 @@ from scipy.special import erfc
 
 from fedage.common.analyses._columns import MAX_GAP_YEARS, MAX_PATIENTS, in_subset, usable
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
+from fedage.common.analyses._summed import group_of
 from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, check_iterate
 from fedage.common.analyses.evaluation import CS_YEARS
 from fedage.common.cohort import Cohort
+from fedage.common.influence import Group
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 THRESHOLDS_YEARS = tuple(float(t) for t in range(21))
@@ -140,12 +142,8 @@ class ErrorCurve:
         return Layout((counts("n"), *left_out_fields(), counts("low", at), likely, counts("high", at)))
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
-        kept, left_out = usable(
-            in_subset(cohort, self.subset, healthy_only=self.healthy_only), ("age_years", self.prediction)
-        )
+        kept, left_out = self._judged(cohort)
         error = np.abs(kept[self.prediction] - kept["age_years"])
-        plausible = error <= MAX_GAP_YEARS
-        error, left_out = error[plausible], left_out + int(np.count_nonzero(~plausible))
         grid_cell = np.searchsorted(np.asarray(THRESHOLDS_YEARS), error, side="left")
         counts = np.bincount(grid_cell, minlength=_CELLS).astype(np.int64)
         spread = float(np.sqrt(np.mean(error**2))) if error.size else 0.0
@@ -159,6 +157,18 @@ class ErrorCurve:
         values: dict[str, FloatArray | float] = {"n": error.size, **left_out_values(left_out)}
         values |= {name: np.cumsum(at)[:-1] for name, at in (("low", low), ("likely", likely), ("high", high))}
         return Statistic.of(self.layout(iterate), values, [Cell(error.size, "patients with an error"), *cells])
+
+    def summed(self, cohort: Cohort, iterate: Iterate) -> list[Group]:  # noqa: ARG002 - one-shot
+        """The spread of errors that the likely counts follow from is a sum of squares."""
+        kept, _ = self._judged(cohort)
+        return [group_of({"error": kept[self.prediction] - kept["age_years"]}, of="the patients with an error")]
+
+    def _judged(self, cohort: Cohort) -> tuple[Cohort, int]:
+        """The patients with an age and a plausible prediction, and how many had to be left out."""
+        chosen = in_subset(cohort, self.subset, healthy_only=self.healthy_only)
+        kept, left_out = usable(chosen, ("age_years", self.prediction))
+        plausible = np.abs(kept[self.prediction] - kept["age_years"]) <= MAX_GAP_YEARS
+        return kept.where(plausible), left_out + int(np.count_nonzero(~plausible))
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:  # noqa: ARG002 - one-shot
         n = total.scalar("n")

@@ -19,8 +19,10 @@ from fedage.common.analyses._columns import (
     usable,
 )
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
+from fedage.common.analyses._summed import ages_and_errors
 from fedage.common.analyses.base import Again, Done, Iterate, IterateRefused, NotComputable, Outcome, check_iterate
 from fedage.common.cohort import Cohort
+from fedage.common.influence import Group
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 CS_YEARS = 5.0
@@ -166,6 +168,12 @@ class Evaluation:
         if self.baseline:
             values |= self._from_mean(u)
         return Statistic.of(_FULL_LAYOUT, values, cells)
+
+    def summed(self, cohort: Cohort, iterate: Iterate) -> list[Group]:
+        kept, _ = self._evaluated(cohort)
+        if self._finds_mean(iterate):
+            return []
+        return [ages_and_errors(kept["age_years"], kept[self.prediction], of="the patients evaluated")]
 
     def _finds_mean(self, iterate: Iterate) -> bool:
         return self.baseline and not iterate

@@ -35,7 +35,7 @@ def stages(campaign: Campaign) -> tuple[tuple[Analysis, ...], ...]:
     Survival is computed on test patients only: the bias line was fitted on others.
     """
     edges = age_edges(campaign.cohort.age_min_years, campaign.cohort.age_max_years)
-    minimum = campaign.cell_minimum
+    minimum, rule = campaign.cell_minimum, rule_of(campaign)
     healthy = campaign.cohort.train_on == "healthy"
     if campaign.estimator is None:
         told: tuple[Analysis, ...] = ()
@@ -43,7 +43,7 @@ def stages(campaign: Campaign) -> tuple[tuple[Analysis, ...], ...]:
             told = (
                 Evaluation(TEST, "is_test", healthy_only=healthy, minimum_count=minimum),
                 PredictedByAge(PREDICTED_BY_AGE, edges, minimum_count=minimum),
-                GapByAge(GAP_RAW, "raw_gap_years", edges, minimum_count=minimum),
+                GapByAge(GAP_RAW, "raw_gap_years", edges, minimum_count=minimum, influence=rule),
                 ErrorCurve(ERROR_CURVE_RAW, minimum_count=minimum, healthy_only=healthy),
             )
         return told, (*_survival(campaign), *_groups(campaign))
@@ -58,8 +58,8 @@ def stages(campaign: Campaign) -> tuple[tuple[Analysis, ...], ...]:
         Evaluation(
             CORRECTED, "is_test", "corrected_years", healthy_only=healthy, baseline=False, minimum_count=minimum
         ),
-        GapByAge(GAP_RAW, "raw_gap_years", edges, minimum_count=minimum),
-        GapByAge(GAP_CORRECTED, "gap_years", edges, minimum_count=minimum),
+        GapByAge(GAP_RAW, "raw_gap_years", edges, minimum_count=minimum, influence=rule),
+        GapByAge(GAP_CORRECTED, "gap_years", edges, minimum_count=minimum, influence=rule),
         ErrorCurve(ERROR_CURVE_CORRECTED, prediction="corrected_years", minimum_count=minimum, healthy_only=healthy),
         *_survival(campaign),
         *_groups(campaign),

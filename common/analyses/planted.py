@@ -15,9 +15,11 @@ import numpy as np
 from fedage.common.analyses._columns import MAX_AGE_YEARS, MAX_GAP_YEARS, MAX_PATIENTS
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._partial_likelihood import pack, unpack
+from fedage.common.analyses._summed import group_of
 from fedage.common.analyses._survival import followed
 from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, Result, check_iterate
 from fedage.common.cohort import Cohort
+from fedage.common.influence import Group
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 _BOUND = (2 * max(MAX_AGE_YEARS, MAX_GAP_YEARS)) ** 2  # of a product of two centred values
@@ -81,6 +83,16 @@ class Attenuation:
             {"n": patients.n, **left_out_values(patients.left_out), "cross": pack(values.T @ values)},
             [Cell(patients.n, "patients with a true and an estimated gap")],
         )
+
+    def summed(self, cohort: Cohort, iterate: Iterate) -> list[Group]:  # noqa: ARG002 - one-shot
+        columns = (self.true_gap, "age_years", *self.gaps)
+        patients = followed(cohort, subset=self.subset, time=self.time, event=self.event, needed=columns)
+        return [
+            group_of(
+                {column: patients.cohort[column] for column in columns},
+                of="the patients with a true and an estimated gap",
+            )
+        ]
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:  # noqa: ARG002 - one-shot
         n, cross = total.scalar("n"), unpack(total["cross"], 2 + len(self.gaps))
