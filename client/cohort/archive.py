@@ -10,6 +10,7 @@ import os
 import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -74,8 +75,14 @@ def members(path: Path) -> Iterator[tuple[str, bytes | Reason]]:
         If the archive as a whole is not read.
     """
     with _open(path) as (archive, stream):
-        for name, info in archive.NameToInfo.items():
+        replaced: Counter[str] = Counter()
+        for info in archive.infolist():
+            name = info.filename
             if info.is_dir():
+                continue
+            if archive.NameToInfo[name] is not info:
+                replaced[name] += 1
+                yield f"{name}{SEPARATOR}{replaced[name]}", Reason.REPEATED_NAME
                 continue
             try:
                 content = _content(stream, info)
@@ -103,7 +110,7 @@ def _open(path: Path) -> Iterator[tuple[zipfile.ZipFile, BinaryIO]]:
         except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError):
             raise Refused(Reason.BROKEN_ARCHIVE) from None
         with archive:
-            infos = archive.NameToInfo.values()
+            infos = archive.infolist()
             files, unpacked = sum(not info.is_dir() for info in infos), sum(info.file_size for info in infos)
             allowed = EXPANSION_FREE_BYTES + MAX_EXPANSION * os.fstat(stream.fileno()).st_size
             if files > MAX_MEMBERS or unpacked > allowed:

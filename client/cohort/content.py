@@ -2,8 +2,10 @@
 
 The view stands in ViewPosition or ViewCodeSequence, the body part in BodyPartExamined or AnatomicRegionSequence; where
 the two say different things, the answer is `CONTRADICTORY`. Free descriptions (`content_words`) and PatientOrientation
-only keep a radiograph out: they tell a lateral from a frontal view and another part from the chest. Codes are those of
-PS3.16 CID 4010, 4014, 4015 and 4031, in SNOMED CT and in the older SRT.
+only keep a radiograph out: they tell a lateral from a frontal view and another part from the chest. Scanners write a
+default into ViewPosition or into PatientOrientation alike: where only these two differ, either may be wrong and the
+radiograph stays out; where a code or a description says the frontal view as ViewPosition does, that counts. Codes are
+those of PS3.16 CID 4010, 4014, 4015 and 4031, in SNOMED CT and in the older SRT.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from fedage.client.cohort.content_words import is_lateral, is_quality_control, is_subtracted, other_part
+from fedage.client.cohort.content_words import is_frontal, is_lateral, is_quality_control, is_subtracted, other_part
 from fedage.client.cohort.kinds import RADIOGRAPHS
 from fedage.common.estimators.takes import CONTRADICTORY, Content
 
@@ -161,7 +163,8 @@ def content_of(said: Said) -> Content:
     )
     view = _together(view_of_text(said.view_position), of_codes, refines=_is_refined)
     if said.modality in RADIOGRAPHS:
-        if (is_lateral(said.descriptions) or _is_seen_from_side(said.orientation)) and view not in _LATERAL:
+        from_side = _is_seen_from_side(said.orientation) and not _is_frontal_twice(said, view=view, of_codes=of_codes)
+        if (is_lateral(said.descriptions) or from_side) and view not in _LATERAL:
             view = CONTRADICTORY if view in _FRONTAL else view or "LATERAL"
         named = other_part(said.descriptions)
         if named and body_part == "CHEST":
@@ -240,6 +243,12 @@ def _is_same(coarse: str, fine: str) -> bool:
 def _is_seen_from_side(orientation: Sequence[str]) -> bool:
     """Whether rows run to the front or back and columns to the feet or head."""
     return len(orientation) > 1 and orientation[0][:1] in ("A", "P") and orientation[1][:1] in ("F", "H")
+
+
+def _is_frontal_twice(said: Said, *, view: str, of_codes: str) -> bool:
+    """Whether two places say a frontal view: ViewPosition, and the code or a description of this image."""
+    of_text = view_of_text(said.view_position)
+    return view in _FRONTAL and of_text in _FRONTAL and (of_codes in _FRONTAL or is_frontal(said.descriptions))
 
 
 def _intent(said: Said) -> str:

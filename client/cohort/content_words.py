@@ -1,7 +1,8 @@
 """What free descriptions say of a radiograph (SeriesDescription, ProtocolName and others), in several languages.
 
-They are read for what keeps an image out only: nobody writes them by a rule, so that what they do not say proves
-nothing. A text that names both of two things (`CHEST PA AND LATERAL`) is of the whole series and says neither.
+They are read for what keeps an image out, and for a frontal view that ViewPosition says too (`is_frontal`): nobody
+writes them by a rule, so that what they do not say proves nothing.
+A text that names both of two things (`CHEST PA AND LATERAL`) is of the whole series and says neither.
 """
 
 from __future__ import annotations
@@ -47,6 +48,12 @@ def is_lateral(texts: Sequence[str]) -> bool:
     """Whether texts in capitals speak of a lateral view and of no frontal one."""
     words = frozenset[str]().union(*map(_words, texts))
     return bool(words & _LATERAL) and not words & (_FRONTAL | _DECUBITUS)
+
+
+def is_frontal(texts: Sequence[str]) -> bool:
+    """Whether texts in capitals speak of a frontal view and of no lateral one."""
+    words = frozenset[str]().union(*map(_words, texts))
+    return bool(words & _FRONTAL) and not words & _LATERAL
 
 
 def is_quality_control(texts: Sequence[str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Container
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import pydicom
 
@@ -35,14 +36,28 @@ def missing_files(root: Path, path: str, *, there: Container[str]) -> list[str]:
     Unreadable
         If it is too large or breaks the rules.
     """
-    quiet_pydicom()
-    folder = PurePosixPath(path).parent
-    missing: dict[str, None] = {}
     try:
         with open(root / path, "rb", opener=open_at_once) as stream:
             if os.fstat(stream.fileno()).st_size > MAX_DIRECTORY_BYTES:
                 raise Unreadable
-            records = pydicom.dcmread(stream).get("DirectoryRecordSequence") or []
+            return missing_of(stream, path, there=there)
+    except OSError:
+        raise Unreadable from None
+
+
+def missing_of(stream: BinaryIO, path: str, *, there: Container[str]) -> list[str]:
+    """What `missing_files` tells, of the DICOMDIR in a stream.
+
+    Raises
+    ------
+    Unreadable
+        If it breaks the rules.
+    """
+    quiet_pydicom()
+    folder = PurePosixPath(path).parent
+    missing: dict[str, None] = {}
+    try:
+        records = pydicom.dcmread(stream).get("DirectoryRecordSequence") or []
         for record in records:
             parts = record.get("ReferencedFileID") or []
             names = [str(part).strip() for part in ([parts] if isinstance(parts, str) else parts)]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedage.client.cohort.archive import SEPARATOR, Refused, is_archive, members, open_image
 from fedage.client.cohort.dicom import DicomFacts, read_bytes, read_facts
-from fedage.client.cohort.directory import Unreadable, missing_files
+from fedage.client.cohort.directory import MAX_DIRECTORY_BYTES, Unreadable, missing_files, missing_of
 from fedage.client.cohort.joined import keep_outcomes
 from fedage.client.cohort.outcomes import read_outcomes
 from fedage.client.cohort.reasons import Reason, Rejected
@@ -246,18 +247,37 @@ def _is_archive(path: Path) -> bool:
 
 def _archived(tree: Tree, archive: FileStamp, telling: Telling) -> Found:
     """The members of an archive, with the archive's stamp; the archive itself only if it is not read."""
+    found: Found = []
+    directories: dict[str, bytes] = {}
+    kept_bytes = 0
+
+    def add(name: str, fact: DicomFacts | Rejected) -> None:
+        found.append((archive._replace(path=f"{archive.path}{SEPARATOR}{name}"), fact))
+
     try:
-        return [
-            (
-                archive._replace(path=f"{archive.path}{SEPARATOR}{name}"),
-                Rejected(content) if isinstance(content, Reason) else _member(content, telling.of(name)),
-            )
-            for name, content in members(tree.root / archive.path)
-        ]
+        for name, content in members(tree.root / archive.path):
+            fact = Rejected(content) if isinstance(content, Reason) else _member(content, telling.of(name))
+            if isinstance(fact, Rejected) and fact.code is Reason.DIRECTORY and isinstance(content, bytes):
+                kept_bytes += len(content)
+                directories |= {name: content} if kept_bytes <= MAX_DIRECTORY_BYTES else {}
+            add(name, fact)
+        there = {stamp.path.partition(SEPARATOR)[2].casefold() for stamp, _ in found}
+        missing = {lost for name, content in directories.items() for lost in _missing_beside(name, content, there)}
+        for lost in sorted(missing):
+            add(lost, Rejected(Reason.MISSING_FILE))
+        return found
     except Refused as refused:
         return [(archive, Rejected(refused.code))]
     except OSError:
         return [(archive, Rejected(Reason.UNREADABLE))]
+
+
+def _missing_beside(name: str, content: bytes, there: Container[str]) -> list[str]:
+    """What a DICOMDIR in an archive names and the archive does not hold; nothing of one that cannot be read."""
+    try:
+        return missing_of(io.BytesIO(content), name, there=there)
+    except Unreadable:
+        return []
 
 
 def _entry(tree: Tree, archive: str, member: str, telling: Telling) -> Found:

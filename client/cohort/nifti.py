@@ -38,6 +38,11 @@ _HEADER_SIZES = (348, 540)
 """Bytes of NIfTI-1's and NIfTI-2's headers, which begin with this number."""
 _SIZE_FIELDS = frozenset(struct.pack(f"{sign}i", size) for size in _HEADER_SIZES for sign in "<>")
 _MOST_OFFSET = 1 << 20
+_START_BYTES = 4096
+"""More than the 1024 bytes that nibabel tells a format by: of a file that ends within them it says nothing else."""
+_GZIP = b"\x1f\x8b"
+_OTHER_PACKERS = (b"PK\x03\x04", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf\x27\x1c")
+_LFS, _ANNEX = b"version https://git-lfs", b"/annex/objects/"
 _LEAST_MM, _MOST_MM = 0.05, 20.0
 
 
@@ -182,8 +187,12 @@ def _without_single_ends(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _header_wrong(path: Path) -> Reason | None:
     """Why a file does not give a whole header, where it ends too early or does not unpack; else None."""
     try:
+        with path.open("rb") as stream:
+            start = stream.read(_START_BYTES)
+        if wrong := _packed_wrong(start, is_named_gz=path.name.endswith(".gz")):
+            return wrong
         with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as stream:
-            header = stream.read(max(_HEADER_SIZES))
+            header = stream.read(_START_BYTES)
             header += stream.read(max(0, _data_offset(header) - len(header)))
     except EOFError:
         return Reason.TRUNCATED
@@ -191,8 +200,21 @@ def _header_wrong(path: Path) -> Reason | None:
         return Reason.DAMAGED
     except OSError:  # no gzip file, or one whose checksum is wrong
         return None
+    if path.name.endswith(".gz") and header.startswith(_GZIP):
+        return Reason.PACKED_TWICE
     is_short = header[:4] in _SIZE_FIELDS and len(header) < max(min(_HEADER_SIZES), _data_offset(header))
     return Reason.TRUNCATED if is_short or not header else None
+
+
+def _packed_wrong(start: bytes, *, is_named_gz: bool) -> Reason | None:
+    """Whether a file is packed otherwise than its name says, or is none at all, by how it starts."""
+    if start.startswith(_LFS) or (len(start) < _START_BYTES and _ANNEX in start):
+        return Reason.POINTER
+    if start.startswith(_OTHER_PACKERS) or (start.startswith(_GZIP) and not is_named_gz):
+        return Reason.PACKED_OTHERWISE
+    if is_named_gz and start[:4] in _SIZE_FIELDS:
+        return Reason.NOT_PACKED
+    return Reason.TRUNCATED if is_named_gz and len(start) < len(_GZIP) else None
 
 
 def _data_offset(header: bytes) -> int:

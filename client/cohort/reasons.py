@@ -41,7 +41,12 @@ class Reason(StrEnum):
     BROKEN_ARCHIVE = "broken-archive"
     ARCHIVE_TOO_LARGE = "archive-too-large"
     NESTED_ARCHIVE = "nested-archive"
+    REPEATED_NAME = "repeated-name"
     NOT_NIFTI = "not-nifti"
+    NOT_PACKED = "not-packed"
+    PACKED_OTHERWISE = "packed-otherwise"
+    PACKED_TWICE = "packed-twice"
+    POINTER = "content-not-fetched"
     DAMAGED = "damaged"
     NOT_3D = "not-3d"
     NOT_GREY = "not-grey-values"
@@ -164,8 +169,22 @@ _TEXTS = {
         "is an archive that would unpack to far more than it weighs, or holds too many files",
         "unpack it into the folder if it can be trusted",
     ),
+    Reason.REPEATED_NAME: (
+        "lies in an archive that holds a later file of the same name, which is the one that is read",
+        "pack the files again under names of their own",
+    ),
     Reason.NESTED_ARCHIVE: ("is an archive within an archive", "unpack the outer one"),
     Reason.NOT_NIFTI: ("is no NIfTI file of its own (.nii or .nii.gz)", "convert it again"),
+    Reason.NOT_PACKED: ("is called .nii.gz and is not packed", "call it .nii, or pack it with gzip"),
+    Reason.PACKED_OTHERWISE: (
+        "is packed with gzip and called .nii, or packed with another program (zip, bzip2, xz, zstd, 7z)",
+        "call it .nii.gz if gzip packed it; else unpack it",
+    ),
+    Reason.PACKED_TWICE: ("is packed with gzip twice", "unpack it once"),
+    Reason.POINTER: (
+        "is the small text that git-lfs or git-annex keeps in a large file's place, not the file",
+        "fetch the contents of the data set (git lfs pull, git annex get, datalad get)",
+    ),
     Reason.DAMAGED: ("does not unpack: its compressed data are damaged", "copy it again, or pack it again"),
     Reason.NOT_3D: (
         "is no single volume: fewer than three dimensions, several volumes, or less than two voxels along an axis",

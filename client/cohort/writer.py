@@ -40,7 +40,7 @@ class FileStamp(NamedTuple):
     size: int
 
 
-READER_VERSION = "7"
+READER_VERSION = "8"
 """Raised when files are read in another way; the next indexing then reads all of them again."""
 
 

@@ -1,6 +1,11 @@
 """Volumes: nibabel's own test files, and voxels in RAS with their spacing."""
 
+import bz2
 import gzip
+import io
+import lzma
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +140,10 @@ def test_a_cut_or_damaged_file_is_called_so_wherever_it_ends(tmp_path: Path) -> 
     damaged = bytearray(whole)
     damaged[len(whole) // 2 : len(whole) // 2 + 64] = bytes(64)
     cases = {
-        **{f"{kept}.nii.gz": (whole[:kept], "truncated") for kept in (0, 5, 20, 200, 5000, len(whole) // 2)},
+        **{
+            f"{kept}.nii.gz": (whole[:kept], "truncated")
+            for kept in (0, 1, 5, 20, 200, 300, 500, 5000, len(whole) // 2)
+        },
         **{f"{kept}.nii": (plain[:kept], "truncated") for kept in (0, 100, 347, 400, len(plain) - 1)},
         "start.nii.gz": (whole[:100] + bytes(200) + whole[300:], "damaged"),
         "middle.nii.gz": (bytes(damaged), "damaged"),
@@ -150,3 +158,52 @@ def test_a_cut_or_damaged_file_is_called_so_wherever_it_ends(tmp_path: Path) -> 
         assert str(found.code) == code, name
         with pytest.raises(SampleRefused, match=code):
             load_volume(tmp_path / name)
+
+
+def _small(tmp_path: Path) -> bytes:
+    values = np.random.default_rng(3).integers(0, 900, (9, 8, 7)).astype(np.int16)
+    return save(tmp_path / "whole.nii", values, np.eye(4)).read_bytes()
+
+
+def _as_zip(content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as made:
+        made.writestr("a.nii", content)
+    return stream.getvalue()
+
+
+POINTERS = {
+    "git-lfs": b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9433089\n",
+    "git-annex": b"/annex/objects/MD5E-s9433089--0123456789abcdef.nii.gz\n",
+    "git-annex up": b"../../.git/annex/objects/Xk/7P/MD5E-s9--01.nii.gz/MD5E-s9--01.nii.gz\n",
+}
+PACKED: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
+    "not packed": ("a.nii.gz", bytes, "not-packed"),
+    "gzip in .nii": ("a.nii", gzip.compress, "packed-otherwise"),
+    "zip in .nii": ("a.nii", _as_zip, "packed-otherwise"),
+    "zip in .nii.gz": ("a.nii.gz", _as_zip, "packed-otherwise"),
+    "bzip2": ("a.nii.gz", bz2.compress, "packed-otherwise"),
+    "xz": ("a.nii.gz", lzma.compress, "packed-otherwise"),
+    "twice": ("a.nii.gz", lambda content: gzip.compress(gzip.compress(content)), "packed-twice"),
+    **{
+        f"{kind} for {name}": (name, lambda _, text=text: text, "content-not-fetched")
+        for kind, text in POINTERS.items()
+        for name in ("a.nii", "a.nii.gz")
+    },
+    **{
+        f"cut after {kept}": ("a.nii.gz", lambda content, kept=kept: gzip.compress(content)[:kept], "truncated")
+        for kept in (100, 250, 400, 600, 800)
+    },
+}
+
+
+@pytest.mark.parametrize("case", PACKED)
+def test_how_a_volume_is_packed_is_named_where_that_is_wrong(tmp_path: Path, case: str) -> None:
+    name, pack, code = PACKED[case]
+    (tmp_path / name).write_bytes(pack(_small(tmp_path)))
+
+    found = read_volume(tmp_path / name)
+
+    assert isinstance(found, Rejected)
+    assert str(found.code) == code
+    assert found.code.sentence

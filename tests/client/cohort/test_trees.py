@@ -252,3 +252,53 @@ def test_all_of_an_archive_is_kept_or_nothing(
     assert store.counts()["images"] == 5
     report = index_folder(store, data)
     assert (report.new, report.unchanged, report.patients) == (5, 5, 10)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("names", [["IM1", "IM1"], ["a/IM1", "IM2", "a/IM1", "a/IM1"], ["IM1", "IM1", "IM2", "IM2"]])
+def test_members_of_one_name_are_all_counted(store: CohortStore, data: Path, tmp_path: Path, names: list[str]) -> None:
+    """The last is read, as by every program that unpacks; the others were in no count."""
+    with zipfile.ZipFile(data / "a.zip", "w") as made:
+        for number, name in enumerate(names):
+            made.writestr(name, image(tmp_path, f"p{number}"))
+
+    for _ in range(2):
+        report = index_folder(store, data)
+
+        different = len(set(names))
+        assert (report.files, report.images) == (len(names), different)
+        assert report.rejected == {"repeated-name": len(names) - different}
+
+
+@pytest.mark.parametrize("within", ["", "disc/", "a/b/"])
+def test_what_a_zipped_dicomdir_names_in_vain_is_told(store: CohortStore, data: Path, within: str) -> None:
+    files = [path for path in sorted((MEDIUM / "77654033").rglob("*")) if path.is_file()]
+    content = {f"{within}{path.relative_to(MEDIUM).as_posix()}": path.read_bytes() for path in files}
+    zipped(data / "disc.zip", {f"{within}DICOMDIR": (MEDIUM / "DICOMDIR").read_bytes(), **content})
+
+    report = index_folder(store, data)
+
+    assert report.rejected["dicomdir"] == 1
+    assert report.rejected["missing-file"] == 31 - len(files)
+    assert report.files == 32
+    assert index_folder(store, data).unchanged == 32
+
+
+@pytest.mark.parametrize("inner", ["study.zip", "IM1", "a/b/c.dcm"])
+@pytest.mark.parametrize("flag", [0x1, 0x41], ids=["password", "strong encryption"])
+def test_a_zip_of_a_zip_a_secret_and_an_image_counts_each(
+    store: CohortStore, data: Path, tmp_path: Path, inner: str, flag: int
+) -> None:
+    content = image(tmp_path, "p1")
+    zipped(tmp_path / "inner.zip", {"1": content})
+    zipped(data / "a.zip", {inner: (tmp_path / "inner.zip").read_bytes(), "secret": content, "plain": content})
+    raw = bytearray((data / "a.zip").read_bytes())
+    for start, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        name = raw.index(b"secret") if at == 6 else raw.rindex(b"secret")
+        raw[raw.rindex(start, 0, name) + at] |= flag
+    (data / "a.zip").write_bytes(raw)
+
+    report = index_folder(store, data)
+
+    assert (report.files, report.images) == (3, 1)
+    assert report.rejected == {"encrypted-archive": 1, "nested-archive": 1}
