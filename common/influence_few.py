@@ -47,6 +47,7 @@ def few_make_up_pairs(a: FloatArray, b: FloatArray, *, minimum_count: int) -> Bo
     few = min(minimum_count - 1, n // 3)
     if few < 1 or not found.size:
         return found
+    same = a is b
     a, b = _standardised(a), _standardised(b)
     triples = np.array([np.random.default_rng(k).choice(n, 3, replace=False) for k in range(_TRIPLES)])
     on_lines = np.zeros(found.shape, dtype=np.intp)
@@ -57,8 +58,11 @@ def few_make_up_pairs(a: FloatArray, b: FloatArray, *, minimum_count: int) -> Bo
         apart = np.abs(one - other)
         on_lines += apart <= _COLLINEAR * np.maximum(np.abs(one, out=one), np.abs(other, out=other))
     varies = np.outer(np.any(a != 0, axis=0), np.any(b != 0, axis=0))
-    for i, j in np.argwhere((on_lines >= _FEWEST_ON_LINES) & varies):
+    near = (on_lines >= _FEWEST_ON_LINES) & varies
+    for i, j in np.argwhere(np.triu(near, 1) if same else near):
         found[i, j] = _few_off_a_line(a[:, i], b[:, j], triples, few)
+    if same:  # a column is one with itself, and a pair is the same either way round
+        found |= found.T
     return found
 
 

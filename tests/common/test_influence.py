@@ -16,6 +16,7 @@ from fedage.common.influence import (
     passing,
     require_passing,
 )
+from fedage.common.influence_few import few_make_up_pairs
 
 RULE = InfluenceRule(minimum_count=3, largest_share=0.5, patients_per_column=2.0)
 
@@ -111,3 +112,16 @@ def test_contributions_add_up_to_gradient_and_information(ties, strata, far):
     assert found.weight.sum() == pytest.approx(np.count_nonzero(event), rel=1e-12)
     np.testing.assert_allclose(found.gradient.sum(axis=0), whole.gradient, atol=1e-10)
     np.testing.assert_allclose(found.information.sum(axis=0), whole.information, atol=1e-10)
+
+
+@pytest.mark.parametrize(("n", "seed"), [(12, 0), (25, 1), (60, 2)])
+def test_pairs_of_one_table_are_found_as_those_of_two_equal_tables(n: int, seed: int) -> None:
+    """Each pair of a table's own columns is looked at once; nothing else may differ."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 1)) + 0.05 * rng.normal(size=(n, 12))
+    x[:, 6:9] = 3 * x[:, :3] - 2
+    x[:2, 6:9] += rng.normal(size=(2, 3))
+    x -= x.mean(axis=0)
+    once = few_make_up_pairs(x, x, minimum_count=3)
+    assert once[:3, 6:9].diagonal().all()
+    np.testing.assert_array_equal(once, few_make_up_pairs(x, x.copy(), minimum_count=3))
