@@ -103,6 +103,7 @@ class Network:
     coordinator: CoordinatorHome
     names: tuple[str, ...]
     running: dict[str, Command] = field(default_factory=dict)
+    runs: list[tuple[Command, RunFolder]] = field(default_factory=list)
     port: int = 0
 
     def fedage(self, *words: object, log: str) -> Command:
@@ -168,7 +169,16 @@ class Network:
     def run(self, campaign: Path, *, out: Path | None = None) -> tuple[Command, RunFolder]:
         words = ["campaign", "run", campaign, "--home", self.coordinator.root, "--name", "r"]
         command = self.fedage(*words, *(["--out", out] if out else []), log=campaign.stem)
-        return command, RunFolder(self.coordinator.run_folder(campaign.stem, "r"))
+        self.runs.append((command, RunFolder(self.coordinator.run_folder(campaign.stem, "r"))))
+        return self.runs[-1]
+
+    def end_runs(self) -> None:
+        """Give up the runs that a failed test left, or they slow the next test's down until that fails too."""
+        while self.runs:
+            command, run = self.runs.pop()
+            if command.process.poll() is None:
+                command.end(signal.SIGINT, timeout_s=120)
+                until(run.is_recorded, timeout_s=60, what=lambda: self.running["coordinator"].said)
 
     def pids(self, what: str, *, of: str = "") -> list[int]:
         home = f"{self.root / of}" if of else ""
@@ -215,9 +225,9 @@ def network(
             made.running[name].wait_for("online", timeout_s=90)
         yield made
     finally:
-        for command in made.running.values():
+        for command in [*made.running.values(), *(command for command, _ in made.runs)]:
             if command.process.poll() is None:
                 command.process.terminate()
-        for command in made.running.values():
+        for command in [*made.running.values(), *(command for command, _ in made.runs)]:
             command.process.wait(60)
     until(lambda: not living(made.mark), timeout_s=30, what=lambda: living(made.mark))

@@ -31,6 +31,12 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
         yield made
 
 
+@pytest.fixture(autouse=True)
+def no_run_is_left(fleet: Network) -> Iterator[None]:
+    yield
+    fleet.end_runs()
+
+
 def test_a_killed_serverapp_leaves_its_record_within_seconds(fleet: Network, tmp_path: Path) -> None:
     command, run = fleet.run(fleet.campaign("app"), out=tmp_path)
     until(lambda: rounds_done(run) >= 2, timeout_s=90, what=lambda: command.said)
