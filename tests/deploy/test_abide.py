@@ -164,26 +164,31 @@ def best_penalty(x: FloatArray, t: FloatArray, inner: FloatArray) -> float:
 def test_the_federated_ridge_is_the_pooled_one(runs: Runs, seed: int) -> None:
     run = runs.of("abide1-ridge", seed)
     everybody = together(run)
-    names = tuple(f"feature:{name}" for name in features_of(run) if name != "FIQ")
-    x, age = everybody.matrix(names), everybody["age_years"]
+    names = [name for name in features_of(run) if name != "FIQ"]
+    age = everybody["age_years"]
     t, predicted = np.log(age - OFFSET_YEARS), np.full(age.size, np.nan)
+    where = np.repeat(list(run.sites), [cohort.n for cohort in run.sites.values()])
     for k in range(FOLDS):
         fold = of_fold(everybody, run.campaign, k)
-        rows = fold["is_train"] == 1
-        inner = np.full(age.size, -1)
+        made = run.results.preparation[k]
+        # Columns left out at all sites by the influence rule are in no sum.
+        used = np.array([name not in made.withheld_columns for name in names])
+        assert made.sites == tuple(run.sites)
+        x = everybody.matrix(tuple(f"feature:{name}" for name, is_used in zip(names, used, strict=True) if is_used))
+        rows, inner = fold["is_train"] == 1, np.full(age.size, -1)
         inner[rows] = np.concatenate([inner_folds_of(cohort, run.campaign, k) for cohort in run.sites.values()])
         penalty = best_penalty(x[rows], t[rows], inner[rows])
-        assert run.results.preparation[k].penalty == penalty
+        assert made.penalty == penalty
         slopes, intercept = ridge(x[rows], t[rows], penalty)
         model = load_file(run.folder / f"model-fold-{k + 1}.safetensors")
-        sds = np.where(model["sds"] > 0, model["sds"], np.inf)
-        np.testing.assert_allclose(model["coefficients"] / sds, slopes, rtol=1e-8, atol=1e-12)
+        assert not model["sds"][~used].any()
+        sds = np.where(model["sds"] > 0, model["sds"], np.inf)[used]
+        np.testing.assert_allclose(model["coefficients"][used] / sds, slopes, rtol=1e-8, atol=1e-12)
         held_out = everybody["fold"] == k
         predicted[held_out] = np.exp(x[held_out] @ slopes + intercept) + OFFSET_YEARS
     error = np.abs(predicted - age)
     controls = everybody["healthy"] == 1
     assert run.mae_years == pytest.approx(error[controls].mean(), abs=1e-8)
-    where = np.repeat(list(run.sites), [cohort.n for cohort in run.sites.values()])
     for site, found in run.by_site.items():
         assert found.mae_years == pytest.approx(error[controls & (where == site)].mean(), abs=1e-8)
 
