@@ -7,7 +7,14 @@ from rich.table import Table
 from rich.text import Text
 
 from fedage.common.analyses import plan
-from fedage.server import curves_in_words, made_in_words, pooled_in_words, sites_in_words, withheld_in_words
+from fedage.server import (
+    curves_in_words,
+    hazards_in_words,
+    made_in_words,
+    pooled_in_words,
+    sites_in_words,
+    withheld_in_words,
+)
 from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to
 from fedage.server.errors_in_words import sentences as error_sentences
 from fedage.server.groups_in_words import sentences as group_sentences
@@ -143,15 +150,18 @@ def _hazards(results: Results) -> Table:
             continue
         for covariate in model.covariates:
             truth = expected.get(covariate.name)
-            interval = f"{_number(covariate.ci95_low)} to {_number(covariate.ci95_high)}"
+            ratio, low, high = covariate.hazard_ratio, covariate.ci95_low, covariate.ci95_high
+            decimals = hazards_in_words.ratio_decimals(ratio, low, high)
+            interval = f"{_number(low, decimals)} to {_number(high, decimals)}"
+            of_sd = hazards_in_words.per_sd(covariate.hazard_ratio_per_sd, decimals=decimals)
             row: list[Text | str] = [
                 Text(title),
                 Text(covariate.name),
-                f"{_number(covariate.hazard_ratio)} ({interval})",
+                f"{_number(ratio, decimals)} ({interval}){of_sd}",
                 _events(model),
             ]
             if results.planted:
-                row.append("" if truth is None else f"{truth:.3f}")
+                row.append("" if truth is None else f"{truth:.{decimals}f}")
             table.add_row(*row)
             title = ""
     return table
@@ -191,8 +201,8 @@ def _mae(metrics: Metrics | None) -> str:
     return "-" if metrics is None or metrics.mae_years is None else f"{metrics.mae_years:.2f}"
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _number(value: float | None, decimals: int = 3) -> str:
+    return "-" if value is None else f"{value:.{decimals}f}"
 
 
 def _events(model: CoxResult) -> str:

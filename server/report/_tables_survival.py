@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedage.server import curves_in_words
+from fedage.server.hazards_in_words import ratio_decimals
 from fedage.server.report._cells import NONE, Cell, Table, count, interval, number, p_value, percent, words
 from fedage.server.report._svg import shortened
 from fedage.server.report.figure_hazards import implied_hazard_ratio
@@ -22,11 +23,12 @@ def hazards(results: Results) -> Table:
         if not model.covariates:
             rows.append((words(model.model), words(f"not computed: {model.not_computed or 'no result'}")))
         for item in model.covariates:
+            decimals = ratio_decimals(item.hazard_ratio, item.ci95_low, item.ci95_high)
             row = [
                 words(model.model),
                 words(item.name),
-                number(item.hazard_ratio, 3),
-                interval(item.ci95_low, item.ci95_high),
+                number(item.hazard_ratio, decimals),
+                interval(item.ci95_low, item.ci95_high, decimals),
                 p_value(item.p),
                 number(item.hazard_ratio_per_sd, 3),
                 count(model.n) if model.n is not None else NONE,
@@ -34,7 +36,7 @@ def hazards(results: Results) -> Table:
                 _sites(results, model),
             ]
             if planted is not None:
-                row.append(number(implied_hazard_ratio(planted, item.name), 3))
+                row.append(number(implied_hazard_ratio(planted, item.name), decimals))
             rows.append(tuple(row))
     return Table("hazards", tuple(headers), tuple(rows), why_empty=_no_model(results))
 

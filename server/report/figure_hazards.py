@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
+from fedage.server.hazards_in_words import ratio_decimals
 from fedage.server.report._svg import INK, MARK, MUTED, SERIES, draw, only_some_spines, shortened
 from fedage.server.results import PlantedTruth, Results
 
@@ -45,10 +46,13 @@ def forest(results: Results) -> str | None:
         if any(row.implied is not None for row in rows):
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1 + 0.75 / (len(rows) + 1)), ncols=2)
 
-    label = "Hazard ratios with 95 % intervals: " + "; ".join(
-        f"{row.words} {row.hazard_ratio:.3f} ({row.low:.3f} to {row.high:.3f})" for row in rows
-    )
+    label = "Hazard ratios with 95 % intervals: " + "; ".join(f"{row.words} {_in_words(row)}" for row in rows)
     return draw(paint, name="forest", label=label, size_in=(7.6, 1.1 + 0.34 * len(rows)))
+
+
+def _in_words(row: _Row) -> str:
+    decimals = ratio_decimals(row.hazard_ratio, row.low, row.high)
+    return f"{row.hazard_ratio:.{decimals}f} ({row.low:.{decimals}f} to {row.high:.{decimals}f})"
 
 
 def implied_hazard_ratio(planted: PlantedTruth | None, column: str) -> float | None:
