@@ -206,7 +206,10 @@ def init_site(
     if file.exists():
         existing = read_settings(file, SiteConfig, mend="make it readable")
         if existing != config:
-            raise FedAgeError(f"{file} exists and says something else; change it there, or use another home")
+            raise FedAgeError(
+                f"{file} exists and says something else of {_differing(existing, config)}; change it there, or use "
+                "another home"
+            )
     ca = _read_ca(ca_certificate)
     pinned = _read(coordinator_public_key)
     _public_key(coordinator_public_key)
@@ -225,6 +228,19 @@ def init_site(
     if not file.exists():
         _pin(file, settings_text(config, heading="A FedAge site.").encode(), mode=0o600)
     return made
+
+
+def _differing(existing: SiteConfig, given: SiteConfig) -> str:
+    """The keys of two configurations that differ, each with what the file has and what was given."""
+    return ", ".join(
+        f"{key} (there {_shown(getattr(existing, key))}, given {_shown(getattr(given, key))})"
+        for key in SiteConfig.model_fields
+        if getattr(existing, key) != getattr(given, key)
+    )
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else repr(value)
 
 
 def _make_node_key(home: SiteHome) -> None:

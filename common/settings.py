@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel
 
-from fedage.common.bounded import MAX_TOML_BYTES, read_text_at_most
+from fedage.common.bounded import MAX_TOML_BYTES, FileTooLarge, read_text_at_most
 from fedage.common.campaign import _toml
 from fedage.common.campaign._tables import check_table
 from fedage.common.campaign.problems import Problem, problems_in_words
@@ -61,9 +61,13 @@ def read_settings(file: Path, model: type[Model], *, mend: str) -> Model:
     """
     try:
         text = read_text_at_most(file, most_bytes=MAX_TOML_BYTES)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise SettingsErrors(file, (Problem("", f"{file.name} cannot be read ({reason}): {mend}"),)) from None
+    except FileTooLarge as error:
+        said = f"{file.name} has {error.strerror}; take out all that is no setting"
+        raise SettingsErrors(file, (Problem("", said),)) from None
+    except UnicodeDecodeError:
+        raise SettingsErrors(file, (Problem("", f"{file.name} is not UTF-8; save it as UTF-8"),)) from None
+    except OSError as error:
+        raise SettingsErrors(file, (Problem("", f"{file.name} cannot be read ({error.strerror}): {mend}"),)) from None
     return check_settings(toml_tables(text, file=file), model, file=file)
 
 

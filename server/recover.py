@@ -144,8 +144,13 @@ def _so_far(run: RunFolder, *, environment: Literal["deployment", "simulation"])
     file = run.path / CAMPAIGN
     try:
         text = read_text_at_most(file, most_bytes=MAX_TOML_BYTES)
-    except OSError:
+    except FileNotFoundError:
         raise FedAgeError(f"{file} is missing, so no record can be written; give the folder of a run") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise FedAgeError(
+            f"{file} cannot be read ({reason}), so no record can be written; put the run's back"
+        ) from None
     campaign = parse_campaign(text)
     guard = environment == "deployment" or campaign.simulation.guard
     return nothing_yet(campaign, Place(folder=run.path, run=run.name, environment=environment, guard=guard))

@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from fedage.common.bounded import MAX_RECORD_BYTES, read_json
+from fedage.common.bounded import MAX_RECORD_BYTES, FileTooLarge, read_json
 from fedage.common.errors import FedAgeError
 from fedage.server._results_groups import Difference, GroupDifference, Groups, Roc, SiteDifference
 from fedage.server._results_parts import (
@@ -165,6 +165,10 @@ def read_results(path: Path) -> Results:
     """
     try:
         values = read_json(path, most_bytes=MAX_RECORD_BYTES)
+    except FileTooLarge as error:
+        raise ResultsUnreadable(
+            f"{path} has {error.strerror}: it is no record; give the results.json of a run"
+        ) from None
     except OSError as error:
         raise ResultsUnreadable(f"{path} cannot be read ({error.strerror}); give the results.json of a run") from None
     except ValueError:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fedage.common.bounded import MAX_STATE_BYTES, read_json
+from fedage.common.bounded import MAX_STATE_BYTES, FileTooLarge, read_json
 
 STATE_FILE = "state.json"
 
@@ -52,7 +52,7 @@ def read_state(file: Path) -> dict[str, dict[str, Any]]:
         found = read_json(file, most_bytes=MAX_STATE_BYTES)
         pid = int(found["pid"])
         parts: dict[str, dict[str, Any]] = found["parts"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, FileTooLarge, ValueError, KeyError, TypeError):
         return {}
     try:
         os.kill(pid, 0)

@@ -67,7 +67,7 @@ def check_table(name: str, raw: Any, model: type[BaseModel], *, homes: Mapping[s
     for detail in errors:
         where = _in_file(detail["loc"], raw, root)
         schema = _schema_at(where[:-1] if detail["type"] == "extra_forbidden" else where, root)
-        if _shadowed(detail, where, raw):
+        if _shadowed(detail, where, raw) or _follows(detail, raw):
             continue
         key = dotted(name, where)
         if detail["type"] == "extra_forbidden":
@@ -120,6 +120,14 @@ def _shadowed(detail: ErrorDetails, where: Location, raw: Any) -> bool:
     value = _value_at(raw, where)
     is_table = isinstance(detail["input"], Mapping) and value is detail["input"]
     return (detail["type"] == "literal_error" and is_table) or (detail["type"] == "model_type" and not is_table)
+
+
+def _follows(detail: ErrorDetails, raw: Any) -> bool:
+    """Whether a list only lacks items because some are wrong, which is said of each of these."""
+    there = _value_at(raw, detail["loc"])
+    return (
+        detail["type"] == "too_short" and isinstance(there, (tuple, list)) and len(there) >= detail["ctx"]["min_length"]
+    )
 
 
 def _value_at(raw: Any, where: Location) -> Any:

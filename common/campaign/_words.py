@@ -18,6 +18,7 @@ Schema = Mapping[str, Any]
 _PATTERNS = {
     "^[a-z0-9][a-z0-9-]{0,62}$": "1 to 63 lower-case letters, digits and hyphens",
     PATTERN: f"a column name (1 to {MOST_CHARACTERS} letters, digits, signs and blanks inside, no control characters)",
+    r"^[A-Za-z0-9.:_-]{1,253}$": "a name such as age.example.org, or an address",
     "^[A-Z0-9]{2,16}$": "2 to 16 capital letters and digits",
 }
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from fedage.common.bounded import MAX_TOML_BYTES, read_at_most
+from fedage.common.bounded import MAX_TOML_BYTES, FileTooLarge, read_at_most
 from fedage.common.campaign import _toml
 from fedage.common.campaign._contradictions import contradictions
 from fedage.common.campaign._estimator import estimator_problems
@@ -65,6 +65,9 @@ def load_campaign(path: Path | str) -> Campaign:
     path = Path(path)
     try:
         content = read_at_most(path, most_bytes=MAX_TOML_BYTES)
+    except FileTooLarge as error:
+        message = f"{path}: has {error.strerror}: it is no campaign file; give the path of one"
+        raise CampaignErrors((Problem("", message),), name=path.name) from None
     except OSError as error:
         reason = error.strerror or type(error).__name__
         message = f"{path}: cannot be read ({reason}); give the path of a campaign file"

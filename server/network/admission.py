@@ -6,6 +6,7 @@ home joins the two; of several lines about a node the last counts, and one witho
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import hashlib
 from collections.abc import Iterator
@@ -151,7 +152,7 @@ def node_key(file: Path) -> bytes:
         raise FedAgeError(f"{file} is not there; {_MADE_BY}")
     try:
         with file.open("rb") as stream:
-            content = stream.read(_KEY_BYTES)
+            content = stream.read(_KEY_BYTES).removeprefix(codecs.BOM_UTF8)
     except OSError as error:
         raise FedAgeError(f"{file} cannot be read ({error.strerror}); {_MADE_BY}") from None
     if b"PRIVATE KEY" in content:

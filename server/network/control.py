@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedage.common._version import __version__
-from fedage.common.bounded import MAX_TOML_BYTES, read_text_at_most
+from fedage.common.bounded import MAX_TOML_BYTES, FileTooLarge, read_text_at_most
 from fedage.common.errors import FedAgeError
 from fedage.common.processes import executable, flower_environment
 from fedage.common.settings import SettingsErrors, toml_tables
@@ -244,6 +244,11 @@ def _address(home: CoordinatorHome) -> str:
         file = home.flower_home / "config.toml"
         settings = toml_tables(read_text_at_most(file, most_bytes=MAX_TOML_BYTES), file=file)
         return str(settings["superlink"][CONNECTION]["address"])
+    except (PermissionError, FileTooLarge) as error:
+        raise FedAgeError(
+            f"{error.filename} cannot be read ({error.strerror}); start the coordinator again, which writes it anew: "
+            f"fedage coordinator start --home {home.root}"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError, SettingsErrors):
         raise FedAgeError(
             f"the coordinator in {home.root} has never been started; "

@@ -16,9 +16,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import os
+import re
+import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,14 +30,39 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from fedage.common.errors import FedAgeError
 from fedage.common.protocol import RUN_NAME
 from fedage.common.settings import check_settings, read_settings, settings_text
 from fedage.server.network import pki
 
-Host = Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")]
+
+def _host(text: str) -> str:
+    """A host's name in the form of DNS, or an address.
+
+    Raises
+    ------
+    ValueError
+        Naming the form in which it would be one.
+    """
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(text)
+        return text
+    name = text
+    if "/" in text or ":" in text:
+        with contextlib.suppress(ValueError):
+            name = urllib.parse.urlsplit(text if "//" in text else f"//{text}").hostname or ""
+    with contextlib.suppress(UnicodeError):
+        name = name.encode("idna").decode("ascii")
+    if name == text and _HOST.fullmatch(text):
+        return text
+    form = f" in the form of DNS, which is {name!r} here" if _HOST.fullmatch(name) else ""
+    raise ValueError(f"must be a host's name or address alone, without https://, path and port{form}")
+
+
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?")
+Host = Annotated[str, AfterValidator(_host), Field(json_schema_extra={"pattern": r"^[A-Za-z0-9.:_-]{1,253}$"})]
 _ALWAYS = ("localhost", "127.0.0.1")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fedage.client.agent.state import read_state
 from fedage.client.approvals import ApprovalError, Approvals
 from fedage.client.home import SiteHome
 from fedage.client.policy import PolicyErrors, PolicyFile
@@ -22,7 +24,7 @@ from fedage.common.errors import FedAgeError
 from fedage.common.settings import SettingsErrors, check_settings, toml_tables
 from fedage.server.compare.runs import RunUnusable, load_runs
 from fedage.server.network.control import run_status
-from fedage.server.network.home import init_home
+from fedage.server.network.home import CoordinatorHome, init_home
 from fedage.server.results import ResultsUnreadable, read_results
 from tests.client.hospital import CAMPAIGN
 
@@ -116,7 +118,8 @@ def test_a_site_and_a_coordinator_refuse_settings_that_are_too_large(tmp_path: P
             huge(file)
         else:
             file.write_text(content)
-        with pytest.raises(FedAgeError, match="never been started"):
+        why = "more than the .* start the coordinator again" if content is None else "never been started"
+        with pytest.raises(FedAgeError, match=why):
             run_status(home, 1)
 
 
@@ -193,3 +196,31 @@ def test_json_files_are_read_in_one_place_only() -> None:
                 ').read_text(encoding="utf-8"))["',
             ):
                 assert whole not in text, f"{file.relative_to(root)} reads JSON of any size; use common/bounded.py"
+
+
+TOO_LARGE: dict[str, Callable[[Path], object]] = {
+    "site settings": lambda path: SiteHome.load(path),
+    "coordinator settings": lambda path: CoordinatorHome.load(path),
+    "campaign": lambda path: load_campaign(path / "site.toml"),
+    "record": lambda path: read_results(path / "results.json"),
+    "policy": lambda path: load_policy(path / "site.toml"),
+}
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_a_file_that_is_too_large_is_called_so_and_nothing_else(tmp_path: Path, name: str) -> None:
+    """The error is an `OSError` among others: the mend of a missing or closed file would be wrong."""
+    for file in ("site.toml", "coordinator.toml", "results.json"):
+        huge(tmp_path / file)
+
+    with pytest.raises(FedAgeError) as caught:
+        TOO_LARGE[name](tmp_path)
+
+    said = str(caught.value)
+    assert "more than the" in said
+    assert not re.search("cannot be read|permission|right to|is missing|make it with", said)
+
+
+def test_a_supervisors_state_that_is_too_large_is_no_state(tmp_path: Path) -> None:
+    huge(tmp_path / "state.json")
+    assert read_state(tmp_path / "state.json") == {}

@@ -143,3 +143,22 @@ def test_a_home_that_is_none_or_not_whole_is_said(tmp_path: Path, coordinator: C
     home.ca_certificate.unlink()
     with pytest.raises(FedAgeError, match=r"ca\.crt is missing"):
         SiteHome.load(home.root)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"coordinator": "elsewhere:8443"}, r"coordinator \(there 'localhost:8443', given 'elsewhere:8443'\);"),
+        (
+            {"name": "south", "threads": 2},
+            r"name \(there 'north', given 'south'\), threads \(there nothing, given 2\);",
+        ),
+        ({"device": "cpu"}, r"device \(there 'auto', given 'cpu'\);"),
+    ],
+)
+def test_what_differs_from_the_home_is_named(
+    tmp_path: Path, coordinator: CoordinatorHome, change: dict[str, Any], said: str
+) -> None:
+    make(tmp_path, coordinator)
+    with pytest.raises(FedAgeError, match=f"says something else of {said}"):
+        make(tmp_path, coordinator, **change)

@@ -196,3 +196,16 @@ def test_init_again_changes_what_it_is_told_to_and_says_so(tmp_path: Path) -> No
     assert CoordinatorHome.load(folder).config.port == 9444
     site = a_site(tmp_path / "north", home, "north")
     assert "hospital's folder" in told("init", "--home", site.root, fails=True)
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n", b""])
+@pytest.mark.parametrize("form", ["OpenSSH", "PEM"])
+def test_a_key_with_a_mark_of_utf_8_is_the_key(tmp_path: Path, form: str, ending: bytes) -> None:
+    """Editors of Windows put the mark there when a file is saved again."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    as_pem = key.public_key().public_bytes(PUBLIC, FORMAT.SubjectPublicKeyInfo)
+    text = (ssh(key) if form == "OpenSSH" else as_pem).strip()
+    (tmp_path / "plain.pub").write_bytes(text + b"\n")
+    (tmp_path / "node.pub").write_bytes(b"\xef\xbb\xbf" + text + ending)
+
+    assert node_key(tmp_path / "node.pub") == node_key(tmp_path / "plain.pub")

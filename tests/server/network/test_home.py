@@ -129,3 +129,33 @@ def test_a_run_stays_in_its_folder(tmp_path: Path, name: str) -> None:
     for pair in ((name, "run"), ("study", name)):
         with pytest.raises(FedAgeError, match="names no run"):
             home.run_folder(*pair)
+
+
+@pytest.mark.parametrize(
+    ("host", "form"),
+    [
+        ("münchen.de", "xn--mnchen-3ya.de"),
+        ("https://age.example.org/", "age.example.org"),
+        ("age.example.org:8443", "age.example.org"),
+        ("http://10.0.0.7:80/x", "10.0.0.7"),
+        ("[::1]:8443", ""),
+        ("two words", ""),
+        ("-a.de", ""),
+    ],
+)
+def test_a_host_that_is_none_is_one_error_with_its_right_form(tmp_path: Path, host: str, form: str) -> None:
+    """A second error said that no host was given, and the first showed a regular expression."""
+    with pytest.raises(SettingsErrors) as caught:
+        init_home(tmp_path / "c", hosts=(host,))
+
+    assert len(caught.value.problems) == 1
+    said = str(caught.value)
+    assert "[A-Za-z" not in said
+    assert "at least 1 item" not in said
+    assert (repr(form) if form else "name or address alone") in said
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("host", ["age.example.org", "10.0.0.7", "fe80::1", "age_server", "xn--mnchen-3ya.de", "a.b."])
+def test_names_and_addresses_are_hosts(tmp_path: Path, host: str) -> None:
+    assert init_home(tmp_path / "c", hosts=(host,)).config.hosts == (host,)
