@@ -123,7 +123,7 @@ def contributions(
             subset = getattr(steps[step], "subset", None)
             behind |= True if subset is None else cohort[subset] == 1
         except _Missing as missing:
-            withheld[step] = _reason(no_line if no_line and missing.column in predictions.CORRECTED else missing)
+            withheld[step] = _reason(_why_missing(missing, cohort, no_line))
         except Withheld as refusal:
             withheld[step] = _reason(refusal)
     return Contributions(
@@ -140,6 +140,15 @@ class _Missing(Withheld):
     def __init__(self, column: str) -> None:
         self.column = column
         super().__init__("missing-column", f"this site has no column {column!r}")
+
+
+def _why_missing(missing: _Missing, cohort: Cohort, no_line: Withheld | None) -> Withheld:
+    """Why a column is not there: without a line there are no corrected ages, and not by every line Cole's gaps."""
+    if missing.column not in predictions.CORRECTED:
+        return missing
+    if no_line is None and "gap_years" in cohort.columns:
+        return Withheld(BIAS_LINE, predictions.NO_SUCH_LINE)
+    return no_line or missing
 
 
 def _one(
@@ -195,16 +204,17 @@ def _correct(
         if campaign.validation.folds is not None:
             return _corrected_without_themselves(campaign, cohort, minimum_count=minimum_count)
         slope, intercept = _own_line(campaign, cohort, minimum_count=minimum_count)
-        return predictions.with_correction(cohort, slope=slope, intercept=intercept)
+        return predictions.with_correction(cohort, slope=slope, intercept=intercept, minimum_count=minimum_count)
     line = iterates.get(BIAS_LINE, {}).get("line")
     if line is None:
         raise Withheld(BIAS_LINE, "the campaign corrects by one line for all sites, and the request brings none")
     if line.shape != (2,):
         raise Withheld("iterate", "a bias line is a slope and an intercept")
     slope, intercept = float(line[0]), float(line[1])
-    corrected = predictions.with_correction(cohort, slope=slope, intercept=intercept)
+    predictions.require_line(slope=slope, intercept=intercept)
+    # Counted before it is tried on the patients, as its refusal tells of them.
     thresholds.require_line(slope=slope, intercept=intercept)
-    return corrected
+    return predictions.with_correction(cohort, slope=slope, intercept=intercept, minimum_count=minimum_count)
 
 
 def _corrected_without_themselves(campaign: Campaign, cohort: Cohort, *, minimum_count: int) -> Cohort:
@@ -216,7 +226,7 @@ def _corrected_without_themselves(campaign: Campaign, cohort: Cohort, *, minimum
         if inside.any():
             others = cohort.with_columns(is_validation=(in_a_fold & ~inside).astype(np.float64))
             slopes[inside], intercepts[inside] = _own_line(campaign, others, minimum_count=minimum_count)
-    return predictions.with_correction(cohort, slope=slopes, intercept=intercepts)
+    return predictions.with_correction(cohort, slope=slopes, intercept=intercepts, minimum_count=minimum_count)
 
 
 def _own_line(campaign: Campaign, cohort: Cohort, *, minimum_count: int) -> tuple[float, float]:

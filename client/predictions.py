@@ -25,6 +25,8 @@ SLOPE_BOUNDS = (0.05, 5.0)
 INTERCEPT_BOUND_YEARS = 200.0
 CORRECTED = ("corrected_years", "gap_years", "cole_gap_years")
 """Columns that `with_correction` adds."""
+NO_SUCH_LINE = "the slope or the intercept of the bias line is out of bounds"
+"""The words of every refusal of a line for what it is: which limit it misses would tell of the patients."""
 
 
 def cohort_digest(cohort: Cohort, *, snapshot: str) -> str:
@@ -134,32 +136,57 @@ def with_all_folds(cohort: Cohort, folder: Path, *, run: str, folds: int, snapsh
     return cohort.with_columns(predicted_years=predicted, raw_gap_years=predicted - cohort["age_years"])
 
 
-def with_correction(cohort: Cohort, *, slope: Line, intercept: Line) -> Cohort:
-    """The cohort with `corrected_years`, `gap_years` (de Lange) and `cole_gap_years`.
-
-    Parameters
-    ----------
-    slope, intercept
-        One line for all, or each patient's own (n,): with folds, the line fitted without them.
+def require_line(*, slope: Line, intercept: Line) -> None:
+    """Refuse a line that no correction may use, whoever the patients are.
 
     Raises
     ------
     Withheld
-        Rule `bias-line` if the line is not one a correction may use.
+        Rule `bias-line`.
     """
     slopes, intercepts = np.asarray(slope), np.asarray(intercept)
     if not (
         np.all((slopes >= SLOPE_BOUNDS[0]) & (slopes <= SLOPE_BOUNDS[1]))
         and np.all(np.abs(intercepts) <= INTERCEPT_BOUND_YEARS)
     ):
-        raise Withheld("bias-line", "the slope or the intercept of the bias line is out of bounds")
+        raise Withheld("bias-line", NO_SUCH_LINE)
+
+
+def with_correction(cohort: Cohort, *, slope: Line, intercept: Line, minimum_count: int = 1) -> Cohort:
+    """The cohort with `corrected_years`, `gap_years` (de Lange) and `cole_gap_years`.
+
+    Gaps are within bounds for everybody: analyses leave out what is beyond, and the line must not choose whom.
+
+    Attack: a line so steep that the gaps of all patients but one are cut to the bound; the sums over gaps, and of ages
+    times gaps, then give that patient's age and prediction. The same holds where one gap is cut, as sums over all of
+    the uncut ones are known from those of the raw predictions. Rule: nobody's gap is cut. A line that would cut a gap
+    is refused; one that would cut Cole's only, which a flat line multiplies, leaves no Cole gap.
+    Residual risk: the refusal tells that somebody is beyond the bound, once for each run.
+
+    Parameters
+    ----------
+    slope, intercept
+        One line for all, or each patient's own (n,): with folds, the line fitted without them.
+    minimum_count
+        Fewest patients of a cell; at 1, where single patients may be shown, gaps are cut.
+
+    Raises
+    ------
+    Withheld
+        Rule `bias-line` if the line is not one a correction may use.
+    """
+    require_line(slope=slope, intercept=intercept)
+    slopes, intercepts = np.asarray(slope), np.asarray(intercept)
     age, predicted = cohort["age_years"], cohort["predicted_years"]
-    # Within bounds for everybody: analyses leave out what is beyond, and the line must not choose whom.
-    gap, cole = (
-        np.clip(values, -MAX_GAP_YEARS, MAX_GAP_YEARS)
-        for values in (predicted - (slopes * age + intercepts), (predicted - intercepts) / slopes - age)
-    )
-    return cohort.with_columns(corrected_years=age + gap, gap_years=gap, cole_gap_years=cole)
+    gap, cole = predicted - (slopes * age + intercepts), (predicted - intercepts) / slopes - age
+    if minimum_count == 1:
+        gap, cole = (np.clip(values, -MAX_GAP_YEARS, MAX_GAP_YEARS) for values in (gap, cole))
+    if np.any(np.abs(gap) > MAX_GAP_YEARS):
+        raise Withheld("bias-line", NO_SUCH_LINE)
+    columns = {"corrected_years": age + gap, "gap_years": gap}
+    if not np.any(np.abs(cole) > MAX_GAP_YEARS):
+        columns["cole_gap_years"] = cole
+    return cohort.with_columns(**columns)
 
 
 _CHANGED = "the cohort is no longer the one the predictions were made for; start a new run"

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.cohort import Cohort, UnusableColumn, not_binary_in_words
+from fedage.common.influence import differing
 from fedage.common.statistic import MAX_PATIENTS as MAX_PATIENTS
+from fedage.common.statistic import Cell, FloatArray
 
 MAX_AGE_YEARS = 130.0
 MAX_GAP_YEARS = 130.0
@@ -91,3 +93,13 @@ def require_binary(cohort: Cohort, column: str, *, meaning: str) -> None:
     values = cohort[column]
     if not np.isin(values[np.isfinite(values)], (0.0, 1.0)).all():
         raise UnusableColumn(column, not_binary_in_words(column, meaning=meaning))
+
+
+def cells_of_predictions(predicted: FloatArray) -> list[Cell]:
+    """The patients (n,) whose prediction is not the most frequent one; no cell where all are equal.
+
+    Attack: a model that predicts the same for all but one patient, such as the bound that predictions are cut to, makes
+    of Σ ŷ and Σ Ωŷ that patient's age and prediction. Rule: those who differ are a cell of the sums.
+    """
+    count = differing(predicted)
+    return [Cell(count, "patients with another prediction than the most frequent one")] if count else []

@@ -10,7 +10,14 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
-from fedage.common.analyses._columns import MAX_AGE_YEARS, MAX_PATIENTS, MAX_PREDICTED_YEARS, in_subset, usable
+from fedage.common.analyses._columns import (
+    MAX_AGE_YEARS,
+    MAX_PATIENTS,
+    MAX_PREDICTED_YEARS,
+    cells_of_predictions,
+    in_subset,
+    usable,
+)
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._summed import ages_and_errors
 from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, check_iterate
@@ -88,7 +95,8 @@ class BiasLine:
             "age_predicted": u @ v,
             "predicted_squared": v @ v,
         }
-        return Statistic.of(_LAYOUT, values, [Cell(kept.n, "healthy patients the bias line is fitted on")])
+        cells = [Cell(kept.n, "healthy patients the bias line is fitted on")]
+        return Statistic.of(_LAYOUT, values, cells + cells_of_predictions(kept[self.prediction]))
 
     def summed(self, cohort: Cohort, iterate: Iterate) -> list[Group]:  # noqa: ARG002 - one-shot
         kept, _ = usable(in_subset(cohort, self.subset, healthy_only=True), ("age_years", self.prediction))

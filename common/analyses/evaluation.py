@@ -15,6 +15,7 @@ from fedage.common.analyses._columns import (
     MAX_GAP_YEARS,
     MAX_PATIENTS,
     MAX_PREDICTED_YEARS,
+    cells_of_predictions,
     in_subset,
     usable,
 )
@@ -146,6 +147,8 @@ class Evaluation:
         cells = [Cell(kept.n, "patients evaluated")]
         if self._finds_mean(iterate):
             return Statistic.of(_MEAN_LAYOUT, {"n": kept.n, "age": (age - REFERENCE_AGE_YEARS).sum()}, cells)
+        # Corrected ages follow from the predicted ones by a line that is known.
+        cells += cells_of_predictions(kept.columns.get("predicted_years", predicted))
         mean = _around(iterate)
         u, v = age - mean, predicted - mean
         values = {

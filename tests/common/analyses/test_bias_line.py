@@ -83,6 +83,6 @@ def test_bounds_cell_and_iterate():
     statistic = BiasLine().local(healthy([0, 130, 0, 130], [260, -260, -260, 260]), {})
     lower, upper = BiasLine().layout({}).bounds()
     assert np.all((lower <= statistic.vector) & (statistic.vector <= upper))
-    assert statistic.smallest.count == 4
+    assert statistic.smallest.count == 2  # those predicted otherwise than the most frequent value
     with pytest.raises(IterateRefused):
         BiasLine().check({"slope": np.asarray(1.0)})
