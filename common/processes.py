@@ -93,7 +93,7 @@ class Family:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         _wait(lambda: self.process.poll() is not None and not self.members(), timeout_s=grace_s)
-        _kill_all(self._living, timeout_s=_KILL_S)
+        _kill_all(self._living, first=self._members.first_group, timeout_s=_KILL_S)
         self.process.wait(timeout=_KILL_S)
         self._members.session = None  # nobody is in it any more, so its number may become another program's
 
@@ -140,6 +140,16 @@ class FamilyMembers:
         self.seen |= {(pid, table[pid].started) for pid in found}
         return sorted(found)
 
+    def first_group(self) -> int | None:
+        """The process group of the family's first process, which leads its session, while anybody is in it."""
+        if self.session is None:
+            return None
+        try:
+            os.killpg(self.session, 0)
+        except (ProcessLookupError, PermissionError):
+            return None
+        return self.session
+
 
 @dataclass(frozen=True)
 class _Process:
@@ -173,7 +183,7 @@ def process_ids() -> list[int]:
     return []
 
 
-def _kill_all(living: Callable[[], list[int]], *, timeout_s: float) -> None:
+def _kill_all(living: Callable[[], list[int]], *, first: Callable[[], int | None], timeout_s: float) -> None:
     """SIGKILL to processes until none is found twice in a row.
 
     A whole process group dies at once, so none of its processes can start another one in time. One look alone may miss
@@ -185,7 +195,10 @@ def _kill_all(living: Callable[[], list[int]], *, timeout_s: float) -> None:
         quiet = 0 if found else quiet + 1
         table = _process_table() if found else {}
         # A member leads or has joined groups of its own family only: the first of it began a session.
-        groups = {table[pid].group for pid in found if pid in table} - {os.getpgrp()}
+        groups = {table[pid].group for pid in found if pid in table}
+        # Processes that live for less than a look are in no list; a signal to their group reaches whoever is in it.
+        groups |= {group for group in (first(),) if group is not None}
+        groups -= {os.getpgrp()}
         for group in groups:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
@@ -313,5 +326,5 @@ def end_family(token: str, session: str, grace_s: str, *seen: str) -> None:
     deadline = time.monotonic() + float(grace_s)
     while (found := members.living()) and time.monotonic() < deadline:
         time.sleep(_POLL_S * 4)
-    if found:
-        _kill_all(members.living, timeout_s=_KILL_S)
+    if found or members.first_group() is not None:
+        _kill_all(members.living, first=members.first_group, timeout_s=_KILL_S)
