@@ -275,6 +275,21 @@ def _clipped(record: Record) -> list[str]:
     ]
 
 
+def rules_off(campaign: Campaign, place: Place) -> list[str]:
+    """Which rules of disclosure control the file asks to be off; a deployed site's policy may keep them on."""
+    if not place.guard:
+        return []
+    off = []
+    if campaign.privacy.patients_per_column == 0:
+        off.append("a fewest number of patients for each column of sums of products (privacy.patients_per_column = 0)")
+    if campaign.privacy.largest_share == 1:
+        off.append("a largest share of one patient in a sum of products (privacy.largest_share = 1)")
+    if not off:
+        return []
+    kept = "" if place.environment == "simulation" else " A site's own policy may ask for it all the same."
+    return [f"The campaign file does without {' and without '.join(off)}.{kept}"]
+
+
 def _notes(campaign: Campaign, place: Place, findings: Findings) -> list[str]:
     notes = ["The analyses are exact sums over the sites."]
     if campaign.training is not None:
@@ -282,6 +297,7 @@ def _notes(campaign: Campaign, place: Place, findings: Findings) -> list[str]:
         notes = [f"{training}; the analyses are sums, exact unless noted."]
     if not place.guard:
         notes.append("The sites' disclosure control was switched off: these figures may single out patients.")
+    notes += rules_off(campaign, place)
     if campaign.planted is not None:
         notes.append("Images are phantoms rendered by FedAge, and the follow-up was simulated.")
     grid = findings.results.get(plan.TABLE_GRID)
