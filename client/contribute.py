@@ -38,7 +38,7 @@ class Account:
     folder
         Its folder, one for each data set and coordinator.
     patients
-        Digest of the cohort's patients.
+        Digest of the cohort's patients, whatever the campaign reads of them.
     """
 
     folder: Path
@@ -105,7 +105,13 @@ def contributions(
         patients="" if account is None else account.patients,
         has_model=campaign.estimator is not None,
     )
-    grids = TableGrids(folder, run=run, minimum_count=minimum_count)
+    grids = TableGrids(
+        folder,
+        run=run,
+        minimum_count=minimum_count,
+        account=None if account is None else account.folder,
+        patients="" if account is None else account.patients,
+    )
     rule = rule_of(campaign) if guard else None
     no_line: Withheld | None = None
     try:
@@ -164,6 +170,7 @@ def _one(
     try:
         analysis.check(iterate)
         thresholds.require_counted(analysis, cohort, iterate)
+        grids.require_rounding(analysis)
         analysis = grids.accounted(analysis, iterate)
         statistic = analysis.local(cohort, iterate)
         if rule is not None and isinstance(analysis, Summing) and is_releasable(statistic, minimum_count=minimum_count):

@@ -25,6 +25,7 @@ from fedage.common.analyses.base import (
     NotComputable,
     Outcome,
     Result,
+    Rounding,
 )
 from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
@@ -144,6 +145,11 @@ class Agreed:
     def account(self) -> str:
         """The analysis' own account."""
         return str(getattr(self.analysis, "account", self.name))
+
+    @property
+    def rounding(self) -> tuple[str, float] | None:
+        """The analysis' own grid of follow-up times."""
+        return self.analysis.rounding if isinstance(self.analysis, Rounding) else None
 
     def counted(self, iterate: Iterate) -> tuple[str, int]:
         inner = self.after(iterate) if iterate else self.analysis

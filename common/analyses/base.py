@@ -153,11 +153,28 @@ class Gridded(Protocol):
     other, so a site keeps account of them (`fedage.client.table_grids`).
     """
 
+    @property
+    def times(self) -> tuple[float, ...]:
+        """The table times in years, rising."""
+
+    @property
+    def time(self) -> str:
+        """Column with the follow-up in years."""
+
     def grid_asked(self, iterate: Iterate) -> GridAsked | None:
         """What the iterate says of the intervals; None where it says nothing of them."""
 
     def within(self, ends: tuple[int, ...]) -> Analysis:
         """The same analysis with no other ends of intervals than these (indices of table times)."""
+
+
+@runtime_checkable
+class Rounding(Protocol):
+    """An analysis that may round follow-up times: sums at two grids are subtracted, so a site keeps account of them."""
+
+    @property
+    def rounding(self) -> tuple[str, float] | None:
+        """The column with the times and the grid in years, 0 for exact times; None for an analysis without any."""
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,11 @@ class CoxBySite:
         """What is fitted, whatever a campaign file calls it: iterates are counted by this."""
         return _newton.account_of(self, self.covariates, self.strata, self.time, self.event)
 
+    @property
+    def rounding(self) -> tuple[str, float]:
+        """The column of the follow-up times and the grid they are rounded to, in years."""
+        return self.time, self.time_grid_years
+
     def counted(self, iterate: Iterate) -> tuple[str, int]:  # noqa: ARG002 - the same for all
         return "iterates", _newton.MOST_ITERATES
 

@@ -14,10 +14,11 @@ Those who leave at 0 are an interval of their own where every site can tell it a
 
 Attack: two grids of the same patients, subtracted, give the patients between their ends. Rule: a site follows one path
 of questions a run, whose ends each hold the minimum count at this site, and the first grid of which it gives tables is
-the only one, or a coarser one, for all runs of the campaign (`fedage.client.table_grids`). Another attack: tables of
-patients with and without a covariate that few lack. Rule: with a minimum count all tables are of the same patients,
-complete in the columns of all of them. Residual: an end tells that one table time earlier some cell was smaller than
-the minimum; and another campaign with other table times has an account of its own.
+the only one, or a coarser one, for all runs and campaigns of the coordinator on these patients
+(`fedage.client.table_grids`). Another attack: tables of patients with and without a covariate that few lack. Rule: with
+a minimum count all tables of a campaign are of the same patients, complete in the columns of all of them. Residual: an
+end tells that one table time earlier some cell was smaller than the minimum; and campaigns on other patients, or whose
+tables need other columns, are not compared with each other.
 """
 
 from __future__ import annotations
