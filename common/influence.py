@@ -13,7 +13,8 @@ Rule, in every group of patients whose sums leave, whatever the request, from th
    combination is made up by fewer (`influence_few`);
 4. where `patients_per_column` is on: the group has so many patients for each column that varies, and of no linear
    combination of the columns one patient makes up nearly all. The largest share of a combination is the patient's
-   leverage, h = zᵢᵀ(ZᵀZ)⁻¹zᵢ.
+   leverage, h = zᵢᵀ(ZᵀZ)⁻¹zᵢ;
+5. a column does not repeat, for all but a few, one that leaves in another analysis of the file (`influence_beside`).
 
 A column that breaks a rule is left out; of a pair, the one in more such pairs, else the later one. Leaving out more
 columns never breaks a rule that held before.
@@ -32,7 +33,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.common.influence_few import few_make_up, few_make_up_pairs
+from fedage.common.influence_beside import nearly_repeats
+from fedage.common.influence_few import centred_at_mean, few_make_up, few_make_up_pairs
 from fedage.common.statistic import FloatArray
 
 BoolArray = NDArray[np.bool_]
@@ -97,6 +99,8 @@ class Group:
         (n, p): contributions to one further entry of each column.
     information
         (n, p, p): contributions to one further entry of each pair.
+    beside
+        (n, r): columns that leave in other analyses of the file, over these patients; not finite where missing.
     """
 
     of: str
@@ -107,6 +111,7 @@ class Group:
     inner: bool = False
     gradient: FloatArray | None = None
     information: FloatArray | None = None
+    beside: FloatArray | None = None
 
     @property
     def n(self) -> int:
@@ -220,7 +225,7 @@ def require_sums(groups: Sequence[Group], rule: InfluenceRule) -> None:
     """
     for group in groups:
         _require_always(group, rule)
-        centred = _centred(group.always)
+        centred = centred_at_mean(group.always)
         pairs = np.argwhere(np.triu(largest_shares(centred, centred, limit=rule.largest_share), 1))
         if pairs.size:
             first, second = (group.names_always[column] for column in pairs[0])
@@ -235,7 +240,7 @@ def require_sums(groups: Sequence[Group], rule: InfluenceRule) -> None:
 
 def dominated(values: FloatArray, rule: InfluenceRule) -> bool:
     """Whether one of the patients has too large a share in the sum of squares of values (n,) about their mean."""
-    centred = _centred(np.asarray(values, dtype=np.float64)[:, None])
+    centred = centred_at_mean(np.asarray(values, dtype=np.float64)[:, None])
     return bool(values.size and largest_shares(centred, centred, limit=rule.largest_share)[0, 0])
 
 
@@ -251,7 +256,7 @@ def _allowed(n: int) -> float:
 
 
 def _require_always(group: Group, rule: InfluenceRule) -> None:
-    centred = _centred(group.always)
+    centred = centred_at_mean(group.always)
     enough = enough_differ(group.always, minimum_count=rule.minimum_count)
     enough &= ~few_make_up(centred, minimum_count=rule.minimum_count)
     dominated = np.diagonal(largest_shares(centred, centred, limit=rule.largest_share))
@@ -263,7 +268,7 @@ def _require_always(group: Group, rule: InfluenceRule) -> None:
 def _alone(group: Group, rule: InfluenceRule) -> BoolArray:
     """Columns (p,) that pass by themselves and beside what is in every sum."""
     ok = enough_differ(group.columns, minimum_count=rule.minimum_count)
-    centred, always = _centred(group.columns), _centred(group.always)
+    centred, always = centred_at_mean(group.columns), centred_at_mean(group.always)
     ok &= ~few_make_up(centred, minimum_count=rule.minimum_count)
     ok &= ~few_make_up_pairs(centred, always, minimum_count=rule.minimum_count).any(axis=1)
     squares = centred * centred
@@ -273,12 +278,14 @@ def _alone(group: Group, rule: InfluenceRule) -> BoolArray:
     if group.gradient is not None:
         ones = np.ones((group.n, 1))
         ok &= ~largest_shares(group.gradient, ones, limit=rule.largest_share)[:, 0]
+    if group.beside is not None:
+        ok &= ~nearly_repeats(group.columns, group.beside, minimum_count=rule.minimum_count)
     return ok
 
 
 def _failing_pairs(group: Group, rule: InfluenceRule) -> BoolArray:
     """Pairs (p, p) of columns that do not go together."""
-    centred = _centred(group.columns)
+    centred = centred_at_mean(group.columns)
     pairs = largest_shares(centred, centred, limit=rule.largest_share)
     pairs |= _small_cells(group.columns, group.columns, minimum_count=rule.minimum_count)
     pairs |= few_make_up_pairs(centred, centred, minimum_count=rule.minimum_count)
@@ -337,7 +344,7 @@ def _without_combinations(group: Group, ok: BoolArray, rule: InfluenceRule) -> B
     InfluenceRefused
         Rule `patients-per-column`.
     """
-    centred = _centred(group.columns)
+    centred = centred_at_mean(group.columns)
     size = np.sqrt((centred * centred).sum(axis=0))
     ok = ok & True
     varying = ok & (size > 0)
@@ -361,17 +368,3 @@ def _without_combinations(group: Group, ok: BoolArray, rule: InfluenceRule) -> B
         worst = which[int(np.flatnonzero(largest)[-1])]
         varying[worst] = ok[worst] = False
     return ok
-
-
-def _centred(columns: FloatArray) -> FloatArray:
-    """Columns (n, p) less their means; 0 where missing and where a column is constant up to rounding."""
-    known = np.isfinite(columns)
-    counts = np.maximum(known.sum(axis=0), 1)
-    filled = np.where(known, columns, 0.0)
-    mean = filled.sum(axis=0) / counts
-    centred = np.where(known, columns - mean, 0.0)
-    rounding = 4 * np.finfo(np.float64).eps * np.abs(filled).max(axis=0, initial=0.0)
-    constant = np.abs(centred).max(axis=0, initial=0.0) <= rounding
-    centred[:, constant] = 0.0
-    result: FloatArray = centred
-    return result

@@ -31,6 +31,20 @@ _ROUNDING = 1e-9
 """Distance from a line, in SDs, that is rounding: columns that follow from each other entirely are one column."""
 
 
+def centred_at_mean(columns: FloatArray) -> FloatArray:
+    """Columns (n, p) less their means; 0 where missing and where a column is constant up to rounding."""
+    known = np.isfinite(columns)
+    counts = np.maximum(known.sum(axis=0), 1)
+    filled = np.where(known, columns, 0.0)
+    mean = filled.sum(axis=0) / counts
+    centred = np.where(known, columns - mean, 0.0)
+    rounding = 4 * np.finfo(np.float64).eps * np.abs(filled).max(axis=0, initial=0.0)
+    constant = np.abs(centred).max(axis=0, initial=0.0) <= rounding
+    centred[:, constant] = 0.0
+    result: FloatArray = centred
+    return result
+
+
 def few_make_up(columns: FloatArray, *, minimum_count: int) -> BoolArray:
     """Which centred columns (p,) of (n, p) fewer than the minimum count of patients make up, but for a hundredth."""
     n, p = columns.shape

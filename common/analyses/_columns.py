@@ -77,6 +77,11 @@ def within_bounds(cohort: Cohort, columns: tuple[str, ...]) -> NDArray[np.bool_]
     return mask
 
 
+def present(cohort: Cohort, columns: tuple[str, ...]) -> FloatArray:
+    """Those of the columns that the site has at all, (n, up to r); of the others it releases nothing."""
+    return cohort.matrix(tuple(name for name in columns if name in cohort.columns))
+
+
 def require_binary(cohort: Cohort, column: str, *, meaning: str) -> None:
     """Refuse a column whose known values are other than 0 and 1.
 

@@ -191,7 +191,8 @@ class Agreed:
             if np.count_nonzero(agreed) < self.analysis.fewest_columns:
                 return NotComputable(
                     f"each of {self._names(~agreed)} fails the influence rule at a site: too few patients differ in "
-                    "it, or one makes up too much of its sums; join its levels, or name the sites in campaign.sites"
+                    "it, alone or beside a column of another model, or one makes up too much of its sums; "
+                    "join its levels, or name the sites in campaign.sites"
                 )
             inner = self.analysis.reduced(agreed.tolist())
             return Again({**inner.first(), COLUMNS: agreed.astype(np.float64)})

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from fedage.common.analyses import _newton
-from fedage.common.analyses._columns import MAX_PATIENTS
+from fedage.common.analyses._columns import MAX_PATIENTS, present
 from fedage.common.analyses._cox_contributions import Contributions, contributions_at, require_spread
 from fedage.common.analyses._left_out import left_out_values
 from fedage.common.analyses._partial_likelihood import Likelihood, Ties, of_strata, pack, unpack
@@ -54,6 +54,8 @@ class CoxBySite:
     complete_in
         Columns in which a patient has to be complete; None for the covariates. A model whose sites agreed to leave a
         covariate out keeps its patients: two sets that differ by those who miss it would give them by subtraction.
+    beside
+        Columns of other models of the file, of which no covariate may be a near repetition (`influence_beside`).
     """
 
     name: str
@@ -67,6 +69,7 @@ class CoxBySite:
     time_grid_years: float = 0.0
     per_site: bool = False
     complete_in: tuple[str, ...] | None = None
+    beside: tuple[str, ...] = ()
 
     fewest_columns: ClassVar[int] = 1
 
@@ -95,6 +98,7 @@ class CoxBySite:
                 always=np.empty((patients.n, 0)),
                 gradient=at_zero.gradient,
                 information=at_zero.information,
+                beside=present(patients.cohort, self.beside),
             )
         ]
 

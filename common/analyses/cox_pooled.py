@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.analyses import _newton
-from fedage.common.analyses._columns import MAX_PATIENTS
+from fedage.common.analyses._columns import MAX_PATIENTS, present
 from fedage.common.analyses._cox_contributions import spread_in_groups
 from fedage.common.analyses._intervals import SiteTable, ends_of
 from fedage.common.analyses._left_out import left_out_values
@@ -79,6 +79,8 @@ class CoxPooled:
         The intervals shared with other tables; None for intervals of its own.
     influence
         The rule that every covariate keeps in each group of patients that the sums tell of; None for none.
+    beside
+        Columns of other models of the file, of which no covariate may be a near repetition (`influence_beside`).
     """
 
     name: str
@@ -94,6 +96,7 @@ class CoxPooled:
     minimum_count: int = 1
     grid: TableGrid | None = None
     influence: InfluenceRule | None = None
+    beside: tuple[str, ...] = ()
     per_site: bool = False
 
     def __post_init__(self) -> None:
@@ -181,6 +184,7 @@ class CoxPooled:
         stratum = stratum_of(patients.cohort, self.strata, self.levels)
         known = stratum >= 0
         x, stratum = patients.cohort.matrix(self.covariates)[known], stratum[known]
+        beside = present(patients.cohort, self.beside)[known]
         time, event = patients.time[known], patients.event[known]
         ends = ends_of(iterate["ends"])
         table = SiteTable.of(time, event, [(stratum, self._strata)], times=self.times, minimum_count=self.minimum_count)
@@ -216,7 +220,7 @@ class CoxPooled:
                     values[f"{letter}{power}"] = sums.ravel() if power == 0 else sums
         statistic = Statistic.of(layout, _newton.with_moments(values, z, layout), self._cells(table, ends))
         if statistic.smallest is not None and statistic.smallest.count >= self.minimum_count:
-            self._require_influence(x, stratum, leaves, event & (leaves < len(ends)))
+            self._require_influence(x, beside, stratum, leaves, event & (leaves < len(ends)))
             self._require_spread(
                 z, np.exp(eta), stratum, at_risk=exposed, leaves=in_interval, died=died if iterate["exact"] else None
             )
@@ -280,7 +284,12 @@ class CoxPooled:
         )
 
     def _require_influence(
-        self, x: FloatArray, stratum: NDArray[np.intp], leaves: NDArray[np.intp], died: NDArray[np.bool_]
+        self,
+        x: FloatArray,
+        beside: FloatArray,
+        stratum: NDArray[np.intp],
+        leaves: NDArray[np.intp],
+        died: NDArray[np.bool_],
     ) -> None:
         """Refuse sums of which a covariate (n, p) of few patients would be one patient's record.
 
@@ -304,15 +313,15 @@ class CoxPooled:
                 left = inside & (leaves == end)
                 members += [left, left & died, left & ~died]
             groups = [
-                Group(of="the patients", columns=x[rows], always=np.empty((int(rows.sum()), 0)))
+                Group(of="the patients", columns=x[rows], always=np.empty((int(rows.sum()), 0)), beside=beside[rows])
                 for rows in members
                 if rows.any()
             ]
             if not all_pass(groups, self.influence):
                 raise InfluenceRefused(
                     "too few of those who leave between two table times make up too much of the sums of one of "
-                    f"{', '.join(self.covariates)}; the model stratified by site (by_site = true) is not affected; "
-                    "or name fewer table times, or leave out rare covariates"
+                    f"{', '.join(self.covariates)}, alone or beside another model's; the model stratified by site "
+                    "(by_site = true) is less affected; or name fewer table times, or leave out rare covariates"
                 )
 
     def _require_spread(

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from fedage.common.analyses import _roc
-from fedage.common.analyses._columns import MAX_PATIENTS, bound_of, usable
+from fedage.common.analyses._columns import MAX_PATIENTS, bound_of, present, usable
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, Result, check_iterate
 from fedage.common.cohort import INCOMPLETE, Cohort
@@ -83,6 +83,8 @@ class GroupDifference:
         Fewest patients of a span of the histograms behind the AUC.
     complete_in
         Columns in which a patient has to be complete; None for the covariates (see `CoxBySite`).
+    beside
+        Columns of other models of the file, of which no covariate may be a near repetition (`influence_beside`).
     """
 
     name: str
@@ -95,6 +97,7 @@ class GroupDifference:
     minimum_count: int = 1
     per_site: bool = True
     complete_in: tuple[str, ...] | None = None
+    beside: tuple[str, ...] = ()
 
     fewest_columns: ClassVar[int] = 0
 
@@ -124,6 +127,7 @@ class GroupDifference:
             columns=covariates,
             always=np.column_stack([is_group.astype(np.float64), gap]),
             names_always=(self.column, self.gap),
+            beside=present(kept, self.beside),
         )
         each = [
             Group(of=of, columns=covariates[who], always=np.empty((int(who.sum()), 0)), products=False)

@@ -104,10 +104,12 @@ def _survival(campaign: Campaign) -> tuple[Analysis, ...]:
     survival = campaign.survival
     if survival is None:
         return ()
-    models = [model for model in survival.models if not _why_not(survival, model)]
+    models = _computed(survival)
     grid = _table_grid(campaign, survival, models) if survival.table_times_years else None
     analyses: list[Analysis] = [grid] if grid else []
-    analyses += [_cox(campaign, survival, model, grid) for model in models]
+    analyses += [
+        _cox(campaign, survival, model, grid, beside=_beside(campaign, models[:k])) for k, model in enumerate(models)
+    ]
     if grid:
         analyses.append(
             KaplanMeier(
@@ -131,6 +133,25 @@ def _survival(campaign: Campaign) -> tuple[Analysis, ...]:
             )
         )
     return tuple(analyses)
+
+
+def _computed(survival: Survival) -> list[CoxModel]:
+    """The models that the file allows to compute."""
+    return [model for model in survival.models if not _why_not(survival, model)]
+
+
+def _beside(campaign: Campaign, earlier: list[CoxModel]) -> tuple[str, ...]:
+    """The columns whose products, or sums by whose values, leave for the other models and comparisons of the file.
+
+    Covariates of earlier models only: of two columns that nearly repeat each other the later one is left out. What
+    tells groups and strata cannot be left out, so it counts as earlier.
+    """
+    columns = [column for model in earlier for column in model.covariates]
+    if campaign.survival is not None:
+        columns += campaign.survival.strata
+    if campaign.groups is not None:
+        columns.append(campaign.groups.column)
+    return tuple(dict.fromkeys(columns))
 
 
 def _table_grid(campaign: Campaign, survival: Survival, models: list[CoxModel]) -> TableGrid:
@@ -186,6 +207,7 @@ def _groups(campaign: Campaign) -> tuple[Analysis, ...]:
     gaps = {GROUPS: "raw_gap_years" if tells_raw_gap(campaign) else _gap(campaign)}
     if campaign.estimator is not None:
         gaps[GROUPS_RAW] = "raw_gap_years"
+    models = _computed(campaign.survival) if campaign.survival else []
     differences = (
         GroupDifference(
             name,
@@ -195,13 +217,16 @@ def _groups(campaign: Campaign) -> tuple[Analysis, ...]:
             gap=gap,
             covariates=groups.covariates,
             minimum_count=campaign.cell_minimum,
+            beside=_beside(campaign, models),
         )
         for name, gap in gaps.items()
     )
     return tuple(agreed(difference, campaign) for difference in differences)
 
 
-def _cox(campaign: Campaign, survival: Survival, model: CoxModel, grid: TableGrid | None) -> Analysis:
+def _cox(
+    campaign: Campaign, survival: Survival, model: CoxModel, grid: TableGrid | None, *, beside: tuple[str, ...]
+) -> Analysis:
     name = f"{COX}{model.name}"
     if model.by_site:
         by_site = CoxBySite(
@@ -212,6 +237,7 @@ def _cox(campaign: Campaign, survival: Survival, model: CoxModel, grid: TableGri
             strata=survival.strata,
             ties=survival.ties,
             time_grid_years=survival.time_grid_years,
+            beside=beside,
         )
         return agreed(by_site, campaign)
     return CoxPooled(
@@ -226,4 +252,5 @@ def _cox(campaign: Campaign, survival: Survival, model: CoxModel, grid: TableGri
         minimum_count=campaign.cell_minimum,
         grid=grid,
         influence=rule_of(campaign),
+        beside=beside,
     )

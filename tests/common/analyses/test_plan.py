@@ -144,12 +144,12 @@ def test_the_file_decides_about_the_models():
     rule = InfluenceRule(minimum_count=10)
     by_site = CoxBySite(
         "cox:gap", ("gap_years", "age_years"), time="follow_up", event="died", subset="is_test",
-        strata=("is_male",), ties="breslow", time_grid_years=0.5,
+        strata=("is_male",), ties="breslow", time_grid_years=0.5, beside=("is_male",),
     )  # fmt: skip
     pooled = CoxPooled(
         "cox:gap-pooled", ("gap_years", "age_years", "is_male"), (0.0, 2.0, 4.0), time="follow_up", event="died",
         subset="is_test", strata=("is_male",), levels=((0.0, 1.0),), ties="breslow", minimum_count=10,
-        grid=found[plan.TABLE_GRID], influence=rule,
+        grid=found[plan.TABLE_GRID], influence=rule, beside=("gap_years", "age_years", "is_male"),
     )  # fmt: skip
     assert found["cox:gap"] == Agreed(by_site, rule=rule)
     assert found["cox:gap-pooled"] == pooled
@@ -177,6 +177,7 @@ def test_groups_are_compared_by_the_corrected_and_the_raw_gap():
     found = plan.registered(with_groups())
     assert list(found)[-2:] == [plan.GROUPS, plan.GROUPS_RAW]
     asked = {"equals": 1.0, "reference": 0.0, "covariates": ("age_years",), "minimum_count": 10}
+    asked["beside"] = ("gap_years", "age_years", "is_male", "true_gap_years", "ill")
     corrected = GroupDifference(plan.GROUPS, "ill", gap="gap_years", **asked)
     raw = GroupDifference(plan.GROUPS_RAW, "ill", gap="raw_gap_years", **asked)
     rule = InfluenceRule(minimum_count=10)
