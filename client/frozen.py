@@ -1,7 +1,8 @@
 """What of a cohort is frozen beside its patients: which of them are in which part, and what is known of each.
 
 Two campaigns on the same patients may cut them into slightly different parts, and two runs of one campaign may have a
-few corrected values between them: either way the difference of two sums is about those few.
+few corrected values between them: either way the difference of two sums is about those few. The same holds for two
+campaigns that need different columns, which different patients lack.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from numpy.typing import NDArray
 from fedage.client.parts import PARTS, of_fold
 from fedage.client.site import SiteCohort
 from fedage.client.table.columns import OF_THE_MODEL, named_columns
+from fedage.common.analyses.same_patients import sets_summed
 from fedage.common.campaign import Campaign
 from fedage.common.cohort import INCOMPLETE, SET_ASIDE
 
 Mask = NDArray[np.bool_]
 
 ROW_BYTES = 8
+_SET = "complete patients, set "
+"""How the names of sets that analyses sum over begin; the others are parts and groups, summed over or not."""
 _OF_EVERY_CAMPAIGN = ("age_years", "is_male", "healthy", "fold", "is_train", "is_validation", "is_test")
 
 
@@ -34,7 +38,7 @@ class Frozen:
     patients
         Keyed hashes, sorted.
     cells
-        Who is in each part, and in each of its groups, (n,) bool, by name.
+        Who is in each part, in each of its groups, and in each set that an analysis sums over, (n,) bool, by name.
     rows
         A digest of what the campaign reads of each patient, `ROW_BYTES` bytes each, one after the other.
     """
@@ -55,7 +59,12 @@ def frozen_of(found: SiteCohort, campaign: Campaign) -> Frozen:
 
 
 def _cells(found: SiteCohort, campaign: Campaign) -> dict[str, Mask]:
-    """The parts of the campaign, each whole, its healthy, and its two groups where the file compares some."""
+    """The parts of the campaign, each whole, its healthy, its two groups, and whom its analyses sum over.
+
+    Attack: one campaign has a covariate that 12 patients lack, another one a covariate that 13 lack: Σ age of the one
+    less that of the other is one patient's age. Rule: the sets of complete patients are cells as the parts are.
+    Residual risk: patients left out for their predictions, which are not known yet; sums of three sets and more.
+    """
     cohort = found.cohort
     parts: dict[str, Mask] = {}
     if campaign.estimator is not None and campaign.validation.folds is not None:
@@ -72,9 +81,12 @@ def _cells(found: SiteCohort, campaign: Campaign) -> dict[str, Mask]:
     if (asked := campaign.groups) is not None and asked.column in cohort.columns:
         told = cohort[asked.column]
         groups |= {"group": told == asked.equals, "reference group": told == asked.reference}
-    return parts | {
+    cells = parts | {
         f"{part}, {name}": inside & group for part, inside in parts.items() for name, group in groups.items()
     }
+    # Also where a set equals a part: `close_cells` has to know which cells are summed over for certain.
+    sets = {mask.tobytes(): mask for mask in sets_summed(campaign, cohort)}
+    return cells | {f"{_SET}{number}": mask for number, mask in enumerate(sets.values(), start=1)}
 
 
 def _rows(found: SiteCohort, campaign: Campaign, order: NDArray[np.intp]) -> bytes:
@@ -101,22 +113,38 @@ def close_cells(mine: Frozen, theirs: Frozen, *, minimum_count: int) -> tuple[st
     """Two cells, one of each, that differ by some patients but fewer than `minimum_count`; None if there are none.
 
     A cell that the other freezing has as well tells nothing new: what its own cells give away together is for the
-    campaign's own analyses to prevent.
+    campaign's own analyses to prevent. They do so for the sets they sum over (`few_apart`) and not for every part or
+    group, so a set is also looked for among the other's sets alone.
     """
     if not mine.cells or not theirs.cells:
         return None
-    my_rows, their_rows = _common(mine.patients, theirs.patients)
+    rows = _common(mine.patients, theirs.patients)
     large = {name: mask for name, mask in mine.cells.items() if np.count_nonzero(mask) >= minimum_count}
-    if not large:
+    sets = [{name: mask for name, mask in cells.items() if name.startswith(_SET)} for cells in (large, theirs.cells)]
+    return _close(large, theirs.cells, rows, minimum_count=minimum_count) or _close(
+        *sets, rows, minimum_count=minimum_count
+    )
+
+
+def _close(
+    large: Mapping[str, Mask],
+    theirs: Mapping[str, Mask],
+    rows: tuple[NDArray[np.intp], NDArray[np.intp]],
+    *,
+    minimum_count: int,
+) -> tuple[str, str] | None:
+    """The names of two masks, one of each, that are close, and of which neither is among the other's."""
+    if not large or not theirs:
         return None
-    a, b = (np.array(list(masks.values()), dtype=np.float32) for masks in (large, theirs.cells))
+    my_rows, their_rows = rows
+    a, b = (np.array(list(masks.values()), dtype=np.float32) for masks in (large, theirs))
     apart = a.sum(axis=1)[:, None] + b.sum(axis=1)[None, :] - 2 * a[:, my_rows] @ b[:, their_rows].T
     new, gone = (apart > 0).all(axis=1), (apart > 0).all(axis=0)
     found = np.argwhere((apart < minimum_count) & new[:, None] & gone[None, :])
     if not found.size:
         return None
     row, column = found[0]
-    return list(large)[row], list(theirs.cells)[column]
+    return list(large)[row], list(theirs)[column]
 
 
 def _common(mine: tuple[str, ...], theirs: tuple[str, ...]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

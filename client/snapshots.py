@@ -3,11 +3,12 @@
 Approving a campaign freezes who is in its cohort. The next cohort equals an earlier one or differs from each earlier
 one by at least the minimum count of patients (symmetric difference |A △ B|), so that the difference of two sums is over
 that many. What data set a cohort is of makes no difference: a patient may be in several, and a name is easily changed.
-Pairs are compared; what three sums and more give away together is for the minimum count, the policy and differential
-privacy.
+Sums and differences of a cohort and up to three earlier ones leave nobody or that many over too (`cohort_sums`); what
+more cohorts give away together is for the minimum count, the policy and differential privacy.
 
-The same holds for the parts of a cohort (`frozen`): those of two campaigns are equal or far enough apart. And what a
-campaign reads of each patient is frozen too: approved anew with a few values corrected, two runs of it would tell them.
+The same holds for the parts of a cohort and for the complete patients of its analyses (`frozen`), by pairs only: those
+of two campaigns are equal or far enough apart. And what a campaign reads of each patient is frozen too: approved anew
+with a few values corrected, two runs of it would tell them.
 
 A cohort is the set of its patients' keyed hashes, as the site's store has them; the key never comes here.
 """
@@ -327,7 +328,8 @@ def _must_be_apart(connection: Connection, found: Frozen, *, minimum_count: int)
             raise PartsTooClose(
                 f"the patients of {mine!r} differ from those of {other!r} of campaign {digest[:16]}… by fewer than "
                 f"{minimum_count}, whose values the sums of both would give away; the campaigns have to use the same "
-                "validation, cohort.healthy and groups, or quite different ones",
+                "validation, cohort.healthy, groups and columns (covariates, strata, time and event), or quite "
+                "different ones",
                 digest=digest,
                 patients=theirs.patients,
             )
