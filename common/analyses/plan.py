@@ -196,6 +196,11 @@ def tells_raw_gap(campaign: Campaign) -> bool:
     return campaign.estimator is None and bool(campaign.table and campaign.table.predicted)
 
 
+def compared_gap(campaign: Campaign) -> str:
+    """The column of gaps that groups are compared by."""
+    return "raw_gap_years" if tells_raw_gap(campaign) else _gap(campaign)
+
+
 def _groups(campaign: Campaign) -> tuple[Analysis, ...]:
     """The comparison on the gap that survival uses, and on the raw one where a model of this campaign predicts.
 
@@ -204,7 +209,7 @@ def _groups(campaign: Campaign) -> tuple[Analysis, ...]:
     groups = campaign.groups
     if groups is None:
         return ()
-    gaps = {GROUPS: "raw_gap_years" if tells_raw_gap(campaign) else _gap(campaign)}
+    gaps = {GROUPS: compared_gap(campaign)}
     if campaign.estimator is not None:
         gaps[GROUPS_RAW] = "raw_gap_years"
     models = _computed(campaign.survival) if campaign.survival else []

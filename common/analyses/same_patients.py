@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fedage.common.analyses._columns import MAX_GAP_YEARS, within_bounds
 from fedage.common.analyses.group_difference import reported
-from fedage.common.analyses.plan import TABLE_GRID, registered
+from fedage.common.analyses.plan import TABLE_GRID, compared_gap, registered
 from fedage.common.analyses.table_grid import TableGrid
 from fedage.common.campaign.types import Campaign, Groups
 from fedage.common.cohort import Cohort
@@ -45,7 +45,8 @@ def sets_summed(campaign: Campaign, cohort: Cohort) -> list[BoolArray]:
         present = tuple(name for name in columns if name in cohort.columns)
         sets.append(part & within_bounds(cohort, present) & _followed(cohort, campaign))
     if campaign.groups is not None and campaign.groups.column in cohort.columns:
-        sets += _groups(cohort, campaign.groups, minimum=campaign.cell_minimum)
+        gap = compared_gap(campaign)
+        sets += _groups(cohort, campaign.groups, gap=gap, minimum=campaign.cell_minimum)
     return sets
 
 
@@ -89,9 +90,9 @@ def _followed(cohort: Cohort, campaign: Campaign) -> BoolArray:
     return within_bounds(cohort, tuple(columns)) & ~(times < 0)
 
 
-def _groups(cohort: Cohort, groups: Groups, *, minimum: int) -> list[BoolArray]:
+def _groups(cohort: Cohort, groups: Groups, *, gap: str, minimum: int) -> list[BoolArray]:
     """The patients compared, and each group of them; nobody where one group is too small to be compared."""
-    present = tuple(name for name in groups.covariates if name in cohort.columns)
+    present = tuple(name for name in (gap, *groups.covariates) if name in cohort.columns)
     compared = reported(cohort) & within_bounds(cohort, present)
     each = [compared & (cohort[groups.column] == value) for value in (groups.equals, groups.reference)]
     return [each[0] | each[1], *each] if min(map(np.count_nonzero, each)) >= minimum else []

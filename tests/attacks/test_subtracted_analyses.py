@@ -132,6 +132,18 @@ def test_a_few_who_lack_one_value_and_a_few_who_lack_another_are_all_set_aside(t
     assert set(patients_told(cohort, tmp_path).values()) == {N - 9}
 
 
+@pytest.mark.parametrize("few", [1, 3, 9])
+def test_groups_are_compared_among_those_who_have_a_predicted_age(few: int, tmp_path: Path) -> None:
+    """8 lack a group and a predicted age, 12 a predicted age, and a few a group only."""
+    values = columns()
+    lacking("predicted_years")(values, np.arange(20))
+    lacking("ill")(values, np.r_[0:8, 20 : 20 + few])
+    values["raw_gap_years"] = values["predicted_years"] - values["age_years"]
+    cohort = with_parts(Cohort(values), np.linspace(0, 0.999, N), CAMPAIGN)
+    told = patients_told(cohort, tmp_path)
+    assert told["evaluation:test"] == told["groups:gap"] == N - 20 - few
+
+
 def test_an_attacker_finds_one_patient_s_age_where_nobody_is_set_aside(tmp_path: Path) -> None:
     """The attack itself: Σ age over all less Σ age over those with a score."""
     few = at_the_site(LACKING["no score"], 1)
