@@ -20,11 +20,12 @@ one loses that figure and nothing else.
 Of a table's preparation (`Counted`) only a bounded number of different iterates is answered, for good; what those say
 does not depend on where they are (`_guarded_groups`, `_table_missing`).
 
-Kept in the campaign's state folder, for good: by column, so that analyses share the account, and by run where the
-column comes from the run's model. A run has one model and, where the file asks for a pooled bias line, one line.
+Kept for good, at a deployed site in one file for each data set and coordinator, over all campaigns: by column, so that
+analyses share the account, and by run where the column comes from the run's model. A run has one model and, where the
+file asks for a pooled bias line, one line.
 Not accounted for: two runs whose models differ by a hair have gaps that differ by a hair and an account each (how often
-a campaign is run is for the site's policy to bound); other campaigns on the same patients; and a threshold at one site
-together with what other analyses tell of the same column.
+a campaign is run is for the site's policy to bound); campaigns of another coordinator or data set on the same patients;
+and a threshold at one site together with what other analyses tell of the same column.
 """
 
 from __future__ import annotations
