@@ -120,10 +120,15 @@ def close_cells(mine: Frozen, theirs: Frozen, *, minimum_count: int) -> tuple[st
         return None
     rows = _common(mine.patients, theirs.patients)
     large = {name: mask for name, mask in mine.cells.items() if np.count_nonzero(mask) >= minimum_count}
-    sets = [{name: mask for name, mask in cells.items() if name.startswith(_SET)} for cells in (large, theirs.cells)]
-    return _close(large, theirs.cells, rows, minimum_count=minimum_count) or _close(
-        *sets, rows, minimum_count=minimum_count
-    )
+    for my_cells, their_cells in ((large, theirs.cells), (_sets(large), _sets(theirs.cells))):
+        if (close := _close(my_cells, their_cells, rows, minimum_count=minimum_count)) is not None:
+            return close
+    return None
+
+
+def _sets(cells: Mapping[str, Mask]) -> dict[str, Mask]:
+    """Those cells that analyses sum over for certain."""
+    return {name: mask for name, mask in cells.items() if name.startswith(_SET)}
 
 
 def _close(

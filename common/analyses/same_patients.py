@@ -45,8 +45,7 @@ def sets_summed(campaign: Campaign, cohort: Cohort) -> list[BoolArray]:
         present = tuple(name for name in columns if name in cohort.columns)
         sets.append(part & within_bounds(cohort, present) & _followed(cohort, campaign))
     if campaign.groups is not None and campaign.groups.column in cohort.columns:
-        gap = compared_gap(campaign)
-        sets += _groups(cohort, campaign.groups, gap=gap, minimum=campaign.cell_minimum)
+        sets += _groups(cohort, campaign.groups, gap=compared_gap(campaign), minimum=campaign.cell_minimum)
     return sets
 
 
