@@ -32,7 +32,7 @@ EXAMPLES: Mapping[str, Any] = {
     "table.missing": [-9999.0],
     "training.rounds": 20,
     "training.max_step_norm": 1.0,
-    "training.max_path_norm": 10.0,
+    "training.max_path_norm": 5.0,
     "validation.folds": 5,
     "validation.fractions.train": 0.7,
     "validation.fractions.validation": 0.15,

@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from fedage.common.estimators.base import Estimator
 
 
-_MOST_STEPS = 10
-"""How many times the step that an estimator states a file may allow. Sites approve files unread where they say so."""
-
-
 def estimator_problems(sound: Sound) -> Iterator[Problem]:
     """Unknown estimator, wrong options, a modality or a privacy mode that the estimator cannot have."""
     yield from _nothing_to_do(sound)
@@ -75,16 +71,26 @@ def _training_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Pro
     exact = bool(getattr(estimator, "exact", False))
     if exact and sound.has("training"):
         yield Problem("training", f"[training] must not be there: {estimator.name} is exact, without rounds; remove it")
-    step = sound["training.max_step_norm"] if sound.has("training") else None
-    if not exact and step is not None and step > _MOST_STEPS * estimator.max_step_norm:
-        most = _MOST_STEPS * estimator.max_step_norm
-        yield Problem(
-            "training.max_step_norm",
-            f"training.max_step_norm = {step:g}: must be ≤ {most:g} with {estimator.name}, {_MOST_STEPS} times what it "
-            "states: a longer step leaves a coordinator free to choose the model; lower it, or leave it out",
-        )
+    if not exact and sound.has("training"):
+        yield from _norm_problems(sound, estimator)
     if not exact and not sound.has("training"):
         yield Problem("training", f"[training] is missing: {estimator.name} is trained in rounds; add it with rounds")
+
+
+def _norm_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Problem]:
+    """Bounds of the model's movement above those that the estimator states.
+
+    Attack: a coordinator writes bounds so far that its models single patients out. Rule: a file may lower the bounds,
+    not raise them. Residual risk: what is measured at the estimator's own bounds.
+    """
+    for key, most in (("max_step_norm", estimator.max_step_norm), ("max_path_norm", estimator.max_path_norm)):
+        norm = sound[f"training.{key}"]
+        if norm is not None and norm > most:
+            yield Problem(
+                f"training.{key}",
+                f"training.{key} = {norm:g}: must be ≤ {most:g}, the bound that {estimator.name} states: with a larger "
+                "one a coordinator could choose models that single patients out; lower it, or leave it out",
+            )
 
 
 def _nothing_to_do(sound: Sound) -> Iterator[Problem]:

@@ -124,11 +124,12 @@ class Training(Table):
     max_step_norm: Norm | None = Field(
         default=None,
         description="how far the model moves in a round at most (L2 norm over all its parameters; a site's update is "
-        "clipped to it); if not given, what the estimator states",
+        "clipped to it), no more than the estimator states; if not given, what it states",
     )
     max_path_norm: Norm | None = Field(
         default=None,
-        description="how far the rounds of a run move the model together; if not given, √rounds × max_step_norm",
+        description="how far the rounds of a run move the model together, no more than the estimator states; if not "
+        "given, √rounds × max_step_norm up to there",
     )
     quorum: int = Field(default=2, ge=1, le=10000, description="sites that must answer for a step to count")
     round_deadline_s: float = Field(

@@ -132,6 +132,7 @@ class TableBase(ABC):
     modalities: ClassVar[tuple[str, ...]] = ()
     couples_samples: ClassVar[bool] = False
     max_step_norm: ClassVar[float] = 1.0
+    max_path_norm: ClassVar[float] = 8.0
 
     def __init__(self, options: TableOptions, features: tuple[str, ...] | None = None) -> None:
         self._table_options = options

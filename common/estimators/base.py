@@ -50,7 +50,10 @@ class Estimator(Trainable, Protocol):
     """Whether the loss relates the samples of a batch to each other (then no per-sample differential privacy)."""
     max_step_norm: ClassVar[float]
     """`training.max_step_norm` where the file gives none: several times what an ordinary round moves the model.
-    A file may allow ten times as much."""
+    A file may lower it, not raise it."""
+    max_path_norm: ClassVar[float]
+    """The largest `training.max_path_norm`, whatever the rounds: several times what an ordinary run moves the model.
+    A file may lower it, not raise it."""
 
     def sample_shape(self) -> tuple[int, ...]:
         """(C, H, W) of one preprocessed sample."""

@@ -75,6 +75,7 @@ class ChestCA:
     )
     couples_samples: ClassVar[bool] = False
     max_step_norm: ClassVar[float] = 50.0
+    max_path_norm: ClassVar[float] = 200.0
 
     def __init__(self, options: ChestCAOptions) -> None:
         self.options = options

@@ -45,14 +45,19 @@ def initial_seed(campaign: Campaign, *, fold: int) -> int:
 
 
 def step_limits(campaign: Campaign) -> StepLimits | None:
-    """How far the campaign's model may move; None where nothing is trained in rounds."""
+    """How far the campaign's model may move; None where nothing is trained in rounds.
+
+    Never more than the estimator states, whatever the file and the number of its rounds.
+    """
     training = campaign.training
     if training is None or campaign.estimator is None:
         return None
-    step, path = training.max_step_norm, training.max_path_norm
-    if step is None:
-        step = estimators.estimator_class(campaign.estimator.name).max_step_norm
-    return StepLimits(step_norm=step, path_norm=math.sqrt(training.rounds) * step if path is None else path)
+    estimator = estimators.estimator_class(campaign.estimator.name)
+    step, path = estimator.max_step_norm, estimator.max_path_norm
+    if training.max_step_norm is not None:
+        step = min(step, training.max_step_norm)
+    asked = math.sqrt(training.rounds) * step if training.max_path_norm is None else training.max_path_norm
+    return StepLimits(step_norm=step, path_norm=min(path, asked))
 
 
 class FeaturesDiffer(FedAgeError):

@@ -36,7 +36,7 @@ from tests.machinery import InProcessGrid, MemorySite, table_site
 VALIDATION = "evaluation:validation"
 FEATURES = 12
 ROUNDS = 60
-FILE = f"""
+FILE = """
 [campaign]
 name = "table-attack"
 purpose = "Have a site answer models that were made to single patients out"
@@ -51,7 +51,9 @@ penalty = 10.0
 hidden = [64]
 age_scale = "linear"
 [training]
-rounds = {ROUNDS}
+rounds = {rounds}
+max_step_norm = {step_norm}
+max_path_norm = {path_norm}
 batch_size = 4096
 optimiser = "sgd"
 learning_rate = 0.2
@@ -63,6 +65,7 @@ test = 0.2
 [privacy]
 minimum_count = 10
 """
+"""With bounds as large as a file may have them."""
 _runs = itertools.count(1)
 
 
@@ -76,6 +79,7 @@ class Attacker:
     folder: Path
     patients: int = 64
     seed: int = 0
+    rounds: int = ROUNDS
     site: MemorySite = field(init=False)
     campaign: Campaign = field(init=False)
 
@@ -83,9 +87,10 @@ class Attacker:
         chance = np.random.default_rng(self.seed)
         age = chance.uniform(20, 80, self.patients)
         x = chance.normal(size=(self.patients, FEATURES)) + (age[:, None] - 50) / 30
-        self.campaign = parse_campaign(FILE)
+        text = FILE.format(rounds=self.rounds, step_norm=TableMLP.max_step_norm, path_norm=TableMLP.max_path_norm)
+        self.campaign = parse_campaign(text)
         self.site = table_site("harbour", self.folder, x=x, age=age, seed=self.seed)
-        self.site.offer(FILE, digest=self.campaign.digest)
+        self.site.offer(text, digest=self.campaign.digest)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@ nothing."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 from flwr.app import Message
 
 from fedage.client._durable import StoreUnavailable
-from fedage.common.campaign import parse_campaign
+from fedage.common.campaign import CampaignErrors, parse_campaign
 from fedage.common.estimators.configure import preparation
 from fedage.common.protocol import EVALUATE, TRAIN, PreparedSums, join_iterates, join_model, model_of
 from fedage.server.conduct import Place, conduct
@@ -77,6 +78,26 @@ def test_a_site_that_missed_rounds_allows_their_steps_and_no_more(hospital: Hosp
     assert refused(back, hospital) == "model-step"
 
 
+@pytest.mark.parametrize(
+    "line", ["max_step_norm = 50.1", "max_step_norm = 500.0", "max_path_norm = 200.1", "max_path_norm = 1e5"]
+)
+def test_a_site_answers_no_file_with_bounds_above_the_estimators(template: Template, tmp_path: Path, line: str) -> None:
+    """Whatever the coordinator checked, and even where an earlier release approved the file."""
+    hospital = template.copy(tmp_path, approved=False)
+    text = CAMPAIGN.replace("rounds = 2", f"rounds = 2\n{line}")
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    assert refused(hospital.ask(digest=digest, campaign=text), hospital) == "not-approved"
+    with pytest.raises(CampaignErrors, match=line.partition(" ")[0]):
+        hospital.site.rules.approvals.approve(text)
+    folder = hospital.home / "approved"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{digest}.toml").write_text(text)
+    payload = {**join_model(hospital.weights()), **join_iterates({VALIDATION: {}})}
+    reply, arrays = hospital.send(hospital.request(TRAIN, digest=digest, round=1), payload)
+    assert refused(reply, hospital) == "not-approved"
+    assert arrays == {}
+
+
 def test_the_path_of_a_run_is_bounded_whatever_its_rounds(hospital: Hospital) -> None:
     first, there = hospital.weights(), moved(hospital.weights(), 0.45)
     rules = [send(hospital, there if number % 2 == 0 else first, round=number)[0].rule for number in range(1, 7)]
@@ -104,7 +125,7 @@ def test_no_kind_of_message_brings_another_first_model(
         assert refused(reply, hospital) == rule
         assert arrays == {}
     far, arrays = send(hospital, moved(hospital.weights(), 2.05), kind=EVALUATE, run="r2")
-    assert refused(far, hospital) in ("model-path", "model-step")
+    assert refused(far, hospital) == "model-path"
     assert arrays == {}
 
 
@@ -130,7 +151,7 @@ def test_a_damaged_account_answers_nothing(hospital: Hospital) -> None:
 def test_an_update_is_clipped_at_the_site(template: Template, tmp_path: Path) -> None:
     hospital = template.copy(tmp_path, approved=False)
     norms = []
-    for bound in (0.001, 0.01, 500.0):
+    for bound in (0.001, 0.01, 50.0):
         hospital.campaign = parse_campaign(CAMPAIGN.replace("rounds = 2", f"rounds = 2\nmax_step_norm = {bound}"))
         hospital.site.rules.approve(hospital.campaign)
         reply, arrays = hospital.send(hospital.request(TRAIN, round=1))

@@ -109,13 +109,40 @@ def test_the_file_says_how_far_or_the_estimator_does() -> None:
     assert step_limits(both) == StepLimits(step_norm=2.5, path_norm=3.0)
 
 
+@pytest.mark.parametrize("rounds", [1, 16, 17, 60, 10_000])
+@pytest.mark.parametrize(("name", "step", "path"), [("chest-ca", 50.0, 200.0), ("table-mlp", 1.0, 8.0)])
+def test_no_number_of_rounds_allows_more_than_the_estimator_states(
+    name: str, step: float, path: float, rounds: int
+) -> None:
+    table = '[table]\nage = "age"\n[estimator.options]\nfeatures = ["*"]\n' if name == "table-mlp" else ""
+    text = FILE.replace('"chest-ca"\n', f'"{name}"\n{table}').replace("rounds = 16", f"rounds = {rounds}")
+    assert step_limits(parse_campaign(text)) == StepLimits(step, min(path, math.sqrt(rounds) * step))
+    most = parse_campaign(text + f"max_step_norm = {step}\nmax_path_norm = {path}\n")
+    assert step_limits(most) == StepLimits(step, path)
+    for line in (f"max_step_norm = {step * 1.001}", f"max_step_norm = {step * 10}", f"max_path_norm = {path * 1.001}"):
+        with pytest.raises(CampaignErrors, match=r"must be ≤ .* single patients out; lower it, or leave it out"):
+            parse_campaign(text + line + "\n")
+
+
+def test_a_campaign_that_was_not_parsed_moves_no_further() -> None:
+    campaign = parse_campaign(FILE)
+    assert campaign.training is not None
+    for step, path in ((500.0, 1e5), (None, 1e6), (1e6, None)):
+        training = campaign.training.model_copy(update={"max_step_norm": step, "max_path_norm": path})
+        assert step_limits(campaign.model_copy(update={"training": training})) == StepLimits(50.0, 200.0)
+
+
 @pytest.mark.parametrize(
     ("lines", "key"),
     [
         ("max_step_norm = 0", "training.max_step_norm"),
         ("max_step_norm = -1.0", "training.max_step_norm"),
         ("max_step_norm = inf", "training.max_step_norm"),
-        ("max_step_norm = 500.1", "training.max_step_norm"),
+        ("max_step_norm = 50.1", "training.max_step_norm"),
+        ("max_step_norm = 500.0", "training.max_step_norm"),
+        ("max_path_norm = 200.1", "training.max_path_norm"),
+        ("max_path_norm = 1e5", "training.max_path_norm"),
+        ("max_step_norm = 50.0\nmax_path_norm = 1e6", "training.max_path_norm"),
         ('max_path_norm = "auto"', "training.max_path_norm"),
         ("max_step_norm = 5.0\nmax_path_norm = 4.0", "training.max_path_norm"),
     ],

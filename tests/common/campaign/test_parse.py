@@ -298,7 +298,14 @@ def test_the_estimators_own_options_are_checked() -> None:
 
 
 def test_a_loss_that_couples_samples_excludes_privacy_per_sample() -> None:
-    about = {"name": "contrast", "modalities": ("MR",), "couples_samples": True, "Options": Options}
+    about = {
+        "name": "contrast",
+        "modalities": ("MR",),
+        "couples_samples": True,
+        "Options": Options,
+        "max_step_norm": 1.0,
+        "max_path_norm": 8.0,
+    }
     estimator = type("Contrast", (), about)
     tables = {
         "estimator": {"name": "contrast"},
