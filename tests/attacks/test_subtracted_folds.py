@@ -159,7 +159,8 @@ def test_no_combination_of_a_small_sites_sums_is_of_a_few(
     text = FILE.format(seed=seed, folds=folds, minimum=minimum) + rest
     attacker = Attacker(tmp_path, text, healthy, others, seed=seed)
     told = attacker.told()
-    assert len(told) >= 2, "there is something to subtract"
+    # Of eleven patients five or six make up a column of some fold's model by chance, which then withholds its sums.
+    assert len(told) >= (2 if healthy == 11 else folds), "the site answers for every fold's model"
     assert smallest_difference(told) >= minimum
     found = atoms(told)
     assert min(int(np.count_nonzero(atom)) for atom in found) >= minimum
