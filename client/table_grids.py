@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import Column, Connection, Float, Integer, MetaData, String, Table, delete, select
 
-from fedage.client._durable import DurableFile, StoreUnavailable
+from fedage.client.account_file import account_transaction
 from fedage.client.guard import Withheld
 from fedage.common.analyses.base import Analysis, GridAsked, Gridded, Iterate, Rounding
 from fedage.common.statistic import Statistic
@@ -105,7 +105,7 @@ class TableGrids:
         asked = self._asked(analysis, iterate)
         if asked is None or not isinstance(analysis, Gridded):
             return analysis
-        with self._transaction(self._path, metadata) as connection, self._account() as account:
+        with account_transaction(self._path, tables=metadata) as connection, self._account() as account:
             kept = connection.execute(select(given.c.ends)).scalar_one_or_none()
             in_years = None if account is None else self._given_in_years(account, analysis)
             frozen = _within(analysis.times, None if kept is None else _read(kept), in_years)
@@ -157,7 +157,7 @@ class TableGrids:
             told = tuple(range(asked.following, asked.following + single + 1))
             if not asked.ends and not statistic.scalar("start_together"):
                 told = (0, *told)
-        with self._transaction(self._path, metadata) as connection:
+        with account_transaction(self._path, tables=metadata) as connection:
             connection.execute(delete(paths).where(paths.c.run == self._run))
             connection.execute(
                 paths.insert().values(
@@ -208,20 +208,8 @@ class TableGrids:
         if self._account_path is None:
             yield None
             return
-        with self._transaction(self._account_path, account_metadata) as connection:
+        with account_transaction(self._account_path, tables=account_metadata) as connection:
             yield connection
-
-    @contextmanager
-    def _transaction(self, path: Path, tables: MetaData) -> Iterator[Connection]:
-        try:
-            file = DurableFile(path, tables=tables)
-            try:
-                with file.transaction() as connection:
-                    yield connection
-            finally:
-                file.close()
-        except StoreUnavailable:
-            raise Withheld("store-unavailable", "the site cannot keep account of what it has answered") from None
 
 
 def _within(

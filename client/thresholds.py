@@ -32,14 +32,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from sqlalchemy import Boolean, Column, Connection, Float, MetaData, String, Table, select
 
-from fedage.client._durable import DurableFile, StoreUnavailable
+from fedage.client.account_file import account_transaction
 from fedage.client.guard import Withheld
 from fedage.common.analyses.base import Analysis, Counted, Iterate, Sparing, Thresholded, thresholds_of
 from fedage.common.cohort import Cohort
@@ -146,7 +144,7 @@ class Thresholds:
         patients, members = analysis.compared(cohort), self._members(cohort, analysis.subset)
         for column, value in values.items():
             run = self._run if column in self._of_the_run else ""
-            with self._transaction() as connection:
+            with account_transaction(self._path, tables=metadata) as connection:
                 refusal = self._account(connection, run, column, value, patients=patients[column], members=members)
             if refusal:  # raised outside of the transaction: that the value was tried stays on record
                 logger.warning("%s: %s", analysis.name, refusal)
@@ -175,7 +173,7 @@ class Thresholds:
         step = str(getattr(analysis, "account", analysis.name))
         where = (iterates.c.step == step) & (iterates.c.members == members) & (iterates.c.exchange == exchange)
         digest = payload_digest({name: np.asarray(block, dtype=np.float64) for name, block in iterate.items()})
-        with self._transaction() as connection:
+        with account_transaction(self._path, tables=metadata) as connection:
             known = set(connection.execute(select(iterates.c.digest).where(where)).scalars())
             if digest not in known and len(known) < most:
                 connection.execute(
@@ -204,7 +202,7 @@ class Thresholds:
         """
         if self._minimum_count == 1:
             return
-        with self._transaction() as connection:
+        with account_transaction(self._path, tables=metadata) as connection:
             known = connection.execute(select(lines).where(lines.c.run == self._run)).one_or_none()
             if known is None:
                 connection.execute(lines.insert().values(run=self._run, slope=slope, intercept=intercept))
@@ -235,18 +233,6 @@ class Thresholds:
         near = any(0 < count < self._minimum_count for count in counts)
         connection.execute(tried.insert().values(run=run, column=column, value=value, answered=not near))
         return too_near if near else ""
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        try:
-            file = DurableFile(self._path, tables=metadata)
-            try:
-                with file.transaction() as connection:
-                    yield connection
-            finally:
-                file.close()
-        except StoreUnavailable:
-            raise Withheld("store-unavailable", "the site cannot keep account of what it has answered") from None
 
 
 def _between(patients: FloatArray, a: float, b: float) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedage.client import handlers, predictions, thresholds
+from fedage.client import account_file, handlers, predictions, thresholds
 from fedage.client.agent.cancel import Cancellation
 from fedage.client.agent.service import Agent
 from fedage.client.audit import Direction, Outcome, verify
@@ -160,8 +160,8 @@ def test_a_locked_account_of_thresholds_withholds_what_it_would_account_for(
     assert first.status == "ok"
     (file,) = (hospital.home / "accounts").glob(f"*/{thresholds.THRESHOLDS_FILE}")
     assert file.is_file()
-    real = thresholds.DurableFile
-    monkeypatch.setattr(thresholds, "DurableFile", lambda path, **options: real(path, lock_wait_s=0.1, **options))
+    real = account_file.DurableFile
+    monkeypatch.setattr(account_file, "DurableFile", lambda path, **options: real(path, lock_wait_s=0.1, **options))
     with locked(file):
         reply, sums = hospital.send(hospital.request(ANALYSE), asked)
     assert reply.status == "ok"
