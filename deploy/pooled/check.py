@@ -305,7 +305,8 @@ def _trained(patients: pd.DataFrame, campaign: Campaign, *, fold: int | None) ->
     kept = healthy if campaign.cohort.train_on == "healthy" else healthy.notna()
     if fold is None:
         return np.asarray(kept & (patients["is_train"] == 1))
-    return np.asarray(kept & (patients["fold"] != fold - 1) & (patients["set_aside"] != 1))
+    in_no_sum = (patients["set_aside"] == 1) | (patients["set_aside_incomplete"] == 1)
+    return np.asarray(kept & (patients["fold"] != fold - 1) & ~in_no_sum)
 
 
 def _on_age_scale(age_years: FloatArray, options: Mapping[str, object]) -> tuple[FloatArray, NDArray[np.bool_]]:

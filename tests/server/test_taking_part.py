@@ -63,7 +63,7 @@ HOURS = ("hours", "outside this site's hours (time zone Europe/Madrid); send it 
 
 @pytest.fixture
 def three(tmp_path: Path) -> list[MemorySite]:
-    return [memory_site(name, tmp_path / "sites", count=24, seed=number) for number, name in enumerate("abc")]
+    return [memory_site(name, tmp_path / "sites", count=60, seed=number) for number, name in enumerate("abc")]
 
 
 def run(folder: Path, grid: AuditedGrid, *, name: str = "run") -> Results:
@@ -123,7 +123,7 @@ def test_a_site_that_only_evaluates_is_never_sent_a_model_to_train(three: list[M
     assert (found.status, found.role, found.troubles) == ("took part", "evaluation only", ())
     assert set(results.evaluation.test.raw.by_site) == {"a", "b", "c"}
     assert "c" in results.bias.lines
-    assert "c: 24 patients, computing on cpu, evaluation only" in followed(tmp_path)
+    assert "c: 60 patients, computing on cpu, evaluation only" in followed(tmp_path)
 
 
 def test_the_model_is_that_of_the_sites_that_train_alone(three: list[MemorySite], tmp_path: Path) -> None:
