@@ -38,6 +38,8 @@ from fedage.server.network.home import init_home
 from fedage.server.records import read_reply, request_content
 
 PATIENTS = 40
+SITE_KEY = bytes(range(32))
+"""Deals the parts the same way in every run: a secret one leaves now and then an evaluation to the influence rule."""
 CAMPAIGN = """
 [campaign]
 name = "front-door"
@@ -92,7 +94,7 @@ class Template:
 
     def index(self, home: Path, data: Path | None = None) -> None:
         data = data or self.folder / "data"
-        with CohortStore.open(home) as store:
+        with CohortStore.open(home, key=SITE_KEY) as store:
             index_folder(store, data / "images", outcomes_csv=data / "outcomes.csv")
 
     def copy(self, folder: Path, *, approved: bool = True, **options: Any) -> Hospital:
