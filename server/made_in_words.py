@@ -14,17 +14,12 @@ _PENALTY_FROM = {
 }
 
 
-def solved_exactly(results: Results) -> bool:
-    """Whether the model is solved from the sites' sums and needs no round of training."""
-    return bool(results.preparation) and results.campaign.rounds is None and not results.rounds
-
-
 def sentences(results: Results) -> list[str]:
     """What the sites' sums gave the model; nothing for a model that needs no preparation."""
     found = results.preparation
     if not found:
         return []
-    exact = solved_exactly(results)
+    exact = results.solved_exactly
     return [
         *_solution(results),
         *_penalty(found),
@@ -41,7 +36,7 @@ def unused_anywhere(found: tuple[Preparation, ...]) -> list[str]:
 
 
 def _solution(results: Results) -> list[str]:
-    if not solved_exactly(results):
+    if not results.solved_exactly:
         starts = any(item.penalty is not None for item in results.preparation)
         return (
             ["Training starts from a ridge regression that is solved exactly from the sites' sums."] if starts else []
@@ -83,7 +78,7 @@ def stand_ins(results: Results) -> list[str]:
     """What a reader of the terminal has to know too: where means stand in for medians."""
     if not results.preparation:
         return []
-    return _means_that_stand_in(results.preparation, exact=solved_exactly(results))
+    return _means_that_stand_in(results.preparation, exact=results.solved_exactly)
 
 
 def _means_that_stand_in(found: tuple[Preparation, ...], *, exact: bool) -> list[str]:

@@ -11,14 +11,13 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from fedage.common.bounded import MAX_RECORD_BYTES, FileTooLarge, read_json
 from fedage.common.errors import FedAgeError
-from fedage.server._results_groups import Difference, GroupDifference, Groups, Roc, SiteDifference
-from fedage.server._results_parts import (
+from fedage.common.record.groups import Difference, GroupDifference, Groups, Roc, SiteDifference
+from fedage.common.record.parts import (
     AgeSummary,
     AuditHead,
     Bias,
@@ -37,7 +36,6 @@ from fedage.server._results_parts import (
     KaplanMeier,
     LogRank,
     Metrics,
-    Part,
     PlantedTruth,
     PredictedByAge,
     Round,
@@ -47,8 +45,9 @@ from fedage.server._results_parts import (
     SurvivalCurve,
     Withheld,
 )
-from fedage.server._results_pooled import PooledCheck, PooledFigure
-from fedage.server._results_preparation import Preparation
+from fedage.common.record.pooled import PooledCheck, PooledFigure
+from fedage.common.record.preparation import Preparation
+from fedage.common.record.results import SCHEMA_VERSION, Results
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -93,40 +92,9 @@ __all__ = [
     "write_results",
 ]
 
-SCHEMA_VERSION: Literal[1] = 1
-
 
 class ResultsUnreadable(FedAgeError):
     """A file is not a `results.json` that this version reads."""
-
-
-class Results(Part):
-    """A whole run."""
-
-    schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="of this layout")
-    fedage_version: str = Field(description="the coordinator's")
-    flwr_version: str = Field(description="the coordinator's Flower")
-    campaign: CampaignInfo
-    run: RunInfo
-    phantoms: bool = Field(description="whether the images were rendered by FedAge and are of nobody")
-    sites: tuple[SiteRecord, ...] = Field(default=(), description="in the order of their names")
-    preparation: tuple[Preparation, ...] = Field(
-        default=(), description="of a model on tables, by fold; such a model may need no rounds beside it"
-    )
-    rounds: tuple[Round, ...] = Field(default=(), description="in order")
-    contributors: dict[str, tuple[str, ...]] = Field(
-        default_factory=dict, description="the sites whose sums are in the result of each analysis, by registered name"
-    )
-    evaluation: Evaluation = Evaluation()
-    bias: Bias = Bias()
-    figures: Figures = Figures()
-    survival: Survival | None = Field(default=None, description="null if the campaign asked for none")
-    groups: Groups | None = Field(default=None, description="null if the campaign compares none")
-    planted: PlantedTruth | None = Field(default=None, description="null if nothing was planted")
-    pooled_check: PooledCheck | None = Field(
-        default=None, description="null unless the run was simulated with --check-pooled"
-    )
-    notes: tuple[str, ...] = Field(default=(), description="what a reader must know, in sentences")
 
 
 def schema_text() -> str:

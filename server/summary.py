@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedage.common.analyses import plan
+from fedage.common.presentation.participation import TOOK_PART, is_pooled, pooled_label
 from fedage.server import (
     curves_in_words,
     hazards_in_words,
@@ -18,7 +19,6 @@ from fedage.server import (
 from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to
 from fedage.server.errors_in_words import sentences as error_sentences
 from fedage.server.groups_in_words import sentences as group_sentences
-from fedage.server.participation import TOOK_PART, is_pooled, pooled_label
 from fedage.server.results import CoxResult, KaplanMeier, Metrics, Results, SiteRecord
 
 _MOST_POINTS = 3

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedage.common.analyses import plan, table_preparation
+from fedage.common.presentation.participation import participants
 from fedage.common.wording import listed
 from fedage.server import withheld_columns
-from fedage.server.participation import participants
 from fedage.server.results import Results
 
 _WORDS = {

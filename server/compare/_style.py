@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedage.server.report._svg import DASHES, MARKERS, SERIES
+from fedage.common.presentation.svg import DASHES, MARKERS, SERIES
 
 _LONGEST_LABEL = 26
 _LEGEND_CHARACTERS = 110

@@ -12,12 +12,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fedage.common._version import __version__
-from fedage.server._results_parts import ErrorCurve, Number, Part
+from fedage.common.record.parts import ErrorCurve, Number, Part
 from fedage.server.compare.notes import notes_on
 from fedage.server.compare.runs import Run
 from fedage.server.compare.settings import SEED, but_for_the_seed, differing
 from fedage.server.errors_in_words import POOLED_MEAN, loses_to, may_lose
-from fedage.server.made_in_words import solved_exactly
 from fedage.server.report._rounds import mean_over_folds
 from fedage.server.results import Results
 
@@ -165,7 +164,7 @@ def _compared(run: Run) -> ComparedRun:
         strategy=strategy if isinstance(strategy, str) else None,
         rounds=max((item.number for item in results.rounds), default=0),
         folds=results.campaign.folds,
-        exact=solved_exactly(results),
+        exact=results.solved_exactly,
         seed=results.campaign.seed,
         phantoms=results.phantoms,
         guard=results.run.guard,
@@ -246,7 +245,7 @@ def _missing(run: Run) -> dict[str, str]:
 def _why_no_rounds(results: Results) -> str:
     if not results.campaign.estimator:
         return "the campaign only analyses"
-    return "the model is solved exactly from sums" if solved_exactly(results) else "no round of training was finished"
+    return "the model is solved exactly from sums" if results.solved_exactly else "no round of training was finished"
 
 
 def _why_no_hazard(results: Results) -> str:

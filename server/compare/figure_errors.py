@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from fedage.common.analyses.evaluation import CS_YEARS
+from fedage.common.presentation.svg import MUTED, draw
 from fedage.server.compare._style import Look, legend_below, short
 from fedage.server.compare.comparison import ComparedRun, Comparison
-from fedage.server.report._svg import MUTED, draw
 from fedage.server.results import ErrorCurve
 
 

@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fedage.common.presentation.svg import draw
 from fedage.server.compare._style import Look, legend_below, short
 from fedage.server.compare.comparison import Comparison
-from fedage.server.report._svg import draw
 
 _MARKED_ROUNDS = 40
 _ROUNDS_FOR_A_CLOSER_LOOK = 6

@@ -5,9 +5,9 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedage.common.presentation.svg import GRID, MUTED, draw, only_some_spines
 from fedage.server.compare._style import Look, legend_below, short
 from fedage.server.compare.comparison import ComparedRun, Comparison
-from fedage.server.report._svg import GRID, MUTED, draw, only_some_spines
 
 _GROUP = 0.76
 """Height of a group; 1 would leave nothing between two."""

@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from fedage.common.presentation.cells import Table
 from fedage.server.compare import tables
 from fedage.server.compare.comparison import Comparison
-from fedage.server.report._cells import Table
 
 
 def print_comparison(comparison: Comparison, *, console: Console) -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from fedage.common.campaign._words import show
-from fedage.common.wording import listed
-from fedage.server.compare.comparison import GAPS, ComparedRun, Comparison, HazardRatio, SiteError
-from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN
-from fedage.server.report._cells import (
+from fedage.common.presentation.cells import (
     NONE,
     Cell,
     Table,
@@ -17,6 +14,9 @@ from fedage.server.report._cells import (
     share_between,
     words,
 )
+from fedage.common.wording import listed
+from fedage.server.compare.comparison import GAPS, ComparedRun, Comparison, HazardRatio, SiteError
+from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN
 
 _SITES_AS_COLUMNS = 6
 _OF_A_SITE = {OWN_MEAN: "the site's own mean"}

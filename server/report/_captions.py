@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fedage.common.analyses import plan
+from fedage.common.presentation.participation import pooled_label
 from fedage.server import curves_in_words, sites_in_words
-from fedage.server.participation import pooled_label
 from fedage.server.report.figure_ages import cells_are_drawn, withheld_share
 from fedage.server.results import KaplanMeier, Results
 from fedage.server.withheld_in_words import in_full

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedage.server.report._cells import Table, words
+from fedage.common.presentation.cells import Table, words
 
 _QUIET = {"answer", "exchange", "nodes"}
 _LONGEST = 200

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedage.server.report._cells import NONE, Cell, Table, words
+from fedage.common.presentation.cells import NONE, Cell, Table, words
 from fedage.server.results import Results
 
 _DIGITS = 9

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedage.server.report._cells import NONE, Cell, Table, count, left_out, number, words
+from fedage.common.presentation.cells import NONE, Cell, Table, count, left_out, number, words
 from fedage.server.results import Preparation, Results
 
 _SOURCES = {

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from fedage.common.presentation.participation import participants, training_in_words
 from fedage.common.wording import listed
 from fedage.server.errors_in_words import sentences as error_sentences
 from fedage.server.groups_in_words import sentences as group_sentences
-from fedage.server.made_in_words import solved_exactly
-from fedage.server.participation import participants, training_in_words
 from fedage.server.report._captions import judged
 from fedage.server.report._rounds import rounds_in_words
 from fedage.server.results import Coefficient, CoxResult, Results
@@ -92,7 +91,7 @@ def _ended(results: Results) -> str:
 
 def _what_ran(results: Results) -> str:
     took_part, others = training_in_words(results)
-    exact, estimator = solved_exactly(results), results.campaign.estimator
+    exact, estimator = results.solved_exactly, results.campaign.estimator
     if not participants(results) or (estimator and not results.rounds and not exact):
         return "No round of training was finished." if estimator else "No site took part."
     if not took_part:

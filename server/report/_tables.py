@@ -6,11 +6,7 @@ from collections import Counter
 from typing import TypeVar
 
 from fedage.common.analyses import plan
-from fedage.server import sites_in_words
-from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to, may_lose
-from fedage.server.made_in_words import solved_exactly
-from fedage.server.participation import is_pooled, participants, pooled_label
-from fedage.server.report._cells import (
+from fedage.common.presentation.cells import (
     NONE,
     POOLED,
     Cell,
@@ -22,6 +18,9 @@ from fedage.server.report._cells import (
     share_between,
     words,
 )
+from fedage.common.presentation.participation import is_pooled, participants, pooled_label
+from fedage.server import sites_in_words
+from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to, may_lose
 from fedage.server.results import Evaluated, Metrics, Results, SiteRecord
 from fedage.server.withheld_in_words import withholdings
 
@@ -260,7 +259,7 @@ def rounds(results: Results) -> Table:
 
 def no_rounds(results: Results) -> str:
     """Why there is no round."""
-    if solved_exactly(results):
+    if results.solved_exactly:
         return "The model is solved exactly from the sites' sums, so there are no rounds."
     return "No round of training was finished."
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedage.server.report._cells import Cell, Table, count, interval, number, p_value, words
+from fedage.common.presentation.cells import Cell, Table, count, interval, number, p_value, words
 from fedage.server.results import Difference, GroupDifference, Groups, Results
 
 NOT_ASKED = "the campaign asked for no comparison of groups"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from fedage.common.presentation.cells import NONE, Cell, Table, count, interval, number, p_value, percent, words
+from fedage.common.presentation.svg import shortened
 from fedage.server import curves_in_words
 from fedage.server.hazards_in_words import ratio_decimals
-from fedage.server.report._cells import NONE, Cell, Table, count, interval, number, p_value, percent, words
-from fedage.server.report._svg import shortened
 from fedage.server.report.figure_hazards import implied_hazard_ratio
 from fedage.server.results import CoxResult, KaplanMeier, Results, SurvivalCurve
 from fedage.server.withheld_in_words import alone

@@ -11,7 +11,7 @@ from itertools import pairwise
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from fedage.server.report._svg import HEAT, INK, PAPER, SERIES, draw
+from fedage.common.presentation.svg import HEAT, INK, PAPER, SERIES, draw
 from fedage.server.results import GapByAge, PredictedByAge
 
 MOST_WITHHELD = 0.1

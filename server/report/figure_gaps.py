@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedage.server.report._svg import INK, MUTED, SERIES, draw
+from fedage.common.presentation.svg import INK, MUTED, SERIES, draw
 from fedage.server.results import GapByAge
 
 

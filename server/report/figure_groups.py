@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedage.common.analyses import plan
-from fedage.server.participation import pooled_label
-from fedage.server.report._svg import INK, MUTED, SERIES, draw, only_some_spines, shortened
+from fedage.common.presentation.participation import pooled_label
+from fedage.common.presentation.svg import INK, MUTED, SERIES, draw, only_some_spines, shortened
 from fedage.server.results import Difference, GroupDifference, Results
 
 

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
+from fedage.common.presentation.svg import INK, MARK, MUTED, SERIES, draw, only_some_spines, shortened
 from fedage.server.hazards_in_words import ratio_decimals
-from fedage.server.report._svg import INK, MARK, MUTED, SERIES, draw, only_some_spines, shortened
 from fedage.server.results import PlantedTruth, Results
 
 _MOST_TICKS = 8

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fedage.server.participation import participants
+from fedage.common.presentation.participation import participants
+from fedage.common.presentation.svg import DASHES, INK, MARKERS, MUTED, SERIES, draw
 from fedage.server.report._rounds import by_fold, mean_over_folds, rounds_in_words
-from fedage.server.report._svg import DASHES, INK, MARKERS, MUTED, SERIES, draw
 from fedage.server.results import Results, Round
 
 _FEW = 6

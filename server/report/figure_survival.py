@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from fedage.common.presentation.svg import DASHES, MUTED, SERIES, draw, only_some_spines, shortened
 from fedage.server.curves_in_words import grouped
-from fedage.server.report._svg import DASHES, MUTED, SERIES, draw, only_some_spines, shortened
 from fedage.server.results import KaplanMeier, SurvivalCurve
 
 _MOST_TICKS = 11

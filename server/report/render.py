@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fedage.common.analyses import plan
+from fedage.common.presentation.cells import Table
 from fedage.server import made_in_words, pooled_in_words
 from fedage.server.report import (
     _captions,
@@ -21,7 +22,6 @@ from fedage.server.report import (
     _tables_groups,
     _tables_survival,
 )
-from fedage.server.report._cells import Table
 from fedage.server.report.figure_ages import predicted_by_age
 from fedage.server.report.figure_gaps import gap_by_age
 from fedage.server.report.figure_groups import compared_groups

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedage.server.report._cells import left_out, reasons, share_between
+from fedage.common.presentation.cells import left_out, reasons, share_between
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fedage.server.report._svg import shortened
+from fedage.common.presentation.svg import shortened
 from fedage.server.report.figure_hazards import _MOST_TICKS, _ticks
 from fedage.server.report.render import render_report
 from fedage.server.results import Results

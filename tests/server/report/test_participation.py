@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedage.common.analyses import plan
-from fedage.server.participation import pooled_label, training_in_words
+from fedage.common.presentation.participation import pooled_label, training_in_words
 from fedage.server.report import _summary, _tables, render_report
 from fedage.server.report._captions import captions
 from fedage.server.report.figure_groups import compared_groups

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from fedage.server._results_parts import Finding, Number, Part
+from fedage.common.record.parts import Finding, Number, Part
 
 
 class Difference(Finding):

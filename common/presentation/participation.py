@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fedage.common.record.parts import SiteRecord
+from fedage.common.record.results import Results
 from fedage.common.wording import listed
-from fedage.server import made_in_words
-from fedage.server.results import Results, SiteRecord
 
 TOOK_PART = frozenset({"took part", "dropped out"})
 _NO_TRAINING = frozenset({"evaluation only", "analyses only", "answers offers only"})
@@ -71,7 +71,7 @@ def training_in_words(results: Results) -> tuple[list[SiteRecord], str]:
 
 def _contributions(results: Results) -> tuple[list[tuple[str, ...]], str, str]:
     """The sites of each round, or of each fold of an exact model; what one is called; and what sites contribute."""
-    if made_in_words.solved_exactly(results):
+    if results.solved_exactly:
         known = [item.sites for item in results.preparation if item.sites]
         return known, "folds" if len(known) > 1 else "model", "sums"
     return [item.sites for item in results.rounds if item.sites], "rounds", "updates"
