@@ -153,7 +153,7 @@ def _hazards(results: Results) -> Table:
             ratio, low, high = covariate.hazard_ratio, covariate.ci95_low, covariate.ci95_high
             decimals = hazards_in_words.ratio_decimals(ratio, low, high)
             interval = f"{_number(low, decimals)} to {_number(high, decimals)}"
-            of_sd = hazards_in_words.per_sd(covariate.hazard_ratio_per_sd, decimals=decimals)
+            of_sd = hazards_in_words.per_sd(covariate, decimals=decimals)
             row: list[Text | str] = [
                 Text(title),
                 Text(covariate.name),

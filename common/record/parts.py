@@ -268,7 +268,7 @@ class Figures(Part):
 
 
 class Coefficient(Finding):
-    """One covariate of a Cox model. An interval `ci95 = [low, high]` is taken apart."""
+    """One covariate of a Cox model. Intervals `ci95 = [low, high]` and `ci95_per_sd` are taken apart."""
 
     name: str = Field(description="column")
     coef: Number = Field(description="log hazard ratio per unit")
@@ -280,14 +280,19 @@ class Coefficient(Finding):
     ci95_high: Number = Field(description="of the hazard ratio per unit")
     sd: Number = Field(default=None, description="standard deviation of the covariate")
     hazard_ratio_per_sd: Number = Field(default=None, description="per standard deviation")
+    ci95_per_sd_low: Number = Field(default=None, description="of the hazard ratio per standard deviation")
+    ci95_per_sd_high: Number = Field(default=None, description="of the hazard ratio per standard deviation")
 
     @model_validator(mode="before")
     @classmethod
-    def _interval(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping) or "ci95" not in values:
+    def _intervals(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
             return values
-        low, high = values["ci95"]
-        return {**{key: value for key, value in values.items() if key != "ci95"}, "ci95_low": low, "ci95_high": high}
+        plain_values = dict(values)
+        for name in ("ci95", "ci95_per_sd"):
+            if name in plain_values:
+                plain_values[f"{name}_low"], plain_values[f"{name}_high"] = plain_values.pop(name)
+        return plain_values
 
 
 class CoxResult(Finding):

@@ -17,6 +17,7 @@ from fedage.server.compare.notes import notes_on
 from fedage.server.compare.runs import Run
 from fedage.server.compare.settings import SEED, but_for_the_seed, differing
 from fedage.server.errors_in_words import POOLED_MEAN, loses_to, may_lose
+from fedage.server.hazards_in_words import told_per_sd
 from fedage.server.report._rounds import mean_over_folds
 from fedage.server.results import Results
 
@@ -33,6 +34,23 @@ class HazardRatio(Part):
     hazard_ratio: Number = Field(description="per year")
     ci95_low: Number = Field(description="95 % interval")
     ci95_high: Number = Field(description="95 % interval")
+    events: int | None = Field(description="events")
+
+
+class CovariateRatio(Part):
+    """Of a covariate that is no gap, per unit and per standard deviation of the run's patients."""
+
+    covariate: str = Field(description="its column")
+    model: str = Field(description="the model's name in the campaign file")
+    stratified_by_site: bool = Field(description="each site its own baseline hazard, or one for all")
+    hazard_ratio: Number = Field(description="per unit")
+    ci95_low: Number = Field(description="95 % interval")
+    ci95_high: Number = Field(description="95 % interval")
+    sd: Number = Field(description="standard deviation of the covariate")
+    hazard_ratio_per_sd: Number = Field(description="per standard deviation")
+    ci95_per_sd_low: Number = Field(description="95 % interval")
+    ci95_per_sd_high: Number = Field(description="95 % interval")
+    told_per_sd: bool = Field(description="whether the ratio per unit says little")
     events: int | None = Field(description="events")
 
 
@@ -80,6 +98,7 @@ class ComparedRun(Part):
     pearson_r: Number = Field(default=None, description="of raw predicted and chronological age")
     by_site: dict[str, SiteError] = Field(default_factory=dict, description="the sites that released it")
     hazard_ratios: tuple[HazardRatio, ...] = Field(default=(), description="per year of gap")
+    covariates: tuple[CovariateRatio, ...] = Field(default=(), description="of Cox models, gaps aside")
     validation_mae_years: tuple[tuple[int, float], ...] = Field(
         default=(), description="round and MAE after it; with folds the mean over them"
     )
@@ -181,6 +200,7 @@ def _compared(run: Run) -> ComparedRun:
         pearson_r=raw.pearson_r if raw else None,
         by_site=_by_site(results),
         hazard_ratios=tuple(_hazard_ratios(results)),
+        covariates=tuple(_covariates(results)),
         validation_mae_years=tuple(mean_over_folds(results.rounds, lambda item: item.validation_mae_years)),
         error_curve_raw=results.figures.error_curve_raw,
         error_curve_corrected=results.figures.error_curve_corrected,
@@ -219,6 +239,28 @@ def _hazard_ratios(results: Results) -> list[HazardRatio]:
         for model in (results.survival.cox if results.survival is not None else ())
         for item in model.covariates
         if item.name in GAPS and item.hazard_ratio is not None
+    ]
+
+
+def _covariates(results: Results) -> list[CovariateRatio]:
+    return [
+        CovariateRatio(
+            covariate=item.name,
+            model=model.model,
+            stratified_by_site=model.stratified_by_site,
+            hazard_ratio=item.hazard_ratio,
+            ci95_low=item.ci95_low,
+            ci95_high=item.ci95_high,
+            sd=item.sd,
+            hazard_ratio_per_sd=item.hazard_ratio_per_sd,
+            ci95_per_sd_low=item.ci95_per_sd_low,
+            ci95_per_sd_high=item.ci95_per_sd_high,
+            told_per_sd=told_per_sd(item),
+            events=model.events,
+        )
+        for model in (results.survival.cox if results.survival is not None else ())
+        for item in model.covariates
+        if item.name not in GAPS
     ]
 
 

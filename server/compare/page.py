@@ -50,6 +50,7 @@ def render_comparison(comparison: Comparison) -> str:
             "by_site": tables.by_site(comparison),
             "site_means": tables.means_by_site(comparison),
             "hazards": tables.hazards(comparison),
+            "covariates": tables.covariates(comparison),
             "repeats": tables.repeats(comparison),
             "settings": tables.settings(comparison),
             "missing": tables.missing(comparison),

@@ -20,6 +20,7 @@ def print_comparison(comparison: Comparison, *, console: Console) -> None:
     _print(tables.by_site(comparison), "MAE raw by site, in years", console)
     for table, title in (
         (tables.repeats(comparison), "over seeds"),
+        (tables.covariates(comparison), "hazard ratios of covariates, gaps aside"),
         (tables.settings(comparison), "settings that differ"),
         (tables.missing(comparison), "not there"),
     ):

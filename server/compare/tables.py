@@ -15,8 +15,9 @@ from fedage.common.presentation.cells import (
     words,
 )
 from fedage.common.wording import listed
-from fedage.server.compare.comparison import GAPS, ComparedRun, Comparison, HazardRatio, SiteError
+from fedage.server.compare.comparison import GAPS, ComparedRun, Comparison, CovariateRatio, HazardRatio, SiteError
 from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN
+from fedage.server.hazards_in_words import ratio_decimals
 
 _SITES_AS_COLUMNS = 6
 _OF_A_SITE = {OWN_MEAN: "the site's own mean"}
@@ -133,6 +134,39 @@ def hazards(comparison: Comparison) -> Table:
     )
     headers = ("gap", "run", "model", "baseline hazard", "hazard ratio per year", "95 % interval", "events")
     return Table("hazards", headers, rows, why_empty="no run has a Cox model with a gap")
+
+
+def covariates(comparison: Comparison) -> Table:
+    """Covariates of Cox models without a gap, each per unit or, where a unit says little in any run, per SD in all."""
+    found = [(run.label, ratio) for run in comparison.runs if not run.hazard_ratios for ratio in run.covariates]
+    per_sd = {ratio.covariate for _, ratio in found if ratio.told_per_sd}
+    names = list(dict.fromkeys(ratio.covariate for _, ratio in found))
+    rows = tuple(
+        (
+            words(name),
+            words(label),
+            words(ratio.model),
+            words("each site its own" if ratio.stratified_by_site else "one for all"),
+            *_ratio(ratio, per_sd=name in per_sd),
+            NONE if ratio.events is None else count(ratio.events),
+        )
+        for name in names
+        for label, ratio in found
+        if ratio.covariate == name
+    )
+    headers = ("covariate", "run", "model", "baseline hazard", "hazard ratio", "95 % interval", "per", "events")
+    return Table("covariates", headers, rows, why_empty="no run has a Cox model without a gap")
+
+
+def _ratio(ratio: CovariateRatio, *, per_sd: bool) -> tuple[Cell, Cell, Cell]:
+    if not per_sd:
+        digits = ratio_decimals(ratio.hazard_ratio, ratio.ci95_low, ratio.ci95_high)
+        between = interval(ratio.ci95_low, ratio.ci95_high, digits)
+        return number(ratio.hazard_ratio, digits), between, words("unit")
+    digits = ratio_decimals(ratio.hazard_ratio_per_sd, ratio.ci95_per_sd_low, ratio.ci95_per_sd_high)
+    between = interval(ratio.ci95_per_sd_low, ratio.ci95_per_sd_high, digits)
+    unit = "SD" if ratio.sd is None else f"SD, {ratio.sd:.3g}"
+    return number(ratio.hazard_ratio_per_sd, digits), between, words(unit)
 
 
 def settings(comparison: Comparison) -> Table:

@@ -7,6 +7,7 @@ from typing import Any
 from fedage.common.analyses import plan
 from fedage.common.presentation.participation import pooled_label
 from fedage.server import curves_in_words, sites_in_words
+from fedage.server.hazards_in_words import told_per_sd
 from fedage.server.report.figure_ages import cells_are_drawn, withheld_share
 from fedage.server.results import KaplanMeier, Results
 from fedage.server.withheld_in_words import in_full
@@ -34,7 +35,8 @@ def captions(results: Results) -> dict[str, Any]:
         "follow_up": "Gap and follow-up" if results.campaign.estimator or has_gap else "Follow-up",
         "survival": _survival(results),
         "groups": groups_compared(results.survival.kaplan_meier if results.survival is not None else None),
-        "forest": f"Hazard ratios per unit with 95 % intervals{'; gaps in colour' if has_gap else ''}."
+        "forest": f"Hazard ratios per unit with 95 % intervals{_per_sd(results)}"
+        f"{'; gaps in colour' if has_gap else ''}."
         f"{' Diamonds mark what the planted truth implies.' if results.planted else ''}",
         "has_gap": has_gap,
         "left_out": _left_out(results),
@@ -65,6 +67,13 @@ def groups_compared(found: KaplanMeier | None) -> str:
 def _has_gap(results: Results) -> bool:
     models = results.survival.cox if results.survival is not None else ()
     return any(item.name.endswith("gap_years") for model in models for item in model.covariates)
+
+
+def _per_sd(results: Results) -> str:
+    models = results.survival.cox if results.survival is not None else ()
+    if not any(told_per_sd(item) for model in models for item in model.covariates):
+        return ""
+    return ", or per standard deviation (SD) where the unit is small or large against it"
 
 
 def _learning(results: Results) -> str:

@@ -8,6 +8,7 @@ from fedage.common.presentation.participation import participants, training_in_w
 from fedage.common.wording import listed
 from fedage.server.errors_in_words import sentences as error_sentences
 from fedage.server.groups_in_words import sentences as group_sentences
+from fedage.server.hazards_in_words import in_unit, ratio_decimals, told_per_sd
 from fedage.server.report._captions import judged
 from fedage.server.report._rounds import rounds_in_words
 from fedage.server.results import Coefficient, CoxResult, Results
@@ -148,7 +149,7 @@ def _hazard(results: Results) -> list[str]:
     survival = results.survival
     if survival is None:
         return []
-    found = [(model, item) for model in survival.cox for item in model.covariates if item.hazard_ratio is not None]
+    found = [(model, item) for model in survival.cox for item in model.covariates if in_unit(item)[0] is not None]
     for column in _GAPS:
         # One sentence, for the model that matters most; the table under it has them all.
         for model, item in found:
@@ -177,11 +178,15 @@ def _every_hazard(model: CoxResult, items: list[Coefficient], *, only: str) -> s
     """A model without a gap: all its covariates, each with the others held fixed."""
     told, open_ = [], []
     for item in items:
-        known = item.ci95_low is not None and item.ci95_high is not None
-        within = f" (95 % interval {item.ci95_low:.3f} to {item.ci95_high:.3f})" if known else ""
-        told.append(f"{item.hazard_ratio:.3f} per unit of {item.name}{within}")
-        if item.ci95_low is not None and item.ci95_high is not None and item.ci95_low <= 1 <= item.ci95_high:
-            open_.append(item.name)
+        ratio, low, high = in_unit(item)
+        digits = ratio_decimals(ratio, low, high)
+        unit = "standard deviation" if told_per_sd(item) else "unit"
+        within = ""
+        if low is not None and high is not None:
+            within = f" (95 % interval {low:.{digits}f} to {high:.{digits}f})"
+            if low <= 1 <= high:
+                open_.append(item.name)
+        told.append(f"{ratio:.{digits}f} per {unit} of {item.name}{within}")
     shown = f" The interval of {listed(open_)} includes 1: no association is shown." if open_ else ""
     return f"The Cox model {model.model} ({_fit(model, only)}) finds a hazard ratio of {listed(told)}.{shown}"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from fedage.common.presentation.cells import NONE, Cell, Table, count, interval, number, p_value, percent, words
 from fedage.common.presentation.svg import shortened
 from fedage.server import curves_in_words
-from fedage.server.hazards_in_words import ratio_decimals
+from fedage.server.hazards_in_words import ratio_decimals, told_per_sd
 from fedage.server.report.figure_hazards import implied_hazard_ratio
-from fedage.server.results import CoxResult, KaplanMeier, Results, SurvivalCurve
+from fedage.server.results import Coefficient, CoxResult, KaplanMeier, Results, SurvivalCurve
 from fedage.server.withheld_in_words import alone
 
 
@@ -30,7 +30,7 @@ def hazards(results: Results) -> Table:
                 number(item.hazard_ratio, decimals),
                 interval(item.ci95_low, item.ci95_high, decimals),
                 p_value(item.p),
-                number(item.hazard_ratio_per_sd, 3),
+                _per_sd(item),
                 count(model.n) if model.n is not None else NONE,
                 count(model.events) if model.events is not None else NONE,
                 _sites(results, model),
@@ -39,6 +39,15 @@ def hazards(results: Results) -> Table:
                 row.append(number(implied_hazard_ratio(planted, item.name), decimals))
             rows.append(tuple(row))
     return Table("hazards", tuple(headers), tuple(rows), why_empty=_no_model(results))
+
+
+def _per_sd(item: Coefficient) -> Cell:
+    """The ratio per SD, and its interval where the one per unit says little."""
+    ratio, low, high = item.hazard_ratio_per_sd, item.ci95_per_sd_low, item.ci95_per_sd_high
+    if not told_per_sd(item) or ratio is None or low is None or high is None:
+        return number(ratio, 3)
+    digits = ratio_decimals(ratio, low, high)
+    return Cell(f"{ratio:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})", repr(float(ratio)))
 
 
 def _sites(results: Results, model: CoxResult) -> Cell:
@@ -51,8 +60,10 @@ def _sites(results: Results, model: CoxResult) -> Cell:
 
 def first_hazards(results: Results) -> Table:
     """The first screen's hazard ratios: those of the gaps, or without any all of the first model with a result."""
-    full = hazards(results)
-    kept = [0, 1, 2, 3, *range(7, len(full.headers))]
+    full, found = hazards(results), _models(results)
+    has_gap = any(item.name.endswith("gap_years") for model in found for item in model.covariates)
+    per_sd = [5] if not has_gap and any(told_per_sd(item) for model in found for item in model.covariates) else []
+    kept = [0, 1, 2, 3, *per_sd, *range(7, len(full.headers))]
     rows = [tuple(row[k] for k in kept) for row in full.rows if len(row) > 2]
     gaps = tuple(row for row in rows if row[1].text.endswith("gap_years"))
     headers = tuple(full.headers[k].replace("per unit", "per year" if gaps else "per unit") for k in kept)

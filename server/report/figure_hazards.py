@@ -1,4 +1,7 @@
-"""The forest plot: hazard ratios per unit with their 95 % intervals, all models under each other."""
+"""The forest plot: hazard ratios with their 95 % intervals, all models under each other.
+
+A ratio is per unit of its covariate, or per standard deviation where the unit is small or large against that.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from fedage.common.presentation.svg import INK, MARK, MUTED, SERIES, draw, only_some_spines, shortened
-from fedage.server.hazards_in_words import ratio_decimals
+from fedage.server.hazards_in_words import in_unit, ratio_decimals, told_per_sd
 from fedage.server.results import PlantedTruth, Results
 
 _MOST_TICKS = 8
@@ -20,6 +23,7 @@ _MOST_TICKS = 8
 class _Row:
     words: str
     is_gap: bool
+    per_sd: bool
     hazard_ratio: float
     low: float
     high: float
@@ -36,13 +40,14 @@ def forest(results: Results) -> str | None:
         axes = figure.subplots()
         _points(axes, rows)
         axes.axvline(1, color=INK, linewidth=1.0)
-        axes.set_yticks(range(len(rows)), [shortened(row.words) for row in rows])
+        axes.set_yticks(range(len(rows)), [row.words for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         only_some_spines(axes, "bottom")
         axes.tick_params(left=False)
         _log_scale(axes, rows)
-        axes.set_xlabel("hazard ratio per unit (per year for gaps and age), logarithmic")
+        of_sd = ", or per SD where a line says so" if any(row.per_sd for row in rows) else ""
+        axes.set_xlabel(f"hazard ratio per unit (per year for gaps and age{of_sd}), logarithmic")
         if any(row.implied is not None for row in rows):
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1 + 0.75 / (len(rows) + 1)), ncols=2)
 
@@ -64,12 +69,13 @@ def _rows(results: Results) -> list[_Row]:
     rows = []
     for model in results.survival.cox if results.survival is not None else ():
         for item in model.covariates:
-            low, high = item.ci95_low, item.ci95_high
-            if item.hazard_ratio is None or low is None or high is None or min(item.hazard_ratio, low) <= 0:
+            ratio, low, high = in_unit(item)
+            if ratio is None or low is None or high is None or min(ratio, low) <= 0:
                 continue
-            implied = implied_hazard_ratio(results.planted, item.name)
-            words = f"{model.model}: {item.name}"
-            rows.append(_Row(words, item.name.endswith("gap_years"), item.hazard_ratio, low, high, implied))
+            per_sd = told_per_sd(item)
+            implied = None if per_sd else implied_hazard_ratio(results.planted, item.name)
+            words = f"{shortened(f'{model.model}: {item.name}')}{', per SD' if per_sd else ''}"
+            rows.append(_Row(words, item.name.endswith("gap_years"), per_sd, ratio, low, high, implied))
     return rows
 
 
