@@ -6,15 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from fedage.client.cohort.kinds import modality_of
 from fedage.client.cohort.query import Selection, select
 from fedage.client.cohort.samples import SampleCache
 from fedage.client.cohort.store import CohortStore
-from fedage.client.cohort.tables import StoredTable, read_table
 from fedage.client.parts import with_parts
 from fedage.client.policy.types import DataSet
 from fedage.client.site import SiteCohort
@@ -34,6 +33,9 @@ from fedage.common.estimators._table import FeaturesMissing
 from fedage.common.estimators.base import Estimator
 from fedage.common.protocol import RequestRefused
 from fedage.common.statistic import FloatArray
+
+if TYPE_CHECKING:
+    from fedage.client.cohort.tables import StoredTable
 
 
 class SiteCohorts:
@@ -82,6 +84,8 @@ class TableCohorts:
         RequestRefused
             As `SiteCohorts.read`.
         """
+        from fedage.client.cohort.tables import read_table
+
         offered = data_set or DataSet()
         ages_years = offered.age_min_years, offered.age_max_years
         if offered.modality or offered.manufacturer:
@@ -109,6 +113,8 @@ class TableCohorts:
 
 def _as_asked(stored: StoredTable, campaign: Campaign, *, unit: Callable[[str], float]) -> SiteTable:
     """The stored table under the campaign's names; identifiers, ages and sexes are those that the site says."""
+    import pandas as pd
+
     asked = campaign.table or TableChoice()
     frame = stored.frame
     names = {stored.age: asked.age, stored.sex: asked.sex}

@@ -18,7 +18,7 @@ from torch import nn
 
 from fedage.common.campaign.types import Training
 from fedage.common.estimators.base import Trainable
-from fedage.common.networks.arrays import ModelRefused, Weights, load_arrays, state_to_arrays
+from fedage.common.networks.arrays import ModelRefused, Weights, network_of, state_to_arrays
 
 __all__ = [
     "ModelRefused",
@@ -129,9 +129,7 @@ def train_locally(
     where = resolve_device(device)
     mend = f"lower training.learning_rate={training.learning_rate:g}"
     with _compute(where, threads=threads):
-        module = estimator.build(seed=0)
-        load_arrays(module, weights)
-        module = _place(module, where).train()
+        module = _place(network_of(lambda: estimator.build(seed=0), weights), where).train()
         optimiser = _optimiser(module, training, learning_rate(training, round_number=round_number))
         generator = torch.Generator().manual_seed(rng_seed)
         smallest = 2 if _has_batch_norm(module) else 1
@@ -177,9 +175,7 @@ def predict_years(
     where = resolve_device(device)
     ages = np.empty(len(samples))
     with _compute(where, threads=threads), torch.inference_mode():
-        module = estimator.build(seed=0)
-        load_arrays(module, weights)
-        module = _place(module, where).eval()
+        module = _place(network_of(lambda: estimator.build(seed=0), weights), where).eval()
         for start in range(0, len(samples), batch_size):
             if should_stop():
                 raise PredictionStopped(f"prediction was stopped after {start} of {len(samples)} patients")

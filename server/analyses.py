@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedage.common.analyses.base import (
+    MAX_EXCHANGES,
     Again,
     Analysis,
     Costed,
@@ -21,8 +22,6 @@ from fedage.common.protocol import PreparedSums, join_iterates
 from fedage.common.statistic import FloatArray, Statistic, total
 from fedage.server.session import Answer, Session
 from fedage.server.sums import usable_statistics
-
-MAX_EXCHANGES = 100
 
 
 @dataclass
@@ -65,15 +64,16 @@ def run_stage(
     begins: dict[str, Iterate] = {name: a.first() for name, a in by_name.items() if name not in waiting}
     iterates: dict[str, Iterate] = dict(begins)
     taking_part: dict[str, set[str] | None] = dict.fromkeys(by_name)
-    for exchange in range(MAX_EXCHANGES):
-        if not iterates:
-            return
+    taken = dict.fromkeys(by_name, 0)
+    exchange = 0
+    while iterates:
         head = dict(payload or {}) if exchange == 0 else {}
         now = kind if exchange == 0 else following_kind
         payload_now = {**head, **join_iterates({**(extra or {}), **iterates})}
         answers = session.ask(now, payload_now, fold=fold, sites=sites)
         session.require_quorum(answers, step="analyses", kind=now)
-        session.events.emit("exchange", number=exchange + 1, steps=sorted(iterates), sites=sorted(answers))
+        exchange += 1
+        session.events.emit("exchange", number=exchange, steps=sorted(iterates), sites=sorted(answers))
         for name in list(iterates):
             analysis = by_name[name]
             statistics = _statistics(session, analysis, iterates[name], answers, findings)
@@ -81,17 +81,20 @@ def run_stage(
             present = set(statistics) if before is None else before & set(statistics)
             if before is not None and present != before and getattr(analysis, "same_sites", True):
                 session.events.emit("analysis-restarted", step=name, left=sorted(before - present))
-                iterates[name] = begins[name]
+                iterates[name], taken[name] = begins[name], 0
                 taking_part[name] = present
                 continue
+            taken[name] += 1
             taking_part[name] = present
             statistics = {site: statistics[site] for site in present}
             if isinstance(analysis, Costed):
                 findings.costs.setdefault(name, []).extend(analysis.costs(statistics, iterates[name]))
             outcome = _combine(analysis, iterates[name], statistics)
-            if isinstance(outcome, Again):
+            if isinstance(outcome, Again) and taken[name] < MAX_EXCHANGES:
                 iterates[name] = outcome.iterate
                 continue
+            if isinstance(outcome, Again):
+                outcome = NotComputable(f"did not converge in {MAX_EXCHANGES} exchanges")
             _record(analysis, iterates.pop(name), statistics, outcome, findings)
         for name, following in list(waiting.items()):
             first = following.preceding.name
@@ -103,8 +106,8 @@ def run_stage(
                 continue
             del waiting[name]
         session.events.emit("recorded", unfinished=sorted((*iterates, *waiting)))
-    for name in (*iterates, *waiting):
-        findings.not_computed[name] = f"did not converge in {MAX_EXCHANGES} exchanges"
+    for name, following in waiting.items():
+        findings.not_computed[name] = f"{following.preceding.name}, which it begins with, has no result"
 
 
 def _statistics(

@@ -9,7 +9,7 @@ from fedage.common.errors import FedAgeError
 from fedage.common.estimators._table import TableBase
 from fedage.common.estimators.base import Trainable
 from fedage.common.estimators.configure import agreed_features, configured, initial_seed, preparation
-from fedage.common.networks.arrays import Weights, state_to_arrays
+from fedage.common.networks.arrays import Weights, outline, state_to_arrays
 from fedage.common.networks.roles import roles_of
 from fedage.common.protocol import ANALYSE, PreparedSums
 from fedage.server.analyses import Findings, run_stage
@@ -53,7 +53,7 @@ def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> 
         session,
         RunModel(weights, sums),
         training=campaign.training,
-        roles=roles_of(estimator.build(seed=seed)),
+        roles=roles_of(outline(lambda: estimator.build(seed=seed))),
         path=folder / name,
         records=record.rounds,
         described=record.descriptions,

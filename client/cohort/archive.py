@@ -19,9 +19,9 @@ from typing import BinaryIO
 
 from fedage.client.cohort.dicom import open_at_once
 from fedage.client.cohort.header import INFLATED_FREE_BYTES, MAX_INFLATED_BYTES, MAX_INFLATION
+from fedage.client.cohort.paths import SEPARATOR
 from fedage.client.cohort.reasons import Reason
 
-SEPARATOR = "\0"
 MAX_MEMBERS = 100_000
 MAX_DIRECTORY_BYTES = 64 * 2**20
 """Largest central directory that is read into memory."""

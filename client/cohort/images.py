@@ -28,8 +28,6 @@ from fedage.client.cohort.stored_values import StoredValues, stored_range, store
 from fedage.common.image import Image, SampleRefused
 
 DECODER_FAILED = "decoder-failed"
-PIXELS_VERSION = "2"
-"""Raised when the same file gives other pixels; samples are then made anew."""
 UNKNOWN_SPACING_MM = (1.0, 1.0)
 _SPACING_KEYWORDS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _PROJECTIONS = frozenset(["CR", "DX", "MG", "IO", "PX", "RG", "RF", "XA"])

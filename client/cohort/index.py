@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedage.client.cohort.archive import SEPARATOR, Refused, is_archive, members, open_image
+from fedage.client.cohort.archive import Refused, is_archive, members, open_image
 from fedage.client.cohort.dicom import DicomFacts, read_bytes, read_facts
 from fedage.client.cohort.directory import MAX_DIRECTORY_BYTES, Unreadable, missing_files, missing_of
 from fedage.client.cohort.joined import keep_outcomes
 from fedage.client.cohort.outcomes import read_outcomes
+from fedage.client.cohort.paths import SEPARATOR
 from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.client.cohort.store import CohortStore, FileStamp, KnownFile
 from fedage.client.cohort.told import Silence, Telling, Told

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 DICOMDIR = "1.2.840.10008.1.3.10"
+PIXELS_VERSION = "2"
+"""Raised when the same file gives other pixels; samples are then made anew."""
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _STACKS = frozenset(_STORAGE + tail for tail in ("4.1", "4.4", "2.1", "2.2", "130", "128.1"))

@@ -17,8 +17,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.table import Table
 from sqlalchemy import func, select
 
-from fedage.client.cohort.archive import SEPARATOR
 from fedage.client.cohort.models import RejectedFile
+from fedage.client.cohort.paths import SEPARATOR
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.store import CohortStore
 from fedage.common._version import __version__

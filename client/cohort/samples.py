@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from fedage.client._durable import sync
 from fedage.client.agent.cancel import stop_if_cancelled, wait_for
-from fedage.client.cohort.images import PIXELS_VERSION, load_image
+from fedage.client.cohort.kinds import PIXELS_VERSION
 from fedage.client.cohort.query import Selection
 from fedage.common._version import __version__
 from fedage.common.bounded import MAX_RECORD_BYTES, read_json
@@ -190,6 +190,8 @@ def _locked(stream: IO[bytes]) -> bool:
 
 
 def _checked(estimator: Estimator, path: Path) -> FloatImage:
+    from fedage.client.cohort.images import load_image
+
     image = load_image(path)
     try:
         sample = estimator.preprocess(image)

@@ -17,15 +17,14 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, Row, bindparam, select, text, update
 
-from fedage.client.cohort.archive import SEPARATOR
 from fedage.client.cohort.geometry import Stack, stack_of
 from fedage.client.cohort.keys import Keys
 from fedage.client.cohort.models import Series, Slice
+from fedage.client.cohort.paths import OBLIQUE, SEPARATOR
 from fedage.client.cohort.reasons import Reason
 
 PLACE_NUMBERS = 11
 """Of a slice: its position (3), the directions of its rows and columns (6), distances of rows and columns (2)."""
-OBLIQUE = "oblique"
 _AXES = ("LR", "PA", "SI")
 """Ends of DICOM's x, y and z axes: where they point, and where they come from."""
 

@@ -11,13 +11,12 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from sqlalchemy import Engine, create_engine, event, func, insert, select, text
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
-from fedage.client.cohort.archive import SEPARATOR
 from fedage.client.cohort.keys import Keys, StoreError, read_or_create
 from fedage.client.cohort.migrations import OLDEST, alone, backup, can_migrate, migrate
 from fedage.client.cohort.models import (
@@ -31,10 +30,12 @@ from fedage.client.cohort.models import (
     Setting,
     Slice,
 )
+from fedage.client.cohort.paths import OBLIQUE, SEPARATOR, FileStamp
 from fedage.client.cohort.reasons import Reason
-from fedage.client.cohort.series import OBLIQUE
-from fedage.client.cohort.writer import FileStamp, Writer
 from fedage.client.table.identifiers import with_other_zeros
+
+if TYPE_CHECKING:
+    from fedage.client.cohort.writer import Writer
 
 __all__ = ["CohortStore", "FileStamp", "KnownFile", "StoreError", "Volumes"]
 
@@ -223,6 +224,8 @@ class CohortStore:
         StoreError
             If the file is locked, full or broken.
         """
+        from fedage.client.cohort.writer import Writer  # brings the readers of files, which few readers of a store need
+
         try:
             with self._engine.begin() as connection:
                 connection.execute(text("BEGIN IMMEDIATE"))

@@ -25,19 +25,12 @@ from fedage.client.cohort.models import (
     TablePatient,
     TableRejected,
 )
+from fedage.client.cohort.paths import FileStamp
 from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.client.cohort.series import judge, series_of, take_out
 
 if TYPE_CHECKING:
     from fedage.client.cohort.store import CohortStore
-
-
-class FileStamp(NamedTuple):
-    """A file as the walk saw it: path relative to the root, modification time, size in bytes."""
-
-    path: str
-    mtime_ns: int
-    size: int
 
 
 READER_VERSION = "8"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from fedage.client.table.forms import Codes, forms, is_miswritten, known_words
 from fedage.client.table.header import columns_in_words
@@ -18,6 +18,9 @@ from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import TableChoice
 from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OF_THE_MODEL = ("gap_years", "raw_gap_years", "cole_gap_years", "predicted_years", "corrected_years")
 """Columns that a campaign with an estimator computes; one without has to find them in the table."""

@@ -6,10 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Codes = NDArray[np.object_]
 """A code of `FORMS` for each cell, empty where it holds a number or nothing, (n,)."""

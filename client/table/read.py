@@ -6,10 +6,9 @@ import re
 import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from fedage.client.table.header import repeated_name
@@ -18,6 +17,9 @@ from fedage.client.table.opening import skip_separator_line
 from fedage.client.table.quotes import require_all_read, require_whole_rows
 from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 NAME_MAX = 200
@@ -49,6 +51,8 @@ def read_frame(
     FedAgeError
         If it is not such a file, is larger than `limits.TABLE`, cannot be read, names a column twice, or has no row.
     """
+    import pandas as pd
+
     kind = path.suffix.lower()
     if kind not in SUFFIXES:
         raise FedAgeError(f"{path} is no table: allowed are {', '.join(SUFFIXES)}; convert it")
@@ -77,6 +81,8 @@ def read_frame(
 def _read_text(
     path: Path, *, kind: str, text: Collection[str], sites: str | None, known: Collection[str], blank_lines: int
 ) -> pd.DataFrame:
+    import pandas as pd
+
     with path.open(encoding="utf-8-sig", newline="") as stream:
         for _ in range(blank_lines):  # pandas' own count of lines to skip goes wrong on blank ones
             stream.readline()
@@ -110,6 +116,8 @@ def _rows(
     text: Collection[str],
     sites: str | None,
 ) -> pd.DataFrame:
+    import pandas as pd
+
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
@@ -167,6 +175,8 @@ def labels(column: pd.Series) -> pd.Series:
 
 def numbers(column: pd.Series, *, missing: Sequence[float] = ()) -> tuple[FloatArray, Mask]:
     """A column as float64 (n,), NaN where missing, and which cells hold something that is no number, (n,)."""
+    import pandas as pd
+
     if pd.api.types.is_bool_dtype(column):
         column = column.astype(float)
     values = np.array(pd.to_numeric(column, errors="coerce"), dtype=np.float64)

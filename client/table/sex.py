@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from fedage.client.table.read import Mask, numbers
 from fedage.common.campaign.types import TableChoice
 from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 USUAL = (0.0, 1.0, 2.0, -1.0)
 """Codes for female that need no `table.female`, whichever of them are not `table.male`."""
@@ -23,6 +26,8 @@ def sexes(column: pd.Series, table: TableChoice) -> tuple[FloatArray, Mask, froz
 
     Without `table.female` any number beside `table.male` is female here; `require_known` then says whether that may be.
     """
+    import pandas as pd
+
     words = column.astype("string").str.strip().str.lower().map(_WORDS)
     known = np.array(pd.to_numeric(words, errors="coerce"), dtype=np.float64)
     in_words = np.isfinite(known)

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from fedage.client.cohort.keys import Keys
@@ -38,6 +37,9 @@ from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import TableChoice
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators._table import FEATURE
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Rows = NDArray[np.intp]
 _MADE = ("is_male", "raw_gap_years")
@@ -195,6 +197,8 @@ def _files(data: Path) -> list[tuple[Path, str]]:
 
 
 def _rows_by_site(frame: pd.DataFrame, site_column: str, *, said: list[str]) -> dict[str, Rows]:
+    import pandas as pd
+
     titles = labels(frame[site_column])
     if nowhere := int(titles.isna().sum()):
         rows = "1 row names" if nowhere == 1 else f"{nowhere} rows name"

@@ -25,7 +25,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from fedage.common.analyses.base import Result
 from fedage.common.statistic import FloatArray
@@ -137,6 +136,8 @@ def log_rank(at_risk: FloatArray, events: FloatArray) -> Result | None:
     χ² = (O − E)²/V with E = Σ d n₁/n and the hypergeometric V = Σ d (n₁/n)(1 − n₁/n)(n − d)/(n − 1), one degree of
     freedom.
     """
+    from scipy import special
+
     n, d = at_risk.sum(axis=0), events.sum(axis=0)
     several = n > 1
     n, d, n_1 = n[several], d[several], at_risk[1][several]

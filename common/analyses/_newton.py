@@ -15,12 +15,12 @@ import json
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special
 
 from fedage.common.analyses._columns import MAX_OUTCOME, MAX_PATIENTS, bound_of
 from fedage.common.analyses._left_out import left_out_fields, left_out_result
 from fedage.common.analyses._partial_likelihood import Likelihood
 from fedage.common.analyses.base import (
+    MAX_EXCHANGES,
     Again,
     Done,
     Iterate,
@@ -38,7 +38,6 @@ of a risk set's sums is the one patient's with the largest β·z."""
 SMALLEST_SCALE = 0.1
 """Of a site's own SD: a scale below it is refused there, as it would be a larger β in disguise. The SD of all sites
 together falls below it only for a site that holds less than a hundredth of the patients."""
-MAX_EXCHANGES = 50
 MOST_ITERATES = 60
 """Different β that a site answers for one model of the same patients, over all campaigns: each is another weighting of
 their sums. A fit takes four to seven, which are the same each time that the same sites take part."""
@@ -189,6 +188,8 @@ def advance(
         return _beyond(covariates, outward)
     decrement = float(np.sqrt(max(float(likelihood.gradient @ step), 0.0)))
     if decrement < _CONVERGED:
+        from scipy import special
+
         large = np.abs(step) > _DIVERGING_STEP
         if large.any():
             return _diverges(covariates, large)
@@ -315,6 +316,8 @@ def _coefficients(
     covariates: tuple[str, ...], coef: FloatArray, information: FloatArray, sd: FloatArray
 ) -> list[Result]:
     """One record a covariate, per unit and per SD, with Wald z = β/SE and its two-sided p."""
+    from scipy import special
+
     root = np.sqrt(np.diag(information))
     se = np.sqrt(np.diag(np.linalg.inv(information / np.outer(root, root)))) / root
     return [

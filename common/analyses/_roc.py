@@ -23,7 +23,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, ndtr
 
 from fedage.common.analyses._columns import MAX_GAP_YEARS
 from fedage.common.statistic import FloatArray
@@ -101,6 +100,8 @@ def _roundest(lowest: int, highest: int) -> int:
 
 def _likely_share(start: int, end: int, mean: float, spread: float) -> FloatArray:
     """Shares (end − start,) of a span's patients in its cells if values were normal; they sum to 1."""
+    from scipy.special import ndtr
+
     edges = EDGES_YEARS[start : end + 1].copy()
     edges[0] = -np.inf if start == 0 else edges[0]
     edges[-1] = np.inf if end == CELLS else edges[-1]
@@ -162,6 +163,8 @@ def interval(auc: float, variance: float | None) -> list[float] | None:
     """The 95 % interval; None where there is no variance, or nothing varies because the groups do not overlap."""
     if variance is None or variance <= 0 or not 0 < auc < 1:
         return None
+    from scipy.special import expit
+
     logit, half = np.log(auc / (1 - auc)), _Z95 * np.sqrt(variance) / (auc * (1 - auc))
     return [float(expit(logit - half)), float(expit(logit + half))]
 

@@ -16,6 +16,9 @@ from fedage.common.cohort import Cohort
 from fedage.common.influence import Group
 from fedage.common.statistic import FloatArray, Layout, Statistic
 
+MAX_EXCHANGES = 50
+"""Exchanges that one analysis may take, wherever it is driven; a site refuses an iterate of a later one."""
+
 Iterate = Mapping[str, FloatArray]
 Result = dict[str, Any]
 """Plain JSON-able values: what results.json records."""
@@ -224,7 +227,7 @@ def check_iterate(iterate: Iterate, shapes: Mapping[str, tuple[int, ...]], *, bo
             raise IterateRefused(f"iterate {name} must be finite and within ±{bound:g}")
 
 
-def run_locally(analysis: Analysis, sites: Mapping[str, Cohort], *, max_exchanges: int = 100) -> Outcome:
+def run_locally(analysis: Analysis, sites: Mapping[str, Cohort], *, max_exchanges: int = MAX_EXCHANGES) -> Outcome:
     """Drive an analysis over cohorts in this process: the federated computation without the network.
 
     Used to compare cuts of the same patients; the ServerApp drives the same objects over Flower.

@@ -15,7 +15,6 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import erfc
 
 from fedage.common.analyses._columns import MAX_GAP_YEARS, MAX_PATIENTS, in_subset, usable
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
@@ -90,6 +89,8 @@ def _may_leave(counts: Counts, first: int, end: int, minimum: int) -> bool:
 
 def _likely_share(first: int, end: int, spread_years: float) -> FloatArray:
     """Shares (end − first,) of a span's patients in its cells if errors were normal with this spread; they sum to 1."""
+    from scipy.special import erfc
+
     upper = np.array([*THRESHOLDS_YEARS, np.inf])
     beyond = erfc(upper / (np.sqrt(2) * max(spread_years, 1e-3)))
     share: FloatArray = -np.diff(beyond, prepend=1.0)[first:end]

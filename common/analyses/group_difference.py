@@ -21,7 +21,6 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
 
 from fedage.common.analyses import _roc
 from fedage.common.analyses._columns import MAX_PATIENTS, bound_of, present, usable
@@ -274,6 +273,8 @@ def _regress(products: FloatArray, free: float) -> Result:
 
     `free` is n − S. Without degrees of freedom left, or without any spread, there is a difference and no error of it.
     """
+    from scipy.special import stdtr, stdtrit
+
     scale = np.sqrt(np.diag(products)[:-1])
     inverse = np.linalg.inv(products[:-1, :-1] / np.outer(scale, scale)) / np.outer(scale, scale)
     slopes = inverse @ products[:-1, -1]

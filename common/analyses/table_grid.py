@@ -35,6 +35,7 @@ from fedage.common.analyses._intervals import SiteTable, at_table_time, ends_of,
 from fedage.common.analyses._median import HISTOGRAM, bracket, histograms
 from fedage.common.analyses._survival import Followed, after_start, check_table_times, followed, table_index
 from fedage.common.analyses.base import (
+    MAX_EXCHANGES,
     Again,
     Done,
     GridAsked,
@@ -49,8 +50,9 @@ from fedage.common.analyses.base import (
 from fedage.common.cohort import Cohort
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
-MOST_QUESTIONS = 40
-"""Exchanges in which a grid is settled: with many table times the next end asked for lies more than one further on."""
+MOST_QUESTIONS = MAX_EXCHANGES - 10
+"""Exchanges in which a grid is settled; the others of the analysis are for where the gap is split. With many table
+times the next end asked for lies more than one further on."""
 
 Strata = tuple[tuple[str, ...], tuple[tuple[float, ...], ...]]
 """Columns to stratify on, and for each its levels."""

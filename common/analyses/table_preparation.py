@@ -107,7 +107,7 @@ class TablePreparation:
             raise ValueError(
                 f"{len(self.columns)} features are too many for a ridge regression, which sends their products; "
                 f"allowed are {_table_sums.MAX_FEATURES}: name fewer in estimator.options.features, "
-                'or use table-mlp with start = "random"'
+                'or use table-mlp with start = "mean" and a number as noise'
             )
 
     @property

@@ -5,13 +5,15 @@ Shape legend: B patients in a batch, C channels, H × W pixels.
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
-import torch
 from pydantic import BaseModel, ConfigDict
 
 from fedage.common.estimators.takes import Takes
 from fedage.common.image import FloatImage, Image
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Options(BaseModel):

@@ -10,19 +10,19 @@ Shape legend: B patients in a batch, S = `image_size`; a sample is (1, S, S). Ag
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
-import torch
 from pydantic import Field, model_validator
-from torch import nn
-from torch.nn import functional
 
 from fedage.common.estimators.base import Options
 from fedage.common.estimators.takes import Takes
 from fedage.common.image import FloatImage, Image, SampleRefused
-from fedage.common.networks.norm import Norm
-from fedage.common.networks.resnet import ResNet18
+from fedage.common.networks.names import Norm
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 # Random changes of a training sample: far smaller than the differences between patients, as large as positioning.
 _SHIFT_FRACTION = 0.04
@@ -94,6 +94,9 @@ class ChestCA:
         SampleRefused
             `not-two-dimensional`, `not-finite`, `bad-spacing`, `too-small` or `blank-image`.
         """
+        import torch
+        from torch.nn import functional
+
         square = _centre_square(image, side_min=self.options.image_size // 2)
         size = self.options.image_size
         small = functional.interpolate(
@@ -111,6 +114,9 @@ class ChestCA:
 
     def augment(self, batch: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
         """Each sample of (B, 1, S, S) shifted, turned, zoomed and of another contrast; unchanged if switched off."""
+        import torch
+        from torch.nn import functional
+
         if not self.options.augment:
             return batch
         count = batch.shape[0]
@@ -133,12 +139,18 @@ class ChestCA:
 
     def build(self, *, seed: int) -> nn.Module:
         """The network, initialised from `seed` alone; the global random state is as before."""
+        import torch
+
+        from fedage.common.networks.resnet import ResNet18
+
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return ResNet18(norm=self.options.norm, width=self.options.width)
 
     def loss(self, output: torch.Tensor, age_years: torch.Tensor) -> torch.Tensor:
         """Mean loss of (B, 1) against ages (B,), on the output's scale so that learning rates are those of any net."""
+        from torch.nn import functional
+
         target = (age_years - self.options.centre_years) / self.options.scale_years
         prediction = output.squeeze(1)
         if self.options.loss == "huber":

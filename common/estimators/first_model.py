@@ -22,7 +22,7 @@ from fedage.common.estimators._table import TableBase
 from fedage.common.estimators.base import Trainable
 from fedage.common.estimators.configure import configured, initial_seed, preparation
 from fedage.common.influence import InfluenceRefused
-from fedage.common.networks.arrays import state_to_arrays
+from fedage.common.networks.arrays import outline, state_to_arrays
 from fedage.common.networks.roles import ArrayRoles, roles_of
 from fedage.common.protocol import PreparedSums
 
@@ -92,7 +92,7 @@ def first_model(
 def roles(campaign: Campaign, features: Sequence[str]) -> ArrayRoles | None:
     """What each array of the campaign's model is; None for a model that is not trained in rounds."""
     estimator = configured(campaign, features)
-    return roles_of(estimator.build(seed=0)) if isinstance(estimator, Trainable) else None
+    return roles_of(outline(lambda: estimator.build(seed=0))) if isinstance(estimator, Trainable) else None
 
 
 def is_first_model(sent: Arrays, own: Arrays, *, names: Sequence[str] | None = None) -> bool:

@@ -12,20 +12,22 @@ Legend: B patients in a batch, p features. A sample is (p,) raw features, NaN wh
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from torch import nn
-from torch.nn import functional
 
 from fedage.common.estimators._table import TableBase, TableOptions, vector
 from fedage.common.estimators.base import Options
 from fedage.common.image import FloatImage, Image, SampleRefused
 from fedage.common.networks.arrays import state_to_arrays
+
+if TYPE_CHECKING:
+    import torch
+
+    from fedage.common.networks.table import TableNetwork
 
 _HUBER_DELTA = {"log": 0.2, "linear": 5.0}
 """Error from which huber is linear: years, or (about 20 %) on a log scale."""
@@ -91,6 +93,10 @@ class TableMLP(TableBase):
 
     def build(self, *, seed: int) -> TableNetwork:
         """The network, initialised from `seed` alone; the global random state is as before."""
+        import torch
+
+        from fedage.common.networks.table import TableNetwork
+
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return TableNetwork(len(self.columns), self.options.hidden)
@@ -101,6 +107,8 @@ class TableMLP(TableBase):
 
     def augment(self, batch: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
         """(B, p) to (B, 2p): some values made missing, and the noise that the network adds to the features."""
+        import torch
+
         where = generator.device
         if self.options.dropout > 0:
             dropped = torch.rand(batch.shape, generator=generator, device=where) < self.options.dropout
@@ -110,6 +118,9 @@ class TableMLP(TableBase):
 
     def loss(self, output: torch.Tensor, age_years: torch.Tensor) -> torch.Tensor:
         """Mean loss of (B,) against ages (B,), on the age scale."""
+        import torch
+        from torch.nn import functional
+
         scale = self.options.scale
         # Ages below the scale, which the preparation leaves out, count as its lowest.
         shifted = (age_years + scale.offset_years).clamp(min=math.exp(scale.bounds[0]))
@@ -122,63 +133,10 @@ class TableMLP(TableBase):
 
     def age_years(self, output: torch.Tensor) -> torch.Tensor:
         """Ages (B,) in years from (B,)."""
+        import torch
+
         scale = self.options.scale
         lower, upper = scale.bounds
         inside = output.clamp(lower, upper)
         years = inside if scale.kind == "linear" else torch.exp(inside) - scale.offset_years
         return years.clamp(min=0.0)
-
-
-class TableNetwork(nn.Module):
-    """Standardisation and a linear model, fixed, plus a trained correction; see the module's docstring."""
-
-    def __init__(self, features: int, hidden: Sequence[int]) -> None:
-        super().__init__()
-        for name in ("medians", "means", "units", "coefficients"):
-            self.register_buffer(name, torch.zeros(features))
-        for name in ("intercept", "age_sd", "noise"):
-            self.register_buffer(name, torch.zeros(1))
-        self.medians: torch.Tensor
-        self.means: torch.Tensor
-        self.units: torch.Tensor
-        self.coefficients: torch.Tensor
-        self.intercept: torch.Tensor
-        self.age_sd: torch.Tensor
-        self.noise: torch.Tensor
-        layers: list[nn.Module] = []
-        for inside, outside in zip((features, *hidden), hidden, strict=False):
-            layers += [nn.Linear(inside, outside), nn.GELU()]
-        last = nn.Linear(hidden[-1], 1)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.correction = nn.Sequential(*layers, last)
-
-    def set_standard(
-        self,
-        *,
-        medians: NDArray[np.float64],
-        means: NDArray[np.float64],
-        sds: NDArray[np.float64],
-        coefficients: NDArray[np.float64],
-        intercept: float,
-        age_sd: float,
-        noise: float,
-    ) -> None:
-        """Fill the buffers; a feature of SD 0 is not looked at."""
-        units = np.divide(1.0, sds, out=np.zeros_like(sds), where=sds > 0)
-        arrays = {"medians": medians, "means": means, "units": units, "coefficients": coefficients}
-        numbers = {"intercept": intercept, "age_sd": age_sd, "noise": noise}
-        with torch.no_grad():
-            for name, values in {**arrays, **{k: np.array([v]) for k, v in numbers.items()}}.items():
-                getattr(self, name).copy_(torch.from_numpy(values.astype(np.float32)))
-
-    def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        """(B, p), or (B, 2p) with noise, to (B,)."""
-        p = self.medians.shape[0]
-        x = batch[:, :p]
-        z = (torch.where(torch.isfinite(x), x, self.medians) - self.means) * self.units
-        if batch.shape[1] > p:
-            z = z + self.noise * torch.sign(self.units) * batch[:, p:]
-        linear = self.intercept + z @ self.coefficients
-        correction: torch.Tensor = self.correction(z).squeeze(1)
-        return linear + self.age_sd * correction

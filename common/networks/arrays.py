@@ -6,13 +6,14 @@ A model is a dict of float32 arrays, the entries of the network's `state_dict` w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -25,11 +26,57 @@ class ModelRefused(ValueError):
 
 def state_to_arrays(module: nn.Module) -> Weights:
     """A network's parameters and buffers as copies, float32, in the order of its state."""
+    import torch
+
     return {
         name: tensor.detach().to("cpu", torch.float32, copy=True).contiguous().numpy()
         for name, tensor in module.state_dict().items()
         if not name.endswith(_COUNTER)
     }
+
+
+def outline(build: Callable[[], nn.Module]) -> nn.Module:
+    """A network without values, whatever its size: its parameters and buffers have names and shapes only.
+
+    A network that cannot be built so (its constructor looks at values) is built as it is.
+    """
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return build()
+    except (NotImplementedError, RuntimeError):
+        return build()
+
+
+def network_of(build: Callable[[], nn.Module], arrays: Mapping[str, NDArray[np.float32]]) -> nn.Module:
+    """The network with these arrays, without an initialisation that they would overwrite.
+
+    Raises
+    ------
+    ModelRefused
+        If the arrays are not the network's.
+    """
+    import torch
+
+    module = outline(build)
+    check_arrays(arrays, shapes_of(module))
+    counters = {
+        name: torch.zeros(tensor.shape, dtype=tensor.dtype)
+        for name, tensor in module.state_dict().items()
+        if name.endswith(_COUNTER)
+    }
+    tensors = {name: torch.from_numpy(np.array(arrays[name], dtype=np.float32)) for name in shapes_of(module)}
+    module.load_state_dict({**tensors, **counters}, strict=True, assign=True)
+    if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):
+        module = build()  # it has buffers that its state leaves out, whose values its constructor knows
+        load_arrays(module, arrays)
+    return module
+
+
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the arrays that travel."""
+    return {name: tuple(t.shape) for name, t in module.state_dict().items() if not name.endswith(_COUNTER)}
 
 
 def load_arrays(module: nn.Module, arrays: Mapping[str, NDArray[np.float32]]) -> None:
@@ -40,6 +87,8 @@ def load_arrays(module: nn.Module, arrays: Mapping[str, NDArray[np.float32]]) ->
     ModelRefused
         With everything that is wrong; the network is then unchanged.
     """
+    import torch
+
     state = {name: tensor for name, tensor in module.state_dict().items() if not name.endswith(_COUNTER)}
     check_arrays(arrays, {name: tuple(tensor.shape) for name, tensor in state.items()})
     tensors = {name: torch.from_numpy(arrays[name].astype(np.float32)) for name in state}

@@ -13,7 +13,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from fedage.common.networks.norm import Norm, norm_layer
+from fedage.common.networks.names import Norm
+from fedage.common.networks.norm import norm_layer
 
 
 class CoordinateAttention(nn.Module):

@@ -6,11 +6,9 @@ on, and is what per-sample differential privacy requires. BatchNorm is what the 
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import nn
 
-Norm = Literal["group", "batch"]
+from fedage.common.networks.names import Norm
 
 _CHANNELS_PER_GROUP = 8
 _MAX_GROUPS = 32

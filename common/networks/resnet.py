@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from fedage.common.networks.coordinate_attention import CoordinateAttention
-from fedage.common.networks.norm import Norm, norm_layer
+from fedage.common.networks.names import Norm
+from fedage.common.networks.norm import norm_layer
 
 _BLOCKS_PER_STAGE = (2, 2, 2, 2)
 
