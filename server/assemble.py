@@ -12,6 +12,7 @@ from fedage.common.analyses import plan
 from fedage.common.campaign import Campaign
 from fedage.common.estimators._table import FEATURE
 from fedage.common.protocol import ANALYSE, TRAIN
+from fedage.common.record.results import StepResult
 from fedage.server import results as record_of
 from fedage.server.analyses import Findings
 from fedage.server.groups import compared_groups
@@ -75,6 +76,7 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
             for done in record.rounds
         ),
         contributors={step: tuple(sites) for step, sites in sorted(findings.contributors.items())},
+        analyses=_analyses(campaign, findings),
         evaluation=evaluation,
         bias=_bias(campaign, findings, why_none),
         figures=_figures(findings, why_none),
@@ -83,6 +85,24 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
         planted=planted_truth(campaign, findings, evaluation, survival) if campaign.planted else None,
         notes=(*_notes(campaign, place, findings), *_clipped(record)),
     )
+
+
+def _analyses(campaign: Campaign, findings: Findings) -> dict[str, StepResult]:
+    """What came of each step, in the order of the plan."""
+    return {
+        step: StepResult.model_validate(
+            {
+                "analysis": definition.name,
+                "result": findings.results.get(step),
+                "by_site": findings.by_site.get(step, {}),
+                "sites": findings.contributors.get(step, ()),
+                "not_computed": ""
+                if step in findings.results
+                else findings.not_computed.get(step, "the run ended before"),
+            }
+        )
+        for step, definition in plan.analysis_of_steps(campaign).items()
+    }
 
 
 def _preparation(fold: int | None, found: Mapping[str, Any]) -> record_of.Preparation:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from fedage.common.analyses.registry import own
 from fedage.common.bounded import MAX_RECORD_BYTES, FileTooLarge, read_json
 from fedage.common.errors import FedAgeError
 from fedage.common.record.groups import Difference, GroupDifference, Groups, Roc, SiteDifference
@@ -98,8 +99,20 @@ class ResultsUnreadable(FedAgeError):
 
 
 def schema_text() -> str:
-    """The JSON schema of `results.json`, as committed in `results.schema.json`."""
-    return json.dumps(Results.model_json_schema(), indent=1, ensure_ascii=False) + "\n"
+    """The JSON schema of `results.json`, as committed in `results.schema.json`: FedAge's own analyses are in it.
+
+    Each analysis' results are of its own type; those of an installed package are described there.
+    """
+    schema = Results.model_json_schema()
+    forms = []
+    for name, definition in sorted(own().items()):
+        of_result = definition.result.model_json_schema()
+        schema["$defs"] |= of_result.pop("$defs", {}) | {definition.result.__name__: of_result}
+        form = {"$ref": f"#/$defs/{definition.result.__name__}"}
+        typed = {"result": {"anyOf": [form, {"type": "null"}]}, "by_site": {"additionalProperties": form}}
+        forms.append({"if": {"properties": {"analysis": {"const": name}}}, "then": {"properties": typed}})
+    schema["$defs"]["StepResult"]["allOf"] = forms
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
 def write_results(path: Path, results: Results, *, durable: bool = True) -> None:

@@ -20,6 +20,7 @@ from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses
 from fedage.server.errors_in_words import sentences as error_sentences
 from fedage.server.groups_in_words import sentences as group_sentences
 from fedage.server.results import CoxResult, KaplanMeier, Metrics, Results, SiteRecord
+from fedage.server.shown import in_rich, shown_of
 
 _MOST_POINTS = 3
 
@@ -50,6 +51,8 @@ def print_summary(results: Results, *, console: Console) -> None:
             _print_curves(results.survival.kaplan_meier, console=console)
     for sentence in group_sentences(results):
         console.print(Text(sentence))
+    for item in (item for each in shown_of(results) for item in each.terminal):
+        console.print(Text(item) if isinstance(item, str) else in_rich(item))
     if results.planted is not None:
         console.print(Text(_checks(results)))
     for sentence in pooled_in_words.sentences(results):

@@ -10,6 +10,7 @@ from fedage.common.presentation.participation import participants
 from fedage.common.wording import listed
 from fedage.server import withheld_columns
 from fedage.server.results import Results
+from fedage.server.shown import step_in_words
 
 _WORDS = {
     plan.TEST: "the error of the predicted age",
@@ -49,13 +50,15 @@ class Withholding:
     why: dict[str, list[str]]
     counted: tuple[str, ...] | None
     asked: int
+    in_words: str = ""
+    """The step in its analysis' own words, where that is known."""
 
     @property
     def words(self) -> str:
         """What it is, e.g. `the Cox model by-site`."""
         if self.step.startswith(plan.COX):
             return f"the Cox model {self.step.removeprefix(plan.COX)}"
-        return _WORDS.get(self.step, self.step)
+        return _WORDS.get(self.step) or self.in_words or self.step
 
     @property
     def rests_on(self) -> str:
@@ -88,7 +91,10 @@ def withholdings(results: Results) -> list[Withholding]:
         for item in site.withheld:
             steps.setdefault(item.step, {}).setdefault(item.reason, []).append(site.name)
     counted, asked = _counted(results), len(participants(results))
-    return [Withholding(step, why, counted.get(step), asked) for step, why in sorted(steps.items())]
+    return [
+        Withholding(step, why, counted.get(step), asked, step_in_words(results, step))
+        for step, why in sorted(steps.items())
+    ]
 
 
 def alone(results: Results, sites: Sequence[str]) -> str:
@@ -126,6 +132,7 @@ def in_short(results: Results) -> list[str]:
 def _counted(results: Results) -> dict[str, tuple[str, ...]]:
     """The sites in a result, by step, where the record tells them."""
     counted: dict[str, tuple[str, ...]] = dict(results.contributors)
+    counted |= {name: step.sites for name, step in results.analyses.items() if step.sites or step.not_computed}
     if results.survival is not None:
         for model in results.survival.cox:
             if model.sites or model.not_computed:

@@ -13,7 +13,7 @@ from fedage.client.table.forms import Codes, forms, is_miswritten, known_words
 from fedage.client.table.header import columns_in_words
 from fedage.client.table.read import Mask, is_text, numbers
 from fedage.client.table.sex import sexes
-from fedage.common.analyses.plan import curves_by, tells_raw_gap
+from fedage.common.analyses.plan import curves_by, definitions, tells_raw_gap
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import TableChoice
 from fedage.common.errors import FedAgeError
@@ -77,6 +77,7 @@ def named_columns(campaign: Campaign) -> tuple[str, ...]:
         named += [groups.column, *groups.covariates]
         if campaign.estimator is None and not tells_raw_gap(campaign):
             named.append("gap_years" if campaign.bias.scale == "de-lange" else "cole_gap_years")
+    named += [column for each in definitions(campaign) for column in each.columns(campaign)]
     made = {"healthy"}
     if table and table.age:
         made.add("age_years")

@@ -88,7 +88,7 @@ class CoxBySite:
 
     def influence_groups(self, cohort: Cohort, rule: InfluenceRule) -> list[Group]:  # noqa: ARG002
         """Everybody followed. Single risk sets do not leave: only their sum over all deaths does."""
-        patients = self._followed(cohort)
+        patients = self.patients(cohort)
         x = patients.cohort.matrix(self.covariates)
         at_zero = self._contributions(patients, x, np.zeros(patients.n))
         return [
@@ -106,7 +106,7 @@ class CoxBySite:
         """Refuse sums at coefficients that make them one patient's; those at β = 0 are in `influence_groups`."""
         if not iterate:
             return
-        patients = self._followed(cohort)
+        patients = self.patients(cohort)
         z = _newton.standardised(patients.cohort.matrix(self.covariates), iterate)
         require_spread(self._contributions(patients, z, z @ _newton.beta_of(iterate, z.shape[1])), rule)
 
@@ -118,7 +118,8 @@ class CoxBySite:
     def _complete_in(self) -> tuple[str, ...]:
         return self.covariates if self.complete_in is None else self.complete_in
 
-    def _followed(self, cohort: Cohort) -> Followed:
+    def patients(self, cohort: Cohort) -> Followed:
+        """Whom the model takes."""
         needed = (*self._complete_in, *self.strata)
         return followed(cohort, subset=self.subset, time=self.time, event=self.event, needed=needed)
 
@@ -163,7 +164,7 @@ class CoxBySite:
         )
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
-        patients = self._followed(cohort)
+        patients = self.patients(cohort)
         x, layout = patients.cohort.matrix(self.covariates), self.layout(iterate)
         z = _newton.standardised(x, iterate)
         likelihood = of_strata(

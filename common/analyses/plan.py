@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedage.common.analyses import registry
 from fedage.common.analyses._survival import with_start
 from fedage.common.analyses.agreement import agreed, rule_of
 from fedage.common.analyses.base import Analysis
@@ -9,6 +10,7 @@ from fedage.common.analyses.bias_line import BiasLine
 from fedage.common.analyses.binned import GapByAge, PredictedByAge, age_edges
 from fedage.common.analyses.cox_by_site import CoxBySite
 from fedage.common.analyses.cox_pooled import CoxPooled
+from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.error_curve import ErrorCurve
 from fedage.common.analyses.evaluation import Evaluation
 from fedage.common.analyses.group_difference import GroupDifference
@@ -29,7 +31,61 @@ _BINARY = ("healthy", "is_male")
 """Strata columns whose values are known beforehand, as an unstratified model needs them."""
 
 
+_CORRECTED = ("corrected_years", "gap_years", "cole_gap_years")
+"""Columns that are there once ages are corrected."""
+
+
+def definitions(campaign: Campaign) -> list[Definition]:
+    """The analyses that a campaign may have steps of: FedAge's own, and those that the file asks for by a table.
+
+    What is asked for so and is not installed here is left out: the file's check says so.
+    """
+    asked = campaign.analyses.asked_for()
+    found = [each for each in registry.own().values() if each.options is None or each.name in asked]
+    others = (registry.definition_of(name) for name in asked if name not in registry.own())
+    return registry.in_order([*found, *(each for each in others if each is not None)])
+
+
+def steps_of(campaign: Campaign, name: str) -> dict[str, Step]:
+    """The steps of one analysis, by their names."""
+    return _steps(campaign).get(name, {})
+
+
+def analysis_of_steps(campaign: Campaign) -> dict[str, Definition]:
+    """The analysis that each step belongs to, those that cannot be computed among them."""
+    by_name = {each.name: each for each in definitions(campaign)}
+    found = {step: by_name[name] for name, steps in _steps(campaign).items() for step in steps}
+    return found | {step: each for each in by_name.values() for step in each.left_out(campaign)}
+
+
 def stages(campaign: Campaign) -> tuple[tuple[Analysis, ...], ...]:
+    """The analyses after prediction, and those after bias correction."""
+    first, second = _named_by_file(campaign)
+    late = {analysis.name for analysis in second}
+    for steps in _steps(campaign).values():
+        for name, step in steps.items():
+            if any(need in late or need in _CORRECTED for need in step.needs):
+                late.add(name)
+                second = (*second, step.analysis)
+            else:
+                first = (*first, step.analysis)
+    return first, second
+
+
+def _steps(campaign: Campaign) -> dict[str, dict[str, Step]]:
+    """The steps of each analysis that has a file of its own, in an order in which what a step needs is before it."""
+    there: dict[str, Analysis] = {analysis.name: analysis for stage in _named_by_file(campaign) for analysis in stage}
+    found: dict[str, dict[str, Step]] = {}
+    for definition in definitions(campaign):
+        own = {step.analysis.name: step for step in definition.steps(campaign, there)}
+        if taken := own.keys() & there.keys():
+            raise ValueError(f"analysis {definition.name}: step {min(taken)} is another analysis' already")
+        there |= {name: step.analysis for name, step in own.items()}
+        found[definition.name] = own
+    return found
+
+
+def _named_by_file(campaign: Campaign) -> tuple[tuple[Analysis, ...], tuple[Analysis, ...]]:
     """The analyses after prediction, and those after bias correction.
 
     Survival is computed on test patients only: the bias line was fitted on others.
@@ -74,13 +130,14 @@ def registered(campaign: Campaign) -> dict[str, Analysis]:
 
 def left_out(campaign: Campaign) -> dict[str, str]:
     """What the file asks for and does not allow to compute: name of the analysis to the reason."""
+    of_definitions = {step: why for each in definitions(campaign) for step, why in each.left_out(campaign).items()}
     survival = campaign.survival
     if survival is None:
-        return {}
+        return of_definitions
     reasons = {f"{COX}{model.name}": _why_not(survival, model) for model in survival.models}
     if not survival.table_times_years:
         reasons[KAPLAN_MEIER] = _NO_TABLES
-    return {name: reason for name, reason in reasons.items() if reason}
+    return {name: reason for name, reason in reasons.items() if reason} | of_definitions
 
 
 _NO_TABLES = "needs times at which tables may leave a site; set survival.table_times_years"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fedage.common.analyses._columns import MAX_GAP_YEARS, within_bounds
 from fedage.common.analyses.group_difference import reported
-from fedage.common.analyses.plan import TABLE_GRID, compared_gap, registered
+from fedage.common.analyses.plan import TABLE_GRID, compared_gap, definitions, registered
 from fedage.common.analyses.table_grid import TableGrid
 from fedage.common.campaign.types import Campaign, Groups
 from fedage.common.cohort import Cohort
@@ -46,7 +46,7 @@ def sets_summed(campaign: Campaign, cohort: Cohort) -> list[BoolArray]:
         sets.append(part & within_bounds(cohort, present) & _followed(cohort, campaign))
     if campaign.groups is not None and campaign.groups.column in cohort.columns:
         sets += _groups(cohort, campaign.groups, gap=compared_gap(campaign), minimum=campaign.cell_minimum)
-    return sets
+    return [*sets, *(mask for each in definitions(campaign) for mask in each.sets(campaign, cohort))]
 
 
 def few_apart(sets: Sequence[BoolArray], *, minimum: int) -> BoolArray:

@@ -97,7 +97,7 @@ def _nothing_to_do(sound: Sound) -> Iterator[Problem]:
     """A campaign without an estimator only analyses: it needs a table and an analysis, and nothing about training."""
     if sound.has("estimator"):
         return
-    if not any(sound.has(table) for table in ("survival", "groups")) and not sound.given("table.predicted"):
+    if not any(sound.has(table) for table in ("survival", "groups", "analyses")) and not sound.given("table.predicted"):
         yield Problem(
             "estimator",
             "[estimator] is missing, and so is an analysis that needs none; add [estimator], or one of [survival], "

@@ -131,9 +131,21 @@ def _analyses(campaign: Campaign) -> list[str]:
         sentences.append(_grid(survival))
     if campaign.groups is not None:
         sentences.append(_groups(campaign.groups))
+    sentences += _further(campaign)
     if campaign.planted is not None:
         sentences.append("It is a campaign on phantoms with a planted truth, not on patients.")
     return sentences
+
+
+def _further(campaign: Campaign) -> list[str]:
+    """What the analyses ask that the file gives a table of their own."""
+    if not campaign.analyses.asked_for():
+        return []
+    # Imported here: only a file that asks for one needs to know them.
+    from fedage.common.analyses.registry import definition_of
+
+    found = (definition_of(name) for name in campaign.analyses.asked_for())
+    return [sentence for each in found if each is not None for sentence in each.asked(campaign)]
 
 
 def _groups(groups: Groups) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fedage.common.campaign._analyses import ANALYSES
 from fedage.common.campaign._commented import comment, table_lines
 from fedage.common.campaign.parse import TABLES
 
@@ -85,6 +86,9 @@ def campaign_text(answers: Answers) -> str:
     for table, model in TABLES.items():
         if table in _NOT_WRITTEN or not _belongs(table, estimator):
             continue
+        if table == ANALYSES:
+            lines += _further_analyses()
+            continue
         without = (*(("modality",) if tables else ()), *(("predicted",) if estimator is not None else ()))
         lines += ["", "", *table_lines(table, model, chosen.get(table), without=without)]
         if table == "estimator" and estimator is not None:
@@ -92,6 +96,20 @@ def campaign_text(answers: Answers) -> str:
             set_here = chosen["estimator.options"]
             lines += ["", *table_lines(f"{table}.options", estimator.Options, set_here, about=about, only_set=True)]
     return "\n".join(lines) + "\n"
+
+
+def _further_analyses() -> list[str]:
+    """The tables of analyses that are asked for by their own, none in force."""
+    # Imported here: an analysis gives its table to the campaign file, so it imports this package.
+    from fedage.common.analyses.registry import own
+
+    tables = {f"{ANALYSES}.{name}": found.options for name, found in own().items()}
+    return [
+        line
+        for path, options in tables.items()
+        if options is not None
+        for line in ["", "", *table_lines(path, options, None)]
+    ]
 
 
 def reads_tables(estimator: str | None) -> bool:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from fedage.common.bounded import MAX_TOML_BYTES, FileTooLarge, read_at_most
 from fedage.common.campaign import _toml
+from fedage.common.campaign._analyses import ANALYSES, analysis_problems, without_a_step
 from fedage.common.campaign._contradictions import contradictions
 from fedage.common.campaign._estimator import estimator_problems
 from fedage.common.campaign._rules import not_built
@@ -23,6 +24,7 @@ from fedage.common.campaign._words import did_you_mean
 from fedage.common.campaign.problems import CampaignErrors, Problem
 from fedage.common.campaign.types import (
     About,
+    Analyses,
     Bias,
     Campaign,
     CohortChoice,
@@ -48,6 +50,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "bias": Bias,
     "survival": Survival,
     "groups": Groups,
+    ANALYSES: Analyses,
     "planted": Planted,
     "simulation": Simulation,
 }
@@ -116,10 +119,14 @@ def parse_campaign(text: str, *, name: str = "campaign.toml") -> Campaign:
     problems += not_built(sound)
     problems += contradictions(sound)
     problems += estimator_problems(sound)
+    problems += analysis_problems(sound)
     if problems:
         raise CampaignErrors(problems, name=name)
     values: dict[str, Any] = {key: table.value for key, table in checked.items()}
-    return Campaign(**values, text=text, digest=hashlib.sha256(text.encode("utf-8")).hexdigest())
+    campaign = Campaign(**values, text=text, digest=hashlib.sha256(text.encode("utf-8")).hexdigest())
+    if idle := list(without_a_step(campaign)):
+        raise CampaignErrors(idle, name=name)
+    return campaign
 
 
 def _check(key: str, raw: Any) -> Checked:

@@ -5,6 +5,7 @@ Units are in the names. Where a value exists in the plan but not yet in the code
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -233,6 +234,21 @@ class Groups(Table):
     covariates: tuple[Column, ...] = Field(default=("age_years",), description="columns held fixed beside the site")
 
 
+class Analyses(Table):
+    """`[analyses.NAME]`: further analyses, each with the options of its own file."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    def asked_for(self) -> tuple[str, ...]:
+        """Their names, in the file's order."""
+        return tuple(self.model_extra or {})
+
+    def options(self, name: str) -> Mapping[str, Any] | None:
+        """What the file says of one; None if it does not ask for it."""
+        found: Mapping[str, Any] | None = (self.model_extra or {}).get(name)
+        return found
+
+
 class Planted(Table):
     """`[planted]`: the truth behind phantoms. Only a campaign on phantoms has it, and its report says phantoms."""
 
@@ -257,6 +273,7 @@ class Campaign(Table):
     bias: Bias = Bias()
     survival: Survival | None = None
     groups: Groups | None = None
+    analyses: Analyses = Analyses()
     planted: Planted | None = None
     simulation: Simulation = Simulation()
     text: str = Field(repr=False, description="the file as it was read")

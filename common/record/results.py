@@ -7,9 +7,10 @@ the analysis gives.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny, model_validator
 
 from fedage.common.record.groups import Groups
 from fedage.common.record.parts import (
@@ -17,6 +18,7 @@ from fedage.common.record.parts import (
     CampaignInfo,
     Evaluation,
     Figures,
+    Finding,
     Part,
     PlantedTruth,
     Round,
@@ -28,6 +30,36 @@ from fedage.common.record.pooled import PooledCheck
 from fedage.common.record.preparation import Preparation
 
 SCHEMA_VERSION: Literal[1] = 1
+
+
+F = TypeVar("F", bound=Finding)
+
+
+class StepResult(Part):
+    """What came of one step: a result, or why there is none."""
+
+    analysis: str = Field(description="which analysis it is a step of; its result's form is that analysis' own")
+    result: SerializeAsAny[Finding] | None = Field(default=None, description="over all contributing sites")
+    by_site: dict[str, SerializeAsAny[Finding]] = Field(default_factory=dict, description="each site's own, if told")
+    sites: tuple[str, ...] = Field(default=(), description="sites whose sums the result rests on")
+    not_computed: str = Field(default="", description="why there is no result")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _typed(cls, values: Any) -> Any:
+        """Results in their analysis' own type; as they are for an analysis that is not installed here."""
+        if not isinstance(values, Mapping) or not isinstance(values.get("analysis"), str):
+            return values
+        # Imported here: analyses give results, so they import this module.
+        from fedage.common.analyses.registry import definition_of
+
+        definition = definition_of(values["analysis"])
+        kind = Finding if definition is None else definition.result
+        result, by_site = values.get("result"), values.get("by_site", {})
+        typed: dict[str, Any] = {"result": None if result is None else kind.model_validate(result)}
+        if isinstance(by_site, Mapping):
+            typed["by_site"] = {site: kind.model_validate(found) for site, found in by_site.items()}
+        return {**values, **typed}
 
 
 class Results(Part):
@@ -47,6 +79,9 @@ class Results(Part):
     contributors: dict[str, tuple[str, ...]] = Field(
         default_factory=dict, description="the sites whose sums are in the result of each analysis, by registered name"
     )
+    analyses: dict[str, StepResult] = Field(
+        default_factory=dict, description="by registered step; its result is described where its analysis is"
+    )
     evaluation: Evaluation = Evaluation()
     bias: Bias = Bias()
     figures: Figures = Figures()
@@ -62,3 +97,11 @@ class Results(Part):
     def solved_exactly(self) -> bool:
         """Whether the model is solved from the sites' sums and needs no round of training."""
         return bool(self.preparation) and self.campaign.rounds is None and not self.rounds
+
+    def steps_of(self, analysis: str) -> dict[str, StepResult]:
+        """The steps of one analysis, in the record's order."""
+        return {name: step for name, step in self.analyses.items() if step.analysis == analysis}
+
+    def found(self, kind: type[F]) -> dict[str, F]:
+        """The results of one type over all contributing sites, by step, in the record's order."""
+        return {name: step.result for name, step in self.analyses.items() if isinstance(step.result, kind)}

@@ -9,10 +9,12 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SkipValidation
 
 from fedage.common._version import __version__
+from fedage.common.presentation.blocks import Shown
 from fedage.common.record.parts import ErrorCurve, Number, Part
+from fedage.common.record.results import StepResult
 from fedage.server.compare.notes import notes_on
 from fedage.server.compare.runs import Run
 from fedage.server.compare.settings import SEED, but_for_the_seed, differing
@@ -20,6 +22,7 @@ from fedage.server.errors_in_words import POOLED_MEAN, loses_to, may_lose
 from fedage.server.hazards_in_words import told_per_sd
 from fedage.server.report._rounds import mean_over_folds
 from fedage.server.results import Results
+from fedage.server.shown import compared as compared_by_analyses
 
 GAPS = {"gap_years": "de Lange", "cole_gap_years": "Cole", "raw_gap_years": "raw"}
 """Gap columns in the order of interest, and the scale whose years they count."""
@@ -104,6 +107,7 @@ class ComparedRun(Part):
     )
     error_curve_raw: ErrorCurve | None = Field(default=None, description="cumulative score curve, as predicted")
     error_curve_corrected: ErrorCurve | None = Field(default=None, description="the same after correction")
+    analyses: dict[str, StepResult] = Field(default_factory=dict, description="as in the run's record, by step")
     missing: dict[str, str] = Field(default_factory=dict, description="what the run does not have, and why")
 
     def hazard(self, gap: str) -> HazardRatio | None:
@@ -139,6 +143,8 @@ class Comparison(Part):
     settings: tuple[Setting, ...] = Field(description="what differs between the campaign files at hand")
     repeats: tuple[Repeats, ...] = Field(description="runs over several seeds")
     notes: tuple[str, ...] = Field(description="what can not be compared, and why, in sentences")
+    shown: tuple[SkipValidation[Shown], ...] = Field(default=(), exclude=True, repr=False)
+    """What each analysis shows of the runs, for table and page."""
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -166,6 +172,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
         ),
         repeats=tuple(_repeats(runs)),
         notes=tuple(notes_on(runs)),
+        shown=tuple(compared_by_analyses(runs)),
     )
 
 
@@ -204,6 +211,7 @@ def _compared(run: Run) -> ComparedRun:
         validation_mae_years=tuple(mean_over_folds(results.rounds, lambda item: item.validation_mae_years)),
         error_curve_raw=results.figures.error_curve_raw,
         error_curve_corrected=results.figures.error_curve_corrected,
+        analyses=results.analyses,
         missing=_missing(run),
     )
 

@@ -8,6 +8,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from fedage.common.presentation.blocks import merged
 from fedage.common.wording import listed
 from fedage.server.compare import tables
 from fedage.server.compare.comparison import ComparedRun, Comparison
@@ -43,7 +44,12 @@ def render_comparison(comparison: Comparison) -> str:
         comparison=comparison,
         css=Markup(css),
         banners=tables.banners(comparison),
-        summary=[*_summary(comparison), *tables.losses(comparison)],
+        summary=[
+            *_summary(comparison),
+            *tables.losses(comparison),
+            *(sentence for each in comparison.shown for sentence in each.sentences),
+        ],
+        sections=merged([section for each in comparison.shown for section in each.sections]),
         figures=_figures(comparison),
         tables={
             "runs": tables.headline(comparison, hazard_ratios=False),

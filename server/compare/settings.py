@@ -27,6 +27,8 @@ def flat_settings(tables: Mapping[str, Any]) -> dict[str, Any]:
         except ValidationError:
             filled = table
         _flatten(key, filled, settings)
+    for name in tables.get("analyses", {}):
+        settings[f"analyses.{name}"] = True
     for key in TABLES.keys() - tables.keys():
         default = Campaign.model_fields[key].default
         if isinstance(default, BaseModel):

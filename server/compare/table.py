@@ -18,6 +18,11 @@ def print_comparison(comparison: Comparison, *, console: Console) -> None:
         console.print(Text(banner, style="bold yellow"))
     _print(tables.headline(comparison), "on test patients, in years", console)
     _print(tables.by_site(comparison), "MAE raw by site, in years", console)
+    for item in (item for each in comparison.shown for item in each.terminal):
+        if isinstance(item, str):
+            console.print(Text(item))
+        else:
+            _print(item.table, item.caption, console)
     for table, title in (
         (tables.repeats(comparison), "over seeds"),
         (tables.covariates(comparison), "hazard ratios of covariates, gaps aside"),

@@ -12,6 +12,7 @@ from fedage.server.hazards_in_words import in_unit, ratio_decimals, told_per_sd
 from fedage.server.report._captions import judged
 from fedage.server.report._rounds import rounds_in_words
 from fedage.server.results import Coefficient, CoxResult, Results
+from fedage.server.shown import shown_of
 from fedage.server.withheld_in_words import alone, in_short
 
 
@@ -23,6 +24,7 @@ def sentences(results: Results) -> list[str]:
         *error_sentences(results),
         *_hazard(results),
         *group_sentences(results),
+        *(sentence for each in shown_of(results) for sentence in each.sentences),
         *_truth(results),
         *in_short(results),
     ]

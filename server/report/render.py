@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fedage.common.analyses import plan
+from fedage.common.presentation.blocks import merged
 from fedage.common.presentation.cells import Table
 from fedage.server import made_in_words, pooled_in_words
 from fedage.server.report import (
@@ -29,6 +30,7 @@ from fedage.server.report.figure_hazards import forest
 from fedage.server.report.figure_learning import learning_curve
 from fedage.server.report.figure_survival import kaplan_meier
 from fedage.server.results import Results
+from fedage.server.shown import shown_of
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def render_report(results: Results, *, events: Sequence[Mapping[str, Any]] | Non
         figures=figures,
         tables=tables,
         nothing=_nothing(figures, tables),
+        sections=merged([section for each in shown_of(results) for section in each.sections]),
         sites_told=_summary.sites_told(results),
     )
 

@@ -1,0 +1,113 @@
+"""Everything about one analysis, as its own file gives it to the rest of the product.
+
+A file of this folder that has an `ANALYSIS` is an analysis; so is an entry point of the group `fedage.analyses` in an
+installed package. No other code asks which analysis it has: the plan orders steps by what they need, a site computes
+them, the record keeps their typed results, and terminal, report and comparison show what `shown` and `compared` give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedage.common.analyses.base import Analysis
+from fedage.common.campaign.types import Campaign, Table
+from fedage.common.cohort import Cohort
+from fedage.common.presentation.blocks import NamedRun, Shown
+from fedage.common.record.parts import Finding
+from fedage.common.record.results import Results
+
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One registered step of a campaign.
+
+    Parameters
+    ----------
+    analysis
+        What is computed.
+    needs
+        Columns of predictions (`gap_years`, …) and names of steps that have to be there before.
+    """
+
+    analysis: Analysis
+    needs: tuple[str, ...] = ()
+
+
+def _nothing_of_a_campaign(campaign: Campaign) -> Iterable[str]:  # noqa: ARG001 - it has nothing to say of any
+    return ()
+
+
+def _no_reason(campaign: Campaign) -> Mapping[str, str]:  # noqa: ARG001 - see above
+    return {}
+
+
+def _no_sets(campaign: Campaign, cohort: Cohort) -> Iterable[BoolArray]:  # noqa: ARG001 - see above
+    return ()
+
+
+def _shows_nothing(results: Results) -> Shown:  # noqa: ARG001 - see above
+    return Shown()
+
+
+def _compares_nothing(runs: Sequence[NamedRun]) -> Shown:  # noqa: ARG001 - see above
+    return Shown()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Definition:
+    """An analysis: what it needs, computes, records and shows.
+
+    Parameters
+    ----------
+    name
+        Lower-case letters, digits and hyphens; unique.
+    result
+        What one step of it finds, typed: `results.json` is checked against it.
+    steps
+        The steps that a campaign file implies, given those of the analyses that this one builds on, by name.
+    words
+        A step in words, e.g. `the Cox model gap`, for sentences on what was withheld.
+    builds_on
+        Names of the analyses of whose steps this one makes its own.
+    options
+        Checks the analysis' own table `[analyses.NAME]`, without which it has no step; None for an analysis that
+        follows from other tables of the file.
+    needs_in_words
+        What the file has to have for such a table to imply a step.
+    asked
+        What it asks of a site, in sentences that an administrator reads before approving.
+    columns
+        Columns of the sites' tables that it reads, beside those that other tables of the file name.
+    sets
+        Whom (n,) of a site it sums over, as far as that is known before anything is predicted, beside the sets of the
+        analyses that it builds on (`same_patients`).
+    left_out
+        What the file asks for and does not allow to compute: name of the step to the reason.
+    shown
+        What it shows of a run.
+    compared
+        What it shows of several runs side by side.
+    place
+        Analyses stand in the order of these, in the terminal and on the report's first screen.
+    """
+
+    name: str
+    result: type[Finding]
+    steps: Callable[[Campaign, Mapping[str, Analysis]], Iterable[Step]]
+    words: Callable[[str], str]
+    builds_on: tuple[str, ...] = ()
+    options: type[Table] | None = None
+    needs_in_words: str = ""
+    asked: Callable[[Campaign], Iterable[str]] = _nothing_of_a_campaign
+    columns: Callable[[Campaign], Iterable[str]] = _nothing_of_a_campaign
+    sets: Callable[[Campaign, Cohort], Iterable[BoolArray]] = _no_sets
+    left_out: Callable[[Campaign], Mapping[str, str]] = _no_reason
+    shown: Callable[[Results], Shown] = _shows_nothing
+    compared: Callable[[Sequence[NamedRun]], Shown] = _compares_nothing
+    place: int = 100

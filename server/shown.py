@@ -1,0 +1,64 @@
+"""What the analyses of a record show of themselves, whichever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from fedage.common.analyses.definition import Definition
+from fedage.common.analyses.registry import AnalysisUnusable, definition_of, in_order, own
+from fedage.common.presentation.blocks import NamedRun, Shown, Titled
+from fedage.common.record.results import Results
+
+
+def shown_of(results: Results) -> list[Shown]:
+    """What each analysis shows of a run, in the analyses' order; of one that is not installed here that it is not."""
+    known, unknown = _definitions([results])
+    return [*(definition.shown(results) for definition in known), *([Shown(sentences=unknown)] if unknown else [])]
+
+
+def compared(runs: Sequence[NamedRun]) -> list[Shown]:
+    """What each analysis shows of several runs side by side."""
+    known, unknown = _definitions([run.results for run in runs])
+    return [*(definition.compared(runs) for definition in known), *([Shown(sentences=unknown)] if unknown else [])]
+
+
+def step_in_words(results: Results, step: str) -> str:
+    """A step of a record in its analysis' words; empty where no analysis that is installed here has it."""
+    found = results.analyses.get(step)
+    try:
+        definition = None if found is None else definition_of(found.analysis)
+    except AnalysisUnusable:
+        return ""
+    return "" if definition is None else definition.words(step)
+
+
+def in_rich(titled: Titled) -> RichTable | Text:
+    """A table for the terminal, or why it is empty."""
+    table = titled.table
+    if not table.rows:
+        return Text(f"{titled.caption}: {table.why_empty}" if table.why_empty else titled.caption)
+    rich = RichTable(title=Text(titled.caption), caption=table.note or None, caption_justify="left")
+    for header, numeric in zip(table.headers, table.numeric, strict=True):
+        rich.add_column(Text(header), justify="right" if numeric else "left", overflow="fold")
+    for row in table.rows:
+        rich.add_row(*(Text(cell.text) for cell in row))
+    return rich
+
+
+def _definitions(records: Sequence[Results]) -> tuple[list[Definition], tuple[str, ...]]:
+    """The analyses in records, and a sentence on each that cannot be shown here."""
+    named = {step.analysis for results in records for step in results.analyses.values()}
+    found, unknown = list(own().values()), []
+    for name in sorted(named - own().keys()):
+        try:
+            definition, why = definition_of(name), "no package with it is installed here"
+        except AnalysisUnusable as error:
+            definition, why = None, str(error)
+        if definition is not None:
+            found.append(definition)
+        else:
+            unknown.append(f"What the analysis {name} found is in the record and not shown: {why}.")
+    return in_order(found), tuple(unknown)
