@@ -1,0 +1,249 @@
+"""Analyses of other installed packages: found by entry point, asked for by the file, computed, recorded and shown."""
+
+import io
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from fedage.common.analyses import registry
+from fedage.common.analyses.plan import registered, stages
+from fedage.common.campaign import CampaignErrors, parse_campaign
+from fedage.common.campaign.describe import in_words
+from fedage.server.compare.comparison import compare
+from fedage.server.compare.page import render_comparison
+from fedage.server.compare.runs import load_runs
+from fedage.server.report import render_report
+from fedage.server.results import read_results
+from fedage.server.summary import print_summary
+from tests.deploy.simulating import as_csv, simulated
+
+NAME = "mean-of-column"
+CAMPAIGN = """
+[campaign]
+name = "heights"
+purpose = "How tall are the patients"
+seed = 1
+
+[table]
+id = "subject"
+age = "age"
+
+[analyses.mean-of-column]
+column = "height_cm"
+"""
+MODULE = '''
+"""The mean of one column: n and its sum."""
+from dataclasses import dataclass
+
+from fedage.common.analyses._columns import bound_of, in_subset, usable
+from fedage.common.analyses.base import Done, NotComputable, check_iterate
+from fedage.common.analyses.definition import Definition, Step
+from fedage.common.campaign.types import Column, Table
+from fedage.common.presentation import cells
+from fedage.common.presentation.blocks import Section, Shown, Titled
+from fedage.common.record.parts import Finding
+from fedage.common.statistic import MAX_PATIENTS, Cell, Field, Layout, Statistic
+
+
+class Options(Table):
+    """The mean of one column."""
+
+    column: Column
+
+
+class Mean(Finding):
+    n: int
+    mean: float
+
+
+@dataclass(frozen=True)
+class MeanOfColumn:
+    name: str
+    column: str
+    per_site: bool = False
+    subset: str = "is_test"
+
+    def first(self):
+        return {}
+
+    def check(self, iterate):
+        check_iterate(iterate, {}, bound=0)
+
+    def layout(self, iterate):
+        bound = bound_of(self.column) * MAX_PATIENTS
+        return Layout((Field("n", lower=0, upper=MAX_PATIENTS, whole=True), Field("sum", lower=-bound, upper=bound)))
+
+    def local(self, cohort, iterate):
+        kept, _ = usable(in_subset(cohort, self.subset), (self.column,))
+        values = {"n": kept.n, "sum": kept[self.column].sum()}
+        return Statistic.of(self.layout(iterate), values, [Cell(kept.n, "patients")])
+
+    def combine(self, total, iterate):
+        n = total.scalar("n")
+        return Done({"n": round(n), "mean": total.scalar("sum") / n}) if n else NotComputable("nobody")
+
+
+def _column(campaign):
+    return Options.model_validate(campaign.analyses.options("mean-of-column")).column
+
+
+def _table(label, found):
+    rows = tuple((cells.words(label), cells.count(each.n), cells.number(each.mean, 4)) for each in found.values())
+    return Titled(cells.Table("mean-of-column", ("run", "patients", "mean"), rows), "Mean of a column")
+
+
+def _shown(results):
+    told = _table("this run", results.found(Mean))
+    sentences = tuple(f"The mean is {each.mean:.4f}." for each in results.found(Mean).values())
+    return Shown(sentences=sentences, terminal=(told,), sections=(Section("mean", "Means", (told,)),))
+
+
+def _compared(runs):
+    told = tuple(_table(run.label, run.results.found(Mean)) for run in runs)
+    return Shown(terminal=told, sections=(Section("mean", "Means", told),))
+
+
+ANALYSIS = Definition(
+    name="mean-of-column",
+    result=Mean,
+    steps=lambda campaign, steps: [Step(MeanOfColumn("mean-of-column", _column(campaign)))],
+    words=lambda step: "the mean of a column",
+    options=Options,
+    asked=lambda campaign: [f"It computes the mean of {_column(campaign)}."],
+    columns=lambda campaign: [_column(campaign)],
+    shown=_shown,
+    compared=_compared,
+)
+'''
+
+
+def install(
+    site_packages: Path,
+    package: str,
+    *,
+    module: str = MODULE,
+    name: str = "mean-of-column",
+    attribute: str = "ANALYSIS",
+) -> None:
+    """What an installer leaves of a package with one analysis."""
+    (site_packages / f"{package}.py").write_text(textwrap.dedent(module))
+    info = site_packages / f"{package}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\n{name} = {package}:{attribute}\n")
+
+
+@pytest.fixture
+def site_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    registry._load.cache_clear()
+    yield folder
+    registry._load.cache_clear()
+    for name in ("heights", "taller", "broken"):
+        sys.modules.pop(name, None)
+
+
+def heights(seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    names = {"subject": range(60), "hospital": np.repeat(["north", "south"], 30), "age": rng.uniform(20, 80, 60)}
+    return pd.DataFrame({**names, "height_cm": rng.normal(170, 10, 60)})
+
+
+def test_a_packages_analysis_goes_all_the_way(site_packages: Path, tmp_path: Path, monkeypatch) -> None:
+    install(site_packages, "heights")
+    runs = {}
+    for seed in (1, 2):
+        folder = tmp_path / f"run-{seed}"
+        data = as_csv(heights(seed), folder / "data.csv")
+        runs[seed] = simulated(folder, CAMPAIGN, data=data, site_column="hospital")
+    means = {seed: f"{heights(seed).height_cm.mean():.4f}" for seed in runs}
+    first = runs[1].results
+    assert first.analyses["mean-of-column"].sites == ("north", "south")
+    console = Console(file=io.StringIO(), width=200)
+    print_summary(first, console=console)
+    page = render_comparison(compare(load_runs([run.folder for run in runs.values()])))
+    for text in (console.file.getvalue(), render_report(first), page):  # type: ignore[attr-defined]
+        assert means[1] in text
+    assert means[2] in page
+    assert "It computes the mean of height_cm." in in_words(parse_campaign(CAMPAIGN))
+    # Without the package the record is read, and what cannot be shown is said.
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each != str(site_packages)])
+    registry._load.cache_clear()
+    again = read_results(runs[1].folder / "results.json")
+    assert again.analyses["mean-of-column"].result is not None
+    assert again.analyses["mean-of-column"].result.model_dump() == {
+        "n": 60,
+        "mean": pytest.approx(float(means[1]), abs=1e-3),
+    }
+    assert "What the analysis mean-of-column found is in the record and not shown" in render_report(again)
+    with pytest.raises(CampaignErrors, match=r"\[analyses.mean-of-column\]: no analysis of this name"):
+        parse_campaign(CAMPAIGN)
+
+
+def test_a_column_that_the_analysis_reads_has_to_be_there(site_packages: Path, tmp_path: Path) -> None:
+    install(site_packages, "heights")
+    data = as_csv(heights(1).drop(columns="height_cm"), tmp_path / "run" / "data.csv")
+    with pytest.raises(Exception, match="has no column 'height_cm'"):
+        simulated(tmp_path / "run", CAMPAIGN, data=data, site_column="hospital")
+
+
+def test_what_is_installed_and_not_asked_for_is_no_step(site_packages: Path) -> None:
+    install(site_packages, "broken", module="raise RuntimeError('loaded')")
+    text = CAMPAIGN.replace("[analyses.mean-of-column]\ncolumn", "[survival]\nmodels = []\nevent")
+    campaign = parse_campaign(text)
+    assert "mean-of-column" not in registered(campaign)
+    assert "broken" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("packages", "message"),
+    [
+        ({"broken": {"module": "import no_such_module_anywhere"}}, "cannot be loaded"),
+        ({"broken": {"attribute": "NO_SUCH"}}, "cannot be loaded"),
+        ({"broken": {"module": "ANALYSIS = 3"}}, "is no Definition of that name"),
+        ({"broken": {"module": MODULE.replace('name="mean-of-column",', 'name="another",')}}, "is no Definition"),
+        ({"broken": {"module": MODULE.replace("    options=Options,\n", "")}}, "is no Definition of that name with"),
+        ({"heights": {}, "taller": {}}, "each bring an analysis 'mean-of-column'; uninstall all but one"),
+    ],
+)
+def test_an_unusable_package_is_named_with_the_mend(site_packages: Path, packages, message: str) -> None:
+    for package, options in packages.items():
+        install(site_packages, package, **options)
+    with pytest.raises(CampaignErrors) as error:
+        parse_campaign(CAMPAIGN)
+    assert message in str(error.value)
+    assert next(iter(packages)) in str(error.value)
+
+
+def test_no_package_takes_the_place_of_an_own_analysis(site_packages: Path) -> None:
+    install(site_packages, "broken", module="raise RuntimeError('loaded')", name="concordance")
+    assert registry.definition_of("concordance") is registry.own()["concordance"]
+
+
+def test_analyses_come_after_those_they_build_on_and_no_circle_is_taken() -> None:
+    own = registry.own()
+    order = list(own)
+    for name, definition in own.items():
+        assert all(order.index(name) > order.index(each) for each in definition.builds_on if each in own)
+    a, b = (own["concordance"], own["proportional-hazards"])
+    with pytest.raises(registry.AnalysisUnusable, match="circle"):
+        registry.in_order([replace(a, builds_on=(b.name,)), replace(b, builds_on=(a.name,))])
+
+
+def test_steps_stand_after_what_they_need() -> None:
+    text = CAMPAIGN.partition("[analyses")[0] + (
+        '[survival]\nmodels = [{ name = "m", covariates = ["age_years"] }]\n'
+        "[analyses.concordance]\n[analyses.proportional-hazards]\n"
+    )
+    before, after = stages(parse_campaign(text))
+    names = [analysis.name for analysis in after]
+    assert names.index("cox:m") < names.index("concordance:m")
+    assert not before
