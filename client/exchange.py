@@ -36,7 +36,7 @@ from fedage.client.records import (
 from fedage.client.site import Site
 from fedage.common._version import __version__
 from fedage.common.heads import SignedHead
-from fedage.common.protocol import Payload, Reply, Request, RequestRefused, pack, payload_digest, verify
+from fedage.common.protocol import Payload, Reply, Request, RequestRefused, pack, packed_digest, verify
 from fedage.common.reply_signature import signed
 
 logger = logging.getLogger(__name__)
@@ -159,7 +159,8 @@ class _Exchange:
         """Written down, signed, stored: then the reply may leave."""
         packed = pack(answer.payload) if answer.payload else None
         size = sum(map(len, stored_frames(reply, packed)))
-        reply = self._sealed(reply, answer, outcome, size=size)
+        sent = packed_digest(b"" if packed is None else packed.data)
+        reply = self._sealed(reply, answer, outcome, size=size, sent=sent)
         if self._rules is not None and self._claimed is not None:
             identity, self._claimed = self._claimed, None
             try:
@@ -168,11 +169,10 @@ class _Exchange:
                 return self._refuse(RequestRefused(replayed.rule, replayed.detail))
         return write_reply(reply, packed, to=self._message)
 
-    def _sealed(self, reply: Reply, answer: Answer, outcome: Outcome, *, size: int) -> Reply:
+    def _sealed(self, reply: Reply, answer: Answer, outcome: Outcome, *, size: int, sent: str) -> Reply:
         """The reply with the head of the log that tells of it, and the site's signature over everything."""
         if self._rules is None:
             return reply
-        sent = payload_digest(answer.payload)
         told = sent if answer.payload else None
         rule = reply.rule or None
         head = self._log(Direction.OUT, outcome=outcome, size=size, rule=rule, answer=answer, payload_sha256=told)

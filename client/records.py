@@ -19,7 +19,7 @@ from fedage.common.protocol import (
     Request,
     RequestRefused,
     packed_bytes,
-    payload_digest,
+    packed_digest,
     read_packed,
     unpack,
 )
@@ -107,8 +107,8 @@ def stored_frames(reply: Reply, packed: NDArray[np.uint8] | None) -> Iterator[by
 
 
 def stored_payload_digest(frames: Sequence[bytes]) -> str | None:
-    """SHA-256 of a stored reply's payload (`payload_digest`); None if it has none."""
-    return payload_digest(unpack(np.frombuffer(b"".join(frames[1:]), dtype=np.uint8))) if len(frames) > 1 else None
+    """SHA-256 of a stored reply's packed payload; None if it has none."""
+    return packed_digest(b"".join(frames[1:])) if len(frames) > 1 else None
 
 
 def read_stored(frames: Sequence[bytes], *, to: Message) -> Message:

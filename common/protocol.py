@@ -118,7 +118,7 @@ class Request:
 
         Of its bytes as they travel, not of the arrays in them: so a site checks the signature before it reads any.
         """
-        body = {**self.to_fields(), "payload_sha256": hashlib.sha256(packed).hexdigest()}
+        body = {**self.to_fields(), "payload_sha256": packed_digest(packed)}
         return b"fedage request\n" + json.dumps(body, sort_keys=True, ensure_ascii=True).encode()
 
 
@@ -140,6 +140,14 @@ def pack(payload: Payload) -> NDArray[np.uint8]:
     """
     arrays = {name: np.asarray(array, order="C") for name, array in payload.items()}
     return np.frombuffer(safetensors.numpy.save(arrays), dtype=np.uint8)
+
+
+def packed_digest(packed: Packed) -> str:
+    """SHA-256 of a packed payload as it travels: what is signed, so that a signature is checked before arrays are read.
+
+    Of no bytes where a message has no payload.
+    """
+    return hashlib.sha256(packed).hexdigest()
 
 
 def unpack(packed: NDArray[Any]) -> dict[str, NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""A site's signature under its answer: over all that is in it, its arrays, and the request that it answers.
+"""A site's signature under its answer: over all that is in it, its packed arrays, and the request that it answers.
 
 Between a site's agent and the coordinator lie the site's own connectivity zone and the coordinator's network. With the
 signature neither can alter a sum, pair an answer with another request's, or pass off one site's as another's.
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fedage.common.protocol import MAX_REASON, MAX_WORD, Reply, printable
 
-_CONTEXT = b"fedage reply 1\n"
+_CONTEXT = b"fedage reply 2\n"
 
 
 def signing_bytes(reply: Reply, *, nonce: str, payload_sha256: str) -> bytes:
@@ -28,7 +28,7 @@ def signing_bytes(reply: Reply, *, nonce: str, payload_sha256: str) -> bytes:
     nonce
         Of the request that it answers; empty where the site could not read the request.
     payload_sha256
-        `payload_digest` of the arrays that go with it.
+        `packed_digest` of the payload that goes with it: its bytes, so that no array is read before they are checked.
     """
     body = {
         "site": reply.site,

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from fedage.common.errors import FedAgeError
 from fedage.common.heads import SignedHead, key_from_hex
-from fedage.common.protocol import DESCRIBE, Reply, payload_digest
+from fedage.common.protocol import DESCRIBE, Packed, Reply, packed_digest
 from fedage.common.reply_signature import is_signed_by
 from fedage.server.attendance import NOT_YET, Attendance
 from fedage.server.heads import HeadRefused, Heads
+from fedage.server.records import read_arrays
 from fedage.server.told import Told, ToldMalformed
 
 
@@ -68,7 +69,7 @@ class Incoming:
     def accept(
         self,
         reply: Reply,
-        payload: Mapping[str, NDArray[Any]],
+        packed: Packed,
         *,
         step: str,
         round_number: int = 0,
@@ -79,6 +80,8 @@ class Incoming:
 
         Parameters
         ----------
+        packed
+            The answer's packed payload; its arrays are read once the site's signature over these bytes holds.
         nonce
             The request's.
         after
@@ -91,7 +94,7 @@ class Incoming:
         """
         site = reply.site
         if reply.status == "refused":
-            self._refused(reply, payload, step=step, round_number=round_number, nonce=nonce, after=after)
+            self._refused(reply, packed, step=step, round_number=round_number, nonce=nonce, after=after)
             return None
         if reply.digest != self.digest:
             self._set_aside(site, step, "answered for another campaign", round_number=round_number)
@@ -103,9 +106,14 @@ class Incoming:
             return None
         try:
             if self.heads is not None:
-                self._check(self.heads, reply, payload, info=info, step=step, nonce=nonce, after=after)
+                self._check(self.heads, reply, packed, info=info, step=step, nonce=nonce, after=after)
         except HeadRefused as refused:
             self._set_aside(site, step, str(refused), round_number=round_number)
+            return None
+        try:
+            payload = read_arrays(packed)
+        except ValueError as error:
+            self._set_aside(site, step, f"malformed reply: {error}", round_number=round_number)
             return None
         if odd:
             told = f"told something malformed of {', '.join(odd)}; left out"
@@ -116,7 +124,7 @@ class Incoming:
         self,
         heads: Heads,
         reply: Reply,
-        payload: Mapping[str, NDArray[Any]],
+        packed: Packed,
         *,
         info: Told,
         step: str,
@@ -124,7 +132,7 @@ class Incoming:
         after: int,
     ) -> None:
         """Raise `HeadRefused` unless key, head and signature hold."""
-        sent = payload_digest(payload)
+        sent = packed_digest(packed)
         with _keeping():
             if step == DESCRIBE:
                 if info.audit_key is not None and heads.key(reply.site) is None:
@@ -137,7 +145,7 @@ class Incoming:
     def _refused(
         self,
         reply: Reply,
-        payload: Mapping[str, NDArray[Any]],
+        packed: Packed,
         *,
         step: str,
         round_number: int,
@@ -150,7 +158,7 @@ class Incoming:
             key = self.heads.key(site) if self.heads is not None else None
             if key is not None:
                 try:
-                    sent = payload_digest(payload)
+                    sent = packed_digest(packed)
                     # A site that could not read the request, for instance of another version, does not know its nonce.
                     by_site = is_signed_by(key, reply, nonce="", payload_sha256=sent)
                     if not by_site:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
@@ -13,11 +14,12 @@ from fedage.common.protocol import (
     PAYLOAD,
     REPLY,
     REQUEST,
+    Packed,
     Payload,
     Reply,
     Request,
     pack,
-    read_packed,
+    packed_bytes,
     sign,
     unpack,
 )
@@ -34,11 +36,38 @@ def request_content(request: Request, payload: Payload, *, key: Ed25519PrivateKe
     return content
 
 
-def read_reply(message: Message) -> tuple[Reply, dict[str, NDArray[Any]]]:
-    """The head and arrays of an answer. A malformed one raises ValueError."""
+def read_reply(message: Message) -> tuple[Reply, Packed]:
+    """The head of an answer and its packed payload, whose arrays wait until its signature is checked.
+
+    Raises
+    ------
+    ValueError
+        If it is malformed.
+    """
     head = message.content.config_records.get(REPLY)
     if head is None:
         raise ValueError("malformed reply: no reply record")
     record = message.content.array_records.get(PAYLOAD)
-    arrays = unpack(read_packed(record[PACKED].data)) if record is not None else {}
-    return Reply.from_fields(dict(head)), arrays
+    try:
+        packed: Packed = b"" if record is None else packed_bytes(record[PACKED].data)
+    except (KeyError, ValueError, TypeError):
+        raise ValueError("malformed reply: its payload has no packed array") from None
+    if record is not None and not len(packed):
+        raise ValueError("malformed reply: its payload is empty")
+    return Reply.from_fields(dict(head)), packed
+
+
+def read_arrays(packed: Packed) -> dict[str, NDArray[Any]]:
+    """The arrays of an answer whose signature is known to be good.
+
+    Raises
+    ------
+    ValueError
+        If they cannot be read.
+    """
+    if not len(packed):
+        return {}
+    try:
+        return unpack(np.frombuffer(packed, dtype=np.uint8))
+    except (KeyError, ValueError, TypeError, OSError, EOFError, MemoryError):
+        raise ValueError("its payload cannot be read") from None

@@ -10,12 +10,11 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Message
-from numpy.typing import NDArray
 
 from fedage.common._version import __version__
 from fedage.common.campaign import Campaign
 from fedage.common.heads import SignedHead
-from fedage.common.protocol import DESCRIBE, TRAIN, Payload, Reply, Request
+from fedage.common.protocol import DESCRIBE, TRAIN, Packed, Payload, Reply, Request
 from fedage.common.statistic import MAX_PATIENTS
 from fedage.server.attendance import Attendance
 from fedage.server.events import EventLog
@@ -189,7 +188,7 @@ class Session:
                 self._unheard.add(node)
                 continue
             self._unheard.discard(node)
-            head, payload = reply
+            head, packed = reply
             if self.admitted is not None and head.site != known:
                 self.attendance.leave_out(known or _UNNAMED, "answers under another name than it was admitted with")
                 continue
@@ -201,7 +200,7 @@ class Session:
                 continue
             self.nodes[head.site] = node
             if answer := self._incoming.accept(
-                head, payload, step=DESCRIBE, nonce=request.nonce, after=after.get(head.site, 0)
+                head, packed, step=DESCRIBE, nonce=request.nonce, after=after.get(head.site, 0)
             ):
                 if (described := answer.info.patients) is None or described > MAX_PATIENTS:
                     told = f"it has to say how many patients it brings, at most {MAX_PATIENTS:.0f}"
@@ -238,11 +237,11 @@ class Session:
             if isinstance(reply, Failure):
                 self.attendance.note(site, kind, in_words(reply.reason), round_number=round_number)
                 continue
-            head, arrays = reply
+            head, packed = reply
             if head.site != site:
                 self.attendance.note(site, kind, "answered under another name", round_number=round_number)
             elif answer := self._incoming.accept(
-                head, arrays, step=kind, round_number=round_number, nonce=request.nonce, after=after.get(site, 0)
+                head, packed, step=kind, round_number=round_number, nonce=request.nonce, after=after.get(site, 0)
             ):
                 answers[site] = answer
         self.answered_last = frozenset(answers)
@@ -283,9 +282,7 @@ class Session:
             version=__version__,
         )
 
-    def _exchange(
-        self, request: Request, payloads: Mapping[int, Payload]
-    ) -> dict[int, tuple[Reply, dict[str, NDArray[Any]]] | Failure]:
+    def _exchange(self, request: Request, payloads: Mapping[int, Payload]) -> dict[int, tuple[Reply, Packed] | Failure]:
         """One message a node, all with the same signed content where the payload is the same."""
         contents: dict[int, Any] = {}
         messages: list[Message] = []
@@ -295,7 +292,7 @@ class Session:
             messages.append(
                 Message(contents[id(payload)], message_type=request.kind, dst_node_id=node, group_id=str(request.round))
             )
-        answered: dict[int, tuple[Reply, dict[str, NDArray[Any]]] | Failure] = {}
+        answered: dict[int, tuple[Reply, Packed] | Failure] = {}
 
         def tell(node: int, _reply: Message | Failure) -> None:
             self.events.emit("answer", site=self._site(node), step=request.kind, round=request.round)

@@ -20,7 +20,16 @@ from fedage.client.parts import with_parts
 from fedage.client.site import Site, SiteCohort
 from fedage.common.campaign import Campaign, parse_campaign
 from fedage.common.cohort import Cohort
+from fedage.common.protocol import Reply
 from fedage.common.statistic import FloatArray
+from fedage.server.records import read_arrays, read_reply
+
+
+def answer_of(message: Message) -> tuple[Reply, dict[str, np.ndarray]]:
+    """An answer's head and arrays, without looking at a signature."""
+    reply, packed = read_reply(message)
+    return reply, read_arrays(packed)
+
 
 Meddle = Callable[[Message, int], Message | None]
 """Sees each request with the number of the node, returns it (changed or not), or None: the node is silent."""

@@ -99,7 +99,8 @@ class Entry:
     size_bytes
         Of the message.
     payload_sha256
-        Of the arrays that left, as `protocol.payload_digest` has it; None where none did, and in lines of older logs.
+        Of the packed payload that left; None where none did, and in lines of older logs. Lines of releases before
+        answers were signed over their bytes have `protocol.payload_digest` of the arrays.
     patients, smallest_cell
         Patients behind what left, and the smallest non-empty cell of them; None where nothing was computed.
     epsilon_micro

@@ -30,8 +30,8 @@ from fedage.common.protocol import (
     join_preparation,
     model_of,
 )
-from fedage.server.records import read_reply, request_content
-from tests.machinery import InProcessGrid, MemorySite, table_site
+from fedage.server.records import request_content
+from tests.machinery import InProcessGrid, MemorySite, answer_of, table_site
 
 VALIDATION = "evaluation:validation"
 FEATURES = 12
@@ -154,7 +154,7 @@ class Attacker:
         grid = InProcessGrid([self.site])
         message = grid.create_message(request_content(request, payload, key=None), kind, 1, "1", 60.0)
         (answer,) = grid.pull_messages(grid.push_messages([message]))
-        reply, arrays = read_reply(answer)
+        reply, arrays = answer_of(answer)
         return reply, model_of(arrays), arrays.get(VALIDATION)
 
     def walk(

@@ -22,8 +22,8 @@ from fedage.common.estimators.configure import preparation
 from fedage.common.estimators.first_model import first_model
 from fedage.common.protocol import ANALYSE, DESCRIBE, TRAIN, Reply, Request, join_iterates, join_model, model_of
 from fedage.common.statistic import FloatArray, Statistic
-from fedage.server.records import read_reply, request_content
-from tests.machinery import InProcessGrid, MemorySite, memory_site, table_site
+from fedage.server.records import request_content
+from tests.machinery import InProcessGrid, MemorySite, answer_of, memory_site, table_site
 
 FEATURES = 64
 FILE = """
@@ -97,7 +97,7 @@ class Attacker:
         grid = InProcessGrid([self.site])
         message = grid.create_message(request_content(request, payload, key=None), kind, 1, "1", 60.0)
         (answer,) = grid.pull_messages(grid.push_messages([message]))
-        return read_reply(answer)
+        return answer_of(answer)
 
     def told(self) -> list[FloatArray]:
         """Of each released sum the factor of every patient (n,)."""
@@ -208,7 +208,7 @@ def test_nor_is_a_difference_of_updates(tmp_path: Path, count: int, used: int) -
         grid = InProcessGrid([site])
         message = grid.create_message(request_content(request, payload, key=None), TRAIN, 1, "1", 60.0)
         (answer,) = grid.pull_messages(grid.push_messages([message]))
-        reply, arrays = read_reply(answer)
+        reply, arrays = answer_of(answer)
         cohort = of_fold(site.cohort(campaign).cohort, campaign, fold)
         if reply.status != "ok":
             assert "fewer than 2 × 10 patients who may train" in reply.reason

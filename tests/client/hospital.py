@@ -35,7 +35,8 @@ from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN, Reply, Re
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_hospital
 from fedage.server.network.home import init_home
-from fedage.server.records import read_reply, request_content
+from fedage.server.records import request_content
+from tests.machinery import answer_of
 
 PATIENTS = 40
 SITE_KEY = bytes(range(32))
@@ -160,7 +161,7 @@ class Hospital:
     def deliver(self, message: Message) -> tuple[Reply, dict[str, np.ndarray]]:
         """The real ClientApp's answer."""
         context = Context(1, 1, {"site-home": str(self.home)}, RecordDict(), {})
-        return read_reply(handlers.app(message, context))
+        return answer_of(handlers.app(message, context))
 
     def send(
         self, request: Request, payload: Mapping[str, np.ndarray] | None = None, **options: Any

@@ -26,8 +26,7 @@ from fedage.common.protocol import Reply, Request, split_payload
 from fedage.common.statistic import Field, Statistic
 from fedage.server.conduct import Place, conduct
 from fedage.server.network.grid import PromptGrid
-from fedage.server.records import read_reply
-from tests.machinery import InProcessGrid, MemorySite
+from tests.machinery import InProcessGrid, MemorySite, answer_of
 
 MINIMUM = 5
 CELL, FLAG, NO_PATIENTS = "0 or at least the minimum count, or withheld", "0 or 1", "not a count of patients"
@@ -176,7 +175,7 @@ class Recorder(InProcessGrid):
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         replies = super().pull_messages(message_ids)
         for message in replies:
-            reply, payload = read_reply(message)
+            reply, payload = answer_of(message)
             request, asked = self._asked[message.metadata.reply_to_message_id]
             self.left.append(Left(request, asked, reply, payload))
         return replies

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedage.client.audit import AuditLog, Direction, Entry, EntryRefused, Kind, Outcome, show, verify
-from fedage.common.protocol import EVALUATE, TRAIN, payload_digest
+from fedage.common.protocol import EVALUATE, TRAIN, pack, packed_digest
 from fedage.common.reply_signature import is_signed_by
 from tests.client.hospital import Template
 
@@ -29,8 +29,8 @@ def test_every_answer_is_signed_and_its_payload_recorded_also_when_it_goes_out_a
     answers = [hospital.send(request) for _ in range(2)]
     (reply, arrays), (again, arrays_again) = answers
     assert again == reply
-    sent = payload_digest(arrays)
-    assert payload_digest(arrays_again) == sent
+    sent = packed_digest(pack(arrays).data)
+    assert packed_digest(pack(arrays_again).data) == sent
     key = hospital.site.rules.audit.public_key
     assert is_signed_by(key, reply, nonce=request.nonce, payload_sha256=sent)
     out = [line.entry for line in hospital.lines() if line.entry.direction is Direction.OUT]

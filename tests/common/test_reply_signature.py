@@ -75,4 +75,4 @@ def test_what_is_no_signature_does_not_hold(signature: str) -> None:
 
 def test_the_signed_bytes_are_those_of_no_other_kind_of_message() -> None:
     """One key signs heads and replies."""
-    assert signing_bytes(REPLY, nonce="", payload_sha256=SENT).startswith(b"fedage reply 1\n")
+    assert signing_bytes(REPLY, nonce="", payload_sha256=SENT).startswith(b"fedage reply 2\n")

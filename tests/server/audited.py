@@ -11,7 +11,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedage.client.audit import AuditLog, Direction, Entry, Kind
 from fedage.common.heads import key_to_hex
-from fedage.common.protocol import DESCRIBE, KINDS, payload_digest
+from fedage.common.protocol import DESCRIBE, KINDS, packed_digest
 from fedage.common.reply_signature import signed
 from fedage.server.records import read_reply
 from tests.machinery import InProcessGrid, MemorySite
@@ -77,8 +77,8 @@ class AuditedGrid(InProcessGrid):
     def _sign(self, site: str, content: RecordDict, *, nonce: str) -> None:
         """As the site's agent does; what no coordinator can read goes out unsigned."""
         try:
-            head, arrays = read_reply(Message(content, message_type="query", dst_node_id=1))
+            head, packed = read_reply(Message(content, message_type="query", dst_node_id=1))
         except ValueError:
             return
-        sealed = signed(head, nonce=nonce, payload_sha256=payload_digest(arrays), sign=self.logs[site].sign)
+        sealed = signed(head, nonce=nonce, payload_sha256=packed_digest(packed), sign=self.logs[site].sign)
         content["reply"] = ConfigRecord({**content.config_records["reply"], "signature": sealed.signature})

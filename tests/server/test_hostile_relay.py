@@ -15,11 +15,13 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from fedage.client.audit import Direction, Kind
 from fedage.common.campaign import parse_campaign
 from fedage.common.heads import key_to_hex
-from fedage.common.protocol import DESCRIBE, TRAIN, pack, payload_digest, unpack
+from fedage.common.protocol import DESCRIBE, TRAIN, Packed, pack, packed_digest, unpack
+from fedage.server import incoming
 from fedage.server.events import EventLog
 from fedage.server.heads import Heads
 from fedage.server.incoming import CampaignFailed
 from fedage.server.network.grid import PromptGrid
+from fedage.server.records import read_arrays
 from fedage.server.session import Session
 from tests.client.hospital import CAMPAIGN, Hospital, Template
 from tests.machinery import InProcessGrid
@@ -251,6 +253,41 @@ def test_a_relay_cannot_have_its_own_key_pinned_under_a_sites_answer(house: Hous
     assert house.heads.key("a") is None
 
 
+UNREADABLE = {
+    "a header of a petabyte": (2**50).to_bytes(8, "little") + b"{}",
+    "a tensor that is not there": (64).to_bytes(8, "little")
+    + b'{"a":{"dtype":"F64","shape":[99999999],"data_offsets":[0,9]}}'.ljust(64),
+    "a deep header": (20_000).to_bytes(8, "little") + b'{"a":' * 4_000,
+    "cut in its middle": b"cut",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("put_in", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_no_array_is_read_before_the_sites_signature_is_checked(
+    house: House, put_in: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.session.describe()
+    read: list[int] = []
+
+    def attack(kind: str, _number: int, contents: Contents) -> None:
+        if kind == TRAIN:
+            data = pack(arrays(contents["a"])).tobytes()[:-5] if put_in == b"cut" else put_in
+            contents["a"]["payload"] = ArrayRecord({"packed": Array(np.frombuffer(data, dtype=np.uint8))})
+
+    def noted(packed: Packed) -> dict[str, np.ndarray]:
+        read.append(len(packed))
+        return read_arrays(packed)
+
+    monkeypatch.setattr(incoming, "read_arrays", noted)
+    house.relay.attack = attack
+    assert set(house.train(1)) == {"b"}
+    assert len(read) == 1
+    (told,) = house.session.troubles["a"]
+    # A payload without a byte is malformed as it stands.
+    assert ("its payload is empty" if put_in == b"" else "reply-signature") in told
+
+
 def test_the_audit_log_says_which_payload_left(house: House) -> None:
     house.session.describe()
     sent = house.train(1)
@@ -258,7 +295,7 @@ def test_the_audit_log_says_which_payload_left(house: House) -> None:
         out = [line.entry for line in member.lines() if line.entry.direction is Direction.OUT]
         assert [(line.kind, line.payload_sha256) for line in out] == [
             (Kind.DESCRIBE, None),
-            (Kind.TRAIN, payload_digest(sent[member.site.name])),
+            (Kind.TRAIN, packed_digest(pack(sent[member.site.name]).data)),
         ]
         assert {line.entry.payload_sha256 for line in member.lines() if line.entry.direction is Direction.IN} == {None}
         member.must_be_intact()
