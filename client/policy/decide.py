@@ -60,17 +60,17 @@ class Facts:
     kind: str
     coordinator: str | None
     at: datetime
-    estimator: str | None = None
-    modality: tuple[str, ...] = ()
-    trains: bool = False
-    private: bool = False
-    secure_aggregation: bool = False
-    minimum_count: int = 1
-    largest_share: float = 1.0
-    patients_per_column: float = 0.0
-    exceptions: tuple[ExceptionName, ...] = ()
-    data_set: str | None = None
-    age_limits_years: tuple[float, ...] = ()
+    estimator: str | None
+    modality: tuple[str, ...]
+    trains: bool
+    private: bool
+    secure_aggregation: bool
+    minimum_count: int
+    largest_share: float
+    patients_per_column: float
+    exceptions: tuple[ExceptionName, ...]
+    data_set: str | None
+    age_limits_years: tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)

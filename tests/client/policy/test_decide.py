@@ -19,7 +19,20 @@ from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN
 KEY, OTHER = "ab" * 32, "cd" * 32
 NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)  # a Friday
 FACTS = Facts(
-    kind=TRAIN, coordinator=KEY, at=NOON, estimator="chest-ca", modality=("DX",), trains=True, minimum_count=5
+    kind=TRAIN,
+    coordinator=KEY,
+    at=NOON,
+    estimator="chest-ca",
+    modality=("DX",),
+    trains=True,
+    private=False,
+    secure_aggregation=False,
+    minimum_count=5,
+    largest_share=1.0,
+    patients_per_column=0.0,
+    exceptions=(),
+    data_set=None,
+    age_limits_years=(20.0, 80.0),
 )
 
 CAMPAIGN = """
@@ -123,6 +136,14 @@ def test_a_stricter_policy_never_allows_more() -> None:
             assert isinstance(decide(stricter, facts), Refused)
 
 
+@pytest.mark.parametrize("fact", [item.name for item in dataclasses.fields(Facts)])
+def test_no_fact_is_taken_for_granted(fact: str) -> None:
+    """A fact that a caller forgets would be judged by a value that asks for less than the campaign file does."""
+    others = {item.name: getattr(FACTS, item.name) for item in dataclasses.fields(Facts) if item.name != fact}
+    with pytest.raises(TypeError, match=fact):
+        Facts(**others)
+
+
 def test_facts_come_from_the_campaign_file() -> None:
     campaign = parse_campaign(CAMPAIGN)
     facts = facts_of(campaign, kind=TRAIN, coordinator=KEY, at=NOON, modality=("CR", "DX"))
@@ -134,6 +155,10 @@ def test_facts_come_from_the_campaign_file() -> None:
         estimator="chest-ca",
         modality=("CR", "DX"),
         trains=True,
+        private=False,
+        secure_aggregation=False,
+        exceptions=(),
+        data_set=None,
         minimum_count=30,
         largest_share=0.5,
         patients_per_column=2.0,

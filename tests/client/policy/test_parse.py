@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import stat
 import tomllib
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +14,6 @@ import pytest
 from fedage.client.policy import (
     DEFAULT_TEXT,
     Allowed,
-    Facts,
     Policy,
     PolicyErrors,
     PolicyFile,
@@ -23,6 +23,7 @@ from fedage.client.policy import (
     parse_policy,
     write_default,
 )
+from tests.client.policy.test_decide import FACTS
 
 FULL = """
 [requests]
@@ -171,7 +172,7 @@ def test_a_file_that_cannot_be_read_is_no_default(tmp_path: Path) -> None:
 
 def test_a_change_acts_at_once_and_a_mistake_refuses_everything(tmp_path: Path) -> None:
     policy = PolicyFile(tmp_path)
-    facts = Facts(kind="train", coordinator=None, at=datetime(2025, 1, 31, tzinfo=UTC))
+    facts = replace(FACTS, at=datetime(2025, 1, 31, tzinfo=UTC))
     assert isinstance(policy.decide(facts), Allowed)
     (tmp_path / "policy.toml").write_text('[requests]\nkinds = ["describe"]')
     assert policy.decide(facts) == Refused(rule="message-kind", sentence="this site answers describe messages only")
