@@ -7,9 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from fedage.common.campaign.types import Column
-
-Header = Annotated[str, Field(min_length=1, max_length=200)]
+from fedage.common.campaign.types import Column, Header
 
 
 def _absolute(value: str) -> str:

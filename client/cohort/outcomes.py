@@ -31,7 +31,7 @@ from fedage.client.table.said import (
     left_out_miswritten,
     not_a_number,
 )
-from fedage.common.column_names import is_column_name
+from fedage.common.column_names import is_column_name, normal_name
 from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
 
@@ -128,7 +128,8 @@ def read_outcomes(
     """
     known = [id_column, *(as_mapped(choice).column for choice in (columns or {}).values())]
     table = _table(path, known=known)
-    names = [str(name).strip() for name in table.columns]
+    names = [normal_name(str(name)).strip() for name in table.columns]
+    _each_once(path, names, known=known)
     table.columns = pd.Index(names)
     _require(path, names, id_column, columns or {})
     ids = table[id_column].str.strip()

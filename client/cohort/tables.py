@@ -34,7 +34,7 @@ from fedage.client.table.said import bounded, kept_extreme, left_out_miswritten,
 from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
 
-_VERSION = "2"
+_VERSION = "3"
 _MALE, _FEMALE = 2, 1
 _WORDS = {"m": _MALE, "male": _MALE, "f": _FEMALE, "female": _FEMALE}
 _SOMETHING = "?"

@@ -57,6 +57,12 @@ def _form(code: str, pattern: str, what: str, mend: str) -> Form:
 
 FORMS = (
     _form(
+        "other-digits",
+        r"(?=.*(?![0-9])\d)[+\-−－＋]?\d[\d.,．，٫٬]*",
+        "numbers in wide digits or those of another script",
+        'write them with the digits 0 to 9 and a point ("12.5")',
+    ),
+    _form(
         "date",
         r"\d{4}-\d{1,2}-\d{1,2}(?:[T ].*)?|\d{1,2}([./-])\d{1,2}\1\d{2,4}",
         "dates",
@@ -103,7 +109,7 @@ FORMS = (
 )
 _BY_CODE = {form.code: form for form in FORMS}
 CODES = (OTHER, *_BY_CODE)
-MISWRITTEN = frozenset(("digits-grouped", "decimal-comma", "minus-sign"))
+MISWRITTEN = frozenset(("other-digits", "digits-grouped", "decimal-comma", "minus-sign"))
 """Forms that are numbers to whoever wrote them. Counted as missing, large or negative ones would be left out alone."""
 
 

@@ -15,6 +15,7 @@ from fedage.client.table.header import repeated_name
 from fedage.client.table.limits import TABLE, require_bounded
 from fedage.client.table.opening import skip_separator_line
 from fedage.client.table.quotes import require_all_read, require_whole_rows
+from fedage.common.column_names import normal_name
 from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
 
@@ -71,7 +72,7 @@ def read_frame(
             f"{path} cannot be read as a table ({type(error).__name__}); save it again as "
             f"{'Parquet' if kind == '.parquet' else 'CSV in UTF-8'}"
         ) from None
-    frame.columns = [str(name).strip() for name in frame.columns]
+    frame.columns = [normal_name(str(name)).strip() for name in frame.columns]
     _each_once(list(frame.columns), path, known=known)
     if frame.empty:
         raise FedAgeError(f"{path} has no row; give a table with one row a patient")
@@ -94,7 +95,7 @@ def _read_text(
         header = pd.read_csv(stream, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False)
         stream.seek(begins)
         # pandas renames a repeated column (x, x.1), so the names are taken from the line itself.
-        names = [str(name).strip() or f"{_UNNAMED}{k}" for k, name in enumerate(header.iloc[0])]
+        names = [normal_name(str(name)).strip() or f"{_UNNAMED}{k}" for k, name in enumerate(header.iloc[0])]
         _each_once(names, path, known=known)
         other = next((sign for sign in ";\t," if sign in names[0]), None) if len(names) == 1 and not said else None
         if other:

@@ -35,6 +35,7 @@ from fedage.client.table.sex import require_known
 from fedage.client.table_store import SiteTable
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import TableChoice
+from fedage.common.column_names import normal_name
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators._table import FEATURE
 
@@ -94,6 +95,7 @@ def read_site_tables(data: Path, campaign: Campaign, *, site_column: str | None)
         If a file cannot be read, a column that the campaign names is not there, or no row is left.
     """
     table = campaign.table
+    site_column = None if site_column is None else normal_name(site_column)
     if table is None:
         raise FedAgeError("the campaign file has no [table]; add it to say which columns are which")
     read = SiteTables()

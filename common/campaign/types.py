@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from fedage.common.column_names import PATTERN, is_column_name
+from fedage.common.column_names import PATTERN, is_column_name, normal_name
 
 
 class Table(BaseModel):
@@ -23,7 +23,8 @@ DEADLINE_S = 3600.0
 
 
 def column_name(text: str) -> str:
-    """The text if it is a column's name; raises `ValueError` if not."""
+    """The text in its normal form if it is a column's name; raises `ValueError` if not."""
+    text = normal_name(text)
     if not is_column_name(text):
         raise ValueError("must be a column name without blanks at its ends")
     return text
@@ -31,6 +32,8 @@ def column_name(text: str) -> str:
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Column = Annotated[str, Field(pattern=PATTERN), AfterValidator(column_name)]
+Header = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(normal_name)]
+"""A column of a table, whatever it is called there."""
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Norm = Annotated[float, Field(ge=1e-3, le=1e6)]
@@ -85,15 +88,13 @@ class CohortChoice(Table):
 class TableChoice(Table):
     """`[table]`: how the sites' tables are read, in a campaign on tables. Columns are named as the tables name them."""
 
-    id: str | None = Field(default=None, min_length=1, max_length=200, description="column that tells patients apart")
-    age: str | None = Field(default=None, min_length=1, max_length=200, description="column with the age in years")
-    predicted: str | None = Field(
+    id: Header | None = Field(default=None, description="column that tells patients apart")
+    age: Header | None = Field(default=None, description="column with the age in years")
+    predicted: Header | None = Field(
         default=None,
-        min_length=1,
-        max_length=200,
         description="column with ages already predicted; groups are then compared by their raw gap, else by gap_years",
     )
-    sex: str | None = Field(default=None, min_length=1, max_length=200, description="column with the sex")
+    sex: Header | None = Field(default=None, description="column with the sex")
     male: float = Field(default=1.0, description="its value for males")
     female: float | None = Field(
         default=None, description="its value for females; if not given, 0, 1, 2 or -1, whichever one is there too"

@@ -17,10 +17,11 @@ from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedage.common.analyses._age_scale import AgeScale
 from fedage.common.analyses.table_preparation import NAME, TablePreparation
+from fedage.common.column_names import normal_name
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import Options
 from fedage.common.influence import InfluenceRule
@@ -55,6 +56,11 @@ class TableOptions(Options):
         default="auto", description='ridge penalty λ on standardised features, or "auto": by inner cross-validation'
     )
     inner_folds: int = Field(default=5, ge=2, le=20, description='folds of penalty = "auto"')
+
+    @field_validator("features", "exclude")
+    @classmethod
+    def _normal(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(normal_name(name) for name in names)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
