@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from fedage.client.cohort.contrast import CONTRAST_ENHANCED, is_contrast_enhanced
 from fedage.client.cohort.dicom import DicomFacts
 from fedage.client.cohort.index import IndexReport
 from fedage.client.cohort.nifti import read_volume
@@ -27,7 +28,7 @@ from fedage.common.errors import FedAgeError
 __all__ = ["PARTICIPANTS", "STANDARD", "BidsFacts", "BidsLayout", "index_bids", "is_bids"]
 
 _DESCRIPTION = "dataset_description.json"
-_READER = "bids-3"
+_READER = "bids-4"
 _BATCH = 100
 _PART = re.compile(r"_part-(?!mag_)")
 """In the name of a volume that holds another part of complex values than the magnitude: phase, real, imaginary."""
@@ -184,6 +185,7 @@ def _facts(root: Path, volume: Path, session: Session) -> DicomFacts | Rejected:
         manufacturer=str({**of_all, **of_this}.get("Manufacturer", "")).strip()[:64],
         modality="MR",
         view="T1W",
+        special=CONTRAST_ENHANCED if is_contrast_enhanced(volume.name, {**of_all, **of_this}) else "",
         laterality="",
         rows=read.shape[0],
         columns=read.shape[1],

@@ -147,6 +147,7 @@ class Said:
     image_type: Sequence[str] = ()
     quality_control: str = ""
     partial_view: str = ""
+    breast_implant: str = ""
     descriptions: Sequence[str] = ()
     study: str = ""
     orientation: Sequence[str] = ()
@@ -241,8 +242,20 @@ def _is_same(coarse: str, fine: str) -> bool:
 
 
 def _is_seen_from_side(orientation: Sequence[str]) -> bool:
-    """Whether rows run to the front or back and columns to the feet or head."""
-    return len(orientation) > 1 and orientation[0][:1] in ("A", "P") and orientation[1][:1] in ("F", "H")
+    """Whether one side of the image runs to the front or back and the other to the feet or head, however it is turned.
+
+    Each value has the letters of the directions, the main one first. `PA` is no direction but a view at the wrong
+    place, and so says nothing, as any value with two opposite letters or another one.
+    """
+    if len(orientation) != 2 or not all(_is_direction(value) for value in orientation):
+        return False
+    main = {value[0] for value in orientation}
+    return bool(main & {"A", "P"}) and bool(main & {"F", "H"})
+
+
+def _is_direction(value: str) -> bool:
+    opposite = (("A", "P"), ("R", "L"), ("F", "H"))
+    return bool(re.fullmatch("[APRLFH]{1,3}", value)) and not any(a in value and b in value for a, b in opposite)
 
 
 def _is_frontal_twice(said: Said, *, view: str, of_codes: str) -> bool:
@@ -306,4 +319,6 @@ def _of_mammogram(said: Said) -> set[str]:
     known = {*_HARMLESS_MODIFIERS, *(code for codes, _ in _MODIFIERS.values() for code in codes)}
     if any(code.value not in known for code in said.view_modifiers) and not found:
         found.add("modified-view")  # rolled, tangential, cleavage, axillary tail and others: part of a breast
+    if said.breast_implant == "YES":
+        found.add("breast-implant")  # the whole breast, with the implant in it
     return found

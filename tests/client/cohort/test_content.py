@@ -196,6 +196,14 @@ def test_body_parts_as_people_write_them(text: str, part: str) -> None:
         ({"PatientOrientation": ["P", "F"], "StudyDescription": "Chest PA"}, "contradictory-view"),
         ({"PatientOrientation": ["L", "F"]}, None),
         ({"PatientOrientation": ["", ""]}, None),
+        # Turned by 90°, still from the side; a view or nonsense in its place says nothing.
+        ({"PatientOrientation": ["F", "A"]}, "contradictory-view"),
+        ({"PatientOrientation": ["H", "PL"]}, "contradictory-view"),
+        ({"PatientOrientation": ["PA", "F"]}, None),
+        ({"PatientOrientation": ["AP", "H"]}, None),
+        ({"PatientOrientation": ["POST", "FOOT"]}, None),
+        ({"PatientOrientation": ["P"]}, None),
+        ({"PatientOrientation": ["LP", "F"]}, None),
         ({"SeriesDescription": "Left hand PA"}, "other-body-part"),
         ({"ProtocolName": "KNEE AP"}, "other-body-part"),
         ({"AcquisitionDeviceProcessingDescription": "L-SPINE"}, "other-body-part"),
@@ -363,3 +371,25 @@ def test_deflated_files_say_the_same(tmp_path: Path) -> None:
     path = tmp_path / "a.dcm"
     found = content(path, syntax=DeflatedExplicitVRLittleEndian, ViewPosition=None, ViewCodeSequence=LEFT_LATERAL)
     assert found.view == "LL"
+
+
+@pytest.mark.parametrize(
+    ("elements", "special"),
+    [
+        ({"BreastImplantPresent": "YES"}, "breast-implant"),
+        ({"BreastImplantPresent": "NO"}, ""),
+        ({"BreastImplantPresent": ""}, ""),
+        ({"BreastImplantPresent": "YES", "ViewPosition": "MLOID"}, "breast-implant implant-displaced"),
+        (
+            {"BreastImplantPresent": "YES", "ViewCodeSequence": view_code("399368009", modifiers=[code("399011000")])},
+            "breast-implant modified-view",
+        ),
+    ],
+)
+def test_an_implant_is_among_a_mammograms_tags(tmp_path: Path, elements: dict[str, Any], special: str) -> None:
+    found = content(
+        tmp_path / "m.dcm", **{"Modality": "MG", "BodyPartExamined": "BREAST", "ViewPosition": "MLO"} | elements
+    )
+    assert found.special == special
+    assert Takes(special=frozenset(["breast-implant"])).why_not(Content(special="breast-implant")) is None
+    assert Takes().why_not(Content(special="breast-implant")) == "breast-implant"

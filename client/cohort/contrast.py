@@ -1,0 +1,38 @@
+"""Whether a volume of a BIDS data set was taken with a contrast agent: another image than a plain T1-weighted one.
+
+The entity `ce-` says so (`ce-gadolinium`); where it is not used, laboratories write it into `acq-` (`acq-postgd`), and
+the JSON sidecar has the agent. A label that says the opposite (`acq-precontrast`) says that it was without.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+CONTRAST_ENHANCED = "contrast-enhanced"
+"""What the store calls such an image, among what makes one special."""
+_ENTITY = re.compile(r"_(ce|acq)-([A-Za-z0-9+]+)(?=_)")
+_WITHOUT = re.compile(r"^(?:none|no|not|na|pre|without|wo|non|native|plain|un|before|0)|(?:pre|no|non|without)$", re.I)
+_AGENT = re.compile(
+    r"gado|gad(?![a-z])|gd(?![a-z])|dota|contrast|postce|(?:^|t1w?|with|plus|\+)ce(?![a-z])|t1c(?![a-z])", re.I
+)
+_UNKNOWN = frozenset(["", "N/A", "NA", "NONE", "NO", "UNKNOWN", "0", "FALSE", "NULL"])
+_SIDECAR = ("ContrastBolusIngredient", "ContrastBolusAgent")
+
+
+def is_contrast_enhanced(name: str, sidecar: Mapping[str, object]) -> bool:
+    """Whether a volume's name or its JSON says so.
+
+    Examples
+    --------
+    >>> names = ("sub-1_ce-gadolinium_T1w.nii", "sub-1_acq-postGd_T1w.nii", "sub-1_acq-mprage_T1w.nii")
+    >>> [is_contrast_enhanced(name, {}) for name in names]
+    [True, True, False]
+    """
+    entities = dict(_ENTITY.findall(name))
+    agent, acquisition = entities.get("ce", ""), entities.get("acq", "")
+    if agent:
+        return not _WITHOUT.search(agent)
+    if acquisition and _AGENT.search(acquisition):
+        return not _WITHOUT.search(acquisition)
+    return any(str(sidecar.get(key) or "").strip().upper() not in _UNKNOWN for key in _SIDECAR)
