@@ -90,4 +90,7 @@ def _prepared(
         "sites": findings.contributors[analysis.name],
         "withheld": {site: steps[analysis.name] for site, steps in sorted(findings.withheld.items())},
     }
-    return estimator.weights_from(result, seed=seed), findings.made_from[analysis.name]
+    try:
+        return estimator.weights_from(result, seed=seed), findings.made_from[analysis.name]
+    except FedAgeError as refused:
+        raise CampaignFailed(f"the model could not be made: {refused}") from None

@@ -12,14 +12,15 @@ Legend: B patients in a batch, p features. A sample is (p,) raw features, NaN wh
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from fedage.common.estimators._table import TableBase, TableOptions, vector
+from fedage.common.errors import FedAgeError
+from fedage.common.estimators._table import FEATURE, TableBase, TableOptions, vector
 from fedage.common.estimators.base import Options
 from fedage.common.image import FloatImage, Image, SampleRefused
 from fedage.common.networks.arrays import state_to_arrays
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 _HUBER_DELTA = {"log": 0.2, "linear": 5.0}
 """Error from which huber is linear: years, or (about 20 %) on a log scale."""
+_MOST_ROUNDING = 1e-3
+"""Of a feature's SD: what a float32 of its mean may be off."""
 
 
 class TableMLPOptions(TableOptions):
@@ -80,6 +83,7 @@ class TableMLP(TableBase):
         noise = math.sqrt(penalty / result["n"]) if self.options.noise == "ridge" else self.options.noise
         sds = vector(model, "sds")
         coefficients = vector(model, "coefficients") if self.products else np.zeros_like(sds)
+        _require_told_apart(self.columns, vector(model, "means"), sds)
         network.set_standard(
             medians=vector(model, "medians"),
             means=vector(model, "means"),
@@ -140,3 +144,22 @@ class TableMLP(TableBase):
         inside = output.clamp(lower, upper)
         years = inside if scale.kind == "linear" else torch.exp(inside) - scale.offset_years
         return years.clamp(min=0.0)
+
+
+def _require_told_apart(names: Sequence[str], means: NDArray[np.float64], sds: NDArray[np.float64]) -> None:
+    """Refuse features (p,) that the network's 32-bit numbers round to more than a thousandth of their SD.
+
+    Raises
+    ------
+    FedAgeError
+        Naming them.
+    """
+    spacing = np.spacing(np.abs(means).astype(np.float32)).astype(np.float64)
+    coarse = (sds > 0) & (spacing / 2 > _MOST_ROUNDING * sds)
+    if coarse.any():
+        which = ", ".join(repr(name.removeprefix(FEATURE)) for name, bad in zip(names, coarse, strict=True) if bad)
+        raise FedAgeError(
+            f"{which}: the mean is so large against the SD that the network's 32-bit numbers cannot tell patients "
+            "apart; subtract a constant from the column in every table, leave it out (estimator.options.exclude), or "
+            "use table-ridge, which computes in 64 bits"
+        )
