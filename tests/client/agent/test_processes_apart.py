@@ -178,7 +178,14 @@ def test_nodes_and_relays_run_as_the_other_user_and_agents_do_not(network: Netwo
     assert f"Uid:\t{other}\t" in Path(f"/proc/{executor}/status").read_text()
 
 
-def test_a_real_executor_has_nothing_heavy_loaded(network: Network) -> None:
+@pytest.fixture(scope="module")
+def beside(network: Network) -> Any:
+    """An analysis while a training runs, as the ServerApp saw it."""
+    return network.result(network.run("beside")[0])
+
+
+def test_a_real_executor_has_nothing_heavy_loaded(network: Network, beside: Any) -> None:
+    """Not even after messages have passed; a node is online before its executor has loaded anything."""
     maps = Path(f"/proc/{network.pid_of('north', 'client.agent.executor')}/maps").read_text()
     assert "/grpc/" in maps
     for heavy in ("torch", "pandas", "monai", "scipy", "pyarrow"):
@@ -198,11 +205,10 @@ def test_the_node_key_is_the_relays_alone_and_nothing_else_is(network: Network) 
         assert "PermissionError" in done.stderr, private
 
 
-def test_an_analysis_is_answered_while_a_training_runs(network: Network) -> None:
-    told = network.result(network.run("beside")[0])
-    assert [said["computing"] for said in told["asked"]] == [1, 1]
-    assert told["early"] == []
-    assert sorted(said["site"] for said in told["trained"]) == sorted(SITES)
+def test_an_analysis_is_answered_while_a_training_runs(beside: Any) -> None:
+    assert [said["computing"] for said in beside["asked"]] == [1, 1]
+    assert beside["early"] == []
+    assert sorted(said["site"] for said in beside["trained"]) == sorted(SITES)
 
 
 def test_a_later_training_of_the_same_run_ends_the_earlier_within_seconds(network: Network) -> None:
