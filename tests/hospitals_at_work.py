@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedage.client.home import init_site
+from fedage.client.home import SiteHome, init_site
 from fedage.client.indexing import index_site
 from fedage.server.network.home import CoordinatorHome, init_home
 from fedage.server.network.superlink import register_node
@@ -133,30 +133,9 @@ class Network:
         return self.running[name]
 
     def make_site(self, name: str, *, seed: int, patients: int = 80) -> None:
-        rng = np.random.default_rng(seed)
-        age = rng.uniform(30, 80, patients)
-        x = age[:, None] / 20 + rng.normal(0, 1, (patients, 3))
-        rows = [
-            f"{name}-{row},{age[row]:.2f},{'MF'[row % 2]},{x[row, 0]:.3f},{x[row, 1]:.3f},{x[row, 2]:.3f}"
-            for row in range(patients)
-        ]
-        table = self.root / f"{name}.csv"
-        table.write_text("\n".join(["who,age,sex,x1,x2,x3", *rows]) + "\n")
-        home = init_site(
-            self.root / name,
-            name=name,
-            coordinator=f"localhost:{self.port}",
-            ca_certificate=self.coordinator.ca_certificate,
-            coordinator_public_key=self.coordinator.signing_public_key,
-            threads=1,
-            device="cpu",
+        home = hospital_home(
+            self.root, name, coordinator=self.coordinator, port=self.port, seed=seed, patients=patients
         )
-        settings = (home.root / "site.toml").read_text()
-        settings = settings.replace("poll_s = 1.0", "poll_s = 0.3")
-        settings += f'[table]\npath = "{table}"\nid = "who"\nage = "age"\nsex = "sex"\n'
-        (home.root / "site.toml").write_text(settings)
-        (home.root / "policy.toml").write_text('[approval]\nmode = "automatic"\n')
-        index_site(home.root)
         register_node(self.coordinator, home.node_public_key, name)
 
     def campaign(self, name: str, *, rounds: int = 30, quorum: int | None = None, deadline_s: float = 60) -> Path:
@@ -206,9 +185,51 @@ def record(run: RunFolder) -> Results:
     return read_results(run.path / "results.json")
 
 
+def hospital_home(
+    root: Path, name: str, *, coordinator: CoordinatorHome, seed: int, port: int = 8443, patients: int = 80
+) -> SiteHome:
+    """A hospital's home with a table of three features, indexed; it approves by itself, else its policy is the default.
+
+    The features' spread is even: of a dozen patients with normal ones, one often has more than half of a product, and
+    the influence rule withholds the sum. The key that deals patients into folds follows from the seed.
+    """
+    key = root / f"{name}.key"
+    key.write_text(f"{seed:064x}\n")
+    rng = np.random.default_rng(seed)
+    age = rng.uniform(30, 80, patients)
+    x = age[:, None] / 20 + rng.uniform(-1.7, 1.7, (patients, 3))
+    rows = [
+        f"{name}-{row},{age[row]:.2f},{'MF'[row % 2]},{x[row, 0]:.3f},{x[row, 1]:.3f},{x[row, 2]:.3f}"
+        for row in range(patients)
+    ]
+    table = root / f"{name}.csv"
+    table.write_text("\n".join(["who,age,sex,x1,x2,x3", *rows]) + "\n")
+    home = init_site(
+        root / name,
+        name=name,
+        coordinator=f"localhost:{port}",
+        ca_certificate=coordinator.ca_certificate,
+        coordinator_public_key=coordinator.signing_public_key,
+        store_key_file=key,
+        threads=1,
+        device="cpu",
+    )
+    settings = (home.root / "site.toml").read_text()
+    settings = settings.replace("poll_s = 1.0", "poll_s = 0.3")
+    settings += f'[table]\npath = "{table}"\nid = "who"\nage = "age"\nsex = "sex"\n'
+    (home.root / "site.toml").write_text(settings)
+    (home.root / "policy.toml").write_text('[approval]\nmode = "automatic"\n')
+    index_site(home.root)
+    return home
+
+
 @contextmanager
 def network(
-    root: Path, *, names: tuple[str, ...] = ("north", "south"), patients: Mapping[str, int] | None = None
+    root: Path,
+    *,
+    names: tuple[str, ...] = ("north", "south"),
+    patients: Mapping[str, int] | None = None,
+    seed: int = 0,
 ) -> Iterator[Network]:
     """All of it, running; at the end nothing of it is left. `patients` by hospital, 80 where it does not say."""
     from fedage.common.processes import free_port
@@ -218,7 +239,7 @@ def network(
     made.port = port
     try:
         made.start_coordinator()
-        for number, name in enumerate(names):
+        for number, name in enumerate(names, start=seed):
             made.make_site(name, seed=number, patients=(patients or {}).get(name, 80))
             made.start_site(name)
         for name in names:
