@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict
 from fedage.common.bounded import MAX_RECORD_BYTES, read_at_most
 
 VARIABLE = "FEDAGE_SIMULATION"
+ENGINE_ENDED = "the simulation engine ended by itself"
+"""Why a run is stopped whose engine did not start, or failed later, while its ServerApp was there."""
 
 
 class SimulatedSiteJob(BaseModel):
@@ -59,14 +61,20 @@ class SimulationJob(BaseModel):
         """Write the file that `VARIABLE` names to the processes of the run."""
         path.write_text(self.model_dump_json(indent=1), encoding="utf-8")
 
-    def stopped(self) -> bool:
-        """Whether somebody wants the run to end."""
-        return self.stop_file is not None and self.stop_file.exists()
+    def stopped(self) -> bool | str:
+        """Whether the run is to end; the reason where one was given."""
+        if self.stop_file is None or not self.stop_file.exists():
+            return False
+        return read_at_most(self.stop_file, most_bytes=MAX_RECORD_BYTES).decode(errors="replace") or True
 
-    def stop(self) -> None:
-        """Ask the run to end, from whatever process."""
-        if self.stop_file is not None and self.stop_file.parent.is_dir():
-            self.stop_file.touch()
+    def stop(self, reason: str = "") -> None:
+        """Ask the run to end, from whatever process. The first reason given is kept."""
+        if self.stop_file is None or not self.stop_file.parent.is_dir() or self.stop_file.exists():
+            return
+        # Whole or not there: a run that asks while it is written would else see no reason.
+        written = self.stop_file.with_name(f"{self.stop_file.name}.{os.getpid()}")
+        written.write_text(reason, encoding="utf-8")
+        written.replace(self.stop_file)
 
 
 def current_job() -> SimulationJob | None:

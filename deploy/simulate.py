@@ -25,19 +25,20 @@ from fedage.common.errors import FedAgeError
 from fedage.common.estimators.configure import agreed_features
 from fedage.common.lifetime import hang_up
 from fedage.common.processes import Family, flower_environment
-from fedage.common.simulation import VARIABLE, Share, SimulatedSiteJob, SimulationJob, share_of
+from fedage.common.simulation import ENGINE_ENDED, VARIABLE, Share, SimulatedSiteJob, SimulationJob, share_of
 from fedage.deploy.simulation_main import RECORD_S, SCRATCH
 from fedage.server.events import read_events
 from fedage.server.follow import Follower
 from fedage.server.recover import recover
 from fedage.server.results import read_results
-from fedage.server.run_folder import RunFolder
+from fedage.server.run_folder import REPORT, RESULTS, RunFolder
 from fedage.server.summary import print_summary
 
 WORK = "work"
 _LOG = "simulation.log"
 _POLL_S = 0.2
 _STOP_S = 8.0
+_STOPPED = "stopped by the person who ran it"
 NO_GUARD = "disclosure control is off in this simulation: figures may rest on single patients"
 
 
@@ -79,7 +80,7 @@ def simulate(
                 # An engine that is stopped while it starts has no ServerApp yet that could write a record.
                 recover(
                     RunFolder(folder),
-                    reason="stopped by the person who ran it",
+                    reason=_STOPPED,
                     status="stopped",
                     environment="simulation",
                 )
@@ -228,20 +229,37 @@ def _run(job: SimulationJob, *, work: Path, console: Console) -> str:
     job_file, events = work / "job.json", job.folder / "events.jsonl"
     job.write(job_file)
     status = _attempt(job, job_file, events=events, work=work, console=console)
-    if status is None and not any(event["event"] == "site" for event in read_events(events)):
+    if _by_itself(job, status) and not any(event["event"] == "site" for event in read_events(events)):
         console.print("the simulation engine did not start; starting it once more")
-        events.unlink(missing_ok=True)
+        _forget(job, events=events)
         status = _attempt(job, job_file, events=events, work=work, console=console)
-    if status is not None and (job.folder / "results.json").is_file():
-        return status
+    recorded = status is not None and (job.folder / "results.json").is_file()
+    if recorded and not _by_itself(job, status):
+        return str(status)
     kept = job.folder / "simulation.log"
     shutil.copyfile(work / _LOG, kept)
+    if recorded:
+        console.print(f"what the engine wrote: {kept}")
+        return str(status)
     run = RunFolder(job.folder)
     if not (run.progress.is_file() or (job.folder / "results.json").is_file()):
         raise FedAgeError(f"the simulation ended without a record; see {kept}")
     recover(run, reason=f"the engine of the simulation was killed or ended by itself; see {kept}")
     console.print(f"failed: the engine ended by itself; what it had found until then is in the record (see {kept})")
     return "failed"
+
+
+def _by_itself(job: SimulationJob, status: str | None) -> bool:
+    """Whether the engine ended without anybody wanting it to, and not because the run was over."""
+    return status is None or (status == "failed" and job.stopped() == ENGINE_ENDED)
+
+
+def _forget(job: SimulationJob, *, events: Path) -> None:
+    """Remove what a run left whose engine did not start."""
+    run = RunFolder(job.folder)
+    for file in (events, run.progress, run.path / RESULTS, run.path / REPORT, job.stop_file):
+        if file is not None:
+            file.unlink(missing_ok=True)
 
 
 def _attempt(job: SimulationJob, job_file: Path, *, events: Path, work: Path, console: Console) -> str | None:
@@ -268,7 +286,7 @@ def _attempt(job: SimulationJob, job_file: Path, *, events: Path, work: Path, co
     except KeyboardInterrupt:
         with _undisturbed():
             console.print(f"stopping; what was finished stays in {job.folder}")
-            job.stop()
+            job.stop(_STOPPED)
             _wait(lambda: follower.look() is not None or engine.poll() is not None, timeout_s=RECORD_S)
             if (job.folder / "report.html").is_file():
                 console.print(f"report of the stopped run: {job.folder / 'report.html'}")

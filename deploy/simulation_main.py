@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fedage.common.processes import end_with_parent
-from fedage.common.simulation import VARIABLE, Share, SimulationJob, current_job
+from fedage.common.simulation import ENGINE_ENDED, VARIABLE, Share, SimulationJob, current_job
 
 if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
@@ -44,16 +44,16 @@ def main() -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if not isinstance(error, SystemExit):
             traceback.print_exc()
-        _let_it_write(job)
+        _let_it_write(job, reason="its process was told to end" if isinstance(error, SystemExit) else ENGINE_ENDED)
         sys.stderr.flush()
         # The ServerApp's thread would wait on for sites that will never answer.
         os._exit(1)
     return 0
 
 
-def _let_it_write(job: SimulationJob) -> None:
+def _let_it_write(job: SimulationJob, *, reason: str) -> None:
     """Have the ServerApp write its record, which it does in its own thread, and wait for that."""
-    job.stop()
+    job.stop(reason)
     deadline = time.monotonic() + RECORD_S
     for thread in threading.enumerate():
         if not thread.daemon and thread is not threading.current_thread():

@@ -25,7 +25,7 @@ def main(grid: Grid, context: Context) -> None:
     """
     # Imported here so that building the app package stays light.
     from fedage.common.campaign import load_campaign, parse_campaign
-    from fedage.common.simulation import current_job
+    from fedage.common.simulation import ENGINE_ENDED, current_job
     from fedage.server.conduct import Place, conduct
     from fedage.server.heads import Heads
     from fedage.server.network.grid import PromptGrid
@@ -43,7 +43,14 @@ def main(grid: Grid, context: Context) -> None:
             guard=simulated.simulation.guard,
             sites_there=len(job.sites),
         )
-        stoppable = StoppableGrid(grid, stop=job.stopped)
+
+        def stop() -> bool | str:
+            told = job.stopped()
+            if told == ENGINE_ENDED:  # nobody stopped the run: it failed
+                raise CampaignFailed(ENGINE_ENDED)
+            return told
+
+        stoppable = StoppableGrid(grid, stop=stop)
         conduct(PromptGrid(stoppable, poll_s=0.02), simulated, place, key=None, admitted=None)
         return
     encoded = context.run_config.get("campaign")

@@ -413,19 +413,3 @@ def test_an_output_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> Non
     for out, told in ((tmp_path / "table.csv" / "out", "cannot be made"), (data, "is not an empty folder")):
         with pytest.raises(FedAgeError, match=told):
             simulate(tmp_path / "ridge.toml", data=data, site_column="site", out=out)
-
-
-def test_an_engine_that_does_not_start_is_tried_twice_and_its_log_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    broken = tmp_path / "broken"
-    broken.write_text("#!/bin/sh\necho no engine\nexit 1\n")
-    broken.chmod(0o755)
-    monkeypatch.setattr("fedage.deploy.simulate.sys.executable", str(broken))
-    (tmp_path / "ridge.toml").write_text(RIDGE)
-    data = as_csv(table(), tmp_path / "table.csv")
-    with pytest.raises(FedAgeError, match=r"ended without a record; see .*simulation\.log"):
-        simulate(tmp_path / "ridge.toml", data=data, site_column="site", out=tmp_path / "out")
-    assert "starting it once more" in capsys.readouterr().out
-    assert (tmp_path / "out" / "simulation.log").read_text() == "no engine\n" * 2
-    assert not (tmp_path / "out" / "work").exists()
