@@ -24,7 +24,7 @@ from fedage.client.agent.cancel import Cancellation
 from fedage.client.agent.service import Agent
 from fedage.client.audit import Direction, Outcome, verify
 from fedage.client.audit.log import LOG_FILE
-from fedage.client.cohort import samples
+from fedage.client.cohort import samples, store
 from fedage.client.nonces import Nonces
 from fedage.common.analyses.plan import registered
 from fedage.common.protocol import ANALYSE, EVALUATE, TRAIN, Request, join_iterates
@@ -176,7 +176,10 @@ def test_a_locked_account_of_thresholds_withholds_what_it_would_account_for(
 
 
 @pytest.mark.parametrize(("file", "type_name"), [("asked.db", "AskedUnavailable"), ("cohort.db", "StoreError")])
-def test_other_locked_files_fail_by_name(hospital: Hospital, file: str, type_name: str) -> None:
+def test_other_locked_files_fail_by_name(
+    hospital: Hospital, file: str, type_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "_BUSY_TIMEOUT_MS", 200)
     with locked(hospital.home / file):
         assert failure(hospital, TRAIN, round=1) == type_name
     hospital.must_be_intact()

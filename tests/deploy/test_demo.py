@@ -184,7 +184,7 @@ def running(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_an_interrupted_demo_leaves_no_process(number: signal.Signals, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     with running(folder) as process:

@@ -172,7 +172,15 @@ def lives(pid: int) -> bool:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+        signal.SIGKILL,
+    ],
+)
 def test_stopped_it_leaves_no_process_behind(number: signal.Signals, tmp_path: Path) -> None:
     process = subprocess.Popen(
         command(tmp_path, RIDGE, table()),
@@ -233,7 +241,15 @@ def _driver(folder: Path) -> int:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("whom", ["command", "driver", "driver at once", "command at once"])
+@pytest.mark.parametrize(
+    "whom",
+    [
+        "command",
+        pytest.param("driver", marks=pytest.mark.slow),
+        "driver at once",
+        pytest.param("command at once", marks=pytest.mark.slow),
+    ],
+)
 def test_rounds_that_were_finished_are_in_the_record_of_a_stopped_run(whom: str, tmp_path: Path) -> None:
     """Whoever is told to stop, and even if the command has no time to say goodbye."""
     process = subprocess.Popen(

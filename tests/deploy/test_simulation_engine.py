@@ -30,7 +30,15 @@ def run(folder: Path) -> int:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize(("share", "failures"), [(AT_ONCE, 1), (LATER, 1), (LATER, 2)])
+@pytest.mark.timeout(900)  # three starts of an engine on a busy machine
+@pytest.mark.parametrize(
+    ("share", "failures"),
+    [
+        pytest.param(AT_ONCE, 1, marks=pytest.mark.slow, id="at once"),
+        pytest.param(LATER, 1, id="once its ServerApp has begun"),
+        pytest.param(LATER, 2, marks=pytest.mark.slow, id="twice"),
+    ],
+)
 def test_an_engine_that_fails_before_any_site_is_met_is_started_once_more(
     share: Share, failures: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -60,7 +68,7 @@ def test_an_engine_that_fails_before_any_site_is_met_is_started_once_more(
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("what", ["raylet", "gcs_server"])
+@pytest.mark.parametrize("what", ["raylet", pytest.param("gcs_server", marks=pytest.mark.slow)])
 def test_an_engine_that_is_killed_in_a_run_fails_it_and_its_log_is_kept(what: str, tmp_path: Path) -> None:
     process = subprocess.Popen(
         command(tmp_path, LONG, table()), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -74,7 +74,7 @@ def leaves(grid: Grid, nodes: list[int]) -> object:
 
 def waits(grid: Grid, nodes: list[int]) -> object:
     """One training, answered or not, and one more message to see who is back."""
-    trained = pull(grid, push(grid, nodes, "train", ttl=45.0), timeout_s=60.0)
+    trained = pull(grid, push(grid, nodes, "train", ttl=20.0), timeout_s=60.0)
     return {"trained": trained, "asked": pull(grid, push(grid, nodes, "query.ask"), timeout_s=60.0)}
 
 
