@@ -59,7 +59,7 @@ def test_tables_are_read_and_written_back(tmp_path: Path) -> None:
         ('[table]\npath = "brains.csv"\nid = "x"\n', r"table\.path = \"brains\.csv\".*absolute path"),
         ('[table]\npath = "/brains.csv"\n', r"table\.id"),
         ('[outcome_columns]\nide = "x"\n', r"outcome_columns\.ide.*id"),
-        ('[outcome_columns.columns]\n"fu days" = "x"\n', r"fu days"),
+        ('[outcome_columns.columns]\n"fu days " = "x"\n', r"fu days "),
         ('[outcome_columns.columns.event]\ncolumn = "x"\ndivide_by = 0\n', r"divide_by = 0"),
     ],
 )
