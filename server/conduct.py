@@ -45,17 +45,22 @@ _CUT_OFF = "the process of the run ended before its record was written"
 
 @dataclass
 class _Saved:
-    """How often the record so far is written: always, unless it has grown so long that the run would wait for it."""
+    """How often the record so far is written: always, unless it has grown so long that the run would wait for it.
+
+    What it costs is the less of the last two times: the first one loads libraries, and a machine can be busy.
+    """
 
     at: float = 0.0
     cost_s: float = 0.0
+    last_s: float = 0.0
 
     def is_due(self) -> bool:
         return self.cost_s < _CHEAP_S or time.monotonic() - self.at > self.cost_s / _SAVING_SHARE
 
     def took(self, began: float) -> None:
         self.at = time.monotonic()
-        self.cost_s = self.at - began
+        self.cost_s = min(self.last_s, self.at - began)
+        self.last_s = self.at - began
 
 
 @dataclass(frozen=True)
