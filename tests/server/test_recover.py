@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,12 +34,25 @@ from tests.small_disk import fill, small_disk
 ROOT = Path(__file__).parents[2]
 
 
-def killed(folder: Path, kind: str, number: int) -> RunFolder:
-    """A run whose process killed itself."""
-    command = [sys.executable, "-m", "tests.server.killed_run", str(folder), kind, str(number)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    return RunFolder(folder / "runs" / "machinery" / "r1")
+class Killed:
+    """Runs whose process killed itself: each is made once, and copied to where a test wants it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, folder: Path, kind: str, number: int) -> RunFolder:
+        made = self._folder / f"{kind}-{number}"
+        if not made.exists():
+            command = [sys.executable, "-m", "tests.server.killed_run", str(made), kind, str(number)]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            assert done.returncode == -signal.SIGKILL, done.stderr
+        shutil.copytree(made, folder, dirs_exist_ok=True)
+        return RunFolder(folder / "runs" / "machinery" / "r1")
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    return Killed(tmp_path_factory.mktemp("killed"))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +67,7 @@ def killed(folder: Path, kind: str, number: int) -> RunFolder:
     ],
 )
 def test_a_run_that_is_killed_keeps_what_it_had(
-    tmp_path: Path, kind: str, number: int, rounds: int, described: bool, analysed: bool
+    tmp_path: Path, killed: Killed, kind: str, number: int, rounds: int, described: bool, analysed: bool
 ) -> None:
     run = killed(tmp_path, kind, number)
     assert not (run.path / "results.json").exists()
@@ -78,7 +92,7 @@ def test_a_run_that_is_killed_keeps_what_it_had(
         pass
 
 
-def test_a_progress_that_was_cut_off_and_torn_events_still_make_a_record(tmp_path: Path) -> None:
+def test_a_progress_that_was_cut_off_and_torn_events_still_make_a_record(tmp_path: Path, killed: Killed) -> None:
     run = killed(tmp_path, TRAIN, 4)
     run.progress.write_bytes(run.progress.read_bytes()[:500])
     run.events.write_bytes(run.events.read_bytes()[:-30])
@@ -88,7 +102,7 @@ def test_a_progress_that_was_cut_off_and_torn_events_still_make_a_record(tmp_pat
     assert read_events(run.events)[-1]["event"] == "finished"
 
 
-def test_a_record_without_its_report_gets_it(tmp_path: Path) -> None:
+def test_a_record_without_its_report_gets_it(tmp_path: Path, killed: Killed) -> None:
     run = killed(tmp_path, TRAIN, 4)
     recover(run, reason=KILLED)
     before = (run.path / "results.json").read_bytes()
@@ -98,7 +112,7 @@ def test_a_record_without_its_report_gets_it(tmp_path: Path) -> None:
     assert (run.path / "results.json").read_bytes() == before
 
 
-def test_recover_by_hand_says_what_it_wrote_and_what_it_cannot(tmp_path: Path) -> None:
+def test_recover_by_hand_says_what_it_wrote_and_what_it_cannot(tmp_path: Path, killed: Killed) -> None:
     home = init_home(tmp_path / "c")
     run = killed(home.root, TRAIN, 4)
     (home.runs / "machinery" / "empty" / "state").mkdir(parents=True)
@@ -173,7 +187,7 @@ def test_a_run_that_is_given_up_ends_at_its_next_look_and_says_why(tmp_path: Pat
     assert (found.status, found.reason) == ("stopped", "stopped by its owner")
 
 
-def test_the_supervisor_writes_what_a_dead_run_left(tmp_path: Path) -> None:
+def test_the_supervisor_writes_what_a_dead_run_left(tmp_path: Path, killed: Killed) -> None:
     home = init_home(tmp_path / "c")
     run = killed(home.root, ANALYSE, 1)
     told: list[str] = []
