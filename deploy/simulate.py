@@ -234,7 +234,7 @@ def _run(job: SimulationJob, *, work: Path, console: Console) -> str:
         _forget(job, events=events)
         status = _attempt(job, job_file, events=events, work=work, console=console)
     recorded = status is not None and (job.folder / "results.json").is_file()
-    if recorded and not _by_itself(job, status):
+    if recorded and status != "failed":
         return str(status)
     kept = job.folder / "simulation.log"
     shutil.copyfile(work / _LOG, kept)
