@@ -102,7 +102,7 @@ def test_a_gradient_is_not_that_of_one_patient(which: str, tmp_path: Path) -> No
     assert guarded.refusals[-1][0] == RULE
 
 
-@pytest.mark.parametrize("step", [BY_SITE, ONE_BASELINE])
+@pytest.mark.parametrize("step", [BY_SITE, pytest.param(ONE_BASELINE, marks=pytest.mark.slow)])
 def test_refused_coefficients_are_counted_too(step: str, tmp_path: Path) -> None:
     """Whether one is refused tells of the extreme patient; asked without end it would be bisected."""
     cohort = continuous()
