@@ -323,6 +323,11 @@ def model_of(payload: Payload) -> dict[str, NDArray[Any]]:
     return {name.removeprefix(MODEL_PREFIX): a for name, a in payload.items() if name.startswith(MODEL_PREFIX)}
 
 
+def without_model(payload: Payload) -> dict[str, NDArray[Any]]:
+    """A payload without its model, or change of one."""
+    return {name: array for name, array in payload.items() if not name.startswith(MODEL_PREFIX)}
+
+
 def split_payload(payload: Payload) -> tuple[dict[str, NDArray[Any]], dict[str, dict[str, NDArray[np.float64]]]]:
     """Model weights by name, and iterates by step, of one payload. Raises `RequestRefused` as `split_iterates` does."""
     others = (MODEL_PREFIX, PREPARATION_PREFIX)

@@ -14,8 +14,10 @@ from fedage.common.networks.roles import roles_of
 from fedage.common.protocol import ANALYSE, PreparedSums
 from fedage.server.analyses import Findings, run_stage
 from fedage.server.rounds import save_model, train
+from fedage.server.run_folder import RunFolder
 from fedage.server.run_model import RunModel
 from fedage.server.session import CampaignFailed, Session
+from fedage.server.strategies import Spool, make_strategy
 
 if TYPE_CHECKING:
     from fedage.server.conduct import Record
@@ -49,16 +51,21 @@ def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> 
         return RunModel(weights, sums)
     if not isinstance(estimator, Trainable):
         raise CampaignFailed("the campaign's estimator is exact, and its file has rounds")
-    trained = train(
-        session,
-        RunModel(weights, sums),
-        training=campaign.training,
-        roles=roles_of(outline(lambda: estimator.build(seed=seed))),
-        path=folder / name,
-        records=record.rounds,
-        described=record.descriptions,
-        fold=fold,
-    )
+    spool = Spool(RunFolder(folder).updates)
+    try:
+        trained = train(
+            session,
+            RunModel(weights, sums),
+            training=campaign.training,
+            strategy=make_strategy(campaign.training, spool),
+            roles=roles_of(outline(lambda: estimator.build(seed=seed))),
+            path=folder / name,
+            records=record.rounds,
+            described=record.descriptions,
+            fold=fold,
+        )
+    finally:
+        spool.clear()
     return RunModel(trained, sums)
 
 

@@ -6,6 +6,7 @@ command that follows the run, the coordinator's supervisor, or `fedage campaign 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -127,6 +128,7 @@ def _write(run: RunFolder, *, reason: str, status: Ended, environment: Literal["
     (run.path / REPORT).write_text(render_report(results, events=read_events(run.events)), encoding="utf-8")
     write_results(run.path / RESULTS, results)
     run.progress.unlink(missing_ok=True)
+    shutil.rmtree(run.updates, ignore_errors=True)  # single sites' updates, of a round that never ended
     return results
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,12 @@ from fedage.common.continuity import StepLimits
 from fedage.common.estimators.configure import step_limits
 from fedage.common.networks.arrays import Weights
 from fedage.common.networks.roles import ArrayRoles
-from fedage.common.protocol import TRAIN, join_iterates, model_of
+from fedage.common.protocol import TRAIN, join_iterates, model_of, without_model
 from fedage.common.statistic import total
-from fedage.server.aggregate import Update, UpdateRefused, check_update, federated_average, limited_step
 from fedage.server.run_model import RunModel
 from fedage.server.session import Answer, CampaignFailed, Session
+from fedage.server.strategies import RoundStart, Strategy, Update, UpdateRefused, check_update
+from fedage.server.strategies.step import limited_step
 from fedage.server.sums import usable_statistics
 
 DECIDING_SHARE = 0.9
@@ -84,6 +85,7 @@ def train(
     made: RunModel,
     *,
     training: Training,
+    strategy: Strategy,
     roles: ArrayRoles,
     path: Path,
     records: list[RoundRecord],
@@ -113,27 +115,37 @@ def train(
             **RunModel(weights, None if all_know else made.sums).payload,
             **join_iterates({VALIDATION: validation.iterate}),
         }
-        answers = session.ask(TRAIN, payload, round_number=number, fold=fold)
+        sending = strategy.configure(RoundStart(number=number, weights=weights, sites=tuple(session.training_sites)))
+        accepted = _Accepted(session, strategy, weights, number, described=described, roles=roles, limits=limits)
+        answers = session.ask(
+            TRAIN,
+            {**payload, **sending.payload},
+            round_number=number,
+            fold=fold,
+            sites=sending.sites,
+            on_arrival=accepted.take,
+        )
         knowing = set(answers)
         overall, by_site = validation.read(answers, round_number=number)
         if len(records) > first:
             records[-1].validation, records[-1].validation_by_site = overall, by_site
             _tell(session, records[-1])
-        updates = _updates(session, answers, weights, number, described=described, roles=roles, limits=limits)
-        session.require_quorum(updates, step=f"round {number}", kind=TRAIN)
-        following, norm = federated_average(weights, updates)
-        weights, step, clipped = limited_step(weights, following, roles, limits=limits, path=path_norm)
+        accepted.tell_who_decides()
+        session.require_quorum(accepted.patients, step=f"round {number}", kind=TRAIN)
+        made_of_them = strategy.finish()
+        weights, step, clipped = limited_step(weights, made_of_them.weights, roles, limits=limits, path=path_norm)
         path_norm += step
         if clipped:
             session.events.emit("step-clipped", number=number, fold=fold, norm=limits.step_norm)
-        loss = _mean_loss({site: (answers[site].info.loss, update.n) for site, update in updates.items()})
+        loss = _mean_loss({site: (answers[site].info.loss, n) for site, n in accepted.patients.items()})
         save_model(
             path,
             weights,
             about={"campaign_digest": campaign.digest, "round": number, "fold": fold},
         )
         seconds = time.monotonic() - started
-        records.append(RoundRecord(number, seconds, sorted(updates), loss, norm, fold=fold, clipped=clipped))
+        sites = sorted(accepted.patients)
+        records.append(RoundRecord(number, seconds, sites, loss, made_of_them.norm, fold=fold, clipped=clipped))
         session.events.emit(
             "round",
             number=number,
@@ -141,7 +153,7 @@ def train(
             fold=fold,
             folds=campaign.validation.folds or 1,
             seconds=round(records[-1].seconds, 2),
-            sites=sorted(updates),
+            sites=sites,
             train_loss=loss,
         )
     return weights
@@ -158,39 +170,53 @@ def _tell(session: Session, record: RoundRecord) -> None:
         session.events.emit("validation", round=record.number, mae_years=record.validation["mae_years"])
 
 
-def _updates(
-    session: Session,
-    answers: dict[str, Answer],
-    weights: Weights,
-    number: int,
-    *,
-    described: Mapping[str, Answer],
-    roles: ArrayRoles,
-    limits: StepLimits,
-) -> dict[str, Update]:
-    """The usable updates; one that breaks a rule is set aside and said so, and so is one that was clipped."""
-    updates: dict[str, Update] = {}
-    note = session.attendance.note
-    for site, answer in answers.items():
-        update = Update(change=model_of(answer.payload), n=answer.info.n)
+@dataclass
+class _Accepted:
+    """The usable updates of a round, handed to the strategy as they arrive.
+
+    One that breaks a rule is set aside and said so, and so is one that was clipped.
+    """
+
+    session: Session
+    strategy: Strategy
+    weights: Weights
+    number: int
+    _: KW_ONLY
+    described: Mapping[str, Answer]
+    roles: ArrayRoles
+    limits: StepLimits
+    patients: dict[str, int] = field(default_factory=dict)
+    """By site, how many patients its update was trained on."""
+
+    def take(self, answer: Answer) -> Answer:
+        """Check an answer's update and hand it on; the answer without it, so that no two are in memory at once."""
+        update = Update(site=answer.site, change=model_of(answer.payload), n=answer.info.n)
+        without = replace(answer, payload=without_model(answer.payload))
         try:
-            patients = described[site].info.patients
-            check_update(update, weights, patients=patients, roles=roles, limits=limits)
+            check_update(
+                update,
+                self.weights,
+                patients=self.described[answer.site].info.patients,
+                roles=self.roles,
+                limits=self.limits,
+            )
         except UpdateRefused as refusal:
-            note(site, TRAIN, f"update set aside: {refusal}", round_number=number, set_aside_by=refusal.rule)
-            continue
-        updates[site] = update
+            self._note(answer.site, f"update set aside: {refusal}", set_aside_by=refusal.rule)
+            return without
+        self.strategy.accept(update)
+        self.patients[answer.site] = update.n
         if answer.info.clipped:
-            told = f"its update was clipped to the bounds of a step (training.max_step_norm = {limits.step_norm:g})"
-            note(site, TRAIN, told, round_number=number)
-    _tell_who_decides(session, updates, number)
-    return updates
+            bound = f"training.max_step_norm = {self.limits.step_norm:g}"
+            self._note(answer.site, f"its update was clipped to the bounds of a step ({bound})")
+        return without
 
+    def tell_who_decides(self) -> None:
+        """Name a site that alone decides the model: large registries exist, and so do sites that claim to be one."""
+        total = sum(self.patients.values())
+        for site, n in sorted(self.patients.items()):
+            if len(self.patients) > 1 and n > DECIDING_SHARE * total:
+                share = f"it has more than {DECIDING_SHARE:.0%} of the patients trained on, and so decides the model"
+                self._note(site, share)
 
-def _tell_who_decides(session: Session, updates: Mapping[str, Update], number: int) -> None:
-    """Name a site that alone decides the model: large registries exist, and so do sites that claim to be one."""
-    patients = sum(update.n for update in updates.values())
-    for site, update in updates.items():
-        if len(updates) > 1 and update.n > DECIDING_SHARE * patients:
-            share = f"it has more than {DECIDING_SHARE:.0%} of the patients trained on, and so decides the model"
-            session.attendance.note(site, TRAIN, share, round_number=number)
+    def _note(self, site: str, what: str, *, set_aside_by: str = "") -> None:
+        self.session.attendance.note(site, TRAIN, what, round_number=self.number, set_aside_by=set_aside_by)

@@ -7,6 +7,7 @@
 `results.json`            the record; there once the run has ended
 `report.html`             the record, drawn
 `state/progress.json`     the record so far, in the form of `results.json`; gone once that is there
+`state/updates/`          the sites' updates of the round under way; gone when the round ends
 `state/run.json`          when the run was submitted, and as which run of Flower's
 `state/run.lock`          locked by the process that conducts the run, for as long as it lives; its number is in it
 `state/follow.lock`       locked by the command that waits for the run to begin and follows it
@@ -63,6 +64,11 @@ class RunFolder:
     def progress(self) -> Path:
         """The record so far."""
         return self.state / "progress.json"
+
+    @property
+    def updates(self) -> Path:
+        """Where the updates of a round wait for its end."""
+        return self.state / "updates"
 
     @property
     def name(self) -> str:

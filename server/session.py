@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -32,6 +32,7 @@ _GATHER_S = 5.0
 _REOFFER_S, _REOFFER_SHARE, _REOFFER_MAX_S = 5.0, 0.05, 60.0
 _BACK_WITHIN_S = 90.0
 """A node that was killed may connect again some twenty seconds later; a machine that restarts takes longer."""
+_Read = tuple[Reply, Packed]
 _UNNAMED = "an unnamed site"
 """In simulation a node that never answered has no name."""
 
@@ -180,7 +181,9 @@ class Session:
         """Offer the campaign to nodes; the answers of those that accept go to `answers`."""
         request = self._request(DESCRIBE, campaign=self.campaign.text)
         after = self._incoming.heads_known({(self.admitted or {}).get(node, "") for node in nodes} - {""})
-        for node, reply in sorted(self._exchange(request, {node: {} for node in sorted(nodes)}).items()):
+        replies: dict[int, _Read | Failure] = {}
+        self._exchange(request, {node: {} for node in sorted(nodes)}, replies.__setitem__)
+        for node, reply in sorted(replies.items()):
             known = (self.admitted or {}).get(node, "")
             if isinstance(reply, Failure):
                 reason = f"did not answer the offer: {in_words(reply.reason)}"
@@ -218,10 +221,13 @@ class Session:
         round_number: int = 0,
         fold: int = 0,
         sites: Collection[str] | None = None,
+        on_arrival: Callable[[Answer], Answer] | None = None,
     ) -> dict[str, Answer]:
         """Send one request to the sites still online and wait for their answers until the round's deadline.
 
         Only sites whose policy answers this kind of message are asked, and of these only `sites` where given.
+        `on_arrival` takes each answer that counts as it arrives; what it returns is kept in its place, so that large
+        arrays need not wait in memory for the last site.
         """
         wanted = {site for site in self.nodes if self.attendance.may(site, kind) and (sites is None or site in sites)}
         online = self._online_for(wanted)
@@ -230,20 +236,25 @@ class Session:
             self.attendance.note(site, kind, "offline", round_number=round_number)
         request = self._request(kind, round_number=round_number, fold=fold)
         after = self._incoming.heads_known(nodes.values())
-        replies = self._exchange(request, dict.fromkeys(nodes, payload))
         answers: dict[str, Answer] = {}
-        for node, site in sorted(nodes.items(), key=lambda item: item[1]):
-            reply = replies.get(node, Failure(code=0, reason="no answer before the deadline"))
+
+        def arrived(node: int, reply: _Read | Failure) -> None:
+            site = nodes[node]
             if isinstance(reply, Failure):
                 self.attendance.note(site, kind, in_words(reply.reason), round_number=round_number)
-                continue
+                return
             head, packed = reply
             if head.site != site:
                 self.attendance.note(site, kind, "answered under another name", round_number=round_number)
-            elif answer := self._incoming.accept(
+                return
+            answer = self._incoming.accept(
                 head, packed, step=kind, round_number=round_number, nonce=request.nonce, after=after.get(site, 0)
-            ):
-                answers[site] = answer
+            )
+            if answer is not None:
+                answers[site] = answer if on_arrival is None else on_arrival(answer)
+
+        self._exchange(request, dict.fromkeys(nodes, payload), arrived)
+        answers = dict(sorted(answers.items()))
         self.answered_last = frozenset(answers)
         return answers
 
@@ -282,8 +293,13 @@ class Session:
             version=__version__,
         )
 
-    def _exchange(self, request: Request, payloads: Mapping[int, Payload]) -> dict[int, tuple[Reply, Packed] | Failure]:
-        """One message a node, all with the same signed content where the payload is the same."""
+    def _exchange(
+        self, request: Request, payloads: Mapping[int, Payload], arrived: Callable[[int, _Read | Failure], None]
+    ) -> None:
+        """One message a node, all with the same signed content where the payload is the same.
+
+        `arrived` takes each node's reply, or why there is none, at once; no reply is kept here.
+        """
         contents: dict[int, Any] = {}
         messages: list[Message] = []
         for node, payload in payloads.items():
@@ -292,10 +308,10 @@ class Session:
             messages.append(
                 Message(contents[id(payload)], message_type=request.kind, dst_node_id=node, group_id=str(request.round))
             )
-        answered: dict[int, tuple[Reply, Packed] | Failure] = {}
 
-        def tell(node: int, _reply: Message | Failure) -> None:
+        def read(node: int, reply: Message | Failure) -> None:
             self.events.emit("answer", site=self._site(node), step=request.kind, round=request.round)
+            arrived(node, reply if isinstance(reply, Failure) else _read(reply))
 
         def once_more(node: int) -> Message:
             # The same signed bytes: a site that has answered them already gives its stored answer.
@@ -309,20 +325,18 @@ class Session:
         asked = sorted(self._site(node) or _UNNAMED for node in payloads)
         self.events.emit("asked", step=request.kind, round=request.round, fold=request.fold, sites=asked)
         again = None if self.sites_there else Again(message=once_more, tell=lost)
-        raw = self.grid.exchange(messages, deadline_s=self.campaign.deadline_s, on_reply=tell, again=again)
-        for node, reply in raw.items():
-            if isinstance(reply, Failure):
-                answered[node] = reply
-                continue
-            try:
-                answered[node] = read_reply(reply)
-            except Exception as error:  # noqa: BLE001 - whatever a stranger's bytes bring about, the campaign goes on
-                ours = str(error).startswith("malformed reply")
-                answered[node] = Failure(code=0, reason=str(error) if ours else "malformed reply")
-        return answered
+        self.grid.exchange(messages, deadline_s=self.campaign.deadline_s, on_reply=read, keep=False, again=again)
 
     def _site(self, node: int) -> str:
         return next((site for site, known in self.nodes.items() if known == node), (self.admitted or {}).get(node, ""))
+
+
+def _read(reply: Message) -> _Read | Failure:
+    try:
+        return read_reply(reply)
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's bytes bring about, the campaign goes on
+        ours = str(error).startswith("malformed reply")
+        return Failure(code=0, reason=str(error) if ours else "malformed reply")
 
 
 def _sites(number: int) -> str:

@@ -111,6 +111,7 @@ class _UnderWay:
         *,
         deadline_s: float,
         on_reply: Callable[[int, Message | Failure], None] | None,
+        keep: bool,
         again: Again | None,
     ) -> None:
         self.waiting: dict[str, int] = {}
@@ -119,7 +120,7 @@ class _UnderWay:
         self.began = self._looked = time.monotonic()
         # The SuperLink itself answers for a node whose time is over; the grace is for that answer.
         self.ends = self.began + deadline_s + min(_GRACE_S, deadline_s)
-        self._grid, self._on_reply, self._again = grid, on_reply, again
+        self._grid, self._on_reply, self._keep, self._again = grid, on_reply, keep, again
         self._deadline, self._deadline_s = self.began + deadline_s, deadline_s
         self._sent: dict[int, int] = {}
         self._activated: dict[int, str] = {}
@@ -181,7 +182,8 @@ class _UnderWay:
 
     def _settle(self, node: int, result: Message | Failure) -> None:
         self.lost.pop(node, None)
-        self.results[node] = result
+        if self._keep:
+            self.results[node] = result
         if self._on_reply is not None:
             self._on_reply(node, result)
 
@@ -223,6 +225,7 @@ class PromptGrid:
         *,
         deadline_s: float,
         on_reply: Callable[[int, Message | Failure], None] | None = None,
+        keep: bool = True,
         stop: Callable[[], bool] | None = None,
         again: Again | None = None,
     ) -> dict[int, Message | Failure]:
@@ -237,6 +240,8 @@ class PromptGrid:
             does not begin, or answer, when nobody waits any more.
         on_reply
             Told of each reply or failure as it arrives.
+        keep
+            Whether replies are given back at the end as well. Replies with large arrays are better taken one by one.
         stop
             Asked at every look; True ends the exchange at once, e.g. when a quorum is enough.
         again
@@ -244,13 +249,13 @@ class PromptGrid:
 
         Returns
         -------
-        A reply or a failure for every node written to.
+        A reply or a failure for every node written to; nothing if they are not kept.
         """
         outgoing = list(messages)
         nodes = [message.metadata.dst_node_id for message in outgoing]
         if len(set(nodes)) != len(nodes):
             raise ValueError("an exchange has at most one message a node")
-        under_way = _UnderWay(self._grid, deadline_s=deadline_s, on_reply=on_reply, again=again)
+        under_way = _UnderWay(self._grid, deadline_s=deadline_s, on_reply=on_reply, keep=keep, again=again)
         under_way.send(outgoing)
         del outgoing
         reason = ""

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedage.common.protocol import DESCRIBE, MODEL_PREFIX, TRAIN
-from fedage.server.aggregate import Update, UpdateRefused, check_update
+from fedage.server.strategies import Update, UpdateRefused, check_update
 from tests.attacks.hostile_site import Info, Payload, of_model, run
 from tests.machinery import MemorySite, table_site
 
@@ -137,7 +137,7 @@ def test_complex_numbers_are_no_update(tmp_path: Path) -> None:
     weights = {"w": np.zeros(3, dtype=np.float32)}
     for dtype in (np.complex64, np.complex128, np.dtype("datetime64[s]"), np.object_):
         with pytest.raises(UpdateRefused) as refused:
-            check_update(Update({"w": np.zeros(3, dtype=dtype)}, 5), weights, patients=10)
+            check_update(Update(site="a", change={"w": np.zeros(3, dtype=dtype)}, n=5), weights, patients=10)
         assert refused.value.rule == "update-type"
 
 

@@ -1,4 +1,4 @@
-"""Federated averaging: Σ n_k Δ_k / Σ n_k, added in the order of the sites' names through one float64 accumulator."""
+"""One site's update, and what makes it one that counts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.common.continuity import StepLimits, StepTooLong, clipped_step, learnt_norm, step_between
-from fedage.common.networks.arrays import Weights, is_finite_float32
+from fedage.common.continuity import StepLimits, StepTooLong, step_between
+from fedage.common.networks.arrays import is_finite_float32
 from fedage.common.networks.roles import ArrayRoles
 from fedage.common.protocol import printable
 
@@ -23,10 +23,11 @@ class UpdateRefused(ValueError):
         super().__init__(detail)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Update:
     """One site's change of the weights and the number of patients it was trained on."""
 
+    site: str
     change: Mapping[str, NDArray[Any]]
     n: int
 
@@ -81,45 +82,3 @@ def check_update(
     except StepTooLong as long:
         rule = "update-norm" if long.rule == "model-step" else long.rule
         raise UpdateRefused(rule, str(long).replace("the model is further", "the update goes further")) from None
-
-
-def federated_average(weights: Mapping[str, NDArray[Any]], updates: Mapping[str, Update]) -> tuple[Weights, float]:
-    """The next weights and the L2 norm of the mean update (McMahan et al. 2017, eq. for FederatedAveraging).
-
-    Parameters
-    ----------
-    weights
-        The model the sites started from.
-    updates
-        By site; at least one.
-    """
-    patients = sum(update.n for update in updates.values())
-    following: Weights = {}
-    squared = 0.0
-    for name, current in weights.items():
-        accumulator = np.zeros(current.shape, dtype=np.float64)
-        for site in sorted(updates):
-            accumulator += updates[site].n * updates[site].change[name].astype(np.float64)
-        mean = accumulator / patients
-        squared += float(np.sum(mean**2))
-        following[name] = (current.astype(np.float64) + mean).astype(current.dtype)
-    return following, float(np.sqrt(squared))
-
-
-def limited_step(
-    before: Weights, after: Weights, roles: ArrayRoles, *, limits: StepLimits, path: float
-) -> tuple[Weights, float, bool]:
-    """The next model within the bounds that the sites hold it to, the norm of its step, and whether it was clipped.
-
-    Parameters
-    ----------
-    path
-        How far the run has come; what is left of `limits.path_norm` bounds the step too.
-    """
-    change = {name: after[name].astype(np.float64) - before[name] for name in before}
-    allowed = max(0.0, min(limits.step_norm, limits.path_norm - path))
-    within = clipped_step(before, change, roles, step_norm=allowed)
-    if all(within[name] is change[name] for name in roles.moving):
-        return after, learnt_norm(change, roles), False
-    clipped = {name: (before[name].astype(np.float64) + within[name]).astype(before[name].dtype) for name in before}
-    return clipped, learnt_norm(within, roles), True
