@@ -87,6 +87,7 @@ def test_lung_without_the_guard_gives_the_numbers_that_the_file_promises(tmp_pat
     assert [c.coef for c in found.covariates] == pytest.approx([0.0192049, -0.4923516], abs=2e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not ABIDE.is_file(), reason="../shared/data/abide1 is not beside the repository")
 def test_abide_ridge_runs_as_its_first_lines_say(tmp_path: Path) -> None:
     done = simulated(tmp_path, (FOLDER / "abide1-ridge.toml").read_text(), data=ABIDE, site_column="SITE")
