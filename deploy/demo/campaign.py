@@ -32,7 +32,7 @@ FULL = Size(
 )
 QUICK = Size(
     image_size=64,
-    rounds=6,
+    rounds=4,
     local_epochs=10,
     batch_size=16,
     learning_rate=1e-3,

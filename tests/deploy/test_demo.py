@@ -94,7 +94,7 @@ def test_the_record_is_complete(quick: tuple[Path, str]) -> None:
     # The site with the default policy sets aside the few of each part who are not healthy.
     assert [site.patients for site in results.sites] == [80, 80, 73]
     assert [site.excluded.get("too-few-not-healthy", 0) for site in results.sites] == [0, 0, None]
-    assert [record.number for record in results.rounds] == [1, 2, 3, 4, 5, 6]
+    assert [record.number for record in results.rounds] == [1, 2, 3, 4]
     assert all(record.sites == ("harbour", "north", "valley") for record in results.rounds)
     assert results.survival is not None
     assert any(not model.not_computed for model in results.survival.cox)
@@ -151,7 +151,7 @@ def test_every_hospitals_audit_log_is_intact_and_leads_to_the_heads_the_coordina
         answers = [
             line.entry for line in show(folder / "sites" / site / "audit.db") if line.entry.direction is Direction.OUT
         ]
-        assert [entry.kind for entry in answers].count(Kind.TRAIN) == 6
+        assert [entry.kind for entry in answers].count(Kind.TRAIN) == 4
         assert {entry.outcome for entry in answers} == {Outcome.OK}
         # The quick form's least, in every cell.
         assert min(entry.smallest_cell for entry in answers if entry.smallest_cell is not None) >= 2
