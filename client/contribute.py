@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ from fedage.client import predictions
 from fedage.client.agent.cancel import stop_if_cancelled
 from fedage.client.dealing import NO_FOLD
 from fedage.client.guard import Withheld, is_releasable, release
+from fedage.client.released_columns import ReleasedColumns
+from fedage.client.table.columns import OF_THE_MODEL
 from fedage.client.table_grids import TableGrids
 from fedage.client.thresholds import Thresholds
 from fedage.common.analyses.agreement import rule_of
@@ -39,10 +41,16 @@ class Account:
         Its folder, one for each data set and coordinator.
     patients
         Digest of the cohort's patients, whatever the campaign reads of them.
+    columns_folder
+        Where the site keeps the columns by which sums left, over all coordinators and data sets; None for `folder`.
+    keys
+        Keyed hashes of the patients, in the order of the cohort's rows.
     """
 
     folder: Path
     patients: str
+    columns_folder: Path | None = None
+    keys: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,20 +120,31 @@ def contributions(
         account=None if account is None else account.folder,
         patients="" if account is None else account.patients,
     )
+    released = ReleasedColumns(
+        folder if account is None else account.columns_folder or account.folder,
+        patients=account.keys if account and account.keys else tuple(map(str, range(cohort.n))),
+        campaign=campaign.digest,
+        of_the_model=frozenset(OF_THE_MODEL if campaign.estimator is not None else ()),
+        minimum_count=minimum_count,
+    )
     rule = rule_of(campaign) if guard else None
     no_line: Withheld | None = None
     try:
         cohort = _correct(campaign, cohort, iterates, thresholds, minimum_count=minimum_count)
     except Withheld as refusal:
         no_line = refusal
-    for step, iterate in iterates.items():
+    # In the order of the file, as of two columns that nearly repeat each other the later one is withheld.
+    in_order = [*(more_steps or {}), *steps]
+    for step, iterate in sorted(iterates.items(), key=lambda item: in_order.index(item[0]) if item[0] in steps else 0):
         if step == BIAS_LINE:
             continue
         stop_if_cancelled()
         try:
             if step not in steps:
                 raise Withheld(UNKNOWN_STEP, "the approved campaign file contains no such step")
-            left[step] = _one(steps[step], cohort, iterate, thresholds, grids, minimum_count=minimum_count, rule=rule)
+            left[step] = _one(
+                steps[step], cohort, iterate, thresholds, grids, released, minimum_count=minimum_count, rule=rule
+            )
             subset = getattr(steps[step], "subset", None)
             behind |= True if subset is None else cohort[subset] == 1
         except _Missing as missing:
@@ -163,6 +182,7 @@ def _one(
     iterate: Mapping[str, FloatArray],
     thresholds: Thresholds,
     grids: TableGrids,
+    released: ReleasedColumns,
     *,
     minimum_count: int,
     rule: InfluenceRule | None,
@@ -172,9 +192,15 @@ def _one(
         thresholds.require_counted(analysis, cohort, iterate)
         grids.require_rounding(analysis)
         analysis = grids.accounted(analysis, iterate)
-        statistic = analysis.local(cohort, iterate)
-        if rule is not None and isinstance(analysis, Summing) and is_releasable(statistic, minimum_count=minimum_count):
-            require_sums(analysis.summed(cohort, iterate), rule)
+        while True:
+            question = released.asked(analysis, cohort, iterate)
+            statistic = analysis.local(question.cohort, iterate)
+            releasable = is_releasable(statistic, minimum_count=minimum_count)
+            if rule is not None and isinstance(analysis, Summing) and releasable:
+                require_sums(analysis.summed(cohort, iterate), rule)
+            # On disk before anything leaves; asked anew if other sums left meanwhile.
+            if not releasable or released.keep(question):
+                break
     except IterateRefused as refusal:
         raise Withheld("iterate", str(refusal)) from None
     except LeftOutByFile as left_out:
@@ -185,9 +211,9 @@ def _one(
         raise _Missing(missing.column) from None
     except UnusableColumn as unusable:
         raise Withheld("column-values", str(unusable)) from None
-    released = thresholds.accounted(analysis, cohort, iterate, release(statistic, minimum_count=minimum_count))
-    grids.answered(analysis, iterate, released)
-    return released
+    told = thresholds.accounted(analysis, cohort, iterate, release(statistic, minimum_count=minimum_count))
+    grids.answered(analysis, iterate, told)
+    return told
 
 
 def _correct(

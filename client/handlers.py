@@ -283,7 +283,12 @@ def _account(work: Work) -> Account | None:
         return None
     # By who they are: a digest of what is read of them is another one for each file that names another column.
     patients = hashlib.sha256("\n".join(sorted(work.found.keys)).encode()).hexdigest()
-    return Account(folder=rules.account_folder(work.terms.allowed.data_set_name), patients=patients)
+    return Account(
+        folder=rules.account_folder(work.terms.allowed.data_set_name),
+        patients=patients,
+        columns_folder=rules.columns_folder,
+        keys=work.found.keys,
+    )
 
 
 def _answer(told: Contributions, *, info: Mapping[str, Any], epsilon: float = 0.0) -> Answer:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 
@@ -20,11 +20,13 @@ from fedage.client.asked import Asked
 from fedage.client.audit import AuditLog, Direction, Entry, Kind
 from fedage.client.audit.folding import Folding
 from fedage.client.audit.log import utc_now
+from fedage.client.claims import Claims
 from fedage.client.frozen import frozen_of
 from fedage.client.kept_cohorts import KeptCohorts
 from fedage.client.ledger import BudgetExceeded, ChargeRefused, Ledger, Mechanism
-from fedage.client.nonces import Claim, Nonces, Replayed, RequestId
+from fedage.client.nonces import Nonces, RequestId
 from fedage.client.policy import Allowed, PolicyErrors, PolicyFile, Refused, facts_of
+from fedage.client.similar_columns import account_of, similar_columns
 from fedage.client.site import SiteCohort
 from fedage.client.site_cohorts import SiteCohorts
 from fedage.client.snapshots import (
@@ -86,35 +88,12 @@ class SiteRules:
         self._cohorts = KeptCohorts(self._reader)
         self._noted: tuple[str | None] | None = None
         self._noting = threading.Lock()
-        self._answering: set[str] = set()
-        self._lock, self._approving = threading.Lock(), threading.Lock()
+        self._claims = Claims(self.nonces)
+        self._approving = threading.Lock()
 
-    @contextmanager
-    def claimed(self, request: RequestId) -> Iterator[bool]:
-        """Remember a verified request and hold it against a second copy of itself while it is answered.
-
-        Yields whether it was answered before, and the stored answer is to be sent once more.
-
-        Raises
-        ------
-        RequestRefused
-            Rule `replay`.
-        """
-        with self._lock:
-            if request.key in self._answering:
-                raise RequestRefused("replay", "this message is being answered already")
-            self._answering.add(request.key)
-        try:
-            try:
-                claim = self.nonces.claim(request)
-            except Replayed as replayed:
-                raise RequestRefused(replayed.rule, replayed.detail) from None
-            if claim is Claim.REPLAYED:
-                raise RequestRefused("replay", "this site has had this message before; send it again with a new nonce")
-            yield claim is Claim.AGAIN
-        finally:
-            with self._lock:
-                self._answering.discard(request.key)
+    def claimed(self, request: RequestId) -> AbstractContextManager[bool]:
+        """Remember a verified request while it is answered: whether it was answered before. Raises as `Claims` does."""
+        return self._claims.claimed(request)
 
     def kinds(self) -> list[str]:
         """Message kinds that the policy answers; none if it cannot be read."""
@@ -210,6 +189,7 @@ class SiteRules:
         *,
         data_set: str | None = None,
         few_changes: bool = False,
+        similar_columns: bool = False,
         unless_declined: bool = False,
     ) -> Approved:
         """Approve a campaign file and freeze its cohort; it acts at once, on a running agent too.
@@ -218,6 +198,8 @@ class SiteRules:
         ----------
         few_changes
             Approve anew although the values of a few patients only have changed since.
+        similar_columns
+            Let columns through that differ for a few patients from columns by which sums left before.
         unless_declined
             Refuse it if somebody has declined it by the time its cohort is read.
 
@@ -270,9 +252,20 @@ class SiteRules:
             snapshot = freeze()
         if unless_declined and self.approvals.is_declined(digest):
             raise self._not_approved(digest)
+        if similar_columns:
+            account_of(self.columns_folder, campaign, keys=snapshot.patients).accept()
         self.audit.append(self._decision(Kind.APPROVE, campaign, patients=len(snapshot.patients)))
         self.approvals.approve(campaign.text)
         return Approved(campaign=campaign, allowed=decision, snapshot=snapshot, cohort_of=cohort_of)
+
+    def similar_columns(self, campaign: Campaign, *, data_set: str | None = None) -> Mapping[str, tuple[str, str]]:
+        """Columns of which sums would be withheld, as the store is now. Raises as `cohort` does."""
+        decision = self.decide(campaign, kind=DESCRIBE, data_set=data_set)
+        if isinstance(decision, Refused):
+            raise RequestRefused(decision.rule, decision.sentence)
+        campaign = with_disclosure(campaign, decision)
+        found = self._reader.columns(campaign, data_set=decision.data_set)
+        return similar_columns(self.columns_folder, campaign, found)
 
     def decline(self, digest: str) -> None:
         """Say no to an offered campaign. Raises `ApprovalError` if none has this digest, or it is approved."""
@@ -317,6 +310,11 @@ class SiteRules:
         folder = self._home / ACCOUNTS_FOLDER / f"{self.coordinator[:32]}-{data_set}"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
+
+    @property
+    def columns_folder(self) -> Path:
+        """Where the site keeps the columns by which sums left, over all coordinators and data sets."""
+        return self._home / ACCOUNTS_FOLDER
 
     def close(self) -> None:
         """Close the files."""

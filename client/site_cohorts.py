@@ -58,6 +58,11 @@ class SiteCohorts:
         kind = self._tables if _is_on_tables(campaign) else self._images
         return kind.read(campaign, data_set=data_set, patients=patients)
 
+    def columns(self, campaign: Campaign, *, data_set: DataSet | None = None) -> SiteCohort:
+        """The campaign's patients with their columns, before any image is looked at. Raises as `read` does."""
+        kind = self._tables if _is_on_tables(campaign) else self._images
+        return kind.columns(campaign, data_set=data_set)
+
     def count(self, campaign: Campaign, *, data_set: DataSet | None = None) -> int:
         """How many patients that would be, before any image is looked at. Raises as `read` does."""
         kind = self._tables if _is_on_tables(campaign) else self._images
@@ -105,6 +110,10 @@ class TableCohorts:
             raise RequestRefused(
                 "features", "this site's table does not have the features that the campaign file names"
             ) from None
+
+    def columns(self, campaign: Campaign, *, data_set: DataSet | None = None) -> SiteCohort:
+        """The campaign's patients and their columns."""
+        return self.read(campaign, data_set=data_set)
 
     def count(self, campaign: Campaign, *, data_set: DataSet | None = None) -> int:
         """How many patients the table has for it."""
@@ -188,13 +197,8 @@ class ImageCohorts:
             rejected_files = store.rejected_by_reason()
             samples = SampleCache(self._home / "cache", root=store.root).build(selection, estimator)
         selection = samples.selection
-        columns: dict[str, FloatArray] = {
-            **selection.outcomes,
-            "age_years": selection.age_years,
-            "is_male": selection.is_male,
-        }
         return SiteCohort(
-            cohort=with_parts(Cohort(columns), selection.unit, campaign),
+            cohort=_cohort(selection, campaign),
             samples=samples.array,
             excluded=selection.excluded,
             rejected_files={**rejected_files, **_extremes(selection, campaign)},
@@ -202,6 +206,13 @@ class ImageCohorts:
             snapshot=selection.snapshot,
             keys=selection.keys,
         )
+
+    def columns(self, campaign: Campaign, *, data_set: DataSet | None = None) -> SiteCohort:
+        """The campaign's patients and their columns; some of their images may turn out not to be usable."""
+        estimator = self._estimator(campaign)
+        with CohortStore.open(self._home) as store:
+            selection = _select(store, campaign, estimator, data_set=data_set)
+        return SiteCohort(cohort=_cohort(selection, campaign), samples=None, keys=selection.keys)
 
     def count(self, campaign: Campaign, *, data_set: DataSet | None = None) -> int:
         """How many patients the store has for it; some of their images may turn out not to be usable."""
@@ -213,6 +224,16 @@ class ImageCohorts:
         if campaign.estimator is None or _is_on_tables(campaign):
             raise RequestRefused("no-table", "this site has images and the campaign is on tables")
         return estimators.make(campaign.estimator.name, campaign.estimator.options)
+
+
+def _cohort(selection: Selection, campaign: Campaign) -> Cohort:
+    """The columns of the patients selected, with the campaign's parts."""
+    columns: dict[str, FloatArray] = {
+        **selection.outcomes,
+        "age_years": selection.age_years,
+        "is_male": selection.is_male,
+    }
+    return with_parts(Cohort(columns), selection.unit, campaign)
 
 
 def _extremes(selection: Selection, campaign: Campaign) -> dict[str, int]:

@@ -14,7 +14,8 @@ Rule, in every group of patients whose sums leave, whatever the request, from th
 4. where `patients_per_column` is on: the group has so many patients for each column that varies, and of no linear
    combination of the columns one patient makes up nearly all. The largest share of a combination is the patient's
    leverage, h = zᵢᵀ(ZᵀZ)⁻¹zᵢ;
-5. a column does not repeat, for all but a few, one that leaves in another analysis of the file (`influence_beside`).
+5. a column does not repeat, for all but a few, one that leaves in another analysis of the file (`influence_beside`),
+   or that left the site before in whatever campaign (`influence_earlier`).
 
 A column that breaks a rule is left out; of a pair, the one in more such pairs, else the later one. Leaving out more
 columns never breaks a rule that held before.
@@ -28,12 +29,13 @@ Legend: n patients, p columns, q columns that are in every sum (an age, an outco
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.influence_beside import nearly_repeats
+from fedage.common.influence_earlier import nearly_repeats_earlier
 from fedage.common.influence_few import centred_at_mean, few_make_up, few_make_up_pairs
 from fedage.common.statistic import FloatArray
 
@@ -101,6 +103,8 @@ class Group:
         (n, p, p): contributions to one further entry of each pair.
     beside
         (n, r): columns that leave in other analyses of the file, over these patients; not finite where missing.
+    earlier
+        (n, r): columns whose sums left this site before; not finite where they did not.
     """
 
     of: str
@@ -112,11 +116,20 @@ class Group:
     gradient: FloatArray | None = None
     information: FloatArray | None = None
     beside: FloatArray | None = None
+    earlier: FloatArray | None = None
 
     @property
     def n(self) -> int:
         """Patients."""
         return int(self.columns.shape[0])
+
+    def where(self, rows: BoolArray) -> Group:
+        """The group of those patients for whom `rows` (n,) is true, with their part of every array."""
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        return replace(self, **{name: array[rows] for name, array in arrays.items() if array is not None})
+
+
+_ARRAYS = ("columns", "always", "gradient", "information", "beside", "earlier")
 
 
 def differing(values: FloatArray) -> int:
@@ -280,6 +293,8 @@ def _alone(group: Group, rule: InfluenceRule) -> BoolArray:
         ok &= ~largest_shares(group.gradient, ones, limit=rule.largest_share)[:, 0]
     if group.beside is not None:
         ok &= ~nearly_repeats(group.columns, group.beside, minimum_count=rule.minimum_count)
+    if group.earlier is not None:
+        ok &= ~nearly_repeats_earlier(group.columns, group.earlier, minimum_count=rule.minimum_count)
     return ok
 
 

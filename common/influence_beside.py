@@ -8,9 +8,11 @@ nearly all of the distance from a line (`influence_few`); and where at least a t
 both low, in columns of two values), nobody or at least the minimum count have others. Equal columns are one column, and
 so are those that follow from each other for everybody. Columns of one value are judged by themselves.
 
-Residual risk: combinations of more than two columns; analyses of different campaigns; columns that follow from each
-other, without being equal, for fewer than two thirds of the patients; at a site with hardly more patients than the
-minimum count, columns that differ for somewhat fewer.
+Columns of other campaigns are compared by `influence_earlier`.
+
+Residual risk: combinations of more than two columns; columns that follow from each other, without being equal, for
+fewer than two thirds of the patients; at a site with hardly more patients than the minimum count, columns that differ
+for somewhat fewer.
 
 Legend: n patients, p columns, r columns beside them.
 """
@@ -44,16 +46,18 @@ def _nearly_repeats_one(columns: FloatArray, other: FloatArray, *, minimum_count
     found: BoolArray = pairs[:, 0]
     for j, column in enumerate(columns.T):
         known = np.isfinite(column)
-        found[j] |= _few_unequal(column[known], other[known], minimum_count=minimum_count)
+        found[j] |= few_unequal(column[known], other[known], minimum_count=minimum_count) > 0
     return found
 
 
-def _few_unequal(a: FloatArray, b: FloatArray, *, minimum_count: int) -> bool:
+def few_unequal(a: FloatArray, b: FloatArray, *, minimum_count: int) -> int:
+    """How many patients have other values in b (n,) than in a (n,), if they are few; 0 if they are not, or none are."""
     values_a, values_b = np.unique(a), np.unique(b)
     if values_a.size < 2 or values_b.size < 2:
-        return False
+        return 0
     unequal = [int(np.count_nonzero(a != b))]
     if values_a.size == values_b.size == 2:
         same_way = int(np.count_nonzero((a == values_a[1]) == (b == values_b[1])))
         unequal = [same_way, a.size - same_way]
-    return any(0 < count < minimum_count and a.size - count >= _EQUAL_FOR * a.size for count in unequal)
+    few = [count for count in unequal if 0 < count < minimum_count and a.size - count >= _EQUAL_FOR * a.size]
+    return min(few, default=0)

@@ -15,6 +15,8 @@ Legend: n patients, p and q columns, k the most patients who are few.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -63,7 +65,7 @@ def few_make_up_pairs(a: FloatArray, b: FloatArray, *, minimum_count: int) -> Bo
         return found
     same = a is b
     a, b = _standardised(a), _standardised(b)
-    triples = np.array([np.random.default_rng(k).choice(n, 3, replace=False) for k in range(_TRIPLES)])
+    triples = triples_of(n)
     on_lines = np.zeros(found.shape, dtype=np.intp)
     low_a, low_b = a.astype(np.float32), b.astype(np.float32)
     for first, second, third in triples:
@@ -74,21 +76,52 @@ def few_make_up_pairs(a: FloatArray, b: FloatArray, *, minimum_count: int) -> Bo
     varies = np.outer(np.any(a != 0, axis=0), np.any(b != 0, axis=0))
     near = (on_lines >= _FEWEST_ON_LINES) & varies
     for i, j in np.argwhere(np.triu(near, 1) if same else near):
-        found[i, j] = _few_off_a_line(a[:, i], b[:, j], triples, few)
+        found[i, j] = _few_off_a_line(a[:, i], b[:, j], triples, few) > 0
     if same:  # a column is one with itself, and a pair is the same either way round
         found |= found.T
     return found
 
 
-def _few_off_a_line(x: FloatArray, y: FloatArray, triples: NDArray[np.intp], few: int) -> bool:
-    """Whether all but a few (and not none) of the points (x, y) lie on a line that is not along an axis."""
+def patients_off_a_line(x: FloatArray, y: FloatArray, *, minimum_count: int) -> int:
+    """By how many patients, fewer than the minimum count, x and y (n,) differ from a line, as in `few_make_up_pairs`.
+
+    0 where they do not nearly follow from each other, and where they do for everybody.
+    """
+    few = min(minimum_count - 1, x.size // 3)
+    if few < 1:
+        return 0
+    a, b = (_standardised(centred_at_mean(column[:, None]))[:, 0] for column in (x, y))
+    if not a.any() or not b.any():
+        return 0
+    return _few_off_a_line(a, b, triples_of(x.size), few)
+
+
+@lru_cache(maxsize=256)
+def triples_of(n: int) -> NDArray[np.intp]:
+    """The random triples (64, 3) of n patients."""
+    return np.array([np.random.default_rng(k).choice(n, 3, replace=False) for k in range(_TRIPLES)])
+
+
+def on_a_line(x: FloatArray, y: FloatArray) -> BoolArray:
+    """Which columns (c,) have triples of patients enough on a line; x and y (n, c), pair by pair."""
+    counts = np.zeros(x.shape[1], dtype=np.intp)
+    for first, second, third in triples_of(x.shape[0]):
+        one = (x[second] - x[first]) * (y[third] - y[first])
+        other = (x[third] - x[first]) * (y[second] - y[first])
+        counts += np.abs(one - other) <= _COLLINEAR * np.maximum(np.abs(one), np.abs(other))
+    enough: BoolArray = counts >= _FEWEST_ON_LINES
+    return enough
+
+
+def _few_off_a_line(x: FloatArray, y: FloatArray, triples: NDArray[np.intp], few: int) -> int:
+    """How many (few) patients make up the distance of the points (x, y) from a line that is not along an axis, or 0."""
     points = np.column_stack([x, y])
     along = (points[triples] - points[np.roll(triples, 1, axis=1)]).reshape(-1, 2)
     normals = np.column_stack([along[:, 1], -along[:, 0]])
     # A line along an axis is one column alone, which is judged by itself.
     normals = normals[np.abs(normals).min(axis=1) > _ROUNDING]
     if not normals.size:
-        return False
+        return 0
     normals = normals / np.hypot(normals[:, 0], normals[:, 1])[:, None]
     normal = normals[int(np.argmin(_rest(_off(points, normals), few)))]
     for _ in range(3):
@@ -97,7 +130,10 @@ def _few_off_a_line(x: FloatArray, y: FloatArray, triples: NDArray[np.intp], few
         normal = np.linalg.eigh(centred.T @ centred)[1][:, 0]
     off = _off(points, normal[None])
     alone = np.abs(normal).min() <= _ROUNDING
-    return not alone and bool(np.abs(off).max() > _ROUNDING) and bool(_held_by(off, few)[0])
+    if alone or np.abs(off).max() <= _ROUNDING or not _held_by(off, few)[0]:
+        return 0
+    squares = np.sort((off * off)[:, 0])[::-1]
+    return 1 + int(np.searchsorted(np.cumsum(squares), NEARLY_ALL * squares.sum(), side="right"))
 
 
 def _off(points: FloatArray, normals: FloatArray) -> FloatArray:

@@ -7,6 +7,8 @@ for the size of another column: a value beyond its bound refuses the analysis at
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -77,9 +79,27 @@ def within_bounds(cohort: Cohort, columns: tuple[str, ...]) -> NDArray[np.bool_]
     return mask
 
 
-def present(cohort: Cohort, columns: tuple[str, ...]) -> FloatArray:
+@dataclass(frozen=True)
+class TwoGroups:
+    """A column that tells two groups by two of its values; patients with another value are in neither."""
+
+    column: str
+    equals: float
+    reference: float
+
+    def member(self, cohort: Cohort) -> FloatArray:
+        """1 for the group, 0 for the reference group, (n,); NaN for the others."""
+        told = cohort[self.column]
+        return np.where(told == self.equals, 1.0, np.where(told == self.reference, 0.0, np.nan))
+
+
+def present(cohort: Cohort, columns: tuple[str | TwoGroups, ...]) -> FloatArray:
     """Those of the columns that the site has at all, (n, up to r); of the others it releases nothing."""
-    return cohort.matrix(tuple(name for name in columns if name in cohort.columns))
+    found = [np.empty((cohort.n, 0))]
+    for each in columns:
+        if (each.column if isinstance(each, TwoGroups) else each) in cohort.columns:
+            found.append((each.member(cohort) if isinstance(each, TwoGroups) else cohort[each])[:, None])
+    return np.concatenate(found, axis=1)
 
 
 def require_binary(cohort: Cohort, column: str, *, meaning: str) -> None:

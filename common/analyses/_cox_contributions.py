@@ -131,3 +131,10 @@ def _of_stratum(
     cross = x[:, :, None] * b[:, None, :]
     information = a[:, None, None] * x[:, :, None] * x[:, None, :] - cross - cross.transpose(0, 2, 1) + c
     return a, gradient, information
+
+
+def weighted_moments(z: FloatArray, w: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """W, wz and the upper triangle of wzzᵀ of each patient: (n, 1), (n, p), (n, p(p+1)/2)."""
+    rows, columns = np.triu_indices(z.shape[1])
+    weighted = w[:, None] * z
+    return w[:, None], weighted, weighted[:, rows] * z[:, columns]

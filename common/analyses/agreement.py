@@ -27,6 +27,7 @@ from fedage.common.analyses.base import (
     Result,
     Rounding,
 )
+from fedage.common.analyses.columns_read import ColumnsRead, ReadsColumns, earlier_columns
 from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
 from fedage.common.influence import Group, InfluenceRefused, InfluenceRule, passing
@@ -157,6 +158,16 @@ class Agreed:
             return "agreement" if not iterate else "exchange", _UNLIMITED
         return inner.counted(_own(iterate))
 
+    def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:
+        """The columns of the analysis; no sums leave while the sites still agree on them."""
+        if not isinstance(self.analysis, ReadsColumns):
+            raise TypeError(f"{self.name} does not say which columns it reads")
+        read = self.analysis.columns_read(cohort, _own(iterate))
+        if not iterate:
+            return replace(read, leave=None)
+        kept = [name for name, inside in zip(self.analysis.reducible, iterate[COLUMNS], strict=True) if inside]
+        return replace(read, leave=(*read.needed, *kept))
+
     def layout(self, iterate: Iterate) -> Layout:
         if not iterate:
             return Layout((Field("fails", (len(self.analysis.reducible),), lower=0.0, upper=1.0, whole=True),))
@@ -174,7 +185,9 @@ class Agreed:
             )
         inner = self.after(iterate)
         statistic = inner.local(cohort, _own(iterate))
-        if self.analysis.sums_products(_own(iterate)) and self._enough(statistic.smallest):
+        # Counts by a column that nearly repeats an earlier one are subtracted as its products are.
+        judged = self.analysis.sums_products(_own(iterate)) or earlier_columns(cohort) is not None
+        if judged and self._enough(statistic.smallest):
             failing = (np.asarray(iterate[COLUMNS]) == 1) & ~self._passing(cohort)
             if failing.any():
                 raise InfluenceRefused(

@@ -21,6 +21,7 @@ from fedage.common.analyses._columns import (
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._summed import ages_and_errors
 from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, check_iterate
+from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.cohort import Cohort
 from fedage.common.influence import Group
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
@@ -97,6 +98,10 @@ class BiasLine:
         }
         cells = [Cell(kept.n, "healthy patients the bias line is fitted on")]
         return Statistic.of(_LAYOUT, values, cells + cells_of_predictions(kept[self.prediction]))
+
+    def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - one-shot
+        chosen = in_subset(cohort, self.subset, healthy_only=True)
+        return columns_read(chosen, needed=("age_years", self.prediction))
 
     def summed(self, cohort: Cohort, iterate: Iterate) -> list[Group]:  # noqa: ARG002 - one-shot
         kept, _ = usable(in_subset(cohort, self.subset, healthy_only=True), ("age_years", self.prediction))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fedage.common.analyses._columns import MAX_PATIENTS, bound_of, in_subset, usable
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, check_iterate
+from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.cohort import Cohort
 from fedage.common.disclosure import Suppressed, suppress_by_row, suppress_small_cells
 from fedage.common.influence import InfluenceRule, dominated
@@ -87,6 +88,9 @@ class PredictedByAge:
             *(Cell(int(count), "patients of one chronological and predicted age") for count in safe.counts.ravel()),
         ]
         return Statistic.of(self.layout(iterate), values, cells)
+
+    def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - one-shot
+        return columns_read(in_subset(cohort, self.subset), needed=("age_years", self.prediction))
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:  # noqa: ARG002 - one-shot
         if total.scalar("n") < 1:
@@ -176,6 +180,9 @@ class GapByAge:
                 break
             shown[np.argmin(occupied)] = False
         return Suppressed(counts=np.where(shown, counts, 0.0), shown=shown, withheld=int(counts[~shown].sum()))
+
+    def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - one-shot
+        return columns_read(in_subset(cohort, self.subset), needed=("age_years", self.gap))
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:  # noqa: ARG002 - one-shot
         if total.scalar("n") < 1:

@@ -13,12 +13,13 @@ from typing import ClassVar
 import numpy as np
 
 from fedage.common.analyses import _newton
-from fedage.common.analyses._columns import MAX_PATIENTS, present
+from fedage.common.analyses._columns import MAX_PATIENTS, TwoGroups, present
 from fedage.common.analyses._cox_contributions import Contributions, contributions_at, require_spread
 from fedage.common.analyses._left_out import left_out_values
 from fedage.common.analyses._partial_likelihood import Likelihood, Ties, of_strata, pack, unpack
 from fedage.common.analyses._survival import Followed, followed, round_up
 from fedage.common.analyses.base import Iterate, Outcome, Result
+from fedage.common.analyses.columns_read import ColumnsRead, columns_read, earlier_columns
 from fedage.common.cohort import Cohort
 from fedage.common.influence import Group, InfluenceRule
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
@@ -69,7 +70,7 @@ class CoxBySite:
     time_grid_years: float = 0.0
     per_site: bool = False
     complete_in: tuple[str, ...] | None = None
-    beside: tuple[str, ...] = ()
+    beside: tuple[str | TwoGroups, ...] = ()
 
     fewest_columns: ClassVar[int] = 1
 
@@ -99,8 +100,13 @@ class CoxBySite:
                 gradient=at_zero.gradient,
                 information=at_zero.information,
                 beside=present(patients.cohort, self.beside),
+                earlier=earlier_columns(patients.cohort),
             )
         ]
+
+    def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - the same for all
+        needed = (self.time, self.event, *self.strata)
+        return columns_read(self._followed(cohort).cohort, needed=needed, judged=self.covariates)
 
     def require_influence(self, cohort: Cohort, iterate: Iterate, rule: InfluenceRule) -> None:
         """Refuse sums at coefficients that make them one patient's; those at β = 0 are in `influence_groups`."""

@@ -26,14 +26,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.analyses import _newton
-from fedage.common.analyses._columns import MAX_PATIENTS, present
-from fedage.common.analyses._cox_contributions import spread_in_groups
+from fedage.common.analyses._columns import MAX_PATIENTS, TwoGroups, present
+from fedage.common.analyses._cox_contributions import spread_in_groups, weighted_moments
 from fedage.common.analyses._intervals import SiteTable, ends_of
 from fedage.common.analyses._left_out import left_out_values
 from fedage.common.analyses._partial_likelihood import Ties, of_tables
 from fedage.common.analyses._survival import after_start, check_table_times, table_index
 from fedage.common.analyses.base import Again, GridAsked, Iterate, IterateRefused, NotComputable, Outcome, Result
 from fedage.common.analyses.base import check_iterate as check_blocks
+from fedage.common.analyses.columns_read import ColumnsRead, columns_read, earlier_columns
 from fedage.common.analyses.table_grid import TableGrid, stratum_of
 from fedage.common.cohort import Cohort
 from fedage.common.influence import Group, InfluenceRefused, InfluenceRule, all_pass
@@ -96,7 +97,7 @@ class CoxPooled:
     minimum_count: int = 1
     grid: TableGrid | None = None
     influence: InfluenceRule | None = None
-    beside: tuple[str, ...] = ()
+    beside: tuple[str | TwoGroups, ...] = ()
     per_site: bool = False
 
     def __post_init__(self) -> None:
@@ -156,6 +157,10 @@ class CoxPooled:
     def counted(self, iterate: Iterate) -> tuple[str, int]:  # noqa: ARG002 - the same for all
         return "iterates", _newton.MOST_ITERATES
 
+    def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - the same for all
+        needed = (self.time, self.event, *self.strata)
+        return columns_read(self.preceding.followed(cohort, self._needed).cohort, needed=needed, judged=self.covariates)
+
     def layout(self, iterate: Iterate) -> Layout:
         newton, p, groups = _of_newton(iterate), len(self.covariates), self._strata * len(ends_of(iterate["ends"]))
         largest = _newton.largest_z(self.covariates, newton)
@@ -184,7 +189,7 @@ class CoxPooled:
         stratum = stratum_of(patients.cohort, self.strata, self.levels)
         known = stratum >= 0
         x, stratum = patients.cohort.matrix(self.covariates)[known], stratum[known]
-        beside = present(patients.cohort, self.beside)[known]
+        others = present(patients.cohort, self.beside)[known], earlier_columns(patients.cohort.where(known))
         time, event = patients.time[known], patients.event[known]
         ends = ends_of(iterate["ends"])
         table = SiteTable.of(time, event, [(stratum, self._strata)], times=self.times, minimum_count=self.minimum_count)
@@ -213,14 +218,14 @@ class CoxPooled:
             "leaving": self._by_stratum(in_interval, ones, stratum).ravel(),
             "at_risk": self._by_stratum(at_risk, ones, stratum).ravel(),
         }
-        for power, columns in enumerate(_weighted_moments(z, np.exp(eta))):
+        for power, columns in enumerate(weighted_moments(z, np.exp(eta))):
             for letter, weights in (("s", exposed), ("d", died)):
                 if letter == "s" or self._has_tied_sums(iterate):
                     sums = self._by_stratum(weights, columns, stratum)
                     values[f"{letter}{power}"] = sums.ravel() if power == 0 else sums
         statistic = Statistic.of(layout, _newton.with_moments(values, z, layout), self._cells(table, ends))
         if statistic.smallest is not None and statistic.smallest.count >= self.minimum_count:
-            self._require_influence(x, beside, stratum, leaves, event & (leaves < len(ends)))
+            self._require_influence(x, others, stratum, leaves, event & (leaves < len(ends)))
             self._require_spread(
                 z, np.exp(eta), stratum, at_risk=exposed, leaves=in_interval, died=died if iterate["exact"] else None
             )
@@ -286,7 +291,7 @@ class CoxPooled:
     def _require_influence(
         self,
         x: FloatArray,
-        beside: FloatArray,
+        others: tuple[FloatArray, FloatArray | None],
         stratum: NDArray[np.intp],
         leaves: NDArray[np.intp],
         died: NDArray[np.bool_],
@@ -306,17 +311,16 @@ class CoxPooled:
         """
         if self.influence is None:
             return
+        beside, earlier = others
+        of = "the patients"
+        all_of_them = Group(of=of, columns=x, always=np.empty((len(x), 0)), beside=beside, earlier=earlier)
         for one in range(self._strata):
             inside = stratum == one
             members = [inside, inside & died, inside & ~died]
             for end in np.unique(leaves[inside]):
                 left = inside & (leaves == end)
                 members += [left, left & died, left & ~died]
-            groups = [
-                Group(of="the patients", columns=x[rows], always=np.empty((int(rows.sum()), 0)), beside=beside[rows])
-                for rows in members
-                if rows.any()
-            ]
+            groups = [all_of_them.where(rows) for rows in members if rows.any()]
             if not all_pass(groups, self.influence):
                 raise InfluenceRefused(
                     "too few of those who leave between two table times make up too much of the sums of one of "
@@ -388,10 +392,3 @@ def _with_events(total: Statistic, events: float) -> Statistic:
     """The sum with the events of the intervals that are used."""
     values: Mapping[str, FloatArray] = {field.name: total[field.name] for field in total.layout.fields}
     return Statistic.of(total.layout, {**values, "events": np.asarray(events)}, ())
-
-
-def _weighted_moments(z: FloatArray, w: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """W, wz and the upper triangle of wzzᵀ of each patient: (n, 1), (n, p), (n, p(p+1)/2)."""
-    rows, columns = np.triu_indices(z.shape[1])
-    weighted = w[:, None] * z
-    return w[:, None], weighted, weighted[:, rows] * z[:, columns]

@@ -20,6 +20,7 @@ from fedage.common.analyses._columns import MAX_GAP_YEARS, MAX_PATIENTS, in_subs
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._summed import group_of
 from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, check_iterate
+from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.evaluation import CS_YEARS
 from fedage.common.cohort import Cohort
 from fedage.common.influence import Group
@@ -163,6 +164,9 @@ class ErrorCurve:
         """The spread of errors that the likely counts follow from is a sum of squares."""
         kept, _ = self._judged(cohort)
         return [group_of({"error": kept[self.prediction] - kept["age_years"]}, of="the patients with an error")]
+
+    def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - one-shot
+        return columns_read(self._judged(cohort)[0], needed=("age_years", self.prediction))
 
     def _judged(self, cohort: Cohort) -> tuple[Cohort, int]:
         """The patients with an age and a plausible prediction, and how many had to be left out."""

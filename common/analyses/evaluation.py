@@ -22,6 +22,7 @@ from fedage.common.analyses._columns import (
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._summed import ages_and_errors
 from fedage.common.analyses.base import Again, Done, Iterate, IterateRefused, NotComputable, Outcome, check_iterate
+from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.cohort import Cohort
 from fedage.common.influence import Group
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
@@ -177,6 +178,9 @@ class Evaluation:
         if self._finds_mean(iterate):
             return []
         return [ages_and_errors(kept["age_years"], kept[self.prediction], of="the patients evaluated")]
+
+    def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - the same for all
+        return columns_read(self._evaluated(cohort)[0], needed=("age_years", self.prediction))
 
     def _finds_mean(self, iterate: Iterate) -> bool:
         return self.baseline and not iterate

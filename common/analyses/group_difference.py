@@ -23,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.analyses import _roc
-from fedage.common.analyses._columns import MAX_PATIENTS, bound_of, present, usable
+from fedage.common.analyses._columns import MAX_PATIENTS, TwoGroups, bound_of, present, usable
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, Result, check_iterate
+from fedage.common.analyses.columns_read import ColumnsRead, columns_read, earlier_columns
 from fedage.common.cohort import INCOMPLETE, Cohort
 from fedage.common.influence import Group, InfluenceRule
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
@@ -96,7 +97,7 @@ class GroupDifference:
     minimum_count: int = 1
     per_site: bool = True
     complete_in: tuple[str, ...] | None = None
-    beside: tuple[str, ...] = ()
+    beside: tuple[str | TwoGroups, ...] = ()
 
     fewest_columns: ClassVar[int] = 0
 
@@ -127,12 +128,24 @@ class GroupDifference:
             always=np.column_stack([is_group.astype(np.float64), gap]),
             names_always=(self.column, self.gap),
             beside=present(kept, self.beside),
+            earlier=earlier_columns(kept),
         )
         each = [
-            Group(of=of, columns=covariates[who], always=np.empty((int(who.sum()), 0)), products=False)
+            Group(
+                of=of,
+                columns=covariates[who],
+                always=np.empty((int(who.sum()), 0)),
+                products=False,
+                earlier=earlier_columns(kept.where(who)),
+            )
             for of, who in (("the patients of the group", is_group), ("the patients of the reference group", ~is_group))
         ]
         return [both, *each]
+
+    def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - one-shot
+        made = {self.column: TwoGroups(self.column, self.equals, self.reference).member(cohort)}
+        needed = (self.column, self.gap)
+        return columns_read(self._compared(cohort)[0], needed=needed, judged=self.covariates, made=made)
 
     @property
     def _complete_in(self) -> tuple[str, ...]:

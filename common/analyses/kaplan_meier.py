@@ -18,6 +18,7 @@ from fedage.common.analyses._intervals import at_table_time, ends_of
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._survival import Followed, after_start, check_table_times, table_index
 from fedage.common.analyses.base import Done, GridAsked, Iterate, IterateRefused, NotComputable, Outcome, Result
+from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.table_grid import TableGrid, groups_of_gap
 from fedage.common.cohort import Cohort
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
@@ -117,6 +118,10 @@ class KaplanMeier:
 
     def within(self, ends: tuple[int, ...]) -> KaplanMeier:
         return replace(self, grid=self.preceding.within(ends))
+
+    def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - the same for all
+        needed = (self.time, self.event, *((self.gap,) if self.gap else ()))
+        return columns_read(self._followed(cohort).cohort, needed=needed)
 
     def layout(self, iterate: Iterate) -> Layout:
         groups, intervals = len(self._group_names), len(ends_of(iterate["ends"]))

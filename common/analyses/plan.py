@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedage.common.analyses import registry
+from fedage.common.analyses._columns import TwoGroups
 from fedage.common.analyses._survival import with_start
 from fedage.common.analyses.agreement import agreed, rule_of
 from fedage.common.analyses.base import Analysis
@@ -197,17 +198,17 @@ def _computed(survival: Survival) -> list[CoxModel]:
     return [model for model in survival.models if not _why_not(survival, model)]
 
 
-def _beside(campaign: Campaign, earlier: list[CoxModel]) -> tuple[str, ...]:
+def _beside(campaign: Campaign, earlier: list[CoxModel]) -> tuple[str | TwoGroups, ...]:
     """The columns whose products, or sums by whose values, leave for the other models and comparisons of the file.
 
     Covariates of earlier models only: of two columns that nearly repeat each other the later one is left out. What
     tells groups and strata cannot be left out, so it counts as earlier.
     """
-    columns = [column for model in earlier for column in model.covariates]
+    columns: list[str | TwoGroups] = [column for model in earlier for column in model.covariates]
     if campaign.survival is not None:
         columns += campaign.survival.strata
-    if campaign.groups is not None:
-        columns.append(campaign.groups.column)
+    if (groups := campaign.groups) is not None:
+        columns.append(TwoGroups(groups.column, groups.equals, groups.reference))
     return tuple(dict.fromkeys(columns))
 
 
@@ -287,7 +288,12 @@ def _groups(campaign: Campaign) -> tuple[Analysis, ...]:
 
 
 def _cox(
-    campaign: Campaign, survival: Survival, model: CoxModel, grid: TableGrid | None, *, beside: tuple[str, ...]
+    campaign: Campaign,
+    survival: Survival,
+    model: CoxModel,
+    grid: TableGrid | None,
+    *,
+    beside: tuple[str | TwoGroups, ...],
 ) -> Analysis:
     name = f"{COX}{model.name}"
     if model.by_site:

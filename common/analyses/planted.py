@@ -18,6 +18,7 @@ from fedage.common.analyses._partial_likelihood import pack, unpack
 from fedage.common.analyses._summed import group_of
 from fedage.common.analyses._survival import followed
 from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, Result, check_iterate
+from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.cohort import Cohort
 from fedage.common.influence import Group
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
@@ -83,6 +84,11 @@ class Attenuation:
             {"n": patients.n, **left_out_values(patients.left_out), "cross": pack(values.T @ values)},
             [Cell(patients.n, "patients with a true and an estimated gap")],
         )
+
+    def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - one-shot
+        needed = (self.true_gap, "age_years", *self.gaps)
+        patients = followed(cohort, subset=self.subset, time=self.time, event=self.event, needed=needed)
+        return columns_read(patients.cohort, needed=needed)
 
     def summed(self, cohort: Cohort, iterate: Iterate) -> list[Group]:  # noqa: ARG002 - one-shot
         columns = (self.true_gap, "age_years", *self.gaps)

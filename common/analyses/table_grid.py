@@ -47,6 +47,7 @@ from fedage.common.analyses.base import (
     Result,
     check_iterate,
 )
+from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.cohort import Cohort
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
@@ -229,6 +230,11 @@ class TableGrid:
                 Field("n", lower=0.0, upper=MAX_PATIENTS, whole=True),
             )
         )
+
+    def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - the same for all
+        strata = [column for columns, _ in self.strata for column in columns]
+        needed = (self.time, self.event, *self._gap_columns, *strata)
+        return columns_read(self.followed(cohort, self._gap_columns).cohort, needed=needed)
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
         patients = self.followed(cohort, self._gap_columns)

@@ -32,6 +32,7 @@ from fedage.common.analyses.base import (
     Result,
     check_iterate,
 )
+from fedage.common.analyses.columns_read import ColumnsRead, columns_read, earlier_columns
 from fedage.common.cohort import INCOMPLETE, SET_ASIDE, Cohort
 from fedage.common.influence import Group, InfluenceRefused, InfluenceRule, all_pass, passing
 from fedage.common.statistic import Cell, FloatArray, Layout, Statistic
@@ -144,10 +145,21 @@ class TablePreparation:
             held_out = np.flatnonzero(self._outside(cohort))
             if self.cross_fitted and held_out.size:
                 groups.append(("the training patients held out of a fold", held_out))
-        return self._groups(cohort, self.columns, groups)
+        return self._groups(cohort, self.columns, groups, earlier=earlier_columns(cohort))
+
+    def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - the same for all
+        chosen = np.isin(np.arange(cohort.n), self._rows(cohort)[1])
+        if self.cross_fitted:  # the sums over those held out follow from the other folds'
+            chosen |= self._outside(cohort)
+        return columns_read(cohort.where(chosen), needed=("age_years",), judged=self.columns)
 
     def _groups(
-        self, cohort: Cohort, names: Sequence[str], groups: Sequence[tuple[str, NDArray[np.intp]]]
+        self,
+        cohort: Cohort,
+        names: Sequence[str],
+        groups: Sequence[tuple[str, NDArray[np.intp]]],
+        *,
+        earlier: FloatArray | None = None,
     ) -> list[Group]:
         """Groups of rows, each with who they are in words, with the columns of these names."""
         columns = [cohort[name] for name in names]
@@ -164,6 +176,7 @@ class TablePreparation:
                 always=age[inside][:, None],
                 names_always=("age",),
                 products=self.products,
+                earlier=None if earlier is None else earlier[inside],
             )
             for of, inside in groups
         ]

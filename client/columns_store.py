@@ -1,0 +1,201 @@
+"""Columns by which sums left, as they lie on disk: values compressed, with whom they are of and of whom sums left."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import (
+    Column,
+    Connection,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    func,
+    select,
+    update,
+)
+
+from fedage.client.guard import Withheld
+from fedage.common.statistic import FloatArray
+
+_COLUMNS_AT_ONCE = 512
+
+metadata = MetaData()
+cohorts = Table(
+    "cohorts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sha256", String(64), unique=True, nullable=False),
+    Column("patients", LargeBinary, nullable=False),
+)
+columns = Table(
+    "columns",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("cohort", ForeignKey(cohorts.c.id), nullable=False, index=True),
+    Column("sha256", String(64), nullable=False, index=True),
+    Column("name", String, nullable=False),
+    Column("campaign", String(64), nullable=False),
+    Column("column_values", LargeBinary, nullable=False),
+    Column("members", LargeBinary, nullable=False),
+)
+questions = Table(
+    "questions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sha256", String(64), unique=True, nullable=False),
+    Column("compared_with", String, nullable=False),
+)
+"""What was answered, and which earlier columns it was then held against."""
+accepted = Table("campaigns_accepted", metadata, Column("campaign", String(64), primary_key=True))
+"""Campaigns whose nearly equal columns the administrator lets through."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredColumn:
+    """A column as it lies in the account; unpacked only when it is compared."""
+
+    id: int
+    cohort: int
+    name: str
+    campaign: str
+    column_values: bytes
+    members: bytes
+    patients: tuple[str, ...]
+
+    def released(self) -> FloatArray:
+        """Values (patients,), NaN where no sums left.
+
+        Raises
+        ------
+        Withheld
+            Rule `store-unavailable` if the account is damaged.
+        """
+        try:
+            values = np.frombuffer(zlib.decompress(self.column_values), dtype="<f8")
+            inside = np.unpackbits(np.frombuffer(self.members, dtype=np.uint8), count=len(self.patients)) == 1
+            return np.where(inside & np.isfinite(values), values, np.nan)
+        except (zlib.error, ValueError):
+            raise Withheld("store-unavailable", "the site cannot read its account of what it has answered") from None
+
+
+def stored_columns(connection: Connection, ids: Collection[int] | None = None) -> list[StoredColumn]:
+    """The columns of these numbers, or all, cohort by cohort."""
+    if ids is not None and not ids:
+        return []
+    rows = connection.execute(select(columns).order_by(columns.c.cohort, columns.c.id)).all()
+    patients: dict[int, tuple[str, ...]] = {
+        row.id: tuple(row.patients.decode("ascii").split("\n")) for row in connection.execute(select(cohorts))
+    }
+    return [
+        StoredColumn(
+            id=row.id,
+            cohort=row.cohort,
+            name=row.name,
+            campaign=row.campaign,
+            column_values=row.column_values,
+            members=row.members,
+            patients=patients[row.cohort],
+        )
+        for row in rows
+        if ids is None or row.id in ids
+    ]
+
+
+def blocks_of(stored: Sequence[StoredColumn]) -> Iterator[list[StoredColumn]]:
+    """Columns of one cohort, so many at once as fit into memory."""
+    block: list[StoredColumn] = []
+    for each in stored:
+        if block and (each.cohort != block[0].cohort or len(block) == _COLUMNS_AT_ONCE):
+            yield block
+            block = []
+        block.append(each)
+    if block:
+        yield block
+
+
+def version_of(connection: Connection) -> int:
+    """A number that rises whenever a question is kept."""
+    return int(connection.execute(select(func.coalesce(func.max(questions.c.id), 0))).scalar_one())
+
+
+def compared_with(connection: Connection, question: str) -> tuple[int, ...] | None:
+    """The earlier columns that a question was held against when it was answered; None if it never was."""
+    known = select(questions.c.compared_with).where(questions.c.sha256 == question)
+    found = connection.execute(known).scalar_one_or_none()
+    return None if found is None else tuple(json.loads(found))
+
+
+def keep_question(connection: Connection, question: str, *, compared: Sequence[int]) -> None:
+    """Write down that a question is answered, and which earlier columns it was held against."""
+    connection.execute(questions.insert().values(sha256=question, compared_with=json.dumps(list(compared))))
+
+
+def is_accepted(connection: Connection, campaign: str) -> bool:
+    """Whether the administrator lets nearly equal columns of a campaign through."""
+    known = select(accepted).where(accepted.c.campaign == campaign)
+    return connection.execute(known).one_or_none() is not None
+
+
+def accept(connection: Connection, campaign: str) -> None:
+    """Write down that the administrator lets nearly equal columns of a campaign through."""
+    if not is_accepted(connection, campaign):
+        connection.execute(accepted.insert().values(campaign=campaign))
+
+
+def keep_column(
+    connection: Connection,
+    *,
+    patients: Sequence[str],
+    name: str,
+    campaign: str,
+    values: FloatArray,
+    rows: NDArray[np.intp],
+) -> None:
+    """Write down that sums by a column leave, with its values (n,) of a cohort and the places of those in the sums."""
+    cohort = _number_of(connection, patients)
+    members = np.zeros(values.size, dtype=np.bool_)
+    members[rows] = True
+    sha256 = sha256_of(values)
+    this = (columns.c.cohort == cohort) & (columns.c.sha256 == sha256)
+    before = connection.execute(select(columns.c.id, columns.c.members).where(this)).one_or_none()
+    if before is None:
+        connection.execute(
+            columns.insert().values(
+                cohort=cohort,
+                sha256=sha256,
+                name=name,
+                campaign=campaign,
+                column_values=zlib.compress(values.astype("<f8").tobytes(), 1),
+                members=np.packbits(members).tobytes(),
+            )
+        )
+        return
+    both = (np.unpackbits(np.frombuffer(before.members, dtype=np.uint8), count=values.size) == 1) | members
+    connection.execute(update(columns).where(columns.c.id == before.id).values(members=np.packbits(both).tobytes()))
+
+
+def _number_of(connection: Connection, patients: Sequence[str]) -> int:
+    """The number of a cohort, which is written down if it is new."""
+    text = "\n".join(patients)
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    known = connection.execute(select(cohorts.c.id).where(cohorts.c.sha256 == sha256)).scalar_one_or_none()
+    if known is not None:
+        return int(known)
+    row = cohorts.insert().values(sha256=sha256, patients=text.encode()).returning(cohorts.c.id)
+    return int(connection.execute(row).scalar_one())
+
+
+def sha256_of(values: FloatArray) -> str:
+    """Of a column's values (n,), with one bit pattern for what is missing."""
+    known = np.where(np.isfinite(values), values, np.nan).astype("<f8")
+    return hashlib.sha256(known.tobytes()).hexdigest()

@@ -1,0 +1,560 @@
+"""Attack on two campaigns of one data set: a column of each, equal, or following one from the other, but for a few.
+
+Each passes by itself and in its file. Through real messages to a hospital with a table: without the account of the
+columns that left before, the sums subtracted give one patient's age; with it the later column leaves in no sum, or the
+analysis that cannot do without it is withheld.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fedage.client.home import init_site
+from fedage.client.indexing import index_site
+from fedage.client.released_columns import RELEASED_FILE
+from fedage.common.analyses.agreement import COLUMNS, Agreed
+from fedage.common.analyses.base import Again, Analysis, Done, Following
+from fedage.common.analyses.plan import registered
+from fedage.common.campaign import Campaign, parse_campaign
+from fedage.common.estimators.configure import preparation
+from fedage.common.influence import RULE
+from fedage.common.protocol import ANALYSE, join_iterates
+from fedage.common.statistic import FloatArray, Statistic
+from fedage.server.network.home import CoordinatorHome, init_home
+from tests.attacks.asked_of_a_site import blocks
+from tests.client.hospital import Hospital
+
+PATIENTS, TARGET, MINIMUM = 300, 40, 10
+HEAD = """
+[campaign]
+name = "NAME"
+purpose = "Subtract the sums of two campaigns"
+seed = 1
+[table]
+id = "who"
+age = "AGE"
+"""
+PREDICTED = 'predicted = "PREDICTED"\n'
+SURVIVAL = """
+[survival]
+time = "TIME"
+event = "EVENT"
+strata = [STRATA]
+table_times_years = [2, 4, 6]
+"""
+MODEL = '[[survival.models]]\nname = "m"\ncovariates = [COVARIATES]\n'
+TABLES = MODEL + "by_site = false\n"
+CURVES = 'curves_by = "CURVES"\n' + MODEL
+GROUPS = '\n[groups]\ncolumn = "GROUP"\nequals = 1\nreference = 0\ncovariates = [COVARIATES]\n'
+RIDGE = """
+[estimator]
+name = "table-ridge"
+[estimator.options]
+features = [FEATURES]
+penalty = 2.0
+[validation]
+folds = 3
+"""
+COX, GRID, GROUP = "cox:m", "table-grid", "groups:gap"
+PREPARE, TEST = "table-preparation", "evaluation:test"
+USUAL = {
+    "AGE": "age",
+    "PREDICTED": "predicted",
+    "TIME": "time",
+    "EVENT": "event",
+    "STRATA": "",
+    "COVARIATES": '"age_years", "a"',
+    "GROUP": "ill",
+    "FEATURES": '"a", "other"',
+    "CURVES": "ill",
+}
+
+
+def campaign(text: str, name: str, **changes: str) -> Campaign:
+    for key, value in {**USUAL, **changes, "NAME": name}.items():
+        text = text.replace(key, value)
+    return parse_campaign(text)
+
+
+def table(**changes: FloatArray) -> pd.DataFrame:
+    rng = np.random.default_rng(3)
+    age, ill = rng.uniform(40, 85, PATIENTS), rng.integers(0, 2, PATIENTS).astype(float)
+    time, until = rng.exponential(6.0, PATIENTS), rng.uniform(0.5, 10, PATIENTS)
+    age[TARGET], time[TARGET], until[TARGET] = 82.5, 1.7, 9.0
+    columns = {
+        "age": age,
+        "predicted": age + rng.normal(0, 4, PATIENTS) + ill,
+        "ill": ill,
+        "male": (np.arange(PATIENTS) % 2).astype(float),
+        "a": rng.normal(50, 10, PATIENTS),
+        "other": rng.normal(0, 1, PATIENTS),
+        "time": np.minimum(time, until),
+        "event": (time <= until).astype(float),
+    }
+    return pd.DataFrame({"who": [f"MRN-{number:05d}" for number in range(PATIENTS)], **columns, **changes})
+
+
+def with_second(column: str, second: Callable[[FloatArray], FloatArray]) -> pd.DataFrame:
+    """The table with a column `second` made of another one."""
+    whole = table()
+    return whole.assign(second=second(whole[column].to_numpy(copy=True)))
+
+
+def changed(count: int, by: float = 3.0, *, slope: float = 1.0) -> Callable[[FloatArray], FloatArray]:
+    def change(values: FloatArray) -> FloatArray:
+        values = slope * values
+        values[TARGET : TARGET + count] += by
+        return values
+
+    return change
+
+
+def flipped(count: int, *, turned: bool = False) -> Callable[[FloatArray], FloatArray]:
+    def change(values: FloatArray) -> FloatArray:
+        values[TARGET : TARGET + count] = 1 - values[TARGET : TARGET + count]
+        return 1 - values if turned else values
+
+    return change
+
+
+NUMBERS = {
+    "one patient": changed(1),
+    "one patient by a little": changed(1, 0.01),
+    "three patients": changed(3, 7.0),
+    "all but one too few": changed(MINIMUM - 1),
+    "another unit but for two": changed(2, slope=365.25),
+    "turned but for one": changed(1, 500.0, slope=-2.0),
+}
+YES_OR_NO = {
+    "one patient": flipped(1),
+    "four patients": flipped(4),
+    "all but one too few": flipped(MINIMUM - 1),
+    "turned but for one": flipped(1, turned=True),
+}
+TIMES = {
+    name: NUMBERS[name] for name in ("one patient", "one patient by a little", "three patients", "all but one too few")
+}
+EVENTS = {name: YES_OR_NO[name] for name in ("one patient", "four patients", "all but one too few")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """Two campaigns: the second asks of `second` what the first asks of `column`."""
+
+    column: str
+    first: tuple[str, str, dict[str, str]]
+    second: tuple[str, str, dict[str, str]]
+    changes: dict[str, Callable[[FloatArray], FloatArray]] = field(default_factory=lambda: NUMBERS)
+    left_out: bool = True
+    """Whether the second analysis can do without the column."""
+
+
+B = {"COVARIATES": '"age_years", "second"'}
+PLAIN = {"COVARIATES": '"age_years"'}
+AGES = {"COVARIATES": '"other", "age_years"'}
+COX_FILE, TABLES_FILE, GROUP_FILE = HEAD + SURVIVAL + MODEL, HEAD + SURVIVAL + TABLES, HEAD + PREDICTED + GROUPS
+CURVES_FILE = HEAD + SURVIVAL + CURVES
+KINDS = {
+    "covariate, then covariate": Kind(column="a", first=(COX_FILE, COX, {}), second=(COX_FILE, COX, B)),
+    "covariate, then one of groups": Kind(column="a", first=(COX_FILE, COX, {}), second=(GROUP_FILE, GROUP, B)),
+    "one of groups, then covariate": Kind(column="a", first=(GROUP_FILE, GROUP, {}), second=(COX_FILE, COX, B)),
+    "covariate, then feature": Kind(
+        column="a",
+        first=(COX_FILE, COX, {}),
+        second=(HEAD + RIDGE, PREPARE, {"FEATURES": '"other", "second"'}),
+    ),
+    "feature, then covariate": Kind(column="a", first=(HEAD + RIDGE, PREPARE, {}), second=(COX_FILE, COX, B)),
+    "feature, then feature": Kind(
+        column="a",
+        first=(HEAD + RIDGE, PREPARE, {}),
+        second=(HEAD + RIDGE, PREPARE, {"FEATURES": '"other", "second"'}),
+    ),
+    "groups, then covariate": Kind(
+        column="ill", first=(GROUP_FILE, GROUP, PLAIN), second=(COX_FILE, COX, B), changes=YES_OR_NO
+    ),
+    "strata, then covariate": Kind(
+        column="male",
+        first=(COX_FILE, COX, {**PLAIN, "STRATA": '"male"'}),
+        second=(COX_FILE, COX, B),
+        changes=YES_OR_NO,
+    ),
+    "event, then covariate": Kind(
+        column="event", first=(COX_FILE, COX, PLAIN), second=(COX_FILE, COX, {**B, "EVENT": "ill"}), changes=YES_OR_NO
+    ),
+    "strata, then strata": Kind(
+        column="male",
+        first=(COX_FILE, COX, {**PLAIN, "STRATA": '"male"'}),
+        second=(COX_FILE, COX, {**PLAIN, "STRATA": '"second"'}),
+        changes=EVENTS,
+        left_out=False,
+    ),
+    "covariate, then strata": Kind(
+        column="male",
+        first=(COX_FILE, COX, {"COVARIATES": '"age_years", "male"'}),
+        second=(COX_FILE, COX, {**PLAIN, "STRATA": '"second"'}),
+        changes=EVENTS,
+        left_out=False,
+    ),
+    "time, then time": Kind(
+        column="time",
+        first=(COX_FILE, COX, PLAIN),
+        second=(COX_FILE, COX, {**PLAIN, "TIME": "second"}),
+        changes=TIMES,
+        left_out=False,
+    ),
+    "event, then event": Kind(
+        column="event",
+        first=(COX_FILE, COX, PLAIN),
+        second=(COX_FILE, COX, {**PLAIN, "EVENT": "second"}),
+        changes=EVENTS,
+        left_out=False,
+    ),
+    "time of a model, then of tables": Kind(
+        column="time",
+        first=(COX_FILE, COX, PLAIN),
+        second=(CURVES_FILE, GRID, {**PLAIN, "TIME": "second"}),
+        changes=TIMES,
+        left_out=False,
+    ),
+    "age, then age": Kind(
+        column="age",
+        first=(COX_FILE, COX, AGES),
+        second=(COX_FILE, COX, {**AGES, "AGE": "second"}),
+        changes=NUMBERS,
+    ),
+    "predicted ages, then others": Kind(
+        column="predicted",
+        first=(HEAD + PREDICTED, TEST, {}),
+        second=(HEAD + PREDICTED, TEST, {"PREDICTED": "second"}),
+        changes=TIMES,
+        left_out=False,
+    ),
+    "ages that are evaluated, then others": Kind(
+        column="age",
+        first=(HEAD + PREDICTED, TEST, {}),
+        second=(HEAD + PREDICTED, TEST, {"AGE": "second"}),
+        changes=TIMES,
+        left_out=False,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def coordinator(tmp_path_factory: pytest.TempPathFactory) -> CoordinatorHome:
+    return init_home(tmp_path_factory.mktemp("c"), hosts=("localhost",))
+
+
+@pytest.fixture(scope="module")
+def empty_home(tmp_path_factory: pytest.TempPathFactory, coordinator: CoordinatorHome) -> Path:
+    home = init_site(
+        tmp_path_factory.mktemp("site") / "home",
+        name="north",
+        coordinator="localhost:8443",
+        ca_certificate=coordinator.ca_certificate,
+        coordinator_public_key=coordinator.signing_public_key,
+    )
+    (home.root / "policy.toml").write_text(f"[disclosure]\nminimum_count = {MINIMUM}\n")
+    return home.root
+
+
+@dataclass
+class Asking:
+    """A hospital with a table, and a coordinator who asks it by one campaign after the other."""
+
+    folder: Path
+    coordinator: CoordinatorHome
+    hospital: Hospital
+    refusals: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def account(self) -> Path:
+        return self.hospital.home / "accounts" / RELEASED_FILE
+
+    def index(self, frame: pd.DataFrame) -> None:
+        frame.to_csv(self.folder / "table.csv", index=False)
+        index_site(self.hospital.home)
+        self.hospital.start()
+
+    def approve(self, campaign: Campaign) -> None:
+        self.hospital.campaign = campaign
+        self.hospital.site.rules.approve(campaign)
+
+    def analysis(self, step: str) -> Analysis:
+        found = self.hospital.site.cohort(self.hospital.campaign)
+        first = preparation(self.hospital.campaign, found.features)
+        return {**registered(self.hospital.campaign), **({} if first is None else {first.name: first})}[step]
+
+    def ask(self, step: str, iterate: dict[str, FloatArray], *, run: str = "r1") -> Statistic | None:
+        reply, sums = self.hospital.send(self.hospital.request(ANALYSE, run=run), join_iterates({step: iterate}))
+        assert reply.status == "ok", reply.reason
+        if step not in sums:
+            self.refusals.append(reply.info["withheld"][step])
+            return None
+        return Statistic(layout=self.analysis(step).layout(iterate), vector=sums[step], smallest=None)
+
+    def everything(self, step: str, *, run: str = "r1", exchanges: int = 12) -> list[Statistic]:
+        """All that leaves for a step when it is asked as an honest coordinator does."""
+        analysis, got = self.analysis(step), []
+        if isinstance(analysis, Following):
+            before = self.everything(analysis.preceding.name, run=run, exchanges=40)
+            outcome = self._last
+            if not before or not isinstance(outcome, Done):
+                return []
+            iterate = dict(analysis.begin(outcome.result))
+        else:
+            iterate = dict(analysis.first())
+        for _ in range(exchanges):
+            statistic = self.ask(step, iterate, run=run)
+            if statistic is None:
+                return got
+            got.append(statistic)
+            self._last = analysis.combine(statistic, iterate)
+            if not isinstance(self._last, Again):
+                return got
+            iterate = dict(self._last.iterate)
+        return got
+
+
+@pytest.fixture
+def asking(tmp_path: Path, coordinator: CoordinatorHome, empty_home: Path) -> Asking:
+    home = tmp_path / "home"
+    shutil.copytree(empty_home, home)
+    with (home / "site.toml").open("a") as settings:
+        settings.write(f'[table]\npath = "{tmp_path / "table.csv"}"\nid = "who"\n')
+    return Asking(tmp_path, coordinator, Hospital(home, coordinator.signing_key()))
+
+
+def must_be_in_no_sum(asking: Asking, step: str, column: str, *, left_out: bool) -> None:
+    """The column leaves in no answer of the step, whether the coordinator listens to the site or not."""
+    asking.refusals.clear()
+    analysis = asking.analysis(step)
+    if left_out:
+        assert isinstance(analysis, Agreed)
+        fails = asking.ask(step, {})
+        if fails is not None:
+            names = analysis.analysis.reducible
+            assert [name for name, failing in zip(names, fails.vector, strict=True) if failing > 0.5] == [column]
+        for told in asking.everything(step)[1:]:
+            widths = {len(told[name]) for name in ("x", "gradient") if name in blocks(told.layout)}
+            assert widths <= {1}
+            assert not [name for name in blocks(told.layout) if name.endswith(f" {column}") or f" {column} " in name]
+        asking.refusals.clear()
+        names = analysis.analysis.reducible
+        assert asking.ask(step, {**analysis.analysis.first(), COLUMNS: np.ones(len(names))}) is None
+    else:
+        assert asking.everything(step) == []
+    assert asking.refusals
+    for refusal in asking.refusals:
+        assert refusal["rule"] == RULE
+        assert "MRN" not in refusal["detail"]
+        assert not any(character.isdigit() for character in refusal["detail"])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_column_that_nearly_repeats_one_of_an_earlier_campaign_is_in_no_sum(asking: Asking, name: str) -> None:
+    kind = KINDS[name]
+    for number, second in enumerate(kind.changes.values()):
+        shutil.rmtree(asking.hospital.home / "accounts", ignore_errors=True)
+        asking.index(with_second(kind.column, second))
+        text, step, changes = kind.first
+        asking.approve(campaign(text, f"first-{number}", **changes))
+        assert asking.everything(step), asking.refusals
+        text, step, changes = kind.second
+        asking.approve(campaign(text, f"second-{number}", **changes))
+        must_be_in_no_sum(asking, step, "age_years" if changes.get("AGE") else "second", left_out=kind.left_out)
+
+
+@pytest.mark.parametrize("keeps_account", [True, False])
+@pytest.mark.parametrize("change", ["one patient", "one patient by a little", "another unit but for one"])
+def test_the_sums_of_two_campaigns_give_an_age_only_without_the_account(
+    asking: Asking, change: str, keeps_account: bool
+) -> None:
+    second = changed(1, slope=365.25) if change == "another unit but for one" else NUMBERS[change]
+    slope = 365.25 if change == "another unit but for one" else 1.0
+    asking.index(with_second("a", second))
+    found: list[tuple[float, float, float, float]] = []
+    for name, column in (("first", "a"), ("second", "second")):
+        text = HEAD + PREDICTED + SURVIVAL + MODEL + GROUPS
+        asking.approve(campaign(text, name, COVARIATES=f'"age_years", "{column}"'))
+        model, groups = asking.everything(COX), asking.everything(GROUP)
+        assert len(model) > 1
+        assert len(groups) == 2
+        product = next((block for block in blocks(groups[1].layout) if f"age_years · 2 {column}" in block), None)
+        if product is None or model[1]["x"].size < 2:
+            assert keeps_account
+            return
+        found.append((float(model[1]["n"]), *model[1]["x"], float(groups[1][product])))
+        if not keeps_account:
+            asking.account.unlink()
+    assert not keeps_account
+    (n, ages, of_a, with_a), (_, _, of_b, with_b) = found
+    assert ages / n + (with_b - slope * with_a) / (of_b - slope * of_a) == pytest.approx(82.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("of", ["a", "time", "event", "age"])
+def test_a_column_exported_again_with_one_value_corrected_is_withheld(asking: Asking, of: str) -> None:
+    before = table()
+    asking.index(before)
+    asking.approve(campaign(COX_FILE, "first"))
+    assert len(asking.everything(COX)) > 2
+    values = before[of].to_numpy(copy=True)
+    values[TARGET] = 1 - values[TARGET] if of == "event" else values[TARGET] + 1.0
+    asking.index(before.assign(**{of: values}))
+    asking.approve(campaign(COX_FILE, "second"))
+    asking.hospital.site.rules.close()
+    asking.hospital.start()
+    must = {"a": "a", "age": "age_years"}
+    must_be_in_no_sum(asking, COX, must.get(of, of), left_out=of in must)
+
+
+def test_another_coordinator_of_the_same_hospital_is_refused_too(asking: Asking, tmp_path: Path) -> None:
+    asking.index(with_second("a", changed(1)))
+    asking.approve(campaign(COX_FILE, "first"))
+    assert len(asking.everything(COX)) > 2
+    other = init_home(tmp_path / "other", hosts=("localhost",))
+    shutil.copy(other.signing_public_key, asking.hospital.home / "coordinator.pub")
+    asking.hospital = Hospital(asking.hospital.home, other.signing_key())
+    asking.approve(campaign(COX_FILE, "second", **B))
+    must_be_in_no_sum(asking, COX, "second", left_out=True)
+
+
+def test_a_data_set_of_another_name_does_not_hide_it(asking: Asking) -> None:
+    asking.index(with_second("a", changed(1)))
+    asking.approve(campaign(COX_FILE, "first"))
+    assert len(asking.everything(COX)) > 2
+    asking.hospital.policy(f"[disclosure]\nminimum_count = {MINIMUM}\n[data_sets.whole]\nage_min_years = 0\n")
+    asking.approve(campaign(COX_FILE, "second", **B))
+    must_be_in_no_sum(asking, COX, "second", left_out=True)
+
+
+HONEST = {
+    "the same column": lambda a: a,
+    "the same under another unit": lambda a: a * 365.25,
+    "another measure": lambda a: np.random.default_rng(1).normal(0, 1, a.size),
+    "a measure that goes with it": lambda a: a + np.random.default_rng(1).normal(0, 2, a.size),
+    "as many differ as have to": changed(MINIMUM),
+    "another sex of half": lambda a: (np.random.default_rng(2).random(a.size) < 0.5).astype(float),
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_columns_of_another_campaign_stay(asking: Asking, name: str) -> None:
+    asking.index(with_second("a", HONEST[name]))
+    asking.approve(campaign(COX_FILE, "first"))
+    first = asking.everything(COX)
+    asking.approve(campaign(COX_FILE, "second", **B))
+    second = asking.everything(COX)
+    assert [len(told["x"]) for told in second[1:2]] == [2]
+    assert len(second) > 2
+    asking.approve(campaign(COX_FILE, "first"))
+    again = asking.everything(COX, run="r2")
+    assert [told.vector.tolist() for told in again] == [told.vector.tolist() for told in first]
+
+
+def test_the_same_campaign_is_answered_after_patients_have_come(asking: Asking) -> None:
+    """By a later campaign of the same columns, with sums over those who were there and 20 more."""
+    whole = table()
+    asking.index(whole.iloc[:-20])
+    asking.approve(campaign(COX_FILE, "first"))
+    assert len(asking.everything(COX)) > 2
+    asking.index(whole)
+    asking.approve(campaign(COX_FILE, "second"))
+    assert [len(told["x"]) for told in asking.everything(COX)[1:2]] == [2]
+    corrected = whole.assign(a=changed(1)(whole["a"].to_numpy(copy=True)))
+    asking.index(corrected)
+    asking.approve(campaign(COX_FILE, "third"))
+    must_be_in_no_sum(asking, COX, "a", left_out=True)
+
+
+def test_an_administrator_may_let_it_through(asking: Asking) -> None:
+    asking.index(with_second("a", changed(1)))
+    asking.approve(campaign(COX_FILE, "first"))
+    assert len(asking.everything(COX)) > 2
+    asking.hospital.campaign = campaign(COX_FILE, "second", **B)
+    asking.hospital.site.rules.approve(asking.hospital.campaign, similar_columns=True)
+    assert [len(told["x"]) for told in asking.everything(COX)[1:2]] == [2]
+
+
+def test_two_campaigns_asked_at_once_do_not_both_get_their_column(asking: Asking) -> None:
+    """Both were told yes before either has its sums."""
+    asking.index(with_second("a", changed(1)))
+    files = [campaign(COX_FILE, "first"), campaign(COX_FILE, "second", **B)]
+    for each in files:
+        asking.approve(each)
+        agreed = asking.ask(COX, {})
+        assert agreed is not None
+        assert not agreed.vector.any()
+    messages = []
+    for each in files:
+        asking.hospital.campaign = each
+        messages.append(
+            asking.hospital.message(asking.hospital.request(ANALYSE), join_iterates({COX: {COLUMNS: np.ones(2)}}))
+        )
+    told: list[bool] = []
+    threads = [
+        threading.Thread(target=lambda message=each: told.append(COX in asking.hospital.deliver(message)[1]))
+        for each in messages
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(told) == [False, True]
+
+
+def test_the_account_names_nobody_and_is_the_agent_s_alone(asking: Asking) -> None:
+    asking.index(table())
+    asking.approve(campaign(COX_FILE, "first"))
+    assert len(asking.everything(COX)) > 2
+    assert asking.account.stat().st_mode & 0o777 == 0o600
+    for path in asking.account.parent.glob(f"{RELEASED_FILE}*"):
+        assert b"MRN-" not in path.read_bytes()
+
+
+def _overwritten(path: Path) -> None:
+    path.write_bytes(b"no database" * 1000)
+
+
+def _other_tables(path: Path) -> None:
+    path.unlink()
+    with sqlite3.connect(path) as file:
+        file.execute("create table columns (id integer)")
+
+
+def _spoilt_values(path: Path) -> None:
+    with sqlite3.connect(path) as file:
+        file.execute("update columns set column_values = x'00'")
+
+
+@pytest.mark.parametrize("spoil", [_overwritten, _other_tables, _spoilt_values])
+def test_nothing_leaves_without_the_account(asking: Asking, spoil: Callable[[Path], None]) -> None:
+    asking.index(with_second("a", changed(1)))
+    asking.approve(campaign(COX_FILE, "first"))
+    assert len(asking.everything(COX)) > 2
+    for beside in asking.account.parent.glob(f"{RELEASED_FILE}-*"):
+        beside.unlink()
+    spoil(asking.account)
+    asking.approve(campaign(COX_FILE, "second", **B))
+    asking.refusals.clear()
+    assert asking.everything(COX) == []
+    assert [refusal["rule"] for refusal in asking.refusals] == ["store-unavailable"]
+
+
+def test_columns_that_only_one_patient_tells_apart_are_named_before_an_approval(asking: Asking) -> None:
+    asking.index(with_second("a", changed(1)))
+    asking.approve(campaign(COX_FILE, "first"))
+    rules = asking.hospital.site.rules
+    later = campaign(COX_FILE, "second", **B)
+    assert rules.similar_columns(later) == {}
+    assert len(asking.everything(COX)) > 2
+    assert rules.similar_columns(later) == {"second": ("a", asking.hospital.campaign.digest)}
+    assert rules.similar_columns(asking.hospital.campaign) == {}
