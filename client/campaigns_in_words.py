@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedage.client.dealing import FEWEST_FOLDS, folds_for
+from fedage.client.guard import Withheld
 from fedage.client.ledger import ChargeRefused
 from fedage.client.mechanism import NoPrivateTraining, mechanism_of
 from fedage.client.policy import Allowed, Refused
@@ -64,7 +65,23 @@ def _patients(rules: SiteRules, campaign: Campaign, allowed: Allowed) -> Iterato
             yield f"It finds no patients here (rule {refused.rule}): {refused.detail}."
             return
         yield f"Patients: {count} of data set {allowed.data_set_name} as the store is now."
+        yield from similar_in_words(rules, campaign)
     yield from _folds(campaign, count, minimum_count=max(allowed.minimum_count, campaign.cell_minimum))
+
+
+def similar_in_words(rules: SiteRules, campaign: Campaign, *, data_set: str | None = None) -> Iterator[str]:
+    """What is withheld of a campaign for columns that nearly repeat those of earlier campaigns."""
+    try:
+        found = rules.similar_columns(campaign, data_set=data_set)
+    except (RequestRefused, Withheld) as refused:
+        yield f"Whether its columns nearly repeat those of earlier campaigns is not known: {refused.detail}."
+        return
+    for name, (earlier, digest) in found.items():
+        yield (
+            f"Column {name} differs for a few patients only from column {earlier} of campaign {digest[:16]}…, by which "
+            "sums left before: the two together would tell of these few, so sums by it are withheld "
+            "(fedage site approve --accept-similar-columns gives them all the same)."
+        )
 
 
 def _budget(rules: SiteRules, campaign: Campaign, allowed: Allowed) -> Iterator[str]:

@@ -159,8 +159,16 @@ def approve(
         bool,
         typer.Option("--accept-few-changes", help="approve anew though values of a few patients only have changed"),
     ] = False,
+    accept_similar_columns: Annotated[
+        bool,
+        typer.Option(
+            "--accept-similar-columns",
+            help="give sums by columns that differ for a few patients from columns of earlier campaigns",
+        ),
+    ] = False,
 ) -> None:
     """Approve a campaign file: this site will answer for exactly this text, over the patients it has now."""
+    from fedage.client.campaigns_in_words import similar_in_words
     from fedage.client.deployed import DeployedSite
     from fedage.common.campaign import load_campaign, parse_campaign
     from fedage.common.errors import FedAgeError
@@ -170,10 +178,15 @@ def approve(
     path = Path(campaign)
     found = load_campaign(path) if path.is_file() else parse_campaign(rules.approvals.text(_digest(home, campaign)))
     try:
-        approved = rules.approve(found, data_set=data_set, few_changes=accept_few_changes)
+        similar = [] if accept_similar_columns else list(similar_in_words(rules, found, data_set=data_set))
+        approved = rules.approve(
+            found, data_set=data_set, few_changes=accept_few_changes, similar_columns=accept_similar_columns
+        )
     except RequestRefused as refused:
         raise FedAgeError(f"not approved (rule {refused.rule}): {refused.detail}") from None
     patients = len(approved.snapshot.patients)
+    for sentence in similar:
+        typer.echo(sentence)
     typer.echo(f"approved {found.campaign.name}, digest {found.digest}")
     typer.echo(f"its cohort is frozen: {patients} patients of data set {approved.snapshot.data_set}")
     if approved.cohort_of is not None:

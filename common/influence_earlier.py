@@ -6,8 +6,8 @@ one column before and after a value in it was corrected.
 
 Rule: as for columns of one file (`influence_beside`), over the patients of whom both are known. As a site compares
 with all that it ever answered, unrelated columns must not count as nearly equal by chance: of few patients two columns
-of two values often are. So where patients are few, a pair counts only if no random order of the values of one of them
-differs by as few patients as they do.
+of two values often are, and heavy tails are made up by few whatever they are held against. So a pair counts only if no
+random order of the values of one of them differs by as few patients as they do.
 
 Residual risk: at sites of hardly more than twice the minimum count, columns of two values that differ for somewhat
 fewer than the minimum count, as far as chance does the same; combinations of more than two columns.
@@ -30,8 +30,8 @@ Pairs = NDArray[np.intp]
 _ORDERS = 40
 """Random orders of the values that a pair is held against."""
 _FEW_PATIENTS = 5
-"""Times the minimum count: of more patients, chance makes no two columns differ for fewer than that."""
-_PATIENT_PAIRS = 512
+"""Times the minimum count, below which the quick look takes columns as near that differ for many of the patients."""
+_PATIENT_PAIRS = 2048
 _PAIRS_AT_ONCE = 20_000
 
 
@@ -54,18 +54,24 @@ def differs_for_few(x: FloatArray, y: FloatArray, *, minimum_count: int) -> bool
     known = np.isfinite(x) & np.isfinite(y)
     x, y = x[known], y[known]
     apart = _apart(x, y, minimum_count=minimum_count)
-    if not apart or x.size >= _FEW_PATIENTS * minimum_count:
-        return apart > 0
+    if not apart.any():
+        return False
     rng = np.random.default_rng(x.size)
-    return not any(0 < _apart(x, rng.permutation(y), minimum_count=minimum_count) <= apart for _ in range(_ORDERS))
+    for _ in range(_ORDERS):
+        by_chance = _apart(x, rng.permutation(y), minimum_count=minimum_count)
+        apart[(by_chance > 0) & (by_chance <= apart)] = 0
+        if not apart.any():
+            return False
+    return True
 
 
-def _apart(x: FloatArray, y: FloatArray, *, minimum_count: int) -> int:
-    """For how many patients two columns differ, if they are few; else 0."""
+def _apart(x: FloatArray, y: FloatArray, *, minimum_count: int) -> NDArray[np.intp]:
+    """For how many patients, if they are few, two columns differ: in value, from a line, and from a line with noise."""
     if x.size < minimum_count or np.array_equal(x, y):
-        return 0
-    counts = few_unequal(x, y, minimum_count=minimum_count), patients_off_a_line(x, y, minimum_count=minimum_count)
-    return min((count for count in counts if count), default=0)
+        return np.zeros(3, dtype=np.intp)
+    making_up, off = patients_off_a_line(x, y, minimum_count=minimum_count)
+    unequal = few_unequal(x, y, minimum_count=minimum_count)
+    return np.array([unequal, off if off < minimum_count else 0, making_up], dtype=np.intp)
 
 
 def near_pairs(columns: FloatArray, earlier: FloatArray, *, minimum_count: int) -> Pairs:
@@ -88,7 +94,7 @@ def near_pairs(columns: FloatArray, earlier: FloatArray, *, minimum_count: int) 
     mostly_one = (unlike < 2 * minimum_count) & (share_a <= 0.6)[:, None] & (share_b <= 0.6)[None]
     same_way = _same_way(columns, earlier)
     least = np.square(1 - np.minimum(few, both / 3) / np.maximum(both, 1)) - 0.25
-    spread = (same_way >= np.maximum(least, 0.15)) & (share_a >= 0.4)[:, None] & (share_b >= 0.4)[None]
+    spread = same_way >= np.maximum(least, 0.15)
     small = (both < _FEW_PATIENTS * minimum_count) & ((unlike < 2 * minimum_count) | (same_way >= 0.15))
     pairs: Pairs = np.argwhere((both >= minimum_count) & (mostly_one | spread | small)).astype(np.intp)
     kept = [
@@ -121,7 +127,11 @@ def _unlike_the_most(columns: FloatArray) -> NDArray[np.float32]:
 
 
 def _same_way(columns: FloatArray, earlier: FloatArray) -> NDArray[np.float32]:
-    """How much more often than not (p, r), up to sign, two patients differ the same way in both: Kendall's τ_b."""
+    """How much more often than not (p, r), up to sign, two patients differ the same way in both.
+
+    As Kendall's τ, of the pairs of patients who differ in the column in which fewer do: a column of few values may go
+    with one of noise around them.
+    """
     n = columns.shape[0]
     if n * (n - 1) // 2 <= _PATIENT_PAIRS:
         first, second = np.triu_indices(n, 1)
@@ -130,6 +140,6 @@ def _same_way(columns: FloatArray, earlier: FloatArray) -> NDArray[np.float32]:
     a, b = (np.sign(each[first] - each[second]).astype(np.float32) for each in (columns, earlier))
     known_a, known_b = (np.isfinite(each).astype(np.float32) for each in (a, b))
     a, b = np.nan_to_num(a), np.nan_to_num(b)
-    size = np.sqrt((np.square(a).T @ known_b) * (known_a.T @ np.square(b)))
+    size = np.minimum(np.square(a).T @ known_b, known_a.T @ np.square(b))
     same: NDArray[np.float32] = np.abs(a.T @ b) / np.maximum(size, 1)
     return same

@@ -76,23 +76,24 @@ def few_make_up_pairs(a: FloatArray, b: FloatArray, *, minimum_count: int) -> Bo
     varies = np.outer(np.any(a != 0, axis=0), np.any(b != 0, axis=0))
     near = (on_lines >= _FEWEST_ON_LINES) & varies
     for i, j in np.argwhere(np.triu(near, 1) if same else near):
-        found[i, j] = _few_off_a_line(a[:, i], b[:, j], triples, few) > 0
+        found[i, j] = _few_off_a_line(a[:, i], b[:, j], triples, few)[0] > 0
     if same:  # a column is one with itself, and a pair is the same either way round
         found |= found.T
     return found
 
 
-def patients_off_a_line(x: FloatArray, y: FloatArray, *, minimum_count: int) -> int:
+def patients_off_a_line(x: FloatArray, y: FloatArray, *, minimum_count: int) -> tuple[int, int]:
     """By how many patients, fewer than the minimum count, x and y (n,) differ from a line, as in `few_make_up_pairs`.
 
-    0 where they do not nearly follow from each other, and where they do for everybody.
+    How many make up nearly all of the distance, and how many are off the line at all; 0 and 0 where the columns do not
+    nearly follow from each other, and where they do for everybody.
     """
     few = min(minimum_count - 1, x.size // 3)
     if few < 1:
-        return 0
+        return 0, 0
     a, b = (_standardised(centred_at_mean(column[:, None]))[:, 0] for column in (x, y))
     if not a.any() or not b.any():
-        return 0
+        return 0, 0
     return _few_off_a_line(a, b, triples_of(x.size), few)
 
 
@@ -113,15 +114,18 @@ def on_a_line(x: FloatArray, y: FloatArray) -> BoolArray:
     return enough
 
 
-def _few_off_a_line(x: FloatArray, y: FloatArray, triples: NDArray[np.intp], few: int) -> int:
-    """How many (few) patients make up the distance of the points (x, y) from a line that is not along an axis, or 0."""
+def _few_off_a_line(x: FloatArray, y: FloatArray, triples: NDArray[np.intp], few: int) -> tuple[int, int]:
+    """How many (few) patients make up the distance of the points (x, y) from a line that is not along an axis, or 0.
+
+    And how many are off it by more than rounding.
+    """
     points = np.column_stack([x, y])
     along = (points[triples] - points[np.roll(triples, 1, axis=1)]).reshape(-1, 2)
     normals = np.column_stack([along[:, 1], -along[:, 0]])
     # A line along an axis is one column alone, which is judged by itself.
     normals = normals[np.abs(normals).min(axis=1) > _ROUNDING]
     if not normals.size:
-        return 0
+        return 0, 0
     normals = normals / np.hypot(normals[:, 0], normals[:, 1])[:, None]
     normal = normals[int(np.argmin(_rest(_off(points, normals), few)))]
     for _ in range(3):
@@ -131,9 +135,10 @@ def _few_off_a_line(x: FloatArray, y: FloatArray, triples: NDArray[np.intp], few
     off = _off(points, normal[None])
     alone = np.abs(normal).min() <= _ROUNDING
     if alone or np.abs(off).max() <= _ROUNDING or not _held_by(off, few)[0]:
-        return 0
+        return 0, 0
     squares = np.sort((off * off)[:, 0])[::-1]
-    return 1 + int(np.searchsorted(np.cumsum(squares), NEARLY_ALL * squares.sum(), side="right"))
+    making_up = 1 + int(np.searchsorted(np.cumsum(squares), NEARLY_ALL * squares.sum(), side="right"))
+    return making_up, int(np.count_nonzero(np.abs(off) > _ROUNDING))
 
 
 def _off(points: FloatArray, normals: FloatArray) -> FloatArray:

@@ -272,6 +272,28 @@ def test_what_tells_groups_or_strata_but_for_one_is_in_no_sum(of: str, tmp_path:
     assert ok.tolist() == [True, False]
 
 
+OTHERS = {
+    "high for the others": np.ones(PATIENTS),
+    "low for the others": np.zeros(PATIENTS),
+    "this and that for the others": np.random.default_rng(9).integers(0, 2, PATIENTS).astype(np.float64),
+}
+
+
+@pytest.mark.parametrize("third", [2.0, -1.0, np.nan])
+@pytest.mark.parametrize("others", OTHERS)
+def test_a_third_value_of_what_tells_groups_hides_nobody(others: str, third: float, tmp_path: Path) -> None:
+    """Sums over the two groups are subtracted from those of a model, whatever stands in the column for the others."""
+    cohort = hospital(PLAIN, BINARY)
+    in_neither = np.arange(PATIENTS) % 4 == 1
+    assert not in_neither[TARGET]
+    b = np.where(in_neither, OTHERS[others], flipped(cohort["ill"], 1))
+    cohort = cohort.with_columns(ill=np.where(in_neither, third, cohort["ill"]), b=b)
+    one = Attacker(campaign(groups="a"), cohort, tmp_path)
+    ok = one.agreed(SECOND)
+    assert ok is not None
+    assert ok.tolist() == [True, False]
+
+
 @pytest.mark.parametrize("which", HONEST)
 def test_honest_columns_stay(which: str, tmp_path: Path) -> None:
     one = Attacker(campaign(groups="b"), hospital(*HONEST[which]), tmp_path)
