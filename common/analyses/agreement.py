@@ -27,7 +27,7 @@ from fedage.common.analyses.base import (
     Result,
     Rounding,
 )
-from fedage.common.analyses.columns_read import ColumnsRead, ReadsColumns, earlier_columns
+from fedage.common.analyses.columns_read import ColumnsRead, columns_read_by, earlier_columns
 from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
 from fedage.common.influence import Group, InfluenceRefused, InfluenceRule, passing
@@ -160,9 +160,7 @@ class Agreed:
 
     def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:
         """The columns of the analysis; no sums leave while the sites still agree on them."""
-        if not isinstance(self.analysis, ReadsColumns):
-            raise TypeError(f"{self.name} does not say which columns it reads")
-        read = self.analysis.columns_read(cohort, _own(iterate))
+        read = columns_read_by(self.analysis, cohort, _own(iterate))
         if not iterate:
             return replace(read, leave=None)
         kept = [name for name, inside in zip(self.analysis.reducible, iterate[COLUMNS], strict=True) if inside]

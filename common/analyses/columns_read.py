@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.common.analyses.base import Iterate
+from fedage.common.analyses.base import Analysis, Iterate
 from fedage.common.cohort import Cohort
 from fedage.common.statistic import FloatArray
 
@@ -72,6 +72,19 @@ def columns_read(
         leave=tuple(dict.fromkeys((*needed, *judged))),
         made=made or {},
     )
+
+
+def columns_read_by(analysis: Analysis, cohort: Cohort, iterate: Iterate) -> ColumnsRead:
+    """The columns of another analysis, whose sums one makes too.
+
+    Raises
+    ------
+    TypeError
+        If that one does not say which it reads.
+    """
+    if not isinstance(analysis, ReadsColumns):
+        raise TypeError(f"{analysis.name} does not say which columns it reads")
+    return analysis.columns_read(cohort, iterate)
 
 
 def with_rows(cohort: Cohort) -> Cohort:

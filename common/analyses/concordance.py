@@ -29,6 +29,7 @@ from fedage.common.analyses._columns import MAX_PATIENTS
 from fedage.common.analyses._survival import round_up
 from fedage.common.analyses.agreement import Agreed
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, Result
+from fedage.common.analyses.columns_read import ColumnsRead, columns_read_by
 from fedage.common.analyses.cox_by_site import CoxBySite
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.campaign.types import Campaign, Name, Table
@@ -115,6 +116,9 @@ class ModelConcordance:
 
     def layout(self, iterate: Iterate) -> Layout:  # noqa: ARG002 - the same for all
         return Layout(tuple(Field(name, lower=0.0, upper=MAX_PATIENTS**2, whole=True) for name in _COUNTS))
+
+    def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:
+        return columns_read_by(self.model, cohort, iterate)
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
         # Not told here, but all rules of the model's own sums hold.

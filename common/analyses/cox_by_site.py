@@ -106,7 +106,7 @@ class CoxBySite:
 
     def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - the same for all
         needed = (self.time, self.event, *self.strata)
-        return columns_read(self._followed(cohort).cohort, needed=needed, judged=self.covariates)
+        return columns_read(self.patients(cohort).cohort, needed=needed, judged=self.covariates)
 
     def require_influence(self, cohort: Cohort, iterate: Iterate, rule: InfluenceRule) -> None:
         """Refuse sums at coefficients that make them one patient's; those at β = 0 are in `influence_groups`."""

@@ -37,6 +37,7 @@ from fedage.common.analyses._partial_likelihood import unpack
 from fedage.common.analyses._survival import round_up
 from fedage.common.analyses.agreement import Agreed
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, Result
+from fedage.common.analyses.columns_read import ColumnsRead, columns_read_by
 from fedage.common.analyses.cox_by_site import CoxBySite
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.campaign.types import Campaign, Name, Table
@@ -157,6 +158,9 @@ class ProportionalHazards:
                 Field("g_residuals", (len(covariates),), lower=-2 * z * times, upper=2 * z * times),
             )
         )
+
+    def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:
+        return columns_read_by(self.model, cohort, iterate)
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
         of_model = self.model.local(cohort, iterate)

@@ -24,6 +24,7 @@ from fedage.client.indexing import index_site
 from fedage.client.released_columns import RELEASED_FILE
 from fedage.common.analyses.agreement import COLUMNS, Agreed
 from fedage.common.analyses.base import Again, Analysis, Done, Following
+from fedage.common.analyses.columns_read import ReadsColumns
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign import Campaign, parse_campaign
 from fedage.common.estimators.configure import preparation
@@ -441,6 +442,18 @@ def test_a_data_set_of_another_name_does_not_hide_it(asking: Asking) -> None:
     asking.hospital.policy(f"[disclosure]\nminimum_count = {MINIMUM}\n[data_sets.whole]\nage_min_years = 0\n")
     asking.approve(campaign(COX_FILE, "second", **B))
     must_be_in_no_sum(asking, COX, "second", left_out=True)
+
+
+def test_every_analysis_says_by_which_columns_it_makes_its_sums() -> None:
+    text = HEAD + PREDICTED + SURVIVAL + CURVES + MODEL.replace('"m"', '"tables"') + "by_site = false\n" + GROUPS
+    files = [campaign(text, "all"), campaign(HEAD + RIDGE + SURVIVAL + CURVES + GROUPS, "made")]
+    seen = set()
+    for file in files:
+        first = preparation(file, ("a", "other"))
+        for analysis in (*registered(file).values(), *(() if first is None else (first,))):
+            assert isinstance(analysis, ReadsColumns), analysis.name
+            seen.add(type(getattr(analysis, "analysis", analysis)).__name__)
+    assert len(seen) >= 10
 
 
 HONEST = {
