@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fedage.common.analyses import plan
+from fedage.common.analyses._columns import TwoGroups
 from fedage.common.analyses.agreement import Agreed
 from fedage.common.analyses.base import Again, Done, Following, NotComputable, run_locally
 from fedage.common.analyses.cox_by_site import CoxBySite
@@ -177,7 +178,7 @@ def test_groups_are_compared_by_the_corrected_and_the_raw_gap():
     found = plan.registered(with_groups())
     assert list(found)[-2:] == [plan.GROUPS, plan.GROUPS_RAW]
     asked = {"equals": 1.0, "reference": 0.0, "covariates": ("age_years",), "minimum_count": 10}
-    asked["beside"] = ("gap_years", "age_years", "is_male", "true_gap_years", "ill")
+    asked["beside"] = ("gap_years", "age_years", "is_male", "true_gap_years", TwoGroups("ill", 1.0, 0.0))
     corrected = GroupDifference(plan.GROUPS, "ill", gap="gap_years", **asked)
     raw = GroupDifference(plan.GROUPS_RAW, "ill", gap="raw_gap_years", **asked)
     rule = InfluenceRule(minimum_count=10)
