@@ -26,8 +26,10 @@ from fedage.client.guard import Withheld, releasable_counts, releasable_parts, r
 from fedage.client.mechanism import NoPrivateTraining, mechanism_of
 from fedage.client.model import estimator_of, predict, samples_at
 from fedage.client.parts import check_fold, held_out, of_fold, set_aside, sizes, why_no_training
+from fedage.client.round_sums import of_a_round
 from fedage.client.sites import site_for
 from fedage.client.training import TooFewSamples, TrainingDiverged, device_in_words, train_locally
+from fedage.common.analyses.evaluation import Evaluation
 from fedage.common.analyses.plan import VALIDATION, registered
 from fedage.common.cohort import Cohort
 from fedage.common.continuity import clipped_step
@@ -138,6 +140,9 @@ def train(work: Work) -> Answer:
     validation = np.flatnonzero(cohort["is_validation"] == 1)
     predicted = predict(site, campaign, found, weights, rows=validation)
     told = _sums(work, cohort.with_columns(predicted_years=predicted), iterates)
+    judged = registered(campaign)[VALIDATION]
+    if site.guard and work.minimum_count > 1 and isinstance(judged, Evaluation):
+        told = of_a_round(told, judged, estimator=estimator, predicted=predicted[validation])
     epsilon = _charge(work, patients=int(chosen.size))
     seed = derived_seed("train", campaign.campaign.seed, site.name, request.fold, request.round)
     try:

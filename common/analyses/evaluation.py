@@ -5,6 +5,7 @@ Notation: Ω chronological age, ŷ predicted age, e = ŷ − Ω, all in years.
 
 from __future__ import annotations
 
+import math
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar
 
@@ -172,6 +173,20 @@ class Evaluation:
         if self.baseline:
             values |= self._from_mean(u)
         return Statistic.of(_FULL_LAYOUT, values, cells)
+
+    def without_kinks(self, vector: FloatArray) -> FloatArray:
+        """A site's sums (v,) with what follows from n, Σe and Σe² in place of Σ|e| and the errors within 5 years.
+
+        Σ|e| as of normal errors with this mean μ and standard deviation σ: n (σ √(2/π) exp(−μ²/2σ²) + μ erf(μ/σ√2)).
+        """
+        values = {field.name: _FULL_LAYOUT.block(vector, field.name) for field in _FULL_LAYOUT.fields}
+        n = max(float(values["n"]), 1.0)
+        mean = float(values["error"]) / n
+        sd = math.sqrt(max(float(values["squared_error"]) / n - mean**2, 1e-12))
+        z = mean / sd
+        absolute = sd * math.sqrt(2 / math.pi) * math.exp(-z * z / 2) + mean * math.erf(z / math.sqrt(2))
+        blank = {"absolute_error": n * absolute, "within_5_low": 0.0, "within_5_high": float(values["n"])}
+        return _FULL_LAYOUT.flatten({**values, **blank})
 
     def summed(self, cohort: Cohort, iterate: Iterate) -> list[Group]:
         kept, _ = self._evaluated(cohort)

@@ -174,6 +174,13 @@ class TableBase(ABC):
         return self._features
 
     @property
+    def bounds_years(self) -> tuple[float, float]:
+        """Least and greatest predicted age."""
+        scale = self._table_options.scale
+        low, high = scale.to_years(np.array(scale.bounds))
+        return float(low), float(high)
+
+    @property
     def products(self) -> bool:
         """Whether sums of products are needed, that is, a ridge regression."""
         return True

@@ -148,7 +148,11 @@ class Round(Part):
     fold: int | None = Field(default=None, ge=1, description="from 1; null without folds")
     seconds: Number = Field(default=None, description="wall time")
     train_loss: Number = Field(default=None, description="mean of the sites' losses, weighted by their patients")
-    validation_mae_years: Number = Field(default=None, description="of the averaged model, all sites")
+    validation_mae_years: Number = Field(
+        default=None,
+        description="of the averaged model, all sites; where sites control disclosure, of normal errors with the mean "
+        "and standard deviation that they tell",
+    )
     validation_mae_years_by_site: dict[str, Number] = Field(default_factory=dict, description="the same by site")
     sites: tuple[str, ...] = Field(default=(), description="sites whose update counted")
     update_norm: Number = Field(default=None, description="L2 norm of the averaged update")

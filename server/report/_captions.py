@@ -84,8 +84,14 @@ def _learning(results: Results) -> str:
         whose, mean = f"at {next(iter(sites))}, the only site that tells it", "the training loss"
     return (
         "Mean absolute error of the averaged model after each round, on validation patients it was not trained on, "
-        f"{whose}. Right: {mean}. {sites_in_words.curves(results)}"
+        f"{whose}. Right: {mean}. {sites_in_words.curves(results)}{_estimated(results)}"
     )
+
+
+def _estimated(results: Results) -> str:
+    if not results.run.guard or results.campaign.minimum_count < 2:
+        return ""
+    return " Sites tell mean and standard deviation of a round's errors; its error is that of normal errors with these."
 
 
 def _means_by_age(results: Results) -> str:

@@ -129,6 +129,15 @@ class Attacker:
         }
         return PreparedSums(iterate=iterate, total=layout.flatten(values))
 
+    def with_slope(self, sums: PreparedSums, sds: NDArray[np.float64], *, slope: float) -> PreparedSums:
+        """The same sums, but such that the ridge regression says `slope` years a unit (SD) of feature 0."""
+        analysis = preparation(self.campaign, self.names)
+        assert analysis is not None
+        layout, n = analysis.layout(sums.iterate), 1e6
+        values = {item.name: np.array(layout.block(sums.total, item.name)) for item in layout.fields}
+        values["ut"][..., 0] += n * slope * sds[0]
+        return PreparedSums(iterate=sums.iterate, total=layout.flatten(values))
+
     def first(self, sums: PreparedSums) -> dict[str, NDArray[Any]]:
         return first_model(self.campaign, self.names, fold=0, sums=sums)
 
