@@ -40,10 +40,20 @@ def pull(grid: Grid, ids: list[str], *, timeout_s: float = 60.0) -> list[dict[st
     return told
 
 
+def until_all_train(grid: Grid, nodes: list[int], *, timeout_s: float = 45.0) -> None:
+    """A busy machine takes its time to start Flower's process for a message."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        asked = pull(grid, push(grid, nodes, "query.ask"))
+        if len(asked) == len(nodes) and all(said.get("computing") for said in asked):
+            return
+        time.sleep(0.2)
+
+
 def beside(grid: Grid, nodes: list[int]) -> object:
     """An analysis while a training runs; the training ends only when a message says so."""
     trains = push(grid, nodes, "train")
-    time.sleep(2.0)
+    until_all_train(grid, nodes)
     began = time.monotonic()
     asked = pull(grid, push(grid, nodes, "query.ask"))
     seconds = time.monotonic() - began
@@ -55,10 +65,10 @@ def beside(grid: Grid, nodes: list[int]) -> object:
 def superseded(grid: Grid, nodes: list[int]) -> object:
     """A second training of the same run before the first has ended."""
     first = push(grid, nodes, "train")
-    time.sleep(2.0)
+    until_all_train(grid, nodes)
     began = time.monotonic()
     second = push(grid, nodes, "train")
-    gone = pull(grid, first, timeout_s=20)
+    gone = pull(grid, first, timeout_s=40)
     seconds = time.monotonic() - began
     time.sleep(1.0)
     pull(grid, push(grid, nodes, "query.go"))
@@ -68,6 +78,7 @@ def superseded(grid: Grid, nodes: list[int]) -> object:
 def leaves(grid: Grid, nodes: list[int]) -> object:
     """Trainings that the run does not wait for: it ends."""
     push(grid, nodes, "train", ttl=600.0)
+    until_all_train(grid, nodes)
     time.sleep(8.0)
     return {}
 
