@@ -197,12 +197,18 @@ def run(
     home: Home,
     out: Annotated[Path | None, typer.Option(help="also put the record here when the run ends")] = None,
     name: Annotated[str | None, typer.Option(help="name of the run; the time if not given")] = None,
+    with_parent: Annotated[
+        bool, typer.Option("--with-parent", help="stop when the process that started this is gone", hidden=True)
+    ] = False,
 ) -> None:
     """Run a campaign with the admitted sites and follow it to its report."""
     from fedage.common.campaign import load_campaign
+    from fedage.common.processes import end_with_parent
     from fedage.server.launch import launch
     from fedage.server.network.home import CoordinatorHome
 
+    if with_parent:
+        end_with_parent()
     status = launch(CoordinatorHome.load(home), load_campaign(file), run=name, out=out)
     if status != "finished":
         raise typer.Exit(130 if status == "stopped" else 1)

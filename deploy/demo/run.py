@@ -22,6 +22,7 @@ from types import FrameType
 from rich.console import Console
 
 from fedage.common.errors import FedAgeError
+from fedage.common.processes import PARENT
 from fedage.deploy.demo.campaign import FULL, QUICK, campaign_file
 from fedage.deploy.demo.hospitals import HOSPITALS, WITH_DEFAULT_POLICY
 from fedage.deploy.demo.phantoms import render_all
@@ -232,7 +233,12 @@ def _fedage(*arguments: str | Path) -> str:
 
 def _foreground(*arguments: str | Path) -> int:
     """A command that shares this terminal; an interruption is passed on and waited for."""
-    process = subprocess.Popen(_command(arguments), stdin=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        [*_command(arguments), "--with-parent"],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, PARENT: str(os.getpid())},
+    )
     try:
         return process.wait()
     except KeyboardInterrupt:
