@@ -267,8 +267,10 @@ class ReleasedColumns:
                 campaigns=tuple(each.campaign for each in block),
                 values=earlier,
             )
-            near = near_pairs(now, earlier, minimum_count=self._minimum_count)
-            found.append(one if keep_all else one.chosen(np.unique(near[:, 1]).tolist()))
+            if not keep_all:
+                near = near_pairs(now, earlier, minimum_count=self._minimum_count)
+                one = one.chosen(np.unique(near[:, 1]).tolist())
+            found.append(one)
         if not found:
             return Earlier(ids=(), names=(), campaigns=(), values=np.empty((rows.size, 0)))
         return Earlier(
