@@ -152,36 +152,47 @@ def accept(connection: Connection, campaign: str) -> None:
         connection.execute(accepted.insert().values(campaign=campaign))
 
 
-def keep_column(
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """A column's values, compressed, before the account is locked for writing."""
+
+    name: str
+    sha256: str
+    column_values: bytes
+
+    @classmethod
+    def of(cls, name: str, values: FloatArray) -> Packed:
+        """Of a column's values (n,)."""
+        return cls(name=name, sha256=sha256_of(values), column_values=zlib.compress(values.astype("<f8").tobytes(), 1))
+
+
+def keep_columns(
     connection: Connection,
+    packed: Sequence[Packed],
     *,
     patients: Sequence[str],
-    name: str,
     campaign: str,
-    values: FloatArray,
     rows: NDArray[np.intp],
 ) -> None:
-    """Write down that sums by a column leave, with its values (n,) of a cohort and the places of those in the sums."""
+    """Write down that sums by columns of a cohort leave, with the places of those in the sums."""
     cohort = _number_of(connection, patients)
-    members = np.zeros(values.size, dtype=np.bool_)
+    members = np.zeros(len(patients), dtype=np.bool_)
     members[rows] = True
-    sha256 = sha256_of(values)
-    this = (columns.c.cohort == cohort) & (columns.c.sha256 == sha256)
-    before = connection.execute(select(columns.c.id, columns.c.members).where(this)).one_or_none()
-    if before is None:
-        connection.execute(
-            columns.insert().values(
-                cohort=cohort,
-                sha256=sha256,
-                name=name,
-                campaign=campaign,
-                column_values=zlib.compress(values.astype("<f8").tobytes(), 1),
-                members=np.packbits(members).tobytes(),
-            )
-        )
-        return
-    both = (np.unpackbits(np.frombuffer(before.members, dtype=np.uint8), count=values.size) == 1) | members
-    connection.execute(update(columns).where(columns.c.id == before.id).values(members=np.packbits(both).tobytes()))
+    this_cohort = select(columns.c.sha256, columns.c.id, columns.c.members).where(columns.c.cohort == cohort)
+    known = {row.sha256: row for row in connection.execute(this_cohort)}
+    new = {each.sha256: each for each in packed if each.sha256 not in known}
+    if new:
+        mine = {"cohort": cohort, "campaign": campaign, "members": np.packbits(members).tobytes()}
+        values = [
+            {"sha256": each.sha256, "name": each.name, "column_values": each.column_values, **mine}
+            for each in new.values()
+        ]
+        connection.execute(columns.insert(), values)
+    for sha256 in {each.sha256 for each in packed} & known.keys():
+        before = np.unpackbits(np.frombuffer(known[sha256].members, dtype=np.uint8), count=members.size) == 1
+        if (members & ~before).any():
+            both = np.packbits(before | members).tobytes()
+            connection.execute(update(columns).where(columns.c.id == known[sha256].id).values(members=both))
 
 
 def _number_of(connection: Connection, patients: Sequence[str]) -> int:

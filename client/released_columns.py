@@ -170,18 +170,16 @@ class ReleasedColumns:
         read = question.read
         if question.is_known or read is None or read.leave is None:
             return True
+        packed = [
+            columns_store.Packed.of(name, read.made[name] if name in read.made else question.cohort[name])
+            for name in read.leave
+        ]
         with self._transaction() as connection:
             if columns_store.version_of(connection) != question.version:
                 return False
-            for name in read.leave:
-                columns_store.keep_column(
-                    connection,
-                    patients=self._patients,
-                    name=name,
-                    campaign=self._campaign,
-                    values=read.made[name] if name in read.made else question.cohort[name],
-                    rows=read.rows,
-                )
+            columns_store.keep_columns(
+                connection, packed, patients=self._patients, campaign=self._campaign, rows=read.rows
+            )
             columns_store.keep_question(connection, question.digest, compared=question.compared_with)
         return True
 
