@@ -18,7 +18,8 @@ from fedage.client.table_grids import TableGrids
 from fedage.client.thresholds import Thresholds
 from fedage.common.analyses.agreement import rule_of
 from fedage.common.analyses.base import Analysis, Done, IterateRefused, LeftOutByFile, Summing
-from fedage.common.analyses.plan import BIAS, registered
+from fedage.common.analyses.bias_line import BIAS
+from fedage.common.analyses.plan import registered
 from fedage.common.campaign import Campaign
 from fedage.common.cohort import Cohort, MissingColumn, UnusableColumn
 from fedage.common.influence import InfluenceRefused, InfluenceRule, require_sums

@@ -29,8 +29,8 @@ from fedage.client.parts import check_fold, held_out, of_fold, set_aside, sizes,
 from fedage.client.round_sums import of_a_round
 from fedage.client.sites import site_for
 from fedage.client.training import TooFewSamples, TrainingDiverged, device_in_words, train_locally
-from fedage.common.analyses.evaluation import Evaluation
-from fedage.common.analyses.plan import VALIDATION, registered
+from fedage.common.analyses.evaluation import VALIDATION, Evaluation
+from fedage.common.analyses.plan import registered
 from fedage.common.cohort import Cohort
 from fedage.common.continuity import clipped_step
 from fedage.common.estimators.base import Trainable

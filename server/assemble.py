@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from fedage.common._version import __version__
 from fedage.common.analyses import plan
+from fedage.common.analyses._of_file import COX, curves_by
+from fedage.common.analyses.bias_line import BIAS
+from fedage.common.analyses.evaluation import CORRECTED, TEST, VALIDATION
+from fedage.common.analyses.kaplan_meier import KAPLAN_MEIER
+from fedage.common.analyses.table_grid import TABLE_GRID
 from fedage.common.campaign import Campaign
 from fedage.common.estimators._table import FEATURE
 from fedage.common.protocol import ANALYSE, TRAIN
@@ -89,12 +94,15 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
 
 def _analyses(campaign: Campaign, findings: Findings) -> dict[str, StepResult]:
     """What came of each step, in the order of the plan."""
+    about = plan.about_steps(campaign)
     return {
         step: StepResult.model_validate(
             {
                 "analysis": definition.name,
-                "result": findings.results.get(step),
-                "by_site": findings.by_site.get(step, {}),
+                "about": about[step],
+                "result": {**findings.results[step], **about[step]} if step in findings.results else None,
+                "by_site": {site: {**found, **about[step]} for site, found in findings.by_site.get(step, {}).items()},
+                "costs": findings.costs.get(step, ()),
                 "sites": findings.contributors.get(step, ()),
                 "not_computed": ""
                 if step in findings.results
@@ -207,7 +215,7 @@ def _evaluated(findings: Findings, step: str, why_none: str) -> record_of.Evalua
 def _evaluation(campaign: Campaign, findings: Findings, why_none: str) -> record_of.Evaluation:
     if campaign.validation.folds is None:
         validation = record_of.EvaluatedPart(
-            raw=_evaluated(findings, plan.VALIDATION, why_none),
+            raw=_evaluated(findings, VALIDATION, why_none),
             corrected=record_of.Evaluated(not_computed="the bias line is fitted on these patients"),
         )
     else:
@@ -215,38 +223,39 @@ def _evaluation(campaign: Campaign, findings: Findings, why_none: str) -> record
         validation = record_of.EvaluatedPart(raw=none, corrected=none)
     return record_of.Evaluation(
         test=record_of.EvaluatedPart(
-            raw=_evaluated(findings, plan.TEST, why_none), corrected=_evaluated(findings, plan.CORRECTED, why_none)
+            raw=_evaluated(findings, TEST, why_none), corrected=_evaluated(findings, CORRECTED, why_none)
         ),
         validation=validation,
     )
 
 
 def _bias(campaign: Campaign, findings: Findings, why_none: str) -> record_of.Bias:
-    overall = findings.results.get(plan.BIAS)
+    overall = findings.results.get(BIAS)
     return record_of.Bias(
         method=campaign.bias.method,
         scope=campaign.bias.scope,
         scale=campaign.bias.scale,
-        lines={site: record_of.BiasLine(**line) for site, line in sorted(findings.by_site.get(plan.BIAS, {}).items())},
+        lines={site: record_of.BiasLine(**line) for site, line in sorted(findings.by_site.get(BIAS, {}).items())},
         overall=record_of.BiasLine(**overall) if overall else None,
-        not_computed=findings.not_computed.get(plan.BIAS, "" if overall else why_none),
+        not_computed=findings.not_computed.get(BIAS, "" if overall else why_none),
     )
 
 
 def _figures(findings: Findings, why_none: str) -> record_of.Figures:
     missing = {}
     for key, step in (
-        ("predicted_by_age", plan.PREDICTED_BY_AGE),
-        ("gap_by_age_raw", plan.GAP_RAW),
-        ("gap_by_age_corrected", plan.GAP_CORRECTED),
-        ("error_curve_raw", plan.ERROR_CURVE_RAW),
-        ("error_curve_corrected", plan.ERROR_CURVE_CORRECTED),
+        ("predicted_by_age", "predicted-by-age"),
+        ("gap_by_age_raw", "gap-by-age:raw"),
+        ("gap_by_age_corrected", "gap-by-age:corrected"),
+        ("error_curve_raw", "error-curve:test"),
+        ("error_curve_corrected", "error-curve:test-corrected"),
     ):
         if step not in findings.results:
             missing[key] = findings.not_computed.get(step, why_none)
     found = findings.results
-    counts, raw, corrected = (found.get(step) for step in (plan.PREDICTED_BY_AGE, plan.GAP_RAW, plan.GAP_CORRECTED))
-    curve_raw, curve_corrected = found.get(plan.ERROR_CURVE_RAW), found.get(plan.ERROR_CURVE_CORRECTED)
+    counts = found.get("predicted-by-age")
+    raw, corrected = found.get("gap-by-age:raw"), found.get("gap-by-age:corrected")
+    curve_raw, curve_corrected = found.get("error-curve:test"), found.get("error-curve:test-corrected")
     return record_of.Figures(
         predicted_by_age=record_of.PredictedByAge(**counts) if counts else None,
         gap_by_age_raw=record_of.GapByAge(**raw) if raw else None,
@@ -262,7 +271,7 @@ def _survival(campaign: Campaign, findings: Findings) -> record_of.Survival | No
         return None
     models = []
     for model in campaign.survival.models:
-        step = f"{plan.COX}{model.name}"
+        step = f"{COX}{model.name}"
         found = findings.results.get(step)
         common = {"model": model.name, "stratified_by_site": model.by_site, "ties": campaign.survival.ties}
         if found is None:
@@ -275,12 +284,12 @@ def _survival(campaign: Campaign, findings: Findings) -> record_of.Survival | No
 
 
 def _kaplan_meier(campaign: Campaign, findings: Findings) -> record_of.KaplanMeier:
-    found, column = findings.results.get(plan.KAPLAN_MEIER), plan.curves_by(campaign)
-    costs = tuple(record_of.GridCost(**cost) for cost in findings.costs.get(plan.TABLE_GRID, ()))
+    found, column = findings.results.get(KAPLAN_MEIER), curves_by(campaign)
+    costs = tuple(record_of.GridCost(**cost) for cost in findings.costs.get(TABLE_GRID, ()))
     if found is None:
-        reason = findings.not_computed.get(plan.KAPLAN_MEIER, "the run ended before")
+        reason = findings.not_computed.get(KAPLAN_MEIER, "the run ended before")
         return record_of.KaplanMeier(column=column, not_computed=reason, held_back=costs)
-    sites = tuple(findings.contributors.get(plan.KAPLAN_MEIER, ()))
+    sites = tuple(findings.contributors.get(KAPLAN_MEIER, ()))
     return record_of.KaplanMeier(**{**found, "column": column, "sites": sites, "held_back": costs})
 
 
@@ -320,10 +329,10 @@ def _notes(campaign: Campaign, place: Place, findings: Findings) -> list[str]:
     notes += rules_off(campaign, place)
     if campaign.planted is not None:
         notes.append("Images are phantoms rendered by FedAge, and the follow-up was simulated.")
-    grid = findings.results.get(plan.TABLE_GRID)
+    grid = findings.results.get(TABLE_GRID)
     if grid and len(grid["table_times"]) < len(grid["asked_times"]):
         notes.append(
-            f"{plan.TABLE_GRID}: the sites agreed on {len(grid['table_times'])} of {len(grid['asked_times'])} table "
+            f"{TABLE_GRID}: the sites agreed on {len(grid['table_times'])} of {len(grid['asked_times'])} table "
             "times for curves and models with one baseline hazard, so that no cell of a table is small at any of them."
         )
     for step, found in sorted(findings.results.items()):

@@ -18,7 +18,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Message, RecordDict
 
 from fedage.common.analyses.base import Analysis
-from fedage.common.analyses.plan import BIAS, VALIDATION, left_out, stages
+from fedage.common.analyses.bias_line import BIAS
+from fedage.common.analyses.evaluation import VALIDATION
+from fedage.common.analyses.plan import left_out, stages
 from fedage.common.campaign import Campaign
 from fedage.common.protocol import ANALYSE, EVALUATE
 from fedage.common.statistic import FloatArray

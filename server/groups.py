@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedage.common.analyses import plan
+from fedage.common.analyses.group_difference import GROUPS, GROUPS_RAW
 from fedage.common.campaign import Campaign
 from fedage.server.analyses import Findings
 from fedage.server.results import Difference, GroupDifference, Groups, SiteDifference
@@ -23,8 +24,8 @@ def compared_groups(campaign: Campaign, findings: Findings) -> Groups | None:
         equals=groups.equals,
         reference=groups.reference,
         covariates=groups.covariates,
-        corrected=_compared(plan.GROUPS, findings),
-        raw=_compared(plan.GROUPS_RAW, findings) if plan.GROUPS_RAW in plan.registered(campaign) else None,
+        corrected=_compared(GROUPS, findings),
+        raw=_compared(GROUPS_RAW, findings) if GROUPS_RAW in plan.registered(campaign) else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedage.common.analyses import plan
+from fedage.common.analyses.planted import ATTENUATION
 from fedage.common.campaign import Campaign
 from fedage.server.analyses import Findings
 from fedage.server.results import Check, CoxResult, Evaluation, PlantedTruth, Survival
@@ -23,7 +23,7 @@ def planted_truth(
     counts = {site: metrics.n for site, metrics in evaluation.test.raw.by_site.items() if site in by_site}
     total = sum(counts.values())
     irreducible = sum(by_site[site] * n for site, n in counts.items()) / total if total else None
-    found = findings.results.get(plan.ATTENUATION, {}).get("gaps", {})
+    found = findings.results.get(ATTENUATION, {}).get("gaps", {})
     attenuation = {column: gap["attenuation"] for column, gap in found.items() if gap}
     expected = {column: gap["expected_hazard_ratio_per_year"] for column, gap in found.items() if gap}
     expected[planted.true_gap] = planted.hazard_ratio_per_year

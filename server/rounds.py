@@ -12,7 +12,8 @@ from typing import Any
 import safetensors.numpy
 
 from fedage.common.analyses.base import Done, Iterate, Result
-from fedage.common.analyses.plan import VALIDATION, registered
+from fedage.common.analyses.evaluation import VALIDATION
+from fedage.common.analyses.plan import registered
 from fedage.common.campaign.types import Training
 from fedage.common.continuity import StepLimits
 from fedage.common.estimators.configure import step_limits

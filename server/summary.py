@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedage.common.analyses import plan
+from fedage.common.analyses.evaluation import TEST
 from fedage.common.presentation.participation import TOOK_PART, is_pooled, pooled_label
 from fedage.server import (
     curves_in_words,
@@ -92,8 +92,8 @@ def _sites(results: Results) -> Table:
         )
     overall, corrected = test.raw.overall, test.corrected.overall
     table.add_section()
-    if overall is not None and is_pooled(results, plan.TEST, by_site=list(test.raw.by_site)):
-        label = pooled_label(results, plan.TEST, by_site=list(test.raw.by_site)).removesuffix(" sites")
+    if overall is not None and is_pooled(results, TEST, by_site=list(test.raw.by_site)):
+        label = pooled_label(results, TEST, by_site=list(test.raw.by_site)).removesuffix(" sites")
         table.add_row(label, "", str(overall.n), _mae(overall), _mae(corrected), *_means(overall), "")
     return table
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedage.common.analyses import plan, table_preparation
+from fedage.common.analyses import table_preparation
+from fedage.common.analyses._of_file import COX
+from fedage.common.analyses.bias_line import BIAS
+from fedage.common.analyses.evaluation import CORRECTED, TEST, VALIDATION
+from fedage.common.analyses.group_difference import GROUPS, GROUPS_RAW
+from fedage.common.analyses.kaplan_meier import KAPLAN_MEIER
+from fedage.common.analyses.planted import ATTENUATION
 from fedage.common.presentation.participation import participants
 from fedage.common.wording import listed
 from fedage.server import withheld_columns
@@ -13,19 +19,19 @@ from fedage.server.results import Results
 from fedage.server.shown import step_in_words
 
 _WORDS = {
-    plan.TEST: "the error of the predicted age",
-    plan.VALIDATION: "the error on validation patients",
-    plan.CORRECTED: "the error of the corrected age",
-    plan.BIAS: "the bias line",
-    plan.KAPLAN_MEIER: "the Kaplan-Meier estimate",
-    plan.ATTENUATION: "the comparison with the planted truth",
-    plan.PREDICTED_BY_AGE: "the figure of predicted ages",
-    plan.GAP_RAW: "the raw gap by age",
-    plan.GAP_CORRECTED: "the corrected gap by age",
-    plan.ERROR_CURVE_RAW: "the score curve",
-    plan.ERROR_CURVE_CORRECTED: "the score curve after correction",
-    plan.GROUPS: "the comparison of groups by corrected gap",
-    plan.GROUPS_RAW: "the comparison of groups by raw gap",
+    TEST: "the error of the predicted age",
+    VALIDATION: "the error on validation patients",
+    CORRECTED: "the error of the corrected age",
+    BIAS: "the bias line",
+    KAPLAN_MEIER: "the Kaplan-Meier estimate",
+    ATTENUATION: "the comparison with the planted truth",
+    "predicted-by-age": "the figure of predicted ages",
+    "gap-by-age:raw": "the raw gap by age",
+    "gap-by-age:corrected": "the corrected gap by age",
+    "error-curve:test": "the score curve",
+    "error-curve:test-corrected": "the score curve after correction",
+    GROUPS: "the comparison of groups by corrected gap",
+    GROUPS_RAW: "the comparison of groups by raw gap",
     table_preparation.NAME: "the making of the model",
 }
 
@@ -56,8 +62,8 @@ class Withholding:
     @property
     def words(self) -> str:
         """What it is, e.g. `the Cox model by-site`."""
-        if self.step.startswith(plan.COX):
-            return f"the Cox model {self.step.removeprefix(plan.COX)}"
+        if self.step.startswith(COX):
+            return f"the Cox model {self.step.removeprefix(COX)}"
         return _WORDS.get(self.step) or self.in_words or self.step
 
     @property
@@ -136,10 +142,10 @@ def _counted(results: Results) -> dict[str, tuple[str, ...]]:
     if results.survival is not None:
         for model in results.survival.cox:
             if model.sites or model.not_computed:
-                counted[f"{plan.COX}{model.model}"] = model.sites
+                counted[f"{COX}{model.model}"] = model.sites
         curves = results.survival.kaplan_meier
         if curves is not None and (curves.sites or curves.not_computed):
-            counted[plan.KAPLAN_MEIER] = curves.sites
+            counted[KAPLAN_MEIER] = curves.sites
     return counted
 
 

@@ -13,7 +13,8 @@ from fedage.client.table.forms import Codes, forms, is_miswritten, known_words
 from fedage.client.table.header import columns_in_words
 from fedage.client.table.read import Mask, is_text, numbers
 from fedage.client.table.sex import sexes
-from fedage.common.analyses.plan import curves_by, definitions, tells_raw_gap
+from fedage.common.analyses._of_file import curves_by, tells_raw_gap
+from fedage.common.analyses.plan import definitions
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import TableChoice
 from fedage.common.errors import FedAgeError

@@ -6,6 +6,7 @@ et al. 2020 are the same correction; Cole et al. 2018 divides by the slope and n
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
@@ -20,10 +21,13 @@ from fedage.common.analyses._columns import (
 )
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._summed import ages_and_errors
-from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, check_iterate
+from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
+from fedage.common.analyses.definition import Definition, Step
+from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
 from fedage.common.influence import Group
+from fedage.common.record import parts
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 REFERENCE_AGE_YEARS = 60.0
@@ -140,3 +144,21 @@ class BiasLine:
                 "mean_age_years": mean_age,
             }
         )
+
+
+BIAS = "bias"
+
+
+def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
+    if campaign.estimator is not None:
+        about = {"method": campaign.bias.method, "scope": campaign.bias.scope, "scale": campaign.bias.scale}
+        yield Step(BiasLine(BIAS, "is_validation"), ("predicted_years",), about)
+
+
+ANALYSIS = Definition(
+    name=BIAS,
+    result=parts.BiasLine,
+    steps=_steps,
+    words=lambda step: "the bias line",  # noqa: ARG005 - there is one
+    place=20,
+)

@@ -8,7 +8,7 @@ them, the record keeps their typed results, and terminal, report and comparison 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,17 +33,36 @@ class Step:
         What is computed.
     needs
         Columns of predictions (`gap_years`, …) and names of steps that have to be there before.
+    about
+        What the file asks for in it, for the record; part of its result.
     """
 
     analysis: Analysis
     needs: tuple[str, ...] = ()
+    about: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A step that the file asks for and does not allow to compute.
+
+    Parameters
+    ----------
+    reason
+        Why, with the mend.
+    about
+        As of a `Step`.
+    """
+
+    reason: str
+    about: Mapping[str, object] = field(default_factory=dict)
 
 
 def _nothing_of_a_campaign(campaign: Campaign) -> Iterable[str]:  # noqa: ARG001 - it has nothing to say of any
     return ()
 
 
-def _no_reason(campaign: Campaign) -> Mapping[str, str]:  # noqa: ARG001 - see above
+def _no_reason(campaign: Campaign) -> Mapping[str, LeftOut]:  # noqa: ARG001 - see above
     return {}
 
 
@@ -88,7 +107,7 @@ class Definition:
         Whom (n,) of a site it sums over, as far as that is known before anything is predicted, beside the sets of the
         analyses that it builds on (`same_patients`).
     left_out
-        What the file asks for and does not allow to compute: name of the step to the reason.
+        What the file asks for and does not allow to compute, by the step's name.
     shown
         What it shows of a run.
     compared
@@ -107,7 +126,7 @@ class Definition:
     asked: Callable[[Campaign], Iterable[str]] = _nothing_of_a_campaign
     columns: Callable[[Campaign], Iterable[str]] = _nothing_of_a_campaign
     sets: Callable[[Campaign, Cohort], Iterable[BoolArray]] = _no_sets
-    left_out: Callable[[Campaign], Mapping[str, str]] = _no_reason
+    left_out: Callable[[Campaign], Mapping[str, LeftOut]] = _no_reason
     shown: Callable[[Results], Shown] = _shows_nothing
     compared: Callable[[Sequence[NamedRun]], Shown] = _compares_nothing
     place: int = 100

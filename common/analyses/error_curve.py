@@ -11,6 +11,7 @@ sites add up to bounds of the pooled curve: that is its error, and the result st
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
@@ -18,12 +19,16 @@ from numpy.typing import NDArray
 
 from fedage.common.analyses._columns import MAX_GAP_YEARS, MAX_PATIENTS, in_subset, usable
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
+from fedage.common.analyses._of_file import has_predictions
 from fedage.common.analyses._summed import group_of
-from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, check_iterate
+from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
+from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.evaluation import CS_YEARS
+from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
 from fedage.common.influence import Group
+from fedage.common.record import parts
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 THRESHOLDS_YEARS = tuple(float(t) for t in range(21))
@@ -191,3 +196,20 @@ class ErrorCurve:
                 "largest_width": float(np.max(high - low)),
             }
         )
+
+
+_WORDS = {"error-curve:test": "the score curve", "error-curve:test-corrected": "the score curve after correction"}
+
+
+def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
+    minimum, healthy = campaign.cell_minimum, campaign.cohort.train_on == "healthy"
+    columns = {"error-curve:test": "predicted_years", "error-curve:test-corrected": "corrected_years"}
+    for name, column in columns.items():
+        if campaign.estimator is not None or (column == "predicted_years" and has_predictions(campaign)):
+            curve = ErrorCurve(name, prediction=column, minimum_count=minimum, healthy_only=healthy)
+            yield Step(curve, (column,))
+
+
+ANALYSIS = Definition(
+    name="error-curve", result=parts.ErrorCurve, steps=_steps, words=lambda step: _WORDS.get(step, step), place=32
+)

@@ -6,6 +6,7 @@ Notation: Ω chronological age, ŷ predicted age, e = ŷ − Ω, all in years.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar
 
@@ -21,11 +22,24 @@ from fedage.common.analyses._columns import (
     usable,
 )
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
+from fedage.common.analyses._of_file import has_predictions
 from fedage.common.analyses._summed import ages_and_errors
-from fedage.common.analyses.base import Again, Done, Iterate, IterateRefused, NotComputable, Outcome, check_iterate
+from fedage.common.analyses.base import (
+    Again,
+    Analysis,
+    Done,
+    Iterate,
+    IterateRefused,
+    NotComputable,
+    Outcome,
+    check_iterate,
+)
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
+from fedage.common.analyses.definition import Definition, Step
+from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
 from fedage.common.influence import Group
+from fedage.common.record import parts
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 CS_YEARS = 5.0
@@ -265,3 +279,29 @@ class Evaluation:
 def _around(iterate: Iterate) -> float:
     """What ages are summed around: the mean age of all sites where it is known."""
     return float(iterate["mean_age"]) if iterate else REFERENCE_AGE_YEARS
+
+
+TEST, VALIDATION, CORRECTED = "evaluation:test", "evaluation:validation", "evaluation:test-corrected"
+_WORDS = {
+    TEST: "the error of the predicted age",
+    VALIDATION: "the error on validation patients",
+    CORRECTED: "the error of the corrected age",
+}
+
+
+def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
+    minimum, healthy = campaign.cell_minimum, campaign.cohort.train_on == "healthy"
+    if has_predictions(campaign):
+        yield Step(Evaluation(TEST, "is_test", healthy_only=healthy, minimum_count=minimum), ("predicted_years",))
+    if campaign.estimator is not None:
+        for name, part, column in (
+            (VALIDATION, "is_validation", "predicted_years"),
+            (CORRECTED, "is_test", "corrected_years"),
+        ):
+            analysis = Evaluation(name, part, column, healthy_only=healthy, baseline=False, minimum_count=minimum)
+            yield Step(analysis, (column,))
+
+
+ANALYSIS = Definition(
+    name="evaluation", result=parts.Metrics, steps=_steps, words=lambda step: _WORDS.get(step, step), place=10
+)

@@ -14,7 +14,7 @@ Notation: S sites, n patients, k = 1 + number of covariates, s² = RSS/(n − S 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from itertools import combinations_with_replacement
 from typing import ClassVar
@@ -25,10 +25,15 @@ from numpy.typing import NDArray
 from fedage.common.analyses import _roc
 from fedage.common.analyses._columns import MAX_PATIENTS, TwoGroups, bound_of, present, usable
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
-from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, Result, check_iterate
+from fedage.common.analyses._of_file import beside, compared_gap, computed
+from fedage.common.analyses.agreement import agreed
+from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, Result, check_iterate
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read, earlier_columns
+from fedage.common.analyses.definition import Definition, Step
+from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import INCOMPLETE, Cohort
 from fedage.common.influence import Group, InfluenceRule
+from fedage.common.record.groups import GroupDifferenceResult
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 _ROUNDING = 8 * float(np.finfo(np.float64).eps)
@@ -360,3 +365,44 @@ def _why_refused(found: Result, *, open_width: float) -> str:
         f"gaps that leave a site in joined cells only leave {open_width:.3f} open ({found['auc_low']:.3f} to "
         f"{found['auc_high']:.3f}), {chance}; the AUC of pairs of one site is exact"
     )
+
+
+GROUPS, GROUPS_RAW = "groups:gap", "groups:raw-gap"
+_WORDS = {GROUPS: "the comparison of groups by corrected gap", GROUPS_RAW: "the comparison of groups by raw gap"}
+
+
+def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
+    """The comparison on the gap that survival uses, and on the raw one where a model of this campaign predicts.
+
+    Ages that a table already predicts have no bias line: their gap is the raw one.
+    """
+    groups = campaign.groups
+    if groups is None:
+        return
+    gaps = {GROUPS: compared_gap(campaign)}
+    if campaign.estimator is not None:
+        gaps[GROUPS_RAW] = "raw_gap_years"
+    models = computed(campaign.survival) if campaign.survival else []
+    about = {
+        "column": groups.column,
+        "equals": groups.equals,
+        "reference": groups.reference,
+        "covariates": groups.covariates,
+    }
+    for name, gap in gaps.items():
+        difference = GroupDifference(
+            name,
+            groups.column,
+            equals=groups.equals,
+            reference=groups.reference,
+            gap=gap,
+            covariates=groups.covariates,
+            minimum_count=campaign.cell_minimum,
+            beside=beside(campaign, models),
+        )
+        yield Step(agreed(difference, campaign), (gap,), about)
+
+
+ANALYSIS = Definition(
+    name="groups", result=GroupDifferenceResult, steps=_steps, words=lambda step: _WORDS.get(step, step), place=50
+)

@@ -5,7 +5,7 @@ The intervals of the tables are those of a `TableGrid`, the same for all sites; 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Literal
@@ -16,11 +16,24 @@ from fedage.common.analyses._columns import MAX_PATIENTS
 from fedage.common.analyses._curve import IntervalCounts, curve, grouped_log_rank
 from fedage.common.analyses._intervals import at_table_time, ends_of
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
-from fedage.common.analyses._survival import Followed, after_start, check_table_times, table_index
-from fedage.common.analyses.base import Done, GridAsked, Iterate, IterateRefused, NotComputable, Outcome, Result
+from fedage.common.analyses._of_file import NO_TABLES, curves_by
+from fedage.common.analyses._survival import Followed, after_start, check_table_times, table_index, with_start
+from fedage.common.analyses.base import (
+    Analysis,
+    Done,
+    GridAsked,
+    Iterate,
+    IterateRefused,
+    NotComputable,
+    Outcome,
+    Result,
+)
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
-from fedage.common.analyses.table_grid import TableGrid, groups_of_gap
+from fedage.common.analyses.definition import Definition, LeftOut, Step
+from fedage.common.analyses.table_grid import TABLE_GRID, TableGrid, groups_of_gap
+from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
+from fedage.common.record import parts
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 
@@ -232,3 +245,40 @@ def _remaining(n: FloatArray, events: FloatArray, censored: FloatArray, at_end: 
     gone = np.cumsum(events + censored + at_end, axis=1)
     found: FloatArray = n[:, None] - gone + at_end
     return found
+
+
+KAPLAN_MEIER = "kaplan-meier"
+
+
+def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
+    survival, grid = campaign.survival, steps.get(TABLE_GRID)
+    if survival is None or not isinstance(grid, TableGrid):
+        return
+    curves = KaplanMeier(
+        KAPLAN_MEIER,
+        with_start(survival.table_times_years),
+        gap=curves_by(campaign),
+        split_gap_at="zero" if survival.curves_by else survival.split_gap_at,
+        time=survival.time,
+        event=survival.event,
+        minimum_count=campaign.cell_minimum,
+        grid=grid,
+    )
+    yield Step(curves, (TABLE_GRID,), {"column": curves_by(campaign)})
+
+
+def _left_out(campaign: Campaign) -> dict[str, LeftOut]:
+    if campaign.survival is None or campaign.survival.table_times_years:
+        return {}
+    return {KAPLAN_MEIER: LeftOut(NO_TABLES, {"column": curves_by(campaign)})}
+
+
+ANALYSIS = Definition(
+    name=KAPLAN_MEIER,
+    result=parts.KaplanMeier,
+    steps=_steps,
+    words=lambda step: "the Kaplan-Meier estimate",  # noqa: ARG005 - there is one
+    builds_on=(TABLE_GRID,),
+    left_out=_left_out,
+    place=42,
+)

@@ -8,19 +8,24 @@ site compares within sites.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
+from pydantic import Field as Described
 
 from fedage.common.analyses._columns import MAX_AGE_YEARS, MAX_GAP_YEARS, MAX_PATIENTS
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._partial_likelihood import pack, unpack
 from fedage.common.analyses._summed import group_of
 from fedage.common.analyses._survival import followed
-from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, Result, check_iterate
+from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, Result, check_iterate
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
+from fedage.common.analyses.definition import Definition, Step
+from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
 from fedage.common.influence import Group
+from fedage.common.record.parts import Finding, Number
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 _BOUND = (2 * max(MAX_AGE_YEARS, MAX_GAP_YEARS)) ** 2  # of a product of two centred values
@@ -129,3 +134,36 @@ class Attenuation:
             "correlation_given_age": float(given_age[0, 2] / np.sqrt(given_age[0, 0] * given_age[2, 2])),
             "expected_hazard_ratio_per_year": float(self.hazard_ratio_per_year**attenuation),
         }
+
+
+ATTENUATION = "attenuation"
+
+
+class AttenuationResult(Finding):
+    """By how much an estimated gap attenuates the planted hazard ratio."""
+
+    planted_hazard_ratio_per_year: float = Described(description="of the true gap")
+    gaps: dict[str, dict[str, Number] | None] = Described(
+        description="by column of an estimated gap: λ, its correlation with the true gap given age, and what follows"
+    )
+
+
+def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
+    planted, survival = campaign.planted, campaign.survival
+    if planted is not None and survival is not None:
+        analysis = Attenuation(
+            planted.hazard_ratio_per_year,
+            true_gap=planted.true_gap,
+            time=survival.time,
+            event=survival.event,
+        )
+        yield Step(analysis, ("gap_years",))
+
+
+ANALYSIS = Definition(
+    name=ATTENUATION,
+    result=AttenuationResult,
+    steps=_steps,
+    words=lambda step: "the comparison with the planted truth",  # noqa: ARG005 - there is one
+    place=43,
+)

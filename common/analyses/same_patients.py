@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.analyses._columns import MAX_GAP_YEARS, within_bounds
+from fedage.common.analyses._of_file import compared_gap
 from fedage.common.analyses.group_difference import reported
-from fedage.common.analyses.plan import TABLE_GRID, compared_gap, definitions, registered
-from fedage.common.analyses.table_grid import TableGrid
+from fedage.common.analyses.plan import definitions, registered
+from fedage.common.analyses.table_grid import TABLE_GRID, TableGrid
 from fedage.common.campaign.types import Campaign, Groups
 from fedage.common.cohort import Cohort
 

@@ -23,20 +23,23 @@ tables need other columns, are not compared with each other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field as Described
 
 from fedage.common.analyses._columns import MAX_GAP_YEARS, MAX_PATIENTS
 from fedage.common.analyses._intervals import SiteTable, at_table_time, ends_of, flags
 from fedage.common.analyses._median import HISTOGRAM, bracket, histograms
-from fedage.common.analyses._survival import Followed, after_start, check_table_times, followed, table_index
+from fedage.common.analyses._of_file import computed, curves_by, levels_of
+from fedage.common.analyses._survival import Followed, after_start, check_table_times, followed, table_index, with_start
 from fedage.common.analyses.base import (
     MAX_EXCHANGES,
     Again,
+    Analysis,
     Done,
     GridAsked,
     Iterate,
@@ -48,7 +51,10 @@ from fedage.common.analyses.base import (
     check_iterate,
 )
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
+from fedage.common.analyses.definition import Definition, Step
+from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
+from fedage.common.record.parts import Finding
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 MOST_QUESTIONS = MAX_EXCHANGES - 10
@@ -376,3 +382,45 @@ def stratum_of(cohort: Cohort, columns: tuple[str, ...], levels: tuple[tuple[flo
         known &= equal.any(axis=1)
         stratum = stratum * len(values) + equal.argmax(axis=1)
     return np.where(known, stratum, -1)
+
+
+TABLE_GRID = "table-grid"
+
+
+class GridResult(Finding):
+    """The times between which every cell of every site's table is empty or large enough."""
+
+    table_times: tuple[float, ...] = Described(description="years, rising: those of the file on which the sites agreed")
+    asked_times: tuple[float, ...] = Described(default=(), description="table times of the file, in years")
+
+
+def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
+    survival = campaign.survival
+    if survival is None or not survival.table_times_years:
+        return
+    gap, pooled = curves_by(campaign), [model for model in computed(survival) if not model.by_site]
+    strata = ((survival.strata, levels_of(survival)),) if pooled else ()
+    columns = [gap] if gap else []
+    columns += [column for model in pooled for column in (*model.covariates, *survival.strata)]
+    grid = TableGrid(
+        TABLE_GRID,
+        with_start(survival.table_times_years),
+        gap=gap,
+        split_gap_at="zero" if survival.curves_by else survival.split_gap_at,
+        strata=strata,
+        needed=tuple(dict.fromkeys(columns)),
+        time=survival.time,
+        event=survival.event,
+        minimum_count=campaign.cell_minimum,
+        smallest_site=survival.curves_from_patients,
+    )
+    yield Step(grid, ("gap_years",))
+
+
+ANALYSIS = Definition(
+    name=TABLE_GRID,
+    result=GridResult,
+    steps=_steps,
+    words=lambda step: "the agreement on times of tables",  # noqa: ARG005 - there is one
+    place=40,
+)

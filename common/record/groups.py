@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field, model_validator
 
 from fedage.common.record.parts import Finding, Number, Part
 
@@ -40,9 +43,13 @@ class Roc(Part):
     true_positive: tuple[float, ...] = Field(description="fraction of the group of interest above it")
 
 
-class GroupDifference(Finding):
-    """One gap compared between the groups."""
+class GroupDifferenceResult(Finding):
+    """One gap compared between the groups, over all sites with both or at one."""
 
+    column: str = Field(default="", description="column that tells the groups")
+    equals: Number = Field(default=None, description="its value for the group of interest")
+    reference: Number = Field(default=None, description="its value for the reference group")
+    covariates: tuple[str, ...] = Field(default=(), description="columns asked to be held fixed beside the site")
     gap: str = Field(default="", description="column compared")
     n_group: int | None = Field(default=None, description="patients in the group of interest, sites with both groups")
     n_reference: int | None = Field(default=None, description="patients in the reference group, sites with both groups")
@@ -77,6 +84,32 @@ class GroupDifference(Finding):
     auc_within_sites_ci95_low: Number = Field(default=None, description="lower end of its 95 % interval")
     auc_within_sites_ci95_high: Number = Field(default=None, description="upper end of its 95 % interval")
     roc: Roc | None = Field(default=None, description="curve behind the AUC of all pairs")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nested(cls, values: Any) -> Any:
+        """Differences as parts of their own, intervals taken apart."""
+        if not isinstance(values, Mapping) or "difference_years" not in values:
+            return values
+        moved = ("difference_years", "se_years", "ci95", "t", "df", "p", "cohens_d", "residual_sd_years")
+        kept = {key: value for key, value in values.items() if key not in moved}
+        for name in ("auc", "auc_within_sites"):
+            kept[f"{name}_ci95_low"], kept[f"{name}_ci95_high"] = kept.pop(f"{name}_ci95") or (None, None)
+        adjusted, unadjusted = (_difference(found) for found in (values, values["unadjusted"]))
+        return {**kept, "adjusted": adjusted, "unadjusted": unadjusted}
+
+
+def _difference(found: Mapping[str, Any]) -> dict[str, Any] | None:
+    if found["difference_years"] is None:
+        return None
+    low, high = found["ci95"] or (None, None)
+    kept = ("difference_years", "se_years", "t", "df", "p", "cohens_d", "residual_sd_years")
+    return {**{key: found[key] for key in kept}, "ci95_low": low, "ci95_high": high}
+
+
+class GroupDifference(GroupDifferenceResult):
+    """The same in records of version 1."""
+
     by_site: dict[str, SiteDifference] = Field(default_factory=dict, description="each site on its own")
     not_computed: str = Field(default="", description="why there is no result")
 

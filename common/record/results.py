@@ -39,10 +39,14 @@ class StepResult(Part):
     """What came of one step: a result, or why there is none."""
 
     analysis: str = Field(description="which analysis it is a step of; its result's form is that analysis' own")
+    about: dict[str, Any] = Field(default_factory=dict, description="what the campaign file asks for in this step")
     result: SerializeAsAny[Finding] | None = Field(default=None, description="over all contributing sites")
     by_site: dict[str, SerializeAsAny[Finding]] = Field(default_factory=dict, description="each site's own, if told")
     sites: tuple[str, ...] = Field(default=(), description="sites whose sums the result rests on")
     not_computed: str = Field(default="", description="why there is no result")
+    costs: tuple[Finding, ...] = Field(
+        default=(), description="sites that make the result coarser for all, and how much"
+    )
 
     @model_validator(mode="before")
     @classmethod

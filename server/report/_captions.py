@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedage.common.analyses import plan
+from fedage.common.analyses._of_file import COX
+from fedage.common.analyses.group_difference import GROUPS
+from fedage.common.analyses.kaplan_meier import KAPLAN_MEIER
 from fedage.common.presentation.participation import pooled_label
 from fedage.server import curves_in_words, sites_in_words
 from fedage.server.hazards_in_words import told_per_sd
@@ -195,9 +197,7 @@ def _left_out(results: Results) -> list[str]:
         return []
     kept = [
         site.model_copy(
-            update={
-                "withheld": tuple(item for item in site.withheld if item.step.startswith((plan.COX, plan.KAPLAN_MEIER)))
-            }
+            update={"withheld": tuple(item for item in site.withheld if item.step.startswith((COX, KAPLAN_MEIER)))}
         )
         for site in results.sites
     ]
@@ -219,7 +219,7 @@ def _compared(results: Results) -> str:
 
 def _compared_sites(results: Results) -> str:
     groups = results.groups
-    return pooled_label(results, plan.GROUPS, by_site=list(groups.corrected.by_site) if groups is not None else [])
+    return pooled_label(results, GROUPS, by_site=list(groups.corrected.by_site) if groups is not None else [])
 
 
 def _capital(words: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TypeVar
 
-from fedage.common.analyses import plan
+from fedage.common.analyses.bias_line import BIAS
+from fedage.common.analyses.evaluation import TEST
 from fedage.common.presentation.cells import (
     NONE,
     POOLED,
@@ -126,8 +127,8 @@ def headline(results: Results) -> Table:
         if planted is not None:
             row.append(number(planted.irreducible_mae_years_by_site.get(name)))
         rows.append(tuple(row))
-    if test.raw.overall is not None and is_pooled(results, plan.TEST, by_site=list(test.raw.by_site)):
-        label = pooled_label(results, plan.TEST, by_site=list(test.raw.by_site))
+    if test.raw.overall is not None and is_pooled(results, TEST, by_site=list(test.raw.by_site)):
+        label = pooled_label(results, TEST, by_site=list(test.raw.by_site))
         row = _mae(label, test.raw.overall, test.corrected.overall, pooled=True)
         if planted is not None:
             row.append(number(planted.irreducible_mae_years))
@@ -195,7 +196,7 @@ def bias_lines(results: Results) -> Table:
     bias = results.bias
     everyone = [(words(site), line) for site, line in sorted(bias.lines.items())]
     if bias.overall is not None:
-        everyone += _pooled(results, plan.BIAS, list(bias.lines), bias.overall)
+        everyone += _pooled(results, BIAS, list(bias.lines), bias.overall)
     rows = tuple(
         (
             site,

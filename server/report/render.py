@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fedage.common.analyses import plan
+from fedage.common.analyses.evaluation import CORRECTED, TEST, VALIDATION
 from fedage.common.presentation.blocks import merged
 from fedage.common.presentation.cells import Table
 from fedage.server import made_in_words, pooled_in_words
@@ -107,9 +107,9 @@ def _all_tables(results: Results, events: Sequence[Mapping[str, Any]] | None) ->
     test, validation = results.evaluation.test, results.evaluation.validation
     return {
         "headline": _tables.headline(results),
-        "test_raw": _tables.evaluation("test-raw", results, test.raw, step=plan.TEST),
-        "test_corrected": _tables.evaluation("test-corrected", results, test.corrected, step=plan.CORRECTED),
-        "validation_raw": _tables.evaluation("validation-raw", results, validation.raw, step=plan.VALIDATION),
+        "test_raw": _tables.evaluation("test-raw", results, test.raw, step=TEST),
+        "test_corrected": _tables.evaluation("test-corrected", results, test.corrected, step=CORRECTED),
+        "validation_raw": _tables.evaluation("validation-raw", results, validation.raw, step=VALIDATION),
         "bias": _tables.bias_lines(results),
         "first_hazards": _tables_survival.first_hazards(results),
         "hazards": _tables_survival.hazards(results),

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedage.common.analyses._of_file import COX
 from fedage.common.analyses.agreement import COLUMNS, Agreed
 from fedage.common.analyses.base import Analysis, Iterate
-from fedage.common.analyses.plan import COX, KAPLAN_MEIER, registered
+from fedage.common.analyses.kaplan_meier import KAPLAN_MEIER
+from fedage.common.analyses.plan import registered
 from fedage.common.campaign import parse_campaign
 from fedage.common.cohort import Cohort
 from fedage.common.protocol import ANALYSE

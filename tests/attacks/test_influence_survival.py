@@ -13,7 +13,9 @@ import pytest
 
 from fedage.common.analyses.agreement import COLUMNS, NOT_AGREED, Agreed
 from fedage.common.analyses.base import Again, Done, Following, run_locally
-from fedage.common.analyses.plan import GROUPS, TABLE_GRID, registered
+from fedage.common.analyses.group_difference import GROUPS
+from fedage.common.analyses.plan import registered
+from fedage.common.analyses.table_grid import TABLE_GRID
 from fedage.common.campaign import Campaign, parse_campaign
 from fedage.common.cohort import Cohort
 from fedage.common.influence import RULE

@@ -9,8 +9,9 @@ from fedage.common.analyses.agreement import Agreed
 from fedage.common.analyses.base import Again, Done, Following, NotComputable, run_locally
 from fedage.common.analyses.cox_by_site import CoxBySite
 from fedage.common.analyses.cox_pooled import CoxPooled
-from fedage.common.analyses.group_difference import GroupDifference
-from fedage.common.analyses.table_grid import TableGrid
+from fedage.common.analyses.group_difference import GROUPS, GROUPS_RAW, GroupDifference
+from fedage.common.analyses.kaplan_meier import KAPLAN_MEIER
+from fedage.common.analyses.table_grid import TABLE_GRID, TableGrid
 from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
 from fedage.common.influence import InfluenceRule
@@ -97,11 +98,11 @@ def test_names_in_order():
         "evaluation:validation",
         "bias",
         "predicted-by-age",
+        "gap-by-age:raw",
         "error-curve:test",
     ]
     assert names(corrected) == [
         "evaluation:test-corrected",
-        "gap-by-age:raw",
         "gap-by-age:corrected",
         "error-curve:test-corrected",
         "table-grid",
@@ -123,7 +124,6 @@ def test_a_campaign_without_survival_or_planted_truth():
     found = campaign(planted=False).model_copy(update={"survival": None})
     assert names(plan.stages(found)[1]) == [
         "evaluation:test-corrected",
-        "gap-by-age:raw",
         "gap-by-age:corrected",
         "error-curve:test-corrected",
     ]
@@ -150,17 +150,17 @@ def test_the_file_decides_about_the_models():
     pooled = CoxPooled(
         "cox:gap-pooled", ("gap_years", "age_years", "is_male"), (0.0, 2.0, 4.0), time="follow_up", event="died",
         subset="is_test", strata=("is_male",), levels=((0.0, 1.0),), ties="breslow", minimum_count=10,
-        grid=found[plan.TABLE_GRID], influence=rule, beside=("gap_years", "age_years", "is_male"),
+        grid=found[TABLE_GRID], influence=rule, beside=("gap_years", "age_years", "is_male"),
     )  # fmt: skip
     assert found["cox:gap"] == Agreed(by_site, rule=rule)
     assert found["cox:gap-pooled"] == pooled
-    assert found[plan.TABLE_GRID] == TableGrid(
-        plan.TABLE_GRID, (0.0, 2.0, 4.0), gap="gap_years", strata=((("is_male",), ((0.0, 1.0),)),), minimum_count=10,
+    assert found[TABLE_GRID] == TableGrid(
+        TABLE_GRID, (0.0, 2.0, 4.0), gap="gap_years", strata=((("is_male",), ((0.0, 1.0),)),), minimum_count=10,
         needed=("gap_years", "age_years", "is_male"), time="follow_up", event="died", subset="is_test",
     )  # fmt: skip
-    assert found[plan.KAPLAN_MEIER].preceding is found[plan.TABLE_GRID]
+    assert found[KAPLAN_MEIER].preceding is found[TABLE_GRID]
     # The tables of the file share their intervals, which are settled before any of them.
-    assert list(found).index(plan.TABLE_GRID) < min(map(list(found).index, ("cox:gap-pooled", plan.KAPLAN_MEIER)))
+    assert list(found).index(TABLE_GRID) < min(map(list(found).index, ("cox:gap-pooled", KAPLAN_MEIER)))
 
 
 @pytest.mark.parametrize("privacy", [{"largest_share": 0.3, "patients_per_column": 5.0}, {"minimum_count": 20}])
@@ -176,18 +176,19 @@ def test_without_a_minimum_count_there_is_no_influence_rule():
 
 def test_groups_are_compared_by_the_corrected_and_the_raw_gap():
     found = plan.registered(with_groups())
-    assert list(found)[-2:] == [plan.GROUPS, plan.GROUPS_RAW]
+    assert list(found)[-1] == GROUPS
+    assert GROUPS_RAW in names(plan.stages(with_groups())[0]), "raw gaps need no correction"
     asked = {"equals": 1.0, "reference": 0.0, "covariates": ("age_years",), "minimum_count": 10}
     asked["beside"] = ("gap_years", "age_years", "is_male", "true_gap_years", TwoGroups("ill", 1.0, 0.0))
-    corrected = GroupDifference(plan.GROUPS, "ill", gap="gap_years", **asked)
-    raw = GroupDifference(plan.GROUPS_RAW, "ill", gap="raw_gap_years", **asked)
+    corrected = GroupDifference(GROUPS, "ill", gap="gap_years", **asked)
+    raw = GroupDifference(GROUPS_RAW, "ill", gap="raw_gap_years", **asked)
     rule = InfluenceRule(minimum_count=10)
-    assert found[plan.GROUPS] == Agreed(corrected, rule=rule)
-    assert found[plan.GROUPS_RAW] == Agreed(raw, rule=rule)
+    assert found[GROUPS] == Agreed(corrected, rule=rule)
+    assert found[GROUPS_RAW] == Agreed(raw, rule=rule)
     cole = with_groups().model_copy(update={"bias": campaign(bias={"scale": "cole"}).bias})
-    assert plan.registered(cole)[plan.GROUPS].analysis.gap == "cole_gap_years"
+    assert plan.registered(cole)[GROUPS].analysis.gap == "cole_gap_years"
     # A table that brings its gaps has no prediction of ours.
-    assert plan.GROUPS_RAW not in plan.registered(with_groups().model_copy(update={"estimator": None}))
+    assert GROUPS_RAW not in plan.registered(with_groups().model_copy(update={"estimator": None}))
 
 
 @pytest.mark.parametrize(("scale", "gap"), [("de-lange", "gap_years"), ("cole", "cole_gap_years")])

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from fedage.common.analyses import plan
+from fedage.common.analyses.bias_line import BIAS
+from fedage.common.analyses.evaluation import TEST
+from fedage.common.analyses.group_difference import GROUPS, GROUPS_RAW
 from fedage.common.presentation.participation import pooled_label, training_in_words
 from fedage.server.report import _summary, _tables, render_report
 from fedage.server.report._captions import captions
@@ -17,7 +19,7 @@ from fedage.server.results import Results
 
 
 def _labels(values: Mapping[str, Any]) -> list[str]:
-    table = _tables.evaluation("test-raw", *_raw(values), step=plan.TEST)
+    table = _tables.evaluation("test-raw", *_raw(values), step=TEST)
     return [row[0].text for row in table.rows]
 
 
@@ -34,7 +36,7 @@ def _raw(values: Mapping[str, Any]) -> tuple[Results, Any]:
     ],
 )
 def test_the_pooled_row_says_whose_it_is(values: dict[str, Any], contributors: list[str], last: str) -> None:
-    values["contributors"] = {plan.TEST: contributors}
+    values["contributors"] = {TEST: contributors}
     assert _labels(values)[-1] == last
     assert _tables.headline(Results.model_validate(values)).rows[-1][0].text == last
 
@@ -43,7 +45,7 @@ def test_one_sites_figures_have_no_second_row_for_all_sites(values: dict[str, An
     raw = values["evaluation"]["test"]["raw"]
     raw["by_site"] = {"north": raw["by_site"]["north"]}
     raw["overall"] = raw["by_site"]["north"]
-    values["contributors"] = {plan.TEST: ["north"], plan.BIAS: ["south"]}
+    values["contributors"] = {TEST: ["north"], BIAS: ["south"]}
     assert _labels(values) == ["north"]
     values["bias"]["lines"] = {"south": values["bias"]["lines"]["south"]}
     values["bias"]["overall"] = values["bias"]["lines"]["south"]
@@ -51,14 +53,14 @@ def test_one_sites_figures_have_no_second_row_for_all_sites(values: dict[str, An
 
 
 def test_a_figure_of_one_site_without_a_row_of_its_own_bears_its_name(values: dict[str, Any]) -> None:
-    values["contributors"] = {plan.BIAS: ["south"]}
+    values["contributors"] = {BIAS: ["south"]}
     values["bias"]["overall"] = values["bias"]["lines"]["south"]
     values["bias"]["lines"] = {}
     assert [row[0].text for row in _tables.bias_lines(Results.model_validate(values)).rows] == ["south"]
 
 
 def test_the_comparison_of_groups_bears_the_name_of_its_only_site(values: dict[str, Any]) -> None:
-    values["contributors"] = {plan.GROUPS: ["south"], plan.GROUPS_RAW: ["south", "north"]}
+    values["contributors"] = {GROUPS: ["south"], GROUPS_RAW: ["south", "north"]}
     results = Results.model_validate(values)
     svg = compared_groups(results)
     assert svg is not None
@@ -137,9 +139,9 @@ def test_a_site_withheld_from_an_exact_model_did_not_make_it(values: dict[str, A
 
 def test_without_contributors_in_the_record_the_sites_with_figures_count(values: dict[str, Any]) -> None:
     results = Results.model_validate(values)
-    assert pooled_label(results, plan.TEST, by_site=["north", "south", "west"]) == "all sites"
-    assert pooled_label(results, plan.TEST, by_site=["north", "south"]) == "2 of 3 sites"
-    assert pooled_label(results, plan.TEST, by_site=["north"]) == "north"
+    assert pooled_label(results, TEST, by_site=["north", "south", "west"]) == "all sites"
+    assert pooled_label(results, TEST, by_site=["north", "south"]) == "2 of 3 sites"
+    assert pooled_label(results, TEST, by_site=["north"]) == "north"
 
 
 def test_what_correction_leaves_is_in_the_caption(values: dict[str, Any]) -> None:

@@ -1,109 +1,27 @@
-"""What a picture of the predictions needs: counts of predicted against chronological age, and the gap by age.
-
-Bins are fixed by the campaign file and closed on the left; the outermost ones also take whatever lies beyond. Cells
-with few patients are withheld at the site, before anything leaves.
-"""
+"""The gap by age, the picture of age bias. Bins with few patients are withheld at the site."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedage.common.analyses._age_bins import age_edges, bin_of
 from fedage.common.analyses._columns import MAX_PATIENTS, bound_of, in_subset, usable
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
-from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, check_iterate
+from fedage.common.analyses._of_file import has_predictions
+from fedage.common.analyses.agreement import rule_of
+from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
+from fedage.common.analyses.definition import Definition, Step
+from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
-from fedage.common.disclosure import Suppressed, suppress_by_row, suppress_small_cells
+from fedage.common.disclosure import Suppressed, suppress_small_cells
 from fedage.common.influence import InfluenceRule, dominated
+from fedage.common.record import parts
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
-
-
-def age_edges(lowest_years: float, highest_years: float) -> tuple[float, ...]:
-    """Edges of age bins over a range: 1, 2 or 5 years wide if eight such bins are enough, else 10, on round ages."""
-    span = highest_years - lowest_years
-    width = next((width for width in (1.0, 2.0, 5.0) if span <= 8 * width), 10.0)
-    first, last = (
-        np.floor(lowest_years / width),
-        max(np.ceil(highest_years / width), 1 + np.floor(lowest_years / width)),
-    )
-    return tuple(float(edge) for edge in np.arange(first, last + 1) * width)
-
-
-def _bin(values: FloatArray, edges: tuple[float, ...]) -> NDArray[np.intp]:
-    """Bin of each value (n,), 0 to len(edges) − 2."""
-    return np.clip(np.searchsorted(np.asarray(edges), values, side="right") - 1, 0, len(edges) - 2)
-
-
-@dataclass(frozen=True)
-class PredictedByAge:
-    """Counts of patients by bin of chronological age (rows) and of predicted age (columns).
-
-    Result: `n`, `left_out`, `withheld` (patients in small cells), `edges_years`, `counts` (rows of lists).
-    """
-
-    name: str
-    edges_years: tuple[float, ...]
-    _: KW_ONLY
-    subset: str = "is_test"
-    prediction: str = "predicted_years"
-    minimum_count: int = 1
-    per_site: bool = False
-
-    def first(self) -> Iterate:
-        return {}
-
-    def check(self, iterate: Iterate) -> None:
-        check_iterate(iterate, {}, bound=0.0)
-
-    def layout(self, iterate: Iterate) -> Layout:  # noqa: ARG002 - one-shot
-        bins = len(self.edges_years) - 1
-        return Layout(
-            (
-                Field("n", lower=0.0, upper=MAX_PATIENTS, whole=True),
-                *left_out_fields(),
-                Field("withheld", lower=0.0, upper=MAX_PATIENTS, whole=True),
-                Field("counts", (bins, bins), lower=0.0, upper=MAX_PATIENTS, whole=True),
-            )
-        )
-
-    def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
-        kept, left_out = usable(in_subset(cohort, self.subset), ("age_years", self.prediction))
-        bins = len(self.edges_years) - 1
-        cell = _bin(kept["age_years"], self.edges_years) * bins + _bin(kept[self.prediction], self.edges_years)
-        table = np.bincount(cell, minlength=bins * bins).reshape(bins, bins).astype(np.float64)
-        # The rows' totals are what `GapByAge` gives, so what is withheld in a row must not follow from them either.
-        safe = suppress_by_row(table, self.minimum_count)
-        values: dict[str, FloatArray | float] = {
-            "n": kept.n,
-            **left_out_values(left_out),
-            "withheld": safe.withheld,
-            "counts": safe.counts,
-        }
-        cells = [
-            Cell(kept.n, "patients with a prediction"),
-            Cell(safe.withheld, "patients in withheld cells"),
-            *(Cell(int(count), "patients of one chronological and predicted age") for count in safe.counts.ravel()),
-        ]
-        return Statistic.of(self.layout(iterate), values, cells)
-
-    def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - one-shot
-        return columns_read(in_subset(cohort, self.subset), needed=("age_years", self.prediction))
-
-    def combine(self, total: Statistic, iterate: Iterate) -> Outcome:  # noqa: ARG002 - one-shot
-        if total.scalar("n") < 1:
-            return NotComputable(f"no patient with {self.subset} = 1, an age and {self.prediction}")
-        return Done(
-            {
-                "n": round(total.scalar("n")),
-                **left_out_result(total),
-                "withheld": round(total.scalar("withheld")),
-                "edges_years": list(self.edges_years),
-                "counts": np.rint(total["counts"]).astype(int).tolist(),
-            }
-        )
 
 
 @dataclass(frozen=True)
@@ -146,7 +64,7 @@ class GapByAge:
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
         kept, left_out = usable(in_subset(cohort, self.subset), ("age_years", self.gap))
-        bins, where, gap = len(self.edges_years) - 1, _bin(kept["age_years"], self.edges_years), kept[self.gap]
+        bins, where, gap = len(self.edges_years) - 1, bin_of(kept["age_years"], self.edges_years), kept[self.gap]
         safe = self._suppressed(np.bincount(where, minlength=bins).astype(np.float64), where, gap)
         values: dict[str, FloatArray | float] = {
             "n": kept.n,
@@ -201,3 +119,20 @@ class GapByAge:
                 "sd_years": [float(np.sqrt(v)) if k >= 2 else None for k, v in zip(n, variance, strict=True)],
             }
         )
+
+
+_WORDS = {"gap-by-age:raw": "the raw gap by age", "gap-by-age:corrected": "the corrected gap by age"}
+
+
+def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
+    gaps = {"gap-by-age:raw": "raw_gap_years", "gap-by-age:corrected": "gap_years"}
+    edges = age_edges(campaign.cohort.age_min_years, campaign.cohort.age_max_years)
+    minimum, rule = campaign.cell_minimum, rule_of(campaign)
+    for name, gap in gaps.items():
+        if campaign.estimator is not None or (gap == "raw_gap_years" and has_predictions(campaign)):
+            yield Step(GapByAge(name, gap, edges, minimum_count=minimum, influence=rule), (gap,))
+
+
+ANALYSIS = Definition(
+    name="gap-by-age", result=parts.GapByAge, steps=_steps, words=lambda step: _WORDS.get(step, step), place=31
+)

@@ -1,0 +1,108 @@
+"""Counts of predicted against chronological age, what a picture of the predictions needs.
+
+Cells with few patients are withheld at the site, before anything leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass
+
+import numpy as np
+
+from fedage.common.analyses._age_bins import age_edges, bin_of
+from fedage.common.analyses._columns import MAX_PATIENTS, in_subset, usable
+from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
+from fedage.common.analyses._of_file import has_predictions
+from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
+from fedage.common.analyses.columns_read import ColumnsRead, columns_read
+from fedage.common.analyses.definition import Definition, Step
+from fedage.common.campaign.types import Campaign
+from fedage.common.cohort import Cohort
+from fedage.common.disclosure import suppress_by_row
+from fedage.common.record import parts
+from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
+
+
+@dataclass(frozen=True)
+class PredictedByAge:
+    """Counts of patients by bin of chronological age (rows) and of predicted age (columns).
+
+    Result: `n`, `left_out`, `withheld` (patients in small cells), `edges_years`, `counts` (rows of lists).
+    """
+
+    name: str
+    edges_years: tuple[float, ...]
+    _: KW_ONLY
+    subset: str = "is_test"
+    prediction: str = "predicted_years"
+    minimum_count: int = 1
+    per_site: bool = False
+
+    def first(self) -> Iterate:
+        return {}
+
+    def check(self, iterate: Iterate) -> None:
+        check_iterate(iterate, {}, bound=0.0)
+
+    def layout(self, iterate: Iterate) -> Layout:  # noqa: ARG002 - one-shot
+        bins = len(self.edges_years) - 1
+        return Layout(
+            (
+                Field("n", lower=0.0, upper=MAX_PATIENTS, whole=True),
+                *left_out_fields(),
+                Field("withheld", lower=0.0, upper=MAX_PATIENTS, whole=True),
+                Field("counts", (bins, bins), lower=0.0, upper=MAX_PATIENTS, whole=True),
+            )
+        )
+
+    def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
+        kept, left_out = usable(in_subset(cohort, self.subset), ("age_years", self.prediction))
+        bins = len(self.edges_years) - 1
+        cell = bin_of(kept["age_years"], self.edges_years) * bins + bin_of(kept[self.prediction], self.edges_years)
+        table = np.bincount(cell, minlength=bins * bins).reshape(bins, bins).astype(np.float64)
+        # The rows' totals are what `GapByAge` gives, so what is withheld in a row must not follow from them either.
+        safe = suppress_by_row(table, self.minimum_count)
+        values: dict[str, FloatArray | float] = {
+            "n": kept.n,
+            **left_out_values(left_out),
+            "withheld": safe.withheld,
+            "counts": safe.counts,
+        }
+        cells = [
+            Cell(kept.n, "patients with a prediction"),
+            Cell(safe.withheld, "patients in withheld cells"),
+            *(Cell(int(count), "patients of one chronological and predicted age") for count in safe.counts.ravel()),
+        ]
+        return Statistic.of(self.layout(iterate), values, cells)
+
+    def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - one-shot
+        return columns_read(in_subset(cohort, self.subset), needed=("age_years", self.prediction))
+
+    def combine(self, total: Statistic, iterate: Iterate) -> Outcome:  # noqa: ARG002 - one-shot
+        if total.scalar("n") < 1:
+            return NotComputable(f"no patient with {self.subset} = 1, an age and {self.prediction}")
+        return Done(
+            {
+                "n": round(total.scalar("n")),
+                **left_out_result(total),
+                "withheld": round(total.scalar("withheld")),
+                "edges_years": list(self.edges_years),
+                "counts": np.rint(total["counts"]).astype(int).tolist(),
+            }
+        )
+
+
+def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
+    if has_predictions(campaign):
+        edges = age_edges(campaign.cohort.age_min_years, campaign.cohort.age_max_years)
+        yield Step(PredictedByAge("predicted-by-age", edges, minimum_count=campaign.cell_minimum), ("predicted_years",))
+
+
+ANALYSIS = Definition(
+    name="predicted-by-age",
+    result=parts.PredictedByAge,
+    steps=_steps,
+    words=lambda step: "the figure of predicted ages",  # noqa: ARG005 - there is one
+    place=30,
+)
