@@ -9,10 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from fedage.common._version import __version__
 from fedage.common.analyses import plan
-from fedage.common.analyses._of_file import COX, curves_by
-from fedage.common.analyses.bias_line import BIAS
-from fedage.common.analyses.evaluation import CORRECTED, TEST, VALIDATION
-from fedage.common.analyses.kaplan_meier import KAPLAN_MEIER
 from fedage.common.analyses.table_grid import TABLE_GRID
 from fedage.common.campaign import Campaign
 from fedage.common.estimators._table import FEATURE
@@ -20,8 +16,6 @@ from fedage.common.protocol import ANALYSE, TRAIN
 from fedage.common.record.results import StepResult
 from fedage.server import results as record_of
 from fedage.server.analyses import Findings
-from fedage.server.groups import compared_groups
-from fedage.server.planted import planted_truth
 from fedage.server.results import Results
 from fedage.server.session import Answer, Session
 from fedage.server.withheld_columns import WHY_LEFT_OUT
@@ -33,10 +27,7 @@ if TYPE_CHECKING:
 def assemble(session: Session, record: Record, place: Place) -> Results:
     """The record of a run, complete or cut off."""
     campaign, findings = session.campaign, record.findings
-    why_none = "the run ended before" if campaign.estimator else "the campaign has no estimator, so it predicts no age"
-    evaluation = _evaluation(campaign, findings, why_none)
-    survival = _survival(campaign, findings)
-    return Results(
+    results = Results(
         fedage_version=__version__,
         flwr_version=version("flwr"),
         campaign=record_of.CampaignInfo(
@@ -80,16 +71,22 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
             )
             for done in record.rounds
         ),
-        contributors={step: tuple(sites) for step, sites in sorted(findings.contributors.items())},
         analyses=_analyses(campaign, findings),
-        evaluation=evaluation,
-        bias=_bias(campaign, findings, why_none),
-        figures=_figures(findings, why_none),
-        survival=survival,
-        groups=compared_groups(campaign, findings),
-        planted=planted_truth(campaign, findings, evaluation, survival) if campaign.planted else None,
         notes=(*_notes(campaign, place, findings), *_clipped(record)),
     )
+    return _concluded(campaign, results)
+
+
+def _concluded(campaign: Campaign, results: Results) -> Results:
+    """The record with the steps that follow from others."""
+    for definition in plan.definitions(campaign):
+        concluded = {
+            step: StepResult(analysis=definition.name, result=found)
+            for step, found in definition.conclude(campaign, results).items()
+        }
+        if concluded:
+            results = results.model_copy(update={"analyses": {**results.analyses, **concluded}})
+    return results
 
 
 def _analyses(campaign: Campaign, findings: Findings) -> dict[str, StepResult]:
@@ -201,96 +198,6 @@ def _dropped_out(name: str, session: Session, record: Record) -> int | None:
         last = max((done.number for done in rounds if name in done.sites), default=0)
         return last + 1
     return 0 if analysed and name not in session.answered_last else None
-
-
-def _evaluated(findings: Findings, step: str, why_none: str) -> record_of.Evaluated:
-    overall = findings.results.get(step)
-    return record_of.Evaluated(
-        overall=record_of.Metrics(**overall) if overall else None,
-        by_site={site: record_of.Metrics(**result) for site, result in sorted(findings.by_site.get(step, {}).items())},
-        not_computed=findings.not_computed.get(step, "" if overall else why_none),
-    )
-
-
-def _evaluation(campaign: Campaign, findings: Findings, why_none: str) -> record_of.Evaluation:
-    if campaign.validation.folds is None:
-        validation = record_of.EvaluatedPart(
-            raw=_evaluated(findings, VALIDATION, why_none),
-            corrected=record_of.Evaluated(not_computed="the bias line is fitted on these patients"),
-        )
-    else:
-        none = record_of.Evaluated(not_computed="with folds every patient is a test patient, so no others are left")
-        validation = record_of.EvaluatedPart(raw=none, corrected=none)
-    return record_of.Evaluation(
-        test=record_of.EvaluatedPart(
-            raw=_evaluated(findings, TEST, why_none), corrected=_evaluated(findings, CORRECTED, why_none)
-        ),
-        validation=validation,
-    )
-
-
-def _bias(campaign: Campaign, findings: Findings, why_none: str) -> record_of.Bias:
-    overall = findings.results.get(BIAS)
-    return record_of.Bias(
-        method=campaign.bias.method,
-        scope=campaign.bias.scope,
-        scale=campaign.bias.scale,
-        lines={site: record_of.BiasLine(**line) for site, line in sorted(findings.by_site.get(BIAS, {}).items())},
-        overall=record_of.BiasLine(**overall) if overall else None,
-        not_computed=findings.not_computed.get(BIAS, "" if overall else why_none),
-    )
-
-
-def _figures(findings: Findings, why_none: str) -> record_of.Figures:
-    missing = {}
-    for key, step in (
-        ("predicted_by_age", "predicted-by-age"),
-        ("gap_by_age_raw", "gap-by-age:raw"),
-        ("gap_by_age_corrected", "gap-by-age:corrected"),
-        ("error_curve_raw", "error-curve:test"),
-        ("error_curve_corrected", "error-curve:test-corrected"),
-    ):
-        if step not in findings.results:
-            missing[key] = findings.not_computed.get(step, why_none)
-    found = findings.results
-    counts = found.get("predicted-by-age")
-    raw, corrected = found.get("gap-by-age:raw"), found.get("gap-by-age:corrected")
-    curve_raw, curve_corrected = found.get("error-curve:test"), found.get("error-curve:test-corrected")
-    return record_of.Figures(
-        predicted_by_age=record_of.PredictedByAge(**counts) if counts else None,
-        gap_by_age_raw=record_of.GapByAge(**raw) if raw else None,
-        gap_by_age_corrected=record_of.GapByAge(**corrected) if corrected else None,
-        error_curve_raw=record_of.ErrorCurve(**curve_raw) if curve_raw else None,
-        error_curve_corrected=record_of.ErrorCurve(**curve_corrected) if curve_corrected else None,
-        not_computed=missing,
-    )
-
-
-def _survival(campaign: Campaign, findings: Findings) -> record_of.Survival | None:
-    if campaign.survival is None:
-        return None
-    models = []
-    for model in campaign.survival.models:
-        step = f"{COX}{model.name}"
-        found = findings.results.get(step)
-        common = {"model": model.name, "stratified_by_site": model.by_site, "ties": campaign.survival.ties}
-        if found is None:
-            reason = findings.not_computed.get(step, "the run ended before")
-            models.append(record_of.CoxResult(**common, not_computed=reason))  # type: ignore[arg-type]
-            continue
-        sites = tuple(findings.contributors.get(step, ()))
-        models.append(record_of.CoxResult(**{**found, **common, "sites": sites}))
-    return record_of.Survival(cox=tuple(models), kaplan_meier=_kaplan_meier(campaign, findings))
-
-
-def _kaplan_meier(campaign: Campaign, findings: Findings) -> record_of.KaplanMeier:
-    found, column = findings.results.get(KAPLAN_MEIER), curves_by(campaign)
-    costs = tuple(record_of.GridCost(**cost) for cost in findings.costs.get(TABLE_GRID, ()))
-    if found is None:
-        reason = findings.not_computed.get(KAPLAN_MEIER, "the run ended before")
-        return record_of.KaplanMeier(column=column, not_computed=reason, held_back=costs)
-    sites = tuple(findings.contributors.get(KAPLAN_MEIER, ()))
-    return record_of.KaplanMeier(**{**found, "column": column, "sites": sites, "held_back": costs})
 
 
 def _clipped(record: Record) -> list[str]:

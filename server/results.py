@@ -167,6 +167,6 @@ def read_results(path: Path) -> Results:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ResultsUnreadable(
-            f"{path} does not fit schema {SCHEMA_VERSION}: {error.error_count()} mistakes, the first at {where} "
+            f"{path} does not fit schema {version}: {error.error_count()} mistakes, the first at {where} "
             f"({first['msg']}); it was edited or is no results.json"
         ) from None

@@ -70,6 +70,10 @@ def _no_sets(campaign: Campaign, cohort: Cohort) -> Iterable[BoolArray]:  # noqa
     return ()
 
 
+def _concludes_nothing(campaign: Campaign, results: Results) -> Mapping[str, Finding]:  # noqa: ARG001 - see above
+    return {}
+
+
 def _shows_nothing(results: Results) -> Shown:  # noqa: ARG001 - see above
     return Shown()
 
@@ -108,6 +112,8 @@ class Definition:
         analyses that it builds on (`same_patients`).
     left_out
         What the file asks for and does not allow to compute, by the step's name.
+    conclude
+        Steps that follow from the record so far without another exchange, by name.
     shown
         What it shows of a run.
     compared
@@ -127,6 +133,7 @@ class Definition:
     columns: Callable[[Campaign], Iterable[str]] = _nothing_of_a_campaign
     sets: Callable[[Campaign, Cohort], Iterable[BoolArray]] = _no_sets
     left_out: Callable[[Campaign], Mapping[str, LeftOut]] = _no_reason
+    conclude: Callable[[Campaign, Results], Mapping[str, Finding]] = _concludes_nothing
     shown: Callable[[Results], Shown] = _shows_nothing
     compared: Callable[[Sequence[NamedRun]], Shown] = _compares_nothing
     place: int = 100

@@ -84,6 +84,7 @@ class GroupDifferenceResult(Finding):
     auc_within_sites_ci95_low: Number = Field(default=None, description="lower end of its 95 % interval")
     auc_within_sites_ci95_high: Number = Field(default=None, description="upper end of its 95 % interval")
     roc: Roc | None = Field(default=None, description="curve behind the AUC of all pairs")
+    not_computed: str = Field(default="", description="why a site has none, in records of version 1")
 
     @model_validator(mode="before")
     @classmethod
@@ -108,7 +109,7 @@ def _difference(found: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 class GroupDifference(GroupDifferenceResult):
-    """The same in records of version 1."""
+    """The same with each site beside it."""
 
     by_site: dict[str, SiteDifference] = Field(default_factory=dict, description="each site on its own")
     not_computed: str = Field(default="", description="why there is no result")

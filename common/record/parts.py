@@ -405,7 +405,7 @@ class Check(Part):
     holds: bool | None = Field(default=None, description="whether it is; null if it cannot be said")
 
 
-class PlantedTruth(Part):
+class PlantedTruth(Finding):
     """The truth behind phantoms and what it implies for an honest estimate."""
 
     hazard_ratio_per_year: float = Field(description="of the true gap")

@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, SerializeAsAny, model_validator
 
+from fedage.common.record import _views
+from fedage.common.record._version_1 import PARTS, upgraded
 from fedage.common.record.groups import Groups
 from fedage.common.record.parts import (
     Bias,
@@ -25,11 +27,12 @@ from fedage.common.record.parts import (
     RunInfo,
     SiteRecord,
     Survival,
+    plain,
 )
 from fedage.common.record.pooled import PooledCheck
 from fedage.common.record.preparation import Preparation
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
 
 F = TypeVar("F", bound=Finding)
@@ -69,7 +72,7 @@ class StepResult(Part):
 class Results(Part):
     """A whole run."""
 
-    schema_version: Literal[1] = Field(default=SCHEMA_VERSION, description="of this layout")
+    schema_version: Literal[2] = Field(default=SCHEMA_VERSION, description="of this layout")
     fedage_version: str = Field(description="the coordinator's")
     flwr_version: str = Field(description="the coordinator's Flower")
     campaign: CampaignInfo
@@ -80,22 +83,59 @@ class Results(Part):
         default=(), description="of a model on tables, by fold; such a model may need no rounds beside it"
     )
     rounds: tuple[Round, ...] = Field(default=(), description="in order")
-    contributors: dict[str, tuple[str, ...]] = Field(
-        default_factory=dict, description="the sites whose sums are in the result of each analysis, by registered name"
-    )
     analyses: dict[str, StepResult] = Field(
         default_factory=dict, description="by registered step; its result is described where its analysis is"
     )
-    evaluation: Evaluation = Evaluation()
-    bias: Bias = Bias()
-    figures: Figures = Figures()
-    survival: Survival | None = Field(default=None, description="null if the campaign asked for none")
-    groups: Groups | None = Field(default=None, description="null if the campaign compares none")
-    planted: PlantedTruth | None = Field(default=None, description="null if nothing was planted")
     pooled_check: PooledCheck | None = Field(
         default=None, description="null unless the run was simulated with --check-pooled"
     )
     notes: tuple[str, ...] = Field(default=(), description="what a reader must know, in sentences")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_1(cls, values: Any) -> Any:
+        """Also the values of a record of version 1, or with parts of one."""
+        if isinstance(values, Mapping) and (values.get("schema_version") == 1 or any(key in values for key in PARTS)):
+            try:
+                return upgraded(plain(values))
+            except (AttributeError, KeyError, TypeError):
+                raise ValueError("a part of a record of version 1 is not of its form") from None
+        return values
+
+    @property
+    def contributors(self) -> dict[str, tuple[str, ...]]:
+        """The sites whose sums are in the result of each step that tells them."""
+        return {name: step.sites for name, step in self.analyses.items() if step.sites}
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """How good the predicted ages are."""
+        return _views.evaluation(self)
+
+    @property
+    def bias(self) -> Bias:
+        """The age-bias correction."""
+        return _views.bias(self)
+
+    @property
+    def figures(self) -> Figures:
+        """What the figures draw."""
+        return _views.figures(self)
+
+    @property
+    def survival(self) -> Survival | None:
+        """Cox models and curves; None if the campaign asked for none."""
+        return _views.survival(self)
+
+    @property
+    def groups(self) -> Groups | None:
+        """Two groups compared by their gaps; None if the campaign compares none."""
+        return _views.groups(self)
+
+    @property
+    def planted(self) -> PlantedTruth | None:
+        """The truth behind phantoms; None if nothing was planted."""
+        return next(iter(self.found(PlantedTruth).values()), None)
 
     @property
     def solved_exactly(self) -> bool:

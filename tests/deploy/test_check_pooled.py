@@ -101,9 +101,10 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results, Po
 def with_faults(results: Results) -> Results:
     """A coefficient off by 0.001, one site's MAE by 0.01 years, and a bias line of another site."""
     values = json.loads(results.model_dump_json())
-    values["survival"]["cox"][0]["covariates"][0]["coef"] += 1e-3
-    values["evaluation"]["test"]["raw"]["by_site"]["s1"]["mae_years"] += 1e-2
-    lines = values["bias"]["lines"]
+    steps = values["analyses"]
+    next(step for name, step in steps.items() if name.startswith("cox:"))["result"]["covariates"][0]["coef"] += 1e-3
+    steps["evaluation:test"]["by_site"]["s1"]["mae_years"] += 1e-2
+    lines = steps["bias"]["by_site"]
     lines["s0"], lines["s2"] = lines["s2"], lines["s0"]
     return Results.model_validate(values)
 

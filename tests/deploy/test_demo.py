@@ -216,7 +216,8 @@ def test_the_full_demo_is_honest_and_in_time(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert time.monotonic() - started < 360
     results = json.loads((tmp_path / "full" / "results.json").read_text())
-    checks = results["planted"]["checks"]
+    steps = results["analyses"]
+    checks = steps["planted-truth"]["result"]["checks"]
     assert {check["holds"] for check in checks} == {True}, checks
-    gap = next(model for model in results["survival"]["cox"] if model["model"] == "gap")
+    gap = steps["cox:gap"]["result"]
     assert gap["events"] >= 100

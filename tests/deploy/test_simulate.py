@@ -295,7 +295,7 @@ def test_the_same_seed_gives_the_same_results_and_another_seed_others(tmp_path: 
         for k, text in enumerate((RIDGE, RIDGE, RIDGE.replace("seed = 5", "seed = 6")))
     )
     assert first == second
-    assert first["evaluation"] != other["evaluation"]
+    assert first["analyses"]["evaluation:test"] != other["analyses"]["evaluation:test"]
 
 
 def test_splitting_a_site_in_two_changes_no_model(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_the_file_is_json_that_any_reader_takes(tmp_path: Path) -> None:
     text = path.read_text()
     assert "NaN" not in text
     assert "Infinity" not in text
-    overall = json.loads(text)["evaluation"]["test"]["raw"]["overall"]
+    overall = json.loads(text)["analyses"]["evaluation:test"]["result"]
     assert overall["n"] == 3
     assert overall["mae_years"] is None
     assert overall["pearson_r"] is None
@@ -113,8 +113,12 @@ def test_frozen_and_strict_about_keys() -> None:
         ("no json", "is not JSON"),
         ("[1]", "has no schema_version"),
         ("{}", "has no schema_version"),
-        ('{"schema_version": 2}', "reads up to 1; install a newer FedAge"),
+        ('{"schema_version": 3}', "reads up to 2; install a newer FedAge"),
+        ('{"schema_version": 2, "phantoms": false}', "does not fit schema 2: 4 mistakes, the first at fedage_version"),
         ('{"schema_version": 1, "phantoms": false}', "does not fit schema 1: 4 mistakes, the first at fedage_version"),
+        ('{"schema_version": 1, "survival": 3}', "does not fit schema 1: 1 mistakes, the first at the file"),
+        ('{"schema_version": 1, "survival": {"cox": [{}]}}', "does not fit schema 1"),
+        ('{"schema_version": 1, "groups": {"corrected": [1]}}', "does not fit schema 1"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, content: str, says: str) -> None:

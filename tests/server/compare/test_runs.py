@@ -46,7 +46,7 @@ def test_what_is_no_run_is_said_in_one_line(make_run, tmp_path: Path, case: str)
         says = "is not JSON; give the results.json of a run"
     elif case == "newer":
         (wrong / "results.json").write_text('{"schema_version": 99}')
-        says = "has schema_version 99, this FedAge reads up to 1; install a newer FedAge"
+        says = "has schema_version 99, this FedAge reads up to 2; install a newer FedAge"
     elif case == "twice":
         paths, says = [good, good / "results.json"], "is given 2 times; give every run once"
     elif case == "alone":

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from fedage.common.analyses.planted import ATTENUATION
+from fedage.common.analyses.definition import Definition
+from fedage.common.analyses.planted import ATTENUATION, AttenuationResult
 from fedage.common.campaign import Campaign
-from fedage.server.analyses import Findings
-from fedage.server.results import Check, CoxResult, Evaluation, PlantedTruth, Survival
+from fedage.common.record.parts import Check, CoxResult, Evaluation, PlantedTruth
+from fedage.common.record.results import Results
 
 MEAN_OVER_IRREDUCIBLE_MIN = 3.0
 MODEL_OVER_IRREDUCIBLE_MAX = 1.6
 EVENTS_MIN = 100
 
 
-def planted_truth(
-    campaign: Campaign, findings: Findings, evaluation: Evaluation, survival: Survival | None
-) -> PlantedTruth:
+NAME = "planted-truth"
+
+
+def _conclude(campaign: Campaign, results: Results) -> dict[str, PlantedTruth]:
     """The planted truth of a campaign that has one, with its checks."""
-    planted = campaign.planted
+    planted, evaluation, survival = campaign.planted, results.evaluation, results.survival
     if planted is None:
-        raise ValueError("this campaign has no planted truth")
+        return {}
     by_site = dict(planted.irreducible_mae_years)
     counts = {site: metrics.n for site, metrics in evaluation.test.raw.by_site.items() if site in by_site}
     total = sum(counts.values())
     irreducible = sum(by_site[site] * n for site, n in counts.items()) / total if total else None
-    found = findings.results.get(ATTENUATION, {}).get("gaps", {})
+    step = results.found(AttenuationResult).get(ATTENUATION)
+    found = step.gaps if step is not None else {}
     attenuation = {column: gap["attenuation"] for column, gap in found.items() if gap}
-    expected = {column: gap["expected_hazard_ratio_per_year"] for column, gap in found.items() if gap}
+    expected = {
+        column: ratio
+        for column, gap in found.items()
+        if gap and (ratio := gap["expected_hazard_ratio_per_year"]) is not None
+    }
     expected[planted.true_gap] = planted.hazard_ratio_per_year
     checks = _mae_checks(evaluation, irreducible)
     for model in survival.cox if survival else ():
         checks += _hazard_checks(model, expected, planted.true_gap)
-    return PlantedTruth(
+    truth = PlantedTruth(
         hazard_ratio_per_year=planted.hazard_ratio_per_year,
         gap_sd_years=planted.gap_sd_years,
         irreducible_mae_years=irreducible,
@@ -39,6 +46,7 @@ def planted_truth(
         expected_hazard_ratio=dict(expected),
         checks=tuple(checks),
     )
+    return {NAME: truth}
 
 
 def _mae_checks(evaluation: Evaluation, irreducible: float | None) -> list[Check]:
@@ -95,3 +103,14 @@ def _hazard_checks(model: CoxResult, expected: dict[str, float], true_gap: str) 
                 )
             )
     return checks
+
+
+ANALYSIS = Definition(
+    name=NAME,
+    result=PlantedTruth,
+    steps=lambda campaign, steps: (),  # noqa: ARG005 - it only concludes
+    words=lambda step: "the comparison with the planted truth",  # noqa: ARG005 - there is one
+    builds_on=("evaluation", "cox", ATTENUATION),
+    conclude=_conclude,
+    place=70,
+)
