@@ -18,7 +18,6 @@ from fedage.server import (
 )
 from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to
 from fedage.server.errors_in_words import sentences as error_sentences
-from fedage.server.groups_in_words import sentences as group_sentences
 from fedage.server.results import CoxResult, KaplanMeier, Metrics, Results, SiteRecord
 from fedage.server.shown import in_rich, shown_of
 
@@ -49,8 +48,6 @@ def print_summary(results: Results, *, console: Console) -> None:
                 console.print(Text(f"{model.model} is not computed: {model.not_computed}."))
         if results.survival.kaplan_meier is not None:
             _print_curves(results.survival.kaplan_meier, console=console)
-    for sentence in group_sentences(results):
-        console.print(Text(sentence))
     for item in (item for each in shown_of(results) for item in each.terminal):
         console.print(Text(item) if isinstance(item, str) else in_rich(item))
     if results.planted is not None:

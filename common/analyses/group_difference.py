@@ -33,7 +33,9 @@ from fedage.common.analyses.definition import Definition, Step
 from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import INCOMPLETE, Cohort
 from fedage.common.influence import Group, InfluenceRule
+from fedage.common.presentation.blocks import Shown
 from fedage.common.record.groups import GroupDifferenceResult
+from fedage.common.record.results import Results
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 _ROUNDING = 8 * float(np.finfo(np.float64).eps)
@@ -403,6 +405,17 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
         yield Step(agreed(difference, campaign), (gap,), about)
 
 
+def _shown(results: Results) -> Shown:
+    from fedage.common.analyses._group_difference_shown import shown
+
+    return shown(results)
+
+
 ANALYSIS = Definition(
-    name="groups", result=GroupDifferenceResult, steps=_steps, words=lambda step: _WORDS.get(step, step), place=50
+    name="groups",
+    result=GroupDifferenceResult,
+    steps=_steps,
+    words=lambda step: _WORDS.get(step, step),
+    shown=_shown,
+    place=50,
 )

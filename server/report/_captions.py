@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedage.common.analyses._of_file import COX
-from fedage.common.analyses.group_difference import GROUPS
 from fedage.common.analyses.kaplan_meier import KAPLAN_MEIER
-from fedage.common.presentation.participation import pooled_label
 from fedage.server import curves_in_words, sites_in_words
 from fedage.server.hazards_in_words import told_per_sd
 from fedage.server.report.figure_ages import cells_are_drawn, withheld_share
@@ -43,8 +41,6 @@ def captions(results: Results) -> dict[str, Any]:
         "has_gap": has_gap,
         "left_out": _left_out(results),
         "curves": curves_in_words.sentences(results.survival.kaplan_meier if results.survival is not None else None),
-        "compared": _compared(results),
-        "group_difference": f"Difference of the gap, {_compared_sites(results)}",
     }
 
 
@@ -202,24 +198,6 @@ def _left_out(results: Results) -> list[str]:
         for site in results.sites
     ]
     return in_full(results.model_copy(update={"sites": tuple(kept)}))
-
-
-def _compared(results: Results) -> str:
-    groups = results.groups
-    if groups is None:
-        return ""
-    adjusted = groups.corrected.adjusted is not None
-    kind = "raw" if groups.corrected.gap.startswith("raw") else "corrected"
-    held = f"site and {', '.join(groups.covariates)}" if adjusted and groups.covariates else "site"
-    return (
-        f"Difference of the gap between the groups with 95 % intervals: {_compared_sites(results)} with {held} held "
-        f"fixed, and each site's own two means. Right: how well the {kind} gap tells the groups apart."
-    )
-
-
-def _compared_sites(results: Results) -> str:
-    groups = results.groups
-    return pooled_label(results, GROUPS, by_site=list(groups.corrected.by_site) if groups is not None else [])
 
 
 def _capital(words: str) -> str:

@@ -7,7 +7,6 @@ from datetime import datetime
 from fedage.common.presentation.participation import participants, training_in_words
 from fedage.common.wording import listed
 from fedage.server.errors_in_words import sentences as error_sentences
-from fedage.server.groups_in_words import sentences as group_sentences
 from fedage.server.hazards_in_words import in_unit, ratio_decimals, told_per_sd
 from fedage.server.report._captions import judged
 from fedage.server.report._rounds import rounds_in_words
@@ -23,7 +22,6 @@ def sentences(results: Results) -> list[str]:
         *_age(results),
         *error_sentences(results),
         *_hazard(results),
-        *group_sentences(results),
         *(sentence for each in shown_of(results) for sentence in each.sentences),
         *_truth(results),
         *in_short(results),

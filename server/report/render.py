@@ -20,12 +20,10 @@ from fedage.server.report import (
     _preparation,
     _summary,
     _tables,
-    _tables_groups,
     _tables_survival,
 )
 from fedage.server.report.figure_ages import predicted_by_age
 from fedage.server.report.figure_gaps import gap_by_age
-from fedage.server.report.figure_groups import compared_groups
 from fedage.server.report.figure_hazards import forest
 from fedage.server.report.figure_learning import learning_curve
 from fedage.server.report.figure_survival import kaplan_meier
@@ -117,9 +115,6 @@ def _all_tables(results: Results, events: Sequence[Mapping[str, Any]] | None) ->
         "coefficients": _tables_survival.coefficients(results),
         "points": _tables_survival.survival_points(results),
         "groups": _tables_survival.survival_groups(results),
-        "group_difference": _tables_groups.group_difference(results),
-        "group_auc": _tables_groups.group_auc(results),
-        "group_sites": _tables_groups.group_sites(results),
         "planted": _tables.planted(results),
         "pooled": _pooled.pooled(results),
         "sites": _tables.sites(results),
@@ -144,8 +139,6 @@ def _figures(results: Results) -> dict[str, Drawn]:
         if (survival)
         else no_survival
     )
-    compared = results.groups.corrected if results.groups is not None else None
-    no_groups = (compared.not_computed or none) if compared is not None else _tables_groups.NOT_ASKED
     return {
         "learning": _drawn(learning_curve(results), _tables.no_rounds(results)),
         "ages": _drawn(
@@ -158,7 +151,6 @@ def _figures(results: Results) -> dict[str, Drawn]:
         ),
         "survival": _drawn(kaplan_meier(curves), no_curves if survival is not None else no_survival),
         "forest": _drawn(forest(results), no_model),
-        "compared": _drawn(compared_groups(results), no_groups),
     }
 
 

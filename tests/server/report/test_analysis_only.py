@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from fedage.common.analyses._group_difference_shown import caption
 from fedage.server.report import _captions, _summary, _tables_survival, render_report
 from fedage.server.results import Results
 
@@ -114,12 +115,10 @@ def test_figures_by_age_say_that_they_are_of_everybody(values: dict[str, Any]) -
 
 
 def test_a_comparison_that_is_not_adjusted_is_not_called_so(values: dict[str, Any]) -> None:
-    assert (
-        "all sites with site and age_years held fixed" in _captions.captions(Results.model_validate(values))["compared"]
-    )
+    assert "all sites with site and age_years held fixed" in caption(Results.model_validate(values))
     values["groups"]["corrected"].update(adjusted=None, not_adjusted="age_years does not vary inside any site")
     results = Results.model_validate(values)
-    assert "all sites with site held fixed" in _captions.captions(results)["compared"]
+    assert "all sites with site held fixed" in caption(results)
     assert "It is not adjusted for age: age_years does not vary inside any site." in " ".join(
         _summary.sentences(results)
     )

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from fedage.common.analyses._group_difference_figure import compared_groups
+from fedage.common.analyses._group_difference_shown import caption
 from fedage.common.analyses.bias_line import BIAS
 from fedage.common.analyses.evaluation import TEST
 from fedage.common.analyses.group_difference import GROUPS, GROUPS_RAW
 from fedage.common.presentation.participation import pooled_label, training_in_words
 from fedage.server.report import _summary, _tables, render_report
 from fedage.server.report._captions import captions
-from fedage.server.report.figure_groups import compared_groups
 from fedage.server.report.figure_learning import learning_curve
 from fedage.server.results import Results
 
@@ -67,7 +68,7 @@ def test_the_comparison_of_groups_bears_the_name_of_its_only_site(values: dict[s
     assert "all sites" not in svg
     assert ">south<" in svg
     assert ">2 of 3 sites, raw gap<" in svg
-    assert "all sites" not in captions(results)["compared"]
+    assert "all sites" not in caption(results)
 
 
 def test_the_learning_curve_of_one_site_is_not_that_of_all(values: dict[str, Any]) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedage.common.analyses.group_difference import GROUPS, GROUPS_RAW
 from fedage.common.presentation.participation import pooled_label
 from fedage.common.presentation.svg import INK, MUTED, SERIES, draw, only_some_spines, shortened
-from fedage.server.results import Difference, GroupDifference, Results
+from fedage.common.record.groups import Difference, GroupDifference
+from fedage.common.record.results import Results
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ def _rows(results: Results) -> list[_Row]:
     groups = results.groups
     if groups is None:
         return []
-    label = pooled_label(results, GROUPS, by_site=list(groups.corrected.by_site))
+    label = pooled_label(results, "groups:gap", by_site=list(groups.corrected.by_site))
     found: list[tuple[str, str, Difference | None]] = [
         (label, SERIES[0], groups.corrected.adjusted or groups.corrected.unadjusted)
     ]
     if groups.raw is not None:
-        label = pooled_label(results, GROUPS_RAW, by_site=list(groups.raw.by_site))
+        label = pooled_label(results, "groups:raw-gap", by_site=list(groups.raw.by_site))
         found.append((f"{label}, raw gap", SERIES[1], groups.raw.adjusted or groups.raw.unadjusted))
     found += [(site, MUTED, own.unadjusted) for site, own in groups.corrected.by_site.items()]
     return [

@@ -1,11 +1,93 @@
-"""The report's tables about two groups compared by their gap."""
+"""What two groups compared by their gap show: a sentence, tables, and a figure beside them."""
 
 from __future__ import annotations
 
+from fedage.common.presentation.blocks import Drawn, Paragraph, Section, Shown, Titled
 from fedage.common.presentation.cells import Cell, Table, count, interval, number, p_value, words
-from fedage.server.results import Difference, GroupDifference, Groups, Results
+from fedage.common.presentation.participation import pooled_label
+from fedage.common.record.groups import Difference, GroupDifference, Groups
+from fedage.common.record.results import Results
 
 NOT_ASKED = "the campaign asked for no comparison of groups"
+
+
+def shown(results: Results) -> Shown:
+    """Everything, of a campaign that compares groups."""
+    groups = results.groups
+    if groups is None:
+        return Shown()
+    # Drawn where a page is made only: Matplotlib takes a second to load.
+    from fedage.common.analyses._group_difference_figure import compared_groups
+
+    said = tuple(sentences(results))
+    svg = compared_groups(results)
+    blocks = (
+        Paragraph(
+            f"Patients with {groups.column} = {groups.equals:g} against the reference, "
+            f"{groups.column} = {groups.reference:g}, each site with itself. Nobody is compared by a model or a bias "
+            "line that was made with them.",
+            note=False,
+        ),
+        Drawn(svg, caption(results), groups.corrected.not_computed or "no site released it"),
+        Titled(group_difference(results), f"Difference of the gap, {_sites(results)}"),
+        Titled(group_auc(results), "ROC AUC of the gap for the group"),
+        Titled(group_sites(results), "Difference of the gap at each site, nothing held fixed"),
+    )
+    return Shown(sentences=said, terminal=said, sections=(Section("groups", "Groups compared", blocks, place=50),))
+
+
+def caption(results: Results) -> str:
+    """Of the figure."""
+    groups = results.groups
+    if groups is None:
+        return ""
+    adjusted = groups.corrected.adjusted is not None
+    kind = "raw" if groups.corrected.gap.startswith("raw") else "corrected"
+    held = f"site and {', '.join(groups.covariates)}" if adjusted and groups.covariates else "site"
+    return (
+        f"Difference of the gap between the groups with 95 % intervals: {_sites(results)} with {held} held "
+        f"fixed, and each site's own two means. Right: how well the {kind} gap tells the groups apart."
+    )
+
+
+def _sites(results: Results) -> str:
+    groups = results.groups
+    return pooled_label(results, "groups:gap", by_site=list(groups.corrected.by_site) if groups is not None else [])
+
+
+def sentences(results: Results) -> list[str]:
+    """What the comparison says, for the first screen; nothing if it was not asked for."""
+    groups = results.groups
+    if groups is None:
+        return []
+    found = groups.corrected
+    named = f"{groups.column} = {groups.equals:g}", f"{groups.column} = {groups.reference:g}"
+    chosen = found.adjusted or found.unadjusted
+    if chosen is None or chosen.difference_years is None:
+        why = (found.not_computed or "no site released it").rstrip(".")
+        return [f"How the gap differs between {named[0]} and {named[1]} is not known: {why}."]
+    held = ", ".join(["site", *(groups.covariates if found.adjusted else ())]).replace("_years", "")
+    kind = "raw" if found.gap.startswith("raw") else "corrected"
+    size = f"{abs(chosen.difference_years):.2f} years {'larger' if chosen.difference_years >= 0 else 'smaller'}"
+    said = f"With {held} held fixed, the {kind} gap of patients with {named[0]} is {size} than with {named[1]}"
+    if chosen.ci95_low is None or chosen.ci95_high is None:
+        return [f"{said}.{_not_adjusted(groups)}"]
+    open_ = chosen.ci95_low <= 0 <= chosen.ci95_high
+    shown = f"{' The interval includes 0: no difference is shown.' if open_ else ''}{_not_adjusted(groups)}"
+    auc = ""
+    if found.auc_within_sites is not None:
+        auc = f"; ROC AUC within sites {found.auc_within_sites:.3f}"
+        if found.auc_within_sites_ci95_low is not None and found.auc_within_sites_ci95_high is not None:
+            auc += f", {found.auc_within_sites_ci95_low:.3f} to {found.auc_within_sites_ci95_high:.3f}"
+    return [f"{said} (95 % interval of the difference {chosen.ci95_low:.2f} to {chosen.ci95_high:.2f}{auc}).{shown}"]
+
+
+def _not_adjusted(groups: Groups) -> str:
+    """What the file asked to hold fixed and is not, e.g. ` It is not adjusted for age, is_male: …`."""
+    if not groups.covariates or groups.corrected.adjusted is not None:
+        return ""
+    asked = ", ".join(groups.covariates).replace("_years", "")
+    return f" It is not adjusted for {asked}: {(groups.corrected.not_adjusted or 'no result').rstrip('.')}."
 
 
 def group_difference(results: Results) -> Table:
