@@ -9,8 +9,6 @@ from rich.text import Text
 from fedage.common.analyses.evaluation import TEST
 from fedage.common.presentation.participation import TOOK_PART, is_pooled, pooled_label
 from fedage.server import (
-    curves_in_words,
-    hazards_in_words,
     made_in_words,
     pooled_in_words,
     sites_in_words,
@@ -18,7 +16,7 @@ from fedage.server import (
 )
 from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to
 from fedage.server.errors_in_words import sentences as error_sentences
-from fedage.server.results import CoxResult, KaplanMeier, Metrics, Results, SiteRecord
+from fedage.server.results import CoxResult, Metrics, Results, SiteRecord
 from fedage.server.shown import in_rich, shown_of
 
 _MOST_POINTS = 3
@@ -40,14 +38,6 @@ def print_summary(results: Results, *, console: Console) -> None:
         console.print(Text(sentence))
     for sentence in error_sentences(results):
         console.print(Text(sentence))
-    if results.survival is not None:
-        console.print(_hazards(results))
-        # Under the table: in a cell as wide as a number a reason takes twenty lines.
-        for model in results.survival.cox:
-            if model.not_computed:
-                console.print(Text(f"{model.model} is not computed: {model.not_computed}."))
-        if results.survival.kaplan_meier is not None:
-            _print_curves(results.survival.kaplan_meier, console=console)
     for item in (item for each in shown_of(results) for item in each.terminal):
         console.print(Text(item) if isinstance(item, str) else in_rich(item))
     if results.planted is not None:
@@ -132,59 +122,6 @@ def _mean(value: float | None, *, better: bool, bound: bool = False) -> Text:
         return Text("-")
     shown = f"{'≥' if bound else ''}{value:.2f}"
     return Text(f"{shown}*", style="red") if better else Text(shown)
-
-
-def _hazards(results: Results) -> Table:
-    table = Table(title="Cox models")
-    for header in ("model", "covariate", "hazard ratio (95 % interval)", "events"):
-        table.add_column(header, overflow="fold")
-    expected = dict(results.planted.expected_hazard_ratio) if results.planted else {}
-    if results.planted:
-        table.add_column("implied by truth")
-    for model in results.survival.cox if results.survival else ():
-        title = f"{model.model}, {'by site' if model.stratified_by_site else 'unstratified'}"
-        if only := withheld_in_words.alone(results, model.sites):
-            title = f"{title}; {only} alone, nothing pooled"
-        if model.not_computed:
-            table.add_row(Text(title), "-", "not computed")
-            continue
-        for covariate in model.covariates:
-            truth = expected.get(covariate.name)
-            ratio, low, high = covariate.hazard_ratio, covariate.ci95_low, covariate.ci95_high
-            decimals = hazards_in_words.ratio_decimals(ratio, low, high)
-            interval = f"{_number(low, decimals)} to {_number(high, decimals)}"
-            of_sd = hazards_in_words.per_sd(covariate, decimals=decimals)
-            row: list[Text | str] = [
-                Text(title),
-                Text(covariate.name),
-                f"{_number(ratio, decimals)} ({interval}){of_sd}",
-                _events(model),
-            ]
-            if results.planted:
-                row.append("" if truth is None else f"{truth:.{decimals}f}")
-            table.add_row(*row)
-            title = ""
-    return table
-
-
-def _print_curves(found: KaplanMeier, *, console: Console) -> None:
-    """The curves at the last table times, with what grouping leaves open, or why there are none."""
-    if found.not_computed:
-        console.print(Text(f"Survival curves are not given: {found.not_computed}."))
-    shown = list(range(len(found.table_times)))[-_MOST_POINTS:]
-    if shown and found.groups:
-        table = Table(title="survival", caption=curves_in_words.POINT, caption_justify="left")
-        for header in ("group", *(f"{found.table_times[at]:g} years" for at in shown), "median, years"):
-            table.add_column(header, overflow="fold")
-        for group in found.groups:
-            table.add_row(
-                Text(group.name),
-                *(Text(curves_in_words.point(group, at)) for at in shown),
-                curves_in_words.median(group),
-            )
-        console.print(table)
-    for sentence in curves_in_words.sentences(found):
-        console.print(Text(sentence))
 
 
 def _checks(results: Results) -> str:

@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedage.common.analyses import table_preparation
-from fedage.common.analyses._of_file import COX
-from fedage.common.analyses.bias_line import BIAS
-from fedage.common.analyses.evaluation import CORRECTED, TEST, VALIDATION
-from fedage.common.analyses.group_difference import GROUPS, GROUPS_RAW
-from fedage.common.analyses.kaplan_meier import KAPLAN_MEIER
-from fedage.common.analyses.planted import ATTENUATION
+from fedage.common.presentation.blocks import Paragraph, Section, Shown, merged
 from fedage.common.presentation.participation import participants
 from fedage.common.wording import listed
 from fedage.server import withheld_columns
 from fedage.server.results import Results
 from fedage.server.shown import step_in_words
-
-_WORDS = {
-    TEST: "the error of the predicted age",
-    VALIDATION: "the error on validation patients",
-    CORRECTED: "the error of the corrected age",
-    BIAS: "the bias line",
-    KAPLAN_MEIER: "the Kaplan-Meier estimate",
-    ATTENUATION: "the comparison with the planted truth",
-    "predicted-by-age": "the figure of predicted ages",
-    "gap-by-age:raw": "the raw gap by age",
-    "gap-by-age:corrected": "the corrected gap by age",
-    "error-curve:test": "the score curve",
-    "error-curve:test-corrected": "the score curve after correction",
-    GROUPS: "the comparison of groups by corrected gap",
-    GROUPS_RAW: "the comparison of groups by raw gap",
-    table_preparation.NAME: "the making of the model",
-}
 
 
 @dataclass(frozen=True)
@@ -62,9 +40,7 @@ class Withholding:
     @property
     def words(self) -> str:
         """What it is, e.g. `the Cox model by-site`."""
-        if self.step.startswith(COX):
-            return f"the Cox model {self.step.removeprefix(COX)}"
-        return _WORDS.get(self.step) or self.in_words or self.step
+        return "the making of the model" if self.step == table_preparation.NAME else self.in_words or self.step
 
     @property
     def rests_on(self) -> str:
@@ -103,11 +79,6 @@ def withholdings(results: Results) -> list[Withholding]:
     ]
 
 
-def alone(results: Results, sites: Sequence[str]) -> str:
-    """The only site that a result rests on, where more took part in the run; else empty."""
-    return sites[0] if len(sites) == 1 < len(participants(results)) else ""
-
-
 def in_full(results: Results) -> list[str]:
     """A sentence a contribution, with every reason and the sites that gave it; and who took no part at all."""
     said = []
@@ -139,14 +110,23 @@ def _counted(results: Results) -> dict[str, tuple[str, ...]]:
     """The sites in a result, by step, where the record tells them."""
     counted: dict[str, tuple[str, ...]] = dict(results.contributors)
     counted |= {name: step.sites for name, step in results.analyses.items() if step.sites or step.not_computed}
-    if results.survival is not None:
-        for model in results.survival.cox:
-            if model.sites or model.not_computed:
-                counted[f"{COX}{model.model}"] = model.sites
-        curves = results.survival.kaplan_meier
-        if curves is not None and (curves.sites or curves.not_computed):
-            counted[KAPLAN_MEIER] = curves.sites
     return counted
+
+
+def sections_of(results: Results, shown: Sequence[Shown]) -> list[Section]:
+    """What analyses show in the report, each section with whose sums are not in it at its end."""
+    sections = merged([section for each in shown for section in each.sections])
+    return [replace(each, blocks=(*each.blocks, *_missing_in(results, each))) for each in sections]
+
+
+def _missing_in(results: Results, section: Section) -> list[Paragraph]:
+    if not section.withheld:
+        return []
+    kept = [
+        site.model_copy(update={"withheld": tuple(item for item in site.withheld if item.step in section.withheld)})
+        for site in results.sites
+    ]
+    return [Paragraph(sentence) for sentence in in_full(results.model_copy(update={"sites": tuple(kept)}))]
 
 
 def _no_part(results: Results) -> list[str]:

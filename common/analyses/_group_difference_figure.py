@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedage.common.presentation.participation import pooled_label
-from fedage.common.presentation.svg import INK, MUTED, SERIES, draw, only_some_spines, shortened
+from fedage.common.presentation.svg import INK, MUTED, SERIES, draw, only_some_spines
 from fedage.common.record.groups import Difference, GroupDifference
 from fedage.common.record.results import Results
+from fedage.common.wording import shortened
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ from fedage.common.analyses.cox_pooled import CoxPooled
 from fedage.common.analyses.definition import Definition, LeftOut, Step
 from fedage.common.analyses.table_grid import TABLE_GRID, TableGrid
 from fedage.common.campaign.types import Campaign, CoxModel, Survival
+from fedage.common.presentation.blocks import Shown
 from fedage.common.record import parts
+from fedage.common.record.results import Results
 
 NAME = "cox"
 
@@ -79,6 +81,12 @@ def _left_out(campaign: Campaign) -> dict[str, LeftOut]:
     }
 
 
+def _shown(results: Results) -> Shown:
+    from fedage.common.analyses._cox_shown import shown
+
+    return shown(results)
+
+
 ANALYSIS = Definition(
     name=NAME,
     result=parts.CoxResult,
@@ -86,5 +94,6 @@ ANALYSIS = Definition(
     words=lambda step: f"the Cox model {step.removeprefix(COX)}",
     builds_on=(TABLE_GRID,),
     left_out=_left_out,
+    shown=_shown,
     place=41,
 )

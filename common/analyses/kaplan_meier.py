@@ -33,7 +33,9 @@ from fedage.common.analyses.definition import Definition, LeftOut, Step
 from fedage.common.analyses.table_grid import TABLE_GRID, TableGrid, groups_of_gap
 from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
+from fedage.common.presentation.blocks import Shown
 from fedage.common.record import parts
+from fedage.common.record.results import Results
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 
@@ -273,6 +275,12 @@ def _left_out(campaign: Campaign) -> dict[str, LeftOut]:
     return {KAPLAN_MEIER: LeftOut(NO_TABLES, {"column": curves_by(campaign)})}
 
 
+def _shown(results: Results) -> Shown:
+    from fedage.common.analyses._kaplan_meier_shown import shown
+
+    return shown(results)
+
+
 ANALYSIS = Definition(
     name=KAPLAN_MEIER,
     result=parts.KaplanMeier,
@@ -280,5 +288,6 @@ ANALYSIS = Definition(
     words=lambda step: "the Kaplan-Meier estimate",  # noqa: ARG005 - there is one
     builds_on=(TABLE_GRID,),
     left_out=_left_out,
+    shown=_shown,
     place=42,
 )

@@ -73,12 +73,15 @@ class Section:
         In it.
     place
         Sections stand in the order of these.
+    withheld
+        Steps of which the report says at the section's end which sites' sums are not in them, and why.
     """
 
     name: str
     heading: str
     blocks: tuple[Block, ...]
     place: int = 100
+    withheld: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,12 @@ def merged(sections: list[Section]) -> list[Section]:
         by_name[section.name] = (
             section
             if first is None
-            else Section(first.name, first.heading, (*first.blocks, *section.blocks), first.place)
+            else Section(
+                first.name,
+                first.heading,
+                (*first.blocks, *section.blocks),
+                first.place,
+                (*first.withheld, *section.withheld),
+            )
         )
     return list(by_name.values())

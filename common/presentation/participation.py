@@ -75,3 +75,18 @@ def _contributions(results: Results) -> tuple[list[tuple[str, ...]], str, str]:
         known = [item.sites for item in results.preparation if item.sites]
         return known, "folds" if len(known) > 1 else "model", "sums"
     return [item.sites for item in results.rounds if item.sites], "rounds", "updates"
+
+
+def alone(results: Results, sites: Sequence[str]) -> str:
+    """The only site that a result rests on, where more took part in the run; else empty."""
+    return sites[0] if len(sites) == 1 < len(participants(results)) else ""
+
+
+def analysed(results: Results) -> str:
+    """Who is analysed: without an estimator nobody was trained on, so everybody is."""
+    return "test patients" if results.campaign.estimator else "patients"
+
+
+def judged(results: Results) -> str:
+    """Whose predicted ages are judged."""
+    return f"{'healthy ' if results.campaign.train_on == 'healthy' else ''}{analysed(results)}"

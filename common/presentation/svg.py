@@ -95,18 +95,6 @@ def draw(paint: Callable[[Figure], None], *, name: str, label: str, size_in: tup
     return _inline(buffer.getvalue(), name=name, label=label)
 
 
-def shortened(text: str, *, most: int = 32) -> str:
-    """A label of a figure's axis: a longer one would leave no place for the figure, so its middle is left out.
-
-    Examples
-    --------
-    >>> shortened("gap: age_years"), shortened("left_middle_temporal_thickness_mm", most=20)
-    ('gap: age_years', 'left_middl…ckness_mm')
-    """
-    head = (most - 1 + 1) // 2
-    return text if len(text) <= most else f"{text[:head]}…{text[head + 1 - most :]}"
-
-
 def only_some_spines(axes: Axes, *sides: str) -> None:
     """Show these sides of the frame only."""
     for side, spine in axes.spines.items():

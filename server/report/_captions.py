@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedage.common.analyses._of_file import COX
-from fedage.common.analyses.kaplan_meier import KAPLAN_MEIER
-from fedage.server import curves_in_words, sites_in_words
-from fedage.server.hazards_in_words import told_per_sd
+from fedage.common.presentation.participation import analysed, judged
+from fedage.server import sites_in_words
 from fedage.server.report.figure_ages import cells_are_drawn, withheld_share
-from fedage.server.results import KaplanMeier, Results
-from fedage.server.withheld_in_words import in_full
+from fedage.server.results import Results
 
 
 def captions(results: Results) -> dict[str, Any]:
@@ -19,10 +16,8 @@ def captions(results: Results) -> dict[str, Any]:
     # The figures by age have no choice of the healthy, so with others among the patients they are of more people than
     # the tables.
     drawn = f"All {everyone}, healthy or not," if results.campaign.train_on == "healthy" else f"All {everyone}"
-    has_gap = _has_gap(results)
     return {
         "headline": f"Error of the predicted age on {whose}, in years",
-        "first_hazards": "Hazard ratio per year of gap, on test patients" if has_gap else "Hazard ratio per unit",
         "learning": _learning(results),
         "ages": f"{drawn} by chronological age and raw predicted age. On the dashed line the prediction is right."
         f"{_means_by_age(results)}{_cells(results)}",
@@ -32,46 +27,7 @@ def captions(results: Results) -> dict[str, Any]:
         "gaps": f"{drawn} by chronological age: mean of the gap (predicted minus chronological age) and one standard "
         "deviation in each bin, with the number of patients. A mean that falls with age is age bias."
         f"{_remaining_bias(results)}{_withheld_bins(results)}",
-        "follow_up": "Gap and follow-up" if results.campaign.estimator or has_gap else "Follow-up",
-        "survival": _survival(results),
-        "groups": groups_compared(results.survival.kaplan_meier if results.survival is not None else None),
-        "forest": f"Hazard ratios per unit with 95 % intervals{_per_sd(results)}"
-        f"{'; gaps in colour' if has_gap else ''}."
-        f"{' Diamonds mark what the planted truth implies.' if results.planted else ''}",
-        "has_gap": has_gap,
-        "left_out": _left_out(results),
-        "curves": curves_in_words.sentences(results.survival.kaplan_meier if results.survival is not None else None),
     }
-
-
-def analysed(results: Results) -> str:
-    """Who is analysed: without an estimator nobody was trained on, so everybody is."""
-    return "test patients" if results.campaign.estimator else "patients"
-
-
-def judged(results: Results) -> str:
-    """Whose predicted ages are judged."""
-    return f"{'healthy ' if results.campaign.train_on == 'healthy' else ''}{analysed(results)}"
-
-
-def groups_compared(found: KaplanMeier | None) -> str:
-    """E.g. `High gap against low gap`, `Male against female`, `All patients`."""
-    names = [group.name for group in found.groups] if found is not None else []
-    if len(names) < 2:
-        return _capital(names[0]) if names else "Kaplan-Meier estimate"
-    return _capital(f"{names[1]} against {names[0]}")
-
-
-def _has_gap(results: Results) -> bool:
-    models = results.survival.cox if results.survival is not None else ()
-    return any(item.name.endswith("gap_years") for model in models for item in model.covariates)
-
-
-def _per_sd(results: Results) -> str:
-    models = results.survival.cox if results.survival is not None else ()
-    if not any(told_per_sd(item) for model in models for item in model.covariates):
-        return ""
-    return ", or per standard deviation (SD) where the unit is small or large against it"
 
 
 def _learning(results: Results) -> str:
@@ -152,52 +108,6 @@ def _withheld_bins(results: Results) -> str:
     if found is None or not found.withheld:
         return ""
     return f" {found.withheld} patients in small bins (–) are withheld by their sites."
-
-
-def _survival(results: Results) -> str:
-    found = results.survival.kaplan_meier if results.survival is not None else None
-    if found is None:
-        return ""
-    names, everyone = [group.name for group in found.groups], analysed(results)
-    if "high gap" in names:
-        split = f", split at {found.split_years:.2f} years".replace("-", "−") if found.split_years is not None else ""
-        of = f"{everyone} with a high and a low {_gap(found)}{split}"
-    elif len(names) > 1:
-        column = f" by {found.column}" if found.column else ""
-        of = f"{everyone}{column} ({' and '.join(names)})"
-    else:
-        of = f"all {everyone}"
-    is_grouped = curves_in_words.grouped(found)
-    sites = f" at {len(found.sites)} site{'' if len(found.sites) == 1 else 's'}" if found.sites else ""
-    return (
-        f"{'Actuarial' if is_grouped else 'Kaplan-Meier'} estimate for {of}{sites}, with 95 % intervals (shaded)."
-        f"{_GROUPED if is_grouped else ''}"
-    )
-
-
-_GROUPED = (
-    " Times between table times are not known: points stand at table times, and lines only join them. Thick bars: what "
-    "remains open because of that."
-)
-
-
-def _gap(found: KaplanMeier) -> str:
-    return {"raw_gap_years": "raw gap", "cole_gap_years": "corrected gap (Cole)"}.get(
-        found.column or "", "corrected gap"
-    )
-
-
-def _left_out(results: Results) -> list[str]:
-    """Of the follow-up: which sites' sums are not in it, and why."""
-    if results.survival is None:
-        return []
-    kept = [
-        site.model_copy(
-            update={"withheld": tuple(item for item in site.withheld if item.step.startswith((COX, KAPLAN_MEIER)))}
-        )
-        for site in results.sites
-    ]
-    return in_full(results.model_copy(update={"sites": tuple(kept)}))
 
 
 def _capital(words: str) -> str:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
-from fedage.common.presentation.participation import participants, training_in_words
+from fedage.common.presentation.blocks import Shown
+from fedage.common.presentation.participation import judged, participants, training_in_words
 from fedage.common.wording import listed
 from fedage.server.errors_in_words import sentences as error_sentences
-from fedage.server.hazards_in_words import in_unit, ratio_decimals, told_per_sd
-from fedage.server.report._captions import judged
 from fedage.server.report._rounds import rounds_in_words
-from fedage.server.results import Coefficient, CoxResult, Results
+from fedage.server.results import Results
 from fedage.server.shown import shown_of
-from fedage.server.withheld_in_words import alone, in_short
+from fedage.server.withheld_in_words import in_short
 
 
-def sentences(results: Results) -> list[str]:
+def sentences(results: Results, shown: Sequence[Shown] | None = None) -> list[str]:
     """The summary, a sentence or two an item."""
     return [
         _what_ran(results),
         *_age(results),
         *error_sentences(results),
-        *_hazard(results),
-        *(sentence for each in shown_of(results) for sentence in each.sentences),
+        *(sentence for each in shown or shown_of(results) for sentence in each.sentences),
         *_truth(results),
         *in_short(results),
     ]
@@ -143,79 +142,6 @@ def _age(results: Results) -> list[str]:
             "age, which flatters any model: compare models by the raw figure."
         )
     return said
-
-
-def _hazard(results: Results) -> list[str]:
-    survival = results.survival
-    if survival is None:
-        return []
-    found = [(model, item) for model in survival.cox for item in model.covariates if in_unit(item)[0] is not None]
-    for column in _GAPS:
-        # One sentence, for the model that matters most; the table under it has them all.
-        for model, item in found:
-            if item.name == column:
-                return [_one_hazard(model, item, only=alone(results, model.sites))]
-    said = []
-    if found:
-        first, items = _first(found)
-        said = [_every_hazard(first, items, only=alone(results, first.sites))]
-    why = next((model.not_computed for model in survival.cox if model.not_computed), "no model has a gap as covariate")
-    if results.campaign.estimator:
-        said.append(f"What the gap has to do with follow-up is not known: {_why(why)}.")
-    elif not found:
-        said.append(
-            f"What goes with follow-up is not known: {_why(why if survival.cox else 'no model was asked for')}."
-        )
-    return said
-
-
-def _first(found: list[tuple[CoxResult, Coefficient]]) -> tuple[CoxResult, list[Coefficient]]:
-    first = found[0][0]
-    return first, [item for model, item in found if model is first]
-
-
-def _every_hazard(model: CoxResult, items: list[Coefficient], *, only: str) -> str:
-    """A model without a gap: all its covariates, each with the others held fixed."""
-    told, open_ = [], []
-    for item in items:
-        ratio, low, high = in_unit(item)
-        digits = ratio_decimals(ratio, low, high)
-        unit = "standard deviation" if told_per_sd(item) else "unit"
-        within = ""
-        if low is not None and high is not None:
-            within = f" (95 % interval {low:.{digits}f} to {high:.{digits}f})"
-            if low <= 1 <= high:
-                open_.append(item.name)
-        told.append(f"{ratio:.{digits}f} per {unit} of {item.name}{within}")
-    shown = f" The interval of {listed(open_)} includes 1: no association is shown." if open_ else ""
-    return f"The Cox model {model.model} ({_fit(model, only)}) finds a hazard ratio of {listed(told)}.{shown}"
-
-
-def _fit(model: CoxResult, only: str) -> str:
-    how = "each site its own baseline" if model.stratified_by_site else "one baseline for all sites"
-    if only:
-        how = f"of {only} alone, so nothing is pooled"
-    return f"{how}, {model.events} events" if model.events is not None else how
-
-
-# In the order of what the first screen should say.
-_GAPS = {
-    "gap_years": "corrected gap",
-    "cole_gap_years": "corrected gap on Cole's scale",
-    "raw_gap_years": "raw gap",
-    "true_gap_years": "true (planted) gap",
-}
-
-
-def _one_hazard(model: CoxResult, gap: Coefficient, *, only: str) -> str:
-    others = [item.name.removesuffix("_years").replace("_", " ") for item in model.covariates if item is not gap]
-    held = f", {' and '.join(others)} held fixed" if others else ""
-    said = f"A year of {_GAPS[gap.name]} goes with a hazard ratio of {gap.hazard_ratio:.3f}"
-    if gap.ci95_low is None or gap.ci95_high is None:
-        return f"{said} ({model.model}: {_fit(model, only)}){held}."
-    shown = "" if not gap.ci95_low <= 1 <= gap.ci95_high else " The interval includes 1: no association is shown."
-    within = f"95 % interval {gap.ci95_low:.3f} to {gap.ci95_high:.3f}"
-    return f"{said} ({within}; {model.model}: {_fit(model, only)}){held}.{shown}"
 
 
 def _truth(results: Results) -> list[str]:

@@ -10,7 +10,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fedage.common.analyses.evaluation import CORRECTED, TEST, VALIDATION
-from fedage.common.presentation.blocks import merged
 from fedage.common.presentation.cells import Table
 from fedage.server import made_in_words, pooled_in_words
 from fedage.server.report import (
@@ -20,15 +19,13 @@ from fedage.server.report import (
     _preparation,
     _summary,
     _tables,
-    _tables_survival,
 )
 from fedage.server.report.figure_ages import predicted_by_age
 from fedage.server.report.figure_gaps import gap_by_age
-from fedage.server.report.figure_hazards import forest
 from fedage.server.report.figure_learning import learning_curve
-from fedage.server.report.figure_survival import kaplan_meier
 from fedage.server.results import Results
 from fedage.server.shown import shown_of
+from fedage.server.withheld_in_words import sections_of
 
 
 @dataclass(frozen=True)
@@ -63,13 +60,13 @@ def render_report(results: Results, *, events: Sequence[Mapping[str, Any]] | Non
     )
     environment.filters["sentence"] = _summary.sentence
     template = environment.get_template("report.html.j2")
-    figures, tables = _figures(results), _all_tables(results, events)
+    figures, tables, shown = _figures(results), _all_tables(results, events), shown_of(results)
     css, _, _ = environment.loader.get_source(environment, "report.css") if environment.loader else ("", None, None)
     return template.render(
         results=results,
         css=Markup(css),
         banners=_summary.banners(results),
-        summary=_summary.sentences(results),
+        summary=_summary.sentences(results, shown),
         made=made_in_words.sentences(results),
         captions=_captions.captions(results),
         asked_age=bool(results.campaign.estimator) or results.evaluation.test.raw.overall is not None,
@@ -81,7 +78,8 @@ def render_report(results: Results, *, events: Sequence[Mapping[str, Any]] | Non
         figures=figures,
         tables=tables,
         nothing=_nothing(figures, tables),
-        sections=merged([section for each in shown_of(results) for section in each.sections]),
+        sections=sections_of(results, shown),
+        first=[titled for each in shown for titled in each.first],
         sites_told=_summary.sites_told(results),
     )
 
@@ -109,12 +107,6 @@ def _all_tables(results: Results, events: Sequence[Mapping[str, Any]] | None) ->
         "test_corrected": _tables.evaluation("test-corrected", results, test.corrected, step=CORRECTED),
         "validation_raw": _tables.evaluation("validation-raw", results, validation.raw, step=VALIDATION),
         "bias": _tables.bias_lines(results),
-        "first_hazards": _tables_survival.first_hazards(results),
-        "hazards": _tables_survival.hazards(results),
-        "models": _tables_survival.models(results),
-        "coefficients": _tables_survival.coefficients(results),
-        "points": _tables_survival.survival_points(results),
-        "groups": _tables_survival.survival_groups(results),
         "planted": _tables.planted(results),
         "pooled": _pooled.pooled(results),
         "sites": _tables.sites(results),
@@ -129,16 +121,8 @@ def _all_tables(results: Results, events: Sequence[Mapping[str, Any]] | None) ->
 
 
 def _figures(results: Results) -> dict[str, Drawn]:
-    figures, survival = results.figures, results.survival
+    figures = results.figures
     none = "no site released it"
-    no_survival = "the campaign asked for no survival analysis"
-    curves = survival.kaplan_meier if survival is not None else None
-    no_curves = curves.not_computed if curves is not None and curves.not_computed else "no table by time was computed"
-    no_model = (
-        next((model.not_computed for model in survival.cox if model.not_computed), "no Cox model was computed")
-        if (survival)
-        else no_survival
-    )
     return {
         "learning": _drawn(learning_curve(results), _tables.no_rounds(results)),
         "ages": _drawn(
@@ -149,8 +133,6 @@ def _figures(results: Results) -> dict[str, Drawn]:
             gap_by_age(figures.gap_by_age_raw, figures.gap_by_age_corrected),
             figures.not_computed.get("gap_by_age_raw", none),
         ),
-        "survival": _drawn(kaplan_meier(curves), no_curves if survival is not None else no_survival),
-        "forest": _drawn(forest(results), no_model),
     }
 
 

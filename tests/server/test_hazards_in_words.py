@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from fedage.server.hazards_in_words import in_unit, per_sd, ratio_decimals, told_per_sd
+from fedage.common.analyses._hazards_in_words import in_unit, per_sd, ratio_decimals, told_per_sd
 from fedage.server.results import Coefficient
 
 

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from fedage.common.analyses import _cox_shown
 from fedage.common.analyses._group_difference_shown import caption
-from fedage.server.report import _captions, _summary, _tables_survival, render_report
+from fedage.server.report import _captions, _summary, render_report
 from fedage.server.results import Results
 
 
@@ -44,7 +45,7 @@ def test_the_first_model_is_on_the_first_screen_whatever_its_covariates(lung: di
         "(95 % interval 1.004 to 1.050) and 0.636 per unit of sex (95 % interval 0.425 to 0.952)." in said
     )
     assert not any("predicted age" in sentence or "gap" in sentence for sentence in said)
-    table = _tables_survival.first_hazards(results)
+    table = _cox_shown.first_hazards(results)
     assert table.name == "first-hazards"
     assert [(row[0].text, row[1].text, row[-1].text) for row in table.rows] == [
         ("by-site", "age", "2"),

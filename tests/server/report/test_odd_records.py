@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from fedage.common.presentation.svg import shortened
-from fedage.server.report.figure_hazards import _MOST_TICKS, _ticks
+from fedage.common.analyses._cox_figure import _MOST_TICKS, _ticks
+from fedage.common.wording import shortened
 from fedage.server.report.render import render_report
 from fedage.server.results import Results
 

@@ -12,9 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from fedage.common.presentation.svg import INK, MARK, MUTED, SERIES, draw, only_some_spines, shortened
-from fedage.server.hazards_in_words import in_unit, ratio_decimals, told_per_sd
-from fedage.server.results import PlantedTruth, Results
+from fedage.common.analyses._cox_shown import implied_hazard_ratio
+from fedage.common.analyses._hazards_in_words import in_unit, ratio_decimals, told_per_sd
+from fedage.common.presentation.svg import INK, MARK, MUTED, SERIES, draw, only_some_spines
+from fedage.common.record.results import Results
+from fedage.common.wording import shortened
 
 _MOST_TICKS = 8
 
@@ -58,11 +60,6 @@ def forest(results: Results) -> str | None:
 def _in_words(row: _Row) -> str:
     decimals = ratio_decimals(row.hazard_ratio, row.low, row.high)
     return f"{row.hazard_ratio:.{decimals}f} ({row.low:.{decimals}f} to {row.high:.{decimals}f})"
-
-
-def implied_hazard_ratio(planted: PlantedTruth | None, column: str) -> float | None:
-    """What the planted truth implies for the hazard ratio of a column, if it implies anything."""
-    return planted.expected_hazard_ratio.get(column) if planted is not None else None
 
 
 def _rows(results: Results) -> list[_Row]:

@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fedage.common.presentation.svg import DASHES, MUTED, SERIES, draw, only_some_spines, shortened
-from fedage.server.curves_in_words import grouped
-from fedage.server.results import KaplanMeier, SurvivalCurve
+from fedage.common.analyses._kaplan_meier_shown import grouped
+from fedage.common.presentation.svg import DASHES, MUTED, SERIES, draw, only_some_spines
+from fedage.common.record.parts import KaplanMeier, SurvivalCurve
+from fedage.common.wording import shortened
 
 _MOST_TICKS = 11
 _BEYOND = 1.04
