@@ -62,12 +62,14 @@ def _figures(values: Values) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _survival(values: Values) -> Iterator[tuple[str, dict[str, Any]]]:
     survival = values.get("survival")
-    if not survival:
+    if survival is None:
         return
     for model in survival.get("cox") or ():
         about = {key: model[key] for key in ("model", "stratified_by_site", "ties") if key in model}
         yield f"cox:{model['model']}", _told_with_sites("cox", model, about, there=bool(model.get("covariates")))
     curves = survival.get("kaplan_meier")
+    if not curves and not survival.get("cox"):
+        curves = {"not_computed": "no table by time was computed"}
     if curves:
         costs = curves.get("held_back") or ()
         if costs:

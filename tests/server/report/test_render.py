@@ -110,7 +110,7 @@ def test_every_section_and_figure_is_there(html: str) -> None:
         "models group-difference group-auc group-sites"
     )
     assert set(page.tables) == {
-        f"table-{name}" for name in f"{tables} planted sites set-aside withheld troubles events".split()
+        f"table-{name}" for name in f"{tables} log-rank planted sites set-aside withheld troubles events".split()
     }
 
 
