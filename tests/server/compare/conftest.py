@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fedage.server.results import Results, write_results
+from fedage.server.results import Results
 
 THRESHOLDS = [float(t) for t in range(21)]
 
@@ -76,6 +76,13 @@ def record(
     }
 
 
+def write_version_1(path: Path, values: Mapping[str, Any]) -> None:
+    """A record in the parts of version 1, which every reader of records takes."""
+    Results.model_validate(values)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**values, "schema_version": 1}), encoding="utf-8")
+
+
 MakeRun = Callable[..., Path]
 
 
@@ -97,7 +104,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         text = campaign_text(seed=seed, strategy=strategy, extra=extra)
         values = record(sites=sites or {"north": mae - 0.5, "south": mae + 0.5}, text=text, seed=seed, **changes)
         folder = tmp_path / name
-        write_results(folder / "results.json", Results.model_validate(values))
+        write_version_1(folder / "results.json", values)
         if with_file:
             (folder / "campaign.toml").write_text(text, encoding="utf-8")
         return folder
@@ -113,8 +120,8 @@ def edit() -> Callable[..., None]:
         path = folder / "results.json"
         values = json.loads(path.read_text(encoding="utf-8"))
         for part, value in parts.items():
-            merged = isinstance(value, dict) and isinstance(values[part], dict)
+            merged = isinstance(value, dict) and isinstance(values.get(part), dict)
             values[part] = {**values[part], **value} if merged else value
-        write_results(path, Results.model_validate(values))
+        write_version_1(path, values)
 
     return change

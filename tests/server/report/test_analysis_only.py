@@ -6,6 +6,7 @@ import pytest
 
 from fedage.common.analyses import _cox_shown
 from fedage.common.analyses._group_difference_shown import caption
+from fedage.common.analyses._kaplan_meier_shown import shown as curves_shown
 from fedage.server.report import _captions, _summary, render_report
 from fedage.server.results import Results
 
@@ -81,18 +82,18 @@ def test_one_curve_of_all_patients(lung: dict[str, Any]) -> None:
     curves = lung["survival"]["kaplan_meier"]
     curves.update(column=None, split_years=None, log_rank=None, groups=curves["groups"][:1])
     curves["groups"][0]["name"] = "all patients"
-    found = _captions.captions(Results.model_validate(lung))
-    assert found["survival"].startswith("Kaplan-Meier estimate for all patients, with")
-    assert found["groups"] == "All patients"
+    section = curves_shown(Results.model_validate(lung)).sections[0]
+    assert section.blocks[0].caption.startswith("Kaplan-Meier estimate for all patients, with")
+    assert section.blocks[1].caption == "All patients"
 
 
 def test_gaps_are_still_called_gaps(values: dict[str, Any]) -> None:
-    found = _captions.captions(Results.model_validate(values))
-    assert found["survival"].startswith(
+    section = curves_shown(Results.model_validate(values)).sections[0]
+    assert section.blocks[0].caption.startswith(
         "Kaplan-Meier estimate for test patients with a high and a low corrected gap, split at 0.12 years"
     )
-    assert found["groups"] == "High gap against low gap"
-    assert found["follow_up"] == "Gap and follow-up"
+    assert section.blocks[1].caption == "High gap against low gap"
+    assert section.heading == "Gap and follow-up"
 
 
 def test_predictions_of_a_tables_own_keep_their_section(lung: dict[str, Any], values: dict[str, Any]) -> None:
