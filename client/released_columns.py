@@ -127,10 +127,17 @@ class ReleasedColumns:
         ------
         Withheld
             Rule `influence` if a column that the analysis cannot do without nearly repeats an earlier one; rule
+            `columns-unknown` if an installed package's analysis does not say which columns it reads; rule
             `store-unavailable` if the account cannot be read.
         """
-        if self._minimum_count == 1 or not isinstance(analysis, ReadsColumns):
+        if self._minimum_count == 1:
             return Question(cohort=cohort)
+        if not isinstance(analysis, ReadsColumns):
+            raise Withheld(
+                "columns-unknown",
+                f"{analysis.name} does not say which columns it reads, so no account of them can be kept; its package "
+                "has to give its analysis a columns_read",
+            )
         read = self._without_model(analysis.columns_read(with_rows(cohort), iterate))
         values = {name: read.made[name] if name in read.made else cohort[name] for name in (*read.needed, *read.judged)}
         if not values or not read.rows.size:

@@ -43,6 +43,7 @@ from dataclasses import dataclass
 
 from fedage.common.analyses._columns import bound_of, in_subset, usable
 from fedage.common.analyses.base import Done, NotComputable, check_iterate
+from fedage.common.analyses.columns_read import columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.campaign.types import Column, Table
 from fedage.common.presentation import cells
@@ -83,6 +84,9 @@ class MeanOfColumn:
         kept, _ = usable(in_subset(cohort, self.subset), (self.column,))
         values = {"n": kept.n, "sum": kept[self.column].sum()}
         return Statistic.of(self.layout(iterate), values, [Cell(kept.n, "patients")])
+
+    def columns_read(self, cohort, iterate):
+        return columns_read(usable(in_subset(cohort, self.subset), (self.column,))[0], needed=(self.column,))
 
     def combine(self, total, iterate):
         n = total.scalar("n")
@@ -186,6 +190,19 @@ def test_a_packages_analysis_goes_all_the_way(site_packages: Path, tmp_path: Pat
     assert "What the analysis mean-of-column found is in the record and not shown" in render_report(again)
     with pytest.raises(CampaignErrors, match=r"\[analyses.mean-of-column\]: no analysis of this name"):
         parse_campaign(CAMPAIGN)
+
+
+def test_an_analysis_that_does_not_say_what_it_reads_is_withheld(site_packages: Path, tmp_path: Path) -> None:
+    """No account of its columns could be kept: two campaigns with two nearly equal columns would give one patient."""
+    install(site_packages, "heights", module=MODULE.replace("def columns_read(self", "def columns_kept(self"))
+    data = as_csv(heights(1), tmp_path / "run" / "data.csv")
+    found = simulated(tmp_path / "run", CAMPAIGN, data=data, site_column="hospital").results
+    assert found.analyses["mean-of-column"].result is None
+    for site in found.sites:
+        (withheld,) = site.withheld
+        assert withheld.step == "mean-of-column"
+        assert withheld.reason.startswith("columns-unknown: ")
+        assert "columns_read" in withheld.reason
 
 
 def test_a_column_that_the_analysis_reads_has_to_be_there(site_packages: Path, tmp_path: Path) -> None:
