@@ -10,6 +10,7 @@ from rich.text import Text
 from fedage.common.analyses.definition import Definition
 from fedage.common.analyses.registry import AnalysisUnusable, definition_of, in_order, own
 from fedage.common.presentation.blocks import NamedRun, Shown, Titled
+from fedage.common.presentation.cells import POOLED
 from fedage.common.record.results import Results
 
 
@@ -42,9 +43,11 @@ def in_rich(titled: Titled) -> RichTable | Text:
         return Text(f"{titled.caption}: {table.why_empty}" if table.why_empty else titled.caption)
     rich = RichTable(title=Text(titled.caption), caption=table.note or None, caption_justify="left")
     for header, numeric in zip(table.headers, table.numeric, strict=True):
-        rich.add_column(Text(header), justify="right" if numeric else "left", overflow="fold")
+        rich.add_column(Text(header), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
     for row in table.rows:
-        rich.add_row(*(Text(cell.text) for cell in row))
+        if row[0].mark == POOLED:
+            rich.add_section()
+        rich.add_row(*(Text(cell.text, style="red" if cell.mark == "bad" else "") for cell in row))
     return rich
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from fedage.common.presentation.participation import EVERYTHING
 from fedage.common.wording import listed
 from fedage.server.results import Results, SiteRecord
 
-EVERYTHING = "training and evaluation"
 _EVALUATES = "evaluation only"
 _DIGITS = 12
 
@@ -25,12 +25,6 @@ def audit_head(site: SiteRecord) -> str:
     """E.g. `line 42, 3f0c9a1b22de…`; empty where none was seen."""
     head = site.audit_head
     return f"line {head.sequence}, {head.hash[:_DIGITS]}…" if head is not None else ""
-
-
-def status(site: SiteRecord) -> str:
-    """How it took part and why not; its role where that is not everything."""
-    role = "" if site.role in ("", EVERYTHING) else f", {site.role}"
-    return f"{site.status}{role}{': ' if site.reason else ''}{site.reason}"
 
 
 def held_out(results: Results) -> list[str]:

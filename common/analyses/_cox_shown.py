@@ -15,8 +15,11 @@ def shown(results: Results) -> Shown:
     """Everything, of a campaign that asks for follow-up."""
     if results.survival is None:
         return Shown()
-    # Drawn where a page is made only: Matplotlib takes a second to load.
-    from fedage.common.analyses._cox_figure import forest
+
+    def figure() -> str | None:
+        from fedage.common.analyses._cox_figure import forest
+
+        return forest(results)
 
     has_gap = _has_gap(results)
     why = next((model.not_computed for model in _models(results) if model.not_computed), "no Cox model was computed")
@@ -26,7 +29,7 @@ def shown(results: Results) -> Shown:
         f"{model.model} is not computed: {model.not_computed}." for model in _models(results) if model.not_computed
     )
     blocks = (
-        Drawn(forest(results), _caption(results), why),
+        Drawn(figure, _caption(results), why),
         Titled(hazards(results), "Hazard ratios (Cox models)"),
         Paragraph(f"A baseline hazard for each site and one for all sites answer different questions{questions}."),
         Folded(

@@ -16,11 +16,13 @@ def shown(results: Results) -> Shown:
     groups = results.groups
     if groups is None:
         return Shown()
-    # Drawn where a page is made only: Matplotlib takes a second to load.
-    from fedage.common.analyses._group_difference_figure import compared_groups
+
+    def figure() -> str | None:
+        from fedage.common.analyses._group_difference_figure import compared_groups
+
+        return compared_groups(results)
 
     said = tuple(sentences(results))
-    svg = compared_groups(results)
     blocks = (
         Paragraph(
             f"Patients with {groups.column} = {groups.equals:g} against the reference, "
@@ -28,7 +30,7 @@ def shown(results: Results) -> Shown:
             "line that was made with them.",
             note=False,
         ),
-        Drawn(svg, caption(results), groups.corrected.not_computed or "no site released it"),
+        Drawn(figure, caption(results), groups.corrected.not_computed or "no site released it"),
         Titled(group_difference(results), f"Difference of the gap, {_sites(results)}"),
         Titled(group_auc(results), "ROC AUC of the gap for the group"),
         Titled(group_sites(results), "Difference of the gap at each site, nothing held fixed"),

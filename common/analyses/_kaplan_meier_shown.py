@@ -16,13 +16,16 @@ def shown(results: Results) -> Shown:
     """Everything, of a campaign that asks for follow-up."""
     if results.survival is None:
         return Shown()
-    # Drawn where a page is made only: Matplotlib takes a second to load.
-    from fedage.common.analyses._kaplan_meier_figure import kaplan_meier
+
+    def figure() -> str | None:
+        from fedage.common.analyses._kaplan_meier_figure import kaplan_meier
+
+        return kaplan_meier(found)
 
     found = results.survival.kaplan_meier
     why = found.not_computed if found is not None and found.not_computed else "no table by time was computed"
     blocks = (
-        Drawn(kaplan_meier(found), _survival(results), why),
+        Drawn(figure, _survival(results), why),
         Titled(survival_groups(results), groups_compared(found)),
         *(Paragraph(sentence) for sentence in sentences(found)),
         *((Titled(_log_rank(found.log_rank), "Log-rank test"),) if found is not None and found.log_rank else ()),

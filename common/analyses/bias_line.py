@@ -27,7 +27,11 @@ from fedage.common.analyses.definition import Definition, Step
 from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
 from fedage.common.influence import Group
+from fedage.common.presentation.blocks import Paragraph, Section, Shown, Titled
+from fedage.common.presentation.cells import Table, count, number, words
+from fedage.common.presentation.participation import pooled_row
 from fedage.common.record import parts
+from fedage.common.record.results import Results
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 REFERENCE_AGE_YEARS = 60.0
@@ -155,10 +159,52 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
         yield Step(BiasLine(BIAS, "is_validation"), ("predicted_years",), about)
 
 
+def _shown(results: Results) -> Shown:
+    if not results.campaign.estimator:
+        return Shown()
+    told = Titled(bias_lines(results), "Bias lines: predicted age = slope × chronological age + intercept")
+    blocks = (told, Paragraph(_note(results)))
+    section = Section("gap", "Age bias and its correction", blocks, place=22, reasons_once=True)
+    return Shown(sections=(section,))
+
+
+def _note(results: Results) -> str:
+    how = f"({results.bias.method}, scope {results.bias.scope})"
+    scale = {"de-lange": "de Lange's", "cole": "Cole's"}.get(results.bias.scale, results.bias.scale)
+    split = f" High and low gap are split on {scale} scale." if results.survival else ""
+    if results.campaign.folds:
+        return (
+            f"For reading only: fitted on the out-of-fold predictions of all healthy patients {how}. The patients of "
+            f"each fold are corrected by a line that is fitted without them.{split}"
+        )
+    return f"Fitted on held-out healthy patients {how}; no patient reported here was used.{split}"
+
+
+def bias_lines(results: Results) -> Table:
+    """The lines that correct the age bias."""
+    bias = results.bias
+    everyone = [(words(site), line) for site, line in sorted(bias.lines.items())]
+    if bias.overall is not None:
+        everyone += pooled_row(results, BIAS, list(bias.lines), bias.overall)
+    rows = tuple(
+        (
+            site,
+            count(line.n),
+            number(line.slope, 3),
+            number(line.intercept_years),
+            number(line.residual_sd_years),
+        )
+        for site, line in everyone
+    )
+    headers = ("site", "healthy patients", "slope", "intercept, years", "residual SD, years")
+    return Table("bias", headers, rows, why_empty=bias.not_computed or "No site released a bias line.")
+
+
 ANALYSIS = Definition(
     name=BIAS,
     result=parts.BiasLine,
     steps=_steps,
     words=lambda step: "the bias line",  # noqa: ARG005 - there is one
+    shown=_shown,
     place=20,
 )

@@ -39,7 +39,9 @@ from fedage.common.analyses.definition import Definition, Step
 from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
 from fedage.common.influence import Group
+from fedage.common.presentation.blocks import Shown
 from fedage.common.record import parts
+from fedage.common.record.results import Results
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 CS_YEARS = 5.0
@@ -302,6 +304,17 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
             yield Step(analysis, (column,))
 
 
+def _shown(results: Results) -> Shown:
+    from fedage.common.analyses._evaluation_shown import shown
+
+    return shown(results)
+
+
 ANALYSIS = Definition(
-    name="evaluation", result=parts.Metrics, steps=_steps, words=lambda step: _WORDS.get(step, step), place=10
+    name="evaluation",
+    result=parts.Metrics,
+    steps=_steps,
+    words=lambda step: _WORDS.get(step, step),
+    shown=_shown,
+    place=10,
 )

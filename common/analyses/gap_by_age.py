@@ -20,7 +20,10 @@ from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
 from fedage.common.disclosure import Suppressed, suppress_small_cells
 from fedage.common.influence import InfluenceRule, dominated
+from fedage.common.presentation.blocks import Drawn, Section, Shown
+from fedage.common.presentation.participation import asked_age, drawn
 from fedage.common.record import parts
+from fedage.common.record.results import Results
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 
@@ -133,6 +136,60 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
             yield Step(GapByAge(name, gap, edges, minimum_count=minimum, influence=rule), (gap,))
 
 
+def _shown(results: Results) -> Shown:
+    if not asked_age(results):
+        return Shown()
+    figures = results.figures
+
+    def figure() -> str | None:
+        from fedage.common.analyses._gap_by_age_figure import gap_by_age
+
+        return gap_by_age(figures.gap_by_age_raw, figures.gap_by_age_corrected)
+
+    caption = (
+        f"{drawn(results)} by chronological age: mean of the gap (predicted minus chronological age) and one standard "
+        "deviation in each bin, with the number of patients. A mean that falls with age is age bias."
+        f"{_remaining_bias(results)}{_withheld_bins(results)}"
+    )
+    block = Drawn(figure, caption, figures.not_computed.get("gap_by_age_raw", "no site released it"))
+    return Shown(sections=(Section("gap", "Age bias and its correction", (block,), place=21, reasons_once=True),))
+
+
+def _remaining_bias(results: Results) -> str:
+    """From where to where the mean gap runs after correction: a straight line from other patients leaves some bias."""
+    found = results.figures.gap_by_age_corrected
+    known = [] if found is None else [(k, mean) for k, mean in enumerate(found.mean_years) if mean is not None]
+    if found is None or len(known) < 2:
+        return ""
+    (first, youngest), (last, oldest) = known[0], known[-1]
+    fitted = results.bias.overall.n if results.bias.overall is not None else None
+    on = f", which was fitted on {fitted} other patients," if fitted and not results.campaign.folds else ""
+    lines = "the line" if results.bias.scope == "pooled" or len(results.bias.lines) == 1 else "the sites' lines"
+    were = on if lines == "the line" else on.replace(" was ", " were ")
+    edges = found.edges_years
+    return (
+        f" After correction the mean is {_signed(youngest)} years at {edges[first]:g} to {edges[first + 1]:g} years of "
+        f"age and {_signed(oldest)} at {edges[last]:g} to {edges[last + 1]:g}: what differs from zero there is bias "
+        f"that {lines}{were} did not take away, or chance in a small bin."
+    )
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")
+
+
+def _withheld_bins(results: Results) -> str:
+    found = results.figures.gap_by_age_raw
+    if found is None or not found.withheld:
+        return ""
+    return f" {found.withheld} patients in small bins (–) are withheld by their sites."
+
+
 ANALYSIS = Definition(
-    name="gap-by-age", result=parts.GapByAge, steps=_steps, words=lambda step: _WORDS.get(step, step), place=31
+    name="gap-by-age",
+    result=parts.GapByAge,
+    steps=_steps,
+    words=lambda step: _WORDS.get(step, step),
+    shown=_shown,
+    place=31,
 )

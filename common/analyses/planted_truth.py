@@ -5,6 +5,8 @@ from __future__ import annotations
 from fedage.common.analyses.definition import Definition
 from fedage.common.analyses.planted import ATTENUATION, AttenuationResult
 from fedage.common.campaign import Campaign
+from fedage.common.presentation.blocks import Paragraph, Section, Shown, Titled
+from fedage.common.presentation.cells import NONE, Cell, Table, number, words
 from fedage.common.record.parts import Check, CoxResult, Evaluation, PlantedTruth
 from fedage.common.record.results import Results
 
@@ -105,6 +107,79 @@ def _hazard_checks(model: CoxResult, expected: dict[str, float], true_gap: str) 
     return checks
 
 
+def _shown(results: Results) -> Shown:
+    found = results.planted
+    if found is None and not results.phantoms:
+        return Shown()
+    blocks: tuple[Paragraph | Titled, ...] = (Titled(planted(results), "Verdicts"),)
+    if found is not None:
+        blocks = (Paragraph(_aim(found), note=False), *blocks)
+    return Shown(
+        sentences=tuple(_truth(results)),
+        terminal=(_checks(results),) if found is not None else (),
+        sections=(Section(NAME.partition("-")[0], "Planted truth against found", blocks, place=90),),
+    )
+
+
+def _aim(found: PlantedTruth) -> str:
+    told = []
+    for column, value in found.attenuation.items():
+        if value is not None:
+            implied = found.expected_hazard_ratio.get(column)
+            told.append(f"{column} λ = {value:.3f}{'' if implied is None else f', so {implied:.3f}'}")
+    return (
+        f"The phantoms carry a hazard ratio of {found.hazard_ratio_per_year:g} per year of true gap, and true gaps "
+        f"with a standard deviation of {found.gap_sd_years:g} years. A Cox model on an estimated gap does not aim at "
+        f"the planted ratio but at an attenuated one{': ' if told else ''}{'; '.join(told)}."
+    )
+
+
+def planted(results: Results) -> Table:
+    """What was found, against what the planted truth implies."""
+    verdict = {True: Cell("holds", mark="good"), False: Cell("does not hold", mark="bad"), None: NONE}
+    rows = tuple(
+        (
+            words(check.what),
+            number(check.found, 3),
+            number(check.against, 3),
+            number(check.ratio),
+            words(check.wanted),
+            verdict[check.holds],
+        )
+        for check in (results.planted.checks if results.planted is not None else ())
+    )
+    why = "Nothing was planted in this run, so there is no truth to hold it against."
+    if results.planted is not None:
+        why = "The run did not get far enough to compare anything with the planted truth."
+    return Table("planted", ("what", "found", "against", "ratio", "wanted", "verdict"), rows, why_empty=why)
+
+
+def _truth(results: Results) -> list[str]:
+    if results.planted is None:
+        return []
+    checks = results.planted.checks
+    decided = [check.holds for check in checks if check.holds is not None]
+    if not decided:
+        return []
+    open_ = len(checks) - len(decided)
+    rest = f" {open_} could not be asked: too few events." if open_ else ""
+    return [f"{sum(decided)} of {len(decided)} comparisons with the planted truth hold.{rest}"]
+
+
+def _checks(results: Results) -> str:
+    lines = ["Held against the planted truth:"]
+    for check in results.planted.checks if results.planted else ():
+        verdict = {True: "yes", False: "NO ", None: "?  "}[check.holds]
+        ratio = "" if check.ratio is None else f", ratio {check.ratio:.2f}"
+        found = f"{_number(check.found)} against {_number(check.against)}{ratio}"
+        lines.append(f"  {verdict}  {check.what}: {found} (wanted: {check.wanted})")
+    return "\n".join(lines)
+
+
+def _number(value: float | None, decimals: int = 3) -> str:
+    return "-" if value is None else f"{value:.{decimals}f}"
+
+
 ANALYSIS = Definition(
     name=NAME,
     result=PlantedTruth,
@@ -112,5 +187,6 @@ ANALYSIS = Definition(
     words=lambda step: "the comparison with the planted truth",  # noqa: ARG005 - there is one
     builds_on=("evaluation", "cox", ATTENUATION),
     conclude=_conclude,
+    shown=_shown,
     place=70,
 )

@@ -20,7 +20,10 @@ from fedage.common.analyses.definition import Definition, Step
 from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
 from fedage.common.disclosure import suppress_by_row
+from fedage.common.presentation.blocks import Drawn, Section, Shown
+from fedage.common.presentation.participation import asked_age, drawn
 from fedage.common.record import parts
+from fedage.common.record.results import Results
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 
@@ -99,10 +102,77 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
         yield Step(PredictedByAge("predicted-by-age", edges, minimum_count=campaign.cell_minimum), ("predicted_years",))
 
 
+MOST_WITHHELD = 0.1
+"""Largest share of patients in withheld cells with which the counts by cell are drawn."""
+
+
+def withheld_share(grid: parts.PredictedByAge) -> float:
+    """The share of patients who are in withheld cells."""
+    shown, withheld = sum(map(sum, grid.counts)), grid.withheld or 0
+    return withheld / (shown + withheld) if shown + withheld else 0.0
+
+
+def cells_are_drawn(grid: parts.PredictedByAge) -> bool:
+    """Whether the counts by cell are near enough to complete to be drawn."""
+    return withheld_share(grid) <= MOST_WITHHELD
+
+
+def _shown(results: Results) -> Shown:
+    if not asked_age(results):
+        return Shown()
+    figures = results.figures
+
+    def figure() -> str | None:
+        from fedage.common.analyses._predicted_by_age_figure import predicted_by_age
+
+        return predicted_by_age(figures.predicted_by_age, figures.gap_by_age_raw)
+
+    caption = (
+        f"{drawn(results)} by chronological age and raw predicted age. On the dashed line the prediction is right."
+        f"{_means_by_age(results)}{_cells(results)}"
+    )
+    why = figures.not_computed.get("predicted_by_age", "no site released it")
+    section = Section("ages", "Predicted age", (Drawn(figure, caption, why),), place=10, reasons_once=True)
+    return Shown(sections=(section,))
+
+
+def _means_by_age(results: Results) -> str:
+    gaps = results.figures.gap_by_age_raw
+    if gaps is None or all(mean is None for mean in gaps.mean_years):
+        return ""
+    return (
+        " A point is the mean predicted age of an age bin, drawn at the middle of the bin, and its bar one standard "
+        "deviation of the predicted age difference."
+    )
+
+
+def _cells(results: Results) -> str:
+    found = results.figures.predicted_by_age
+    if found is None:
+        return ""
+    share = withheld_share(found)
+    if cells_are_drawn(found):
+        withheld = (
+            f" {found.withheld} patients ({_percent(share)}) are not in the counts: their sites withhold small cells."
+            if found.withheld
+            else ""
+        )
+        return f" The number in a cell is how many patients it holds.{withheld}"
+    return (
+        f" Counts by cell are not drawn: {_percent(share)} of the patients are in small cells, which sites withhold. "
+        "The rest would show another distribution than all patients have."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}".replace("%", " %")
+
+
 ANALYSIS = Definition(
     name="predicted-by-age",
     result=parts.PredictedByAge,
     steps=_steps,
     words=lambda step: "the figure of predicted ages",  # noqa: ARG005 - there is one
+    shown=_shown,
     place=30,
 )

@@ -5,13 +5,16 @@ Terminal, report and comparison draw these and know nothing of the analysis they
 Shown
 ├── sentences   the report's first screen and the end of a run
 ├── terminal    tables and sentences at the end of a run
+├── tells_sites whether the terminal's tables tell each site's patients and status, so that no other table has to
 ├── first       tables of the report's first screen
 └── sections    of the report, each a heading over blocks: Drawn, Titled, Paragraph or Folded
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Protocol
 
 from fedage.common.presentation.cells import Table
@@ -20,13 +23,25 @@ from fedage.common.record.results import Results
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure, an `<svg>` element as `presentation.svg.draw` gives it, or the reason there is none."""
+    """A figure, or the reason there is none.
+
+    Parameters
+    ----------
+    draw
+        Gives an `<svg>` element as `presentation.svg.draw` does, or None; called where a page is made only, so this is
+        the place to import what draws.
+    """
 
     kind: ClassVar[str] = "drawn"
-    svg: str | None
+    draw: Callable[[], str | None]
     caption: str
     why_empty: str = ""
     without: str = ""
+
+    @cached_property
+    def svg(self) -> str | None:
+        """The figure; None if there is none."""
+        return self.draw()
 
 
 @dataclass(frozen=True)
@@ -40,11 +55,12 @@ class Titled:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Text; a `note` is set small."""
+    """Text; a `note` is set small, a reason why something is `missing` in a box."""
 
     kind: ClassVar[str] = "paragraph"
     text: str
     note: bool = True
+    missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +89,9 @@ class Section:
         In it.
     place
         Sections stand in the order of these.
+    reasons_once
+        Whether a section in which nothing is drawn and no table has a row gives the reasons once, in place of its
+        blocks.
     withheld
         Steps of which the report says at the section's end which sites' sums are not in them, and why.
     """
@@ -82,6 +101,7 @@ class Section:
     blocks: tuple[Block, ...]
     place: int = 100
     withheld: tuple[str, ...] = ()
+    reasons_once: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,6 +111,7 @@ class Shown:
     sentences: tuple[str, ...] = ()
     terminal: tuple[Titled | str, ...] = ()
     first: tuple[Titled, ...] = ()
+    tells_sites: bool = False
     sections: tuple[Section, ...] = ()
 
 
@@ -120,6 +141,24 @@ def merged(sections: list[Section]) -> list[Section]:
                 (*first.blocks, *section.blocks),
                 first.place,
                 (*first.withheld, *section.withheld),
+                first.reasons_once,
             )
         )
-    return list(by_name.values())
+    return [_with_reasons_once(section) for section in by_name.values()]
+
+
+def _with_reasons_once(section: Section) -> Section:
+    inside = [block for each in section.blocks for block in (each.blocks if isinstance(each, Folded) else (each,))]
+    figures = [block for block in inside if isinstance(block, Drawn)]
+    tables = [block.table for block in inside if isinstance(block, Titled)]
+    if not section.reasons_once or any(each.svg for each in figures) or any(table.rows for table in tables):
+        return section
+    reasons = [
+        reason for reason in (*(each.why_empty for each in figures[:1]), *(t.why_empty for t in tables[:1])) if reason
+    ]
+    boxes = (Paragraph(reason, missing=True) for reason in dict.fromkeys(_sentence(reason) for reason in reasons))
+    return replace(section, blocks=tuple(boxes))
+
+
+def _sentence(reason: str) -> str:
+    return f"{reason[:1].upper()}{reason[1:].rstrip('.')}."

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
+from fedage.common.presentation.cells import POOLED, Cell
 from fedage.common.record.parts import SiteRecord
 from fedage.common.record.results import Results
 from fedage.common.wording import listed
 
+T = TypeVar("T")
+EVERYTHING = "training and evaluation"
+"""The role of a site whose policy answers every kind of message."""
 TOOK_PART = frozenset({"took part", "dropped out"})
 _NO_TRAINING = frozenset({"evaluation only", "analyses only", "answers offers only"})
 
@@ -90,3 +95,27 @@ def analysed(results: Results) -> str:
 def judged(results: Results) -> str:
     """Whose predicted ages are judged."""
     return f"{'healthy ' if results.campaign.train_on == 'healthy' else ''}{analysed(results)}"
+
+
+def asked_age(results: Results) -> bool:
+    """Whether predicted ages are told of: of the campaign's model, or as the sites' tables bring them."""
+    return bool(results.campaign.estimator) or results.evaluation.test.raw.overall is not None
+
+
+def drawn(results: Results) -> str:
+    """Whom the figures by age show: they have no choice of the healthy, so they are of more people than the tables."""
+    everyone = analysed(results)
+    return f"All {everyone}, healthy or not," if results.campaign.train_on == "healthy" else f"All {everyone}"
+
+
+def pooled_row(results: Results, step: str, by_site: list[str], overall: T) -> list[tuple[Cell, T]]:
+    """The row over all contributing sites; none where that is one site, whose own row says the same."""
+    if by_site and not is_pooled(results, step, by_site=by_site):
+        return []
+    return [(Cell(pooled_label(results, step, by_site=by_site), mark=POOLED), overall)]
+
+
+def status(site: SiteRecord) -> str:
+    """How it took part and why not; its role where that is not everything."""
+    role = "" if site.role in ("", EVERYTHING) else f", {site.role}"
+    return f"{site.status}{role}{': ' if site.reason else ''}{site.reason}"

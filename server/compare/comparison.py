@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, SkipValidation
 
 from fedage.common._version import __version__
+from fedage.common.analyses._errors_in_words import POOLED_MEAN, loses_to, may_lose
 from fedage.common.analyses._hazards_in_words import told_per_sd
 from fedage.common.presentation.blocks import Shown
 from fedage.common.record.parts import ErrorCurve, Number, Part
@@ -19,7 +20,6 @@ from fedage.common.record.results import StepResult
 from fedage.server.compare.notes import notes_on
 from fedage.server.compare.runs import Run
 from fedage.server.compare.settings import SEED, but_for_the_seed, differing
-from fedage.server.errors_in_words import POOLED_MEAN, loses_to, may_lose
 from fedage.server.report._rounds import mean_over_folds
 from fedage.server.results import Results
 from fedage.server.shown import compared as compared_by_analyses

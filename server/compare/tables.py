@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedage.common.analyses._errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN
 from fedage.common.analyses._hazards_in_words import ratio_decimals
 from fedage.common.campaign._words import show
 from fedage.common.presentation.cells import (
@@ -17,7 +18,6 @@ from fedage.common.presentation.cells import (
 )
 from fedage.common.wording import listed
 from fedage.server.compare.comparison import GAPS, ComparedRun, Comparison, CovariateRatio, HazardRatio, SiteError
-from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN
 
 _SITES_AS_COLUMNS = 6
 _OF_A_SITE = {OWN_MEAN: "the site's own mean"}

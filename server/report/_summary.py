@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from fedage.common.presentation.blocks import Shown
-from fedage.common.presentation.participation import judged, participants, training_in_words
+from fedage.common.presentation.participation import participants, training_in_words
 from fedage.common.wording import listed
-from fedage.server.errors_in_words import sentences as error_sentences
 from fedage.server.report._rounds import rounds_in_words
 from fedage.server.results import Results
 from fedage.server.shown import shown_of
@@ -19,10 +18,7 @@ def sentences(results: Results, shown: Sequence[Shown] | None = None) -> list[st
     """The summary, a sentence or two an item."""
     return [
         _what_ran(results),
-        *_age(results),
-        *error_sentences(results),
         *(sentence for each in shown or shown_of(results) for sentence in each.sentences),
-        *_truth(results),
         *in_short(results),
     ]
 
@@ -114,47 +110,3 @@ def _what_ran(results: Results) -> str:
             f"of training were needed.{rest}"
         )
     return f"{sites} trained the age estimator {estimator}{together} for {rounds_in_words(results.rounds)}{took}.{rest}"
-
-
-def _age(results: Results) -> list[str]:
-    test = results.evaluation.test
-    folds = ", each predicted by the model made without their fold," if results.campaign.folds else ""
-    if not results.campaign.estimator and test.raw.overall is None:
-        return []
-    if test.raw.overall is None or test.raw.overall.mae_years is None:
-        return [f"How good the predicted ages are is not known: {_why(test.raw.not_computed)}."]
-    raw = test.raw.overall
-    whose = f"{raw.n} {judged(results)}{folds}"
-    found = f"On {whose} the predicted age is off by {raw.mae_years:.2f} years on average (MAE, raw)"
-    against = []
-    if raw.mae_of_mean_years is not None:
-        bound = "at least " if raw.mae_of_mean_at_least else ""
-        against.append(f"predicting the mean age for everybody would be off by {bound}{raw.mae_of_mean_years:.2f}")
-    if raw.mae_of_site_mean_years is not None:
-        against.append(f"each site's own mean by {raw.mae_of_site_mean_years:.2f}")
-    if results.planted is not None and results.planted.irreducible_mae_years is not None:
-        against.append(f"the best possible reader by {results.planted.irreducible_mae_years:.2f}")
-    said = [f"{found}{'; ' + ', '.join(against) if against else ''}."]
-    corrected = test.corrected.overall
-    if corrected is not None and corrected.mae_years is not None:
-        said.append(
-            f"After correction of the age bias it is {corrected.mae_years:.2f} years. The correction uses the true "
-            "age, which flatters any model: compare models by the raw figure."
-        )
-    return said
-
-
-def _truth(results: Results) -> list[str]:
-    if results.planted is None:
-        return []
-    checks = results.planted.checks
-    decided = [check.holds for check in checks if check.holds is not None]
-    if not decided:
-        return []
-    open_ = len(checks) - len(decided)
-    rest = f" {open_} could not be asked: too few events." if open_ else ""
-    return [f"{sum(decided)} of {len(decided)} comparisons with the planted truth hold.{rest}"]
-
-
-def _why(reason: str) -> str:
-    return (reason or "no site released it").rstrip(".")

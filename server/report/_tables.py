@@ -5,24 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from typing import TypeVar
 
-from fedage.common.analyses.bias_line import BIAS
-from fedage.common.analyses.evaluation import TEST
 from fedage.common.presentation.cells import (
     NONE,
-    POOLED,
-    Cell,
     Table,
-    at_least,
     count,
     number,
     reasons,
-    share_between,
     words,
 )
-from fedage.common.presentation.participation import is_pooled, participants, pooled_label
+from fedage.common.presentation.participation import participants
 from fedage.server import sites_in_words
-from fedage.server.errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to, may_lose
-from fedage.server.results import Evaluated, Metrics, Results, SiteRecord
+from fedage.server.results import Results, SiteRecord
 from fedage.server.withheld_in_words import withholdings
 
 T = TypeVar("T")
@@ -114,130 +107,6 @@ def troubles(results: Results) -> Table:
     return Table("troubles", ("site", "what went wrong"), rows, why_empty="Nothing went wrong at any site.")
 
 
-def headline(results: Results) -> Table:
-    """The first screen's table: MAE of each site, raw first."""
-    test, planted = results.evaluation.test, results.planted
-    headers = ["site", "test patients", "MAE raw", "MAE corrected", POOLED_MEAN, OWN_MEAN, "loses to"]
-    if planted is not None:
-        headers.append("irreducible MAE")
-    rows = []
-    for name in sorted(test.raw.by_site):
-        raw, corrected = test.raw.by_site[name], test.corrected.by_site.get(name)
-        row = _mae(name, raw, corrected)
-        if planted is not None:
-            row.append(number(planted.irreducible_mae_years_by_site.get(name)))
-        rows.append(tuple(row))
-    if test.raw.overall is not None and is_pooled(results, TEST, by_site=list(test.raw.by_site)):
-        label = pooled_label(results, TEST, by_site=list(test.raw.by_site))
-        row = _mae(label, test.raw.overall, test.corrected.overall, pooled=True)
-        if planted is not None:
-            row.append(number(planted.irreducible_mae_years))
-        rows.append(tuple(row))
-    note = (
-        "The means are what predicting them for everybody would miss by (MAE). The model loses to one where its raw "
-        "error is larger."
-    )
-    if any(found.mae_of_mean_at_least for found in test.raw.by_site.values()):
-        note = f"{note} {AT_LEAST}"
-    why = _why(test.raw, "No evaluation was released.")
-    return Table("headline", tuple(headers), tuple(rows), why_empty=why, note=note if rows else "")
-
-
-def _mae(name: str, raw: Metrics, corrected: Metrics | None, *, pooled: bool = False) -> list[Cell]:
-    return [
-        Cell(name, mark=POOLED if pooled else ""),
-        count(raw.n),
-        number(raw.mae_years),
-        number(corrected.mae_years) if corrected is not None else NONE,
-        at_least(raw.mae_of_mean_years, bound=raw.mae_of_mean_at_least),
-        number(raw.mae_of_site_mean_years),
-        _lost(raw),
-    ]
-
-
-def _lost(raw: Metrics) -> Cell:
-    lost = loses_to(raw)
-    if raw.mae_of_mean_years is None and raw.mae_of_site_mean_years is None:
-        return NONE
-    if may_lose(raw):
-        return Cell(" and ".join([*lost, f"perhaps {POOLED_MEAN}"]), mark="bad" if lost else "")
-    return Cell(" and ".join(lost), mark="bad") if lost else words("neither")
-
-
-def evaluation(name: str, results: Results, found: Evaluated, *, step: str) -> Table:
-    """One evaluation by site and overall; `step` is its registered name."""
-    headers = ("site", "patients", "MAE", "RMSE", "mean error", "|error| ≤ 5 years", "Pearson r", POOLED_MEAN, OWN_MEAN)
-    everyone = [(words(site), metrics) for site, metrics in sorted(found.by_site.items())]
-    if found.overall is not None:
-        everyone += _pooled(results, step, list(found.by_site), found.overall)
-    rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (
-            site,
-            count(metrics.n),
-            number(metrics.mae_years),
-            number(metrics.rmse_years),
-            number(metrics.mean_error_years),
-            share_between(metrics.cs_5, metrics.cs_5_low, metrics.cs_5_high),
-            number(metrics.pearson_r, 3),
-            at_least(metrics.mae_of_mean_years, bound=metrics.mae_of_mean_at_least),
-            number(metrics.mae_of_site_mean_years),
-        )
-        for site, metrics in everyone
-    )
-    note = "Only one site released figures of its own." if len(found.by_site) == 1 < len(participants(results)) else ""
-    filled = [k for k in range(len(headers)) if headers[k] != POOLED_MEAN or any(row[k].value for row in rows)]
-    kept = tuple(tuple(row[k] for k in filled) for row in rows)
-    why = _why(found, "No site released it.")
-    return Table(name, tuple(headers[k] for k in filled), kept, why_empty=why, note=note)
-
-
-def bias_lines(results: Results) -> Table:
-    """The lines that correct the age bias."""
-    bias = results.bias
-    everyone = [(words(site), line) for site, line in sorted(bias.lines.items())]
-    if bias.overall is not None:
-        everyone += _pooled(results, BIAS, list(bias.lines), bias.overall)
-    rows = tuple(
-        (
-            site,
-            count(line.n),
-            number(line.slope, 3),
-            number(line.intercept_years),
-            number(line.residual_sd_years),
-        )
-        for site, line in everyone
-    )
-    headers = ("site", "healthy patients", "slope", "intercept, years", "residual SD, years")
-    return Table("bias", headers, rows, why_empty=bias.not_computed or "No site released a bias line.")
-
-
-def _pooled(results: Results, step: str, by_site: list[str], overall: T) -> list[tuple[Cell, T]]:
-    """The row over all contributing sites; none where that is one site, whose own row says the same."""
-    if by_site and not is_pooled(results, step, by_site=by_site):
-        return []
-    return [(Cell(pooled_label(results, step, by_site=by_site), mark=POOLED), overall)]
-
-
-def planted(results: Results) -> Table:
-    """What was found, against what the planted truth implies."""
-    verdict = {True: Cell("holds", mark="good"), False: Cell("does not hold", mark="bad"), None: NONE}
-    rows = tuple(
-        (
-            words(check.what),
-            number(check.found, 3),
-            number(check.against, 3),
-            number(check.ratio),
-            words(check.wanted),
-            verdict[check.holds],
-        )
-        for check in (results.planted.checks if results.planted is not None else ())
-    )
-    why = "Nothing was planted in this run, so there is no truth to hold it against."
-    if results.planted is not None:
-        why = "The run did not get far enough to compare anything with the planted truth."
-    return Table("planted", ("what", "found", "against", "ratio", "wanted", "verdict"), rows, why_empty=why)
-
-
 def rounds(results: Results) -> Table:
     """Every round."""
     folds = any(item.fold is not None for item in results.rounds)
@@ -263,7 +132,3 @@ def no_rounds(results: Results) -> str:
     if results.solved_exactly:
         return "The model is solved exactly from the sites' sums, so there are no rounds."
     return "No round of training was finished."
-
-
-def _why(found: Evaluated, otherwise: str) -> str:
-    return found.not_computed or otherwise

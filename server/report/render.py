@@ -9,7 +9,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fedage.common.analyses.evaluation import CORRECTED, TEST, VALIDATION
 from fedage.common.presentation.cells import Table
 from fedage.server import made_in_words, pooled_in_words
 from fedage.server.report import (
@@ -20,8 +19,6 @@ from fedage.server.report import (
     _summary,
     _tables,
 )
-from fedage.server.report.figure_ages import predicted_by_age
-from fedage.server.report.figure_gaps import gap_by_age
 from fedage.server.report.figure_learning import learning_curve
 from fedage.server.results import Results
 from fedage.server.shown import shown_of
@@ -69,10 +66,8 @@ def render_report(results: Results, *, events: Sequence[Mapping[str, Any]] | Non
         summary=_summary.sentences(results, shown),
         made=made_in_words.sentences(results),
         captions=_captions.captions(results),
-        asked_age=bool(results.campaign.estimator) or results.evaluation.test.raw.overall is not None,
         not_asked=_summary.not_asked(results),
         pooled=pooled_in_words.sentences(results),
-        asked_truth=results.phantoms or results.planted is not None,
         duration=_summary.duration(results),
         moment=_summary.moment,
         figures=figures,
@@ -84,30 +79,17 @@ def render_report(results: Results, *, events: Sequence[Mapping[str, Any]] | Non
     )
 
 
-def _nothing(figures: Mapping[str, Drawn], tables: Mapping[str, Table]) -> dict[str, list[str]]:
-    """Of sections without any content why: the reasons once, in place of a box for each figure and table."""
-    sections = {
-        "learning": ("learning", ("rounds", "preparation", "cross_validation")),
-        "ages": ("ages", ("test_raw", "test_corrected", "validation_raw")),
-        "gap": ("gaps", ("bias",)),
-    }
-    found: dict[str, list[str]] = {section: [] for section in sections}
-    for section, (name, of_section) in sections.items():
-        if figures[name].svg is None and not any(tables[table].rows for table in of_section):
-            reasons = [figures[name].why_empty, tables[of_section[0]].why_empty]
-            found[section] = list(dict.fromkeys(_summary.sentence(reason) for reason in reasons if reason))
-    return found
+def _nothing(figures: Mapping[str, Drawn], tables: Mapping[str, Table]) -> list[str]:
+    """Of learning without any content why: the reasons once, in place of a box for each figure and table."""
+    of_learning = ("rounds", "preparation", "cross_validation")
+    if figures["learning"].svg is not None or any(tables[table].rows for table in of_learning):
+        return []
+    reasons = [figures["learning"].why_empty, tables["rounds"].why_empty]
+    return list(dict.fromkeys(_summary.sentence(reason) for reason in reasons if reason))
 
 
 def _all_tables(results: Results, events: Sequence[Mapping[str, Any]] | None) -> dict[str, Table]:
-    test, validation = results.evaluation.test, results.evaluation.validation
     return {
-        "headline": _tables.headline(results),
-        "test_raw": _tables.evaluation("test-raw", results, test.raw, step=TEST),
-        "test_corrected": _tables.evaluation("test-corrected", results, test.corrected, step=CORRECTED),
-        "validation_raw": _tables.evaluation("validation-raw", results, validation.raw, step=VALIDATION),
-        "bias": _tables.bias_lines(results),
-        "planted": _tables.planted(results),
         "pooled": _pooled.pooled(results),
         "sites": _tables.sites(results),
         "set_aside": _tables.set_aside(results),
@@ -121,18 +103,8 @@ def _all_tables(results: Results, events: Sequence[Mapping[str, Any]] | None) ->
 
 
 def _figures(results: Results) -> dict[str, Drawn]:
-    figures = results.figures
-    none = "no site released it"
     return {
         "learning": _drawn(learning_curve(results), _tables.no_rounds(results)),
-        "ages": _drawn(
-            predicted_by_age(figures.predicted_by_age, figures.gap_by_age_raw),
-            figures.not_computed.get("predicted_by_age", none),
-        ),
-        "gaps": _drawn(
-            gap_by_age(figures.gap_by_age_raw, figures.gap_by_age_corrected),
-            figures.not_computed.get("gap_by_age_raw", none),
-        ),
     }
 
 

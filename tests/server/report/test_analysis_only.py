@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from fedage.common.analyses import _cox_shown
+from fedage.common.analyses import _cox_shown, registry
 from fedage.common.analyses._group_difference_shown import caption
 from fedage.common.analyses._kaplan_meier_shown import shown as curves_shown
-from fedage.server.report import _captions, _summary, render_report
+from fedage.common.presentation.blocks import Drawn, Folded, Titled
+from fedage.server.report import _summary, render_report
 from fedage.server.results import Results
 
 
@@ -105,15 +106,27 @@ def test_predictions_of_a_tables_own_keep_their_section(lung: dict[str, Any], va
 
 
 def test_figures_by_age_say_that_they_are_of_everybody(values: dict[str, Any]) -> None:
-    plain = _captions.captions(Results.model_validate(values))
+    captions = captions_of(Results.model_validate(values))
     values["campaign"]["train_on"] = "healthy"
-    healthy = _captions.captions(Results.model_validate(values))
-    for figure in ("ages", "gaps"):
-        assert plain[figure].startswith("All test patients by chronological age")
-        assert healthy[figure].startswith("All test patients, healthy or not, by chronological age")
-    assert plain["test_raw"].startswith("Test patients, raw")
-    assert healthy["test_raw"].startswith("Healthy test patients, raw")
-    assert healthy["validation_raw"].startswith("Healthy validation patients, raw")
+    healthy = captions_of(Results.model_validate(values))
+    for figure in ("predicted-by-age", "gap-by-age"):
+        assert captions[figure][0].startswith("All test patients by chronological age")
+        assert healthy[figure][0].startswith("All test patients, healthy or not, by chronological age")
+    assert captions["evaluation"][0].startswith("Test patients, raw")
+    assert healthy["evaluation"][0].startswith("Healthy test patients, raw")
+    assert healthy["evaluation"][-1].startswith("Healthy validation patients, raw")
+
+
+def captions_of(results: Results) -> dict[str, list[str]]:
+    """Captions of the figures and tables in each analysis' section, by analysis."""
+    found: dict[str, list[str]] = {}
+    for name, definition in registry.own().items():
+        for section in definition.shown(results).sections:
+            blocks = [
+                inner for each in section.blocks for inner in (each.blocks if isinstance(each, Folded) else (each,))
+            ]
+            found[name] = [block.caption for block in blocks if isinstance(block, Drawn | Titled)]
+    return found
 
 
 def test_a_comparison_that_is_not_adjusted_is_not_called_so(values: dict[str, Any]) -> None:

@@ -7,20 +7,29 @@ from typing import Any
 
 import pytest
 
+from fedage.common.analyses import _evaluation_shown, bias_line, gap_by_age, predicted_by_age
 from fedage.common.analyses._group_difference_figure import compared_groups
 from fedage.common.analyses._group_difference_shown import caption
 from fedage.common.analyses.bias_line import BIAS
+from fedage.common.analyses.definition import Definition
 from fedage.common.analyses.evaluation import TEST
 from fedage.common.analyses.group_difference import GROUPS, GROUPS_RAW
+from fedage.common.presentation.blocks import Drawn
 from fedage.common.presentation.participation import pooled_label, training_in_words
 from fedage.server.report import _summary, _tables, render_report
-from fedage.server.report._captions import captions
 from fedage.server.report.figure_learning import learning_curve
 from fedage.server.results import Results
 
 
+def figure_of(definition: Definition, results: Results) -> str:
+    """The caption of the figure that an analysis shows."""
+    (block,) = definition.shown(results).sections[0].blocks
+    assert isinstance(block, Drawn)
+    return block.caption
+
+
 def _labels(values: Mapping[str, Any]) -> list[str]:
-    table = _tables.evaluation("test-raw", *_raw(values), step=TEST)
+    table = _evaluation_shown.evaluation("test-raw", *_raw(values), step=TEST)
     return [row[0].text for row in table.rows]
 
 
@@ -39,7 +48,7 @@ def _raw(values: Mapping[str, Any]) -> tuple[Results, Any]:
 def test_the_pooled_row_says_whose_it_is(values: dict[str, Any], contributors: list[str], last: str) -> None:
     values["contributors"] = {TEST: contributors}
     assert _labels(values)[-1] == last
-    assert _tables.headline(Results.model_validate(values)).rows[-1][0].text == last
+    assert _evaluation_shown.headline(Results.model_validate(values)).rows[-1][0].text == last
 
 
 def test_one_sites_figures_have_no_second_row_for_all_sites(values: dict[str, Any]) -> None:
@@ -50,14 +59,14 @@ def test_one_sites_figures_have_no_second_row_for_all_sites(values: dict[str, An
     assert _labels(values) == ["north"]
     values["bias"]["lines"] = {"south": values["bias"]["lines"]["south"]}
     values["bias"]["overall"] = values["bias"]["lines"]["south"]
-    assert [row[0].text for row in _tables.bias_lines(Results.model_validate(values)).rows] == ["south"]
+    assert [row[0].text for row in bias_line.bias_lines(Results.model_validate(values)).rows] == ["south"]
 
 
 def test_a_figure_of_one_site_without_a_row_of_its_own_bears_its_name(values: dict[str, Any]) -> None:
     values["contributors"] = {BIAS: ["south"]}
     values["bias"]["overall"] = values["bias"]["lines"]["south"]
     values["bias"]["lines"] = {}
-    assert [row[0].text for row in _tables.bias_lines(Results.model_validate(values)).rows] == ["south"]
+    assert [row[0].text for row in bias_line.bias_lines(Results.model_validate(values)).rows] == ["south"]
 
 
 def test_the_comparison_of_groups_bears_the_name_of_its_only_site(values: dict[str, Any]) -> None:
@@ -148,7 +157,7 @@ def test_without_contributors_in_the_record_the_sites_with_figures_count(values:
 def test_what_correction_leaves_is_in_the_caption(values: dict[str, Any]) -> None:
     found = values["figures"]["gap_by_age_corrected"]
     found["mean_years"] = [2.7, None, 0.4, 0.1, -0.2, -0.8, -1.2, -2.0, -3.4]
-    caption = captions(Results.model_validate(values))["gaps"]
+    caption = figure_of(gap_by_age.ANALYSIS, Results.model_validate(values))
     assert "After correction the mean is +2.7 years at 40 to 45 years of age and −3.4 at 80 to 85" in caption
     assert "lie on zero" not in caption
 
@@ -162,7 +171,7 @@ def test_a_table_of_which_much_is_withheld_is_not_drawn(values: dict[str, Any], 
     html = render_report(results)
     assert (">173<" in html) == drawn
     assert "mean of an age bin, ±1 SD" in html
-    caption = captions(results)["ages"]
+    caption = figure_of(predicted_by_age.ANALYSIS, results)
     assert ("Counts by cell are not drawn" in caption) == (not drawn)
     assert not withheld or f"{100 * withheld / (200 + withheld):.0f} %" in caption
 

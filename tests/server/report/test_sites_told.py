@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fedage.server import errors_in_words, withheld_in_words
+from fedage.common.analyses import _errors_in_words as errors_in_words
+from fedage.common.analyses import _evaluation_shown
+from fedage.server import withheld_in_words
 from fedage.server.report import _tables, render_report
 from fedage.server.results import Metrics, Results
 from fedage.server.summary import print_summary
@@ -56,7 +58,7 @@ def test_of_a_lower_bound_no_loss_is_claimed(values: dict[str, Any]) -> None:
     assert (
         "Whether it loses to the mean age of all sites at north (2.50 against at least 2.00 years) is not kno" in said
     )
-    table = _tables.headline(results)
+    table = _evaluation_shown.headline(results)
     shown = {row[0].text: (row[-4].text, row[-2].text, row[-2].mark) for row in table.rows}
     assert shown["north"] == ("≥ 2.00", "its own mean and perhaps the mean of all sites", "bad")
     assert shown["south"] == ("≥ 3.00", "neither", "")
@@ -76,7 +78,7 @@ def test_losses_are_said_with_their_numbers_and_marked(values: dict[str, Any]) -
     (said,) = errors_in_words.sentences(results)
     assert "loses to the mean age of all sites at west (9.00 against 8.00 years), not at the other 2." in said
     assert "own mean age at north (1.52 against 1.06 years) and west (9.00 against 7.50 years), not at" in said
-    marked = {row[0].text: (row[-2].text, row[-2].mark) for row in _tables.headline(results).rows}
+    marked = {row[0].text: (row[-2].text, row[-2].mark) for row in _evaluation_shown.headline(results).rows}
     assert marked == {
         "north": ("its own mean", "bad"),
         "south": ("neither", ""),

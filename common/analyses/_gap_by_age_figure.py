@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedage.common.presentation.svg import INK, MUTED, SERIES, draw
-from fedage.server.results import GapByAge
+from fedage.common.record.parts import GapByAge
 
 
 def gap_by_age(raw: GapByAge | None, corrected: GapByAge | None) -> str | None:

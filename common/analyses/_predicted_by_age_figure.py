@@ -11,23 +11,11 @@ from itertools import pairwise
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from fedage.common.analyses.predicted_by_age import cells_are_drawn
 from fedage.common.presentation.svg import HEAT, INK, PAPER, SERIES, draw
-from fedage.server.results import GapByAge, PredictedByAge
+from fedage.common.record.parts import GapByAge, PredictedByAge
 
-MOST_WITHHELD = 0.1
-"""Largest share of patients in withheld cells with which the counts by cell are drawn."""
 _INK_FROM = 0.55
-
-
-def withheld_share(grid: PredictedByAge) -> float:
-    """The share of patients who are in withheld cells."""
-    shown, withheld = sum(map(sum, grid.counts)), grid.withheld or 0
-    return withheld / (shown + withheld) if shown + withheld else 0.0
-
-
-def cells_are_drawn(grid: PredictedByAge) -> bool:
-    """Whether the counts by cell are near enough to complete to be drawn."""
-    return withheld_share(grid) <= MOST_WITHHELD
 
 
 def predicted_by_age(grid: PredictedByAge | None, gaps: GapByAge | None = None) -> str | None:

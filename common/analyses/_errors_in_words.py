@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from fedage.common.record.parts import Metrics
+from fedage.common.record.results import Results
 from fedage.common.wording import listed
-from fedage.server.results import Metrics, Results
 
 OWN_MEAN, POOLED_MEAN = "its own mean", "the mean of all sites"
 AT_LEAST = (
