@@ -1,8 +1,8 @@
-"""A site's account of the models of a run: the first follows from the approved file, a later one from the one before.
+"""A site's account of the models of a run: what is not a step of training follows from the file and from agreed sums.
 
-Kept in the campaign's state folder, a file for each run and fold, so that a restarted agent holds the same rule. The
-file has the last model admitted, its place in the run, and how far the run has come. See `fedage.common.continuity` for
-the attack, the rule and what remains.
+Kept in the campaign's state folder, a file for each run, fold and phase that is trained, so that a restarted agent
+holds the same rule. The file has the last model admitted, its place in the phase, and how far the phase has come. See
+`fedage.common.continuity` for the attack, the rule and what remains.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from safetensors import SafetensorError, safe_open
 
 from fedage.client._durable import StoreUnavailable, named_failures, sync
 from fedage.client.gate import Work
+from fedage.common.basis import Basis, split_basis
 from fedage.common.continuity import ROUNDING, StepLimits, StepTooLong, step_between
 from fedage.common.errors import FedAgeError
-from fedage.common.estimators.configure import step_limits
-from fedage.common.estimators.first_model import first_model, is_first_model, roles, standard_of_table
+from fedage.common.estimators.base import ROW, Estimator, RoundsPhase
+from fedage.common.estimators.configure import configured, phases_of, step_limits
+from fedage.common.estimators.derive import is_same_model, last_rounds, model_before, roles
 from fedage.common.networks.arrays import ModelRefused, check_arrays
 from fedage.common.networks.roles import ArrayRoles
-from fedage.common.protocol import PreparedSums, RequestRefused, payload_digest, split_preparation
+from fedage.common.protocol import RequestRefused, payload_digest
 
 FIRST_MODEL, MODEL_PATH, ANOTHER_MODEL, STANDARD = "first-model", "model-path", "another-model", "model-standard"
 """Rules by which a model is refused here; `step_between` has others."""
@@ -46,33 +48,34 @@ Arrays = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class _Account:
-    """The last model admitted of a run and fold.
+    """The last model admitted of a phase of a run and fold.
 
-    `rounds` are the digests of the models admitted, by the round each began; the place of a model after the last round
-    is one more.
+    `rounds` are the digests of the models admitted, by the round of the phase each began; the place of a model after
+    the last round is one more.
     """
 
     model: Arrays
     round: int
     path: float
     rounds: Mapping[int, str]
-    roles: ArrayRoles | None
+    roles: ArrayRoles
 
 
 @dataclass
 class _FirstModels:
-    """The first models worked out last: the sites of a simulation share a process, and each would solve the same."""
+    """The models worked out last: the sites of a simulation share a process, and each would solve the same."""
 
     kept: OrderedDict[tuple[str, ...], dict[str, NDArray[Any]]] = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def of(self, work: Work, sums: PreparedSums | None) -> dict[str, NDArray[Any]]:
+    def before(self, work: Work, *, phase: int, basis: Basis) -> dict[str, NDArray[Any]]:
         features, fold = work.found.features, work.request.fold
-        told = payload_digest({"total": sums.total, **sums.iterate}) if sums is not None else ""
-        key = (work.campaign.digest, str(fold), told, *features)
+        sums = [(name, payload_digest({"total": s.total, **s.iterate})) for name, s in sorted(basis.sums.items())]
+        trained = payload_digest(basis.trained) if basis.trained is not None else ""
+        key = (work.campaign.digest, f"{fold} {phase} {work.campaign.cell_minimum}", trained, str(sums), *features)
         with self.lock:
             if key not in self.kept:
-                self.kept[key] = first_model(work.campaign, features, fold=fold, sums=sums)
+                self.kept[key] = model_before(work.campaign, features, fold=fold, phase=phase, basis=basis)
                 while len(self.kept) > _KEPT_FIRST_MODELS:
                     self.kept.popitem(last=False)
             return self.kept[key]
@@ -82,20 +85,26 @@ _first_models = _FirstModels()
 _accounting = threading.Lock()
 
 
-def admit_model(work: Work, weights: Arrays, *, name: str, round_number: int) -> ArrayRoles | None:
+def admit_model(
+    work: Work, weights: Arrays, *, name: str, phase: int, round_number: int = 1, basis: Basis | None = None
+) -> ArrayRoles | None:
     """Account for the model that a request brings, before anything is computed with it.
 
     Parameters
     ----------
     name
         The run's and fold's, for the file.
+    phase
+        The phase that the model begins, or is in; as many as there are for the finished model.
     round_number
-        The round that begins with this model; one more than there are for the last.
+        The round of the phase that begins with this model.
+    basis
+        What the model follows from; as the request's payload says if not given.
 
     Returns
     -------
     roles
-        What its arrays are; None for a model that is not trained in rounds.
+        What its arrays are; None for a model that is not in training.
 
     Raises
     ------
@@ -105,47 +114,89 @@ def admit_model(work: Work, weights: Arrays, *, name: str, round_number: int) ->
     StoreUnavailable
         If the account cannot be kept: nothing may be answered then.
     """
-    limits, digest = step_limits(work.campaign), payload_digest(weights)
-    path = work.site.state_dir(work.request.digest) / f"model-{name}.safetensors"
+    basis = split_basis(work.payload) if basis is None else basis
     with _accounting:
-        account = _read(path) if limits is not None else None
-        if account is None:
-            account = _begun(work, weights, digest=digest, round_number=round_number)
-        elif (known := account.rounds.get(round_number)) is not None:
-            if known != digest:
-                raise RequestRefused(ANOTHER_MODEL, "this run has brought another model for this round before")
-            return account.roles
-        else:
-            _must_be_like(account.model, weights)
-        if limits is None or account.roles is None:
+        estimator = _estimator(work)
+        phases = phases_of(estimator)
+        if phase < len(phases) and isinstance(phases[phase], RoundsPhase):
+            return _in_training(work, weights, name=name, phase=phase, round_number=round_number, basis=basis)
+        if phase > 0 and isinstance(phases[phase - 1], RoundsPhase):
+            assert work.campaign.training is not None
+            after = work.campaign.training.rounds + 1
+            _in_training(work, weights, name=name, phase=phase - 1, round_number=after, basis=basis)
             return None
-        _write(path, _moved(account, weights, limits=limits, digest=digest, round_number=round_number))
+        own = _worked_out(work, name=name, phase=phase, basis=basis)
+        _must_be_like(own, weights)
+        if not is_same_model(estimator, weights, own):
+            raise RequestRefused(FIRST_MODEL, _NOT_THAT_ONE)
+        _must_fit_the_site(work, weights)
+        return None
+
+
+_NOT_THAT_ONE = "the model is not the one that follows from the approved campaign file"
+
+
+def _estimator(work: Work) -> Estimator:
+    estimator = configured(work.campaign, work.found.features)
+    if estimator is None:
+        raise RequestRefused("no-estimator", "the approved campaign file has no estimator")
+    return estimator
+
+
+def _in_training(
+    work: Work, weights: Arrays, *, name: str, phase: int, round_number: int, basis: Basis
+) -> ArrayRoles | None:
+    """Account for a model of a phase that is trained."""
+    limits, digest = step_limits(work.campaign), payload_digest(weights)
+    if limits is None:
+        raise RequestRefused("not-trained", "the approved campaign file trains nothing in rounds")
+    suffix = f"--phase-{phase + 1}" if last_rounds(_estimator(work), before=phase) is not None else ""
+    path = work.site.state_dir(work.request.digest) / f"model-{name}{suffix}.safetensors"
+    account = _read(path)
+    if account is None:
+        account = _begun(work, weights, name=name, phase=phase, digest=digest, round_number=round_number, basis=basis)
+    elif (known := account.rounds.get(round_number)) is not None:
+        if known != digest:
+            raise RequestRefused(ANOTHER_MODEL, "this run has brought another model for this round before")
+        return account.roles
+    else:
+        _must_be_like(account.model, weights)
+    _write(path, _moved(account, weights, limits=limits, digest=digest, round_number=round_number))
     return account.roles
 
 
-def _begun(work: Work, weights: Arrays, *, digest: str, round_number: int) -> _Account:
-    """The account of a run at its first model, after checking the model sent if that is the first."""
+def _worked_out(work: Work, *, name: str, phase: int, basis: Basis) -> dict[str, NDArray[Any]]:
+    """The model that a phase begins with, after accounting for the trained one that it follows from."""
+    trained = last_rounds(_estimator(work), before=phase)
+    if trained is not None and basis.trained is not None:
+        assert work.campaign.training is not None
+        after = work.campaign.training.rounds + 1
+        before = Basis(sums=basis.sums)
+        _in_training(work, basis.trained, name=name, phase=trained, round_number=after, basis=before)
     try:
-        first = _first_models.of(work, split_preparation(work.payload))
+        return _first_models.before(work, phase=phase, basis=basis)
     except FedAgeError as reason:
         raise RequestRefused(FIRST_MODEL, str(reason)) from None
+
+
+def _begun(
+    work: Work, weights: Arrays, *, name: str, phase: int, digest: str, round_number: int, basis: Basis
+) -> _Account:
+    """The account of a phase at its first model, after checking the model sent if that is the first."""
+    first = _worked_out(work, name=name, phase=phase, basis=basis)
     _must_be_like(first, weights)
-    found = roles(work.campaign, work.found.features)
-    names = None if found is None or round_number == 1 else found.fixed
-    if not is_first_model(weights, first, names=names):
-        raise RequestRefused(
-            FIRST_MODEL, "the run's first model is not the one that follows from the approved campaign file"
-        )
+    found = roles(work.campaign, work.found.features, phase=phase)
+    names = None if round_number == 1 else found.fixed
+    if not is_same_model(_estimator(work), weights, first, names=names):
+        raise RequestRefused(FIRST_MODEL, _NOT_THAT_ONE)
     _must_fit_the_site(work, weights)
     model = first if round_number > 1 else dict(weights)
-    if found is not None:
-        model = {**model, **{name: np.asarray(weights[name]) for name in found.fixed}}
+    model = {**model, **{name: np.asarray(weights[name]) for name in found.fixed}}
     return _Account(model=model, round=1, path=0.0, rounds={1: digest} if round_number == 1 else {}, roles=found)
 
 
 def _moved(account: _Account, weights: Arrays, *, limits: StepLimits, digest: str, round_number: int) -> _Account:
     """The account with one more model. Raises `RequestRefused`."""
-    assert account.roles is not None
     rounds = round_number - account.round
     if rounds < 0:
         raise RequestRefused("model-step", "this run has brought a model of a later round before")
@@ -176,18 +227,18 @@ def _must_fit_the_site(work: Work, weights: Arrays) -> None:
 
     Judged by the mean and SD of all patients of the campaign here, which sums tell anyway.
     """
-    standard, samples = standard_of_table(weights), work.found.samples
+    standard, samples = _estimator(work).standard(weights), work.found.samples
     if standard is None or samples is None or len(samples) < work.minimum_count:
         return
-    means, unit = standard
-    x = np.asarray(samples, dtype=np.float64)
+    means, unit = standard.means, standard.units
+    x = np.asarray(samples[ROW], dtype=np.float64)
     known = np.isfinite(x)
     n = np.maximum(known.sum(axis=0), 1)
     centred = np.where(known, x - means, 0.0) * unit
     mean = centred.sum(axis=0) / n
     sd = np.sqrt(np.maximum(np.square(centred).sum(axis=0) / n - mean**2, 0.0))
     # A median far out would mark the patients whose value is missing.
-    median = (np.asarray(weights["medians"], dtype=np.float64) - means) * unit
+    median = (standard.medians - means) * unit
     if max(np.abs(mean).max(), sd.max(), np.abs(median).max()) > LARGEST_STANDARDISED:
         raise RequestRefused(
             STANDARD,
@@ -218,7 +269,6 @@ def _read(path: Path) -> _Account | None:
 
 def _write(path: Path, account: _Account) -> None:
     """On disk before anything is computed with the model; a crash leaves the old account or the new one."""
-    assert account.roles is not None
     told = {
         "round": account.round,
         "path": account.path,

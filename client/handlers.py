@@ -24,19 +24,28 @@ from fedage.client.exchange import Handler, respond
 from fedage.client.gate import Answer, Work
 from fedage.client.guard import Withheld, releasable_counts, releasable_parts, require
 from fedage.client.mechanism import NoPrivateTraining, mechanism_of
-from fedage.client.model import estimator_of, predict, samples_at
+from fedage.client.model import (
+    columns_of,
+    estimator_of,
+    exact_sums_of,
+    predict,
+    predict_in_training,
+    samples_of,
+    targets_of,
+)
 from fedage.client.parts import check_fold, held_out, of_fold, set_aside, sizes, why_no_training
 from fedage.client.round_sums import of_a_round
 from fedage.client.sites import site_for
-from fedage.client.training import TooFewSamples, TrainingDiverged, device_in_words, train_locally
+from fedage.client.training import TooFewSamples, TrainingDiverged, train_locally
 from fedage.common.analyses.evaluation import VALIDATION, Evaluation
 from fedage.common.analyses.plan import registered
 from fedage.common.cohort import Cohort
 from fedage.common.continuity import clipped_step
-from fedage.common.estimators.base import Trainable
-from fedage.common.estimators.configure import preparation, step_limits
+from fedage.common.estimators.base import ExactPhase, RoundsPhase
+from fedage.common.estimators.configure import phases_of, place_of_round, rounds_phases, step_limits
 from fedage.common.heads import key_to_hex
 from fedage.common.networks.arrays import ModelRefused
+from fedage.common.networks.devices import device_in_words
 from fedage.common.protocol import (
     ANALYSE,
     DESCRIBE,
@@ -50,6 +59,7 @@ from fedage.common.protocol import (
     split_payload,
 )
 
+Arrays = Mapping[str, NDArray[Any]]
 Iterates = Mapping[str, Mapping[str, NDArray[np.float64]]]
 
 
@@ -130,29 +140,37 @@ def train(work: Work) -> Answer:
     if too_few := why_no_training(found.cohort, campaign, minimum_count=work.minimum_count):
         raise Withheld("minimum-count", too_few)
     estimator = estimator_of(campaign, found)
-    if campaign.training is None or not isinstance(estimator, Trainable):
+    if campaign.training is None or not rounds_phases(estimator):
         raise RequestRefused("not-trained", "the approved campaign file trains nothing in rounds")
-    if not 1 <= request.round <= campaign.training.rounds:
-        raise RequestRefused("round", f"the approved campaign file has the rounds 1 to {campaign.training.rounds} only")
+    place = place_of_round(estimator, rounds=campaign.training.rounds, number=request.round)
+    if place is None:
+        last = campaign.training.rounds * len(rounds_phases(estimator))
+        raise RequestRefused("round", f"the approved campaign file has the rounds 1 to {last} only")
+    phase = phases_of(estimator)[place[0]]
+    assert isinstance(phase, RoundsPhase)
     run = predictions.name_of(request.run, fold=request.fold if campaign.validation.folds else None)
-    roles, limits = admit_model(work, weights, name=run, round_number=request.round), step_limits(campaign)
+    roles = admit_model(work, weights, name=run, phase=place[0], round_number=place[1])
+    limits = step_limits(campaign)
     work.bring_model(payload_digest(weights))
     validation = np.flatnonzero(cohort["is_validation"] == 1)
-    predicted = predict(site, campaign, found, weights, rows=validation)
-    told = _sums(work, cohort.with_columns(predicted_years=predicted), iterates)
-    judged = registered(campaign)[VALIDATION]
-    if site.guard and work.minimum_count > 1 and isinstance(judged, Evaluation):
-        told = of_a_round(told, judged, estimator=estimator, predicted=predicted[validation])
+    predicted = predict_in_training(site, estimator, phase, found, weights, rows=validation)
+    if predicted is None:
+        told = Contributions(sums={}, withheld={VALIDATION: dict(_NO_AGE_YET)})
+    else:
+        told = _sums(work, cohort.with_columns(predicted_years=predicted), iterates)
+        judged = registered(campaign)[VALIDATION]
+        if site.guard and work.minimum_count > 1 and isinstance(judged, Evaluation):
+            told = of_a_round(told, judged, estimator=estimator, predicted=predicted[validation])
     epsilon = _charge(work, patients=int(chosen.size))
     seed = derived_seed("train", campaign.campaign.seed, site.name, request.fold, request.round)
     try:
         update = train_locally(
-            estimator,
+            phase,
             weights,
-            samples_at(found, chosen),
-            cohort["age_years"][chosen],
+            samples_of(found, chosen),
+            targets_of(estimator, cohort, chosen, minimum_count=work.minimum_count),
             training=campaign.training,
-            round_number=request.round,
+            round_number=place[1],
             rng_seed=seed,
             threads=site.threads,
             device=site.device,
@@ -209,11 +227,11 @@ def evaluate(work: Work) -> Answer:
     snapshot = predictions.cohort_digest(found.cohort, snapshot=found.snapshot)
     run = predictions.name_of(request.run, fold=request.fold if campaign.validation.folds else None)
     if not predictions.kept(folder, run=run, model=model, snapshot=snapshot):
-        rounds = campaign.training.rounds if campaign.training else 0
-        admit_model(work, weights, name=run, round_number=rounds + 1)
+        estimator = estimator_of(campaign, found)
+        admit_model(work, weights, name=run, phase=len(phases_of(estimator)))
         rows = held_out(found.cohort, campaign, request.fold)
-        predicted = predict(site, campaign, found, weights, rows=np.flatnonzero(rows))
-        predictions.keep(folder, run=run, predicted_years=predicted, model=model, snapshot=snapshot)
+        predicted = predict(site, estimator, found, weights, rows=np.flatnonzero(rows))
+        predictions.keep(folder, run=run, columns=predicted, model=model, snapshot=snapshot)
     return _analyse(work, iterates)
 
 
@@ -222,12 +240,15 @@ def evaluate(work: Work) -> Answer:
 def analyse(work: Work) -> Answer:
     """The sums of registered analyses at the iterates sent."""
     check_fold(work.campaign, work.request.fold, all_folds_allowed=True)
-    _, iterates = split_payload(work.payload)
-    return _analyse(work, iterates)
+    weights, iterates = split_payload(work.payload)
+    return _analyse(work, iterates, weights)
 
 
-def _analyse(work: Work, iterates: Iterates) -> Answer:
-    """Sums over the cohort with its predictions; with folds, over one fold's patients until every fold has a model."""
+def _analyse(work: Work, iterates: Iterates, before: Arrays | None = None) -> Answer:
+    """Sums over the cohort with its predictions; with folds, over one fold's patients until every fold has a model.
+
+    `before` is the model that an exact phase's columns are computed with.
+    """
     campaign, request, found = work.campaign, work.request, work.found
     folder = work.site.state_dir(request.digest)
     snapshot = predictions.cohort_digest(found.cohort, snapshot=found.snapshot)
@@ -238,23 +259,45 @@ def _analyse(work: Work, iterates: Iterates) -> Answer:
         cohort = of_fold(found.cohort, campaign, request.fold)
     else:
         cohort = predictions.with_all_folds(found.cohort, folder, run=request.run, folds=folds, snapshot=snapshot)
+    cohort = _with_phase_columns(work, cohort, iterates, before or {})
     told = _sums(work, cohort, iterates)
     return _answer(told, info={"withheld": told.withheld})
 
 
+def _with_phase_columns(work: Work, cohort: Cohort, iterates: Iterates, before: Arrays) -> Cohort:
+    """The cohort with what an exact phase sums over that the model before it computes, after accounting for that."""
+    if work.campaign.estimator is None:
+        return cohort
+    estimator = estimator_of(work.campaign, work.found)
+    for k, phase in enumerate(phases_of(estimator)):
+        if not isinstance(phase, ExactPhase) or phase.name not in iterates or not k:
+            continue
+        check_fold(work.campaign, work.request.fold, all_folds_allowed=False)
+        folder = work.site.state_dir(work.request.digest)
+        snapshot = predictions.cohort_digest(work.found.cohort, snapshot=work.found.snapshot)
+        run = predictions.name_of(work.request.run, fold=work.request.fold if work.campaign.validation.folds else None)
+        kept = f"{run}--phase-{k + 1}"
+        # Later exchanges of the phase bring no model: its columns are here.
+        if before and not predictions.kept(folder, run=kept, model=payload_digest(before), snapshot=snapshot):
+            admit_model(work, before, name=run, phase=k)
+            columns = columns_of(work.site, estimator, phase, work.found, before)
+            predictions.keep(folder, run=kept, columns=columns, model=payload_digest(before), snapshot=snapshot)
+        cohort = predictions.with_kept(cohort, folder, run=kept, snapshot=snapshot)
+    return cohort
+
+
 def _sums(work: Work, cohort: Cohort, iterates: Iterates) -> Contributions:
-    first, rules = preparation(work.campaign, work.found.features), work.site.rules
+    exact, rules = exact_sums_of(work.campaign, work.found), work.site.rules
     held: dict[str, dict[str, str]] = {}
-    if first is not None and first.name in iterates:
-        # An exact estimator is made of these sums alone: to answer them is to train.
+    for step in set(exact) & set(iterates):
+        # A model is made of these sums: to answer them is to train.
         if rules is not None and KINDS[TRAIN] not in rules.kinds():
-            held[first.name] = {"rule": "message-kind", "detail": "by its policy, this site trains no model"}
+            held[step] = {"rule": "message-kind", "detail": "by its policy, this site trains no model"}
         elif too_few := why_no_training(work.found.cohort, work.campaign, minimum_count=work.minimum_count):
-            held[first.name] = {"rule": "minimum-count", "detail": too_few}
+            held[step] = {"rule": "minimum-count", "detail": too_few}
     if not _judges(work):
-        made_with = set() if first is None else {first.name}
         held |= {
-            step: dict(_NOBODY_HELD_OUT) for step in registered(work.campaign) if step in set(iterates) - made_with
+            step: dict(_NOBODY_HELD_OUT) for step in registered(work.campaign) if step in set(iterates) - set(exact)
         }
     iterates = {step: iterate for step, iterate in iterates.items() if step not in held}
     told = contributions(
@@ -264,12 +307,13 @@ def _sums(work: Work, cohort: Cohort, iterates: Iterates) -> Contributions:
         folder=work.site.state_dir(work.request.digest),
         run=predictions.name_of(work.request.run, fold=work.request.fold if work.campaign.validation.folds else None),
         guard=work.site.guard,
-        more_steps={} if first is None else {first.name: first},
+        more_steps=exact,
         account=_account(work),
     )
     return replace(told, withheld={**told.withheld, **held})
 
 
+_NO_AGE_YET = {"rule": "no-age-yet", "detail": "the model predicts no age in this phase"}
 _NOBODY_HELD_OUT = {"rule": "no-patients-in-fold", "detail": "this site holds out no patients in this fold"}
 
 

@@ -1,6 +1,8 @@
-"""The campaign's model at a site: ages predicted for some of its patients, whatever kind of estimator made it."""
+"""The campaign's model at a site: columns predicted for some of its patients."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,72 +10,149 @@ from numpy.typing import NDArray
 from fedage.client.agent.cancel import should_stop
 from fedage.client.guard import Withheld
 from fedage.client.site import Site, SiteCohort
-from fedage.client.training import predict_years
-from fedage.common.analyses._columns import MAX_AGE_YEARS
+from fedage.client.training import predict_columns
 from fedage.common.campaign import Campaign
-from fedage.common.estimators._table import TableBase
-from fedage.common.estimators.base import Estimator, Trainable
-from fedage.common.estimators.configure import configured
-from fedage.common.estimators.table_ridge import TableRidge, WeightsRefused
+from fedage.common.cohort import Cohort
+from fedage.common.estimators.base import (
+    PREDICTED_YEARS,
+    Arrays,
+    Estimator,
+    ExactPhase,
+    Output,
+    Predictor,
+    RoundsPhase,
+    Samples,
+)
+from fedage.common.estimators import EstimatorRefused
+from fedage.common.analyses.base import Analysis
+from fedage.common.estimators.configure import PhaseRefused, configured, exact_analyses, phases_of
+from fedage.common.influence import differing
 from fedage.common.networks.arrays import ModelRefused
-from fedage.common.protocol import Payload, RequestRefused
+from fedage.common.protocol import RequestRefused
 from fedage.common.statistic import FloatArray
 
+_LARGEST = float(np.finfo(np.float32).max)
 
-def estimator_of(campaign: Campaign, found: SiteCohort) -> Estimator | TableBase:
+
+def estimator_of(campaign: Campaign, found: SiteCohort) -> Estimator:
     """The campaign's estimator for this site's data.
 
     Raises
     ------
     RequestRefused
-        Rule `no-estimator` in a campaign that only analyses.
+        Rule `no-estimator` in a campaign that only analyses; `estimator-phases` for one whose phases cannot be run.
     """
-    estimator = configured(campaign, found.features)
+    try:
+        estimator = configured(campaign, found.features)
+        if estimator is not None:
+            phases_of(estimator)
+    except (PhaseRefused, EstimatorRefused) as refused:
+        raise RequestRefused("estimator-phases", str(refused)) from None
     if estimator is None:
         raise RequestRefused("no-estimator", "the approved campaign file has no estimator")
     return estimator
 
 
-def predict(
-    site: Site, campaign: Campaign, found: SiteCohort, weights: Payload, *, rows: NDArray[np.intp]
-) -> FloatArray:
-    """Predictions (n,) in cohort order, 0 to 130 years, NaN for the patients not in `rows`.
-
-    A prediction beyond, or none at all, counts as the bound: analyses leave implausible values out, and a model made so
-    that one patient's is implausible would tell of that patient by subtraction.
+def exact_sums_of(campaign: Campaign, found: SiteCohort) -> dict[str, Analysis]:
+    """The analyses of the estimator's exact phases by name; none in a campaign that only analyses.
 
     Raises
     ------
     RequestRefused
-        Rule `model` for weights that are not those of the campaign's model.
+        Rule `estimator-phases` for sums that cannot be held to the influence rule, or phases that cannot be run.
+    """
+    try:
+        return exact_analyses(campaign, found.features)
+    except (PhaseRefused, EstimatorRefused) as refused:
+        raise RequestRefused("estimator-phases", str(refused)) from None
+
+
+def predict(
+    site: Site, estimator: Estimator, found: SiteCohort, weights: Arrays, *, rows: NDArray[np.intp]
+) -> dict[str, FloatArray]:
+    """The columns that the finished model predicts, (n,) in cohort order, NaN for the patients not in `rows`.
+
+    Each is cut to the bounds that the estimator states, and a prediction that is no number counts as the upper one:
+    analyses leave implausible values out, and a model made so that one patient's is implausible would tell of that
+    patient by subtraction.
+
+    Raises
+    ------
+    RequestRefused
+        Rule `model` for weights that are not those of the campaign's model; `outputs` for columns that are not those
+        which the estimator states.
     PredictionStopped
         If the message is cancelled.
     """
-    estimator = estimator_of(campaign, found)
-    predicted = np.full(found.cohort.n, np.nan)
-    if not rows.size:
-        return predicted
-    samples = samples_at(found, rows)
-    try:
-        if isinstance(estimator, TableRidge):
-            predicted[rows] = estimator.predict_years(weights, samples)
-        elif isinstance(estimator, Trainable):
-            predicted[rows] = predict_years(
-                estimator,
-                dict(weights),
-                samples,
-                device=site.device,
-                threads=site.threads,
-                should_stop=should_stop,
-            )
-    except (ModelRefused, WeightsRefused) as refused:
-        raise RequestRefused("model", str(refused)) from None
-    predicted[rows] = np.clip(np.nan_to_num(predicted[rows], nan=MAX_AGE_YEARS), 0.0, MAX_AGE_YEARS)
-    return predicted
+    made = _predicted(site, estimator, found, lambda: estimator.predictor(weights, device=site.device), rows=rows)
+    return _bounded(made, estimator.outputs, cohort=found.cohort, rows=rows)
 
 
-def samples_at(found: SiteCohort, rows: NDArray[np.intp]) -> NDArray[np.float32]:
-    """The samples of some patients.
+def predict_in_training(
+    site: Site, estimator: Estimator, phase: RoundsPhase, found: SiteCohort, weights: Arrays, *, rows: NDArray[np.intp]
+) -> FloatArray | None:
+    """Ages (n,) predicted by a model in training, as `predict`; None in a phase that predicts no age yet."""
+
+    def predictor() -> Predictor | None:
+        return phase.predictor(weights, device=site.device)
+
+    made = _predicted(site, estimator, found, predictor, rows=rows)
+    if made is None:
+        return None
+    age = tuple(output for output in estimator.outputs if output.column == PREDICTED_YEARS)
+    of_age = {name: column for name, column in made.items() if name == PREDICTED_YEARS}
+    return _bounded(of_age, age, cohort=found.cohort, rows=rows)[PREDICTED_YEARS]
+
+
+def columns_of(
+    site: Site, estimator: Estimator, phase: ExactPhase, found: SiteCohort, before: Arrays
+) -> dict[str, FloatArray]:
+    """The columns (n,) that the model before computes for an exact phase's sums, of all patients; maybe none.
+
+    Values are cut to what float32 holds; one that is no number counts as missing.
+
+    Raises
+    ------
+    RequestRefused
+        As `predict`.
+    """
+    rows = np.arange(found.cohort.n)
+    made = _predicted(site, estimator, found, lambda: phase.columns(before, device=site.device), rows=rows) or {}
+    if taken := sorted(set(made) & set(found.cohort.columns)):
+        raise RequestRefused("outputs", f"phase {phase.name!r} computes a column that the cohort has: {taken[0]!r}")
+    return {name: np.clip(column, -_LARGEST, _LARGEST) for name, column in made.items()}
+
+
+def targets_of(
+    estimator: Estimator, cohort: Cohort, rows: NDArray[np.intp], *, minimum_count: int
+) -> dict[str, FloatArray]:
+    """What is learnt from, (rows,) by column, NaN where it is not known.
+
+    Attack: a diagnosis that two of a site's patients have shows in the update whom the loss tells apart. Rule: a target
+    other than age that fewer than the minimum count know, do not know, or differ in counts as unknown for all of the
+    site. Residual risk: an update tells of the patients behind it; only differential privacy bounds that.
+
+    Raises
+    ------
+    Withheld
+        Rule `missing-column`.
+    """
+    found: dict[str, FloatArray] = {}
+    for column in dict.fromkeys(("age_years", *(target.column for target in estimator.targets))):
+        if column not in cohort.columns:
+            raise Withheld("missing-column", f"this site has no column {column!r}, which the estimator learns from")
+        values = cohort[column][rows]
+        if column != "age_years":
+            known = int(np.count_nonzero(np.isfinite(values)))
+            unknown = values.size - known
+            if known < minimum_count or 0 < unknown < minimum_count or 0 < differing(values) < minimum_count:
+                values = np.full(rows.size, np.nan)
+        found[column] = values
+    return found
+
+
+def samples_of(found: SiteCohort, rows: NDArray[np.intp]) -> Samples:
+    """The samples of some patients, nothing read yet.
 
     Raises
     ------
@@ -82,4 +161,61 @@ def samples_at(found: SiteCohort, rows: NDArray[np.intp]) -> NDArray[np.float32]
     """
     if found.samples is None:
         raise Withheld("no-samples", "this site has no samples for the campaign's estimator")
-    return np.asarray(found.samples[rows])
+    return found.samples.of(rows)
+
+
+def _predicted(
+    site: Site,
+    estimator: Estimator,
+    found: SiteCohort,
+    make: Callable[[], Predictor | None],
+    *,
+    rows: NDArray[np.intp],
+) -> dict[str, FloatArray] | None:
+    """Columns (n,) as they are predicted, NaN for those not in `rows`; None where there is no predictor."""
+    try:
+        predictor = make()
+        if predictor is None:
+            return None
+        if not rows.size:
+            return {}
+        made = predict_columns(
+            predictor,
+            samples_of(found, rows),
+            batch_size=estimator.prediction_batch,
+            device=site.device,
+            threads=site.threads,
+            should_stop=should_stop,
+        )
+    except (ModelRefused, PhaseRefused) as refused:
+        raise RequestRefused("model", str(refused)) from None
+    columns = {}
+    for name, values in made.items():
+        if values.shape != rows.shape:
+            raise RequestRefused("outputs", f"column {name!r} that the estimator predicts is not one number a patient")
+        columns[name] = np.full(found.cohort.n, np.nan)
+        columns[name][rows] = values
+    return columns
+
+
+def _bounded(
+    made: Mapping[str, FloatArray] | None, outputs: tuple[Output, ...], *, cohort: Cohort, rows: NDArray[np.intp]
+) -> dict[str, FloatArray]:
+    """The columns that an estimator states, within their bounds."""
+    if not rows.size:
+        return {output.column: np.full(cohort.n, np.nan) for output in outputs}
+    stated = {output.column for output in outputs}
+    if made is None or set(made) != stated or PREDICTED_YEARS not in stated:
+        raise RequestRefused(
+            "outputs",
+            f"the estimator predicts the columns {sorted(made or ())} and states {sorted(stated)}; they must be the "
+            f"same, {PREDICTED_YEARS} among them",
+        )
+    if taken := sorted(stated & set(cohort.columns) - {PREDICTED_YEARS}):
+        raise RequestRefused("outputs", f"the estimator predicts a column that the cohort has: {taken[0]!r}")
+    bounded = {}
+    for output in outputs:
+        values = np.full(cohort.n, np.nan)
+        values[rows] = np.clip(np.nan_to_num(made[output.column][rows], nan=output.upper), output.lower, output.upper)
+        bounded[output.column] = values
+    return bounded

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from fedage.common.statistic import FloatArray
 
 Line = float | FloatArray
 
+_COLUMN = "column:"
 SLOPE_BOUNDS = (0.05, 5.0)
 INTERCEPT_BOUND_YEARS = 200.0
 CORRECTED = ("corrected_years", "gap_years", "cole_gap_years")
@@ -56,13 +58,13 @@ def kept(folder: Path, *, run: str, model: str, snapshot: str) -> bool:
     return True
 
 
-def keep(folder: Path, *, run: str, predicted_years: FloatArray, model: str, snapshot: str) -> None:
+def keep(folder: Path, *, run: str, columns: Mapping[str, FloatArray], model: str, snapshot: str) -> None:
     """Write a run's predictions once; a crash leaves no file or a whole one.
 
     Parameters
     ----------
-    predicted_years
-        (n,), in cohort order.
+    columns
+        (n,) each, in cohort order; `predicted_years` among them.
     model
         Digest of the weights that made them.
     snapshot
@@ -76,15 +78,16 @@ def keep(folder: Path, *, run: str, predicted_years: FloatArray, model: str, sna
         If they cannot be written.
     """
     with named_failures(_file(folder, run), unavailable=StoreUnavailable):
-        _keep(folder, run=run, predicted_years=predicted_years, model=model, snapshot=snapshot)
+        _keep(folder, run=run, columns=columns, model=model, snapshot=snapshot)
 
 
-def _keep(folder: Path, *, run: str, predicted_years: FloatArray, model: str, snapshot: str) -> None:
+def _keep(folder: Path, *, run: str, columns: Mapping[str, FloatArray], model: str, snapshot: str) -> None:
     target = _file(folder, run)
     handle, partial = tempfile.mkstemp(dir=folder, suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, predicted_years=predicted_years, model=np.array(model), snapshot=np.array(snapshot))
+            named = {f"{_COLUMN}{name}": column for name, column in columns.items()}
+            np.savez(stream, model=np.array(model), snapshot=np.array(snapshot), **named)  # type: ignore[arg-type]
             stream.flush()
             os.fsync(stream.fileno())
         os.link(partial, target)  # unlike a rename it never replaces predictions that came in between
@@ -96,7 +99,7 @@ def _keep(folder: Path, *, run: str, predicted_years: FloatArray, model: str, sn
 
 
 def with_predictions(cohort: Cohort, folder: Path, *, run: str, snapshot: str) -> Cohort:
-    """The cohort with `predicted_years` and `raw_gap_years`, or unchanged before there are predictions.
+    """The cohort with the predicted columns and `raw_gap_years`, or unchanged before there are predictions.
 
     Raises
     ------
@@ -108,9 +111,27 @@ def with_predictions(cohort: Cohort, folder: Path, *, run: str, snapshot: str) -
         return cohort
     predicted, _, of_snapshot = found
     _require_cohort(of_snapshot, snapshot)
-    if predicted.shape != (cohort.n,):
+    if any(column.shape != (cohort.n,) for column in predicted.values()):
         raise Withheld("cohort-changed", _CHANGED)
-    return cohort.with_columns(predicted_years=predicted, raw_gap_years=predicted - cohort["age_years"])
+    return cohort.with_columns(**predicted, raw_gap_years=predicted["predicted_years"] - cohort["age_years"])
+
+
+def with_kept(cohort: Cohort, folder: Path, *, run: str, snapshot: str) -> Cohort:
+    """The cohort with all columns that are kept under a name, or unchanged if there are none.
+
+    Raises
+    ------
+    Withheld
+        Rule `cohort-changed` if they were made for another cohort.
+    """
+    found = _read(folder, run)
+    if found is None:
+        return cohort
+    columns, _, of_snapshot = found
+    _require_cohort(of_snapshot, snapshot)
+    if any(column.shape != (cohort.n,) for column in columns.values()):
+        raise Withheld("cohort-changed", _CHANGED)
+    return cohort.with_columns(**columns)
 
 
 def name_of(run: str, *, fold: int | None) -> str:
@@ -126,14 +147,19 @@ def with_all_folds(cohort: Cohort, folder: Path, *, run: str, folds: int, snapsh
     Withheld
         Rule `cohort-changed`; rule `no-predictions` if a fold's are missing.
     """
-    predicted = np.full(cohort.n, np.nan)
+    predicted: dict[str, FloatArray] = {}
     for fold in range(folds):
-        made = with_predictions(cohort, folder, run=name_of(run, fold=fold), snapshot=snapshot)
-        if "predicted_years" not in made.columns:
+        found = _read(folder, name_of(run, fold=fold))
+        if found is None:
             raise Withheld("no-predictions", f"this site has no predictions of fold {fold + 1}")
+        columns, _, of_snapshot = found
+        _require_cohort(of_snapshot, snapshot)
+        if any(column.shape != (cohort.n,) for column in columns.values()):
+            raise Withheld("cohort-changed", _CHANGED)
         rows = cohort["fold"] == fold
-        predicted[rows] = made["predicted_years"][rows]
-    return cohort.with_columns(predicted_years=predicted, raw_gap_years=predicted - cohort["age_years"])
+        for name, column in columns.items():
+            predicted.setdefault(name, np.full(cohort.n, np.nan))[rows] = column[rows]
+    return cohort.with_columns(**predicted, raw_gap_years=predicted["predicted_years"] - cohort["age_years"])
 
 
 def require_line(*, slope: Line, intercept: Line) -> None:
@@ -197,13 +223,16 @@ def _require_cohort(known: str, snapshot: str) -> None:
         raise Withheld("cohort-changed", _CHANGED)
 
 
-def _read(folder: Path, run: str) -> tuple[FloatArray, str, str] | None:
-    """Predictions (n,), the digest of their model, and of their cohort."""
+def _read(folder: Path, run: str) -> tuple[dict[str, FloatArray], str, str] | None:
+    """Predicted columns (n,), the digest of their model, and of their cohort."""
     path = _file(folder, run)
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as found:
-        return found["predicted_years"], str(found["model"]), str(found["snapshot"])
+        columns = {name.removeprefix(_COLUMN): found[name] for name in found.files if name.startswith(_COLUMN)}
+        # Kept by an earlier release under its own name.
+        columns |= {"predicted_years": found["predicted_years"]} if "predicted_years" in found.files else {}
+        return columns, str(found["model"]), str(found["snapshot"])
 
 
 def _file(folder: Path, run: str) -> Path:

@@ -18,8 +18,7 @@ import numpy as np
 from fedage.client.contribute import Contributions
 from fedage.common.analyses._columns import MAX_AGE_YEARS
 from fedage.common.analyses.evaluation import Evaluation
-from fedage.common.estimators._table import TableBase
-from fedage.common.estimators.base import Estimator
+from fedage.common.estimators.base import PREDICTED_YEARS, Estimator
 from fedage.common.statistic import FloatArray
 
 CUT = "cut-predictions"
@@ -28,7 +27,7 @@ _ROUNDING_YEARS = 1e-3
 
 
 def of_a_round(
-    told: Contributions, analysis: Evaluation, *, estimator: Estimator | TableBase, predicted: FloatArray
+    told: Contributions, analysis: Evaluation, *, estimator: Estimator, predicted: FloatArray
 ) -> Contributions:
     """The sums of a round without what has a kink at a patient; without any where a prediction (n,) is cut."""
     if analysis.name not in told.sums:
@@ -41,8 +40,9 @@ def of_a_round(
     return replace(told, sums={**told.sums, analysis.name: analysis.without_kinks(told.sums[analysis.name])})
 
 
-def _is_any_cut(estimator: Estimator | TableBase, predicted: FloatArray) -> bool:
+def _is_any_cut(estimator: Estimator, predicted: FloatArray) -> bool:
     low, high = 0.0, MAX_AGE_YEARS
-    if isinstance(estimator, TableBase):
-        low, high = estimator.bounds_years
+    for output in estimator.outputs:
+        if output.column == PREDICTED_YEARS:
+            low, high = output.lower, output.upper
     return bool(np.any((predicted <= low + _ROUNDING_YEARS) | (predicted >= high - _ROUNDING_YEARS)))

@@ -41,6 +41,7 @@ from fedage.client.terms import Approved, Terms, budget_of, with_disclosure
 from fedage.common import estimators
 from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
+from fedage.common.estimators.base import modalities
 from fedage.common.protocol import DESCRIBE, Request, RequestRefused
 
 logger = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ class SiteRules:
         estimator = campaign.estimator
         modality: tuple[str, ...] = ()
         if estimator is not None:
-            modality = getattr(estimators.make(estimator.name, estimator.options), "modalities", ())
+            modality = modalities(estimators.make(estimator.name, estimator.options))
         facts = facts_of(
             campaign,
             kind=kind,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from numpy.typing import NDArray
 
 from fedage.common.campaign import Campaign
 from fedage.common.cohort import Cohort
+from fedage.common.estimators.base import Samples
 
 if TYPE_CHECKING:
     from fedage.client.rules import SiteRules
@@ -26,7 +26,7 @@ class SiteCohort:
     cohort
         Columns (n,): `age_years`, `is_male`, `healthy`, split columns, outcomes.
     samples
-        Preprocessed samples (n, …), float32, usually a memory map; None in a campaign without an estimator.
+        Preprocessed samples of all patients, usually memory maps; None in a campaign without an estimator.
     excluded
         Patients left out, by reason.
     rejected_files, rejected_samples
@@ -40,7 +40,7 @@ class SiteCohort:
     """
 
     cohort: Cohort
-    samples: NDArray[Any] | None
+    samples: Samples | None
     excluded: Mapping[str, int] = field(default_factory=dict)
     rejected_files: Mapping[str, int] = field(default_factory=dict)
     rejected_samples: Mapping[str, int] = field(default_factory=dict)

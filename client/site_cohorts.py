@@ -30,7 +30,7 @@ from fedage.common.campaign.types import TableChoice
 from fedage.common.cohort import Cohort
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators._table import FeaturesMissing
-from fedage.common.estimators.base import Estimator
+from fedage.common.estimators.base import Estimator, modalities
 from fedage.common.protocol import RequestRefused
 from fedage.common.statistic import FloatArray
 
@@ -199,7 +199,7 @@ class ImageCohorts:
         selection = samples.selection
         return SiteCohort(
             cohort=_cohort(selection, campaign),
-            samples=samples.array,
+            samples=samples.samples,
             excluded=selection.excluded,
             rejected_files={**rejected_files, **_extremes(selection, campaign)},
             rejected_samples=dict(Counter(selection.images_not_taken) + Counter(samples.rejected)),
@@ -258,12 +258,12 @@ def _select(
     chosen, offered = campaign.cohort, data_set or DataSet()
     return select(
         store,
-        modalities=_within(offered, chosen.modality or estimator.modalities),
+        modalities=_within(offered, chosen.modality or modalities(estimator)),
         age_min_years=max(chosen.age_min_years, offered.age_min_years),
         age_max_years=min(chosen.age_max_years, offered.age_max_years),
         manufacturers=offered.manufacturer,
         patients=patients,
-        takes=estimator.takes,
+        inputs=estimator.inputs,
     )
 
 

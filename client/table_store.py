@@ -14,7 +14,8 @@ from fedage.common.bounded import MAX_RECORD_BYTES, read_json
 from fedage.common.campaign import Campaign
 from fedage.common.cohort import Cohort
 from fedage.common.errors import FedAgeError
-from fedage.common.estimators._table import FEATURE, TableBase
+from fedage.common.estimators._table import FEATURE
+from fedage.common.estimators.base import ROW, Samples
 from fedage.common.estimators.configure import configured
 from fedage.common.statistic import FloatArray
 
@@ -85,7 +86,7 @@ def read_site_table(home: Path) -> SiteTable:
     return SiteTable(columns, unit, about["rejected"])
 
 
-def samples_of(cohort: Cohort, campaign: Campaign, features: tuple[str, ...]) -> FloatArray | None:
+def samples_of(cohort: Cohort, campaign: Campaign, features: tuple[str, ...]) -> Samples | None:
     """One row of raw features a patient, (n, p), as the campaign's estimator wants them; None without an estimator.
 
     Raises
@@ -94,4 +95,4 @@ def samples_of(cohort: Cohort, campaign: Campaign, features: tuple[str, ...]) ->
         If the campaign names features that the table does not have.
     """
     estimator = configured(campaign, features)
-    return cohort.matrix(estimator.columns) if isinstance(estimator, TableBase) else None
+    return Samples({ROW: cohort.matrix(estimator.row_columns)}) if estimator is not None else None

@@ -310,7 +310,8 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-MODEL_PREFIX = "model:"
+MODEL_PREFIX, PREPARATION_PREFIX, TRAINED_PREFIX = "model:", "preparation:", "trained:"
+"""Of names in a payload: arrays of the model, and what a model of the run follows from (`fedage.common.basis`)."""
 
 
 def join_model(weights: Payload) -> dict[str, NDArray[Any]]:
@@ -330,53 +331,8 @@ def without_model(payload: Payload) -> dict[str, NDArray[Any]]:
 
 def split_payload(payload: Payload) -> tuple[dict[str, NDArray[Any]], dict[str, dict[str, NDArray[np.float64]]]]:
     """Model weights by name, and iterates by step, of one payload. Raises `RequestRefused` as `split_iterates` does."""
-    others = (MODEL_PREFIX, PREPARATION_PREFIX)
+    others = (MODEL_PREFIX, PREPARATION_PREFIX, TRAINED_PREFIX)
     return model_of(payload), split_iterates({name: a for name, a in payload.items() if not name.startswith(others)})
-
-
-PREPARATION_PREFIX = "preparation:"
-_TOTAL = "total"
-
-
-@dataclass(frozen=True)
-class PreparedSums:
-    """What the first model of an estimator on tables is made of: the sums over all sites, and the iterate they are for.
-
-    Parameters
-    ----------
-    iterate
-        Blocks of the preparation's last iterate, float64.
-    total
-        The sum of the sites' statistics for it, (v,) float64.
-    """
-
-    iterate: Mapping[str, NDArray[np.float64]]
-    total: NDArray[np.float64]
-
-
-def join_preparation(sums: PreparedSums) -> dict[str, NDArray[Any]]:
-    """Payload names for the sums of a preparation."""
-    blocks = {f"{PREPARATION_PREFIX}iterate|{name}": block for name, block in sums.iterate.items()}
-    return {f"{PREPARATION_PREFIX}{_TOTAL}": sums.total, **blocks}
-
-
-def split_preparation(payload: Payload) -> PreparedSums | None:
-    """The sums of a preparation in a payload; None if it brings none.
-
-    Raises
-    ------
-    RequestRefused
-        Rule `malformed-request` for arrays that are not float64, or have other names.
-    """
-    named = {name: array for name, array in payload.items() if name.startswith(PREPARATION_PREFIX)}
-    found = {name.removeprefix(PREPARATION_PREFIX): array for name, array in named.items()}
-    if not found:
-        return None
-    total = found.pop(_TOTAL, None)
-    iterates = split_iterates(found)
-    if total is None or total.dtype != np.float64 or set(iterates) != {"iterate"}:
-        raise RequestRefused("malformed-request", "the sums of a preparation are a total and one iterate, float64")
-    return PreparedSums(iterate=iterates["iterate"], total=total)
 
 
 def iterate_key(step: str, block: str) -> str:

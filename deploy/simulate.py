@@ -16,6 +16,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from fedage.client.cohort.bids import index_bids, is_bids
 from fedage.client.cohort.index import index_folder
 from fedage.client.cohort.store import CohortStore
 from fedage.client.table.names import site_names
@@ -207,7 +208,10 @@ def _image_sites(data: Path, *, site_column: str | None, work: Path, console: Co
         home.mkdir(parents=True)
         outcomes = folder / "outcomes.csv"
         with CohortStore.open(home) as store:
-            report = index_folder(store, folder, outcomes_csv=outcomes if outcomes.is_file() else None)
+            if is_bids(folder):
+                report = index_bids(store, folder)
+            else:
+                report = index_folder(store, folder, outcomes_csv=outcomes if outcomes.is_file() else None)
         rejected = ", ".join(f"{count} {code}" for code, count in report.rejected.items())
         console.print(f"{name}: {report.patients} patients" + (f"; set aside: {rejected}" if rejected else ""))
         for line in report.said:

@@ -18,7 +18,8 @@ from fedage.common.analyses.base import (
     Outcome,
     Result,
 )
-from fedage.common.protocol import PreparedSums, join_iterates
+from fedage.common.basis import PreparedSums
+from fedage.common.protocol import join_iterates
 from fedage.common.statistic import FloatArray, Statistic, total
 from fedage.server.session import Answer, Session
 from fedage.server.sums import usable_statistics

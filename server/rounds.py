@@ -14,6 +14,7 @@ import safetensors.numpy
 from fedage.common.analyses.base import Done, Iterate, Result
 from fedage.common.analyses.evaluation import VALIDATION
 from fedage.common.analyses.plan import registered
+from fedage.common.basis import Basis
 from fedage.common.campaign.types import Training
 from fedage.common.continuity import StepLimits
 from fedage.common.estimators.configure import step_limits
@@ -92,6 +93,7 @@ def train(
     records: list[RoundRecord],
     described: Mapping[str, Answer],
     fold: int = 0,
+    rounds_before: int = 0,
 ) -> Weights:
     """All rounds with the sites `described`; each joins `records` as it ends, so that a run cut off keeps them.
 
@@ -109,11 +111,11 @@ def train(
     weights, path_norm = made.weights, 0.0
     knowing: set[str] = set()
     """Sites that have answered a model of this run: to others go the sums of a table's first model as well."""
-    for number in range(1, training.rounds + 1):
+    for number in range(rounds_before + 1, rounds_before + training.rounds + 1):
         started = time.monotonic()
         all_know = knowing.issuperset(session.training_sites)
         payload: dict[str, Any] = {
-            **RunModel(weights, None if all_know else made.sums).payload,
+            **RunModel(weights, Basis() if all_know else made.basis).payload,
             **join_iterates({VALIDATION: validation.iterate}),
         }
         sending = strategy.configure(RoundStart(number=number, weights=weights, sites=tuple(session.training_sites)))
@@ -150,7 +152,7 @@ def train(
         session.events.emit(
             "round",
             number=number,
-            of=training.rounds,
+            of=rounds_before + training.rounds,
             fold=fold,
             folds=campaign.validation.folds or 1,
             seconds=round(records[-1].seconds, 2),

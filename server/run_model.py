@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 
+from fedage.common.basis import Basis, join_basis
 from fedage.common.networks.arrays import Weights
-from fedage.common.protocol import PreparedSums, join_model, join_preparation
+from fedage.common.protocol import join_model
 
 
 @dataclass(frozen=True)
 class RunModel:
-    """A model, and for an estimator on tables the sums over all sites that it began from."""
+    """A model, and what it follows from where that is more than the approved file."""
 
     weights: Weights
-    sums: PreparedSums | None = None
+    basis: Basis = field(default_factory=Basis)
 
     @property
     def payload(self) -> dict[str, NDArray[Any]]:
-        """The model, and the sums by which a site works out the first one of its run."""
-        return {**join_model(self.weights), **(join_preparation(self.sums) if self.sums is not None else {})}
+        """The model, and what a site works it out from."""
+        return {**join_model(self.weights), **join_basis(self.basis)}

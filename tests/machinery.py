@@ -20,6 +20,7 @@ from fedage.client.parts import with_parts
 from fedage.client.site import Site, SiteCohort
 from fedage.common.campaign import Campaign, parse_campaign
 from fedage.common.cohort import Cohort
+from fedage.common.estimators.base import ROW, Samples
 from fedage.common.protocol import Reply
 from fedage.common.statistic import FloatArray
 from fedage.server.records import read_arrays, read_reply
@@ -141,7 +142,9 @@ def images(values: Mapping[str, np.ndarray], *, side: int = 64, seed: int = 0) -
 
 def memory_site(name: str, folder: Path, *, count: int = 80, seed: int = 0, events: bool = True) -> MemorySite:
     values = columns(count, seed=seed, events=events)
-    return MemorySite(name, SiteCohort(cohort=Cohort(values), samples=images(values, seed=seed)), folder)
+    return MemorySite(
+        name, SiteCohort(cohort=Cohort(values), samples=Samples({"image": images(values, seed=seed)})), folder
+    )
 
 
 def folded_site(name: str, folder: Path, *, count: int = 80, seed: int = 0) -> MemorySite:
@@ -159,4 +162,4 @@ def table_site(
     columns = {f"feature:{feature}": x[:, j] for j, feature in enumerate(features)}
     cohort = Cohort({"age_years": age, "is_male": np.arange(age.size) % 2.0, **columns, **outcomes})
     unit = np.random.default_rng(1000 + seed).random(age.size)
-    return MemorySite(name, SiteCohort(cohort=cohort, samples=x, features=features), folder, unit=unit)
+    return MemorySite(name, SiteCohort(cohort=cohort, samples=Samples({ROW: x}), features=features), folder, unit=unit)

@@ -16,12 +16,42 @@ from sqlalchemy.orm import Session
 from fedage.client.cohort.ages import AgeSource
 from fedage.client.cohort.kinds import modality_of
 from fedage.client.cohort.models import Exam, ImageFile, Outcome, Patient
+from fedage.client.cohort.paths import SEPARATOR
 from fedage.client.cohort.store import CohortStore
 from fedage.common.campaign.types import Fractions
+from fedage.common.estimators.base import Input
 from fedage.common.estimators.takes import Content, Takes
 from fedage.common.statistic import FloatArray
 
 Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Found:
+    """One eligible image of an exam.
+
+    Parameters
+    ----------
+    path
+        Relative to the indexed folder, or the name of a series.
+    files
+        Of a series the paths of its slices; else nothing.
+    rank
+        2 for an image, 3 for a volume.
+    modality, view, laterality
+        As the index has them.
+    """
+
+    path: str
+    files: tuple[str, ...]
+    rank: int
+    modality: str
+    view: str
+    laterality: str
+
+
+ANY_IMAGE = Input(name="image", rank=0)
+"""Takes an image or a volume of any kind."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +69,9 @@ class Selection:
     unit
         u in [0, 1): drives the split, and moves nobody when patients are added.
     images, image_keys
-        Relative paths and hashes of the exam's eligible images, the one to try first in front.
+        Relative paths and hashes of the exam's eligible images, of the first input the one to try first in front.
+    found
+        The same by the estimator's input.
     outcomes
         The hospital's columns, NaN where missing.
     excluded
@@ -58,6 +90,7 @@ class Selection:
     unit: FloatArray = field(repr=False)
     images: tuple[tuple[str, ...], ...] = field(repr=False)
     image_keys: tuple[tuple[str, ...], ...] = field(repr=False)
+    found: tuple[Mapping[str, tuple[Found, ...]], ...] = field(repr=False)
     outcomes: Mapping[str, FloatArray] = field(repr=False)
     excluded: Mapping[str, int]
     files_digest: str
@@ -88,6 +121,7 @@ class Selection:
             unit=self.unit[rows],
             images=tuple(self.images[row] for row in rows),
             image_keys=tuple(self.image_keys[row] for row in rows),
+            found=tuple(self.found[row] for row in rows),
             outcomes={name: column[rows] for name, column in self.outcomes.items()},
         )
 
@@ -98,6 +132,8 @@ class _Image(NamedTuple):
     content: Content
     size: int
     mtime_ns: int
+    modality: str
+    rank: int
 
 
 class _Exam(NamedTuple):
@@ -118,8 +154,9 @@ def select(
     manufacturers: tuple[str, ...] = (),
     patients: Collection[str] | None = None,
     takes: Takes | None = None,
+    inputs: tuple[Input, ...] = (),
 ) -> Selection:
-    """The patients with an eligible exam, each with the earliest one.
+    """The patients with an eligible exam, each with the earliest one: it has an image for every input that is needed.
 
     Parameters
     ----------
@@ -134,19 +171,22 @@ def select(
     patients
         Keyed hashes of a frozen cohort: nobody else is in. None means anybody.
     takes
-        What the estimator takes; None means any image.
+        What is taken where no inputs are given; None means any image.
+    inputs
+        What the estimator's exams hold.
     """
     modalities = tuple(map(modality_of, modalities))
     of_makers = frozenset(name.strip().casefold() for name in manufacturers)
     excluded: Counter[str] = Counter()
     images_not_taken: Counter[str] = Counter()
-    chosen: list[tuple[str, str | None, _Exam, list[_Image]]] = []
+    inputs = inputs or (replace(ANY_IMAGE, takes=takes or Takes()),)
+    chosen: list[tuple[str, str | None, _Exam, dict[str, list[_Image]]]] = []
     with store.reading() as session:
-        exams, (images, not_taken) = _exams(session), _images(session, modalities, takes or Takes())
+        exams, (images, not_taken) = _exams(session), _images(session, modalities, inputs)
         for patient, sex in session.execute(sql(Patient.key, Patient.sex).order_by(Patient.key)):
             if patients is not None and patient not in patients:
                 continue  # not counted either: how many came since would be told from one answer to the next
-            imaged = [exam for exam in exams[patient] if exam.key in images]
+            imaged = [exam for exam in exams[patient] if _is_whole(images.get(exam.key, {}), inputs)]
             made = [exam for exam in imaged if not of_makers or exam.manufacturer.strip().casefold() in of_makers]
             eligible = [exam for exam in made if age_min_years <= exam.age_years <= age_max_years]
             for exam in exams[patient]:
@@ -156,8 +196,10 @@ def select(
                 chosen.append((patient, sex, baseline, images[baseline.key]))
             else:
                 has_others = any(exam.key in not_taken for exam in exams[patient])
-                excluded[_why_not(imaged, made, has_others=has_others)] += 1
+                has_some = any(images.get(exam.key) for exam in exams[patient])
+                excluded[_why_not(imaged, made, has_others=has_others, has_some=has_some)] += 1
         outcomes = _outcomes(session, [patient for patient, *_ in chosen])
+    each = [list(dict.fromkeys(image for name in found for image in found[name])) for *_, found in chosen]
     return Selection(
         keys=tuple(patient for patient, *_ in chosen),
         age_years=np.array([exam.age_years for _, _, exam, _ in chosen], dtype=np.float64),
@@ -167,16 +209,40 @@ def select(
         age_capped=np.array([exam.age_capped for _, _, exam, _ in chosen], dtype=np.bool_),
         is_male=np.array([{"M": 1.0, "F": 0.0}.get(sex or "", np.nan) for _, sex, *_ in chosen], dtype=np.float64),
         unit=np.array([store.unit(patient) for patient, *_ in chosen], dtype=np.float64),
-        images=tuple(tuple(store.path_of(image.path) for image in found) for *_, found in chosen),
-        image_keys=tuple(tuple(image.key for image in found) for *_, found in chosen),
+        images=tuple(tuple(store.path_of(image.path) for image in found) for found in each),
+        image_keys=tuple(tuple(image.key for image in found) for found in each),
+        found=tuple(
+            {name: tuple(_found(store, image) for image in some) for name, some in found.items()}
+            for *_, found in chosen
+        ),
         outcomes=outcomes,
         excluded=dict(excluded),
         images_not_taken=dict(images_not_taken),
-        files_digest=_files_digest([image for *_, found in chosen for image in found]),
+        files_digest=_files_digest([image for found in each for image in found]),
     )
 
 
-def _why_not(imaged: list[_Exam], made: list[_Exam], *, has_others: bool) -> str:
+def _is_whole(images: Mapping[str, list[_Image]], inputs: tuple[Input, ...]) -> bool:
+    """Whether an exam has what is needed: every input that is, or any where none is."""
+    needed = [one.name for one in inputs if not one.optional]
+    return bool(images) and all(name in images for name in needed)
+
+
+def _found(store: CohortStore, image: _Image) -> Found:
+    path = store.path_of(image.path)
+    return Found(
+        path=path,
+        files=store.slices(path) if path.startswith(SEPARATOR) else (),
+        rank=image.rank,
+        modality=image.modality,
+        view=image.content.view,
+        laterality=image.content.laterality,
+    )
+
+
+def _why_not(imaged: list[_Exam], made: list[_Exam], *, has_others: bool, has_some: bool) -> str:
+    if not imaged and has_some:
+        return "exam-incomplete"
     if not imaged:
         return "no-image-taken" if has_others else "no-image-of-modality"
     return "age-outside-cohort" if made else "other-manufacturer"
@@ -192,9 +258,12 @@ def _exams(session: Session) -> dict[str, list[_Exam]]:
 
 
 def _images(
-    session: Session, modalities: tuple[str, ...], takes: Takes
-) -> tuple[dict[str, list[_Image]], dict[str, Counter[str]]]:
-    """By exam, the images that are taken, those to be tried first in front; and how many are not, by reason."""
+    session: Session, modalities: tuple[str, ...], inputs: tuple[Input, ...]
+) -> tuple[dict[str, dict[str, list[_Image]]], dict[str, Counter[str]]]:
+    """By exam and input, the images that are taken, those to be tried first in front; how many are not, by reason.
+
+    An image goes to the first input that takes it.
+    """
     wanted = sql(
         ImageFile.exam,
         ImageFile.key,
@@ -205,20 +274,49 @@ def _images(
         ImageFile.body_part,
         ImageFile.intent,
         ImageFile.special,
+        ImageFile.laterality,
+        ImageFile.modality,
+        ImageFile.slices,
     )
     if modalities:
         wanted = wanted.where(ImageFile.modality.in_(modalities))
-    images: dict[str, list[_Image]] = {}
+    images: dict[str, dict[str, list[_Image]]] = {}
     not_taken: dict[str, Counter[str]] = {}
-    for exam, key, path, size, mtime_ns, view, body_part, intent, special in session.execute(wanted):
-        content = Content(view=view, body_part=body_part, intent=intent, special=special)
-        if (reason := takes.why_not(content)) is None:
-            images.setdefault(exam, []).append(_Image(key, path, content, size, mtime_ns))
+    rows = session.execute(wanted)
+    for exam, key, path, size, mtime_ns, view, body_part, intent, special, laterality, modality, slices in rows:
+        content = Content(view=view, body_part=body_part, intent=intent, special=special, laterality=laterality)
+        image = _Image(key, path, content, size, mtime_ns, modality, 3 if slices > 1 else 2)
+        reasons = {one.name: _why_not_taken(image, one) for one in inputs}
+        taker = next((name for name, reason in reasons.items() if reason is None), None)
+        if taker is not None:
+            images.setdefault(exam, {}).setdefault(taker, []).append(image)
         else:
+            reason = next(reason for reason in reasons.values() if reason is not None)
             not_taken.setdefault(exam, Counter())[reason] += 1
     for found in images.values():
-        found.sort(key=lambda image: (takes.order(image.content), image.key))
-    return images, not_taken
+        for one in inputs:
+            found.get(one.name, []).sort(key=_Order(one.takes))
+    order = [one.name for one in inputs]
+    return {exam: {name: found[name] for name in order if name in found} for exam, found in images.items()}, not_taken
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Sorts an input's images, the one to be tried first in front."""
+
+    takes: Takes
+
+    def __call__(self, image: _Image) -> tuple[tuple[int, int], str]:
+        return self.takes.order(image.content), image.key
+
+
+def _why_not_taken(image: _Image, wanted: Input) -> str | None:
+    """Why an input does not take an image; None if it does."""
+    if wanted.modalities and image.modality not in map(modality_of, wanted.modalities):
+        return "other-modality"
+    if wanted.rank and image.rank != wanted.rank:
+        return "not-a-volume" if wanted.rank == 3 else "multi-frame"
+    return wanted.takes.why_not(image.content)
 
 
 def _earliest(exams: list[_Exam]) -> _Exam:

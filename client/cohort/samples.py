@@ -1,6 +1,6 @@
-"""Preprocessed samples on disk: made once for a cohort and an estimator, then read as a memory map.
+"""Preprocessed samples on disk: made once for a cohort and an estimator, then read as memory maps, one an array.
 
-A sample is a patient's: the first image of the baseline exam that the estimator accepts.
+A sample is a patient's: the named arrays that the estimator makes of the baseline exam.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -24,35 +24,35 @@ from numpy.typing import NDArray
 from fedage.client._durable import sync
 from fedage.client.agent.cancel import stop_if_cancelled, wait_for
 from fedage.client.cohort.kinds import PIXELS_VERSION
-from fedage.client.cohort.query import Selection
+from fedage.client.cohort.query import Found, Selection
 from fedage.common._version import __version__
 from fedage.common.bounded import MAX_RECORD_BYTES, read_json
-from fedage.common.estimators.base import Estimator
-from fedage.common.image import FloatImage, SampleRefused
+from fedage.common.estimators.base import Estimator, Samples
+from fedage.common.image import FloatImage
 
 Progress = Callable[[int, int], None]
 """Told of patients done and patients in all."""
 
 _DTYPE = np.dtype("<f4")
-_ARRAY, _ABOUT, _LOCK, _BUILDING = "samples.npy", "rows.json", "build.lock", ".building"
+_ABOUT, _LOCK, _BUILDING = "rows.json", "build.lock", ".building"
 
 
 @dataclass(frozen=True)
-class Samples:
-    """The patients whose image became a sample.
+class MadeSamples:
+    """The patients whose exam became a sample.
 
     Parameters
     ----------
     selection
         Those patients, in order.
-    array
-        Their samples (n, C, H, W), float32, memory-mapped, read-only.
+    samples
+        Their arrays, float32, memory-mapped, read-only.
     rejected
         Images refused, by code; a patient none of whose images became a sample is not in `selection`.
     """
 
     selection: Selection
-    array: NDArray[np.float32]
+    samples: Samples
     rejected: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -77,7 +77,7 @@ class SampleCache:
         *,
         workers: int | None = None,
         progress: Progress | None = None,
-    ) -> Samples:
+    ) -> MadeSamples:
         """The samples of a selection, made if they are not there yet. No image is fatal.
 
         Raises
@@ -88,19 +88,19 @@ class SampleCache:
             If the message that they are made for is cancelled; nothing half-made is left.
         """
         name = _name(selection, estimator)
-        shape = tuple(estimator.sample_shape())
-        if (found := _read(self._folder / name, selection, shape)) is not None:
+        shapes = _shapes(estimator)
+        if (found := _read(self._folder / name, selection, shapes)) is not None:
             return found
         with self._building() as partial:
-            if (found := _read(self._folder / name, selection, shape)) is not None:
+            if (found := _read(self._folder / name, selection, shapes)) is not None:
                 return found  # another process made them while this one waited
             self._write(partial, selection, estimator, workers=workers, progress=progress)
-            if _read(partial, selection, shape) is None:
+            if _read(partial, selection, shapes) is None:
                 raise OSError("the samples were written and do not read back whole; the disk may be full or failing")
             shutil.rmtree(self._folder / name, ignore_errors=True)  # there, but not whole
             partial.rename(self._folder / name)
             sync(self._folder)
-        made = _read(self._folder / name, selection, shape)
+        made = _read(self._folder / name, selection, shapes)
         if made is None:
             raise OSError("the samples vanished while they were made; let one agent at a time use this folder")
         return made
@@ -130,39 +130,45 @@ class SampleCache:
     ) -> None:
         rejected: Counter[str] = Counter()
         rows: list[int] = []
-        shape = (selection.n, *estimator.sample_shape())
-        # Plain writes: on a full disk they raise, where a memory map would kill the process.
-        with (folder / _ARRAY).open("wb") as stream:
-            header = {"descr": np.lib.format.dtype_to_descr(_DTYPE), "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(stream, header)
-            whole_size = stream.tell() + int(np.prod(shape, dtype=np.int64)) * _DTYPE.itemsize
-            for row, (sample, codes) in enumerate(self._samples(selection.images, estimator, workers=workers)):
+        lacking: dict[str, list[int]] = {name: [] for name in _shapes(estimator)}
+        with ExitStack() as stack:
+            files = {
+                name: _ArrayFile.begun(stack.enter_context((folder / f"{name}.npy").open("wb")), (selection.n, *shape))
+                for name, shape in _shapes(estimator).items()
+            }
+            for row, (sample, codes) in enumerate(self._samples(selection.found, estimator, workers=workers)):
                 rejected.update(codes)
                 if sample is not None:
-                    stream.write(np.ascontiguousarray(sample, dtype=_DTYPE).data)
+                    for name, file in files.items():
+                        if name not in sample:
+                            lacking[name].append(len(rows))
+                        file.write(sample.get(name))
                     rows.append(row)
                 if progress is not None:
                     progress(row + 1, selection.n)
-            stream.truncate(whole_size)  # the rows of refused patients stay a hole at the end, which takes no room
-            stream.flush()
-            os.fsync(stream.fileno())
+            for file in files.values():
+                file.end()
         with (folder / _ABOUT).open("w", encoding="utf-8") as stream_text:
-            json.dump({"rows": rows, "rejected": dict(sorted(rejected.items()))}, stream_text)
+            about = {"rows": rows, "lacking": lacking, "rejected": dict(sorted(rejected.items()))}
+            json.dump(about, stream_text)
             stream_text.flush()
             os.fsync(stream_text.fileno())
         sync(folder)
 
     def _samples(
-        self, images: Iterable[tuple[str, ...]], estimator: Estimator, *, workers: int | None
-    ) -> Iterator[tuple[FloatImage | None, list[str]]]:
-        """Sample, or None, and codes of refused images of each patient in order; few are held at a time."""
+        self, exams: Iterable[Mapping[str, tuple[Found, ...]]], estimator: Estimator, *, workers: int | None
+    ) -> Iterator[tuple[Mapping[str, FloatImage] | None, list[str]]]:
+        """Arrays, or None, and codes of refused images of each patient in order; few are held at a time."""
+        # Imported here: the readers of images take a moment, and samples that are made need none.
+        from fedage.client.cohort.exams import arrays_of
+
         count = workers or os.cpu_count() or 1
-        waiting: deque[Future[tuple[FloatImage | None, list[str]]]] = deque()
+        waiting: deque[Future[tuple[Mapping[str, FloatImage] | None, list[str]]]] = deque()
         with ThreadPoolExecutor(count, thread_name_prefix="samples") as pool:
             try:
-                for paths in images:
+                for images in exams:
                     stop_if_cancelled()
-                    waiting.append(pool.submit(self._sample, paths, estimator))
+                    waiting.append(pool.submit(arrays_of, images, estimator, root=self._root))
                     if len(waiting) >= 4 * count:
                         yield waiting.popleft().result()
                 while waiting:
@@ -171,14 +177,37 @@ class SampleCache:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def _sample(self, paths: tuple[str, ...], estimator: Estimator) -> tuple[FloatImage | None, list[str]]:
-        codes: list[str] = []
-        for path in paths:
-            try:
-                return _checked(estimator, self._root / path), codes
-            except SampleRefused as refused:
-                codes.append(refused.code)
-        return None, codes
+
+@dataclass
+class _ArrayFile:
+    """One array in the making, row by row. Plain writes: on a full disk they raise, where a memory map would kill the
+    process.
+    """
+
+    stream: IO[bytes]
+    shape: tuple[int, ...]
+    whole_bytes: int
+
+    @classmethod
+    def begun(cls, stream: IO[bytes], shape: tuple[int, ...]) -> _ArrayFile:
+        header = {"descr": np.lib.format.dtype_to_descr(_DTYPE), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        return cls(stream, shape, stream.tell() + int(np.prod(shape, dtype=np.int64)) * _DTYPE.itemsize)
+
+    def write(self, sample: FloatImage | None) -> None:
+        """One patient's; zeros where there is none."""
+        row = np.zeros(self.shape[1:], dtype=_DTYPE) if sample is None else np.ascontiguousarray(sample, dtype=_DTYPE)
+        self.stream.write(row.data)
+
+    def end(self) -> None:
+        """The rows of refused patients stay a hole at the end, which takes no room."""
+        self.stream.truncate(self.whole_bytes)
+        self.stream.flush()
+        os.fsync(self.stream.fileno())
+
+
+def _shapes(estimator: Estimator) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(shape) for name, shape in estimator.shapes().items()}
 
 
 def _locked(stream: IO[bytes]) -> bool:
@@ -189,23 +218,6 @@ def _locked(stream: IO[bytes]) -> bool:
     return True
 
 
-def _checked(estimator: Estimator, path: Path) -> FloatImage:
-    from fedage.client.cohort.images import load_image
-
-    image = load_image(path)
-    try:
-        sample = estimator.preprocess(image)
-    except SampleRefused:
-        raise
-    except Exception as error:  # noqa: BLE001 (one odd image must not end a site's campaign)
-        raise SampleRefused("preprocessing-failed", type(error).__name__) from None
-    if sample.shape != tuple(estimator.sample_shape()):
-        raise SampleRefused("wrong-sample-shape", f"{sample.shape}")
-    if not np.all(np.isfinite(sample)):
-        raise SampleRefused("not-finite", "a sample with NaN or infinity")
-    return sample
-
-
 def _name(selection: Selection, estimator: Estimator) -> str:
     options: Any = getattr(estimator, "options", None)
     parts = [
@@ -213,23 +225,32 @@ def _name(selection: Selection, estimator: Estimator) -> str:
         PIXELS_VERSION,
         estimator.name,
         "" if options is None else options.model_dump_json(),
-        list(estimator.sample_shape()),
+        sorted(_shapes(estimator).items()),
+        [[one.name, one.rank, one.optional] for one in estimator.inputs],
         selection.snapshot,
         selection.files_digest,
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def _read(folder: Path, selection: Selection, shape: tuple[int, ...]) -> Samples | None:
+def _read(folder: Path, selection: Selection, shapes: Mapping[str, tuple[int, ...]]) -> MadeSamples | None:
     """The samples in a folder if they are there and whole."""
     try:
         about = read_json(folder / _ABOUT, most_bytes=MAX_RECORD_BYTES)
         rows = np.array(about["rows"], dtype=np.intp)
-        whole: NDArray[np.float32] = np.empty((0, *shape), dtype=_DTYPE)
-        if selection.n:
-            whole = np.lib.format.open_memmap(folder / _ARRAY, mode="r")
+        whole: dict[str, NDArray[np.float32]] = {}
+        present: dict[str, NDArray[np.bool_]] = {}
+        for name, shape in shapes.items():
+            whole[name] = np.empty((0, *shape), dtype=_DTYPE)
+            if selection.n:
+                whole[name] = np.lib.format.open_memmap(folder / f"{name}.npy", mode="r")
+            if lacking := about["lacking"][name]:
+                present[name] = ~np.isin(np.arange(rows.size), lacking)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if whole.shape != (selection.n, *shape) or not np.isin(rows, np.arange(selection.n)).all():
+    if any(whole[name].shape != (selection.n, *shape) for name, shape in shapes.items()):
         return None
-    return Samples(selection=selection.keep(rows), array=whole[: rows.size], rejected=about["rejected"])
+    if not np.isin(rows, np.arange(selection.n)).all():
+        return None
+    samples = Samples({name: array[: rows.size] for name, array in whole.items()}, present)
+    return MadeSamples(selection=selection.keep(rows), samples=samples, rejected=about["rejected"])

@@ -62,6 +62,16 @@ def standard_of(sums: Moments) -> Standard:
     )
 
 
+def correlations(sums: Moments) -> tuple[list[list[float]], list[float]]:
+    """Correlations (p, p) of the features, and (p,) with t; 0 for constant ones."""
+    standard = standard_of(sums)
+    unit = np.divide(1.0, standard.sd, out=np.zeros_like(standard.sd), where=standard.varies)
+    inner = (sums.uu / sums.n - np.outer(standard.mean, standard.mean)) * np.outer(unit, unit)
+    with_t = (sums.ut / sums.n - standard.mean * standard.t_mean) * unit
+    unit_t = 1.0 / standard.t_sd if standard.t_sd > 0 else 0.0
+    return inner.tolist(), (with_t * unit_t).tolist()
+
+
 def fit(sums: Moments, penalties: Sequence[float]) -> list[Fit]:
     """One fit a penalty, from one eigendecomposition of R."""
     standard = standard_of(sums)

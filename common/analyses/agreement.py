@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ from fedage.common.analyses.columns_read import ColumnsRead, columns_read_by, ea
 from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
 from fedage.common.influence import Group, InfluenceRefused, InfluenceRule, passing
-from fedage.common.statistic import Cell, Field, Layout, Statistic
+from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 COLUMNS = "columns"
 """Block of an iterate: 1 for each column that is in, 0 for each that was left out."""
@@ -225,6 +225,12 @@ class Agreed:
         if np.count_nonzero(ok) < self.analysis.fewest_columns:
             raise InfluenceRefused("of each column, too few patients make up too much of the sums")
         return ok
+
+    def check_total(self, vector: FloatArray, iterate: Iterate) -> Statistic:
+        """The total as a statistic of the analysis with the agreed columns (`ExactAnalysis.check_total`)."""
+        inner: Any = self.after(iterate)
+        found: Statistic = inner.check_total(vector, _own(iterate))
+        return found
 
     def after(self, iterate: Iterate) -> Analysis:
         """The analysis with the columns that an iterate brings as agreed; one without any is not after an agreement."""

@@ -33,6 +33,7 @@ from fedage.common.analyses.base import (
     check_iterate,
 )
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read, earlier_columns
+from fedage.common.analyses.table_total import check_total
 from fedage.common.cohort import INCOMPLETE, SET_ASIDE, Cohort
 from fedage.common.influence import Group, InfluenceRefused, InfluenceRule, all_pass, passing
 from fedage.common.statistic import Cell, FloatArray, Layout, Statistic
@@ -59,7 +60,8 @@ class TablePreparation:
     `median_error_in_sd` (half the width in which a median lies for certain over the feature's SD: largest and middle
     one), `penalty`, `penalty_from` ("campaign", "inner-folds", or "too-few-patients": then λ = p),
     `cross_validation` (penalty and RMSE on the age scale), and `model`: `medians`, `means`, `sds` (0 for an unused
-    feature), `coefficients` (empty without `products`), `intercept`, `age_sd`.
+    feature), `coefficients` (empty without `products`), `intercept`, `age_sd`; with `correlations` also `correlations`
+    (p, p) of the features and `age_correlations` (p,) with age on its scale, 0 for an unused feature.
 
     Parameters
     ----------
@@ -73,6 +75,9 @@ class TablePreparation:
         Inner folds of "auto".
     products
         Whether sums of products are sent; without them there is no ridge regression.
+    correlations
+        Whether the result has the correlations, for an estimator that solves something else than the ridge. They follow
+        from the sums of products that leave anyway.
     subset, healthy_only
         Whose sums: patients with `subset` = 1, and only healthy ones if so.
     cross_fitted
@@ -92,6 +97,7 @@ class TablePreparation:
     penalty: float | Literal["auto"] = "auto"
     folds: int = 5
     products: bool = True
+    correlations: bool = False
     minimum_count: int = 1
     subset: str = "is_train"
     healthy_only: bool = False
@@ -104,6 +110,8 @@ class TablePreparation:
     fewest_columns: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
+        if self.correlations and not self.products:
+            raise ValueError("correlations need products of features")
         if self.products and len(self.columns) > _table_sums.MAX_FEATURES:
             raise ValueError(
                 f"{len(self.columns)} features are too many for a ridge regression, which sends their products; "
@@ -128,6 +136,12 @@ class TablePreparation:
                 values = np.zeros(inside.size)
                 values[inside] = model[name]
                 model[name] = values.tolist()
+        if self.correlations:
+            square = np.zeros((inside.size, inside.size))
+            square[np.ix_(inside, inside)] = model["correlations"]
+            with_age = np.zeros(inside.size)
+            with_age[inside] = model["age_correlations"]
+            model |= {"correlations": square.tolist(), "age_correlations": with_age.tolist()}
         return {**result, "features": inside.size, "model": model}
 
     def sums_products(self, iterate: Iterate) -> bool:
@@ -239,6 +253,11 @@ class TablePreparation:
             return statistic
         return replace(statistic, smallest=held_out)
 
+    def check_total(self, vector: FloatArray, iterate: Iterate) -> Statistic:
+        return check_total(
+            self.layout(iterate), vector, features=len(self.columns), products=self.products, scale=self.scale
+        )
+
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:
         if "low" in iterate:
             return self._after_quartiles(total, iterate)
@@ -331,6 +350,8 @@ class TablePreparation:
             penalty, source, errors = self._penalty(by_fold)
             model["coefficients"] = _ridge.fit(everybody, (penalty,))[0].coefficients.tolist()
             result |= {"penalty": penalty, "penalty_from": source, "cross_validation": errors}
+        if self.correlations:
+            model["correlations"], model["age_correlations"] = _ridge.correlations(everybody)
         return Done({**result, "model": model})
 
     def _penalty(self, by_fold: list[_table_sums.Moments]) -> tuple[float, str, list[list[float]]]:

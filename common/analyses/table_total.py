@@ -14,16 +14,11 @@ import numpy as np
 from fedage.common.analyses import _ridge, _table_sums
 from fedage.common.analyses._age_scale import AgeScale
 from fedage.common.analyses._columns import MAX_PATIENTS
+from fedage.common.analyses.exact import NoSumOfPatients, within_bounds
 from fedage.common.statistic import FloatArray, Layout, Statistic
 
-MAX_SITES = 10_000
-"""Most sites of a campaign, for what counts once a site and not once a patient."""
 _TOLERANCE = 1e-6
 """How far below 0 the least eigenvalue of a correlation matrix may lie by rounding, and a mean outside its bounds."""
-
-
-class NoSumOfPatients(ValueError):
-    """A total that no patients have; the message says why."""
 
 
 def check_total(layout: Layout, vector: FloatArray, *, features: int, products: bool, scale: AgeScale) -> Statistic:
@@ -46,12 +41,7 @@ def check_total(layout: Layout, vector: FloatArray, *, features: int, products: 
         If it is of the wrong size, not finite, out of the layout's bounds, has parts of patients, or second moments
         that no patients have.
     """
-    if vector.shape != (layout.size,) or not np.isfinite(vector).all():
-        raise NoSumOfPatients("the total is of the wrong size, or not finite")
-    lower, upper = (np.where(np.abs(end) < MAX_PATIENTS, end * MAX_SITES, end) for end in layout.bounds())
-    if np.any(vector < lower) or np.any(vector > upper):
-        raise NoSumOfPatients("the total is outside the bounds that the campaign file implies")
-    total = Statistic(layout=layout, vector=vector, smallest=None)
+    total = within_bounds(layout, vector)
     if np.any(total["n"] != np.rint(total["n"])) or total["n"].sum() > MAX_PATIENTS:
         raise NoSumOfPatients("the total's patients are no whole number, or too many")
     _check_moments(reduce(add, _table_sums.moments(total, features, products=products)), scale)

@@ -20,19 +20,24 @@ def estimator_problems(sound: Sound) -> Iterator[Problem]:
     name = sound["estimator.name"] if sound.has("estimator") else None
     if name is None:
         return
-    # Imported here: the estimators bring torch, which a reader of this package may not need.
+    # Imported here: estimators read campaign files in turn.
     from fedage.common import estimators
 
     known = tuple(estimators.names())
     if name not in known:
         yield Problem("estimator.name", _unknown(name, known))
         return
-    yield from fit_problems(sound, estimators.estimator_class(name))
+    try:
+        chosen = estimators.estimator_class(name)
+    except estimators.EstimatorRefused as refused:
+        yield Problem("estimator.name", f"estimator.name = {show(name)}: {refused}")
+        return
+    yield from fit_problems(sound, chosen)
 
 
 def fit_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Problem]:
     """What does not fit between the file and this estimator."""
-    from fedage.common.estimators._table import TableBase
+    from fedage.common.estimators.base import modalities, on_tables
 
     yield from _training_problems(sound, estimator)
     if sound.has("table") and sound.given("table.predicted"):
@@ -41,34 +46,63 @@ def fit_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Problem]:
             f"table.predicted = {show(sound['table.predicted'])}: must not be there with [estimator], which predicts; "
             "remove one of them",
         )
-    on_tables = issubclass(estimator, TableBase)
-    if on_tables != sound.has("table"):
+    takes_rows, found_in = on_tables(estimator), modalities(estimator)
+    if takes_rows != sound.has("table"):
         yield Problem(
             "table",
-            f"[table] must {'be there' if on_tables else 'not be there'}: {estimator.name} is an estimator on "
-            f"{'tables, and it says which column is the age' if on_tables else 'images'}; "
-            f"{'add' if on_tables else 'remove'} it",
+            f"[table] must {'be there' if takes_rows else 'not be there'}: {estimator.name} is an estimator on "
+            f"{'tables, and it says which column is the age' if takes_rows else 'images'}; "
+            f"{'add' if takes_rows else 'remove'} it",
         )
     if not sound.wrong("estimator.options"):
-        yield from check_table("estimator.options", sound["estimator.options"] or {}, estimator.Options).problems
+        wrong = check_table("estimator.options", sound["estimator.options"] or {}, estimator.Options).problems
+        yield from wrong
+        if not wrong:
+            yield from _phase_problems(sound, estimator)
     for modality in sound["cohort.modality"] or ():
-        if modality is not None and modality not in estimator.modalities:
+        if modality is not None and found_in and modality not in found_in:
             yield Problem(
                 "cohort.modality",
-                f"cohort.modality = {show(modality)}: must be {_any_of(estimator.modalities)}, the modalities of "
+                f"cohort.modality = {show(modality)}: must be {_any_of(found_in)}, the modalities of "
                 f"{estimator.name}; remove it, or choose another estimator",
             )
-    if sound["privacy.mode"] == "sample" and estimator.couples_samples:
-        yield Problem(
-            "privacy.mode",
-            f'privacy.mode = "sample": not possible with {estimator.name}, whose loss relates the samples of a batch '
-            "to each other, so that one patient's gradient cannot be told apart; choose another of the two",
-        )
+
+
+def _phase_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Problem]:
+    """What the phases of the estimator, with these options, cannot do."""
+    from fedage.common import estimators
+    from fedage.common.estimators.base import Conditions, ExactPhase, RoundsPhase
+    from fedage.common.estimators.configure import PhaseRefused, phases_of, require_exact
+
+    try:
+        made = estimators.make(estimator.name, sound["estimator.options"] or {})
+        phases = [phase for phase in phases_of(made) if isinstance(phase, RoundsPhase)]
+        for exact in (phase for phase in phases_of(made) if isinstance(phase, ExactPhase)):
+            require_exact(exact, exact.analysis(Conditions(minimum_count=2)))
+    except PhaseRefused as refused:
+        yield Problem("estimator.name", f"estimator.name = {show(estimator.name)}: {refused}")
+        return
+    except (RuntimeError, ValueError):
+        return  # it has to see a table first, or its options are refused for what they say together
+    batch = sound["training.batch_size"] if sound.has("training") else None
+    for phase in phases:
+        if sound["privacy.mode"] == "sample" and phase.couples_samples:
+            yield Problem(
+                "privacy.mode",
+                f'privacy.mode = "sample": not possible with {estimator.name}, whose loss relates the samples of a '
+                "batch to each other, so that one patient's gradient cannot be told apart; choose another of the two",
+            )
+        if batch is not None and batch < phase.smallest_batch:
+            yield Problem(
+                "training.batch_size",
+                f"training.batch_size = {batch}: must be ≥ {phase.smallest_batch} with {estimator.name}, whose loss "
+                f"looks at a whole batch (phase {phase.name}); raise it",
+            )
 
 
 def _training_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Problem]:
     """Rounds for an estimator that is trained in rounds, and for no other."""
-    exact = bool(getattr(estimator, "exact", False))
+    exact = not estimator.trained_in_rounds
     if exact and sound.has("training"):
         yield Problem("training", f"[training] must not be there: {estimator.name} is exact, without rounds; remove it")
     if not exact and sound.has("training"):

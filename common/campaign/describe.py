@@ -81,7 +81,7 @@ def _training(campaign: Campaign) -> list[str]:
 
 
 def _steps(campaign: Campaign) -> str:
-    # Imported here: the estimators bring torch, which a reader of this package may not need.
+    # Imported here: estimators read campaign files in turn.
     from fedage.common.estimators.configure import step_limits
 
     limits = step_limits(campaign)

@@ -119,15 +119,15 @@ def reads_tables(estimator: str | None) -> bool:
 
 def _on_tables(estimator: type[Estimator] | None) -> bool:
     """Whether its estimator does, or it has none."""
-    from fedage.common.estimators._table import TableBase
+    from fedage.common.estimators.base import on_tables
 
-    return estimator is None or issubclass(estimator, TableBase)
+    return estimator is None or on_tables(estimator)
 
 
 def _estimator(name: str | None) -> type[Estimator] | None:
     if name is None:
         return None
-    # Imported here: the estimators bring torch, which a reader of this package may not need.
+    # Imported here: estimators read campaign files in turn.
     from fedage.common import estimators
 
     return estimators.estimator_class(name)
@@ -138,7 +138,7 @@ def _belongs(table: str, estimator: type[Estimator] | None) -> bool:
     if table == "table":
         return _on_tables(estimator)
     if table == "training":
-        return estimator is not None and not getattr(estimator, "exact", False)
+        return estimator is not None and estimator.trained_in_rounds
     return estimator is not None or table not in ("estimator", "bias", "validation")
 
 
@@ -158,7 +158,8 @@ def _chosen(answers: Answers, estimator: type[Estimator] | None) -> dict[str, di
         chosen["table"] = {key: column for key, column in columns.items() if column is not None}
     if estimator is not None:
         chosen["estimator"] = {"name": estimator.name}
-        chosen["estimator.options"] = {"features": answers.features} if _on_tables(estimator) else {}
+        asks_features = "features" in estimator.Options.model_fields
+        chosen["estimator.options"] = {"features": answers.features} if asks_features else {}
         chosen["training"] = {"quorum": min(2, len(answers.sites))} if answers.sites else {}
         chosen["validation"] = {"folds": _FOLDS} if _on_tables(estimator) else {"fractions": {}}
         chosen["bias"] = {}

@@ -1,19 +1,19 @@
-"""What estimators on tables share: which columns are features, and what they need of all sites before they can exist.
+"""What estimators on tables share: which columns are features, how a row is read, and the exact phase they begin with.
 
-A sample is one patient's row of raw features (p,), NaN where missing. Its columns are the cohort's: `feature:NAME` for
-a column NAME of the site's table, and `is_male` at the end if the options say so. The campaign file may name features
-by patterns; each side resolves them against the site's columns, and all sites must resolve to the same list.
+A row is one patient's raw features (p,), NaN where missing. Its columns are the cohort's: `feature:NAME` for a column
+NAME of the site's table, and `is_male` at the end if the options say so. The campaign file may name features by
+patterns; each side resolves them against the site's columns, and all sites must resolve to the same list.
 
 Legend: n patients, p features.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +23,13 @@ from fedage.common.analyses._age_scale import AgeScale
 from fedage.common.analyses.table_preparation import NAME, TablePreparation
 from fedage.common.column_names import normal_name
 from fedage.common.errors import FedAgeError
-from fedage.common.estimators.base import Options
-from fedage.common.influence import InfluenceRule
+from fedage.common.estimators.base import PREDICTED_YEARS, ROW, Arrays, Conditions, Input, Options, Output, Predictor
 
 PREPARATION = NAME
 """The registered step whose result makes a table's model."""
 FEATURE = "feature:"
 """Prefix of a cohort's feature columns, so that no feature is taken for an age or an outcome."""
+ROW_INPUT = Input(name=ROW, rank=1)
 Model = Mapping[str, Any]
 """The `model` of a preparation's result."""
 
@@ -87,134 +87,78 @@ class TableOptions(Options):
         """
         return _resolved(self.features, self.exclude, tuple(available))
 
-    def names_features(self) -> bool:
-        """Whether the features are plain names, known without any table."""
-        return not any(_is_pattern(wanted) for wanted in self.features)
-
-
-@runtime_checkable
-class TableEstimator(Protocol):
-    """What an estimator on tables offers beside `Estimator` (whose `preprocess` it does without).
-
-    The life of one: `for_features` with what the tables have, `preparation` run as an analysis, `weights_from` its
-    result. If `exact`, that is the finished model, `predict_years` applies it and there are no rounds. Else it is where
-    training begins, and a sample goes through the network that `build` makes.
-    """
-
-    name: ClassVar[str]
-    title: ClassVar[str]
-    Options: ClassVar[type[Options]]
-    exact: ClassVar[bool]
-    """Whether the preparation alone gives the model."""
-
-    def for_features(self, features: Sequence[str]) -> Self:
-        """A copy that knows its features by name."""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The cohort's columns that make a sample, in order."""
-
-    def preparation(
-        self,
-        *,
-        minimum_count: int,
-        healthy_only: bool = False,
-        cross_fitted: bool = False,
-        influence: InfluenceRule | None = None,
-    ) -> TablePreparation:
-        """The analysis whose result `weights_from` turns into a model."""
-
-    def weights_from(self, result: Mapping[str, Any], *, seed: int) -> dict[str, NDArray[Any]]:
-        """The model, from the preparation's result; what is random in it depends on `seed` only."""
-
-
-class TableBase(ABC):
-    """Options, features and preparation of an estimator on tables."""
-
-    @abstractmethod
-    def weights_from(self, result: Mapping[str, Any], *, seed: int) -> dict[str, NDArray[Any]]:
-        """The model, from the preparation's result; what is random in it depends on `seed` only."""
-
-    modalities: ClassVar[tuple[str, ...]] = ()
-    couples_samples: ClassVar[bool] = False
-    max_step_norm: ClassVar[float] = 1.0
-    max_path_norm: ClassVar[float] = 8.0
-
-    def __init__(self, options: TableOptions, features: tuple[str, ...] | None = None) -> None:
-        self._table_options = options
-        if features is None and options.names_features():
-            features = options.resolve(options.features)
-        self._features = features
-
-    def for_features(self, features: Sequence[str]) -> Self:
-        """A copy that knows its features by name."""
-        return type(self)(self._table_options, tuple(features))
-
-    def on_table(self, available: Sequence[str]) -> Self:
-        """A copy whose features are those that the options choose among a table's numeric columns.
-
-        Raises
-        ------
-        FeaturesMissing
-            If a name or a pattern finds nothing.
-        """
-        return self.for_features(self._table_options.resolve(available))
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        """Names of the table's columns that are features.
+    def row_columns(self, features: Sequence[str] | None) -> tuple[str, ...]:
+        """The cohort's columns that make a row, from resolved features; None where the options name them plainly.
 
         Raises
         ------
         RuntimeError
             Before patterns are resolved.
         """
-        if self._features is None:
-            raise RuntimeError("the features are named by patterns; call for_features(options.resolve(columns)) first")
-        return self._features
+        if features is None:
+            if any(_is_pattern(wanted) for wanted in self.features):
+                raise RuntimeError("the features are named by patterns; call for_table(columns) first")
+            features = self.resolve(self.features)
+        return (*(FEATURE + name for name in features), *(("is_male",) if self.add_sex else ()))
 
     @property
-    def bounds_years(self) -> tuple[float, float]:
-        """Least and greatest predicted age."""
-        scale = self._table_options.scale
-        low, high = scale.to_years(np.array(scale.bounds))
-        return float(low), float(high)
+    def age_output(self) -> Output:
+        """Predicted age, with the least and greatest that the scale has."""
+        low, high = self.scale.to_years(np.array(self.scale.bounds))
+        return Output(column=PREDICTED_YEARS, lower=float(low), upper=float(high))
 
-    @property
-    def products(self) -> bool:
-        """Whether sums of products are needed, that is, a ridge regression."""
-        return True
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The cohort's columns that make a sample, in order."""
-        sex = ("is_male",) if self._table_options.add_sex else ()
-        return (*(FEATURE + name for name in self.features), *sex)
+@dataclass(frozen=True)
+class RidgePhase:
+    """Medians, means, SDs and the ridge regression of age on columns of the cohort, as `TablePreparation` finds them.
 
-    def sample_shape(self) -> tuple[int, ...]:
-        """(p,)."""
-        return (len(self.columns),)
+    Parameters
+    ----------
+    cohort_columns
+        The columns, in the model's order.
+    options
+        Scale of age, penalty and inner folds.
+    finish
+        The whole model from the analysis' result, the model before and the seed.
+    products
+        Whether a ridge regression is solved; else means and SDs only.
+    correlations
+        Whether the result has correlations, for another solution than the ridge.
+    computed
+        What computes the columns from the model before; None where they are in the sites' tables.
+    """
 
-    def preparation(
-        self,
-        *,
-        minimum_count: int,
-        healthy_only: bool = False,
-        cross_fitted: bool = False,
-        influence: InfluenceRule | None = None,
-    ) -> TablePreparation:
-        """The analysis whose result `weights_from` turns into a model."""
+    cohort_columns: tuple[str, ...]
+    options: TableOptions
+    finish: Callable[[Mapping[str, Any], Arrays, int], dict[str, NDArray[Any]]]
+    products: bool = True
+    correlations: bool = False
+    computed: Callable[[Arrays, str], Predictor] | None = None
+    name: str = PREPARATION
+
+    def analysis(self, conditions: Conditions) -> TablePreparation:
+        """The sums."""
         return TablePreparation(
-            self.columns,
-            self._table_options.scale,
-            penalty=self._table_options.penalty,
-            folds=self._table_options.inner_folds,
+            self.cohort_columns,
+            self.options.scale,
+            penalty=self.options.penalty,
+            folds=self.options.inner_folds,
             products=self.products,
-            minimum_count=minimum_count,
-            healthy_only=healthy_only,
-            cross_fitted=cross_fitted,
-            influence=influence,
+            correlations=self.correlations,
+            minimum_count=conditions.minimum_count,
+            healthy_only=conditions.healthy_only,
+            cross_fitted=conditions.cross_fitted,
+            influence=conditions.influence,
+            name=self.name,
         )
+
+    def solve(self, result: Mapping[str, Any], before: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:
+        """The whole model after this phase."""
+        return self.finish(result, before, seed)
+
+    def columns(self, before: Arrays, *, device: str) -> Predictor | None:
+        """What computes the columns."""
+        return None if self.computed is None else self.computed(before, device)
 
 
 @lru_cache(maxsize=64)

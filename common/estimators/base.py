@@ -1,19 +1,38 @@
-"""The plug-in point "estimator": what one sample is, its network, its loss, and how an output becomes an age.
+"""The plug-in point "estimator": inputs, targets and phases, on images and tables alike. Imports no torch.
 
-Shape legend: B patients in a batch, C channels, H × W pixels.
+An estimator says what one exam must hold, how it becomes named arrays, which columns it learns from and predicts, and
+the phases its model is made in, one after another. A phase is fitted in *rounds* (a network and a loss) or is *exact*
+(an additive analysis whose solution becomes arrays of the model). Nothing outside asks which estimator it has.
+
+Shape legend: n patients, B patients in a batch; a sample is one patient's named arrays.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from fedage.common.analyses._columns import MAX_AGE_YEARS
 from fedage.common.estimators.takes import Takes
-from fedage.common.image import FloatImage, Image
+from fedage.common.image import Exam, FloatImage, SampleRefused
+from fedage.common.statistic import FloatArray
 
 if TYPE_CHECKING:
     import torch
+
+    from fedage.common.analyses.exact import ExactAnalysis
+    from fedage.common.influence import InfluenceRule
+
+Arrays = Mapping[str, NDArray[Any]]
+"""A model, by the names of its arrays."""
+ROW = "row"
+"""Name of the input, and of the array, that is a row of the sites' tables."""
+PREDICTED_YEARS = "predicted_years"
 
 
 class Options(BaseModel):
@@ -22,43 +41,281 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-@runtime_checkable
-class Trainable(Protocol):
-    """What local training needs of an estimator, on images or on tables."""
+AnyOptions = Options
+"""The base by a name that an estimator's own `Options` does not hide."""
 
-    def augment(self, batch: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
-        """Random training-time changes of a batch (B, …), drawn from `generator` only."""
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """One thing that an exam must hold.
+
+    Parameters
+    ----------
+    name
+        Its name in `Exam.images`.
+    rank
+        Axes of what is found: 1 a row of the site's table, 2 an image, 3 a volume.
+    modalities
+        DICOM modalities it is found in; a NIfTI volume of a BIDS data set counts as `MR`.
+    takes
+        Which images of these modalities; the site leaves out all others and counts them by reason.
+    optional
+        Whether an exam may do without it.
+    """
+
+    name: str
+    rank: int
+    modalities: tuple[str, ...] = ()
+    takes: Takes = field(default_factory=Takes)
+    optional: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A column of the cohort that is learnt from: `age_years`, `is_male`, or an outcome; NaN where it is not known.
+
+    Only patients with an age are trained on. A column that too few patients of a site know, or differ in, counts as
+    unknown for all of the site.
+    """
+
+    column: str
+
+
+AGE = Target(column="age_years")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """A column that is predicted, with the bounds that predictions are cut to.
+
+    A prediction that is no number counts as the upper bound: a model made so that one patient's is none would tell of
+    that patient by subtraction.
+    """
+
+    column: str
+    lower: float
+    upper: float
+
+
+AGE_OUTPUT = Output(column=PREDICTED_YEARS, lower=0.0, upper=MAX_AGE_YEARS)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Patients' named arrays.
+
+    Parameters
+    ----------
+    arrays
+        (n, …) each, usually memory maps; zeros where a patient lacks it.
+    present
+        By name, who has it, (n,); an array that everybody has is not in it.
+    taken
+        Rows of the arrays that these patients are; None for all of them in order.
+    """
+
+    arrays: Mapping[str, NDArray[Any]]
+    present: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    taken: NDArray[np.intp] | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values()))) if self.taken is None else self.taken.size
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """An array (n, …); of a memory map with rows taken a copy."""
+        return self.arrays[name] if self.taken is None else self.arrays[name][self.taken]
+
+    def of(self, rows: NDArray[np.intp]) -> Samples:
+        """Those of some patients, nothing read yet."""
+        return Samples(self.arrays, self.present, rows if self.taken is None else self.taken[rows])
+
+    def at(self, rows: NDArray[np.intp] | slice) -> Samples:
+        """Those of some patients, read into memory."""
+        where = rows if self.taken is None else self.taken[rows]
+        return Samples(
+            {name: array[where] for name, array in self.arrays.items()},
+            {name: known[where] for name, known in self.present.items()},
+        )
+
+    def has(self, name: str) -> NDArray[np.bool_]:
+        """Who has an array, (n,)."""
+        if name not in self.present:
+            return np.ones(len(self), dtype=np.bool_)
+        return self.present[name] if self.taken is None else self.present[name][self.taken]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch in training: inputs (B, …) float32, zeros where missing, who has them (B,), and targets (B,), NaN where
+    not known.
+    """
+
+    inputs: Mapping[str, torch.Tensor]
+    present: Mapping[str, torch.Tensor]
+    targets: Mapping[str, torch.Tensor]
+
+
+Predictor = Callable[[Samples], Mapping[str, FloatArray]]
+"""Columns (n,) by name from samples; made once for a model and called batch by batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What the campaign file says of whom an exact phase sums over, and of what may leave."""
+
+    minimum_count: int
+    healthy_only: bool = False
+    cross_fitted: bool = False
+    influence: InfluenceRule | None = None
+
+
+@runtime_checkable
+class RoundsPhase(Protocol):
+    """A network that is trained in federated rounds."""
+
+    @property
+    def name(self) -> str:
+        """Its name, unique in the estimator."""
+
+    @property
+    def couples_samples(self) -> bool:
+        """Whether the loss relates the samples of a batch to each other (then no per-sample differential privacy)."""
+
+    @property
+    def smallest_batch(self) -> int:
+        """Fewest patients that the loss can do with; a smaller batch is left out."""
 
     def build(self, *, seed: int) -> torch.nn.Module:
         """The network with initial weights that depend on `seed` only (and not on the global random state)."""
 
-    def loss(self, output: torch.Tensor, age_years: torch.Tensor) -> torch.Tensor:
-        """Mean loss of a batch, scalar, from the network output and ages (B,) in years."""
+    def start(self, before: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:
+        """The network's arrays before the first round, from the model of the phases before (none: no arrays)."""
 
-    def age_years(self, output: torch.Tensor) -> torch.Tensor:
-        """Predicted ages (B,) in years from the network output."""
+    def training_batch(self, batch: Batch, *, generator: torch.Generator) -> Batch:
+        """What is trained on: augmented, or synthesised, from a batch; all that is random is drawn from `generator`."""
+
+    def output(self, module: torch.nn.Module, batch: Batch) -> Any:
+        """What the network makes of a batch: a tensor, or tensors by name."""
+
+    def loss(self, output: Any, batch: Batch) -> torch.Tensor:
+        """Mean loss of a batch, scalar."""
+
+    def predictor(self, arrays: Arrays, *, device: str) -> Predictor | None:
+        """Predicted columns by the model as it is in this phase; None for a phase that predicts no age yet."""
 
 
-class Estimator(Trainable, Protocol):
-    """One way to estimate age. An instance is configured by the campaign file and holds no data."""
+@runtime_checkable
+class ExactPhase(Protocol):
+    """Arrays solved from sums over all sites; each site solves the same sums itself."""
+
+    @property
+    def name(self) -> str:
+        """Its name, unique in the estimator."""
+
+    def analysis(self, conditions: Conditions) -> ExactAnalysis:
+        """The sums; its name is the phase's."""
+
+    def solve(self, result: Mapping[str, Any], before: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:
+        """The whole model after this phase; what is random in it depends on `seed` only."""
+
+    def columns(self, before: Arrays, *, device: str) -> Predictor | None:
+        """Columns for the sums that the model of the phases before computes, e.g. an embedding; None: needs none."""
+
+
+Phase = RoundsPhase | ExactPhase
+
+
+@dataclass(frozen=True)
+class Standard:
+    """How a model standardises the row of a table: medians that stand for missing values, means and 1 / SD, (p,).
+
+    The model has them in arrays named `medians`, `means`, and `units` (1 / SD) or `sds`.
+    """
+
+    medians: FloatArray
+    means: FloatArray
+    units: FloatArray
+
+
+class Estimator(Protocol):
+    """One way to estimate age. An instance is configured by the campaign file and holds no data.
+
+    Subclasses get the defaults below, for estimators on images.
+    """
 
     name: ClassVar[str]
     title: ClassVar[str]
     Options: ClassVar[type[Options]]
-    modalities: ClassVar[tuple[str, ...]]
-    takes: ClassVar[Takes]
-    """Which images of these modalities; the site leaves out all others and counts them by reason."""
-    couples_samples: ClassVar[bool]
-    """Whether the loss relates the samples of a batch to each other (then no per-sample differential privacy)."""
-    max_step_norm: ClassVar[float]
+    trained_in_rounds: ClassVar[bool]
+    """Whether one of its phases is fitted in rounds."""
+    max_step_norm: ClassVar[float] = 1.0
     """`training.max_step_norm` where the file gives none: several times what an ordinary round moves the model.
     A file may lower it, not raise it."""
-    max_path_norm: ClassVar[float]
+    max_path_norm: ClassVar[float] = 8.0
     """The largest `training.max_path_norm`, whatever the rounds: several times what an ordinary run moves the model.
     A file may lower it, not raise it."""
+    prediction_batch: ClassVar[int] = 64
+    """Patients that are predicted at a time."""
+    inputs: tuple[Input, ...]
+    targets: tuple[Target, ...] = (AGE,)
+    options: AnyOptions
 
-    def sample_shape(self) -> tuple[int, ...]:
-        """(C, H, W) of one preprocessed sample."""
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """The columns that are predicted, `predicted_years` among them; with the bounds that the network itself has.
 
-    def preprocess(self, image: Image) -> FloatImage:
-        """One image to one sample (C, H, W), float32. Raises `SampleRefused`."""
+        By default age alone, from 0 to 130 years.
+        """
+        return (AGE_OUTPUT,)
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases in order, each with a name of its own."""
+        raise NotImplementedError
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shapes of a sample's arrays by name."""
+        raise NotImplementedError
+
+    def preprocess(self, exam: Exam) -> Mapping[str, FloatImage]:  # noqa: ARG002 - of a table there are no images
+        """An exam's images to named arrays, float32; one that the exam cannot give is left out.
+
+        Raises
+        ------
+        SampleRefused
+            By default: an estimator on tables takes no images, its row is read as it is.
+        """
+        raise SampleRefused("not-a-table", "this estimator takes rows of a table, not images")
+
+    def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
+        """Predicted columns, `predicted_years` among them, by the finished model.
+
+        Raises
+        ------
+        ModelRefused
+            If the arrays are not those of this estimator.
+        """
+        raise NotImplementedError
+
+    def for_table(self, columns: Sequence[str]) -> Self:  # noqa: ARG002 - of images there is no table
+        """A copy that knows the numeric columns of the sites' tables; itself if it takes no row."""
+        return self
+
+    @property
+    def row_columns(self) -> tuple[str, ...]:
+        """The cohort's columns that make a row, in order; none for an estimator that takes no row."""
+        return ()
+
+    def standard(self, arrays: Arrays) -> Standard | None:  # noqa: ARG002 - of images there is no row
+        """How a model standardises a row; None if it does not. A site refuses one that its patients lie far out of."""
+        return None
+
+
+def on_tables(estimator: Estimator | type[Estimator]) -> bool:
+    """Whether it takes a row of the sites' tables."""
+    return any(one.rank == 1 for one in estimator.inputs)
+
+
+def modalities(estimator: Estimator | type[Estimator]) -> tuple[str, ...]:
+    """All modalities that its inputs are found in, each once."""
+    return tuple(dict.fromkeys(modality for one in estimator.inputs for modality in one.modalities))

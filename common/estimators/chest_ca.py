@@ -10,14 +10,27 @@ Shape legend: B patients in a batch, S = `image_size`; a sample is (1, S, S). Ag
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from fedage.common.estimators.base import Options
+from fedage.common.estimators.base import (
+    PREDICTED_YEARS,
+    Arrays,
+    Batch,
+    Estimator,
+    Input,
+    Options,
+    Phase,
+    Predictor,
+)
 from fedage.common.estimators.takes import Takes
-from fedage.common.image import FloatImage, Image, SampleRefused
+from fedage.common.image import Exam, FloatImage, Image, SampleRefused
+from fedage.common.networks.arrays import state_to_arrays
 from fedage.common.networks.names import Norm
 
 if TYPE_CHECKING:
@@ -32,6 +45,7 @@ _CONTRAST_FRACTION = 0.1
 _BRIGHTNESS_SD = 0.1
 
 _CLIP_PERCENTILES = (0.5, 99.5)
+IMAGE = "image"
 
 
 class ChestCAOptions(Options):
@@ -59,32 +73,48 @@ class ChestCAOptions(Options):
         return self
 
 
-class ChestCA:
+_TAKES = Takes(
+    views=("PA", "AP", "FRONTAL"),
+    body_parts=("CHEST",),
+    intents=("PRESENTATION", "PROCESSING"),
+    # Computed radiography states no intent, and many archives no body part; without a view it may be a lateral.
+    may_be_unknown=frozenset(["body_part", "intent"]),
+)
+
+
+class ChestCA(Estimator):
     """Chest radiograph to age; see the module's docstring."""
 
     name: ClassVar[str] = "chest-ca"
     title: ClassVar[str] = "Chest radiograph, ResNet-18 with Coordinate Attention"
     Options: ClassVar[type[Options]] = ChestCAOptions
-    modalities: ClassVar[tuple[str, ...]] = ("CR", "DX")
-    takes: ClassVar[Takes] = Takes(
-        views=("PA", "AP", "FRONTAL"),
-        body_parts=("CHEST",),
-        intents=("PRESENTATION", "PROCESSING"),
-        # Computed radiography states no intent, and many archives no body part; without a view it may be a lateral.
-        may_be_unknown=frozenset(["body_part", "intent"]),
-    )
-    couples_samples: ClassVar[bool] = False
+    trained_in_rounds: ClassVar[bool] = True
     max_step_norm: ClassVar[float] = 50.0
     max_path_norm: ClassVar[float] = 200.0
+    inputs: tuple[Input, ...] = (Input(name=IMAGE, rank=2, modalities=("CR", "DX"), takes=_TAKES),)
 
     def __init__(self, options: ChestCAOptions) -> None:
-        self.options = options
+        self.options: ChestCAOptions = options
 
-    def sample_shape(self) -> tuple[int, ...]:
-        """(1, S, S)."""
-        return (1, self.options.image_size, self.options.image_size)
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """One phase in rounds."""
+        return (self.network,)
 
-    def preprocess(self, image: Image) -> FloatImage:
+    @property
+    def network(self) -> NetworkPhase:
+        """The phase."""
+        return NetworkPhase(self.options)
+
+    def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
+        """Predicted ages by the network."""
+        return self.network.predictor(arrays, device=device)
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """An image (1, S, S)."""
+        return {IMAGE: (1, self.options.image_size, self.options.image_size)}
+
+    def preprocess(self, exam: Exam) -> Mapping[str, FloatImage]:
         """Centre square of the image, S × S by area averaging, clipped, of mean 0 and variance 1.
 
         The square is one in millimetres: unequal row and column spacing does not stretch the patient.
@@ -97,7 +127,7 @@ class ChestCA:
         import torch
         from torch.nn import functional
 
-        square = _centre_square(image, side_min=self.options.image_size // 2)
+        square = _centre_square(exam[IMAGE], side_min=self.options.image_size // 2)
         size = self.options.image_size
         small = functional.interpolate(
             torch.from_numpy(np.ascontiguousarray(square, dtype=np.float32))[None, None],
@@ -110,10 +140,44 @@ class ChestCA:
         if upper - lower <= 1e-6 * max(1.0, abs(lower), abs(upper)):
             raise SampleRefused("blank-image", f"its grey values all lie at {lower:g}; a radiograph has contrast")
         clipped = np.clip(small.astype(np.float64), lower, upper)
-        return np.asarray((clipped - clipped.mean()) / clipped.std(), dtype=np.float32)
+        return {IMAGE: np.asarray((clipped - clipped.mean()) / clipped.std(), dtype=np.float32)}
+
+
+@dataclass(frozen=True)
+class NetworkPhase:
+    """ResNet-18 with Coordinate Attention."""
+
+    options: ChestCAOptions
+    name: str = "network"
+    couples_samples: bool = False
+    smallest_batch: int = 1
+
+    def start(self, before: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:  # noqa: ARG002 - the first phase
+        """The network's arrays before any training."""
+        return dict(state_to_arrays(self.build(seed=seed)))
+
+    def output(self, module: nn.Module, batch: Batch) -> Any:
+        """(B, 1)."""
+        return module(batch.inputs[IMAGE])
+
+    def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
+        """Predicted ages."""
+        from fedage.common.networks.predict import network_predictor
+
+        return network_predictor(
+            lambda: self.build(seed=0),
+            arrays,
+            output=self.output,
+            columns=lambda output: {PREDICTED_YEARS: self.age_years(output)},
+            device=device,
+        )
+
+    def training_batch(self, batch: Batch, *, generator: torch.Generator) -> Batch:
+        """Each sample shifted, turned, zoomed and of another contrast; unchanged if switched off."""
+        return Batch({IMAGE: self.augment(batch.inputs[IMAGE], generator=generator)}, batch.present, batch.targets)
 
     def augment(self, batch: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
-        """Each sample of (B, 1, S, S) shifted, turned, zoomed and of another contrast; unchanged if switched off."""
+        """(B, 1, S, S)."""
         import torch
         from torch.nn import functional
 
@@ -147,12 +211,12 @@ class ChestCA:
             torch.default_generator.manual_seed(seed)
             return ResNet18(norm=self.options.norm, width=self.options.width)
 
-    def loss(self, output: torch.Tensor, age_years: torch.Tensor) -> torch.Tensor:
+    def loss(self, output: Any, batch: Batch) -> torch.Tensor:
         """Mean loss of (B, 1) against ages (B,), on the output's scale so that learning rates are those of any net."""
         from torch.nn import functional
 
-        target = (age_years - self.options.centre_years) / self.options.scale_years
-        prediction = output.squeeze(1)
+        target = (batch.targets["age_years"] - self.options.centre_years) / self.options.scale_years
+        prediction: torch.Tensor = output.squeeze(1)
         if self.options.loss == "huber":
             delta = self.options.huber_delta_years / self.options.scale_years
             return functional.huber_loss(prediction, target, delta=delta)

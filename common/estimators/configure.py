@@ -1,4 +1,4 @@
-"""An estimator as a campaign file configures it, on images or on tables with known features."""
+"""An estimator as a campaign file configures it, and what its phases mean for a run."""
 
 from __future__ import annotations
 
@@ -8,15 +8,20 @@ from collections.abc import Mapping, Sequence
 from fedage.common import estimators
 from fedage.common.analyses.agreement import agreed, rule_of
 from fedage.common.analyses.base import Analysis
+from fedage.common.analyses.exact import ExactAnalysis
 from fedage.common.campaign.types import Campaign
 from fedage.common.continuity import StepLimits
 from fedage.common.errors import FedAgeError
-from fedage.common.estimators._table import TableBase
-from fedage.common.estimators.base import Estimator
+from fedage.common.estimators._table import FEATURE
+from fedage.common.estimators.base import Conditions, Estimator, ExactPhase, Phase, RoundsPhase
 from fedage.common.protocol import derived_seed
 
 
-def configured(campaign: Campaign, features: Sequence[str] = ()) -> Estimator | TableBase | None:
+class PhaseRefused(FedAgeError):
+    """An estimator's phases are none that can be run; the message says why."""
+
+
+def configured(campaign: Campaign, features: Sequence[str] = ()) -> Estimator | None:
     """The campaign's estimator; None for a campaign that only analyses.
 
     Parameters
@@ -24,7 +29,7 @@ def configured(campaign: Campaign, features: Sequence[str] = ()) -> Estimator | 
     campaign
         The file.
     features
-        Columns of the sites' tables that an estimator on tables may use.
+        Numeric columns of the sites' tables, for an estimator that takes a row.
 
     Raises
     ------
@@ -33,10 +38,7 @@ def configured(campaign: Campaign, features: Sequence[str] = ()) -> Estimator | 
     """
     if campaign.estimator is None:
         return None
-    estimator = estimators.make(campaign.estimator.name, campaign.estimator.options)
-    if isinstance(estimator, TableBase):
-        return estimator.on_table(features)
-    return estimator
+    return estimators.make(campaign.estimator.name, campaign.estimator.options).for_table(features)
 
 
 def initial_seed(campaign: Campaign, *, fold: int) -> int:
@@ -45,7 +47,7 @@ def initial_seed(campaign: Campaign, *, fold: int) -> int:
 
 
 def step_limits(campaign: Campaign) -> StepLimits | None:
-    """How far the campaign's model may move; None where nothing is trained in rounds.
+    """How far the campaign's model may move in a phase; None where nothing is trained in rounds.
 
     Never more than the estimator states, whatever the file and the number of its rounds.
     """
@@ -85,8 +87,8 @@ def agreed_features(campaign: Campaign, columns: Mapping[str, Sequence[str]]) ->
             estimator = configured(campaign, there)
         except FedAgeError as error:
             raise type(error)(f"site {site}: {error}") from None
-        if isinstance(estimator, TableBase):
-            chosen[site] = frozenset(estimator.features)
+        if estimator is not None and estimator.row_columns:
+            chosen[site] = frozenset(name.removeprefix(FEATURE) for name in estimator.row_columns)
     if not chosen:
         return ()
     everywhere = frozenset.intersection(*chosen.values())
@@ -101,16 +103,89 @@ def agreed_features(campaign: Campaign, columns: Mapping[str, Sequence[str]]) ->
     return tuple(sorted(columns[min(chosen)]))
 
 
-def preparation(campaign: Campaign, features: Sequence[str]) -> Analysis | None:
-    """The analysis that an estimator on tables begins with, of the patients in training; None for any other."""
-    estimator = configured(campaign, features)
-    if not isinstance(estimator, TableBase):
+def phases_of(estimator: Estimator) -> tuple[Phase, ...]:
+    """The estimator's phases, after making sure that they can be told apart and are of a kind that there is.
+
+    Raises
+    ------
+    PhaseRefused
+    """
+    phases = estimator.phases
+    kinds = [isinstance(phase, RoundsPhase) + 2 * isinstance(phase, ExactPhase) for phase in phases]
+    if not phases or any(kind not in (1, 2) for kind in kinds):
+        raise PhaseRefused(
+            f"a phase of {estimator.name} is neither trained in rounds nor exact; see estimators/base.py"
+        )
+    if len({phase.name for phase in phases}) != len(phases):
+        raise PhaseRefused(f"two phases of {estimator.name} have the same name")
+    if (1 in kinds) != estimator.trained_in_rounds:
+        raise PhaseRefused(
+            f"{estimator.name} says trained_in_rounds = {estimator.trained_in_rounds}, its phases otherwise"
+        )
+    return phases
+
+
+def rounds_phases(estimator: Estimator) -> tuple[int, ...]:
+    """Which phases are trained in rounds."""
+    return tuple(k for k, phase in enumerate(phases_of(estimator)) if isinstance(phase, RoundsPhase))
+
+
+def place_of_round(estimator: Estimator, *, rounds: int, number: int) -> tuple[int, int] | None:
+    """The phase of a round of the run, and its number in that phase from 1; None for one that the run does not have.
+
+    Each phase that is trained takes as many rounds as the file says, one phase after another.
+    """
+    trained = rounds_phases(estimator)
+    if not 1 <= number <= rounds * len(trained):
         return None
-    analysis = estimator.preparation(
-        minimum_count=campaign.cell_minimum,
-        # Else those who are never trained on would count as held out, and hide how few really are.
-        healthy_only=campaign.cohort.train_on == "healthy",
-        cross_fitted=campaign.validation.folds is not None,
-        influence=rule_of(campaign),
+    return trained[(number - 1) // rounds], (number - 1) % rounds + 1
+
+
+def exact_analysis(campaign: Campaign, phase: ExactPhase) -> Analysis:
+    """The analysis of an exact phase, over the patients in training, after the agreement on its columns.
+
+    Attack: an exact phase sums what no rule has looked at. Rule: its analysis has to say of which groups and columns
+    its sums are (`Reducible`), and they pass the influence rule, the minimum count and the bounds like any other's.
+    Residual risk: an installed package that says something else than it sums; it is code that a site's administrator
+    trusts, as he does FedAge.
+
+    Raises
+    ------
+    PhaseRefused
+        If the analysis has no such groups, or another name than the phase.
+    """
+    analysis = phase.analysis(
+        Conditions(
+            minimum_count=campaign.cell_minimum,
+            # Else those who are never trained on would count as held out, and hide how few really are.
+            healthy_only=campaign.cohort.train_on == "healthy",
+            cross_fitted=campaign.validation.folds is not None,
+            influence=rule_of(campaign),
+        )
     )
-    return agreed(analysis, campaign)
+    return agreed(require_exact(phase, analysis), campaign)
+
+
+def require_exact(phase: ExactPhase, analysis: object) -> ExactAnalysis:
+    """The analysis of an exact phase, if its sums can be held to the rules.
+
+    Raises
+    ------
+    PhaseRefused
+    """
+    if not isinstance(analysis, ExactAnalysis):
+        raise PhaseRefused(
+            f"the sums of phase {phase.name!r} cannot be held to the influence rule: its analysis must be an "
+            "ExactAnalysis (common/analyses/exact.py)"
+        )
+    if analysis.name != phase.name:
+        raise PhaseRefused(f"the analysis of phase {phase.name!r} is called {analysis.name!r}; give both the same name")
+    return analysis
+
+
+def exact_analyses(campaign: Campaign, features: Sequence[str]) -> dict[str, Analysis]:
+    """The analyses of all exact phases by name."""
+    estimator = configured(campaign, features)
+    if estimator is None:
+        return {}
+    return {p.name: exact_analysis(campaign, p) for p in phases_of(estimator) if isinstance(p, ExactPhase)}

@@ -1,11 +1,12 @@
 """`table-mlp`: age by a small network on a table's features, which starts where the ridge regression ends.
 
-Medians, means, SDs and the ridge's coefficients come from the federated preparation and are fixed buffers; what is
-learnt in rounds is a correction, zero at first: t̂ = ridge(z) + SD(t) · network(z). On a few hundred patients a free
-network only learns the ridge's residuals by heart. So training disturbs every feature with noise of variance λ / n,
-which for a linear model is the same as the ridge penalty λ (Bishop 1995), and keeps the correction to what survives it.
+Medians, means, SDs and the ridge's coefficients come from an exact phase and are fixed buffers; what is learnt in the
+rounds of a second one is a correction, zero at first: t̂ = ridge(z) + SD(t) · network(z). On a few hundred patients a
+free network only learns the ridge's residuals by heart. So training disturbs every feature with noise of variance
+λ / n, which for a linear model is the same as the ridge penalty λ (Bishop 1995), and keeps the correction to what
+survives it.
 
-Legend: B patients in a batch, p features. A sample is (p,) raw features, NaN where missing; in training a batch is
+Legend: B patients in a batch, p features. A row is (p,) raw features, NaN where missing; in training a batch is
 (B, 2p), the features and standard normal noise for each. The output is (B,), age on its scale.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -20,9 +22,20 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from fedage.common.errors import FedAgeError
-from fedage.common.estimators._table import FEATURE, TableBase, TableOptions, vector
-from fedage.common.estimators.base import Options
-from fedage.common.image import FloatImage, Image, SampleRefused
+from fedage.common.estimators._table import FEATURE, ROW_INPUT, RidgePhase, TableOptions, vector
+from fedage.common.estimators.base import (
+    PREDICTED_YEARS,
+    ROW,
+    Arrays,
+    Batch,
+    Estimator,
+    Input,
+    Options,
+    Output,
+    Phase,
+    Predictor,
+    Standard,
+)
 from fedage.common.networks.arrays import state_to_arrays
 
 if TYPE_CHECKING:
@@ -58,42 +71,89 @@ class TableMLPOptions(TableOptions):
         return self
 
 
-class TableMLP(TableBase):
+class TableMLP(Estimator):
     """A network on a table; see the module's docstring."""
 
     name: ClassVar[str] = "table-mlp"
     title: ClassVar[str] = "Table, network that starts from a ridge regression"
     Options: ClassVar[type[Options]] = TableMLPOptions
-    exact: ClassVar[bool] = False
+    trained_in_rounds: ClassVar[bool] = True
+    inputs: tuple[Input, ...] = (ROW_INPUT,)
 
     def __init__(self, options: TableMLPOptions, features: tuple[str, ...] | None = None) -> None:
-        super().__init__(options, features)
-        self.options = options
+        self.options: TableMLPOptions = options
+        self._features = features
+
+    def for_table(self, columns: Sequence[str]) -> Self:
+        """A copy that knows its features by name. Raises `FeaturesMissing`."""
+        return type(self)(self.options, self.options.resolve(columns))
 
     @property
-    def products(self) -> bool:
-        """Only the ridge needs sums of products."""
-        return self.options.start == "ridge"
+    def outputs(self) -> tuple[Output, ...]:
+        """Predicted age, within the bounds of its scale."""
+        return (self.options.age_output,)
 
-    def weights_from(self, result: Mapping[str, Any], *, seed: int) -> dict[str, NDArray[Any]]:
-        """The network before training: its buffers from the preparation, its weights from `seed`."""
-        network = self.build(seed=seed)
+    @property
+    def row_columns(self) -> tuple[str, ...]:
+        """The features' columns, and the sex's."""
+        return self.options.row_columns(self._features)
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """A row (p,)."""
+        return {ROW: (len(self.row_columns),)}
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The standardisation, with a ridge regression if the network starts from it; then the network."""
+        prepared = RidgePhase(
+            self.row_columns,
+            self.options,
+            lambda result, _before, _seed: self._prepared(result),
+            products=self.options.start == "ridge",
+        )
+        return (prepared, self.network)
+
+    @property
+    def network(self) -> NetworkPhase:
+        """The phase in rounds."""
+        return NetworkPhase(self.options, len(self.row_columns))
+
+    def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
+        """Predicted ages by the network."""
+        return self.network.predictor(arrays, device=device)
+
+    def standard(self, arrays: Arrays) -> Standard:
+        """The network's fixed buffers."""
+        medians, means, units = (np.asarray(arrays[name], dtype=np.float64) for name in ("medians", "means", "units"))
+        return Standard(medians=medians, means=means, units=units)
+
+    def _prepared(self, result: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """What the network's buffers are filled with, float64."""
         model = result["model"]
         penalty = float(result.get("penalty", 0.0))
         noise = math.sqrt(penalty / result["n"]) if self.options.noise == "ridge" else self.options.noise
         sds = vector(model, "sds")
-        coefficients = vector(model, "coefficients") if self.products else np.zeros_like(sds)
-        _require_told_apart(self.columns, vector(model, "means"), sds)
-        network.set_standard(
-            medians=vector(model, "medians"),
-            means=vector(model, "means"),
-            sds=sds,
-            coefficients=coefficients,
-            intercept=float(model["intercept"]),
-            age_sd=float(model["age_sd"]),
-            noise=noise,
-        )
-        return dict(state_to_arrays(network))
+        _require_told_apart(self.row_columns, vector(model, "means"), sds)
+        return {
+            "medians": vector(model, "medians"),
+            "means": vector(model, "means"),
+            "units": np.divide(1.0, sds, out=np.zeros_like(sds), where=sds > 0),
+            "coefficients": vector(model, "coefficients") if self.options.start == "ridge" else np.zeros_like(sds),
+            "intercept": np.array([float(model["intercept"])]),
+            "age_sd": np.array([float(model["age_sd"])]),
+            "noise": np.array([noise]),
+        }
+
+
+@dataclass(frozen=True)
+class NetworkPhase:
+    """The network on p features."""
+
+    options: TableMLPOptions
+    features: int
+    name: str = "network"
+    couples_samples: bool = False
+    smallest_batch: int = 1
 
     def build(self, *, seed: int) -> TableNetwork:
         """The network, initialised from `seed` alone; the global random state is as before."""
@@ -103,29 +163,35 @@ class TableMLP(TableBase):
 
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return TableNetwork(len(self.columns), self.options.hidden)
+            return TableNetwork(self.features, self.options.hidden)
 
-    def preprocess(self, image: Image) -> FloatImage:  # noqa: ARG002 - the protocol's
-        """A table has no images: always `SampleRefused`."""
-        raise SampleRefused("not-a-table", "this estimator takes rows of a table, not images")
+    def start(self, before: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:
+        """The network before training: its buffers from the exact phase, its weights from `seed`."""
+        network = self.build(seed=seed)
+        network.set_standard(before)
+        return dict(state_to_arrays(network))
 
-    def augment(self, batch: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
+    def training_batch(self, batch: Batch, *, generator: torch.Generator) -> Batch:
         """(B, p) to (B, 2p): some values made missing, and the noise that the network adds to the features."""
         import torch
 
-        where = generator.device
+        where, rows = generator.device, batch.inputs[ROW]
         if self.options.dropout > 0:
-            dropped = torch.rand(batch.shape, generator=generator, device=where) < self.options.dropout
-            batch = batch.masked_fill(dropped.to(batch.device), torch.nan)
-        noise = torch.randn(batch.shape, generator=generator, device=where).to(batch)
-        return torch.cat([batch, noise], dim=1)
+            dropped = torch.rand(rows.shape, generator=generator, device=where) < self.options.dropout
+            rows = rows.masked_fill(dropped.to(rows.device), torch.nan)
+        noise = torch.randn(rows.shape, generator=generator, device=where).to(rows)
+        return Batch({ROW: torch.cat([rows, noise], dim=1)}, batch.present, batch.targets)
 
-    def loss(self, output: torch.Tensor, age_years: torch.Tensor) -> torch.Tensor:
+    def output(self, module: torch.nn.Module, batch: Batch) -> Any:
+        """(B,), age on its scale."""
+        return module(batch.inputs[ROW])
+
+    def loss(self, output: Any, batch: Batch) -> torch.Tensor:
         """Mean loss of (B,) against ages (B,), on the age scale."""
         import torch
         from torch.nn import functional
 
-        scale = self.options.scale
+        age_years, scale = batch.targets["age_years"], self.options.scale
         # Ages below the scale, which the preparation leaves out, count as its lowest.
         shifted = (age_years + scale.offset_years).clamp(min=math.exp(scale.bounds[0]))
         target = age_years if scale.kind == "linear" else torch.log(shifted)
@@ -134,6 +200,18 @@ class TableMLP(TableBase):
         if self.options.loss == "l1":
             return functional.l1_loss(output, target)
         return functional.mse_loss(output, target)
+
+    def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
+        """Predicted ages."""
+        from fedage.common.networks.predict import network_predictor
+
+        return network_predictor(
+            lambda: self.build(seed=0),
+            arrays,
+            output=self.output,
+            columns=lambda output: {PREDICTED_YEARS: self.age_years(output)},
+            device=device,
+        )
 
     def age_years(self, output: torch.Tensor) -> torch.Tensor:
         """Ages (B,) in years from (B,)."""

@@ -11,7 +11,7 @@ from typing import Literal
 
 CONTRADICTORY = "CONTRADICTORY"
 """Stands for a view or a body part of which a file says two different things."""
-Tag = Literal["view", "body_part", "intent"]
+Tag = Literal["view", "body_part", "intent", "laterality"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,7 @@ class Content:
     body_part: str = ""
     intent: str = ""
     special: str = ""
+    laterality: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +37,8 @@ class Takes:
 
     Parameters
     ----------
-    views, body_parts, intents
-        Allowed values, those to be tried first in front.
+    views, body_parts, intents, lateralities
+        Allowed values, those to be tried first in front; of lateralities `L`, `R` and `B`.
     may_be_unknown
         Tags that a file may lack. An image that lacks another one is not taken: nobody knows what it shows.
     special
@@ -47,6 +48,7 @@ class Takes:
     views: tuple[str, ...] = ()
     body_parts: tuple[str, ...] = ()
     intents: tuple[str, ...] = ()
+    lateralities: tuple[str, ...] = ()
     may_be_unknown: frozenset[Tag] = frozenset()
     special: frozenset[str] = frozenset()
 
@@ -59,6 +61,7 @@ class Takes:
             ("body_part", image.body_part, self.body_parts),
             ("view", image.view, self.views),
             ("intent", image.intent, self.intents),
+            ("laterality", image.laterality, self.lateralities),
         )
         for tag, value, allowed in tags:
             if not allowed or value in allowed or (not value and tag in self.may_be_unknown):

@@ -5,7 +5,8 @@ Legend: B patients in a batch, p features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,23 +38,10 @@ class TableNetwork(nn.Module):
         nn.init.zeros_(last.bias)
         self.correction = nn.Sequential(*layers, last)
 
-    def set_standard(
-        self,
-        *,
-        medians: NDArray[np.float64],
-        means: NDArray[np.float64],
-        sds: NDArray[np.float64],
-        coefficients: NDArray[np.float64],
-        intercept: float,
-        age_sd: float,
-        noise: float,
-    ) -> None:
-        """Fill the buffers; a feature of SD 0 is not looked at."""
-        units = np.divide(1.0, sds, out=np.zeros_like(sds), where=sds > 0)
-        arrays = {"medians": medians, "means": means, "units": units, "coefficients": coefficients}
-        numbers = {"intercept": intercept, "age_sd": age_sd, "noise": noise}
+    def set_standard(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Fill the buffers; a feature of unit 0 is not looked at."""
         with torch.no_grad():
-            for name, values in {**arrays, **{k: np.array([v]) for k, v in numbers.items()}}.items():
+            for name, values in arrays.items():
                 getattr(self, name).copy_(torch.from_numpy(values.astype(np.float32)))
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:

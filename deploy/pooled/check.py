@@ -17,7 +17,6 @@ from safetensors.numpy import load_file
 
 from fedage.client.site import SiteCohort
 from fedage.common.campaign import Campaign
-from fedage.common.estimators._table import TableBase
 from fedage.common.estimators.configure import configured
 from fedage.common.simulation import SimulationJob
 from fedage.deploy.pooled import models
@@ -268,8 +267,8 @@ def _ridge(
     if estimator is None or estimator.name != "table-ridge":
         return
     ridge = configured(campaign, next(iter(cohorts.values())).features)
-    assert isinstance(ridge, TableBase)
-    columns = ridge.columns
+    assert ridge is not None
+    columns = ridge.row_columns
     for made in results.preparation:
         step = "ridge" if made.fold is None else f"ridge, fold {made.fold}"
         if made.stood_in:

@@ -14,8 +14,8 @@ from fedage.common.analyses.base import Again, Analysis
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign import Campaign
 from fedage.common.cohort import Cohort
-from fedage.common.estimators.configure import preparation
 from fedage.common.statistic import FloatArray, Layout, Statistic
+from tests.of_estimators import preparation
 
 Iterate = Mapping[str, FloatArray]
 

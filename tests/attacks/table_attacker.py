@@ -16,22 +16,21 @@ from numpy.typing import NDArray
 
 from fedage.client.parts import with_parts
 from fedage.common.analyses.agreement import COLUMNS, Agreed
+from fedage.common.basis import PreparedSums
 from fedage.common.campaign import Campaign, parse_campaign
-from fedage.common.estimators.configure import configured, preparation
-from fedage.common.estimators.first_model import first_model
+from fedage.common.estimators.configure import configured
 from fedage.common.estimators.table_mlp import TableMLP
 from fedage.common.protocol import (
     TRAIN,
-    PreparedSums,
     Reply,
     Request,
     join_iterates,
     join_model,
-    join_preparation,
     model_of,
 )
 from fedage.server.records import request_content
 from tests.machinery import InProcessGrid, MemorySite, answer_of, table_site
+from tests.of_estimators import first_model, join_preparation, preparation
 
 VALIDATION = "evaluation:validation"
 FEATURES = 12
@@ -156,7 +155,7 @@ class Attacker:
         """A model out; the reply, the update and the validation sums that come back."""
         payload = {
             **join_model(weights),
-            **(join_preparation(sums) if sums is not None else {}),
+            **join_preparation(sums),
             **join_iterates({VALIDATION: {}}),
         }
         request = Request(kind=kind, digest=self.campaign.digest, run=run, round=round_number)

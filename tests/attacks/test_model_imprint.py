@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from fedage.client import handlers
 from fedage.common.continuity import learnt_norm
 from fedage.common.estimators.configure import step_limits
-from fedage.common.estimators.first_model import roles
 from tests.attacks.table_attacker import FEATURES, ROUNDS, Attacker
+from tests.of_estimators import roles
 
 W, B, OUT = "correction.0.weight", "correction.0.bias", "correction.2.weight"
 UNITS = 64
@@ -48,8 +48,8 @@ def records(update: Arrays, *, units: int, rate: float = 0.2) -> NDArray[np.floa
 
 def whole_records(found: NDArray[np.float64], attacker: Attacker, first: Arrays) -> int:
     """How many training patients' every feature is among what was found, within 0.05 of its standard deviation."""
-    x = attacker.site.found.samples
-    assert x is not None
+    assert attacker.site.found.samples is not None
+    x = attacker.site.found.samples["row"]
     z = (x[attacker.part("is_train")] - first["means"]) * first["units"]
     unit = z.std(axis=0)
     if not len(found):
@@ -60,8 +60,8 @@ def whole_records(found: NDArray[np.float64], attacker: Attacker, first: Arrays)
 
 def public(attacker: Attacker) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Means and SDs that a preparation tells honestly: the attacker knows them."""
-    x = attacker.site.found.samples
-    assert x is not None
+    assert attacker.site.found.samples is not None
+    x = attacker.site.found.samples["row"]
     return x.mean(axis=0), x.std(axis=0)
 
 

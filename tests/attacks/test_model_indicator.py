@@ -22,14 +22,13 @@ import pytest
 from numpy.typing import NDArray
 
 from fedage.client import handlers
-from fedage.client.training import predict_years
 from fedage.common.analyses.evaluation import REFERENCE_AGE_YEARS
 from fedage.common.analyses.plan import registered
 from fedage.common.continuity import learnt_norm
 from fedage.common.estimators.configure import step_limits
-from fedage.common.estimators.first_model import roles
 from fedage.common.networks.roles import ArrayRoles
 from tests.attacks.table_attacker import FEATURES, ROUNDS, VALIDATION, Attacker
+from tests.of_estimators import predict_years, roles
 
 W, B, OUT, SHIFT = "correction.0.weight", "correction.0.bias", "correction.2.weight", "correction.2.bias"
 Arrays = Mapping[str, NDArray[Any]]
@@ -43,8 +42,8 @@ LEAST_YEARS = 0.005
 
 def values_of(attacker: Attacker) -> Floats:
     """Feature 0 of all patients here, in SDs from its mean."""
-    x = attacker.site.found.samples
-    assert x is not None
+    assert attacker.site.found.samples is not None
+    x = attacker.site.found.samples["row"]
     return np.asarray((x[:, 0] - x[:, 0].mean()) / x[:, 0].std())
 
 
@@ -192,8 +191,8 @@ def reader_of(attacker: Attacker, *, on_line: tuple[float, float]) -> Reader:
 
 def public(attacker: Attacker) -> tuple[Floats, Floats]:
     """Means and SDs that a preparation tells honestly: the attacker knows them."""
-    x = attacker.site.found.samples
-    assert x is not None
+    assert attacker.site.found.samples is not None
+    x = attacker.site.found.samples["row"]
     return x.mean(axis=0), x.std(axis=0)
 
 

@@ -18,12 +18,11 @@ from fedage.common.analyses.agreement import COLUMNS, Agreed
 from fedage.common.analyses.table_preparation import NAME as PREPARATION
 from fedage.common.analyses.table_preparation import TablePreparation
 from fedage.common.campaign import Campaign, parse_campaign
-from fedage.common.estimators.configure import preparation
-from fedage.common.estimators.first_model import first_model
 from fedage.common.protocol import ANALYSE, DESCRIBE, TRAIN, Reply, Request, join_iterates, join_model, model_of
 from fedage.common.statistic import FloatArray, Statistic
 from fedage.server.records import request_content
 from tests.machinery import InProcessGrid, MemorySite, answer_of, memory_site, table_site
+from tests.of_estimators import first_model, preparation
 
 FEATURES = 64
 FILE = """

@@ -72,13 +72,13 @@ def main() -> None:
         cache = SampleCache(Path(scratch, "cache"), root=data)
 
         def epoch() -> None:
-            read(cache.build(selection, estimator).array)
+            read(cache.build(selection, estimator).samples["image"])
 
         def plain() -> None:
             read(np.load(plain_file, mmap_mode="r"))
 
         first = seconds(epoch)
-        np.save(plain_file, cache.build(selection, estimator).array)
+        np.save(plain_file, cache.build(selection, estimator).samples["image"])
         later, plainly = [], []
         for _ in range(arguments.repeats):
             later.append(seconds(epoch))

@@ -45,12 +45,12 @@ import sys, time
 import numpy as np
 import pandas as pd
 from pathlib import Path
-from fedage.client.training import predict_years, train_locally
 from fedage.common.analyses.base import run_locally
 from fedage.common.analyses.table_preparation import INNER_PLACE
 from fedage.common.campaign import load_campaign
 from fedage.common.cohort import Cohort
-from fedage.common.estimators.configure import configured, preparation
+from fedage.common.estimators.configure import configured
+from tests.of_estimators import predict_years, preparation, train_locally, weights_from
 
 campaign, frame = load_campaign(Path(sys.argv[1])), pd.read_csv(sys.argv[2])
 features = [name for name in frame.columns if name.startswith("x")]
@@ -62,8 +62,8 @@ cohort = Cohort({
     **columns, "age_years": frame["age"].to_numpy(float), "is_train": train.astype(float), INNER_PLACE: inner,
 })
 prepared = run_locally(preparation(campaign, features), {"pooled": cohort})
-weights = estimator.weights_from(prepared.result, seed=0)
-samples = cohort.matrix(estimator.columns)
+weights = weights_from(estimator, prepared.result, seed=0)
+samples = cohort.matrix(estimator.row_columns)
 for number in range(1, campaign.training.rounds + 1):
     weights = train_locally(
         estimator, weights, samples[train], cohort["age_years"][train],

@@ -28,15 +28,15 @@ from fedage.client.home import SiteHome, init_site
 from fedage.client.site_cohorts import SiteCohorts
 from fedage.common import estimators
 from fedage.common.campaign import Campaign, parse_campaign
-from fedage.common.estimators.base import Trainable
 from fedage.common.estimators.configure import initial_seed
-from fedage.common.networks.arrays import Weights, state_to_arrays
+from fedage.common.networks.arrays import Weights
 from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN, Reply, Request, join_iterates, join_model
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_hospital
 from fedage.server.network.home import init_home
 from fedage.server.records import request_content
 from tests.machinery import answer_of
+from tests.of_estimators import built
 
 PATIENTS = 40
 SITE_KEY = bytes(range(32))
@@ -135,8 +135,7 @@ class Hospital:
     def weights(self) -> Weights:
         assert self.campaign.estimator is not None
         estimator = estimators.make(self.campaign.estimator.name, self.campaign.estimator.options)
-        assert isinstance(estimator, Trainable)
-        return state_to_arrays(estimator.build(seed=initial_seed(self.campaign, fold=0)))
+        return built(estimator, seed=initial_seed(self.campaign, fold=0))
 
     def payload(self, kind: str, **iterates: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What an honest coordinator sends with a message of this kind."""

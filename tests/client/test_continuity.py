@@ -15,15 +15,16 @@ import pytest
 from flwr.app import Message
 
 from fedage.client._durable import StoreUnavailable
+from fedage.common.basis import PreparedSums
 from fedage.common.campaign import CampaignErrors, parse_campaign
-from fedage.common.estimators.configure import preparation
-from fedage.common.protocol import EVALUATE, TRAIN, PreparedSums, join_iterates, join_model, model_of
+from fedage.common.protocol import EVALUATE, TRAIN, join_iterates, join_model, model_of
 from fedage.server.conduct import Place, conduct
 from fedage.server.network.grid import PromptGrid
 from fedage.server.results import read_results
 from tests.attacks.table_attacker import FEATURES, Attacker
 from tests.client.hospital import CAMPAIGN, VALIDATION, Hospital, Template, refused
 from tests.machinery import InProcessGrid, MemorySite, table_site
+from tests.of_estimators import preparation
 
 Weights = dict[str, np.ndarray]
 LONG = CAMPAIGN.replace("rounds = 2", "rounds = 9\nmax_step_norm = 0.5\nmax_path_norm = 2.0")
@@ -166,8 +167,8 @@ def test_an_update_is_clipped_at_the_site(template: Template, tmp_path: Path) ->
 
 
 def sums_of(attacker: Attacker) -> PreparedSums:
-    x = attacker.site.found.samples
-    assert x is not None
+    assert attacker.site.found.samples is not None
+    x = attacker.site.found.samples["row"]
     return attacker.crafted_sums(x.mean(axis=0), x.std(axis=0))
 
 
@@ -226,12 +227,14 @@ def test_sums_that_no_patients_have_give_no_model(tmp_path: Path, kind: str) -> 
 @pytest.mark.parametrize(("shift", "stretch"), [(0.0, 20.0), (15.0, 1.0), (-15.0, 1.0), (1e6, 1.0), (0.0, 1e4)])
 def test_a_standardisation_that_makes_a_threshold_is_refused(tmp_path: Path, shift: float, stretch: float) -> None:
     attacker = Attacker(tmp_path)
-    x = attacker.site.found.samples
-    assert x is not None
+    assert attacker.site.found.samples is not None
+    x = attacker.site.found.samples["row"]
     means, sds = x.mean(axis=0), x.std(axis=0)
     means[0], sds[0] = means[0] + shift * sds[0], sds[0] / stretch
     sums = attacker.crafted_sums(means, sds)
-    reply, update, _ = attacker.send(attacker.first(sums), run="r1", round_number=1, sums=sums)
+    # Of features so far out no network is made: there the site is sent another one with the sums.
+    model = attacker.first(sums if shift < 1e6 else sums_of(attacker))
+    reply, update, _ = attacker.send(model, run="r1", round_number=1, sums=sums)
     assert reply.rule in ("model-standard", "first-model")
     assert update == {}
 
@@ -243,8 +246,8 @@ def test_a_median_that_marks_who_misses_a_value_is_refused(tmp_path: Path) -> No
         centre = np.zeros(FEATURES)
         centre[0] = far * 5
         # The same patients, summed around another centre: Σ(x − c), and Σ(x − c)(x − c)ᵀ.
-        means = attacker.site.found.samples.mean(axis=0) - centre  # type: ignore[union-attr]
-        sds = attacker.site.found.samples.std(axis=0)  # type: ignore[union-attr]
+        means = attacker.site.found.samples["row"].mean(axis=0) - centre  # type: ignore[index]
+        sds = attacker.site.found.samples["row"].std(axis=0)  # type: ignore[index]
         moved_sums = attacker.crafted_sums(means, sds)
         sums = PreparedSums(iterate={**honest.iterate, "centre": centre}, total=moved_sums.total)
         reply, update, _ = attacker.send(attacker.first(sums), run=attacker.new_run(), round_number=1, sums=sums)

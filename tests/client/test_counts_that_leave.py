@@ -21,12 +21,13 @@ from fedage.common.analyses.base import Analysis, Following
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign import Campaign, parse_campaign
 from fedage.common.cohort import Cohort
-from fedage.common.estimators.configure import preparation
+from fedage.common.estimators.base import ROW, Samples
 from fedage.common.protocol import Reply, Request, split_payload
 from fedage.common.statistic import Field, Statistic
 from fedage.server.conduct import Place, conduct
 from fedage.server.network.grid import PromptGrid
 from tests.machinery import InProcessGrid, MemorySite, answer_of
+from tests.of_estimators import preparation
 
 MINIMUM = 5
 CELL, FLAG, NO_PATIENTS = "0 or at least the minimum count, or withheld", "0 or 1", "not a count of patients"
@@ -207,7 +208,7 @@ def site(name: str, folder: Path, *, seed: int, few: int, n: int = 150) -> Memor
         columns |= {"predicted_years": predicted, "raw_gap_years": predicted - age}
     found = SiteCohort(
         cohort=Cohort(columns),
-        samples=np.nan_to_num(x).astype(np.float32),
+        samples=Samples({ROW: np.nan_to_num(x).astype(np.float32)}),
         features=("f0", "f1"),
         excluded={"age-outside-cohort": few, "no-age": 2 * few},
         rejected_files={"not-readable": few, "other": 40},

@@ -28,6 +28,7 @@ from fedage.common.protocol import (
 )
 from fedage.server.records import read_reply, request_content
 from tests.machinery import InProcessGrid, MemorySite, memory_site
+from tests.of_estimators import network
 
 FILE = """
 [campaign]
@@ -55,9 +56,9 @@ def test_predictions_are_kept_once_by_model_and_cohort(tmp_path: Path) -> None:
     told = np.array([51.0, np.nan])
     here = {"run": "r1", "model": "m", "snapshot": digest()}
     assert not predictions.kept(tmp_path, **here)
-    predictions.keep(tmp_path, **here, predicted_years=told)
+    predictions.keep(tmp_path, **here, columns={"predicted_years": told})
     assert predictions.kept(tmp_path, **here)
-    predictions.keep(tmp_path, **here, predicted_years=told + 1)
+    predictions.keep(tmp_path, **here, columns={"predicted_years": told + 1})
     found = predictions.with_predictions(COHORT, tmp_path, run="r1", snapshot=digest())
     assert found["predicted_years"][0] == 51.0
     assert found["raw_gap_years"][0] == 1.0
@@ -65,13 +66,13 @@ def test_predictions_are_kept_once_by_model_and_cohort(tmp_path: Path) -> None:
         with pytest.raises(Withheld, match=rule):
             predictions.kept(tmp_path, **{**here, **change})
         with pytest.raises(Withheld, match=rule):
-            predictions.keep(tmp_path, **{**here, **change}, predicted_years=told)
+            predictions.keep(tmp_path, **{**here, **change}, columns={"predicted_years": told})
     assert not predictions.kept(tmp_path, **{**here, "run": "r2", "model": "n"})
     assert [path.name for path in tmp_path.iterdir()] == ["predictions-r1.npz"]
 
 
 def test_a_cohort_of_the_same_size_is_not_the_same_cohort(tmp_path: Path) -> None:
-    predictions.keep(tmp_path, run="r1", predicted_years=np.zeros(2), model="m", snapshot=digest())
+    predictions.keep(tmp_path, run="r1", columns={"predicted_years": np.zeros(2)}, model="m", snapshot=digest())
     others = [
         COHORT.with_columns(age_years=np.array([50.0, 61.0])),
         COHORT.with_columns(event=np.array([1.0, 1.0])),
@@ -87,7 +88,7 @@ def weights() -> Payload:
     campaign = parse_campaign(FILE)
     assert campaign.estimator is not None
     return state_to_arrays(
-        estimators.make("chest-ca", campaign.estimator.options).build(seed=initial_seed(campaign, fold=0))
+        network(estimators.make("chest-ca", campaign.estimator.options)).build(seed=initial_seed(campaign, fold=0))
     )
 
 

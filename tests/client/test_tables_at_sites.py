@@ -12,11 +12,11 @@ from fedage.client.table_cohorts import table_cohort
 from fedage.common.analyses.base import Done, run_locally
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign import parse_campaign
-from fedage.common.estimators.configure import preparation
 from fedage.common.protocol import ANALYSE, join_iterates
 from fedage.server.network.home import CoordinatorHome, init_home
 from tests.client.cohort.test_tables import ANALYSES, TRAINED, frame, same
 from tests.client.hospital import Hospital
+from tests.of_estimators import preparation
 
 
 @pytest.fixture(scope="module")

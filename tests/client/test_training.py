@@ -9,13 +9,13 @@ from fedage.client.training import (
     TrainingDiverged,
     TrainingStopped,
     learning_rate,
-    predict_years,
-    resolve_device,
-    train_locally,
 )
 from fedage.common.campaign.types import Training
 from fedage.common.estimators import make
+from fedage.common.estimators.base import Batch
 from fedage.common.networks.arrays import ModelRefused, load_arrays, state_to_arrays
+from fedage.common.networks.devices import resolve_device
+from tests.of_estimators import network, predict_years, train_locally
 
 
 def _estimator(**options):
@@ -61,7 +61,7 @@ def test_learns_what_can_be_learnt_and_the_loss_falls(norm):
     estimator = _estimator(norm=norm)
     samples, ages = _samples(48)
     new_samples, new_ages = _samples(40, seed=1)
-    weights = state_to_arrays(estimator.build(seed=0))
+    weights = state_to_arrays(network(estimator).build(seed=0))
     losses = []
     for round_number in range(1, 5):
         update = _train(estimator, weights, samples, ages, round_number=round_number, seed=round_number, local_epochs=4)
@@ -78,7 +78,7 @@ def test_learns_what_can_be_learnt_and_the_loss_falls(norm):
 def test_same_inputs_same_bits_whatever_the_global_random_state(norm):
     estimator = _estimator(norm=norm, augment=True)
     samples, ages = _samples(12)
-    weights = state_to_arrays(estimator.build(seed=0))
+    weights = state_to_arrays(network(estimator).build(seed=0))
     torch.manual_seed(1)
     first = _train(estimator, weights, samples, ages)
     torch.manual_seed(2)
@@ -92,7 +92,7 @@ def test_same_inputs_same_bits_whatever_the_global_random_state(norm):
 def test_inputs_and_the_process_threads_are_left_alone():
     estimator = _estimator()
     samples, ages = _samples(8)
-    weights = state_to_arrays(estimator.build(seed=0))
+    weights = state_to_arrays(network(estimator).build(seed=0))
     kept, samples_kept = {name: array.copy() for name, array in weights.items()}, samples.copy()
     before = torch.get_num_threads()
     table = Training(rounds=1)
@@ -109,7 +109,7 @@ def test_a_read_only_memory_map_trains_like_an_array(tmp_path):
     samples, ages = _samples(10)
     np.save(tmp_path / "samples.npy", samples)
     mapped = np.load(tmp_path / "samples.npy", mmap_mode="r")
-    weights = state_to_arrays(estimator.build(seed=0))
+    weights = state_to_arrays(network(estimator).build(seed=0))
     assert _same(_train(estimator, weights, samples, ages).weights, _train(estimator, weights, mapped, ages).weights)
 
 
@@ -117,7 +117,7 @@ def test_a_read_only_memory_map_trains_like_an_array(tmp_path):
 def test_a_single_patient_is_a_batch_for_group_norm_only(norm, trains):
     estimator = _estimator(norm=norm)
     samples, ages = _samples(1)
-    weights = state_to_arrays(estimator.build(seed=0))
+    weights = state_to_arrays(network(estimator).build(seed=0))
     if trains:
         assert _train(estimator, weights, samples, ages).n == 1
     else:
@@ -128,7 +128,7 @@ def test_a_single_patient_is_a_batch_for_group_norm_only(norm, trains):
 def test_batch_norm_drops_a_last_batch_of_one():
     estimator = _estimator(norm="batch")
     samples, ages = _samples(9)
-    update = _train(estimator, state_to_arrays(estimator.build(seed=0)), samples, ages)
+    update = _train(estimator, state_to_arrays(network(estimator).build(seed=0)), samples, ages)
     assert update.n == 9
     assert math.isfinite(update.mean_loss)
 
@@ -136,9 +136,11 @@ def test_batch_norm_drops_a_last_batch_of_one():
 def test_one_step_of_sgd_is_the_gradient_times_the_rate_of_the_round():
     estimator = _estimator()
     samples, ages = _samples(6)
-    network = estimator.build(seed=0)
-    weights = state_to_arrays(network)
-    loss = estimator.loss(network(torch.from_numpy(samples)), torch.from_numpy(ages.astype(np.float32)))
+    net = network(estimator).build(seed=0)
+    weights = state_to_arrays(net)
+    loss = network(estimator).loss(
+        net(torch.from_numpy(samples)), Batch({}, {}, {"age_years": torch.from_numpy(ages.astype(np.float32))})
+    )
     loss.backward()
     update = _train(
         estimator,
@@ -152,7 +154,7 @@ def test_one_step_of_sgd_is_the_gradient_times_the_rate_of_the_round():
         batch_size=6,
     )
     assert update.mean_loss == pytest.approx(loss.item(), rel=1e-4)
-    expected = weights["head.weight"] - 0.001 * network.head.weight.grad.numpy()
+    expected = weights["head.weight"] - 0.001 * net.head.weight.grad.numpy()
     np.testing.assert_allclose(update.weights["head.weight"], expected, rtol=1e-3, atol=1e-7)
 
 
@@ -175,7 +177,7 @@ def test_a_stop_request_ends_training_before_the_next_batch():
         return len(asked) == 3
 
     with pytest.raises(TrainingStopped, match="round 1"):
-        _train(estimator, state_to_arrays(estimator.build(seed=0)), samples, ages, should_stop=stop_at_third)
+        _train(estimator, state_to_arrays(network(estimator).build(seed=0)), samples, ages, should_stop=stop_at_third)
     assert len(asked) == 3
 
 
@@ -183,7 +185,7 @@ def test_a_stop_request_ends_training_before_the_next_batch():
 def test_divergence_is_named_with_its_mend():
     estimator = _estimator(loss="mse")
     samples, ages = _samples(16)
-    weights = state_to_arrays(estimator.build(seed=0))
+    weights = state_to_arrays(network(estimator).build(seed=0))
     with pytest.raises(TrainingDiverged, match=r"lower training.learning_rate=10"):
         _train(estimator, weights, samples, ages, optimiser="sgd", learning_rate=10.0, local_epochs=40)
 
@@ -191,8 +193,8 @@ def test_divergence_is_named_with_its_mend():
 def test_ages_must_match_the_samples():
     estimator = _estimator()
     samples, ages = _samples(4)
-    weights = state_to_arrays(estimator.build(seed=0))
-    with pytest.raises(ValueError, match="4 samples need as many ages"):
+    weights = state_to_arrays(network(estimator).build(seed=0))
+    with pytest.raises(ValueError, match="4 samples need as many values of age_years"):
         _train(estimator, weights, samples, ages[:3])
     with pytest.raises(ValueError, match="not finite"):
         _train(estimator, weights, samples, np.full(4, np.nan))
@@ -204,10 +206,10 @@ def test_ages_must_match_the_samples():
 def test_predictions_are_the_networks_own_in_order_whatever_the_batch():
     estimator = _estimator(norm="batch")
     samples, _ = _samples(7)
-    network = estimator.build(seed=3).eval()
+    net = network(estimator).build(seed=3).eval()
     with torch.no_grad():
-        expected = estimator.age_years(network(torch.from_numpy(samples))).numpy()
-    weights = state_to_arrays(network)
+        expected = network(estimator).age_years(net(torch.from_numpy(samples))).numpy()
+    weights = state_to_arrays(net)
     for batch_size in (1, 3, 64):
         predicted = predict_years(estimator, weights, samples, batch_size=batch_size, device="cpu")
         assert predicted.dtype == np.float64
@@ -221,7 +223,7 @@ def test_predictions_are_the_networks_own_in_order_whatever_the_batch():
 @pytest.mark.parametrize("norm", ["group", "batch"])
 def test_weights_survive_the_journey(norm):
     estimator = _estimator(norm=norm)
-    source, target = estimator.build(seed=1).train(), estimator.build(seed=2)
+    source, target = network(estimator).build(seed=1).train(), network(estimator).build(seed=2)
     source(torch.randn(4, 1, 64, 64))  # moves BatchNorm's running statistics
     arrays = state_to_arrays(source)
     assert all(array.dtype == np.float32 for array in arrays.values())
@@ -232,18 +234,18 @@ def test_weights_survive_the_journey(norm):
 
 
 def test_arrays_are_copies_not_views():
-    network = _estimator().build(seed=1)
-    arrays = state_to_arrays(network)
+    net = network(_estimator()).build(seed=1)
+    arrays = state_to_arrays(net)
     arrays["head.weight"][:] = 99
-    assert (network.head.weight != 99).all()
-    load_arrays(network, arrays)
+    assert (net.head.weight != 99).all()
+    load_arrays(net, arrays)
     arrays["head.weight"][:] = 3
-    assert (network.head.weight == 99).all()
+    assert (net.head.weight == 99).all()
 
 
 def test_a_model_of_another_campaign_is_refused_with_all_that_is_wrong():
-    network = _estimator().build(seed=0)
-    arrays = state_to_arrays(network)
+    net = network(_estimator()).build(seed=0)
+    arrays = state_to_arrays(net)
     before = {name: array.copy() for name, array in arrays.items()}
     arrays["head.bias"] = np.full(1, np.nan, dtype=np.float32)
     arrays["head.weight"] = np.zeros((2, 64), dtype=np.float32)
@@ -251,7 +253,7 @@ def test_a_model_of_another_campaign_is_refused_with_all_that_is_wrong():
     del arrays["stem.1.bias"]
     arrays["'; DROP TABLE patients"] = np.zeros(1, dtype=np.float32)
     with pytest.raises(ModelRefused) as refused:
-        load_arrays(network, arrays)
+        load_arrays(net, arrays)
     message = str(refused.value)
     assert "head.bias has values that are not finite" in message
     assert "head.weight has shape (2, 64), needed is (1, 64)" in message
@@ -259,11 +261,11 @@ def test_a_model_of_another_campaign_is_refused_with_all_that_is_wrong():
     assert "stem.1.bias is missing" in message
     assert "1 arrays are not the network's" in message
     assert "DROP" not in message
-    assert _same(state_to_arrays(network), before)
+    assert _same(state_to_arrays(net), before)
 
 
 def test_batch_norm_weights_do_not_fit_group_norm():
-    weights = state_to_arrays(_estimator(norm="batch").build(seed=0))
+    weights = state_to_arrays(network(_estimator(norm="batch")).build(seed=0))
     samples, ages = _samples(4)
     with pytest.raises(ModelRefused, match="are not the network's"):
         _train(_estimator(norm="group"), weights, samples, ages)
@@ -278,7 +280,7 @@ def test_auto_is_a_gpu_only_where_there_is_one():
 def test_a_gpu_trains_and_predicts_near_the_cpu():
     estimator = _estimator()
     samples, ages = _samples(16)
-    weights = state_to_arrays(estimator.build(seed=0))
+    weights = state_to_arrays(network(estimator).build(seed=0))
     table = Training(rounds=1, batch_size=8, learning_rate=1e-3)
     trained = [
         train_locally(

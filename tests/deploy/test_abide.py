@@ -22,17 +22,16 @@ from safetensors.numpy import load_file
 from fedage.client.parts import of_fold
 from fedage.client.table.sites import read_site_tables
 from fedage.client.table_cohorts import table_cohort
-from fedage.client.training import predict_years, train_locally
 from fedage.common.analyses._ridge import PENALTIES
 from fedage.common.analyses._table_sums import inner_folds
 from fedage.common.analyses.base import Done, run_locally
 from fedage.common.analyses.table_preparation import INNER_PLACE
 from fedage.common.campaign import Campaign, load_campaign
 from fedage.common.cohort import Cohort
-from fedage.common.estimators.configure import configured, preparation
-from fedage.common.estimators.table_mlp import TableMLP
+from fedage.common.estimators.configure import configured
 from fedage.common.statistic import FloatArray
 from fedage.server.results import Metrics, Results, read_results
+from tests.of_estimators import predict_years, preparation, train_locally, weights_from
 
 CAMPAIGNS = Path(str(files("fedage.deploy"))) / "campaigns"
 ABIDE = Path(__file__).parents[3] / "shared/data/abide1/abide1-freesurfer.csv"
@@ -214,9 +213,9 @@ def test_the_network_is_as_good_as_the_same_network_on_one_table(runs: Runs, see
 def pooled_network_mae_years(run: Run) -> float:
     everybody, features = together(run), features_of(run)
     estimator, training = configured(run.campaign, features), run.campaign.training
-    assert isinstance(estimator, TableMLP)
+    assert estimator is not None
     assert training is not None
-    samples, age = everybody.matrix(estimator.columns).astype(np.float32), everybody["age_years"]
+    samples, age = everybody.matrix(estimator.row_columns).astype(np.float32), everybody["age_years"]
     predicted = np.full(age.size, np.nan)
     for k in range(FOLDS):
         fold = of_fold(everybody, run.campaign, k)
@@ -225,7 +224,7 @@ def pooled_network_mae_years(run: Run) -> float:
         assert analysis is not None
         prepared = run_locally(analysis, {"pooled": fold})
         assert isinstance(prepared, Done)
-        weights = estimator.weights_from(prepared.result, seed=k)
+        weights = weights_from(estimator, prepared.result, seed=k)
         for round_number in range(1, training.rounds + 1):
             weights = train_locally(
                 estimator,

@@ -20,7 +20,6 @@ from fedage.client.table.sites import read_site_tables
 from fedage.common.campaign import parse_campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.configure import configured
-from fedage.common.estimators.table_ridge import TableRidge
 from fedage.common.simulation import VARIABLE
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_all
@@ -83,8 +82,8 @@ def hold_against_pooled(folder: Path, results: Results, text: str, data: Path, *
     campaign = parse_campaign(text)
     read = read_site_tables(data, campaign, site_column=site_column)
     estimator = configured(campaign, next(iter(read.sites.values())).features)
-    assert isinstance(estimator, TableRidge)
-    names = estimator.features
+    assert estimator is not None
+    names = [column.removeprefix("feature:") for column in estimator.row_columns]
     x = np.concatenate([np.column_stack([s.columns[f"feature:{n}"] for n in names]) for s in read.sites.values()])
     age = np.concatenate([site.columns["age_years"] for site in read.sites.values()])
     health = [site.columns.get("DX_GROUP", np.full(site.unit.size, -1.0)) == -1 for site in read.sites.values()]

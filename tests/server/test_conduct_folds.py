@@ -98,7 +98,7 @@ def run(
 def together(campaign: Campaign, members: list[MemorySite]) -> tuple[FloatArray, FloatArray, FloatArray, np.ndarray]:
     """Features, ages, folds and sites of all patients."""
     cohorts = [site.cohort(campaign) for site in members]
-    samples = [found.samples for found in cohorts if found.samples is not None]
+    samples = [found.samples["row"] for found in cohorts if found.samples is not None]
     return (
         np.concatenate(samples),
         np.concatenate([found.cohort["age_years"] for found in cohorts]),
@@ -161,7 +161,7 @@ def test_without_folds_too_and_the_penalty_by_inner_folds(tmp_path: Path) -> Non
     test = np.concatenate([one.cohort["is_test"] for one in found]) == 1
     age = np.concatenate([one.cohort["age_years"] for one in found])
     model = load_file(tmp_path / "run" / "model.safetensors")
-    x = np.concatenate([one.samples for one in found if one.samples is not None])
+    x = np.concatenate([one.samples["row"] for one in found if one.samples is not None])
     x = np.where(np.isfinite(x), x, model["medians"])
     errors = []
     for penalty in (10 ** (step / 8) for step in range(41)):
@@ -191,7 +191,7 @@ def test_pictures_in_folds_train_every_fold_on_the_others(tmp_path: Path) -> Non
         kept = site.state_dir(campaign.digest)
         for k in range(FOLDS):
             with np.load(kept / f"predictions-r1--fold-{k}.npz") as found:
-                assert np.array_equal(np.isfinite(found["predicted_years"]), held_out[k] == 1)
+                assert np.array_equal(np.isfinite(found["column:predicted_years"]), held_out[k] == 1)
 
 
 def thresholds(site: MemorySite, text: str) -> list[tuple[str, int]]:

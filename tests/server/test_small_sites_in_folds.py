@@ -160,8 +160,8 @@ def test_ages_are_corrected_at_a_site_where_a_few_who_are_not_healthy_are_set_as
             well[:few] = 0
         columns = {**site.found.cohort.columns, "well": well}
         age = columns.pop("age_years")
-        x = site.found.samples
-        assert x is not None
+        assert site.found.samples is not None
+        x = site.found.samples["row"]
         members.append(table_site(site.name, tmp_path / "again", x=x, age=age, seed=len(members), well=well))
     results = run(tmp_path, text, members)
     assert set(results.evaluation.test.corrected.by_site) == set(SIZES)

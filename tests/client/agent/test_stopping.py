@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedage.client import contribute, handlers, training
+from fedage.client import contribute, handlers
 from fedage.client.agent.service import Agent, Serving, serve
-from fedage.client.cohort import samples
+from fedage.client.cohort import exams
 from fedage.client.relay import relay
-from fedage.client.training import PredictionStopped, predict_years
+from fedage.client.training import PredictionStopped
 from fedage.common import estimators
-from fedage.common.estimators.base import Trainable
-from fedage.common.networks.arrays import state_to_arrays
+from fedage.common.estimators.chest_ca import ChestCA
+from fedage.common.networks import predict
 from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN
 from fedage.server.records import read_reply
 from tests.client.hospital import Hospital, Template
+from tests.of_estimators import built, predict_years
 
 WITHIN_S = 2.0
 
@@ -66,12 +67,12 @@ def slow(patch: pytest.MonkeyPatch, module: Any, name: str, *, step_s: float = 0
 
 
 def slow_prediction(patch: pytest.MonkeyPatch) -> Slow:
-    patch.setitem(training.predict_years.__kwdefaults__, "batch_size", 1)
-    return slow(patch, training, "_to_device")
+    patch.setattr(ChestCA, "prediction_batch", 1)
+    return slow(patch, predict, "batch_of")
 
 
 def slow_samples(patch: pytest.MonkeyPatch) -> Slow:
-    return slow(patch, samples, "load_image")
+    return slow(patch, exams, "load_image")
 
 
 def slow_steps(patch: pytest.MonkeyPatch) -> Slow:
@@ -150,18 +151,17 @@ def test_who_waits_for_anothers_samples_stops_too_and_the_other_goes_on(
 
 def test_predicting_asks_before_every_batch() -> None:
     estimator = estimators.make("chest-ca", {"image_size": 64, "width": 8})
-    assert isinstance(estimator, Trainable)
     asked: list[int] = []
 
     def stop_at_the_third() -> bool:
         asked.append(1)
         return len(asked) == 3
 
-    images = np.zeros((10, *estimator.sample_shape()), np.float32)
+    images = np.zeros((10, *estimator.shapes()["image"]), np.float32)
     with pytest.raises(PredictionStopped, match="after 4 of 10 patients"):
         predict_years(
             estimator,
-            state_to_arrays(estimator.build(seed=1)),
+            built(estimator, seed=1),
             images,
             batch_size=2,
             device="cpu",

@@ -29,7 +29,7 @@ from fedage.common.estimators import estimator_class
 from fedage.common.estimators.takes import Content, Takes
 from tests.client.cohort.dicoms import write
 
-CHEST = estimator_class("chest-ca").takes
+CHEST = estimator_class("chest-ca").inputs[0].takes
 
 
 def code(value: str, meaning: str = "", *, scheme: str = "SCT") -> Dataset:

@@ -19,7 +19,8 @@ from fedage.client.cohort.query import select
 from fedage.client.cohort.samples import SampleCache
 from fedage.client.cohort.store import CohortStore
 from fedage.common import estimators
-from fedage.common.image import Image, SampleRefused
+from fedage.common.estimators.base import Input
+from fedage.common.image import Exam, SampleRefused
 
 FOLDER = Path(pydicom.data.__file__).parent / "test_files"
 EXPECTED = {
@@ -69,11 +70,14 @@ class Whole:
 
     name: ClassVar[str] = "whole"
 
-    def sample_shape(self) -> tuple[int, ...]:
-        return (1, 1, 2)
+    inputs = (Input(name="image", rank=2),)
 
-    def preprocess(self, image: Image) -> NDArray[np.float32]:
-        return np.array([[[image.pixels.mean(), image.pixels.std()]]], dtype=np.float32)
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"image": (1, 1, 2)}
+
+    def preprocess(self, exam: Exam) -> dict[str, NDArray[np.float32]]:
+        pixels = exam["image"].pixels
+        return {"image": np.array([[[pixels.mean(), pixels.std()]]], dtype=np.float32)}
 
 
 def files() -> list[Path]:
@@ -111,8 +115,8 @@ def test_all_of_them_go_the_whole_way(
     assert selection.n == report.patients
     for estimator in (Whole(), estimators.make("chest-ca", {"image_size": 64})):
         made = SampleCache(tmp_path / "cache", root=FOLDER).build(selection, estimator)  # type: ignore[arg-type]
-        assert np.isfinite(made.array).all()
-        assert made.selection.n == len(made.array)
+        assert np.isfinite(made.samples["image"]).all()
+        assert made.selection.n == len(made.samples["image"])
         if isinstance(estimator, Whole):
             # the only patient whose every image is a volume, which no estimator reads
             assert (made.selection.n, dict(made.rejected)) == (selection.n - 1, {"multi-frame": 1})

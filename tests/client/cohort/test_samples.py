@@ -17,8 +17,8 @@ from fedage.client.cohort.query import Selection, select
 from fedage.client.cohort.samples import SampleCache
 from fedage.client.cohort.store import CohortStore
 from fedage.common import estimators
-from fedage.common.estimators.base import Options
-from fedage.common.image import Image, SampleRefused
+from fedage.common.estimators.base import Input, Options
+from fedage.common.image import Exam, SampleRefused
 from tests.client.cohort.dicoms import ramp, write
 
 
@@ -37,17 +37,20 @@ class Corner:
         self.options = CornerOptions(add=add)
         self.calls = 0
 
-    def sample_shape(self) -> tuple[int, ...]:
-        return (1, 2, 2)
+    inputs = (Input(name="image", rank=2),)
 
-    def preprocess(self, image: Image) -> NDArray[np.float32]:
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {"image": (1, 2, 2)}
+
+    def preprocess(self, exam: Exam) -> dict[str, NDArray[np.float32]]:
         self.calls += 1
+        image = exam["image"]
         if image.view == "LL":
             raise SampleRefused("lateral", "a side view")
         if image.view == "XX":
             raise RuntimeError("a mistake in the estimator")
         sample = image.pixels[None, :2, :2] + np.float32(self.options.add)
-        return sample * np.float32("nan") if image.view == "YY" else sample
+        return {"image": sample * np.float32("nan") if image.view == "YY" else sample}
 
 
 def cohort(tmp_path: Path, **views: str) -> Selection:
@@ -70,13 +73,13 @@ def test_samples_are_in_the_order_of_the_patients_and_made_once(tmp_path: Path) 
     assert made.selection.keys == selection.keys
     first = {name: ramp()[:2, :2] + 100.0 * number for number, name in enumerate("abc")}
     expected = np.stack([first[Path(images[0]).stem] for images in selection.images])[:, None]
-    assert np.array_equal(made.array, expected)
-    assert made.array.dtype == np.float32
-    assert not made.array.flags.writeable
+    assert np.array_equal(made.samples["image"], expected)
+    assert made.samples["image"].dtype == np.float32
+    assert not made.samples["image"].flags.writeable
     again = cache(tmp_path).build(selection, estimator)  # type: ignore[arg-type]
     assert estimator.calls == 3
-    assert isinstance(again.array, np.memmap)
-    assert np.array_equal(again.array, made.array)
+    assert isinstance(again.samples["image"], np.memmap)
+    assert np.array_equal(again.samples["image"], made.samples["image"])
 
 
 def test_refused_images_are_counted_and_their_patients_left_out(tmp_path: Path) -> None:
@@ -86,7 +89,7 @@ def test_refused_images_are_counted_and_their_patients_left_out(tmp_path: Path) 
         made = cache(tmp_path).build(selection, Corner())  # type: ignore[arg-type]
         assert made.rejected == {"lateral": 1, "not-finite": 1, "preprocessing-failed": 1, "undecodable": 1}
         assert {Path(images[0]).stem for images in made.selection.images} == {"a", "f"}
-        assert made.array.shape == (2, 1, 2, 2)
+        assert made.samples["image"].shape == (2, 1, 2, 2)
         assert made.selection.age_years.tolist() == [60.0, 60.0]
 
 
@@ -95,42 +98,42 @@ def test_another_image_of_the_exam_steps_in(tmp_path: Path) -> None:
     write(tmp_path / "data/odd.dcm", "a", ViewPosition="ZZ", StudyInstanceUID=ds.StudyInstanceUID)
     made = cache(tmp_path).build(cohort(tmp_path), Corner())  # type: ignore[arg-type]
     assert made.selection.n == 1
-    assert made.array.shape == (1, 1, 2, 2)
+    assert made.samples["image"].shape == (1, 1, 2, 2)
 
 
 def test_nobody_at_all(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     empty = cache(tmp_path).build(cohort(tmp_path), Corner())  # type: ignore[arg-type]
-    assert empty.array.shape == (0, 1, 2, 2)
+    assert empty.samples["image"].shape == (0, 1, 2, 2)
     all_refused = cache(tmp_path).build(cohort(tmp_path, a="LL"), Corner())  # type: ignore[arg-type]
-    assert (all_refused.array.shape, all_refused.rejected) == ((0, 1, 2, 2), {"lateral": 1})
+    assert (all_refused.samples["image"].shape, all_refused.rejected) == ((0, 1, 2, 2), {"lateral": 1})
 
 
 def test_other_options_cohort_or_files_are_other_samples(tmp_path: Path) -> None:
     selection = cohort(tmp_path, a="PA")
-    plain = cache(tmp_path).build(selection, Corner()).array[0, 0, 0, 0]  # type: ignore[arg-type]
-    assert cache(tmp_path).build(selection, Corner(add=1)).array[0, 0, 0, 0] == plain + 1  # type: ignore[arg-type]
+    plain = cache(tmp_path).build(selection, Corner()).samples["image"][0, 0, 0, 0]  # type: ignore[arg-type]
+    assert cache(tmp_path).build(selection, Corner(add=1)).samples["image"][0, 0, 0, 0] == plain + 1  # type: ignore[arg-type]
     grown = cohort(tmp_path, a="PA", b="PA")
-    assert cache(tmp_path).build(grown, Corner()).array.shape[0] == 2  # type: ignore[arg-type]
+    assert cache(tmp_path).build(grown, Corner()).samples["image"].shape[0] == 2  # type: ignore[arg-type]
     uid = write(tmp_path / "data/a.dcm", "a").SOPInstanceUID
     (tmp_path / "data/b.dcm").unlink()
     one = cohort(tmp_path)
-    before = cache(tmp_path).build(one, Corner()).array[0, 0, 0, 0]  # type: ignore[arg-type]
+    before = cache(tmp_path).build(one, Corner()).samples["image"][0, 0, 0, 0]  # type: ignore[arg-type]
     write(tmp_path / "data/a.dcm", "a", SOPInstanceUID=uid, pixels=ramp() + np.uint16(9))
     replaced = cohort(tmp_path)
     assert replaced.snapshot == one.snapshot or replaced.image_keys == one.image_keys
-    assert cache(tmp_path).build(replaced, Corner()).array[0, 0, 0, 0] == before + 9  # type: ignore[arg-type]
+    assert cache(tmp_path).build(replaced, Corner()).samples["image"][0, 0, 0, 0] == before + 9  # type: ignore[arg-type]
 
 
 def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
     selection = cohort(tmp_path, a="PA", b="PA")
-    whole = np.array(cache(tmp_path).build(selection, Corner()).array)  # type: ignore[arg-type]
+    whole = np.array(cache(tmp_path).build(selection, Corner()).samples["image"])  # type: ignore[arg-type]
     (folder,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
     for file, damage in {"samples.npy": b"", "rows.json": b'{"rows": [0, 1, 2, 3]}'}.items():
         (folder / file).write_bytes(damage)
-        assert np.array_equal(cache(tmp_path).build(selection, Corner()).array, whole)  # type: ignore[arg-type]
+        assert np.array_equal(cache(tmp_path).build(selection, Corner()).samples["image"], whole)  # type: ignore[arg-type]
     os.truncate(folder / "samples.npy", (folder / "samples.npy").stat().st_size - 1)
-    assert np.array_equal(cache(tmp_path).build(selection, Corner()).array, whole)  # type: ignore[arg-type]
+    assert np.array_equal(cache(tmp_path).build(selection, Corner()).samples["image"], whole)  # type: ignore[arg-type]
 
 
 def test_a_full_disk_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +147,7 @@ def test_a_full_disk_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.raises(OSError, match="No space left"):
             cache(tmp_path).build(selection, Corner())  # type: ignore[arg-type]
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["build.lock"]
-    assert cache(tmp_path).build(selection, Corner()).array.shape[0] == 2  # type: ignore[arg-type]
+    assert cache(tmp_path).build(selection, Corner()).samples["image"].shape[0] == 2  # type: ignore[arg-type]
 
 
 def test_killed_in_the_middle_it_starts_again(tmp_path: Path) -> None:
@@ -162,7 +165,7 @@ def test_killed_in_the_middle_it_starts_again(tmp_path: Path) -> None:
     ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=root, env=environment, check=False)
     assert ended.returncode == 9
     assert (tmp_path / "cache" / ".building").is_dir()
-    assert cache(tmp_path).build(selection, Corner()).array.shape[0] == 3  # type: ignore[arg-type]
+    assert cache(tmp_path).build(selection, Corner()).samples["image"].shape[0] == 3  # type: ignore[arg-type]
     assert not (tmp_path / "cache" / ".building").exists()
 
 
@@ -173,5 +176,5 @@ def test_with_the_real_chest_estimator(tmp_path: Path) -> None:
     estimator = estimators.make("chest-ca", {"image_size": 64})
     made = cache(tmp_path).build(cohort(tmp_path), estimator)
     assert made.rejected == {}
-    assert made.array.shape == (3, *estimator.sample_shape())
-    assert float(made.array.std()) > 0
+    assert made.samples["image"].shape == (3, *estimator.shapes()["image"])
+    assert float(made.samples["image"].std()) > 0

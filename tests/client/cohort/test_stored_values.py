@@ -14,7 +14,7 @@ from fedage.client.cohort.images import load_image
 from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.client.cohort.stacks import load_series
 from fedage.common import estimators
-from fedage.common.image import SampleRefused
+from fedage.common.image import Exam, SampleRefused
 from tests.client.cohort.dicoms import UNCOMPRESSED, ramp, slice_at, write
 
 SHARED = Path(__file__).resolve().parents[4] / "shared/data/nih-cxr"
@@ -195,5 +195,7 @@ def test_a_real_radiograph_gives_the_same_sample_however_it_is_stored(tmp_path: 
         **HIGH,
     )
     chest: Any = estimators.make("chest-ca", {"image_size": 64})
-    plain, same = (chest.preprocess(load_image(tmp_path / f"{name}.dcm")) for name in ("plain", "padded"))
+    plain, same = (
+        chest.preprocess(Exam({"image": load_image(tmp_path / f"{name}.dcm")}))["image"] for name in ("plain", "padded")
+    )
     assert np.corrcoef(plain.ravel(), same.ravel())[0, 1] > 0.98

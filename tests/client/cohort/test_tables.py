@@ -22,8 +22,8 @@ from fedage.common.analyses.base import Done, run_locally
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign import Campaign, parse_campaign
 from fedage.common.errors import FedAgeError
-from fedage.common.estimators.configure import preparation
 from fedage.common.protocol import RequestRefused
+from tests.of_estimators import preparation
 
 SEED = 7
 HEAD = f"""
@@ -171,9 +171,10 @@ def test_simulated_and_deployed_sites_train_on_the_same_sums(tmp_path: Path) -> 
     assert isinstance(results[1], Done)
     same(dict(results[0].result), dict(results[1].result))
     for name, found in simulated.items():
-        mine, theirs = found.samples, real[name].samples
-        assert mine is not None
-        assert theirs is not None
+        of_real = real[name].samples
+        assert found.samples is not None
+        assert of_real is not None
+        mine, theirs = found.samples["row"], of_real["row"]
         assert mine.shape == theirs.shape == (found.cohort.n, 3)
         by_age = [np.argsort(way[name].cohort["age_years"], kind="stable") for way in (simulated, real)]
         np.testing.assert_array_equal(mine[by_age[0]], theirs[by_age[1]])

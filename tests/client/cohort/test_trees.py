@@ -45,7 +45,7 @@ def test_a_zipped_study_is_read_where_it_lies(store: CohortStore, data: Path, tm
     found = all_of(store)
     samples = SampleCache(tmp_path / "cache", root=data).build(found, Corner())  # type: ignore[arg-type]
     assert samples.selection.n == 4
-    assert sorted(samples.array[:, 0, 0, 0].tolist()) == [3.0, 3.0, 4.0, 4.0]
+    assert sorted(samples.samples["image"][:, 0, 0, 0].tolist()) == [3.0, 3.0, 4.0, 4.0]
     assert {"0", "1", "x", "readme.txt"}.isdisjoint(path.name for path in tmp_path.rglob("*"))  # nothing was unpacked
     report = index_folder(store, data)
     assert (report.new, report.unchanged) == (0, 6)

@@ -4,7 +4,9 @@ import torch
 from pydantic import ValidationError
 
 from fedage.common.estimators import make
-from fedage.common.image import Image, SampleRefused
+from fedage.common.estimators.base import Batch
+from fedage.common.image import Exam, Image, SampleRefused
+from tests.of_estimators import network
 
 
 def _image(pixels, spacing_mm=(0.2, 0.2)) -> Image:
@@ -14,6 +16,10 @@ def _image(pixels, spacing_mm=(0.2, 0.2)) -> Image:
 def _gradient(rows: int, columns: int) -> np.ndarray:
     y, x = np.mgrid[0:rows, 0:columns].astype(np.float32)
     return 1000 + 3 * y + 2 * x
+
+
+def sample_of(estimator, image: Image) -> np.ndarray:
+    return estimator.preprocess(Exam({"image": image}))["image"]
 
 
 @pytest.fixture
@@ -26,12 +32,12 @@ def small():
 
 def test_a_sample_has_mean_0_and_variance_1_whatever_gain_and_offset(small):
     pixels = np.random.default_rng(0).normal(size=(200, 150))
-    sample = small.preprocess(_image(pixels))
-    assert sample.shape == small.sample_shape() == (1, 64, 64)
+    sample = sample_of(small, _image(pixels))
+    assert sample.shape == small.shapes()["image"] == (1, 64, 64)
     assert sample.dtype == np.float32
     assert abs(sample.mean()) < 1e-5
     assert abs(sample.std() - 1) < 1e-5
-    np.testing.assert_allclose(small.preprocess(_image(700 * pixels + 4000)), sample, atol=2e-3)
+    np.testing.assert_allclose(sample_of(small, _image(700 * pixels + 4000)), sample, atol=2e-3)
 
 
 def test_halving_averages_over_the_area(small):
@@ -46,13 +52,13 @@ def test_halving_averages_over_the_area(small):
     expected = taps @ pixels @ taps.T
     expected = np.clip(expected, *np.percentile(expected, (0.5, 99.5)))
     expected = (expected - expected.mean()) / expected.std()
-    np.testing.assert_allclose(small.preprocess(_image(pixels))[0], expected, atol=1e-4)
+    np.testing.assert_allclose(sample_of(small, _image(pixels))[0], expected, atol=1e-4)
 
 
 def test_crops_the_middle_of_the_longer_side(small):
     pixels = _gradient(128, 128)
     padded = np.pad(pixels, ((30, 30), (0, 0)), constant_values=99999.0)
-    np.testing.assert_array_equal(small.preprocess(_image(padded)), small.preprocess(_image(pixels)))
+    np.testing.assert_array_equal(sample_of(small, _image(padded)), sample_of(small, _image(pixels)))
 
 
 def test_unequal_spacing_does_not_stretch_the_patient(small):
@@ -60,9 +66,9 @@ def test_unequal_spacing_does_not_stretch_the_patient(small):
     y, x = np.mgrid[0:256, 0:256] - 127.5
     disc = np.exp(-(x**2 + y**2) / (2 * 40.0**2))
     squashed = disc.reshape(128, 2, 256).mean(axis=1)
-    same = small.preprocess(_image(disc, (0.5, 0.5)))
-    np.testing.assert_allclose(small.preprocess(_image(squashed, (1.0, 0.5))), same, atol=0.05)
-    stretched = small.preprocess(_image(squashed, (0.5, 0.5)))
+    same = sample_of(small, _image(disc, (0.5, 0.5)))
+    np.testing.assert_allclose(sample_of(small, _image(squashed, (1.0, 0.5))), same, atol=0.05)
+    stretched = sample_of(small, _image(squashed, (0.5, 0.5)))
     assert np.abs(stretched - same).max() > 0.5
 
 
@@ -70,7 +76,7 @@ def test_outliers_are_clipped(small):
     pixels = _gradient(128, 128)
     marked = pixels.copy()
     marked[:4, :4] = 1e6  # a lead marker
-    difference = np.abs(small.preprocess(_image(marked)) - small.preprocess(_image(pixels)))
+    difference = np.abs(sample_of(small, _image(marked)) - sample_of(small, _image(pixels)))
     assert np.median(difference) < 0.05
 
 
@@ -88,7 +94,7 @@ def test_outliers_are_clipped(small):
 )
 def test_what_is_no_radiograph_is_refused_with_a_code(small, pixels, spacing_mm, code):
     with pytest.raises(SampleRefused) as refused:
-        small.preprocess(_image(pixels, spacing_mm))
+        sample_of(small, _image(pixels, spacing_mm))
     assert refused.value.code == code
 
 
@@ -98,10 +104,10 @@ def test_what_is_no_radiograph_is_refused_with_a_code(small, pixels, spacing_mm,
 def test_initial_weights_depend_on_the_seed_alone(small):
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first = small.build(seed=7)
+    first = network(small).build(seed=7)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    same, other = small.build(seed=7), small.build(seed=8)
+    same, other = network(small).build(seed=7), network(small).build(seed=8)
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, same.state_dict()[name]), name
     assert not torch.equal(first.head.weight, other.head.weight)
@@ -109,9 +115,9 @@ def test_initial_weights_depend_on_the_seed_alone(small):
 
 def test_starts_at_the_centre_and_a_unit_is_the_scale():
     estimator = make("chest-ca", {"image_size": 64, "width": 8, "centre_years": 50.0, "scale_years": 12.0})
-    ages = estimator.age_years(torch.tensor([[0.0], [1.0], [-0.5]]))
+    ages = network(estimator).age_years(torch.tensor([[0.0], [1.0], [-0.5]]))
     assert ages.tolist() == [50.0, 62.0, 44.0]
-    start = estimator.age_years(estimator.build(seed=0).eval()(torch.randn(6, 1, 64, 64)))
+    start = network(estimator).age_years(network(estimator).build(seed=0).eval()(torch.randn(6, 1, 64, 64)))
     assert start.shape == (6,)
     assert (start - 50).abs().max() < 6
 
@@ -128,7 +134,7 @@ def test_starts_at_the_centre_and_a_unit_is_the_scale():
 def test_losses_by_hand(options, expected):
     estimator = make("chest-ca", {"image_size": 64, "centre_years": 60.0, "scale_years": 15.0, **options})
     output = torch.tensor([[0.2], [0.0]])
-    loss = estimator.loss(output, torch.tensor([60.0, 75.0]))
+    loss = network(estimator).loss(output, Batch({}, {}, {"age_years": torch.tensor([60.0, 75.0])}))
     assert loss.shape == ()
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
@@ -144,9 +150,9 @@ def test_a_delta_without_huber_is_a_contradiction():
 def test_augmentation_draws_from_its_generator_alone(small):
     batch = torch.randn(4, 1, 64, 64)
     before = torch.get_rng_state()
-    first = small.augment(batch, generator=torch.Generator().manual_seed(5))
-    again = small.augment(batch, generator=torch.Generator().manual_seed(5))
-    other = small.augment(batch, generator=torch.Generator().manual_seed(6))
+    first = network(small).augment(batch, generator=torch.Generator().manual_seed(5))
+    again = network(small).augment(batch, generator=torch.Generator().manual_seed(5))
+    other = network(small).augment(batch, generator=torch.Generator().manual_seed(6))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first, again)
     assert not torch.allclose(first, other)
@@ -158,7 +164,7 @@ def test_augmentation_draws_from_its_generator_alone(small):
 def test_augmentation_moves_little(small):
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     blob = torch.exp(-((x - 31.5) ** 2 + (y - 31.5) ** 2) / (2 * 6.0**2)).expand(64, 1, 64, 64)
-    moved = small.augment(blob, generator=torch.Generator().manual_seed(0))
+    moved = network(small).augment(blob, generator=torch.Generator().manual_seed(0))
     weight = (moved - moved.amin(dim=(2, 3), keepdim=True)).clamp(min=0) ** 2
     centre = (weight * x).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3))
     assert (centre - 31.5).abs().max() < 0.06 * 64
@@ -168,4 +174,4 @@ def test_augmentation_moves_little(small):
 def test_switched_off_it_changes_nothing():
     estimator = make("chest-ca", {"image_size": 64, "augment": False})
     batch = torch.randn(2, 1, 64, 64)
-    assert torch.equal(estimator.augment(batch, generator=torch.Generator()), batch)
+    assert torch.equal(network(estimator).augment(batch, generator=torch.Generator()), batch)

@@ -30,13 +30,13 @@ def test_a_column_that_is_no_feature_may_be_anywhere(features: tuple[str, ...]) 
     asked = campaign(*features)
     agreed = agreed_features(asked, {"north": ("a", "b"), "south": ("b", "c", "a"), "west": ("a", "b", "row")})
     estimator = configured(asked, agreed)
-    assert estimator.columns == ("feature:a", "feature:b")
-    assert configured(asked, ("b", "c", "a")).columns == estimator.columns
+    assert estimator.row_columns == ("feature:a", "feature:b")
+    assert configured(asked, ("b", "c", "a")).row_columns == estimator.row_columns
 
 
 def test_excluded_columns_may_differ_and_others_may_not() -> None:
     agreed = agreed_features(campaign("*"), {"north": ("a", "n_id"), "south": ("a", "s_id")})
-    assert configured(campaign("*"), agreed).columns == ("feature:a",)
+    assert configured(campaign("*"), agreed).row_columns == ("feature:a",)
     with pytest.raises(FeaturesDiffer, match="columns at south that are no numeric column at north: c, d; name"):
         agreed_features(campaign("*"), {"north": ("a",), "south": ("a", "c", "d")})
 

@@ -18,7 +18,7 @@ def test_importing_the_registry_loads_no_torch():
 )
 def test_every_registered_name_is_its_class_own_name(name, options):
     assert estimators.estimator_class(name).name == name
-    assert estimators.make(name, options).sample_shape()
+    assert estimators.make(name, options).shapes()
 
 
 def test_the_names_above_are_all_there_are():

@@ -14,14 +14,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.client.training import predict_years, train_locally
-from fedage.common.analyses.base import Done, run_locally
 from fedage.common.analyses.table_preparation import INNER_PLACE
 from fedage.common.campaign.types import Training
 from fedage.common.cohort import Cohort
 from fedage.common.estimators.table_mlp import TableMLP, TableMLPOptions
 from fedage.common.estimators.table_ridge import TableRidge, TableRidgeOptions
 from fedage.common.statistic import FloatArray
+from tests import of_estimators
+from tests.of_estimators import predict_years, train_locally, weights_from
 
 DATA = Path(__file__).parents[3] / "../shared/data/abide1/abide1-freesurfer.csv"
 pytestmark = pytest.mark.skipif(not DATA.is_file(), reason="../shared/data/abide1 is not beside the repository")
@@ -80,9 +80,7 @@ def ridge(controls: Controls, **options: Any) -> TableRidge:
 
 
 def prepared(estimator: TableRidge | TableMLP, sites: Mapping[str, Cohort]) -> dict[str, Any]:
-    outcome = run_locally(estimator.preparation(minimum_count=MINIMUM), sites)
-    assert isinstance(outcome, Done), outcome
-    return outcome.result
+    return of_estimators.prepared(estimator, sites, minimum_count=MINIMUM)
 
 
 def in_training(controls: Controls, seed: int, fold: int) -> np.ndarray:
@@ -92,7 +90,7 @@ def in_training(controls: Controls, seed: int, fold: int) -> np.ndarray:
 def test_one_fold_is_the_pooled_closed_form(controls: Controls) -> None:
     train = in_training(controls, seed=0, fold=0)
     federated = ridge(controls, penalty=450.0)
-    weights = federated.weights_from(prepared(federated, controls.cohorts(train)))
+    weights = weights_from(federated, prepared(federated, controls.cohorts(train)))
     x, t = controls.x[train], np.log(controls.age[train] - 3)
     z = (x - x.mean(axis=0)) / np.where(x.std(axis=0) > 0, x.std(axis=0), 1)
     # The dual form: another formula, another matrix.
@@ -100,7 +98,7 @@ def test_one_fold_is_the_pooled_closed_form(controls: Controls) -> None:
     np.testing.assert_allclose(weights["coefficients"], beta, atol=1e-10)
     held_out = (controls.x[~train] - x.mean(axis=0)) / np.where(x.std(axis=0) > 0, x.std(axis=0), 1)
     expected = np.exp(t.mean() + held_out @ beta) + 3
-    np.testing.assert_allclose(federated.predict_years(weights, controls.x[~train]), expected, atol=1e-8)
+    np.testing.assert_allclose(predict_years(federated, weights, controls.x[~train]), expected, atol=1e-8)
 
 
 def averaged(estimator: TableMLP, start: Mapping[str, Any], controls: Controls, groups: list[Any], seed: int) -> Any:
@@ -140,14 +138,14 @@ def test_five_folds_three_seeds(controls: Controls) -> None:
             held_out = ~train
             exact = ridge(controls)
             result = prepared(exact, controls.cohorts(train))
-            predicted["ridge"][s, held_out] = exact.predict_years(exact.weights_from(result), controls.x[held_out])
+            predicted["ridge"][s, held_out] = predict_years(exact, weights_from(exact, result), controls.x[held_out])
             same = ridge(controls, penalty=result["penalty"])
-            pooled = same.weights_from(prepared(same, controls.cohorts(train, pooled=True)))
-            again = same.predict_years(pooled, controls.x[held_out])
+            pooled = weights_from(same, prepared(same, controls.cohorts(train, pooled=True)))
+            again = predict_years(same, pooled, controls.x[held_out])
             np.testing.assert_allclose(predicted["ridge"][s, held_out], again, atol=1e-8)
 
             network = TableMLP(TableMLPOptions.model_validate(OPTIONS), controls.names)
-            start = network.weights_from(result, seed=seed)
+            start = weights_from(network, result, seed=seed)
             apart = [np.flatnonzero(train & (controls.site == site)) for site in sites]
             for way, groups in (("mlp", apart), ("mlp pooled", [np.flatnonzero(train)])):
                 weights = averaged(network, start, controls, groups, seed * FOLDS + fold)

@@ -9,15 +9,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from fedage.client.training import predict_years, train_locally
-from fedage.common.analyses.base import Done, run_locally
 from fedage.common.analyses.table_preparation import INNER_PLACE
 from fedage.common.campaign.types import Training
 from fedage.common.cohort import Cohort
-from fedage.common.estimators._table import TableEstimator
+from fedage.common.estimators.base import ROW, Batch, Estimator
 from fedage.common.estimators.table_mlp import TableMLP, TableMLPOptions
 from fedage.common.estimators.table_ridge import TableRidge, TableRidgeOptions
 from fedage.common.statistic import FloatArray
+from tests import of_estimators
+from tests.of_estimators import network, predict_years, train_locally, weights_from
 
 FEATURES = ["a", "b", "c"]
 BUFFERS = ("medians", "means", "units", "coefficients", "intercept", "age_sd", "noise")
@@ -36,42 +36,39 @@ def table(seed: int = 0, n: int = 120) -> tuple[FloatArray, FloatArray]:
     return x, age
 
 
-def prepared(estimator: TableEstimator, x: FloatArray, age: FloatArray) -> dict[str, Any]:
+def prepared(estimator: Estimator, x: FloatArray, age: FloatArray) -> dict[str, Any]:
     columns = {"age_years": age, "is_train": np.ones(len(age)), INNER_PLACE: age * 7919.17 % 1.0}
     cohort = Cohort(columns | {f"feature:{name}": x[:, j] for j, name in enumerate(FEATURES)})
-    outcome = run_locally(estimator.preparation(minimum_count=1), {"all": cohort})
-    assert isinstance(outcome, Done)
-    return outcome.result
+    return of_estimators.prepared(estimator, {"all": cohort})
 
 
 def test_before_training_it_is_the_ridge_regression() -> None:
     x, age = table()
     ridge = TableRidge(TableRidgeOptions(features=tuple(FEATURES)))
-    network = mlp()
-    assert isinstance(network, TableEstimator)
-    result = prepared(network, x, age)
-    expected = ridge.predict_years(ridge.weights_from(result), x)
-    predicted = predict_years(network, network.weights_from(result, seed=1), x, device="cpu")
+    made = mlp()
+    result = prepared(made, x, age)
+    expected = predict_years(ridge, weights_from(ridge, result), x)
+    predicted = predict_years(made, weights_from(made, result, seed=1), x, device="cpu")
     np.testing.assert_allclose(predicted, expected, rtol=2e-5)
 
 
 def test_start_at_the_mean_needs_no_products() -> None:
     x, age = table()
-    network = mlp(start="mean", noise=0.5)
-    result = prepared(network, x, age)
+    made = mlp(start="mean", noise=0.5)
+    result = prepared(made, x, age)
     assert result["model"]["coefficients"] == []
-    predicted = predict_years(network, network.weights_from(result, seed=1), x, device="cpu")
+    predicted = predict_years(made, weights_from(made, result, seed=1), x, device="cpu")
     np.testing.assert_allclose(predicted, np.exp(np.log(age).mean()), rtol=1e-5)
 
 
 def test_training_beats_the_ridge_where_the_truth_is_bent_and_moves_no_buffer() -> None:
     x, age = table(n=400)
-    network = mlp(noise=0.05, hidden=[16])
-    result = prepared(network, x, age)
-    start = network.weights_from(result, seed=3)
+    made = mlp(noise=0.05, hidden=[16])
+    result = prepared(made, x, age)
+    start = weights_from(made, result, seed=3)
     training = Training(rounds=1, local_epochs=200, batch_size=64, optimiser="adam", learning_rate=3e-3)
-    update = train_locally(network, start, x, age, training=training, round_number=1, rng_seed=5, threads=1)
-    before, after = (predict_years(network, w, x, device="cpu") for w in (start, update.weights))
+    update = train_locally(made, start, x, age, training=training, round_number=1, rng_seed=5, threads=1)
+    before, after = (predict_years(made, w, x, device="cpu") for w in (start, update.weights))
     assert np.abs(after - age).mean() < 0.5 * np.abs(before - age).mean()
     for name in BUFFERS:
         np.testing.assert_array_equal(update.weights[name], start[name])
@@ -80,12 +77,12 @@ def test_training_beats_the_ridge_where_the_truth_is_bent_and_moves_no_buffer() 
 
 def test_initial_weights_depend_on_the_seed_alone() -> None:
     x, age = table()
-    network = mlp()
-    result = prepared(network, x, age)
+    made = mlp()
+    result = prepared(made, x, age)
     torch.manual_seed(1)
-    first = network.weights_from(result, seed=4)
+    first = weights_from(made, result, seed=4)
     torch.manual_seed(2)
-    again, other = network.weights_from(result, seed=4), network.weights_from(result, seed=5)
+    again, other = weights_from(made, result, seed=4), weights_from(made, result, seed=5)
     assert all(np.array_equal(first[name], again[name]) for name in first)
     assert any(not np.array_equal(first[name], other[name]) for name in first)
 
@@ -93,10 +90,10 @@ def test_initial_weights_depend_on_the_seed_alone() -> None:
 def test_noise_is_as_strong_as_the_penalty_and_spares_unused_features() -> None:
     x, age = table()
     x[:, 1] = 7.0
-    network = mlp(penalty=30.0)
-    weights = network.weights_from(prepared(network, x, age), seed=0)
+    made = mlp(penalty=30.0)
+    weights = weights_from(made, prepared(made, x, age), seed=0)
     assert weights["noise"][0] == pytest.approx(np.sqrt(30.0 / 120))
-    module = network.build(seed=0)
+    module = network(made).build(seed=0)
     module.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
     batch = torch.from_numpy(np.concatenate([x[:2], np.ones((2, 3))], axis=1).astype(np.float32))
     with torch.inference_mode():
@@ -107,24 +104,30 @@ def test_noise_is_as_strong_as_the_penalty_and_spares_unused_features() -> None:
 
 
 def test_augmentation_comes_from_the_generator_alone() -> None:
-    network = mlp(dropout=0.3)
-    batch = torch.ones(500, 3)
-    first, again = (network.augment(batch, generator=torch.Generator().manual_seed(9)) for _ in range(2))
+    made = mlp(dropout=0.3)
+    batch = Batch({ROW: torch.ones(500, 3)}, {}, {})
+    first, again = (
+        network(made).training_batch(batch, generator=torch.Generator().manual_seed(9)).inputs[ROW] for _ in range(2)
+    )
     assert first.shape == (500, 6)
     torch.testing.assert_close(first, again, equal_nan=True)
     assert torch.isnan(first[:, :3]).float().mean() == pytest.approx(0.3, abs=0.05)
     assert first[:, 3:].std() == pytest.approx(1.0, abs=0.06)
 
 
+def of_age(age_years: torch.Tensor) -> Batch:
+    return Batch({}, {}, {"age_years": age_years})
+
+
 def test_loss_and_age_by_hand() -> None:
     output, age = torch.log(torch.tensor([22.0, 44.0])), torch.tensor([20.0, 40.0])
     gap = float(np.log(1.1))
-    network = mlp()
-    assert float(network.loss(output, age)) == pytest.approx(gap**2, rel=1e-4)
-    assert float(mlp(loss="l1").loss(output, age)) == pytest.approx(gap, rel=1e-4)
-    torch.testing.assert_close(network.age_years(output), torch.tensor([22.0, 44.0]))
-    linear = mlp(age_scale="linear", loss="huber")
-    assert float(linear.loss(torch.tensor([30.0]), torch.tensor([20.0]))) == pytest.approx(5 * (10 - 2.5))
+    made = mlp()
+    assert float(network(made).loss(output, of_age(age))) == pytest.approx(gap**2, rel=1e-4)
+    assert float(network(mlp(loss="l1")).loss(output, of_age(age))) == pytest.approx(gap, rel=1e-4)
+    torch.testing.assert_close(network(made).age_years(output), torch.tensor([22.0, 44.0]))
+    linear = network(mlp(age_scale="linear", loss="huber"))
+    assert float(linear.loss(torch.tensor([30.0]), of_age(torch.tensor([20.0])))) == pytest.approx(5 * (10 - 2.5))
     torch.testing.assert_close(linear.age_years(torch.tensor([-3.0, 200.0])), torch.tensor([0.0, 130.0]))
 
 

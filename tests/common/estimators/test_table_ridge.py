@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from fedage.common.analyses.base import Done, run_locally
 from fedage.common.cohort import Cohort
-from fedage.common.estimators._table import FeaturesMissing, TableEstimator
-from fedage.common.estimators.table_ridge import TableRidge, TableRidgeOptions, WeightsRefused
+from fedage.common.estimators._table import FeaturesMissing
+from fedage.common.estimators.table_ridge import TableRidge, TableRidgeOptions
+from fedage.common.networks.arrays import ModelRefused
+from tests.of_estimators import predict_years, prepared, weights_from
 
 COLUMNS = ("FIQ", "Left-Hippocampus", "lh_a_ThickAvg", "lh_a_ThickStd", "rh_a_ThickAvg")
 
@@ -56,11 +57,10 @@ def test_wrong_options_are_refused(wrong: dict[str, Any]) -> None:
 
 def test_columns_need_no_table_when_features_are_plain_names() -> None:
     ridge = TableRidge(options(features=["b", "a"], add_sex=True))
-    assert isinstance(ridge, TableEstimator)
-    assert ridge.columns == ("feature:a", "feature:b", "is_male")
-    assert ridge.sample_shape() == (3,)
-    with pytest.raises(RuntimeError, match="for_features"):
-        _ = TableRidge(options()).columns
+    assert ridge.row_columns == ("feature:a", "feature:b", "is_male")
+    assert ridge.shapes() == {"row": (3,)}
+    with pytest.raises(RuntimeError, match="for_table"):
+        _ = TableRidge(options()).row_columns
 
 
 def test_predictions_by_hand() -> None:
@@ -74,7 +74,7 @@ def test_predictions_by_hand() -> None:
     }
     samples = np.array([[1.0, 0.0, 9.0], [3.0, np.nan, np.nan], [np.inf, 0.5, 5.0], [1e9, 0.0, 5.0]])
     expected = np.exp(np.log(21.0) + np.array([0.0, 0.2, 0.2 * 0.5 - 0.1])) - 1.0
-    predicted = ridge.predict_years(weights, samples)
+    predicted = predict_years(ridge, weights, samples)
     np.testing.assert_allclose(predicted[:3], expected, rtol=1e-14)
     assert predicted[3] == pytest.approx(130.0)
 
@@ -82,12 +82,12 @@ def test_predictions_by_hand() -> None:
 def test_weights_of_other_options_are_refused() -> None:
     ridge = TableRidge(options(features=["a", "b"]))
     good = {name: np.ones(2) for name in ("medians", "means", "sds", "coefficients")} | {"intercept": np.ones(1)}
-    ridge.predict_years(good, np.zeros((1, 2)))
+    predict_years(ridge, good, np.zeros((1, 2)))
     for wrong in ({**good, "means": np.ones(3)}, {**good, "sds": -np.ones(2)}, {**good, "extra": np.ones(2)}):
-        with pytest.raises(WeightsRefused):
-            ridge.predict_years(wrong, np.zeros((1, 2)))
-    with pytest.raises(WeightsRefused, match="finite"):
-        ridge.predict_years({**good, "medians": np.array([0.0, np.nan])}, np.zeros((1, 2)))
+        with pytest.raises(ModelRefused):
+            predict_years(ridge, wrong, np.zeros((1, 2)))
+    with pytest.raises(ModelRefused, match="finite"):
+        predict_years(ridge, {**good, "medians": np.array([0.0, np.nan])}, np.zeros((1, 2)))
 
 
 def test_a_linear_truth_is_found_across_sites() -> None:
@@ -100,7 +100,5 @@ def test_a_linear_truth_is_found_across_sites() -> None:
         columns = {"age_years": age[rows], "is_male": male[rows], "is_train": np.ones(age[rows].size)}
         sites[name] = Cohort(columns | {f"feature:{f}": x[rows, j] for j, f in enumerate("abc")})
     ridge = TableRidge(options(features=["a", "b", "c"], age_scale="linear", add_sex=True, penalty=1e-6))
-    outcome = run_locally(ridge.preparation(minimum_count=10), sites)
-    assert isinstance(outcome, Done)
-    weights = ridge.weights_from(outcome.result)
-    np.testing.assert_allclose(ridge.predict_years(weights, np.column_stack([x, male])), age, atol=1e-6)
+    weights = weights_from(ridge, prepared(ridge, sites, minimum_count=10))
+    np.testing.assert_allclose(predict_years(ridge, weights, np.column_stack([x, male])), age, atol=1e-6)

@@ -10,6 +10,7 @@ from torch import nn
 from fedage.common import estimators
 from fedage.common.networks.arrays import ModelRefused, network_of, outline, state_to_arrays
 from fedage.common.networks.roles import roles_of
+from tests.of_estimators import network
 
 
 class WithConstant(nn.Module):
@@ -52,7 +53,7 @@ def test_the_network_is_that_of_its_arrays(build) -> None:
 
 @pytest.mark.parametrize("options", [{"image_size": 64, "width": 8}, {"image_size": 64, "width": 8, "norm": "batch"}])
 def test_a_registered_network_is_outlined_without_a_random_number(options) -> None:
-    estimator = estimators.make("chest-ca", options)
+    estimator = network(estimators.make("chest-ca", options))
     arrays = state_to_arrays(estimator.build(seed=3))
     x = torch.ones(2, 1, 64, 64)
     known = estimator.build(seed=3).eval()(x)

@@ -1,0 +1,155 @@
+"""The models of a run that both sides work out: from the approved file's seed, and from sums over all sites.
+
+A site is sent the sums of an exact phase over all sites and solves them itself, so that no model is answered that is
+not the solution of sums that patients can have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedage.common.analyses.agreement import Agreed
+from fedage.common.analyses.base import Done, IterateRefused
+from fedage.common.analyses.exact import ExactAnalysis, NoSumOfPatients
+from fedage.common.basis import Basis, PreparedSums
+from fedage.common.campaign.types import Campaign
+from fedage.common.errors import FedAgeError
+from fedage.common.estimators.base import Arrays, Estimator, ExactPhase, RoundsPhase
+from fedage.common.estimators.configure import configured, exact_analysis, initial_seed, phases_of
+from fedage.common.influence import InfluenceRefused
+from fedage.common.networks.arrays import outline
+from fedage.common.networks.roles import ArrayRoles, roles_of
+
+TOLERANCE = 1e-5
+"""How far two computations of the same model may lie apart: initialisers and solvers differ in the last bits between
+processors. Absolute up to 1, relative above; standardisation in standard deviations."""
+_FLOAT32_STEPS = 4 * float(np.finfo(np.float32).eps)
+
+
+class NoFirstModel(FedAgeError):
+    """A model cannot be worked out; the message says why and holds no value of a patient."""
+
+
+def model_before(
+    campaign: Campaign, features: Sequence[str], *, fold: int, phase: int, basis: Basis
+) -> dict[str, NDArray[Any]]:
+    """The model that a phase begins with, or after the last one the finished model.
+
+    Parameters
+    ----------
+    campaign
+        The approved file.
+    features
+        Numeric columns of the site's table.
+    fold
+        From 0; 0 without folds.
+    phase
+        Which phase, from 0; as many as there are for the finished model.
+    basis
+        The model at the end of the last rounds before, and sums over all sites of the exact phases since.
+
+    Raises
+    ------
+    NoFirstModel
+        If a trained model or sums are missing, or are none that patients can have, or give no model.
+    """
+    estimator, seed = _estimator(campaign, features), initial_seed(campaign, fold=fold)
+    phases = phases_of(estimator)
+    trained = last_rounds(estimator, before=phase)
+    if trained is None:
+        model: dict[str, NDArray[Any]] = {}
+    elif basis.trained is None:
+        raise NoFirstModel("a model of this phase comes with the model that was trained before, and came without")
+    else:
+        model = dict(basis.trained)
+    for between in phases[0 if trained is None else trained + 1 : phase]:
+        if not isinstance(between, ExactPhase):
+            raise NoFirstModel("the phases are none that a model follows from")
+        model = _solved(campaign, between, model, basis.sums.get(between.name), seed=seed)
+    if phase < len(phases) and isinstance(following := phases[phase], RoundsPhase):
+        model = following.start(model, seed=seed)
+    return model
+
+
+def last_rounds(estimator: Estimator, *, before: int) -> int | None:
+    """The last phase before this one that is trained in rounds; None if there is none."""
+    trained = [k for k, phase in enumerate(phases_of(estimator)[:before]) if isinstance(phase, RoundsPhase)]
+    return trained[-1] if trained else None
+
+
+def _solved(
+    campaign: Campaign, phase: ExactPhase, before: Arrays, sums: PreparedSums | None, *, seed: int
+) -> dict[str, NDArray[Any]]:
+    if sums is None:
+        raise NoFirstModel("a model that is solved from sums comes with them, and this one came without")
+    analysis = exact_analysis(campaign, phase)
+    if not isinstance(analysis, ExactAnalysis | Agreed):
+        raise NoFirstModel("this estimator has no sums that could be checked")
+    try:
+        analysis.check(sums.iterate)
+        outcome = analysis.combine(analysis.check_total(sums.total, sums.iterate), sums.iterate)
+        if not isinstance(outcome, Done):
+            raise NoFirstModel("the sums that came with the model give none")
+        return dict(phase.solve(outcome.result, before, seed=seed))
+    except (IterateRefused, InfluenceRefused, NoSumOfPatients, KeyError, np.linalg.LinAlgError) as refusal:
+        raise NoFirstModel(f"the sums that came with the model are refused: {refusal}") from None
+
+
+def roles(campaign: Campaign, features: Sequence[str], *, phase: int) -> ArrayRoles:
+    """What each array of a phase's network is.
+
+    Raises
+    ------
+    NoFirstModel
+        If the phase is not trained in rounds.
+    """
+    phases = phases_of(_estimator(campaign, features))
+    if not 0 <= phase < len(phases) or not isinstance(asked := phases[phase], RoundsPhase):
+        raise NoFirstModel("the campaign file trains nothing in this phase")
+    return roles_of(outline(lambda: asked.build(seed=0)))
+
+
+def _estimator(campaign: Campaign, features: Sequence[str]) -> Estimator:
+    estimator = configured(campaign, features)
+    if estimator is None:
+        raise NoFirstModel("the campaign file has no estimator")
+    return estimator
+
+
+def is_same_model(estimator: Estimator, sent: Arrays, own: Arrays, *, names: Sequence[str] | None = None) -> bool:
+    """Whether two models of the same names and shapes are the same but for rounding.
+
+    Parameters
+    ----------
+    estimator
+        Says how a table's model standardises its features: rounding of those is measured in standard deviations.
+    names
+        Compare these arrays only.
+    """
+    spread = _spread(estimator, own)
+    for name in own if names is None else names:
+        mine, theirs = (np.asarray(model[name], dtype=np.float64) for model in (own, sent))
+        if spread is not None and name in ("means", "medians"):
+            allowed = TOLERANCE * spread + _FLOAT32_STEPS * np.abs(mine)
+        elif spread is not None and name in ("units", "sds"):
+            allowed = TOLERANCE * np.abs(mine)
+        else:
+            allowed = TOLERANCE * np.maximum(1.0, np.abs(mine))
+        if not np.all(np.abs(mine - theirs) <= allowed):
+            return False
+    return True
+
+
+def _spread(estimator: Estimator, model: Arrays) -> NDArray[np.float64] | None:
+    """The SD of each feature (p,), 0 for one that is not looked at; None for a model that standardises no row."""
+    try:
+        standard = estimator.standard(model)
+    except KeyError:
+        return None  # a model of a phase before there are any
+    if standard is None:
+        return None
+    return np.divide(1.0, standard.units, out=np.zeros_like(standard.units), where=standard.units > 0)

@@ -1,0 +1,79 @@
+"""Where a network is computed, and in which memory layout.
+
+On a GPU, tensors of rank 4 (B, C, H, W) lie in `channels_last`, of rank 5 (B, C, I, J, K) in `channels_last_3d`, others
+as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def resolve_device(device: str) -> torch.device:
+    """A GPU if there is one for "auto"; anything else is torch's own name."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def device_in_words(device: str, *, trains: bool) -> str:
+    """What a campaign is computed on here, for the coordinator: the device that "auto" is, and a GPU's model.
+
+    Only training in rounds and its predictions use a GPU; sums over tables are computed on the CPU.
+    """
+    if not trains:
+        return "cpu"
+    where = resolve_device(device)
+    if where.type != "cuda":
+        return str(where)
+    if not torch.cuda.is_available():
+        return f"{where}, but torch finds no GPU here"
+    return f"{where} ({torch.cuda.get_device_name(where)})"[:80]
+
+
+def placed(module: nn.Module, where: torch.device) -> nn.Module:
+    """A network on a device, its weights in the layout of their rank."""
+    module = module.to(where)
+    if where.type == "cuda":
+        with torch.no_grad():
+            for tensor in (*module.parameters(), *module.buffers()):
+                if tensor.dim() in _FORMATS:
+                    tensor.data = tensor.data.contiguous(memory_format=_FORMATS[tensor.dim()])
+    return module
+
+
+def to_device(array: NDArray[np.float32], where: torch.device) -> torch.Tensor:
+    """An array on a device, float32, in the layout of its rank."""
+    # A copy, because a memory map may be read-only, which torch warns about.
+    tensor = torch.from_numpy(np.array(array, dtype=np.float32))
+    if where.type != "cuda" or tensor.dim() not in _FORMATS:
+        return tensor.to(where)
+    return tensor.to(where, memory_format=_FORMATS[tensor.dim()])
+
+
+def autocast(where: torch.device) -> AbstractContextManager[object]:
+    """bfloat16 on a GPU, nothing elsewhere."""
+    return torch.autocast(where.type, dtype=torch.bfloat16, enabled=where.type == "cuda")
+
+
+@contextmanager
+def computing(where: torch.device, *, threads: int | None) -> Iterator[None]:
+    """Torch's threads and cuDNN's determinism, put back afterwards: the process is an agent's and does other things."""
+    before = torch.get_num_threads()
+    with ExitStack() as stack:
+        if where.type == "cuda":
+            stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
+        try:
+            if threads is not None:
+                torch.set_num_threads(threads)
+            yield
+        finally:
+            torch.set_num_threads(before)

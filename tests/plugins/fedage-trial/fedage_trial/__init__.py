@@ -1,0 +1,1 @@
+"""Estimators of another package, for tests of the plug-in point."""
