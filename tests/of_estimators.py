@@ -15,9 +15,9 @@ from fedage.common.basis import Basis, PreparedSums, join_basis
 from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
 from fedage.common.estimators import derive
-from fedage.common.estimators._table import PREPARATION
 from fedage.common.estimators.base import Arrays, Conditions, Estimator, ExactPhase, RoundsPhase, Samples
 from fedage.common.estimators.configure import exact_analyses, rounds_phases
+from fedage.common.estimators.ridge import PREPARATION
 from fedage.common.networks.arrays import Weights
 from fedage.common.networks.roles import ArrayRoles
 from fedage.common.statistic import FloatArray

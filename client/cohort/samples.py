@@ -133,8 +133,8 @@ class SampleCache:
         lacking: dict[str, list[int]] = {name: [] for name in _shapes(estimator)}
         with ExitStack() as stack:
             files = {
-                name: _ArrayFile.begun(stack.enter_context((folder / f"{name}.npy").open("wb")), (selection.n, *shape))
-                for name, shape in _shapes(estimator).items()
+                name: _ArrayFile.begun(stack.enter_context((folder / _file(k)).open("wb")), (selection.n, *shape))
+                for k, (name, shape) in enumerate(_shapes(estimator).items())
             }
             for row, (sample, codes) in enumerate(self._samples(selection.found, estimator, workers=workers)):
                 rejected.update(codes)
@@ -206,6 +206,11 @@ class _ArrayFile:
         os.fsync(self.stream.fileno())
 
 
+def _file(number: int) -> str:
+    """An array's file: its name is an estimator's text, and no file's."""
+    return f"array-{number}.npy"
+
+
 def _shapes(estimator: Estimator) -> dict[str, tuple[int, ...]]:
     return {name: tuple(shape) for name, shape in estimator.shapes().items()}
 
@@ -240,10 +245,10 @@ def _read(folder: Path, selection: Selection, shapes: Mapping[str, tuple[int, ..
         rows = np.array(about["rows"], dtype=np.intp)
         whole: dict[str, NDArray[np.float32]] = {}
         present: dict[str, NDArray[np.bool_]] = {}
-        for name, shape in shapes.items():
+        for k, (name, shape) in enumerate(shapes.items()):
             whole[name] = np.empty((0, *shape), dtype=_DTYPE)
             if selection.n:
-                whole[name] = np.lib.format.open_memmap(folder / f"{name}.npy", mode="r")
+                whole[name] = np.lib.format.open_memmap(folder / _file(k), mode="r")
             if lacking := about["lacking"][name]:
                 present[name] = ~np.isin(np.arange(rows.size), lacking)
     except (OSError, ValueError, KeyError, TypeError):

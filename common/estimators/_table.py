@@ -1,4 +1,4 @@
-"""What estimators on tables share: which columns are features, how a row is read, and the exact phase they begin with.
+"""Options of estimators on tables: which of the sites' columns are features, and on which scale age is.
 
 A row is one patient's raw features (p,), NaN where missing. Its columns are the cohort's: `feature:NAME` for a column
 NAME of the site's table, and `is_male` at the end if the options say so. The campaign file may name features by
@@ -9,29 +9,21 @@ Legend: n patients, p features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from fedage.common.analyses._age_scale import AgeScale
-from fedage.common.analyses.table_preparation import NAME, TablePreparation
 from fedage.common.column_names import normal_name
 from fedage.common.errors import FedAgeError
-from fedage.common.estimators.base import PREDICTED_YEARS, ROW, Arrays, Conditions, Input, Options, Output, Predictor
+from fedage.common.estimators.base import PREDICTED_YEARS, Options, Output
 
-PREPARATION = NAME
-"""The registered step whose result makes a table's model."""
 FEATURE = "feature:"
 """Prefix of a cohort's feature columns, so that no feature is taken for an age or an outcome."""
-ROW_INPUT = Input(name=ROW, rank=1)
-Model = Mapping[str, Any]
-"""The `model` of a preparation's result."""
 
 
 class FeaturesMissing(FedAgeError):
@@ -108,59 +100,6 @@ class TableOptions(Options):
         return Output(column=PREDICTED_YEARS, lower=float(low), upper=float(high))
 
 
-@dataclass(frozen=True)
-class RidgePhase:
-    """Medians, means, SDs and the ridge regression of age on columns of the cohort, as `TablePreparation` finds them.
-
-    Parameters
-    ----------
-    cohort_columns
-        The columns, in the model's order.
-    options
-        Scale of age, penalty and inner folds.
-    finish
-        The whole model from the analysis' result, the model before and the seed.
-    products
-        Whether a ridge regression is solved; else means and SDs only.
-    correlations
-        Whether the result has correlations, for another solution than the ridge.
-    computed
-        What computes the columns from the model before; None where they are in the sites' tables.
-    """
-
-    cohort_columns: tuple[str, ...]
-    options: TableOptions
-    finish: Callable[[Mapping[str, Any], Arrays, int], dict[str, NDArray[Any]]]
-    products: bool = True
-    correlations: bool = False
-    computed: Callable[[Arrays, str], Predictor] | None = None
-    name: str = PREPARATION
-
-    def analysis(self, conditions: Conditions) -> TablePreparation:
-        """The sums."""
-        return TablePreparation(
-            self.cohort_columns,
-            self.options.scale,
-            penalty=self.options.penalty,
-            folds=self.options.inner_folds,
-            products=self.products,
-            correlations=self.correlations,
-            minimum_count=conditions.minimum_count,
-            healthy_only=conditions.healthy_only,
-            cross_fitted=conditions.cross_fitted,
-            influence=conditions.influence,
-            name=self.name,
-        )
-
-    def solve(self, result: Mapping[str, Any], before: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:
-        """The whole model after this phase."""
-        return self.finish(result, before, seed)
-
-    def columns(self, before: Arrays, *, device: str) -> Predictor | None:
-        """What computes the columns."""
-        return None if self.computed is None else self.computed(before, device)
-
-
 @lru_cache(maxsize=64)
 def _resolved(features: tuple[str, ...], exclude: tuple[str, ...], available: tuple[str, ...]) -> tuple[str, ...]:
     """See `TableOptions.resolve`; kept, because every message of a round asks again."""
@@ -187,8 +126,3 @@ def _some(names: Sequence[str], most: int = 12) -> str:
     """The first of many names."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return (", ".join(names[:most]) or "none") + more
-
-
-def vector(model: Model, name: str) -> NDArray[np.float64]:
-    """One of a model's arrays."""
-    return np.array(model[name], dtype=np.float64)

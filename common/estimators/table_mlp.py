@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from fedage.common.errors import FedAgeError
-from fedage.common.estimators._table import FEATURE, ROW_INPUT, RidgePhase, TableOptions, vector
 from fedage.common.estimators.base import (
     PREDICTED_YEARS,
     ROW,
@@ -36,6 +35,7 @@ from fedage.common.estimators.base import (
     Predictor,
     Standard,
 )
+from fedage.common.estimators.ridge import FEATURE, ROW_INPUT, RidgePhase, TableOptions, vector
 from fedage.common.networks.arrays import state_to_arrays
 
 if TYPE_CHECKING:
@@ -107,8 +107,10 @@ class TableMLP(Estimator):
         """The standardisation, with a ridge regression if the network starts from it; then the network."""
         prepared = RidgePhase(
             self.row_columns,
-            self.options,
             lambda result, _before, _seed: self._prepared(result),
+            scale=self.options.scale,
+            penalty=self.options.penalty,
+            inner_folds=self.options.inner_folds,
             products=self.options.start == "ridge",
         )
         return (prepared, self.network)

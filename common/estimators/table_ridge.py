@@ -7,14 +7,10 @@ Legend: n patients, p features; t̂ = intercept + Σ coefficient · (x − mean)
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fedage.common.analyses._age_scale import AgeScale
-from fedage.common.analyses._table_sums import standardise
-from fedage.common.estimators._table import ROW_INPUT, Model, RidgePhase, TableOptions, vector
 from fedage.common.estimators.base import (
     PREDICTED_YEARS,
     ROW,
@@ -27,11 +23,9 @@ from fedage.common.estimators.base import (
     Predictor,
     Standard,
 )
-from fedage.common.networks.arrays import ModelRefused
-from fedage.common.statistic import FloatArray
+from fedage.common.estimators.ridge import ROW_INPUT, RidgePhase, TableOptions, check_ridge, ridge_arrays, ridge_years
 
 _ROWS = 65536
-_VECTORS = ("medians", "means", "sds", "coefficients")
 
 
 class TableRidgeOptions(TableOptions):
@@ -73,7 +67,14 @@ class TableRidge(Estimator):
     @property
     def phases(self) -> tuple[Phase, ...]:
         """One exact phase."""
-        return (RidgePhase(self.row_columns, self.options, lambda result, _before, _seed: ridge_arrays(result)),)
+        ridge = RidgePhase(
+            self.row_columns,
+            lambda result, _before, _seed: ridge_arrays(result),
+            scale=self.options.scale,
+            penalty=self.options.penalty,
+            inner_folds=self.options.inner_folds,
+        )
+        return (ridge,)
 
     def predictor(self, arrays: Arrays, *, device: str) -> Predictor:  # noqa: ARG002 - numpy
         """Predicted ages of raw rows, NaN where missing. Raises `ModelRefused`."""
@@ -89,36 +90,3 @@ class TableRidge(Estimator):
             means=np.asarray(arrays["means"], dtype=np.float64),
             units=np.divide(1.0, sds, out=np.zeros_like(sds), where=sds > 0),
         )
-
-
-def ridge_arrays(result: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """A preparation's ridge regression as float64 arrays: `medians`, `means`, `sds`, `coefficients` (p,) and
-    `intercept` (1,).
-    """
-    model: Model = result["model"]
-    arrays: dict[str, NDArray[Any]] = {name: vector(model, name) for name in _VECTORS}
-    arrays["intercept"] = np.array([model["intercept"]], dtype=np.float64)
-    return arrays
-
-
-def check_ridge(arrays: Arrays, p: int) -> None:
-    """Refuse arrays that are not those of a ridge regression on p features.
-
-    Raises
-    ------
-    ModelRefused
-    """
-    shapes = {**dict.fromkeys(_VECTORS, (p,)), "intercept": (1,)}
-    if {name: array.shape for name, array in arrays.items()} != shapes:
-        raise ModelRefused(f"weights must be {', '.join(shapes)} of {p} features; the campaign's options differ")
-    if not all(np.isfinite(array).all() for array in arrays.values()) or np.any(arrays["sds"] < 0):
-        raise ModelRefused("weights must be finite, and sds not negative")
-
-
-def ridge_years(arrays: Arrays, rows: NDArray[Any], scale: AgeScale) -> FloatArray:
-    """Predicted ages (n,) in years of raw rows (n, p), NaN where missing."""
-    x = np.asarray(rows, dtype=np.float64)
-    known = np.where(np.isfinite(x), x, arrays["medians"])
-    z = standardise(known, arrays["means"], arrays["sds"])
-    years: FloatArray = scale.to_years(arrays["intercept"][0] + z @ arrays["coefficients"])
-    return years

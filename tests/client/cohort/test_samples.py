@@ -129,10 +129,10 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
     selection = cohort(tmp_path, a="PA", b="PA")
     whole = np.array(cache(tmp_path).build(selection, Corner()).samples["image"])  # type: ignore[arg-type]
     (folder,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
-    for file, damage in {"samples.npy": b"", "rows.json": b'{"rows": [0, 1, 2, 3]}'}.items():
+    for file, damage in {"array-0.npy": b"", "rows.json": b'{"rows": [0, 1, 2, 3]}'}.items():
         (folder / file).write_bytes(damage)
         assert np.array_equal(cache(tmp_path).build(selection, Corner()).samples["image"], whole)  # type: ignore[arg-type]
-    os.truncate(folder / "samples.npy", (folder / "samples.npy").stat().st_size - 1)
+    os.truncate(folder / "array-0.npy", (folder / "array-0.npy").stat().st_size - 1)
     assert np.array_equal(cache(tmp_path).build(selection, Corner()).samples["image"], whole)  # type: ignore[arg-type]
 
 
