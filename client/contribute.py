@@ -13,7 +13,7 @@ from fedage.client.agent.cancel import stop_if_cancelled
 from fedage.client.dealing import NO_FOLD
 from fedage.client.guard import Withheld, is_releasable, release
 from fedage.client.released_columns import ReleasedColumns
-from fedage.client.table.columns import OF_THE_MODEL
+from fedage.client.table.columns import of_the_model
 from fedage.client.table_grids import TableGrids
 from fedage.client.thresholds import Thresholds
 from fedage.common.analyses.agreement import rule_of
@@ -22,6 +22,7 @@ from fedage.common.analyses.bias_line import BIAS
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign import Campaign
 from fedage.common.cohort import Cohort, MissingColumn, UnusableColumn
+from fedage.common.estimators.base import COMPUTED
 from fedage.common.influence import InfluenceRefused, InfluenceRule, require_sums
 from fedage.common.statistic import FloatArray, Statistic
 
@@ -125,7 +126,7 @@ def contributions(
         folder if account is None else account.columns_folder or account.folder,
         patients=account.keys if account and account.keys else tuple(map(str, range(cohort.n))),
         campaign=campaign.digest,
-        of_the_model=frozenset(OF_THE_MODEL if campaign.estimator is not None else ()),
+        of_the_model=of_the_model(campaign).union(name for name in cohort.columns if name.startswith(COMPUTED)),
         minimum_count=minimum_count,
     )
     rule = rule_of(campaign) if guard else None

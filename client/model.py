@@ -11,9 +11,12 @@ from fedage.client.agent.cancel import should_stop
 from fedage.client.guard import Withheld
 from fedage.client.site import Site, SiteCohort
 from fedage.client.training import predict_columns
+from fedage.common.analyses.base import Analysis
 from fedage.common.campaign import Campaign
 from fedage.common.cohort import Cohort
+from fedage.common.estimators import EstimatorRefused
 from fedage.common.estimators.base import (
+    COMPUTED,
     PREDICTED_YEARS,
     Arrays,
     Estimator,
@@ -23,8 +26,6 @@ from fedage.common.estimators.base import (
     RoundsPhase,
     Samples,
 )
-from fedage.common.estimators import EstimatorRefused
-from fedage.common.analyses.base import Analysis
 from fedage.common.estimators.configure import PhaseRefused, configured, exact_analyses, phases_of
 from fedage.common.influence import differing
 from fedage.common.networks.arrays import ModelRefused
@@ -118,8 +119,10 @@ def columns_of(
     """
     rows = np.arange(found.cohort.n)
     made = _predicted(site, estimator, found, lambda: phase.columns(before, device=site.device), rows=rows) or {}
-    if taken := sorted(set(made) & set(found.cohort.columns)):
-        raise RequestRefused("outputs", f"phase {phase.name!r} computes a column that the cohort has: {taken[0]!r}")
+    if others := sorted(name for name in made if not name.startswith(COMPUTED)):
+        raise RequestRefused(
+            "outputs", f"phase {phase.name!r} computes {others[0]!r}; begin its name with {COMPUTED!r}"
+        )
     return {name: np.clip(column, -_LARGEST, _LARGEST) for name, column in made.items()}
 
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from fedage.client.released_columns import ReleasedColumns
 from fedage.client.site import SiteCohort
-from fedage.client.table.columns import OF_THE_MODEL
+from fedage.client.table.columns import of_the_model
 from fedage.common.analyses.base import LeftOutByFile
 from fedage.common.analyses.columns_read import ReadsColumns, with_rows
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign import Campaign
 from fedage.common.cohort import MissingColumn, UnusableColumn
-from fedage.common.estimators.configure import preparation
+from fedage.common.estimators.configure import exact_analyses
 from fedage.common.statistic import FloatArray
 
 
@@ -25,7 +25,7 @@ def account_of(folder: Path, campaign: Campaign, *, keys: tuple[str, ...]) -> Re
         folder,
         patients=keys,
         campaign=campaign.digest,
-        of_the_model=frozenset(OF_THE_MODEL if campaign.estimator is not None else ()),
+        of_the_model=of_the_model(campaign),
         minimum_count=campaign.cell_minimum,
     )
 
@@ -43,9 +43,9 @@ def similar_columns(folder: Path, campaign: Campaign, found: SiteCohort) -> Mapp
 
 def _columns(campaign: Campaign, found: SiteCohort) -> dict[str, FloatArray]:
     """The columns (n,) by which the campaign's analyses make sums, as far as they are there before it runs."""
-    first, cohort = preparation(campaign, found.features), with_rows(found.cohort)
+    exact, cohort = exact_analyses(campaign, found.features), with_rows(found.cohort)
     columns: dict[str, FloatArray] = {}
-    for analysis in (*registered(campaign).values(), *(() if first is None else (first,))):
+    for analysis in (*registered(campaign).values(), *exact.values()):
         if not isinstance(analysis, ReadsColumns):
             continue
         try:

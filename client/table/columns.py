@@ -13,6 +13,7 @@ from fedage.client.table.forms import Codes, forms, is_miswritten, known_words
 from fedage.client.table.header import columns_in_words
 from fedage.client.table.read import Mask, is_text, numbers
 from fedage.client.table.sex import sexes
+from fedage.common import estimators
 from fedage.common.analyses._of_file import curves_by, tells_raw_gap
 from fedage.common.analyses.plan import definitions
 from fedage.common.campaign import Campaign
@@ -22,6 +23,8 @@ from fedage.common.statistic import FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from fedage.common.estimators.base import Estimator
 
 OF_THE_MODEL = ("gap_years", "raw_gap_years", "cole_gap_years", "predicted_years", "corrected_years")
 """Columns that a campaign with an estimator computes; one without has to find them in the table."""
@@ -64,6 +67,19 @@ class Columns:
     female: frozenset[float] = frozenset()
 
 
+def of_the_model(campaign: Campaign) -> frozenset[str]:
+    """Columns that the campaign's model makes; none without an estimator."""
+    if campaign.estimator is None:
+        return frozenset()
+    return frozenset((*OF_THE_MODEL, *(output.column for output in estimator_outline(campaign).outputs)))
+
+
+def estimator_outline(campaign: Campaign) -> Estimator:
+    """The campaign's estimator before it has seen any table."""
+    assert campaign.estimator is not None
+    return estimators.make(campaign.estimator.name, campaign.estimator.options)
+
+
 def named_columns(campaign: Campaign) -> tuple[str, ...]:
     """Columns of the tables that the campaign's analyses name: outcomes, covariates, groups, health."""
     table, named = campaign.table, []
@@ -85,7 +101,9 @@ def named_columns(campaign: Campaign) -> tuple[str, ...]:
     if table and table.sex:
         made.add("is_male")
     if campaign.estimator is not None:
-        made.update(OF_THE_MODEL)
+        learnt = (target.column for target in estimator_outline(campaign).targets)
+        named += [column for column in learnt if column not in ("age_years", "is_male")]  # read anyway
+        made.update(of_the_model(campaign))
     elif table and table.predicted and table.age:
         made.update(("predicted_years", "raw_gap_years"))
     return tuple(name for name in dict.fromkeys(named) if name not in made)

@@ -33,6 +33,8 @@ Arrays = Mapping[str, NDArray[Any]]
 ROW = "row"
 """Name of the input, and of the array, that is a row of the sites' tables."""
 PREDICTED_YEARS = "predicted_years"
+COMPUTED = "model:"
+"""Begins the names of columns that a model computes for an exact phase, so that none is taken for a site's own."""
 
 
 class Options(BaseModel):
@@ -219,7 +221,9 @@ class ExactPhase(Protocol):
         """The whole model after this phase; what is random in it depends on `seed` only."""
 
     def columns(self, before: Arrays, *, device: str) -> Predictor | None:
-        """Columns for the sums that the model of the phases before computes, e.g. an embedding; None: needs none."""
+        """Columns for the sums that the model of the phases before computes, e.g. an embedding, named `COMPUTED` and so
+        on; None: needs none.
+        """
 
 
 Phase = RoundsPhase | ExactPhase

@@ -1,7 +1,7 @@
 """A coordinator that lies in a phase after training: about the model that was trained, the sums, and what follows.
 
-The estimator is another package's: an encoder in rounds, then an exact ridge regression on its embedding. What an honest
-run sent is sent again with a change, to a site that was in none of it; nothing may come back.
+The estimator is another package's: an encoder in rounds, then an exact ridge regression on its embedding. What an
+honest run sent is sent again with a change, to a site that was in none of it; nothing may come back.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fedage.server.conduct import Place, conduct
 from fedage.server.network.grid import PromptGrid
 from fedage.server.records import request_content
 from tests.machinery import InProcessGrid, MemorySite, answer_of
-from tests.plugins.test_in_process import TRAINED, cohort_of, pictures, site_with
+from tests.plugins.pictures import TRAINED, cohort_of, pictures, site_with
 
 pytestmark = pytest.mark.usefixtures("installed")
 

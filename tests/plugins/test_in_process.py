@@ -1,4 +1,4 @@
-"""Estimators of another package, over the real server's phases and the real handlers: not a line of FedAge knows them."""
+"""Estimators of another package, over the real server's phases and the real handlers; no line of FedAge knows them."""
 
 from __future__ import annotations
 
@@ -11,35 +11,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fedage.client.site import SiteCohort
 from fedage.common import estimators
 from fedage.common.campaign import CampaignErrors, parse_campaign
-from fedage.common.cohort import Cohort
 from fedage.common.estimators.base import Samples
 from fedage.server.conduct import Place, conduct
 from fedage.server.network.grid import PromptGrid
 from fedage.server.results import Results, read_results
 from tests.machinery import InProcessGrid, Meddle, MemorySite, table_site
+from tests.plugins.pictures import SIDE, TABLE, TRAINED, cohort_of, pictures, site_with
 
 pytestmark = pytest.mark.usefixtures("installed")
 
-HEAD = """
-[campaign]
-name = "trial"
-purpose = "Try an estimator that another package brought"
-seed = 3
-sites = ["a", "b", "c"]
-wait_s = 1
-approval_wait_s = 1
-[privacy]
-minimum_count = 5
-[estimator]
-name = "{name}"
-"""
-TABLE = HEAD + '[estimator.options]\nfeatures = ["*"]\n[table]\nage = "age"\n'
-TRAINED = HEAD + "[training]\nquorum = 2\nround_deadline_s = 1\nlearning_rate = 0.01\nrounds = {rounds}\nlocal_epochs = 3\n"
 FOLDS = "[validation]\nfolds = 3\n"
-SIDE = 16
 OF_THE_MEAN_YEARS = 10.0
 """MAE of the mean of ages spread evenly over 40 to 80 years."""
 
@@ -153,28 +136,6 @@ def test_reading_its_campaign_loads_no_torch(name: str, installed: Path, tmp_pat
 # --- pictures in memory ---
 
 
-def cohort_of(count: int, seed: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    age = rng.uniform(40, 80, count)
-    return {"age_years": age, "is_male": np.arange(count) % 2.0}
-
-
-def pictures(age: np.ndarray, seed: int) -> np.ndarray:
-    """(n, 1, S, S): a disc that grows with age, of mean 0 and SD 1."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[0:SIDE, 0:SIDE] - (SIDE - 1) / 2
-    radius = 2 + (age - 40) / 10
-    disc = 1 / (1 + np.exp(2 * (np.hypot(x, y)[None] - radius[:, None, None])))
-    noisy = disc + 0.05 * rng.normal(size=disc.shape)
-    scaled = (noisy - noisy.mean(axis=(1, 2), keepdims=True)) / noisy.std(axis=(1, 2), keepdims=True)
-    return scaled[:, None].astype(np.float32)
-
-
-def site_with(name: str, folder: Path, columns: dict[str, np.ndarray], samples: Samples, seed: int) -> MemorySite:
-    unit = np.random.default_rng(1000 + seed).random(len(columns["age_years"]))
-    return MemorySite(name, SiteCohort(cohort=Cohort(columns), samples=samples), folder / "sites", unit=unit)
-
-
 def test_four_views_with_some_missing(tmp_path: Path) -> None:
     members = []
     for seed, name in enumerate("abc"):
@@ -194,7 +155,9 @@ def test_a_loss_over_the_whole_batch_then_an_exact_ridge_on_its_embedding(tmp_pa
     members = []
     for seed, name in enumerate("abc"):
         columns = cohort_of(70, seed)
-        members.append(site_with(name, tmp_path, columns, Samples({"image": pictures(columns["age_years"], seed)}), seed))
+        members.append(
+            site_with(name, tmp_path, columns, Samples({"image": pictures(columns["age_years"], seed)}), seed)
+        )
     text = TRAINED.format(name="trial-contrastive", rounds=4) + "batch_size = 24\n"
     results = run(tmp_path, text, members)
     assert error_of(results) < 0.6 * OF_THE_MEAN_YEARS
@@ -212,13 +175,15 @@ def test_a_batch_below_what_the_loss_needs_is_refused_by_the_file() -> None:
 
 def test_a_coupled_loss_is_refused_with_privacy_for_each_patient() -> None:
     text = TRAINED.format(name="trial-contrastive", rounds=4) + "batch_size = 24\n"
-    text = text.replace("minimum_count = 5", 'minimum_count = 5\nmode = "sample"\nepsilon = 3.0\ndelta = 1e-5\nclip_norm = 1.0')
+    text = text.replace(
+        "minimum_count = 5", 'minimum_count = 5\nmode = "sample"\nepsilon = 3.0\ndelta = 1e-5\nclip_norm = 1.0'
+    )
     with pytest.raises(CampaignErrors, match="relates the samples of a"):
         parse_campaign(text)
 
 
 def test_trained_on_synthesised_images_it_predicts_on_real_ones(tmp_path: Path) -> None:
-    """The sites' images are of another contrast than any that was trained on, and half the patients have no label map."""
+    """The sites' images are of another contrast than what was trained on; half the patients have no label map."""
     members = []
     for seed, name in enumerate("abc"):
         columns = cohort_of(80, seed)

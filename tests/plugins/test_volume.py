@@ -21,9 +21,12 @@ import pytest
 from pydicom.uid import MRImageStorage, generate_uid
 from safetensors.numpy import load_file
 
+from fedage.client.cohort.bids import index_bids
+from fedage.client.cohort.store import CohortStore
 from fedage.client.deployed import DeployedSite
 from fedage.client.home import SiteHome, init_site
 from fedage.client.indexing import index_site
+from fedage.client.site_cohorts import SiteCohorts
 from fedage.common.campaign import parse_campaign
 from fedage.server.conduct import Place, conduct
 from fedage.server.heads import Heads
@@ -181,8 +184,6 @@ def test_three_hospitals_train_and_solve_together(
     assert {site for done in results.rounds for site in done.sites} == set(NAMES)
     overall = results.evaluation.test.raw.overall
     assert overall is not None
-    withheld = {site.name: site.withheld for site in results.sites}
-    print(withheld)
     assert overall.n == 50
     ages = np.array([age for _, age, _ in people()])
     assert overall.mae_years is not None
@@ -200,28 +201,20 @@ def test_three_hospitals_train_and_solve_together(
                 assert np.array_equal(np.isfinite(kept[f"column:{name}"]), held_out)
 
 
-def test_a_volume_is_the_same_from_nifti_and_from_dicom(data: Path, tmp_path: Path, hospitals: list[DeployedSite]) -> None:
+def test_a_volume_is_the_same_from_nifti_and_from_dicom(
+    data: Path, tmp_path: Path, hospitals: list[DeployedSite]
+) -> None:
     """The sample that the network sees, of the hospital with DICOM, against those of the same heads as NIfTI."""
-    from fedage.client.site_cohorts import SiteCohorts
-
     as_bids(tmp_path / "data", people()[2::3])
-    west = hospitals[2]
     home = tmp_path / "home"
-    init = SiteHome.load(west.home.root) if hasattr(west, "home") else None
-    assert init is None or init.root
-    from fedage.client.cohort.bids import index_bids
-    from fedage.client.cohort.store import CohortStore
-
     with CohortStore.open(home) as store:
         index_bids(store, tmp_path / "data")
     campaign = parse_campaign(CAMPAIGN)
-    nifti, dicom = SiteCohorts(home).read(campaign), west.cohort(campaign)
+    nifti, dicom = SiteCohorts(home).read(campaign), hospitals[2].cohort(campaign)
     assert nifti.samples is not None
     assert dicom.samples is not None
     order = [np.argsort(found.cohort["age_years"], kind="stable") for found in (nifti, dicom)]
-    np.testing.assert_allclose(
-        nifti.cohort["age_years"][order[0]], dicom.cohort["age_years"][order[1]], atol=0.01
-    )
+    np.testing.assert_allclose(nifti.cohort["age_years"][order[0]], dicom.cohort["age_years"][order[1]], atol=0.01)
     mine, theirs = nifti.samples["head"][order[0]], dicom.samples["head"][order[1]]
     for one, other in zip(mine, theirs, strict=True):
         assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.999
@@ -232,7 +225,17 @@ def test_a_simulation_gives_what_the_hospitals_give(data: Path, tmp_path: Path, 
     file = tmp_path / "campaign.toml"
     file.write_text(CAMPAIGN)
     path = os.pathsep.join([str(installed), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "fedage.deploy", "simulate", str(file), "--data", str(data), "--out", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        "-m",
+        "fedage.deploy",
+        "simulate",
+        str(file),
+        "--data",
+        str(data),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path}, cwd=tmp_path)
     results = read_results(tmp_path / "out" / "results.json")
     assert results.run.status == "finished"

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
+
 from fedage.common.estimators.base import (
+    COMPUTED,
     PREDICTED_YEARS,
     Arrays,
     Batch,
@@ -26,13 +29,12 @@ from fedage.common.estimators.ridge import AgeScale, RidgePhase, check_ridge, ri
 from fedage.common.image import Exam, FloatImage
 from fedage.common.networks.arrays import state_to_arrays
 from fedage_trial.views import SIZE, small
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import torch
 
 DIMENSIONS, TEMPERATURE, WIDTH_YEARS = 4, 0.5, 5.0
-COLUMNS = tuple(f"embedding {k + 1}" for k in range(DIMENSIONS))
+COLUMNS = tuple(f"{COMPUTED}embedding {k + 1}" for k in range(DIMENSIONS))
 SCALE = AgeScale("linear")
 _RIDGE = "ridge."
 
@@ -51,6 +53,7 @@ class EncoderPhase:
 
     def build(self, *, seed: int) -> torch.nn.Module:
         import torch
+
         from fedage_trial.networks import Encoder
 
         with torch.random.fork_rng(devices=[]):
@@ -65,9 +68,7 @@ class EncoderPhase:
         import torch
 
         image = batch.inputs["image"]
-        noisy = {
-            f"view {k}": image + 0.1 * torch.randn(image.shape, generator=generator).to(image) for k in (1, 2)
-        }
+        noisy = {f"view {k}": image + 0.1 * torch.randn(image.shape, generator=generator).to(image) for k in (1, 2)}
         return Batch(noisy, batch.present, batch.targets)
 
     def output(self, module: torch.nn.Module, batch: Batch) -> Any:

@@ -1,7 +1,7 @@
 """`trial-pls`: partial least squares with one component on a table, exact from sums, and no ridge regression.
 
-Legend: p features standardised as z, R (p, p) their correlations, r (p,) theirs with age; w = r, ŷ = mean + SD · b · z·w
-with b = w·r / wᵀRw.
+Legend: p features standardised as z, R (p, p) their correlations, r (p,) theirs with age; w = r,
+ŷ = mean + SD · b · z·w with b = w·r / wᵀRw.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
+
 from fedage.common.estimators.base import (
     PREDICTED_YEARS,
     ROW,
@@ -24,7 +26,6 @@ from fedage.common.estimators.base import (
 )
 from fedage.common.estimators.ridge import AgeScale, RidgePhase, TableOptions
 from fedage.common.networks.arrays import ModelRefused
-from numpy.typing import NDArray
 
 
 class PartialLeastSquares(Estimator):

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
+
 from fedage.common.estimators.base import PREDICTED_YEARS, Arrays, Batch, Estimator, Input, Options, Phase, Predictor
 from fedage.common.estimators.takes import Takes
 from fedage.common.image import Exam, FloatImage, SampleRefused
 from fedage.common.networks.arrays import state_to_arrays
 from fedage_trial.views import CENTRE_YEARS, SCALE_YEARS, SIZE
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import torch
@@ -38,6 +39,7 @@ class SyntheticPhase:
 
     def build(self, *, seed: int) -> torch.nn.Module:
         import torch
+
         from fedage_trial.networks import ViewsNetwork
 
         with torch.random.fork_rng(devices=[]):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from fedage.common.analyses.base import Done, Iterate, Outcome
 from fedage.common.cohort import Cohort
 from fedage.common.estimators.base import Arrays, Conditions, Phase

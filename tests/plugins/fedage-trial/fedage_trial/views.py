@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
+
 from fedage.common.estimators.base import (
     PREDICTED_YEARS,
     Arrays,
@@ -20,7 +22,6 @@ from fedage.common.estimators.base import (
 from fedage.common.estimators.takes import Takes
 from fedage.common.image import Exam, FloatImage, SampleRefused
 from fedage.common.networks.arrays import state_to_arrays
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +44,7 @@ class ViewsPhase:
 
     def build(self, *, seed: int) -> torch.nn.Module:
         import torch
+
         from fedage_trial.networks import ViewsNetwork
 
         with torch.random.fork_rng(devices=[]):

@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
 from fedage.common.estimators.base import (
     AGE,
     AGE_OUTPUT,
+    COMPUTED,
     PREDICTED_YEARS,
     Arrays,
     Batch,
@@ -28,8 +32,6 @@ from fedage.common.estimators.base import (
 from fedage.common.estimators.ridge import AgeScale, RidgePhase, check_ridge, ridge_arrays, ridge_years
 from fedage.common.image import Exam, FloatImage, SampleRefused
 from fedage.common.networks.arrays import state_to_arrays
-from numpy.typing import NDArray
-from pydantic import Field
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +59,7 @@ class VolumePhase:
 
     def build(self, *, seed: int) -> torch.nn.Module:
         import torch
+
         from fedage_trial.networks import VolumeNetwork
 
         with torch.random.fork_rng(devices=[]):
@@ -100,7 +103,7 @@ class VolumePhase:
             arrays,
             device,
             lambda made: {
-                **{f"embedding {k + 1}": made["embedding"][:, k] for k in range(self.dimensions)},
+                **{f"{COMPUTED}embedding {k + 1}": made["embedding"][:, k] for k in range(self.dimensions)},
                 "network_years": CENTRE_YEARS + SCALE_YEARS * made["age"],
                 "male_probability": torch.sigmoid(made["male"]),
             },
@@ -109,9 +112,7 @@ class VolumePhase:
     def _columns(self, arrays: Arrays, device: str, columns: Any) -> Predictor:
         from fedage.common.networks.predict import network_predictor
 
-        return network_predictor(
-            lambda: self.build(seed=0), arrays, output=self.output, columns=columns, device=device
-        )
+        return network_predictor(lambda: self.build(seed=0), arrays, output=self.output, columns=columns, device=device)
 
 
 class VolumeThenRidge(Estimator):
@@ -141,7 +142,7 @@ class VolumeThenRidge(Estimator):
     @property
     def phases(self) -> tuple[Phase, ...]:
         ridge = RidgePhase(
-            tuple(f"embedding {k + 1}" for k in range(self.options.dimensions)),
+            tuple(f"{COMPUTED}embedding {k + 1}" for k in range(self.options.dimensions)),
             lambda result, before, _seed: {
                 **before,
                 **{_RIDGE + name: array for name, array in ridge_arrays(result).items()},
@@ -155,7 +156,7 @@ class VolumeThenRidge(Estimator):
 
     def _embedding_only(self, before: Arrays, device: str) -> Predictor:
         embed = self.network.embedded(before, device)
-        return lambda samples: {n: column for n, column in embed(samples).items() if n.startswith("embedding ")}
+        return lambda samples: {n: column for n, column in embed(samples).items() if n.startswith(COMPUTED)}
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         return {"head": (1, SIDE, SIDE, SIDE)}
@@ -180,7 +181,7 @@ class VolumeThenRidge(Estimator):
 
         def predict(samples: Samples) -> dict[str, NDArray[np.float64]]:
             found = dict(embed(samples))
-            rows = np.column_stack([found.pop(f"embedding {k + 1}") for k in range(self.options.dimensions)])
+            rows = np.column_stack([found.pop(f"{COMPUTED}embedding {k + 1}") for k in range(self.options.dimensions)])
             return {PREDICTED_YEARS: ridge_years(ridge, rows, SCALE), **found}
 
         return predict
