@@ -20,7 +20,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field as Described
-from scipy import special
 
 from fedage.common.analyses import _newton
 from fedage.common.analyses._after_cox import (
@@ -185,6 +184,8 @@ class ProportionalHazards:
         return Statistic(layout=layout, vector=layout.flatten({**values, **sums}), smallest=of_model.smallest)
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:
+        from scipy import special
+
         model = self._reduced(iterate)
         deaths, g = total.scalar("events"), total.scalar("g")
         information = unpack(total["information"], len(model.covariates))
