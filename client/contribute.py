@@ -21,7 +21,13 @@ from fedage.common.analyses.base import Analysis, Done, IterateRefused, LeftOutB
 from fedage.common.analyses.bias_line import BIAS
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign import Campaign
-from fedage.common.cohort import Cohort, MissingColumn, UnusableColumn
+from fedage.common.cohort import (
+    LONGEST_FOLLOW_UP_YEARS,
+    Cohort,
+    MissingColumn,
+    UnusableColumn,
+    not_years_in_words,
+)
 from fedage.common.estimators.base import COMPUTED
 from fedage.common.influence import InfluenceRefused, InfluenceRule, require_sums
 from fedage.common.statistic import FloatArray, Statistic
@@ -191,6 +197,7 @@ def _one(
 ) -> Statistic:
     try:
         analysis.check(iterate)
+        _require_years(analysis, cohort)
         thresholds.require_counted(analysis, cohort, iterate)
         grids.require_rounding(analysis)
         analysis = grids.accounted(analysis, iterate)
@@ -216,6 +223,22 @@ def _one(
     told = thresholds.accounted(analysis, cohort, iterate, release(statistic, minimum_count=minimum_count))
     grids.answered(analysis, iterate, told)
     return told
+
+
+def _require_years(analysis: Analysis, cohort: Cohort) -> None:
+    """Refuse a column of follow-up times of which one is longer than any life: its unit is another.
+
+    Days at one site beside years at another would make one curve of both; without the impossible times, only those
+    followed for a short time would be left.
+
+    Raises
+    ------
+    UnusableColumn
+        With the mapping that would mend it.
+    """
+    time = getattr(analysis, "time", None)
+    if isinstance(time, str) and time in cohort.columns and np.any(cohort[time] > LONGEST_FOLLOW_UP_YEARS):
+        raise UnusableColumn(time, not_years_in_words(time))
 
 
 def _correct(

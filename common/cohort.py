@@ -67,6 +67,19 @@ def not_binary_in_words(column: str, *, meaning: str) -> str:
     )
 
 
+LONGEST_FOLLOW_UP_YEARS = 130.0
+"""Nobody is followed for longer: a larger time is one in days or months, a date, or a code for missing."""
+
+
+def not_years_in_words(column: str) -> str:
+    """What is wrong with a column of follow-up times that are no years, after its name, and the mapping to mend it."""
+    return (
+        f"holds times above {LONGEST_FOLLOW_UP_YEARS:g}, which are no years; if they are days, say so in the site's "
+        f'site.toml, e.g. {{ column = "{column}", divide_by = 365.25 }}, or give the table years; if they stand for '
+        "missing, declare them as missing"
+    )
+
+
 @dataclass(frozen=True)
 class Cohort:
     """Columns of equal length (n,), float64, NaN where missing."""

@@ -20,7 +20,7 @@ from fedage.client.table.forms import MISWRITTEN, OTHER, Codes, forms, is_miswri
 from fedage.client.table.header import columns_in_words, repeated_name
 from fedage.client.table.identifiers import differing_in_zeros
 from fedage.client.table.limits import OUTCOMES, SEPARATORS, require_bounded
-from fedage.client.table.opening import skip_separator_line
+from fedage.client.table.opening import skip_blank_lines, skip_separator_line
 from fedage.client.table.quotes import require_all_read, require_whole_rows
 from fedage.client.table.read import is_text
 from fedage.client.table.refused import named_column_problem
@@ -39,6 +39,8 @@ _MISSING = frozenset(("", "na", "n/a", "nan", "none", "null", "."))
 _TRUTH = {"true": "1", "false": "0"}
 _UNNAMED = re.compile(r"Unnamed: [0-9]+")
 """What pandas calls a column without a name."""
+_CODE = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?")
+"""A code that is a number: 2, 2.0 and 02 are the same one."""
 
 
 @dataclass(frozen=True)
@@ -293,7 +295,14 @@ def mapped_numbers(
     says_nothing = text.isin(list(_MISSING))
     meaning = {word.strip().casefold(): value for word, value in wanted.values.items()}
     values: FloatArray = np.array(text.map(meaning), dtype=np.float64)
-    known = text.isin(list(meaning)).to_numpy()
+    known = text.isin(list(meaning)).to_numpy(dtype=np.bool_, copy=True)
+    # A column with a blank cell comes as 2.0 where the file has 2, and codes come as 1 where it has 01.
+    codes = {float(word): value for word, value in meaning.items() if _CODE.fullmatch(word)}
+    written = (
+        np.array([bool(_CODE.fullmatch(one)) for one in text], dtype=np.bool_) & ~known if codes else ~known & False
+    )
+    values[written] = [codes.get(float(one), np.nan) for one in text[written]]
+    known |= written & np.isfinite(values)
     missing_here = says_nothing.to_numpy() & ~known
     values[~known & ~missing_here] = np.nan if wanted.others is None else wanted.others
     return values / wanted.divide_by, ~missing_here
@@ -307,6 +316,7 @@ def _table(path: Path, *, known: Collection[str]) -> pd.DataFrame:
             for _ in range(blank_lines):
                 stream.readline()
             said = skip_separator_line(stream)
+            blank_lines += skip_blank_lines(stream) if said else 0
             begins = stream.tell()
             first_line = stream.readline()
             separator = said or max(SEPARATORS, key=first_line.count)
@@ -327,7 +337,7 @@ def _table(path: Path, *, known: Collection[str]) -> pd.DataFrame:
     except pd.errors.ParserWarning:  # pandas would drop the last cells, whatever the separator had moved there
         raise FedAgeError(
             f"{path}: rows have more cells than the header has names; write numbers with a point, put texts that hold "
-            "the separator in quotes, or name every column"
+            "the separator in quotes, or name every column; if a title stands above the header, take it out"
         ) from None
     except csv.Error:
         raise FedAgeError(f"{path}: its first line is no list of column names; save it as CSV") from None

@@ -65,13 +65,15 @@ def repeated_name(names: Sequence[str], *, known: Collection[str], ignore_case: 
     >>> repeated_name(["MRN", "age", "age"], known=["MRN"])
     "'age' at places 2 and 3"
     >>> repeated_name(["Zwyntarow", "Zwyntarow", "61"], known=["MRN"])
-    'at places 1 and 2'
+    "at places 1 and 2; its first line must hold the columns' names"
     """
     plain = [name.strip().casefold() if ignore_case else name.strip() for name in names]
     first: dict[str, int] = {}
     for place, name in enumerate(plain, start=1):
         if name and name in first:
-            shown = f"{names[first[name] - 1].strip()!r} " if is_header(names, known=known) else ""
-            return f"{shown}at places {first[name]} and {place}"
+            header = is_header(names, known=known)
+            shown = f"{names[first[name] - 1].strip()!r} " if header else ""
+            must = "" if header else "; its first line must hold the columns' names"
+            return f"{shown}at places {first[name]} and {place}{must}"
         first.setdefault(name, place)
     return None

@@ -58,10 +58,13 @@ class FirstLine:
         Blank lines before it.
     columns
         Names in it, by the separator that gives most; a separator in quotes is none.
+    separator
+        That separator.
     """
 
     blank_lines: int
     columns: int
+    separator: str = ","
 
 
 def require_bounded(path: Path, limits: TableLimits) -> FirstLine:
@@ -82,7 +85,9 @@ def require_bounded(path: Path, limits: TableLimits) -> FirstLine:
                 f"{path} has {first.columns} columns; allowed are {limits.columns}: leave out those not needed"
             )
         most = min(limits.rows, limits.cells // max(1, first.columns))
-        rows = rows if parquet else _lines(path, at_most=most)
+        if not parquet:
+            rows = _lines(path, at_most=most)
+            _require_end(path, first)
     except (OSError, ValueError):
         return FirstLine(0, 0)
     if rows > most:
@@ -111,14 +116,15 @@ def first_line(path: Path, *, most_columns: int) -> FirstLine:
     text = text[begins:]
     line, end, rest = text.partition("\n")
     text = rest if end and separator_in(line) else text
-    found = [_names_in(text, separator=sign) for sign in SEPARATORS]
-    if len(head) > MAX_LINE_BYTES and not all(ends for _, ends in found):
+    found = {sign: _names_in(text, separator=sign) for sign in SEPARATORS}
+    if len(head) > MAX_LINE_BYTES and not all(ends for _, ends in found.values()):
         raise FedAgeError(
             f"{path} has a first line of more than {MAX_LINE_BYTES} bytes: it should hold the names of at "
             f"most {most_columns} columns; save the table again, one row a line"
         )
     count = before.count("\n") + before.count("\r") - before.count("\r\n")
-    return FirstLine(blank_lines=count, columns=max(number for number, _ in found))
+    separator = max(found, key=lambda sign: found[sign][0])
+    return FirstLine(blank_lines=count, columns=found[separator][0], separator=separator)
 
 
 def _names_in(text: str, *, separator: str) -> tuple[int, bool]:
@@ -134,14 +140,38 @@ def _names_in(text: str, *, separator: str) -> tuple[int, bool]:
 
 
 def _lines(path: Path, *, at_most: int) -> int:
-    """Lines after the first, by whichever line end there are more of; counted until there are too many."""
+    """Lines after the first, by whichever line end there are more of; counted until there are too many.
+
+    Raises
+    ------
+    FedAgeError
+        If a byte is zero: a CSV reader ends the cell there, and reads a part of the number.
+    """
     feeds = returns = -1
     for piece in _pieces(path):
+        if (at := piece.find(0)) >= 0:
+            line = max(feeds + piece.count(b"\n", 0, at), returns + piece.count(b"\r", 0, at)) + 2
+            raise FedAgeError(
+                f"{path}: line {line} has a byte of zero, so the file is no text in UTF-8, or is damaged; save it "
+                "again as CSV in UTF-8, or copy it again"
+            )
         feeds += piece.count(b"\n")
         returns += piece.count(b"\r")
         if max(feeds, returns) > at_most:
             break
     return max(feeds, returns)
+
+
+def _require_end(path: Path, first: FirstLine) -> None:
+    """Refuse a text that ends within a row: its last number may be cut, and read as a smaller one."""
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - _PIECE_BYTES))
+        last = re.split(rb"[\r\n]", stream.read())[-1].decode("utf-8", "replace")
+    if last.strip() and '"' not in last and last.count(first.separator) + 1 < first.columns:
+        raise FedAgeError(
+            f"{path}: its last line has fewer cells than the header has names, and no line end, so the file may have "
+            "been cut off; copy it again, or complete that line"
+        )
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -27,3 +27,12 @@ def skip_separator_line(stream: TextIO) -> str | None:
     if said is None:
         stream.seek(start)
     return said
+
+
+def skip_blank_lines(stream: TextIO) -> int:
+    """Set the stream to the next line that is not blank, and say how many were."""
+    skipped, begins = 0, stream.tell()
+    while (line := stream.readline()) and not line.strip():
+        skipped, begins = skipped + 1, stream.tell()
+    stream.seek(begins)
+    return skipped

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fedage.client.table.header import repeated_name
 from fedage.client.table.limits import TABLE, require_bounded
-from fedage.client.table.opening import skip_separator_line
+from fedage.client.table.opening import skip_blank_lines, skip_separator_line
 from fedage.client.table.quotes import require_all_read, require_whole_rows
 from fedage.common.column_names import normal_name
 from fedage.common.errors import FedAgeError
@@ -67,6 +67,8 @@ def read_frame(
     except pd.errors.ParserError as error:
         found = re.search(r"line (\d+), saw", str(error))
         raise _too_many_cells(path, line=found[1] if found else "") from None
+    except pd.errors.EmptyDataError:
+        raise FedAgeError(f"{path} is empty; give a table with a line of names and one row a patient") from None
     except (OSError, ValueError, ImportError) as error:
         raise FedAgeError(
             f"{path} cannot be read as a table ({type(error).__name__}); save it again as "
@@ -88,6 +90,7 @@ def _read_text(
         for _ in range(blank_lines):  # pandas' own count of lines to skip goes wrong on blank ones
             stream.readline()
         said = skip_separator_line(stream)
+        blank_lines += skip_blank_lines(stream) if said else 0
         separator = said or ("\t" if kind == ".tsv" else ",")
         begins = stream.tell()
         rows = require_whole_rows(stream, path, separator=separator, line=blank_lines + bool(said) + 1)
@@ -97,11 +100,12 @@ def _read_text(
         # pandas renames a repeated column (x, x.1), so the names are taken from the line itself.
         names = [normal_name(str(name)).strip() or f"{_UNNAMED}{k}" for k, name in enumerate(header.iloc[0])]
         _each_once(names, path, known=known)
-        other = next((sign for sign in ";\t," if sign in names[0]), None) if len(names) == 1 and not said else None
+        other = next((sign for sign in ";\t,|" if sign in names[0]), None) if len(names) == 1 else None
         if other:
+            where = "as its line 'sep=' says" if said else f"in a {kind} file"
             raise FedAgeError(
-                f"{path} has one column only, whose name has {other!r} in it: cells are separated by {separator!r} in "
-                f"a {kind} file; save it again with that between cells, and points in numbers"
+                f"{path} has one column only, whose name has {other!r} in it: cells are separated by {separator!r} "
+                f"{where}; save it again with that between cells, and points in numbers"
             )
         frame = _rows(stream, path, names, separator=separator, text=text, sites=sites)
         require_all_read(path, rows=rows, read=len(frame))
@@ -141,7 +145,8 @@ def _rows(
 def _too_many_cells(path: Path, *, line: str) -> FedAgeError:
     return FedAgeError(
         f"{path}: {f'line {line}' if line else 'a line'} has more cells than the header has names; write numbers with "
-        "a point, put texts that hold the separator in quotes, or name every column"
+        "a point, put texts that hold the separator in quotes, or name every column; if a title stands above the "
+        "header, take it out"
     )
 
 

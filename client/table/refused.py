@@ -14,7 +14,7 @@ from fedage.client.table.columns import Columns, named_columns
 from fedage.client.table.forms import MISWRITTEN, Codes, is_miswritten, most_frequent, what_and_mend
 from fedage.client.table.read import is_text
 from fedage.common.campaign import Campaign
-from fedage.common.cohort import EVENT_MEANING, not_binary_in_words
+from fedage.common.cohort import EVENT_MEANING, LONGEST_FOLLOW_UP_YEARS, not_binary_in_words, not_years_in_words
 from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
 
@@ -81,6 +81,10 @@ def _lines(columns: Columns, rows: Rows, campaign: Campaign, *, features: Collec
                 by_form[most_frequent(written)].append(column)
             elif column == event and not np.isin(values[np.isfinite(values)], (0.0, 1.0)).all():
                 yield f"column {event!r} {not_binary_in_words(event, meaning=EVENT_MEANING)}"
+    if campaign.survival and campaign.survival.time in columns.cohort:
+        time = columns.cohort[campaign.survival.time][rows]
+        if (time > LONGEST_FOLLOW_UP_YEARS).any():
+            yield f"column {campaign.survival.time!r} {not_years_in_words(campaign.survival.time)}"
     for form, found in by_form.items():
         what, mend = what_and_mend(form, texts=[word for column in found for word in columns.words.get(column, ())])
         yield f"{_named(found)} {what}, where numbers belong; {mend}"

@@ -119,7 +119,12 @@ def curve(times: tuple[float, ...], counts: IntervalCounts) -> Result:
             _why_refused(a, b, w, single=single) if no else ""
             for no, a, b, w in zip(refused, low_bound, high_bound, sampling_width, strict=True)
         ],
-        **_median(times, survival, shown, exact=counts.events_inside == 0),
+        **_median(
+            times,
+            above=(shown & (survival > _HALF)) | (refused & (low_bound > _HALF)),
+            reached=(shown & (survival <= _HALF)) | (refused & (high_bound <= _HALF)),
+            exact=shown & (counts.events_inside == 0),
+        ),
     }
 
 
@@ -192,16 +197,18 @@ def _product(events: FloatArray, at_risk: FloatArray) -> tuple[FloatArray, Float
 
 
 def _median(
-    times: tuple[float, ...], survival: FloatArray, shown: NDArray[np.bool_], *, exact: NDArray[np.bool_]
+    times: tuple[float, ...], *, above: NDArray[np.bool_], reached: NDArray[np.bool_], exact: NDArray[np.bool_]
 ) -> Result:
-    """The first time at which S is at most ½, or between which table times it lies; None if it is not reached."""
-    reached = np.flatnonzero(shown & (survival <= _HALF))
-    if not reached.size:
+    """The first time at which S is at most ½, or between which table times it lies; None if neither is known.
+
+    A point that is refused counts by its bounds: where both are at most ½, the median has been reached.
+    """
+    if not reached.any():
         return {"median_survival": None, "median_between": None}
-    first = int(reached[0])
-    before = np.flatnonzero(shown[:first])
-    if exact[: first + 1].all() and shown[:first].all():
+    first = int(np.flatnonzero(reached)[0])
+    if exact[: first + 1].all():
         return {"median_survival": times[first], "median_between": None}
+    before = np.flatnonzero(above[:first])
     return {"median_survival": None, "median_between": [times[int(before[-1])] if before.size else 0.0, times[first]]}
 
 

@@ -10,6 +10,7 @@ from fedage.common.record.parts import GridCost, KaplanMeier, LogRank, SurvivalC
 from fedage.common.record.results import Results
 
 _MOST_POINTS = 3
+_HALF = 0.5 + 1e-9
 
 
 def shown(results: Results) -> Shown:
@@ -154,12 +155,15 @@ def point(group: SurvivalCurve, at: int) -> str:
 
 
 def median(group: SurvivalCurve) -> str:
-    """The median in words: exact, between two table times, or not reached."""
+    """The median in words: exact, between two table times, not reached, or not given for want of a point's."""
     if group.median_survival is not None:
         return f"{group.median_survival:.2f}"
     if group.median_between is not None:
         low, high = group.median_between
         return f"between {low:g} and {high:g}"
+    known = [(why, low) for why, low in zip(group.refused, group.bound_low, strict=False) if low is not None]
+    if known and known[-1][0] and known[-1][1] <= _HALF:
+        return "not given"
     return "not reached"
 
 

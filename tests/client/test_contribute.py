@@ -12,6 +12,7 @@ from fedage.client import predictions
 from fedage.client.contribute import BIAS_LINE, contributions
 from fedage.common.analyses.base import Done, run_locally
 from fedage.common.analyses.bias_line import BiasLine
+from fedage.common.analyses.plan import registered
 from fedage.common.campaign import Campaign, parse_campaign
 from fedage.common.cohort import Cohort
 from fedage.common.statistic import FloatArray
@@ -172,3 +173,24 @@ def test_a_scale_of_a_thousandth_makes_no_patient_the_sum(tmp_path: Path) -> Non
     assert sums == {}
     assert withheld["cox:true"]["rule"] == "iterate"
     assert "scale" in withheld["cox:true"]["detail"]
+
+
+@pytest.mark.parametrize("unit", ["days", "months", "one code"])
+def test_follow_up_that_is_no_years_is_withheld_with_the_mapping(tmp_path: Path, unit: str) -> None:
+    """Days at one site beside years at the others made one curve of both."""
+    told = cohort()
+    years = told["time_years"]
+    times = {
+        "days": years * 365.25,
+        "months": years * 60,
+        "one code": np.where(np.arange(years.size) == 7, 9999, years),
+    }
+    changed = told.with_columns(time_years=times[unit])
+    survival = [step for step in steps() if getattr(registered(campaign())[step], "time", None) == "time_years"]
+    assert survival
+    sums, withheld = answered(campaign(), changed, steps(), folder=tmp_path)
+    for step in survival:
+        assert withheld[step]["rule"] == "column-values"
+        assert "'time_years' holds times above 130, which are no years" in withheld[step]["detail"]
+        assert "divide_by = 365.25" in withheld[step]["detail"]
+    assert set(sums) == (RAW | CORRECTED) - set(survival)

@@ -167,3 +167,33 @@ def test_a_column_is_read_by_whatever_visible_name_it_has(tmp_path: Path, name: 
     found = read_outcomes(table(tmp_path, f"patient_id,{name}\na,1\nb,2.5\n"))
     assert found.values == {"a": {name: 1.0}, "b": {name: 2.5}}
     assert found.counts()["columns-with-unusable-name"] == 0
+
+
+@pytest.mark.parametrize(
+    ("cells", "words", "others"),
+    [
+        (["2", "1", "", "2.0"], {"2": 1.0, "1": 0.0}, None),
+        (["02", "01", "", "2"], {"2": 1.0, "1": 0.0}, None),
+        (["2", "1", "", "2"], {"02": 1.0, "01": 0.0}, None),
+        (["2.0", "1.0", "", "2.0"], {"2": 1.0}, 0.0),  # nobody had the event
+        (["-1", "1", "", "-1.0"], {"-1": 1.0, "dead": 1.0}, 0.0),
+    ],
+)
+def test_codes_are_the_same_however_a_number_is_written(
+    tmp_path: Path, cells: list[str], words: dict[str, float], others: float | None
+) -> None:
+    path = tmp_path / "outcomes.csv"
+    path.write_text("patient_id,status\n" + "".join(f"p{k},{cell}\n" for k, cell in enumerate(cells)))
+    mapped = {"event": Mapped(column="status", values=words, others=others)}
+    found = read_outcomes(path, columns=mapped)
+    assert [row.get("event") for row in found.values.values()] == [1.0, 0.0, None, 1.0]
+
+
+def test_a_code_written_as_told_comes_before_the_same_number(tmp_path: Path) -> None:
+    path = tmp_path / "outcomes.csv"
+    path.write_text("patient_id,status\na,1\nb,01\nc,1.0\nd,1e0\n")
+    mapped = {"event": Mapped(column="status", values={"1": 0.0, "01": 1.0})}
+    found = read_outcomes(path, columns=mapped)
+    assert found.values["a"] == {"event": 0.0}
+    assert found.values["b"] == {"event": 1.0}
+    assert found.values["d"] == {}

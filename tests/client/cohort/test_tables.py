@@ -217,6 +217,29 @@ def test_what_the_site_calls_its_columns_is_mapped_to_what_the_campaign_does(tmp
     assert b"MRN-" not in raw
 
 
+@pytest.mark.parametrize("blank", [None, "", "NA"])
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("mapping", [{"values": {"2": 1, "1": 0}}, {"values": {"2": 1}, "others": 0}])
+def test_codes_are_mapped_though_a_cell_is_blank(
+    tmp_path: Path, blank: str | None, suffix: str, mapping: dict[str, Any]
+) -> None:
+    """A blank cell makes 2 the number 2.0, which was no word of the mapping: nobody had the event."""
+    status: list[Any] = [1, 2, 2, 1, None, 2] if suffix == "parquet" else [1, 2, 2, 1, blank, 2]
+    table = pd.DataFrame({"who": list("abcdef"), "age": [40.5, 50, 60, 70, 80, 45], "status": status})
+    path = tmp_path / f"t.{suffix}"
+    table.to_parquet(path) if suffix == "parquet" else table.to_csv(path, index=False)
+    source = TableSource(
+        path=str(path), id="who", age="age", columns={"event": Mapped.model_validate({"column": "status", **mapping})}
+    )
+    with CohortStore.open(tmp_path / "home", key=bytes(range(32))) as store:
+        index_table(store, source)
+        stored = read_table(store)
+    assert stored is not None
+    by_age = dict(zip(stored.frame["age"], stored.frame["event"], strict=True))
+    assert [by_age[age] for age in (40.5, 50, 60, 70, 45)] == [0, 1, 1, 0, 1]
+    assert np.isnan(by_age[80])
+
+
 def test_bad_rows_and_cells_are_counted(tmp_path: Path) -> None:
     table = pd.DataFrame(
         {"who": ["a", "b", "", "a", "c"], "age": [30, "x", 40, 50, -9999], "sex": ["m", "q", "m", "f", "f"]}

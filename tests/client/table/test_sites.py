@@ -272,7 +272,7 @@ def test_a_site_with_one_row_is_said_and_rows_without_a_site_too(frame: pd.DataF
     [
         ("who,site,age,sex,thick,thick\n1,a,40,1,2,3\n", r"has a column twice \('thick' at places 5 and 6\)"),
         ("who,site,age,sex,thick\n", "has no row"),
-        ("", "cannot be read as a table"),
+        ("", "is empty; give a table"),
         ("who;site;age;sex\n1;a;40;1\n", "has one column only, whose name has ';' in it"),
         ("who,site,age,sex\n1,a,40,5,1\n2,a,40,1\n", "line 2 has more cells than the header has names; write numbers"),
         ("who,site,age,sex\n2,a,40,1\n1,a,40,5,1\n", "line 3 has more cells than the header has names"),

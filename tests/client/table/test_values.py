@@ -332,3 +332,32 @@ def test_numbers_in_parquet_and_texts_in_csv_are_compared_as_texts(frame: pd.Dat
     found = read_site_tables(tmp_path, campaign(), site_column=None)
     assert found.sites["b"].rejected == {"kept-identifier-differs-in-zeros": 20}
     assert found.sites["b"].unit.size == 20
+
+
+NO_YEARS = {
+    "days": lambda years: round(years * 365.25),
+    "months, one beyond a life": lambda years: round(years * 12 + 30, 1),
+    "a date of eight digits": lambda years: 20_120_304 + int(years),
+    "a day number of a spreadsheet": lambda years: 41_000 + int(years * 365),
+    "a code that nobody declared": lambda years: 9999 if years > 8.5 else years,
+}
+
+
+@pytest.mark.parametrize("unit", NO_YEARS)
+def test_follow_up_that_is_no_years_is_refused_with_the_mapping(frame: pd.DataFrame, tmp_path: Path, unit: str) -> None:
+    """Days at one site beside years at the others made one curve of both."""
+    there = frame["site"] == "b"
+    frame.loc[there, "time"] = frame.loc[there, "time"].map(NO_YEARS[unit])
+    assert (frame["time"] > 130).any()
+    with pytest.raises(FedAgeError, match=r"site 'b': column 'time' holds times above 130, which are no years") as said:
+        read(frame, tmp_path, ABOUT + SURVIVAL)
+    assert "divide_by = 365.25" in str(said.value)
+    assert "site 'a'" not in str(said.value)
+    frame.loc[there, "time"] = frame.loc[there, "time"].clip(upper=130)
+    assert read(frame, tmp_path, ABOUT + SURVIVAL).sites.keys() == {"a", "b"}
+
+
+def test_a_declared_code_of_a_time_is_missing(frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame.loc[[21, 22], "time"] = 9999
+    found = read(frame, tmp_path, ABOUT + "missing = [9999]\n" + SURVIVAL)
+    assert np.isnan(found.sites["b"].columns["time"]).sum() == 2
