@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from fedage.common.wording import listed
 from fedage.server.results import Results
+from fedage.server.shown import step_in_words
 
 WHY_LEFT_OUT = (
     "At one site at least, too few patients differ in such a column or one of them makes up too much of a sum, "
@@ -28,13 +29,10 @@ def _left_out(results: Results) -> Iterator[tuple[str, tuple[str, ...]]]:
     for columns, which in folds.items():
         of_folds = "" if which == [""] else f" of fold{'' if len(which) == 1 else 's'} {', '.join(which)}"
         yield f"The model{of_folds} was made", columns
-    for model in results.survival.cox if results.survival else ():
-        if model.withheld_columns:
-            yield f"The Cox model {model.model} was fitted", model.withheld_columns
-    if results.groups is not None:
-        for gap, found in (("corrected", results.groups.corrected), ("raw", results.groups.raw)):
-            if found is not None and found.withheld_columns:
-                yield f"The groups were compared by {gap} gap", found.withheld_columns
+    for name, step in results.analyses.items():
+        if columns := tuple(getattr(step.result, "withheld_columns", ())):
+            words = step_in_words(results, name) or name
+            yield f"{words[:1].upper()}{words[1:]} was computed", columns
 
 
 def _some(columns: tuple[str, ...]) -> str:

@@ -14,7 +14,6 @@ from fedage.client.table.header import columns_in_words
 from fedage.client.table.read import Mask, is_text, numbers
 from fedage.client.table.sex import sexes
 from fedage.common import estimators
-from fedage.common.analyses._of_file import curves_by, tells_raw_gap
 from fedage.common.analyses.plan import definitions
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import TableChoice
@@ -85,15 +84,6 @@ def named_columns(campaign: Campaign) -> tuple[str, ...]:
     table, named = campaign.table, []
     if campaign.cohort.healthy != "all":
         named.append(campaign.cohort.healthy.column)
-    if survival := campaign.survival:
-        named += [survival.time, survival.event, *survival.strata]
-        named += [covariate for model in survival.models for covariate in model.covariates]
-        if survival.table_times_years and (split := curves_by(campaign)):
-            named.append(split)
-    if groups := campaign.groups:
-        named += [groups.column, *groups.covariates]
-        if campaign.estimator is None and not tells_raw_gap(campaign):
-            named.append("gap_years" if campaign.bias.scale == "de-lange" else "cole_gap_years")
     named += [column for each in definitions(campaign) for column in each.columns(campaign)]
     made = {"healthy"}
     if table and table.age:

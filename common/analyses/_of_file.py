@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from fedage.common.analyses._columns import TwoGroups
+import numpy as np
+from numpy.typing import NDArray
+
+from fedage.common.analyses._columns import TwoGroups, within_bounds
 from fedage.common.campaign.types import Campaign, CoxModel, Survival
+from fedage.common.cohort import Cohort
+
+BoolArray = NDArray[np.bool_]
 
 COX = "cox:"
 """A Cox model's step is this prefix and its name in the file."""
@@ -76,3 +82,22 @@ def compared_gap(campaign: Campaign) -> str:
 def has_predictions(campaign: Campaign) -> bool:
     """Whether there are predicted ages: of the campaign's model, or in the sites' tables."""
     return campaign.estimator is not None or bool(campaign.table and campaign.table.predicted)
+
+
+def followed_with(cohort: Cohort, campaign: Campaign, columns: tuple[str, ...]) -> BoolArray:
+    """Which test patients (n,) are followed and complete in those of the columns that the cohort has.
+
+    The others are those of predictions, which everybody gets, or missing for everybody.
+    """
+    present = tuple(name for name in columns if name in cohort.columns)
+    told: BoolArray = (cohort["is_test"] == 1) & within_bounds(cohort, present) & _followed(cohort, campaign)
+    return told
+
+
+def _followed(cohort: Cohort, campaign: Campaign) -> BoolArray:
+    """Who (n,) has a follow-up of 0 or more, and is known to have had an event or none."""
+    if campaign.survival is None:
+        return np.ones(cohort.n, dtype=np.bool_)
+    columns = [name for name in (campaign.survival.time, campaign.survival.event) if name in cohort.columns]
+    times = cohort.columns.get(campaign.survival.time, np.zeros(cohort.n))
+    return within_bounds(cohort, tuple(columns)) & ~(times < 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from fedage.common.analyses._columns import TwoGroups
-from fedage.common.analyses._of_file import COX, beside, computed, levels_of, why_not
+from fedage.common.analyses._of_file import COX, BoolArray, beside, computed, followed_with, levels_of, why_not
 from fedage.common.analyses._survival import with_start
 from fedage.common.analyses.agreement import agreed, rule_of
 from fedage.common.analyses.base import Analysis
@@ -14,6 +14,7 @@ from fedage.common.analyses.cox_pooled import CoxPooled
 from fedage.common.analyses.definition import Definition, LeftOut, Step
 from fedage.common.analyses.table_grid import TABLE_GRID, TableGrid
 from fedage.common.campaign.types import Campaign, CoxModel, Survival
+from fedage.common.cohort import Cohort
 from fedage.common.presentation.blocks import Shown
 from fedage.common.record import parts
 from fedage.common.record.results import Results
@@ -81,6 +82,21 @@ def _left_out(campaign: Campaign) -> dict[str, LeftOut]:
     }
 
 
+def _columns(campaign: Campaign) -> Iterator[str]:
+    survival = campaign.survival
+    if survival is not None:
+        yield from (survival.time, survival.event, *survival.strata)
+        for model in survival.models:
+            yield from model.covariates
+
+
+def _sets(campaign: Campaign, cohort: Cohort) -> Iterator[BoolArray]:
+    survival = campaign.survival
+    for model in survival.models if survival is not None else ():
+        if survival is not None and model.by_site:
+            yield followed_with(cohort, campaign, (*model.covariates, *survival.strata))
+
+
 def _shown(results: Results) -> Shown:
     from fedage.common.analyses._cox_shown import shown
 
@@ -93,6 +109,8 @@ ANALYSIS = Definition(
     steps=_steps,
     words=lambda step: f"the Cox model {step.removeprefix(COX)}",
     builds_on=(TABLE_GRID,),
+    columns=_columns,
+    sets=_sets,
     left_out=_left_out,
     shown=_shown,
     place=41,

@@ -20,9 +20,10 @@ from fedage.common.analyses._columns import (
     cells_of_predictions,
     in_subset,
     usable,
+    within_bounds,
 )
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
-from fedage.common.analyses._of_file import has_predictions
+from fedage.common.analyses._of_file import BoolArray, has_predictions
 from fedage.common.analyses._summed import ages_and_errors
 from fedage.common.analyses.base import (
     Again,
@@ -304,6 +305,16 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
             yield Step(analysis, (column,))
 
 
+def _sets(campaign: Campaign, cohort: Cohort) -> Iterator[BoolArray]:
+    part: BoolArray = cohort["is_test"] == 1
+    yield part
+    if campaign.estimator is not None or campaign.cohort.train_on == "healthy":
+        yield part & (cohort["healthy"] == 1)
+    if "predicted_years" in cohort.columns:
+        gap = np.abs(cohort["predicted_years"] - cohort["age_years"])
+        yield part & within_bounds(cohort, ("age_years", "predicted_years")) & (gap <= MAX_GAP_YEARS)
+
+
 def _shown(results: Results) -> Shown:
     from fedage.common.analyses._evaluation_shown import shown
 
@@ -315,6 +326,7 @@ ANALYSIS = Definition(
     result=parts.Metrics,
     steps=_steps,
     words=lambda step: _WORDS.get(step, step),
+    sets=_sets,
     shown=_shown,
     place=10,
 )

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.analyses import _roc
-from fedage.common.analyses._columns import MAX_PATIENTS, TwoGroups, bound_of, present, usable
+from fedage.common.analyses._columns import MAX_PATIENTS, TwoGroups, bound_of, present, usable, within_bounds
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
-from fedage.common.analyses._of_file import beside, compared_gap, computed
+from fedage.common.analyses._of_file import beside, compared_gap, computed, gap_of, tells_raw_gap
 from fedage.common.analyses.agreement import agreed
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, Result, check_iterate
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read, earlier_columns
@@ -405,6 +405,25 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
         yield Step(agreed(difference, campaign), (gap,), about)
 
 
+def _columns(campaign: Campaign) -> Iterator[str]:
+    groups = campaign.groups
+    if groups is not None:
+        yield from (groups.column, *groups.covariates)
+        if campaign.estimator is None and not tells_raw_gap(campaign):
+            yield gap_of(campaign)
+
+
+def _sets(campaign: Campaign, cohort: Cohort) -> list[NDArray[np.bool_]]:
+    """The patients compared, and each group of them; nobody where one group is too small to be compared."""
+    groups, minimum = campaign.groups, campaign.cell_minimum
+    if groups is None or groups.column not in cohort.columns:
+        return []
+    present = tuple(name for name in (compared_gap(campaign), *groups.covariates) if name in cohort.columns)
+    compared = reported(cohort) & within_bounds(cohort, present)
+    each = [compared & (cohort[groups.column] == value) for value in (groups.equals, groups.reference)]
+    return [each[0] | each[1], *each] if min(map(np.count_nonzero, each)) >= minimum else []
+
+
 def _shown(results: Results) -> Shown:
     from fedage.common.analyses._group_difference_shown import shown
 
@@ -416,6 +435,8 @@ ANALYSIS = Definition(
     result=GroupDifferenceResult,
     steps=_steps,
     words=lambda step: _WORDS.get(step, step),
+    columns=_columns,
+    sets=_sets,
     shown=_shown,
     place=50,
 )

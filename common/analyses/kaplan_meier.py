@@ -12,11 +12,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from fedage.common.analyses import table_grid
 from fedage.common.analyses._columns import MAX_PATIENTS
 from fedage.common.analyses._curve import IntervalCounts, curve, grouped_log_rank
 from fedage.common.analyses._intervals import at_table_time, ends_of
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
-from fedage.common.analyses._of_file import NO_TABLES, curves_by
+from fedage.common.analyses._of_file import NO_TABLES, BoolArray, curves_by, followed_with
 from fedage.common.analyses._survival import Followed, after_start, check_table_times, table_index, with_start
 from fedage.common.analyses.base import (
     Analysis,
@@ -275,6 +276,18 @@ def _left_out(campaign: Campaign) -> dict[str, LeftOut]:
     return {KAPLAN_MEIER: LeftOut(NO_TABLES, {"column": curves_by(campaign)})}
 
 
+def _columns(campaign: Campaign) -> Iterator[str]:
+    if campaign.survival is not None and campaign.survival.table_times_years and (split := curves_by(campaign)):
+        yield split
+
+
+def _sets(campaign: Campaign, cohort: Cohort) -> Iterator[BoolArray]:
+    """Those of the curves' and all other tables by time."""
+    for step in table_grid.ANALYSIS.steps(campaign, {}):
+        if isinstance(step.analysis, TableGrid):
+            yield followed_with(cohort, campaign, step.analysis.needed)
+
+
 def _shown(results: Results) -> Shown:
     from fedage.common.analyses._kaplan_meier_shown import shown
 
@@ -287,6 +300,8 @@ ANALYSIS = Definition(
     steps=_steps,
     words=lambda step: "the Kaplan-Meier estimate",  # noqa: ARG005 - there is one
     builds_on=(TABLE_GRID,),
+    columns=_columns,
+    sets=_sets,
     left_out=_left_out,
     shown=_shown,
     place=42,

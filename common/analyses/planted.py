@@ -16,6 +16,7 @@ from pydantic import Field as Described
 
 from fedage.common.analyses._columns import MAX_AGE_YEARS, MAX_GAP_YEARS, MAX_PATIENTS
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
+from fedage.common.analyses._of_file import BoolArray, followed_with
 from fedage.common.analyses._partial_likelihood import pack, unpack
 from fedage.common.analyses._summed import group_of
 from fedage.common.analyses._survival import followed
@@ -160,10 +161,16 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
         yield Step(analysis, ("gap_years",))
 
 
+def _sets(campaign: Campaign, cohort: Cohort) -> Iterator[BoolArray]:
+    if campaign.planted is not None and campaign.survival is not None:
+        yield followed_with(cohort, campaign, (campaign.planted.true_gap, "age_years"))
+
+
 ANALYSIS = Definition(
     name=ATTENUATION,
     result=AttenuationResult,
     steps=_steps,
     words=lambda step: "the comparison with the planted truth",  # noqa: ARG005 - there is one
+    sets=_sets,
     place=43,
 )
