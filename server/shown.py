@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -24,6 +25,18 @@ def compared(runs: Sequence[NamedRun]) -> list[Shown]:
     """What each analysis shows of several runs side by side."""
     known, unknown = _definitions([run.results for run in runs])
     return [*(definition.compared(runs) for definition in known), *([Shown(sentences=unknown)] if unknown else [])]
+
+
+def figures_of(results: Results) -> dict[str, Any]:
+    """The figures of each analysis of one run, by key, for a comparison as a document."""
+    known, _ = _definitions([results])
+    return {key: found for definition in known for key, found in definition.figures(results).items()}
+
+
+def missing_of(results: Results) -> dict[str, str]:
+    """What a run lacks of each analysis, and why."""
+    known, _ = _definitions([results])
+    return {part: reason for definition in known for part, reason in definition.missing(results).items()}
 
 
 def step_in_words(results: Results, step: str) -> str:

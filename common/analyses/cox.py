@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from fedage.common.analyses._columns import TwoGroups
 from fedage.common.analyses._of_file import COX, BoolArray, beside, computed, followed_with, levels_of, why_not
@@ -15,7 +16,7 @@ from fedage.common.analyses.definition import Definition, LeftOut, Step
 from fedage.common.analyses.table_grid import TABLE_GRID, TableGrid
 from fedage.common.campaign.types import Campaign, CoxModel, Survival
 from fedage.common.cohort import Cohort
-from fedage.common.presentation.blocks import Shown
+from fedage.common.presentation.blocks import NamedRun, Shown
 from fedage.common.record import parts
 from fedage.common.record.results import Results
 
@@ -103,6 +104,24 @@ def _shown(results: Results) -> Shown:
     return shown(results)
 
 
+def _compared(runs: Sequence[NamedRun]) -> Shown:
+    from fedage.common.analyses._cox_compared import compared
+
+    return compared(runs)
+
+
+def _figures(results: Results) -> Mapping[str, Any]:
+    from fedage.common.analyses._cox_compared import figures
+
+    return figures(results)
+
+
+def _missing(results: Results) -> Mapping[str, str]:
+    from fedage.common.analyses._cox_compared import missing
+
+    return missing(results)
+
+
 ANALYSIS = Definition(
     name=NAME,
     result=parts.CoxResult,
@@ -113,5 +132,8 @@ ANALYSIS = Definition(
     sets=_sets,
     left_out=_left_out,
     shown=_shown,
+    compared=_compared,
+    figures=_figures,
+    missing=_missing,
     place=41,
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +79,10 @@ def _shows_nothing(results: Results) -> Shown:  # noqa: ARG001 - see above
     return Shown()
 
 
+def _no_figures(results: Results) -> Mapping[str, Any]:  # noqa: ARG001 - see above
+    return {}
+
+
 def _compares_nothing(runs: Sequence[NamedRun]) -> Shown:  # noqa: ARG001 - see above
     return Shown()
 
@@ -118,6 +123,10 @@ class Definition:
         What it shows of a run.
     compared
         What it shows of several runs side by side.
+    figures
+        Its figures of one run in the comparison as a document, by further keys of that run.
+    missing
+        What a run lacks of it, and why, in a comparison.
     place
         Analyses stand in the order of these, in the terminal and on the report's first screen.
     """
@@ -136,4 +145,6 @@ class Definition:
     conclude: Callable[[Campaign, Results], Mapping[str, Finding]] = _concludes_nothing
     shown: Callable[[Results], Shown] = _shows_nothing
     compared: Callable[[Sequence[NamedRun]], Shown] = _compares_nothing
+    figures: Callable[[Results], Mapping[str, Any]] = _no_figures
+    missing: Callable[[Results], Mapping[str, str]] = _no_figures
     place: int = 100

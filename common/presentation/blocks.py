@@ -6,18 +6,19 @@ Shown
 ├── sentences   the report's first screen and the end of a run
 ├── terminal    tables and sentences at the end of a run
 ├── tells_sites whether the terminal's tables tell each site's patients and status, so that no other table has to
+├── columns     of a comparison's first table: a header, and by a run's label its cell
 ├── first       tables of the report's first screen
 └── sections    of the report, each a heading over blocks: Drawn, Titled, Paragraph or Folded
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Protocol
 
-from fedage.common.presentation.cells import Table
+from fedage.common.presentation.cells import Cell, Table
 from fedage.common.record.results import Results
 
 
@@ -112,6 +113,7 @@ class Shown:
     terminal: tuple[Titled | str, ...] = ()
     first: tuple[Titled, ...] = ()
     tells_sites: bool = False
+    columns: tuple[tuple[str, Mapping[str, Cell]], ...] = ()
     sections: tuple[Section, ...] = ()
 
 

@@ -9,11 +9,10 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field, SkipValidation
+from pydantic import ConfigDict, Field, SkipValidation
 
 from fedage.common._version import __version__
 from fedage.common.analyses._errors_in_words import POOLED_MEAN, loses_to, may_lose
-from fedage.common.analyses._hazards_in_words import told_per_sd
 from fedage.common.presentation.blocks import Shown
 from fedage.common.record.parts import ErrorCurve, Number, Part
 from fedage.common.record.results import StepResult
@@ -23,38 +22,7 @@ from fedage.server.compare.settings import SEED, but_for_the_seed, differing
 from fedage.server.report._rounds import mean_over_folds
 from fedage.server.results import Results
 from fedage.server.shown import compared as compared_by_analyses
-
-GAPS = {"gap_years": "de Lange", "cole_gap_years": "Cole", "raw_gap_years": "raw"}
-"""Gap columns in the order of interest, and the scale whose years they count."""
-
-
-class HazardRatio(Part):
-    """Of a Cox model with a gap among its covariates, per year of that gap."""
-
-    gap: str = Field(description="the gap's column: gap_years (de Lange), cole_gap_years or raw_gap_years")
-    model: str = Field(description="the model's name in the campaign file")
-    stratified_by_site: bool = Field(description="each site its own baseline hazard, or one for all")
-    hazard_ratio: Number = Field(description="per year")
-    ci95_low: Number = Field(description="95 % interval")
-    ci95_high: Number = Field(description="95 % interval")
-    events: int | None = Field(description="events")
-
-
-class CovariateRatio(Part):
-    """Of a covariate that is no gap, per unit and per standard deviation of the run's patients."""
-
-    covariate: str = Field(description="its column")
-    model: str = Field(description="the model's name in the campaign file")
-    stratified_by_site: bool = Field(description="each site its own baseline hazard, or one for all")
-    hazard_ratio: Number = Field(description="per unit")
-    ci95_low: Number = Field(description="95 % interval")
-    ci95_high: Number = Field(description="95 % interval")
-    sd: Number = Field(description="standard deviation of the covariate")
-    hazard_ratio_per_sd: Number = Field(description="per standard deviation")
-    ci95_per_sd_low: Number = Field(description="95 % interval")
-    ci95_per_sd_high: Number = Field(description="95 % interval")
-    told_per_sd: bool = Field(description="whether the ratio per unit says little")
-    events: int | None = Field(description="events")
+from fedage.server.shown import figures_of, missing_of
 
 
 class SiteError(Part):
@@ -71,7 +39,9 @@ class SiteError(Part):
 
 
 class ComparedRun(Part):
-    """One run's line."""
+    """One run's line; analyses add figures of their own under further keys."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     label: str = Field(description="what the comparison calls it")
     campaign: str = Field(description="the campaign's name")
@@ -100,8 +70,6 @@ class ComparedRun(Part):
     cs_5_high: Number = Field(default=None, description="upper bound of cs_5")
     pearson_r: Number = Field(default=None, description="of raw predicted and chronological age")
     by_site: dict[str, SiteError] = Field(default_factory=dict, description="the sites that released it")
-    hazard_ratios: tuple[HazardRatio, ...] = Field(default=(), description="per year of gap")
-    covariates: tuple[CovariateRatio, ...] = Field(default=(), description="of Cox models, gaps aside")
     validation_mae_years: tuple[tuple[int, float], ...] = Field(
         default=(), description="round and MAE after it; with folds the mean over them"
     )
@@ -109,11 +77,6 @@ class ComparedRun(Part):
     error_curve_corrected: ErrorCurve | None = Field(default=None, description="the same after correction")
     analyses: dict[str, StepResult] = Field(default_factory=dict, description="as in the run's record, by step")
     missing: dict[str, str] = Field(default_factory=dict, description="what the run does not have, and why")
-
-    def hazard(self, gap: str) -> HazardRatio | None:
-        """The first model with this gap, one stratified by site before others."""
-        found = [ratio for ratio in self.hazard_ratios if ratio.gap == gap]
-        return next((ratio for ratio in found if ratio.stratified_by_site), found[0] if found else None)
 
 
 class Setting(Part):
@@ -150,11 +113,6 @@ class Comparison(Part):
     def sites(self) -> tuple[str, ...]:
         """Every site with an error in any run, in order of name."""
         return tuple(sorted({site for run in self.runs for site in run.by_site}))
-
-    @property
-    def gaps(self) -> tuple[str, ...]:
-        """The gap columns that any run has a hazard ratio of."""
-        return tuple(gap for gap in GAPS if any(run.hazard(gap) for run in self.runs))
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
@@ -206,13 +164,12 @@ def _compared(run: Run) -> ComparedRun:
         cs_5_high=raw.cs_5_high if raw else None,
         pearson_r=raw.pearson_r if raw else None,
         by_site=_by_site(results),
-        hazard_ratios=tuple(_hazard_ratios(results)),
-        covariates=tuple(_covariates(results)),
         validation_mae_years=tuple(mean_over_folds(results.rounds, lambda item: item.validation_mae_years)),
         error_curve_raw=results.figures.error_curve_raw,
         error_curve_corrected=results.figures.error_curve_corrected,
         analyses=results.analyses,
-        missing=_missing(run),
+        missing=_missing(run) | missing_of(results),
+        **figures_of(results),
     )
 
 
@@ -233,45 +190,6 @@ def _by_site(results: Results) -> dict[str, SiteError]:
     }
 
 
-def _hazard_ratios(results: Results) -> list[HazardRatio]:
-    return [
-        HazardRatio(
-            gap=item.name,
-            model=model.model,
-            stratified_by_site=model.stratified_by_site,
-            hazard_ratio=item.hazard_ratio,
-            ci95_low=item.ci95_low,
-            ci95_high=item.ci95_high,
-            events=model.events,
-        )
-        for model in (results.survival.cox if results.survival is not None else ())
-        for item in model.covariates
-        if item.name in GAPS and item.hazard_ratio is not None
-    ]
-
-
-def _covariates(results: Results) -> list[CovariateRatio]:
-    return [
-        CovariateRatio(
-            covariate=item.name,
-            model=model.model,
-            stratified_by_site=model.stratified_by_site,
-            hazard_ratio=item.hazard_ratio,
-            ci95_low=item.ci95_low,
-            ci95_high=item.ci95_high,
-            sd=item.sd,
-            hazard_ratio_per_sd=item.hazard_ratio_per_sd,
-            ci95_per_sd_low=item.ci95_per_sd_low,
-            ci95_per_sd_high=item.ci95_per_sd_high,
-            told_per_sd=told_per_sd(item),
-            events=model.events,
-        )
-        for model in (results.survival.cox if results.survival is not None else ())
-        for item in model.covariates
-        if item.name not in GAPS
-    ]
-
-
 def _missing(run: Run) -> dict[str, str]:
     """The parts a run does not have, by name, each with the reason its record gives."""
     results, figures, test = run.results, run.results.figures, run.results.evaluation.test
@@ -287,7 +205,6 @@ def _missing(run: Run) -> dict[str, str]:
         "CS curve, corrected": None
         if figures.error_curve_corrected
         else figures.not_computed.get("error_curve_corrected", curve),
-        "hazard ratio": None if _hazard_ratios(results) else _why_no_hazard(results),
     }
     return {part: reason for part, reason in none.items() if reason is not None}
 
@@ -296,13 +213,6 @@ def _why_no_rounds(results: Results) -> str:
     if not results.campaign.estimator:
         return "the campaign only analyses"
     return "the model is solved exactly from sums" if results.solved_exactly else "no round of training was finished"
-
-
-def _why_no_hazard(results: Results) -> str:
-    if results.survival is None:
-        return "the campaign asked for no survival analysis"
-    reasons = [model.not_computed for model in results.survival.cox if model.not_computed]
-    return reasons[0] if reasons else "no Cox model has a gap among its covariates"
 
 
 def _repeats(runs: Sequence[Run]) -> list[Repeats]:

@@ -52,11 +52,9 @@ def render_comparison(comparison: Comparison) -> str:
         sections=merged([section for each in comparison.shown for section in each.sections]),
         figures=_figures(comparison),
         tables={
-            "runs": tables.headline(comparison, hazard_ratios=False),
+            "runs": tables.headline(comparison, with_columns=False),
             "by_site": tables.by_site(comparison),
             "site_means": tables.means_by_site(comparison),
-            "hazards": tables.hazards(comparison),
-            "covariates": tables.covariates(comparison),
             "repeats": tables.repeats(comparison),
             "settings": tables.settings(comparison),
             "missing": tables.missing(comparison),

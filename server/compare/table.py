@@ -25,7 +25,6 @@ def print_comparison(comparison: Comparison, *, console: Console) -> None:
             _print(item.table, item.caption, console)
     for table, title in (
         (tables.repeats(comparison), "over seeds"),
-        (tables.covariates(comparison), "hazard ratios of covariates, gaps aside"),
         (tables.settings(comparison), "settings that differ"),
         (tables.missing(comparison), "not there"),
     ):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fedage.common.analyses._errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN
-from fedage.common.analyses._hazards_in_words import ratio_decimals
 from fedage.common.campaign._words import show
 from fedage.common.presentation.cells import (
     NONE,
@@ -11,21 +10,20 @@ from fedage.common.presentation.cells import (
     Table,
     at_least,
     count,
-    interval,
     number,
     share_between,
     words,
 )
 from fedage.common.wording import listed
-from fedage.server.compare.comparison import GAPS, ComparedRun, Comparison, CovariateRatio, HazardRatio, SiteError
+from fedage.server.compare.comparison import ComparedRun, Comparison, SiteError
 
 _SITES_AS_COLUMNS = 6
 _OF_A_SITE = {OWN_MEAN: "the site's own mean"}
 
 
-def headline(comparison: Comparison, *, hazard_ratios: bool = True) -> Table:
-    """One row a run: what it was, how good its ages are, and the hazard ratios of its gaps."""
-    gaps = comparison.gaps if hazard_ratios else ()
+def headline(comparison: Comparison, *, with_columns: bool = True) -> Table:
+    """One row a run: what it was, how good its ages are, and what analyses add in columns of their own."""
+    columns = [column for each in comparison.shown for column in each.columns] if with_columns else []
     # Nothing that is trained in rounds: nothing to aggregate.
     strategies = any(run.strategy for run in comparison.runs)
     headers = [
@@ -38,7 +36,7 @@ def headline(comparison: Comparison, *, hazard_ratios: bool = True) -> Table:
         "MAE raw",
         "MAE corrected",
     ]
-    headers += ["MAE of the mean", "MAE of own means", "CS(≤5)", "r", *(f"HR per {GAPS[gap]} year" for gap in gaps)]
+    headers += ["MAE of the mean", "MAE of own means", "CS(≤5)", "r", *(header for header, _ in columns)]
     rows = tuple(
         (
             words(run.label),
@@ -53,7 +51,7 @@ def headline(comparison: Comparison, *, hazard_ratios: bool = True) -> Table:
             number(run.mae_of_site_mean_years),
             share_between(run.cs_5, run.cs_5_low, run.cs_5_high),
             number(run.pearson_r, 3),
-            *(_hazard(run.hazard(gap)) for gap in gaps),
+            *(cells.get(run.label, NONE) for _, cells in columns),
         )
         for run in comparison.runs
     )
@@ -113,60 +111,6 @@ def losses(comparison: Comparison) -> list[str]:
         elif not told and any(found.mae_of_mean_years is not None for found in run.by_site.values()):
             said.append(f"{run.label} loses to no mean at any of its {len(run.by_site)} sites.")
     return said
-
-
-def hazards(comparison: Comparison) -> Table:
-    """Every model with a gap, gap by gap, so that only years of one scale stand under each other."""
-    rows = tuple(
-        (
-            words(GAPS[gap]),
-            words(run.label),
-            words(ratio.model),
-            words("each site its own" if ratio.stratified_by_site else "one for all"),
-            number(ratio.hazard_ratio, 3),
-            interval(ratio.ci95_low, ratio.ci95_high),
-            NONE if ratio.events is None else count(ratio.events),
-        )
-        for gap in comparison.gaps
-        for run in comparison.runs
-        for ratio in run.hazard_ratios
-        if ratio.gap == gap
-    )
-    headers = ("gap", "run", "model", "baseline hazard", "hazard ratio per year", "95 % interval", "events")
-    return Table("hazards", headers, rows, why_empty="no run has a Cox model with a gap")
-
-
-def covariates(comparison: Comparison) -> Table:
-    """Covariates of Cox models without a gap, each per unit or, where a unit says little in any run, per SD in all."""
-    found = [(run.label, ratio) for run in comparison.runs if not run.hazard_ratios for ratio in run.covariates]
-    per_sd = {ratio.covariate for _, ratio in found if ratio.told_per_sd}
-    names = list(dict.fromkeys(ratio.covariate for _, ratio in found))
-    rows = tuple(
-        (
-            words(name),
-            words(label),
-            words(ratio.model),
-            words("each site its own" if ratio.stratified_by_site else "one for all"),
-            *_ratio(ratio, per_sd=name in per_sd),
-            NONE if ratio.events is None else count(ratio.events),
-        )
-        for name in names
-        for label, ratio in found
-        if ratio.covariate == name
-    )
-    headers = ("covariate", "run", "model", "baseline hazard", "hazard ratio", "95 % interval", "per", "events")
-    return Table("covariates", headers, rows, why_empty="no run has a Cox model without a gap")
-
-
-def _ratio(ratio: CovariateRatio, *, per_sd: bool) -> tuple[Cell, Cell, Cell]:
-    if not per_sd:
-        digits = ratio_decimals(ratio.hazard_ratio, ratio.ci95_low, ratio.ci95_high)
-        between = interval(ratio.ci95_low, ratio.ci95_high, digits)
-        return number(ratio.hazard_ratio, digits), between, words("unit")
-    digits = ratio_decimals(ratio.hazard_ratio_per_sd, ratio.ci95_per_sd_low, ratio.ci95_per_sd_high)
-    between = interval(ratio.ci95_per_sd_low, ratio.ci95_per_sd_high, digits)
-    unit = "SD" if ratio.sd is None else f"SD, {ratio.sd:.3g}"
-    return number(ratio.hazard_ratio_per_sd, digits), between, words(unit)
 
 
 def settings(comparison: Comparison) -> Table:
@@ -251,10 +195,3 @@ def _loss_note(comparison: Comparison) -> str:
 def _rounds(run: ComparedRun) -> Cell:
     folds = "" if run.folds is None else f" × {run.folds} folds"
     return Cell(f"exact{folds}") if run.exact else Cell(f"{run.rounds}{folds}", str(run.rounds))
-
-
-def _hazard(ratio: HazardRatio | None) -> Cell:
-    if ratio is None or ratio.hazard_ratio is None:
-        return NONE
-    bounds = interval(ratio.ci95_low, ratio.ci95_high).text.replace(" to ", "–")
-    return Cell(f"{ratio.hazard_ratio:.3f} ({bounds})", repr(ratio.hazard_ratio))

@@ -20,9 +20,8 @@ from rich.console import Console
 from fedage.client.deployed import DeployedSite
 from fedage.client.home import init_site
 from fedage.client.indexing import index_site
+from fedage.common.analyses._cox_compared import covariates
 from fedage.common.campaign import parse_campaign
-from fedage.server.compare import tables
-from fedage.server.compare.comparison import compare
 from fedage.server.compare.runs import load_runs
 from fedage.server.conduct import Place, conduct
 from fedage.server.network.grid import PromptGrid
@@ -263,7 +262,7 @@ def test_runs_in_two_units_are_compared_per_sd(unguarded: Results, patients: pd.
         tmp_path / "work", text(guard=False, times=times, minimum=1), data=data, site_column="hospital"
     ).results
     write_results(tmp_path / "b" / "results.json", other)
-    found = tables.covariates(compare(load_runs([tmp_path / "a", tmp_path / "b"])))
+    found = covariates(load_runs([tmp_path / "a", tmp_path / "b"]))
     brains = [row for row in found.rows if row[0].text == "brain_mm3"]
     assert len(brains) == 4
     for row in brains:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from fedage.common.analyses._cox_compared import first_with
 from fedage.server.compare import tables
 from fedage.server.compare.comparison import Comparison, compare
 from fedage.server.compare.runs import load_runs
@@ -30,9 +31,9 @@ def test_every_figure_is_the_records(make_run) -> None:
 def test_the_hazard_ratio_of_the_stratified_model_comes_first(make_run) -> None:
     run = compared(make_run("a"), make_run("b")).runs[0]
     assert len(run.hazard_ratios) == 3
-    assert run.hazard("gap_years").hazard_ratio == 1.11
-    assert run.hazard("cole_gap_years").hazard_ratio == 1.07
-    assert run.hazard("raw_gap_years") is None
+    assert first_with(run.hazard_ratios, "gap_years").hazard_ratio == 1.11
+    assert first_with(run.hazard_ratios, "cole_gap_years").hazard_ratio == 1.07
+    assert first_with(run.hazard_ratios, "raw_gap_years") is None
 
 
 def test_settings_that_differ_and_defaults_that_do_not(make_run) -> None:
