@@ -27,13 +27,13 @@ from fedage.common.analyses.base import Again, Analysis, Done, Following
 from fedage.common.analyses.columns_read import ReadsColumns
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign import Campaign, parse_campaign
-from fedage.common.estimators.configure import preparation
 from fedage.common.influence import RULE
 from fedage.common.protocol import ANALYSE, join_iterates
 from fedage.common.statistic import FloatArray, Statistic
 from fedage.server.network.home import CoordinatorHome, init_home
 from tests.attacks.asked_of_a_site import blocks
 from tests.client.hospital import Hospital
+from tests.of_estimators import preparation
 
 PATIENTS, TARGET, MINIMUM = 300, 40, 10
 HEAD = """
