@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from fedage.client.training import predict_years
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.table_ridge import TableRidge, TableRidgeOptions
 from tests.common.estimators.test_table_mlp import FEATURES, mlp, prepared, table
+from tests.of_estimators import predict_years, weights_from
 
 LARGE = {"mean 1e9, SD 10": (1e9, 10.0), "mean -3e8, SD 1": (-3e8, 1.0), "mean 1e6, SD 0.01": (1e6, 0.01)}
 USUAL = {
@@ -33,7 +33,7 @@ def test_the_ridge_predicts_the_same_wherever_a_feature_lies(place: tuple[float,
     x, other, age = moved(*place)
     ridge = TableRidge(TableRidgeOptions(features=tuple(FEATURES), penalty=1.0))
     plain, far = (
-        ridge.predict_years(ridge.weights_from(prepared(ridge, values, age)), values) for values in (x, other)
+        predict_years(ridge, weights_from(ridge, prepared(ridge, values, age)), values) for values in (x, other)
     )
     assert far == pytest.approx(plain, abs=1e-5)
 
@@ -43,7 +43,7 @@ def test_the_network_refuses_a_feature_that_it_cannot_tell_apart(place: tuple[fl
     _, other, age = moved(*place)
     network = mlp(penalty=1.0)
     with pytest.raises(FedAgeError, match=r"^'a': .*subtract a constant.*exclude.*table-ridge"):
-        network.weights_from(prepared(network, other, age), seed=1)
+        weights_from(network, prepared(network, other, age), seed=1)
 
 
 @pytest.mark.parametrize("place", USUAL.values(), ids=USUAL.keys())
@@ -52,7 +52,7 @@ def test_the_network_takes_usual_units(place: tuple[float, float]) -> None:
     x, other, age = moved(*place)
     network = mlp(penalty=1.0)
     plain, far = (
-        predict_years(network, network.weights_from(prepared(network, values, age), seed=1), values, device="cpu")
+        predict_years(network, weights_from(network, prepared(network, values, age), seed=1), values, device="cpu")
         for values in (x, other)
     )
     assert far == pytest.approx(plain, abs=0.02)
