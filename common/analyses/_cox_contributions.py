@@ -20,12 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.influence import InfluenceRefused, InfluenceRule, largest_shares
+from fedage.common.influence_few import NEARLY_ALL
 from fedage.common.statistic import FloatArray
 
 LOWEST_ETA = -600.0
 """Below the largest η of a stratum: keeps weights above 0."""
 NINE_TENTHS = 0.9
-"""Largest share of one patient in a weighted sum of squares or products over a group of few."""
+"""Largest share of one patient in a weighted sum of squares or products over a group of few, and of fewer patients than
+the minimum count in the weights of all deaths: of honest fits of up to 2 per SD they have less."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,11 @@ def require_spread(contributions: Contributions, rule: InfluenceRule) -> None:
     """Refuse sums at a β that makes them one patient's.
 
     Attack: far from β = 0 the mean over a risk set is the record of the patient with the largest η, and so are
-    differences of gradients. Rule: nobody has more than `largest_share` of the weights, of the absolute contributions
-    to the gradient, or of those to the information. Residual risk: sums at several β weigh the same patients
-    differently, so they are equations for the few with the largest η; how many β are answered is counted.
+    differences of gradients; farther out the sums are of the three or four who are the largest in turn, half each or
+    less, and a few β solve for them. Rule: nobody has more than `largest_share` of the weights, of the absolute
+    contributions to the gradient, or of those to the information, and fewer than the minimum count do not have nine
+    tenths of the weights. Residual risk: sums at several β weigh the same patients differently, so they are equations
+    for those with the largest η; how many β are answered is counted.
 
     Raises
     ------
@@ -81,15 +85,16 @@ def require_spread(contributions: Contributions, rule: InfluenceRule) -> None:
     n, p = contributions.gradient.shape
     ones = np.ones((n, 1))
     parts = (contributions.weight[:, None], contributions.gradient, contributions.information.reshape(n, p * p))
-    if any(largest_shares(part, ones, limit=rule.largest_share).any() for part in parts):
+    alone = any(largest_shares(part, ones, limit=rule.largest_share).any() for part in parts)
+    if alone or _few_hold(contributions.weight, rule, limit=NINE_TENTHS):
         raise InfluenceRefused(
-            "at these coefficients one patient would make up too much of the sums over those at risk; fewer "
+            "at these coefficients one patient, or a few, would make up too much of the sums over those at risk; fewer "
             "covariates, or a transform of a skewed one, keep them nearer to 0"
         )
 
 
 def spread_in_groups(z: FloatArray, weights: FloatArray, rule: InfluenceRule) -> bool:
-    """Whether nobody has too large a share of Σw, Σw(z − z̄)² and products, in each of several groups.
+    """Whether nobody, and no few, have too large a share of Σw, Σw(z − z̄)² and products, in each of several groups.
 
     Parameters
     ----------
@@ -108,9 +113,18 @@ def spread_in_groups(z: FloatArray, weights: FloatArray, rule: InfluenceRule) ->
         if (
             largest_shares(share, ones, limit=rule.largest_share).any()
             or largest_shares(root, root, limit=max(NINE_TENTHS, rule.largest_share)).any()
+            or _few_hold(share[:, 0], rule, limit=NEARLY_ALL)
         ):
             return False
     return True
+
+
+def _few_hold(weight: FloatArray, rule: InfluenceRule, *, limit: float) -> bool:
+    """Whether fewer than the minimum count, and at most a third of the patients, have more than `limit` of Σw (n,)."""
+    few = min(rule.minimum_count - 1, weight.size // 3)
+    if few < 1 or rule.largest_share >= 1:
+        return False
+    return bool(np.sort(weight)[-few:].sum() > limit * weight.sum())
 
 
 def _of_stratum(

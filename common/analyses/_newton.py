@@ -38,6 +38,10 @@ of a risk set's sums is the one patient's with the largest β·z."""
 SMALLEST_SCALE = 0.1
 """Of a site's own SD: a scale below it is refused there, as it would be a larger β in disguise. The SD of all sites
 together falls below it only for a site that holds less than a hundredth of the patients."""
+_LARGEST_Z = 1e6
+"""Largest |z| at a site: of n patients together nobody is farther than √n SDs from the mean."""
+_COARSEST = 1e-3
+"""Of a site's own SD: what a centre may round values to."""
 MOST_ITERATES = 60
 """Different β that a site answers for one model of the same patients, over all campaigns: each is another weighting of
 their sums. A fit takes four to seven, which are the same each time that the same sites take part."""
@@ -87,18 +91,29 @@ def account_of(model: object, covariates: tuple[str, ...], strata: tuple[str, ..
 def standardised(x: FloatArray, iterate: Iterate) -> FloatArray:
     """Covariates (n, p), centred and scaled by the iterate; in their own units while their SDs are not known.
 
+    Attack: a centre of 2e17 rounds x − centre to multiples of 32, so that who is above 48 is a column of two values
+    that no rule has looked at. Rule: a centre rounds by no more than the values themselves are rounded, or a small part
+    of this site's SD.
+
     Raises
     ------
     IterateRefused
-        If the scale of a covariate is below `SMALLEST_SCALE` of the SD of these patients.
+        If the scale of a covariate is below `SMALLEST_SCALE` of the SD of these patients, or they are farther from the
+        centre than the patients of all sites can be from their mean.
     """
-    if "scale" not in iterate:
-        return x - iterate["centre"] if iterate else x
-    if len(x) > 1 and np.any(iterate["scale"] < SMALLEST_SCALE * x.std(axis=0, ddof=1)):
+    if not iterate:
+        return x
+    spread = x.std(axis=0, ddof=1) if len(x) > 1 else np.zeros(x.shape[1])
+    if "scale" in iterate and np.any(iterate["scale"] < SMALLEST_SCALE * spread):
         raise IterateRefused(
             f"iterate scale must be at least {SMALLEST_SCALE:g} of the standard deviation of this site's own patients"
         )
-    standard: FloatArray = (x - iterate["centre"]) / iterate["scale"]
+    rounded_to = np.spacing(np.abs(np.asarray(iterate["centre"], dtype=np.float64)))
+    allowed = np.maximum(_COARSEST * spread, 2 * np.spacing(np.abs(x).max(axis=0, initial=0.0)))
+    standard: FloatArray = (x - iterate["centre"]) / iterate.get("scale", 1.0)
+    is_far = "scale" in iterate and bool(np.any(np.abs(standard) > _LARGEST_Z))
+    if is_far or np.any((rounded_to > allowed) & (spread > 0)):
+        raise IterateRefused("iterate centre must be the mean of all sites' patients, and this one cannot be")
     return standard
 
 

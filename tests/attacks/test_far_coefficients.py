@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedage.common.analyses._cox_contributions import contributions_at
 from fedage.common.analyses._newton import MOST_ITERATES
 from fedage.common.analyses.agreement import COLUMNS
 from fedage.common.analyses.base import Done, run_locally
@@ -133,3 +134,27 @@ def test_a_fit_of_a_strong_effect_is_answered_at_every_step(step: str, effect: f
     assert isinstance(outcome, Done), outcome
     (found,) = outcome.result["covariates"]
     assert found["coef"] == pytest.approx(effect, abs=0.2)
+
+
+@pytest.mark.parametrize(("per_sd", "seed"), [(10.0, 1), (20.0, 2), (6.0, 3)])
+def test_sums_are_not_of_a_few_who_are_the_largest_in_turn(per_sd: float, seed: int, tmp_path: Path) -> None:
+    """When the one with the largest β·z has left, the next one is it: nobody has half, and few patients have all."""
+    rng = np.random.default_rng(seed)
+    cohort = hospital(seed=seed).with_columns(rare=rng.normal(0, 1, PATIENTS), age_years=rng.normal(62, 9, PATIENTS))
+    x = covariates(cohort)
+    z = (x - x.mean(axis=0)) / x.std(axis=0, ddof=1)
+    time, event = np.ceil(cohort["time_years"] * 4) / 4, cohort["event"] == 1
+    guarded = Attacker(campaign(), cohort, tmp_path)
+    tried, answered = 0, 0
+    for angle in np.linspace(0, 2 * np.pi, 40, endpoint=False):
+        direction = np.array([np.cos(angle), np.sin(angle)])
+        weight = contributions_at(z, time, event, np.empty((PATIENTS, 0)), z @ direction * per_sd).weight
+        shares = np.sort(weight)[::-1] / weight.sum()
+        got = guarded.ask(BY_SITE, {**at(cohort, (direction * per_sd * 0.2).tolist(), 0.2), COLUMNS: np.ones(2)})
+        tried += bool(shares[0] < 0.5 and shares[:9].sum() > 0.9)
+        if got is not None:
+            answered += 1
+            assert shares[0] <= 0.5
+            assert shares[:9].sum() <= 0.9
+    assert tried >= 3, "the attack has directions in which nobody has half"
+    assert answered < 20
