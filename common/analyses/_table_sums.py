@@ -24,6 +24,8 @@ from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 MAX_FEATURES = 2000
 """Most features of which products are sent: about 80 MB for five folds."""
+_COARSEST = 1e-3
+"""Of the range of a site's values: what a centre may round them to."""
 CLIP = 1e6
 """Largest |u|, for bounds. A centre and spread that leave anybody beyond it are refused: cutting values off at a place
 of the asker's choice would be a threshold, and two of them give away who lies between. So far from the centre are only
@@ -190,6 +192,9 @@ def _told(
         # What float32 cannot hold lies beyond the last group's end.
         beyond = np.nanmax(np.abs(_finite(values))) > np.finfo(np.float32).max
         with np.errstate(over="ignore"):
+            # Such a centre would leave few values of a column: a threshold, for which no spread is too wide.
+            least = max(_COARSEST * np.ptp(ends), 2 * np.spacing(np.abs(ends).max()))
+            beyond |= bool(np.ptp(ends) > 0 and np.spacing(abs(centre[j])) > least)
             far = np.abs((ends - centre[j]) / spread[j]).max() > CLIP / 2
         if far or beyond:
             raise IterateRefused(

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from fedage.common.analyses.agreement import COLUMNS
+from fedage.common.analyses.base import IterateRefused
 from fedage.common.analyses.concordance import ModelConcordance
 from fedage.common.analyses.cox_by_site import CoxBySite
+from fedage.common.analyses.table_preparation import TablePreparation
 from fedage.common.cohort import Cohort
 from fedage.common.statistic import FloatArray
 from tests.attacks.asked_of_a_site import Attacker
@@ -106,3 +108,15 @@ def test_no_coefficient_makes_a_threshold_of_pairs(beside: str, threshold: float
     assert model.local(cohort, iterate)["tied"] == model.local(cohort, without)["tied"]
     seen = {**iterate, "scale": np.array([1.0, 5.0]), "centre": np.array([0.0, 28.0])}
     assert model.local(cohort, seen)["tied"] < model.local(cohort, without)["tied"] / 10
+
+
+@pytest.mark.parametrize("which", CENTRES)
+@pytest.mark.parametrize("minimum_count", [2, 10])
+def test_no_centre_makes_two_values_of_a_feature(which: str, minimum_count: int) -> None:
+    unit, centre = CENTRES[which]
+    cohort = with_three_above(unit).with_columns(is_train=np.ones(PATIENTS), place=np.linspace(0, 0.999, PATIENTS))
+    sums = TablePreparation(("rare",), penalty=1.0, minimum_count=minimum_count)
+    with pytest.raises(IterateRefused, match="centre and spread of feature 1"):
+        sums.local(cohort, {"centre": np.array([centre]), "spread": np.array([abs(centre)]), "error": np.zeros(1)})
+    for honest in (28.0 * unit, 28.0 * unit + 1e4 * unit):
+        sums.local(cohort, {"centre": np.array([honest]), "spread": np.array([4.0 * unit]), "error": np.zeros(1)})
