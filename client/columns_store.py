@@ -146,9 +146,10 @@ def is_accepted(connection: Connection, campaign: str) -> bool:
     return connection.execute(known).one_or_none() is not None
 
 
-def accept(connection: Connection, campaign: str) -> None:
-    """Write down that the administrator lets nearly equal columns of a campaign through."""
-    if not is_accepted(connection, campaign):
+def accept(connection: Connection, campaign: str, *, similar: bool) -> None:
+    """Write down whether the administrator lets nearly equal columns of a campaign through."""
+    connection.execute(accepted.delete().where(accepted.c.campaign == campaign))
+    if similar:
         connection.execute(accepted.insert().values(campaign=campaign))
 
 

@@ -190,16 +190,20 @@ class ReleasedColumns:
             columns_store.keep_question(connection, question.digest, compared=question.compared_with)
         return True
 
-    def accept(self) -> None:
-        """Let nearly equal columns of this campaign through from now on, as the administrator says.
+    def accept(self, *, similar: bool) -> None:
+        """Let nearly equal columns of this campaign through from now on, or no longer, as an approval says.
+
+        An earlier approval's word is about the columns as they were then.
 
         Raises
         ------
         Withheld
             Rule `store-unavailable`.
         """
+        if not similar and not self._path.exists():
+            return
         with self._transaction() as connection:
-            columns_store.accept(connection, self._campaign)
+            columns_store.accept(connection, self._campaign, similar=similar)
 
     def near_earlier(self, table: Mapping[str, FloatArray]) -> dict[str, tuple[str, str]]:
         """Of which columns (n,) of a campaign's patients sums would be withheld: its name and campaign of the earlier.

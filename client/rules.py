@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from fedage.client.audit.folding import Folding
 from fedage.client.audit.log import utc_now
 from fedage.client.claims import Claims
 from fedage.client.frozen import frozen_of
+from fedage.client.guard import Withheld
 from fedage.client.kept_cohorts import KeptCohorts
 from fedage.client.ledger import BudgetExceeded, ChargeRefused, Ledger, Mechanism
 from fedage.client.nonces import Nonces, RequestId
@@ -253,8 +254,8 @@ class SiteRules:
             snapshot = freeze()
         if unless_declined and self.approvals.is_declined(digest):
             raise self._not_approved(digest)
-        if similar_columns:
-            account_of(self.columns_folder, campaign, keys=snapshot.patients).accept()
+        with nullcontext() if similar_columns else suppress(Withheld):  # an account that is damaged answers nothing
+            account_of(self.columns_folder, campaign, keys=snapshot.patients).accept(similar=similar_columns)
         self.audit.append(self._decision(Kind.APPROVE, campaign, patients=len(snapshot.patients)))
         self.approvals.approve(campaign.text)
         return Approved(campaign=campaign, allowed=decision, snapshot=snapshot, cohort_of=cohort_of)

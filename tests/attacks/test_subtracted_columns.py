@@ -504,6 +504,23 @@ def test_an_administrator_may_let_it_through(asking: Asking) -> None:
     assert [len(told["x"]) for told in asking.everything(COX)[1:2]] == [2]
 
 
+@pytest.mark.parametrize("again", ["approved again", "revoked and approved", "revoked, corrected and approved"])
+def test_what_an_administrator_lets_through_ends_with_the_approval(again: str, asking: Asking) -> None:
+    """A later approval without the option is of columns that nobody has looked at."""
+    asking.index(with_second("a", changed(1)))
+    asking.approve(campaign(COX_FILE, "first"))
+    assert len(asking.everything(COX)) > 2
+    later, rules = campaign(COX_FILE, "second", **B), asking.hospital.site.rules
+    asking.hospital.campaign = later
+    rules.approve(later, similar_columns=True)
+    if again.startswith("revoked"):
+        rules.revoke(later.digest)
+    if "corrected" in again:
+        asking.index(with_second("a", changed(2)))
+    rules.approve(later, few_changes=True)
+    must_be_in_no_sum(asking, COX, "second", left_out=True)
+
+
 def test_two_campaigns_asked_at_once_do_not_both_get_their_column(asking: Asking) -> None:
     """Both were told yes before either has its sums."""
     asking.index(with_second("a", changed(1)))
