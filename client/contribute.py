@@ -27,6 +27,8 @@ from fedage.common.cohort import (
     MissingColumn,
     UnusableColumn,
     not_years_in_words,
+    only_events_in_words,
+    tells_only_events,
 )
 from fedage.common.estimators.base import COMPUTED
 from fedage.common.influence import InfluenceRefused, InfluenceRule, require_sums
@@ -197,7 +199,7 @@ def _one(
 ) -> Statistic:
     try:
         analysis.check(iterate)
-        _require_years(analysis, cohort)
+        _require_follow_up(analysis, cohort)
         thresholds.require_counted(analysis, cohort, iterate)
         grids.require_rounding(analysis)
         analysis = grids.accounted(analysis, iterate)
@@ -225,8 +227,8 @@ def _one(
     return told
 
 
-def _require_years(analysis: Analysis, cohort: Cohort) -> None:
-    """Refuse a column of follow-up times of which one is longer than any life: its unit is another.
+def _require_follow_up(analysis: Analysis, cohort: Cohort) -> None:
+    """Refuse follow-up times of which one is longer than any life (their unit is another), and events without a 0.
 
     Days at one site beside years at another would make one curve of both; without the impossible times, only those
     followed for a short time would be left.
@@ -236,9 +238,14 @@ def _require_years(analysis: Analysis, cohort: Cohort) -> None:
     UnusableColumn
         With the mapping that would mend it.
     """
-    time = getattr(analysis, "time", None)
-    if isinstance(time, str) and time in cohort.columns and np.any(cohort[time] > LONGEST_FOLLOW_UP_YEARS):
+    time, event = getattr(analysis, "time", None), getattr(analysis, "event", None)
+    if not isinstance(time, str) or time not in cohort.columns:
+        return
+    if np.any(cohort[time] > LONGEST_FOLLOW_UP_YEARS):
         raise UnusableColumn(time, not_years_in_words(time))
+    known = isinstance(event, str) and event in cohort.columns
+    if known and tells_only_events(time=cohort[time], event=cohort[str(event)]):
+        raise UnusableColumn(str(event), only_events_in_words(str(event)))
 
 
 def _correct(

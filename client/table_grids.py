@@ -184,7 +184,10 @@ class TableGrids:
         last = connection.execute(select(paths).where(paths.c.run == self._run)).one_or_none()
         settled, told = (_read(last.ends), _read(last.told)) if last is not None else ((), ())
         if not set(asked.ends) <= {*settled, *told}:
-            return "the intervals are finer than, or others than, those that this site has said it can tell in this run"
+            return (
+                "these intervals are none that this site has said it can tell in this run; it says so of none in which "
+                "too few patients have the event, leave or stay"
+            )
         if asked.following is None or last is None:
             return ""
         repeated = asked.ends == settled and asked.following == last.following

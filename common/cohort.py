@@ -80,6 +80,31 @@ def not_years_in_words(column: str) -> str:
     )
 
 
+_FEWEST_WITHOUT_EVENT = 10
+
+
+def tells_only_events(*, time: FloatArray, event: FloatArray) -> bool:
+    """Whether an event column is empty where others have 0: those censored would be missing, and all the rest have it.
+
+    Parameters
+    ----------
+    time, event
+        (n,) each, NaN where missing.
+    """
+    known = event[np.isfinite(event)]
+    silent = int(np.count_nonzero(np.isfinite(time) & np.isnan(event)))
+    return known.size > 0 and bool((known == 1).all()) and silent >= _FEWEST_WITHOUT_EVENT
+
+
+def only_events_in_words(column: str) -> str:
+    """What is wrong with such a column, after its name, and the mapping that would mend it."""
+    mapped = f'{{ column = "{column}", values = {{ "1" = 1, "" = 0 }} }}'
+    return (
+        "holds 1 or nothing where follow-up times are known, so that nobody would count as censored; if an empty cell "
+        f"means censored, say so in the site's site.toml, e.g. {mapped}, or write 0"
+    )
+
+
 @dataclass(frozen=True)
 class Cohort:
     """Columns of equal length (n,), float64, NaN where missing."""

@@ -21,6 +21,7 @@ _FILL = 1e20
 _MOST_CODES, _ENDS = 4, 12
 _FEWEST_BESIDE_A_CODE, _FEWEST_OTHER_VALUES = 2, 3
 _ONE_DIGIT = 9.0
+_LARGEST_MEASURE = 99.0
 _ENOUGH = 10
 
 
@@ -45,7 +46,7 @@ def extremes_of(values: FloatArray) -> list[Extreme]:
 
     A value is such a one if it lies beyond all others by more than half of their range and is a code in use (999,
     -9999, -1 below counts, the limits of integers), or by more than their range and occurs more often than any other,
-    but in less than half of the cells.
+    but in less than half of the cells. Of a column of nothing but codes, those of several nines or the like are such.
 
     Examples
     --------
@@ -53,12 +54,17 @@ def extremes_of(values: FloatArray) -> list[Extreme]:
     [Extreme(code='-9999', count=1), Extreme(code='999', count=1)]
     >>> extremes_of(np.array([20.0, 31, 44, 57, 57]))
     []
+    >>> extremes_of(np.array([-9999.0, -9999.0])), extremes_of(np.array([7.0, 8.0, 7.0]))
+    ([Extreme(code='-9999', count=2)], [])
     """
     distinct, counts = np.unique(values[np.isfinite(values)], return_counts=True)
     codes = np.zeros(distinct.size, dtype=bool)  # only those at the ends can lie beyond all others
     for at in {*range(distinct.size)[:_ENDS], *range(distinct.size)[-_ENDS:]}:
         codes[at] = _is_code(float(distinct[at]))
     others, found = distinct[~codes], []
+    if not others.size:
+        alone = [at for at in np.flatnonzero(codes) if _is_code_alone(float(distinct[at])) and counts[at] > 1]
+        return [Extreme(f"{distinct[at]:.10g}", int(counts[at])) for at in alone][:_MOST_CODES]
     if others.size >= _FEWEST_BESIDE_A_CODE:
         flagged = [at for at in np.flatnonzero(codes) if _is_odd_code(float(distinct[at]), int(counts[at]), others)]
         found = [Extreme(f"{distinct[at]:.10g}", int(counts[at])) for at in flagged]
@@ -80,6 +86,11 @@ def _is_odd_code(value: float, count: int, others: FloatArray) -> bool:
     if value < 0 <= lowest:
         return abs(value) > _ONE_DIGIT or count > 1
     return gap > span / 2 if abs(value) > _ONE_DIGIT else count > 1 and gap > 3 * span
+
+
+def _is_code_alone(value: float) -> bool:
+    """Whether a code stands for "missing" though no other value is there: it is no small number."""
+    return abs(value) > _LARGEST_MEASURE or (value < 0 and abs(value) > _ONE_DIGIT)
 
 
 def _is_repeated(distinct: FloatArray, counts: Counts, at: int) -> bool:

@@ -14,7 +14,14 @@ from fedage.client.table.columns import Columns, named_columns
 from fedage.client.table.forms import MISWRITTEN, Codes, is_miswritten, most_frequent, what_and_mend
 from fedage.client.table.read import is_text
 from fedage.common.campaign import Campaign
-from fedage.common.cohort import EVENT_MEANING, LONGEST_FOLLOW_UP_YEARS, not_binary_in_words, not_years_in_words
+from fedage.common.cohort import (
+    EVENT_MEANING,
+    LONGEST_FOLLOW_UP_YEARS,
+    not_binary_in_words,
+    not_years_in_words,
+    only_events_in_words,
+    tells_only_events,
+)
 from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
 
@@ -83,6 +90,8 @@ def _lines(columns: Columns, rows: Rows, campaign: Campaign, *, features: Collec
                 yield f"column {event!r} {not_binary_in_words(event, meaning=EVENT_MEANING)}"
     if campaign.survival and campaign.survival.time in columns.cohort:
         time = columns.cohort[campaign.survival.time][rows]
+        if event in columns.cohort and tells_only_events(time=time, event=columns.cohort[str(event)][rows]):
+            yield f"column {event!r} {only_events_in_words(str(event))}"
         if (time > LONGEST_FOLLOW_UP_YEARS).any():
             yield f"column {campaign.survival.time!r} {not_years_in_words(campaign.survival.time)}"
     for form, found in by_form.items():

@@ -131,7 +131,7 @@ def sentences(found: KaplanMeier | None) -> list[str]:
     if found.table_times and found.asked_times and found.table_times[-1] < found.asked_times[-1]:
         said.append(
             f"They end at {found.table_times[-1]:g} years: beyond it a site has too few patients left to tell of, and "
-            "the curve would be that of the others."
+            "a curve of all sites cannot go on."
         )
     said += _refusals(found)
     if found.log_rank_refused:

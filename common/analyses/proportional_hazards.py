@@ -13,6 +13,7 @@ Kaplan-Meier estimate of all patients together is no such sum, and is not offere
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
@@ -311,6 +312,13 @@ def _p(p: float | None) -> str:
     return "unknown" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def _slope(value: float | None) -> Cell:
+    """With as many digits as it needs: per mm³ it is far below 0.0001."""
+    digits = _SLOPE_DIGITS if not value else max(_SLOPE_DIGITS, 1 - math.floor(math.log10(abs(value))))
+    return number(value, min(digits, _MOST_SLOPE_DIGITS))
+
+
+_SLOPE_DIGITS, _MOST_SLOPE_DIGITS = 4, 12
 _HEADERS = ("model", "covariate", "χ²", "df", "p", "log hazard ratio per unit of time")
 
 
@@ -322,7 +330,7 @@ def _rows(found: HazardsTest) -> Iterator[tuple[Cell, ...]]:
             number(item.chi2, 3),
             count(1),
             p_value(item.p),
-            number(item.slope, 4),
+            _slope(item.slope),
         )
     if found.df > 1:
         yield (words(found.model), words("all together"), number(found.chi2, 3), count(found.df), p_value(found.p))

@@ -194,3 +194,14 @@ def test_follow_up_that_is_no_years_is_withheld_with_the_mapping(tmp_path: Path,
         assert "'time_years' holds times above 130, which are no years" in withheld[step]["detail"]
         assert "divide_by = 365.25" in withheld[step]["detail"]
     assert set(sums) == (RAW | CORRECTED) - set(survival)
+
+
+def test_events_without_a_0_are_withheld_with_the_mapping(tmp_path: Path) -> None:
+    told = cohort()
+    changed = told.with_columns(event=np.where(told["event"] == 0, np.nan, told["event"]))
+    survival = [step for step in steps() if getattr(registered(campaign())[step], "event", None) == "event"]
+    assert survival
+    sums, withheld = answered(campaign(), changed, steps(), folder=tmp_path)
+    for step in survival:
+        assert "'event' holds 1 or nothing where follow-up times are known" in withheld[step]["detail"]
+    assert set(sums) == (RAW | CORRECTED) - set(survival)

@@ -197,3 +197,11 @@ def test_a_code_written_as_told_comes_before_the_same_number(tmp_path: Path) -> 
     assert found.values["a"] == {"event": 0.0}
     assert found.values["b"] == {"event": 1.0}
     assert found.values["d"] == {}
+
+
+def test_an_empty_cell_may_be_given_a_meaning(tmp_path: Path) -> None:
+    path = tmp_path / "outcomes.csv"
+    path.write_text("patient_id,status\na,1\nb,\nc, \nd,1.0\n")
+    mapped = {"event": Mapped(column="status", values={"1": 1.0, "": 0.0})}
+    found = read_outcomes(path, columns=mapped)
+    assert [row["event"] for row in found.values.values()] == [1.0, 0.0, 0.0, 1.0]

@@ -361,3 +361,45 @@ def test_a_declared_code_of_a_time_is_missing(frame: pd.DataFrame, tmp_path: Pat
     frame.loc[[21, 22], "time"] = 9999
     found = read(frame, tmp_path, ABOUT + "missing = [9999]\n" + SURVIVAL)
     assert np.isnan(found.sites["b"].columns["time"]).sum() == 2
+
+
+@pytest.mark.parametrize("nothing", ["", "NA", None, "  "])
+def test_an_event_column_without_a_0_is_refused_where_censored_are_left_empty(
+    frame: pd.DataFrame, tmp_path: Path, nothing: str | None
+) -> None:
+    """Those censored were missing, and all others had the event."""
+    there = (frame["site"] == "b") & (frame["status"] == 0)
+    frame.loc[there, "status"] = nothing
+    with pytest.raises(
+        FedAgeError, match=r"site 'b': column 'status' holds 1 or nothing where follow-up times"
+    ) as said:
+        read(frame, tmp_path, ABOUT + SURVIVAL)
+    assert '{ column = "status", values = { "1" = 1, "" = 0 } }' in str(said.value)
+    assert "site 'a'" not in str(said.value)
+
+
+@pytest.mark.parametrize("change", ["one is known", "no time either", "few"])
+def test_missing_events_are_missing_where_they_are_no_code(frame: pd.DataFrame, tmp_path: Path, change: str) -> None:
+    there = (frame["site"] == "b") & (frame["status"] == 0)
+    rows = list(frame.index[there])
+    if change == "few":
+        frame.loc[rows[:5], "status"] = 1
+    frame.loc[rows[5 if change == "few" else 1 if change == "one is known" else 0 :], "status"] = None
+    if change == "no time either":
+        frame.loc[rows, "time"] = None
+    found = read(frame, tmp_path, ABOUT + SURVIVAL)
+    known = {"one is known": 11, "no time either": 10, "few": 15}[change]
+    assert np.isfinite(found.sites["b"].columns["status"]).sum() == known
+
+
+@pytest.mark.parametrize("code", [-9999, 999, 9999.9, -77])
+def test_a_column_of_nothing_but_a_code_is_said(frame: pd.DataFrame, tmp_path: Path, code: float) -> None:
+    frame.loc[frame["site"] == "b", "area"] = code
+    (line,) = read(frame, tmp_path).said
+    assert line.startswith(f"b: column 'area' holds {code:g}, far beyond the others, in 20 cells")
+
+
+@pytest.mark.parametrize("value", [0, 1, -1, 7, 88, 1500.5])
+def test_a_column_of_one_plain_value_is_not(frame: pd.DataFrame, tmp_path: Path, value: float) -> None:
+    frame.loc[frame["site"] == "b", "area"] = value
+    assert read(frame, tmp_path).said == []

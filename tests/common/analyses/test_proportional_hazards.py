@@ -15,7 +15,7 @@ from fedage.common.analyses.agreement import Agreed
 from fedage.common.analyses.base import Done, IterateRefused, NotComputable, run_locally
 from fedage.common.analyses.cox_by_site import CoxBySite
 from fedage.common.analyses.plan import registered
-from fedage.common.analyses.proportional_hazards import ANALYSIS, HazardsTest, ProportionalHazards
+from fedage.common.analyses.proportional_hazards import ANALYSIS, HazardsTest, ProportionalHazards, _slope
 from fedage.common.campaign import CampaignErrors, load_campaign, parse_campaign
 from fedage.common.cohort import Cohort
 from fedage.common.influence import InfluenceRule
@@ -250,3 +250,12 @@ def test_without_the_model_an_iterate_says_nothing() -> None:
     with pytest.raises(IterateRefused, match="coefficients"):
         step.check({})
     assert ANALYSIS.words("proportional-hazards:gap") == "the test of proportional hazards in the Cox model gap"
+
+
+@pytest.mark.parametrize(
+    ("slope", "said"),
+    [(0.0835, "0.0835"), (-2.34e-7, "−0.00000023"), (4.6e-10, "0.00000000046"), (0.0, "0.0000"), (3.0, "3.0000")],
+)
+def test_a_slope_has_the_digits_that_it_needs(slope: float, said: str) -> None:
+    """Per mm³ it was 0.0000."""
+    assert _slope(slope).text == said
