@@ -233,9 +233,17 @@ def age_unit(about: Mapping[str, Any], *, file: str, column: str = "age") -> str
     Raises
     ------
     FedAgeError
-        If it tells another than years, months, weeks and days, or only its description speaks of another than years.
+        If it tells another than years, months, weeks and days, only its description speaks of another than years, or
+        its numbers are codes of groups.
     """
     of_column = {name.strip().casefold(): value for name, value in described(about, column).items()}
+    levels = of_column.get("levels")
+    codes = map(str, levels) if isinstance(levels, Mapping) else ()
+    if any(re.fullmatch(r"\d+(\.\d*)?", code.strip()) for code in codes):
+        raise FedAgeError(
+            f"{file} gives {column} Levels, so its numbers are codes of groups and no ages; give each participant's "
+            "age, or take the Levels out if the numbers are ages"
+        )
     told = str(of_column.get("units", of_column.get("unit", "")))
     unit = _UNITS.get(told.strip().casefold())
     if unit is None:

@@ -164,3 +164,21 @@ def test_a_volume_is_of_whom_its_folder_and_its_name_say(tmp_path: Path, place: 
         assert (report.patients, report.images) == (1, 2 if reason is None else 1)
         assert report.rejected == ({} if reason in (None, "ignored") else {reason: 1})
     assert all(Reason(code).sentence for code in report.rejected)
+
+
+@pytest.mark.parametrize(
+    "levels", [{"1": "18-39", "3": "60 and older"}, {" 2 ": {"Description": "adult"}}, {"1.0": ""}]
+)
+@pytest.mark.parametrize("key", ["Levels", "levels"])
+def test_codes_of_age_groups_are_no_ages(tmp_path: Path, levels: object, key: str) -> None:
+    """Code 3 was an age of three and a half years."""
+    about = json.dumps({"age": {"Description": "age group", key: levels}})
+    tree(tmp_path, {"a": [""]}, {"participants.tsv": "participant_id\tage\nsub-a\t3\n", "participants.json": about})
+    with pytest.raises(FedAgeError, match="gives age Levels, so its numbers are codes of groups and no ages"):
+        ages(tmp_path)
+
+
+def test_a_word_among_ages_may_be_a_level(tmp_path: Path) -> None:
+    about = json.dumps({"age": {"Units": "years", "Levels": {"n/a": "not told", "89+": "89 and older"}}})
+    tree(tmp_path, {"a": [""]}, {"participants.tsv": "participant_id\tage\nsub-a\t30.5\n", "participants.json": about})
+    assert ages(tmp_path) == {("a", ""): 30.5}
