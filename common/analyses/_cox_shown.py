@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from fedage.common.analyses._hazards_in_words import in_unit, per_sd, ratio_decimals, told_per_sd
+from fedage.common.analyses.cox import Coefficient, CoxResult
+from fedage.common.analyses.planted_truth import PlantedTruth
 from fedage.common.presentation.blocks import Drawn, Folded, Paragraph, Section, Shown, Titled
 from fedage.common.presentation.cells import NONE, Cell, Table, count, interval, number, p_value, words
 from fedage.common.presentation.participation import alone
-from fedage.common.record.parts import Coefficient, CoxResult, PlantedTruth
 from fedage.common.record.results import Results
 from fedage.common.wording import listed, shortened
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from fedage.common.record.parts import Metrics
+from fedage.common.analyses.evaluation import Metrics
 from fedage.common.record.results import Results
 from fedage.common.wording import listed
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fedage.common.analyses._errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to, may_lose
 from fedage.common.analyses._errors_in_words import sentences as losses
+from fedage.common.analyses.by_subject import Evaluated
+from fedage.common.analyses.evaluation import Metrics
 from fedage.common.presentation.blocks import Block, Folded, Paragraph, Section, Shown, Titled
 from fedage.common.presentation.cells import NONE, POOLED, Cell, Table, at_least, count, number, share_between, words
 from fedage.common.presentation.participation import (
@@ -15,7 +17,6 @@ from fedage.common.presentation.participation import (
     pooled_row,
     status,
 )
-from fedage.common.record.parts import Evaluated, Metrics
 from fedage.common.record.results import Results
 
 TEST, VALIDATION, CORRECTED = "evaluation:test", "evaluation:validation", "evaluation:test-corrected"

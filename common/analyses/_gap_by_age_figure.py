@@ -5,11 +5,11 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedage.common.analyses.gap_by_age import GapsByAge
 from fedage.common.presentation.svg import INK, MUTED, SERIES, draw
-from fedage.common.record.parts import GapByAge
 
 
-def gap_by_age(raw: GapByAge | None, corrected: GapByAge | None) -> str | None:
+def gap_by_age(raw: GapsByAge | None, corrected: GapsByAge | None) -> str | None:
     """The figure, or None if neither is there."""
     panels = [
         (gaps, title, colour, marker)
@@ -40,7 +40,7 @@ def gap_by_age(raw: GapByAge | None, corrected: GapByAge | None) -> str | None:
     return draw(paint, name="gaps", label=label.lower().capitalize(), size_in=(4.3 * max(len(panels), 1.4), 3.4))
 
 
-def _panel(axes: Axes, gaps: GapByAge, bins: slice, *, colour: str, marker: str) -> None:
+def _panel(axes: Axes, gaps: GapsByAge, bins: slice, *, colour: str, marker: str) -> None:
     edges = gaps.edges_years[bins.start : bins.stop + 1]
     counts, means, sds = gaps.counts[bins], gaps.mean_years[bins], gaps.sd_years[bins]
     axes.axhline(0, color=INK, linewidth=1.0)

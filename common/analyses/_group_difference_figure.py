@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedage.common.analyses._group_difference_result import Difference
+from fedage.common.analyses.by_subject import GroupDifference
 from fedage.common.presentation.participation import pooled_label
 from fedage.common.presentation.svg import INK, MUTED, SERIES, draw, only_some_spines
-from fedage.common.record.groups import Difference, GroupDifference
 from fedage.common.record.results import Results
 from fedage.common.wording import shortened
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from fedage.common.analyses._group_difference_result import Difference
+from fedage.common.analyses.by_subject import GroupDifference, Groups
 from fedage.common.presentation.blocks import Drawn, Paragraph, Section, Shown, Titled
 from fedage.common.presentation.cells import Cell, Table, count, interval, number, p_value, words
 from fedage.common.presentation.participation import pooled_label
-from fedage.common.record.groups import Difference, GroupDifference, Groups
 from fedage.common.record.results import Results
 
 NOT_ASKED = "the campaign asked for no comparison of groups"

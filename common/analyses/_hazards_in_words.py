@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fedage.common.record.parts import Coefficient
+from fedage.common.analyses.cox import Coefficient
 
 _USUAL, _MOST = 3, 12
 _SIGNIFICANT = 2

@@ -10,15 +10,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fedage.common.analyses._kaplan_meier_shown import grouped
+from fedage.common.analyses.kaplan_meier import Curves, SurvivalCurve
 from fedage.common.presentation.svg import DASHES, MUTED, SERIES, draw, only_some_spines
-from fedage.common.record.parts import KaplanMeier, SurvivalCurve
 from fedage.common.wording import shortened
 
 _MOST_TICKS = 11
 _BEYOND = 1.04
 
 
-def kaplan_meier(found: KaplanMeier | None) -> str | None:
+def kaplan_meier(found: Curves | None) -> str | None:
     """The figure, or None if there are no curves, or none with a point that may be shown."""
     if found is None or not found.groups or not found.table_times:
         return None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from fedage.common.analyses._cox_shown import heading
+from fedage.common.analyses.kaplan_meier import Curves, LogRank, SurvivalCurve
+from fedage.common.analyses.table_grid import GridCost
 from fedage.common.presentation.blocks import Drawn, Folded, Paragraph, Section, Shown, Titled
 from fedage.common.presentation.cells import NONE, Cell, Table, count, interval, number, p_value, percent, words
 from fedage.common.presentation.participation import analysed
-from fedage.common.record.parts import GridCost, KaplanMeier, LogRank, SurvivalCurve
 from fedage.common.record.results import Results
 
 _MOST_POINTS = 3
@@ -37,7 +38,7 @@ def shown(results: Results) -> Shown:
     return Shown(terminal=tuple(_terminal(found)) if found is not None else (), sections=(section,))
 
 
-def _terminal(found: KaplanMeier) -> list[Titled | str]:
+def _terminal(found: Curves) -> list[Titled | str]:
     """The curves at the last table times, with what grouping leaves open, or why there are none."""
     told: list[Titled | str] = []
     if found.not_computed:
@@ -58,7 +59,7 @@ def _log_rank(test: LogRank) -> Table:
     return Table("log-rank", ("χ²", "degrees of freedom", "p"), (row,))
 
 
-def groups_compared(found: KaplanMeier | None) -> str:
+def groups_compared(found: Curves | None) -> str:
     """E.g. `High gap against low gap`, `Male against female`, `All patients`."""
     names = [group.name for group in found.groups] if found is not None else []
     if len(names) < 2:
@@ -93,7 +94,7 @@ _GROUPED = (
 )
 
 
-def _gap(found: KaplanMeier) -> str:
+def _gap(found: Curves) -> str:
     return {"raw_gap_years": "raw gap", "cole_gap_years": "corrected gap (Cole)"}.get(
         found.column or "", "corrected gap"
     )
@@ -107,7 +108,7 @@ _MOST_COSTS = 4
 POINT = "without the event; in brackets the 95 % interval, then what grouping of times leaves open"
 
 
-def grouped(found: KaplanMeier) -> bool:
+def grouped(found: Curves) -> bool:
     """Whether anything is left open at a point: somebody censored between table times, or table times merged."""
     if found.merged_table_times:
         return True
@@ -118,7 +119,7 @@ def grouped(found: KaplanMeier) -> bool:
     )
 
 
-def sentences(found: KaplanMeier | None) -> list[str]:
+def sentences(found: Curves | None) -> list[str]:
     """The sentences, none where there is nothing to say."""
     if found is None:
         return []
@@ -167,7 +168,7 @@ def median(group: SurvivalCurve) -> str:
     return "not reached"
 
 
-def _refusals(found: KaplanMeier) -> list[str]:
+def _refusals(found: Curves) -> list[str]:
     said = []
     for group in found.groups:
         refused = [(time, why) for time, why in zip(found.table_times, group.refused, strict=False) if why]
@@ -221,7 +222,7 @@ def survival_groups(results: Results) -> Table:
     return Table("groups", ("group", "patients", "events", last, "median, years"), tuple(rows), why_empty=why)
 
 
-def _last_point(found: KaplanMeier | None, group: SurvivalCurve) -> Cell:
+def _last_point(found: Curves | None, group: SurvivalCurve) -> Cell:
     """The value at the last table time, or at the last one at which there is one."""
     times = found.table_times if found is not None else ()
     shown = [(time, value) for time, value in zip(times, group.survival, strict=False) if value is not None]

@@ -11,14 +11,14 @@ from itertools import pairwise
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from fedage.common.analyses.predicted_by_age import cells_are_drawn
+from fedage.common.analyses.gap_by_age import GapsByAge
+from fedage.common.analyses.predicted_by_age import CountsByAge, cells_are_drawn
 from fedage.common.presentation.svg import HEAT, INK, PAPER, SERIES, draw
-from fedage.common.record.parts import GapByAge, PredictedByAge
 
 _INK_FROM = 0.55
 
 
-def predicted_by_age(grid: PredictedByAge | None, gaps: GapByAge | None = None) -> str | None:
+def predicted_by_age(grid: CountsByAge | None, gaps: GapsByAge | None = None) -> str | None:
     """The figure, or None if there is neither a mean of an age bin nor a table of counts that is complete enough."""
     means = _means(gaps)
     with_cells = grid is not None and cells_are_drawn(grid)
@@ -79,7 +79,7 @@ def predicted_by_age(grid: PredictedByAge | None, gaps: GapByAge | None = None) 
     return draw(paint, name="ages", label=label, size_in=(5.6, 5.2))
 
 
-def _means(gaps: GapByAge | None) -> list[tuple[float, float, float | None]]:
+def _means(gaps: GapsByAge | None) -> list[tuple[float, float, float | None]]:
     """Middle of each age bin, mean predicted age there, and the SD of predicted minus chronological age; years."""
     if gaps is None:
         return []
@@ -101,7 +101,7 @@ def _around(edges: tuple[float, ...], means: list[tuple[float, float, float | No
     return first, last
 
 
-def _occupied(grid: PredictedByAge) -> tuple[int, int]:
+def _occupied(grid: CountsByAge) -> tuple[int, int]:
     """The bins from the first to one past the last with a count in either age; all of them without any."""
     held = [{row, column} for row, line in enumerate(grid.counts) for column, count in enumerate(line) if count]
     bins = set().union(*held) or set(range(len(grid.counts)))

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
+from pydantic import Field as Described
 
 from fedage.common.analyses._columns import (
     MAX_AGE_YEARS,
@@ -30,7 +31,7 @@ from fedage.common.influence import Group
 from fedage.common.presentation.blocks import Paragraph, Section, Shown, Titled
 from fedage.common.presentation.cells import Table, count, number, words
 from fedage.common.presentation.participation import pooled_row
-from fedage.common.record import parts
+from fedage.common.record.parts import Finding, Number
 from fedage.common.record.results import Results
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
@@ -153,6 +154,15 @@ class BiasLine:
 BIAS = "bias"
 
 
+class FittedLine(Finding):
+    """Predicted age = slope · chronological age + intercept, on held-out healthy patients."""
+
+    slope: Number = Described(description="a")
+    intercept_years: Number = Described(description="b")
+    n: int = Described(description="healthy patients it is fitted on")
+    residual_sd_years: Number = Described(default=None, description="spread around the line")
+
+
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
     if campaign.estimator is not None:
         about = {"method": campaign.bias.method, "scope": campaign.bias.scope, "scale": campaign.bias.scale}
@@ -202,7 +212,7 @@ def bias_lines(results: Results) -> Table:
 
 ANALYSIS = Definition(
     name=BIAS,
-    result=parts.BiasLine,
+    result=FittedLine,
     steps=_steps,
     words=lambda step: "the bias line",  # noqa: ARG005 - there is one
     shown=_shown,

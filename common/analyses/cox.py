@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pydantic import Field as Described
+from pydantic import model_validator
+
 from fedage.common.analyses._columns import TwoGroups
 from fedage.common.analyses._of_file import COX, BoolArray, beside, computed, followed_with, levels_of, why_not
 from fedage.common.analyses._survival import with_start
@@ -17,10 +20,66 @@ from fedage.common.analyses.table_grid import TABLE_GRID, TableGrid
 from fedage.common.campaign.types import Campaign, CoxModel, Survival
 from fedage.common.cohort import Cohort
 from fedage.common.presentation.blocks import NamedRun, Shown
-from fedage.common.record import parts
+from fedage.common.record.parts import Finding, Number
 from fedage.common.record.results import Results
 
 NAME = "cox"
+
+
+class Coefficient(Finding):
+    """One covariate of a Cox model. Intervals `ci95 = [low, high]` and `ci95_per_sd` are taken apart."""
+
+    name: str = Described(description="column")
+    coef: Number = Described(description="log hazard ratio per unit")
+    se: Number = Described(description="standard error")
+    z: Number = Described(default=None, description="coef / se")
+    p: Number = Described(default=None, description="two-sided Wald p")
+    hazard_ratio: Number = Described(description="per unit")
+    ci95_low: Number = Described(description="of the hazard ratio per unit")
+    ci95_high: Number = Described(description="of the hazard ratio per unit")
+    sd: Number = Described(default=None, description="standard deviation of the covariate")
+    hazard_ratio_per_sd: Number = Described(default=None, description="per standard deviation")
+    ci95_per_sd_low: Number = Described(default=None, description="of the hazard ratio per standard deviation")
+    ci95_per_sd_high: Number = Described(default=None, description="of the hazard ratio per standard deviation")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _intervals(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        plain_values = dict(values)
+        for name in ("ci95", "ci95_per_sd"):
+            if name in plain_values:
+                plain_values[f"{name}_low"], plain_values[f"{name}_high"] = plain_values.pop(name)
+        return plain_values
+
+
+class CoxResult(Finding):
+    """One Cox model."""
+
+    model: str = Described(description="its name in the campaign file")
+    stratified_by_site: bool = Described(default=True, description="each site its own baseline hazard, or one for all")
+    ties: str = Described(default="efron", description="how tied event times are treated")
+    n: int | None = Described(default=None, description="patients")
+    events: int | None = Described(default=None, description="events")
+    sites: tuple[str, ...] = Described(default=(), description="sites whose sums it rests on")
+    log_likelihood: Number = Described(default=None, description="at the estimate")
+    null_log_likelihood: Number = Described(default=None, description="at zero")
+    concordance: Number = Described(default=None, description="within sites only, if computed")
+    covariates: tuple[Coefficient, ...] = Described(default=(), description="in the order of the file")
+    merged_table_times: int = Described(
+        default=0, description="table times of the file that are not common to the sites"
+    )
+    likelihood: str = Described(default="", description="what an unstratified model rests on")
+    follow_up_ends_years: Number = Described(
+        default=None, description="of an unstratified model; later events are not in it"
+    )
+    withheld_columns: tuple[str, ...] = Described(
+        default=(),
+        description="covariates left out at all sites, as at one at least too few patients differ in them, or one "
+        "makes up too much of a sum",
+    )
+    not_computed: str = Described(default="", description="why there is no result")
 
 
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
@@ -124,7 +183,7 @@ def _missing(results: Results) -> Mapping[str, str]:
 
 ANALYSIS = Definition(
     name=NAME,
-    result=parts.CoxResult,
+    result=CoxResult,
     steps=_steps,
     words=lambda step: f"the Cox model {step.removeprefix(COX)}",
     builds_on=(TABLE_GRID,),

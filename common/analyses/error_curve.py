@@ -16,6 +16,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field as Described
 
 from fedage.common.analyses._columns import MAX_GAP_YEARS, MAX_PATIENTS, in_subset, usable
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
@@ -28,7 +29,7 @@ from fedage.common.analyses.evaluation import CS_YEARS
 from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
 from fedage.common.influence import Group
-from fedage.common.record import parts
+from fedage.common.record.parts import Finding, Number
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 THRESHOLDS_YEARS = tuple(float(t) for t in range(21))
@@ -198,6 +199,22 @@ class ErrorCurve:
         )
 
 
+class CumulativeScores(Finding):
+    """CS(t): the fraction of patients with an absolute error of at most t years, without small cells.
+
+    A site joins neighbouring cells of t until each holds enough patients, so the curve lies between two bounds.
+    """
+
+    n: int | None = Described(default=None, description="patients")
+    thresholds_years: tuple[float, ...] = Described(description="t, rising")
+    cs: tuple[Number, ...] = Described(description="CS(t), errors inside a joined cell taken as normal")
+    cs_low: tuple[Number, ...] = Described(description="lower bound of CS(t)")
+    cs_high: tuple[Number, ...] = Described(description="upper bound of CS(t)")
+    largest_width: Number = Described(
+        default=None, description="largest difference of the bounds; 0 if the curve is exact"
+    )
+
+
 _WORDS = {"error-curve:test": "the score curve", "error-curve:test-corrected": "the score curve after correction"}
 
 
@@ -211,5 +228,5 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
 
 
 ANALYSIS = Definition(
-    name="error-curve", result=parts.ErrorCurve, steps=_steps, words=lambda step: _WORDS.get(step, step), place=32
+    name="error-curve", result=CumulativeScores, steps=_steps, words=lambda step: _WORDS.get(step, step), place=32
 )

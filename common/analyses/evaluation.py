@@ -11,6 +11,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+from pydantic import Field as Described
 
 from fedage.common.analyses._columns import (
     MAX_AGE_YEARS,
@@ -41,7 +42,7 @@ from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
 from fedage.common.influence import Group
 from fedage.common.presentation.blocks import Shown
-from fedage.common.record import parts
+from fedage.common.record.parts import Finding, Number
 from fedage.common.record.results import Results
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
@@ -285,6 +286,28 @@ def _around(iterate: Iterate) -> float:
 
 
 TEST, VALIDATION, CORRECTED = "evaluation:test", "evaluation:validation", "evaluation:test-corrected"
+
+
+class Metrics(Finding):
+    """Agreement of predicted with chronological age."""
+
+    n: int = Described(description="patients")
+    mae_years: Number = Described(description="mean absolute error")
+    cs_5: Number = Described(default=None, description="fraction with an absolute error of at most 5 years")
+    cs_5_low: Number = Described(default=None, description="lower bound of cs_5; sites tell no count of few patients")
+    cs_5_high: Number = Described(default=None, description="upper bound of cs_5")
+    pearson_r: Number = Described(default=None, description="Pearson correlation; null where one does not vary")
+    mean_error_years: Number = Described(default=None, description="mean of predicted minus chronological")
+    rmse_years: Number = Described(default=None, description="root mean squared error")
+    mae_of_mean_years: Number = Described(default=None, description="MAE of predicting the mean age of all sites")
+    mae_of_mean_at_least: bool = Described(
+        default=False,
+        description="whether that is a lower bound: at a site, fewer than the minimum count or nobody is younger, or "
+        "older, than that mean, and who is there counts as if on the other side",
+    )
+    mae_of_site_mean_years: Number = Described(default=None, description="MAE of predicting each site's own mean age")
+
+
 _WORDS = {
     TEST: "the error of the predicted age",
     VALIDATION: "the error on validation patients",
@@ -323,7 +346,7 @@ def _shown(results: Results) -> Shown:
 
 ANALYSIS = Definition(
     name="evaluation",
-    result=parts.Metrics,
+    result=Metrics,
     steps=_steps,
     words=lambda step: _WORDS.get(step, step),
     sets=_sets,

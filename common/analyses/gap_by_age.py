@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field as Described
 
 from fedage.common.analyses._age_bins import age_edges, bin_of
 from fedage.common.analyses._columns import MAX_PATIENTS, bound_of, in_subset, usable
@@ -22,7 +23,7 @@ from fedage.common.disclosure import Suppressed, suppress_small_cells
 from fedage.common.influence import InfluenceRule, dominated
 from fedage.common.presentation.blocks import Drawn, Section, Shown
 from fedage.common.presentation.participation import asked_age, drawn
-from fedage.common.record import parts
+from fedage.common.record.parts import Finding, Number
 from fedage.common.record.results import Results
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
@@ -124,6 +125,17 @@ class GapByAge:
         )
 
 
+class GapsByAge(Finding):
+    """Predicted minus chronological age by bins of chronological age."""
+
+    n: int | None = Described(default=None, description="patients")
+    edges_years: tuple[float, ...] = Described(description="b + 1 edges; the outermost bins are open")
+    counts: tuple[int, ...] = Described(description="patients by bin; small bins are withheld and count 0")
+    mean_years: tuple[Number, ...] = Described(description="mean gap by bin")
+    sd_years: tuple[Number, ...] = Described(description="standard deviation of the gap by bin")
+    withheld: int | None = Described(default=None, description="patients in withheld bins")
+
+
 _WORDS = {"gap-by-age:raw": "the raw gap by age", "gap-by-age:corrected": "the corrected gap by age"}
 
 
@@ -187,7 +199,7 @@ def _withheld_bins(results: Results) -> str:
 
 ANALYSIS = Definition(
     name="gap-by-age",
-    result=parts.GapByAge,
+    result=GapsByAge,
     steps=_steps,
     words=lambda step: _WORDS.get(step, step),
     shown=_shown,

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from fedage.common.analyses import _roc
 from fedage.common.analyses._columns import MAX_PATIENTS, TwoGroups, bound_of, present, usable, within_bounds
+from fedage.common.analyses._group_difference_result import GroupDifferenceResult
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._of_file import beside, compared_gap, computed, gap_of, tells_raw_gap
 from fedage.common.analyses.agreement import agreed
@@ -34,7 +35,6 @@ from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import INCOMPLETE, Cohort
 from fedage.common.influence import Group, InfluenceRule
 from fedage.common.presentation.blocks import Shown
-from fedage.common.record.groups import GroupDifferenceResult
 from fedage.common.record.results import Results
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
@@ -370,6 +370,8 @@ def _why_refused(found: Result, *, open_width: float) -> str:
 
 
 GROUPS, GROUPS_RAW = "groups:gap", "groups:raw-gap"
+
+
 _WORDS = {GROUPS: "the comparison of groups by corrected gap", GROUPS_RAW: "the comparison of groups by raw gap"}
 
 

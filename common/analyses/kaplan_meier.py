@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field as Described
 
 from fedage.common.analyses import table_grid
 from fedage.common.analyses._columns import MAX_PATIENTS
@@ -31,11 +32,11 @@ from fedage.common.analyses.base import (
 )
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, LeftOut, Step
-from fedage.common.analyses.table_grid import TABLE_GRID, TableGrid, groups_of_gap
+from fedage.common.analyses.table_grid import TABLE_GRID, GridCost, TableGrid, groups_of_gap
 from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
 from fedage.common.presentation.blocks import Shown
-from fedage.common.record import parts
+from fedage.common.record.parts import Finding, Number
 from fedage.common.record.results import Results
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
@@ -253,6 +254,61 @@ def _remaining(n: FloatArray, events: FloatArray, censored: FloatArray, at_end: 
 KAPLAN_MEIER = "kaplan-meier"
 
 
+class SurvivalCurve(Finding):
+    """Survival estimate of one group, Kaplan-Meier or actuarial; one value for each common table time."""
+
+    name: str = Described(description="the group, e.g. `high gap`")
+    n: int | None = Described(default=None, description="patients")
+    events: int | None = Described(default=None, description="events")
+    survival: tuple[Number, ...] = Described(
+        description="fraction without the event; null where nobody is at risk or the point is refused"
+    )
+    ci95_low: tuple[Number, ...] = Described(default=(), description="lower end of its 95 % interval")
+    ci95_high: tuple[Number, ...] = Described(default=(), description="upper end of its 95 % interval")
+    bound_low: tuple[Number, ...] = Described(
+        default=(), description="lowest value that grouping times between table times leaves open; null beyond the data"
+    )
+    bound_high: tuple[Number, ...] = Described(default=(), description="highest such value")
+    refused: tuple[str, ...] = Described(default=(), description="why a point is not given; empty if it is")
+    at_risk: tuple[int | None, ...] = Described(default=(), description="patients at risk after the table time before")
+    events_at: tuple[int | None, ...] = Described(default=(), description="events since the table time before")
+    remaining: tuple[int | None, ...] = Described(
+        default=(), description="patients followed up to the table time without an event"
+    )
+    median_survival: Number = Described(default=None, description="median in years; null if not reached, or not exact")
+    median_between: tuple[float, float] | None = Described(
+        default=None, description="table times in years between which the median lies, where it is not exact"
+    )
+
+
+class LogRank(Finding):
+    """Log-rank test of the two groups."""
+
+    chi2: Number = Described(description="Mantel's χ²")
+    df: int = Described(default=1, description="degrees of freedom")
+    p: Number = Described(description="its p")
+
+
+class Curves(Finding):
+    """High against low gap, or the two groups of another column, or all patients."""
+
+    column: str | None = Described(default=None, description="what the groups are made by; null for one curve of all")
+    sites: tuple[str, ...] = Described(default=(), description="sites whose sums it rests on")
+    table_times: tuple[float, ...] = Described(
+        default=(), description="years, rising: those of the file on which the sites agreed; the curves end at the last"
+    )
+    asked_times: tuple[float, ...] = Described(default=(), description="table times of the file, in years")
+    groups: tuple[SurvivalCurve, ...] = Described(default=(), description="low gap, or 0 of the column, first")
+    split_years: Number = Described(default=None, description="gap above which it is high")
+    log_rank: LogRank | None = Described(default=None, description="null without two groups and events, or if refused")
+    log_rank_refused: str = Described(default="", description="why the test is not given; empty if it is")
+    merged_table_times: int = Described(
+        default=0, description="table times of the file that are not common to the sites"
+    )
+    held_back: tuple[GridCost, ...] = Described(default=(), description="which sites cost how much resolution")
+    not_computed: str = Described(default="", description="why there is no result")
+
+
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
     survival, grid = campaign.survival, steps.get(TABLE_GRID)
     if survival is None or not isinstance(grid, TableGrid):
@@ -296,7 +352,7 @@ def _shown(results: Results) -> Shown:
 
 ANALYSIS = Definition(
     name=KAPLAN_MEIER,
-    result=parts.KaplanMeier,
+    result=Curves,
     steps=_steps,
     words=lambda step: "the Kaplan-Meier estimate",  # noqa: ARG005 - there is one
     builds_on=(TABLE_GRID,),

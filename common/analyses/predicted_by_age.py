@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
+from pydantic import Field as Described
 
 from fedage.common.analyses._age_bins import age_edges, bin_of
 from fedage.common.analyses._columns import MAX_PATIENTS, in_subset, usable
@@ -22,7 +23,7 @@ from fedage.common.cohort import Cohort
 from fedage.common.disclosure import suppress_by_row
 from fedage.common.presentation.blocks import Drawn, Section, Shown
 from fedage.common.presentation.participation import asked_age, drawn
-from fedage.common.record import parts
+from fedage.common.record.parts import Finding
 from fedage.common.record.results import Results
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
@@ -96,6 +97,17 @@ class PredictedByAge:
         )
 
 
+class CountsByAge(Finding):
+    """Counts of patients by bins of chronological (rows) and predicted age (columns)."""
+
+    n: int | None = Described(default=None, description="patients")
+    edges_years: tuple[float, ...] = Described(description="b + 1 edges, for both ages; the outermost bins are open")
+    counts: tuple[tuple[int, ...], ...] = Described(
+        description="b rows of b counts; small cells are withheld and count 0"
+    )
+    withheld: int | None = Described(default=None, description="patients in withheld cells")
+
+
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
     if has_predictions(campaign):
         edges = age_edges(campaign.cohort.age_min_years, campaign.cohort.age_max_years)
@@ -106,13 +118,13 @@ MOST_WITHHELD = 0.1
 """Largest share of patients in withheld cells with which the counts by cell are drawn."""
 
 
-def withheld_share(grid: parts.PredictedByAge) -> float:
+def withheld_share(grid: CountsByAge) -> float:
     """The share of patients who are in withheld cells."""
     shown, withheld = sum(map(sum, grid.counts)), grid.withheld or 0
     return withheld / (shown + withheld) if shown + withheld else 0.0
 
 
-def cells_are_drawn(grid: parts.PredictedByAge) -> bool:
+def cells_are_drawn(grid: CountsByAge) -> bool:
     """Whether the counts by cell are near enough to complete to be drawn."""
     return withheld_share(grid) <= MOST_WITHHELD
 
@@ -170,7 +182,7 @@ def _percent(share: float) -> str:
 
 ANALYSIS = Definition(
     name="predicted-by-age",
-    result=parts.PredictedByAge,
+    result=CountsByAge,
     steps=_steps,
     words=lambda step: "the figure of predicted ages",  # noqa: ARG005 - there is one
     shown=_shown,

@@ -54,7 +54,7 @@ from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.campaign.types import Campaign
 from fedage.common.cohort import Cohort
-from fedage.common.record.parts import Finding
+from fedage.common.record.parts import Finding, Number
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 MOST_QUESTIONS = MAX_EXCHANGES - 10
@@ -385,6 +385,15 @@ def stratum_of(cohort: Cohort, columns: tuple[str, ...], levels: tuple[tuple[flo
 
 
 TABLE_GRID = "table-grid"
+
+
+class GridCost(Finding):
+    """Sites that make an interval between table times longer for all, or end the curves."""
+
+    sites: tuple[str, ...] = Described(description="which")
+    from_years: Number = Described(description="where the interval begins")
+    to_years: Number = Described(default=None, description="where they let it end; null if nowhere: the curves end")
+    others_to_years: Number = Described(default=None, description="where the other sites could end it")
 
 
 class GridResult(Finding):

@@ -8,29 +8,26 @@ the analysis gives.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field, SerializeAsAny, model_validator
 
-from fedage.common.record import _views
 from fedage.common.record._version_1 import PARTS, upgraded
-from fedage.common.record.groups import Groups
 from fedage.common.record.parts import (
-    Bias,
     CampaignInfo,
-    Evaluation,
-    Figures,
     Finding,
     Part,
-    PlantedTruth,
     Round,
     RunInfo,
     SiteRecord,
-    Survival,
     plain,
 )
 from fedage.common.record.pooled import PooledCheck
 from fedage.common.record.preparation import Preparation
+
+if TYPE_CHECKING:
+    from fedage.common.analyses.by_subject import Bias, Evaluation, Figures, Groups, Survival
+    from fedage.common.analyses.planted_truth import PlantedTruth
 
 SCHEMA_VERSION: Literal[2] = 2
 
@@ -110,31 +107,43 @@ class Results(Part):
     @property
     def evaluation(self) -> Evaluation:
         """How good the predicted ages are."""
-        return _views.evaluation(self)
+        from fedage.common.analyses import by_subject
+
+        return by_subject.evaluation(self)
 
     @property
     def bias(self) -> Bias:
         """The age-bias correction."""
-        return _views.bias(self)
+        from fedage.common.analyses import by_subject
+
+        return by_subject.bias(self)
 
     @property
     def figures(self) -> Figures:
         """What the figures draw."""
-        return _views.figures(self)
+        from fedage.common.analyses import by_subject
+
+        return by_subject.figures(self)
 
     @property
     def survival(self) -> Survival | None:
         """Cox models and curves; None if the campaign asked for none."""
-        return _views.survival(self)
+        from fedage.common.analyses import by_subject
+
+        return by_subject.survival(self)
 
     @property
     def groups(self) -> Groups | None:
         """Two groups compared by their gaps; None if the campaign compares none."""
-        return _views.groups(self)
+        from fedage.common.analyses import by_subject
+
+        return by_subject.groups(self)
 
     @property
     def planted(self) -> PlantedTruth | None:
         """The truth behind phantoms; None if nothing was planted."""
+        from fedage.common.analyses.planted_truth import PlantedTruth
+
         return next(iter(self.found(PlantedTruth).values()), None)
 
     @property

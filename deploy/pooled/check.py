@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from fedage.client.site import SiteCohort
+from fedage.common.analyses.by_subject import Evaluated, GroupDifference
+from fedage.common.analyses.cox import CoxResult
+from fedage.common.analyses.evaluation import Metrics
+from fedage.common.analyses.kaplan_meier import Curves
 from fedage.common.campaign import Campaign
 from fedage.common.estimators.configure import configured
 from fedage.common.simulation import SimulationJob
@@ -23,18 +27,7 @@ from fedage.deploy.pooled import models
 from fedage.deploy.pooled.patients import SITE, pooled_patients
 from fedage.server.events import read_events
 from fedage.server.report import render_report
-from fedage.server.results import (
-    CoxResult,
-    Evaluated,
-    GroupDifference,
-    KaplanMeier,
-    Metrics,
-    PooledCheck,
-    PooledFigure,
-    Results,
-    read_results,
-    write_results,
-)
+from fedage.server.results import PooledCheck, PooledFigure, Results, read_results, write_results
 from fedage.server.run_folder import REPORT, RESULTS, RunFolder
 
 FloatArray = NDArray[np.float64]
@@ -164,7 +157,7 @@ class _Check:
             federated["log_likelihood"] = model.log_likelihood
         yield from _pairs(step, federated, pooled, grouped=not model.stratified_by_site)
 
-    def _curves(self, found: KaplanMeier) -> Iterator[PooledFigure]:
+    def _curves(self, found: Curves) -> Iterator[PooledFigure]:
         survival = self.campaign.survival
         assert survival is not None
         if not found.groups or not found.table_times:

@@ -13,8 +13,9 @@ from pydantic import ConfigDict, Field, SkipValidation
 
 from fedage.common._version import __version__
 from fedage.common.analyses._errors_in_words import POOLED_MEAN, loses_to, may_lose
+from fedage.common.analyses.error_curve import CumulativeScores
 from fedage.common.presentation.blocks import Shown
-from fedage.common.record.parts import ErrorCurve, Number, Part
+from fedage.common.record.parts import Number, Part
 from fedage.common.record.results import StepResult
 from fedage.server.compare.notes import notes_on
 from fedage.server.compare.runs import Run
@@ -73,8 +74,8 @@ class ComparedRun(Part):
     validation_mae_years: tuple[tuple[int, float], ...] = Field(
         default=(), description="round and MAE after it; with folds the mean over them"
     )
-    error_curve_raw: ErrorCurve | None = Field(default=None, description="cumulative score curve, as predicted")
-    error_curve_corrected: ErrorCurve | None = Field(default=None, description="the same after correction")
+    error_curve_raw: CumulativeScores | None = Field(default=None, description="cumulative score curve, as predicted")
+    error_curve_corrected: CumulativeScores | None = Field(default=None, description="the same after correction")
     analyses: dict[str, StepResult] = Field(default_factory=dict, description="as in the run's record, by step")
     missing: dict[str, str] = Field(default_factory=dict, description="what the run does not have, and why")
 

@@ -6,11 +6,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
+from fedage.common.analyses.error_curve import CumulativeScores
 from fedage.common.analyses.evaluation import CS_YEARS
 from fedage.common.presentation.svg import MUTED, draw
 from fedage.server.compare._style import Look, legend_below, short
 from fedage.server.compare.comparison import ComparedRun, Comparison
-from fedage.server.results import ErrorCurve
 
 
 def error_curves(comparison: Comparison) -> str | None:
@@ -43,7 +43,7 @@ def error_curves(comparison: Comparison) -> str | None:
     return draw(paint, name="errors", label=f"Cumulative score curves: {told}", size_in=(8.6, 4.0))
 
 
-def _curve(axes: Axes, number: int, run: ComparedRun, curve: ErrorCurve | None) -> None:
+def _curve(axes: Axes, number: int, run: ComparedRun, curve: CumulativeScores | None) -> None:
     if curve is None:
         return
     look = Look.of(number)
@@ -59,5 +59,5 @@ def _curve(axes: Axes, number: int, run: ComparedRun, curve: ErrorCurve | None) 
     axes.plot(t, cs, color=look.colour, linestyle=look.dash, label=short(run.label))
 
 
-def _at_five(curve: ErrorCurve) -> int | None:
+def _at_five(curve: CumulativeScores) -> int | None:
     return curve.thresholds_years.index(CS_YEARS) if CS_YEARS in curve.thresholds_years else None

@@ -25,12 +25,13 @@ from fedage.client.table_cohorts import table_cohort
 from fedage.common.analyses._ridge import PENALTIES
 from fedage.common.analyses._table_sums import inner_folds
 from fedage.common.analyses.base import Done, run_locally
+from fedage.common.analyses.evaluation import Metrics
 from fedage.common.analyses.table_preparation import INNER_PLACE
 from fedage.common.campaign import Campaign, load_campaign
 from fedage.common.cohort import Cohort
 from fedage.common.estimators.configure import configured
 from fedage.common.statistic import FloatArray
-from fedage.server.results import Metrics, Results, read_results
+from fedage.server.results import Results, read_results
 from tests.of_estimators import predict_years, preparation, train_locally, weights_from
 
 CAMPAIGNS = Path(str(files("fedage.deploy"))) / "campaigns"

@@ -11,8 +11,8 @@ from lifelines import CoxPHFitter, KaplanMeierFitter
 from lifelines.datasets import load_lung
 from lifelines.statistics import logrank_test
 
+from fedage.common.analyses.cox import CoxResult
 from fedage.common.errors import FedAgeError
-from fedage.server.results import CoxResult
 from tests.deploy.simulating import Simulated, as_csv, simulated
 
 ABOUT = """

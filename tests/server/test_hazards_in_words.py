@@ -8,7 +8,7 @@ import re
 import pytest
 
 from fedage.common.analyses._hazards_in_words import in_unit, per_sd, ratio_decimals, told_per_sd
-from fedage.server.results import Coefficient
+from fedage.common.analyses.cox import Coefficient
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,14 @@ from fedage.client.deployed import DeployedSite
 from fedage.client.home import init_site
 from fedage.client.indexing import index_site
 from fedage.common.analyses._cox_compared import covariates
+from fedage.common.analyses.cox import Coefficient
 from fedage.common.campaign import parse_campaign
 from fedage.server.compare.runs import load_runs
 from fedage.server.conduct import Place, conduct
 from fedage.server.network.grid import PromptGrid
 from fedage.server.network.home import init_home
 from fedage.server.report.render import render_report
-from fedage.server.results import Coefficient, Results, read_results, write_results
+from fedage.server.results import Results, read_results, write_results
 from fedage.server.summary import print_summary
 from tests.deploy.simulating import as_csv, simulated
 from tests.machinery import InProcessGrid

@@ -8,10 +8,10 @@ import pydantic
 import pytest
 
 import fedage.server
+from fedage.common.analyses.evaluation import Metrics
 from fedage.server.results import (
     SCHEMA_VERSION,
     CampaignInfo,
-    Metrics,
     Results,
     ResultsUnreadable,
     Round,

@@ -7,7 +7,7 @@ import pytest
 
 from fedage.common.analyses._curve import IntervalCounts, curve
 from fedage.common.analyses._kaplan_meier_shown import median
-from fedage.common.record.parts import SurvivalCurve
+from fedage.common.analyses.kaplan_meier import SurvivalCurve
 
 Times = tuple[float, ...]
 

@@ -9,9 +9,10 @@ from rich.console import Console
 
 from fedage.common.analyses import _errors_in_words as errors_in_words
 from fedage.common.analyses import _evaluation_shown
+from fedage.common.analyses.evaluation import Metrics
 from fedage.server import withheld_in_words
 from fedage.server.report import _tables, render_report
-from fedage.server.results import Metrics, Results
+from fedage.server.results import Results
 from fedage.server.summary import print_summary
 
 
