@@ -5,9 +5,9 @@ on average. The middle of the unit is used (our own choice; no source says what 
 age, so that an estimator on a scale of months can refuse whole years.
 
 Dates are not used where the file says that they were modified or removed, where its exam dates contradict each other,
-where the exam lies in the future, and where the birth date is a placeholder: before 1865, one that programs write for
-none (1900-01-01, 1899-12-30, 1911-11-11 and others), or the exam's own date. Then `PatientAge` counts, unless it may
-have been computed from those same dates.
+where the exam lies in the future, and where one of them is a placeholder: before 1865, one that programs write for
+none (1900-01-01, 1899-12-30, 1911-11-11 and others), or a birth date that is the exam's own.
+Then `PatientAge` counts, unless it may have been computed from those same dates.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ def age_at_exam(
         return stated if isinstance(stated, Age) else Reason.UNRELIABLE_DATES
     if birth == exam and isinstance(stated, Age) and stated.source in _OF_INFANTS and _agree(years, stated):
         return of_dates  # a newborn
-    if _is_placeholder(birth) or birth == exam or exam > (today or date.today()) + timedelta(days=1):
+    nobodys = _is_placeholder(birth) or _is_placeholder(exam) or birth == exam
+    if nobodys or exam > (today or date.today()) + timedelta(days=1):
         # A scanner computes PatientAge from the dates it was given: where both agree, neither is known.
         return stated if isinstance(stated, Age) and not _agree(years, stated) else Reason.UNRELIABLE_DATES
     if not 0 <= years <= OLDEST_YEARS:

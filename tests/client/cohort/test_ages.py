@@ -184,3 +184,12 @@ def test_a_file_says_by_code_too_that_its_dates_were_modified(
     write(tmp_path / "a.dcm", **elements)
     found = read_facts(tmp_path / "a.dcm")
     assert (found.code if isinstance(found, Rejected) else pytest.approx(found.age.years, abs=0.01)) == expected
+
+
+@pytest.mark.parametrize("exam", [date(1900, 1, 1), date(1899, 12, 30), date(1858, 11, 17), date(1, 1, 1)])
+def test_an_exam_on_a_placeholder_leaves_the_stated_age(exam: date) -> None:
+    """It was an implausible age, though the file states a plausible one."""
+    birth = date(1950, 6, 1)
+    found = age_at_exam(birth=birth, exam=exam, age_string="045Y")
+    assert found == Age(45.5, AgeSource.AGE_YEARS)
+    assert age_at_exam(birth=birth, exam=exam, age_string="") is Reason.UNRELIABLE_DATES
