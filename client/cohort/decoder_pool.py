@@ -150,9 +150,10 @@ class _Decoder:
     def _into(self, view: memoryview, deadline: float) -> None:
         assert self._process.stdout is not None
         stream = self._process.stdout
+        answers = select.poll()  # select.select takes no descriptor above 1023, and an agent may have more files open
+        answers.register(stream, select.POLLIN)
         while view:
-            ready, _, _ = select.select([stream], [], [], max(deadline - time.monotonic(), 0.0))
-            if not ready:
+            if not answers.poll(max(deadline - time.monotonic(), 0.0) * 1000):
                 raise DecoderFailed(f"the decoder took longer than {TIME_LIMIT_S} s")
             count = os.readv(stream.fileno(), [view])
             if not count:

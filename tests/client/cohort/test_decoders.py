@@ -299,6 +299,20 @@ def test_four_deflated_bombs_at_once_take_little(tmp_path: Path, element: bytes)
     assert refusal(paths[0]) in ("undecodable", "decoder-failed")
 
 
+def test_a_process_with_many_open_files_decodes_too(good: Path) -> None:
+    """An agent holds databases and samples of every data set open; a new pipe's number may be above 1023."""
+    decoder_pool.close_decoders()
+    with good.open("rb") as stream:
+        taken = [os.dup(stream.fileno()) for _ in range(1100)]
+    try:
+        assert min(load_image(good).pixels.shape) > 1
+        assert decoder_pool._pool().idle
+    finally:
+        for descriptor in taken:
+            os.close(descriptor)
+        decoder_pool.close_decoders()
+
+
 def test_many_threads_share_few_decoders(good: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(load_image, [good] * 24))
