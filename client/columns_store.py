@@ -73,7 +73,7 @@ class StoredColumn:
     patients: tuple[str, ...]
 
     def released(self) -> FloatArray:
-        """Values (patients,), NaN where no sums left.
+        """Values (patients,), inf where one was missing and NaN where no sums left.
 
         Raises
         ------
@@ -83,7 +83,7 @@ class StoredColumn:
         try:
             values = np.frombuffer(zlib.decompress(self.column_values), dtype="<f8")
             inside = np.unpackbits(np.frombuffer(self.members, dtype=np.uint8), count=len(self.patients)) == 1
-            return np.where(inside & np.isfinite(values), values, np.nan)
+            return np.where(inside, np.where(np.isfinite(values), values, np.inf), np.nan)
         except (zlib.error, ValueError):
             raise Withheld("store-unavailable", "the site cannot read its account of what it has answered") from None
 

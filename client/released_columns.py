@@ -60,7 +60,7 @@ class Earlier:
     names, campaigns
         What they are called there, and the digest of the first campaign they were in, (r,).
     values
-        (n, r), not finite where no sums left.
+        (n, r), NaN where no sums left, inf where the value was missing.
     """
 
     ids: tuple[int, ...]

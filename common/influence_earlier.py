@@ -7,7 +7,8 @@ one column before and after a value in it was corrected.
 Rule: as for columns of one file (`influence_beside`), over the patients of whom both are known. As a site compares
 with all that it ever answered, unrelated columns must not count as nearly equal by chance: of few patients two columns
 of two values often are, and heavy tails are made up by few whatever they are held against. So a pair counts only if no
-random order of the values of one of them differs by as few patients as they do.
+random order of the values of one of them differs by as few patients as they do. A feature of a table has sums over
+those who miss it too, a mean standing in: columns that are the same but for a few who miss the one alone count too.
 
 Residual risk: at sites of hardly more than twice the minimum count, columns of two values that differ for somewhat
 fewer than the minimum count, as far as chance does the same; combinations of more than two columns.
@@ -31,6 +32,7 @@ _ORDERS = 40
 """Random orders of the values that a pair is held against."""
 _FEW_PATIENTS = 5
 """Times the minimum count, below which the quick look takes columns as near that differ for many of the patients."""
+_ROUNDING = 1e-9
 _PATIENT_PAIRS = 2048
 _PAIRS_AT_ONCE = 20_000
 
@@ -38,8 +40,9 @@ _PAIRS_AT_ONCE = 20_000
 def nearly_repeats_earlier(columns: FloatArray, earlier: FloatArray, *, minimum_count: int) -> BoolArray:
     """Which columns (p,) of (n, p) differ for a few, but not for none, from one of the earlier ones (n, r).
 
-    Values that are not finite are not known; pairs of which fewer patients than the minimum count have both are not
-    compared, as sums over patients who are nearly all others are not about the few.
+    Of `columns` a value that is not finite is missing; of `earlier` inf is, while NaN was in no sum. Pairs of which
+    fewer patients than the minimum count have both are not compared, as sums over patients who are nearly all others
+    are not about the few.
     """
     found = np.zeros(columns.shape[1], dtype=np.bool_)
     for column, other in near_pairs(columns, earlier, minimum_count=minimum_count):
@@ -52,7 +55,10 @@ def nearly_repeats_earlier(columns: FloatArray, earlier: FloatArray, *, minimum_
 def differs_for_few(x: FloatArray, y: FloatArray, *, minimum_count: int) -> bool:
     """Whether x and y (n,) differ for a few patients, but not for none, and not by chance."""
     known = np.isfinite(x) & np.isfinite(y)
+    miss_one = int(np.count_nonzero(_misses_one(x, y)))
     x, y = x[known], y[known]
+    if 0 < miss_one < minimum_count and x.size >= minimum_count and _follow(x, y):
+        return True
     apart = _apart(x, y, minimum_count=minimum_count)
     if not apart.any():
         return False
@@ -63,6 +69,20 @@ def differs_for_few(x: FloatArray, y: FloatArray, *, minimum_count: int) -> bool
         if not apart.any():
             return False
     return True
+
+
+def _misses_one(x: FloatArray, y: FloatArray) -> BoolArray:
+    """Who, of those in both sums, has a value in one of a column and an earlier one (of any equal shapes) only."""
+    found: BoolArray = ~np.isnan(y) & (np.isfinite(x) != np.isfinite(y))
+    return found
+
+
+def _follow(x: FloatArray, y: FloatArray) -> bool:
+    """Whether y (n,) follows from x for everybody, or is the same."""
+    if np.array_equal(x, y):
+        return True
+    a, b = x - x.mean(), y - y.mean()
+    return bool(abs(a @ b) >= (1 - _ROUNDING) * np.sqrt((a @ a) * (b @ b)) > 0)
 
 
 def _apart(x: FloatArray, y: FloatArray, *, minimum_count: int) -> NDArray[np.intp]:
@@ -111,7 +131,8 @@ def _may_be_near(x: FloatArray, y: FloatArray) -> BoolArray:
     counted = np.count_nonzero(known, axis=0)
     # On a line with a gap in it: a triple with a patient who is not known must not count against the pair.
     lined = on_a_line(np.where(known, x, 0.0), np.where(known, y, 0.0)) | (counted < x.shape[0])
-    near: BoolArray = (equal < counted) & ((equal >= counted / 3) | lined)
+    unlike = (equal < counted) | _misses_one(x, y).any(axis=0)
+    near: BoolArray = unlike & ((equal >= counted / 3) | lined)
     return near
 
 
@@ -133,6 +154,7 @@ def _same_way(columns: FloatArray, earlier: FloatArray) -> NDArray[np.float32]:
     with one of noise around them.
     """
     n = columns.shape[0]
+    columns, earlier = (np.where(np.isfinite(each), each, np.nan) for each in (columns, earlier))
     if n * (n - 1) // 2 <= _PATIENT_PAIRS:
         first, second = np.triu_indices(n, 1)
     else:

@@ -504,6 +504,33 @@ def test_an_administrator_may_let_it_through(asking: Asking) -> None:
     assert [len(told["x"]) for told in asking.everything(COX)[1:2]] == [2]
 
 
+def missing(count: int, *, slope: float = 1.0) -> Callable[[FloatArray], FloatArray]:
+    def change(values: FloatArray) -> FloatArray:
+        values = slope * values
+        values[TARGET : TARGET + count] = np.nan
+        return values
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [(missing(0), missing(1)), (missing(1), missing(0)), (missing(0), missing(9, slope=0.1)), (missing(2), missing(3))],
+    ids=["one is missing later", "one is filled in", "nine, in another unit", "two and three"],
+)
+def test_features_that_few_miss_in_one_campaign_alone_are_not_in_both(
+    earlier: Callable[[FloatArray], FloatArray], later: Callable[[FloatArray], FloatArray], asking: Asking
+) -> None:
+    """A mean stands in for who misses a value: Σ feature · age of the two campaigns differ by that patient's."""
+    whole = table()
+    values = whole["a"].to_numpy(copy=True)
+    asking.index(whole.assign(a=earlier(values), second=later(values)))
+    asking.approve(campaign(HEAD + RIDGE, "first"))
+    assert len(asking.everything(PREPARE)) > 2
+    asking.approve(campaign(HEAD + RIDGE, "second", FEATURES='"other", "second"'))
+    must_be_in_no_sum(asking, PREPARE, "feature:second", left_out=True)
+
+
 @pytest.mark.parametrize("again", ["approved again", "revoked and approved", "revoked, corrected and approved"])
 def test_what_an_administrator_lets_through_ends_with_the_approval(again: str, asking: Asking) -> None:
     """A later approval without the option is of columns that nobody has looked at."""
