@@ -1,6 +1,6 @@
 """A volume from the slices of an enhanced object, or of a series of single files.
 
-No estimator reads DICOM volumes yet: campaigns of flat images leave them out. Indexing has judged by the headers alone
+Estimators whose input is a volume get it turned to the patient's axes (`exams`). Indexing has judged by the headers alone
 what is put together here; `CohortStore.slices` has the files of a series.
 """
 
