@@ -150,8 +150,7 @@ def _in_training(
     limits, digest = step_limits(work.campaign), payload_digest(weights)
     if limits is None:
         raise RequestRefused("not-trained", "the approved campaign file trains nothing in rounds")
-    suffix = f"--phase-{phase + 1}" if last_rounds(_estimator(work), before=phase) is not None else ""
-    path = work.site.state_dir(work.request.digest) / f"model-{name}{suffix}.safetensors"
+    path = _file(work, name, phase=phase)
     account = _read(path)
     if account is None:
         account = _begun(work, weights, name=name, phase=phase, digest=digest, round_number=round_number, basis=basis)
@@ -163,6 +162,12 @@ def _in_training(
         _must_be_like(account.model, weights)
     _write(path, _moved(account, weights, limits=limits, digest=digest, round_number=round_number))
     return account.roles
+
+
+def _file(work: Work, name: str, *, phase: int) -> Path:
+    """The account of a phase; the first one that is trained has the run's own name."""
+    suffix = f"--phase-{phase + 1}" if last_rounds(_estimator(work), before=phase) is not None else ""
+    return work.site.state_dir(work.request.digest) / f"model-{name}{suffix}.safetensors"
 
 
 def _worked_out(work: Work, *, name: str, phase: int, basis: Basis) -> dict[str, NDArray[Any]]:
@@ -192,7 +197,11 @@ def _begun(
     _must_fit_the_site(work, weights)
     model = first if round_number > 1 else dict(weights)
     model = {**model, **{name: np.asarray(weights[name]) for name in found.fixed}}
-    return _Account(model=model, round=1, path=0.0, rounds={1: digest} if round_number == 1 else {}, roles=found)
+    # The bound is one of the run: what its phases before have used is gone.
+    before = last_rounds(_estimator(work), before=phase)
+    earlier = None if before is None else _read(_file(work, name, phase=before))
+    path = 0.0 if earlier is None else earlier.path
+    return _Account(model=model, round=1, path=path, rounds={1: digest} if round_number == 1 else {}, roles=found)
 
 
 def _moved(account: _Account, weights: Arrays, *, limits: StepLimits, digest: str, round_number: int) -> _Account:

@@ -58,14 +58,14 @@ def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> 
             raise CampaignFailed(f"the model could not be made: {error}") from None
 
     basis = Basis()
-    rounds_before = 0
+    rounds_before, path = 0, 0.0
     for k, phase in enumerate(phases):
         if isinstance(phase, RoundsPhase):
             if campaign.training is None:
                 raise CampaignFailed("the campaign file has no rounds, and its estimator is trained in some")
             spool = Spool(RunFolder(folder).updates)
             try:
-                trained = train(
+                trained, path = train(
                     session,
                     made(k),
                     training=campaign.training,
@@ -76,6 +76,7 @@ def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> 
                     described=record.descriptions,
                     fold=fold,
                     rounds_before=rounds_before,
+                    path_before=path,
                 )
             finally:
                 spool.clear()

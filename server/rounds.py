@@ -94,8 +94,11 @@ def train(
     described: Mapping[str, Answer],
     fold: int = 0,
     rounds_before: int = 0,
-) -> Weights:
+    path_before: float = 0.0,
+) -> tuple[Weights, float]:
     """All rounds with the sites `described`; each joins `records` as it ends, so that a run cut off keeps them.
+
+    Returns the model and how far the run has come; `rounds_before` and `path_before` are those of phases before.
 
     Raises
     ------
@@ -108,7 +111,7 @@ def train(
     limits = step_limits(campaign)
     if limits is None:
         raise CampaignFailed("the campaign file trains nothing in rounds")
-    weights, path_norm = made.weights, 0.0
+    weights, path_norm = made.weights, path_before
     knowing: set[str] = set()
     """Sites that have answered a model of this run: to others go the sums of a table's first model as well."""
     for number in range(rounds_before + 1, rounds_before + training.rounds + 1):
@@ -159,7 +162,7 @@ def train(
             sites=sites,
             train_loss=loss,
         )
-    return weights
+    return weights, path_norm
 
 
 def _mean_loss(losses: Mapping[str, tuple[float | None, int]]) -> float | None:

@@ -1,7 +1,7 @@
 """A volume from the slices of an enhanced object, or of a series of single files.
 
-Estimators whose input is a volume get it turned to the patient's axes (`exams`). Indexing has judged by the headers alone
-what is put together here; `CohortStore.slices` has the files of a series.
+Estimators whose input is a volume get it turned to the axes of the patient (`exams`). Indexing has judged by the
+headers alone what is put together here; `CohortStore.slices` has the files of a series.
 """
 
 from __future__ import annotations

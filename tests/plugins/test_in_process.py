@@ -12,8 +12,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedage.common import estimators
+from fedage.common.basis import Basis
 from fedage.common.campaign import CampaignErrors, parse_campaign
 from fedage.common.estimators.base import Samples
+from fedage.common.estimators.derive import model_before
 from fedage.server.conduct import Place, conduct
 from fedage.server.network.grid import PromptGrid
 from fedage.server.results import Results, read_results
@@ -165,6 +167,29 @@ def test_a_loss_over_the_whole_batch_then_an_exact_ridge_on_its_embedding(tmp_pa
     assert all(done.validation_mae_years is None for done in results.rounds[:-1])
     model = load_file(tmp_path / "run" / "model.safetensors")
     assert {"ridge.coefficients", "layers.1.weight"} <= set(model)
+
+
+@pytest.mark.parametrize("path", [100.0, 0.05])
+def test_two_phases_in_rounds_share_the_runs_path(tmp_path: Path, path: float) -> None:
+    """The second begins with the model that the first has made, and what the first has used of the path is gone."""
+    members = []
+    for seed, name in enumerate("abc"):
+        columns = cohort_of(60, seed)
+        views = {view: pictures(columns["age_years"], seed) for view in ("L-CC", "R-CC", "L-MLO", "R-MLO")}
+        members.append(site_with(name, tmp_path, columns, Samples(views), seed))
+    text = TRAINED.format(name="trial-twice", rounds=3) + "batch_size = 16\n"
+    text = text.replace("[training]", f"[training]\nmax_step_norm = {min(path, 20.0)}\nmax_path_norm = {path}")
+    results = run(tmp_path, text, members)
+    assert results.run.status == "finished"
+    assert [done.number for done in results.rounds] == [1, 2, 3, 4, 5, 6]
+    assert all(done.sites == ("a", "b", "c") for done in results.rounds), "no site refuses a round"
+    campaign = parse_campaign(text)
+    first = model_before(campaign, (), fold=0, phase=0, basis=Basis())
+    last = load_file(tmp_path / "run" / "model.safetensors")
+    moved = float(np.sqrt(sum(np.square(last[name] - array).sum() for name, array in first.items())))
+    assert 0 < moved <= path * 1.001
+    if path == 100.0:
+        assert error_of(results) < 0.6 * OF_THE_MEAN_YEARS
 
 
 def test_a_batch_below_what_the_loss_needs_is_refused_by_the_file() -> None:
