@@ -42,11 +42,12 @@ by_site = false
 def lung() -> pd.DataFrame:
     frame = load_lung()
     frame.insert(0, "subject", range(1, len(frame) + 1))
-    return frame
+    # In hundreds of days, which pass as years: a hazard ratio has no unit of time.
+    return frame.assign(time=frame.time / 100)
 
 
 def exact_text(lung: pd.DataFrame) -> str:
-    """Times in days: a grid of one day rounds nothing, and every distinct time is a table time."""
+    """A grid of one day rounds nothing, and every distinct time is a table time."""
     times = [float(time) for time in sorted(lung.time.unique())]
     return f"""{ABOUT}
 [simulation]
@@ -58,7 +59,7 @@ minimum_count = 1
 [survival]
 time = "time"
 event = "status"
-time_grid_years = 1
+time_grid_years = 0.01
 table_times_years = {times}
 curves_by = "is_male"
 {MODELS}"""
@@ -129,7 +130,7 @@ def test_all_rows_are_the_published_numbers(lung: pd.DataFrame, tmp_path: Path) 
     curves = done.results.survival.kaplan_meier if done.results.survival else None
     assert curves is not None
     assert curves.log_rank is not None
-    assert [group.median_survival for group in curves.groups] == [426, 270]
+    assert [group.median_survival for group in curves.groups] == [4.26, 2.7]
     assert curves.log_rank.chi2 == pytest.approx(10.3267420, abs=1e-6)
 
 
@@ -144,12 +145,12 @@ minimum_count = 1
 time = "time"
 event = "status"
 table_times_years = {times}
-time_grid_years = 1
+time_grid_years = 0.01
 """
     done = simulated(tmp_path, text, data=as_csv(lung.assign(inst=1), tmp_path / "lung.csv"), site_column="inst")
     curves = done.results.survival.kaplan_meier if done.results.survival else None
     assert curves is not None
-    assert [(group.name, group.median_survival) for group in curves.groups] == [("all patients", 310)]
+    assert [(group.name, group.median_survival) for group in curves.groups] == [("all patients", 3.1)]
 
 
 GUARDED = """
@@ -158,8 +159,8 @@ minimum_count = {minimum}
 [survival]
 time = "time"
 event = "status"
-time_grid_years = 30
-table_times_years = [180, 360, 720]
+time_grid_years = 0.3
+table_times_years = [1.8, 3.6, 7.2]
 """
 
 
@@ -192,7 +193,7 @@ def test_with_the_guard_on_the_result_says_who_withheld_what_and_why(lung: pd.Da
     found = model(done, "by-site")
     assert set(found.sites) == set(by_name) - small - few - too_few_for_sex
     kept = rows[rows.inst.astype(int).astype(str).isin(found.sites)][["time", "status", "age", "sex", "inst"]]
-    kept = kept.assign(time=np.ceil(kept.time / 30) * 30)
+    kept = kept.assign(time=np.ceil(kept.time / 0.3 - 1e-9) * 0.3)
     oracle = CoxPHFitter().fit(kept, "time", "status", strata="inst", fit_options={"precision": 1e-12})
     assert [c.coef for c in found.covariates] == pytest.approx(oracle.params_.tolist(), abs=1e-6)
 
@@ -218,8 +219,8 @@ minimum_count = 1
 [survival]
 time = "time"
 event = "status"
-time_grid_years = 1
-table_times_years = [500]
+time_grid_years = 0.01
+table_times_years = [5]
 {MODELS}"""
     done = simulated(tmp_path, text, data=as_csv(lung.assign(status=0), tmp_path / "lung.csv"), site_column="inst")
     for name in ("by-site", "pooled"):
