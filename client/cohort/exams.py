@@ -53,7 +53,12 @@ def arrays_of(
     input whose images are all refused counts as missing.
     """
     codes: list[str] = []
-    waiting = {name: iter(some) for name, some in images.items()}
+    ranks = {one.name: one.rank for one in estimator.inputs}
+    waiting: dict[str, Iterator[Found]] = {}
+    for name, some in images.items():
+        fitting = [found for found in some if ranks.get(name, 0) in (0, found.rank)]
+        codes += ["not-a-volume" if ranks.get(name) == 3 else "multi-frame"] * (len(some) - len(fitting))
+        waiting[name] = iter(fitting)
     optional = {one.name for one in estimator.inputs if one.optional}
     exam: dict[str, Image] = {}
     for name in images:

@@ -21,8 +21,8 @@ LOW_YEARS, AGE_SD = 0.5, 8.0
 
 
 def values_of(attacker: Attacker) -> NDArray[np.float64]:
-    x = attacker.site.found.samples
-    assert x is not None
+    assert attacker.site.found.samples is not None
+    x = attacker.site.found.samples["row"]
     return x[:, 0]
 
 
@@ -76,8 +76,8 @@ def test_sums_over_few_who_differ_are_withheld_though_any_model_is_admitted(
     monkeypatch.setattr(handlers, "admit_model", lambda *_args, **_named: None)
     monkeypatch.setattr(handlers, "of_a_round", lambda told, *_args, **_named: told)
     attacker = Attacker(tmp_path)
-    x = attacker.site.found.samples
-    assert x is not None
+    assert attacker.site.found.samples is not None
+    x = attacker.site.found.samples["row"]
     first = attacker.first(attacker.crafted_sums(x.mean(axis=0), x.std(axis=0), age_mean=LOW_YEARS, age_sd=AGE_SD))
     found, withheld = hard_attack(attacker, first)
     print(f"without the bounds: {found} of {len(attacker.part('is_validation'))} patients, {withheld} rounds withheld")
