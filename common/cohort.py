@@ -18,7 +18,7 @@ plus the outcome columns that the campaign file names (`time_years`, `event`, co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,13 +59,33 @@ EVENT_MEANING = "1 (event) and 0 (censored)"
 """What the two values of an event column stand for."""
 
 
-def not_binary_in_words(column: str, *, meaning: str) -> str:
-    """What is wrong with a column of other values than 0 and 1, after its name, and the mapping that would mend it."""
+def not_binary_in_words(column: str, *, meaning: str, values: Sequence[float] = ()) -> str:
+    """What is wrong with a column of other values than 0 and 1, after its name, and the mapping that would mend it.
+
+    Which value is the event is not guessed, and none is left out: a value without a meaning would be missing.
+
+    Parameters
+    ----------
+    values
+        The different values it holds, for a message that stays where the table is; none where it may be sent on.
+    """
+    codes = sorted({float(value) for value in values if np.isfinite(value)})
+    if 0 < len(codes) <= _MOST_CODES and all(code.is_integer() and abs(code) <= _LARGEST_CODE for code in codes):
+        named = ", ".join(f'"{code:g}" = ?' for code in codes)
+        each = "where each ? is 1 or 0"
+    else:
+        named = '"A VALUE" = ?, "ANOTHER VALUE" = ?'
+        holds = f"; it holds {len(codes)} different values" if codes else ""
+        each = f"with every value of the column, where each ? is 1 or 0{holds}"
     return (
-        f"holds other values than {meaning}; say what they mean in the site's site.toml, e.g. "
-        f'{{ column = "{column}", values = {{ "2" = 1, "1" = 0 }} }}, or recode the table'
+        f"holds other values than {meaning}; say what they mean in the site's site.toml: "
+        f'{{ column = "{column}", values = {{ {named} }} }}, {each} (a value that is not named counts as missing), or '
+        "recode the table"
     )
 
+
+_MOST_CODES, _LARGEST_CODE = 5, 99
+"""Values that a message lists: up to so many, whole and of at most two digits, as codes are."""
 
 LONGEST_FOLLOW_UP_YEARS = 130.0
 """Nobody is followed for longer: a larger time is one in days or months, a date, or a code for missing."""

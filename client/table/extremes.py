@@ -52,9 +52,8 @@ def extremes_of(values: FloatArray) -> list[Extreme]:
     but in less than half of the cells. Of a column of nothing but codes, those of several nines or the like are such.
 
     Attack: a message quotes a value that one patient has. Rule: a value is told if it is a code that no measurement
-    gives (-9999, 1e30), of the digits 7, 8 or 9 alone in
-    two cells at least, or in ten cells at least. Residual risk: that two
-    patients share a measurement of 999.
+    gives (-9999, 1e30), if it has the digits 7, 8 or 9 alone and stands in two cells at least, or if ten cells hold
+    it. Residual risk: two patients with a measurement of 999.
 
     Examples
     --------
@@ -97,8 +96,8 @@ def _each_once(found: list[Extreme]) -> list[Extreme]:
 
 def _told(value: float, count: int) -> Extreme:
     """An extreme with its value where that is nobody's own."""
-    repeated_digit = abs(value) < _FILL and count > 1
-    told = count >= _ENOUGH or repeated_digit or _is_no_measurement(value)
+    code_in_use = abs(value) < _FILL and count > 1
+    told = count >= _ENOUGH or code_in_use or _is_no_measurement(value)
     return Extreme(f"{value:.10g}" if told else "", count)
 
 

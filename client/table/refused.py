@@ -87,7 +87,8 @@ def _lines(columns: Columns, rows: Rows, campaign: Campaign, *, features: Collec
             if odd.any() and (is_text(values, odd) or (column == event and "yes-or-no" in written)):
                 by_form[most_frequent(written)].append(column)
             elif column == event and not np.isin(values[np.isfinite(values)], (0.0, 1.0)).all():
-                yield f"column {event!r} {not_binary_in_words(event, meaning=EVENT_MEANING)}"
+                codes = np.unique(values[np.isfinite(values)]).tolist()
+                yield f"column {event!r} {not_binary_in_words(event, meaning=EVENT_MEANING, values=codes)}"
     if campaign.survival and campaign.survival.time in columns.cohort:
         time = columns.cohort[campaign.survival.time][rows]
         if event in columns.cohort and tells_only_events(time=time, event=columns.cohort[str(event)][rows]):

@@ -67,12 +67,9 @@ def _panel(axes: Axes, gaps: GapsByAge, bins: slice, *, colour: str, marker: str
             fontsize=8,
             color=MUTED,
         )
-    points = [
-        ((left + right) / 2, mean)
-        for left, right, mean in zip(edges[:-1], edges[1:], means, strict=True)
-        if mean is not None
-    ]
-    axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, alpha=0.7)
+    middles = [(left + right) / 2 for left, right in pairwise(edges)]
+    # NaN breaks the line at a bin that is not told.
+    axes.plot(middles, [math.nan if mean is None else mean for mean in means], color=colour, linewidth=1.2, alpha=0.7)
     axes.set_xlim(edges[0], edges[-1])
     axes.margins(y=0.15)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))

@@ -89,9 +89,10 @@ def _grouped_curve(
     at = np.array(times)
     survival = _numbers(group.survival)
     known = np.isfinite(survival)
+    # A point that is refused is NaN, which breaks the line: joined over it, the line would seem to tell it.
     axes.plot(
-        [0.0, *at[known]],
-        [1.0, *survival[known]],
+        [0.0, *at],
+        [1.0, *survival],
         color=colour,
         linestyle=dashes,
         linewidth=1.2,
@@ -105,9 +106,7 @@ def _grouped_curve(
             axes.vlines(at[known] + shift, low[known], high[known], color=colour, linewidth=width, alpha=0.75)
     if len(group.ci95_low) == len(group.ci95_high) == len(times):
         low, high = _numbers(group.ci95_low), _numbers(group.ci95_high)
-        axes.fill_between(
-            [0.0, *at[known]], [1.0, *low[known]], [1.0, *high[known]], color=colour, alpha=0.12, linewidth=0
-        )
+        axes.fill_between([0.0, *at], [1.0, *low], [1.0, *high], color=colour, alpha=0.12, linewidth=0)
 
 
 def _numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
@@ -115,13 +114,15 @@ def _numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
 
 
 def _from_zero(times: Sequence[float], values: Sequence[float | None]) -> tuple[list[float], list[float]]:
-    """Everybody is without an event at time zero."""
-    known = [(time, value) for time, value in zip(times, values, strict=True) if value is not None]
-    if not known or known[0][0] > 0:
-        known.insert(0, (0.0, 1.0))
+    """Times and values from time zero, where everybody is without an event; NaN where a point is refused."""
+    known = [at for at, value in enumerate(values) if value is not None]
+    last = known[-1] + 1 if known else 0
+    points = [*zip(times[:last], _numbers(values[:last]).tolist(), strict=True)]
+    if not points or points[0][0] > 0:
+        points.insert(0, (0.0, 1.0))
     # A little beyond the last time, so that its step and interval can be seen.
-    known.append((known[-1][0] * _BEYOND, known[-1][1]))
-    return [time for time, _ in known], [value for _, value in known]
+    points.append((points[-1][0] * _BEYOND, points[-1][1]))
+    return [time for time, _ in points], [value for _, value in points]
 
 
 def _at_risk(axes: Axes, times: Sequence[float], groups: Sequence[SurvivalCurve], shown: Sequence[float]) -> None:

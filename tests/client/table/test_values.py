@@ -185,17 +185,32 @@ def test_events_that_say_one_thing_are_read(frame: pd.DataFrame, tmp_path: Path,
     np.testing.assert_array_equal(read(frame, tmp_path, ABOUT + SURVIVAL).sites["b"].columns["status"], expected)
 
 
-@pytest.mark.parametrize("codes", [{0: 1, 1: 2}, {0: 0, 1: 2}, {0: -1, 1: 1}, {0: 0, 1: 0.5}])
-def test_events_of_other_codes_are_refused_as_at_a_site(
-    frame: pd.DataFrame, tmp_path: Path, codes: dict[int, float]
+@pytest.mark.parametrize(
+    ("codes", "mapping", "more"),
+    [
+        ([1, 2], '"1" = ?, "2" = ?', "where each ? is 1 or 0 (a value"),
+        ([0, 1, 2], '"0" = ?, "1" = ?, "2" = ?', "where each ? is 1 or 0 (a value"),
+        ([-1, 0, 1], '"-1" = ?, "0" = ?, "1" = ?', "where each ? is 1 or 0 (a value"),
+        ([1, 2, 3, 4, 9], '"1" = ?, "2" = ?, "3" = ?, "4" = ?, "9" = ?', "where each ? is 1 or 0 (a value"),
+        ([0, 1, 2, 3, 4, 5], '"A VALUE" = ?, "ANOTHER VALUE" = ?', "it holds 6 different values"),
+        ([0, 0.5, 1], '"A VALUE" = ?, "ANOTHER VALUE" = ?', "with every value of the column"),
+        ([0, 1, 7041], '"A VALUE" = ?, "ANOTHER VALUE" = ?', "it holds 3 different values"),
+    ],
+)
+def test_events_of_other_codes_are_refused_with_every_code_to_be_mapped(
+    frame: pd.DataFrame, tmp_path: Path, codes: list[float], mapping: str, more: str
 ) -> None:
-    frame.loc[frame["site"] == "b", "status"] = frame["status"].map(codes)
+    """An example with two of three codes, pasted, makes everybody with the third missing."""
+    at_b = frame["site"] == "b"
+    frame["status"] = frame["status"].astype(float)
+    frame.loc[at_b, "status"] = np.resize(codes, int(at_b.sum()))
     with pytest.raises(FedAgeError) as refused:
         read(frame, tmp_path, ABOUT + SURVIVAL)
-    assert "t.csv, site 'b': column 'status' holds other values than 1 (event) and 0 (censored); say what" in str(
-        refused.value
-    )
-    assert '{ column = "status", values = { "2" = 1, "1" = 0 } }' in str(refused.value)
+    told = str(refused.value)
+    assert "t.csv, site 'b': column 'status' holds other values than 1 (event) and 0 (censored); say what" in told
+    assert f'{{ column = "status", values = {{ {mapping} }} }}' in told
+    assert more in told
+    assert "7041" not in told
 
 
 @pytest.mark.parametrize(
