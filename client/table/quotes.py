@@ -1,7 +1,7 @@
-"""Quotation marks of a table in text (RFC 4180), checked before it is read.
+"""Rows of a table in text (RFC 4180), checked before it is read: quotation marks, and as many cells as the header.
 
-A mark that opens a cell and is not closed makes a CSV reader take the lines below into that cell: their patients are
-lost, or get another's values.
+Where a separator is missing, all cells behind it are read as those of the column before. A mark that opens a cell and
+is not closed makes a CSV reader take the lines below into that cell: their patients are lost, or get others' values.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ from typing import TextIO
 from fedage.common.errors import FedAgeError
 
 _PIECE_BYTES = 2**20
+_LINES_SHOWN = 5
 _INSIDE = r'[^"]*+(?:""[^"]*+)*+'
 
 
 def require_whole_rows(stream: TextIO, path: Path, *, separator: str, line: int = 1) -> int | None:
-    """Refuse a table in which a quoted cell is not closed, or goes on where rows of their own seem to be.
+    """Refuse a table with a row of too few cells, or a quoted cell that is not closed or goes on over rows.
+
+    Names at the header's end that are blank need no cell. Rows of too many cells are left to whoever reads the table.
 
     Parameters
     ----------
@@ -39,10 +42,12 @@ def require_whole_rows(stream: TextIO, path: Path, *, separator: str, line: int 
     Raises
     ------
     FedAgeError
-        Naming the line where the cell begins.
+        Naming the lines where such a row or cell begins.
     """
-    if not _has_mark(path):
-        return None
+    marked = _has_mark(path)
+    needed = 0
+    short: list[int] = []
+    cells: list[str] = []
     blanks = " \t".replace(separator, "")
     rows, columns, opened = 0, 0, 0
     alone: list[int] = []
@@ -51,24 +56,37 @@ def require_whole_rows(stream: TextIO, path: Path, *, separator: str, line: int 
         if not opened and '"' not in text:
             rows += bool(text.strip(blanks))
             columns = columns or text.count(separator) + 1
+            if not needed:
+                needed = text.rstrip(separator + " \t").count(separator) + 1
+            elif text.count(separator) + 1 < needed and text.strip(blanks):
+                short.append(number)
             continue
         found = _pattern(separator, inside=bool(opened)).fullmatch(text)
         if not found:
             raise _not_closed(path, opened or number)
         alone.append(text.count(separator) + 1)
+        cells.append(text)
         if any(part is not None for part in found.groups()):
             opened = opened or number
             continue
         # Two stray marks make one cell of all between them: then each of its lines has the cells of a row.
         if len(alone) > 1 and columns and min(alone) >= columns > 1:
             raise _not_closed(path, opened)
-        columns = columns or _cells(separator, text)
+        row = "\n".join(cells)
+        columns = columns or _cells(separator, row)
+        if not needed:
+            needed = _cells(separator, row.rstrip(separator + " \t"))
+        elif _cells(separator, row) < needed:
+            short.append(opened or number)
         rows += 1
         opened = 0
         alone.clear()
+        cells.clear()
     if opened:
         raise _not_closed(path, opened)
-    return max(0, rows - 1)
+    if short:
+        raise _too_few_cells(path, short)
+    return max(0, rows - 1) if marked else None
 
 
 def require_all_read(path: Path, *, rows: int | None, read: int) -> None:
@@ -98,9 +116,25 @@ def _pattern(separator: str, *, inside: bool) -> re.Pattern[str]:
     return re.compile(rf"(?:{closed}{rest}|(?P<on>{_INSIDE}))" if inside else cell + rf'{rest}|(?P<only>"{_INSIDE})')
 
 
-def _cells(separator: str, line: str) -> int:
-    """How many cells a line has whose quoted cells are closed."""
-    return re.sub(rf'"{_INSIDE}"', "", line).count(separator) + 1
+def _cells(separator: str, row: str) -> int:
+    """How many cells a row has whose quoted cells are closed."""
+    return _quoted(separator).sub(r"\g<before>", row).count(separator) + 1
+
+
+@lru_cache(maxsize=8)
+def _quoted(separator: str) -> re.Pattern[str]:
+    sign = re.escape(separator)
+    return re.compile(rf'(?P<before>\A|{sign})"{_INSIDE}" *+(?={sign}|\Z)')
+
+
+def _too_few_cells(path: Path, lines: list[int]) -> FedAgeError:
+    shown = ", ".join(map(str, lines[:_LINES_SHOWN]))
+    more = f" and {len(lines) - _LINES_SHOWN} more" if len(lines) > _LINES_SHOWN else ""
+    which = f"line {shown} has" if len(lines) == 1 else f"lines {shown}{more} have"
+    return FedAgeError(
+        f"{path}: {which} fewer cells than the header has names; write a separator for each empty cell too, or "
+        "complete the rows"
+    )
 
 
 def _not_closed(path: Path, line: int) -> FedAgeError:
