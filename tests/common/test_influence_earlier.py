@@ -88,6 +88,10 @@ def test_only_patients_of_whom_both_are_known_are_compared(missing: str) -> None
     b = np.where((gone if missing == "of the second" else np.roll(gone, 20)) & (missing != "of the first"), np.nan, b)
     assert nearly_repeats_earlier(b[:, None], a[:, None], minimum_count=MINIMUM).tolist() == [True]
     b[150] = np.nan
+    # Where nobody else misses the later one alone, that one patient does: a mean stands in for the value.
+    found = nearly_repeats_earlier(b[:, None], a[:, None], minimum_count=MINIMUM).tolist()
+    assert found == [missing == "of the first"]
+    a[150] = np.nan
     assert nearly_repeats_earlier(b[:, None], a[:, None], minimum_count=MINIMUM).tolist() == [False]
 
 

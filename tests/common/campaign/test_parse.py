@@ -9,11 +9,8 @@ import pytest
 from fedage.common.analyses.plan import left_out
 from fedage.common.campaign import CampaignErrors, load_campaign, parse_campaign
 from fedage.common.campaign._contradictions import STRATA_OF_POOLED_MODELS
-from fedage.common.campaign._estimator import fit_problems
 from fedage.common.campaign._rules import NOT_BUILT
-from fedage.common.campaign._sound import Sound
 from fedage.common.campaign.parse import TABLES
-from fedage.common.estimators.base import Options
 
 GOOD = """
 [campaign]
@@ -295,27 +292,6 @@ def test_what_is_accepted_for_pooled_models_can_be_computed() -> None:
 def test_the_estimators_own_options_are_checked() -> None:
     text = replaced('name = "chest-ca"', 'name = "chest-ca"\noptions = { no_such_option = 1 }')
     assert "estimator.options.no_such_option = 1: unknown key" in only_message(text)
-
-
-def test_a_loss_that_couples_samples_excludes_privacy_per_sample() -> None:
-    about = {
-        "name": "contrast",
-        "modalities": ("MR",),
-        "couples_samples": True,
-        "Options": Options,
-        "max_step_norm": 1.0,
-        "max_path_norm": 8.0,
-    }
-    estimator = type("Contrast", (), about)
-    tables = {
-        "estimator": {"name": "contrast"},
-        "training": {"rounds": 1},
-        "privacy": {"mode": "sample"},
-        "cohort": {"modality": ("MR",)},
-    }
-    found = list(fit_problems(Sound(tables=tables, models=TABLES), estimator))  # type: ignore[arg-type]
-    assert len(found) == 1
-    assert "relates the samples of a batch to each other" in found[0].message
 
 
 def test_syntax_errors_are_told_by_line_with_the_rest() -> None:
