@@ -18,7 +18,7 @@ from fedage.client.cohort.mapping import Mapped, as_mapped
 from fedage.client.table.extremes import extremes_of
 from fedage.client.table.forms import MISWRITTEN, OTHER, Codes, forms, is_miswritten, most_frequent, what_and_mend
 from fedage.client.table.header import columns_in_words, repeated_name
-from fedage.client.table.identifiers import differing_in_zeros
+from fedage.client.table.identifiers import differing_in_writing, differing_in_zeros
 from fedage.client.table.limits import OUTCOMES, SEPARATORS, require_bounded
 from fedage.client.table.opening import skip_blank_lines, skip_separator_line
 from fedage.client.table.quotes import require_all_read, require_whole_rows
@@ -67,6 +67,8 @@ class OutcomeTable:
         Cells whose value may stand for "missing" and is kept, by value and column.
     zeros_differ
         Identifiers of the table that differ from others of it in leading zeros only.
+    writing_differs
+        Those that differ from others of it in capitals, blanks or characters that are not seen only.
     said
         What the hospital should know of columns, in sentences.
     """
@@ -81,6 +83,7 @@ class OutcomeTable:
     left_out: Mapping[str, int] = field(default_factory=dict)
     extremes: Mapping[str, int] = field(default_factory=dict)
     zeros_differ: int = 0
+    writing_differs: int = 0
     said: tuple[str, ...] = ()
 
     def counts(self) -> dict[str, int]:
@@ -91,6 +94,7 @@ class OutcomeTable:
             "columns-with-unusable-name": self.unusable_names,
             **{f"sessions-differ:{name}": count for name, count in self.rows_differ.items()},
             **({"identifiers-differ-in-zeros": self.zeros_differ} if self.zeros_differ else {}),
+            **({"identifiers-differ-in-writing": self.writing_differs} if self.writing_differs else {}),
             **self.not_numbers,
             **self.left_out,
             **self.extremes,
@@ -160,6 +164,7 @@ def read_outcomes(
         left_out=read.left_out,
         extremes=read.extremes,
         zeros_differ=differing_in_zeros(patients, others={}),
+        writing_differs=differing_in_writing(patients, others={}),
         said=tuple(read.said),
     )
 

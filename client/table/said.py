@@ -20,6 +20,9 @@ _SENTENCES: Mapping[str, str] = {
     "patient-at-another-site": "of a patient whom an earlier site has, set aside",
     "kept-identifier-differs-in-zeros": "of a patient whose identifier differs from an earlier one in leading zeros "
     "only (as 00010 and 10 do), counted as another patient; if they are the same, write identifiers alike in all files",
+    "kept-identifier-differs-in-writing": "of a patient whose identifier differs from an earlier one in capitals, "
+    "blanks or characters that are not seen only, counted as another patient; if they are the same, write identifiers "
+    "alike in all files",
     "implausible-age": f"with an age below 0 or above {AGE_MAX_YEARS:g} years, set aside",
     "no-age": "without an age, set aside",
     "negative-time": "with a negative follow-up time, left out of the survival analyses",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fedage.client.cohort.keys import Keys
 from fedage.client.table.columns import Columns, read_columns, require_columns, wanted_columns
 from fedage.client.table.extremes import extremes_of
-from fedage.client.table.identifiers import differing_in_zeros
+from fedage.client.table.identifiers import differing_in_writing, differing_in_zeros, names_alike_in_words
 from fedage.client.table.names import site_names
 from fedage.client.table.read import SUFFIXES, Mask, labels, read_frame, without_bad_names
 from fedage.client.table.refused import require_usable
@@ -67,10 +67,11 @@ class SiteTables:
 
 @dataclass
 class _Seen:
-    """Identifiers of the patients met so far, as they are written, and by what they are without leading zeros."""
+    """Identifiers of the patients met so far: as they are written, without leading zeros, and plainly written."""
 
     texts: set[str] = field(default_factory=set)
     without_zeros: dict[str, str] = field(default_factory=dict)
+    plainly_written: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,10 @@ def _sources(
         raise FedAgeError(
             f"{data} is a folder, where each sub-folder is a site; leave --site-column out, or give one table"
         )
-    for path, title in _files(data):
+    files = _files(data)
+    if data.is_dir():
+        said += names_alike_in_words([title for _, title in files], column="folders of sites")
+    for path, title in files:
         text = [table.id] if table.id else []
         frame = read_frame(path, text=text, sites=site_column, known=wanted_columns(campaign, site_column=site_column))
         frame, left_out = without_bad_names(frame, path=path)
@@ -202,6 +206,8 @@ def _rows_by_site(frame: pd.DataFrame, site_column: str, *, said: list[str]) -> 
     import pandas as pd
 
     titles = labels(frame[site_column])
+    written = frame[site_column].dropna().astype("string").unique().tolist()
+    said += names_alike_in_words(written, column=f"sites in column {site_column!r}")
     if nowhere := int(titles.isna().sum()):
         rows = "1 row names" if nowhere == 1 else f"{nowhere} rows name"
         said.append(f"{rows} no site in column {site_column!r}, set aside")
@@ -262,6 +268,7 @@ def _each_patient_once(rows: Rows, ids: pd.Series, *, seen: _Seen, rejected: dic
     kept = [texts[k] for k in keep]
     seen.texts.update(kept)
     rejected["kept-identifier-differs-in-zeros"] = differing_in_zeros(kept, others=seen.without_zeros)
+    rejected["kept-identifier-differs-in-writing"] = differing_in_writing(kept, others=seen.plainly_written)
     return rows[keep], kept
 
 
