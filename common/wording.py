@@ -20,3 +20,14 @@ def shortened(text: str, *, most: int = 32) -> str:
     """
     head = (most - 1 + 1) // 2
     return text if len(text) <= most else f"{text[:head]}…{text[head + 1 - most :]}"
+
+
+def years(number: float) -> str:
+    """A time with its unit.
+
+    Examples
+    --------
+    >>> years(1.0), years(2.5), years(0.5)
+    ('1 year', '2.5 years', '0.5 years')
+    """
+    return f"{number:g} year{'' if number == 1 else 's'}"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fedage.common.analyses._kaplan_meier_shown import grouped
 from fedage.common.analyses.kaplan_meier import Curves, SurvivalCurve
 from fedage.common.presentation.svg import DASHES, MUTED, SERIES, draw, only_some_spines
-from fedage.common.wording import shortened
+from fedage.common.wording import shortened, years
 
 _MOST_TICKS = 11
 _BEYOND = 1.04
@@ -145,4 +145,4 @@ def _at_risk(axes: Axes, times: Sequence[float], groups: Sequence[SurvivalCurve]
 def _last(group: SurvivalCurve, times: Sequence[float]) -> str:
     """The last point that there is, with its time."""
     shown = [(time, value) for time, value in zip(times, group.survival, strict=False) if value is not None]
-    return f"{shown[-1][1]:.0%} at {shown[-1][0]:g} years" if shown else "unknown"
+    return f"{shown[-1][1]:.0%} at {years(shown[-1][0])}" if shown else "unknown"

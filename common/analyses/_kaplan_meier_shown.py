@@ -9,6 +9,7 @@ from fedage.common.presentation.blocks import Drawn, Folded, Paragraph, Section,
 from fedage.common.presentation.cells import NONE, Cell, Table, count, interval, number, p_value, percent, words
 from fedage.common.presentation.participation import analysed
 from fedage.common.record.results import Results
+from fedage.common.wording import years
 
 _MOST_POINTS = 3
 _HALF = 0.5 + 1e-9
@@ -45,7 +46,7 @@ def _terminal(found: Curves) -> list[Titled | str]:
         told.append(f"Survival curves are not given: {found.not_computed}.")
     shown_at = list(range(len(found.table_times)))[-_MOST_POINTS:]
     if shown_at and found.groups:
-        headers = ("group", *(f"{found.table_times[at]:g} years" for at in shown_at), "median, years")
+        headers = ("group", *(years(found.table_times[at]) for at in shown_at), "median, years")
         rows = tuple(
             (words(group.name), *(words(point(group, at)) for at in shown_at), words(median(group)))
             for group in found.groups
@@ -131,7 +132,7 @@ def sentences(found: Curves | None) -> list[str]:
         )
     if found.table_times and found.asked_times and found.table_times[-1] < found.asked_times[-1]:
         said.append(
-            f"They end at {found.table_times[-1]:g} years: beyond it a site has too few patients left to tell of, and "
+            f"They end at {years(found.table_times[-1])}: beyond it a site has too few patients left to tell of, and "
             "a curve of all sites cannot go on."
         )
     said += _refusals(found)
@@ -189,7 +190,7 @@ def _costs(costs: tuple[GridCost, ...]) -> list[str]:
         )
         if cost.to_years is None:
             has = "has" if len(cost.sites) == 1 else "have"
-            said.append(f"{who} {has} too few patients for an interval from {begin:g} years on, so the curves end there"
+            said.append(f"{who} {has} too few patients for an interval from {years(begin)} on, so the curves end there"
                         f"{alone}.")  # fmt: skip
         else:
             said.append(f"{who} {verb} the interval from {begin:g} to {cost.to_years:g} years{alone}.")
@@ -218,7 +219,7 @@ def survival_groups(results: Results) -> Table:
         half = number(group.median_survival) if exact else words(median(group))
         rows.append((words(group.name), count(group.n), count(group.events), _last_point(found, group), half))
     why = found.not_computed if found is not None and found.not_computed else "No Kaplan-Meier table was computed."
-    last = f"without event at {found.table_times[-1]:g} years" if found is not None and found.table_times else "last"
+    last = f"without event at {years(found.table_times[-1])}" if found is not None and found.table_times else "last"
     return Table("groups", ("group", "patients", "events", last, "median, years"), tuple(rows), why_empty=why)
 
 
@@ -230,7 +231,7 @@ def _last_point(found: Curves | None, group: SurvivalCurve) -> Cell:
         return words("refused") if any(group.refused) else NONE
     time, value = shown[-1]
     cell = percent(value)
-    return cell if time == times[-1] else Cell(f"{cell.text} at {time:g} years", cell.value)
+    return cell if time == times[-1] else Cell(f"{cell.text} at {years(time)}", cell.value)
 
 
 def survival_points(results: Results) -> Table:

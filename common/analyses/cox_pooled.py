@@ -39,6 +39,7 @@ from fedage.common.analyses.table_grid import TableGrid, stratum_of
 from fedage.common.cohort import Cohort
 from fedage.common.influence import Group, InfluenceRefused, InfluenceRule, all_pass
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
+from fedage.common.wording import years
 
 MOST_LEAVING = 0.2
 """Largest share of those at risk who may leave in an interval of the person-time likelihood."""
@@ -370,7 +371,7 @@ class CoxPooled:
         """The groups of patients that the sums describe; all others are sums of these."""
         cells = []
         for after, end in zip((-1, *ends), ends, strict=False):
-            when = f"by {self.times[end]:g} years{' in one of the strata' if self.strata else ''}"
+            when = f"by {years(self.times[end])}{' in one of the strata' if self.strata else ''}"
             for with_event, without, _ in table.cells(after, end).T:
                 cells += [
                     Cell(int(with_event), f"patients with an event {when}"),
@@ -379,7 +380,7 @@ class CoxPooled:
         rest = table.cells(-1, ends[-1])[2]
         return [
             *cells,
-            *(Cell(int(count), f"patients still followed after {self.times[ends[-1]]:g} years") for count in rest),
+            *(Cell(int(count), f"patients still followed after {years(self.times[ends[-1]])}") for count in rest),
         ]
 
 

@@ -39,6 +39,7 @@ from fedage.common.presentation.blocks import Shown
 from fedage.common.record.parts import Finding, Number
 from fedage.common.record.results import Results
 from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
+from fedage.common.wording import years
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ class KaplanMeier:
     def _cells(self, ends: Sequence[int], values: dict[str, FloatArray | float], remaining: FloatArray) -> list[Cell]:
         """The groups of patients that the table describes; all others are sums of these."""
         cells = [
-            Cell(int(count), f"patients still followed after {self.times[ends[-1]]:g} years ({name})")
+            Cell(int(count), f"patients still followed after {years(self.times[ends[-1]])} ({name})")
             for name, count in zip(self._group_names, remaining, strict=True)
         ]
         inside = np.asarray(values["events_inside"])
@@ -240,7 +241,7 @@ class KaplanMeier:
         for of, counts in parts.items():
             for name, row in zip(self._group_names, counts, strict=True):
                 for end, number in zip(ends, row, strict=True):
-                    cells.append(Cell(int(number), f"patients {of} by {self.times[end]:g} years ({name})"))
+                    cells.append(Cell(int(number), f"patients {of} by {years(self.times[end])} ({name})"))
         return cells
 
 
