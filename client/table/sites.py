@@ -32,12 +32,14 @@ from fedage.client.table.said import (
     not_a_number,
 )
 from fedage.client.table.sex import require_known
+from fedage.client.table.units import far_means_in_words
 from fedage.client.table_store import SiteTable
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import TableChoice
 from fedage.common.column_names import normal_name
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators._table import FEATURE
+from fedage.common.statistic import FloatArray
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,7 +137,21 @@ def read_site_tables(data: Path, campaign: Campaign, *, site_column: str | None)
         raise FedAgeError(
             f"{data}: no row of any site can be used; {'; '.join(read.said[-3:]) or 'the tables are empty'}"
         )
+    read.said += far_means_in_words(_by_column(read.sites, campaign))
     return read
+
+
+def _by_column(sites: Mapping[str, SiteTable], campaign: Campaign) -> dict[str, dict[str, FloatArray]]:
+    """Covariates and wanted features by column and site; not age, predicted age, sex or what follows from them."""
+    survival = campaign.survival
+    without = {"age_years", "predicted_years", *_MADE} | ({survival.time, survival.event} if survival else set())
+    found: dict[str, dict[str, FloatArray]] = {}
+    for site, table in sites.items():
+        for key, values in table.columns.items():
+            name = key.removeprefix(FEATURE)
+            if key not in without and (name == key or _is_wanted(name, campaign)):
+                found.setdefault(name, {})[site] = values
+    return found
 
 
 def read_one_site(frame: pd.DataFrame, ids: pd.Series, campaign: Campaign, *, keys: Hashing) -> SiteTable:
