@@ -32,7 +32,7 @@ from fedage.client.table.said import (
     not_a_number,
 )
 from fedage.client.table.sex import require_known
-from fedage.client.table.units import far_means_in_words
+from fedage.client.table.units import far_medians_in_words
 from fedage.client.table_store import SiteTable
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import TableChoice
@@ -137,7 +137,7 @@ def read_site_tables(data: Path, campaign: Campaign, *, site_column: str | None)
         raise FedAgeError(
             f"{data}: no row of any site can be used; {'; '.join(read.said[-3:]) or 'the tables are empty'}"
         )
-    read.said += far_means_in_words(_by_column(read.sites, campaign))
+    read.said += far_medians_in_words(_by_column(read.sites, campaign))
     return read
 
 

@@ -1,7 +1,7 @@
-"""Columns whose unit seems to differ between sites: means that lie many standard deviations within sites apart.
+"""Columns whose unit seems to differ between sites: medians that lie many standard deviations within sites apart.
 
-A volume in ml at one site and in mm³ at the others, or -9999 for everybody at one site, makes a site's mean differ by
-far more than its patients do. That is said and never refused: sites may differ.
+A volume in ml at one site and in mm³ at the others makes a site's median differ by far more than its patients do. That
+is said and never refused: sites may differ.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _FEWEST_VALUES = 3
 _SHOWN = 8
 
 
-def far_means_in_words(columns: Mapping[str, Mapping[str, FloatArray]]) -> list[str]:
-    """One line for each site, or group of sites, that has columns with a mean far from the other sites'.
+def far_medians_in_words(columns: Mapping[str, Mapping[str, FloatArray]]) -> list[str]:
+    """One line for each site, or group of sites, that has columns with a median far from the other sites'.
 
     Parameters
     ----------
@@ -35,31 +35,31 @@ def far_means_in_words(columns: Mapping[str, Mapping[str, FloatArray]]) -> list[
 
 
 def _far(by_site: Mapping[str, FloatArray]) -> Iterator[str]:
-    """Sites whose mean lies more than ten SDs, of the site itself or of most sites, from the median of the means."""
+    """Sites whose median lies more than ten SDs, of the site itself or as is usual, from the middle of the medians."""
     known = {site: values[np.isfinite(values)] for site, values in by_site.items()}
     known = {site: values for site, values in known.items() if values.size}
     # Of a column of two codes a site may hold nearly one alone, with an SD of next to nothing.
     if len(known) < 2 or np.unique(np.concatenate([*known.values()])).size < _FEWEST_VALUES:
         return
-    means = {site: float(values.mean()) for site, values in known.items()}
-    sds = {site: float(values.std()) for site, values in known.items() if values.size >= _FEWEST_FOR_AN_SD}
-    usual = [sd for site, sd in sds.items() if sd > 1e-9 * abs(means[site])]
-    if not usual:
+    # Medians, as a few codes for missing among the values move a mean; a column of one value at a site is a setting, or
+    # a code that is said as such.
+    enough = {site: values for site, values in known.items() if values.size >= _FEWEST_FOR_AN_SD}
+    sds = {site: float(values.std()) for site, values in enough.items()}
+    medians = {site: float(np.median(enough[site])) for site, sd in sds.items() if sd > 1e-9 * abs(enough[site].mean())}
+    if len(medians) < 2:
         return
-    centre, most = float(np.median([*means.values()])), float(np.median(usual))
-    for site, mean in means.items():
-        own = sds.get(site, 0.0)
-        if abs(mean - centre) > _FAR_SDS * (min(own, most) if own > 1e-9 * abs(mean) else most):
+    centre, usual = float(np.median([*medians.values()])), float(np.median([sds[site] for site in medians]))
+    for site, median in medians.items():
+        if abs(median - centre) > _FAR_SDS * min(sds[site], usual):
             yield site
 
 
 def _in_words(sites: Sequence[str], columns: Sequence[str]) -> str:
     shown = ", ".join(repr(column if len(column) <= 60 else f"{column[:59]}…") for column in columns[:_SHOWN])
     more = f" and {len(columns) - _SHOWN} more" if len(columns) > _SHOWN else ""
-    mean, what = ("mean", "column") if len(columns) == 1 else ("means", "columns")
+    median, what = ("median", "column") if len(columns) == 1 else ("medians", "columns")
     return (
-        f"{listed(sites)}: the {mean} of {what} {shown}{more} {'is' if len(columns) == 1 else 'are'} more than "
-        f"{_FAR_SDS:g} standard deviations of a site's patients away from the middle of the sites' means; if the unit "
-        "differs, declare divide_by in that site's site.toml or recompute the table; if a code stands for missing, add "
-        "it to missing"
+        f"{listed(sites)}: the {median} of {what} {shown}{more} {'is' if len(columns) == 1 else 'are'} more than "
+        f"{_FAR_SDS:g} standard deviations of a site's patients away from the middle of the sites' medians; if the "
+        "unit differs, declare divide_by in that site's site.toml or recompute the table"
     )

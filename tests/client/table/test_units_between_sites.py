@@ -32,13 +32,14 @@ FAR: dict[str, Values] = {
     "mm³ for ml": lambda ml: ml * 1000,
     "ml for mm³": lambda ml: ml / 1000,
     "mm for cm": lambda ml: ml * 10,
-    "a code for everybody": lambda ml: np.full_like(ml, -9999),
-    "nought for everybody": lambda ml: ml * 0,
+    "litres for ml": lambda ml: ml / 1e6,
 }
 NEAR: dict[str, Values] = {
     "the same": lambda ml: ml,
     "a scanner's shift": lambda ml: ml + 2.0,
     "a wider spread": lambda ml: 3 * ml - 6.0,
+    "few codes": lambda ml: np.where(np.arange(ml.size) < 6, -9999, ml),
+    "one value": lambda ml: np.full_like(ml, 1500.5),
     "missing": lambda ml: ml * np.nan,
 }
 
@@ -63,14 +64,14 @@ def said(folder: Path, change: Values, *, sites: str) -> list[str]:
 @pytest.mark.parametrize("case", FAR)
 def test_the_site_with_another_unit_is_named(tmp_path: Path, case: str, sites: str) -> None:
     (line,) = said(tmp_path, FAR[case], sites=sites)
-    assert line.startswith("b: the mean of column 'volume' is more than 10 standard deviations")
+    assert line.startswith("b: the median of column 'volume' is more than 10 standard deviations")
     assert "divide_by" in line
 
 
-@pytest.mark.parametrize("case", ["mm³ for ml", "ml for mm³", "a code for everybody"])
+@pytest.mark.parametrize("case", ["mm³ for ml", "ml for mm³", "litres for ml"])
 def test_of_two_sites_both_are_named(tmp_path: Path, case: str) -> None:
     (line,) = said(tmp_path, FAR[case], sites="ab")
-    assert line.startswith("a and b: the mean of column 'volume'")
+    assert line.startswith("a and b: the median of column 'volume'")
 
 
 @pytest.mark.parametrize("sites", ["ab", "abc"])

@@ -454,7 +454,7 @@ def test_cells_of_the_tables(tools, ties):
     cohort = patients([1, 0, 1, 0, 2, 1], [0.5, 1, 1, 2, 2, 9], [1, 1, 0, 1, 0, 0])
     model = CoxPooled("c", ("x",), (1.0, 2.0), subset=None, ties=ties)
     smallest = model.local(cohort, tools.on_tables(model)).smallest
-    assert (smallest.count, smallest.of) == (1, "patients leaving without an event by 1 years")
+    assert (smallest.count, smallest.of) == (1, "patients leaving without an event by 1 year")
     guarded = CoxPooled("c", ("x",), (1.0, 2.0), subset=None, ties=ties, minimum_count=2)
     with pytest.raises(IterateRefused, match="has not said it can tell"):
         guarded.local(cohort, tools.on_tables(guarded))
