@@ -183,6 +183,11 @@ def numbers(column: pd.Series, *, missing: Sequence[float] = ()) -> tuple[FloatA
     """A column as float64 (n,), NaN where missing, and which cells hold something that is no number, (n,)."""
     import pandas as pd
 
+    # Parquet keeps categories, days and durations: the first are what they hold, days and durations no numbers.
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(object)
+    if column.dtype.kind in "mM" or isinstance(column.dtype, pd.PeriodDtype):
+        column = column.astype("string")
     if pd.api.types.is_bool_dtype(column):
         column = column.astype(float)
     values = np.array(pd.to_numeric(column, errors="coerce"), dtype=np.float64)
