@@ -84,7 +84,7 @@ def _lines(columns: Columns, rows: Rows, campaign: Campaign, *, features: Collec
             by_form[most_frequent(written, among=MISWRITTEN)].append(column)
         elif column in numeric:
             values = columns.cohort[numeric[column]][rows]
-            if odd.any() and (is_text(values, odd) or (column == event and "yes-or-no" in written)):
+            if odd.any() and (is_text(values, odd) or column == event):  # a word for the event is no missing one
                 by_form[most_frequent(written)].append(column)
             elif column == event and not np.isin(values[np.isfinite(values)], (0.0, 1.0)).all():
                 codes = np.unique(values[np.isfinite(values)]).tolist()

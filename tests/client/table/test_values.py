@@ -97,6 +97,54 @@ def test_numbers_written_otherwise_are_refused_where_they_stand(
     assert "534" not in line
 
 
+@pytest.mark.parametrize("word", ["gestorben", "event", "relapse", "1 (dead)", "?"])
+@pytest.mark.parametrize("rows", [[25, 27], range(21, 40, 2)], ids=["few", "all who died"])
+def test_words_for_an_event_are_refused_and_not_left_out(
+    frame: pd.DataFrame, tmp_path: Path, word: str, rows: list[int]
+) -> None:
+    """Without those patients, nobody at the site would have died."""
+    frame.loc[rows, "status"] = word
+    with pytest.raises(FedAgeError, match=r"site 'b': column 'status' holds .*, where numbers belong; write"):
+        read(frame, tmp_path, ABOUT + SURVIVAL)
+
+
+def in_parquet(frame: pd.DataFrame, folder: Path, text: str) -> SiteTables:
+    plain = frame.astype({name: float for name in ("age", "other", "status") if name in frame})
+    plain.to_parquet(folder / "t.parquet")
+    return read_site_tables(folder / "t.parquet", campaign(text), site_column="site")
+
+
+@pytest.mark.parametrize("cell", MISWRITTEN)
+def test_categories_of_parquet_are_read_as_what_they_hold(frame: pd.DataFrame, tmp_path: Path, cell: str) -> None:
+    frame["area"] = frame["area"].astype(str).astype("category")
+    found = in_parquet(frame, tmp_path, ABOUT + FEATURES)
+    np.testing.assert_array_equal(found.sites["b"].columns["feature:area"], frame["area"][20:].astype(float))
+    frame["area"] = frame["area"].astype(str).where(frame.index < 25, cell).astype("category")
+    with pytest.raises(FedAgeError, match="site 'b': column 'area' holds numbers with a "):
+        in_parquet(frame, tmp_path, ABOUT + FEATURES)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pd.Series(pd.date_range("2020-01-01", periods=40)),
+        pd.Series(pd.date_range("2020-01-01", periods=40, tz="UTC")).where(lambda column: column.index != 30),
+        pd.Series(pd.to_timedelta(range(40), unit="D")).where(lambda column: column.index != 30),
+        pd.Series(pd.period_range("2020-01-01", periods=40, freq="D")),
+        pd.Series(pd.date_range("2020-01-01", periods=40)).astype("category"),
+    ],
+    ids=["days", "times", "durations", "periods", "categories of days"],
+)
+def test_days_and_durations_of_parquet_are_no_numbers(frame: pd.DataFrame, tmp_path: Path, values: pd.Series) -> None:
+    """As nanoseconds they would be a covariate, and one that is missing -9.2e18."""
+    frame["area"] = values
+    found = in_parquet(frame, tmp_path, ABOUT + FEATURES)
+    assert "feature:area" not in found.sites["b"].columns
+    assert any("area" in line and "hold text" in line for line in found.said)
+    with pytest.raises(FedAgeError, match=r"column 'area' holds .*, where numbers belong; write"):
+        in_parquet(frame, tmp_path, ABOUT + SURVIVAL)
+
+
 def test_a_column_that_nobody_reads_may_hold_what_it_likes(frame: pd.DataFrame, tmp_path: Path) -> None:
     frame.loc[25:, "other"] = "1,234.5"
     assert read(frame, tmp_path).said == []
