@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -29,6 +29,8 @@ from fedage.client.table.identifiers import without_zeros
 from fedage.common.errors import FedAgeError
 
 PARTICIPANTS = "participants.tsv"
+_SESSION_COLUMNS = ("session", "ses", "session_label", "visit", "timepoint")
+"""What tables call their column of sessions instead of `session_id`."""
 _T1W = re.compile(r"(?P<participant>sub-[A-Za-z0-9+]+)(_[a-z]+-[A-Za-z0-9+]+)*_T1w\.nii(\.gz)?")
 _SESSION_IN_NAME = re.compile(r"_(ses-[A-Za-z0-9+]+)_")
 _LIKE_T1W = re.compile(r"(.*[^a-z])?(t1w?|mprage)\.nii(\.gz)?", re.IGNORECASE)
@@ -238,6 +240,7 @@ def _participant(folder: Path, walk: Walk, layout: BidsLayout, rows: tuple[Row, 
         unreadable = True
     sessions = {}
     places = walk.folders(folder, SESSION)
+    rows = tuple(_with_session(row, {place.name for place in places}) for row in rows)
     beside = _like_t1w(walk.listed(folder / layout.anat)) if places else ()  # of no session, though there are some
     for place in places or [folder]:
         label = place.name if place is not folder else ""
@@ -305,6 +308,15 @@ def _ordered(sessions: list[_Seen]) -> list[_Seen] | None:
         return sorted(sessions, key=lambda session: (session.day or date.min, session.label))
     numbers = label_numbers([session.label for session in sessions])
     return None if numbers is None else sorted(sessions, key=lambda session: numbers[session.label])
+
+
+def _with_session(row: Row, labels: Collection[str]) -> Row:
+    """A row of `participants.tsv` with its session, where another column than `session_id` names one that is there."""
+    if "session_id" in row:
+        return row
+    named = (row[column] for column in _SESSION_COLUMNS if _prefixed(row.get(column, ""), SESSION) in labels)
+    text = next(named, "")
+    return {**row, "session_id": text} if text else row
 
 
 def _session_of(row: Row) -> str:

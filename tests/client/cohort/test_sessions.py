@@ -164,6 +164,16 @@ def test_times_order_sessions_whatever_their_labels(tmp_path: Path) -> None:
     assert found == {("a", "post"): 41.5, ("a", "pre"): round(41.5 - 365 / 365.25, 3)}
 
 
+@pytest.mark.parametrize("column", ["session", "ses", "Session_Label", "visit", "timepoint"])
+@pytest.mark.parametrize("cell", ["2", "ses-2"])
+def test_a_session_under_another_name_of_its_column_keeps_its_age(tmp_path: Path, column: str, cell: str) -> None:
+    one = {"participants.tsv": f"participant_id\t{column}\tage\nsub-a\t{cell}\t41.5\n"}
+    assert ages(tree(tmp_path, {"a": ["1", "2"]}, one)) == {("a", "1"): NONE, ("a", "2"): 41.5}
+    # What names no session of the participant is no session: codes of visits are of many kinds.
+    other = {"participants.tsv": f"participant_id\t{column}\tage\nsub-a\tfirst\t40.5\n"}
+    assert ages(tree(tmp_path / "x", {"a": ["1", "2"]}, other)) == {("a", "1"): 40.5, ("a", "2"): NONE}
+
+
 def test_sessions_of_unknown_order_have_no_place(tmp_path: Path) -> None:
     """Else the alphabetically first would be the baseline exam, though the tables give both ages."""
     own = {"sub-a/sub-a_sessions.tsv": "session_id\tage\nbaseline\t40.5\n2YearFollowUp\t42.5\n"}
