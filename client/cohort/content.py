@@ -165,7 +165,8 @@ def content_of(said: Said) -> Content:
     view = _together(view_of_text(said.view_position), of_codes, refines=_is_refined)
     if said.modality in RADIOGRAPHS:
         from_side = _is_seen_from_side(said.orientation) and not _is_frontal_twice(said, view=view, of_codes=of_codes)
-        if (is_lateral(said.descriptions) or from_side) and view not in _LATERAL:
+        in_words = is_lateral(said.descriptions) or is_lateral([said.body_part])
+        if (in_words or from_side) and view not in _LATERAL:
             view = CONTRADICTORY if view in _FRONTAL else view or "LATERAL"
         named = other_part(said.descriptions)
         if named and body_part == "CHEST":

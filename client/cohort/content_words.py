@@ -23,7 +23,12 @@ _OTHER_PARTS = frozenset(
         *("GENOU", "PIED", "EPAULE", "BASSIN", "RACHIS", "MANO", "RODILLA", "HOMBRO", "COLUMNA", "GINOCCHIO"),
     ]
 )
-_LATERAL = frozenset(["LAT", "LATERAL", "SEITLICH", "SEITL", "PROFIL", "LATERALE", "LATEROLATERAL", "LATEROLATERALE"])
+_LATERAL = frozenset(
+    [
+        *("LAT", "LATERAL", "SEITLICH", "SEITL", "PROFIL", "LATERALE", "LATEROLATERAL", "LATEROLATERALE"),
+        *("LL", "RL", "PERFIL", "PROFILO", "BOCZNE", "BOCZNA"),
+    ]
+)
 _FRONTAL = frozenset(["PA", "AP", "FRONTAL", "FACE", "POSTEROANTERIOR", "ANTEROPOSTERIOR", "DV", "VD"])
 _DECUBITUS = frozenset(["DECUB", "DECUBITUS"])
 _QUALITY_CONTROL = re.compile(
