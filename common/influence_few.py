@@ -105,6 +105,8 @@ def triples_of(n: int) -> NDArray[np.intp]:
 
 def on_a_line(x: FloatArray, y: FloatArray) -> BoolArray:
     """Which columns (c,) have triples of patients enough on a line; x and y (n, c), pair by pair."""
+    if x.shape[0] < 3:
+        return np.ones(x.shape[1], dtype=np.bool_)  # as any two points are
     counts = np.zeros(x.shape[1], dtype=np.intp)
     for first, second, third in triples_of(x.shape[0]):
         one = (x[second] - x[first]) * (y[third] - y[first])

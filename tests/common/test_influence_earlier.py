@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedage.common.influence_beside import nearly_repeats
-from fedage.common.influence_earlier import differs_for_few, nearly_repeats_earlier
+from fedage.common.influence_earlier import differs_for_few, near_pairs, nearly_repeats_earlier
 from fedage.common.influence_few import centred_at_mean, few_make_up
 from fedage.common.statistic import FloatArray
 
@@ -104,3 +104,13 @@ def test_a_large_table_is_compared_with_itself_and_one_changed_value_found() -> 
     after[7, 250] = 1 - after[7, 250]
     found = nearly_repeats_earlier(after, before, minimum_count=MINIMUM)
     assert np.flatnonzero(found).tolist() == [3, 150, 250]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+@pytest.mark.parametrize("minimum_count", [1, 2, 3])
+@pytest.mark.parametrize("columns", [0, 1, 2])
+def test_parts_of_two_patients_are_compared_too(n: int, minimum_count: int, columns: int) -> None:
+    """A minimum count of 2 lets them be one; of two patients there are no three on a line."""
+    x, y = np.arange(n * columns, dtype=np.float64).reshape(n, columns), np.arange(n, dtype=np.float64)[:, None] ** 2
+    assert near_pairs(x, y, minimum_count=minimum_count).shape[1] == 2
+    assert nearly_repeats_earlier(x, y, minimum_count=minimum_count).shape == (columns,)
