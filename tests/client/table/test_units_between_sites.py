@@ -68,9 +68,15 @@ def test_the_site_with_another_unit_is_named(tmp_path: Path, case: str, sites: s
     assert "divide_by" in line
 
 
-@pytest.mark.parametrize("case", ["mm³ for ml", "ml for mm³", "litres for ml"])
+@pytest.mark.parametrize("case", ["mm³ for ml", "ml for mm³", "litres for ml", "percent", "wide", "wide, in thousands"])
 def test_of_two_sites_both_are_named(tmp_path: Path, case: str) -> None:
-    (line,) = said(tmp_path, FAR[case], sites="ab")
+    """Also where a unit makes the SD so large that only the other site's is small beside the distance."""
+    wide: dict[str, Values] = {
+        "percent": lambda share: (share - 3) * 100,
+        "wide": lambda ml: (ml - 3) * 50,
+        "wide, in thousands": lambda ml: (ml - 2.5) / 1000,
+    }
+    (line,) = said(tmp_path, (FAR | wide)[case], sites="ab")
     assert line.startswith("a and b: the median of column 'volume'")
 
 
