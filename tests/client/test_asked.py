@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedage.client.asked import Asked, AskedUnavailable
-from fedage.client.model import predict
+from fedage.client.model import estimator_of, predict
 from fedage.client.policy import in_words, parse_policy
 from fedage.client.predictions import with_correction
 from fedage.common.analyses._columns import bound_of
@@ -155,7 +155,8 @@ def test_no_model_makes_a_patient_implausible(hospital: Hospital, scale: float) 
     assert refused(reply, hospital) == "model-step"
     assert sums == {}
     found = hospital.site.cohort(hospital.campaign)
-    predicted = predict(hospital.site, hospital.campaign, found, weights, rows=np.arange(found.cohort.n))
+    estimator = estimator_of(hospital.campaign, found)
+    predicted = predict(hospital.site, estimator, found, weights, rows=np.arange(found.cohort.n))["predicted_years"]
     assert np.all((predicted >= 0) & (predicted <= 130))
 
 
