@@ -84,7 +84,9 @@ def test_a_header_is_quoted_where_it_is_one() -> None:
     assert repeated_name(["MRN", "volume 1", "volume 1"], known=["MRN"]) == "'volume 1' at places 2 and 3"
     assert repeated_name(["mrn", "Age", "age"], known=["MRN"], ignore_case=True) == "'Age' at places 2 and 3"
     assert repeated_name(["a", "", ""], known=["a"]) is None
-    assert repeated_name(["Page", "Page"], known=["age"]) == "at places 1 and 2"
+    assert repeated_name(["Page", "Page"], known=["age"]) == (
+        "at places 1 and 2; its first line must hold the columns' names"
+    )
     assert columns_in_words(["patientid", "age"], wanted=["patient_id"], known=["patient_id", "age"]) == (
         "2 columns, of which 'patientid' is called nearly so"
     )

@@ -145,7 +145,7 @@ def test_in_rounds_it_trains_each_fold_and_keeps_predictions_of_those_it_holds_o
         fold, kept = site.cohort(campaign).cohort["fold"], site.state_dir(campaign.digest)
         for k in range(FOLDS):
             with np.load(kept / f"predictions-r1--fold-{k}.npz") as predictions:
-                assert np.array_equal(np.isfinite(predictions["predicted_years"]), fold == k)
+                assert np.array_equal(np.isfinite(predictions["column:predicted_years"]), fold == k)
 
 
 @pytest.mark.parametrize("few", [1, 5, 9])
