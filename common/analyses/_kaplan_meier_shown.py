@@ -30,16 +30,35 @@ def shown(results: Results) -> Shown:
     blocks = (
         Drawn(figure, _survival(results), why),
         Titled(survival_groups(results), groups_compared(found)),
-        *(Paragraph(sentence) for sentence in sentences(found)),
+        *(Paragraph(sentence) for sentence in [*left_out(results), *sentences(found)]),
         *((Titled(_log_rank(found.log_rank), "Log-rank test"),) if found is not None and found.log_rank else ()),
         Folded("Points of the curves", (Titled(survival_points(results), "The curves' points"),)),
     )
-    steps = ("kaplan-meier", "table-grid")
-    section = Section("survival", heading(results), blocks, place=40, withheld=steps)
-    return Shown(terminal=tuple(_terminal(found)) if found is not None else (), sections=(section,))
+    section = Section("survival", heading(results), blocks, place=40, withheld=_STEPS)
+    return Shown(terminal=tuple(_terminal(found, left_out(results))) if found is not None else (), sections=(section,))
 
 
-def _terminal(found: Curves) -> list[Titled | str]:
+def left_out(results: Results) -> list[str]:
+    """Whose patients the curves are not of, and that this may select by the outcome; none if nobody is left out.
+
+    A site withholds its tables where too few of its patients leave, or stay, in an interval. Where patients die fast
+    that comes first, and a curve of the others lies above one of all.
+    """
+    found = results.survival.kaplan_meier if results.survival is not None else None
+    if found is None or not any(group.survival for group in found.groups):
+        return []
+    withheld = {site.name for site in results.sites if any(item.step in _STEPS for item in site.withheld)}
+    sites = sorted(withheld - set(found.sites))
+    if not sites:
+        return []
+    return [
+        f"Not in the curves: {', '.join(sites)}, which withheld their tables. Sites are left out by how their patients "
+        "leave (where they die early, or hardly at all, an interval has too few of a kind), so the curves are those of "
+        f"{', '.join(found.sites) or 'the others'} and may lie above or below those of all sites."
+    ]
+
+
+def _terminal(found: Curves, left_out_of: list[str]) -> list[Titled | str]:
     """The curves at the last table times, with what grouping leaves open, or why there are none."""
     told: list[Titled | str] = []
     if found.not_computed:
@@ -52,7 +71,7 @@ def _terminal(found: Curves) -> list[Titled | str]:
             for group in found.groups
         )
         told.append(Titled(Table("curves", headers, rows, note=POINT), "survival"))
-    return [*told, *sentences(found)]
+    return [*told, *left_out_of, *sentences(found)]
 
 
 def _log_rank(test: LogRank) -> Table:
@@ -105,6 +124,7 @@ def _capital(words: str) -> str:
     return f"{words[:1].upper()}{words[1:]}"
 
 
+_STEPS = ("kaplan-meier", "table-grid")
 _MOST_COSTS = 4
 POINT = "without the event; in brackets the 95 % interval, then what grouping of times leaves open"
 
