@@ -17,7 +17,7 @@ from fedage.client import handlers
 from fedage.client.agent.cancel import Cancellation
 from fedage.client.agent.service import Agent
 from fedage.client.audit import Direction, Kind
-from fedage.client.cohort import samples
+from fedage.client.cohort import exams
 from fedage.client.ledger import Mechanism
 from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN, Reply, RequestRefused
 from fedage.server.records import read_reply
@@ -36,13 +36,13 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
 def images_read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Every image that is read for a sample, in order."""
     seen: list[Path] = []
-    load = samples.load_image
+    load = exams.load_image
 
     def note(path: Path) -> object:
         seen.append(path)
         return load(path)
 
-    monkeypatch.setattr(samples, "load_image", note)
+    monkeypatch.setattr(exams, "load_image", note)
     return seen
 
 
@@ -113,7 +113,7 @@ def test_all_kinds_at_once_read_each_image_once(template: Template, tmp_path: Pa
     assert [reply.status for reply in said] == ["ok"] * THREADS, [(reply.rule, reply.reason) for reply in said]
     assert len(images_read) == len(set(images_read)) <= PATIENTS
     (made,) = (path for path in (hospital.home / "cache").iterdir() if path.is_dir())
-    assert sorted(path.name for path in made.iterdir()) == ["rows.json", "samples.npy"]
+    assert sorted(path.name for path in made.iterdir()) == ["array-0.npy", "rows.json"]
     hospital.must_be_intact(*said)
 
 
@@ -139,7 +139,7 @@ def test_a_person_who_declines_while_an_offer_approves_itself_is_heard(
     hospital = template.copy(tmp_path, approved=False)
     hospital.policy(POLICY + '[approval]\nmode = "automatic"\n')
     shutil.rmtree(hospital.home / "cache")
-    load, said_no = samples.load_image, threading.Event()
+    load, said_no = exams.load_image, threading.Event()
 
     def decline_meanwhile(path: Path) -> object:
         if not said_no.is_set():
@@ -147,7 +147,7 @@ def test_a_person_who_declines_while_an_offer_approves_itself_is_heard(
             hospital.site.rules.decline(hospital.campaign.digest)
         return load(path)
 
-    monkeypatch.setattr(samples, "load_image", decline_meanwhile)
+    monkeypatch.setattr(exams, "load_image", decline_meanwhile)
     said = answered(hospital, [hospital.message(hospital.request(run=f"r{k}")) for k in range(THREADS)])
     assert {reply.rule for reply in said} == {"declined"}
     assert kinds_left(hospital, Kind.APPROVE) == 0
