@@ -52,7 +52,7 @@ def left_out(results: Results) -> list[str]:
     if not sites:
         return []
     return [
-        f"Not in the curves: {', '.join(sites)}, which withheld their tables. Sites are left out by how their patients "
+        f"Not in the curves: {', '.join(sites)}, which withheld tables. Sites are left out by how their patients "
         "leave (where they die early, or hardly at all, an interval has too few of a kind), so the curves are those of "
         f"{', '.join(found.sites) or 'the others'} and may lie above or below those of all sites."
     ]
