@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.analyses.agreement import COLUMNS, Agreed
 from fedage.common.analyses.base import Analysis, Iterate, IterateRefused, Result
+from fedage.common.analyses.columns_read import ColumnsRead, columns_read_by
 from fedage.common.analyses.cox_by_site import CoxBySite
 from fedage.common.campaign.types import Campaign
+from fedage.common.cohort import Cohort
 from fedage.common.statistic import FloatArray
 
 MOST_ESTIMATES = 5
@@ -26,6 +30,59 @@ def models_by_site(
         cox = step.analysis if isinstance(step, Agreed) else step
         if step is not None and isinstance(cox, CoxBySite) and (not names or model.name in names):
             yield step, cox
+
+
+@dataclass(frozen=True)
+class AfterCox:
+    """What every question to a Cox model at its estimate is; the subclass says what is asked.
+
+    Parameters
+    ----------
+    name
+        The registered step.
+    model
+        The Cox model, after the agreement on its columns where there is one.
+    cox
+        The model with all its covariates.
+    """
+
+    asks: ClassVar[str]
+    """The analysis's name: its account is one of its own for the model, whatever a file calls that."""
+
+    name: str
+    model: Analysis
+    cox: CoxBySite
+
+    @property
+    def subset(self) -> str | None:
+        return self.cox.subset
+
+    @property
+    def preceding(self) -> Analysis:
+        return self.model
+
+    @property
+    def account(self) -> str:
+        return f"{self.asks} {self.cox.account}"
+
+    @property
+    def rounding(self) -> tuple[str, float]:
+        return self.cox.rounding
+
+    def counted(self, iterate: Iterate) -> tuple[str, int]:  # noqa: ARG002 - the same for all
+        return "estimates", MOST_ESTIMATES
+
+    def begin(self, result: Result) -> Iterate:
+        return estimate_of(self.cox, self.model, result)
+
+    def first(self) -> Iterate:
+        raise RuntimeError(f"{self.name} begins with the result of {self.model.name}")
+
+    def check(self, iterate: Iterate) -> None:
+        require_estimate(self.model, iterate)
+
+    def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:
+        return columns_read_by(self.model, cohort, iterate)
 
 
 def strata_of(strata: FloatArray) -> Iterator[NDArray[np.intp]]:

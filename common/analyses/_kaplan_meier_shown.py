@@ -52,9 +52,9 @@ def left_out(results: Results) -> list[str]:
     if not sites:
         return []
     return [
-        f"Not in the curves: {', '.join(sites)}, which withheld tables. Sites are left out by how their patients "
-        "leave (where they die early, or hardly at all, an interval has too few of a kind), so the curves are those of "
-        f"{', '.join(found.sites) or 'the others'} and may lie above or below those of all sites."
+        f"Not in the curves: {', '.join(sites)}, which withheld tables. A site does so where too few of its patients "
+        "have the event in an interval, or leave without it, or stay, as where they die early: the curves are those of "
+        f"{', '.join(found.sites) or 'the others'}, and may lie above or below those of all sites."
     ]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,19 +19,15 @@ from pydantic import Field as Described
 
 from fedage.common.analyses import _newton
 from fedage.common.analyses._after_cox import (
-    MOST_ESTIMATES,
-    estimate_of,
+    AfterCox,
     models_by_site,
     reduced,
-    require_estimate,
     strata_of,
 )
 from fedage.common.analyses._columns import MAX_PATIENTS
 from fedage.common.analyses._survival import round_up
 from fedage.common.analyses.agreement import Agreed
-from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, Result
-from fedage.common.analyses.columns_read import ColumnsRead, columns_read_by
-from fedage.common.analyses.cox_by_site import CoxBySite
+from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.campaign.types import Campaign, Name, Table
 from fedage.common.cohort import Cohort
@@ -65,7 +62,7 @@ class Concordance(Finding):
 
 
 @dataclass(frozen=True)
-class ModelConcordance:
+class ModelConcordance(AfterCox):
     """Counts of pairs at the estimate of one model, after the model.
 
     Attack: two β that differ a little, subtracted, tell how many pairs change their order, and so bisect ratios of
@@ -82,45 +79,12 @@ class ModelConcordance:
         The model with all its covariates.
     """
 
-    name: str
-    model: Analysis
-    cox: CoxBySite
+    asks: ClassVar[str] = NAME
+
     per_site: bool = True
-
-    @property
-    def subset(self) -> str | None:
-        return self.cox.subset
-
-    @property
-    def preceding(self) -> Analysis:
-        return self.model
-
-    @property
-    def account(self) -> str:
-        """One of its own, for the model whatever a file calls it."""
-        return f"{NAME} {self.cox.account}"
-
-    @property
-    def rounding(self) -> tuple[str, float]:
-        return self.cox.rounding
-
-    def counted(self, iterate: Iterate) -> tuple[str, int]:  # noqa: ARG002 - the same for all
-        return "estimates", MOST_ESTIMATES
-
-    def begin(self, result: Result) -> Iterate:
-        return estimate_of(self.cox, self.model, result)
-
-    def first(self) -> Iterate:
-        raise RuntimeError(f"{self.name} begins with the result of {self.model.name}")
-
-    def check(self, iterate: Iterate) -> None:
-        require_estimate(self.model, iterate)
 
     def layout(self, iterate: Iterate) -> Layout:  # noqa: ARG002 - the same for all
         return Layout(tuple(Field(name, lower=0.0, upper=MAX_PATIENTS**2, whole=True) for name in _COUNTS))
-
-    def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:
-        return columns_read_by(self.model, cohort, iterate)
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
         # Not told here, but all rules of the model's own sums hold.

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,9 @@ from pydantic import Field as Described
 
 from fedage.common.analyses import _newton
 from fedage.common.analyses._after_cox import (
-    MOST_ESTIMATES,
-    estimate_of,
+    AfterCox,
     models_by_site,
     reduced,
-    require_estimate,
     strata_of,
 )
 from fedage.common.analyses._columns import MAX_OUTCOME, MAX_PATIENTS
@@ -36,8 +34,7 @@ from fedage.common.analyses._cox_contributions import LOWEST_ETA
 from fedage.common.analyses._partial_likelihood import unpack
 from fedage.common.analyses._survival import round_up
 from fedage.common.analyses.agreement import Agreed
-from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, Result
-from fedage.common.analyses.columns_read import ColumnsRead, columns_read_by
+from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome
 from fedage.common.analyses.cox_by_site import CoxBySite
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.campaign.types import Campaign, Name, Table
@@ -91,7 +88,7 @@ class HazardsTest(Finding):
 
 
 @dataclass(frozen=True)
-class ProportionalHazards:
+class ProportionalHazards(AfterCox):
     """The test of one model, after the model: two numbers of the deaths' times and one for each covariate more.
 
     Attack: at other coefficients the residuals are other equations for the same patients. Rule: `MOST_ESTIMATES`; all
@@ -111,41 +108,11 @@ class ProportionalHazards:
         g, of times rounded up to the model's grid.
     """
 
-    name: str
-    model: Analysis
-    cox: CoxBySite
+    asks: ClassVar[str] = NAME
+
     _: KW_ONLY
     transform: Literal["identity", "log1p"] = "identity"
     per_site: bool = False
-
-    @property
-    def subset(self) -> str | None:
-        return self.cox.subset
-
-    @property
-    def preceding(self) -> Analysis:
-        return self.model
-
-    @property
-    def account(self) -> str:
-        """One of its own, for the model whatever a file calls it."""
-        return f"{NAME} {self.cox.account}"
-
-    @property
-    def rounding(self) -> tuple[str, float]:
-        return self.cox.rounding
-
-    def counted(self, iterate: Iterate) -> tuple[str, int]:  # noqa: ARG002 - the same for all
-        return "estimates", MOST_ESTIMATES
-
-    def begin(self, result: Result) -> Iterate:
-        return estimate_of(self.cox, self.model, result)
-
-    def first(self) -> Iterate:
-        raise RuntimeError(f"{self.name} begins with the result of {self.model.name}")
-
-    def check(self, iterate: Iterate) -> None:
-        require_estimate(self.model, iterate)
 
     def layout(self, iterate: Iterate) -> Layout:
         covariates = self._reduced(iterate).covariates
@@ -158,9 +125,6 @@ class ProportionalHazards:
                 Field("g_residuals", (len(covariates),), lower=-2 * z * times, upper=2 * z * times),
             )
         )
-
-    def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:
-        return columns_read_by(self.model, cohort, iterate)
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
         of_model = self.model.local(cohort, iterate)

@@ -22,20 +22,18 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from fedage.common.errors import FedAgeError
+from fedage.common.estimators._rows import RowEstimator
 from fedage.common.estimators.base import (
     PREDICTED_YEARS,
     ROW,
     Arrays,
     Batch,
-    Estimator,
-    Input,
     Options,
-    Output,
     Phase,
     Predictor,
     Standard,
 )
-from fedage.common.estimators.ridge import FEATURE, ROW_INPUT, RidgePhase, TableOptions, vector
+from fedage.common.estimators.ridge import FEATURE, RidgePhase, TableOptions, vector
 from fedage.common.networks.arrays import state_to_arrays
 
 if TYPE_CHECKING:
@@ -71,36 +69,13 @@ class TableMLPOptions(TableOptions):
         return self
 
 
-class TableMLP(Estimator):
+class TableMLP(RowEstimator[TableMLPOptions]):
     """A network on a table; see the module's docstring."""
 
     name: ClassVar[str] = "table-mlp"
     title: ClassVar[str] = "Table, network that starts from a ridge regression"
     Options: ClassVar[type[Options]] = TableMLPOptions
     trained_in_rounds: ClassVar[bool] = True
-    inputs: tuple[Input, ...] = (ROW_INPUT,)
-
-    def __init__(self, options: TableMLPOptions, features: tuple[str, ...] | None = None) -> None:
-        self.options: TableMLPOptions = options
-        self._features = features
-
-    def for_table(self, columns: Sequence[str]) -> Self:
-        """A copy that knows its features by name. Raises `FeaturesMissing`."""
-        return type(self)(self.options, self.options.resolve(columns))
-
-    @property
-    def outputs(self) -> tuple[Output, ...]:
-        """Predicted age, within the bounds of its scale."""
-        return (self.options.age_output,)
-
-    @property
-    def row_columns(self) -> tuple[str, ...]:
-        """The features' columns, and the sex's."""
-        return self.options.row_columns(self._features)
-
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """A row (p,)."""
-        return {ROW: (len(self.row_columns),)}
 
     @property
     def phases(self) -> tuple[Phase, ...]:

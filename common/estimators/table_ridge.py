@@ -6,24 +6,21 @@ Legend: n patients, p features; t̂ = intercept + Σ coefficient · (x − mean)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 
+from fedage.common.estimators._rows import RowEstimator
 from fedage.common.estimators.base import (
     PREDICTED_YEARS,
     ROW,
     Arrays,
-    Estimator,
-    Input,
     Options,
-    Output,
     Phase,
     Predictor,
     Standard,
 )
-from fedage.common.estimators.ridge import ROW_INPUT, RidgePhase, TableOptions, check_ridge, ridge_arrays, ridge_years
+from fedage.common.estimators.ridge import RidgePhase, TableOptions, check_ridge, ridge_arrays, ridge_years
 
 _ROWS = 65536
 
@@ -32,7 +29,7 @@ class TableRidgeOptions(TableOptions):
     """`[estimator.options]` of `table-ridge`."""
 
 
-class TableRidge(Estimator):
+class TableRidge(RowEstimator[TableRidgeOptions]):
     """Ridge regression on a table; see the module's docstring."""
 
     name: ClassVar[str] = "table-ridge"
@@ -40,29 +37,6 @@ class TableRidge(Estimator):
     Options: ClassVar[type[Options]] = TableRidgeOptions
     trained_in_rounds: ClassVar[bool] = False
     prediction_batch: ClassVar[int] = _ROWS
-    inputs: tuple[Input, ...] = (ROW_INPUT,)
-
-    def __init__(self, options: TableRidgeOptions, features: tuple[str, ...] | None = None) -> None:
-        self.options: TableRidgeOptions = options
-        self._features = features
-
-    def for_table(self, columns: Sequence[str]) -> Self:
-        """A copy that knows its features by name. Raises `FeaturesMissing`."""
-        return type(self)(self.options, self.options.resolve(columns))
-
-    @property
-    def outputs(self) -> tuple[Output, ...]:
-        """Predicted age, within the bounds of its scale."""
-        return (self.options.age_output,)
-
-    @property
-    def row_columns(self) -> tuple[str, ...]:
-        """The features' columns, and the sex's."""
-        return self.options.row_columns(self._features)
-
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """A row (p,)."""
-        return {ROW: (len(self.row_columns),)}
 
     @property
     def phases(self) -> tuple[Phase, ...]:

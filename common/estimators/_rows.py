@@ -1,0 +1,48 @@
+"""What estimators on one row of a table share, whatever is fitted: their input, and which features they take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Generic, Self, TypeVar
+
+from fedage.common.estimators._table import TableOptions
+from fedage.common.estimators.base import ROW, Estimator, Input, Output
+from fedage.common.estimators.ridge import ROW_INPUT
+
+Chosen = TypeVar("Chosen", bound=TableOptions)
+
+
+class RowEstimator(Estimator, Generic[Chosen]):
+    """An estimator on a row (p,) of features.
+
+    Parameters
+    ----------
+    options
+        The campaign file's.
+    features
+        Names of the features, once a table's columns are known.
+    """
+
+    inputs: tuple[Input, ...] = (ROW_INPUT,)
+
+    def __init__(self, options: Chosen, features: tuple[str, ...] | None = None) -> None:
+        self.options: Chosen = options
+        self._features = features
+
+    def for_table(self, columns: Sequence[str]) -> Self:
+        """A copy that knows its features by name. Raises `FeaturesMissing`."""
+        return type(self)(self.options, self.options.resolve(columns))
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """Predicted age, within the bounds of its scale."""
+        return (self.options.age_output,)
+
+    @property
+    def row_columns(self) -> tuple[str, ...]:
+        """The features' columns, and the sex's."""
+        return self.options.row_columns(self._features)
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """A row (p,)."""
+        return {ROW: (len(self.row_columns),)}
