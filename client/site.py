@@ -26,7 +26,7 @@ class SiteCohort:
     cohort
         Columns (n,): `age_years`, `is_male`, `healthy`, split columns, outcomes.
     samples
-        Preprocessed samples of all patients, usually memory maps; None in a campaign without an estimator.
+        Preprocessed samples of all patients, images read from disk by rows; None in a campaign without an estimator.
     excluded
         Patients left out, by reason.
     rejected_files, rejected_samples

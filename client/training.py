@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fedage.client.prefetch import BATCHES_AHEAD, reading_ahead
 from fedage.common.campaign.types import Training
 from fedage.common.estimators.base import Arrays, Batch, Predictor, RoundsPhase, Samples
 from fedage.common.networks.arrays import ModelRefused, Weights, network_of, state_to_arrays
@@ -105,7 +106,7 @@ def train_locally(
     weights
         The round's model.
     samples
-        Of N patients, preprocessed; may be memory-mapped.
+        Of N patients, preprocessed; those on a disk are read batch by batch, the next ones while one is trained on.
     targets
         (N,) each, `age_years` among them; NaN where another one is not known.
     training
@@ -128,6 +129,7 @@ def train_locally(
     started = time.perf_counter()
     _check_data(samples, targets)
     where = resolve_device(device)
+    ahead = 0 if samples.in_memory else BATCHES_AHEAD
     mend = f"lower training.learning_rate={training.learning_rate:g}"
     with computing(where, threads=threads):
         module = placed(network_of(lambda: phase.build(seed=0), weights), where).train()
@@ -135,17 +137,21 @@ def train_locally(
         generator = torch.Generator().manual_seed(rng_seed)
         smallest = max(phase.smallest_batch, 2 if _has_batch_norm(module) else 1)
         loss_sum, seen = 0.0, 0
+
+        def read(rows: NDArray[np.int64]) -> Batch:
+            return batch_of(samples.at(rows), where, targets={name: column[rows] for name, column in targets.items()})
+
         for _ in range(training.local_epochs):
-            for rows in _batches(len(samples), training.batch_size, smallest=smallest, generator=generator):
-                if should_stop():
-                    raise TrainingStopped(f"training was stopped in round {round_number}")
-                known = {name: column[rows] for name, column in targets.items()}
-                batch = batch_of(samples.at(rows), where, targets=known)
-                loss = _step(phase, module, optimiser, batch, where, generator)
-                if not math.isfinite(loss):
-                    raise TrainingDiverged(f"loss is {loss} in round {round_number}; {mend}")
-                loss_sum += loss * len(rows)
-                seen += len(rows)
+            epoch = _batches(len(samples), training.batch_size, smallest=smallest, generator=generator)
+            with reading_ahead(read, epoch, ahead=ahead) as batches:
+                for rows in epoch:
+                    if should_stop():
+                        raise TrainingStopped(f"training was stopped in round {round_number}")
+                    loss = _step(phase, module, optimiser, next(batches), where, generator)
+                    if not math.isfinite(loss):
+                        raise TrainingDiverged(f"loss is {loss} in round {round_number}; {mend}")
+                    loss_sum += loss * len(rows)
+                    seen += len(rows)
     if seen == 0:
         raise TooFewSamples(
             f"{len(samples)} training patients in batches of {training.batch_size} make no batch; "
@@ -176,11 +182,17 @@ def predict_columns(
         If `should_stop`, asked before every batch, says so.
     """
     made: dict[str, list[NDArray[np.float64]]] = {}
-    with computing(resolve_device(device), threads=threads):
-        for start in range(0, len(samples), batch_size):
+    starts = range(0, len(samples), batch_size)
+    ahead = 0 if samples.in_memory else BATCHES_AHEAD
+
+    def read(start: int) -> Samples:
+        return samples.at(slice(start, start + batch_size))
+
+    with computing(resolve_device(device), threads=threads), reading_ahead(read, starts, ahead=ahead) as batches:
+        for start in starts:
             if should_stop():
                 raise PredictionStopped(f"prediction was stopped after {start} of {len(samples)} patients")
-            for name, column in predictor(samples.at(slice(start, start + batch_size))).items():
+            for name, column in predictor(next(batches)).items():
                 made.setdefault(name, []).append(np.asarray(column, dtype=np.float64))
     return {name: np.concatenate(parts) for name, parts in made.items()}
 
@@ -212,13 +224,11 @@ def _check_data(samples: Samples, targets: Mapping[str, NDArray[np.float64]]) ->
         raise ValueError("some training ages are not finite; leave those patients out")
 
 
-def _batches(count: int, batch_size: int, *, smallest: int, generator: torch.Generator) -> Iterator[NDArray[np.int64]]:
+def _batches(count: int, batch_size: int, *, smallest: int, generator: torch.Generator) -> list[NDArray[np.int64]]:
     """Rows of each batch of one shuffled epoch; a last batch below `smallest` is dropped."""
     order = torch.randperm(count, generator=generator).numpy()
-    for start in range(0, count, batch_size):
-        rows = order[start : start + batch_size]
-        if len(rows) >= smallest:
-            yield rows
+    batches = [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    return [rows for rows in batches if len(rows) >= smallest]
 
 
 def _has_batch_norm(module: nn.Module) -> bool:

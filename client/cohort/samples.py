@@ -1,4 +1,4 @@
-"""Preprocessed samples on disk: made once for a cohort and an estimator, then read as memory maps, one an array.
+"""Preprocessed samples on disk: made once for a cohort and an estimator, then read by rows, one file an array.
 
 A sample is a patient's: the named arrays that the estimator makes of the baseline exam.
 """
@@ -25,9 +25,10 @@ from fedage.client._durable import sync
 from fedage.client.agent.cancel import stop_if_cancelled, wait_for
 from fedage.client.cohort.kinds import PIXELS_VERSION
 from fedage.client.cohort.query import Found, Selection
+from fedage.client.cohort.rows import RowFile
 from fedage.common._version import __version__
 from fedage.common.bounded import MAX_RECORD_BYTES, read_json
-from fedage.common.estimators.base import Estimator, Samples
+from fedage.common.estimators.base import Estimator, Rows, Samples
 from fedage.common.image import FloatImage
 
 Progress = Callable[[int, int], None]
@@ -46,7 +47,7 @@ class MadeSamples:
     selection
         Those patients, in order.
     samples
-        Their arrays, float32, memory-mapped, read-only.
+        Their arrays, float32, on disk; rows are read when they are asked for.
     rejected
         Images refused, by code; a patient none of whose images became a sample is not in `selection`.
     """
@@ -243,19 +244,14 @@ def _read(folder: Path, selection: Selection, shapes: Mapping[str, tuple[int, ..
     try:
         about = read_json(folder / _ABOUT, most_bytes=MAX_RECORD_BYTES)
         rows = np.array(about["rows"], dtype=np.intp)
-        whole: dict[str, NDArray[np.float32]] = {}
+        arrays: dict[str, Rows] = {}
         present: dict[str, NDArray[np.bool_]] = {}
         for k, (name, shape) in enumerate(shapes.items()):
-            whole[name] = np.empty((0, *shape), dtype=_DTYPE)
-            if selection.n:
-                whole[name] = np.lib.format.open_memmap(folder / _file(k), mode="r")
+            arrays[name] = RowFile(folder / _file(k), dtype=_DTYPE, shape=(selection.n, *shape), count=rows.size)
             if lacking := about["lacking"][name]:
                 present[name] = ~np.isin(np.arange(rows.size), lacking)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if any(whole[name].shape != (selection.n, *shape) for name, shape in shapes.items()):
-        return None
     if not np.isin(rows, np.arange(selection.n)).all():
         return None
-    samples = Samples({name: array[: rows.size] for name, array in whole.items()}, present)
-    return MadeSamples(selection=selection.keep(rows), samples=samples, rejected=about["rejected"])
+    return MadeSamples(selection=selection.keep(rows), samples=Samples(arrays, present), rejected=about["rejected"])

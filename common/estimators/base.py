@@ -102,6 +102,14 @@ class Output:
 AGE_OUTPUT = Output(column=PREDICTED_YEARS, lower=0.0, upper=MAX_AGE_YEARS)
 
 
+class Rows(Protocol):
+    """An array (n, …) in memory or on disk; its rows are read by their numbers."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: NDArray[np.intp] | slice, /) -> NDArray[Any]: ...
+
+
 @dataclass(frozen=True)
 class Samples:
     """Patients' named arrays.
@@ -109,14 +117,14 @@ class Samples:
     Parameters
     ----------
     arrays
-        (n, …) each, usually memory maps; zeros where a patient lacks it.
+        (n, …) each, images on disk, tables in memory; zeros where a patient lacks it.
     present
         By name, who has it, (n,); an array that everybody has is not in it.
     taken
         Rows of the arrays that these patients are; None for all of them in order.
     """
 
-    arrays: Mapping[str, NDArray[Any]]
+    arrays: Mapping[str, Rows]
     present: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     taken: NDArray[np.intp] | None = None
 
@@ -124,8 +132,13 @@ class Samples:
         return len(next(iter(self.arrays.values()))) if self.taken is None else self.taken.size
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        """An array (n, …); of a memory map with rows taken a copy."""
-        return self.arrays[name] if self.taken is None else self.arrays[name][self.taken]
+        """An array (n, …) as a whole in memory."""
+        return self.arrays[name][slice(None) if self.taken is None else self.taken]
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether no row has to be read from a disk."""
+        return all(isinstance(array, np.ndarray) and not isinstance(array, np.memmap) for array in self.arrays.values())
 
     def of(self, rows: NDArray[np.intp]) -> Samples:
         """Those of some patients, nothing read yet."""

@@ -54,9 +54,13 @@ def to_device(array: NDArray[np.float32], where: torch.device) -> torch.Tensor:
     """An array on a device, float32, in the layout of its rank."""
     # A copy, because a memory map may be read-only, which torch warns about.
     tensor = torch.from_numpy(np.array(array, dtype=np.float32))
-    if where.type != "cuda" or tensor.dim() not in _FORMATS:
+    if where.type != "cuda":
         return tensor.to(where)
-    return tensor.to(where, memory_format=_FORMATS[tensor.dim()])
+    # From pinned memory the copy runs beside the computation; torch keeps that memory until it is done.
+    tensor = tensor.pin_memory()
+    if tensor.dim() not in _FORMATS:
+        return tensor.to(where, non_blocking=True)
+    return tensor.to(where, non_blocking=True, memory_format=_FORMATS[tensor.dim()])
 
 
 def autocast(where: torch.device) -> AbstractContextManager[object]:

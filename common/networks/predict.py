@@ -57,9 +57,9 @@ def network_predictor(
 def batch_of(samples: Samples, where: torch.device, *, targets: Mapping[str, FloatArray] | None = None) -> Batch:
     """Samples on a device."""
     everybody = torch.ones(len(samples), dtype=torch.bool, device=where)
-    known = {name: torch.from_numpy(np.array(here)).to(where) for name, here in samples.present.items()}
+    known = {name: torch.from_numpy(np.array(samples.has(name))).to(where) for name in samples.present}
     return Batch(
-        inputs={name: to_device(array, where) for name, array in samples.arrays.items()},
+        inputs={name: to_device(samples[name], where) for name in samples.arrays},
         present={name: known.get(name, everybody) for name in samples.arrays},
         targets={
             name: torch.from_numpy(column.astype(np.float32)).to(where) for name, column in (targets or {}).items()

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from bench_index import radiograph
-from numpy.typing import NDArray
 
 from fedage.client.cohort.index import index_folder
 from fedage.client.cohort.query import Selection, select
 from fedage.client.cohort.samples import SampleCache
 from fedage.client.cohort.store import CohortStore
 from fedage.common import estimators
+from fedage.common.estimators.base import Rows
 
 WANTED, BATCH, SIDE = 0.8, 16, 512
 
@@ -41,7 +41,7 @@ def make(folder: Path, *, patients: int) -> None:
         ds.save_as(folder / f"{number:06d}.dcm", enforce_file_format=True)
 
 
-def read(samples: NDArray[np.float32]) -> None:
+def read(samples: Rows) -> None:
     """One shuffled epoch into tensors, as training reads."""
     order = np.random.default_rng(2).permutation(len(samples))
     for start in range(0, len(order), BATCH):
@@ -72,7 +72,7 @@ def main() -> None:
         cache = SampleCache(Path(scratch, "cache"), root=data)
 
         def epoch() -> None:
-            read(cache.build(selection, estimator).samples["image"])
+            read(cache.build(selection, estimator).samples.arrays["image"])
 
         def plain() -> None:
             read(np.load(plain_file, mmap_mode="r"))

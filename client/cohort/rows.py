@@ -1,0 +1,93 @@
+"""Rows of an array on disk, read when they are asked for.
+
+Plain reads: a memory map counts as a whole against the process's address space, and on a failing disk it kills the
+process where a read raises.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class RowFile:
+    """The first rows of a `.npy` file. It stays readable when its name is removed, and threads may share it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    dtype
+        Of its numbers.
+    shape
+        Of the whole array in it, rows first.
+    count
+        Rows to offer; None for all.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it does not hold an array of that type and shape in C order, or is too short for it.
+    """
+
+    def __init__(self, path: Path, *, dtype: np.dtype[Any], shape: tuple[int, ...], count: int | None = None) -> None:
+        if count is not None and not 0 <= count <= shape[0]:
+            raise ValueError(f"{count} rows of {shape[0]} are asked for")
+        with path.open("rb") as stream:
+            version = np.lib.format.read_magic(stream)
+            if version != (1, 0):
+                raise ValueError(f"{path.name} is a .npy file of version {version}, not of version (1, 0)")
+            found_shape, fortran_order, found_dtype = np.lib.format.read_array_header_1_0(stream)
+            if (found_shape, fortran_order, found_dtype) != (shape, False, dtype):
+                raise ValueError(
+                    f"{path.name} holds {found_dtype} {found_shape}{' in Fortran order' if fortran_order else ''}, "
+                    f"not {dtype} {shape} in C order"
+                )
+            self._start_byte = stream.tell()
+            self._row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+            whole_bytes = self._start_byte + shape[0] * self._row_bytes
+            if (size_bytes := os.fstat(stream.fileno()).st_size) < whole_bytes:
+                raise ValueError(f"{path.name} has {size_bytes} bytes of {whole_bytes}")
+            self._descriptor = os.dup(stream.fileno())
+        weakref.finalize(self, os.close, self._descriptor)
+        self._dtype, self._row_shape = dtype, shape[1:]
+        self._count = shape[0] if count is None else count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, rows: NDArray[np.intp] | slice) -> NDArray[Any]:
+        """Those rows, (n, …), in memory.
+
+        Raises
+        ------
+        IndexError
+            For a row that is not there.
+        OSError
+            If the disk fails, or the file has become shorter since it was opened.
+        """
+        wanted = np.arange(self._count)[rows]
+        made = np.empty((wanted.size, *self._row_shape), dtype=self._dtype)
+        if made.size == 0:
+            return made
+        room = made.reshape(-1).view(np.uint8).data
+        # Neighbouring rows are read at once.
+        starts = np.flatnonzero(np.diff(wanted, prepend=-2) != 1)
+        for start, end in zip(starts, [*starts[1:], wanted.size], strict=True):
+            self._fill(room[start * self._row_bytes : end * self._row_bytes], row=int(wanted[start]))
+        return made
+
+    def _fill(self, room: memoryview, *, row: int) -> None:
+        at_byte = self._start_byte + row * self._row_bytes
+        while room:
+            # One read may give less than was asked for: Linux reads at most 2 GiB.
+            if (size_bytes := os.preadv(self._descriptor, [room], at_byte)) == 0:
+                raise OSError(f"the samples end in row {row}; their file was cut since it was opened")
+            room, at_byte = room[size_bytes:], at_byte + size_bytes
