@@ -1,7 +1,7 @@
 """Reading ahead: the next batches are read by one thread while the present one is computed on.
 
-PyTorch's `DataLoader` reads ahead only in other processes, which an agent does not start; MONAI's `ThreadDataLoader`
-draws from torch's global random state.
+PyTorch's `DataLoader` reads ahead in other processes only, which an agent does not start. MONAI's `ThreadBuffer` (1.6)
+takes a read that fails for the end: an epoch would be cut short without a word.
 """
 
 from __future__ import annotations
