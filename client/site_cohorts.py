@@ -19,6 +19,7 @@ from fedage.client.policy.types import DataSet
 from fedage.client.site import SiteCohort
 from fedage.client.table.columns import named_columns
 from fedage.client.table.extremes import extremes_of
+from fedage.client.table.forms import NOT_NAMED, forms
 from fedage.client.table.read import is_text, numbers
 from fedage.client.table.said import bounded, kept_extreme
 from fedage.client.table.sites import read_one_site
@@ -137,13 +138,11 @@ def _as_asked(stored: StoredTable, campaign: Campaign, *, unit: Callable[[str], 
         raise RequestRefused("no-column", f"this site's table has no column {', '.join(map(repr, missing))}")
     for name in dict.fromkeys(column for column in wanted if column and column != choice.sex):
         values, odd = numbers(frame[name], missing=choice.missing)
-        if is_text(values, odd):
-            raise RequestRefused(
-                "text-column",
-                f"column {name!r} of this site's table holds texts, where numbers belong; say in table.columns of the "
-                f"site's site.toml what they mean, e.g. "
-                f'{name} = {{ column = "{name}", values = {{ "yes" = 1, "no" = 0 }} }}, and index once more',
-            )
+        codes = forms(frame[name], odd)
+        unexplained = bool(((codes != "") & (codes != NOT_NAMED)).any())
+        # A word among 0 and 1 may be an event: who has it must not be missing for that.
+        if is_text(values, odd) or (name == _event(campaign) and unexplained):
+            raise _text_column(name, of="table", setting="table.columns")
     try:
         found = read_one_site(frame, pd.Series(stored.keys, dtype="string"), campaign, keys=_Hashed(unit))
     except FedAgeError:
@@ -151,6 +150,19 @@ def _as_asked(stored: StoredTable, campaign: Campaign, *, unit: Callable[[str], 
             "sex-codes", "which codes of this site's sex column are male and female is not known"
         ) from None
     return replace(found, rejected={**stored.rejected, **found.rejected})
+
+
+def _event(campaign: Campaign) -> str | None:
+    return campaign.survival.event if campaign.survival else None
+
+
+def _text_column(name: str, *, of: str, setting: str) -> RequestRefused:
+    return RequestRefused(
+        "text-column",
+        f"column {name!r} of this site's {of} holds texts, where numbers belong; say in {setting} of the site's "
+        f'site.toml what each means, e.g. {name} = {{ column = "{name}", values = {{ "yes" = 1, "no" = 0 }} }}, and '
+        "index once more",
+    )
 
 
 @dataclass(frozen=True)
@@ -256,7 +268,7 @@ def _select(
     patients: Collection[str] | None = None,
 ) -> Selection:
     chosen, offered = campaign.cohort, data_set or DataSet()
-    return select(
+    selection = select(
         store,
         modalities=_within(offered, chosen.modality or modalities(estimator)),
         age_min_years=max(chosen.age_min_years, offered.age_min_years),
@@ -265,6 +277,16 @@ def _select(
         patients=patients,
         inputs=estimator.inputs,
     )
+    event = _event(campaign)
+    if event in selection.outcomes and not selection.words_known:
+        raise RequestRefused(
+            "text-column",
+            f"this site's outcomes were indexed by an earlier release, which did not keep whether column {event!r} "
+            "holds texts; index once more",
+        )
+    if event is not None and event in selection.words:
+        raise _text_column(event, of="outcomes", setting="outcome_columns.columns")
+    return selection
 
 
 def _within(data_set: DataSet, wanted: tuple[str, ...]) -> tuple[str, ...]:

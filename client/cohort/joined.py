@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from fedage.client.cohort.outcomes import OutcomeTable
 from fedage.client.cohort.store import CohortStore
@@ -32,13 +32,12 @@ def keep_outcomes(
         Counts, empty without a table; what the hospital should know, in sentences.
     """
     values: Mapping[str, Mapping[str, float]] = outcomes.values if outcomes else {}
+    words: Mapping[str, Collection[str]] = outcomes.words if outcomes else {}
     if of_participants:
-        values = {
-            patient if patient.startswith(_PARTICIPANT) else f"{_PARTICIPANT}{patient}": found
-            for patient, found in values.items()
-        }
+        values = {_participant(patient): found for patient, found in values.items()}
+        words = {_participant(patient): found for patient, found in words.items()}
     with store.writing() as writer:
-        unknown = writer.replace_outcomes(values)
+        unknown = writer.replace_outcomes(values, words)
     if outcomes is None:
         return {}, ()
     known, other_zeros = len(values) - unknown, store.known_with_other_zeros(values) if unknown else 0
@@ -50,3 +49,7 @@ def keep_outcomes(
         **outcomes.counts(),
     }
     return counts, (*outcomes.said, *((OTHER_ZEROS,) if other_zeros else ()))
+
+
+def _participant(patient: str) -> str:
+    return patient if patient.startswith(_PARTICIPANT) else f"{_PARTICIPANT}{patient}"

@@ -17,7 +17,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from fedage.client._durable import sync
-from fedage.client.cohort.models import SCHEMA_VERSION
+from fedage.client.cohort.models import SCHEMA_VERSION, WITHOUT_WORDS
 
 LOCK = "migrate.lock"
 
@@ -57,7 +57,12 @@ _TO_5 = (
     "ALTER TABLE images ADD COLUMN special VARCHAR DEFAULT '' NOT NULL",
     # As above: another reader fills them at the next indexing.
 )
-STEPS: Mapping[int, tuple[str, ...]] = {2: _TO_3, 3: _TO_4, 4: _TO_5}
+_TO_6 = (
+    'CREATE TABLE outcome_words (patient VARCHAR NOT NULL, "column" VARCHAR NOT NULL, PRIMARY KEY (patient, "column"), '
+    'FOREIGN KEY(patient) REFERENCES patients ("key") ON DELETE CASCADE)',
+    f"INSERT INTO settings (name, value) SELECT '{WITHOUT_WORDS}', x'31' WHERE EXISTS (SELECT 1 FROM outcomes)",
+)
+STEPS: Mapping[int, tuple[str, ...]] = {2: _TO_3, 3: _TO_4, 4: _TO_5, 5: _TO_6}
 """By version, the statements that lead to the next."""
 
 OLDEST = min(STEPS)

@@ -8,7 +8,9 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, ForeignKey, LargeBinary
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
+WITHOUT_WORDS = "outcomes-without-words"
+"""Setting of a store whose outcomes were kept before the cells that hold words were marked."""
 
 
 class Base(DeclarativeBase):
@@ -139,6 +141,15 @@ class Outcome(Base):
     value: Mapped[float]
 
 
+class OutcomeWord(Base):
+    """That a patient has something in a column of outcomes that is no number and no mapping explains; not what."""
+
+    __tablename__ = "outcome_words"
+
+    patient: Mapped[str] = mapped_column(ForeignKey("patients.key", ondelete="CASCADE"), primary_key=True)
+    column: Mapped[str] = mapped_column(primary_key=True)
+
+
 class TablePatient(Base):
     """One row of the site's own table: whose it is."""
 
@@ -156,7 +167,7 @@ class TableColumn(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     position: Mapped[int]
     numbers: Mapped[bytes] = mapped_column(LargeBinary, doc="float64, little-endian, NaN where there is no number")
-    odd: Mapped[bytes | None] = mapped_column(LargeBinary, doc="a byte a row: 1 where something stands that is none")
+    odd: Mapped[bytes | None] = mapped_column(LargeBinary, doc="a byte a row: 1 a word, 2 one that no mapping names")
     words: Mapped[bytes | None] = mapped_column(LargeBinary, doc="a byte a row: 2 male, 1 female, 0 no such word")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fedage.client.cohort.mapping import Mapped, as_mapped
 from fedage.client.table.extremes import extremes_of
-from fedage.client.table.forms import MISWRITTEN, OTHER, Codes, forms, is_miswritten, most_frequent, what_and_mend
+from fedage.client.table.forms import MISWRITTEN, NOT_NAMED, Codes, forms, is_miswritten, most_frequent, what_and_mend
 from fedage.client.table.header import columns_in_words, repeated_name
 from fedage.client.table.identifiers import differing_in_writing, differing_in_zeros
 from fedage.client.table.limits import OUTCOMES, SEPARATORS, require_bounded
@@ -71,6 +71,8 @@ class OutcomeTable:
         Those that differ from others of it in capitals, blanks or characters that are not seen only.
     said
         What the hospital should know of columns, in sentences.
+    words
+        Identifier to the columns in which the patient has something that is no number and no mapping explains.
     """
 
     values: Mapping[str, Mapping[str, float]] = field(repr=False)
@@ -85,6 +87,7 @@ class OutcomeTable:
     zeros_differ: int = 0
     writing_differs: int = 0
     said: tuple[str, ...] = ()
+    words: Mapping[str, Collection[str]] = field(default_factory=dict, repr=False)
 
     def counts(self) -> dict[str, int]:
         """What was set aside, as flat counts; columns are named, nobody is."""
@@ -141,8 +144,9 @@ def read_outcomes(
     ids = table[id_column].str.strip()
     with_id = ids != ""
     table, ids = table[with_id], ids[with_id]
-    one_row = table if rows_are_sessions else table[~ids.duplicated()]
-    read = _mapped(path, table, columns, missing) if columns else _by_their_names(one_row, id_column, missing)
+    counted_rows = np.ones(len(ids), dtype=np.bool_) if columns or rows_are_sessions else ~ids.duplicated()
+    table, counted_ids = table[counted_rows], ids[counted_rows]
+    read = _mapped(path, table, columns, missing) if columns else _by_their_names(table, id_column, missing)
     if rows_are_sessions:
         read.columns = {name: (it, "same" if rows == "first" else rows) for name, (it, rows) in read.columns.items()}
     counted = {name: _of_patients(values, ids, rows) for name, (values, rows) in read.columns.items()}
@@ -166,6 +170,7 @@ def read_outcomes(
         zeros_differ=differing_in_zeros(patients, others={}),
         writing_differs=differing_in_writing(patients, others={}),
         said=tuple(read.said),
+        words=_words_by_patient(read, counted_ids),
     )
 
 
@@ -180,10 +185,14 @@ class _Read:
     left_out: dict[str, int] = field(default_factory=dict)
     extremes: dict[str, int] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
+    words: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     def add(self, name: str, values: FloatArray, rows: str, codes: Codes) -> None:
         """Keep a column of numbers, and count what else it holds."""
         self.columns[name] = values, rows
+        unexplained = (codes != "") & (codes != NOT_NAMED)
+        if unexplained.any():
+            self.words[name] = unexplained
         counted = Counter(code for code in codes if code)
         of_forms = {not_a_number(name, form): count for form, count in counted.items()}
         self.not_numbers |= of_forms
@@ -231,8 +240,8 @@ def _mapped(path: Path, table: pd.DataFrame, columns: Mapping[str, str | Mapped]
 
 
 def _unknown(filled: NDArray[np.bool_], values: FloatArray) -> Codes:
-    """The same code for every cell with a word that nobody mapped."""
-    codes: Codes = np.full(int(np.count_nonzero(filled & np.isnan(values))), OTHER, dtype=object)
+    """One code for every cell with a word that the mapping does not name, (n,)."""
+    codes: Codes = np.where(filled & np.isnan(values), NOT_NAMED, "").astype(object)
     return codes
 
 
@@ -281,6 +290,17 @@ def _by_patient(patients: Sequence[str], columns: Mapping[str, FloatArray]) -> d
         patient: dict(zip(names[known].tolist(), row[known].tolist(), strict=True))
         for patient, row, known in zip(patients, matrix, finite, strict=True)
     }
+
+
+def _words_by_patient(read: _Read, ids: pd.Series[str]) -> dict[str, set[str]]:
+    """By identifier, the columns with an unexplained word in a row that counts: the first, else any of the patient."""
+    first = ~ids.duplicated().to_numpy(dtype=np.bool_)
+    found: dict[str, set[str]] = defaultdict(set)
+    for name, unexplained in read.words.items():
+        counts = unexplained & first if read.columns[name][1] == "first" else unexplained
+        for patient in ids[counts]:
+            found[patient].add(name)
+    return dict(found)
 
 
 def _rows_differ(values: FloatArray, ids: pd.Series[str]) -> int:

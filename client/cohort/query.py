@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from fedage.client.cohort.ages import AgeSource
 from fedage.client.cohort.kinds import modality_of
-from fedage.client.cohort.models import Exam, ImageFile, Outcome, Patient
+from fedage.client.cohort.models import WITHOUT_WORDS, Exam, ImageFile, Outcome, OutcomeWord, Patient, Setting
 from fedage.client.cohort.paths import SEPARATOR
 from fedage.client.cohort.store import CohortStore
 from fedage.common.campaign.types import Fractions
@@ -78,6 +78,10 @@ class Selection:
         Patients left out, by reason.
     images_not_taken
         Images of the right modality that the estimator does not take, by reason; of all patients looked at.
+    words
+        By outcome column, how many of the patients have something there that is no number and no mapping explains.
+    words_known
+        Whether the store knows that: one whose outcomes were kept by an earlier release does not.
     files_digest
         SHA-256 over the images' hashes, sizes and modification times: changes when a file is replaced.
     """
@@ -95,6 +99,8 @@ class Selection:
     excluded: Mapping[str, int]
     files_digest: str
     images_not_taken: Mapping[str, int] = field(default_factory=dict)
+    words: Mapping[str, int] = field(default_factory=dict)
+    words_known: bool = True
 
     @property
     def n(self) -> int:
@@ -199,6 +205,8 @@ def select(
                 has_some = any(images.get(exam.key) for exam in exams[patient])
                 excluded[_why_not(imaged, made, has_others=has_others, has_some=has_some)] += 1
         outcomes = _outcomes(session, [patient for patient, *_ in chosen])
+        words = _words(session, {patient for patient, *_ in chosen})
+        words_known = session.get(Setting, WITHOUT_WORDS) is None
     each = [list(dict.fromkeys(image for name in found for image in found[name])) for *_, found in chosen]
     return Selection(
         keys=tuple(patient for patient, *_ in chosen),
@@ -218,6 +226,8 @@ def select(
         outcomes=outcomes,
         excluded=dict(excluded),
         images_not_taken=dict(images_not_taken),
+        words=words,
+        words_known=words_known,
         files_digest=_files_digest([image for found in each for image in found]),
     )
 
@@ -336,6 +346,11 @@ def _outcomes(session: Session, patients: list[str]) -> dict[str, FloatArray]:
         if patient in rows:
             column[rows[patient]] = value
     return columns
+
+
+def _words(session: Session, patients: Collection[str]) -> dict[str, int]:
+    marked = session.execute(sql(OutcomeWord.column, OutcomeWord.patient))
+    return dict(Counter(column for column, patient in marked if patient in patients))
 
 
 def _files_digest(images: list[_Image]) -> str:

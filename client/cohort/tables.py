@@ -26,7 +26,15 @@ from fedage.client.cohort.models import Setting, TableColumn, TablePatient, Tabl
 from fedage.client.cohort.outcomes import mapped_numbers
 from fedage.client.cohort.store import CohortStore
 from fedage.client.table.extremes import extremes_of
-from fedage.client.table.forms import MISWRITTEN, forms, is_miswritten, most_frequent
+from fedage.client.table.forms import (
+    MISWRITTEN,
+    NOT_NAMED,
+    NOT_NAMED_CELL,
+    Codes,
+    forms,
+    is_miswritten,
+    most_frequent,
+)
 from fedage.client.table.header import columns_in_words
 from fedage.client.table.read import labels, numbers, read_frame, without_bad_names
 from fedage.client.table.refused import named_column_problem
@@ -34,11 +42,13 @@ from fedage.client.table.said import bounded, kept_extreme, left_out_miswritten,
 from fedage.common.errors import FedAgeError
 from fedage.common.statistic import FloatArray
 
-_VERSION = "3"
+_VERSION = "4"
 _MALE, _FEMALE = 2, 1
 _WORDS = {"m": _MALE, "male": _MALE, "f": _FEMALE, "female": _FEMALE}
 _SOMETHING = "?"
 """Stands for a cell that held no number; what it held is not kept."""
+_ODD, _ODD_NOT_NAMED = 1, 2
+"""Marks of such a cell in the store, and of one whose word a mapping does not name."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +173,7 @@ def _keep(store: CohortStore, source: TableSource, path: Path, about: Mapping[st
             miswritten = np.isin(codes, list(MISWRITTEN))
             rejected[left_out_miswritten(name, most_frequent(codes[miswritten]))] = int(miswritten.sum())
             continue
-        row, neither = _column(name, column, source, values, odd)
+        row, neither = _column(name, column, source, values, odd, codes)
         if name == source.sex:
             rejected[neither_sex(name)] = neither
         elif np.isfinite(values).any() or most_frequent(codes) == "yes-or-no":
@@ -238,7 +248,8 @@ def _offered(frame: pd.DataFrame, source: TableSource, path: Path) -> dict[str, 
             texts = column.astype("string").fillna("").astype(object)
             values, filled = mapped_numbers(texts, wanted, missing=source.missing)
             unknown = filled & np.isnan(values)
-            column = pd.Series(values).astype(object).mask(unknown, _SOMETHING)
+            column = pd.Series(values).astype(object)
+            column = column.mask(unknown, NOT_NAMED_CELL if wanted.values else _SOMETHING)
         by_name[name] = column
     roles = {source.age, source.sex, *source.columns}
     return {
@@ -258,7 +269,7 @@ def _is_dates(column: pd.Series) -> bool:
 
 
 def _column(
-    name: str, column: pd.Series, source: TableSource, values: FloatArray, odd: NDArray[np.bool_]
+    name: str, column: pd.Series, source: TableSource, values: FloatArray, odd: NDArray[np.bool_], codes: Codes
 ) -> tuple[dict[str, Any], int]:
     """A row for the store, and how many cells hold neither a number nor a word for a sex."""
     words = column.astype("string").str.strip().str.casefold().map(_WORDS).fillna(0).to_numpy(dtype=np.int8)
@@ -268,10 +279,13 @@ def _column(
         odd = odd | np.isfinite(values)  # a number that is neither
         values = np.full(values.size, np.nan)
     odd = odd & (words == 0)
+    marks = np.where(odd, _ODD, 0).astype(np.uint8)
+    if codes.size:
+        marks[odd & (codes == NOT_NAMED)] = _ODD_NOT_NAMED
     row = {
         "name": name,
         "numbers": values.astype("<f8").tobytes(),
-        "odd": odd.astype(np.uint8).tobytes() if odd.any() else None,
+        "odd": marks.tobytes() if odd.any() else None,
         "words": words.tobytes() if words.any() else None,
     }
     return row, int(np.count_nonzero(odd))
@@ -290,7 +304,8 @@ def _as_read(column: TableColumn) -> pd.Series:
         return pd.Series(values)
     cells = values.astype(object)
     if column.odd is not None:
-        cells[np.frombuffer(column.odd, dtype=np.uint8) == 1] = _SOMETHING
+        marks = np.frombuffer(column.odd, dtype=np.uint8)
+        cells[marks == _ODD], cells[marks == _ODD_NOT_NAMED] = _SOMETHING, NOT_NAMED_CELL
     if column.words is not None:
         words = np.frombuffer(column.words, dtype=np.int8)
         cells[words == _MALE], cells[words == _FEMALE] = "m", "f"

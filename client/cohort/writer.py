@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,10 +12,12 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, text
 from fedage.client.cohort.dicom import DicomFacts
 from fedage.client.cohort.keys import Keys
 from fedage.client.cohort.models import (
+    WITHOUT_WORDS,
     Base,
     Exam,
     ImageFile,
     Outcome,
+    OutcomeWord,
     Patient,
     RejectedFile,
     Series,
@@ -127,8 +129,21 @@ class Writer:
         self._connection.execute(delete(Exam).where(Exam.key.not_in(select(ImageFile.exam))))
         self._connection.execute(delete(Patient).where(Patient.key.not_in(select(Exam.patient))))
 
-    def replace_outcomes(self, values: Mapping[str, Mapping[str, float]]) -> int:
-        """Put these outcomes, by identifier and column, in place of all there were; the number of unknown patients."""
+    def replace_outcomes(self, values: Mapping[str, Mapping[str, float]], words: Mapping[str, Collection[str]]) -> int:
+        """Put these outcomes in place of all there were.
+
+        Parameters
+        ----------
+        values
+            By identifier and column.
+        words
+            By identifier, the columns in which the patient has a word that no mapping explains.
+
+        Returns
+        -------
+        int
+            The number of unknown patients.
+        """
         by_key = {self._keys.patient(patient_id): columns for patient_id, columns in values.items()}
         known = self._there(Patient.key, by_key)
         self._connection.execute(delete(Outcome))
@@ -141,6 +156,13 @@ class Writer:
                 for column, value in columns.items()
             ],
         )
+        marked = ((self._keys.patient(patient_id), columns) for patient_id, columns in words.items())
+        self._connection.execute(delete(OutcomeWord))
+        self._insert(
+            OutcomeWord,
+            [{"patient": key, "column": column} for key, columns in marked if key in known for column in columns],
+        )
+        self._connection.execute(delete(Setting).where(Setting.name == WITHOUT_WORDS))
         return len(by_key) - len(known)
 
     def replace_table(

@@ -19,6 +19,10 @@ Codes = NDArray[np.object_]
 
 OTHER = "not-a-number"
 """The code of a cell of no known form."""
+NOT_NAMED = "not-named"
+"""The code of a cell of a mapped column whose word or code the mapping does not name."""
+NOT_NAMED_CELL = "?not named?"
+"""Stands for such a cell in a table that was mapped and stored."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ FORMS = (
     ),
 )
 _BY_CODE = {form.code: form for form in FORMS}
-CODES = (OTHER, *_BY_CODE)
+CODES = (OTHER, NOT_NAMED, *_BY_CODE)
 MISWRITTEN = frozenset(("other-digits", "digits-grouped", "decimal-comma", "minus-sign"))
 """Forms that are numbers to whoever wrote them. Counted as missing, large or negative ones would be left out alone."""
 
@@ -132,6 +136,8 @@ def form_of(text: str) -> str:
     >>> [form_of(text) for text in ("1.234,5", "0,75", "18-38", "89+", "yes", "045Y", "31.12.2020", "see letter")]
     ['digits-grouped', 'decimal-comma', 'range', 'limit', 'yes-or-no', 'with-unit', 'date', 'not-a-number']
     """
+    if text == NOT_NAMED_CELL:
+        return NOT_NAMED
     return next((form.code for form in FORMS if form.pattern.fullmatch(text)), OTHER)
 
 
@@ -155,6 +161,8 @@ def what_and_mend(code: str, *, texts: Sequence[str] = ()) -> tuple[str, str]:
         return f"words ({words})", f"write 1 and 0, or say what they mean in site.toml: values = {{ {values} }}"
     if code == OTHER:
         return "texts", "write numbers"
+    if code == NOT_NAMED:
+        return "words or codes that its mapping does not name", "name each of them in values, or set others"
     return _BY_CODE[code].what, _BY_CODE[code].mend
 
 

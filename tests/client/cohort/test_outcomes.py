@@ -118,7 +118,7 @@ def test_columns_and_words_are_mapped_and_rows_of_a_patient_combined(tmp_path: P
         "rows-without-id": 1,
         "columns-with-unusable-name": 0,
         "not-a-number:time_years": 1,
-        "not-a-number:event": 1,
+        "not-named:event": 1,
     }
 
 
