@@ -103,7 +103,7 @@ def read_rows(path: Path, *, key: str) -> list[Row]:
     ------
     FedAgeError
         If the table is larger than `limits.PARTICIPANTS`, cannot be read, has no such column, has a column twice
-        (capitals ignored), a row with more cells than there are columns, or a quoted cell over several lines.
+        (capitals ignored), a row with more cells than there are columns or fewer, or a quoted cell over several lines.
     """
     written, lines = _header_and_lines(path)
     names = [name.strip().casefold() for name in written]
@@ -115,6 +115,7 @@ def read_rows(path: Path, *, key: str) -> list[Row]:
     if twice := repeated_name(written, known=[key], ignore_case=True):
         raise FedAgeError(f"{path.name} has a column twice ({twice}); rename or drop one of them")
     rows: list[Row] = []
+    needed = max((place for place, name in enumerate(names, start=1) if name), default=0)
     for number, line in enumerate(lines, start=2):
         cells = _cells(line, count=len(names))
         if cells is None:
@@ -125,6 +126,11 @@ def read_rows(path: Path, *, key: str) -> list[Row]:
         if any(cell.strip() for cell in cells[len(names) :]):
             raise FedAgeError(
                 f"{path.name}: line {number} has more cells than there are columns; take out the tab that is too many"
+            )
+        if line.strip() and len(cells) < needed:
+            raise FedAgeError(
+                f"{path.name}: line {number} has fewer cells than there are columns; write a tab for each empty cell "
+                "too (n/a in it), or complete the row"
             )
         row = dict(zip(names, (cell.strip() for cell in cells), strict=False))
         if not is_missing(row.get(key, "")):

@@ -202,8 +202,8 @@ _TEXTS = {
     Reason.NO_CONTRAST: ("has the same value everywhere", "copy it again"),
     Reason.UNREADABLE_TABLE: (
         "is of a participant whose own table (sessions.tsv, scans.tsv), or the JSON beside it, cannot be read, has a "
-        "column twice or gives ages in an unknown unit",
-        "save it as UTF-8 with tabs, each column once; correct the JSON's Units",
+        "column twice, rows of too few or too many cells, or ages in an unknown unit",
+        "save it as UTF-8 with tabs, each column once, a cell for each column; correct the JSON's Units",
     ),
     Reason.NO_AGE_OF_SESSION: (
         "is of a session that no table gives an age for: which session the participant's one age belongs to, or how "

@@ -2,7 +2,9 @@
 
 Alphabetical order says nothing (`2YearFollowUp` before `baseline`, `10` before `2`, `post` before `pre`). A label
 counts as the first if it says so (`baseline`), or if all labels are the same word with a number (`1`, `V01`, `M00`) and
-the lowest number is where such counts begin: 0 where the number is a time, 0 or 1 else.
+the lowest number is where such counts begin: 0 where the number is a time, 0 or 1 else. A label that stands alone
+counts as the first unless it says that it is not: by a time after 0 (`24m`, `2y`), a count from 2 to 99 (`02`,
+`visit2`; longer numbers are those of scans or years), an ordinal (`third`, `2nd`) or a word (`followup`).
 """
 
 from __future__ import annotations
@@ -18,7 +20,23 @@ _BEFORE_FIRST = ("pre", "scr", "prior")
 _TIMES = frozenset(
     ["d", "day", "days", "w", "wk", "week", "weeks", "m", "mo", "month", "months", "y", "yr", "year", "years"]
 )
-_LATER = ("follow", "fu", "post", "retest", "late")
+_LATER = ("post", "late")
+_LATER_ANYWHERE = ("follow", "retest", "rescan", "revisit", "repeat")
+_LATER_ALONE = re.compile(r"fu(?=p?$|p?\d|month|year|week|visit)|(?:final|last|exit|end)(?:visit|scan|session)?$")
+_LATER_ORDINAL = re.compile(
+    r"(?:visit|v|session|ses|time|timepoint|tp|t|scan|wave|exam|mri|mr)?"
+    r"(?:two|three|four|five|six|ii|iii|iv|(?:second|third|fourth|fifth|sixth)(?:visit|session|time|timepoint|scan|wave)?"
+    r"|zweite[rs]?|dritte[rs]?|vierte[rs]?|deuxieme|troisieme|quatrieme|segund[ao]|tercer[ao]?|second[ao]|terz[ao])"
+)
+_COUNT = re.compile(r"(?P<before>[a-z]*)(?P<number>\d+)(?=(?P<after>[a-z]*)(?P<more>\d?))")
+_AFTER_COUNT = re.compile(r"(?:(?:st|nd|rd|th|te|e)(?=$|visit|scan|session|time)|[abc]?$)")
+_TIME_AFTER = re.compile(
+    r"(?:d|days?|tage?|w|wks?|weeks?|wochen?|m|mos?|mths?|months?|monate?|mois|y|yrs?|years?|jahre?|ans?)"
+    r"(?=$|fu|follow|post|later|after|visit|scan|session)"
+)
+_WEIGHTINGS = ("w", "star")
+_MOST_VISITS = 99
+"""Larger numbers alone are those of scans, participants or years."""
 
 
 def first_label(labels: Collection[str]) -> str | None:
@@ -37,11 +55,11 @@ def first_label(labels: Collection[str]) -> str | None:
         return names[said[0]] if len(said) == 1 and not any(name.startswith(_BEFORE_FIRST) for name in names) else None
     if len(names) == 1:
         (name,) = names
-        return None if _is_later(name) else names[name]
+        return None if is_later(name) else names[name]
     if not (numbers := label_numbers(labels)):
         return None
     lowest = min(numbers, key=lambda label: numbers[label])
-    return None if _is_later(_name(lowest)) or numbers[lowest] > 1 else lowest
+    return None if is_later(lowest) or numbers[lowest] > 1 else lowest
 
 
 def label_numbers(labels: Collection[str]) -> dict[str, int] | None:
@@ -65,13 +83,36 @@ def label_day(label: str) -> date | None:
         return None
 
 
+def is_later(label: str) -> bool:
+    """Whether a label, with or without `ses-`, says that another session was before.
+
+    Examples
+    --------
+    >>> [is_later(name) for name in ("24m", "02", "visit2", "third", "followup2", "y1", "2ndvisit")]
+    [True, True, True, True, True, True, True]
+    >>> [is_later(name) for name in ("01", "baseline", "m00", "7t", "t1w", "2019", "functional", "v01m00", "mri")]
+    [False, False, False, False, False, False, False, False, False]
+    """
+    name = _name(label)
+    if any(word in name for word in _LATER_ANYWHERE) or name.startswith(_LATER):
+        return True
+    if _LATER_ALONE.match(name) or _LATER_ORDINAL.fullmatch(name):
+        return True
+    return any(_counts_on(found) for found in _COUNT.finditer(name))
+
+
 def _name(label: str) -> str:
     return label.removeprefix(SESSION).casefold()
 
 
-def _is_later(name: str) -> bool:
-    """Whether a label says that another session was before."""
-    numbered = _NUMBERED.fullmatch(name)
-    if numbered is not None and numbered[1] in _TIMES:
-        return int(numbered[2]) > 0
-    return any(word in name for word in ("follow", "retest")) or name.startswith(_LATER)
+def _counts_on(found: re.Match[str]) -> bool:
+    """Whether a number in a label, with the letters beside it, is a time after 0 or a count after 1."""
+    number, before = int(found["number"]), found["before"]
+    after = found["after"]
+    if found["more"]:  # letters between two numbers belong to the second one
+        after = "" if before else "-"
+    if before == "t" and after.startswith(_WEIGHTINGS):
+        return False  # t1w, t2star: what kind of image
+    if before in _TIMES or _TIME_AFTER.match(after):
+        return number > 0
+    return bool(_AFTER_COUNT.match(after)) and not before.endswith("tesla") and 1 < number <= _MOST_VISITS

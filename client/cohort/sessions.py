@@ -23,7 +23,7 @@ from fedage.client.cohort.participants import (
     sex_codes,
 )
 from fedage.client.cohort.reasons import Reason
-from fedage.client.cohort.session_order import SESSION, first_label, label_day, label_numbers
+from fedage.client.cohort.session_order import SESSION, first_label, is_later, label_day, label_numbers
 from fedage.client.table.header import columns_in_words
 from fedage.client.table.identifiers import without_zeros
 from fedage.common.errors import FedAgeError
@@ -365,10 +365,13 @@ def _known(participant: _Participant, reading: _Reading) -> tuple[_Seen, Age | R
 
 
 def _first(participant: _Participant, reading: _Reading) -> _Seen | None:
-    """The session that one age of a participant is of: the earliest of several, else the data set's first."""
+    """The session that one age of a participant is of: the earliest of several, else the data set's first.
+
+    None where nobody knows, as where the names of all of them say that another was before.
+    """
     sessions = participant.sessions
     if participant.has_days and (len(sessions) > 1 or label_day(sessions[0].label) is not None):
-        return sessions[0]
+        return None if all(is_later(session.label) for session in sessions) else sessions[0]
     if len(sessions) == 1 and not sessions[0].label:
         return sessions[0]
     return next((session for session in sessions if session.label == reading.first), None)

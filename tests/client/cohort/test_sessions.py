@@ -69,8 +69,13 @@ ONE = {"participants.tsv": "participant_id\tage\nsub-a\t40.5\n"}
         (["retest"], None),
         (["2YearFollowUp"], None),
         (["M36"], None),
-        (["01"], "01"),
-        (["mri"], "mri"),
+        *(([later], None) for later in ("24m", "2y", "02", "third", "followup2", "24MonthFU", "visitII", "2ndVisit")),
+        *(
+            ([later], None)
+            for later in ("18mo", "scan10", "fu3", "v02m24", "secondvisit", "final", "2b", "J2e", "4wks", "tp2")
+        ),
+        *(([first], first) for first in ("01", "1", "mri", "A", "0m", "M00", "7T", "3tesla", "T1w", "2dmri", "v01m00")),
+        *(([first], first) for first in ("1st", "1998", "12345", "pre", "func01", "day0", "1a", "lastname")),
     ],
 )
 def test_one_age_is_of_the_first_session_where_that_is_known(
@@ -92,6 +97,34 @@ def test_who_has_only_a_later_session_has_no_age(tmp_path: Path) -> None:
         ("b", "2YearFollowUp"): NONE,
         ("c", "baseline"): 60.5,
     }
+
+
+@pytest.mark.parametrize("labels", [("02", "03"), ("m12", "m24"), ("fu1", "fu2"), ("second", "third")])
+def test_the_earliest_day_is_not_the_first_where_its_label_says_so(tmp_path: Path, labels: tuple[str, str]) -> None:
+    days = f"session_id\tacq_time\n{labels[0]}\t2018-04-01\n{labels[1]}\t2019-04-01\n"
+    root = tree(tmp_path, {"a": list(labels)}, ONE | {"sub-a/sub-a_sessions.tsv": days})
+    assert ages(root) == {("a", label): NONE for label in labels}
+
+
+@pytest.mark.parametrize("row", ["sub-b", "sub-b\t50.5", "sub-b\tF"])
+def test_a_row_of_too_few_cells_is_refused_by_its_line(tmp_path: Path, row: str) -> None:
+    text = f"participant_id\tsex\tage\t\nsub-a\tF\t40.5\n\n{row}\n"
+    with pytest.raises(
+        FedAgeError, match=r"participants\.tsv: line 4 has fewer cells than there are columns; write a tab"
+    ):
+        sessions_of(tree(tmp_path / "x", {"a": [""]}, {"participants.tsv": text}))
+    own = {"sub-a/sub-a_sessions.tsv": "session_id\tacq_time\tage\n1\t2020-01-01\n"}
+    assert ages(tree(tmp_path / "y", {"a": ["1"]}, ONE | own)) == {("a", "1"): "unreadable-table"}
+    complete = {"participants.tsv": "participant_id\tage\tnote\t\nsub-a\t40.5\t\n\n \n"}
+    assert ages(tree(tmp_path / "z", {"a": [""]}, complete)) == {("a", ""): 40.5}
+
+
+@pytest.mark.parametrize("label", ["24m", "02", "third", "followup2"])
+def test_a_lone_later_session_has_the_age_that_a_table_gives_it(tmp_path: Path, label: str) -> None:
+    of_session = {"sub-a/sub-a_sessions.tsv": f"session_id\tage\nses-{label}\t42.5\n"}
+    assert ages(tree(tmp_path / "own", {"a": [label]}, ONE | of_session)) == {("a", label): 42.5}
+    row = {"participants.tsv": f"participant_id\tsession_id\tage\nsub-a\tses-{label}\t43.5\n"}
+    assert ages(tree(tmp_path / "row", {"a": [label]}, row)) == {("a", label): 43.5}
 
 
 def test_a_row_a_session_counts_for_its_session_only(tmp_path: Path) -> None:
