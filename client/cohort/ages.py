@@ -8,6 +8,11 @@ Dates are not used where the file says that they were modified or removed, where
 where the exam lies in the future, and where one of them is a placeholder: before 1865, one that programs write for
 none (1900-01-01, 1899-12-30, 1911-11-11 and others), or a birth date that is the exam's own.
 Then `PatientAge` counts, unless it may have been computed from those same dates.
+
+Some dates are as often placeholders and are some patients' birthdays too (1970-01-01, 2000-01-01 and others). A birth
+date that is one of them counts only where `PatientAge` agrees with it; else `PatientAge` counts, and without one the
+file is set aside: one patient in tens of thousands was born on each of these days, so that next to nobody is lost. A
+scanner that computed `PatientAge` from such a placeholder is not noticed.
 """
 
 from __future__ import annotations
@@ -29,6 +34,15 @@ _PLACEHOLDERS = frozenset(
     [date(1899, 12, 30), date(1899, 12, 31), date(1900, 1, 1), date(1901, 1, 1), date(1911, 11, 11)]
 )
 """Day 0 of spreadsheets and data bases, and what people type. Who was born then has an age by `PatientAge` only."""
+_MAYBE_PLACEHOLDERS = frozenset(
+    [
+        *(date(1900, 1, 2), date(1901, 1, 2), date(1904, 1, 1), date(1904, 1, 2), date(1910, 10, 10)),
+        *(date(1912, 12, 12), date(1969, 12, 31), date(1970, 1, 1), date(1980, 1, 1), date(1999, 9, 9)),
+        *(date(1999, 12, 31), date(2000, 1, 1), date(2001, 1, 1)),
+    ]
+)
+"""Days 0 and 1 of other spreadsheets, systems and formats of files, in any time zone, and what people type; they are
+birthdays too."""
 _SHORT_MONTHS = 0.0145
 CAPS_YEARS = (89, 90)
 """De-identification replaces ages above 89 by 089Y or 090Y: those say "at least"."""
@@ -132,8 +146,10 @@ def age_at_exam(
         return stated if isinstance(stated, Age) and not _agree(years, stated) else Reason.UNRELIABLE_DATES
     if not 0 <= years <= OLDEST_YEARS:
         return Reason.IMPLAUSIBLE_AGE
+    if birth in _MAYBE_PLACEHOLDERS and not isinstance(stated, Age):
+        return Reason.UNRELIABLE_DATES
     if isinstance(stated, Age) and not _agree(years, stated):
-        return Reason.CONTRADICTORY_AGE
+        return stated if birth in _MAYBE_PLACEHOLDERS else Reason.CONTRADICTORY_AGE
     return of_dates
 
 

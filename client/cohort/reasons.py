@@ -154,7 +154,8 @@ _TEXTS = {
     ),
     Reason.UNRELIABLE_DATES: (
         "has dates that give no age (marked as modified, contradicting each other, an exam in the future, or a "
-        "placeholder for the birth date) and no PatientAge that is independent of them",
+        "placeholder for the birth date, or 1970-01-01 and the like) and no PatientAge that is independent of them, or "
+        "confirms them",
         "export it with the age",
     ),
     Reason.DUPLICATE_IMAGE: ("is the same image as another file (same SOPInstanceUID)", "remove one of them"),

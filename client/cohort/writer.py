@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from fedage.client.cohort.store import CohortStore
 
 
-READER_VERSION = "9"
+READER_VERSION = "10"
 """Raised when files are read in another way; the next indexing then reads all of them again."""
 
 

@@ -12,7 +12,7 @@ from fedage.client.cohort.dicom import read_facts
 from fedage.client.cohort.reasons import Reason, Rejected
 from tests.client.cohort.dicoms import write
 
-BORN, SEEN = date(2000, 1, 1), date(2000, 1, 1)
+BORN, SEEN = date(2000, 2, 1), date(2000, 2, 1)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_patient_age(text: str, age: Age) -> None:
 def test_an_age_that_cannot_be_read_is_no_missing_one(text: str) -> None:
     assert age_at_exam(birth=None, exam=SEEN, age_string=text) is Reason.UNREADABLE_AGE
     assert age_at_exam(birth=BORN, exam=None, age_string=text) is Reason.UNREADABLE_AGE
-    assert age_at_exam(birth=BORN, exam=date(2001, 1, 1), age_string=text) == Age(366 / 365.25, AgeSource.DATES)
+    assert age_at_exam(birth=BORN, exam=date(2001, 2, 1), age_string=text) == Age(366 / 365.25, AgeSource.DATES)
     for missing in ("", "  "):
         assert age_at_exam(birth=BORN, exam=None, age_string=missing) is Reason.NO_AGE
 
@@ -184,6 +184,34 @@ def test_a_file_says_by_code_too_that_its_dates_were_modified(
     write(tmp_path / "a.dcm", **elements)
     found = read_facts(tmp_path / "a.dcm")
     assert (found.code if isinstance(found, Rejected) else pytest.approx(found.age.years, abs=0.01)) == expected
+
+
+@pytest.mark.parametrize(
+    "birth",
+    ["19700101", "20000101", "19000102", "19691231", "19800101", "19040101", "19991231", "19101010", "20010101"],
+)
+@pytest.mark.parametrize("text", ["", "45", "999Y"])
+def test_a_birth_date_that_is_often_a_placeholder_needs_a_patient_age(birth: str, text: str) -> None:
+    day = date.fromisoformat(birth)
+    exam = date(day.year + 15, 12, 31)
+    ages = {"": "", "agrees": "015Y", "says otherwise": "034Y"}
+    assert age_at_exam(birth=day, exam=exam, age_string=text) is Reason.UNRELIABLE_DATES
+    agreed = age_at_exam(birth=day, exam=exam, age_string=ages["agrees"])
+    assert agreed == Age((exam - day).days / 365.25, AgeSource.DATES)
+    assert age_at_exam(birth=day, exam=exam, age_string=ages["says otherwise"]) == Age(34.5, AgeSource.AGE_YEARS)
+
+
+@pytest.mark.parametrize("birth", ["19700102", "20000102", "19800102", "19700201", "19600101", "20020101", "19900101"])
+def test_other_birth_dates_need_none(birth: str) -> None:
+    day, exam = date.fromisoformat(birth), date(2019, 6, 1)
+    assert age_at_exam(birth=day, exam=exam, age_string="") == Age((exam - day).days / 365.25, AgeSource.DATES)
+
+
+@pytest.mark.parametrize("birth", ["11111111", "19010101", "00010101", "17530101"])
+def test_a_birth_date_that_is_nobody_s_gives_no_age(birth: str) -> None:
+    day, exam = parse_date(birth), date(2019, 6, 1)
+    assert age_at_exam(birth=day, exam=exam, age_string="") is Reason.UNRELIABLE_DATES
+    assert age_at_exam(birth=day, exam=exam, age_string="045Y") == Age(45.5, AgeSource.AGE_YEARS)
 
 
 @pytest.mark.parametrize("exam", [date(1900, 1, 1), date(1899, 12, 30), date(1858, 11, 17), date(1, 1, 1)])
