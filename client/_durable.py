@@ -1,7 +1,7 @@
 """A site's own SQLite files: what has been committed is on disk, and what goes wrong has a name.
 
-Write-ahead logging with `synchronous=FULL` (one fsync a commit); every transaction takes the write lock when it begins,
-so that reading and then writing is atomic between processes too.
+Write-ahead logging with `synchronous=FULL` (one fsync a commit). A transaction takes the write lock when it begins, so
+that reading and then writing is atomic between processes too; one that only reads waits for no writer.
 """
 
 from __future__ import annotations
@@ -15,17 +15,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event
+from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, inspect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from fedage.common.errors import FedAgeError
 
-LOCK_WAIT_S = 5.0
+LOCK_WAIT_S = 60.0
+"""How long a transaction waits for another process's.
+
+A commit waits for the disk, and on a busy machine the process that holds the lock may not run for seconds. A message
+has minutes, and one that fails for a lock costs the campaign a site.
+"""
 _ROOM_BYTES = 1_000_000
 DISK_FULL = "DiskFull"
 """What a coordinator is told of a site whose disk is full, in place of an exception's type."""
 _RETRY_S = 0.02
+_READS = "fedage_reads"
 
 _REASONS = {
     sqlite3.SQLITE_BUSY: "locked by another process; end that process, or wait",
@@ -84,8 +90,11 @@ class DurableFile:
                 URL.create("sqlite", database=str(path)), connect_args={"timeout": lock_wait_s}
             )
             event.listen(self._engine, "connect", lambda connection, _: _set_up(connection, lock_wait_s=lock_wait_s))
-            event.listen(self._engine, "begin", _begin_immediate)
-            with self._engine.begin() as connection:
+            event.listen(self._engine, "begin", _begin)
+        with self.reading() as connection:
+            missing = set(tables.tables) - set(inspect(connection).get_table_names())
+        if missing:
+            with self.transaction() as connection:
                 tables.create_all(connection)
 
     @contextmanager
@@ -98,6 +107,19 @@ class DurableFile:
             (or the type given) if the file is locked, full, read-only or damaged. Nothing is written then.
         """
         with self._named(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that must not write: it sees one state of the file, and waits for nobody who writes.
+
+        Raises
+        ------
+        StoreUnavailable
+            As `transaction`, but not for another process's transaction.
+        """
+        reads = {_READS: True}
+        with self._named(), self._engine.connect().execution_options(**reads) as connection, connection.begin():
             yield connection
 
     def close(self) -> None:
@@ -146,7 +168,7 @@ def read_only(path: Path) -> Engine:
     address = f"{path.resolve().as_uri()}?{mode}"
 
     def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(address, uri=True)
+        connection = sqlite3.connect(address, uri=True, timeout=LOCK_WAIT_S)
         connection.text_factory = lambda raw: raw.decode(errors="replace")  # a spoilt text is shown, not fatal
         return connection
 
@@ -171,7 +193,7 @@ def sync(path: Path) -> None:
 
 
 def _set_up(connection: Any, *, lock_wait_s: float) -> None:
-    # The driver's own implicit BEGIN is off; _begin_immediate says when a transaction begins.
+    # The driver's own implicit BEGIN is off; _begin says when a transaction begins, and how.
     connection.isolation_level = None
     _switch_to_wal(connection, until=time.monotonic() + lock_wait_s)
     for pragma in ("synchronous = FULL", "foreign_keys = ON"):
@@ -190,5 +212,5 @@ def _switch_to_wal(connection: Any, *, until: float) -> None:
         time.sleep(_RETRY_S)
 
 
-def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get(_READS) else "BEGIN IMMEDIATE")

@@ -217,7 +217,7 @@ class Ledger:
 
     def preview(self, data_set: str, *, mechanisms: Iterable[Mechanism], budget: Budget) -> Balance:
         """Where the data set would stand after these trainings: what an administrator reads before approving."""
-        with self._file.transaction() as connection:
+        with self._file.reading() as connection:
             history = _history(connection, data_set)
         before = epsilon(history, delta=budget.delta)
         after = epsilon([*history, *mechanisms], delta=budget.delta)
@@ -225,7 +225,7 @@ class Ledger:
 
     def by_campaign(self, data_set: str, *, delta: float) -> tuple[Spent, ...]:
         """What each campaign alone spent, by digest."""
-        with self._file.transaction() as connection:
+        with self._file.reading() as connection:
             counts = connection.execute(
                 select(charges.c.digest, func.count())
                 .where(charges.c.data_set == data_set)
@@ -241,7 +241,7 @@ class Ledger:
 
     def data_sets(self) -> tuple[str, ...]:
         """Every data set that was ever charged."""
-        with self._file.transaction() as connection:
+        with self._file.reading() as connection:
             return tuple(
                 connection.execute(select(charges.c.data_set).distinct().order_by(charges.c.data_set)).scalars()
             )

@@ -246,7 +246,7 @@ class Nonces:
     def _sweep(self) -> None:
         """Remove files that a crash left behind and no request knows."""
         stored = select(seen.c.request).where(seen.c.reply_sha256.is_not(None))
-        with self._file.transaction() as connection:
+        with self._file.reading() as connection:
             known = set(connection.execute(stored).scalars())
         for path in self._folder.iterdir():
             if path.name not in known and time.time() - path.stat().st_mtime > _STALE_S:

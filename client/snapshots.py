@@ -256,7 +256,7 @@ class Snapshots:
 
     def campaigns(self) -> set[str]:
         """Digests of all campaigns that a cohort was ever frozen for."""
-        with self._file.transaction() as connection:
+        with self._file.reading() as connection:
             return set(connection.execute(select(frozen.c.digest)).scalars())
 
     def of(self, digest: str) -> Snapshot | None:
@@ -269,7 +269,8 @@ class Snapshots:
             .order_by(frozen.c.id.desc())
             .limit(1)
         )
-        with self._file.transaction() as connection:
+        # While an approval compares cohorts, which may take long, the messages of other campaigns are answered.
+        with self._file.reading() as connection:
             row = connection.execute(chosen).one_or_none()
         if row is None:
             return None

@@ -104,7 +104,7 @@ class AuditLog:
         known = self._read_head_file()
         self._file = DurableFile(self.path, tables=metadata, unavailable=AuditUnavailable, lock_wait_s=lock_wait_s)
         self._last = Head(sequence=0, hash=genesis(self.public_key), time_utc="")
-        with self._file.transaction() as connection:
+        with self._file.reading() as connection:
             self._last = self._checked_last(connection)
             if known is not None:
                 self._must_hold(connection, known)
@@ -150,7 +150,7 @@ class AuditLog:
         AuditUnavailable
             If the log cannot be read.
         """
-        with self._lock, self._file.transaction() as connection:
+        with self._lock, self._file.reading() as connection:
             return sign_head(self._checked_last(connection), key=self._key)
 
     def sign(self, content: bytes) -> bytes:

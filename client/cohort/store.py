@@ -118,6 +118,10 @@ class CohortStore:
 
     def _made_or_known(self) -> int:
         """The version of the file; a new one is made with today's tables."""
+        with self._engine.connect() as connection:  # without the write lock, which an indexing may hold for long
+            version = int(connection.execute(text("PRAGMA user_version")).scalar_one())
+        if version:
+            return version
         with self._engine.begin() as connection:
             connection.execute(text("BEGIN IMMEDIATE"))
             version = int(connection.execute(text("PRAGMA user_version")).scalar_one())

@@ -224,7 +224,7 @@ def through_the_agent(hospital: Hospital, kind: str) -> str:
     ("file", "type_name"),
     [
         ("nonces.db", "NoncesUnavailable"),
-        ("snapshots.db", "SnapshotsUnavailable"),
+        ("asked.db", "AskedUnavailable"),
         ("audit.db", "AuditUnavailable"),
     ],
 )
