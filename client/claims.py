@@ -1,4 +1,4 @@
-"""Requests that are being answered now: a copy of one waits for nothing and is refused."""
+"""Requests that are being answered now: a copy of one waits for that, and then gets the stored answer."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from fedage.client.agent.cancel import wait_for
 from fedage.client.nonces import Claim, Nonces, Replayed, RequestId
 from fedage.common.protocol import RequestRefused
 
@@ -19,7 +20,10 @@ class Claims:
 
     @contextmanager
     def claimed(self, request: RequestId) -> Iterator[bool]:
-        """Remember a verified request and hold it against a second copy of itself while it is answered.
+        """Remember a verified request and hold back a second copy of itself while it is answered.
+
+        A coordinator whose connection to this site was slow for a while sends a message again. To refuse that would
+        cost the campaign a site that is at work.
 
         Yields whether it was answered before, and the stored answer is to be sent once more.
 
@@ -27,11 +31,10 @@ class Claims:
         ------
         RequestRefused
             Rule `replay`.
+        Cancelled
+            If nobody waits for this copy any more.
         """
-        with self._lock:
-            if request.key in self._answering:
-                raise RequestRefused("replay", "this message is being answered already")
-            self._answering.add(request.key)
+        wait_for(lambda: self._taken(request.key))
         try:
             try:
                 claim = self._nonces.claim(request)
@@ -43,3 +46,11 @@ class Claims:
         finally:
             with self._lock:
                 self._answering.discard(request.key)
+
+    def _taken(self, key: str) -> bool:
+        """Take a request's place unless somebody has it."""
+        with self._lock:
+            if key in self._answering:
+                return False
+            self._answering.add(key)
+            return True

@@ -289,7 +289,7 @@ def test_messages_side_by_side_each_have_their_answer_and_their_lines(template: 
 def test_two_copies_of_one_message_at_once_are_answered_once(template: Template, tmp_path: Path) -> None:
     hospital = template.copy(tmp_path)
     request, inside, go_on = hospital.request(), threading.Event(), threading.Event()
-    replies = []
+    replies, copies = [], []
 
     def slow(_work: Work) -> Answer:
         inside.set()
@@ -300,14 +300,18 @@ def test_two_copies_of_one_message_at_once_are_answered_once(template: Template,
         replies.append(respond(hospital.site, hospital.message(request), kind=DESCRIBE, handler=slow))
 
     thread = threading.Thread(target=first)
+    copy = threading.Thread(target=lambda: copies.append(hospital.send(request)[0]))
     thread.start()
     assert inside.wait(20)
-    assert hospital.send(request)[0].rule == "replay"
+    copy.start()
+    copy.join(0.2)
+    assert copies == []  # it waits for the first
     go_on.set()
     thread.join()
+    copy.join()
     hospital.must_be_intact()
     assert dict(replies[0].content["reply"])["status"] == "ok"
-    assert hospital.send(request)[0].info == {"first": 1}
+    assert copies[0].info == hospital.send(request)[0].info == {"first": 1}
 
 
 def test_no_rule_is_a_reason_to_stop(template: Template, tmp_path: Path) -> None:
