@@ -16,11 +16,14 @@ from types import FrameType
 
 from rich.console import Console
 
+from fedage.client.cohort.ages import OLDEST_YEARS
 from fedage.client.cohort.bids import index_bids, is_bids
 from fedage.client.cohort.index import index_folder
+from fedage.client.cohort.query import Selection, select
 from fedage.client.cohort.store import CohortStore
 from fedage.client.table.names import site_names
 from fedage.client.table_store import write_site_table
+from fedage.client.units_of_images import units_in_words
 from fedage.common.campaign import Campaign, load_campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.configure import agreed_features
@@ -158,7 +161,7 @@ def virtual_sites(
     if not data.exists():
         raise FedAgeError(f"{data} is not there; give a table, or a folder with one sub-folder a site")
     if campaign.table is None:
-        return _image_sites(data, site_column=site_column, work=work, console=console)
+        return _image_sites(data, campaign, site_column=site_column, work=work, console=console)
     # Imported here: pandas takes a moment.
     from fedage.client.table.sites import read_site_tables
 
@@ -187,7 +190,9 @@ def _share(sites: tuple[SimulatedSiteJob, ...], *, console: Console) -> Share:
     return share
 
 
-def _image_sites(data: Path, *, site_column: str | None, work: Path, console: Console) -> list[SimulatedSiteJob]:
+def _image_sites(
+    data: Path, campaign: Campaign, *, site_column: str | None, work: Path, console: Console
+) -> list[SimulatedSiteJob]:
     if data.is_file():
         raise FedAgeError(
             f"{data} is a file, and the campaign file has no [table], so its data are images; give a folder with one "
@@ -200,6 +205,7 @@ def _image_sites(data: Path, *, site_column: str | None, work: Path, console: Co
         raise FedAgeError(f"{data} has no sub-folders; a campaign on images needs one a site")
     names = site_names(folder.name for folder in folders)
     jobs = []
+    selections: dict[str, Selection] = {}
     for folder in folders:
         name = names[folder.name]
         if name != folder.name:
@@ -212,6 +218,7 @@ def _image_sites(data: Path, *, site_column: str | None, work: Path, console: Co
                 report = index_bids(store, folder)
             else:
                 report = index_folder(store, folder, outcomes_csv=outcomes if outcomes.is_file() else None)
+            selections[name] = select(store, modalities=(), age_min_years=0.0, age_max_years=OLDEST_YEARS)
         rejected = ", ".join(f"{count} {code}" for code, count in report.rejected.items())
         console.print(f"{name}: {report.patients} patients" + (f"; set aside: {rejected}" if rejected else ""))
         for line in report.said:
@@ -222,6 +229,8 @@ def _image_sites(data: Path, *, site_column: str | None, work: Path, console: Co
         jobs.append(SimulatedSiteJob(name=name, kind="images", home=home))
     if not jobs:
         raise FedAgeError(f"{data}: no sub-folder has an image that can be used; give folders with DICOM files")
+    for line in units_in_words(selections, campaign):
+        console.print(line, markup=False)
     return jobs
 
 

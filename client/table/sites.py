@@ -32,7 +32,7 @@ from fedage.client.table.said import (
     not_a_number,
 )
 from fedage.client.table.sex import require_known
-from fedage.client.table.units import far_medians_in_words
+from fedage.client.table.units import far_medians_in_words, far_years_in_words
 from fedage.client.table_store import SiteTable
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import TableChoice
@@ -138,11 +138,24 @@ def read_site_tables(data: Path, campaign: Campaign, *, site_column: str | None)
             f"{data}: no row of any site can be used; {'; '.join(read.said[-3:]) or 'the tables are empty'}"
         )
     read.said += far_medians_in_words(_by_column(read.sites, campaign))
+    read.said += far_years_in_words(_in_years(read.sites, campaign))
     return read
 
 
+def _in_years(sites: Mapping[str, SiteTable], campaign: Campaign) -> dict[str, dict[str, FloatArray]]:
+    """Age, predicted age and follow-up time by their columns' names and site."""
+    table, survival = campaign.table or TableChoice(), campaign.survival
+    named = {table.age: "age_years", table.predicted: "predicted_years"}
+    named |= {survival.time: survival.time} if survival else {}
+    return {
+        name: {site: found.columns[key] for site, found in sites.items() if key in found.columns}
+        for name, key in named.items()
+        if name
+    }
+
+
 def _by_column(sites: Mapping[str, SiteTable], campaign: Campaign) -> dict[str, dict[str, FloatArray]]:
-    """Covariates and wanted features by column and site; not age, predicted age, sex or what follows from them."""
+    """Covariates and wanted features by column and site; not what is in years, sex or what follows from them."""
     survival = campaign.survival
     without = {"age_years", "predicted_years", *_MADE} | ({survival.time, survival.event} if survival else set())
     found: dict[str, dict[str, FloatArray]] = {}

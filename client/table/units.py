@@ -1,12 +1,15 @@
 """Columns whose unit seems to differ between sites: medians that lie many standard deviations within sites apart.
 
-A volume in ml at one site and in mm³ at the others makes a site's median differ by far more than its patients do. That
-is said and never refused: sites may differ.
+A volume in ml at one site and in mm³ at the others makes a site's median differ by far more than its patients do. Ages
+and follow-up times in years spread widely within a site, and months that all lie below 130 pass for years: of them the
+medians' ratio is looked at, and months, weeks or days are named where it is about 12, 52 or 365. That is said and never
+refused: sites may differ.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -17,6 +20,62 @@ _FAR_SDS = 10.0
 _FEWEST_FOR_AN_SD = 10
 _FEWEST_VALUES = 3
 _SHOWN = 8
+
+
+_FAR_RATIO = 6.0
+_PER_YEAR = {"months": 12.0, "weeks": 52.18, "days": 365.25}
+_WITHIN = 2.0
+"""By how much a ratio of medians may differ from that of two units: patients differ too."""
+
+
+def far_years_in_words(columns: Mapping[str, Mapping[str, FloatArray]]) -> list[str]:
+    """One line for each column of ages or times whose medians fall into two groups of sites, six times apart or more.
+
+    Parameters
+    ----------
+    columns
+        By name, and by site, values in years (n,), NaN where missing.
+    """
+    return [line for column, by_site in columns.items() if (line := _years_apart(column, by_site))]
+
+
+def _years_apart(column: str, by_site: Mapping[str, FloatArray]) -> str:
+    """What is said of one column; empty where its sites' medians do not fall apart."""
+    known = {site: values[np.isfinite(values)] for site, values in by_site.items()}
+    medians = {site: float(np.median(values)) for site, values in known.items() if values.size >= _FEWEST_FOR_AN_SD}
+    order = sorted((site for site in medians if medians[site] > 0), key=lambda site: medians[site])
+    if len(order) < 2:
+        return ""
+    steps = [medians[above] / medians[below] for below, above in pairwise(order)]
+    at = int(np.argmax(steps)) + 1
+    if steps[at - 1] < _FAR_RATIO:
+        return ""
+    low, high = order[:at], order[at:]
+    ratio = float(np.median([medians[site] for site in high]) / np.median([medians[site] for site in low]))
+    unit = min(_PER_YEAR, key=lambda one: abs(np.log(ratio / _PER_YEAR[one])))
+    if abs(np.log(ratio / _PER_YEAR[unit])) > np.log(_WITHIN):
+        cause, mend = "holds another unit than years", "give years"
+    else:
+        cause = f"holds {unit} instead of years"
+        mend = f"give years, or declare divide_by = {_PER_YEAR[unit]:g} where site.toml maps the column"
+    low, high = sorted(low), sorted(high)
+    if len(low) < len(high):
+        than, whose = f"about 1/{ratio:.0f} of that at the other sites", "there"
+    elif len(low) > len(high):
+        than, whose = f"about {ratio:.0f} times that at the other sites", "here"
+    else:
+        return (
+            f"{listed(sorted(order))}: the median of column {_shortened(column)} at {listed(high)} is about "
+            f"{ratio:.0f} times that at {listed(low)}, as where it {cause}; if so, {mend}"
+        )
+    return (
+        f"{listed(min(low, high, key=len))}: the median of column {_shortened(column)} is {than}, as where it {cause} "
+        f"{whose}; if so, {mend}"
+    )
+
+
+def _shortened(column: str) -> str:
+    return repr(column if len(column) <= 60 else f"{column[:59]}…")
 
 
 def far_medians_in_words(columns: Mapping[str, Mapping[str, FloatArray]]) -> list[str]:
@@ -55,7 +114,7 @@ def _far(by_site: Mapping[str, FloatArray]) -> Iterator[str]:
 
 
 def _in_words(sites: Sequence[str], columns: Sequence[str]) -> str:
-    shown = ", ".join(repr(column if len(column) <= 60 else f"{column[:59]}…") for column in columns[:_SHOWN])
+    shown = ", ".join(map(_shortened, columns[:_SHOWN]))
     more = f" and {len(columns) - _SHOWN} more" if len(columns) > _SHOWN else ""
     median, what = ("median", "column") if len(columns) == 1 else ("medians", "columns")
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fedage.client.cohort.index import index_folder
+from fedage.client.cohort.query import select
+from fedage.client.cohort.store import CohortStore
 from fedage.client.table.sites import read_site_tables
+from fedage.client.table.units import far_years_in_words
+from fedage.client.units_of_images import units_in_words
 from fedage.common.campaign import parse_campaign
+from tests.client.cohort.dicoms import write
 
 CAMPAIGN = """
 [campaign]
@@ -84,3 +91,88 @@ def test_of_two_sites_both_are_named(tmp_path: Path, case: str) -> None:
 @pytest.mark.parametrize("case", NEAR)
 def test_sites_that_differ_as_sites_do_are_not_said(tmp_path: Path, case: str, sites: str) -> None:
     assert said(tmp_path, NEAR[case], sites=sites) == []
+
+
+SURVIVAL = """
+[survival]
+time = "fu"
+event = "event"
+[[survival.models]]
+name = "age"
+covariates = ["age_years"]
+"""
+
+
+def of_years(folder: Path, *, sites: str, **changed: float) -> list[str]:
+    """What is said of sites where age and follow-up of b are multiplied."""
+    rng = np.random.default_rng(1)
+    names = np.repeat(list(sites), 40)
+    values = {
+        "age": np.concatenate([rng.permutation(np.linspace(2, 9, 40)) for _ in sites]),
+        "fu": np.concatenate([rng.permutation(np.linspace(0.2, 6, 40)) for _ in sites]),
+    }
+    for column, factor in changed.items():
+        values[column][names == "b"] *= factor
+    frame = pd.DataFrame({"who": range(names.size), "site": names, "event": rng.integers(0, 2, names.size), **values})
+    frame.to_csv(folder / "t.csv", index=False)
+    text = CAMPAIGN.replace(CAMPAIGN[CAMPAIGN.index("[estimator]") : CAMPAIGN.index("[table]")], "") + SURVIVAL
+    return [line for line in read_site_tables(folder / "t.csv", parse_campaign(text), site_column="site").said
+            if "the median of column" in line]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"fu": 12.0}, r"b: the median of column 'fu' is about 12 times that at the other sites, as where it holds "
+                       r"months instead of years here; if so, give years, or declare divide_by = 12 where"),
+        ({"fu": 21.0}, r"b: .*'fu' .*about 21 times .*months instead"),
+        ({"fu": 1 / 12}, r"b: .*'fu' is about 1/12 of that at the other sites, as where it holds months .* there"),
+        ({"fu": 1 / 365.25}, r"b: .*'fu' is about 1/365 of .*days instead of years there"),
+        ({"age": 12.0}, r"b: .*'age' is about 12 times that at the other sites, as where it holds months"),
+    ],
+)  # fmt: skip
+def test_months_that_pass_as_years_are_said(tmp_path: Path, changed: dict[str, float], says: str) -> None:
+    (line,) = of_years(tmp_path, sites="abc", **changed)
+    assert re.match(says, line)
+
+
+def test_of_two_sites_both_are_named_and_sites_alike_are_not(tmp_path: Path) -> None:
+    (line,) = of_years(tmp_path, sites="ab", fu=12.0)
+    assert line.startswith(
+        "a and b: the median of column 'fu' at b is about 12 times that at a, as where it holds months"
+    )
+    for near in ({"fu": 1.0}, {"fu": 4.0}, {"age": 0.3}, {"age": 9.0, "fu": 0.25}):
+        assert len(of_years(tmp_path, sites="abc", **near)) == ("age" in near and near["age"] > 6)
+
+
+@pytest.mark.parametrize(
+    ("factor", "named"), [(52.0, "holds weeks"), (365.25, "holds days"), (5000.0, "another unit than years"), (3.0, "")]
+)
+def test_the_unit_follows_from_the_ratio(factor: float, named: str) -> None:
+    years = np.linspace(0.01, 2, 20)
+    found = far_years_in_words({"t": {"a": years, "b": years * 1.5, "c": years * factor, "d": years[:4] * 1e9}})
+    assert [named in line and line.startswith("c: ") for line in found] == [True] * bool(named)
+    halves = far_years_in_words(
+        {"t": {"a": years, "b": years, "c": years * 12, "d": years * 12.5, "e": np.full(9, np.nan)}}
+    )
+    assert halves[0].startswith("a, b, c and d: the median of column 't' at c and d is about 12 times that at a and b")
+
+
+def test_follow_up_beside_images_is_looked_at_too(tmp_path: Path) -> None:
+    found = {}
+    for site, factor in (("a", 1.0), ("b", 12.0), ("c", 1.1)):
+        rows = [f"p{number},{factor * (number + 1)},1,{factor * 1e-3 + number}\n" for number in range(10)]
+        for number in range(10):
+            write(tmp_path / f"{site}/{number}.dcm", f"p{number}", Modality="DX")
+        (tmp_path / f"{site}.csv").write_text("patient_id,fu,event,bmi\n" + "".join(rows))
+        with CohortStore.open(tmp_path / f"home-{site}") as store:
+            index_folder(store, tmp_path / site, outcomes_csv=tmp_path / f"{site}.csv")
+            found[site] = select(store, modalities=(), age_min_years=0, age_max_years=120)
+    campaign = parse_campaign(
+        CAMPAIGN[: CAMPAIGN.index("[estimator]")]
+        + '[estimator]\nname = "chest-ca"\n[training]\nrounds = 1\n'
+        + SURVIVAL
+    )
+    (line,) = units_in_words(found, campaign)
+    assert line.startswith("b: the median of column 'fu' is about 1")
+    assert "months instead of years" in line
