@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from fedage.client.cli import site
+from fedage.client.cli.main import site
 from fedage.deploy.demo.cli import demo
-from fedage.server.cli import campaign, coordinator
+from fedage.server.cli.main import campaign, coordinator
 from fedage.server.compare.cli import compare
 
 app = typer.Typer(
@@ -51,7 +51,7 @@ def simulate(
 @app.command()
 def version() -> None:
     """Print the version."""
-    from fedage.common._version import __version__
+    from fedage.common.version import __version__
 
     typer.echo(__version__)
 

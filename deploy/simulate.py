@@ -17,26 +17,27 @@ from types import FrameType
 from rich.console import Console
 
 from fedage.client.cohort.ages import OLDEST_YEARS
-from fedage.client.cohort.bids import index_bids, is_bids
-from fedage.client.cohort.index import index_folder
-from fedage.client.cohort.query import Selection, select
-from fedage.client.cohort.store import CohortStore
-from fedage.client.table.names import site_names
-from fedage.client.table_store import write_site_table
-from fedage.client.units_of_images import units_in_words
-from fedage.common.campaign import Campaign, load_campaign
+from fedage.client.cohort.indexing.bids import index_bids, is_bids
+from fedage.client.cohort.indexing.index import index_folder
+from fedage.client.cohort.selection.units_of_images import units_in_words
+from fedage.client.cohort.store.query import Selection, select
+from fedage.client.cohort.store.store import CohortStore
+from fedage.client.cohort.table.names import site_names
+from fedage.client.cohort.table.store import write_site_table
+from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.configure import agreed_features
-from fedage.common.lifetime import hang_up
-from fedage.common.processes import Family, flower_environment
-from fedage.common.simulation import ENGINE_ENDED, VARIABLE, Share, SimulatedSiteJob, SimulationJob, share_of
+from fedage.deploy.machine.campaign_file import load_campaign
+from fedage.deploy.machine.lifetime import hang_up
+from fedage.deploy.machine.processes import Family, flower_environment
+from fedage.deploy.machine.simulation import ENGINE_ENDED, VARIABLE, Share, SimulatedSiteJob, SimulationJob, share_of
 from fedage.deploy.simulation_main import RECORD_S, SCRATCH
-from fedage.server.events import read_events
-from fedage.server.follow import Follower
-from fedage.server.recover import recover
-from fedage.server.results import read_results
-from fedage.server.run_folder import REPORT, RESULTS, RunFolder
-from fedage.server.summary import print_summary
+from fedage.server.campaign.recover import recover
+from fedage.server.cli.follow import Follower
+from fedage.server.cli.summary import print_summary
+from fedage.server.record.events import read_events
+from fedage.server.record.results import read_results
+from fedage.server.record.run_folder import REPORT, RESULTS, RunFolder
 
 WORK = "work"
 _LOG = "simulation.log"
@@ -163,7 +164,7 @@ def virtual_sites(
     if campaign.table is None:
         return _image_sites(data, campaign, site_column=site_column, work=work, console=console)
     # Imported here: pandas takes a moment.
-    from fedage.client.table.sites import read_site_tables
+    from fedage.client.cohort.table.sites import read_site_tables
 
     read = read_site_tables(data, campaign, site_column=site_column)
     for line in read.said:

@@ -11,8 +11,8 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fedage.common.processes import end_with_parent
-from fedage.common.simulation import ENGINE_ENDED, VARIABLE, Share, SimulationJob, current_job
+from fedage.deploy.machine.processes import end_with_parent
+from fedage.deploy.machine.simulation import ENGINE_ENDED, VARIABLE, Share, SimulationJob, current_job
 
 if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
@@ -35,8 +35,8 @@ def main() -> int:
     end_with_parent(grace_s=RECORD_S + 3)
     from flwr.simulation import run_simulation
 
-    from fedage.client.app import app as client_app
-    from fedage.server.app import app as server_app
+    from fedage.client.node.app import app as client_app
+    from fedage.server.campaign.app import app as server_app
 
     try:
         _simulate(run_simulation, client_app, server_app, sites=len(job.sites), share=job.share, scratch=scratch)

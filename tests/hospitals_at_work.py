@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fedage.client.home import SiteHome, init_site
-from fedage.client.indexing import index_site
-from fedage.server.network.home import CoordinatorHome, init_home
-from fedage.server.network.superlink import register_node
-from fedage.server.results import Results, read_results
-from fedage.server.run_folder import RunFolder
+from fedage.client.cli.index import index_site
+from fedage.client.site.home import SiteHome, init_site
+from fedage.server.record.results import Results, read_results
+from fedage.server.record.run_folder import RunFolder
+from fedage.server.superlink.home import CoordinatorHome, init_home
+from fedage.server.superlink.superlink import register_node
 
 MARK = "FEDAGE_TEST_MARK"
 CAMPAIGN = """
@@ -232,7 +232,7 @@ def network(
     seed: int = 0,
 ) -> Iterator[Network]:
     """All of it, running; at the end nothing of it is left. `patients` by hospital, 80 where it does not say."""
-    from fedage.common.processes import free_port
+    from fedage.deploy.machine.processes import free_port
 
     port = free_port()
     made = Network(root, uuid.uuid4().hex, init_home(root / "coordinator", hosts=("localhost",), port=port), names)

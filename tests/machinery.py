@@ -15,15 +15,17 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedage.client import handlers, sites
-from fedage.client.parts import with_parts
-from fedage.client.site import Site, SiteCohort
-from fedage.common.campaign import Campaign, parse_campaign
-from fedage.common.cohort import Cohort
+from fedage.client.cohort.selection.parts import with_parts
+from fedage.client.cohort.site_cohort import SiteCohort
+from fedage.client.inbox import handlers, sites
+from fedage.client.inbox.site import Site
+from fedage.common.campaign import Campaign
+from fedage.common.campaign_file import parse_campaign
 from fedage.common.estimators.base import ROW, Samples
-from fedage.common.protocol import Reply
-from fedage.common.statistic import FloatArray
-from fedage.server.records import read_arrays, read_reply
+from fedage.common.protocol.messages import Reply
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import FloatArray
+from fedage.server.sites.flower_records import read_arrays, read_reply
 
 
 def answer_of(message: Message) -> tuple[Reply, dict[str, np.ndarray]]:

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.client import training
-from fedage.client.training import TrainedUpdate, predict_columns
+from fedage.client.compute import training
+from fedage.client.compute.training import TrainedUpdate, predict_columns
 from fedage.common.analyses.base import Analysis, Done, run_locally
-from fedage.common.basis import Basis, PreparedSums, join_basis
 from fedage.common.campaign.types import Campaign
-from fedage.common.cohort import Cohort
 from fedage.common.estimators import derive
 from fedage.common.estimators.base import Arrays, Conditions, Estimator, ExactPhase, RoundsPhase, Samples
 from fedage.common.estimators.configure import exact_analyses, rounds_phases
 from fedage.common.estimators.ridge import PREPARATION
 from fedage.common.networks.arrays import Weights
 from fedage.common.networks.roles import ArrayRoles
-from fedage.common.statistic import FloatArray
+from fedage.common.protocol.basis import Basis, PreparedSums, join_basis
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import FloatArray
 
 
 def network(estimator: Estimator) -> Any:

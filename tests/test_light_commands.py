@@ -71,7 +71,7 @@ def test_a_new_campaign_is_written_lightly(name: str, tmp_path: Path) -> None:
 
 
 def test_the_control_sees_torch_where_it_is_loaded() -> None:
-    code = "import sys, fedage.client.training; sys.exit('torch' in sys.modules)"
+    code = "import sys, fedage.client.compute.training; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 1
 
 

@@ -70,7 +70,7 @@ def test_installed_package_is_typed_and_licensed() -> None:
 def test_importing_is_quiet_and_light() -> None:
     code = (
         "import sys, warnings; warnings.simplefilter('error');"
-        "import fedage.common.campaign, fedage.common.statistic, fedage.common.protocol;"
+        "import fedage.common.campaign, fedage.common.statistics.statistic, fedage.common.protocol.messages;"
         "assert 'torch' not in sys.modules and 'flwr' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT.parent)

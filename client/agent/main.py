@@ -13,13 +13,13 @@ import time
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from fedage.client.agent import wire
 from fedage.client.agent.service import Agent, App, serve, where
-from fedage.client.sites import close_sites
+from fedage.client.inbox.sites import close_sites
+from fedage.client.node import wire
 from fedage.common.errors import FedAgeError
-from fedage.common.processes import end_with_parent
+from fedage.deploy.machine.processes import end_with_parent
 
-HANDLERS = "fedage.client.handlers:app"
+HANDLERS = "fedage.client.inbox.handlers:app"
 _LOG_BYTES, _LOG_FILES = 10_000_000, 5
 _STOP_S = 5.0
 

@@ -22,12 +22,12 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from fedage.client._durable import DISK_FULL, StoreUnavailable
-from fedage.client.agent import wire
-from fedage.client.agent.cancel import Cancellation, cancellable
 from fedage.client.agent.turns import Turns
-from fedage.common._version import __version__
+from fedage.client.node import wire
+from fedage.client.site.cancel import Cancellation, cancellable
+from fedage.client.site.durable import DISK_FULL, StoreUnavailable
 from fedage.common.errors import FedAgeError
+from fedage.common.version import __version__
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from flwr.app import Message
 
-from fedage.client.agent.cancel import Cancellation, Cancelled
-from fedage.common.protocol import EVALUATE, REQUEST, TRAIN
+from fedage.client.site.cancel import Cancellation, Cancelled
+from fedage.common.protocol.messages import EVALUATE, REQUEST, TRAIN
 
 _LOOK_S = 0.2
 

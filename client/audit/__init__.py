@@ -16,7 +16,7 @@ from fedage.client.audit.head import read_heads, read_public_key
 from fedage.client.audit.log import AuditLog, AuditUnavailable
 from fedage.client.audit.show import Filters, Line, export_csv, show
 from fedage.client.audit.verify import Damage, Finding, Findings, verify
-from fedage.common.heads import Head, HeadMalformed, SignedHead, fingerprint
+from fedage.common.protocol.heads import Head, HeadMalformed, SignedHead, fingerprint
 
 __all__ = [
     "AuditLog",

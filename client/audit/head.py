@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from fedage.common.heads import Head, HeadMalformed, SignedHead
+from fedage.common.protocol.heads import Head, HeadMalformed, SignedHead
 
 
 def sign_head(head: Head, *, key: Ed25519PrivateKey) -> SignedHead:

@@ -21,10 +21,10 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Column, Connection, Integer, LargeBinary, MetaData, String, Table, Text, select
 
-from fedage.client._durable import LOCK_WAIT_S, DurableFile, StoreUnavailable
 from fedage.client.audit.entries import Entry, canonical
 from fedage.client.audit.head import read_heads, replace, sign_head, site_key
-from fedage.common.heads import Head, HeadMalformed, SignedHead, fingerprint
+from fedage.client.site.durable import LOCK_WAIT_S, DurableFile, StoreUnavailable
+from fedage.common.protocol.heads import Head, HeadMalformed, SignedHead, fingerprint
 
 LOG_FILE = "audit.db"
 HEAD_FILE = "audit.head"

@@ -12,9 +12,9 @@ from typing import TextIO
 
 from sqlalchemy import select
 
-from fedage.client._durable import named_failures, read_only
 from fedage.client.audit.entries import Direction, Entry, Kind, Outcome
 from fedage.client.audit.log import AuditUnavailable, in_utc, lines
+from fedage.client.site.durable import named_failures, read_only
 
 COLUMNS = (
     "sequence",

@@ -18,11 +18,11 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import select
 
-from fedage.client._durable import StoreUnavailable, named_failures, read_only
 from fedage.client.audit.entries import Entry
 from fedage.client.audit.head import read_heads, read_public_key
 from fedage.client.audit.log import HEAD_FILE, PUBLIC_KEY_FILE, genesis, line_hash, lines
-from fedage.common.heads import HeadMalformed, SignedHead
+from fedage.client.site.durable import StoreUnavailable, named_failures, read_only
+from fedage.common.protocol.heads import HeadMalformed, SignedHead
 
 
 class Damage(StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.common.statistic import FloatArray
+from fedage.common.statistics.statistic import FloatArray
 
 
 def age_edges(lowest_years: float, highest_years: float) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.common.statistic import FloatArray
+from fedage.common.statistics.statistic import FloatArray
 
 Codes = NDArray[np.int64]
 

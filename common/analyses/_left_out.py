@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fedage.common.statistic import MAX_PATIENTS, Field, FloatArray, Statistic
+from fedage.common.statistics.statistic import MAX_PATIENTS, Field, FloatArray, Statistic
 
 _COUNT, _FEW = "left_out", "left_out_few"
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedage.common.analyses._columns import MAX_PATIENTS
-from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
+from fedage.common.analyses.columns import MAX_PATIENTS
+from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 GRID_YEARS = 0.25
 _LOWEST, _BINS = -60.0, 480

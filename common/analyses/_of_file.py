@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.common.analyses._columns import TwoGroups, within_bounds
+from fedage.common.analyses.columns import TwoGroups, within_bounds
 from fedage.common.campaign.types import Campaign, CoxModel, Survival
-from fedage.common.cohort import Cohort
+from fedage.common.statistics.cohort import Cohort
 
 BoolArray = NDArray[np.bool_]
 

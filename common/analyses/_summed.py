@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fedage.common.influence import Group
-from fedage.common.statistic import FloatArray
+from fedage.common.statistics.influence import Group
+from fedage.common.statistics.statistic import FloatArray
 
 
 def group_of(columns: Mapping[str, FloatArray], *, of: str) -> Group:

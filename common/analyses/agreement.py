@@ -1,9 +1,10 @@
 """The exchange before an analysis in which the sites agree on its columns, one yes or no of each site for each.
 
-A column that fails the influence rule (`fedage.common.influence`) at one site is left out at all of them: matrices of
-pairs that differ by site do not add up. A site answers from its own patients, as they are frozen, and from the campaign
-file; nothing of the request enters, so asking again tells nothing new. It answers later exchanges only for columns that
-it said yes to, whatever the other sites said: a coordinator that does not ask, or does not listen, is refused.
+A column that fails the influence rule (`fedage.common.statistics.influence`) at one site is left out at all of them:
+matrices of pairs that differ by site do not add up. A site answers from its own patients, as they are frozen, and from
+the campaign file; nothing of the request enters, so asking again tells nothing new. It answers later exchanges only for
+columns that it said yes to, whatever the other sites said: a coordinator that does not ask, or does not listen, is
+refused.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from fedage.common.analyses.base import (
 )
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read_by, earlier_columns
 from fedage.common.campaign.types import Campaign
-from fedage.common.cohort import Cohort
-from fedage.common.influence import Group, InfluenceRefused, InfluenceRule, passing
-from fedage.common.statistic import Cell, Field, FloatArray, Layout, Statistic
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.influence import Group, InfluenceRefused, InfluenceRule, passing
+from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 COLUMNS = "columns"
 """Block of an iterate: 1 for each column that is in, 0 for each that was left out."""

@@ -12,9 +12,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from fedage.common.cohort import Cohort
-from fedage.common.influence import Group
-from fedage.common.statistic import FloatArray, Layout, Statistic
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.influence import Group
+from fedage.common.statistics.statistic import FloatArray, Layout, Statistic
 
 MAX_EXCHANGES = 50
 """Exchanges that one analysis may take, wherever it is driven; a site refuses an iterate of a later one."""
@@ -90,7 +90,7 @@ class Analysis(Protocol):
 @runtime_checkable
 class Thresholded(Protocol):
     """An analysis whose iterate is compared with a column patient by patient: two answers to near values give away
-    who lies between them, so a site keeps account of the values (`fedage.client.thresholds`).
+    who lies between them, so a site keeps account of the values (`fedage.client.consent.accounts.thresholds`).
     """
 
     @property
@@ -107,7 +107,7 @@ class Thresholded(Protocol):
 @runtime_checkable
 class Summing(Protocol):
     """An analysis that sends sums of products of columns and cannot do without one of them: the influence rule
-    (`fedage.common.influence.require_sums`) is asked of these columns before anything leaves.
+    (`fedage.common.statistics.influence.require_sums`) is asked of these columns before anything leaves.
     """
 
     def summed(self, cohort: Cohort, iterate: Iterate) -> Sequence[Group]:
@@ -153,7 +153,7 @@ class Following(Protocol):
 @runtime_checkable
 class Gridded(Protocol):
     """An analysis whose tables are of intervals that the iterate chooses: two choices can be subtracted from each
-    other, so a site keeps account of them (`fedage.client.table_grids`).
+    other, so a site keeps account of them (`fedage.client.consent.accounts.table_grids`).
     """
 
     @property

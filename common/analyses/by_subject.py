@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from fedage.common.analyses._group_difference_result import Difference, GroupDifferenceResult
-from fedage.common.analyses.bias_line import FittedLine
-from fedage.common.analyses.cox import CoxResult
-from fedage.common.analyses.error_curve import CumulativeScores
-from fedage.common.analyses.evaluation import Metrics
-from fedage.common.analyses.gap_by_age import GapsByAge
-from fedage.common.analyses.kaplan_meier import Curves
-from fedage.common.analyses.predicted_by_age import CountsByAge
-from fedage.common.analyses.table_grid import GridCost
+from fedage.common.analyses.bias.bias_line import FittedLine
+from fedage.common.analyses.bias.gap_by_age import GapsByAge
+from fedage.common.analyses.evaluation.error_curve import CumulativeScores
+from fedage.common.analyses.evaluation.metrics import Metrics
+from fedage.common.analyses.evaluation.predicted_by_age import CountsByAge
+from fedage.common.analyses.groups.result import Difference, GroupDifferenceResult
+from fedage.common.analyses.survival.cox import CoxResult
+from fedage.common.analyses.survival.kaplan_meier import Curves
+from fedage.common.analyses.survival.table_grid import GridCost
 from fedage.common.record.parts import Finding, Number, Part
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """By which columns of a site's table, and of which patients, an analysis makes its sums.
 
-A site keeps account of them over all campaigns (`fedage.client.released_columns`): sums by two columns that are equal
-but for one patient are subtracted, whichever campaigns they were asked in. It gives the columns that left before to the
-analysis as columns of the cohort that no campaign file can name.
+A site keeps account of them over all campaigns (`fedage.client.consent.accounts.released_columns`): sums by two columns
+that are equal but for one patient are subtracted, whichever campaigns they were asked in. It gives the columns that
+left before to the analysis as columns of the cohort that no campaign file can name.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.analyses.base import Analysis, Iterate
-from fedage.common.cohort import Cohort
-from fedage.common.statistic import FloatArray
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import FloatArray
 
 ROW = "\x00row"
 """Cohort column with the place of each patient in the site's whole cohort."""

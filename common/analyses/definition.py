@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from fedage.common.analyses.base import Analysis
 from fedage.common.campaign.types import Campaign, Table
-from fedage.common.cohort import Cohort
 from fedage.common.presentation.blocks import NamedRun, Shown
 from fedage.common.record.parts import Finding
 from fedage.common.record.results import Results
+from fedage.common.statistics.cohort import Cohort
 
 BoolArray = NDArray[np.bool_]
 

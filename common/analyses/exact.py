@@ -10,10 +10,10 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from fedage.common.analyses._columns import MAX_PATIENTS
 from fedage.common.analyses.agreement import Reducible
 from fedage.common.analyses.base import Iterate
-from fedage.common.statistic import FloatArray, Layout, Statistic
+from fedage.common.analyses.columns import MAX_PATIENTS
+from fedage.common.statistics.statistic import FloatArray, Layout, Statistic
 
 MAX_SITES = 10_000
 """Most sites of a campaign, for what counts once a site and not once a patient."""

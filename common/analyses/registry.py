@@ -1,4 +1,4 @@
-"""Which analyses there are: the files of this folder, and those that installed packages bring."""
+"""Which analyses there are: the files of the folders here, and those that installed packages bring."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class AnalysisUnusable(FedAgeError):
 def own() -> dict[str, Definition]:
     """FedAge's own analyses, by name, each after those that it builds on."""
     found = {}
-    for module in pkgutil.iter_modules(analyses.__path__):
-        if not module.name.startswith("_"):
-            definition = getattr(importlib.import_module(f"{analyses.__name__}.{module.name}"), "ANALYSIS", None)
+    for module in pkgutil.walk_packages(analyses.__path__, f"{analyses.__name__}."):
+        if not module.name.rpartition(".")[2].startswith("_"):
+            definition = getattr(importlib.import_module(module.name), "ANALYSIS", None)
             if isinstance(definition, Definition):
                 found[definition.name] = definition
     return {definition.name: definition for definition in in_order(found.values())}

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fedage.common.analyses.plan import definitions
 from fedage.common.campaign.types import Campaign
-from fedage.common.cohort import Cohort
+from fedage.common.statistics.cohort import Cohort
 
 BoolArray = NDArray[np.bool_]
 

@@ -1,7 +1,5 @@
-"""The campaign file: everything about a campaign in one approved text."""
+"""What a campaign file says: the frozen objects that it becomes."""
 
-from fedage.common.campaign.parse import load_campaign, parse_campaign
-from fedage.common.campaign.problems import CampaignErrors, Problem
 from fedage.common.campaign.types import Campaign
 
-__all__ = ["Campaign", "CampaignErrors", "Problem", "load_campaign", "parse_campaign"]
+__all__ = ["Campaign"]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from fedage.common.column_names import PATTERN, is_column_name, normal_name
+from fedage.common.toml.column_names import PATTERN, is_column_name, normal_name
 
 
 class Table(BaseModel):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Generic, Self, TypeVar
 
-from fedage.common.estimators._table import TableOptions
 from fedage.common.estimators.base import ROW, Estimator, Input, Output
 from fedage.common.estimators.ridge import ROW_INPUT
+from fedage.common.estimators.table import TableOptions
 
 Chosen = TypeVar("Chosen", bound=TableOptions)
 

@@ -17,16 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from fedage.common.analyses._columns import MAX_AGE_YEARS
+from fedage.common.analyses.columns import MAX_AGE_YEARS
 from fedage.common.estimators.takes import Takes
-from fedage.common.image import Exam, FloatImage, SampleRefused
-from fedage.common.statistic import FloatArray
+from fedage.common.preprocessing.image import Exam, FloatImage, SampleRefused
+from fedage.common.statistics.statistic import FloatArray
 
 if TYPE_CHECKING:
     import torch
 
     from fedage.common.analyses.exact import ExactAnalysis
-    from fedage.common.influence import InfluenceRule
+    from fedage.common.statistics.influence import InfluenceRule
 
 Arrays = Mapping[str, NDArray[Any]]
 """A model, by the names of its arrays."""

@@ -29,9 +29,9 @@ from fedage.common.estimators.base import (
     Predictor,
 )
 from fedage.common.estimators.takes import Takes
-from fedage.common.image import Exam, FloatImage, Image, SampleRefused
 from fedage.common.networks.arrays import state_to_arrays
 from fedage.common.networks.names import Norm
+from fedage.common.preprocessing.image import Exam, FloatImage, Image, SampleRefused
 
 if TYPE_CHECKING:
     import torch
@@ -162,7 +162,7 @@ class NetworkPhase:
 
     def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
         """Predicted ages."""
-        from fedage.common.networks.predict import network_predictor
+        from fedage.common.estimators.predict import network_predictor
 
         return network_predictor(
             lambda: self.build(seed=0),

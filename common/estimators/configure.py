@@ -10,11 +10,11 @@ from fedage.common.analyses.agreement import agreed, rule_of
 from fedage.common.analyses.base import Analysis
 from fedage.common.analyses.exact import ExactAnalysis
 from fedage.common.campaign.types import Campaign
-from fedage.common.continuity import StepLimits
 from fedage.common.errors import FedAgeError
-from fedage.common.estimators._table import FEATURE
 from fedage.common.estimators.base import Conditions, Estimator, ExactPhase, Phase, RoundsPhase
-from fedage.common.protocol import derived_seed
+from fedage.common.estimators.table import FEATURE
+from fedage.common.networks.steps import StepLimits
+from fedage.common.protocol.messages import derived_seed
 
 
 class PhaseRefused(FedAgeError):

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from fedage.common.analyses.agreement import Agreed
 from fedage.common.analyses.base import Done, IterateRefused
 from fedage.common.analyses.exact import ExactAnalysis, NoSumOfPatients
-from fedage.common.basis import Basis, PreparedSums
 from fedage.common.campaign.types import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import Arrays, Estimator, ExactPhase, RoundsPhase
 from fedage.common.estimators.configure import configured, exact_analysis, initial_seed, phases_of
-from fedage.common.influence import InfluenceRefused
 from fedage.common.networks.arrays import outline
 from fedage.common.networks.roles import ArrayRoles, roles_of
+from fedage.common.protocol.basis import Basis, PreparedSums
+from fedage.common.statistics.influence import InfluenceRefused
 
 TOLERANCE = 1e-5
 """How far two computations of the same model may lie apart: initialisers and solvers differ in the last bits between

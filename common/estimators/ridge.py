@@ -15,14 +15,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.common.analyses._age_scale import AgeScale as AgeScale
-from fedage.common.analyses._table_sums import standardise
-from fedage.common.analyses.table_preparation import NAME, TablePreparation
-from fedage.common.estimators._table import FEATURE as FEATURE
-from fedage.common.estimators._table import TableOptions as TableOptions
+from fedage.common.analyses.preparation.age_scale import AgeScale as AgeScale
+from fedage.common.analyses.preparation.table_preparation import NAME, TablePreparation
+from fedage.common.analyses.preparation.table_sums import standardise
 from fedage.common.estimators.base import ROW, Arrays, Conditions, Input, Predictor
+from fedage.common.estimators.table import FEATURE as FEATURE
+from fedage.common.estimators.table import TableOptions as TableOptions
 from fedage.common.networks.arrays import ModelRefused
-from fedage.common.statistic import FloatArray
+from fedage.common.statistics.statistic import FloatArray
 
 PREPARATION = NAME
 """The registered step whose result makes a table's model."""

@@ -180,7 +180,7 @@ class NetworkPhase:
 
     def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
         """Predicted ages."""
-        from fedage.common.networks.predict import network_predictor
+        from fedage.common.estimators.predict import network_predictor
 
         return network_predictor(
             lambda: self.build(seed=0),

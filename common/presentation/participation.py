@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from fedage.common.presentation.cells import POOLED, Cell
+from fedage.common.presentation.wording import listed
 from fedage.common.record.parts import SiteRecord
 from fedage.common.record.results import Results
-from fedage.common.wording import listed
 
 T = TypeVar("T")
 EVERYTHING = "training and evaluation"

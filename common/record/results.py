@@ -27,7 +27,7 @@ from fedage.common.record.preparation import Preparation
 
 if TYPE_CHECKING:
     from fedage.common.analyses.by_subject import Bias, Evaluation, Figures, Groups, Survival
-    from fedage.common.analyses.planted_truth import PlantedTruth
+    from fedage.common.analyses.survival.planted_truth import PlantedTruth
 
 SCHEMA_VERSION: Literal[2] = 2
 
@@ -142,7 +142,7 @@ class Results(Part):
     @property
     def planted(self) -> PlantedTruth | None:
         """The truth behind phantoms; None if nothing was planted."""
-        from fedage.common.analyses.planted_truth import PlantedTruth
+        from fedage.common.analyses.survival.planted_truth import PlantedTruth
 
         return next(iter(self.found(PlantedTruth).values()), None)
 

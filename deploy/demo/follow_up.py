@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.common.statistic import FloatArray
+from fedage.common.statistics.statistic import FloatArray
 
 HAZARD_RATIO_PER_YEAR = 1.20
 """Planted, per year of true gap, chronological age held fixed."""

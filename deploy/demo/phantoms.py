@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from fedage.common.statistic import FloatArray
+from fedage.common.statistics.statistic import FloatArray
 from fedage.deploy.demo.anatomy import FloatImage, render
 from fedage.deploy.demo.dicom import Exam, write_dicom
 from fedage.deploy.demo.follow_up import (

@@ -22,10 +22,10 @@ from types import FrameType
 from rich.console import Console
 
 from fedage.common.errors import FedAgeError
-from fedage.common.processes import PARENT
 from fedage.deploy.demo.campaign import FULL, QUICK, campaign_file
 from fedage.deploy.demo.hospitals import HOSPITALS, WITH_DEFAULT_POLICY
 from fedage.deploy.demo.phantoms import render_all
+from fedage.deploy.machine.processes import PARENT
 
 _STOP_S = 20.0
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from fedage.common.statistic import FloatArray
+from fedage.common.statistics.statistic import FloatArray
 
 
 @dataclass(frozen=True)

@@ -15,20 +15,20 @@ from lifelines.exceptions import ConvergenceError
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from fedage.client.site import SiteCohort
+from fedage.client.cohort.site_cohort import SiteCohort
 from fedage.common.analyses.by_subject import Evaluated, GroupDifference
-from fedage.common.analyses.cox import CoxResult
-from fedage.common.analyses.evaluation import Metrics
-from fedage.common.analyses.kaplan_meier import Curves
+from fedage.common.analyses.evaluation.metrics import Metrics
+from fedage.common.analyses.survival.cox import CoxResult
+from fedage.common.analyses.survival.kaplan_meier import Curves
 from fedage.common.campaign import Campaign
 from fedage.common.estimators.configure import configured
-from fedage.common.simulation import SimulationJob
+from fedage.deploy.machine.simulation import SimulationJob
 from fedage.deploy.pooled import models
 from fedage.deploy.pooled.patients import SITE, pooled_patients
-from fedage.server.events import read_events
+from fedage.server.record.events import read_events
+from fedage.server.record.results import PooledCheck, PooledFigure, Results, read_results, write_results
+from fedage.server.record.run_folder import REPORT, RESULTS, RunFolder
 from fedage.server.report import render_report
-from fedage.server.results import PooledCheck, PooledFigure, Results, read_results, write_results
-from fedage.server.run_folder import REPORT, RESULTS, RunFolder
 
 FloatArray = NDArray[np.float64]
 

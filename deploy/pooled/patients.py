@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fedage.client import predictions
-from fedage.client.guard import Withheld
-from fedage.client.simulated import SimulatedSite
-from fedage.client.site import SiteCohort
+from fedage.client.cohort.site_cohort import SiteCohort
+from fedage.client.compute import predictions
+from fedage.client.disclosure.guard import Withheld
+from fedage.client.inbox.simulated import SimulatedSite
 from fedage.common.campaign import Campaign
-from fedage.common.simulation import SimulationJob
-from fedage.common.statistic import FloatArray
+from fedage.common.statistics.statistic import FloatArray
+from fedage.deploy.machine.simulation import SimulationJob
 
 SITE = "site"
 """Column with the site's name."""

@@ -11,19 +11,19 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, SkipValidation
 
-from fedage.common._version import __version__
-from fedage.common.analyses._errors_in_words import POOLED_MEAN, loses_to, may_lose
-from fedage.common.analyses.error_curve import CumulativeScores
+from fedage.common.analyses.evaluation.error_curve import CumulativeScores
+from fedage.common.analyses.evaluation.errors_text import POOLED_MEAN, loses_to, may_lose
 from fedage.common.presentation.blocks import Shown
 from fedage.common.record.parts import Number, Part
 from fedage.common.record.results import StepResult
+from fedage.common.version import __version__
 from fedage.server.compare.notes import notes_on
 from fedage.server.compare.runs import Run
 from fedage.server.compare.settings import SEED, but_for_the_seed, differing
-from fedage.server.report._rounds import mean_over_folds
-from fedage.server.results import Results
-from fedage.server.shown import compared as compared_by_analyses
-from fedage.server.shown import figures_of, missing_of
+from fedage.server.record.results import Results
+from fedage.server.report.rounds import mean_over_folds
+from fedage.server.report.shown import compared as compared_by_analyses
+from fedage.server.report.shown import figures_of, missing_of
 
 
 class SiteError(Part):

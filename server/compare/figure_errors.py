@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
-from fedage.common.analyses.error_curve import CumulativeScores
-from fedage.common.analyses.evaluation import CS_YEARS
+from fedage.common.analyses.evaluation.error_curve import CumulativeScores
+from fedage.common.analyses.evaluation.metrics import CS_YEARS
 from fedage.common.presentation.svg import MUTED, draw
 from fedage.server.compare._style import Look, legend_below, short
 from fedage.server.compare.comparison import ComparedRun, Comparison

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from fedage.common.wording import listed
+from fedage.common.presentation.wording import listed
 from fedage.server.compare.runs import Run
 
 

@@ -9,13 +9,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fedage.common.presentation.blocks import merged
-from fedage.common.wording import listed
+from fedage.common.presentation.wording import listed
 from fedage.server.compare import tables
 from fedage.server.compare.comparison import ComparedRun, Comparison
 from fedage.server.compare.figure_errors import error_curves
 from fedage.server.compare.figure_rounds import validation_by_round
 from fedage.server.compare.figure_sites import errors_by_site
-from fedage.server.report._summary import sentence
+from fedage.server.report.summary import sentence
 
 
 @dataclass(frozen=True)

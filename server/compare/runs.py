@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedage.common.bounded import MAX_TOML_BYTES, read_at_most
-from fedage.common.campaign.problems import printable
 from fedage.common.errors import FedAgeError
-from fedage.common.settings import SettingsErrors, toml_tables
+from fedage.common.toml.problems import printable
+from fedage.common.toml.text import MAX_TOML_BYTES
+from fedage.deploy.machine.bounded import read_at_most
+from fedage.deploy.machine.settings import SettingsErrors, toml_tables
 from fedage.server.compare.settings import flat_settings
-from fedage.server.results import Results, read_results
+from fedage.server.record.results import Results, read_results
 
 RECORD, CAMPAIGN_FILE = "results.json", "campaign.toml"
 

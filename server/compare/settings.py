@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from fedage.common.campaign import Campaign
-from fedage.common.campaign.parse import TABLES
+from fedage.common.campaign_file.parse import TABLES
 
 SEED = "campaign.seed"
 _NAMING = ("campaign.name", "campaign.purpose")

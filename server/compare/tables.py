@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fedage.common.analyses._errors_in_words import AT_LEAST, OWN_MEAN, POOLED_MEAN
-from fedage.common.campaign._words import show
+from fedage.common.analyses.evaluation.errors_text import AT_LEAST, OWN_MEAN, POOLED_MEAN
 from fedage.common.presentation.cells import (
     NONE,
     Cell,
@@ -14,7 +13,8 @@ from fedage.common.presentation.cells import (
     share_between,
     words,
 )
-from fedage.common.wording import listed
+from fedage.common.presentation.wording import listed
+from fedage.common.toml.words import show
 from fedage.server.compare.comparison import ComparedRun, Comparison, SiteError
 
 _SITES_AS_COLUMNS = 6

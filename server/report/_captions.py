@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedage.server import sites_in_words
-from fedage.server.results import Results
+from fedage.server.record.results import Results
+from fedage.server.report import site_text as sites_in_words
 
 
 def captions(results: Results) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedage.common.presentation.cells import NONE, Cell, Table, words
-from fedage.server.results import Results
+from fedage.server.record.results import Results
 
 _DIGITS = 9
 

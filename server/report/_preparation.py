@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedage.common.presentation.cells import NONE, Cell, Table, count, left_out, number, words
-from fedage.server.results import Preparation, Results
+from fedage.server.record.results import Preparation, Results
 
 _SOURCES = {
     "campaign": "campaign file",

@@ -14,9 +14,9 @@ from fedage.common.presentation.cells import (
     words,
 )
 from fedage.common.presentation.participation import participants
-from fedage.server import sites_in_words
-from fedage.server.results import Results, SiteRecord
-from fedage.server.withheld_in_words import withholdings
+from fedage.server.record.results import Results, SiteRecord
+from fedage.server.report import site_text as sites_in_words
+from fedage.server.report.withheld_text import withholdings
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from matplotlib.ticker import MaxNLocator
 
 from fedage.common.presentation.participation import participants
 from fedage.common.presentation.svg import DASHES, INK, MARKERS, MUTED, SERIES, draw
-from fedage.server.report._rounds import by_fold, mean_over_folds, rounds_in_words
-from fedage.server.results import Results, Round
+from fedage.server.record.results import Results, Round
+from fedage.server.report.rounds import by_fold, mean_over_folds, rounds_in_words
 
 _FEW = 6
 

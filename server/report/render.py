@@ -10,19 +10,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fedage.common.presentation.cells import Table
-from fedage.server import made_in_words, pooled_in_words
-from fedage.server.report import (
-    _captions,
-    _happened,
-    _pooled,
-    _preparation,
-    _summary,
-    _tables,
-)
+from fedage.server.record.results import Results
+from fedage.server.report import _captions, _happened, _pooled, _preparation, _tables
+from fedage.server.report import pooled_text as pooled_in_words
+from fedage.server.report import preparation_text as made_in_words
+from fedage.server.report import summary as _summary
 from fedage.server.report.figure_learning import learning_curve
-from fedage.server.results import Results
-from fedage.server.shown import shown_of
-from fedage.server.withheld_in_words import sections_of
+from fedage.server.report.shown import shown_of
+from fedage.server.report.withheld_text import sections_of
 
 
 @dataclass(frozen=True)

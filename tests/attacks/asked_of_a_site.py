@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.client.contribute import contributions
+from fedage.client.compute.contribute import contributions
 from fedage.common.analyses.base import Again, Analysis
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign import Campaign
-from fedage.common.cohort import Cohort
-from fedage.common.statistic import FloatArray, Layout, Statistic
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import FloatArray, Layout, Statistic
 from tests.of_estimators import preparation
 
 Iterate = Mapping[str, FloatArray]

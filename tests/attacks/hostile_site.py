@@ -12,12 +12,12 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
-from fedage.common.campaign import parse_campaign
-from fedage.common.protocol import MODEL_PREFIX, pack, unpack
-from fedage.server.conduct import Place, conduct
-from fedage.server.events import read_events
-from fedage.server.network.grid import PromptGrid
-from fedage.server.results import Results, SiteRecord, read_results
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.messages import MODEL_PREFIX, pack, unpack
+from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.record.events import read_events
+from fedage.server.record.results import Results, SiteRecord, read_results
+from fedage.server.superlink.grid import PromptGrid
 from tests.machinery import InProcessGrid, MemorySite
 
 Payload = dict[str, NDArray[Any]]

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.client.parts import with_parts
+from fedage.client.cohort.selection.parts import with_parts
 from fedage.common.analyses.agreement import COLUMNS, Agreed
-from fedage.common.basis import PreparedSums
-from fedage.common.campaign import Campaign, parse_campaign
+from fedage.common.campaign import Campaign
+from fedage.common.campaign_file import parse_campaign
 from fedage.common.estimators.configure import configured
 from fedage.common.estimators.table_mlp import TableMLP
-from fedage.common.protocol import (
+from fedage.common.protocol.basis import PreparedSums
+from fedage.common.protocol.messages import (
     TRAIN,
     Reply,
     Request,
@@ -28,7 +29,7 @@ from fedage.common.protocol import (
     join_model,
     model_of,
 )
-from fedage.server.records import request_content
+from fedage.server.sites.flower_records import request_content
 from tests.machinery import InProcessGrid, MemorySite, answer_of, table_site
 from tests.of_estimators import first_model, join_preparation, preparation
 

@@ -14,17 +14,27 @@ import pytest
 from flwr.app import Array, ArrayRecord
 from typer.testing import CliRunner
 
-from fedage.client import records
-from fedage.client.approvals import Approvals
 from fedage.client.audit import Direction
-from fedage.client.cli import site
-from fedage.client.cohort.outcomes import read_outcomes
-from fedage.client.policy import PolicyErrors, PolicyFile
-from fedage.client.table.limits import TABLE
-from fedage.client.table.read import read_frame
-from fedage.common.campaign import CampaignErrors, parse_campaign
+from fedage.client.cli.main import site
+from fedage.client.cohort.table.limits import TABLE
+from fedage.client.cohort.table.outcomes import read_outcomes
+from fedage.client.cohort.table.read import read_frame
+from fedage.client.consent.approvals import Approvals
+from fedage.client.consent.policy import PolicyErrors, PolicyFile
+from fedage.client.inbox import flower_records as records
+from fedage.common.campaign_file import CampaignErrors, parse_campaign
 from fedage.common.errors import FedAgeError
-from fedage.common.protocol import ANALYSE, PACKED, PAYLOAD, REQUEST, TRAIN, pack, packed_bytes, read_packed, sign
+from fedage.common.protocol.messages import (
+    ANALYSE,
+    PACKED,
+    PAYLOAD,
+    REQUEST,
+    TRAIN,
+    pack,
+    packed_bytes,
+    read_packed,
+    sign,
+)
 from tests.client.hospital import CAMPAIGN, Template, refused
 
 DEEP = {

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedage.client.contribute import BIAS_LINE, contributions
-from fedage.common.analyses._columns import MAX_GAP_YEARS
-from fedage.common.campaign import Campaign, parse_campaign
-from fedage.common.cohort import Cohort
-from fedage.common.statistic import FloatArray
+from fedage.client.compute.contribute import BIAS_LINE, contributions
+from fedage.common.analyses.columns import MAX_GAP_YEARS
+from fedage.common.campaign import Campaign
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import FloatArray
 
 FILE = """
 [campaign]

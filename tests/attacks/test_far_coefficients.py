@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedage.common.analyses._cox_contributions import contributions_at
-from fedage.common.analyses._newton import MOST_ITERATES
 from fedage.common.analyses.agreement import COLUMNS
 from fedage.common.analyses.base import Done, run_locally
 from fedage.common.analyses.plan import registered
-from fedage.common.campaign import parse_campaign
-from fedage.common.cohort import Cohort
-from fedage.common.influence import RULE
-from fedage.common.statistic import FloatArray
+from fedage.common.analyses.survival._cox_contributions import contributions_at
+from fedage.common.analyses.survival._newton import MOST_ITERATES
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.influence import RULE
+from fedage.common.statistics.statistic import FloatArray
 from tests.attacks.asked_of_a_site import Attacker
 from tests.attacks.test_influence_survival import FILE, PATIENTS, TARGET, campaign, hospital, tables
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedage.client import handlers
-from fedage.common.analyses.evaluation import REFERENCE_AGE_YEARS
+from fedage.client.inbox import handlers
+from fedage.common.analyses.evaluation.metrics import REFERENCE_AGE_YEARS
 from fedage.common.analyses.plan import registered
 from tests.attacks.table_attacker import ROUNDS, VALIDATION, Attacker
 

@@ -12,15 +12,15 @@ import pytest
 from fedage.common.analyses._of_file import COX
 from fedage.common.analyses.agreement import COLUMNS, Agreed
 from fedage.common.analyses.base import Analysis, Iterate
-from fedage.common.analyses.kaplan_meier import KAPLAN_MEIER
 from fedage.common.analyses.plan import registered
-from fedage.common.campaign import parse_campaign
-from fedage.common.cohort import Cohort
-from fedage.common.protocol import ANALYSE
-from fedage.common.statistic import MAX_PATIENTS, Statistic
-from fedage.server.incoming import Answer
-from fedage.server.sums import Missing, read_statistic
-from fedage.server.told import Told
+from fedage.common.analyses.survival.kaplan_meier import KAPLAN_MEIER
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.messages import ANALYSE
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import MAX_PATIENTS, Statistic
+from fedage.server.sites.incoming import Answer
+from fedage.server.sites.site_info import Told
+from fedage.server.sites.sums import Missing, read_statistic
 from tests.attacks.hostile_site import Info, Payload, run
 from tests.machinery import MemorySite, columns, memory_site
 

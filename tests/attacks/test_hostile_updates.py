@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from fedage.common.protocol import DESCRIBE, MODEL_PREFIX, TRAIN
-from fedage.server.strategies import Update, UpdateRefused, check_update
+from fedage.common.protocol.messages import DESCRIBE, MODEL_PREFIX, TRAIN
+from fedage.server.campaign.strategies import Update, UpdateRefused, check_update
 from tests.attacks.hostile_site import Info, Payload, of_model, run
 from tests.machinery import MemorySite, table_site
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from fedage.common.analyses.base import Again
-from fedage.common.analyses.bias_line import BiasLine
-from fedage.common.campaign import Campaign, parse_campaign
-from fedage.common.cohort import Cohort
-from fedage.common.influence import Group, InfluenceRefused, InfluenceRule, require_sums
-from fedage.common.statistic import FloatArray, Statistic
+from fedage.common.analyses.bias.bias_line import BiasLine
+from fedage.common.campaign import Campaign
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.influence import Group, InfluenceRefused, InfluenceRule, require_sums
+from fedage.common.statistics.statistic import FloatArray, Statistic
 from tests.attacks.asked_of_a_site import Attacker
 
 FILE = """

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from fedage.common.analyses.agreement import NOT_AGREED
-from fedage.common.analyses.table_preparation import INNER_PLACE, NAME
-from fedage.common.campaign import Campaign, parse_campaign
-from fedage.common.cohort import Cohort
-from fedage.common.influence import PATIENTS_PER_COLUMN, RULE
-from fedage.common.statistic import FloatArray, Statistic
+from fedage.common.analyses.preparation.table_preparation import INNER_PLACE, NAME
+from fedage.common.campaign import Campaign
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.influence import PATIENTS_PER_COLUMN, RULE
+from fedage.common.statistics.statistic import FloatArray, Statistic
 from tests.attacks.asked_of_a_site import Attacker, unpacked
 
 PATIENTS, TARGET = 240, 17

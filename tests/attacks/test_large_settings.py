@@ -12,20 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.agent.state import read_state
-from fedage.client.approvals import ApprovalError, Approvals
-from fedage.client.home import SiteHome
-from fedage.client.policy import PolicyErrors, PolicyFile
-from fedage.client.policy.parse import load_policy, parse_policy
-from fedage.client.policy.types import Requests
-from fedage.common.bounded import MAX_TOML_BYTES, FileTooLarge, read_at_most, read_json
-from fedage.common.campaign import CampaignErrors, load_campaign, parse_campaign
+from fedage.client.consent.approvals import ApprovalError, Approvals
+from fedage.client.consent.policy import PolicyErrors, PolicyFile
+from fedage.client.consent.policy.parse import load_policy, parse_policy
+from fedage.client.consent.policy.types import Requests
+from fedage.client.site.home import SiteHome
+from fedage.client.supervisor.state import read_state
+from fedage.common.campaign_file import CampaignErrors, parse_campaign
 from fedage.common.errors import FedAgeError
-from fedage.common.settings import SettingsErrors, check_settings, toml_tables
+from fedage.common.toml.text import MAX_TOML_BYTES
+from fedage.deploy.machine.bounded import FileTooLarge, read_at_most, read_json
+from fedage.deploy.machine.campaign_file import load_campaign
+from fedage.deploy.machine.settings import SettingsErrors, check_settings, toml_tables
 from fedage.server.compare.runs import RunUnusable, load_runs
-from fedage.server.network.control import run_status
-from fedage.server.network.home import CoordinatorHome, init_home
-from fedage.server.results import ResultsUnreadable, read_results
+from fedage.server.record.results import ResultsUnreadable, read_results
+from fedage.server.superlink.control import run_status
+from fedage.server.superlink.home import CoordinatorHome, init_home
 from tests.client.hospital import CAMPAIGN
 
 HUGE = 400 * 2**20
@@ -181,7 +183,7 @@ def test_toml_is_parsed_in_one_place_only() -> None:
             text = file.read_text(encoding="utf-8")
             if "tomllib" in text or "import tomli" in text:
                 direct.append(file.relative_to(root).as_posix())
-    assert direct == ["common/campaign/_toml.py"]
+    assert direct == ["common/toml/text.py"]
 
 
 def test_json_files_are_read_in_one_place_only() -> None:
@@ -195,7 +197,9 @@ def test_json_files_are_read_in_one_place_only() -> None:
                 "json.loads(file.read",
                 ').read_text(encoding="utf-8"))["',
             ):
-                assert whole not in text, f"{file.relative_to(root)} reads JSON of any size; use common/bounded.py"
+                assert whole not in text, (
+                    f"{file.relative_to(root)} reads JSON of any size; use deploy/machine/bounded.py"
+                )
 
 
 TOO_LARGE: dict[str, Callable[[Path], object]] = {

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedage.client import handlers
-from fedage.common.continuity import learnt_norm
+from fedage.client.inbox import handlers
 from fedage.common.estimators.configure import step_limits
+from fedage.common.networks.steps import learnt_norm
 from tests.attacks.table_attacker import FEATURES, ROUNDS, Attacker
 from tests.of_estimators import roles
 

@@ -21,12 +21,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedage.client import handlers
-from fedage.common.analyses.evaluation import REFERENCE_AGE_YEARS
+from fedage.client.inbox import handlers
+from fedage.common.analyses.evaluation.metrics import REFERENCE_AGE_YEARS
 from fedage.common.analyses.plan import registered
-from fedage.common.continuity import learnt_norm
 from fedage.common.estimators.configure import step_limits
 from fedage.common.networks.roles import ArrayRoles
+from fedage.common.networks.steps import learnt_norm
 from tests.attacks.table_attacker import FEATURES, ROUNDS, VALIDATION, Attacker
 from tests.of_estimators import predict_years, roles
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fedage.client.cohort.mapping import TableSource
-from fedage.client.cohort.outcomes import read_outcomes
-from fedage.client.cohort.participants import read_rows
-from fedage.client.cohort.store import CohortStore
-from fedage.client.cohort.tables import index_table
-from fedage.client.table.header import columns_in_words, repeated_name
-from fedage.client.table.sites import read_site_tables
-from fedage.common.campaign import parse_campaign
+from fedage.client.cohort.bids.participants import read_rows
+from fedage.client.cohort.store.store import CohortStore
+from fedage.client.cohort.store.tables import index_table
+from fedage.client.cohort.table.header import columns_in_words, repeated_name
+from fedage.client.cohort.table.outcomes import read_outcomes
+from fedage.client.cohort.table.sites import read_site_tables
+from fedage.client.site.mapping import TableSource
+from fedage.common.campaign_file import parse_campaign
 from fedage.common.errors import FedAgeError
 
 PATIENT = ["MRN-7714423", "Zwyntarow^Quillemina", "19610317", "61", "1", "F"]

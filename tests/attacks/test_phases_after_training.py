@@ -16,13 +16,13 @@ import pytest
 from flwr.app import Message
 from numpy.typing import NDArray
 
-from fedage.client.records import read_payload, read_request
-from fedage.common.campaign import parse_campaign
+from fedage.client.inbox.flower_records import read_payload, read_request
+from fedage.common.campaign_file import parse_campaign
 from fedage.common.estimators.base import Samples
-from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, Reply, Request
-from fedage.server.conduct import Place, conduct
-from fedage.server.network.grid import PromptGrid
-from fedage.server.records import request_content
+from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, Reply, Request
+from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.sites.flower_records import request_content
+from fedage.server.superlink.grid import PromptGrid
 from tests.machinery import InProcessGrid, MemorySite, answer_of
 from tests.plugins.pictures import TRAINED, cohort_of, pictures, site_with
 

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedage.client.approvals import ApprovalError
-from fedage.client.contribute import Account, contributions
-from fedage.client.frozen import Frozen
-from fedage.client.guard import Withheld
-from fedage.client.snapshots import CohortsTogetherClose, CohortsUsedUp, Snapshots, SnapshotTooClose
-from fedage.client.thresholds import Thresholds
+from fedage.client.compute.contribute import Account, contributions
+from fedage.client.consent.accounts.thresholds import Thresholds
+from fedage.client.consent.approvals import ApprovalError
+from fedage.client.consent.frozen_values import Frozen
+from fedage.client.consent.snapshots import CohortsTogetherClose, CohortsUsedUp, Snapshots, SnapshotTooClose
+from fedage.client.disclosure.guard import Withheld
 from fedage.common.analyses.agreement import COLUMNS, Agreed
-from fedage.common.analyses.evaluation import Evaluation
+from fedage.common.analyses.evaluation.metrics import Evaluation
 from fedage.common.analyses.plan import registered
-from fedage.common.campaign import parse_campaign
-from fedage.common.cohort import Cohort
-from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, join_iterates
-from fedage.common.statistic import Statistic
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, join_iterates
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import Statistic
 from tests.client.hospital import CAMPAIGN, TEST, Hospital, Template, refused
 
 MINIMUM = 10

@@ -14,11 +14,11 @@ import pytest
 
 from fedage.common.analyses.agreement import COLUMNS
 from fedage.common.analyses.base import IterateRefused
-from fedage.common.analyses.concordance import ModelConcordance
-from fedage.common.analyses.cox_by_site import CoxBySite
-from fedage.common.analyses.table_preparation import TablePreparation
-from fedage.common.cohort import Cohort
-from fedage.common.statistic import FloatArray
+from fedage.common.analyses.preparation.table_preparation import TablePreparation
+from fedage.common.analyses.survival.concordance import ModelConcordance
+from fedage.common.analyses.survival.cox_by_site import CoxBySite
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import FloatArray
 from tests.attacks.asked_of_a_site import Attacker
 from tests.attacks.test_influence_survival import PATIENTS, campaign, hospital
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedage.client.parts import set_aside, sizes, with_parts
+from fedage.client.cohort.selection.parts import set_aside, sizes, with_parts
 from fedage.common.analyses.same_patients import few_apart, sets_summed
-from fedage.common.campaign import Campaign, parse_campaign
-from fedage.common.cohort import Cohort
+from fedage.common.campaign import Campaign
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.statistics.cohort import Cohort
 from tests.attacks.asked_of_a_site import Attacker
 
 FILE = """

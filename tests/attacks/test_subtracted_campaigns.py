@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.client.frozen import close_cells, frozen_of
-from fedage.client.parts import set_aside, with_parts
-from fedage.client.site import SiteCohort
-from fedage.client.snapshots import PartsTooClose, Snapshots
-from fedage.common.campaign import Campaign, parse_campaign
-from fedage.common.cohort import Cohort
+from fedage.client.cohort.selection.parts import set_aside, with_parts
+from fedage.client.cohort.site_cohort import SiteCohort
+from fedage.client.consent.frozen_values import close_cells, frozen_of
+from fedage.client.consent.snapshots import PartsTooClose, Snapshots
+from fedage.common.campaign import Campaign
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.statistics.cohort import Cohort
 from tests.attacks.asked_of_a_site import Attacker
 from tests.client.hospital import CAMPAIGN, Template
 

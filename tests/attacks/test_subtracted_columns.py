@@ -18,19 +18,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.client.campaigns_in_words import similar_in_words
-from fedage.client.home import init_site
-from fedage.client.indexing import index_site
-from fedage.client.released_columns import RELEASED_FILE
+from fedage.client.cli.campaign_text import similar_in_words
+from fedage.client.cli.index import index_site
+from fedage.client.consent.accounts.released_columns import RELEASED_FILE
+from fedage.client.site.home import init_site
 from fedage.common.analyses.agreement import COLUMNS, Agreed
 from fedage.common.analyses.base import Again, Analysis, Done, Following
 from fedage.common.analyses.columns_read import ReadsColumns
 from fedage.common.analyses.plan import registered
-from fedage.common.campaign import Campaign, parse_campaign
-from fedage.common.influence import RULE
-from fedage.common.protocol import ANALYSE, join_iterates
-from fedage.common.statistic import FloatArray, Statistic
-from fedage.server.network.home import CoordinatorHome, init_home
+from fedage.common.campaign import Campaign
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.messages import ANALYSE, join_iterates
+from fedage.common.statistics.influence import RULE
+from fedage.common.statistics.statistic import FloatArray, Statistic
+from fedage.server.superlink.home import CoordinatorHome, init_home
 from tests.attacks.asked_of_a_site import blocks
 from tests.client.hospital import Hospital
 from tests.of_estimators import preparation

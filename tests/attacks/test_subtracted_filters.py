@@ -13,8 +13,8 @@ import pandas as pd
 import pydicom
 import pytest
 
-from fedage.common.campaign import parse_campaign
-from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, TRAIN
 from tests.client.hospital import CAMPAIGN, Hospital, Template, refused
 
 MINIMUM = 3

@@ -13,14 +13,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedage.client.parts import of_fold
+from fedage.client.cohort.selection.parts import of_fold
 from fedage.common.analyses.agreement import COLUMNS, Agreed
-from fedage.common.analyses.table_preparation import NAME as PREPARATION
-from fedage.common.analyses.table_preparation import TablePreparation
-from fedage.common.campaign import Campaign, parse_campaign
-from fedage.common.protocol import ANALYSE, DESCRIBE, TRAIN, Reply, Request, join_iterates, join_model, model_of
-from fedage.common.statistic import FloatArray, Statistic
-from fedage.server.records import request_content
+from fedage.common.analyses.preparation.table_preparation import NAME as PREPARATION
+from fedage.common.analyses.preparation.table_preparation import TablePreparation
+from fedage.common.campaign import Campaign
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.messages import (
+    ANALYSE,
+    DESCRIBE,
+    TRAIN,
+    Reply,
+    Request,
+    join_iterates,
+    join_model,
+    model_of,
+)
+from fedage.common.statistics.statistic import FloatArray, Statistic
+from fedage.server.sites.flower_records import request_content
 from tests.machinery import InProcessGrid, MemorySite, answer_of, memory_site, table_site
 from tests.of_estimators import first_model, preparation
 

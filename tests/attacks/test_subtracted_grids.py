@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedage.client.contribute import Account, contributions
-from fedage.client.table_grids import RULE, TIME_GRID_RULE
+from fedage.client.compute.contribute import Account, contributions
+from fedage.client.consent.accounts.table_grids import RULE, TIME_GRID_RULE
 from fedage.common.analyses.agreement import COLUMNS
 from fedage.common.analyses.base import Again, Done, Following, Gridded
 from fedage.common.analyses.plan import registered
-from fedage.common.campaign import Campaign, parse_campaign
-from fedage.common.cohort import Cohort
-from fedage.common.protocol import ANALYSE, join_iterates
-from fedage.common.statistic import FloatArray, Statistic
-from fedage.server.network.home import init_home
+from fedage.common.campaign import Campaign
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.messages import ANALYSE, join_iterates
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import FloatArray, Statistic
+from fedage.server.superlink.home import init_home
 from tests.client.cohort.test_tables import ANALYSES
 from tests.client.hospital import Hospital
 from tests.client.test_tables_at_sites import site

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.client.frozen import Frozen, close_cells, frozen_of
-from fedage.client.parts import set_aside, with_parts
-from fedage.client.site import SiteCohort
-from fedage.client.snapshots import PartsTooClose
-from fedage.common.campaign import Campaign, parse_campaign
-from fedage.common.cohort import Cohort
+from fedage.client.cohort.selection.parts import set_aside, with_parts
+from fedage.client.cohort.site_cohort import SiteCohort
+from fedage.client.consent.frozen_values import Frozen, close_cells, frozen_of
+from fedage.client.consent.snapshots import PartsTooClose
+from fedage.common.campaign import Campaign
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.statistics.cohort import Cohort
 from tests.client.hospital import CAMPAIGN, Template
 
 FRACTIONS = "[validation.fractions]\ntrain = 0.4\nvalidation = 0.3\ntest = 0.3"

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedage.client.contribute import contributions
+from fedage.client.compute.contribute import contributions
 from fedage.common.analyses.base import Done, run_locally
-from fedage.common.analyses.table_grid import TableGrid
-from fedage.common.campaign import parse_campaign
-from fedage.common.cohort import Cohort
-from fedage.common.statistic import FloatArray
+from fedage.common.analyses.survival.table_grid import TableGrid
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import FloatArray
 
 MINIMUM = 10
 TIMES = [round(k / 12, 6) for k in range(1, 61)]

@@ -14,15 +14,16 @@ import pytest
 
 from fedage.common.analyses.agreement import COLUMNS, Agreed
 from fedage.common.analyses.base import Again, Done, Following, Outcome, run_locally
-from fedage.common.analyses.cox_pooled import CoxPooled
-from fedage.common.analyses.group_difference import GROUPS
+from fedage.common.analyses.groups.group_difference import GROUPS
 from fedage.common.analyses.plan import registered
-from fedage.common.analyses.table_grid import TABLE_GRID
-from fedage.common.campaign import Campaign, parse_campaign
-from fedage.common.cohort import Cohort
-from fedage.common.influence import RULE, Group, InfluenceRefused, InfluenceRule, passing
-from fedage.common.influence_beside import nearly_repeats
-from fedage.common.statistic import FloatArray
+from fedage.common.analyses.survival.cox_pooled import CoxPooled
+from fedage.common.analyses.survival.table_grid import TABLE_GRID
+from fedage.common.campaign import Campaign
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.influence import RULE, Group, InfluenceRefused, InfluenceRule, passing
+from fedage.common.statistics.influence_beside import nearly_repeats
+from fedage.common.statistics.statistic import FloatArray
 from fedage.deploy.demo.campaign import campaign_file
 from fedage.deploy.demo.phantoms import Planted
 from tests.attacks.asked_of_a_site import Attacker, blocks, unpacked

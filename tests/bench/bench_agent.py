@@ -72,7 +72,7 @@ def message_of(number: int) -> Message:
 
 def resident_round(number: int, *, socket: str) -> float:
     """Seconds of one message through relay and agent."""
-    from fedage.client.relay import relay
+    from fedage.client.node.relay import relay
 
     began = time.perf_counter()
     assert relay(message_of(number), socket=socket).has_content()
@@ -81,7 +81,7 @@ def resident_round(number: int, *, socket: str) -> float:
 
 def fresh_round(file: Path) -> float:
     """Seconds of one message in a process of its own, which gets and gives the message as a file."""
-    from fedage.client.agent import wire
+    from fedage.client.node import wire
 
     began = time.perf_counter()
     file.write_bytes(b"".join(wire.encode(message_of(0))))
@@ -92,7 +92,7 @@ def fresh_round(file: Path) -> float:
 
 def answer_one(file: Path) -> None:
     """What a fresh process does: imports, the app, one reply."""
-    from fedage.client.agent import wire
+    from fedage.client.node import wire
 
     content = file.read_bytes()
     count = int.from_bytes(content[8:12], "little")

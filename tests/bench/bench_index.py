@@ -20,8 +20,8 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-from fedage.client.cohort.index import index_folder
-from fedage.client.cohort.store import CohortStore
+from fedage.client.cohort.indexing.index import index_folder
+from fedage.client.cohort.store.store import CohortStore
 
 WANTED_READING, WANTED_AGAIN = 1.2, 20.0
 

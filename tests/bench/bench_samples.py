@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from bench_index import radiograph
 
-from fedage.client.cohort.index import index_folder
-from fedage.client.cohort.query import Selection, select
-from fedage.client.cohort.samples import SampleCache
-from fedage.client.cohort.store import CohortStore
+from fedage.client.cohort.indexing.index import index_folder
+from fedage.client.cohort.samples.cache import SampleCache
+from fedage.client.cohort.store.query import Selection, select
+from fedage.client.cohort.store.store import CohortStore
 from fedage.common import estimators
 from fedage.common.estimators.base import Rows
 

@@ -46,9 +46,9 @@ import numpy as np
 import pandas as pd
 from pathlib import Path
 from fedage.common.analyses.base import run_locally
-from fedage.common.analyses.table_preparation import INNER_PLACE
-from fedage.common.campaign import load_campaign
-from fedage.common.cohort import Cohort
+from fedage.common.analyses.preparation.table_preparation import INNER_PLACE
+from fedage.deploy.machine.campaign_file import load_campaign
+from fedage.common.statistics.cohort import Cohort
 from fedage.common.estimators.configure import configured
 from tests.of_estimators import predict_years, preparation, train_locally, weights_from
 

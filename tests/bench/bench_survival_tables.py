@@ -17,10 +17,10 @@ import sys
 import numpy as np
 
 from fedage.common.analyses.base import Again, Analysis, Done, Following, IterateRefused, NotComputable, Outcome
-from fedage.common.analyses.cox_pooled import CoxPooled
-from fedage.common.analyses.kaplan_meier import KaplanMeier
-from fedage.common.cohort import Cohort
-from fedage.common.statistic import total
+from fedage.common.analyses.survival.cox_pooled import CoxPooled
+from fedage.common.analyses.survival.kaplan_meier import KaplanMeier
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import total
 
 SIZES = {
     "five of 80": (80,) * 5,

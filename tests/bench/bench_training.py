@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.client.cohort.rows import RowFile
-from fedage.client.training import train_locally
+from fedage.client.cohort.samples.rows import RowFile
+from fedage.client.compute.training import train_locally
 from fedage.common import estimators
 from fedage.common.campaign.types import Training
 from fedage.common.estimators.base import Samples

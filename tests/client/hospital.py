@@ -18,23 +18,33 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedage.client import handlers, sites
 from fedage.client.audit import Direction, Line, show, verify
 from fedage.client.audit.log import LOG_FILE
-from fedage.client.cohort.index import index_folder
-from fedage.client.cohort.store import CohortStore
-from fedage.client.deployed import DeployedSite
-from fedage.client.home import SiteHome, init_site
-from fedage.client.site_cohorts import SiteCohorts
+from fedage.client.cohort.indexing.index import index_folder
+from fedage.client.cohort.store.store import CohortStore
+from fedage.client.consent.site_cohorts import SiteCohorts
+from fedage.client.inbox import handlers, sites
+from fedage.client.inbox.deployed import DeployedSite
+from fedage.client.site.home import SiteHome, init_site
 from fedage.common import estimators
-from fedage.common.campaign import Campaign, parse_campaign
+from fedage.common.campaign import Campaign
+from fedage.common.campaign_file import parse_campaign
 from fedage.common.estimators.configure import initial_seed
 from fedage.common.networks.arrays import Weights
-from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN, Reply, Request, join_iterates, join_model
+from fedage.common.protocol.messages import (
+    ANALYSE,
+    DESCRIBE,
+    EVALUATE,
+    TRAIN,
+    Reply,
+    Request,
+    join_iterates,
+    join_model,
+)
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_hospital
-from fedage.server.network.home import init_home
-from fedage.server.records import request_content
+from fedage.server.sites.flower_records import request_content
+from fedage.server.superlink.home import init_home
 from tests.machinery import answer_of
 from tests.of_estimators import built
 

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedage.client.asked import Asked, AskedUnavailable
-from fedage.client.model import estimator_of, predict
-from fedage.client.policy import in_words, parse_policy
-from fedage.client.predictions import with_correction
-from fedage.common.analyses._columns import bound_of
-from fedage.common.campaign import parse_campaign
-from fedage.common.cohort import Cohort
-from fedage.common.protocol import (
+from fedage.client.compute.model import estimator_of, predict
+from fedage.client.compute.predictions import with_correction
+from fedage.client.consent.accounts.run_limits import Asked, AskedUnavailable
+from fedage.client.consent.policy import in_words, parse_policy
+from fedage.common.analyses.columns import bound_of
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.messages import (
     ANALYSE,
     DESCRIBE,
     EVALUATE,
@@ -25,6 +24,7 @@ from fedage.common.protocol import (
     join_iterates,
     join_model,
 )
+from fedage.common.statistics.cohort import Cohort
 from tests.client.hospital import POLICY, VALIDATION, Hospital, Template, refused
 
 ACCOUNT = {"coordinator": "cc" * 32, "data_set": "all", "at_most_in_all": 100}

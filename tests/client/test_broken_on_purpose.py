@@ -19,16 +19,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedage.client import account_file, handlers, predictions, thresholds
-from fedage.client.agent.cancel import Cancellation
 from fedage.client.agent.service import Agent
 from fedage.client.audit import Direction, Outcome, verify
 from fedage.client.audit.log import LOG_FILE
-from fedage.client.cohort import samples, store
-from fedage.client.nonces import Nonces
+from fedage.client.cohort.samples import cache as samples
+from fedage.client.cohort.store import store
+from fedage.client.compute import predictions
+from fedage.client.consent.accounts import account_file, thresholds
+from fedage.client.consent.accounts.nonces import Nonces
+from fedage.client.inbox import handlers
+from fedage.client.site.cancel import Cancellation
 from fedage.common.analyses.plan import registered
-from fedage.common.protocol import ANALYSE, EVALUATE, TRAIN, Request, join_iterates
-from fedage.common.statistic import Statistic
+from fedage.common.protocol.messages import ANALYSE, EVALUATE, TRAIN, Request, join_iterates
+from fedage.common.statistics.statistic import Statistic
 from tests.client.hospital import POLICY, TEST, Hospital, Template, refused
 from tests.client.test_message_path import locked, no_file_beyond
 
@@ -109,8 +112,8 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from fedage.client.nonces import Nonces
-from fedage.common.protocol import Request
+from fedage.client.consent.accounts.nonces import Nonces
+from fedage.common.protocol.messages import Request
 from tests.client.hospital import Hospital
 
 home, key, request, after = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]), sys.argv[4] == "after"

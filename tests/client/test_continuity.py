@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from fedage.client._durable import StoreUnavailable
-from fedage.common.basis import PreparedSums
-from fedage.common.campaign import CampaignErrors, parse_campaign
-from fedage.common.protocol import EVALUATE, TRAIN, join_iterates, join_model, model_of
-from fedage.server.conduct import Place, conduct
-from fedage.server.network.grid import PromptGrid
-from fedage.server.results import read_results
+from fedage.client.site.durable import StoreUnavailable
+from fedage.common.campaign_file import CampaignErrors, parse_campaign
+from fedage.common.protocol.basis import PreparedSums
+from fedage.common.protocol.messages import EVALUATE, TRAIN, join_iterates, join_model, model_of
+from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.record.results import read_results
+from fedage.server.superlink.grid import PromptGrid
 from tests.attacks.table_attacker import FEATURES, Attacker
 from tests.client.hospital import CAMPAIGN, VALIDATION, Hospital, Template, refused
 from tests.machinery import InProcessGrid, MemorySite, table_site

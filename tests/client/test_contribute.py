@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedage.client import predictions
-from fedage.client.contribute import BIAS_LINE, contributions
+from fedage.client.compute import predictions
+from fedage.client.compute.contribute import BIAS_LINE, contributions
 from fedage.common.analyses.base import Done, run_locally
-from fedage.common.analyses.bias_line import BiasLine
+from fedage.common.analyses.bias.bias_line import BiasLine
 from fedage.common.analyses.plan import registered
-from fedage.common.campaign import Campaign, parse_campaign
-from fedage.common.cohort import Cohort
-from fedage.common.statistic import FloatArray
+from fedage.common.campaign import Campaign
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import FloatArray
 from tests.machinery import columns
 
 FILE = """

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from fedage.client import handlers
-from fedage.client.agent.cancel import Cancellation, Cancelled, cancellable
 from fedage.client.audit import Outcome
-from fedage.client.claims import Claims
-from fedage.client.nonces import Nonces, RequestId
-from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN, Reply, Request
+from fedage.client.consent.accounts.nonces import Nonces, RequestId
+from fedage.client.consent.claims import Claims
+from fedage.client.inbox import handlers
+from fedage.client.site.cancel import Cancellation, Cancelled, cancellable
+from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, TRAIN, Reply, Request
 from tests.client.hospital import Hospital, Template
 
 DIGEST = hashlib.sha256(b"campaign").hexdigest()

@@ -14,18 +14,19 @@ import numpy as np
 import pytest
 from flwr.app import Message
 
-from fedage.client.contribute import contributions
-from fedage.client.records import read_payload, read_request
-from fedage.client.site import SiteCohort
+from fedage.client.cohort.site_cohort import SiteCohort
+from fedage.client.compute.contribute import contributions
+from fedage.client.inbox.flower_records import read_payload, read_request
 from fedage.common.analyses.base import Analysis, Following
 from fedage.common.analyses.plan import registered
-from fedage.common.campaign import Campaign, parse_campaign
-from fedage.common.cohort import Cohort
+from fedage.common.campaign import Campaign
+from fedage.common.campaign_file import parse_campaign
 from fedage.common.estimators.base import ROW, Samples
-from fedage.common.protocol import Reply, Request, split_payload
-from fedage.common.statistic import Field, Statistic
-from fedage.server.conduct import Place, conduct
-from fedage.server.network.grid import PromptGrid
+from fedage.common.protocol.messages import Reply, Request, split_payload
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import Field, Statistic
+from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.superlink.grid import PromptGrid
 from tests.machinery import InProcessGrid, MemorySite, answer_of
 from tests.of_estimators import preparation
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedage.client.dealing import NO_FOLD, deal, dealt, folds_for, place_by_fold, used_folds
-from fedage.common.statistic import FloatArray
+from fedage.client.cohort.selection.dealing import NO_FOLD, deal, dealt, folds_for, place_by_fold, used_folds
+from fedage.common.statistics.statistic import FloatArray
 
 
 def site(healthy: int, others: int = 0, *, seed: int = 0) -> tuple[FloatArray, FloatArray]:

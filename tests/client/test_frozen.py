@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedage.client.cohort.store import CohortStore
-from fedage.client.frozen import ROW_BYTES, Frozen, close_cells
-from fedage.client.snapshots import FewValuesChanged, PartsTooClose
-from fedage.common.campaign import Campaign, parse_campaign
-from fedage.common.protocol import ANALYSE, DESCRIBE
+from fedage.client.cohort.store.store import CohortStore
+from fedage.client.consent.frozen_values import ROW_BYTES, Frozen, close_cells
+from fedage.client.consent.snapshots import FewValuesChanged, PartsTooClose
+from fedage.common.campaign import Campaign
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.messages import ANALYSE, DESCRIBE
 from tests.client.hospital import CAMPAIGN, POLICY, Hospital, Template, refused
 
 MINIMUM = 5

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from fedage.client.guard import Withheld, releasable_counts, release, require
-from fedage.common.statistic import Cell, Field, Layout, Statistic
+from fedage.client.disclosure.guard import Withheld, releasable_counts, release, require
+from fedage.common.statistics.statistic import Cell, Field, Layout, Statistic
 
 LAYOUT = Layout((Field("n"),))
 

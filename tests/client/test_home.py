@@ -10,10 +10,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
-from fedage.client.home import SiteHome, init_site
+from fedage.client.site.home import SiteHome, init_site
 from fedage.common.errors import FedAgeError
-from fedage.common.settings import SettingsErrors
-from fedage.server.network.home import CoordinatorHome, init_home
+from fedage.deploy.machine.settings import SettingsErrors
+from fedage.server.superlink.home import CoordinatorHome, init_home
 
 
 @pytest.fixture(scope="module")

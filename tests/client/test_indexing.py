@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from fedage.client.cohort.models import ImageFile
-from fedage.client.cohort.query import select
-from fedage.client.cohort.store import CohortStore
-from fedage.client.cohort.tables import read_table
-from fedage.client.home import SiteConfig
-from fedage.client.indexing import SiteIndex, index_into
+from fedage.client.cli.index import SiteIndex, index_into
+from fedage.client.cohort.store.models import ImageFile
+from fedage.client.cohort.store.query import select
+from fedage.client.cohort.store.store import CohortStore
+from fedage.client.cohort.store.tables import read_table
+from fedage.client.site.home import SiteConfig
 from fedage.common.errors import FedAgeError
 from tests.client.cohort.dicoms import write
 from tests.client.cohort.test_bids import data_set, t1w

@@ -17,7 +17,7 @@ from opacus.accountants import RDPAccountant
 from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import norm
 
-from fedage.client.ledger import (
+from fedage.client.consent.ledger import (
     ORDERS,
     Balance,
     Budget,

@@ -18,20 +18,29 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ConfigRecord, RecordDict
 
-from fedage.client import handlers
-from fedage.client._durable import StoreUnavailable
-from fedage.client.agent.cancel import Cancellation
 from fedage.client.agent.service import Agent
 from fedage.client.audit import Direction, Kind, Outcome, verify
 from fedage.client.audit.log import LOG_FILE
-from fedage.client.gate import Work
-from fedage.client.ledger import Ledger, epsilon
-from fedage.client.mechanism import mechanism_of, noise_for
-from fedage.client.nonces import RequestId
-from fedage.client.policy import DataSet
-from fedage.client.terms import budget_of
+from fedage.client.consent.accounts.nonces import RequestId
+from fedage.client.consent.ledger import Ledger, epsilon
+from fedage.client.consent.mechanism import mechanism_of, noise_for
+from fedage.client.consent.policy import DataSet
+from fedage.client.consent.terms import budget_of
+from fedage.client.inbox import handlers
+from fedage.client.inbox.gate import Work
+from fedage.client.site.cancel import Cancellation
+from fedage.client.site.durable import StoreUnavailable
 from fedage.common.campaign.types import Privacy
-from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN, RequestRefused, join_iterates, join_model, pack
+from fedage.common.protocol.messages import (
+    ANALYSE,
+    DESCRIBE,
+    EVALUATE,
+    TRAIN,
+    RequestRefused,
+    join_iterates,
+    join_model,
+    pack,
+)
 from tests.client.hospital import CAMPAIGN, POLICY, TEST, Hospital, Template, refused
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.client.site import SiteCohort
-from fedage.client.snapshots import FewValuesChanged, SnapshotTooClose
-from fedage.common.campaign import parse_campaign
-from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN
+from fedage.client.cohort.site_cohort import SiteCohort
+from fedage.client.consent.snapshots import FewValuesChanged, SnapshotTooClose
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, TRAIN
 from tests.client.hospital import CAMPAIGN, Hospital, Template
 
 HEALTHY = '\n[cohort.healthy]\ncolumn = "well"\n'

@@ -12,15 +12,15 @@ import pydicom
 import pytest
 from typer.testing import CliRunner
 
-from fedage.client import handlers
-from fedage.client.agent.cancel import Cancellation
 from fedage.client.agent.service import Agent
-from fedage.client.cli import site
-from fedage.common.campaign import parse_campaign
-from fedage.common.protocol import EVALUATE, TRAIN
-from fedage.server.conduct import Place, conduct
-from fedage.server.heads import Heads
-from fedage.server.network.grid import PromptGrid
+from fedage.client.cli.main import site
+from fedage.client.inbox import handlers
+from fedage.client.site.cancel import Cancellation
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.messages import EVALUATE, TRAIN
+from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.record.heads import Heads
+from fedage.server.superlink.grid import PromptGrid
 from tests.client.hospital import CAMPAIGN, Hospital, Template
 from tests.machinery import InProcessGrid
 

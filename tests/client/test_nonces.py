@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.nonces import Claim, Limits, Nonces, NoncesUnavailable, Replayed, RequestId
+from fedage.client.consent.accounts.nonces import Claim, Limits, Nonces, NoncesUnavailable, Replayed, RequestId
 
 DIGEST = "a" * 64
 FRAMES = [b"head", b"", b"\x00" * 1000, b"tail"]
@@ -203,7 +203,7 @@ def test_kill_9_leaves_every_claim_that_was_acknowledged(tmp_path: Path) -> None
     code = """
 import sys
 from pathlib import Path
-from fedage.client.nonces import Nonces, RequestId
+from fedage.client.consent.accounts.nonces import Nonces, RequestId
 nonces = Nonces(Path(sys.argv[1]))
 for number in range(100_000):
     request = RequestId(digest="a" * 64, run="run", nonce=f"{number:032x}", content="c" * 64)

@@ -1,10 +1,19 @@
 import numpy as np
 import pytest
 
-from fedage.client.parts import check_fold, held_out, held_out_of_training, of_fold, set_aside, sizes, with_parts
-from fedage.common.campaign import Campaign, parse_campaign
-from fedage.common.cohort import Cohort
-from fedage.common.protocol import RequestRefused
+from fedage.client.cohort.selection.parts import (
+    check_fold,
+    held_out,
+    held_out_of_training,
+    of_fold,
+    set_aside,
+    sizes,
+    with_parts,
+)
+from fedage.common.campaign import Campaign
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.messages import RequestRefused
+from fedage.common.statistics.cohort import Cohort
 
 HEAD = """
 [campaign]

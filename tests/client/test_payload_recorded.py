@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fedage.client.audit import AuditLog, Direction, Entry, EntryRefused, Kind, Outcome, show, verify
-from fedage.common.protocol import EVALUATE, TRAIN, pack, packed_digest
-from fedage.common.reply_signature import is_signed_by
+from fedage.common.protocol.messages import EVALUATE, TRAIN, pack, packed_digest
+from fedage.common.protocol.reply_signature import is_signed_by
 from tests.client.hospital import Template
 
 NEW = {"direction": Direction.OUT, "kind": Kind.TRAIN, "payload_sha256": "ab" * 32}

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedage.client import predictions
-from fedage.client.guard import Withheld
+from fedage.client.compute import predictions
+from fedage.client.disclosure.guard import Withheld
 from fedage.common import estimators
-from fedage.common.campaign import parse_campaign
-from fedage.common.cohort import Cohort
+from fedage.common.campaign_file import parse_campaign
 from fedage.common.estimators.configure import initial_seed
 from fedage.common.networks.arrays import state_to_arrays
-from fedage.common.protocol import (
+from fedage.common.protocol.messages import (
     ANALYSE,
     DESCRIBE,
     EVALUATE,
@@ -26,7 +25,8 @@ from fedage.common.protocol import (
     join_iterates,
     join_model,
 )
-from fedage.server.records import read_reply, request_content
+from fedage.common.statistics.cohort import Cohort
+from fedage.server.sites.flower_records import read_reply, request_content
 from tests.machinery import InProcessGrid, MemorySite, memory_site
 from tests.of_estimators import network
 

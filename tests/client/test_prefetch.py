@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from fedage.client.prefetch import reading_ahead
+from fedage.client.compute.prefetch import reading_ahead
 
 
 def threads() -> list[str]:

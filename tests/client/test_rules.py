@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.approvals import ApprovalError
 from fedage.client.audit import Direction, Kind
-from fedage.client.exchange import respond
-from fedage.client.gate import Answer, Work
-from fedage.common.campaign import parse_campaign
-from fedage.common.heads import key_from_hex
-from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN, RequestRefused
+from fedage.client.consent.approvals import ApprovalError
+from fedage.client.inbox.exchange import respond
+from fedage.client.inbox.gate import Answer, Work
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.heads import key_from_hex
+from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, TRAIN, RequestRefused
 from tests.client.hospital import CAMPAIGN, PATIENTS, POLICY, TEST, VALIDATION, Template, refused
 
 FRIDAY_NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)

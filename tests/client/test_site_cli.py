@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from fedage.client.cli import site
-from fedage.client.policy import DEFAULT_TEXT
-from fedage.common.campaign import parse_campaign
+from fedage.client.cli.main import site
+from fedage.client.consent.policy import DEFAULT_TEXT
+from fedage.common.campaign_file import parse_campaign
 from fedage.common.errors import FedAgeError
-from fedage.common.protocol import DESCRIBE, TRAIN
+from fedage.common.protocol.messages import DESCRIBE, TRAIN
 from tests.client.hospital import CAMPAIGN, PATIENTS, POLICY, Hospital, Template
 
 

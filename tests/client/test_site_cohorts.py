@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.cohort.index import index_folder
-from fedage.client.cohort.store import CohortStore
-from fedage.client.policy.types import DataSet
-from fedage.client.site_cohorts import SiteCohorts
-from fedage.common.campaign import parse_campaign
-from fedage.common.protocol import RequestRefused
+from fedage.client.cohort.indexing.index import index_folder
+from fedage.client.cohort.store.store import CohortStore
+from fedage.client.consent.policy.types import DataSet
+from fedage.client.consent.site_cohorts import SiteCohorts
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.messages import RequestRefused
 from tests.client.cohort.dicoms import ramp, write
 
 IMAGES = """

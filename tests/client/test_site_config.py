@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.cohort.mapping import Mapped
-from fedage.client.home import SiteConfig
+from fedage.client.site.home import SiteConfig
+from fedage.client.site.mapping import Mapped
 from fedage.common.errors import FedAgeError
-from fedage.common.settings import read_settings, settings_text
+from fedage.deploy.machine.settings import read_settings, settings_text
 
 HEAD = 'name = "north"\ncoordinator = "example.org:8443"\n'
 WHOLE = (

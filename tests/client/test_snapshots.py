@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.frozen import Frozen
-from fedage.client.snapshots import NoHash, SnapshotChanged, Snapshots, SnapshotsUnavailable, SnapshotTooClose
+from fedage.client.consent.frozen_values import Frozen
+from fedage.client.consent.snapshots import NoHash, SnapshotChanged, Snapshots, SnapshotsUnavailable, SnapshotTooClose
 
 MINIMUM = 5
 

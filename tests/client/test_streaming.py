@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import nn
 
-from fedage.client import training
-from fedage.client.cohort import rows
-from fedage.client.cohort.rows import RowFile
-from fedage.client.training import (
+from fedage.client.cohort.samples import rows
+from fedage.client.cohort.samples.rows import RowFile
+from fedage.client.compute import training
+from fedage.client.compute.training import (
     PredictionStopped,
     TrainingDiverged,
     TrainingStopped,
@@ -27,9 +27,9 @@ from fedage.client.training import (
 )
 from fedage.common.campaign.types import Training
 from fedage.common.estimators.base import Batch, Input, Samples
-from fedage.common.image import Exam
+from fedage.common.estimators.predict import network_predictor
 from fedage.common.networks.arrays import state_to_arrays
-from fedage.common.networks.predict import network_predictor
+from fedage.common.preprocessing.image import Exam
 from tests.client.cohort.dicoms import ramp, write
 from tests.client.cohort.test_samples import cache, cohort
 

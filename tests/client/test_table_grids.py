@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedage.client.guard import Withheld
-from fedage.client.table_grids import TABLE_GRIDS_FILE, TableGrids
+from fedage.client.consent.accounts.table_grids import TABLE_GRIDS_FILE, TableGrids
+from fedage.client.disclosure.guard import Withheld
 from fedage.common.analyses.base import Again, Done, Iterate
-from fedage.common.analyses.cox_pooled import CoxPooled
-from fedage.common.analyses.kaplan_meier import KaplanMeier
-from fedage.common.analyses.table_grid import TableGrid
-from fedage.common.cohort import Cohort
-from fedage.common.statistic import Statistic
+from fedage.common.analyses.survival.cox_pooled import CoxPooled
+from fedage.common.analyses.survival.kaplan_meier import KaplanMeier
+from fedage.common.analyses.survival.table_grid import TableGrid
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import Statistic
 
 MINIMUM = 10
 MONTHS = tuple(k / 12 for k in range(1, 61))

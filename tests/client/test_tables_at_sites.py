@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.deployed import DeployedSite
-from fedage.client.home import init_site
-from fedage.client.indexing import index_site
-from fedage.client.table.sites import read_site_tables
-from fedage.client.table_cohorts import table_cohort
+from fedage.client.cli.index import index_site
+from fedage.client.cohort.selection.table_cohorts import table_cohort
+from fedage.client.cohort.table.sites import read_site_tables
+from fedage.client.inbox.deployed import DeployedSite
+from fedage.client.site.home import init_site
 from fedage.common.analyses.base import Done, run_locally
 from fedage.common.analyses.plan import registered
-from fedage.common.campaign import parse_campaign
-from fedage.common.protocol import ANALYSE, join_iterates
-from fedage.server.network.home import CoordinatorHome, init_home
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.messages import ANALYSE, join_iterates
+from fedage.server.superlink.home import CoordinatorHome, init_home
 from tests.client.cohort.test_tables import ANALYSES, TRAINED, frame, same
 from tests.client.hospital import Hospital
 from tests.of_estimators import preparation

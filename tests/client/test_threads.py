@@ -10,12 +10,12 @@ from threading import Barrier
 import numpy as np
 import pytest
 
-from fedage.client import predictions
-from fedage.client.guard import Withheld
-from fedage.client.thresholds import MOST_VALUES, Thresholds
-from fedage.common.analyses.evaluation import Evaluation
-from fedage.common.analyses.table_preparation import MOST_ITERATES, TablePreparation
-from fedage.common.cohort import Cohort
+from fedage.client.compute import predictions
+from fedage.client.consent.accounts.thresholds import MOST_VALUES, Thresholds
+from fedage.client.disclosure.guard import Withheld
+from fedage.common.analyses.evaluation.metrics import Evaluation
+from fedage.common.analyses.preparation.table_preparation import MOST_ITERATES, TablePreparation
+from fedage.common.statistics.cohort import Cohort
 
 THREADS, MINIMUM = 8, 5
 TEST = Evaluation("evaluation:test", "is_test")

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedage.client.guard import Withheld
-from fedage.client.thresholds import MOST_VALUES, Thresholds
+from fedage.client.consent.accounts.thresholds import MOST_VALUES, Thresholds
+from fedage.client.disclosure.guard import Withheld
 from fedage.common.analyses.base import Done, Iterate, thresholds_of
-from fedage.common.analyses.bias_line import BiasLine
-from fedage.common.analyses.evaluation import Evaluation
-from fedage.common.analyses.kaplan_meier import KaplanMeier
-from fedage.common.cohort import Cohort
-from fedage.common.statistic import Statistic
+from fedage.common.analyses.bias.bias_line import BiasLine
+from fedage.common.analyses.evaluation.metrics import Evaluation
+from fedage.common.analyses.survival.kaplan_meier import KaplanMeier
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import Statistic
 
 MINIMUM = 5
 TEST = Evaluation("evaluation:test", "is_test")

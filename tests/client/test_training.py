@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedage.client.training import (
+from fedage.client.compute.training import (
     TooFewSamples,
     TrainingDiverged,
     TrainingStopped,

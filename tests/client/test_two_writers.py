@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, func, select
 
-from fedage.client._durable import DurableFile
-from fedage.client.account_file import account_transaction
-from fedage.client.asked import Asked
 from fedage.client.audit import AuditLog, Direction, Entry, Kind
-from fedage.client.cohort.store import CohortStore
-from fedage.client.frozen import Frozen
-from fedage.client.ledger import Budget, Ledger, Mechanism
-from fedage.client.nonces import Claim, Nonces, RequestId
-from fedage.client.snapshots import Snapshots
-from fedage.common.protocol import DESCRIBE, EVALUATE, TRAIN, Request
+from fedage.client.cohort.store.store import CohortStore
+from fedage.client.consent.accounts.account_file import account_transaction
+from fedage.client.consent.accounts.nonces import Claim, Nonces, RequestId
+from fedage.client.consent.accounts.run_limits import Asked
+from fedage.client.consent.frozen_values import Frozen
+from fedage.client.consent.ledger import Budget, Ledger, Mechanism
+from fedage.client.consent.snapshots import Snapshots
+from fedage.client.site.durable import DurableFile
+from fedage.common.protocol.messages import DESCRIBE, EVALUATE, TRAIN, Request
 from tests.client.hospital import Hospital, Template
 
 HELD_S = 0.3

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from fedage.common.analyses import table_preparation
-from fedage.common.analyses._columns import bound_of
-from fedage.common.analyses.group_difference import GroupDifference
-from fedage.common.campaign import parse_campaign
-from fedage.common.campaign.problems import CampaignErrors
-from fedage.common.cohort import Cohort
+from fedage.common.analyses.columns import bound_of
+from fedage.common.analyses.groups.group_difference import GroupDifference
+from fedage.common.analyses.preparation import table_preparation
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.toml.problems import CampaignErrors
 
 TEXT = """
 [campaign]

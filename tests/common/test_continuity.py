@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from fedage.common.campaign import CampaignErrors, parse_campaign
-from fedage.common.continuity import RUNNING_STEP, StepLimits, StepTooLong, clipped_step, learnt_norm, step_between
+from fedage.common.campaign_file import CampaignErrors, parse_campaign
 from fedage.common.estimators.configure import step_limits
 from fedage.common.networks.arrays import state_to_arrays
 from fedage.common.networks.roles import ArrayRoles, roles_of
+from fedage.common.networks.steps import RUNNING_STEP, StepLimits, StepTooLong, clipped_step, learnt_norm, step_between
 
 ROLES = ArrayRoles(learnt=("w", "b"), running=(("m", "v"),), fixed=("f",))
 LIMITS = StepLimits(step_norm=5.0, path_norm=20.0)

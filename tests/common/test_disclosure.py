@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fedage.common.disclosure import suppress_by_row, suppress_small_cells
+from fedage.common.statistics.disclosure import suppress_by_row, suppress_small_cells
 
 
 def test_small_cells_go_and_are_counted():

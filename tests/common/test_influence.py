@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedage.common.analyses._cox_contributions import contributions_at
-from fedage.common.analyses._partial_likelihood import of_strata
-from fedage.common.influence import (
+from fedage.common.analyses.survival._cox_contributions import contributions_at
+from fedage.common.analyses.survival._partial_likelihood import of_strata
+from fedage.common.statistics.influence import (
     Group,
     InfluenceRefused,
     InfluenceRule,
@@ -16,7 +16,7 @@ from fedage.common.influence import (
     passing,
     require_passing,
 )
-from fedage.common.influence_few import few_make_up_pairs
+from fedage.common.statistics.influence_few import few_make_up_pairs
 
 RULE = InfluenceRule(minimum_count=3, largest_share=0.5, patients_per_column=2.0)
 

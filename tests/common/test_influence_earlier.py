@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from fedage.common.influence_beside import nearly_repeats
-from fedage.common.influence_earlier import differs_for_few, near_pairs, nearly_repeats_earlier
-from fedage.common.influence_few import centred_at_mean, few_make_up
-from fedage.common.statistic import FloatArray
+from fedage.common.statistics.influence_beside import nearly_repeats
+from fedage.common.statistics.influence_earlier import differs_for_few, near_pairs, nearly_repeats_earlier
+from fedage.common.statistics.influence_few import centred_at_mean, few_make_up
+from fedage.common.statistics.statistic import FloatArray
 
 MINIMUM = 10
 Made = Callable[[np.random.Generator, int], FloatArray]

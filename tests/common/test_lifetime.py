@@ -10,7 +10,7 @@ import pytest
 
 CODE = """
 import sys
-from fedage.common.lifetime import until_told_to_stop
+from fedage.deploy.machine.lifetime import until_told_to_stop
 with until_told_to_stop() as stop:
     print("up", flush=True)
     print("stopped" if stop.wait(float(sys.argv[1])) else "went on", flush=True)

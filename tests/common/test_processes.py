@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from fedage.common import processes
 from fedage.common.errors import FedAgeError
-from fedage.common.processes import Family, executable, flower_environment, free_port, port_is_free
+from fedage.deploy.machine import processes
+from fedage.deploy.machine.processes import Family, executable, flower_environment, free_port, port_is_free
 
 WAIT = "import time; time.sleep(60)"
 
@@ -154,7 +154,7 @@ def test_a_look_outlives_those_who_end_meanwhile(tmp_path: Path) -> None:
         started.stop(grace_s=0.5)
 
 
-WATCHES = "from fedage.common.processes import end_with_parent; end_with_parent(grace_s=1.0)"
+WATCHES = "from fedage.deploy.machine.processes import end_with_parent; end_with_parent(grace_s=1.0)"
 READY = "print('ready', flush=True)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 STUCK = "import signal, threading; signal.signal(15, print); lock = threading.Lock(); lock.acquire()"
@@ -181,7 +181,7 @@ def test_nothing_outlives_a_killed_supervisor(code: str, ready: int, waited_for:
     supervisor = f"""
 import os, time
 from pathlib import Path
-from fedage.common.processes import Family
+from fedage.deploy.machine.processes import Family
 Family([{sys.executable!r}, "-c", {code!r}], environment=dict(os.environ), log=Path({str(log)!r}))
 time.sleep(60)
 """

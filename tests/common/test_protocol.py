@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedage.common.heads import Head, SignedHead, key_from_hex, key_to_hex
-from fedage.common.protocol import (
+from fedage.common.protocol.heads import Head, SignedHead, key_from_hex, key_to_hex
+from fedage.common.protocol.messages import (
     Reply,
     Request,
     RequestRefused,

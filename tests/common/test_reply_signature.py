@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedage.common.protocol import Reply
-from fedage.common.reply_signature import is_signed_by, signed, signing_bytes
+from fedage.common.protocol.messages import Reply
+from fedage.common.protocol.reply_signature import is_signed_by, signed, signing_bytes
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"\x02" * 32)
 SENT = "ab" * 32

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedage.common.simulation import VARIABLE, Share, SimulationJob, current_job, share_of
+from fedage.deploy.machine.simulation import VARIABLE, Share, SimulationJob, current_job, share_of
 
 
 @pytest.mark.parametrize(

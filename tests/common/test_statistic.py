@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedage.common.statistic import Cell, Field, Layout, Statistic, total
+from fedage.common.statistics.statistic import Cell, Field, Layout, Statistic, total
 
 LAYOUT = Layout((Field("n", lower=0, upper=100), Field("x", (2, 3), lower=-5, upper=5), Field("none", (0,))))
 

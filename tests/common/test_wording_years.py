@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fedage.common.analyses._kaplan_meier_figure import _last
-from fedage.common.analyses._kaplan_meier_shown import sentences
-from fedage.common.analyses.kaplan_meier import Curves, SurvivalCurve
-from fedage.common.wording import years
+from fedage.common.analyses.survival._kaplan_meier_figure import _last
+from fedage.common.analyses.survival._kaplan_meier_shown import sentences
+from fedage.common.analyses.survival.kaplan_meier import Curves, SurvivalCurve
+from fedage.common.presentation.wording import years
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from fedage.client.simulated import SimulatedSite
-from fedage.common.campaign import load_campaign
-from fedage.common.simulation import SimulationJob
+from fedage.client.inbox.simulated import SimulatedSite
+from fedage.deploy.machine.campaign_file import load_campaign
+from fedage.deploy.machine.simulation import SimulationJob
 from fedage.deploy.simulate import virtual_sites
-from fedage.server.conduct import Place, conduct
-from fedage.server.network.grid import PromptGrid
-from fedage.server.results import Results, read_results
+from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.record.results import Results, read_results
+from fedage.server.superlink.grid import PromptGrid
 from tests.machinery import InProcessGrid
 
 

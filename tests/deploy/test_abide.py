@@ -19,19 +19,20 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from fedage.client.parts import of_fold
-from fedage.client.table.sites import read_site_tables
-from fedage.client.table_cohorts import table_cohort
-from fedage.common.analyses._ridge import PENALTIES
-from fedage.common.analyses._table_sums import inner_folds
+from fedage.client.cohort.selection.parts import of_fold
+from fedage.client.cohort.selection.table_cohorts import table_cohort
+from fedage.client.cohort.table.sites import read_site_tables
 from fedage.common.analyses.base import Done, run_locally
-from fedage.common.analyses.evaluation import Metrics
-from fedage.common.analyses.table_preparation import INNER_PLACE
-from fedage.common.campaign import Campaign, load_campaign
-from fedage.common.cohort import Cohort
+from fedage.common.analyses.evaluation.metrics import Metrics
+from fedage.common.analyses.preparation._ridge import PENALTIES
+from fedage.common.analyses.preparation.table_preparation import INNER_PLACE
+from fedage.common.analyses.preparation.table_sums import inner_folds
+from fedage.common.campaign import Campaign
 from fedage.common.estimators.configure import configured
-from fedage.common.statistic import FloatArray
-from fedage.server.results import Results, read_results
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import FloatArray
+from fedage.deploy.machine.campaign_file import load_campaign
+from fedage.server.record.results import Results, read_results
 from tests.of_estimators import predict_years, preparation, train_locally, weights_from
 
 CAMPAIGNS = Path(str(files("fedage.deploy"))) / "campaigns"

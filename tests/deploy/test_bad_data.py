@@ -8,17 +8,17 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from fedage.client.cohort.index import IndexReport, index_folder
-from fedage.client.cohort.store import CohortStore
-from fedage.client.deployed import DeployedSite
-from fedage.client.home import init_site
-from fedage.common.campaign import parse_campaign
+from fedage.client.cohort.indexing.index import IndexReport, index_folder
+from fedage.client.cohort.store.store import CohortStore
+from fedage.client.inbox.deployed import DeployedSite
+from fedage.client.site.home import init_site
+from fedage.common.campaign_file import parse_campaign
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_all
-from fedage.server.conduct import Place, conduct
-from fedage.server.network.grid import PromptGrid
-from fedage.server.network.home import CoordinatorHome, init_home
-from fedage.server.results import Results, read_results
+from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.record.results import Results, read_results
+from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.home import CoordinatorHome, init_home
 from tests.machinery import InProcessGrid
 
 CAMPAIGN = """

@@ -11,7 +11,7 @@ from lifelines import CoxPHFitter, KaplanMeierFitter
 from lifelines.datasets import load_lung
 from lifelines.statistics import logrank_test
 
-from fedage.common.campaign import load_campaign
+from fedage.deploy.machine.campaign_file import load_campaign
 from tests.deploy.simulating import as_csv, simulated
 
 FOLDER = Path(str(files("fedage.deploy"))) / "campaigns"

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.common.campaign import load_campaign
+from fedage.deploy.machine.campaign_file import load_campaign
 from fedage.deploy.pooled import check, models
-from fedage.server.results import PooledCheck, PooledFigure, Results, read_results
+from fedage.server.record.results import PooledCheck, PooledFigure, Results, read_results
 from tests.deploy.simulating import simulated
 
 CAMPAIGN = """

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.home import init_site
-from fedage.server.network.home import init_home
+from fedage.client.site.home import init_site
+from fedage.server.superlink.home import init_home
 
 FIVE_MISTAKES = """
 [campaign]

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from fedage.client.audit import Direction, Kind, Outcome, read_heads, show, verify
-from fedage.server.events import read_events
-from fedage.server.results import Results, read_results
+from fedage.server.record.events import read_events
+from fedage.server.record.results import Results, read_results
 
 pytestmark = pytest.mark.processes
 

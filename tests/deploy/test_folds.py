@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedage.client.deployed import DeployedSite
-from fedage.common.campaign import parse_campaign
+from fedage.client.inbox.deployed import DeployedSite
+from fedage.common.campaign_file import parse_campaign
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_all
-from fedage.server.conduct import Place, conduct
-from fedage.server.network.grid import PromptGrid
-from fedage.server.network.home import init_home
-from fedage.server.results import read_results
+from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.record.results import read_results
+from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.home import init_home
 from tests.deploy.test_bad_data import CAMPAIGN, make_site
 from tests.machinery import InProcessGrid
 

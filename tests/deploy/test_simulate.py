@@ -15,17 +15,17 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from fedage.client.dealing import dealt
-from fedage.client.table.sites import read_site_tables
-from fedage.common.campaign import parse_campaign
+from fedage.client.cohort.selection.dealing import dealt
+from fedage.client.cohort.table.sites import read_site_tables
+from fedage.common.campaign_file import parse_campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.configure import configured
-from fedage.common.simulation import VARIABLE
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_all
+from fedage.deploy.machine.simulation import VARIABLE
 from fedage.deploy.simulate import NO_GUARD, _undisturbed, simulate
 from fedage.deploy.simulation_main import RECORD_S
-from fedage.server.results import Results, read_results
+from fedage.server.record.results import Results, read_results
 from tests.deploy.simulating import as_csv, simulated
 
 ABIDE = Path(__file__).parents[3] / "shared/data/abide1/abide1-freesurfer.csv"

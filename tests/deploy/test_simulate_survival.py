@@ -11,7 +11,7 @@ from lifelines import CoxPHFitter, KaplanMeierFitter
 from lifelines.datasets import load_lung
 from lifelines.statistics import logrank_test
 
-from fedage.common.analyses.cox import CoxResult
+from fedage.common.analyses.survival.cox import CoxResult
 from fedage.common.errors import FedAgeError
 from tests.deploy.simulating import Simulated, as_csv, simulated
 

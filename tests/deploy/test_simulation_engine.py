@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from fedage.common.errors import FedAgeError
-from fedage.common.simulation import ENGINE_ENDED, Share, SimulationJob
 from fedage.deploy import simulate as module
+from fedage.deploy.machine.simulation import ENGINE_ENDED, Share, SimulationJob
 from fedage.deploy.simulate import simulate
-from fedage.server.results import read_results
+from fedage.server.record.results import read_results
 from tests.deploy.simulating import as_csv
 from tests.deploy.test_simulate import LONG, RIDGE, below, command, nothing_left, table
 

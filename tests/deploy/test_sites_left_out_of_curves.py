@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.common.analyses._kaplan_meier_shown import left_out
+from fedage.common.analyses.survival._kaplan_meier_shown import left_out
 from tests.deploy.simulating import as_csv, simulated
 
 CAMPAIGN = """

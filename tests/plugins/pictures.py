@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fedage.client.site import SiteCohort
-from fedage.common.cohort import Cohort
+from fedage.client.cohort.site_cohort import SiteCohort
 from fedage.common.estimators.base import Samples
+from fedage.common.statistics.cohort import Cohort
 from tests.machinery import MemorySite
 
 HEAD = """

@@ -12,13 +12,13 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedage.common import estimators
-from fedage.common.basis import Basis
-from fedage.common.campaign import CampaignErrors, parse_campaign
+from fedage.common.campaign_file import CampaignErrors, parse_campaign
 from fedage.common.estimators.base import Samples
 from fedage.common.estimators.derive import model_before
-from fedage.server.conduct import Place, conduct
-from fedage.server.network.grid import PromptGrid
-from fedage.server.results import Results, read_results
+from fedage.common.protocol.basis import Basis
+from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.record.results import Results, read_results
+from fedage.server.superlink.grid import PromptGrid
 from tests.machinery import InProcessGrid, Meddle, MemorySite, table_site
 from tests.plugins.pictures import SIDE, TABLE, TRAINED, cohort_of, pictures, site_with
 
@@ -127,7 +127,7 @@ def test_reading_its_campaign_loads_no_torch(name: str, installed: Path, tmp_pat
     file.write_text((TABLE if name == "trial-pls" else TRAINED + "batch_size = 16\n").format(name=name, rounds=2))
     code = (
         f"import sys; sys.path.insert(0, {str(installed)!r}); from pathlib import Path;"
-        f"from fedage.common.campaign import load_campaign; from fedage.common.campaign.describe import in_words;"
+        f"from fedage.common.campaign import load_campaign; from fedage.common.campaign_file.describe import in_words;"
         f"print(in_words(load_campaign(Path({str(file)!r})))); sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

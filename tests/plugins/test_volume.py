@@ -21,18 +21,18 @@ import pytest
 from pydicom.uid import MRImageStorage, generate_uid
 from safetensors.numpy import load_file
 
-from fedage.client.cohort.bids import index_bids
-from fedage.client.cohort.store import CohortStore
-from fedage.client.deployed import DeployedSite
-from fedage.client.home import SiteHome, init_site
-from fedage.client.indexing import index_site
-from fedage.client.site_cohorts import SiteCohorts
-from fedage.common.campaign import parse_campaign
-from fedage.server.conduct import Place, conduct
-from fedage.server.heads import Heads
-from fedage.server.network.grid import PromptGrid
-from fedage.server.network.home import CoordinatorHome, init_home
-from fedage.server.results import Results, read_results
+from fedage.client.cli.index import index_site
+from fedage.client.cohort.indexing.bids import index_bids
+from fedage.client.cohort.store.store import CohortStore
+from fedage.client.consent.site_cohorts import SiteCohorts
+from fedage.client.inbox.deployed import DeployedSite
+from fedage.client.site.home import SiteHome, init_site
+from fedage.common.campaign_file import parse_campaign
+from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.record.heads import Heads
+from fedage.server.record.results import Results, read_results
+from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.home import CoordinatorHome, init_home
 from tests.client.cohort.dicoms import write
 from tests.machinery import InProcessGrid
 

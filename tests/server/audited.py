@@ -10,10 +10,10 @@ from typing import Any
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedage.client.audit import AuditLog, Direction, Entry, Kind
-from fedage.common.heads import key_to_hex
-from fedage.common.protocol import DESCRIBE, KINDS, packed_digest
-from fedage.common.reply_signature import signed
-from fedage.server.records import read_reply
+from fedage.common.protocol.heads import key_to_hex
+from fedage.common.protocol.messages import DESCRIBE, KINDS, packed_digest
+from fedage.common.protocol.reply_signature import signed
+from fedage.server.sites.flower_records import read_reply
 from tests.machinery import InProcessGrid, MemorySite
 
 Tamper = Callable[[str, str, dict[str, Any]], None]

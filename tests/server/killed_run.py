@@ -9,10 +9,10 @@ from pathlib import Path
 
 from flwr.app import Message
 
-from fedage.common.campaign import parse_campaign
-from fedage.server.conduct import Place, conduct
-from fedage.server.network.grid import PromptGrid
-from fedage.server.run_folder import RunFolder
+from fedage.common.campaign_file import parse_campaign
+from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.record.run_folder import RunFolder
+from fedage.server.superlink.grid import PromptGrid
 from tests.machinery import InProcessGrid, memory_site
 from tests.server.test_conduct import CAMPAIGN
 

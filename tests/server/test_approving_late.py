@@ -10,15 +10,15 @@ import pytest
 from flwr.app import Message
 
 from fedage.client.audit import Direction, Kind
-from fedage.common.campaign import parse_campaign
-from fedage.common.protocol import DESCRIBE
-from fedage.server import session as session_module
-from fedage.server.events import EventLog, read_events
-from fedage.server.follow import in_words
-from fedage.server.heads import Heads
-from fedage.server.incoming import CampaignFailed
-from fedage.server.network.grid import PromptGrid
-from fedage.server.session import Session
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.messages import DESCRIBE
+from fedage.server.cli.follow import in_words
+from fedage.server.record.events import EventLog, read_events
+from fedage.server.record.heads import Heads
+from fedage.server.sites import session as session_module
+from fedage.server.sites.incoming import CampaignFailed
+from fedage.server.sites.session import Session
+from fedage.server.superlink.grid import PromptGrid
 from tests.client.hospital import CAMPAIGN, Hospital, Template
 from tests.machinery import InProcessGrid
 from tests.server.test_real_hospitals import hospital

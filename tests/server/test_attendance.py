@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, KINDS, TRAIN
-from fedage.server.attendance import Attendance
-from fedage.server.events import EventLog, read_events
+from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, KINDS, TRAIN
+from fedage.server.record.events import EventLog, read_events
+from fedage.server.sites.attendance import Attendance
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from flwr.app import Array, Message
 
-from fedage.common.campaign import parse_campaign
-from fedage.common.protocol import pack, unpack
-from fedage.server.conduct import Place, conduct
-from fedage.server.network.grid import PromptGrid
-from fedage.server.results import Results, read_results
-from fedage.server.session import CampaignFailed
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.messages import pack, unpack
+from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.record.results import Results, read_results
+from fedage.server.sites.session import CampaignFailed
+from fedage.server.superlink.grid import PromptGrid
 from tests.machinery import InProcessGrid, Meddle, MemorySite, memory_site
 
 CAMPAIGN = """

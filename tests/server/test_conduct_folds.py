@@ -11,12 +11,13 @@ import pytest
 from flwr.app import Message
 from safetensors.numpy import load_file
 
-from fedage.client.parts import of_fold
-from fedage.common.campaign import Campaign, parse_campaign
-from fedage.common.statistic import FloatArray
-from fedage.server.conduct import Place, conduct
-from fedage.server.network.grid import PromptGrid
-from fedage.server.results import Results, read_results
+from fedage.client.cohort.selection.parts import of_fold
+from fedage.common.campaign import Campaign
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.statistics.statistic import FloatArray
+from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.record.results import Results, read_results
+from fedage.server.superlink.grid import PromptGrid
 from tests.machinery import InProcessGrid, Meddle, MemorySite, folded_site, table_site
 
 HEAD = """

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fedage.server.follow import Follower, Pending
+from fedage.server.cli.follow import Follower, Pending
 
 
 def told(folder: Path, *events: dict[str, Any]) -> list[str]:
@@ -47,7 +47,7 @@ def test_folds_of_an_exact_model_are_counted_by_themselves(tmp_path: Path) -> No
 
 def test_what_is_waited_for_is_told_by_site_and_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr("fedage.server.follow.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("fedage.server.cli.follow.time.monotonic", lambda: clock[0])
     pending = Pending()
 
     def for_s(seconds: int) -> list[str]:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedage.client import predictions
-from fedage.common.campaign import parse_campaign
-from fedage.common.statistic import FloatArray
-from fedage.server.conduct import Place, conduct
-from fedage.server.network.grid import PromptGrid
-from fedage.server.results import read_results
+from fedage.client.compute import predictions
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.statistics.statistic import FloatArray
+from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.record.results import read_results
+from fedage.server.superlink.grid import PromptGrid
 from tests.machinery import InProcessGrid, MemorySite, memory_site
 
 CAMPAIGN = """

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from fedage.client.audit import AuditLog, Damage, Direction, Entry, Kind, read_heads, verify
 from fedage.client.audit.head import sign_head
 from fedage.common.errors import FedAgeError
-from fedage.common.heads import SignedHead, key_to_hex
-from fedage.server import cli
-from fedage.server.heads import HeadRefused, Heads
-from fedage.server.network.home import init_home
+from fedage.common.protocol.heads import SignedHead, key_to_hex
+from fedage.server.cli import main as cli
+from fedage.server.record.heads import HeadRefused, Heads
+from fedage.server.superlink.home import init_home
 
 LINE = Entry(direction=Direction.OUT, kind=Kind.TRAIN)
 

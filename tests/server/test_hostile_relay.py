@@ -13,16 +13,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedage.client.audit import Direction, Kind
-from fedage.common.campaign import parse_campaign
-from fedage.common.heads import key_to_hex
-from fedage.common.protocol import DESCRIBE, TRAIN, Packed, pack, packed_digest, unpack
-from fedage.server import incoming
-from fedage.server.events import EventLog
-from fedage.server.heads import Heads
-from fedage.server.incoming import CampaignFailed
-from fedage.server.network.grid import PromptGrid
-from fedage.server.records import read_arrays
-from fedage.server.session import Session
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.heads import key_to_hex
+from fedage.common.protocol.messages import DESCRIBE, TRAIN, Packed, pack, packed_digest, unpack
+from fedage.server.record.events import EventLog
+from fedage.server.record.heads import Heads
+from fedage.server.sites import incoming
+from fedage.server.sites.flower_records import read_arrays
+from fedage.server.sites.incoming import CampaignFailed
+from fedage.server.sites.session import Session
+from fedage.server.superlink.grid import PromptGrid
 from tests.client.hospital import CAMPAIGN, Hospital, Template
 from tests.machinery import InProcessGrid
 from tests.server.test_real_hospitals import hospital

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fedage.common.campaign import load_campaign
 from fedage.deploy.cli import main
+from fedage.deploy.machine.campaign_file import load_campaign
 
 
 @pytest.fixture

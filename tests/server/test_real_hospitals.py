@@ -12,15 +12,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Message, RecordDict
 
-from fedage.client import handlers
 from fedage.client.audit import Damage, Kind, Outcome, read_heads, verify
 from fedage.client.audit.log import LOG_FILE
-from fedage.common.campaign import parse_campaign
-from fedage.server.conduct import Place, conduct
-from fedage.server.heads import Heads
-from fedage.server.network.grid import PromptGrid
-from fedage.server.results import Results, SiteRecord, read_results
-from fedage.server.session import CampaignFailed
+from fedage.client.inbox import handlers
+from fedage.common.campaign_file import parse_campaign
+from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.record.heads import Heads
+from fedage.server.record.results import Results, SiteRecord, read_results
+from fedage.server.sites.session import CampaignFailed
+from fedage.server.superlink.grid import PromptGrid
 from tests.client.hospital import CAMPAIGN, POLICY, Hospital, Template
 from tests.machinery import InProcessGrid
 

@@ -17,19 +17,19 @@ import pytest
 from lifelines import CoxPHFitter
 from rich.console import Console
 
-from fedage.client.deployed import DeployedSite
-from fedage.client.home import init_site
-from fedage.client.indexing import index_site
-from fedage.common.analyses._cox_compared import covariates
-from fedage.common.analyses.cox import Coefficient
-from fedage.common.campaign import parse_campaign
+from fedage.client.cli.index import index_site
+from fedage.client.inbox.deployed import DeployedSite
+from fedage.client.site.home import init_site
+from fedage.common.analyses.survival._cox_compared import covariates
+from fedage.common.analyses.survival.cox import Coefficient
+from fedage.common.campaign_file import parse_campaign
+from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.cli.summary import print_summary
 from fedage.server.compare.runs import load_runs
-from fedage.server.conduct import Place, conduct
-from fedage.server.network.grid import PromptGrid
-from fedage.server.network.home import init_home
+from fedage.server.record.results import Results, read_results, write_results
 from fedage.server.report.render import render_report
-from fedage.server.results import Results, read_results, write_results
-from fedage.server.summary import print_summary
+from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.home import init_home
 from tests.deploy.simulating import as_csv, simulated
 from tests.machinery import InProcessGrid
 

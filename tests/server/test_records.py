@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
-from fedage.common.campaign import parse_campaign
-from fedage.common.protocol import ANALYSE, Reply
-from fedage.server.events import EventLog
-from fedage.server.network.grid import PromptGrid
-from fedage.server.session import Session
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.messages import ANALYSE, Reply
+from fedage.server.record.events import EventLog
+from fedage.server.sites.session import Session
+from fedage.server.superlink.grid import PromptGrid
 from tests.machinery import InProcessGrid
 from tests.server.test_taking_part import CAMPAIGN
 

@@ -13,20 +13,20 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedage.common.campaign import parse_campaign
+from fedage.common.campaign_file import parse_campaign
 from fedage.common.errors import FedAgeError
-from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN
-from fedage.server.cli import campaign as commands
-from fedage.server.conduct import Place, conduct
-from fedage.server.events import EventLog, read_events
-from fedage.server.launch import launch
-from fedage.server.network.grid import PromptGrid
-from fedage.server.network.home import init_home
-from fedage.server.network.stoppable import StoppableGrid, Stopped
-from fedage.server.recover import KILLED, recover, recover_all, recover_one
-from fedage.server.results import read_results
-from fedage.server.run_folder import RunFolder, RunRefused, run_folders
-from fedage.server.watch_runs import WatchRuns
+from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, TRAIN
+from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.recover import KILLED, recover, recover_all, recover_one
+from fedage.server.cli.launch import launch
+from fedage.server.cli.main import campaign as commands
+from fedage.server.cli.watch_runs import WatchRuns
+from fedage.server.record.events import EventLog, read_events
+from fedage.server.record.results import read_results
+from fedage.server.record.run_folder import RunFolder, RunRefused, run_folders
+from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.home import init_home
+from fedage.server.superlink.stoppable import StoppableGrid, Stopped
 from tests.machinery import InProcessGrid, memory_site
 from tests.server.test_conduct import CAMPAIGN
 from tests.small_disk import fill, small_disk

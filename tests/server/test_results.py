@@ -8,8 +8,8 @@ import pydantic
 import pytest
 
 import fedage.server
-from fedage.common.analyses.evaluation import Metrics
-from fedage.server.results import (
+from fedage.common.analyses.evaluation.metrics import Metrics
+from fedage.server.record.results import (
     SCHEMA_VERSION,
     CampaignInfo,
     Results,
@@ -83,7 +83,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
 def test_the_committed_schema_is_current() -> None:
     assert fedage.server.__file__ is not None
     committed = Path(fedage.server.__file__).with_name("results.schema.json").read_text(encoding="utf-8")
-    assert committed == schema_text(), "write fedage.server.results.schema_text() to server/results.schema.json"
+    assert committed == schema_text(), "write fedage.server.record.results.schema_text() to server/results.schema.json"
 
 
 def test_every_key_is_documented() -> None:

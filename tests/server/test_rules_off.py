@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fedage.common.campaign import parse_campaign
-from fedage.server.assemble import rules_off
-from fedage.server.conduct import Place
+from fedage.common.campaign_file import parse_campaign
+from fedage.server.campaign.assemble import rules_off
+from fedage.server.campaign.conduct import Place
 
 CAMPAIGN = """
 [campaign]

@@ -10,13 +10,13 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import load_file
 
-from fedage.client.parts import set_aside
-from fedage.common.campaign import parse_campaign
-from fedage.server.conduct import Place, conduct
-from fedage.server.network.grid import PromptGrid
+from fedage.client.cohort.selection.parts import set_aside
+from fedage.common.campaign_file import parse_campaign
+from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.cli.summary import print_summary
+from fedage.server.record.results import Results, read_results
 from fedage.server.report import render_report
-from fedage.server.results import Results, read_results
-from fedage.server.summary import print_summary
+from fedage.server.superlink.grid import PromptGrid
 from tests.machinery import InProcessGrid, MemorySite, folded_site, table_site
 from tests.server.test_conduct_folds import pooled_ridge, together
 

@@ -11,16 +11,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedage.client.audit import verify
 from fedage.client.audit.head import sign_head
-from fedage.common.campaign import parse_campaign
-from fedage.common.heads import Head, SignedHead, key_to_hex
-from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN
-from fedage.server.conduct import Place, conduct
-from fedage.server.events import read_events
-from fedage.server.follow import in_words
-from fedage.server.heads import Heads
-from fedage.server.network.grid import PromptGrid
-from fedage.server.results import Results, SiteRecord, read_results
-from fedage.server.session import CampaignFailed
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.heads import Head, SignedHead, key_to_hex
+from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, TRAIN
+from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.cli.follow import in_words
+from fedage.server.record.events import read_events
+from fedage.server.record.heads import Heads
+from fedage.server.record.results import Results, SiteRecord, read_results
+from fedage.server.sites.session import CampaignFailed
+from fedage.server.superlink.grid import PromptGrid
 from tests.machinery import MemorySite, memory_site
 from tests.server.audited import AuditedGrid
 

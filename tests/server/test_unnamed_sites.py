@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from flwr.app import Error, Message
 
-from fedage.common.campaign import parse_campaign
-from fedage.server.events import EventLog
-from fedage.server.incoming import CampaignFailed
-from fedage.server.network.grid import PromptGrid
-from fedage.server.session import Session
+from fedage.common.campaign_file import parse_campaign
+from fedage.server.record.events import EventLog
+from fedage.server.sites.incoming import CampaignFailed
+from fedage.server.sites.session import Session
+from fedage.server.superlink.grid import PromptGrid
 from tests.machinery import InProcessGrid
-from tests.server.network.test_grid import RAY
+from tests.server.superlink.test_grid import RAY
 from tests.server.test_taking_part import CAMPAIGN
 
 

@@ -12,14 +12,14 @@ from typing import TextIO
 import pandas as pd
 
 from fedage.client.cohort.ages import Age
-from fedage.client.cohort.bids import BidsLayout
-from fedage.client.cohort.mapping import OutcomeColumns
-from fedage.client.cohort.participants import AgeColumn
+from fedage.client.cohort.bids.participants import AgeColumn
+from fedage.client.cohort.indexing.bids import BidsLayout
 from fedage.client.cohort.reasons import Reason
-from fedage.client.cohort.told import Telling, Told
-from fedage.client.table.limits import TABLE, require_bounded
-from fedage.client.table.opening import skip_separator_line
-from fedage.client.table.quotes import require_all_read, require_whole_rows
+from fedage.client.cohort.table.limits import TABLE, require_bounded
+from fedage.client.cohort.table.opening import skip_separator_line
+from fedage.client.cohort.table.quotes import require_all_read, require_whole_rows
+from fedage.client.cohort.table_facts import Telling, Told
+from fedage.client.site.mapping import OutcomeColumns
 from fedage.common.errors import FedAgeError
 
 _SEXES = {"m": "M", "male": "M", "f": "F", "female": "F"}

@@ -12,8 +12,8 @@ The files hold PatientID, which is ID1, PatientAge and ImageLaterality. Nobody i
 
 from __future__ import annotations
 
-from fedage.client.cohort.mapping import Mapped, OutcomeColumns
 from fedage.client.cohort.recipes._base import Recipe
+from fedage.client.site.mapping import Mapped, OutcomeColumns
 
 RECIPE = Recipe(
     name="cmmd",

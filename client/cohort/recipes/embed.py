@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from fedage.client.cohort.mapping import Mapped, OutcomeColumns
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.recipes._base import ByImage, Recipe, ages, digest, sex, table
-from fedage.client.cohort.told import Told
+from fedage.client.cohort.table_facts import Told
+from fedage.client.site.mapping import Mapped, OutcomeColumns
 
 _IMAGES, _CLINICAL = "tables/EMBED_OpenData_metadata.csv", "tables/EMBED_OpenData_clinical.csv"
 _OF_IMAGE = (

@@ -12,9 +12,9 @@ The preprocessed arrays under `derivatives` are not read.
 
 from __future__ import annotations
 
-from fedage.client.cohort.bids import PARTICIPANTS, BidsLayout
-from fedage.client.cohort.mapping import Mapped, OutcomeColumns
+from fedage.client.cohort.indexing.bids import PARTICIPANTS, BidsLayout
 from fedage.client.cohort.recipes._base import Recipe
+from fedage.client.site.mapping import Mapped, OutcomeColumns
 
 RECIPE = Recipe(
     name="openbhb",

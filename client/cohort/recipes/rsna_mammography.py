@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from fedage.client.cohort.mapping import Mapped, OutcomeColumns
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.recipes._base import ByImage, Recipe, ages, digest, table
-from fedage.client.cohort.told import Told
+from fedage.client.cohort.table_facts import Told
+from fedage.client.site.mapping import Mapped, OutcomeColumns
 
 _TABLE = "train.csv"
 _COLUMNS = ("patient_id", "image_id", "laterality", "view", "age", "machine_id")

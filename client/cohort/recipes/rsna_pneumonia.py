@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedage.client.cohort.mapping import Mapped, OutcomeColumns
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.recipes._base import Recipe
-from fedage.client.cohort.told import Told
+from fedage.client.cohort.table_facts import Told
+from fedage.client.site.mapping import Mapped, OutcomeColumns
 
 
 class _BareAges:

@@ -15,10 +15,10 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from fedage.client.cohort.ages import Age, age_at_exam
-from fedage.client.cohort.mapping import Mapped, OutcomeColumns
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.recipes._base import ByImage, Recipe, digest, table
-from fedage.client.cohort.told import Told
+from fedage.client.cohort.table_facts import Told
+from fedage.client.site.mapping import Mapped, OutcomeColumns
 
 _IMAGES, _METADATA = "breast-level_annotations.csv", "metadata.csv"
 _SERIES, _AGE = "Series Instance UID", "Patient's Age"

@@ -95,7 +95,7 @@ def open_folder() -> Iterator[Path]:
 def interpreter_for_all(folder: Path) -> Path:
     """This interpreter, or, where it lies in a private folder, a copy of it that sees the same packages."""
     try:
-        if as_other([sys.executable, "-c", "import fedage.client.relay"]).returncode == 0:
+        if as_other([sys.executable, "-c", "import fedage.client.node.relay"]).returncode == 0:
             return Path(sys.executable)
     except PermissionError:
         pass
@@ -118,7 +118,7 @@ def interpreter_for_all(folder: Path) -> Path:
         script.chmod(0o755)
     interpreter = copy / "bin" / version
     found = as_other(
-        [str(interpreter), "-c", "import fedage.client.relay"], environment={"LD_LIBRARY_PATH": str(copy / "lib")}
+        [str(interpreter), "-c", "import fedage.client.node.relay"], environment={"LD_LIBRARY_PATH": str(copy / "lib")}
     )
     if found.returncode:
         pytest.skip(f"{OTHER} may not read this interpreter's packages: {found.stderr[-200:]}")

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.agent.status import site_status
-from fedage.client.home import SiteHome
+from fedage.client.site.home import SiteHome
+from fedage.client.supervisor.status import site_status
 from fedage.deploy.demo import run as demo
 from fedage.deploy.demo.campaign import campaign_file
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_all
-from fedage.server.results import read_results
+from fedage.server.record.results import read_results
 from tests.client.agent.other_user import (
     OTHER,
     OWNER,

@@ -13,14 +13,14 @@ from typing import TypeVar
 import pytest
 from flwr.app import Message
 
-from fedage.client import handlers
-from fedage.client.agent.cancel import Cancellation
 from fedage.client.agent.service import Agent
 from fedage.client.audit import Direction, Kind
-from fedage.client.cohort import exams
-from fedage.client.ledger import Mechanism
-from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN, Reply, RequestRefused
-from fedage.server.records import read_reply
+from fedage.client.cohort.samples import exams
+from fedage.client.consent.ledger import Mechanism
+from fedage.client.inbox import handlers
+from fedage.client.site.cancel import Cancellation
+from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, TRAIN, Reply, RequestRefused
+from fedage.server.sites.flower_records import read_reply
 from tests.client.hospital import PATIENTS, POLICY, Hospital, Template
 
 T = TypeVar("T")

@@ -14,8 +14,8 @@ from flwr.supercore.run import RunNotRunningException
 from flwr.supernode import start_client_internal
 from flwr.supernode.runtime import run_clientapp
 
-from fedage.client.agent.prompt import PromptClock, shorten_pulls
-from fedage.client.agent.several import Several
+from fedage.client.node.concurrent_fetcher import Several
+from fedage.client.node.flower_waits import PromptClock, shorten_pulls
 
 
 def test_the_minor_is_the_pinned_one() -> None:

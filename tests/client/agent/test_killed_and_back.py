@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fedage.server.results import Results
+from fedage.server.record.results import Results
 from tests.hospitals_at_work import AGENT, NODE, RELAY, Network, network, record, rounds_done, until
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]

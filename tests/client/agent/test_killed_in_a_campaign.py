@@ -18,7 +18,7 @@ from fedage.deploy.demo import run as demo
 from fedage.deploy.demo.campaign import campaign_file
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_all
-from fedage.server.results import read_results
+from fedage.server.record.results import read_results
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(1500)]
 

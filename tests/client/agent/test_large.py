@@ -15,7 +15,7 @@ import hashlib, resource, sys, time
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, Metadata, RecordDict
 from flwr.app.message import make_message
-from fedage.client.relay import relay
+from fedage.client.node.relay import relay
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 sent = np.arange(300_000_000 // 8, dtype=np.int64)
 array = Array(sent)

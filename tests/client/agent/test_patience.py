@@ -13,9 +13,9 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedage.client.agent import wire
 from fedage.client.agent.service import MAX_HANDLED, Agent, serve
-from fedage.client.relay import relay
+from fedage.client.node import wire
+from fedage.client.node.relay import relay
 from tests.client.agent.test_relay import message_of
 
 PATIENCE_S = 3.0

@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from fedage.client.home import init_site
-from fedage.server.network import control
-from fedage.server.network.home import CoordinatorHome, init_home
-from fedage.server.network.superlink import SuperLink, register_node, stop_run, submit
+from fedage.client.site.home import init_site
+from fedage.server.superlink import control
+from fedage.server.superlink.home import CoordinatorHome, init_home
+from fedage.server.superlink.superlink import SuperLink, register_node, stop_run, submit
 from tests.client.agent.other_user import (
     OTHER,
     OWNER,
@@ -39,8 +39,8 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(400)]
 SPLIT = """
 import sys
 from pathlib import Path
-from fedage.client.agent.node_side import prepare
-from fedage.client.home import SiteHome
+from fedage.client.node.node_folder import prepare
+from fedage.client.site.home import SiteHome
 prepare(SiteHome.load(Path(sys.argv[1])))
 """
 APPS = Path(__file__).parent / "apps"
@@ -49,9 +49,9 @@ SITES = {"north": "resident", "south": "per-message"}
 AGENT = """
 import sys
 from pathlib import Path
-from fedage.client.agent.supervise import run_agent
-from fedage.client.home import SiteHome
-from fedage.common.lifetime import until_told_to_stop
+from fedage.client.supervisor.supervise import run_agent
+from fedage.client.site.home import SiteHome
+from fedage.deploy.machine.lifetime import until_told_to_stop
 with until_told_to_stop() as stop:
     run_agent(SiteHome.load(Path(sys.argv[1])), stop_event=stop, agent_app="scenario_site:app",
              on_status=lambda text: print(text, flush=True))

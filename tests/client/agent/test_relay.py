@@ -18,11 +18,11 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, 
 from flwr.app.message import make_message
 from flwr.clientapp import ClientApp
 
-from fedage.client.agent import wire
-from fedage.client.agent.cancel import should_stop
 from fedage.client.agent.service import Agent, serve
-from fedage.client.app import app as site_app
-from fedage.client.relay import relay
+from fedage.client.node import wire
+from fedage.client.node.app import app as site_app
+from fedage.client.node.relay import relay
+from fedage.client.site.cancel import should_stop
 
 app = ClientApp()
 
@@ -218,10 +218,10 @@ def test_a_path_too_long_for_a_socket_is_said(tmp_path: Path) -> None:
 
 
 def test_the_relay_imports_nothing_heavy() -> None:
-    heavy = "torch monai pandas sqlalchemy pydicom scipy matplotlib opacus fedage.client.handlers"
+    heavy = "torch monai pandas sqlalchemy pydicom scipy matplotlib opacus fedage.client.inbox.handlers"
     code = f"""
 import sys
-import fedage.client.app
+import fedage.client.node.app
 found = [name for name in {heavy.split()!r} if name in sys.modules]
 raise SystemExit(f"imported: {{found}}" if found else 0)
 """

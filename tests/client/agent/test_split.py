@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.agent.node_side import of_relay, prepare
-from fedage.client.home import SiteHome, init_site
+from fedage.client.node.node_folder import of_relay, prepare
+from fedage.client.site.home import SiteHome, init_site
 from fedage.common.errors import FedAgeError
-from fedage.server.network.home import init_home
+from fedage.server.superlink.home import init_home
 from tests.client.agent.other_user import OTHER, give_to_owner, needs_another_user, open_folder
 
 

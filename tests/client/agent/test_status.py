@@ -11,15 +11,15 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedage.client._durable import DISK_FULL, StoreUnavailable
-from fedage.client.agent.cancel import Cancellation
 from fedage.client.agent.service import Agent, kind_of, serve
-from fedage.client.agent.status import site_status, store_lines
 from fedage.client.audit import AuditLog, AuditUnavailable
-from fedage.client.home import SiteHome, init_site
-from fedage.client.ledger import Ledger
-from fedage.server.failures_in_words import in_words
-from fedage.server.network.home import init_home
+from fedage.client.consent.ledger import Ledger
+from fedage.client.site.cancel import Cancellation
+from fedage.client.site.durable import DISK_FULL, StoreUnavailable
+from fedage.client.site.home import SiteHome, init_site
+from fedage.client.supervisor.status import site_status, store_lines
+from fedage.server.sites.failure_text import in_words
+from fedage.server.superlink.home import init_home
 from tests.small_disk import fill, small_disk
 
 

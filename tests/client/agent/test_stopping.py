@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedage.client import contribute, handlers
 from fedage.client.agent.service import Agent, Serving, serve
-from fedage.client.cohort import exams
-from fedage.client.relay import relay
-from fedage.client.training import PredictionStopped
+from fedage.client.cohort.samples import exams
+from fedage.client.compute import contribute
+from fedage.client.compute.training import PredictionStopped
+from fedage.client.inbox import handlers
+from fedage.client.node.relay import relay
 from fedage.common import estimators
+from fedage.common.estimators import predict
 from fedage.common.estimators.chest_ca import ChestCA
-from fedage.common.networks import predict
-from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN
-from fedage.server.records import read_reply
+from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, TRAIN
+from fedage.server.sites.flower_records import read_reply
 from tests.client.hospital import Hospital, Template
 from tests.of_estimators import built, predict_years
 

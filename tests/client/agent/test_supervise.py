@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.agent import watch
-from fedage.client.agent.state import StateFile
-from fedage.client.agent.supervise import run_agent, run_site
-from fedage.client.agent.watch import Child, Watch
-from fedage.client.home import SiteHome, init_site
+from fedage.client.site.home import SiteHome, init_site
+from fedage.client.supervisor import watch
+from fedage.client.supervisor.state import StateFile
+from fedage.client.supervisor.supervise import run_agent, run_site
+from fedage.client.supervisor.watch import Child, Watch
 from fedage.common.errors import FedAgeError
-from fedage.common.processes import Family
-from fedage.server.network.home import init_home
+from fedage.deploy.machine.processes import Family
+from fedage.server.superlink.home import init_home
 
 pytestmark = pytest.mark.processes
 
@@ -50,7 +50,7 @@ def until(condition: object, *, timeout_s: float = 60.0) -> None:
 def mark(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     value = uuid.uuid4().hex
     monkeypatch.setenv(MARK, value)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2] / "server" / "network" / "apps"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2] / "server" / "superlink" / "apps"))
     yield value
     until(lambda: not living(value), timeout_s=15)
 
@@ -115,8 +115,8 @@ def test_nothing_outlives_a_site_that_is_killed(tmp_path: Path, mark: str) -> No
     code = f"""
 import threading
 from pathlib import Path
-from fedage.client.agent.supervise import run_site
-from fedage.client.home import SiteHome
+from fedage.client.supervisor.supervise import run_site
+from fedage.client.site.home import SiteHome
 run_site(SiteHome.load(Path({str(home.root)!r})), stop_event=threading.Event(), agent_app="scratch_site:app",
          on_status=lambda text: print(text, flush=True))
 """

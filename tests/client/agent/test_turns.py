@@ -19,11 +19,11 @@ from flwr.app.message import make_message
 from flwr.clientapp import ClientApp
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from fedage.client.agent import wire
-from fedage.client.agent.cancel import stop_if_cancelled
 from fedage.client.agent.service import MAX_HANDLED, Agent, Serving, serve
-from fedage.client.relay import relay
-from fedage.common._version import __version__
+from fedage.client.node import wire
+from fedage.client.node.relay import relay
+from fedage.client.site.cancel import stop_if_cancelled
+from fedage.common.version import __version__
 
 app = ClientApp()
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING

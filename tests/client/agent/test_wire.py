@@ -10,7 +10,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata, MetricRecord, RecordDict
 from flwr.app.message import make_message
 
-from fedage.client.agent import wire
+from fedage.client.node import wire
 
 DTYPES = ["float64", "float32", "float16", "int64", "int8", "uint16", "bool", "complex64", ">f4", "S7", "U3"]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedage.client import sites
 from fedage.client.audit import AuditLog, Direction, Entry, Kind, Outcome, show, verify
 from fedage.client.audit.folding import FOLDED, MOST_LINES, WINDOW_S, Folding
 from fedage.client.audit.log import LOG_FILE
-from fedage.client.cli_audit import _in_words
-from fedage.common.protocol import ANALYSE, DESCRIBE
+from fedage.client.cli.audit import _in_words
+from fedage.client.inbox import sites
+from fedage.common.protocol.messages import ANALYSE, DESCRIBE
 from tests.client.hospital import Hospital, Template
 
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedage.client.audit import AuditLog, Damage, Direction, Entry, Findings, Kind, SignedHead, verify
 from fedage.client.audit.head import sign_head
 from fedage.client.audit.log import genesis, line_hash
-from fedage.common.heads import Head
+from fedage.common.protocol.heads import Head
 
 LINES = 12
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.cohort.store import CohortStore
+from fedage.client.cohort.store.store import CohortStore
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from fedage.client.cohort.query import Selection, select
-from fedage.client.cohort.store import CohortStore
+from fedage.client.cohort.store.query import Selection, select
+from fedage.client.cohort.store.store import CohortStore
 
 UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)

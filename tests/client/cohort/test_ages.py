@@ -8,7 +8,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from fedage.client.cohort.ages import Age, AgeSource, age_at_exam, exam_date, parse_date
-from fedage.client.cohort.dicom import read_facts
+from fedage.client.cohort.dicom.facts import read_facts
 from fedage.client.cohort.reasons import Reason, Rejected
 from tests.client.cohort.dicoms import write
 

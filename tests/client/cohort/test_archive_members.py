@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.cohort import archive
-from fedage.client.cohort.archive import SEPARATOR, Refused, open_image
+from fedage.client.cohort.decoding import archive
+from fedage.client.cohort.decoding.archive import SEPARATOR, Refused, open_image
 
 
 def zipped(path: Path, members: dict[str, bytes]) -> None:

@@ -9,10 +9,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from fedage.client.cohort.bids import BidsLayout, index_bids, is_bids
-from fedage.client.cohort.models import ImageFile
-from fedage.client.cohort.query import Selection, select
-from fedage.client.cohort.store import CohortStore
+from fedage.client.cohort.indexing.bids import BidsLayout, index_bids, is_bids
+from fedage.client.cohort.store.models import ImageFile
+from fedage.client.cohort.store.query import Selection, select
+from fedage.client.cohort.store.store import CohortStore
 from fedage.common.errors import FedAgeError
 
 KEY = bytes(range(32))

@@ -8,10 +8,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from fedage.client.cohort.bids import index_bids
-from fedage.client.cohort.participants import read_rows
+from fedage.client.cohort.bids.participants import read_rows
+from fedage.client.cohort.indexing.bids import index_bids
 from fedage.client.cohort.reasons import Reason
-from fedage.client.cohort.store import CohortStore
+from fedage.client.cohort.store.store import CohortStore
 from fedage.common.errors import FedAgeError
 from tests.client.cohort.test_bids import data_set, t1w
 from tests.client.cohort.test_sessions import ages, tree

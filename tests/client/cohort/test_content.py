@@ -19,12 +19,12 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from fedage.client.cohort.content import part_of_text, view_of_text
-from fedage.client.cohort.dicom import DicomFacts, read_facts
-from fedage.client.cohort.index import index_folder
-from fedage.client.cohort.query import Selection, select
-from fedage.client.cohort.store import CohortStore
-from fedage.client.cohort.told import NOTHING, Told
+from fedage.client.cohort.dicom.content import part_of_text, view_of_text
+from fedage.client.cohort.dicom.facts import DicomFacts, read_facts
+from fedage.client.cohort.indexing.index import index_folder
+from fedage.client.cohort.store.query import Selection, select
+from fedage.client.cohort.store.store import CohortStore
+from fedage.client.cohort.table_facts import NOTHING, Told
 from fedage.common.estimators import estimator_class
 from fedage.common.estimators.takes import Content, Takes
 from tests.client.cohort.dicoms import write

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.cohort.bids import index_bids
-from fedage.client.cohort.contrast import is_contrast_enhanced
-from fedage.client.cohort.query import select
-from fedage.client.cohort.store import CohortStore
+from fedage.client.cohort.bids.contrast import is_contrast_enhanced
+from fedage.client.cohort.indexing.bids import index_bids
+from fedage.client.cohort.store.query import select
+from fedage.client.cohort.store.store import CohortStore
 from fedage.common.estimators.takes import Takes
 from tests.client.cohort.test_bids import data_set, t1w, volume
 

@@ -28,12 +28,12 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from fedage.client.cohort import decoder_pool
-from fedage.client.cohort.dicom import read_facts
-from fedage.client.cohort.images import load_image
-from fedage.client.cohort.nifti import load_volume, read_volume
+from fedage.client.cohort.decoding import decoder_pool
+from fedage.client.cohort.decoding.images import load_image
+from fedage.client.cohort.decoding.nifti import load_volume, read_volume
+from fedage.client.cohort.dicom.facts import read_facts
 from fedage.client.cohort.reasons import Reason, Rejected
-from fedage.common.image import SampleRefused
+from fedage.common.preprocessing.image import SampleRefused
 from tests.client.cohort.dicoms import write
 from tests.client.cohort.encoded import smooth, write_encoded
 
@@ -291,7 +291,7 @@ def test_four_deflated_bombs_at_once_take_little(tmp_path: Path, element: bytes)
     assert paths[0].stat().st_size < 600_000
     code = (
         "import sys, resource, pathlib, concurrent.futures as futures\n"
-        "from fedage.client.cohort.dicom import read_facts\n"
+        "from fedage.client.cohort.dicom.facts import read_facts\n"
         "with futures.ThreadPoolExecutor(4) as pool:\n"
         "    found = list(pool.map(read_facts, map(pathlib.Path, sys.argv[1:])))\n"
         "print(*(each.code for each in found), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"

@@ -12,7 +12,7 @@ import pytest
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from fedage.client.cohort.ages import AgeSource
-from fedage.client.cohort.dicom import DicomFacts, read_facts
+from fedage.client.cohort.dicom.facts import DicomFacts, read_facts
 from fedage.client.cohort.reasons import Reason, Rejected
 from tests.client.cohort.dicoms import BIRTH_DATE, NAME, cut, ramp, write, write_without_pixels
 

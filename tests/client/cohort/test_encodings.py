@@ -10,11 +10,11 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from fedage.client.cohort import header
-from fedage.client.cohort.dicom import DicomFacts, read_facts
-from fedage.client.cohort.images import load_image
+from fedage.client.cohort.decoding.images import load_image
+from fedage.client.cohort.dicom import header
+from fedage.client.cohort.dicom.facts import DicomFacts, read_facts
 from fedage.client.cohort.reasons import Reason, Rejected
-from fedage.common.image import SampleRefused
+from fedage.common.preprocessing.image import SampleRefused
 from tests.client.cohort.dicoms import ramp, write
 from tests.client.cohort.encoded import LOSSLESS, smooth, write_encoded, write_jpeg
 

@@ -10,8 +10,8 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
-from fedage.client.cohort.images import load_image
-from fedage.common.image import SampleRefused
+from fedage.client.cohort.decoding.images import load_image
+from fedage.common.preprocessing.image import SampleRefused
 from tests.client.cohort.dicoms import cut, ramp, write
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from pydicom.uid import RLELossless
 
-from fedage.client.cohort import dicom, index
-from fedage.client.cohort.dicom import DicomFacts
-from fedage.client.cohort.index import IndexReport, index_folder
+from fedage.client.cohort.dicom import facts as dicom
+from fedage.client.cohort.dicom.facts import DicomFacts
+from fedage.client.cohort.indexing import index
+from fedage.client.cohort.indexing.index import IndexReport, index_folder
 from fedage.client.cohort.reasons import Reason, Rejected
-from fedage.client.cohort.store import CohortStore
-from fedage.client.cohort.told import Told
+from fedage.client.cohort.store.store import CohortStore
+from fedage.client.cohort.table_facts import Told
 from fedage.common.errors import FedAgeError
 from tests.client.cohort.dicoms import all_of, cut, write, write_without_pixels
 

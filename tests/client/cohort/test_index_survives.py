@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.cohort.index import index_folder
-from fedage.client.cohort.query import select
-from fedage.client.cohort.store import CohortStore
+from fedage.client.cohort.indexing.index import index_folder
+from fedage.client.cohort.store.query import select
+from fedage.client.cohort.store.store import CohortStore
 from tests.client.cohort.dicoms import write
 
 ROOT = Path(__file__).parents[3]
@@ -40,8 +40,8 @@ def whole(home: Path) -> bool:
 INDEX_SLOWLY = """
     import sys, time
     from pathlib import Path
-    from fedage.client.cohort import index
-    from fedage.client.cohort.store import CohortStore
+    from fedage.client.cohort.indexing import index
+    from fedage.client.cohort.store.store import CohortStore
     index._BATCH, index._CHUNK = 5, 1
     def tell(done, total):
         print(done, flush=True)
@@ -75,8 +75,8 @@ def test_killed_in_the_middle_it_goes_on_where_it_stopped(tmp_path: Path, data: 
 INDEX_ON_A_FULL_DISK = """
     import resource, signal, sys
     from pathlib import Path
-    from fedage.client.cohort import index
-    from fedage.client.cohort.store import CohortStore
+    from fedage.client.cohort.indexing import index
+    from fedage.client.cohort.store.store import CohortStore
     from fedage.common.errors import FedAgeError
     index._BATCH = 10
     with CohortStore.open(Path(sys.argv[1])) as store:

@@ -8,10 +8,10 @@ import pytest
 from pydicom import uid
 from pydicom.dataset import Dataset
 
-from fedage.client.cohort.dicom import DicomFacts, read_facts
-from fedage.client.cohort.images import load_image
+from fedage.client.cohort.decoding.images import load_image
+from fedage.client.cohort.dicom.facts import DicomFacts, read_facts
 from fedage.client.cohort.reasons import Reason, Rejected
-from fedage.common.image import SampleRefused
+from fedage.common.preprocessing.image import SampleRefused
 from tests.client.cohort.dicoms import ramp, write, write_without_pixels
 
 COLOURED = np.zeros((6, 5, 3), dtype=np.uint8)

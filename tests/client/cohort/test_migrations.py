@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from fedage.client.cohort import migrations
-from fedage.client.cohort.index import index_folder
+from fedage.client.cohort.indexing.index import index_folder
 from fedage.client.cohort.keys import Keys
-from fedage.client.cohort.models import SCHEMA_VERSION
-from fedage.client.cohort.query import select
-from fedage.client.cohort.store import CohortStore, StoreError
+from fedage.client.cohort.store import migrations
+from fedage.client.cohort.store.models import SCHEMA_VERSION
+from fedage.client.cohort.store.query import select
+from fedage.client.cohort.store.store import CohortStore, StoreError
 from tests.client.cohort.dicoms import slice_at, write
 
 KEY = bytes(range(32))

@@ -13,9 +13,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from fedage.client.cohort.nifti import VolumeFacts, load_volume, read_volume
+from fedage.client.cohort.decoding.nifti import VolumeFacts, load_volume, read_volume
 from fedage.client.cohort.reasons import Rejected
-from fedage.common.image import SampleRefused
+from fedage.common.preprocessing.image import SampleRefused
 
 NIBABEL = Path(nib.__file__).parent / "tests/data"
 IN = {

@@ -9,12 +9,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from fedage.client.cohort.bids import index_bids
-from fedage.client.cohort.index import index_folder
-from fedage.client.cohort.mapping import TableSource
-from fedage.client.cohort.rejects_page import write_rejects_page
-from fedage.client.cohort.store import CohortStore
-from fedage.client.cohort.tables import index_table
+from fedage.client.cohort.indexing.bids import index_bids
+from fedage.client.cohort.indexing.index import index_folder
+from fedage.client.cohort.indexing.rejects_page import write_rejects_page
+from fedage.client.cohort.store.store import CohortStore
+from fedage.client.cohort.store.tables import index_table
+from fedage.client.site.mapping import TableSource
 from tests.client.cohort.dicoms import BIRTH_DATE, NAME, slice_at, write, write_without_pixels
 
 ID = "MRN-7714423"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fedage.client.cohort.mapping import Mapped
-from fedage.client.cohort.outcomes import read_outcomes
+from fedage.client.cohort.table.outcomes import read_outcomes
+from fedage.client.site.mapping import Mapped
 from fedage.common.errors import FedAgeError
 
 

@@ -12,15 +12,15 @@ import pydicom.data
 import pytest
 from numpy.typing import NDArray
 
-from fedage.client.cohort.dicom import DicomFacts, read_facts
-from fedage.client.cohort.images import load_image
-from fedage.client.cohort.index import index_folder
-from fedage.client.cohort.query import select
-from fedage.client.cohort.samples import SampleCache
-from fedage.client.cohort.store import CohortStore
+from fedage.client.cohort.decoding.images import load_image
+from fedage.client.cohort.dicom.facts import DicomFacts, read_facts
+from fedage.client.cohort.indexing.index import index_folder
+from fedage.client.cohort.samples.cache import SampleCache
+from fedage.client.cohort.store.query import select
+from fedage.client.cohort.store.store import CohortStore
 from fedage.common import estimators
 from fedage.common.estimators.base import Input
-from fedage.common.image import Exam, SampleRefused
+from fedage.common.preprocessing.image import Exam, SampleRefused
 
 FOLDER = Path(pydicom.data.__file__).parent / "test_files"
 EXPECTED = {

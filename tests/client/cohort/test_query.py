@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedage.client.cohort.index import index_folder
-from fedage.client.cohort.query import folds, select, split
-from fedage.client.cohort.store import CohortStore
+from fedage.client.cohort.indexing.index import index_folder
+from fedage.client.cohort.store.query import folds, select, split
+from fedage.client.cohort.store.store import CohortStore
 from fedage.common.campaign.types import Fractions
 from fedage.common.estimators.takes import Takes
 from tests.client.cohort.dicoms import write

@@ -7,13 +7,13 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from fedage.client.cohort.mapping import RecipeName
-from fedage.client.cohort.models import ImageFile
-from fedage.client.cohort.query import Selection, select
+from fedage.client.cli.index import SiteIndex, index_into
 from fedage.client.cohort.recipes import NAMES, recipe
-from fedage.client.cohort.store import CohortStore
-from fedage.client.home import SiteConfig
-from fedage.client.indexing import SiteIndex, index_into
+from fedage.client.cohort.store.models import ImageFile
+from fedage.client.cohort.store.query import Selection, select
+from fedage.client.cohort.store.store import CohortStore
+from fedage.client.site.home import SiteConfig
+from fedage.client.site.mapping import RecipeName
 from fedage.common.errors import FedAgeError
 from tests.client.cohort.dicoms import write
 from tests.client.cohort.test_bids import volume

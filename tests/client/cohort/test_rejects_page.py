@@ -6,10 +6,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from fedage.client.cohort.index import index_folder
+from fedage.client.cohort.indexing.index import index_folder
+from fedage.client.cohort.indexing.rejects_page import (
+    Kind,
+    rejects_table,
+    render_rejects,
+    set_aside,
+    write_rejects_page,
+)
 from fedage.client.cohort.reasons import Reason
-from fedage.client.cohort.rejects_page import Kind, rejects_table, render_rejects, set_aside, write_rejects_page
-from fedage.client.cohort.store import CohortStore
+from fedage.client.cohort.store.store import CohortStore
 from tests.client.cohort.dicoms import cut, write, write_without_pixels
 
 

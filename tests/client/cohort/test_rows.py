@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedage.client.cohort.rows import RowFile
+from fedage.client.cohort.samples.rows import RowFile
 
 DTYPE = np.dtype("<f4")
 ARRAY = np.random.default_rng(1).normal(size=(11, 2, 3, 4)).astype(DTYPE)

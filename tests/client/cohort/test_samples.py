@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedage.client.cohort import samples
-from fedage.client.cohort.index import index_folder
-from fedage.client.cohort.query import Selection, select
-from fedage.client.cohort.samples import SampleCache
-from fedage.client.cohort.store import CohortStore
+from fedage.client.cohort.indexing.index import index_folder
+from fedage.client.cohort.samples import cache as samples
+from fedage.client.cohort.samples.cache import SampleCache
+from fedage.client.cohort.store.query import Selection, select
+from fedage.client.cohort.store.store import CohortStore
 from fedage.common import estimators
 from fedage.common.estimators.base import Input, Options
-from fedage.common.image import Exam, SampleRefused
+from fedage.common.preprocessing.image import Exam, SampleRefused
 from tests.client.cohort.dicoms import ramp, write
 
 

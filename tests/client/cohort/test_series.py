@@ -12,16 +12,16 @@ import pydicom.data
 import pytest
 from pydicom.uid import EnhancedMRImageStorage
 
-from fedage.client.cohort import index
-from fedage.client.cohort.images import load_image
-from fedage.client.cohort.index import IndexReport, index_folder
-from fedage.client.cohort.models import Exam, ImageFile
-from fedage.client.cohort.query import select
-from fedage.client.cohort.rejects_page import set_aside
-from fedage.client.cohort.series import is_volume
-from fedage.client.cohort.stacks import load_series
-from fedage.client.cohort.store import CohortStore
-from fedage.common.image import SampleRefused
+from fedage.client.cohort.decoding.images import load_image
+from fedage.client.cohort.decoding.stacks import load_series
+from fedage.client.cohort.indexing import index
+from fedage.client.cohort.indexing.index import IndexReport, index_folder
+from fedage.client.cohort.indexing.rejects_page import set_aside
+from fedage.client.cohort.store.models import Exam, ImageFile
+from fedage.client.cohort.store.query import select
+from fedage.client.cohort.store.series import is_volume
+from fedage.client.cohort.store.store import CohortStore
+from fedage.common.preprocessing.image import SampleRefused
 from tests.client.cohort.dicoms import AXIAL, BIRTH_DATE, all_of, cut, ramp, slice_at, write
 
 TILT = math.radians(20)

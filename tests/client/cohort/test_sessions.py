@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.cohort.participants import AgeColumn, read_rows
+from fedage.client.cohort.bids.participants import AgeColumn, read_rows
+from fedage.client.cohort.bids.session_order import first_label
+from fedage.client.cohort.bids.sessions import STANDARD, Session, Walk, read_sessions
 from fedage.client.cohort.reasons import Reason
-from fedage.client.cohort.session_order import first_label
-from fedage.client.cohort.sessions import STANDARD, Session, Walk, read_sessions
 from fedage.common.errors import FedAgeError
 
 Ages = dict[tuple[str, str], float | str]

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fedage.client.cohort.index import index_folder
-from fedage.client.cohort.query import Selection, select, split
-from fedage.client.cohort.store import CohortStore
-from fedage.client.dealing import dealt
+from fedage.client.cohort.indexing.index import index_folder
+from fedage.client.cohort.selection.dealing import dealt
+from fedage.client.cohort.store.query import Selection, select, split
+from fedage.client.cohort.store.store import CohortStore
 from fedage.common.campaign.types import Fractions
 from tests.client.cohort.dicoms import write
 

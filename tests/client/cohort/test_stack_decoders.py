@@ -12,9 +12,9 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import EnhancedMRImageStorage, JPEG2000Lossless, JPEGLSLossless, MRImageStorage, RLELossless
 
-from fedage.client.cohort import decoder_pool, images, stacks
-from fedage.client.cohort.stacks import load_enhanced, load_series
-from fedage.common.image import SampleRefused
+from fedage.client.cohort.decoding import decoder_pool, images, stacks
+from fedage.client.cohort.decoding.stacks import load_enhanced, load_series
+from fedage.common.preprocessing.image import SampleRefused
 from tests.client.cohort.dicoms import write
 from tests.client.cohort.encoded import smooth, write_encoded
 from tests.client.cohort.test_decoders import CHILD_MB, OWN_MB, STREAMS, children_mb

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
 
-from fedage.client.cohort.dicom import DicomFacts, read_facts
-from fedage.client.cohort.geometry import Stack, stack_of
-from fedage.client.cohort.images import load_image
+from fedage.client.cohort.decoding.images import load_image
+from fedage.client.cohort.decoding.stacks import load_enhanced, load_series
+from fedage.client.cohort.dicom.facts import DicomFacts, read_facts
+from fedage.client.cohort.dicom.geometry import Stack, stack_of
 from fedage.client.cohort.reasons import Reason, Rejected
-from fedage.client.cohort.stacks import load_enhanced, load_series
-from fedage.common.image import SampleRefused
+from fedage.common.preprocessing.image import SampleRefused
 from tests.client.cohort.dicoms import ramp, write
 
 AXIAL = [1.0, 0, 0, 0, 1, 0]

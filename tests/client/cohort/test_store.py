@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.cohort.index import index_folder
+from fedage.client.cohort.indexing.index import index_folder
 from fedage.client.cohort.keys import Keys
-from fedage.client.cohort.store import CohortStore, StoreError
+from fedage.client.cohort.store.store import CohortStore, StoreError
 from tests.client.cohort.dicoms import BIRTH_DATE, NAME, write
 
 KEY = bytes(range(32))

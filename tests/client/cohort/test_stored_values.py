@@ -9,12 +9,12 @@ from PIL import Image as Picture
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless, generate_uid
 
-from fedage.client.cohort.dicom import read_facts
-from fedage.client.cohort.images import load_image
+from fedage.client.cohort.decoding.images import load_image
+from fedage.client.cohort.decoding.stacks import load_series
+from fedage.client.cohort.dicom.facts import read_facts
 from fedage.client.cohort.reasons import Reason, Rejected
-from fedage.client.cohort.stacks import load_series
 from fedage.common import estimators
-from fedage.common.image import Exam, SampleRefused
+from fedage.common.preprocessing.image import Exam, SampleRefused
 from tests.client.cohort.dicoms import UNCOMPRESSED, ramp, slice_at, write
 
 SHARED = Path(__file__).resolve().parents[4] / "shared/data/nih-cxr"

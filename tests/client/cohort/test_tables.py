@@ -8,21 +8,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.client.cohort.mapping import Mapped, TableSource
-from fedage.client.cohort.store import CohortStore
-from fedage.client.cohort.tables import TableReport, forget_table, index_table, read_table
-from fedage.client.parts import of_fold
-from fedage.client.policy.types import DataSet
-from fedage.client.site import SiteCohort
-from fedage.client.site_cohorts import SiteCohorts
-from fedage.client.table.sites import read_site_tables
-from fedage.client.table_cohorts import table_cohort
-from fedage.client.table_store import read_site_table, write_site_table
+from fedage.client.cohort.selection.parts import of_fold
+from fedage.client.cohort.selection.table_cohorts import table_cohort
+from fedage.client.cohort.site_cohort import SiteCohort
+from fedage.client.cohort.store.store import CohortStore
+from fedage.client.cohort.store.tables import TableReport, forget_table, index_table, read_table
+from fedage.client.cohort.table.sites import read_site_tables
+from fedage.client.cohort.table.store import read_site_table, write_site_table
+from fedage.client.consent.policy.types import DataSet
+from fedage.client.consent.site_cohorts import SiteCohorts
+from fedage.client.site.mapping import Mapped, TableSource
 from fedage.common.analyses.base import Done, run_locally
 from fedage.common.analyses.plan import registered
-from fedage.common.campaign import Campaign, parse_campaign
+from fedage.common.campaign import Campaign
+from fedage.common.campaign_file import parse_campaign
 from fedage.common.errors import FedAgeError
-from fedage.common.protocol import RequestRefused
+from fedage.common.protocol.messages import RequestRefused
 from tests.of_estimators import preparation
 
 SEED = 7

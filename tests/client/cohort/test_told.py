@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from fedage.client.cohort.ages import Age, AgeSource
-from fedage.client.cohort.dicom import DicomFacts, read_facts
-from fedage.client.cohort.index import index_folder
-from fedage.client.cohort.query import select
+from fedage.client.cohort.dicom.facts import DicomFacts, read_facts
+from fedage.client.cohort.indexing.index import index_folder
 from fedage.client.cohort.reasons import Reason, Rejected
-from fedage.client.cohort.store import CohortStore
-from fedage.client.cohort.told import Told
+from fedage.client.cohort.store.query import select
+from fedage.client.cohort.store.store import CohortStore
+from fedage.client.cohort.table_facts import Told
 from tests.client.cohort.dicoms import write
 
 

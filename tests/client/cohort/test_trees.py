@@ -13,13 +13,14 @@ import numpy as np
 import pydicom.data
 import pytest
 
-from fedage.client.cohort import archive, index, tree
-from fedage.client.cohort.archive import open_image
-from fedage.client.cohort.images import load_image
-from fedage.client.cohort.index import index_folder
-from fedage.client.cohort.samples import SampleCache
-from fedage.client.cohort.store import CohortStore
-from fedage.common.image import SampleRefused
+from fedage.client.cohort.decoding import archive
+from fedage.client.cohort.decoding.archive import open_image
+from fedage.client.cohort.decoding.images import load_image
+from fedage.client.cohort.indexing import index, tree
+from fedage.client.cohort.indexing.index import index_folder
+from fedage.client.cohort.samples.cache import SampleCache
+from fedage.client.cohort.store.store import CohortStore
+from fedage.common.preprocessing.image import SampleRefused
 from tests.client.cohort.dicoms import all_of, ramp, write, write_without_pixels
 from tests.client.cohort.test_samples import Corner
 
@@ -199,8 +200,8 @@ def test_files_nobody_may_read_are_counted_and_tried_again() -> None:
     script = """
         import os, sys
         from pathlib import Path
-        from fedage.client.cohort.index import index_folder
-        from fedage.client.cohort.store import CohortStore
+        from fedage.client.cohort.indexing.index import index_folder
+        from fedage.client.cohort.store.store import CohortStore
         for name in ("as-myself", "home"):  # once before, so that all is imported that the other may not read either
             with CohortStore.open(Path(sys.argv[1], name)) as store:
                 report = index_folder(store, Path(sys.argv[1], "data"))

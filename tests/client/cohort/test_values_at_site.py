@@ -8,18 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.client.cohort.joined import OTHER_ZEROS
-from fedage.client.cohort.mapping import Mapped, TableSource
-from fedage.client.cohort.outcomes import read_outcomes
-from fedage.client.cohort.participants import read_rows
+from fedage.client.cohort.bids.participants import read_rows
+from fedage.client.cohort.indexing.joined import OTHER_ZEROS
 from fedage.client.cohort.recipes._base import table as recipe_table
-from fedage.client.cohort.store import CohortStore
-from fedage.client.cohort.tables import TableReport, index_table, read_table
-from fedage.client.site_cohorts import TableCohorts
-from fedage.client.table.said import in_words
-from fedage.common.campaign import parse_campaign
+from fedage.client.cohort.store.store import CohortStore
+from fedage.client.cohort.store.tables import TableReport, index_table, read_table
+from fedage.client.cohort.table.outcomes import read_outcomes
+from fedage.client.cohort.table.said import in_words
+from fedage.client.consent.site_cohorts import TableCohorts
+from fedage.client.site.mapping import Mapped, TableSource
+from fedage.common.campaign_file import parse_campaign
 from fedage.common.errors import FedAgeError
-from fedage.common.protocol import RequestRefused
+from fedage.common.protocol.messages import RequestRefused
 from tests.client.cohort.dicoms import write
 from tests.client.cohort.test_bids import data_set, t1w
 from tests.client.test_indexing import index

@@ -11,10 +11,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from fedage.client.policy import Allowed, Facts, Hours, Policy, Refused, decide, facts_of, parse_policy
-from fedage.client.policy.hours import NoWindow, is_open, minutes
-from fedage.common.campaign import parse_campaign
-from fedage.common.protocol import ANALYSE, DESCRIBE, EVALUATE, TRAIN
+from fedage.client.consent.policy import Allowed, Facts, Hours, Policy, Refused, decide, facts_of, parse_policy
+from fedage.client.consent.policy.hours import NoWindow, is_open, minutes
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, TRAIN
 
 KEY, OTHER = "ab" * 32, "cd" * 32
 NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)  # a Friday

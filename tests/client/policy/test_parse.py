@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.policy import (
+from fedage.client.consent.policy import (
     DEFAULT_TEXT,
     Allowed,
     Policy,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.cohort.outcomes import read_outcomes
-from fedage.client.cohort.participants import read_rows
-from fedage.client.table.read import read_frame
+from fedage.client.cohort.bids.participants import read_rows
+from fedage.client.cohort.table.outcomes import read_outcomes
+from fedage.client.cohort.table.read import read_frame
 from fedage.common.errors import FedAgeError
 
 HEADER = "id,age,time_years"

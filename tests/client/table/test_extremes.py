@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedage.client.table.extremes import extremes_of
+from fedage.client.cohort.table.extremes import extremes_of
 
 OTHERS = [2.1, 3.4, 2.8, 3.0, 2.9, 3.3]
 

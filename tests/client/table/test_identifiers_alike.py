@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fedage.client.cohort.outcomes import read_outcomes
-from fedage.client.table.sites import SiteTables, read_site_tables
-from fedage.common.campaign import parse_campaign
+from fedage.client.cohort.table.outcomes import read_outcomes
+from fedage.client.cohort.table.sites import SiteTables, read_site_tables
+from fedage.common.campaign_file import parse_campaign
 
 CAMPAIGN = """
 [campaign]

@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from fedage.client.cohort import outcomes, participants
-from fedage.client.cohort.outcomes import read_outcomes
-from fedage.client.cohort.participants import read_rows
+from fedage.client.cohort.bids import participants
+from fedage.client.cohort.bids.participants import read_rows
 from fedage.client.cohort.recipes._base import table
-from fedage.client.table import read
-from fedage.client.table.limits import OUTCOMES, PARTICIPANTS, TABLE, first_line, require_bounded
-from fedage.client.table.read import read_frame
+from fedage.client.cohort.table import outcomes, read
+from fedage.client.cohort.table.limits import OUTCOMES, PARTICIPANTS, TABLE, first_line, require_bounded
+from fedage.client.cohort.table.outcomes import read_outcomes
+from fedage.client.cohort.table.read import read_frame
 from fedage.common.errors import FedAgeError
 
 MANY = 20_001

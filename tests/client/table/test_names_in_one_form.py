@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.client.cohort.mapping import TableSource
-from fedage.client.cohort.outcomes import read_outcomes
-from fedage.client.table.read import read_frame
-from fedage.client.table.sites import read_site_tables
-from fedage.common.campaign import parse_campaign
+from fedage.client.cohort.table.outcomes import read_outcomes
+from fedage.client.cohort.table.read import read_frame
+from fedage.client.cohort.table.sites import read_site_tables
+from fedage.client.site.mapping import TableSource
+from fedage.common.campaign_file import parse_campaign
 from fedage.common.errors import FedAgeError
 
 SPELLINGS = {

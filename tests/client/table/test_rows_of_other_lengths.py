@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.cohort.outcomes import read_outcomes
 from fedage.client.cohort.recipes._base import table as recipe_table
-from fedage.client.table.read import read_frame
+from fedage.client.cohort.table.outcomes import read_outcomes
+from fedage.client.cohort.table.read import read_frame
 from fedage.common.errors import FedAgeError
 
 HEADER = "id,note,age"

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.client.cohort.index import index_folder
-from fedage.client.cohort.query import select
-from fedage.client.cohort.store import CohortStore
-from fedage.client.table.sites import read_site_tables
-from fedage.client.table.units import far_years_in_words
-from fedage.client.units_of_images import units_in_words
-from fedage.common.campaign import parse_campaign
+from fedage.client.cohort.indexing.index import index_folder
+from fedage.client.cohort.selection.units_of_images import units_in_words
+from fedage.client.cohort.store.query import select
+from fedage.client.cohort.store.store import CohortStore
+from fedage.client.cohort.table.sites import read_site_tables
+from fedage.client.cohort.table.units import far_years_in_words
+from fedage.common.campaign_file import parse_campaign
 from tests.client.cohort.dicoms import write
 
 CAMPAIGN = """

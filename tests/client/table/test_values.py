@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.client.table.forms import form_of
-from fedage.client.table.said import in_words
-from fedage.client.table.sites import SiteTables, read_site_tables
-from fedage.common.campaign import Campaign, parse_campaign
+from fedage.client.cohort.table.forms import form_of
+from fedage.client.cohort.table.said import in_words
+from fedage.client.cohort.table.sites import SiteTables, read_site_tables
+from fedage.common.campaign import Campaign
+from fedage.common.campaign_file import parse_campaign
 from fedage.common.errors import FedAgeError
-from fedage.server.told import Told
+from fedage.server.sites.site_info import Told
 
 ABOUT = """
 [campaign]

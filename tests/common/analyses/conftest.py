@@ -8,10 +8,10 @@ import pytest
 from lifelines.datasets import load_gbsg2, load_lung, load_rossi
 
 from fedage.common.analyses.base import Analysis, Done, Iterate, run_locally
-from fedage.common.analyses.cox_pooled import CoxPooled
-from fedage.common.analyses.kaplan_meier import KaplanMeier
-from fedage.common.cohort import Cohort
-from fedage.common.statistic import Statistic, total
+from fedage.common.analyses.survival.cox_pooled import CoxPooled
+from fedage.common.analyses.survival.kaplan_meier import KaplanMeier
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import Statistic, total
 
 Sites = dict[str, Cohort]
 ROSSI = ("fin", "age", "race", "wexp", "mar", "paro", "prio")

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from fedage.common.analyses import _roc
 from fedage.common.analyses.base import Done, run_locally
-from fedage.common.analyses.group_difference import GroupDifference
-from fedage.common.cohort import Cohort
+from fedage.common.analyses.groups import _roc
+from fedage.common.analyses.groups.group_difference import GroupDifference
+from fedage.common.statistics.cohort import Cohort
 
 
 def slow_delong(group, reference):

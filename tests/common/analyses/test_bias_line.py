@@ -3,8 +3,8 @@ import pytest
 from scipy import stats
 
 from fedage.common.analyses.base import IterateRefused, NotComputable, run_locally
-from fedage.common.analyses.bias_line import BiasLine, correct_cole, correct_de_lange
-from fedage.common.cohort import Cohort
+from fedage.common.analyses.bias.bias_line import BiasLine, correct_cole, correct_de_lange
+from fedage.common.statistics.cohort import Cohort
 
 
 def healthy(age, predicted, **more):

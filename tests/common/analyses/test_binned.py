@@ -3,9 +3,9 @@ import pytest
 
 from fedage.common.analyses._age_bins import age_edges
 from fedage.common.analyses.base import IterateRefused, NotComputable, run_locally
-from fedage.common.analyses.gap_by_age import GapByAge
-from fedage.common.analyses.predicted_by_age import PredictedByAge
-from fedage.common.cohort import Cohort
+from fedage.common.analyses.bias.gap_by_age import GapByAge
+from fedage.common.analyses.evaluation.predicted_by_age import PredictedByAge
+from fedage.common.statistics.cohort import Cohort
 
 EDGES = (40.0, 50.0, 60.0, 70.0)
 

@@ -10,21 +10,22 @@ from lifelines import CoxPHFitter
 from lifelines.utils import concordance_index
 from rich.console import Console
 
-from fedage.client.contribute import contributions
+from fedage.client.compute.contribute import contributions
 from fedage.common.analyses.agreement import Agreed
 from fedage.common.analyses.base import Done, NotComputable, run_locally
-from fedage.common.analyses.concordance import Concordance, ModelConcordance, comparable_of_each, pairs_of
-from fedage.common.analyses.cox_by_site import CoxBySite
 from fedage.common.analyses.plan import registered
-from fedage.common.campaign import CampaignErrors, load_campaign, parse_campaign
-from fedage.common.cohort import Cohort
-from fedage.common.influence import InfluenceRefused, InfluenceRule
+from fedage.common.analyses.survival.concordance import Concordance, ModelConcordance, comparable_of_each, pairs_of
+from fedage.common.analyses.survival.cox_by_site import CoxBySite
+from fedage.common.campaign_file import CampaignErrors, parse_campaign
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.influence import InfluenceRefused, InfluenceRule
+from fedage.deploy.machine.campaign_file import load_campaign
+from fedage.server.cli.summary import print_summary
 from fedage.server.compare.comparison import compare
 from fedage.server.compare.page import render_comparison
 from fedage.server.compare.runs import load_runs
 from fedage.server.compare.table import print_comparison
 from fedage.server.report import render_report
-from fedage.server.summary import print_summary
 from tests.deploy.simulating import Simulated, as_csv, simulated
 
 CAMPAIGN = """

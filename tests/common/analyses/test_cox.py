@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.common.analyses import _partial_likelihood as partial
 from fedage.common.analyses.base import Again, IterateRefused, NotComputable, run_locally
-from fedage.common.analyses.cox_by_site import CoxBySite
-from fedage.common.analyses.cox_pooled import CoxPooled
-from fedage.common.cohort import Cohort
+from fedage.common.analyses.survival import _partial_likelihood as partial
+from fedage.common.analyses.survival.cox_by_site import CoxBySite
+from fedage.common.analyses.survival.cox_pooled import CoxPooled
+from fedage.common.statistics.cohort import Cohort
 
 
 def by_site(covariates=("x",), **options):

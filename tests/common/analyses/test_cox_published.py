@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from lifelines import CoxPHFitter
 
-from fedage.common.analyses.cox_by_site import CoxBySite
-from fedage.common.analyses.cox_pooled import CoxPooled
+from fedage.common.analyses.survival.cox_by_site import CoxBySite
+from fedage.common.analyses.survival.cox_pooled import CoxPooled
 
 EFRON = (-0.3794222, -0.0574377, 0.3138998, -0.1497957, -0.4337039, -0.0848711, 0.0914971)
 BRESLOW = (-0.3790219, -0.0572459, 0.3141298, -0.1511146, -0.4327826, -0.0849828, 0.0911115)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from fedage.common.analyses.base import IterateRefused, NotComputable, run_locally
-from fedage.common.analyses.error_curve import THRESHOLDS_YEARS, ErrorCurve, join_cells
-from fedage.common.analyses.evaluation import Evaluation
-from fedage.common.cohort import Cohort
+from fedage.common.analyses.evaluation.error_curve import THRESHOLDS_YEARS, ErrorCurve, join_cells
+from fedage.common.analyses.evaluation.metrics import Evaluation
+from fedage.common.statistics.cohort import Cohort
 
 EXACT = ErrorCurve("error-curve:test")
 GUARDED = ErrorCurve("error-curve:test", minimum_count=10)

@@ -3,8 +3,8 @@ import pytest
 from scipy import stats
 
 from fedage.common.analyses.base import IterateRefused, NotComputable, run_locally
-from fedage.common.analyses.evaluation import Evaluation
-from fedage.common.cohort import Cohort
+from fedage.common.analyses.evaluation.metrics import Evaluation
+from fedage.common.statistics.cohort import Cohort
 
 ANALYSIS = Evaluation("evaluation:test", "is_test")
 

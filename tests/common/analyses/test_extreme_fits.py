@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from lifelines import CoxPHFitter
 
-from fedage.common.analyses.cox_by_site import CoxBySite
-from fedage.common.analyses.kaplan_meier import KaplanMeier
-from fedage.common.cohort import Cohort
+from fedage.common.analyses.survival.cox_by_site import CoxBySite
+from fedage.common.analyses.survival.kaplan_meier import KaplanMeier
+from fedage.common.statistics.cohort import Cohort
 
 
 def follow_up(beta, *, unit=1.0, n=600, seed=2):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fedage.common.analyses import _roc
 from fedage.common.analyses.base import IterateRefused, NotComputable, run_locally
-from fedage.common.analyses.group_difference import GroupDifference
-from fedage.common.cohort import Cohort
+from fedage.common.analyses.groups import _roc
+from fedage.common.analyses.groups.group_difference import GroupDifference
+from fedage.common.statistics.cohort import Cohort
 
 
 def analysis(*covariates, minimum_count=1, gap="gap_years"):

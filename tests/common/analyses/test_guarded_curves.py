@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from fedage.common.analyses.base import Done, NotComputable
-from fedage.common.analyses.cox_by_site import CoxBySite
-from fedage.common.analyses.cox_pooled import MOST_LEAVING, CoxPooled
-from fedage.common.analyses.kaplan_meier import KaplanMeier
-from fedage.common.cohort import Cohort
+from fedage.common.analyses.survival.cox_by_site import CoxBySite
+from fedage.common.analyses.survival.cox_pooled import MOST_LEAVING, CoxPooled
+from fedage.common.analyses.survival.kaplan_meier import KaplanMeier
+from fedage.common.statistics.cohort import Cohort
 from tests.bench.bench_survival_tables import BETA, GRIDS, SHAPES, SIZES, curve_of, hospitals, points, run_guarded
 
 REPETITIONS = 40

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 from lifelines import KaplanMeierFitter
 
-from fedage.common.analyses._curve import IntervalCounts, curve, grouped_log_rank
-from fedage.common.analyses._intervals import SiteTable
 from fedage.common.analyses.base import Again, Done, IterateRefused, LeftOutByFile, NotComputable
-from fedage.common.analyses.cox_pooled import CoxPooled
-from fedage.common.analyses.kaplan_meier import KaplanMeier
-from fedage.common.analyses.table_grid import MOST_QUESTIONS, TableGrid
-from fedage.common.cohort import Cohort
+from fedage.common.analyses.survival._curve import IntervalCounts, curve, grouped_log_rank
+from fedage.common.analyses.survival._intervals import SiteTable
+from fedage.common.analyses.survival.cox_pooled import CoxPooled
+from fedage.common.analyses.survival.kaplan_meier import KaplanMeier
+from fedage.common.analyses.survival.table_grid import MOST_QUESTIONS, TableGrid
+from fedage.common.statistics.cohort import Cohort
 
 TIMES = tuple(float(year) for year in range(1, 11))
 MINIMUM = 5

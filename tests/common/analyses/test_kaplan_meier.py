@@ -5,9 +5,9 @@ from lifelines.statistics import logrank_test
 
 from fedage.common.analyses._median import GRID_YEARS, bracket, histograms
 from fedage.common.analyses.base import Again, Done, IterateRefused, NotComputable, run_locally
-from fedage.common.analyses.kaplan_meier import KaplanMeier
-from fedage.common.cohort import Cohort
-from fedage.common.statistic import total
+from fedage.common.analyses.survival.kaplan_meier import KaplanMeier
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import total
 
 
 def curves(times, *, time="week", event="arrest", gap=None, **more):

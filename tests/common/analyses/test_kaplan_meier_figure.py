@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from fedage.common.analyses._kaplan_meier_figure import _curve, _grouped_curve
-from fedage.common.analyses.kaplan_meier import SurvivalCurve
+from fedage.common.analyses.survival._kaplan_meier_figure import _curve, _grouped_curve
+from fedage.common.analyses.survival.kaplan_meier import SurvivalCurve
 
 TIMES = (1.0, 3.0, 5.0, 8.0, 10.0)
 STYLE: dict[str, Any] = {"colour": "black", "dashes": "-", "shift": 0.0}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedage.common.analyses._curve import IntervalCounts, curve
-from fedage.common.analyses._kaplan_meier_shown import median
-from fedage.common.analyses.kaplan_meier import SurvivalCurve
+from fedage.common.analyses.survival._curve import IntervalCounts, curve
+from fedage.common.analyses.survival._kaplan_meier_shown import median
+from fedage.common.analyses.survival.kaplan_meier import SurvivalCurve
 
 Times = tuple[float, ...]
 

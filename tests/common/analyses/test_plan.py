@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from fedage.common.analyses import plan
-from fedage.common.analyses._columns import TwoGroups
 from fedage.common.analyses.agreement import Agreed
 from fedage.common.analyses.base import Again, Done, Following, NotComputable, run_locally
-from fedage.common.analyses.cox_by_site import CoxBySite
-from fedage.common.analyses.cox_pooled import CoxPooled
-from fedage.common.analyses.group_difference import GROUPS, GROUPS_RAW, GroupDifference
-from fedage.common.analyses.kaplan_meier import KAPLAN_MEIER
-from fedage.common.analyses.table_grid import TABLE_GRID, TableGrid
+from fedage.common.analyses.columns import TwoGroups
+from fedage.common.analyses.groups.group_difference import GROUPS, GROUPS_RAW, GroupDifference
+from fedage.common.analyses.survival.cox_by_site import CoxBySite
+from fedage.common.analyses.survival.cox_pooled import CoxPooled
+from fedage.common.analyses.survival.kaplan_meier import KAPLAN_MEIER
+from fedage.common.analyses.survival.table_grid import TABLE_GRID, TableGrid
 from fedage.common.campaign.types import Campaign
-from fedage.common.cohort import Cohort
-from fedage.common.influence import InfluenceRule
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.influence import InfluenceRule
 
 MODELS = (
     {"name": "gap", "covariates": ("gap_years", "age_years")},

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from fedage.common.analyses.base import NotComputable, run_locally
-from fedage.common.analyses.bias_line import correct_cole, correct_de_lange
-from fedage.common.analyses.cox_by_site import CoxBySite
-from fedage.common.analyses.planted import Attenuation
-from fedage.common.cohort import Cohort
+from fedage.common.analyses.bias.bias_line import correct_cole, correct_de_lange
+from fedage.common.analyses.survival.cox_by_site import CoxBySite
+from fedage.common.analyses.survival.planted import Attenuation
+from fedage.common.statistics.cohort import Cohort
 
 
 def hospital(rng, n, *, youngest=40.0, oldest=85.0, slope=0.72, noise=2.0, hazard_ratio=1.05):

@@ -10,22 +10,23 @@ from lifelines import CoxPHFitter
 from lifelines.statistics import proportional_hazard_test
 from rich.console import Console
 
-from fedage.client.contribute import contributions
+from fedage.client.compute.contribute import contributions
 from fedage.common.analyses.agreement import Agreed
 from fedage.common.analyses.base import Done, IterateRefused, NotComputable, run_locally
-from fedage.common.analyses.cox_by_site import CoxBySite
 from fedage.common.analyses.plan import registered
-from fedage.common.analyses.proportional_hazards import ANALYSIS, HazardsTest, ProportionalHazards, _slope
-from fedage.common.campaign import CampaignErrors, load_campaign, parse_campaign
-from fedage.common.cohort import Cohort
-from fedage.common.influence import InfluenceRule
+from fedage.common.analyses.survival.cox_by_site import CoxBySite
+from fedage.common.analyses.survival.proportional_hazards import ANALYSIS, HazardsTest, ProportionalHazards, _slope
+from fedage.common.campaign_file import CampaignErrors, parse_campaign
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.influence import InfluenceRule
+from fedage.deploy.machine.campaign_file import load_campaign
+from fedage.server.cli.summary import print_summary
 from fedage.server.compare.comparison import compare
 from fedage.server.compare.page import render_comparison
 from fedage.server.compare.runs import load_runs
 from fedage.server.compare.table import print_comparison
+from fedage.server.record.results import read_results
 from fedage.server.report import render_report
-from fedage.server.results import read_results
-from fedage.server.summary import print_summary
 from tests.deploy.simulating import Simulated, as_csv, simulated
 
 TRANSFORMS = {"identity": "identity", "log1p": lambda times, _events, _weights: np.log1p(times)}

@@ -13,14 +13,14 @@ from rich.console import Console
 
 from fedage.common.analyses import registry
 from fedage.common.analyses.plan import registered, stages
-from fedage.common.campaign import CampaignErrors, parse_campaign
-from fedage.common.campaign.describe import in_words
+from fedage.common.campaign_file import CampaignErrors, parse_campaign
+from fedage.common.campaign_file.describe import in_words
+from fedage.server.cli.summary import print_summary
 from fedage.server.compare.comparison import compare
 from fedage.server.compare.page import render_comparison
 from fedage.server.compare.runs import load_runs
+from fedage.server.record.results import read_results
 from fedage.server.report import render_report
-from fedage.server.results import read_results
-from fedage.server.summary import print_summary
 from tests.deploy.simulating import as_csv, simulated
 
 NAME = "mean-of-column"
@@ -41,7 +41,7 @@ MODULE = '''
 """The mean of one column: n and its sum."""
 from dataclasses import dataclass
 
-from fedage.common.analyses._columns import bound_of, in_subset, usable
+from fedage.common.analyses.columns import bound_of, in_subset, usable
 from fedage.common.analyses.base import Done, NotComputable, check_iterate
 from fedage.common.analyses.columns_read import columns_read
 from fedage.common.analyses.definition import Definition, Step
@@ -49,7 +49,7 @@ from fedage.common.campaign.types import Column, Table
 from fedage.common.presentation import cells
 from fedage.common.presentation.blocks import Section, Shown, Titled
 from fedage.common.record.parts import Finding
-from fedage.common.statistic import MAX_PATIENTS, Cell, Field, Layout, Statistic
+from fedage.common.statistics.statistic import MAX_PATIENTS, Cell, Field, Layout, Statistic
 
 
 class Options(Table):

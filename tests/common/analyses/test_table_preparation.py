@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedage.common.analyses import _ridge
-from fedage.common.analyses._age_scale import AgeScale
-from fedage.common.analyses._table_sums import Moments, inner_folds, moments
 from fedage.common.analyses.base import Done, IterateRefused, NotComputable, Outcome, run_locally
-from fedage.common.analyses.table_preparation import INNER_PLACE, TablePreparation
-from fedage.common.cohort import Cohort
-from fedage.common.statistic import FloatArray, Statistic
+from fedage.common.analyses.preparation import _ridge
+from fedage.common.analyses.preparation.age_scale import AgeScale
+from fedage.common.analyses.preparation.table_preparation import INNER_PLACE, TablePreparation
+from fedage.common.analyses.preparation.table_sums import Moments, inner_folds, moments
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import FloatArray, Statistic
 
 P, N = 7, 90
 COLUMNS = tuple(f"feature:f{j}" for j in range(P))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedage.common.analyses import _table_quantiles as quantiles
 from fedage.common.analyses._guarded_groups import CODES, decode, encode, guarded_groups
 from fedage.common.analyses.base import IterateRefused
-from fedage.common.statistic import FloatArray, Statistic
+from fedage.common.analyses.preparation import _table_quantiles as quantiles
+from fedage.common.statistics.statistic import FloatArray, Statistic
 
 
 def drive(sites: list[FloatArray], *, minimum_count: int) -> quantiles.Quartiles:

@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 from lifelines import CoxPHFitter, KaplanMeierFitter
 
-from fedage.common.analyses._survival import with_start
 from fedage.common.analyses.base import NotComputable, run_locally
-from fedage.common.analyses.cox_by_site import CoxBySite
-from fedage.common.analyses.cox_pooled import CoxPooled
-from fedage.common.analyses.kaplan_meier import KaplanMeier
-from fedage.common.analyses.table_grid import TableGrid
-from fedage.common.cohort import Cohort
+from fedage.common.analyses.survival._follow_up import with_start
+from fedage.common.analyses.survival.cox_by_site import CoxBySite
+from fedage.common.analyses.survival.cox_pooled import CoxPooled
+from fedage.common.analyses.survival.kaplan_meier import KaplanMeier
+from fedage.common.analyses.survival.table_grid import TableGrid
+from fedage.common.statistics.cohort import Cohort
 
 COVARIATES = ("age", "sex")
 ZEROS = {

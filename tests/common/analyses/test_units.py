@@ -6,10 +6,10 @@ import pytest
 from lifelines import CoxPHFitter
 
 from fedage.common.analyses.base import Done, NotComputable, run_locally
-from fedage.common.analyses.cox_by_site import CoxBySite
-from fedage.common.analyses.cox_pooled import CoxPooled
-from fedage.common.analyses.group_difference import GroupDifference
-from fedage.common.cohort import Cohort, UnusableColumn
+from fedage.common.analyses.groups.group_difference import GroupDifference
+from fedage.common.analyses.survival.cox_by_site import CoxBySite
+from fedage.common.analyses.survival.cox_pooled import CoxPooled
+from fedage.common.statistics.cohort import Cohort, UnusableColumn
 
 UNITS = [1e-9, 1e-6, 1e-3, 1.0, 1e3, 1e6, 1e9]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fedage.client.policy.types import Disclosure
-from fedage.common.campaign import parse_campaign
-from fedage.common.campaign.describe import USUAL_AGE_STEP_YEARS, limits_off_the_grid
+from fedage.client.consent.policy.types import Disclosure
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.campaign_file.describe import USUAL_AGE_STEP_YEARS, limits_off_the_grid
 from tests.client.hospital import CAMPAIGN
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fedage.common.campaign import parse_campaign
-from fedage.common.campaign.describe import in_words
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.campaign_file.describe import in_words
 
 BASE = """
 [campaign]

@@ -6,12 +6,12 @@ import tomllib
 import pytest
 
 from fedage.common import estimators
-from fedage.common.campaign import parse_campaign
-from fedage.common.campaign._commented import EXAMPLES, table_lines, toml
-from fedage.common.campaign.new import Answers, campaign_text, reads_tables
-from fedage.common.campaign.parse import TABLES
-from fedage.common.campaign.problems import CampaignErrors
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.campaign_file._commented import EXAMPLES, table_lines, toml
+from fedage.common.campaign_file.new import Answers, campaign_text, reads_tables
+from fedage.common.campaign_file.parse import TABLES
 from fedage.common.estimators import UnknownEstimator
+from fedage.common.toml.problems import CampaignErrors
 
 KINDS = (*estimators.names(), None)
 PURPOSE = "Say in a sentence what is asked"

@@ -7,10 +7,11 @@ import pydantic
 import pytest
 
 from fedage.common.analyses.plan import left_out
-from fedage.common.campaign import CampaignErrors, load_campaign, parse_campaign
-from fedage.common.campaign._contradictions import STRATA_OF_POOLED_MODELS
-from fedage.common.campaign._rules import NOT_BUILT
-from fedage.common.campaign.parse import TABLES
+from fedage.common.campaign_file import CampaignErrors, parse_campaign
+from fedage.common.campaign_file._contradictions import STRATA_OF_POOLED_MODELS
+from fedage.common.campaign_file._rules import NOT_BUILT
+from fedage.common.campaign_file.parse import TABLES
+from fedage.deploy.machine.campaign_file import load_campaign
 
 GOOD = """
 [campaign]

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from fedage.common.estimators import make
 from fedage.common.estimators.base import Batch
-from fedage.common.image import Exam, Image, SampleRefused
+from fedage.common.preprocessing.image import Exam, Image, SampleRefused
 from tests.of_estimators import network
 
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from fedage.common.campaign import Campaign, parse_campaign
-from fedage.common.estimators._table import FeaturesMissing
+from fedage.common.campaign import Campaign
+from fedage.common.campaign_file import parse_campaign
 from fedage.common.estimators.configure import FeaturesDiffer, agreed_features, configured
+from fedage.common.estimators.table import FeaturesMissing
 
 TEXT = """
 [campaign]

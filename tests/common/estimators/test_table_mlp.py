@@ -9,13 +9,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from fedage.common.analyses.table_preparation import INNER_PLACE
+from fedage.common.analyses.preparation.table_preparation import INNER_PLACE
 from fedage.common.campaign.types import Training
-from fedage.common.cohort import Cohort
 from fedage.common.estimators.base import ROW, Batch, Estimator
 from fedage.common.estimators.table_mlp import TableMLP, TableMLPOptions
 from fedage.common.estimators.table_ridge import TableRidge, TableRidgeOptions
-from fedage.common.statistic import FloatArray
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import FloatArray
 from tests import of_estimators
 from tests.of_estimators import network, predict_years, train_locally, weights_from
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from fedage.common.cohort import Cohort
-from fedage.common.estimators._table import FeaturesMissing
+from fedage.common.estimators.table import FeaturesMissing
 from fedage.common.estimators.table_ridge import TableRidge, TableRidgeOptions
 from fedage.common.networks.arrays import ModelRefused
+from fedage.common.statistics.cohort import Cohort
 from tests.of_estimators import predict_years, prepared, weights_from
 
 COLUMNS = ("FIQ", "Left-Hippocampus", "lh_a_ThickAvg", "lh_a_ThickStd", "rh_a_ThickAvg")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fedage.server.results import Results
+from fedage.server.record.results import Results
 
 THRESHOLDS = [float(t) for t in range(21)]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedage.common.analyses._cox_compared import first_with
+from fedage.common.analyses.survival._cox_compared import first_with
 from fedage.server.compare import tables
 from fedage.server.compare.comparison import Comparison, compare
 from fedage.server.compare.runs import load_runs

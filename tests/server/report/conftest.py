@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedage.server.results import Results
+from fedage.server.record.results import Results
 
 SITES = {"north": (45.0, 80.0), "south": (40.0, 70.0), "west": (55.0, 85.0)}
 EDGES = tuple(float(edge) for edge in range(40, 90, 5))

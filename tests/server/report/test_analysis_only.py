@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 
-from fedage.common.analyses import _cox_shown, registry
-from fedage.common.analyses._group_difference_shown import caption
-from fedage.common.analyses._kaplan_meier_shown import shown as curves_shown
+from fedage.common.analyses import registry
+from fedage.common.analyses.groups._group_difference_shown import caption
+from fedage.common.analyses.survival import _cox_shown
+from fedage.common.analyses.survival._kaplan_meier_shown import shown as curves_shown
 from fedage.common.presentation.blocks import Drawn, Folded, Titled
-from fedage.server.report import _summary, render_report
-from fedage.server.results import Results
+from fedage.server.record.results import Results
+from fedage.server.report import render_report
+from fedage.server.report import summary as _summary
 
 
 def coefficient(name: str, ratio: float, low: float, high: float) -> dict[str, Any]:

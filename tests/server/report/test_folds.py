@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from fedage.server import sites_in_words
-from fedage.server.report import _summary, _tables
-from fedage.server.report._rounds import by_fold, mean_over_folds, rounds_in_words
+from fedage.server.record.results import Results, Round
+from fedage.server.report import _tables
+from fedage.server.report import site_text as sites_in_words
+from fedage.server.report import summary as _summary
 from fedage.server.report.figure_learning import learning_curve
-from fedage.server.results import Results, Round
+from fedage.server.report.rounds import by_fold, mean_over_folds, rounds_in_words
 
 
 def _rounds(errors: dict[int, list[float | None]]) -> list[Round]:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from fedage.common.analyses._cox_figure import _MOST_TICKS, _ticks
-from fedage.common.wording import shortened
+from fedage.common.analyses.survival._cox_figure import _MOST_TICKS, _ticks
+from fedage.common.presentation.wording import shortened
+from fedage.server.record.results import Results
 from fedage.server.report.render import render_report
-from fedage.server.results import Results
 
 LONG = "st-elisabeth-universitaetsklinikum-mit-allen-aussenstellen-0123"
 

@@ -7,18 +7,21 @@ from typing import Any
 
 import pytest
 
-from fedage.common.analyses import _evaluation_shown, bias_line, gap_by_age, predicted_by_age
-from fedage.common.analyses._group_difference_figure import compared_groups
-from fedage.common.analyses._group_difference_shown import caption
-from fedage.common.analyses.bias_line import BIAS
+from fedage.common.analyses.bias import bias_line, gap_by_age
+from fedage.common.analyses.bias.bias_line import BIAS
 from fedage.common.analyses.definition import Definition
-from fedage.common.analyses.evaluation import TEST
-from fedage.common.analyses.group_difference import GROUPS, GROUPS_RAW
+from fedage.common.analyses.evaluation import _metrics_shown as _evaluation_shown
+from fedage.common.analyses.evaluation import predicted_by_age
+from fedage.common.analyses.evaluation.metrics import TEST
+from fedage.common.analyses.groups._group_difference_figure import compared_groups
+from fedage.common.analyses.groups._group_difference_shown import caption
+from fedage.common.analyses.groups.group_difference import GROUPS, GROUPS_RAW
 from fedage.common.presentation.blocks import Drawn
 from fedage.common.presentation.participation import pooled_label, training_in_words
-from fedage.server.report import _summary, _tables, render_report
+from fedage.server.record.results import Results
+from fedage.server.report import _tables, render_report
+from fedage.server.report import summary as _summary
 from fedage.server.report.figure_learning import learning_curve
-from fedage.server.results import Results
 
 
 def figure_of(definition: Definition, results: Results) -> str:

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from fedage.server import made_in_words
-from fedage.server.report import _preparation, _summary, render_report
-from fedage.server.results import Results
+from fedage.server.record.results import Results
+from fedage.server.report import _preparation, render_report
+from fedage.server.report import preparation_text as made_in_words
+from fedage.server.report import summary as _summary
 
 
 def fold(number: int | None, **changes: Any) -> dict[str, Any]:

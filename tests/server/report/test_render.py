@@ -7,8 +7,8 @@ from typing import Any
 import matplotlib
 import pytest
 
+from fedage.server.record.results import Results
 from fedage.server.report import render_report
-from fedage.server.results import Results
 
 SECTIONS = ("summary", "run", "learning", "ages", "gap", "survival", "groups", "planted", "sites", "events")
 PHANTOM = "Phantoms rendered by FedAge"

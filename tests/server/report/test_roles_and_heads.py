@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from fedage.server.record.results import Results
 from fedage.server.report import _tables, render_report
-from fedage.server.results import Results
-from fedage.server.sites_in_words import PURPOSE
+from fedage.server.report.site_text import PURPOSE
 from tests.server.report.test_sites_told import terminal
 
 CURVES = "The figures by round are of the sites that train; "

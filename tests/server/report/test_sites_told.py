@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fedage.common.analyses import _errors_in_words as errors_in_words
-from fedage.common.analyses import _evaluation_shown
-from fedage.common.analyses.evaluation import Metrics
-from fedage.server import withheld_in_words
+from fedage.common.analyses.evaluation import _metrics_shown as _evaluation_shown
+from fedage.common.analyses.evaluation import errors_text as errors_in_words
+from fedage.common.analyses.evaluation.metrics import Metrics
+from fedage.server.cli.summary import print_summary
+from fedage.server.record.results import Results
 from fedage.server.report import _tables, render_report
-from fedage.server.results import Results
-from fedage.server.summary import print_summary
+from fedage.server.report import withheld_text as withheld_in_words
 
 
 def metrics(mae: float | None, pooled: float | None, own: float | None) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import pytest
 from fedage.common.record.results import SCHEMA_VERSION
 from fedage.server.compare.comparison import compare
 from fedage.server.compare.runs import load_runs
+from fedage.server.record.results import Results, read_results, write_results
 from fedage.server.report import render_report
-from fedage.server.results import Results, read_results, write_results
 
 
 def written(folder: Path, values: dict[str, Any]) -> Path:

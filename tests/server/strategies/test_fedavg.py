@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedage.server.strategies import FedAvg, RoundStart, Spool, Step, Update
+from fedage.server.campaign.strategies import FedAvg, RoundStart, Spool, Step, Update
 
 WEIGHTS = {"w": np.array([1.0, 2.0], dtype=np.float32), "b": np.array([0.5], dtype=np.float32)}
 SITES = tuple("abcdefg")

@@ -9,8 +9,8 @@ from flwr.serverapp import strategy as flowers
 from flwr.serverapp.strategy import FedAdam, FedMedian, FedTrimmedAvg
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedage.server.strategies import FedAvg, RoundStart, Spool, Strategy, Update
-from fedage.server.strategies.flower import FlowerStrategy
+from fedage.server.campaign.strategies import FedAvg, RoundStart, Spool, Strategy, Update
+from fedage.server.campaign.strategies.flower import FlowerStrategy
 
 
 @pytest.fixture(autouse=True)

@@ -7,14 +7,14 @@ import pytest
 import safetensors.numpy
 from flwr.serverapp import strategy as flowers
 
-from fedage.common.campaign import parse_campaign
 from fedage.common.campaign.types import Training
-from fedage.server import model
-from fedage.server.conduct import Place, conduct
-from fedage.server.network.grid import PromptGrid
-from fedage.server.results import Results, read_results
-from fedage.server.strategies import Spool, Strategy
-from fedage.server.strategies.flower import FlowerStrategy
+from fedage.common.campaign_file import parse_campaign
+from fedage.server.campaign import model
+from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.strategies import Spool, Strategy
+from fedage.server.campaign.strategies.flower import FlowerStrategy
+from fedage.server.record.results import Results, read_results
+from fedage.server.superlink.grid import PromptGrid
 from tests.machinery import InProcessGrid, memory_site
 
 CAMPAIGN = """

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fedage.server.strategies import Update, UpdateRefused, check_update
+from fedage.server.campaign.strategies import Update, UpdateRefused, check_update
 
 WEIGHTS = {"w": np.array([1.0, 2.0], dtype=np.float32), "b": np.array([0.5], dtype=np.float32)}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedage.client.agent.cancel import stop_if_cancelled
+from fedage.client.site.cancel import stop_if_cancelled
 
 app = ClientApp()
 computing = 0

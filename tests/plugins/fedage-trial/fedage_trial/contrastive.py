@@ -26,8 +26,8 @@ from fedage.common.estimators.base import (
     Samples,
 )
 from fedage.common.estimators.ridge import AgeScale, RidgePhase, check_ridge, ridge_arrays, ridge_years
-from fedage.common.image import Exam, FloatImage
 from fedage.common.networks.arrays import state_to_arrays
+from fedage.common.preprocessing.image import Exam, FloatImage
 from fedage_trial.views import SIZE, small
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class EncoderPhase:
 
 def embedded(before: Arrays, device: str) -> Predictor:
     """The embedding's columns."""
-    from fedage.common.networks.predict import network_predictor
+    from fedage.common.estimators.predict import network_predictor
 
     return network_predictor(
         lambda: EncoderPhase().build(seed=0),

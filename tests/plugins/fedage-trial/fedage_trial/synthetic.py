@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from fedage.common.estimators.base import PREDICTED_YEARS, Arrays, Batch, Estimator, Input, Options, Phase, Predictor
 from fedage.common.estimators.takes import Takes
-from fedage.common.image import Exam, FloatImage, SampleRefused
 from fedage.common.networks.arrays import state_to_arrays
+from fedage.common.preprocessing.image import Exam, FloatImage, SampleRefused
 from fedage_trial.views import CENTRE_YEARS, SCALE_YEARS, SIZE
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class SyntheticPhase:
         return found
 
     def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
-        from fedage.common.networks.predict import network_predictor
+        from fedage.common.estimators.predict import network_predictor
 
         return network_predictor(
             lambda: self.build(seed=0),

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from fedage.common.analyses.base import Done, Iterate, Outcome
-from fedage.common.cohort import Cohort
 from fedage.common.estimators.base import Arrays, Conditions, Phase
-from fedage.common.statistic import Cell, Field, Layout, Statistic
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import Cell, Field, Layout, Statistic
 from fedage_trial.pls import PartialLeastSquares
 
 

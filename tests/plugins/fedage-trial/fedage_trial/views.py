@@ -20,8 +20,8 @@ from fedage.common.estimators.base import (
     Predictor,
 )
 from fedage.common.estimators.takes import Takes
-from fedage.common.image import Exam, FloatImage, SampleRefused
 from fedage.common.networks.arrays import state_to_arrays
+from fedage.common.preprocessing.image import Exam, FloatImage, SampleRefused
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +66,7 @@ class ViewsPhase:
         return functional.mse_loss(output, (batch.targets["age_years"] - CENTRE_YEARS) / SCALE_YEARS)
 
     def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
-        from fedage.common.networks.predict import network_predictor
+        from fedage.common.estimators.predict import network_predictor
 
         return network_predictor(
             lambda: self.build(seed=0),

@@ -30,8 +30,8 @@ from fedage.common.estimators.base import (
     Target,
 )
 from fedage.common.estimators.ridge import AgeScale, RidgePhase, check_ridge, ridge_arrays, ridge_years
-from fedage.common.image import Exam, FloatImage, SampleRefused
 from fedage.common.networks.arrays import state_to_arrays
+from fedage.common.preprocessing.image import Exam, FloatImage, SampleRefused
 
 if TYPE_CHECKING:
     import torch
@@ -110,7 +110,7 @@ class VolumePhase:
         )
 
     def _columns(self, arrays: Arrays, device: str, columns: Any) -> Predictor:
-        from fedage.common.networks.predict import network_predictor
+        from fedage.common.estimators.predict import network_predictor
 
         return network_predictor(lambda: self.build(seed=0), arrays, output=self.output, columns=columns, device=device)
 

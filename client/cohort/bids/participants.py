@@ -1,0 +1,288 @@
+"""The tables of a BIDS data set: who took part, how old at which session, of which sex.
+
+`participants.tsv` gives one age a participant, which is that of the first session, or one for each `session_id`;
+another session needs its own age in `sub-*_sessions.tsv`, or acquisition times, else nobody knows it. Where a whole
+column holds whole numbers, they are completed units, and the middle of the unit is the age (as with DICOM's
+`PatientAge`).
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from fedage.client.cohort.ages import DAYS_PER_YEAR, OLDEST_YEARS, Age, AgeSource, age_at_exam
+from fedage.client.cohort.reasons import Reason
+from fedage.client.cohort.table.header import columns_in_words, repeated_name
+from fedage.client.cohort.table.limits import PARTICIPANTS, require_bounded
+from fedage.client.cohort.table.opening import separator_in
+from fedage.common.errors import FedAgeError
+from fedage.deploy.machine import bounded
+
+Row = Mapping[str, str]
+
+_MISSING = frozenset(("", "n/a", "na", "nan", "none", "null", "unknown"))
+_PER_YEAR = {"year": 1.0, "month": 12.0, "week": DAYS_PER_YEAR / 7, "day": DAYS_PER_YEAR}
+_UNITS = {
+    **dict.fromkeys(("year", "years", "yr", "yrs", "y", "a", ""), "year"),
+    **dict.fromkeys(("month", "months", "mo"), "month"),
+    **dict.fromkeys(("week", "weeks", "wk"), "week"),
+    **dict.fromkeys(("day", "days", "d"), "day"),
+}
+_SOURCE = {
+    "year": AgeSource.AGE_YEARS,
+    "month": AgeSource.AGE_MONTHS,
+    "week": AgeSource.AGE_WEEKS,
+    "day": AgeSource.AGE_DAYS,
+}
+_NUMBER = re.compile(r"(?P<least>>=?)?\s*(?P<number>\d{1,5}(\.\d+)?)\s*(?P<cap>\+)?\s*(?P<unit>[A-Za-z]{1,6})?")
+_DICOM_AGE = re.compile(r"\d{3}[DWMY]", re.ASCII)
+_SEX = {"m": "M", "male": "M", "man": "M", "boy": "M", "f": "F", "female": "F", "woman": "F", "girl": "F"}
+_USUAL = ("participant_id", "session_id", "filename", "age", "sex", "gender", "acq_time")
+"""Columns by which a first line is known to be one of names."""
+_MAX_JSON_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class AgeColumn:
+    """How the ages of one table are to be read.
+
+    Parameters
+    ----------
+    unit
+        `year`, `month`, `week` or `day`.
+    whole
+        Whether all of them are whole numbers, that is, completed units.
+    """
+
+    unit: str
+    whole: bool
+
+    @classmethod
+    def of(cls, texts: Sequence[str], *, unit: str) -> AgeColumn:
+        """The reading that fits all texts of a column."""
+        return cls(unit, whole=not any(_is_fraction(text) for text in texts))
+
+    def age(self, text: str) -> Age | Reason:
+        """One cell: a number, or `89+` and `>89`, which only say "at least"; perhaps with its own unit (`045Y`)."""
+        if is_missing(text):
+            return Reason.NO_AGE
+        if _DICOM_AGE.fullmatch(text.strip()):
+            return age_at_exam(birth=None, exam=None, age_string=text)
+        found = _NUMBER.fullmatch(text.strip())
+        unit = _UNITS.get((found["unit"] or "").casefold() or self.unit) if found else None
+        if found is None or unit is None:
+            return Reason.UNREADABLE_AGE
+        capped = bool(found["cap"] or found["least"])
+        number = float(found["number"]) + (0.5 if self.whole and not capped else 0.0)
+        years = number / _PER_YEAR[unit]
+        if not 0 <= years <= OLDEST_YEARS:
+            return Reason.IMPLAUSIBLE_AGE
+        return Age(years=years, source=_SOURCE[unit] if self.whole else AgeSource.AGE_MONTHS, capped=capped)
+
+
+def _is_fraction(text: str) -> bool:
+    """Whether an age has decimals, behind a point or a comma; the latter is not read, but shows what the column is."""
+    return "," in text or ("." in text and not text.rstrip("0").endswith("."))
+
+
+def is_missing(text: str) -> bool:
+    """Whether a cell says nothing."""
+    return text.strip().casefold() in _MISSING
+
+
+def read_rows(path: Path, *, key: str) -> list[Row]:
+    """The rows that have a value in the column `key`, their cells by column names in lower case.
+
+    Raises
+    ------
+    FedAgeError
+        If the table is larger than `limits.PARTICIPANTS`, cannot be read, has no such column, has a column twice
+        (capitals ignored), a row with more cells than there are columns or fewer, or a quoted cell over several lines.
+    """
+    written, lines = _header_and_lines(path)
+    names = [name.strip().casefold() for name in written]
+    if key not in names:
+        raise FedAgeError(
+            f"{path.name} has no column {key!r}, it has {columns_in_words(names, wanted=[key], known=[key, *_USUAL])}; "
+            "rename its first column"
+        )
+    if twice := repeated_name(written, known=[key], ignore_case=True):
+        raise FedAgeError(f"{path.name} has a column twice ({twice}); rename or drop one of them")
+    rows: list[Row] = []
+    needed = max((place for place, name in enumerate(names, start=1) if name), default=0)
+    for number, line in enumerate(lines, start=2):
+        cells = _cells(line, count=len(names))
+        if cells is None:
+            raise FedAgeError(
+                f"{path.name}: line {number} has a quotation mark that opens a cell and does not close it on that "
+                "line; take it out"
+            )
+        if any(cell.strip() for cell in cells[len(names) :]):
+            raise FedAgeError(
+                f"{path.name}: line {number} has more cells than there are columns; take out the tab that is too many"
+            )
+        if line.strip() and len(cells) < needed:
+            raise FedAgeError(
+                f"{path.name}: line {number} has fewer cells than there are columns; write a tab for each empty cell "
+                "too (n/a in it), or complete the row"
+            )
+        row = dict(zip(names, (cell.strip() for cell in cells), strict=False))
+        if not is_missing(row.get(key, "")):
+            rows.append(row)
+    return rows
+
+
+def column_names(path: Path) -> list[str]:
+    """The names of a table's columns, as they are written.
+
+    Raises
+    ------
+    FedAgeError
+        If the table cannot be read.
+    """
+    return _header_and_lines(path)[0]
+
+
+def _header_and_lines(path: Path) -> tuple[list[str], list[str]]:
+    """The names of the columns, and the lines below."""
+    require_bounded(path, PARTICIPANTS)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            first, *lines = re.split(r"\r\n|\n|\r", stream.read())
+            if said := separator_in(first):
+                if said != "\t":
+                    raise FedAgeError(
+                        f"{path.name} says that {said!r} is between its cells, and BIDS has tabs there; save it again"
+                    )
+                first, *lines = lines or [""]
+            return next(csv.reader([first], delimiter="\t"), []), lines
+    except OSError as error:
+        raise FedAgeError(f"{path.name} cannot be read ({error.strerror}); look at its permissions") from None
+    except (UnicodeDecodeError, csv.Error):
+        raise FedAgeError(f"{path.name} is no table in UTF-8 with tabs; save it again") from None
+
+
+def _cells(line: str, *, count: int) -> list[str] | None:
+    """The cells of one line of a table of `count` columns; None where a quoted cell goes on in the next one.
+
+    BIDS knows no quoting, some programs quote every text: a mark that has no other (`"5 ft`) is a character. Read as
+    CSV over several lines, it would take the following participants into its cell.
+    """
+    plain = line.split("\t")
+    try:
+        cells = next(csv.reader([line], delimiter="\t", strict=True), [])
+    except csv.Error:
+        return plain if len(plain) == count else None
+    return plain if len(plain) == count and any("\t" in cell for cell in cells) else cells
+
+
+def read_description(path: Path) -> Mapping[str, Any]:
+    """What the JSON beside a table says of its columns; empty if there is none.
+
+    Raises
+    ------
+    FedAgeError
+        If there is one that cannot be read: ages in months would be taken for years.
+    """
+    if not path.exists():
+        return {}
+    try:
+        content = bounded.read_json(path, most_bytes=_MAX_JSON_BYTES, encoding="utf-8-sig")
+    except (ValueError, bounded.FileTooLarge):
+        content = None
+    except OSError as error:
+        raise FedAgeError(f"{path.name} cannot be read ({error.strerror}); look at its permissions") from None
+    if not isinstance(content, dict):
+        raise FedAgeError(
+            f"{path.name} is no JSON object in UTF-8 of at most {_MAX_JSON_BYTES >> 20} MB, and it may give the unit "
+            "of ages; correct it, or take it away where they are years"
+        )
+    return content
+
+
+def read_json(path: Path) -> Mapping[str, Any]:
+    """An object in JSON; empty if there is none, or none that can be read."""
+    try:
+        content = bounded.read_json(path, most_bytes=_MAX_JSON_BYTES, encoding="utf-8-sig")
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def described(about: Mapping[str, Any], column: str) -> Mapping[str, Any]:
+    """What a table's JSON says of a column, capitals ignored as in the table; empty if it says nothing.
+
+    A bare text stands for the description.
+
+    Raises
+    ------
+    FedAgeError
+        If it describes the column twice.
+    """
+    found = [value for name, value in about.items() if name.strip().casefold() == column]
+    if len(found) > 1:
+        raise FedAgeError(f"the table's JSON describes the column {column!r} twice; drop one of them")
+    if found and isinstance(found[0], str):
+        return {"Description": found[0]}
+    return found[0] if found and isinstance(found[0], Mapping) else {}
+
+
+def age_unit(about: Mapping[str, Any], *, file: str, column: str = "age") -> str:
+    """The unit of ages that a table's JSON tells; years if it tells none.
+
+    Raises
+    ------
+    FedAgeError
+        If it tells another than years, months, weeks and days, only its description speaks of another than years, or
+        its numbers are codes of groups.
+    """
+    of_column = {name.strip().casefold(): value for name, value in described(about, column).items()}
+    levels = of_column.get("levels")
+    codes = map(str, levels) if isinstance(levels, Mapping) else ()
+    if any(re.fullmatch(r"\d+(\.\d*)?", code.strip()) for code in codes):
+        raise FedAgeError(
+            f"{file} gives {column} Levels, so its numbers are codes of groups and no ages; give each participant's "
+            "age, or take the Levels out if the numbers are ages"
+        )
+    told = str(of_column.get("units", of_column.get("unit", "")))
+    unit = _UNITS.get(told.strip().casefold())
+    if unit is None:
+        raise FedAgeError(
+            f"{file} says that {column} is in {told[:30]!r}; allowed are years, months, weeks and days; correct it"
+        )
+    words = re.findall("[a-z]{3,}", str(of_column.get("description", "")).casefold())
+    spoken = {_UNITS[word]: word for word in words if word in _UNITS}
+    others = [word for of_unit, word in spoken.items() if of_unit != "year"]
+    if not told and others and "year" not in spoken:
+        raise FedAgeError(
+            f"{file} speaks of {others[0]} in its description of {column} and gives no Units; add "
+            f'"Units": "{_UNITS[others[0]]}", or "year" where the ages are years'
+        )
+    return unit
+
+
+def sex_codes(about: Mapping[str, Any], *, column: str = "sex") -> dict[str, str]:
+    """What a table's own codes mean, from the levels that its JSON describes; `M` or `F` by code in lower case."""
+    levels = described(about, column).get("Levels")
+    codes = dict(_SEX)
+    for code, meaning in levels.items() if isinstance(levels, Mapping) else ():
+        text = meaning.get("Description", "") if isinstance(meaning, Mapping) else meaning
+        words = re.findall(r"[a-z]+", str(text).casefold())
+        sexes = {_SEX[word] for word in words if word in _SEX}
+        if len(sexes) == 1:
+            codes[str(code).casefold()] = sexes.pop()
+    return codes
+
+
+def acquisition_day(text: str) -> date | None:
+    """The day of an `acq_time`, which may be shifted into another century."""
+    try:
+        return date.fromisoformat(text.strip()[:10])
+    except ValueError:
+        return None

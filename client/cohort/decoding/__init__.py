@@ -1,0 +1,1 @@
+"""Pixels and voxels, decoded in processes of their own."""

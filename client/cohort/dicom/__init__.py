@@ -1,0 +1,1 @@
+"""DICOM headers: what an image is of, of whom, and why a file is out."""

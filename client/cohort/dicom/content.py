@@ -1,0 +1,331 @@
+"""What a radiograph shows, from all the places where a DICOM header may say it.
+
+The view stands in ViewPosition or ViewCodeSequence, the body part in BodyPartExamined or AnatomicRegionSequence; where
+the two say different things, the answer is `CONTRADICTORY`. Free descriptions (`content_words`) and PatientOrientation
+only keep a radiograph out: they tell a lateral from a frontal view and another part from the chest. Scanners write a
+default into ViewPosition or into PatientOrientation alike: where only these two differ, either may be wrong and the
+radiograph stays out; where a code or a description says the frontal view as ViewPosition does, that counts. Codes are
+those of PS3.16 CID 4010, 4014, 4015 and 4031, in SNOMED CT and in the older SRT.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from fedage.client.cohort.dicom.content_words import (
+    is_frontal,
+    is_lateral,
+    is_quality_control,
+    is_subtracted,
+    other_part,
+)
+from fedage.client.cohort.kinds import RADIOGRAPHS
+from fedage.common.estimators.takes import CONTRADICTORY, Content
+
+_UNKNOWN = frozenset(["", "UNKNOWN", "UNK", "OTHER", "NONE", "NA", "DEFAULT", "UNDEFINED", "UNSPECIFIED", "ANY"])
+_FRONTAL = frozenset(["PA", "AP", "FRONTAL"])
+_LATERAL = frozenset(["LL", "RL", "LATERAL"])
+_LATERAL_WORDS = frozenset(["LL", "RL", "LAT", "LATERAL", "LATERALLY"])
+_NOT_FRONTAL_WORDS = frozenset(
+    [
+        *("OBL", "OBLIQUE", "DECUB", "DECUBITUS", "AXIAL", "LORDOTIC", "APICAL"),
+        *("RLD", "LLD", "RLO", "LLO", "RAO", "LAO", "RPO", "LPO"),
+    ]
+)
+_VIEWS = {
+    "PA": ("272479007", "R-10214", "R-40888"),
+    "AP": ("399348003", "R-10206"),
+    "FRONTAL": ("399033003", "R-10202"),
+    "RL": ("399198007", "R-10232"),
+    "LL": ("399173006", "R-10236"),
+    "LATERAL": ("399067008", "R-102CD"),
+    "CC": ("399162004", "R-10242"),
+    "MLO": ("399368009", "R-10226"),
+    "ML": ("399260004", "R-10224"),
+    "LM": ("399352003", "R-10228"),
+    "LMO": ("399099002", "R-10230"),
+    "FB": ("399196006", "R-10244"),
+    "SIO": ("399188001", "R-102D0"),
+    "ISO": ("441555000", "R-40AAA"),
+    "XCCL": ("399192008", "R-1024A"),
+    "XCCM": ("399101009", "R-1024B"),
+    "SPECIMEN": ("127457009", "119376003", "G-8310", "G-8300"),
+}
+_VIEW_OF_CODE = {code: view for view, codes in _VIEWS.items() for code in codes}
+_SPELLED = {
+    "POSTEROANTERIOR": "PA",
+    "POSTEROANT": "PA",
+    "ANTEROPOSTERIOR": "AP",
+    "CRANIOCAUDAL": "CC",
+    "MEDIOLATERALOBLIQUE": "MLO",
+    "MEDIOLATERAL": "ML",
+    "LATEROMEDIAL": "LM",
+    "LATEROMEDIALOBLIQUE": "LMO",
+    "LEFTLATERAL": "LL",
+    "RIGHTLATERAL": "RL",
+    "LAT": "LATERAL",
+}
+_MAMMOGRAM_OF_SIDE = re.compile(r"(?:R|L|RIGHT|LEFT)[ _-]?(CC|MLO|ML|LM|LMO|XCCL|XCCM)")
+_PARTS = {
+    "CHEST": ("51185008", "816094009", "43799004", "39607008", "T-D3000", "T-D3200", "T-28000"),
+    "BREAST": ("76752008", "T-04000"),
+}
+_PART_OF_CODE = {code: part for part, codes in _PARTS.items() for code in codes}
+_PART_WORDS = {
+    "CHEST": frozenset(["CHEST", "THORAX", "LUNG", "LUNGS", "TORAX", "TORACE", "CXR"]),
+    "BREAST": frozenset(["BREAST", "BREASTS", "MAMMA", "MAMMO", "MAMMOGRAM", "MAMMOGRAPHY"]),
+    "PHANTOM": frozenset(["PHANTOM"]),
+}
+_FILLERS = frozenset(
+    [
+        *("PA", "AP", "FRONTAL", "PORT", "PORTABLE", "MOBILE", "SUPINE", "ERECT", "UPRIGHT", "STANDING", "SITTING"),
+        *("ADULT", "PED", "PEDIATRIC", "PAEDIATRIC", "CHILD", "CAVITY", "ENTIRE", "STRUCTURE", "OF", "X", "RAY", "XR"),
+        *("INFANT", "NEONATE", "NEONATAL", "NEWBORN", "PEDS", "BED", "BEDSIDE", "ICU"),
+        *("LEFT", "RIGHT", "BOTH", "L", "R", "LT", "RT", "LATERAL", "LAT", "VIEW", "VIEWS"),
+    ]
+)
+_MODIFIERS = {
+    "spot": (("399055006", "R-102D7"), ("SPOT",)),
+    "magnification": (("399163009", "R-102D6"), ("MAGNIF", "MAG")),
+    "implant-displaced": (("399209000", "R-102D5"), ("IMPLANT DISPLAC", "EKLUND")),
+}
+_HARMLESS_MODIFIERS = frozenset(["442581004", "R-40AB3", "442593008", "R-40ABE"])
+"""Nipple in profile and infra-mammary fold: whole views."""
+_TOMOSYNTHESIS = frozenset(f"1.2.840.10008.5.1.4.1.1.13.1.{tail}" for tail in (3, 4, 5))
+_FOR_PROCESSING = frozenset(f"1.2.840.10008.5.1.4.1.1.1.{tail}" for tail in ("1.1", "2.1", "3.1"))
+_FOR_PRESENTATION = frozenset(f"1.2.840.10008.5.1.4.1.1.1.{tail}" for tail in ("1", "2", "3"))
+_SYNTHETIC_WORDS = (
+    "C-VIEW",
+    "CVIEW",
+    "S-VIEW",
+    "V-PREVIEW",
+    "INSIGHT 2D",
+    "SYNTHETIC 2D",
+    "SYNTHESIZED 2D",
+    "GENERATED 2D",
+    "INTELLIGENT 2D",
+    "SYNTH 2D",
+    "SYNTHETIC",
+    "SYNTHESIZED",
+)
+_MAGNIFIED_FROM = 1.3
+"""Estimated magnification of a contact mammogram is at most 1.1, of a magnification view at least 1.5."""
+_MOST_CHARACTERS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Code:
+    """A coded concept."""
+
+    value: str
+    meaning: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What a header says; texts in capitals, empty where it says nothing.
+
+    Parameters
+    ----------
+    descriptions
+        SeriesDescription, ProtocolName, AcquisitionDeviceProcessingDescription and PaddleDescription.
+    study
+        StudyDescription, used where nothing else names a part of the body.
+    orientation
+        PatientOrientation: where rows and columns point, e.g. `P`, `F`.
+    magnification
+        EstimatedRadiographicMagnificationFactor.
+    has_specimen, has_biopsy_target
+        Whether there is a specimen or its container, or a biopsy's target.
+    """
+
+    modality: str
+    sop_class: str = ""
+    view_position: str = ""
+    views: Sequence[Code] = ()
+    view_modifiers: Sequence[Code] = ()
+    body_part: str = ""
+    regions: Sequence[Code] = ()
+    intent: str = ""
+    image_type: Sequence[str] = ()
+    quality_control: str = ""
+    partial_view: str = ""
+    breast_implant: str = ""
+    descriptions: Sequence[str] = ()
+    study: str = ""
+    orientation: Sequence[str] = ()
+    magnification: float | None = None
+    has_specimen: bool = False
+    has_biopsy_target: bool = False
+
+
+def content_of(said: Said) -> Content:
+    """What the image shows."""
+    of_codes = _of_codes(said.views, _VIEW_OF_CODE, view_of_text)
+    body_part = _together(
+        part_of_text(said.body_part), _of_codes(said.regions, _PART_OF_CODE, part_of_text), refines=_is_same
+    )
+    view = _together(view_of_text(said.view_position), of_codes, refines=_is_refined)
+    if said.modality in RADIOGRAPHS:
+        from_side = _is_seen_from_side(said.orientation) and not _is_frontal_twice(said, view=view, of_codes=of_codes)
+        in_words = is_lateral(said.descriptions) or is_lateral([said.body_part])
+        if (in_words or from_side) and view not in _LATERAL:
+            view = CONTRADICTORY if view in _FRONTAL else view or "LATERAL"
+        named = other_part(said.descriptions)
+        if named and body_part == "CHEST":
+            body_part = CONTRADICTORY
+        elif not body_part:
+            body_part = named or other_part([*said.descriptions, said.study])
+    return Content(
+        view=view,
+        body_part=body_part,
+        intent=_intent(said),
+        special=" ".join(sorted(_special(said, view=of_codes, body_part=body_part))),
+    )
+
+
+@lru_cache(maxsize=1024)  # a folder has few of them
+def view_of_text(text: str) -> str:
+    """A view as people and scanners write it (`PA`, `AP SUPINE`, `Lateral`) as its term; else the text, in capitals."""
+    text = text.strip().upper()
+    words: list[str] = re.findall("[A-Z]+", text)
+    joined = "".join(words)
+    if text in _UNKNOWN or joined in _UNKNOWN:
+        return ""
+    if of_side := _MAMMOGRAM_OF_SIDE.fullmatch(text):
+        return of_side[1]
+    if joined in _SPELLED:
+        return _SPELLED[joined]
+    spelled = [_SPELLED[word] for word in words if word in ("POSTEROANTERIOR", "ANTEROPOSTERIOR")]
+    frontal: set[str] = {*spelled, *(word for word in words if word in ("PA", "AP", "FRONTAL"))}
+    if len(frontal) > 1:
+        frontal.discard("FRONTAL")
+    if frontal and _LATERAL_WORDS.intersection(words):
+        return CONTRADICTORY
+    if len(frontal) == 1 and _NOT_FRONTAL_WORDS.isdisjoint(words):
+        return next(iter(frontal))
+    return CONTRADICTORY if len(frontal) > 1 else text[:_MOST_CHARACTERS]
+
+
+@lru_cache(maxsize=1024)
+def part_of_text(text: str) -> str:
+    """A body part as people and scanners write it (`CHEST`, `Thorax PA`) as its term; else the text, in capitals."""
+    text = text.strip().upper()
+    words = frozenset(re.findall("[A-Z]+", text))
+    if text in _UNKNOWN or not words or words <= _UNKNOWN:
+        return ""
+    for part, names in _PART_WORDS.items():
+        if names & words and (part == "PHANTOM" or words <= names | _FILLERS):
+            return part
+    return text[:_MOST_CHARACTERS]
+
+
+def _of_codes(codes: Sequence[Code], known: Mapping[str, str], of_text: Callable[[str], str]) -> str:
+    """The one term that codes stand for; several different ones contradict each other."""
+    terms = {known.get(code.value) or of_text(code.meaning or code.value) for code in codes} - {""}
+    return CONTRADICTORY if len(terms) > 1 else next(iter(terms), "")
+
+
+def _together(of_text: str, of_codes: str, *, refines: Callable[[str, str], bool]) -> str:
+    """What text and codes say together."""
+    if not of_text or not of_codes or of_text == of_codes:
+        return of_codes or of_text
+    if refines(of_text, of_codes):
+        return of_codes
+    return of_text if refines(of_codes, of_text) else CONTRADICTORY
+
+
+def _is_refined(coarse: str, fine: str) -> bool:
+    """Whether one view says the same as another, only less exactly."""
+    pairs = (("FRONTAL", _FRONTAL), ("LATERAL", _LATERAL), ("CC", ("XCCL", "XCCM")))
+    return any(coarse == word and fine in finer for word, finer in pairs)
+
+
+def _is_same(coarse: str, fine: str) -> bool:
+    return coarse == fine
+
+
+def _is_seen_from_side(orientation: Sequence[str]) -> bool:
+    """Whether one side of the image runs to the front or back and the other to the feet or head, however it is turned.
+
+    Each value has the letters of the directions, the main one first. `PA` is no direction but a view at the wrong
+    place, and so says nothing, as any value with two opposite letters or another one.
+    """
+    if len(orientation) != 2 or not all(_is_direction(value) for value in orientation):
+        return False
+    main = {value[0] for value in orientation}
+    return bool(main & {"A", "P"}) and bool(main & {"F", "H"})
+
+
+def _is_direction(value: str) -> bool:
+    opposite = (("A", "P"), ("R", "L"), ("F", "H"))
+    return bool(re.fullmatch("[APRLFH]{1,3}", value)) and not any(a in value and b in value for a, b in opposite)
+
+
+def _is_frontal_twice(said: Said, *, view: str, of_codes: str) -> bool:
+    """Whether two places say a frontal view: ViewPosition, and the code or a description of this image."""
+    of_text = view_of_text(said.view_position)
+    return view in _FRONTAL and of_text in _FRONTAL and (of_codes in _FRONTAL or is_frontal(said.descriptions))
+
+
+def _intent(said: Said) -> str:
+    """`PRESENTATION` or `PROCESSING`, by the tag, else by the class."""
+    for word in ("PROCESSING", "PRESENTATION"):
+        if word in said.intent:
+            return word
+    if said.sop_class in _FOR_PROCESSING:
+        return "PROCESSING"
+    return "PRESENTATION" if said.sop_class in _FOR_PRESENTATION else ""
+
+
+def _special(said: Said, *, view: str, body_part: str) -> set[str]:
+    found = set()
+    texts = (*said.descriptions, *said.image_type)
+    if said.quality_control in ("YES", "BOTH") or body_part == "PHANTOM" or is_quality_control(texts):
+        found.add("quality-control")
+    if said.has_specimen or view == "SPECIMEN" or "SPECIMEN" in (said.view_position, *said.image_type):
+        found.add("specimen")
+    if said.has_biopsy_target:
+        found.add("biopsy")
+    if is_subtracted(texts):
+        found.add("subtracted")
+    types = {value for value in said.image_type if value}
+    if types & {"GENERATED_2D", "TOMO_2D"}:
+        found.add("generated-2d")
+    elif said.sop_class in _TOMOSYNTHESIS or any(value.startswith("TOMO") for value in types):
+        found.add("tomosynthesis")
+    return found | (_of_mammogram(said) if said.modality == "MG" else set())
+
+
+def _of_mammogram(said: Said) -> set[str]:
+    """Special views of a breast; descriptions are read because many scanners say it nowhere else."""
+    found = {"partial-view"} if said.partial_view == "YES" else set()
+    texts = " ".join(("", said.view_position, *said.descriptions, ""))
+    for name, (codes, words) in _MODIFIERS.items():
+        coded = any(
+            code.value in codes or any(re.search(rf"\b{word}", code.meaning) for word in words)
+            for code in said.view_modifiers
+        )
+        if coded or any(re.search(rf"\b{word}", texts) for word in words):
+            found.add(name)
+    if said.magnification is not None and said.magnification >= _MAGNIFIED_FROM:
+        found.add("magnification")
+    if re.search(r"\b(BIOPSY|STEREO|STEREOTACTIC|STEREOTAXIS)\b", texts):
+        found.add("biopsy")
+    if re.search(r"\bSPECIMEN", texts):
+        found.add("specimen")
+    if any(word in texts for word in _SYNTHETIC_WORDS):
+        found.add("generated-2d")
+    if re.search(r"\bTOMOSYNTHESIS\b", texts) and said.sop_class not in _TOMOSYNTHESIS:
+        found.add("tomosynthesis")
+    if re.search(r"\b(ID|CCID|MLOID)\b", said.view_position):
+        found.add("implant-displaced")
+    known = {*_HARMLESS_MODIFIERS, *(code for codes, _ in _MODIFIERS.values() for code in codes)}
+    if any(code.value not in known for code in said.view_modifiers) and not found:
+        found.add("modified-view")  # rolled, tangential, cleavage, axillary tail and others: part of a breast
+    if said.breast_implant == "YES":
+        found.add("breast-implant")  # the whole breast, with the implant in it
+    return found

@@ -1,0 +1,135 @@
+"""The tags of a header that say what a radiograph shows; `content` tells what they mean together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
+
+from fedage.client.cohort.dicom.content import Code, Said, content_of, view_of_text
+from fedage.client.cohort.dicom.header import EndsEarly, Header, Malformed, sequence_items
+from fedage.common.estimators.takes import Content
+
+_IMAGE_TYPE, _SOP_CLASS, _INTENT, _SERIES_DESCRIPTION = 0x00080008, 0x00080016, 0x00080068, 0x0008103E
+_BODY_PART, _MAGNIFICATION, _PADDLE, _PROCESSING = 0x00180015, 0x00181114, 0x001811A4, 0x00181400
+_VIEW_POSITION, _QUALITY_CONTROL, _PARTIAL_VIEW = 0x00185101, 0x00280300, 0x00281350
+_CONTAINER, _PROTOCOL, _STUDY_DESCRIPTION, _PATIENT_ORIENTATION = 0x00400512, 0x00181030, 0x00081030, 0x00200020
+_BREAST_IMPLANT = 0x00281300
+TAGS = frozenset(
+    [
+        *(_IMAGE_TYPE, _SOP_CLASS, _INTENT, _SERIES_DESCRIPTION, _BODY_PART, _MAGNIFICATION, _PADDLE, _PROCESSING),
+        *(_VIEW_POSITION, _QUALITY_CONTROL, _PARTIAL_VIEW, _CONTAINER, _PROTOCOL),
+        *(_STUDY_DESCRIPTION, _PATIENT_ORIENTATION, _BREAST_IMPLANT),
+    ]
+)
+_REGIONS, _BIOPSY_TARGET, _SPECIMEN, _VIEWS, _MODIFIERS = 0x00082218, 0x00182041, 0x00400560, 0x00540220, 0x00540222
+SEQUENCES = frozenset([_REGIONS, _BIOPSY_TARGET, _SPECIMEN, _VIEWS])
+_TAGS, _SEQUENCES = tuple(sorted(TAGS)), tuple(sorted(SEQUENCES))
+_CODE_VALUE, _MEANING, _LONG_CODE_VALUE = 0x00080100, 0x00080104, 0x00080119
+_OF_CODE = frozenset([_CODE_VALUE, _MEANING, _LONG_CODE_VALUE])
+
+
+def read_content(header: Header, *, modality: str, view: str = "") -> Content:
+    """What an image shows.
+
+    Parameters
+    ----------
+    header
+        Read with `TAGS` and `SEQUENCES`.
+    modality
+        Its modality.
+    view
+        What a data set's own table says of the view, which stands over the file's own.
+    """
+    raw = _Raw(
+        tuple(header.values.get(tag, b"") for tag in _TAGS),
+        tuple(header.sequences.get(tag, b"") for tag in _SEQUENCES),
+        header.implicit,
+        header.little_endian,
+    )
+    found = _content(raw, modality)
+    return replace(found, view=view_of_text(view)) if view else found
+
+
+class _Raw(NamedTuple):
+    """What a header has at `_TAGS` and `_SEQUENCES`: the same in most files of a scanner."""
+
+    values: tuple[bytes, ...]
+    sequences: tuple[bytes, ...]
+    implicit: bool
+    little_endian: bool
+
+
+@lru_cache(maxsize=256)
+def _content(header: _Raw, modality: str) -> Content:
+    views = _items(header, _VIEWS)
+    return content_of(
+        Said(
+            modality=modality,
+            sop_class=_text(header, _SOP_CLASS),
+            view_position=_text(header, _VIEW_POSITION),
+            views=[code for item in views if (code := _code(item)) is not None],
+            view_modifiers=[
+                code
+                for item in views
+                for modifier in _nested(header, item.get(_MODIFIERS, b""))
+                if (code := _code(modifier)) is not None
+            ],
+            body_part=_text(header, _BODY_PART),
+            regions=[code for item in _items(header, _REGIONS) if (code := _code(item)) is not None],
+            intent=_text(header, _INTENT),
+            image_type=_texts(header, _IMAGE_TYPE),
+            quality_control=_text(header, _QUALITY_CONTROL),
+            partial_view=_text(header, _PARTIAL_VIEW),
+            breast_implant=_text(header, _BREAST_IMPLANT),
+            descriptions=[_text(header, tag) for tag in (_SERIES_DESCRIPTION, _PROTOCOL, _PROCESSING, _PADDLE)],
+            study=_text(header, _STUDY_DESCRIPTION),
+            orientation=_texts(header, _PATIENT_ORIENTATION),
+            magnification=_number(header, _MAGNIFICATION),
+            has_specimen=bool(header.sequences[_SEQUENCES.index(_SPECIMEN)]) or bool(_text(header, _CONTAINER)),
+            has_biopsy_target=bool(header.sequences[_SEQUENCES.index(_BIOPSY_TARGET)]),
+        )
+    )
+
+
+def _texts(header: _Raw, tag: int) -> list[str]:
+    """All values of an element of plain characters, in capitals."""
+    raw = header.values[_TAGS.index(tag)].decode("ascii", "replace")
+    return [part.strip(" \0\t\r\n").upper() for part in raw.split("\\")]
+
+
+def _text(header: _Raw, tag: int) -> str:
+    return _texts(header, tag)[0]
+
+
+def _number(header: _Raw, tag: int) -> float | None:
+    try:
+        return float(_text(header, tag))
+    except ValueError:
+        return None
+
+
+def _items(header: _Raw, tag: int) -> list[dict[int, bytes]]:
+    return _nested(header, header.sequences[_SEQUENCES.index(tag)])
+
+
+def _nested(header: _Raw, raw: bytes) -> list[dict[int, bytes]]:
+    """The items of a sequence of codes; none of one that cannot be read, which then says nothing."""
+    try:
+        return sequence_items(
+            raw,
+            implicit=header.implicit,
+            little_endian=header.little_endian,
+            wanted=_OF_CODE,
+            sequences=frozenset([_MODIFIERS]),
+        )
+    except (Malformed, EndsEarly):
+        return []
+
+
+def _code(item: dict[int, bytes]) -> Code | None:
+    value, long, meaning = (
+        item.get(tag, b"").decode("ascii", "replace").strip(" \0").upper()
+        for tag in (_CODE_VALUE, _LONG_CODE_VALUE, _MEANING)
+    )
+    return Code(value=value or long, meaning=meaning) if value or long or meaning else None

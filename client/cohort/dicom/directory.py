@@ -1,0 +1,71 @@
+"""What a DICOMDIR names (PS3.10 section 8, PS3.3 annex F), so that files missing from a medium are noticed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+import pydicom
+
+from fedage.client.cohort.dicom.facts import open_at_once
+from fedage.client.cohort.dicom.quiet import quiet_pydicom
+
+MAX_DIRECTORY_BYTES = 64 * 2**20
+
+
+class Unreadable(ValueError):
+    """A DICOMDIR that cannot be read."""
+
+
+def missing_files(root: Path, path: str, *, there: Container[str]) -> list[str]:
+    """Files that a DICOMDIR names and that are not there, as paths relative to the root, in its order.
+
+    The files that are there need no mention: the walk finds them as it finds those that no DICOMDIR names.
+
+    Parameters
+    ----------
+    root, path
+        The indexed folder, and the DICOMDIR's path relative to it.
+    there
+        Case-folded paths of all files: media are often mounted with their names in lower case.
+
+    Raises
+    ------
+    Unreadable
+        If it is too large or breaks the rules.
+    """
+    try:
+        with open(root / path, "rb", opener=open_at_once) as stream:
+            if os.fstat(stream.fileno()).st_size > MAX_DIRECTORY_BYTES:
+                raise Unreadable
+            return missing_of(stream, path, there=there)
+    except OSError:
+        raise Unreadable from None
+
+
+def missing_of(stream: BinaryIO, path: str, *, there: Container[str]) -> list[str]:
+    """What `missing_files` tells, of the DICOMDIR in a stream.
+
+    Raises
+    ------
+    Unreadable
+        If it breaks the rules.
+    """
+    quiet_pydicom()
+    folder = PurePosixPath(path).parent
+    missing: dict[str, None] = {}
+    try:
+        records = pydicom.dcmread(stream).get("DirectoryRecordSequence") or []
+        for record in records:
+            parts = record.get("ReferencedFileID") or []
+            names = [str(part).strip() for part in ([parts] if isinstance(parts, str) else parts)]
+            if not names or any(name in ("", ".", "..") or "/" in name for name in names):
+                continue  # no file is named, or one that lies outside the medium: never followed
+            named = (folder / "/".join(names)).as_posix()
+            if named.casefold() not in there:
+                missing[named] = None
+    except Exception:  # noqa: BLE001 (what a hostile file raises in a parser cannot be listed)
+        raise Unreadable from None
+    return list(missing)

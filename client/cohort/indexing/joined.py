@@ -1,0 +1,55 @@
+"""Outcomes to the patients with images, by their identifiers as texts; who is not found is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from fedage.client.cohort.store.store import CohortStore
+from fedage.client.cohort.table.outcomes import OutcomeTable
+
+_PARTICIPANT = "sub-"
+OTHER_ZEROS = (
+    "identifiers of the table differ from the images' in leading zeros only (as 00010 and 10 do) and find no patient; "
+    "write them in the table as the images have them, and keep the column as text when a spreadsheet opens it"
+)
+
+
+def keep_outcomes(
+    store: CohortStore, outcomes: OutcomeTable | None, *, of_participants: bool = False
+) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Put the outcomes in place of those there were; the caller holds the store.
+
+    Parameters
+    ----------
+    outcomes
+        None where no table is given any more: then those there were go.
+    of_participants
+        Whether patients are BIDS participants, whom the table may name without `sub-`.
+
+    Returns
+    -------
+    dict, tuple
+        Counts, empty without a table; what the hospital should know, in sentences.
+    """
+    values: Mapping[str, Mapping[str, float]] = outcomes.values if outcomes else {}
+    words: Mapping[str, Collection[str]] = outcomes.words if outcomes else {}
+    if of_participants:
+        values = {_participant(patient): found for patient, found in values.items()}
+        words = {_participant(patient): found for patient, found in words.items()}
+    with store.writing() as writer:
+        unknown = writer.replace_outcomes(values, words)
+    if outcomes is None:
+        return {}, ()
+    known, other_zeros = len(values) - unknown, store.known_with_other_zeros(values) if unknown else 0
+    counts = {
+        "patients-with-outcomes": known,
+        "patients-without-outcomes": store.counts()["patients"] - known,
+        "unknown-patients": unknown,
+        **({"unknown-but-for-leading-zeros": other_zeros} if other_zeros else {}),
+        **outcomes.counts(),
+    }
+    return counts, (*outcomes.said, *((OTHER_ZEROS,) if other_zeros else ()))
+
+
+def _participant(patient: str) -> str:
+    return patient if patient.startswith(_PARTICIPANT) else f"{_PARTICIPANT}{patient}"

@@ -1,0 +1,160 @@
+"""What was set aside at an indexing, by reason and by scanner, with what to do: a table and a page for the hospital.
+
+Both stay at the site. They hold counts, reasons, modalities and manufacturers; paths, in which a patient's name may
+stand, only where the hospital asks for them.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.table import Table
+from sqlalchemy import func, select
+
+from fedage.client.cohort.paths import SEPARATOR
+from fedage.client.cohort.reasons import Reason
+from fedage.client.cohort.store.models import RejectedFile
+from fedage.client.cohort.store.store import CohortStore
+from fedage.common.version import __version__
+
+PAGE = "rejects.html"
+UNKNOWN = "not said"
+MAX_PATHS = 1000
+"""Most paths that are listed for one reason."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Files of one modality and manufacturer that are out for one reason."""
+
+    modality: str
+    manufacturer: str
+    files: int
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """What is out for one reason.
+
+    Parameters
+    ----------
+    code, what, mend
+        The reason, what is wrong with such a file, what to do.
+    files
+        How many there are.
+    kinds
+        The same by modality and manufacturer, the most frequent first.
+    paths
+        Relative to the indexed folder; empty unless asked for.
+    """
+
+    code: str
+    what: str
+    mend: str
+    files: int
+    kinds: tuple[Kind, ...]
+    paths: tuple[str, ...] = ()
+
+
+def set_aside(store: CohortStore, *, paths: bool = False) -> tuple[SetAside, ...]:
+    """What is out in a store, the most frequent reason first."""
+    kinds: dict[str, list[Kind]] = defaultdict(list)
+    columns = (RejectedFile.reason, RejectedFile.modality, RejectedFile.manufacturer)
+    with store.reading() as session:
+        for code, modality, manufacturer, count in session.execute(select(*columns, func.count()).group_by(*columns)):
+            kinds[code].append(Kind(modality or UNKNOWN, manufacturer or UNKNOWN, count))
+    found = []
+    for code, of_reason in kinds.items():
+        reason = Reason(code)
+        ordered = sorted(of_reason, key=lambda kind: (-kind.files, kind.modality, kind.manufacturer))
+        files = sum(kind.files for kind in ordered)
+        listed = _paths(store, code) if paths else ()
+        found.append(SetAside(code, reason.what, reason.mend, files, tuple(ordered), listed))
+    return tuple(sorted(found, key=lambda one: (-one.files, one.code)))
+
+
+def rejects_table(store: CohortStore) -> Table:
+    """The table for the terminal: code, number of files, what is wrong, what to do."""
+    table = Table("set aside", "files", "why: the file", "what to do", box=None, pad_edge=False)
+    table.columns[1].justify = "right"
+    table.columns[0].no_wrap = True
+    for one in set_aside(store):
+        table.add_row(one.code, f"{one.files:,}", one.what, one.mend)
+    return table
+
+
+def write_rejects_page(store: CohortStore, home: Path, *, paths: bool = False) -> Path:
+    """Write the page into the site's home, readable by its owner only.
+
+    Parameters
+    ----------
+    store
+        An indexed store.
+    home
+        The site's home.
+    paths
+        Whether to list the files' paths, which may name patients.
+
+    Returns
+    -------
+    Path
+        The page.
+    """
+    page = render_rejects(store, paths=paths)
+    target = Path(home) / PAGE
+    partial = target.with_name(f".{PAGE}.{secrets.token_hex(4)}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(page)
+        partial.replace(target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return target
+
+
+def render_rejects(store: CohortStore, *, paths: bool = False) -> str:
+    """One HTML document that loads nothing."""
+    environment = Environment(
+        loader=PackageLoader("fedage.client.cohort.indexing", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found = set_aside(store, paths=paths)
+    return environment.get_template("rejects.html.j2").render(
+        found=found,
+        out=sum(one.files for one in found),
+        counts=store.counts(),
+        scanners=_by_scanner(found),
+        with_paths=paths,
+        max_paths=MAX_PATHS,
+        written=datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
+        version=__version__,
+    )
+
+
+def _by_scanner(found: tuple[SetAside, ...]) -> list[tuple[str, str, int, list[tuple[str, int]]]]:
+    """Modality, manufacturer, files out, and by which reasons; where at least one of the two is known."""
+    reasons: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for one in found:
+        for kind in one.kinds:
+            if (kind.modality, kind.manufacturer) != (UNKNOWN, UNKNOWN):
+                reasons[kind.modality, kind.manufacturer][one.code] += kind.files
+    rows = [(*key, counter.total(), counter.most_common()) for key, counter in reasons.items()]
+    return sorted(rows, key=lambda row: (-row[2], row[0], row[1]))
+
+
+def _paths(store: CohortStore, code: str) -> tuple[str, ...]:
+    with store.reading() as session:
+        sealed = session.scalars(select(RejectedFile.path).where(RejectedFile.reason == code))
+        paths = sorted(store.path_of(one).replace(SEPARATOR, " → ") for one in sealed)
+    return tuple(paths[:MAX_PATHS])

@@ -1,0 +1,1 @@
+"""Preprocessed samples on disk, and the exams that they are made of."""

@@ -1,0 +1,117 @@
+"""One patient's exam for an estimator: its images read, volumes turned to the same axes, and made into named arrays.
+
+Volumes have the axes nearest to the patient's right, front and up (RAS+), whether they come from NIfTI, from an
+enhanced DICOM object or from a series of slices; nothing is resampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+from fedage.client.cohort.decoding.images import load_image
+from fedage.client.cohort.decoding.nifti import SUFFIXES, load_volume
+from fedage.client.cohort.decoding.stacks import Volume, load_enhanced, load_series
+from fedage.client.cohort.store.query import Found
+from fedage.common.estimators.base import Estimator
+from fedage.common.preprocessing.image import Exam, FloatImage, Image, SampleRefused
+
+_RAS_OF_DICOM = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""DICOM's patient coordinates go to the left and to the back."""
+
+
+def load_found(found: Found, *, root: Path) -> Image:
+    """The image or volume that the index found.
+
+    Raises
+    ------
+    SampleRefused
+        As the reader of its kind.
+    """
+    path = root / found.path
+    about = {"modality": found.modality, "view": found.view, "laterality": found.laterality}
+    if found.path.endswith(SUFFIXES):
+        volume = load_volume(path)
+        return Image(pixels=volume.pixels, spacing_mm=volume.spacing_mm, orientation="RAS", **about)
+    if found.rank == 3:
+        stack = load_series([root / file for file in found.files]) if found.files else load_enhanced(path)
+        return _turned(stack, about)
+    image = load_image(path)
+    return Image(pixels=image.pixels, spacing_mm=image.spacing_mm, **{**about, "view": image.view or found.view})
+
+
+def arrays_of(
+    images: Mapping[str, tuple[Found, ...]], estimator: Estimator, *, root: Path
+) -> tuple[Mapping[str, FloatImage] | None, list[str]]:
+    """The arrays of an exam, None if it gives none, and the codes of images refused on the way.
+
+    Of each input the first image that can be read is taken; where the estimator refuses it, the next one. An optional
+    input whose images are all refused counts as missing.
+    """
+    codes: list[str] = []
+    ranks = {one.name: one.rank for one in estimator.inputs}
+    waiting: dict[str, Iterator[Found]] = {}
+    for name, some in images.items():
+        fitting = [found for found in some if ranks.get(name, 0) in (0, found.rank)]
+        codes += ["not-a-volume" if ranks.get(name) == 3 else "multi-frame"] * (len(some) - len(fitting))
+        waiting[name] = iter(fitting)
+    optional = {one.name for one in estimator.inputs if one.optional}
+    exam: dict[str, Image] = {}
+    for name in images:
+        if not _next(name, waiting, exam, codes, root=root) and name not in optional:
+            return None, codes
+    while exam:
+        try:
+            return _checked(estimator, Exam(dict(exam))), codes
+        except SampleRefused as refused:
+            codes.append(refused.code)
+            name = refused.input or (next(iter(exam)) if len(estimator.inputs) == 1 else "")
+            if name not in exam or (not _next(name, waiting, exam, codes, root=root) and name not in optional):
+                return None, codes
+    return None, codes
+
+
+def _next(
+    name: str, waiting: Mapping[str, Iterator[Found]], exam: dict[str, Image], codes: list[str], *, root: Path
+) -> bool:
+    """Put an input's next readable image into the exam; whether there was one."""
+    exam.pop(name, None)
+    for found in waiting[name]:
+        try:
+            exam[name] = load_found(found, root=root)
+        except SampleRefused as refused:
+            codes.append(refused.code)
+        else:
+            return True
+    return False
+
+
+def _checked(estimator: Estimator, exam: Exam) -> Mapping[str, FloatImage]:
+    try:
+        arrays = estimator.preprocess(exam)
+    except SampleRefused:
+        raise
+    except Exception as error:  # noqa: BLE001 (one odd image must not end a site's campaign)
+        raise SampleRefused("preprocessing-failed", type(error).__name__) from None
+    shapes = estimator.shapes()
+    may_lack = any(one.optional for one in estimator.inputs)
+    if not arrays or not set(arrays) <= set(shapes) or (set(arrays) != set(shapes) and not may_lack):
+        raise SampleRefused("wrong-arrays", f"{sorted(arrays)}")
+    for name, array in arrays.items():
+        if array.shape != tuple(shapes[name]):
+            raise SampleRefused("wrong-sample-shape", f"{array.shape}")
+        if not np.all(np.isfinite(array)):
+            raise SampleRefused("not-finite", "a sample with NaN or infinity")
+    return arrays
+
+
+def _turned(volume: Volume, about: Mapping[str, str]) -> Image:
+    affine = _RAS_OF_DICOM @ volume.stack.affine
+    turn = io_orientation(affine)
+    pixels = np.ascontiguousarray(apply_orientation(volume.voxels, turn), dtype=np.float32)
+    i, j, k = (float(length) for length in voxel_sizes(affine @ inv_ornt_aff(turn, volume.voxels.shape)))
+    return Image(pixels=pixels, spacing_mm=(i, j, k), orientation="RAS", **about)

@@ -1,0 +1,1 @@
+"""A campaign's patients and their parts: training, validation, test, folds."""

@@ -1,0 +1,208 @@
+"""Which patient is trained on, validated on and reported on: columns of the cohort, from its keyed place in [0, 1).
+
+With `validation.fractions` a patient has one part for good. With `validation.folds` every patient is held out of one of
+the k models, `fold` says which; what is reported is computed on everybody, from the model each was held out of. A site
+with few patients holds them out of some of the models only (`dealing`), and all of them train the others.
+
+Some sums are over a part's healthy patients and some over the whole part. Where fewer than the minimum count are not
+healthy, the difference would be about those few: they are in no sum at all, and `set_aside` says who they are. The same
+holds for the few who lack a value that one analysis of the file needs and another does not (`same_patients`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedage.client.cohort.selection.dealing import FEWEST_FOLDS, NO_FOLD, deal, place_by_fold, used_folds
+from fedage.client.cohort.store.query import split
+from fedage.common.analyses.preparation.table_preparation import INNER_PLACE
+from fedage.common.analyses.same_patients import few_apart, sets_summed
+from fedage.common.campaign import Campaign
+from fedage.common.campaign.types import Fractions
+from fedage.common.protocol.messages import RequestRefused
+from fedage.common.statistics.cohort import INCOMPLETE, SET_ASIDE, Cohort
+from fedage.common.statistics.statistic import FloatArray
+
+PARTS = ("train", "validation", "test")
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def with_parts(cohort: Cohort, unit: FloatArray, campaign: Campaign) -> Cohort:
+    """The cohort with `healthy`, `fold` and the parts of a campaign without folds (or of all its folds together)."""
+    cohort = cohort.with_columns(healthy=_healthy(cohort, campaign))
+    validation = campaign.validation
+    minimum_count = campaign.cell_minimum
+    nobody, everybody = np.zeros(cohort.n, dtype=bool), np.ones(cohort.n, dtype=bool)
+    if campaign.estimator is None:
+        few = nobody
+        if campaign.cohort.train_on == "healthy":
+            few = _few_who_are_not_healthy(everybody, cohort, minimum_count=minimum_count)
+        lacking = _few_incomplete(cohort.with_columns(is_test=1.0 - few), campaign)
+        inside = (~few & ~lacking).astype(np.float64)
+        return cohort.with_columns(
+            is_train=np.zeros(cohort.n), is_validation=inside, is_test=inside, **_in_no_sum(few, lacking)
+        )
+    if validation.folds is not None:
+        few = _few_who_are_not_healthy(everybody, cohort, minimum_count=minimum_count)
+        lacking = _few_incomplete(cohort.with_columns(is_test=1.0 - few), campaign)
+        fold = deal(
+            unit,
+            cohort["healthy"],
+            folds=validation.folds,
+            minimum_count=minimum_count,
+            seed=campaign.campaign.seed,
+            in_no_fold=few | lacking,
+            trains=_kept(cohort, campaign),
+        )
+        columns = {"fold": fold, **_in_no_sum(few, lacking), INNER_PLACE: _another_place(unit, 0)}
+        return all_folds(cohort.with_columns(**columns), campaign)
+    train, held_out, test = split(unit, validation.fractions or Fractions(train=0.7, validation=0.15, test=0.15))
+    kept = _kept(cohort, campaign)
+    few = nobody.copy()
+    for part in (held_out, test):
+        few |= _few_who_are_not_healthy(part, cohort, minimum_count=minimum_count)
+    cohort = cohort.with_columns(
+        is_train=(train & kept).astype(np.float64),
+        is_validation=(held_out & ~few).astype(np.float64),
+        is_test=(test & ~few).astype(np.float64),
+        **{INNER_PLACE: _another_place(unit, 0)},
+    )
+    lacking = _few_incomplete(cohort, campaign)
+    places = {name: np.where(lacking, 0.0, cohort[name]) for name in ("is_train", "is_validation", "is_test")}
+    return cohort.with_columns(**places, **_in_no_sum(few, lacking))
+
+
+def of_fold(cohort: Cohort, campaign: Campaign, fold: int) -> Cohort:
+    """The parts while the model of one fold is made: trained without that fold, validated on it."""
+    if campaign.validation.folds is None:
+        return cohort
+    held_out = cohort["fold"] == fold
+    by_fold = held_out_in(cohort, campaign) < campaign.validation.folds
+    place = place_by_fold(cohort["fold"]) if by_fold else _another_place(cohort[INNER_PLACE], fold + 1)
+    return cohort.with_columns(
+        is_train=(~held_out & _kept(cohort, campaign) & (cohort["fold"] != NO_FOLD)).astype(np.float64),
+        is_validation=held_out.astype(np.float64),
+        is_test=held_out.astype(np.float64),
+        **{INNER_PLACE: place},
+    )
+
+
+def all_folds(cohort: Cohort, campaign: Campaign) -> Cohort:
+    """The parts once every fold has a model: everybody has been held out once."""
+    if campaign.validation.folds is None:
+        return cohort
+    everybody = (cohort["fold"] != NO_FOLD).astype(np.float64)
+    return cohort.with_columns(is_train=np.zeros(cohort.n), is_validation=everybody, is_test=everybody)
+
+
+def set_aside(cohort: Cohort) -> dict[str, int]:
+    """How many patients are in no sum, by reason: the few of a part who are not healthy, or who lack a value."""
+    not_healthy, incomplete = (cohort.columns.get(name, np.zeros(cohort.n)) == 1 for name in (SET_ASIDE, INCOMPLETE))
+    return {
+        "too-few-not-healthy": int(np.count_nonzero(not_healthy)),
+        "too-few-incomplete": int(np.count_nonzero(incomplete & ~not_healthy)),
+    }
+
+
+def held_out(cohort: Cohort, campaign: Campaign, fold: int) -> np.ndarray:
+    """Whom a model (of a fold) may be judged by: everybody it was not, or could not be, trained on, (n,) bool."""
+    if campaign.validation.folds is None:
+        return np.asarray(cohort["is_train"] != 1)
+    return np.asarray(cohort["fold"] == fold)
+
+
+def check_fold(campaign: Campaign, fold: int, *, all_folds_allowed: bool) -> None:
+    """Refuse a fold that the campaign file does not have.
+
+    Raises
+    ------
+    RequestRefused
+        Rule `fold`.
+    """
+    count = campaign.validation.folds if campaign.estimator else None
+    last = 0 if count is None else count if all_folds_allowed else count - 1
+    if not 0 <= fold <= last:
+        raise RequestRefused("fold", f"this request may be for the folds 0 to {last} only")
+
+
+def held_out_in(cohort: Cohort, campaign: Campaign) -> int:
+    """In how many folds the site holds patients out; 0 in a campaign without folds."""
+    return used_folds(cohort["fold"]).size if campaign.validation.folds and campaign.estimator else 0
+
+
+def why_no_training(cohort: Cohort, campaign: Campaign, *, minimum_count: int) -> str:
+    """Why the site's patients train none of a campaign's models, because they are too few for folds; else empty."""
+    if not held_out_in(cohort, campaign):
+        return ""
+    counts = [held_out_of_training(cohort, campaign, int(fold)) for fold in used_folds(cohort["fold"])]
+    if min((count for count in counts if count), default=minimum_count) >= minimum_count:
+        return ""
+    return (
+        f"fewer than {FEWEST_FOLDS} × {minimum_count} patients who may train: a site that trains holds out at least "
+        f"{minimum_count} of them in {FEWEST_FOLDS} folds or more"
+    )
+
+
+def held_out_of_training(cohort: Cohort, campaign: Campaign, fold: int) -> int:
+    """How many patients a fold's training leaves out who train the other folds' models: theirs by subtraction."""
+    if campaign.validation.folds is None:
+        return 0
+    return int(np.count_nonzero((cohort["fold"] == fold) & _kept(cohort, campaign)))
+
+
+def sizes(cohort: Cohort, campaign: Campaign) -> dict[str, int]:
+    """How many patients each part, or each fold, has; of those trained on and of folds only who may be trained on."""
+    if campaign.estimator is None:
+        return {"test": int(cohort["is_test"].sum())}
+    if campaign.validation.folds is not None:
+        # The rounds' validation tells how many of a fold are trained on elsewhere; the others of it may be few.
+        kept = _kept(cohort, campaign)
+        folds = range(campaign.validation.folds)
+        return {f"fold {f + 1}": int(np.count_nonzero((cohort["fold"] == f) & kept)) for f in folds}
+    return {part: int(cohort[f"is_{part}"].sum()) for part in PARTS}
+
+
+def _in_no_sum(few: np.ndarray, lacking: np.ndarray) -> dict[str, FloatArray]:
+    """Columns (n,) that say who is in no sum, and why."""
+    return {SET_ASIDE: few.astype(np.float64), INCOMPLETE: lacking.astype(np.float64)}
+
+
+def _few_incomplete(cohort: Cohort, campaign: Campaign) -> np.ndarray:
+    """Whom (n,) sums of some analyses would tell apart from sums of others; nobody of those set aside before.
+
+    Those who are ill in other parts are compared with the test patients' reference, so they may be among them.
+    """
+    if campaign.cell_minimum == 1:
+        return np.zeros(cohort.n, dtype=bool)
+    return few_apart(sets_summed(campaign, cohort), minimum=campaign.cell_minimum)
+
+
+def _another_place(unit: FloatArray, number: int) -> FloatArray:
+    """Places (n,) in [0, 1) from other places, as good as independent of them: the finaliser of SplitMix64."""
+    bits = np.ascontiguousarray(unit, dtype=np.float64).view(np.uint64) + np.uint64((number + 1) * _GOLDEN % 2**64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
+    places: FloatArray = ((bits ^ (bits >> np.uint64(31))) >> np.uint64(11)) / 2.0**53
+    return places
+
+
+def _few_who_are_not_healthy(part: np.ndarray, cohort: Cohort, *, minimum_count: int) -> np.ndarray:
+    """Whom of a part (n,) sums over the healthy would tell apart from sums over all; nobody if they are enough."""
+    others = np.asarray(part & (cohort["healthy"] != 1))
+    return others if np.count_nonzero(others) < minimum_count else np.zeros(cohort.n, dtype=bool)
+
+
+def _kept(cohort: Cohort, campaign: Campaign) -> np.ndarray:
+    """Who may be trained on."""
+    if campaign.cohort.train_on == "healthy":
+        return np.asarray(cohort["healthy"] == 1)
+    return np.ones(cohort.n, dtype=bool)
+
+
+def _healthy(cohort: Cohort, campaign: Campaign) -> FloatArray:
+    """1 for who counts as healthy, 0 for the others and for those of whom it is not known."""
+    healthy = campaign.cohort.healthy
+    if healthy == "all":
+        return np.ones(cohort.n)
+    told = cohort.columns.get(healthy.column, np.full(cohort.n, np.nan))
+    return np.asarray(told == healthy.equals, dtype=np.float64)

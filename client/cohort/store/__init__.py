@@ -1,0 +1,1 @@
+"""The cohort store: one SQLite file, one key."""

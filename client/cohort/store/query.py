@@ -1,0 +1,374 @@
+"""A campaign's patients from the store: one baseline exam each, in the fixed order of their hashed identifiers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select as sql
+from sqlalchemy.orm import Session
+
+from fedage.client.cohort.ages import AgeSource
+from fedage.client.cohort.kinds import modality_of
+from fedage.client.cohort.paths import SEPARATOR
+from fedage.client.cohort.store.models import WITHOUT_WORDS, Exam, ImageFile, Outcome, OutcomeWord, Patient, Setting
+from fedage.client.cohort.store.store import CohortStore
+from fedage.common.campaign.types import Fractions
+from fedage.common.estimators.base import Input
+from fedage.common.estimators.takes import Content, Takes
+from fedage.common.statistics.statistic import FloatArray
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Found:
+    """One eligible image of an exam.
+
+    Parameters
+    ----------
+    path
+        Relative to the indexed folder, or the name of a series.
+    files
+        Of a series the paths of its slices; else nothing.
+    rank
+        2 for an image, 3 for a volume.
+    modality, view, laterality
+        As the index has them.
+    """
+
+    path: str
+    files: tuple[str, ...]
+    rank: int
+    modality: str
+    view: str
+    laterality: str
+
+
+ANY_IMAGE = Input(name="image", rank=0)
+"""Takes an image or a volume of any kind."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Patients with their baseline exam; arrays (n,) in the order of `keys`. None of it leaves the site as it is.
+
+    Parameters
+    ----------
+    keys
+        Keyed hashes of the patients, sorted.
+    age_years, age_resolution_years, age_capped
+        Age at exam; how wide an interval it stands for; whether it only says "at least".
+    is_male
+        1, 0, NaN if unknown.
+    unit
+        u in [0, 1): drives the split, and moves nobody when patients are added.
+    images, image_keys
+        Relative paths and hashes of the exam's eligible images, of the first input the one to try first in front.
+    found
+        The same by the estimator's input.
+    outcomes
+        The hospital's columns, NaN where missing.
+    excluded
+        Patients left out, by reason.
+    images_not_taken
+        Images of the right modality that the estimator does not take, by reason; of all patients looked at.
+    words
+        By outcome column, how many of the patients have something there that is no number and no mapping explains.
+    words_known
+        Whether the store knows that: one whose outcomes were kept by an earlier release does not.
+    files_digest
+        SHA-256 over the images' hashes, sizes and modification times: changes when a file is replaced.
+    """
+
+    keys: tuple[str, ...] = field(repr=False)
+    age_years: FloatArray = field(repr=False)
+    age_resolution_years: FloatArray = field(repr=False)
+    age_capped: Mask = field(repr=False)
+    is_male: FloatArray = field(repr=False)
+    unit: FloatArray = field(repr=False)
+    images: tuple[tuple[str, ...], ...] = field(repr=False)
+    image_keys: tuple[tuple[str, ...], ...] = field(repr=False)
+    found: tuple[Mapping[str, tuple[Found, ...]], ...] = field(repr=False)
+    outcomes: Mapping[str, FloatArray] = field(repr=False)
+    excluded: Mapping[str, int]
+    files_digest: str
+    images_not_taken: Mapping[str, int] = field(default_factory=dict)
+    words: Mapping[str, int] = field(default_factory=dict)
+    words_known: bool = True
+
+    @property
+    def n(self) -> int:
+        """Number of patients."""
+        return len(self.keys)
+
+    @property
+    def snapshot(self) -> str:
+        """SHA-256 over who is in and with which images: equal exactly for equal cohorts."""
+        digest = hashlib.sha256()
+        for key, images in zip(self.keys, self.image_keys, strict=True):
+            digest.update(f"{key}:{','.join(sorted(images))}\n".encode())
+        return digest.hexdigest()
+
+    def keep(self, rows: NDArray[np.intp]) -> Selection:
+        """The patients at these rows."""
+        return replace(
+            self,
+            keys=tuple(self.keys[row] for row in rows),
+            age_years=self.age_years[rows],
+            age_resolution_years=self.age_resolution_years[rows],
+            age_capped=self.age_capped[rows],
+            is_male=self.is_male[rows],
+            unit=self.unit[rows],
+            images=tuple(self.images[row] for row in rows),
+            image_keys=tuple(self.image_keys[row] for row in rows),
+            found=tuple(self.found[row] for row in rows),
+            outcomes={name: column[rows] for name, column in self.outcomes.items()},
+        )
+
+
+class _Image(NamedTuple):
+    key: str
+    path: bytes
+    content: Content
+    size: int
+    mtime_ns: int
+    modality: str
+    rank: int
+
+
+class _Exam(NamedTuple):
+    key: str
+    age_years: float
+    age_source: str
+    age_capped: bool
+    shifted_day: int | None
+    manufacturer: str
+
+
+def select(
+    store: CohortStore,
+    *,
+    modalities: tuple[str, ...],
+    age_min_years: float,
+    age_max_years: float,
+    manufacturers: tuple[str, ...] = (),
+    patients: Collection[str] | None = None,
+    takes: Takes | None = None,
+    inputs: tuple[Input, ...] = (),
+) -> Selection:
+    """The patients with an eligible exam, each with the earliest one: it has an image for every input that is needed.
+
+    Parameters
+    ----------
+    store
+        The site's store.
+    modalities
+        DICOM modalities; an exam needs an image of one of them. Empty means any.
+    age_min_years, age_max_years
+        Age at exam, both included.
+    manufacturers
+        As the images name them, capitals and blanks at the ends ignored. Empty means any.
+    patients
+        Keyed hashes of a frozen cohort: nobody else is in. None means anybody.
+    takes
+        What is taken where no inputs are given; None means any image.
+    inputs
+        What the estimator's exams hold.
+    """
+    modalities = tuple(map(modality_of, modalities))
+    of_makers = frozenset(name.strip().casefold() for name in manufacturers)
+    excluded: Counter[str] = Counter()
+    images_not_taken: Counter[str] = Counter()
+    inputs = inputs or (replace(ANY_IMAGE, takes=takes or Takes()),)
+    chosen: list[tuple[str, str | None, _Exam, dict[str, list[_Image]]]] = []
+    with store.reading() as session:
+        exams, (images, not_taken) = _exams(session), _images(session, modalities, inputs)
+        for patient, sex in session.execute(sql(Patient.key, Patient.sex).order_by(Patient.key)):
+            if patients is not None and patient not in patients:
+                continue  # not counted either: how many came since would be told from one answer to the next
+            imaged = [exam for exam in exams[patient] if _is_whole(images.get(exam.key, {}), inputs)]
+            made = [exam for exam in imaged if not of_makers or exam.manufacturer.strip().casefold() in of_makers]
+            eligible = [exam for exam in made if age_min_years <= exam.age_years <= age_max_years]
+            for exam in exams[patient]:
+                images_not_taken.update(not_taken.get(exam.key, {}))
+            if eligible:
+                baseline = _earliest(eligible)
+                chosen.append((patient, sex, baseline, images[baseline.key]))
+            else:
+                has_others = any(exam.key in not_taken for exam in exams[patient])
+                has_some = any(images.get(exam.key) for exam in exams[patient])
+                excluded[_why_not(imaged, made, has_others=has_others, has_some=has_some)] += 1
+        outcomes = _outcomes(session, [patient for patient, *_ in chosen])
+        words = _words(session, {patient for patient, *_ in chosen})
+        words_known = session.get(Setting, WITHOUT_WORDS) is None
+    each = [list(dict.fromkeys(image for name in found for image in found[name])) for *_, found in chosen]
+    return Selection(
+        keys=tuple(patient for patient, *_ in chosen),
+        age_years=np.array([exam.age_years for _, _, exam, _ in chosen], dtype=np.float64),
+        age_resolution_years=np.array(
+            [AgeSource(exam.age_source).resolution_years for _, _, exam, _ in chosen], dtype=np.float64
+        ),
+        age_capped=np.array([exam.age_capped for _, _, exam, _ in chosen], dtype=np.bool_),
+        is_male=np.array([{"M": 1.0, "F": 0.0}.get(sex or "", np.nan) for _, sex, *_ in chosen], dtype=np.float64),
+        unit=np.array([store.unit(patient) for patient, *_ in chosen], dtype=np.float64),
+        images=tuple(tuple(store.path_of(image.path) for image in found) for found in each),
+        image_keys=tuple(tuple(image.key for image in found) for found in each),
+        found=tuple(
+            {name: tuple(_found(store, image) for image in some) for name, some in found.items()}
+            for *_, found in chosen
+        ),
+        outcomes=outcomes,
+        excluded=dict(excluded),
+        images_not_taken=dict(images_not_taken),
+        words=words,
+        words_known=words_known,
+        files_digest=_files_digest([image for found in each for image in found]),
+    )
+
+
+def _is_whole(images: Mapping[str, list[_Image]], inputs: tuple[Input, ...]) -> bool:
+    """Whether an exam has what is needed: every input that is, or any where none is."""
+    needed = [one.name for one in inputs if not one.optional]
+    return bool(images) and all(name in images for name in needed)
+
+
+def _found(store: CohortStore, image: _Image) -> Found:
+    path = store.path_of(image.path)
+    return Found(
+        path=path,
+        files=store.slices(path) if path.startswith(SEPARATOR) else (),
+        rank=image.rank,
+        modality=image.modality,
+        view=image.content.view,
+        laterality=image.content.laterality,
+    )
+
+
+def _why_not(imaged: list[_Exam], made: list[_Exam], *, has_others: bool, has_some: bool) -> str:
+    if not imaged and has_some:
+        return "exam-incomplete"
+    if not imaged:
+        return "no-image-taken" if has_others else "no-image-of-modality"
+    return "age-outside-cohort" if made else "other-manufacturer"
+
+
+def _exams(session: Session) -> dict[str, list[_Exam]]:
+    """All exams by patient."""
+    exams: dict[str, list[_Exam]] = defaultdict(list)
+    wanted = sql(Exam.patient, Exam.key, Exam.age_years, Exam.age_source, Exam.age_capped, Exam.shifted_day)
+    for patient, key, age_years, source, capped, day, maker in session.execute(wanted.add_columns(Exam.manufacturer)):
+        exams[patient].append(_Exam(key, age_years, source, capped, day, maker))
+    return exams
+
+
+def _images(
+    session: Session, modalities: tuple[str, ...], inputs: tuple[Input, ...]
+) -> tuple[dict[str, dict[str, list[_Image]]], dict[str, Counter[str]]]:
+    """By exam and input, the images that are taken, those to be tried first in front; how many are not, by reason.
+
+    An image goes to the first input that takes it.
+    """
+    wanted = sql(
+        ImageFile.exam,
+        ImageFile.key,
+        ImageFile.path,
+        ImageFile.size,
+        ImageFile.mtime_ns,
+        ImageFile.view,
+        ImageFile.body_part,
+        ImageFile.intent,
+        ImageFile.special,
+        ImageFile.laterality,
+        ImageFile.modality,
+        ImageFile.slices,
+    )
+    if modalities:
+        wanted = wanted.where(ImageFile.modality.in_(modalities))
+    images: dict[str, dict[str, list[_Image]]] = {}
+    not_taken: dict[str, Counter[str]] = {}
+    rows = session.execute(wanted)
+    for exam, key, path, size, mtime_ns, view, body_part, intent, special, laterality, modality, slices in rows:
+        content = Content(view=view, body_part=body_part, intent=intent, special=special, laterality=laterality)
+        image = _Image(key, path, content, size, mtime_ns, modality, 3 if slices > 1 else 2)
+        reasons = {one.name: _why_not_taken(image, one) for one in inputs}
+        taker = next((name for name, reason in reasons.items() if reason is None), None)
+        if taker is not None:
+            images.setdefault(exam, {}).setdefault(taker, []).append(image)
+        else:
+            reason = next(reason for reason in reasons.values() if reason is not None)
+            not_taken.setdefault(exam, Counter())[reason] += 1
+    for found in images.values():
+        for one in inputs:
+            found.get(one.name, []).sort(key=_Order(one.takes))
+    order = [one.name for one in inputs]
+    return {exam: {name: found[name] for name in order if name in found} for exam, found in images.items()}, not_taken
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Sorts an input's images, the one to be tried first in front."""
+
+    takes: Takes
+
+    def __call__(self, image: _Image) -> tuple[tuple[int, int], str]:
+        return self.takes.order(image.content), image.key
+
+
+def _why_not_taken(image: _Image, wanted: Input) -> str | None:
+    """Why an input does not take an image; None if it does."""
+    if wanted.modalities and image.modality not in map(modality_of, wanted.modalities):
+        return "other-modality"
+    if wanted.rank and image.rank != wanted.rank:
+        return "not-a-volume" if wanted.rank == 3 else "multi-frame"
+    return wanted.takes.why_not(image.content)
+
+
+def _earliest(exams: list[_Exam]) -> _Exam:
+    """By day where every exam has one (two exams in one year of `PatientAge` are of equal age), else by age."""
+    if all(exam.shifted_day is not None for exam in exams):
+        return min(exams, key=lambda exam: (exam.shifted_day, exam.key))
+    return min(exams, key=lambda exam: (exam.age_years, exam.key))
+
+
+def _outcomes(session: Session, patients: list[str]) -> dict[str, FloatArray]:
+    rows = {patient: row for row, patient in enumerate(patients)}
+    columns: dict[str, FloatArray] = {}
+    for patient, name, value in session.execute(
+        sql(Outcome.patient, Outcome.column, Outcome.value).order_by(Outcome.column)
+    ):
+        column = columns.setdefault(name, np.full(len(patients), np.nan))
+        if patient in rows:
+            column[rows[patient]] = value
+    return columns
+
+
+def _words(session: Session, patients: Collection[str]) -> dict[str, int]:
+    marked = session.execute(sql(OutcomeWord.column, OutcomeWord.patient))
+    return dict(Counter(column for column, patient in marked if patient in patients))
+
+
+def _files_digest(images: list[_Image]) -> str:
+    digest = hashlib.sha256()
+    for image in images:
+        digest.update(f"{image.key}:{image.size}:{image.mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def split(unit: FloatArray, fractions: Fractions) -> tuple[Mask, Mask, Mask]:
+    """Train, validation and test masks (n,): every patient in exactly one, whoever else there is."""
+    parts = (fractions.train, fractions.validation, fractions.test)
+    upper = np.cumsum(parts)
+    upper[max(part for part in range(3) if parts[part] > 0) :] = 1.0  # fractions may sum to a little under 1
+    part_of = np.searchsorted(upper, unit, side="right")
+    return part_of == 0, part_of == 1, part_of == 2
+
+
+def folds(unit: FloatArray, k: int) -> NDArray[np.intp]:
+    """The fold (n,) of each patient, 0 to k − 1."""
+    return np.minimum((unit * k).astype(np.intp), k - 1)

@@ -1,0 +1,156 @@
+"""Series of slices in single files: each becomes one image, a volume, or is out with its reason, all its files with it.
+
+Slices are kept file by file with where they lie, so that a slice that comes later mends its series and one that goes
+breaks it without the others being read again. A series that has changed is not judged until the indexing's end: it is
+neither in nor out meanwhile, also if the indexing is cut off there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, Row, bindparam, select, text, update
+
+from fedage.client.cohort.dicom.geometry import Stack, stack_of
+from fedage.client.cohort.keys import Keys
+from fedage.client.cohort.paths import OBLIQUE, SEPARATOR
+from fedage.client.cohort.reasons import Reason
+from fedage.client.cohort.store.models import Series, Slice
+
+PLACE_NUMBERS = 11
+"""Of a slice: its position (3), the directions of its rows and columns (6), distances of rows and columns (2)."""
+_AXES = ("LR", "PA", "SI")
+"""Ends of DICOM's x, y and z axes: where they point, and where they come from."""
+
+_OF_EXAM = ("patient", "age_years", "age_source", "age_capped", "shifted_day", "manufacturer")
+_OF_FILE = ("view", "laterality", "rows", "columns", "photometric", "transfer_syntax", "spacing_known", "burned_in")
+_OF_IMAGE = ("exam", "modality", *_OF_FILE)
+_OF_SERIES = [getattr(Series, name) for name in ("exam", "sex", "modality", *_OF_EXAM)]
+_OF_SLICE = [getattr(Slice, name) for name in ("path", "mtime_ns", "size", "place", *_OF_FILE)]
+
+_THESE = "SELECT value FROM json_each(:keys)"
+_TAKE_OUT = (
+    f"DELETE FROM images WHERE key IN ({_THESE})",
+    f"DELETE FROM images WHERE key IN (SELECT key FROM slices WHERE series IN ({_THESE}))",
+    f"DELETE FROM rejected_files WHERE path IN (SELECT path FROM slices WHERE series IN ({_THESE}))",
+    f"UPDATE series SET judged = 0 WHERE key IN ({_THESE})",
+)
+_OF_PATH = select(Slice.series).where(Slice.path == bindparam("sealed"))
+
+
+@dataclass
+class Judged:
+    """Rows that say what became of some series: patients' sexes and exams by key, images, files that are out."""
+
+    patients: dict[str, str | None] = field(default_factory=dict)
+    exams: dict[str, dict[str, Any]] = field(default_factory=dict)
+    images: list[dict[str, Any]] = field(default_factory=list)
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+
+
+def volume_path(key: str) -> str:
+    """What stands for a path where an image is a series: no file can be called so."""
+    return f"{SEPARATOR}{key}"
+
+
+def is_volume(path: str) -> bool:
+    """Whether it stands for a series; `CohortStore.slices` has its files."""
+    return path.startswith(SEPARATOR)
+
+
+def stack_of_places(places: Sequence[bytes]) -> Stack | Reason:
+    """The stack of slices that lie there."""
+    if any(len(place) != 8 * PLACE_NUMBERS for place in places):
+        return Reason.NO_GEOMETRY
+    numbers = np.frombuffer(b"".join(places), dtype="<f8").reshape(-1, PLACE_NUMBERS)
+    return stack_of(numbers[:, :3], numbers[:, 3:9], numbers[:, 9:])
+
+
+def orientation(stack: Stack) -> str:
+    """Where rows, columns and slices go as they count up, e.g. `PLS`; and `oblique` if that is only nearly so."""
+    letters = ""
+    for axis in (1, 2, 0):  # of the affine: slice, row, column
+        direction = stack.affine[:3, axis]
+        nearest = int(np.abs(direction).argmax())
+        letters += _AXES[nearest][0 if direction[nearest] > 0 else 1]
+    return f"{letters} {OBLIQUE}" if stack.oblique else letters
+
+
+def series_of(connection: Connection, paths: Iterable[bytes]) -> set[str]:
+    """The series that these files, by sealed path, are slices of."""
+    found = (connection.scalar(_OF_PATH, {"sealed": path}) for path in paths)
+    return {key for key in found if key is not None}
+
+
+def take_out(connection: Connection, series: Collection[str]) -> None:
+    """Take away what was said of series that change; they are to be judged anew."""
+    if series:
+        keys = json.dumps(list(series))
+        for statement in _TAKE_OUT:
+            connection.execute(text(statement), {"keys": keys})
+
+
+def judge(connection: Connection, keys: Keys, *, limit: int) -> Judged | None:
+    """Judge the next series that are not judged yet, so many at a time; None if there are none."""
+    some = list(connection.scalars(select(Series.key).where(~Series.judged).order_by(Series.key).limit(limit)))
+    if not some:
+        return None
+    found = Judged()
+    wanted = (*_OF_SERIES, *_OF_SLICE, Series.key.label("series_key"), Slice.key.label("slice_key"))
+    slices = select(*wanted).join(Slice, Slice.series == Series.key).where(Series.key.in_(some))
+    rows = connection.execute(slices.order_by(Series.key, Slice.key))
+    for _, files in groupby(rows, key=lambda row: row.series_key):
+        _judge_one(list(files), keys, found)
+    connection.execute(update(Series).where(Series.key.in_(some)).values(judged=True))
+    return found
+
+
+def _judge_one(files: Sequence[Row[Any]], keys: Keys, found: Judged) -> None:
+    """Add what a series is; its first file stands for what all its files should say alike."""
+    first, stack = files[0], _stack(files) if len(files) > 1 else None
+    if isinstance(stack, Reason):
+        found.rejected += [_out(file, stack) for file in files]
+        return
+    if found.patients.get(first.patient) is None:
+        found.patients[first.patient] = first.sex
+    exam = {name: getattr(first, name) for name in _OF_EXAM}
+    found.exams.setdefault(first.exam, {"key": first.exam, **exam})
+    image = {name: getattr(first, name) for name in _OF_IMAGE}
+    if stack is None:
+        alone = {"key": first.slice_key, "path": first.path, "mtime_ns": first.mtime_ns, "size": first.size}
+        found.images.append({**image, **alone, "slices": 1, "voxel_mm": "", "orientation": ""})
+        return
+    between_slices, between_rows, between_columns = stack.spacing_mm
+    volume = {
+        "key": first.series_key,
+        "path": keys.seal(volume_path(first.series_key)),
+        "mtime_ns": _stamp(files),
+        "size": sum(file.size for file in files),
+        "slices": len(files),
+        "voxel_mm": f"{between_rows:.4g} {between_columns:.4g} {between_slices:.4g}",
+        "orientation": orientation(stack),
+    }
+    found.images.append({**image, **volume, "spacing_known": True})
+
+
+def _stack(files: Sequence[Row[Any]]) -> Stack | Reason:
+    if len({(file.rows, file.columns) for file in files}) > 1:
+        return Reason.MIXED_ORIENTATION
+    return stack_of_places([file.place for file in files])
+
+
+def _out(file: Row[Any], reason: Reason) -> dict[str, Any]:
+    stamp = {"path": file.path, "mtime_ns": file.mtime_ns, "size": file.size}
+    return {**stamp, "reason": str(reason), "modality": file.modality, "manufacturer": file.manufacturer}
+
+
+def _stamp(files: Sequence[Row[Any]]) -> int:
+    """A number that changes when a file of a series does."""
+    stamps = [(file.slice_key, file.mtime_ns, file.size) for file in files]
+    return int.from_bytes(hashlib.sha256(repr(stamps).encode()).digest()[:7], "big")

@@ -1,0 +1,312 @@
+"""A site's own table in its store: numbers and keyed hashes, so that campaigns can be answered from it later.
+
+What a campaign calls missing, its age or its outcomes is only known when it comes; the store therefore keeps every
+column as numbers, with marks where something else stood, and `StoredTable.frame` gives them back as the table had them,
+but for text, which is gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sqlalchemy import select
+
+from fedage.client.cohort.store.models import Setting, TableColumn, TablePatient, TableRejected
+from fedage.client.cohort.store.store import CohortStore
+from fedage.client.cohort.table.extremes import extremes_of
+from fedage.client.cohort.table.forms import (
+    MISWRITTEN,
+    NOT_NAMED,
+    NOT_NAMED_CELL,
+    Codes,
+    forms,
+    is_miswritten,
+    most_frequent,
+)
+from fedage.client.cohort.table.header import columns_in_words
+from fedage.client.cohort.table.outcomes import mapped_numbers
+from fedage.client.cohort.table.read import labels, numbers, read_frame, without_bad_names
+from fedage.client.cohort.table.refused import named_column_problem
+from fedage.client.cohort.table.said import bounded, kept_extreme, left_out_miswritten, neither_sex, not_a_number
+from fedage.client.site.mapping import TableSource, as_mapped
+from fedage.common.errors import FedAgeError
+from fedage.common.statistics.statistic import FloatArray
+
+_VERSION = "4"
+_MALE, _FEMALE = 2, 1
+_WORDS = {"m": _MALE, "male": _MALE, "f": _FEMALE, "female": _FEMALE}
+_SOMETHING = "?"
+"""Stands for a cell that held no number; what it held is not kept."""
+_ODD, _ODD_NOT_NAMED = 1, 2
+"""Marks of such a cell in the store, and of one whose word a mapping does not name."""
+
+
+@dataclass(frozen=True)
+class TableReport:
+    """What an indexing of the table found.
+
+    Parameters
+    ----------
+    patients, columns
+        What the store holds of it now.
+    unchanged
+        Whether file and settings were as before, so that nothing was read.
+    rejected
+        Rows and cells set aside, by reason.
+    """
+
+    patients: int
+    columns: int
+    unchanged: bool
+    rejected: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StoredTable:
+    """The table as a campaign reads it.
+
+    Parameters
+    ----------
+    keys
+        Keyed hashes of the patients, sorted, a row each.
+    frame
+        Columns by their names, (n,) each: numbers, NaN where missing, `m` and `f`, and a sign for anything else.
+    age, sex
+        Names of the columns that the site says hold age and sex.
+    rejected
+        Rows set aside while indexing, by reason.
+    """
+
+    keys: tuple[str, ...] = field(repr=False)
+    frame: pd.DataFrame = field(repr=False)
+    age: str | None
+    sex: str | None
+    rejected: Mapping[str, int]
+
+
+def index_table(store: CohortStore, source: TableSource) -> TableReport:
+    """Read a site's table into its store; it is read again only if the file or its settings have changed.
+
+    Raises
+    ------
+    FedAgeError
+        If the file cannot be read, or lacks a column that `site.toml` names; then the store is as it was.
+    """
+    path = Path(source.path)
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise FedAgeError(f"{path} cannot be read ({error.strerror}); correct table.path in site.toml") from None
+    stamp = f"{_VERSION} {state.st_mtime_ns} {state.st_size} {source.model_dump_json()}"
+    about = {"stamp": hashlib.sha256(stamp.encode()).hexdigest(), "age": source.age, "sex": source.sex}
+    with store.exclusive():
+        unchanged = _about(store).get("stamp") == about["stamp"]
+        if not unchanged:
+            _keep(store, source, path, about)
+    with store.reading() as session:
+        rejected = {row.reason: row.count for row in session.scalars(select(TableRejected))}
+        patients, columns = (
+            len(session.scalars(select(TablePatient.key)).all()),
+            session.scalars(select(TableColumn.name)).all(),
+        )
+    return TableReport(patients=patients, columns=len(columns), unchanged=unchanged, rejected=rejected)
+
+
+def forget_table(store: CohortStore) -> None:
+    """Take the table out of the store, where the site has none any more."""
+    if _about(store):
+        with store.exclusive(), store.writing() as writer:
+            writer.replace_table((), (), rejected={}, about="")
+
+
+def read_table(store: CohortStore) -> StoredTable | None:
+    """The site's table; None if it has none."""
+    about = _about(store)
+    if not about:
+        return None
+    with store.reading() as session:
+        keys = list(session.scalars(select(TablePatient.key).order_by(TablePatient.position)))
+        columns = {
+            column.name: _as_read(column)
+            for column in session.scalars(select(TableColumn).order_by(TableColumn.position))
+        }
+        of_rows = {row.reason: row.count for row in session.scalars(select(TableRejected)) if ":" not in row.reason}
+    return StoredTable(tuple(keys), pd.DataFrame(columns), about["age"], about["sex"], of_rows)
+
+
+def _about(store: CohortStore) -> dict[str, Any]:
+    with store.reading() as session:
+        sealed = session.scalar(select(Setting.value).where(Setting.name == "table"))
+    return {} if sealed is None else dict(json.loads(store.path_of(sealed)))
+
+
+def _keep(store: CohortStore, source: TableSource, path: Path, about: Mapping[str, Any]) -> None:
+    frame = read_frame(path, text=[source.id], known=_named(source))
+    frame, _ = without_bad_names(frame, path=path)
+    _require(frame, source, path)
+    ids = labels(frame[source.id])
+    known, twice = ids.notna().to_numpy(dtype=bool), ids.duplicated().to_numpy(dtype=bool)
+    rejected = {
+        "row-without-id": int(np.count_nonzero(~known)),
+        "patient-twice-at-site": int(np.count_nonzero(known & twice)),
+    }
+    rows = np.flatnonzero(known & ~twice)
+    keys = [store.patient_key(text) for text in ids.iloc[rows]]
+    # By hash, so that the order of the rows tells nothing of the table's.
+    order = np.argsort(np.array(keys, dtype=np.str_), kind="stable")
+    frame = frame.iloc[rows[order]].reset_index(drop=True)
+    columns = []
+    for name, column in _offered(frame, source, path).items():
+        values, odd = numbers(column, missing=source.missing)
+        codes = forms(column, odd)
+        if name != source.sex and is_miswritten(codes, numbers=int(np.isfinite(values).sum())):
+            miswritten = np.isin(codes, list(MISWRITTEN))
+            rejected[left_out_miswritten(name, most_frequent(codes[miswritten]))] = int(miswritten.sum())
+            continue
+        row, neither = _column(name, column, source, values, odd, codes)
+        if name == source.sex:
+            rejected[neither_sex(name)] = neither
+        elif np.isfinite(values).any() or most_frequent(codes) == "yes-or-no":
+            # A column of text is no mistake, it is only of no use.
+            counted = Counter(code for code in codes if code)
+            rejected |= {not_a_number(name, form): count for form, count in counted.items()}
+        rejected |= {kept_extreme(name, extreme.code): extreme.count for extreme in extremes_of(values)}
+        columns.append(row)
+    with store.writing() as writer:
+        writer.replace_table(
+            [keys[at] for at in order], columns, rejected=bounded(rejected), about=json.dumps(dict(about))
+        )
+
+
+def _named(source: TableSource) -> tuple[str, ...]:
+    """The columns that `site.toml` names, each once."""
+    mapped = (as_mapped(choice).column for choice in source.columns.values())
+    return tuple(dict.fromkeys([source.id, *(name for name in (source.age, source.sex) if name), *mapped]))
+
+
+def _require(frame: pd.DataFrame, source: TableSource, path: Path) -> None:
+    mapped = {name: as_mapped(choice).column for name, choice in source.columns.items()}
+    if missing := [name for name in _named(source) if name not in frame.columns]:
+        there = columns_in_words(list(frame.columns), wanted=missing, known=_named(source))
+        raise FedAgeError(
+            f"{path} has no column {', '.join(repr(name) for name in missing)} (it has {there}); "
+            "correct [table] in site.toml"
+        )
+    several = [name for name, choice in source.columns.items() if as_mapped(choice).rows != "first"]
+    if several:
+        raise FedAgeError(
+            f"table.columns.{several[0]}.rows must be first: a table has one row a patient; combine them before"
+        )
+    if taken := [name for name, column in mapped.items() if name in frame.columns and name != column]:
+        raise FedAgeError(
+            f"{path} has the column {taken[0]!r} itself, and table.columns gives that name to another; rename one"
+        )
+    roles = [name for name in (source.id, source.age, source.sex) if name]
+    if twice := [name for name in roles if roles.count(name) > 1 or name in mapped.values()]:
+        raise FedAgeError(
+            f"site.toml gives the column {twice[0]!r} more than one part; it may be table.id, table.age, table.sex "
+            "or one of table.columns"
+        )
+
+
+def _offered(frame: pd.DataFrame, source: TableSource, path: Path) -> dict[str, pd.Series]:
+    """Columns that campaigns may use, by the names they use.
+
+    Raises
+    ------
+    FedAgeError
+        If a column that `site.toml` names as one of numbers holds words, or numbers written otherwise.
+    """
+    plain = [source.age] if source.age else []
+    plain += [as_mapped(choice).column for choice in source.columns.values() if not as_mapped(choice).values]
+    for name in plain:
+        values, odd = numbers(frame[name], missing=source.missing)
+        odd = odd & ~frame[name].astype("string").str.strip().str.casefold().isin(list(_WORDS)).to_numpy(dtype=bool)
+        there = [str(text) for text in frame[name][odd].unique()]
+        if problem := named_column_problem(name, forms(frame[name], odd), values, texts=there):
+            raise FedAgeError(f"{path}: {problem}")
+    renamed = {as_mapped(choice).column for choice in source.columns.values()}
+    by_name: dict[str, pd.Series] = {
+        str(name): frame[name]
+        for name in frame.columns
+        if name != source.id and name not in renamed and not _is_dates(frame[name])
+    }
+    for name, choice in source.columns.items():
+        wanted = as_mapped(choice)
+        column = frame[wanted.column]
+        if wanted.values or wanted.divide_by != 1:
+            texts = column.astype("string").fillna("").astype(object)
+            values, filled = mapped_numbers(texts, wanted, missing=source.missing)
+            unknown = filled & np.isnan(values)
+            column = pd.Series(values).astype(object)
+            column = column.mask(unknown, NOT_NAMED_CELL if wanted.values else _SOMETHING)
+        by_name[name] = column
+    roles = {source.age, source.sex, *source.columns}
+    return {
+        name: column
+        for name, column in by_name.items()
+        if name in roles
+        or (
+            any(fnmatchcase(name, pattern) for pattern in source.use)
+            and not any(fnmatchcase(name, pattern) for pattern in source.leave_out)
+        )
+    }
+
+
+def _is_dates(column: pd.Series) -> bool:
+    """Dates are numbers to pandas, and have no place in the store."""
+    return bool(pd.api.types.is_datetime64_any_dtype(column))
+
+
+def _column(
+    name: str, column: pd.Series, source: TableSource, values: FloatArray, odd: NDArray[np.bool_], codes: Codes
+) -> tuple[dict[str, Any], int]:
+    """A row for the store, and how many cells hold neither a number nor a word for a sex."""
+    words = column.astype("string").str.strip().str.casefold().map(_WORDS).fillna(0).to_numpy(dtype=np.int8)
+    if name == source.sex:
+        words = np.where(_is(column, values, source.male), _MALE, words)
+        words = np.where(_is(column, values, source.female), _FEMALE, words).astype(np.int8)
+        odd = odd | np.isfinite(values)  # a number that is neither
+        values = np.full(values.size, np.nan)
+    odd = odd & (words == 0)
+    marks = np.where(odd, _ODD, 0).astype(np.uint8)
+    if codes.size:
+        marks[odd & (codes == NOT_NAMED)] = _ODD_NOT_NAMED
+    row = {
+        "name": name,
+        "numbers": values.astype("<f8").tobytes(),
+        "odd": marks.tobytes() if odd.any() else None,
+        "words": words.tobytes() if words.any() else None,
+    }
+    return row, int(np.count_nonzero(odd))
+
+
+def _is(column: pd.Series, values: FloatArray, code: float | str) -> NDArray[np.bool_]:
+    if isinstance(code, str):
+        texts = column.astype("string").str.strip().str.casefold()
+        return np.asarray((texts == code.strip().casefold()).fillna(False), dtype=bool)
+    return np.asarray(values == code)
+
+
+def _as_read(column: TableColumn) -> pd.Series:
+    values = np.frombuffer(column.numbers, dtype="<f8").astype(np.float64)
+    if column.odd is None and column.words is None:
+        return pd.Series(values)
+    cells = values.astype(object)
+    if column.odd is not None:
+        marks = np.frombuffer(column.odd, dtype=np.uint8)
+        cells[marks == _ODD], cells[marks == _ODD_NOT_NAMED] = _SOMETHING, NOT_NAMED_CELL
+    if column.words is not None:
+        words = np.frombuffer(column.words, dtype=np.int8)
+        cells[words == _MALE], cells[words == _FEMALE] = "m", "f"
+    return pd.Series(cells, dtype=object)

@@ -1,0 +1,191 @@
+"""How large a table may be, checked before it is read: by its first line, its number of lines, and its size.
+
+The limits follow from memory: a table is held as numbers of 8 bytes; one of outcomes or of participants as texts first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedage.client.cohort.table.opening import separator_in
+from fedage.common.errors import FedAgeError
+
+MAX_LINE_BYTES = 4 * 2**20
+"""Longest first line, blank lines before it included: the names of the columns that are allowed are shorter."""
+SEPARATORS = ",;\t"
+_PIECE_BYTES = 2**20
+_BLANK_LINES = re.compile(r"(?:[ \t]*(?:\r\n|\r|\n))*")
+
+
+@dataclass(frozen=True)
+class TableLimits:
+    """The largest table of one kind.
+
+    Parameters
+    ----------
+    columns, rows
+        Most of each.
+    cells
+        Most rows times columns.
+    size_bytes
+        Largest file.
+    """
+
+    columns: int
+    rows: int
+    cells: int
+    size_bytes: int
+
+
+TABLE = TableLimits(columns=5000, rows=20_000_000, cells=200_000_000, size_bytes=2 * 2**30)
+"""A site's table of measures, tables of a simulation and of a recipe. Each column costs time of its own."""
+OUTCOMES = TableLimits(columns=2000, rows=5_000_000, cells=50_000_000, size_bytes=512 * 2**20)
+"""A table of outcomes."""
+PARTICIPANTS = TableLimits(columns=2000, rows=1_000_000, cells=10_000_000, size_bytes=128 * 2**20)
+"""participants.tsv and the tables of sessions and scans of a BIDS data set."""
+
+
+@dataclass(frozen=True)
+class FirstLine:
+    """The line with the columns' names.
+
+    Parameters
+    ----------
+    blank_lines
+        Blank lines before it.
+    columns
+        Names in it, by the separator that gives most; a separator in quotes is none.
+    separator
+        That separator.
+    """
+
+    blank_lines: int
+    columns: int
+    separator: str = ","
+
+
+def require_bounded(path: Path, limits: TableLimits) -> FirstLine:
+    """Refuse a table of more columns, rows, cells or bytes than are read, at the cost of counting its lines.
+
+    Raises
+    ------
+    FedAgeError
+        Naming what is allowed. A file that cannot be opened passes: whoever reads it says why.
+    """
+    parquet = path.suffix.lower() == ".parquet"
+    try:
+        if (size := path.stat().st_size) > limits.size_bytes:
+            raise FedAgeError(f"{path} has {size} bytes; allowed are {limits.size_bytes}: divide it")
+        first, rows = _of_parquet(path, limits) if parquet else (first_line(path, most_columns=limits.columns), 0)
+        if first.columns > limits.columns:
+            raise FedAgeError(
+                f"{path} has {first.columns} columns; allowed are {limits.columns}: leave out those not needed"
+            )
+        most = min(limits.rows, limits.cells // max(1, first.columns))
+        if not parquet:
+            rows = _lines(path, at_most=most)
+            _require_end(path, first)
+    except (OSError, ValueError):
+        return FirstLine(0, 0)
+    if rows > most:
+        raise FedAgeError(
+            f"{path} has {rows if parquet else f'more than {most}'} rows and {first.columns} "
+            f"column{'s' if first.columns != 1 else ''}; allowed are {limits.rows} rows and {limits.cells} cells in "
+            "all: divide it, or leave out columns not needed"
+        )
+    return first
+
+
+def first_line(path: Path, *, most_columns: int) -> FirstLine:
+    """The first line of a text that is neither blank nor says what is between cells.
+
+    Raises
+    ------
+    FedAgeError
+        Where it does not end.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(MAX_LINE_BYTES + 1)
+    text = head.decode("utf-8-sig", "replace")
+    blank = _BLANK_LINES.match(text)
+    begins = blank.end() if blank else 0
+    before = text[:begins]
+    text = text[begins:]
+    line, end, rest = text.partition("\n")
+    text = rest if end and separator_in(line) else text
+    found = {sign: _names_in(text, separator=sign) for sign in SEPARATORS}
+    if len(head) > MAX_LINE_BYTES and not all(ends for _, ends in found.values()):
+        raise FedAgeError(
+            f"{path} has a first line of more than {MAX_LINE_BYTES} bytes: it should hold the names of at "
+            f"most {most_columns} columns; save the table again, one row a line"
+        )
+    count = before.count("\n") + before.count("\r") - before.count("\r\n")
+    separator = max(found, key=lambda sign: found[sign][0])
+    return FirstLine(blank_lines=count, columns=found[separator][0], separator=separator)
+
+
+def _names_in(text: str, *, separator: str) -> tuple[int, bool]:
+    """How many names the first line of a text holds, as a reader of quoted cells counts; and whether it ends."""
+    quoted = r'"[^"]*+(?:""[^"]*+)*+(?:"|\Z)'
+    cell = re.compile(rf"(?:{quoted})?[^{separator}\r\n]*+(?P<end>[{separator}\r\n]|\Z)")
+    count = 0
+    for found in cell.finditer(text):
+        count += 1
+        if found["end"] != separator:
+            return count, bool(found["end"])
+    return count, False
+
+
+def _lines(path: Path, *, at_most: int) -> int:
+    """Lines after the first, by whichever line end there are more of; counted until there are too many.
+
+    Raises
+    ------
+    FedAgeError
+        If a byte is zero: a CSV reader ends the cell there, and reads a part of the number.
+    """
+    feeds = returns = -1
+    for piece in _pieces(path):
+        if (at := piece.find(0)) >= 0:
+            line = max(feeds + piece.count(b"\n", 0, at), returns + piece.count(b"\r", 0, at)) + 2
+            raise FedAgeError(
+                f"{path}: line {line} has a byte of zero, so the file is no text in UTF-8, or is damaged; save it "
+                "again as CSV in UTF-8, or copy it again"
+            )
+        feeds += piece.count(b"\n")
+        returns += piece.count(b"\r")
+        if max(feeds, returns) > at_most:
+            break
+    return max(feeds, returns)
+
+
+def _require_end(path: Path, first: FirstLine) -> None:
+    """Refuse a text that ends within a row: its last number may be cut, and read as a smaller one."""
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - _PIECE_BYTES))
+        last = re.split(rb"[\r\n]", stream.read())[-1].decode("utf-8", "replace")
+    if last.strip() and '"' not in last and last.count(first.separator) + 1 < first.columns:
+        raise FedAgeError(
+            f"{path}: its last line has fewer cells than the header has names, and no line end, so the file may have "
+            "been cut off; copy it again, or complete that line"
+        )
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        while piece := stream.read(_PIECE_BYTES):
+            yield piece
+
+
+def _of_parquet(path: Path, limits: TableLimits) -> tuple[FirstLine, int]:
+    """Columns and rows by the footer; the bytes that it says the cells unpack to are bounded too."""
+    import pyarrow.parquet
+
+    about = pyarrow.parquet.read_metadata(path)
+    unpacked = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
+    if unpacked > limits.size_bytes:
+        raise FedAgeError(f"{path} unpacks to {unpacked} bytes; allowed are {limits.size_bytes}: divide it")
+    return FirstLine(0, about.num_columns), about.num_rows

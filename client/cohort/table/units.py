@@ -1,0 +1,124 @@
+"""Columns whose unit seems to differ between sites: medians that lie many standard deviations within sites apart.
+
+A volume in ml at one site and in mm³ at the others makes a site's median differ by far more than its patients do. Ages
+and follow-up times in years spread widely within a site, and months that all lie below 130 pass for years: of them the
+medians' ratio is looked at, and months, weeks or days are named where it is about 12, 52 or 365. That is said and never
+refused: sites may differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from fedage.common.presentation.wording import listed
+from fedage.common.statistics.statistic import FloatArray
+
+_FAR_SDS = 10.0
+_FEWEST_FOR_AN_SD = 10
+_FEWEST_VALUES = 3
+_SHOWN = 8
+
+
+_FAR_RATIO = 6.0
+_PER_YEAR = {"months": 12.0, "weeks": 52.18, "days": 365.25}
+_WITHIN = 2.0
+"""By how much a ratio of medians may differ from that of two units: patients differ too."""
+
+
+def far_years_in_words(columns: Mapping[str, Mapping[str, FloatArray]]) -> list[str]:
+    """One line for each column of ages or times whose medians fall into two groups of sites, six times apart or more.
+
+    Parameters
+    ----------
+    columns
+        By name, and by site, values in years (n,), NaN where missing.
+    """
+    return [line for column, by_site in columns.items() if (line := _years_apart(column, by_site))]
+
+
+def _years_apart(column: str, by_site: Mapping[str, FloatArray]) -> str:
+    """What is said of one column; empty where its sites' medians do not fall apart."""
+    known = {site: values[np.isfinite(values)] for site, values in by_site.items()}
+    medians = {site: float(np.median(values)) for site, values in known.items() if values.size >= _FEWEST_FOR_AN_SD}
+    order = sorted((site for site in medians if medians[site] > 0), key=lambda site: medians[site])
+    if len(order) < 2:
+        return ""
+    steps = [medians[above] / medians[below] for below, above in pairwise(order)]
+    at = int(np.argmax(steps)) + 1
+    if steps[at - 1] < _FAR_RATIO:
+        return ""
+    low, high = order[:at], order[at:]
+    ratio = float(np.median([medians[site] for site in high]) / np.median([medians[site] for site in low]))
+    unit = min(_PER_YEAR, key=lambda one: abs(np.log(ratio / _PER_YEAR[one])))
+    if abs(np.log(ratio / _PER_YEAR[unit])) > np.log(_WITHIN):
+        cause, mend = "holds another unit than years", "give years"
+    else:
+        cause = f"holds {unit} instead of years"
+        mend = f"give years, or declare divide_by = {_PER_YEAR[unit]:g} where site.toml maps the column"
+    low, high = sorted(low), sorted(high)
+    if len(low) < len(high):
+        than, whose = f"about 1/{ratio:.0f} of that at the other sites", "there"
+    elif len(low) > len(high):
+        than, whose = f"about {ratio:.0f} times that at the other sites", "here"
+    else:
+        return (
+            f"{listed(sorted(order))}: the median of column {_shortened(column)} at {listed(high)} is about "
+            f"{ratio:.0f} times that at {listed(low)}, as where it {cause}; if so, {mend}"
+        )
+    return (
+        f"{listed(min(low, high, key=len))}: the median of column {_shortened(column)} is {than}, as where it {cause} "
+        f"{whose}; if so, {mend}"
+    )
+
+
+def _shortened(column: str) -> str:
+    return repr(column if len(column) <= 60 else f"{column[:59]}…")
+
+
+def far_medians_in_words(columns: Mapping[str, Mapping[str, FloatArray]]) -> list[str]:
+    """One line for each site, or group of sites, that has columns with a median far from the other sites'.
+
+    Parameters
+    ----------
+    columns
+        By name, and by site, values (n,), NaN where missing.
+    """
+    by_sites: dict[tuple[str, ...], list[str]] = {}
+    for column, by_site in columns.items():
+        if far := tuple(_far(by_site)):
+            by_sites.setdefault(far, []).append(column)
+    return [_in_words(sites, found) for sites, found in by_sites.items()]
+
+
+def _far(by_site: Mapping[str, FloatArray]) -> Iterator[str]:
+    """Sites whose median lies more than ten SDs, of the site itself or as is usual, from the middle of the medians."""
+    known = {site: values[np.isfinite(values)] for site, values in by_site.items()}
+    known = {site: values for site, values in known.items() if values.size}
+    # Of a column of two codes a site may hold nearly one alone, with an SD of next to nothing.
+    if len(known) < 2 or np.unique(np.concatenate([*known.values()])).size < _FEWEST_VALUES:
+        return
+    # Medians, as a few codes for missing among the values move a mean; a column of one value at a site is a setting, or
+    # a code that is said as such.
+    enough = {site: values for site, values in known.items() if values.size >= _FEWEST_FOR_AN_SD}
+    sds = {site: float(values.std()) for site, values in enough.items()}
+    medians = {site: float(np.median(enough[site])) for site, sd in sds.items() if sd > 1e-9 * abs(enough[site].mean())}
+    if len(medians) < 2:
+        return
+    centre, usual = float(np.median([*medians.values()])), float(np.median([sds[site] for site in medians]))
+    far = [site for site, median in medians.items() if abs(median - centre) > _FAR_SDS * min(sds[site], usual)]
+    # Of two, nobody can say which is the odd one: the SD follows the unit, so that one alone may look far.
+    yield from medians if far and len(medians) == 2 else far
+
+
+def _in_words(sites: Sequence[str], columns: Sequence[str]) -> str:
+    shown = ", ".join(map(_shortened, columns[:_SHOWN]))
+    more = f" and {len(columns) - _SHOWN} more" if len(columns) > _SHOWN else ""
+    median, what = ("median", "column") if len(columns) == 1 else ("medians", "columns")
+    return (
+        f"{listed(sites)}: the {median} of {what} {shown}{more} {'is' if len(columns) == 1 else 'are'} more than "
+        f"{_FAR_SDS:g} standard deviations of a site's patients away from the middle of the sites' medians; if the "
+        "unit differs, declare divide_by in that site's site.toml or recompute the table"
+    )

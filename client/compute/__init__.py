@@ -1,0 +1,1 @@
+"""Training, prediction and the sums: arrays in, arrays out."""

@@ -1,0 +1,247 @@
+"""The campaign's model at a site: columns predicted for some of its patients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedage.client.cohort.site_cohort import SiteCohort
+from fedage.client.compute.training import predict_columns
+from fedage.client.disclosure.guard import Withheld
+from fedage.client.site.cancel import should_stop
+from fedage.common.analyses.base import Analysis
+from fedage.common.campaign import Campaign
+from fedage.common.estimators import EstimatorRefused
+from fedage.common.estimators.base import (
+    COMPUTED,
+    PREDICTED_YEARS,
+    Arrays,
+    Estimator,
+    ExactPhase,
+    Output,
+    Predictor,
+    RoundsPhase,
+    Samples,
+)
+from fedage.common.estimators.configure import PhaseRefused, configured, exact_analyses, phases_of
+from fedage.common.networks.arrays import ModelRefused
+from fedage.common.protocol.messages import RequestRefused
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.influence import differing
+from fedage.common.statistics.statistic import FloatArray
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+class Hardware(Protocol):
+    """What a site computes on."""
+
+    @property
+    def device(self) -> str:
+        """`auto`, `cpu` or `cuda`."""
+
+    @property
+    def threads(self) -> int:
+        """CPU threads a training may use."""
+
+
+def estimator_of(campaign: Campaign, found: SiteCohort) -> Estimator:
+    """The campaign's estimator for this site's data.
+
+    Raises
+    ------
+    RequestRefused
+        Rule `no-estimator` in a campaign that only analyses; `estimator-phases` for one whose phases cannot be run.
+    """
+    try:
+        estimator = configured(campaign, found.features)
+        if estimator is not None:
+            phases_of(estimator)
+    except (PhaseRefused, EstimatorRefused) as refused:
+        raise RequestRefused("estimator-phases", str(refused)) from None
+    if estimator is None:
+        raise RequestRefused("no-estimator", "the approved campaign file has no estimator")
+    return estimator
+
+
+def exact_sums_of(campaign: Campaign, found: SiteCohort) -> dict[str, Analysis]:
+    """The analyses of the estimator's exact phases by name; none in a campaign that only analyses.
+
+    Raises
+    ------
+    RequestRefused
+        Rule `estimator-phases` for sums that cannot be held to the influence rule, or phases that cannot be run.
+    """
+    try:
+        return exact_analyses(campaign, found.features)
+    except (PhaseRefused, EstimatorRefused) as refused:
+        raise RequestRefused("estimator-phases", str(refused)) from None
+
+
+def predict(
+    hardware: Hardware, estimator: Estimator, found: SiteCohort, weights: Arrays, *, rows: NDArray[np.intp]
+) -> dict[str, FloatArray]:
+    """The columns that the finished model predicts, (n,) in cohort order, NaN for the patients not in `rows`.
+
+    Each is cut to the bounds that the estimator states, and a prediction that is no number counts as the upper one:
+    analyses leave implausible values out, and a model made so that one patient's is implausible would tell of that
+    patient by subtraction.
+
+    Raises
+    ------
+    RequestRefused
+        Rule `model` for weights that are not those of the campaign's model; `outputs` for columns that are not those
+        which the estimator states.
+    PredictionStopped
+        If the message is cancelled.
+    """
+    made = _predicted(
+        hardware, estimator, found, lambda: estimator.predictor(weights, device=hardware.device), rows=rows
+    )
+    return _bounded(made, estimator.outputs, cohort=found.cohort, rows=rows)
+
+
+def predict_in_training(
+    hardware: Hardware,
+    estimator: Estimator,
+    phase: RoundsPhase,
+    found: SiteCohort,
+    weights: Arrays,
+    *,
+    rows: NDArray[np.intp],
+) -> FloatArray | None:
+    """Ages (n,) predicted by a model in training, as `predict`; None in a phase that predicts no age yet."""
+
+    def predictor() -> Predictor | None:
+        return phase.predictor(weights, device=hardware.device)
+
+    made = _predicted(hardware, estimator, found, predictor, rows=rows)
+    if made is None:
+        return None
+    age = tuple(output for output in estimator.outputs if output.column == PREDICTED_YEARS)
+    of_age = {name: column for name, column in made.items() if name == PREDICTED_YEARS}
+    return _bounded(of_age, age, cohort=found.cohort, rows=rows)[PREDICTED_YEARS]
+
+
+def columns_of(
+    hardware: Hardware, estimator: Estimator, phase: ExactPhase, found: SiteCohort, before: Arrays
+) -> dict[str, FloatArray]:
+    """The columns (n,) that the model before computes for an exact phase's sums, of all patients; maybe none.
+
+    Values are cut to what float32 holds; one that is no number counts as missing.
+
+    Raises
+    ------
+    RequestRefused
+        As `predict`.
+    """
+    rows = np.arange(found.cohort.n)
+    made = (
+        _predicted(hardware, estimator, found, lambda: phase.columns(before, device=hardware.device), rows=rows) or {}
+    )
+    if others := sorted(name for name in made if not name.startswith(COMPUTED)):
+        raise RequestRefused(
+            "outputs", f"phase {phase.name!r} computes {others[0]!r}; begin its name with {COMPUTED!r}"
+        )
+    return {name: np.clip(column, -_LARGEST, _LARGEST) for name, column in made.items()}
+
+
+def targets_of(
+    estimator: Estimator, cohort: Cohort, rows: NDArray[np.intp], *, minimum_count: int
+) -> dict[str, FloatArray]:
+    """What is learnt from, (rows,) by column, NaN where it is not known.
+
+    Attack: a diagnosis that two of a site's patients have shows in the update whom the loss tells apart. Rule: a target
+    other than age that fewer than the minimum count know, do not know, or differ in counts as unknown for all of the
+    site. Residual risk: an update tells of the patients behind it; only differential privacy bounds that.
+
+    Raises
+    ------
+    Withheld
+        Rule `missing-column`.
+    """
+    found: dict[str, FloatArray] = {}
+    for column in dict.fromkeys(("age_years", *(target.column for target in estimator.targets))):
+        if column not in cohort.columns:
+            raise Withheld("missing-column", f"this site has no column {column!r}, which the estimator learns from")
+        values = cohort[column][rows]
+        if column != "age_years":
+            known = int(np.count_nonzero(np.isfinite(values)))
+            unknown = values.size - known
+            if known < minimum_count or 0 < unknown < minimum_count or 0 < differing(values) < minimum_count:
+                values = np.full(rows.size, np.nan)
+        found[column] = values
+    return found
+
+
+def samples_of(found: SiteCohort, rows: NDArray[np.intp]) -> Samples:
+    """The samples of some patients, nothing read yet.
+
+    Raises
+    ------
+    Withheld
+        Rule `no-samples` at a site without them.
+    """
+    if found.samples is None:
+        raise Withheld("no-samples", "this site has no samples for the campaign's estimator")
+    return found.samples.of(rows)
+
+
+def _predicted(
+    hardware: Hardware,
+    estimator: Estimator,
+    found: SiteCohort,
+    make: Callable[[], Predictor | None],
+    *,
+    rows: NDArray[np.intp],
+) -> dict[str, FloatArray] | None:
+    """Columns (n,) as they are predicted, NaN for those not in `rows`; None where there is no predictor."""
+    try:
+        predictor = make()
+        if predictor is None:
+            return None
+        if not rows.size:
+            return {}
+        made = predict_columns(
+            predictor,
+            samples_of(found, rows),
+            batch_size=estimator.prediction_batch,
+            device=hardware.device,
+            threads=hardware.threads,
+            should_stop=should_stop,
+        )
+    except (ModelRefused, PhaseRefused) as refused:
+        raise RequestRefused("model", str(refused)) from None
+    columns = {}
+    for name, values in made.items():
+        if values.shape != rows.shape:
+            raise RequestRefused("outputs", f"column {name!r} that the estimator predicts is not one number a patient")
+        columns[name] = np.full(found.cohort.n, np.nan)
+        columns[name][rows] = values
+    return columns
+
+
+def _bounded(
+    made: Mapping[str, FloatArray] | None, outputs: tuple[Output, ...], *, cohort: Cohort, rows: NDArray[np.intp]
+) -> dict[str, FloatArray]:
+    """The columns that an estimator states, within their bounds."""
+    if not rows.size:
+        return {output.column: np.full(cohort.n, np.nan) for output in outputs}
+    stated = {output.column for output in outputs}
+    if made is None or set(made) != stated or PREDICTED_YEARS not in stated:
+        raise RequestRefused(
+            "outputs",
+            f"the estimator predicts the columns {sorted(made or ())} and states {sorted(stated)}; they must be the "
+            f"same, {PREDICTED_YEARS} among them",
+        )
+    if taken := sorted(stated & set(cohort.columns) - {PREDICTED_YEARS}):
+        raise RequestRefused("outputs", f"the estimator predicts a column that the cohort has: {taken[0]!r}")
+    bounded = {}
+    for output in outputs:
+        values = np.full(cohort.n, np.nan)
+        values[rows] = np.clip(np.nan_to_num(made[output.column][rows], nan=output.upper), output.lower, output.upper)
+        bounded[output.column] = values
+    return bounded

@@ -1,0 +1,243 @@
+"""Local training and prediction: arrays in, arrays out, no transport and no files.
+
+Shape legend: N patients, B a batch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from fedage.client.compute.prefetch import BATCHES_AHEAD, reading_ahead
+from fedage.common.campaign.types import Training
+from fedage.common.estimators.base import Arrays, Batch, Predictor, RoundsPhase, Samples
+from fedage.common.estimators.predict import as_float, batch_of
+from fedage.common.networks.arrays import ModelRefused, Weights, network_of, state_to_arrays
+from fedage.common.networks.devices import autocast, computing, placed, resolve_device
+
+__all__ = [
+    "ModelRefused",
+    "PredictionStopped",
+    "TooFewSamples",
+    "TrainedUpdate",
+    "TrainingDiverged",
+    "TrainingStopped",
+    "learning_rate",
+    "predict_columns",
+    "train_locally",
+]
+
+
+class TooFewSamples(ValueError):
+    """Not even one batch can be made of a site's training patients."""
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or a weight stopped being a number."""
+
+
+class TrainingStopped(RuntimeError):
+    """`should_stop` said so; nothing of the round is kept."""
+
+
+class PredictionStopped(RuntimeError):
+    """`should_stop` said so; no prediction is kept."""
+
+
+@dataclass(frozen=True)
+class TrainedUpdate:
+    """What local training gives back.
+
+    Parameters
+    ----------
+    weights
+        The trained model.
+    n
+        Patients trained on: the update's weight in the average.
+    mean_loss
+        Mean over all patients and epochs of the round, on the estimator's own scale.
+    seconds
+        Wall time.
+    """
+
+    weights: Weights
+    n: int
+    mean_loss: float
+    seconds: float
+
+
+def learning_rate(training: Training, *, round_number: int) -> float:
+    """The rate of a round, 1 … `rounds`: a cosine from `learning_rate` down to its final fraction."""
+    if training.rounds == 1:
+        return training.learning_rate
+    done = min(max(round_number - 1, 0) / (training.rounds - 1), 1.0)
+    final = training.final_learning_rate_fraction
+    return training.learning_rate * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def train_locally(
+    phase: RoundsPhase,
+    weights: Arrays,
+    samples: Samples,
+    targets: Mapping[str, NDArray[np.float64]],
+    *,
+    training: Training,
+    round_number: int,
+    rng_seed: int,
+    threads: int,
+    device: str = "auto",
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainedUpdate:
+    """Train from `weights` for one round's local epochs.
+
+    On the CPU the same inputs and the same number of threads give the same bits.
+
+    Parameters
+    ----------
+    phase
+        Network, loss and augmentation.
+    weights
+        The round's model.
+    samples
+        Of N patients, preprocessed; those on a disk are read batch by batch, the next ones while one is trained on.
+    targets
+        (N,) each, `age_years` among them; NaN where another one is not known.
+    training
+        The campaign's table.
+    round_number
+        Of the phase, from 1.
+    rng_seed
+        Drives shuffling and augmentation; the caller derives it from the campaign's seed, site and round.
+    threads
+        Of torch, while training.
+    device
+        "auto" (a GPU if there is one), "cpu" or "cuda".
+    should_stop
+        Asked before every batch.
+
+    Raises
+    ------
+    ModelRefused, TooFewSamples, TrainingDiverged, TrainingStopped
+    """
+    started = time.perf_counter()
+    _check_data(samples, targets)
+    where = resolve_device(device)
+    ahead = 0 if samples.in_memory else BATCHES_AHEAD
+    mend = f"lower training.learning_rate={training.learning_rate:g}"
+    with computing(where, threads=threads):
+        module = placed(network_of(lambda: phase.build(seed=0), weights), where).train()
+        optimiser = _optimiser(module, training, learning_rate(training, round_number=round_number))
+        generator = torch.Generator().manual_seed(rng_seed)
+        smallest = max(phase.smallest_batch, 2 if _has_batch_norm(module) else 1)
+        loss_sum, seen = 0.0, 0
+
+        def read(rows: NDArray[np.int64]) -> Batch:
+            return batch_of(samples.at(rows), where, targets={name: column[rows] for name, column in targets.items()})
+
+        for _ in range(training.local_epochs):
+            epoch = _batches(len(samples), training.batch_size, smallest=smallest, generator=generator)
+            with reading_ahead(read, epoch, ahead=ahead) as batches:
+                for rows in epoch:
+                    if should_stop():
+                        raise TrainingStopped(f"training was stopped in round {round_number}")
+                    loss = _step(phase, module, optimiser, next(batches), where, generator)
+                    if not math.isfinite(loss):
+                        raise TrainingDiverged(f"loss is {loss} in round {round_number}; {mend}")
+                    loss_sum += loss * len(rows)
+                    seen += len(rows)
+    if seen == 0:
+        raise TooFewSamples(
+            f"{len(samples)} training patients in batches of {training.batch_size} make no batch; "
+            f"at least {smallest} are needed in one"
+        )
+    trained = state_to_arrays(module)
+    if not all(np.isfinite(array).all() for array in trained.values()):
+        raise TrainingDiverged(f"weights are not finite after round {round_number}; {mend}")
+    return TrainedUpdate(
+        weights=trained, n=len(samples), mean_loss=loss_sum / seen, seconds=time.perf_counter() - started
+    )
+
+
+def predict_columns(
+    predictor: Predictor,
+    samples: Samples,
+    *,
+    batch_size: int = 64,
+    device: str = "auto",
+    threads: int | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, NDArray[np.float64]]:
+    """Predicted columns (N,) of samples, in order, without augmentation.
+
+    Raises
+    ------
+    PredictionStopped
+        If `should_stop`, asked before every batch, says so.
+    """
+    made: dict[str, list[NDArray[np.float64]]] = {}
+    starts = range(0, len(samples), batch_size)
+    ahead = 0 if samples.in_memory else BATCHES_AHEAD
+
+    def read(start: int) -> Samples:
+        return samples.at(slice(start, start + batch_size))
+
+    with computing(resolve_device(device), threads=threads), reading_ahead(read, starts, ahead=ahead) as batches:
+        for start in starts:
+            if should_stop():
+                raise PredictionStopped(f"prediction was stopped after {start} of {len(samples)} patients")
+            for name, column in predictor(next(batches)).items():
+                made.setdefault(name, []).append(np.asarray(column, dtype=np.float64))
+    return {name: np.concatenate(parts) for name, parts in made.items()}
+
+
+def _step(
+    phase: RoundsPhase,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    batch: Batch,
+    where: torch.device,
+    generator: torch.Generator,
+) -> float:
+    """One batch: augment, loss, gradient, step. Returns the loss before the step."""
+    changed = phase.training_batch(batch, generator=generator)
+    optimiser.zero_grad(set_to_none=True)
+    with autocast(where):
+        output = phase.output(module, changed)
+    loss = phase.loss(as_float(output), changed)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimiser.step()
+    return float(loss.detach())
+
+
+def _check_data(samples: Samples, targets: Mapping[str, NDArray[np.float64]]) -> None:
+    for name, column in targets.items():
+        if column.shape != (len(samples),):
+            raise ValueError(f"{len(samples)} samples need as many values of {name}, not an array of {column.shape}")
+    if not np.isfinite(targets["age_years"]).all():
+        raise ValueError("some training ages are not finite; leave those patients out")
+
+
+def _batches(count: int, batch_size: int, *, smallest: int, generator: torch.Generator) -> list[NDArray[np.int64]]:
+    """Rows of each batch of one shuffled epoch; a last batch below `smallest` is dropped."""
+    order = torch.randperm(count, generator=generator).numpy()
+    batches = [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    return [rows for rows in batches if len(rows) >= smallest]
+
+
+def _has_batch_norm(module: nn.Module) -> bool:
+    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
+
+
+def _optimiser(module: nn.Module, training: Training, rate: float) -> torch.optim.Optimizer:
+    parameters = list(module.parameters())
+    if training.optimiser == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=training.weight_decay)
+    chosen = torch.optim.AdamW if training.optimiser == "adamw" else torch.optim.Adam
+    return chosen(parameters, lr=rate, weight_decay=training.weight_decay)

@@ -1,0 +1,1 @@
+"""What the hospital has decided: policy, approvals, frozen cohorts, accounts and budget."""

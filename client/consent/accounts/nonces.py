@@ -1,0 +1,313 @@
+"""Which requests a site has seen, and what it answered: a message counts once, and its answer can be given again.
+
+A request is known by campaign digest, run and nonce. Three things may meet one that is not new:
+
+* `AGAIN` with its stored answer: the same content was answered before; the same bytes can go out once more, and nothing
+  is charged or computed.
+* `UNFINISHED`: the same content was begun and nothing left, for instance because the agent was killed. It may be done
+  anew under the same nonce.
+* `REPLAYED`: another content under a used nonce, an answer that is no longer stored, or a run that was closed.
+  Computing anew would be a second release, so it is refused and the coordinator sends a new nonce.
+
+`Nonces.once` is the strict form: whatever is not new is a replay.
+
+The memory is bounded without ever forgetting a nonce: when it is full, whole runs that were quiet longest are *closed*;
+a closed run is one row, and all its messages are replays from then on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from sqlalchemy import Boolean, Column, Connection, Integer, MetaData, String, Table, func, select
+
+from fedage.client.site.durable import LOCK_WAIT_S, DurableFile, StoreUnavailable, named_failures, sync
+
+NONCES_FILE = "nonces.db"
+REPLIES_FOLDER = "replies"
+
+_HEADER_BYTES = 8
+_STALE_S = 24 * 3600.0
+
+metadata = MetaData()
+seen = Table(
+    "seen",
+    metadata,
+    Column("request", String(64), primary_key=True),
+    Column("run", String(64), nullable=False, index=True),
+    Column("content", String(64), nullable=False),
+    Column("answered", Boolean, nullable=False, default=False),
+    Column("reply_sha256", String(64)),
+    Column("reply_bytes", Integer, nullable=False, default=0),
+    Column("reply_order", Integer, nullable=False, default=0),
+)
+runs = Table(
+    "runs",
+    metadata,
+    Column("run", String(64), primary_key=True),
+    Column("requests", Integer, nullable=False),
+    Column("turn", Integer, nullable=False, index=True),
+    Column("closed", Boolean, nullable=False, default=False),
+)
+
+
+class NoncesUnavailable(StoreUnavailable):
+    """The memory of requests cannot be read or written: nothing may be answered."""
+
+
+class Replayed(Exception):
+    """A request that may not be answered. `.rule` and `.detail` are safe to send."""
+
+    rule = "replay"
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+        super().__init__(f"{self.rule}: {detail}")
+
+
+class Claim(Enum):
+    """What a request is to this site."""
+
+    NEW = "new"
+    UNFINISHED = "unfinished"
+    AGAIN = "again"
+    REPLAYED = "replayed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestId:
+    """What makes a request itself. `content` is SHA-256 over everything in it, e.g. of its signing bytes."""
+
+    digest: str
+    run: str
+    nonce: str
+    content: str
+
+    @property
+    def run_key(self) -> str:
+        """Stands for digest and run."""
+        return _sha256(self.digest, self.run)
+
+    @property
+    def key(self) -> str:
+        """Stands for digest, run and nonce."""
+        return _sha256(self.digest, self.run, self.nonce)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds on what is kept.
+
+    Parameters
+    ----------
+    nonces
+        Requests remembered one by one.
+    runs
+        Runs remembered, closed ones included; no further run is answered beyond that.
+    reply_bytes
+        Largest answer stored.
+    total_bytes
+        All stored answers together; the oldest go first.
+    """
+
+    nonces: int = 1_000_000
+    runs: int = 100_000
+    reply_bytes: int = 1 << 30
+    total_bytes: int = 4 << 30
+
+
+class Nonces:
+    """The memory of requests in a site's home: `nonces.db` and the folder `replies`.
+
+    Raises
+    ------
+    NoncesUnavailable
+        If the files cannot be used; from every method too.
+    """
+
+    def __init__(self, home: Path, *, limits: Limits | None = None, lock_wait_s: float = LOCK_WAIT_S) -> None:
+        self._limits = limits or Limits()
+        self._folder = home / REPLIES_FOLDER
+        self._file = DurableFile(
+            home / NONCES_FILE, tables=metadata, unavailable=NoncesUnavailable, lock_wait_s=lock_wait_s
+        )
+        with self._named():
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            self._sweep()
+
+    def claim(self, request: RequestId) -> Claim:
+        """Remember a request, on disk, and say what it is. Of two that come at once, one is `NEW`.
+
+        Only verified requests belong here: what anybody may send would fill the memory.
+
+        Raises
+        ------
+        Replayed
+            If no further request of this run can be remembered.
+        """
+        with self._file.transaction() as connection:
+            row = connection.execute(select(seen).where(seen.c.request == request.key)).one_or_none()
+            if row is None:
+                return self._remember(connection, request)
+        if row.content != request.content:
+            return Claim.REPLAYED
+        if not row.answered:
+            return Claim.UNFINISHED
+        with self._named():
+            return Claim.AGAIN if self._is_whole(request.key, row.reply_sha256) else Claim.REPLAYED
+
+    def once(self, request: RequestId) -> None:
+        """Remember a request that may come once only.
+
+        Raises
+        ------
+        Replayed
+            If it is not new.
+        """
+        if self.claim(request) is not Claim.NEW:
+            raise Replayed("this site has had this message before; send it again with a new nonce")
+
+    def keep_reply(self, request: RequestId, frames: Iterable[bytes]) -> bool:
+        """Mark a claimed request as answered and store its answer, on disk, before it leaves.
+
+        Returns
+        -------
+        bool
+            Whether it was stored; an answer beyond the bounds is not, and the request is a replay if it comes again.
+
+        Raises
+        ------
+        Replayed
+            If the request was answered before (this answer must not leave), or was not claimed.
+        """
+        unfinished = self._path(request.key).with_suffix(".new")
+        with self._named():
+            size_bytes, sha256 = _write(unfinished, frames, at_most=self._limits.reply_bytes)
+            with self._file.transaction() as connection:
+                answered = connection.execute(
+                    select(seen.c.answered).where(seen.c.request == request.key)
+                ).scalar_one_or_none()
+                if answered is None or answered:
+                    unfinished.unlink(missing_ok=True)
+                    raise Replayed("this message was answered before, or its run was closed")
+                if sha256 is not None:
+                    unfinished.replace(self._path(request.key))
+                    sync(self._folder)
+                latest = connection.execute(select(func.coalesce(func.max(seen.c.reply_order), 0))).scalar_one()
+                connection.execute(
+                    seen.update()
+                    .where(seen.c.request == request.key)
+                    .values(answered=True, reply_sha256=sha256, reply_bytes=size_bytes, reply_order=latest + 1)
+                )
+                dropped = _drop_oldest(connection, total_bytes=self._limits.total_bytes)
+            self._unlink(dropped)
+        return sha256 is not None and request.key not in dropped
+
+    def reply(self, request: RequestId) -> Iterator[bytes]:
+        """The frames of a stored answer, byte for byte; ask only after `claim` said `AGAIN`."""
+        with self._named(), self._path(request.key).open("rb") as file:
+            while header := file.read(_HEADER_BYTES):
+                yield file.read(int.from_bytes(header, "big"))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _remember(self, connection: Connection, request: RequestId) -> Claim:
+        run = connection.execute(select(runs).where(runs.c.run == request.run_key)).one_or_none()
+        if run is not None and run.closed:
+            return Claim.REPLAYED
+        turn = connection.execute(select(func.coalesce(func.max(runs.c.turn), 0))).scalar_one() + 1
+        if run is None:
+            if connection.execute(select(func.count()).select_from(runs)).scalar_one() >= self._limits.runs:
+                raise Replayed("this site can remember no further run")
+            connection.execute(runs.insert().values(run=request.run_key, requests=0, turn=turn))
+        self._unlink(_make_room(connection, request.run_key, nonces=self._limits.nonces))
+        this = runs.c.run == request.run_key
+        connection.execute(runs.update().where(this).values(requests=runs.c.requests + 1, turn=turn))
+        connection.execute(seen.insert().values(request=request.key, run=request.run_key, content=request.content))
+        return Claim.NEW
+
+    def _is_whole(self, key: str, sha256: str | None) -> bool:
+        """Whether a stored answer is there as it was written."""
+        if sha256 is None or not self._path(key).is_file():
+            return False
+        with self._path(key).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+
+    def _sweep(self) -> None:
+        """Remove files that a crash left behind and no request knows."""
+        stored = select(seen.c.request).where(seen.c.reply_sha256.is_not(None))
+        with self._file.reading() as connection:
+            known = set(connection.execute(stored).scalars())
+        for path in self._folder.iterdir():
+            if path.name not in known and time.time() - path.stat().st_mtime > _STALE_S:
+                path.unlink(missing_ok=True)
+
+    def _unlink(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._path(key).unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        return self._folder / key
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        with named_failures(self._file.path, unavailable=NoncesUnavailable):
+            yield
+
+
+def _make_room(connection: Connection, run: str, *, nonces: int) -> list[str]:
+    """Close the runs quiet longest until one more request fits; the keys whose answers can go."""
+    dropped: list[str] = []
+    while connection.execute(select(func.sum(runs.c.requests))).scalar_one() >= nonces:
+        others = select(runs.c.run).where(runs.c.closed.is_(False), runs.c.run != run)
+        quiet = connection.execute(others.order_by(runs.c.turn).limit(1)).scalar_one_or_none()
+        if quiet is None:
+            raise Replayed("this site can remember no further message of this run; begin a new run")
+        dropped += connection.execute(select(seen.c.request).where(seen.c.run == quiet)).scalars()
+        connection.execute(seen.delete().where(seen.c.run == quiet))
+        connection.execute(runs.update().where(runs.c.run == quiet).values(closed=True, requests=0))
+    return dropped
+
+
+def _drop_oldest(connection: Connection, *, total_bytes: int) -> list[str]:
+    """Forget the oldest stored answers until the rest fits; their keys."""
+    dropped: list[str] = []
+    stored = seen.c.reply_sha256.is_not(None)
+    while (connection.execute(select(func.sum(seen.c.reply_bytes)).where(stored)).scalar_one() or 0) > total_bytes:
+        oldest = connection.execute(
+            select(seen.c.request).where(stored).order_by(seen.c.reply_order).limit(1)
+        ).scalar_one()
+        connection.execute(seen.update().where(seen.c.request == oldest).values(reply_sha256=None, reply_bytes=0))
+        dropped.append(oldest)
+    return dropped
+
+
+def _write(path: Path, frames: Iterable[bytes], *, at_most: int) -> tuple[int, str | None]:
+    """Frames with their lengths before them, synchronised; size and SHA-256 of the file, or None if it is too large."""
+    size_bytes, sha256 = 0, hashlib.sha256()
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        for frame in frames:
+            size_bytes += _HEADER_BYTES + len(frame)
+            if size_bytes > at_most:
+                path.unlink()
+                return 0, None
+            for part in (len(frame).to_bytes(_HEADER_BYTES, "big"), frame):
+                sha256.update(part)
+                file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+    return size_bytes, sha256.hexdigest()
+
+
+def _sha256(*parts: str) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,120 @@
+"""How often a site is asked: the runs of a campaign, and the models that a run brings for training.
+
+A model is an iterate too. Whoever may send as many as they like asks as many questions of the same patients: the error
+of a model that says 61 for everybody, then of one that says 62, and so on, tells their ages. So a run brings one model
+for each round of each fold, as the file has them, and a campaign is run only so often (`requests.runs_per_campaign`).
+Another campaign file on the same data is another name for the same questions: the runs of all of them are counted
+together for each coordinator and data set (`requests.runs`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Column, Integer, MetaData, String, Table, func, select
+
+from fedage.client.site.durable import LOCK_WAIT_S, DurableFile, StoreUnavailable
+from fedage.common.protocol.messages import Request, RequestRefused
+
+ASKED_FILE = "asked.db"
+
+metadata = MetaData()
+runs = Table(
+    "runs",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("run", String(63), primary_key=True),
+)
+accounted = Table(
+    "runs_of_data_set",
+    metadata,
+    Column("coordinator", String(64), primary_key=True),
+    Column("data_set", String(64), primary_key=True),
+    Column("digest", String(64), primary_key=True),
+    Column("run", String(63), primary_key=True),
+)
+models = Table(
+    "models",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("run", String(63), primary_key=True),
+    Column("fold", Integer, primary_key=True),
+    Column("round", Integer, primary_key=True),
+    Column("model", String(64), nullable=False),
+)
+
+
+class AskedUnavailable(StoreUnavailable):
+    """The account cannot be read or written: nothing may be answered."""
+
+
+class Asked:
+    """The account in a site's home, `asked.db`, kept for good.
+
+    Raises
+    ------
+    AskedUnavailable
+        If the file cannot be used; from every method too.
+    """
+
+    def __init__(self, home: Path, *, lock_wait_s: float = LOCK_WAIT_S) -> None:
+        self._file = DurableFile(
+            home / ASKED_FILE, tables=metadata, unavailable=AskedUnavailable, lock_wait_s=lock_wait_s
+        )
+
+    def begin_run(
+        self, request: Request, *, at_most: int, coordinator: str, data_set: str, at_most_in_all: int
+    ) -> None:
+        """Account for the run of a request.
+
+        Parameters
+        ----------
+        at_most
+            Runs of this campaign file.
+        at_most_in_all
+            Runs of all campaign files that this coordinator asks of this data set.
+
+        Raises
+        ------
+        RequestRefused
+            Rule `runs` if it is a new one and as many of the campaign, or of all, were begun before.
+        """
+        account = (accounted.c.coordinator == coordinator) & (accounted.c.data_set == data_set)
+        of_campaign = runs.c.digest == request.digest
+        with self._file.transaction() as connection:
+            if connection.execute(select(runs).where(of_campaign, runs.c.run == request.run)).one_or_none():
+                return
+            begun = connection.execute(select(func.count()).select_from(runs).where(of_campaign)).scalar_one()
+            in_all = connection.execute(select(func.count()).select_from(accounted).where(account)).scalar_one()
+            if begun < at_most and in_all < at_most_in_all:
+                this = {"digest": request.digest, "run": request.run}
+                connection.execute(runs.insert().values(**this))
+                connection.execute(accounted.insert().values(coordinator=coordinator, data_set=data_set, **this))
+                return
+        raise RequestRefused(
+            "runs",
+            f"this site answers {at_most} runs of a campaign, and {at_most_in_all} of all campaigns on a data set, and "
+            "as many were begun; its administrator may allow more (runs_per_campaign and runs in [requests] of "
+            "policy.toml)",
+        )
+
+    def bring_model(self, request: Request, *, model: str) -> None:
+        """Account for the model of a training request, given by its digest.
+
+        Raises
+        ------
+        RequestRefused
+            Rule `another-model` if the run has brought another one for this round and fold.
+        """
+        values = {"digest": request.digest, "run": request.run, "fold": request.fold, "round": request.round}
+        this = [models.c[name] == value for name, value in values.items()]
+        with self._file.transaction() as connection:
+            known = connection.execute(select(models.c.model).where(*this)).scalar_one_or_none()
+            if known is None:
+                connection.execute(models.insert().values(**values, model=model))
+        if known not in (None, model):
+            raise RequestRefused("another-model", "this run has brought another model for this round; start a new run")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

@@ -1,0 +1,1 @@
+"""The last check before anything leaves a site."""

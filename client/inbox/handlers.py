@@ -1,0 +1,353 @@
+"""What a site does with a message: the real ClientApp, run by the agent, or in process in a simulation.
+
+Every handler answers with a reply record: `ok`, or `refused` with the rule and a sentence (see `exchange`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
+import numpy as np
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
+
+from fedage.client.cohort.selection.parts import check_fold, held_out, of_fold, set_aside, sizes, why_no_training
+from fedage.client.compute import predictions
+from fedage.client.compute.contribute import UNKNOWN_STEP, Account, Contributions, contributions
+from fedage.client.compute.model import (
+    columns_of,
+    estimator_of,
+    exact_sums_of,
+    predict,
+    predict_in_training,
+    samples_of,
+    targets_of,
+)
+from fedage.client.compute.round_sums import of_a_round
+from fedage.client.compute.training import TooFewSamples, TrainingDiverged, train_locally
+from fedage.client.consent.mechanism import NoPrivateTraining, mechanism_of
+from fedage.client.disclosure.guard import Withheld, releasable_counts, releasable_parts, require
+from fedage.client.inbox.exchange import Handler, respond
+from fedage.client.inbox.gate import Answer, Work
+from fedage.client.inbox.model_continuity import admit_model
+from fedage.client.inbox.sites import site_for
+from fedage.client.site.cancel import should_stop
+from fedage.common.analyses.evaluation.metrics import VALIDATION, Evaluation
+from fedage.common.analyses.plan import registered
+from fedage.common.estimators.base import ExactPhase, RoundsPhase
+from fedage.common.estimators.configure import phases_of, place_of_round, rounds_phases, step_limits
+from fedage.common.networks.arrays import ModelRefused
+from fedage.common.networks.devices import device_in_words
+from fedage.common.networks.steps import clipped_step
+from fedage.common.protocol.heads import key_to_hex
+from fedage.common.protocol.messages import (
+    ANALYSE,
+    DESCRIBE,
+    EVALUATE,
+    KINDS,
+    TRAIN,
+    RequestRefused,
+    derived_seed,
+    join_model,
+    payload_digest,
+    split_payload,
+)
+from fedage.common.statistics.cohort import Cohort
+
+Arrays = Mapping[str, NDArray[Any]]
+Iterates = Mapping[str, Mapping[str, NDArray[np.float64]]]
+
+
+class SiteHandlers(ClientApp):
+    """Flower's ClientApp; a message of a kind that no site knows is refused like any other, not raised."""
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer a message of any type."""
+        kind = message.metadata.message_type
+        if kind not in KINDS:
+            return respond(site_for(context), message, kind="unknown", handler=_unknown)
+        return super().__call__(message, context)
+
+
+app = SiteHandlers()
+
+
+def _unknown(_work: Work) -> Answer:
+    raise RequestRefused("malformed-request", "no such kind of message")
+
+
+def _answers(kind: str) -> Callable[[Handler], Callable[[Message, Context], Message]]:
+    """Turn a handler into a ClientApp function."""
+
+    def decorate(handler: Handler) -> Callable[[Message, Context], Message]:
+        @wraps(handler)
+        def answer(message: Message, context: Context) -> Message:
+            return respond(site_for(context), message, kind=kind, handler=handler)
+
+        return answer
+
+    return decorate
+
+
+@app.query("describe")
+@_answers(DESCRIBE)
+def describe(work: Work) -> Answer:
+    """How many patients the site brings, what it set aside, what it answers, and on what it computes."""
+    found, campaign, minimum_count = work.found, work.campaign, work.minimum_count
+    in_parts, aside = sizes(found.cohort, campaign), set_aside(found.cohort)
+    parts = releasable_parts(in_parts, minimum_count=minimum_count)
+    # With the parts' sizes the number of all would tell how many are in none.
+    others = found.cohort.n - sum(aside.values()) - sum(in_parts.values())
+    used = sum(in_parts.values()) + (others if others >= minimum_count else 0)
+    require(used, of="patients in the cohort", minimum_count=minimum_count)
+    told = {**found.excluded, **{reason: count for reason, count in aside.items() if count}}
+    excluded = releasable_counts(told, minimum_count=minimum_count)
+    info = {
+        "patients": used,
+        "minimum_count": minimum_count,
+        "parts": parts,
+        "excluded": excluded,
+        # A file is of one patient, a row of a table is one: few of them are few patients.
+        "rejected_files": releasable_counts(found.rejected_files, minimum_count=minimum_count),
+        "rejected_samples": releasable_counts(found.rejected_samples, minimum_count=minimum_count),
+        "features": list(found.features),
+        "device": device_in_words(work.site.device, trains=campaign.training is not None),
+    }
+    if (rules := work.site.rules) is not None:
+        info |= {"audit_key": key_to_hex(rules.audit.public_key), "kinds": rules.kinds()}
+    counts = [used, *parts.values(), *excluded.values()]
+    return Answer(info=info, patients=used, smallest_cell=min(count for count in counts if count))
+
+
+@app.train()
+@_answers(TRAIN)
+def train(work: Work) -> Answer:
+    """Train on the site's training patients; the sums for the incoming model's validation come along."""
+    site, campaign, request, found = work.site, work.campaign, work.request, work.found
+    weights, iterates = split_payload(work.payload)
+    if set(iterates) - {VALIDATION}:
+        # Any model may come in training: what compares or corrects its predictions is for the run's one model.
+        raise RequestRefused("unknown-step", "a training request may ask for the validation of its model only")
+    check_fold(campaign, request.fold, all_folds_allowed=False)
+    cohort = of_fold(found.cohort, campaign, request.fold)
+    chosen = np.flatnonzero(cohort["is_train"] == 1)
+    require(chosen.size, of="training patients", minimum_count=work.minimum_count)
+    if too_few := why_no_training(found.cohort, campaign, minimum_count=work.minimum_count):
+        raise Withheld("minimum-count", too_few)
+    estimator = estimator_of(campaign, found)
+    if campaign.training is None or not rounds_phases(estimator):
+        raise RequestRefused("not-trained", "the approved campaign file trains nothing in rounds")
+    place = place_of_round(estimator, rounds=campaign.training.rounds, number=request.round)
+    if place is None:
+        last = campaign.training.rounds * len(rounds_phases(estimator))
+        raise RequestRefused("round", f"the approved campaign file has the rounds 1 to {last} only")
+    phase = phases_of(estimator)[place[0]]
+    assert isinstance(phase, RoundsPhase)
+    run = predictions.name_of(request.run, fold=request.fold if campaign.validation.folds else None)
+    roles = admit_model(work, weights, name=run, phase=place[0], round_number=place[1])
+    limits = step_limits(campaign)
+    work.bring_model(payload_digest(weights))
+    validation = np.flatnonzero(cohort["is_validation"] == 1)
+    predicted = predict_in_training(site, estimator, phase, found, weights, rows=validation)
+    if predicted is None:
+        told = Contributions(sums={}, withheld={VALIDATION: dict(_NO_AGE_YET)})
+    else:
+        told = _sums(work, cohort.with_columns(predicted_years=predicted), iterates)
+        judged = registered(campaign)[VALIDATION]
+        if site.guard and work.minimum_count > 1 and isinstance(judged, Evaluation):
+            told = of_a_round(told, judged, estimator=estimator, predicted=predicted[validation])
+    epsilon = _charge(work, patients=int(chosen.size))
+    seed = derived_seed("train", campaign.campaign.seed, site.name, request.fold, request.round)
+    try:
+        update = train_locally(
+            phase,
+            weights,
+            samples_of(found, chosen),
+            targets_of(estimator, cohort, chosen, minimum_count=work.minimum_count),
+            training=campaign.training,
+            round_number=place[1],
+            rng_seed=seed,
+            threads=site.threads,
+            device=site.device,
+            should_stop=should_stop,
+        )
+    except ModelRefused as refused:
+        raise RequestRefused("model", str(refused)) from None
+    except TrainingDiverged as diverged:
+        raise Withheld("training-diverged", str(diverged)) from None
+    except TooFewSamples as few:
+        raise Withheld("too-few-samples", str(few)) from None
+    change = {name: array - weights[name] for name, array in update.weights.items()}
+    info = {"n": int(chosen.size), "loss": update.mean_loss, "seconds": update.seconds, "withheld": told.withheld}
+    if roles is not None and limits is not None:
+        within = clipped_step(weights, change, roles, step_norm=limits.step_norm)
+        info["clipped"] = any(within[name] is not change[name] for name in roles.moving)
+        change = within
+    answer = _answer(told, info=info, epsilon=epsilon)
+    return replace(
+        answer,
+        payload={**join_model(change), **told.sums},
+        patients=min(int(chosen.size) + told.patients, found.cohort.n),
+        smallest_cell=min(int(chosen.size), told.smallest_cell or int(chosen.size)),
+    )
+
+
+def _charge(work: Work, *, patients: int) -> float:
+    """The one place where a private training is paid for, before anything of it begins; its ε.
+
+    Raises
+    ------
+    RequestRefused
+        Rule `budget` if the data set's budget does not allow it; `not-built`, as no private trainer is there yet.
+    """
+    if work.campaign.privacy.mode == "none":
+        return 0.0
+    try:
+        mechanism = mechanism_of(work.campaign, patients=patients)
+    except NoPrivateTraining as refused:
+        raise RequestRefused("privacy-mechanism", str(refused)) from None
+    work.charge(mechanism)
+    # Training without noise under a campaign that promises it must not happen, whatever else goes wrong.
+    raise RequestRefused("not-built", "this release has no training with privacy for each patient")
+
+
+@app.evaluate()
+@_answers(EVALUATE)
+def evaluate(work: Work) -> Answer:
+    """Predict the patients the model was not trained on, keep the predictions, answer the first analyses."""
+    site, campaign, request, found = work.site, work.campaign, work.request, work.found
+    check_fold(campaign, request.fold, all_folds_allowed=False)
+    weights, iterates = split_payload(work.payload)
+    folder, model = site.state_dir(request.digest), payload_digest(weights)
+    snapshot = predictions.cohort_digest(found.cohort, snapshot=found.snapshot)
+    run = predictions.name_of(request.run, fold=request.fold if campaign.validation.folds else None)
+    if not predictions.kept(folder, run=run, model=model, snapshot=snapshot):
+        estimator = estimator_of(campaign, found)
+        admit_model(work, weights, name=run, phase=len(phases_of(estimator)))
+        rows = held_out(found.cohort, campaign, request.fold)
+        predicted = predict(site, estimator, found, weights, rows=np.flatnonzero(rows))
+        predictions.keep(folder, run=run, columns=predicted, model=model, snapshot=snapshot)
+    return _analyse(work, iterates)
+
+
+@app.query("analyse")
+@_answers(ANALYSE)
+def analyse(work: Work) -> Answer:
+    """The sums of registered analyses at the iterates sent."""
+    check_fold(work.campaign, work.request.fold, all_folds_allowed=True)
+    weights, iterates = split_payload(work.payload)
+    return _analyse(work, iterates, weights)
+
+
+def _analyse(work: Work, iterates: Iterates, before: Arrays | None = None) -> Answer:
+    """Sums over the cohort with its predictions; with folds, over one fold's patients until every fold has a model.
+
+    `before` is the model that an exact phase's columns are computed with.
+    """
+    campaign, request, found = work.campaign, work.request, work.found
+    folder = work.site.state_dir(request.digest)
+    snapshot = predictions.cohort_digest(found.cohort, snapshot=found.snapshot)
+    folds = campaign.validation.folds if campaign.estimator else None
+    if folds is None:
+        cohort = predictions.with_predictions(found.cohort, folder, run=request.run, snapshot=snapshot)
+    elif request.fold < folds:
+        cohort = of_fold(found.cohort, campaign, request.fold)
+    else:
+        cohort = predictions.with_all_folds(found.cohort, folder, run=request.run, folds=folds, snapshot=snapshot)
+    cohort = _with_phase_columns(work, cohort, iterates, before or {})
+    told = _sums(work, cohort, iterates)
+    return _answer(told, info={"withheld": told.withheld})
+
+
+def _with_phase_columns(work: Work, cohort: Cohort, iterates: Iterates, before: Arrays) -> Cohort:
+    """The cohort with what an exact phase sums over that the model before it computes, after accounting for that."""
+    if work.campaign.estimator is None:
+        return cohort
+    estimator = estimator_of(work.campaign, work.found)
+    for k, phase in enumerate(phases_of(estimator)):
+        if not isinstance(phase, ExactPhase) or phase.name not in iterates or not k:
+            continue
+        check_fold(work.campaign, work.request.fold, all_folds_allowed=False)
+        folder = work.site.state_dir(work.request.digest)
+        snapshot = predictions.cohort_digest(work.found.cohort, snapshot=work.found.snapshot)
+        run = predictions.name_of(work.request.run, fold=work.request.fold if work.campaign.validation.folds else None)
+        kept = f"{run}--phase-{k + 1}"
+        # Later exchanges of the phase bring no model: its columns are here.
+        if before and not predictions.kept(folder, run=kept, model=payload_digest(before), snapshot=snapshot):
+            admit_model(work, before, name=run, phase=k)
+            columns = columns_of(work.site, estimator, phase, work.found, before)
+            predictions.keep(folder, run=kept, columns=columns, model=payload_digest(before), snapshot=snapshot)
+        cohort = predictions.with_kept(cohort, folder, run=kept, snapshot=snapshot)
+    return cohort
+
+
+def _sums(work: Work, cohort: Cohort, iterates: Iterates) -> Contributions:
+    exact, rules = exact_sums_of(work.campaign, work.found), work.site.rules
+    held: dict[str, dict[str, str]] = {}
+    for step in set(exact) & set(iterates):
+        # A model is made of these sums: to answer them is to train.
+        if rules is not None and KINDS[TRAIN] not in rules.kinds():
+            held[step] = {"rule": "message-kind", "detail": "by its policy, this site trains no model"}
+        elif too_few := why_no_training(work.found.cohort, work.campaign, minimum_count=work.minimum_count):
+            held[step] = {"rule": "minimum-count", "detail": too_few}
+    if not _judges(work):
+        held |= {
+            step: dict(_NOBODY_HELD_OUT) for step in registered(work.campaign) if step in set(iterates) - set(exact)
+        }
+    iterates = {step: iterate for step, iterate in iterates.items() if step not in held}
+    told = contributions(
+        work.campaign,
+        cohort,
+        iterates,
+        folder=work.site.state_dir(work.request.digest),
+        run=predictions.name_of(work.request.run, fold=work.request.fold if work.campaign.validation.folds else None),
+        guard=work.site.guard,
+        more_steps=exact,
+        account=_account(work),
+    )
+    return replace(told, withheld={**told.withheld, **held})
+
+
+_NO_AGE_YET = {"rule": "no-age-yet", "detail": "the model predicts no age in this phase"}
+_NOBODY_HELD_OUT = {"rule": "no-patients-in-fold", "detail": "this site holds out no patients in this fold"}
+
+
+def _judges(work: Work) -> bool:
+    """Whether the model that a request is about may be judged by any patient: of some folds a site holds out nobody."""
+    count = work.campaign.validation.folds if work.campaign.estimator else None
+    if count is None or work.request.fold >= count:
+        return True
+    return bool(held_out(work.found.cohort, work.campaign, work.request.fold).any())
+
+
+def _account(work: Work) -> Account | None:
+    """The account that a deployed site keeps over all campaigns; a simulated site has only one."""
+    rules = work.site.rules
+    if rules is None or work.terms is None:
+        return None
+    # By who they are: a digest of what is read of them is another one for each file that names another column.
+    patients = hashlib.sha256("\n".join(sorted(work.found.keys)).encode()).hexdigest()
+    return Account(
+        folder=rules.account_folder(work.terms.allowed.data_set_name),
+        patients=patients,
+        columns_folder=rules.columns_folder,
+        keys=work.found.keys,
+    )
+
+
+def _answer(told: Contributions, *, info: Mapping[str, Any], epsilon: float = 0.0) -> Answer:
+    """An answer with what the audit log is to say of its sums."""
+    return Answer(
+        info=info,
+        payload=told.sums,
+        patients=told.patients,
+        smallest_cell=told.smallest_cell,
+        epsilon=epsilon,
+        steps=tuple(told.sums),
+        withheld={step: held for step, held in told.withheld.items() if held["rule"] != UNKNOWN_STEP},
+    )

@@ -1,0 +1,64 @@
+"""A virtual hospital of a simulation: cohorts, guard and handlers as in deployment, without keys and network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedage.client.cohort.selection.table_cohorts import table_cohort
+from fedage.client.cohort.site_cohort import SiteCohort
+from fedage.client.cohort.table.store import read_site_table
+from fedage.client.consent.site_cohorts import ImageCohorts
+from fedage.client.inbox.site import Site
+from fedage.common.campaign import Campaign
+from fedage.deploy.machine.campaign_file import load_campaign
+from fedage.deploy.machine.simulation import SimulatedSiteJob, SimulationJob
+
+
+class SimulatedSite:
+    """One site of a simulated run; the campaign of the run is the one it approves."""
+
+    coordinator_key = None
+    rules = None
+
+    def __init__(self, job: SimulationJob, site: SimulatedSiteJob) -> None:
+        self._campaign = load_campaign(job.campaign)
+        self._site = site
+        self.name = site.name
+        self.threads = job.threads
+        self.device = job.share.device
+        self.guard = self._campaign.simulation.guard
+        self._images = ImageCohorts(site.home) if site.kind == "images" else None
+        self._cohort: SiteCohort | None = None
+
+    def approved(self, digest: str) -> Campaign | None:
+        """The run's campaign, if that is the one asked for."""
+        return self._campaign if digest == self._campaign.digest else None
+
+    def offer(self, text: str, *, digest: str) -> None:
+        """Nothing to keep: there is no administrator to read it."""
+
+    def state_dir(self, digest: str) -> Path:
+        """The folder of a campaign's state."""
+        folder = self._site.home / "state" / digest
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def cohort(self, campaign: Campaign) -> SiteCohort:
+        """The campaign's patients."""
+        if self._cohort is None:
+            if self._images is not None:
+                self._cohort = self._images.read(campaign)
+            else:
+                self._cohort = table_cohort(read_site_table(self._site.home), campaign)
+        return self._cohort
+
+
+def simulated_site(partition: int, job: SimulationJob) -> Site:
+    """The site of a virtual node.
+
+    Raises
+    ------
+    IndexError
+        If the simulation has more nodes than sites.
+    """
+    return SimulatedSite(job, job.sites[partition])

@@ -1,0 +1,1 @@
+"""The connectivity zone: SuperNode and relay. No image, no table, no database."""

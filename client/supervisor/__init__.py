@@ -1,0 +1,1 @@
+"""Keeps a site's processes running, and says how they are."""

@@ -1,0 +1,1 @@
+"""How the predicted age difference depends on age, and its correction."""

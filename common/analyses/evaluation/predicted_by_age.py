@@ -1,0 +1,190 @@
+"""Counts of predicted against chronological age, what a picture of the predictions needs.
+
+Cells with few patients are withheld at the site, before anything leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass
+
+import numpy as np
+from pydantic import Field as Described
+
+from fedage.common.analyses._age_bins import age_edges, bin_of
+from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
+from fedage.common.analyses._of_file import has_predictions
+from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
+from fedage.common.analyses.columns import MAX_PATIENTS, in_subset, usable
+from fedage.common.analyses.columns_read import ColumnsRead, columns_read
+from fedage.common.analyses.definition import Definition, Step
+from fedage.common.campaign.types import Campaign
+from fedage.common.presentation.blocks import Drawn, Section, Shown
+from fedage.common.presentation.participation import asked_age, drawn
+from fedage.common.record.parts import Finding
+from fedage.common.record.results import Results
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.disclosure import suppress_by_row
+from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
+
+
+@dataclass(frozen=True)
+class PredictedByAge:
+    """Counts of patients by bin of chronological age (rows) and of predicted age (columns).
+
+    Result: `n`, `left_out`, `withheld` (patients in small cells), `edges_years`, `counts` (rows of lists).
+    """
+
+    name: str
+    edges_years: tuple[float, ...]
+    _: KW_ONLY
+    subset: str = "is_test"
+    prediction: str = "predicted_years"
+    minimum_count: int = 1
+    per_site: bool = False
+
+    def first(self) -> Iterate:
+        return {}
+
+    def check(self, iterate: Iterate) -> None:
+        check_iterate(iterate, {}, bound=0.0)
+
+    def layout(self, iterate: Iterate) -> Layout:  # noqa: ARG002 - one-shot
+        bins = len(self.edges_years) - 1
+        return Layout(
+            (
+                Field("n", lower=0.0, upper=MAX_PATIENTS, whole=True),
+                *left_out_fields(),
+                Field("withheld", lower=0.0, upper=MAX_PATIENTS, whole=True),
+                Field("counts", (bins, bins), lower=0.0, upper=MAX_PATIENTS, whole=True),
+            )
+        )
+
+    def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
+        kept, left_out = usable(in_subset(cohort, self.subset), ("age_years", self.prediction))
+        bins = len(self.edges_years) - 1
+        cell = bin_of(kept["age_years"], self.edges_years) * bins + bin_of(kept[self.prediction], self.edges_years)
+        table = np.bincount(cell, minlength=bins * bins).reshape(bins, bins).astype(np.float64)
+        # The rows' totals are what `GapByAge` gives, so what is withheld in a row must not follow from them either.
+        safe = suppress_by_row(table, self.minimum_count)
+        values: dict[str, FloatArray | float] = {
+            "n": kept.n,
+            **left_out_values(left_out),
+            "withheld": safe.withheld,
+            "counts": safe.counts,
+        }
+        cells = [
+            Cell(kept.n, "patients with a prediction"),
+            Cell(safe.withheld, "patients in withheld cells"),
+            *(Cell(int(count), "patients of one chronological and predicted age") for count in safe.counts.ravel()),
+        ]
+        return Statistic.of(self.layout(iterate), values, cells)
+
+    def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - one-shot
+        return columns_read(in_subset(cohort, self.subset), needed=("age_years", self.prediction))
+
+    def combine(self, total: Statistic, iterate: Iterate) -> Outcome:  # noqa: ARG002 - one-shot
+        if total.scalar("n") < 1:
+            return NotComputable(f"no patient with {self.subset} = 1, an age and {self.prediction}")
+        return Done(
+            {
+                "n": round(total.scalar("n")),
+                **left_out_result(total),
+                "withheld": round(total.scalar("withheld")),
+                "edges_years": list(self.edges_years),
+                "counts": np.rint(total["counts"]).astype(int).tolist(),
+            }
+        )
+
+
+class CountsByAge(Finding):
+    """Counts of patients by bins of chronological (rows) and predicted age (columns)."""
+
+    n: int | None = Described(default=None, description="patients")
+    edges_years: tuple[float, ...] = Described(description="b + 1 edges, for both ages; the outermost bins are open")
+    counts: tuple[tuple[int, ...], ...] = Described(
+        description="b rows of b counts; small cells are withheld and count 0"
+    )
+    withheld: int | None = Described(default=None, description="patients in withheld cells")
+
+
+def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
+    if has_predictions(campaign):
+        edges = age_edges(campaign.cohort.age_min_years, campaign.cohort.age_max_years)
+        yield Step(PredictedByAge("predicted-by-age", edges, minimum_count=campaign.cell_minimum), ("predicted_years",))
+
+
+MOST_WITHHELD = 0.1
+"""Largest share of patients in withheld cells with which the counts by cell are drawn."""
+
+
+def withheld_share(grid: CountsByAge) -> float:
+    """The share of patients who are in withheld cells."""
+    shown, withheld = sum(map(sum, grid.counts)), grid.withheld or 0
+    return withheld / (shown + withheld) if shown + withheld else 0.0
+
+
+def cells_are_drawn(grid: CountsByAge) -> bool:
+    """Whether the counts by cell are near enough to complete to be drawn."""
+    return withheld_share(grid) <= MOST_WITHHELD
+
+
+def _shown(results: Results) -> Shown:
+    if not asked_age(results):
+        return Shown()
+    figures = results.figures
+
+    def figure() -> str | None:
+        from fedage.common.analyses.evaluation._predicted_by_age_figure import predicted_by_age
+
+        return predicted_by_age(figures.predicted_by_age, figures.gap_by_age_raw)
+
+    caption = (
+        f"{drawn(results)} by chronological age and raw predicted age. On the dashed line the prediction is right."
+        f"{_means_by_age(results)}{_cells(results)}"
+    )
+    why = figures.not_computed.get("predicted_by_age", "no site released it")
+    section = Section("ages", "Predicted age", (Drawn(figure, caption, why),), place=10, reasons_once=True)
+    return Shown(sections=(section,))
+
+
+def _means_by_age(results: Results) -> str:
+    gaps = results.figures.gap_by_age_raw
+    if gaps is None or all(mean is None for mean in gaps.mean_years):
+        return ""
+    return (
+        " A point is the mean predicted age of an age bin, drawn at the middle of the bin, and its bar one standard "
+        "deviation of the predicted age difference."
+    )
+
+
+def _cells(results: Results) -> str:
+    found = results.figures.predicted_by_age
+    if found is None:
+        return ""
+    share = withheld_share(found)
+    if cells_are_drawn(found):
+        withheld = (
+            f" {found.withheld} patients ({_percent(share)}) are not in the counts: their sites withhold small cells."
+            if found.withheld
+            else ""
+        )
+        return f" The number in a cell is how many patients it holds.{withheld}"
+    return (
+        f" Counts by cell are not drawn: {_percent(share)} of the patients are in small cells, which sites withhold. "
+        "The rest would show another distribution than all patients have."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}".replace("%", " %")
+
+
+ANALYSIS = Definition(
+    name="predicted-by-age",
+    result=CountsByAge,
+    steps=_steps,
+    words=lambda step: "the figure of predicted ages",  # noqa: ARG005 - there is one
+    shown=_shown,
+    place=30,
+)

@@ -1,0 +1,1 @@
+"""Two groups of patients compared by their predicted age difference."""

@@ -1,0 +1,198 @@
+"""Cox's model: stratified by site (`cox_by_site`), or with one baseline hazard for all sites (`cox_pooled`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import Field as Described
+from pydantic import model_validator
+
+from fedage.common.analyses._of_file import COX, BoolArray, beside, computed, followed_with, levels_of, why_not
+from fedage.common.analyses.agreement import agreed, rule_of
+from fedage.common.analyses.base import Analysis
+from fedage.common.analyses.columns import TwoGroups
+from fedage.common.analyses.definition import Definition, LeftOut, Step
+from fedage.common.analyses.survival._follow_up import with_start
+from fedage.common.analyses.survival.cox_by_site import CoxBySite
+from fedage.common.analyses.survival.cox_pooled import CoxPooled
+from fedage.common.analyses.survival.table_grid import TABLE_GRID, TableGrid
+from fedage.common.campaign.types import Campaign, CoxModel, Survival
+from fedage.common.presentation.blocks import NamedRun, Shown
+from fedage.common.record.parts import Finding, Number
+from fedage.common.record.results import Results
+from fedage.common.statistics.cohort import Cohort
+
+NAME = "cox"
+
+
+class Coefficient(Finding):
+    """One covariate of a Cox model. Intervals `ci95 = [low, high]` and `ci95_per_sd` are taken apart."""
+
+    name: str = Described(description="column")
+    coef: Number = Described(description="log hazard ratio per unit")
+    se: Number = Described(description="standard error")
+    z: Number = Described(default=None, description="coef / se")
+    p: Number = Described(default=None, description="two-sided Wald p")
+    hazard_ratio: Number = Described(description="per unit")
+    ci95_low: Number = Described(description="of the hazard ratio per unit")
+    ci95_high: Number = Described(description="of the hazard ratio per unit")
+    sd: Number = Described(default=None, description="standard deviation of the covariate")
+    hazard_ratio_per_sd: Number = Described(default=None, description="per standard deviation")
+    ci95_per_sd_low: Number = Described(default=None, description="of the hazard ratio per standard deviation")
+    ci95_per_sd_high: Number = Described(default=None, description="of the hazard ratio per standard deviation")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _intervals(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        plain_values = dict(values)
+        for name in ("ci95", "ci95_per_sd"):
+            if name in plain_values:
+                plain_values[f"{name}_low"], plain_values[f"{name}_high"] = plain_values.pop(name)
+        return plain_values
+
+
+class CoxResult(Finding):
+    """One Cox model."""
+
+    model: str = Described(description="its name in the campaign file")
+    stratified_by_site: bool = Described(default=True, description="each site its own baseline hazard, or one for all")
+    ties: str = Described(default="efron", description="how tied event times are treated")
+    n: int | None = Described(default=None, description="patients")
+    events: int | None = Described(default=None, description="events")
+    sites: tuple[str, ...] = Described(default=(), description="sites whose sums it rests on")
+    log_likelihood: Number = Described(default=None, description="at the estimate")
+    null_log_likelihood: Number = Described(default=None, description="at zero")
+    concordance: Number = Described(default=None, description="within sites only, if computed")
+    covariates: tuple[Coefficient, ...] = Described(default=(), description="in the order of the file")
+    merged_table_times: int = Described(
+        default=0, description="table times of the file that are not common to the sites"
+    )
+    likelihood: str = Described(default="", description="what an unstratified model rests on")
+    follow_up_ends_years: Number = Described(
+        default=None, description="of an unstratified model; later events are not in it"
+    )
+    withheld_columns: tuple[str, ...] = Described(
+        default=(),
+        description="covariates left out at all sites, as at one at least too few patients differ in them, or one "
+        "makes up too much of a sum",
+    )
+    not_computed: str = Described(default="", description="why there is no result")
+
+
+def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
+    survival = campaign.survival
+    models = computed(survival) if survival is not None else []
+    grid = steps.get(TABLE_GRID)
+    for k, model in enumerate(models):
+        if survival is None:
+            return
+        others, about = beside(campaign, models[:k]), _about(survival, model)
+        if model.by_site:
+            yield Step(agreed(_by_site(survival, model, others), campaign), ("gap_years",), about)
+        else:
+            analysis = _pooled(campaign, survival, model, grid if isinstance(grid, TableGrid) else None, others)
+            yield Step(analysis, (TABLE_GRID,), about)
+
+
+def _by_site(survival: Survival, model: CoxModel, others: tuple[str | TwoGroups, ...]) -> CoxBySite:
+    return CoxBySite(
+        f"{COX}{model.name}",
+        model.covariates,
+        time=survival.time,
+        event=survival.event,
+        strata=survival.strata,
+        ties=survival.ties,
+        time_grid_years=survival.time_grid_years,
+        beside=others,
+    )
+
+
+def _pooled(
+    campaign: Campaign, survival: Survival, model: CoxModel, grid: TableGrid | None, others: tuple[str | TwoGroups, ...]
+) -> CoxPooled:
+    return CoxPooled(
+        f"{COX}{model.name}",
+        model.covariates,
+        with_start(survival.table_times_years),
+        time=survival.time,
+        event=survival.event,
+        strata=survival.strata,
+        levels=levels_of(survival),
+        ties=survival.ties,
+        minimum_count=campaign.cell_minimum,
+        grid=grid,
+        influence=rule_of(campaign),
+        beside=others,
+    )
+
+
+def _about(survival: Survival, model: CoxModel) -> dict[str, object]:
+    return {"model": model.name, "stratified_by_site": model.by_site, "ties": survival.ties}
+
+
+def _left_out(campaign: Campaign) -> dict[str, LeftOut]:
+    survival = campaign.survival
+    return {
+        f"{COX}{model.name}": LeftOut(reason, _about(survival, model))
+        for model in (survival.models if survival is not None else ())
+        if survival is not None and (reason := why_not(survival, model))
+    }
+
+
+def _columns(campaign: Campaign) -> Iterator[str]:
+    survival = campaign.survival
+    if survival is not None:
+        yield from (survival.time, survival.event, *survival.strata)
+        for model in survival.models:
+            yield from model.covariates
+
+
+def _sets(campaign: Campaign, cohort: Cohort) -> Iterator[BoolArray]:
+    survival = campaign.survival
+    for model in survival.models if survival is not None else ():
+        if survival is not None and model.by_site:
+            yield followed_with(cohort, campaign, (*model.covariates, *survival.strata))
+
+
+def _shown(results: Results) -> Shown:
+    from fedage.common.analyses.survival._cox_shown import shown
+
+    return shown(results)
+
+
+def _compared(runs: Sequence[NamedRun]) -> Shown:
+    from fedage.common.analyses.survival._cox_compared import compared
+
+    return compared(runs)
+
+
+def _figures(results: Results) -> Mapping[str, Any]:
+    from fedage.common.analyses.survival._cox_compared import figures
+
+    return figures(results)
+
+
+def _missing(results: Results) -> Mapping[str, str]:
+    from fedage.common.analyses.survival._cox_compared import missing
+
+    return missing(results)
+
+
+ANALYSIS = Definition(
+    name=NAME,
+    result=CoxResult,
+    steps=_steps,
+    words=lambda step: f"the Cox model {step.removeprefix(COX)}",
+    builds_on=(TABLE_GRID,),
+    columns=_columns,
+    sets=_sets,
+    left_out=_left_out,
+    shown=_shown,
+    compared=_compared,
+    figures=_figures,
+    missing=_missing,
+    place=41,
+)

@@ -1,0 +1,320 @@
+"""What two keys of a campaign file say against each other. Each rule sees only values that are right by themselves."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from typing import Any
+
+from fedage.common.campaign_file._sound import Sound
+from fedage.common.toml.problems import Problem
+from fedage.common.toml.words import show
+
+FRACTIONS_TOLERANCE = 1e-9
+STRATA_OF_POOLED_MODELS = ("healthy", "is_male")
+"""Columns whose values are known before any patient is looked at."""
+NOT_HELD_FIXED = ("gap_years", "raw_gap_years", "cole_gap_years", "predicted_years", "corrected_years")
+"""What a comparison of gaps cannot adjust for."""
+
+
+def contradictions(sound: Sound) -> Iterator[Problem]:
+    """Every contradiction between the keys of a file."""
+    for rule in _RULES:
+        yield from rule(sound)
+
+
+def _sites(sound: Sound) -> Iterator[Problem]:
+    sites = sound["campaign.sites"]
+    quorum = sound["training.quorum"] if sound.has("training") else None
+    if not sites:
+        return
+    yield from _repeated("campaign.sites", sites, "list every site once")
+    listed = len({site for site in sites if site is not None})
+    if quorum is not None and not sound.wrong("campaign.sites") and quorum > listed:
+        yield Problem(
+            "training.quorum",
+            f"training.quorum = {quorum}{_default(sound, 'training.quorum')}: must be ≤ {listed}, the number of sites "
+            f"in campaign.sites; set training.quorum to at most {listed}, or list more sites",
+        )
+
+
+def _ages(sound: Sound) -> Iterator[Problem]:
+    youngest, oldest = sound["cohort.age_min_years"], sound["cohort.age_max_years"]
+    if youngest is not None and oldest is not None and youngest >= oldest:
+        yield Problem(
+            "cohort.age_min_years",
+            f"cohort.age_min_years = {youngest:g}: must be < cohort.age_max_years = {oldest:g}"
+            f"{_default(sound, 'cohort.age_max_years')}; swap or change one of them",
+        )
+
+
+def _validation(sound: Sound) -> Iterator[Problem]:
+    if not sound.has("validation"):
+        return
+    has_fractions = sound.given("validation.fractions") or sound.wrong("validation.fractions")
+    has_folds = sound.given("validation.folds") or sound.wrong("validation.folds")
+    if has_fractions and has_folds:
+        yield Problem(
+            "validation", "[validation] has both fractions and folds: one of them is allowed; remove the other"
+        )
+    if not has_fractions and not has_folds and not sound.wrong("validation"):
+        yield Problem(
+            "validation",
+            "[validation] has neither fractions nor folds: one of them is needed; add "
+            "[validation.fractions] with train, validation and test, or leave [validation] out for 0.7, 0.15 and 0.15",
+        )
+    parts = [sound[f"validation.fractions.{part}"] for part in ("train", "validation", "test")]
+    if any(part is None for part in parts):
+        return
+    total = math.fsum(parts)
+    if abs(total - 1) > FRACTIONS_TOLERANCE:
+        yield Problem(
+            "validation.fractions",
+            f"validation.fractions = {' + '.join(f'{part:g}' for part in parts)}: must sum to 1, not {total:.10g}; "
+            "change train, validation or test",
+        )
+    for part, value in zip(("train", "validation", "test"), parts, strict=True):
+        if value == 0 and sound.has("training"):
+            purpose = {"train": "train on", "validation": "fit the bias line on", "test": "report on"}[part]
+            yield Problem(
+                f"validation.fractions.{part}",
+                f"validation.fractions.{part} = 0: must be > 0 in a campaign with [training], else there is nobody to "
+                f"{purpose}; set it to e.g. 0.15",
+            )
+
+
+def _folds(sound: Sound) -> Iterator[Problem]:
+    if sound["validation.folds"] is not None and sound.has("validation") and sound["bias.scope"] == "pooled":
+        yield Problem(
+            "bias.scope",
+            'bias.scope = "pooled": not possible with validation.folds, where each fold is corrected by a line fitted '
+            'without it at its own site; use bias.scope = "site", or [validation.fractions]',
+        )
+
+
+def _norms(sound: Sound) -> Iterator[Problem]:
+    """A path is no shorter than one of its steps."""
+    if not sound.has("training"):
+        return
+    step, path = sound["training.max_step_norm"], sound["training.max_path_norm"]
+    if step is not None and path is not None and path < step:
+        yield Problem(
+            "training.max_path_norm",
+            f"training.max_path_norm = {path:g}: must be ≥ training.max_step_norm = {step:g}, one of the steps it is "
+            "the sum of; raise it, lower max_step_norm, or leave max_path_norm out",
+        )
+
+
+def _privacy(sound: Sound) -> Iterator[Problem]:
+    budget = [key for key in ("epsilon", "noise_multiplier") if sound.given(f"privacy.{key}")]
+    if len(budget) == 2:
+        yield Problem(
+            "privacy.noise_multiplier",
+            f"privacy.epsilon = {show(sound['privacy.epsilon'])} and privacy.noise_multiplier = "
+            f"{show(sound['privacy.noise_multiplier'])}: each follows from the other; remove one of them",
+        )
+    mode = sound["privacy.mode"]
+    if mode in ("sample", "client"):
+        if not budget and not sound.wrong("privacy.epsilon") and not sound.wrong("privacy.noise_multiplier"):
+            yield Problem(
+                "privacy.mode",
+                f'privacy.mode = "{mode}": needs privacy.epsilon or privacy.noise_multiplier, and has neither; add one',
+            )
+        for key in ("delta", "clip_norm"):
+            if not sound.given(f"privacy.{key}") and not sound.wrong(f"privacy.{key}"):
+                yield Problem("privacy.mode", f'privacy.mode = "{mode}": needs privacy.{key}, which is missing; add it')
+    quorum = sound["training.quorum"]
+    if sound["privacy.secure_aggregation"] is True and quorum is not None and quorum < 2:
+        yield Problem(
+            "training.quorum",
+            f"training.quorum = {quorum}: must be ≥ 2 with privacy.secure_aggregation = true (a sum over one site is "
+            "that site's own); set training.quorum to 2 or more",
+        )
+
+
+def _survival_columns(sound: Sound) -> Iterator[Problem]:
+    if not sound.has("survival"):
+        return
+    time, event = sound["survival.time"], sound["survival.event"]
+    if time is not None and time == event:
+        yield Problem(
+            "survival.event",
+            f"survival.event = {show(event)}: must not be the column of survival.time; name the column with 1 and 0",
+        )
+    strata = sound["survival.strata"] or ()
+    yield from _repeated("survival.strata", strata, "list every column once")
+    names = []
+    for position, model in enumerate(sound["survival.models"] or (), start=1):
+        if model is None:
+            continue
+        key = f"survival.models[{position}]"
+        names.append(model.get("name"))
+        covariates = [column for column in model.get("covariates", ()) if column is not None]
+        yield from _repeated(f"{key}.covariates", covariates, "list every covariate once")
+        for column in dict.fromkeys(covariates):
+            if column in (time, event):
+                role = "time" if column == time else "event"
+                yield Problem(
+                    f"{key}.covariates",
+                    f"{key}.covariates = {show(covariates)}: must not contain {show(column)}, the column of "
+                    f"survival.{role}; remove it",
+                )
+            if column in strata:
+                yield Problem(
+                    f"{key}.covariates",
+                    f"{key}.covariates = {show(covariates)}: must not contain {show(column)}, which survival.strata "
+                    "stratifies on; keep it in one place",
+                )
+    yield from _repeated("survival.models", names, "give every model its own name", what="name")
+
+
+def _survival_times(sound: Sound) -> Iterator[Problem]:
+    if not sound.has("survival") or not sound.given("survival.table_times_years"):
+        return
+    key, times = "survival.table_times_years", sound["survival.table_times_years"]
+    if None not in times and any(later <= earlier for earlier, later in pairwise(times)):
+        yield Problem(key, f"{key} = {show(times)}: must increase; sort the times and remove repeated ones")
+    if times and sound["survival.time_grid_years"] == 0:
+        yield Problem(
+            key,
+            f"{key} = {show(times)}: not allowed with survival.time_grid_years = 0, which keeps exact times at the "
+            "site; remove the times, or set survival.time_grid_years to e.g. 0.25",
+        )
+
+
+def _pooled_models(sound: Sound) -> Iterator[Problem]:
+    """A Cox model with one baseline for all sites needs tables from the sites, of strata whose values are known."""
+    if not sound.has("survival"):
+        return
+    times, strata = sound["survival.table_times_years"], sound["survival.strata"] or ()
+    unknown = [column for column in strata if column is not None and column not in STRATA_OF_POOLED_MODELS]
+    for position, model in enumerate(sound["survival.models"] or (), start=1):
+        if model is None or model.get("by_site", True) is not False:
+            continue
+        key = f"survival.models[{position}].by_site"
+        if times is not None and not times:
+            yield Problem(
+                key,
+                f"{key} = false: needs survival.table_times_years, the times at which tables may leave a site, and "
+                "it is empty; list times, e.g. [1, 2, 5], or set by_site = true",
+            )
+        if unknown:
+            yield Problem(
+                key,
+                f"{key} = false: not possible with survival.strata = {show(strata)}, of which only "
+                f"{' and '.join(STRATA_OF_POOLED_MODELS)} have values known beforehand; set by_site = true, or remove "
+                f"{', '.join(unknown)}",
+            )
+
+
+def _sexes(sound: Sound) -> Iterator[Problem]:
+    if not sound.has("table") or sound["table.female"] is None or sound["table.male"] != sound["table.female"]:
+        return
+    yield Problem(
+        "table.female",
+        f"table.female = {sound['table.female']:g}: must not be table.male{_default(sound, 'table.male')}; give the "
+        "column's two codes",
+    )
+
+
+def _groups(sound: Sound) -> Iterator[Problem]:
+    if not sound.has("groups"):
+        return
+    column, equals, reference = (sound[f"groups.{key}"] for key in ("column", "equals", "reference"))
+    if equals is not None and equals == reference:
+        yield Problem(
+            "groups.reference",
+            f"groups.reference = {reference:g}: must not be groups.equals, or there is one group only; give the value "
+            "of the group to compare with",
+        )
+    covariates = [covariate for covariate in sound["groups.covariates"] or () if covariate is not None]
+    yield from _repeated("groups.covariates", covariates, "list every covariate once")
+    for covariate in dict.fromkeys(covariates):
+        if covariate == column or covariate in NOT_HELD_FIXED:
+            why = "the column that tells the groups" if covariate == column else "which is the gap or a part of it"
+            yield Problem(
+                "groups.covariates",
+                f"groups.covariates = {show(covariates)}: must not contain {show(covariate)}, {why}; remove it",
+            )
+
+
+def _healthy(sound: Sound) -> Iterator[Problem]:
+    """Without an estimator the healthy matter to ages that the tables predict, and where an analysis names them."""
+    if sound.has("estimator") or sound.wrong("table"):
+        return
+    predicted, train_on = sound["table.predicted"] is not None, sound["cohort.train_on"]
+    if train_on == "healthy" and not predicted:
+        yield Problem(
+            "cohort.train_on",
+            'cohort.train_on = "healthy": must be "all" in a campaign without [estimator] and without table.predicted, '
+            "where no model is trained and no predicted age is judged; remove it, or name the column of predicted ages "
+            "in table.predicted",
+        )
+    elif sound.given("cohort.healthy") and sound["cohort.healthy"] != "all" and train_on == "all":
+        if "healthy" in _named_columns(sound) or sound.wrong("survival") or sound.wrong("groups"):
+            return
+        judged = 'set cohort.train_on = "healthy" to judge predicted ages on them, ' if predicted else ""
+        yield Problem(
+            "cohort.healthy",
+            "[cohort.healthy] has no effect in this campaign: without [estimator] no bias line is fitted, and no "
+            f'analysis names "healthy"; {judged}name "healthy" in [survival] or [groups], or remove [cohort.healthy]',
+        )
+
+
+def _named_columns(sound: Sound) -> set[Any]:
+    """The columns that the file's analyses name."""
+    named = {sound["survival.curves_by"], *(sound["survival.strata"] or ())} if sound.has("survival") else set()
+    for model in (sound["survival.models"] or ()) if sound.has("survival") else ():
+        named |= set((model or {}).get("covariates", ()))
+    if sound.has("groups"):
+        named |= {sound["groups.column"], *(sound["groups.covariates"] or ())}
+    return named
+
+
+def _planted(sound: Sound) -> Iterator[Problem]:
+    if not sound.has("planted"):
+        return
+    if not sound.has("survival"):
+        yield Problem(
+            "planted", "[planted] needs [survival]: a planted hazard ratio is compared with a Cox model; add it"
+        )
+    sites, irreducible = sound["campaign.sites"], sound["planted.irreducible_mae_years"]
+    if not sites or sound.wrong("campaign.sites"):
+        return
+    for site in irreducible or {}:
+        if site not in sites:
+            yield Problem(
+                "planted.irreducible_mae_years",
+                f"planted.irreducible_mae_years.{site}: must be a site of campaign.sites ({', '.join(sites)}); "
+                "correct the name or list the site",
+            )
+
+
+def _repeated(key: str, items: Iterable[Any], mend: str, *, what: str = "item") -> Iterator[Problem]:
+    counts = Counter(item for item in items if item is not None)
+    for item, count in counts.items():
+        if count > 1:
+            yield Problem(key, f"{key}: the {what} {show(item)} is there {count} times, allowed is once; {mend}")
+
+
+def _default(sound: Sound, key: str) -> str:
+    return "" if sound.given(key) else " (the default)"
+
+
+_RULES: tuple[Callable[[Sound], Iterator[Problem]], ...] = (
+    _sites,
+    _ages,
+    _validation,
+    _folds,
+    _norms,
+    _privacy,
+    _survival_columns,
+    _survival_times,
+    _pooled_models,
+    _sexes,
+    _groups,
+    _healthy,
+    _planted,
+)

@@ -1,0 +1,158 @@
+"""What a campaign file and the estimator it names say against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from fedage.common.campaign_file._sound import Sound
+from fedage.common.toml.problems import Problem
+from fedage.common.toml.tables import check_table
+from fedage.common.toml.words import did_you_mean, show
+
+if TYPE_CHECKING:
+    from fedage.common.estimators.base import Estimator
+
+
+def estimator_problems(sound: Sound) -> Iterator[Problem]:
+    """Unknown estimator, wrong options, a modality or a privacy mode that the estimator cannot have."""
+    yield from _nothing_to_do(sound)
+    name = sound["estimator.name"] if sound.has("estimator") else None
+    if name is None:
+        return
+    # Imported here: estimators read campaign files in turn.
+    from fedage.common import estimators
+
+    known = tuple(estimators.names())
+    if name not in known:
+        yield Problem("estimator.name", _unknown(name, known))
+        return
+    try:
+        chosen = estimators.estimator_class(name)
+    except estimators.EstimatorRefused as refused:
+        yield Problem("estimator.name", f"estimator.name = {show(name)}: {refused}")
+        return
+    yield from fit_problems(sound, chosen)
+
+
+def fit_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Problem]:
+    """What does not fit between the file and this estimator."""
+    from fedage.common.estimators.base import modalities, on_tables
+
+    yield from _training_problems(sound, estimator)
+    if sound.has("table") and sound.given("table.predicted"):
+        yield Problem(
+            "table.predicted",
+            f"table.predicted = {show(sound['table.predicted'])}: must not be there with [estimator], which predicts; "
+            "remove one of them",
+        )
+    takes_rows, found_in = on_tables(estimator), modalities(estimator)
+    if takes_rows != sound.has("table"):
+        yield Problem(
+            "table",
+            f"[table] must {'be there' if takes_rows else 'not be there'}: {estimator.name} is an estimator on "
+            f"{'tables, and it says which column is the age' if takes_rows else 'images'}; "
+            f"{'add' if takes_rows else 'remove'} it",
+        )
+    if not sound.wrong("estimator.options"):
+        wrong = check_table("estimator.options", sound["estimator.options"] or {}, estimator.Options).problems
+        yield from wrong
+        if not wrong:
+            yield from _phase_problems(sound, estimator)
+    for modality in sound["cohort.modality"] or ():
+        if modality is not None and found_in and modality not in found_in:
+            yield Problem(
+                "cohort.modality",
+                f"cohort.modality = {show(modality)}: must be {_any_of(found_in)}, the modalities of "
+                f"{estimator.name}; remove it, or choose another estimator",
+            )
+
+
+def _phase_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Problem]:
+    """What the phases of the estimator, with these options, cannot do."""
+    from fedage.common import estimators
+    from fedage.common.estimators.base import Conditions, ExactPhase, RoundsPhase
+    from fedage.common.estimators.configure import PhaseRefused, phases_of, require_exact
+
+    try:
+        made = estimators.make(estimator.name, sound["estimator.options"] or {})
+        phases = [phase for phase in phases_of(made) if isinstance(phase, RoundsPhase)]
+        for exact in (phase for phase in phases_of(made) if isinstance(phase, ExactPhase)):
+            require_exact(exact, exact.analysis(Conditions(minimum_count=2)))
+    except PhaseRefused as refused:
+        yield Problem("estimator.name", f"estimator.name = {show(estimator.name)}: {refused}")
+        return
+    except (RuntimeError, ValueError):
+        return  # it has to see a table first, or its options are refused for what they say together
+    batch = sound["training.batch_size"] if sound.has("training") else None
+    for phase in phases:
+        if sound["privacy.mode"] == "sample" and phase.couples_samples:
+            yield Problem(
+                "privacy.mode",
+                f'privacy.mode = "sample": not possible with {estimator.name}, whose loss relates the samples of a '
+                "batch to each other, so that one patient's gradient cannot be told apart; choose another of the two",
+            )
+        if batch is not None and batch < phase.smallest_batch:
+            yield Problem(
+                "training.batch_size",
+                f"training.batch_size = {batch}: must be ≥ {phase.smallest_batch} with {estimator.name}, whose loss "
+                f"looks at a whole batch (phase {phase.name}); raise it",
+            )
+
+
+def _training_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Problem]:
+    """Rounds for an estimator that is trained in rounds, and for no other."""
+    exact = not estimator.trained_in_rounds
+    if exact and sound.has("training"):
+        yield Problem("training", f"[training] must not be there: {estimator.name} is exact, without rounds; remove it")
+    if not exact and sound.has("training"):
+        yield from _norm_problems(sound, estimator)
+    if not exact and not sound.has("training"):
+        yield Problem("training", f"[training] is missing: {estimator.name} is trained in rounds; add it with rounds")
+
+
+def _norm_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Problem]:
+    """Bounds of the model's movement above those that the estimator states.
+
+    Attack: a coordinator writes bounds so far that its models single patients out. Rule: a file may lower the bounds,
+    not raise them. Residual risk: what is measured at the estimator's own bounds.
+    """
+    for key, most in (("max_step_norm", estimator.max_step_norm), ("max_path_norm", estimator.max_path_norm)):
+        norm = sound[f"training.{key}"]
+        if norm is not None and norm > most:
+            yield Problem(
+                f"training.{key}",
+                f"training.{key} = {norm:g}: must be ≤ {most:g}, the bound that {estimator.name} states: with a larger "
+                "one a coordinator could choose models that single patients out; lower it, or leave it out",
+            )
+
+
+def _nothing_to_do(sound: Sound) -> Iterator[Problem]:
+    """A campaign without an estimator only analyses: it needs a table and an analysis, and nothing about training."""
+    if sound.has("estimator"):
+        return
+    if not any(sound.has(table) for table in ("survival", "groups", "analyses")) and not sound.given("table.predicted"):
+        yield Problem(
+            "estimator",
+            "[estimator] is missing, and so is an analysis that needs none; add [estimator], or one of [survival], "
+            "[groups] and table.predicted",
+        )
+        return
+    if sound.given("table.predicted") and not sound.given("table.age"):
+        yield Problem("table.age", "table.age is missing: predicted ages are held against it; name the column")
+    if not sound.has("table"):
+        yield Problem("table", "[table] is missing: a campaign without [estimator] analyses the sites' tables; add it")
+    for table in ("training", "bias", "validation", "planted"):
+        if sound.has(table):
+            yield Problem(table, f"[{table}] must not be there: without [estimator] nothing is trained; remove it")
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    known = tuple(known)
+    close = did_you_mean(name, known)
+    hint = f"did you mean {show(close)}?" if close else "choose one of these"
+    return f"estimator.name = {show(name)}: unknown estimator, known are {', '.join(known)}; {hint}"
+
+
+def _any_of(values: Iterable[str]) -> str:
+    return " or ".join(values)

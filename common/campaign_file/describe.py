@@ -1,0 +1,223 @@
+"""A campaign in sentences that a hospital's administrator can read before approving its digest."""
+
+from __future__ import annotations
+
+from fedage.common.campaign.types import Campaign, CoxModel, Groups, Survival
+from fedage.common.presentation.wording import listed
+
+
+def in_words(campaign: Campaign) -> list[str]:
+    """What is computed, what leaves the site, and which privacy, one sentence an item.
+
+    Who asks is not in the file: it is whoever signs the requests, and is told beside these sentences.
+    """
+    return [
+        f"Campaign {campaign.campaign.name} asks: {campaign.campaign.purpose.rstrip('.')}.",
+        _sites(campaign),
+        _cohort(campaign),
+        *_training(campaign),
+        *_parts(campaign),
+        *_analyses(campaign),
+        *_leaves(campaign),
+        *_privacy(campaign),
+        f"Approving means approving the file with digest {campaign.digest}, and nothing else.",
+    ]
+
+
+def _sites(campaign: Campaign) -> str:
+    sites = campaign.campaign.sites
+    if not sites:
+        return "Any site that the coordinator has admitted may take part."
+    return f"The sites expected are {listed(sites)}; {campaign.quorum} must answer for a step to count."
+
+
+USUAL_AGE_STEP_YEARS = 5.0
+"""Of what a site's policy takes age limits as multiples unless it says otherwise."""
+
+
+def limits_off_the_grid(campaign: Campaign) -> str:
+    """Which age limits a site with the default policy refuses, in a sentence; empty if none."""
+    limits = {"age_min_years": campaign.cohort.age_min_years, "age_max_years": campaign.cohort.age_max_years}
+    odd = [f"cohort.{name} = {years:g}" for name, years in limits.items() if years % USUAL_AGE_STEP_YEARS]
+    if not odd:
+        return ""
+    return (
+        f"{listed(odd)}: sites take whole multiples of {USUAL_AGE_STEP_YEARS:g} years unless their policy says "
+        "otherwise (disclosure.age_step_years in policy.toml), and refuse others with the rule age-limits; round "
+        "the limits, or ask the sites first"
+    )
+
+
+def _cohort(campaign: Campaign) -> str:
+    cohort = campaign.cohort
+    if campaign.table is not None:
+        images = "the tables"
+    elif cohort.modality:
+        images = f"{' or '.join(cohort.modality)} images"
+    else:
+        images = "the images its estimator reads"
+    healthy = (
+        "all of them count as healthy"
+        if cohort.healthy == "all"
+        else f"those with {cohort.healthy.column} = {cohort.healthy.equals:g} count as healthy"
+    )
+    ages = f"aged {cohort.age_min_years:g} to {cohort.age_max_years:g} years"
+    return f"It uses {images} of patients {ages}; {healthy}."
+
+
+def _training(campaign: Campaign) -> list[str]:
+    estimator, training = campaign.estimator, campaign.training
+    if estimator is None:
+        return ["It trains nothing: it only analyses what the tables hold."]
+    whom = "healthy training patients" if campaign.cohort.train_on == "healthy" else "training patients"
+    if training is None:
+        return [f"Your site sends the sums that the estimator {estimator.name} is computed from, over your {whom}."]
+    return [
+        f"Your site trains the age estimator {estimator.name} on its own machine, together with the other "
+        f"sites: {_count(training.rounds, 'round')}, each {_count(training.local_epochs, 'pass', 'passes')} over "
+        f"your {whom} ({training.strategy}, batches of {training.batch_size}).",
+        _steps(campaign),
+    ]
+
+
+def _steps(campaign: Campaign) -> str:
+    # Imported here: estimators read campaign files in turn.
+    from fedage.common.estimators.configure import step_limits
+
+    limits = step_limits(campaign)
+    if limits is None:
+        return "Nothing is trained in rounds."
+    return (
+        "Your site works the first model out itself, from this file, and refuses another one; later models, and your "
+        f"site's updates, move by a norm of at most {limits.step_norm:g} a round and {limits.path_norm:g} in a run."
+    )
+
+
+def _parts(campaign: Campaign) -> list[str]:
+    if campaign.estimator is None:
+        return []
+    validation = campaign.validation
+    if validation.fractions is None:
+        return [
+            f"Your patients are split into up to {validation.folds} parts, each with at least the minimum count of "
+            "those who train; each part is judged by a model it did not train."
+        ]
+    parts = validation.fractions
+    return [
+        f"Your patients are split once, by a key that stays with you: {parts.train:.0%} train the model, "
+        f"{parts.validation:.0%} set the age-bias correction, {parts.test:.0%} are only reported on."
+    ]
+
+
+def _analyses(campaign: Campaign) -> list[str]:
+    line = "one line for each site" if campaign.bias.scope == "site" else "one line for all sites"
+    whom = "healthy patients" if campaign.cohort.train_on == "healthy" else "patients"
+    predicted = campaign.table is not None and campaign.table.predicted is not None
+    sentences = (
+        [f"It computes how far the ages that your tables already predict are from true ages, over your {whom}."]
+        * predicted
+        if campaign.estimator is None
+        else [
+            "It computes how far predicted ages are from true ages, before and after correcting the age bias "
+            f"({line}, from healthy patients the model was not trained on)."
+        ]
+    )
+    survival = campaign.survival
+    if survival is not None:
+        sentences.append(
+            f"It relates the age gap to follow-up (columns {survival.time} in years and {survival.event}, 1 = event)"
+            f"{_models(survival)}."
+        )
+        sentences.append(_grid(survival))
+    if campaign.groups is not None:
+        sentences.append(_groups(campaign.groups))
+    sentences += _further(campaign)
+    if campaign.planted is not None:
+        sentences.append("It is a campaign on phantoms with a planted truth, not on patients.")
+    return sentences
+
+
+def _further(campaign: Campaign) -> list[str]:
+    """What the analyses ask that the file gives a table of their own."""
+    if not campaign.analyses.asked_for():
+        return []
+    # Imported here: only a file that asks for one needs to know them.
+    from fedage.common.analyses.registry import definition_of
+
+    found = (definition_of(name) for name in campaign.analyses.asked_for())
+    return [sentence for each in found if each is not None for sentence in each.asked(campaign)]
+
+
+def _groups(groups: Groups) -> str:
+    held = f", with {listed(groups.covariates)} held fixed" if groups.covariates else ""
+    return (
+        f"It compares the age gap of patients with {groups.column} = {groups.equals:g} with that of patients with "
+        f"{groups.column} = {groups.reference:g} inside each site{held}; your site's own difference is told too."
+    )
+
+
+def _models(survival: Survival) -> str:
+    if not survival.models:
+        return ", without a Cox model"
+
+    def words(model: CoxModel) -> str:
+        return f"{model.name} ({listed(model.covariates)}{', sites apart' if model.by_site else ', sites pooled'})"
+
+    return f", with {_count(len(survival.models), 'Cox model')}: {'; '.join(words(model) for model in survival.models)}"
+
+
+def _grid(survival: Survival) -> str:
+    if survival.time_grid_years == 0:
+        return "Follow-up times are used exactly inside your site; no table by time leaves it."
+    grid = f"Follow-up times are rounded up to steps of {survival.time_grid_years:g} years"
+    if not survival.table_times_years:
+        return f"{grid}; no table by time leaves your site."
+    times = ", ".join(f"{time:g}" for time in survival.table_times_years)
+    return (
+        f"{grid}; tables of events and patients at risk leave your site for the times {times} years, those of them on "
+        "which the sites agree."
+    )
+
+
+def _leaves(campaign: Campaign) -> list[str]:
+    minimum = campaign.privacy.minimum_count
+    return [
+        "What leaves your site: "
+        + ("updates of the model (one array of numbers a round), and " if campaign.training else "")
+        + "sums and counts over patients.",
+        "No image, no identifier and no value of a single patient is asked for. "
+        + (
+            f"A sum or count with fewer than {minimum} patients behind it is withheld."
+            if minimum > 1
+            else "The file asks for no minimum count: sums over a single patient may leave."
+        ),
+    ]
+
+
+def _privacy(campaign: Campaign) -> list[str]:
+    privacy = campaign.privacy
+    if privacy.mode == "none":
+        first = (
+            "There is no differential privacy: a model update can carry traces of the patients it was trained on, and "
+            "is protected by the connection, the minimum count and your own policy only."
+        )
+    else:
+        unit = "one patient" if privacy.mode == "sample" else "your whole site"
+        budget = (
+            f"ε = {privacy.epsilon:g}, δ = {privacy.delta:g}"
+            if privacy.epsilon is not None and privacy.delta is not None
+            else f"noise multiplier {privacy.noise_multiplier:g}"
+            if privacy.noise_multiplier is not None
+            else "no stated budget"
+        )
+        first = f"Differential privacy hides the contribution of {unit} ({budget})."
+    second = (
+        "Secure aggregation is on: the coordinator sees only the sum over sites."
+        if privacy.secure_aggregation
+        else "Secure aggregation is off: the coordinator sees your site's own sums."
+    )
+    return [first, second]
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"

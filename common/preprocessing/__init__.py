@@ -1,0 +1,1 @@
+"""Images between the data zone and an estimator."""

@@ -1,0 +1,1 @@
+"""What travels: requests, replies, signatures, log heads."""

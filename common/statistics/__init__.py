@@ -1,0 +1,1 @@
+"""Additive statistics, the columns of a cohort, disclosure arithmetic."""

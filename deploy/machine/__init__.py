@@ -1,0 +1,1 @@
+"""Processes, settings files and limits that coordinator and site share."""

@@ -1,0 +1,1 @@
+"""Conducting a run: phases, rounds, strategies, analyses."""

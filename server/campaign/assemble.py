@@ -1,0 +1,249 @@
+"""From what a run found to `results.json`: no computation on patients here, only putting things where they belong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from fedage.common.analyses import plan
+from fedage.common.analyses.survival.table_grid import TABLE_GRID
+from fedage.common.campaign import Campaign
+from fedage.common.estimators.table import FEATURE
+from fedage.common.protocol.messages import ANALYSE, TRAIN
+from fedage.common.record.results import StepResult
+from fedage.common.version import __version__
+from fedage.server.campaign.analyses import Findings
+from fedage.server.record import results as record_of
+from fedage.server.record.results import Results
+from fedage.server.report.withheld_columns import WHY_LEFT_OUT
+from fedage.server.sites.session import Answer, Session
+
+if TYPE_CHECKING:
+    from fedage.server.campaign.conduct import Place, Record
+
+
+def assemble(session: Session, record: Record, place: Place) -> Results:
+    """The record of a run, complete or cut off."""
+    campaign, findings = session.campaign, record.findings
+    results = Results(
+        fedage_version=__version__,
+        flwr_version=version("flwr"),
+        campaign=record_of.CampaignInfo(
+            name=campaign.campaign.name,
+            purpose=campaign.campaign.purpose,
+            digest=campaign.digest,
+            seed=campaign.campaign.seed,
+            estimator=campaign.estimator.name if campaign.estimator else "",
+            minimum_count=campaign.privacy.minimum_count,
+            folds=campaign.validation.folds,
+            train_on=campaign.cohort.train_on,
+            rounds=campaign.training.rounds if campaign.training else None,
+        ),
+        run=record_of.RunInfo(
+            id=place.run,
+            started_utc=record.started.isoformat(timespec="seconds"),
+            finished_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+            status=record.status,  # type: ignore[arg-type]
+            reason=record.reason,
+            environment=place.environment,  # type: ignore[arg-type]
+            guard=place.guard,
+        ),
+        phantoms=campaign.planted is not None,
+        sites=tuple(_sites(session, record)),
+        preparation=tuple(
+            _preparation(fold + 1 if campaign.validation.folds else None, found)
+            for fold, found in sorted(record.preparation.items())
+        ),
+        rounds=tuple(
+            record_of.Round(
+                number=done.number,
+                fold=done.fold + 1 if campaign.validation.folds else None,
+                seconds=done.seconds,
+                train_loss=done.train_loss,
+                validation_mae_years=done.validation["mae_years"] if done.validation else None,
+                validation_mae_years_by_site={
+                    site: result["mae_years"] for site, result in sorted(done.validation_by_site.items())
+                },
+                sites=tuple(done.sites),
+                update_norm=done.update_norm,
+            )
+            for done in record.rounds
+        ),
+        analyses=_analyses(campaign, findings),
+        notes=(*_notes(campaign, place, findings), *_clipped(record)),
+    )
+    return _concluded(campaign, results)
+
+
+def _concluded(campaign: Campaign, results: Results) -> Results:
+    """The record with the steps that follow from others."""
+    for definition in plan.definitions(campaign):
+        concluded = {
+            step: StepResult(analysis=definition.name, result=found)
+            for step, found in definition.conclude(campaign, results).items()
+        }
+        if concluded:
+            results = results.model_copy(update={"analyses": {**results.analyses, **concluded}})
+    return results
+
+
+def _analyses(campaign: Campaign, findings: Findings) -> dict[str, StepResult]:
+    """What came of each step, in the order of the plan."""
+    about = plan.about_steps(campaign)
+    return {
+        step: StepResult.model_validate(
+            {
+                "analysis": definition.name,
+                "about": about[step],
+                "result": {**findings.results[step], **about[step]} if step in findings.results else None,
+                "by_site": {site: {**found, **about[step]} for site, found in findings.by_site.get(step, {}).items()},
+                "costs": findings.costs.get(step, ()),
+                "sites": findings.contributors.get(step, ()),
+                "not_computed": ""
+                if step in findings.results
+                else findings.not_computed.get(step, "the run ended before"),
+            }
+        )
+        for step, definition in plan.analysis_of_steps(campaign).items()
+    }
+
+
+def _preparation(fold: int | None, found: Mapping[str, Any]) -> record_of.Preparation:
+    """Features by the names that the tables give them."""
+    names = {
+        key: tuple(name.removeprefix(FEATURE) for name in found.get(key, ())) for key in ("unused", "withheld_columns")
+    }
+    return record_of.Preparation.model_validate({**found, **names, "fold": fold})
+
+
+def _sites(session: Session, record: Record) -> list[record_of.SiteRecord]:
+    names = {*session.campaign.campaign.sites, *record.descriptions, *session.troubles, *session.refused}
+    return [_site(name, session, record) for name in sorted(names)]
+
+
+def _site(name: str, session: Session, record: Record) -> record_of.SiteRecord:
+    answer = record.descriptions.get(name)
+    withheld = tuple(
+        record_of.Withheld(step=step, reason=reason)
+        for step, reason in sorted(record.findings.withheld.get(name, {}).items())
+    )
+    troubles = tuple(session.troubles.get(name, ()))
+    if answer is None:
+        refused = session.refused.get(name, "")
+        return record_of.SiteRecord(
+            name=name,
+            status="refused" if refused else "absent",
+            reason=refused or (troubles[-1] if troubles else "never answered"),
+            troubles=troubles,
+            withheld=withheld,
+            audit_head=_audit_head(name, session),
+        )
+    dropped = _dropped_out(name, session, record)
+    return record_of.SiteRecord(
+        name=name,
+        status="took part" if dropped is None else "dropped out",
+        dropped_out_in_round=dropped,
+        reason=troubles[-1] if dropped is not None and troubles else "",
+        patients=answer.info.patients,
+        minimum_count=answer.info.minimum_count,
+        patients_by_part=answer.info.parts,
+        held_out_in_folds=_held_out_in_folds(session.campaign, answer),
+        excluded=answer.info.excluded,
+        rejected_files=answer.info.rejected_files,
+        rejected_samples=answer.info.rejected_samples,
+        device=answer.info.device,
+        withheld=withheld,
+        troubles=troubles,
+        role=session.attendance.role(name),
+        audit_head=_audit_head(name, session),
+    )
+
+
+def _held_out_in_folds(campaign: Campaign, answer: Answer) -> int | None:
+    """In how many folds a site holds patients out; None if it does not tell."""
+    parts = answer.info.parts
+    if campaign.validation.folds is None or campaign.estimator is None or not parts or None in parts.values():
+        return None
+    return sum(count != 0 for count in parts.values())
+
+
+def _audit_head(name: str, session: Session) -> record_of.AuditHead | None:
+    head = session.last_heads.get(name)
+    if head is None:
+        return None
+    return record_of.AuditHead(sequence=head.sequence, hash=head.hash, time_utc=head.time_utc)
+
+
+def _dropped_out(name: str, session: Session, record: Record) -> int | None:
+    """The round after a site's last update if it left before the end, 0 if in the analyses, None if it stayed.
+
+    A site that its policy keeps out of training, or out of the analyses, has not dropped out of them.
+
+    With folds a site may miss the end of one and come back for the next, and what it did answer counts; so only one
+    that is gone at the end has dropped out, and the number is a round of the last fold.
+    """
+    rounds = record.rounds if session.attendance.answers(name, TRAIN) else []
+    analysed = bool(record.findings.contributors) and session.attendance.answers(name, ANALYSE)
+    if session.campaign.validation.folds is not None:
+        if name in session.answered_last:
+            return None
+        last_fold = [done for done in rounds if done.fold == rounds[-1].fold]
+        last = max((done.number for done in last_fold if name in done.sites), default=0)
+        if last_fold and name not in last_fold[-1].sites:
+            return last + 1
+        return 0 if analysed else None
+    if rounds and name not in rounds[-1].sites:
+        last = max((done.number for done in rounds if name in done.sites), default=0)
+        return last + 1
+    return 0 if analysed and name not in session.answered_last else None
+
+
+def _clipped(record: Record) -> list[str]:
+    """That a bound of the file changed the model, if it did."""
+    clipped = sum(done.clipped for done in record.rounds)
+    if not clipped:
+        return []
+    return [
+        f"In {clipped} of {len(record.rounds)} rounds the model's step was clipped to training.max_step_norm, or to "
+        "what was left of training.max_path_norm: the model is not what it would have been without these bounds."
+    ]
+
+
+def rules_off(campaign: Campaign, place: Place) -> list[str]:
+    """Which rules of disclosure control the file asks to be off; a deployed site's policy may keep them on."""
+    if not place.guard:
+        return []
+    off = []
+    if campaign.privacy.patients_per_column == 0:
+        off.append("a fewest number of patients for each column of sums of products (privacy.patients_per_column = 0)")
+    if campaign.privacy.largest_share == 1:
+        off.append("a largest share of one patient in a sum of products (privacy.largest_share = 1)")
+    if not off:
+        return []
+    kept = "" if place.environment == "simulation" else " A site's own policy may ask for it all the same."
+    return [f"The campaign file does without {' and without '.join(off)}.{kept}"]
+
+
+def _notes(campaign: Campaign, place: Place, findings: Findings) -> list[str]:
+    notes = ["The analyses are exact sums over the sites."]
+    if campaign.training is not None:
+        training = "Federated averaging with local epochs is not pooled training"
+        notes = [f"{training}; the analyses are sums, exact unless noted."]
+    if not place.guard:
+        notes.append("The sites' disclosure control was switched off: these figures may single out patients.")
+    notes += rules_off(campaign, place)
+    if campaign.planted is not None:
+        notes.append("Images are phantoms rendered by FedAge, and the follow-up was simulated.")
+    grid = findings.results.get(TABLE_GRID)
+    if grid and len(grid["table_times"]) < len(grid["asked_times"]):
+        notes.append(
+            f"{TABLE_GRID}: the sites agreed on {len(grid['table_times'])} of {len(grid['asked_times'])} table "
+            "times for curves and models with one baseline hazard, so that no cell of a table is small at any of them."
+        )
+    for step, found in sorted(findings.results.items()):
+        if left_out := found.get("withheld_columns"):
+            notes.append(f"{step}: computed without {', '.join(left_out)}. {WHY_LEFT_OUT}")
+    notes += [f"{step}: {reason}" for step, reason in sorted(findings.not_computed.items())]
+    return notes

@@ -1,0 +1,126 @@
+"""Making one model together: the phases of the campaign's estimator, one after another."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedage.common.analyses.preparation.table_preparation import NAME as PREPARATION
+from fedage.common.errors import FedAgeError
+from fedage.common.estimators.base import ExactPhase, RoundsPhase
+from fedage.common.estimators.configure import agreed_features, configured, exact_analysis, phases_of
+from fedage.common.estimators.derive import last_rounds, model_before
+from fedage.common.networks.arrays import outline
+from fedage.common.networks.roles import roles_of
+from fedage.common.protocol.basis import Basis
+from fedage.common.protocol.messages import ANALYSE
+from fedage.server.campaign.analyses import Findings, run_stage
+from fedage.server.campaign.rounds import save_model, train
+from fedage.server.campaign.run_model import RunModel
+from fedage.server.campaign.strategies import Spool, make_strategy
+from fedage.server.record.run_folder import RunFolder
+from fedage.server.sites.session import CampaignFailed, Session
+
+if TYPE_CHECKING:
+    from fedage.server.campaign.conduct import Record
+
+
+def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> RunModel:
+    """The model of a fold, written to `folder`.
+
+    Raises
+    ------
+    CampaignFailed
+        If the sites' tables do not agree, an exact phase fails, or a round loses the quorum.
+    """
+    campaign = session.campaign
+    name = "model.safetensors" if campaign.validation.folds is None else f"model-fold-{fold + 1}.safetensors"
+    try:
+        described = {site: answer.info.features for site, answer in record.descriptions.items()}
+        features = agreed_features(campaign, described)
+        estimator = configured(campaign, features)
+        if estimator is None:
+            raise CampaignFailed("the campaign has no estimator, so there is no model to make")
+        phases = phases_of(estimator)
+    except FedAgeError as error:
+        raise CampaignFailed(str(error)) from None
+
+    def made(phase: int) -> RunModel:
+        """The model that a phase begins with, as the sites work it out too."""
+        follows_rounds = phase > 0 and last_rounds(estimator, before=phase) == phase - 1
+        begins_rounds = phase < len(phases) and isinstance(phases[phase], RoundsPhase)
+        if basis.trained is not None and follows_rounds and not begins_rounds:
+            return RunModel(dict(basis.trained), Basis(sums=basis.sums))
+        try:
+            return RunModel(model_before(campaign, features, fold=fold, phase=phase, basis=basis), basis)
+        except FedAgeError as error:
+            raise CampaignFailed(f"the model could not be made: {error}") from None
+
+    basis = Basis()
+    rounds_before, path = 0, 0.0
+    for k, phase in enumerate(phases):
+        if isinstance(phase, RoundsPhase):
+            if campaign.training is None:
+                raise CampaignFailed("the campaign file has no rounds, and its estimator is trained in some")
+            spool = Spool(RunFolder(folder).updates)
+            try:
+                trained, path = train(
+                    session,
+                    made(k),
+                    training=campaign.training,
+                    strategy=make_strategy(campaign.training, spool),
+                    roles=roles_of(outline(partial(phase.build, seed=0))),
+                    path=folder / name,
+                    records=record.rounds,
+                    described=record.descriptions,
+                    fold=fold,
+                    rounds_before=rounds_before,
+                    path_before=path,
+                )
+            finally:
+                spool.clear()
+            rounds_before += campaign.training.rounds
+            basis = Basis(trained, basis.sums)
+        else:
+            before = made(k) if k else RunModel({})
+            basis = _with_sums(session, record, phase, before, basis, fold=fold)
+    finished = made(len(phases))
+    if isinstance(phases[-1], ExactPhase):  # a trained one is on disk with its round
+        save_model(folder / name, finished.weights, about={"campaign_digest": campaign.digest, "fold": fold})
+    return finished
+
+
+def _with_sums(
+    session: Session, record: Record, phase: ExactPhase, before: RunModel, basis: Basis, *, fold: int
+) -> Basis:
+    """The basis with the sums of an exact phase."""
+    try:
+        analysis = exact_analysis(session.campaign, phase)
+    except FedAgeError as error:
+        raise CampaignFailed(str(error)) from None
+    findings = Findings()
+    run_stage(
+        session,
+        [analysis],
+        kind=ANALYSE,
+        findings=findings,
+        payload=before.payload,
+        following_kind=ANALYSE,
+        fold=fold,
+        # What goes into the model comes from sites that let their patients train one, in rounds or not.
+        sites=session.training_sites,
+    )
+    for site, steps in findings.withheld.items():
+        record.findings.withheld.setdefault(site, {}).update(steps)
+    result = findings.results.get(analysis.name)
+    if result is None:
+        reason = findings.not_computed.get(analysis.name, "no result")
+        raise CampaignFailed(f"the model could not be solved from the sites' sums: {reason}")
+    if phase.name == PREPARATION:
+        record.preparation[fold] = {
+            **{key: value for key, value in result.items() if key != "model"},
+            "sites": findings.contributors[analysis.name],
+            "withheld": {site: steps[analysis.name] for site, steps in sorted(findings.withheld.items())},
+        }
+    return basis.with_sums(phase.name, findings.made_from[analysis.name])

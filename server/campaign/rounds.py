@@ -1,0 +1,228 @@
+"""Rounds of training: the model out, updates in, their mean, and how well the model of each round did."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.numpy
+
+from fedage.common.analyses.base import Done, Iterate, Result
+from fedage.common.analyses.evaluation.metrics import VALIDATION
+from fedage.common.analyses.plan import registered
+from fedage.common.campaign.types import Training
+from fedage.common.estimators.configure import step_limits
+from fedage.common.networks.arrays import Weights
+from fedage.common.networks.roles import ArrayRoles
+from fedage.common.networks.steps import StepLimits
+from fedage.common.protocol.basis import Basis
+from fedage.common.protocol.messages import TRAIN, join_iterates, model_of, without_model
+from fedage.common.statistics.statistic import total
+from fedage.server.campaign.run_model import RunModel
+from fedage.server.campaign.strategies import RoundStart, Strategy, Update, UpdateRefused, check_update
+from fedage.server.campaign.strategies.step import limited_step
+from fedage.server.sites.session import Answer, CampaignFailed, Session
+from fedage.server.sites.sums import usable_statistics
+
+DECIDING_SHARE = 0.9
+"""Share of a round's patients above which a site is named: the mean of the updates is its own."""
+
+
+@dataclass
+class RoundRecord:
+    """What one round recorded. Validation figures are those of the model *after* the round."""
+
+    number: int
+    seconds: float
+    sites: list[str]
+    train_loss: float | None
+    update_norm: float
+    validation: Result | None = None
+    validation_by_site: dict[str, Result] = field(default_factory=dict)
+    fold: int = 0
+    clipped: bool = False
+    """Whether the mean of the updates went further than the bounds of a step or of the run."""
+
+
+@dataclass
+class _Validation:
+    """The validation sums that come with each training answer, always of the model that was sent."""
+
+    session: Session
+
+    def __post_init__(self) -> None:
+        self.analysis = registered(self.session.campaign)[VALIDATION]
+        # It takes one exchange (`Evaluation.baseline` is false): every answer holds all there is.
+        self.iterate: Iterate = self.analysis.first()
+
+    def read(self, answers: dict[str, Answer], *, round_number: int) -> tuple[Result | None, dict[str, Result]]:
+        layout = self.analysis.layout(self.iterate)
+        statistics, _ = usable_statistics(
+            self.session, VALIDATION, layout, answers, kind=TRAIN, round_number=round_number
+        )
+        if not statistics:
+            return None, {}
+        outcome = self.analysis.combine(total(layout, statistics), self.iterate)
+        by_site = {site: self.analysis.combine(statistic, self.iterate) for site, statistic in statistics.items()}
+        return (
+            outcome.result if isinstance(outcome, Done) else None,
+            {site: result.result for site, result in by_site.items() if isinstance(result, Done)},
+        )
+
+
+def save_model(path: Path, weights: Weights, *, about: dict[str, str | int]) -> None:
+    """Write the model atomically, so that a run cut off keeps its last finished round."""
+    partial = path.with_suffix(".partial")
+    # One metadata entry: the format keeps several in no fixed order, and the same model must be the same bytes.
+    safetensors.numpy.save_file(weights, partial, metadata={"fedage": json.dumps(about, sort_keys=True)})
+    partial.replace(path)
+
+
+def train(
+    session: Session,
+    made: RunModel,
+    *,
+    training: Training,
+    strategy: Strategy,
+    roles: ArrayRoles,
+    path: Path,
+    records: list[RoundRecord],
+    described: Mapping[str, Answer],
+    fold: int = 0,
+    rounds_before: int = 0,
+    path_before: float = 0.0,
+) -> tuple[Weights, float]:
+    """All rounds with the sites `described`; each joins `records` as it ends, so that a run cut off keeps them.
+
+    Returns the model and how far the run has come; `rounds_before` and `path_before` are those of phases before.
+
+    Raises
+    ------
+    CampaignFailed
+        If a round has fewer answers than the quorum; the model of the last finished round is on disk.
+    """
+    campaign = session.campaign
+    validation = _Validation(session)
+    first = len(records)
+    limits = step_limits(campaign)
+    if limits is None:
+        raise CampaignFailed("the campaign file trains nothing in rounds")
+    weights, path_norm = made.weights, path_before
+    knowing: set[str] = set()
+    """Sites that have answered a model of this run: to others go the sums of a table's first model as well."""
+    for number in range(rounds_before + 1, rounds_before + training.rounds + 1):
+        started = time.monotonic()
+        all_know = knowing.issuperset(session.training_sites)
+        payload: dict[str, Any] = {
+            **RunModel(weights, Basis() if all_know else made.basis).payload,
+            **join_iterates({VALIDATION: validation.iterate}),
+        }
+        sending = strategy.configure(RoundStart(number=number, weights=weights, sites=tuple(session.training_sites)))
+        accepted = _Accepted(session, strategy, weights, number, described=described, roles=roles, limits=limits)
+        answers = session.ask(
+            TRAIN,
+            {**payload, **sending.payload},
+            round_number=number,
+            fold=fold,
+            sites=sending.sites,
+            on_arrival=accepted.take,
+        )
+        knowing = set(answers)
+        overall, by_site = validation.read(answers, round_number=number)
+        if len(records) > first:
+            records[-1].validation, records[-1].validation_by_site = overall, by_site
+            _tell(session, records[-1])
+        accepted.tell_who_decides()
+        session.require_quorum(accepted.patients, step=f"round {number}", kind=TRAIN)
+        made_of_them = strategy.finish()
+        weights, step, clipped = limited_step(weights, made_of_them.weights, roles, limits=limits, path=path_norm)
+        path_norm += step
+        if clipped:
+            session.events.emit("step-clipped", number=number, fold=fold, norm=limits.step_norm)
+        loss = _mean_loss({site: (answers[site].info.loss, n) for site, n in accepted.patients.items()})
+        save_model(
+            path,
+            weights,
+            about={"campaign_digest": campaign.digest, "round": number, "fold": fold},
+        )
+        seconds = time.monotonic() - started
+        sites = sorted(accepted.patients)
+        records.append(RoundRecord(number, seconds, sites, loss, made_of_them.norm, fold=fold, clipped=clipped))
+        session.events.emit(
+            "round",
+            number=number,
+            of=rounds_before + training.rounds,
+            fold=fold,
+            folds=campaign.validation.folds or 1,
+            seconds=round(records[-1].seconds, 2),
+            sites=sites,
+            train_loss=loss,
+        )
+    return weights, path_norm
+
+
+def _mean_loss(losses: Mapping[str, tuple[float | None, int]]) -> float | None:
+    """The mean over patients of the losses that sites told, by site with its patients; None if none told any."""
+    told = [(loss, n) for loss, n in losses.values() if loss is not None]
+    return sum(loss * n for loss, n in told) / sum(n for _, n in told) if told else None
+
+
+def _tell(session: Session, record: RoundRecord) -> None:
+    if record.validation is not None:
+        session.events.emit("validation", round=record.number, mae_years=record.validation["mae_years"])
+
+
+@dataclass
+class _Accepted:
+    """The usable updates of a round, handed to the strategy as they arrive.
+
+    One that breaks a rule is set aside and said so, and so is one that was clipped.
+    """
+
+    session: Session
+    strategy: Strategy
+    weights: Weights
+    number: int
+    _: KW_ONLY
+    described: Mapping[str, Answer]
+    roles: ArrayRoles
+    limits: StepLimits
+    patients: dict[str, int] = field(default_factory=dict)
+    """By site, how many patients its update was trained on."""
+
+    def take(self, answer: Answer) -> Answer:
+        """Check an answer's update and hand it on; the answer without it, so that no two are in memory at once."""
+        update = Update(site=answer.site, change=model_of(answer.payload), n=answer.info.n)
+        without = replace(answer, payload=without_model(answer.payload))
+        try:
+            check_update(
+                update,
+                self.weights,
+                patients=self.described[answer.site].info.patients,
+                roles=self.roles,
+                limits=self.limits,
+            )
+        except UpdateRefused as refusal:
+            self._note(answer.site, f"update set aside: {refusal}", set_aside_by=refusal.rule)
+            return without
+        self.strategy.accept(update)
+        self.patients[answer.site] = update.n
+        if answer.info.clipped:
+            bound = f"training.max_step_norm = {self.limits.step_norm:g}"
+            self._note(answer.site, f"its update was clipped to the bounds of a step ({bound})")
+        return without
+
+    def tell_who_decides(self) -> None:
+        """Name a site that alone decides the model: large registries exist, and so do sites that claim to be one."""
+        total = sum(self.patients.values())
+        for site, n in sorted(self.patients.items()):
+            if len(self.patients) > 1 and n > DECIDING_SHARE * total:
+                share = f"it has more than {DECIDING_SHARE:.0%} of the patients trained on, and so decides the model"
+                self._note(site, share)
+
+    def _note(self, site: str, what: str, *, set_aside_by: str = "") -> None:
+        self.session.attendance.note(site, TRAIN, what, round_number=self.number, set_aside_by=set_aside_by)

@@ -1,0 +1,1 @@
+"""The commands of a coordinator: `fedage coordinator …`, `fedage campaign …`."""

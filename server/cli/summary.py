@@ -1,0 +1,64 @@
+"""The short table at the end of a run, from `results.json` alone."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fedage.common.presentation.participation import TOOK_PART, status
+from fedage.server.record.results import Results, SiteRecord
+from fedage.server.report import pooled_text as pooled_in_words
+from fedage.server.report import preparation_text as made_in_words
+from fedage.server.report import site_text as sites_in_words
+from fedage.server.report import withheld_text as withheld_in_words
+from fedage.server.report.shown import in_rich, shown_of
+
+_MOST_POINTS = 3
+
+
+def print_summary(results: Results, *, console: Console) -> None:
+    """Per site patients and MAE, hazard ratios, and beside them what the planted truth implies."""
+    if results.phantoms:
+        console.print("Images in this run are phantoms rendered by FedAge; every figure below is from them.")
+    if results.campaign.folds:
+        console.print(
+            f"With {results.campaign.folds} folds: each patient is predicted by the model that was made without their "
+            "fold, and counts as a test patient."
+        )
+    for sentence in sites_in_words.held_out(results):
+        console.print(Text(sentence))
+    shown = shown_of(results)
+    if not any(each.tells_sites for each in shown):
+        console.print(_sites_of_analyses(results))
+    for sentence in made_in_words.stand_ins(results):
+        console.print(Text(sentence))
+    for item in (item for each in shown for item in each.terminal):
+        console.print(Text(item) if isinstance(item, str) else in_rich(item))
+    for sentence in pooled_in_words.sentences(results):
+        console.print(Text(sentence))
+    for site in results.sites:
+        # Of a site that took no part, all there is to say is why.
+        for trouble in site.troubles if site.status in TOOK_PART else ():
+            console.print(Text(f"{site.name}: {trouble}"))
+    for sentence in withheld_in_words.in_full(results):
+        console.print(Text(sentence))
+    if sites_in_words.are_told(results):
+        heads = [f"{site.name} {told}" for site in results.sites if (told := sites_in_words.audit_head(site))]
+        console.print(Text(f"Audit logs: {'; '.join(heads) or 'none seen'}. {sites_in_words.PURPOSE}"))
+
+
+def _sites_of_analyses(results: Results) -> Table:
+    """Without an estimator there are no predicted ages to tell of."""
+    table = Table("site", "patients", "status", title="sites")
+    for site in results.sites:
+        table.add_row(Text(site.name), _patients(site), _status(site))
+    return table
+
+
+def _patients(site: SiteRecord) -> str:
+    return "<min" if site.patients is None else str(site.patients)
+
+
+def _status(site: SiteRecord) -> Text:
+    return Text(status(site))

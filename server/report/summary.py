@@ -1,0 +1,112 @@
+"""What came out, in plain words: the report's first screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from fedage.common.presentation.blocks import Shown
+from fedage.common.presentation.participation import participants, training_in_words
+from fedage.common.presentation.wording import listed
+from fedage.server.record.results import Results
+from fedage.server.report.rounds import rounds_in_words
+from fedage.server.report.shown import shown_of
+from fedage.server.report.withheld_text import in_short
+
+
+def sentences(results: Results, shown: Sequence[Shown] | None = None) -> list[str]:
+    """The summary, a sentence or two an item."""
+    return [
+        _what_ran(results),
+        *(sentence for each in shown or shown_of(results) for sentence in each.sentences),
+        *in_short(results),
+    ]
+
+
+def banners(results: Results) -> list[str]:
+    """What a reader must know before any number."""
+    found = []
+    if results.phantoms:
+        found.append("Images in this run are phantoms rendered by FedAge. No figure here says anything about patients.")
+    if not results.run.guard:
+        found.append("Disclosure control was switched off in this run: figures may rest on single patients.")
+    if results.run.status != "finished":
+        found.append(f"This run {_ended(results)}. What follows is what it had found until then.")
+    return found
+
+
+def not_asked(results: Results) -> str:
+    """The analyses that the campaign did not ask for, which therefore have no section; empty if it asked for all."""
+    absent = [
+        *(["an estimator"] if not results.campaign.estimator else []),
+        *(["a survival analysis"] if results.survival is None else []),
+        *(["a comparison of groups"] if results.groups is None else []),
+    ]
+    return listed(absent) if absent else ""
+
+
+def sites_told(results: Results) -> str:
+    """The sites that took part, and those that did not, by name; empty without any."""
+    taking = [site.name for site in participants(results)]
+    others = [site.name for site in results.sites if site.name not in taking]
+    if not others:
+        return ", ".join(taking)
+    return f"{', '.join(taking) or 'none took part'} (offered to {', '.join(others)} too)"
+
+
+def duration(results: Results) -> str:
+    """How long the run took, e.g. `4 min 10 s`; empty if it is not known."""
+    if results.run.finished_utc is None:
+        return ""
+    try:
+        began = datetime.fromisoformat(results.run.started_utc)
+        seconds = round((datetime.fromisoformat(results.run.finished_utc) - began).total_seconds())
+    except (ValueError, TypeError):
+        return ""
+    hours, rest = divmod(max(seconds, 0), 3600)
+    minutes, seconds = divmod(rest, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def sentence(reason: str) -> str:
+    """A reason as a sentence: a capital first, a full stop last."""
+    return f"{reason[:1].upper()}{reason[1:].rstrip('.')}."
+
+
+def moment(utc: str) -> str:
+    """An ISO 8601 time for reading."""
+    return f"{utc[:19].replace('T', ' ')} UTC"
+
+
+def _ended(results: Results) -> str:
+    reason = results.run.reason.rstrip(".")
+    return f"{results.run.status}: {reason}" if reason else results.run.status
+
+
+def _what_ran(results: Results) -> str:
+    took_part, others = training_in_words(results)
+    exact, estimator = results.solved_exactly, results.campaign.estimator
+    if not participants(results) or (estimator and not results.rounds and not exact):
+        return "No round of training was finished." if estimator else "No site took part."
+    if not took_part:
+        return f"No site's contribution is in the whole of the age estimator {estimator}: {others}."
+    rest = f" {sentence(others)}" if others else ""
+    patients = [site.patients for site in took_part]
+    told = f", {sum(n for n in patients if n)} patients" if None not in patients else ""
+    names = ", ".join(site.name for site in took_part)
+    alone = len(took_part) == 1
+    time = duration(results)
+    took, together = f" in {time}" if time else "", "" if alone else " together"
+    sites = f"{len(took_part)} site{'' if alone else 's'} ({names}{told})"
+    if not estimator:
+        return f"{sites} took part in a campaign that only analyses{took}: no model was made."
+    if exact:
+        folds = len(results.preparation)
+        each = f", once for each of {folds} folds" if folds > 1 else ""
+        return (
+            f"{sites} made the age estimator {estimator}{together}{took}: solved exactly from sums{each}, so no rounds "
+            f"of training were needed.{rest}"
+        )
+    return f"{sites} trained the age estimator {estimator}{together} for {rounds_in_words(results.rounds)}{took}.{rest}"

@@ -1,0 +1,1 @@
+"""Asking the sites: requests, replies, who takes part."""

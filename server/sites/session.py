@@ -1,0 +1,343 @@
+"""Asking the sites: one signed request to each, answers as they arrive, refusals and failures recorded by site."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import Message
+
+from fedage.common.campaign import Campaign
+from fedage.common.protocol.heads import SignedHead
+from fedage.common.protocol.messages import DESCRIBE, TRAIN, Packed, Payload, Reply, Request
+from fedage.common.statistics.statistic import MAX_PATIENTS
+from fedage.common.version import __version__
+from fedage.server.record.events import EventLog
+from fedage.server.record.heads import Heads
+from fedage.server.sites.attendance import Attendance
+from fedage.server.sites.failure_text import in_words
+from fedage.server.sites.flower_records import read_reply, request_content
+from fedage.server.sites.incoming import Answer, CampaignFailed, Incoming
+from fedage.server.superlink.grid import Again, Failure, PromptGrid
+
+__all__ = ["Answer", "CampaignFailed", "Session"]
+
+_LATECOMERS_S = 10.0
+_GATHER_S = 5.0
+"""The offer goes to all expected sites at once, or after so long to those online: an administrator has to read it."""
+_REOFFER_S, _REOFFER_SHARE, _REOFFER_MAX_S = 5.0, 0.05, 60.0
+_BACK_WITHIN_S = 90.0
+"""A node that was killed may connect again some twenty seconds later; a machine that restarts takes longer."""
+_Read = tuple[Reply, Packed]
+_UNNAMED = "an unnamed site"
+"""In simulation a node that never answered has no name."""
+
+
+@dataclass
+class Session:
+    """One run of one campaign over a grid.
+
+    `nodes` maps a site's name to its Flower node, `attendance` collects who takes part as what and what went wrong,
+    `answered_last` are the sites that answered the last request. `admitted` is the name each node was admitted under,
+    `heads` keeps the heads of the sites' audit logs; both None in simulation only, where nodes have no identity; there
+    `sites_there` tells how many to wait for, and for no others.
+    """
+
+    grid: PromptGrid
+    campaign: Campaign
+    run: str
+    key: Ed25519PrivateKey | None
+    events: EventLog
+    admitted: Mapping[int, str] | None
+    heads: Heads | None = None
+    nodes: dict[str, int] = field(default_factory=dict)
+    attendance: Attendance = field(init=False)
+    answered_last: frozenset[str] = frozenset()
+    sites_there: int | None = None
+    patients: dict[str, int] = field(default_factory=dict)
+    """By site, how many patients it described: no answer of the run may be of more."""
+    _unheard: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.attendance = Attendance(self.events)
+        self._incoming = Incoming(digest=self.campaign.digest, attendance=self.attendance, heads=self.heads)
+
+    @property
+    def troubles(self) -> Mapping[str, list[str]]:
+        """What went wrong at each site."""
+        return self.attendance.troubles
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Why a site does not take part at all."""
+        return self.attendance.refused
+
+    @property
+    def last_heads(self) -> Mapping[str, SignedHead]:
+        """By site, the last head of its audit log in this run that held; none in simulation."""
+        return self._incoming.last_heads
+
+    @property
+    def training_sites(self) -> list[str]:
+        """The sites online whose patients may make a model, in order."""
+        return [site for site in sorted(self.nodes) if self.attendance.may(site, TRAIN)]
+
+    def describe(self) -> dict[str, Answer]:
+        """Offer the campaign to the nodes online and learn who they are and what they bring.
+
+        Waits for the sites the file names, or where it names none for the quorum and a moment more: `campaign.wait_s`
+        for them to come online, `campaign.approval_wait_s` for those online to approve. Nodes admitted under other
+        names are not asked. A site that has not approved the campaign yet is asked again while this lasts, every few
+        seconds at first and once a minute later: each offer is a line in its log. So is one whose answer was lost.
+
+        Raises
+        ------
+        CampaignFailed
+            If the quorum does not answer, the sites that train do not make it, or two nodes call themselves the same.
+        """
+        about = self.campaign.campaign
+        answers: dict[str, Answer] = {}
+        try:
+            asked = self._gather(answers)
+        finally:
+            self.attendance.no_more_waiting()
+        if not asked:
+            raise CampaignFailed(
+                f"no site was online within {about.wait_s:g} s; start the sites (fedage site start), "
+                "or give them longer with campaign.wait_s"
+            )
+        for site in list(self.nodes):
+            if site not in answers:
+                del self.nodes[site]
+        for site in about.sites:
+            if not (site in answers or site in self.refused or site in self.troubles):
+                self.attendance.note(site, DESCRIBE, "was not online or did not answer when the campaign began")
+        makes_model = self.campaign.estimator is not None
+        self.require_quorum(self._that_count(answers), step="offer", kind=TRAIN if makes_model else DESCRIBE)
+        return answers
+
+    def _gather(self, answers: dict[str, Answer]) -> set[int]:
+        """Offer, and offer again to the undecided, until the wait is over; the nodes that were asked."""
+        about = self.campaign.campaign
+        began = time.monotonic()
+        deadline, approve_by, ask_again = began + about.wait_s, began + about.approval_wait_s, began
+        asked: set[int] = set()
+        told, awaited = -1, set[str]()
+        while True:
+            online = {node for node in self.grid.get_node_ids() if self._may_take_part(node)}
+            expected = self.sites_there or max(len(about.sites), self.campaign.quorum)
+            if len(online) != told:
+                told = len(online)
+                self.events.emit("nodes", online=told, expected=expected)
+            now = time.monotonic()
+            undecided = bool(online & {self.nodes[site] for site in self.attendance.undecided})
+            late, gathered = now >= (max(deadline, approve_by) if undecided else deadline), len(online) >= expected
+            if not self.sites_there and now >= began + _GATHER_S:
+                gathered = True
+            wanted = online - asked if late or gathered else set()
+            if late or now >= ask_again:
+                wanted |= online & ({self.nodes[site] for site in self.attendance.undecided} | self._unheard)
+            if wanted:
+                self._offer(wanted, answers)
+                asked |= wanted
+                now = time.monotonic()
+                ask_again = now + min(max(_REOFFER_S, _REOFFER_SHARE * (now - began)), _REOFFER_MAX_S)
+            if late or self._complete(answers) or (self.sites_there and len(asked) >= self.sites_there):
+                return asked
+            if awaited != set(self.attendance.undecided):
+                awaited = set(self.attendance.undecided)
+                until = datetime.now(UTC) + timedelta(seconds=max(approve_by, deadline) - time.monotonic())
+                self.events.emit(
+                    "approval-awaited",
+                    sites=sorted(awaited),
+                    digest=self.campaign.digest,
+                    until=until.isoformat(timespec="seconds"),
+                )
+            if not about.sites and len(self._that_count(answers)) >= self.campaign.quorum:
+                deadline = min(deadline, time.monotonic() + _LATECOMERS_S)
+                approve_by = deadline
+            time.sleep(0.3)
+
+    def _that_count(self, answers: Collection[str]) -> list[str]:
+        """The sites that count for the quorum: where a model is made, those whose policy lets them train."""
+        return [site for site in answers if self.campaign.estimator is None or self.attendance.may(site, TRAIN)]
+
+    def _may_take_part(self, node: int) -> bool:
+        """Whether a node is admitted, and one of the sites that the file names, as far as its admission tells."""
+        sites = self.campaign.campaign.sites
+        if self.admitted is None:
+            return True
+        return node in self.admitted and (not sites or self.admitted[node] in sites)
+
+    def _complete(self, answers: Mapping[str, Answer]) -> bool:
+        sites = self.campaign.campaign.sites
+        return bool(sites) and all(site in answers or site in self.refused for site in sites)
+
+    def _offer(self, nodes: set[int], answers: dict[str, Answer]) -> None:
+        """Offer the campaign to nodes; the answers of those that accept go to `answers`."""
+        request = self._request(DESCRIBE, campaign=self.campaign.text)
+        after = self._incoming.heads_known({(self.admitted or {}).get(node, "") for node in nodes} - {""})
+        replies: dict[int, _Read | Failure] = {}
+        self._exchange(request, {node: {} for node in sorted(nodes)}, replies.__setitem__)
+        for node, reply in sorted(replies.items()):
+            known = (self.admitted or {}).get(node, "")
+            if isinstance(reply, Failure):
+                reason = f"did not answer the offer: {in_words(reply.reason)}"
+                self.attendance.note(known or _UNNAMED, DESCRIBE, reason)
+                self._unheard.add(node)
+                continue
+            self._unheard.discard(node)
+            head, packed = reply
+            if self.admitted is not None and head.site != known:
+                self.attendance.leave_out(known or _UNNAMED, "answers under another name than it was admitted with")
+                continue
+            if self.nodes.get(head.site, node) != node:
+                raise CampaignFailed(f"two sites call themselves {head.site!r}; give one another name (site.toml)")
+            expected = self.campaign.campaign.sites
+            if expected and head.site not in expected:
+                self.attendance.leave_out(head.site, "not among the sites that the campaign file names")
+                continue
+            self.nodes[head.site] = node
+            if answer := self._incoming.accept(
+                head, packed, step=DESCRIBE, nonce=request.nonce, after=after.get(head.site, 0)
+            ):
+                if (described := answer.info.patients) is None or described > MAX_PATIENTS:
+                    told = f"it has to say how many patients it brings, at most {MAX_PATIENTS:.0f}"
+                    self.attendance.leave_out(answer.site, told, rule="described-patients")
+                    continue
+                answers[answer.site] = answer
+                self.patients[answer.site] = described
+                self.attendance.answer_to_offer(answer.site, answer.info.kinds)
+
+    def ask(
+        self,
+        kind: str,
+        payload: Payload,
+        *,
+        round_number: int = 0,
+        fold: int = 0,
+        sites: Collection[str] | None = None,
+        on_arrival: Callable[[Answer], Answer] | None = None,
+    ) -> dict[str, Answer]:
+        """Send one request to the sites still online and wait for their answers until the round's deadline.
+
+        Only sites whose policy answers this kind of message are asked, and of these only `sites` where given.
+        `on_arrival` takes each answer that counts as it arrives; what it returns is kept in its place, so that large
+        arrays need not wait in memory for the last site.
+        """
+        wanted = {site for site in self.nodes if self.attendance.may(site, kind) and (sites is None or site in sites)}
+        online = self._online_for(wanted)
+        nodes = {node: site for site, node in self.nodes.items() if site in wanted and node in online}
+        for site in sorted(wanted - set(nodes.values())):
+            self.attendance.note(site, kind, "offline", round_number=round_number)
+        request = self._request(kind, round_number=round_number, fold=fold)
+        after = self._incoming.heads_known(nodes.values())
+        answers: dict[str, Answer] = {}
+
+        def arrived(node: int, reply: _Read | Failure) -> None:
+            site = nodes[node]
+            if isinstance(reply, Failure):
+                self.attendance.note(site, kind, in_words(reply.reason), round_number=round_number)
+                return
+            head, packed = reply
+            if head.site != site:
+                self.attendance.note(site, kind, "answered under another name", round_number=round_number)
+                return
+            answer = self._incoming.accept(
+                head, packed, step=kind, round_number=round_number, nonce=request.nonce, after=after.get(site, 0)
+            )
+            if answer is not None:
+                answers[site] = answer if on_arrival is None else on_arrival(answer)
+
+        self._exchange(request, dict.fromkeys(nodes, payload), arrived)
+        answers = dict(sorted(answers.items()))
+        self.answered_last = frozenset(answers)
+        return answers
+
+    def _online_for(self, wanted: Collection[str]) -> set[int]:
+        """The nodes online. Where too few of the wanted sites are, wait for them: they may just have been restarted."""
+        deadline = time.monotonic() + min(_BACK_WITHIN_S, self.campaign.deadline_s)
+        told = False
+        while True:
+            online = set(self.grid.get_node_ids())
+            away = sorted(site for site in wanted if self.nodes[site] not in online)
+            enough = len(wanted) - len(away) >= min(self.campaign.quorum, len(wanted))
+            if enough or self.sites_there or time.monotonic() >= deadline:
+                return online
+            if not told:
+                self.events.emit("away", sites=away, quorum=self.campaign.quorum)
+                told = True
+            time.sleep(0.5)
+
+    def require_quorum(self, answers: Collection[str], *, step: str, kind: str) -> None:
+        """Raise `CampaignFailed` unless the quorum answered."""
+        quorum, found = self.campaign.quorum, len(answers)
+        if found >= quorum:
+            return
+        did = "can train" if step == "offer" and kind == TRAIN else "answered"
+        why = self.attendance.why_missing(answers, expected=self.campaign.campaign.sites, kind=kind)
+        raise CampaignFailed(f"{step}: {found} {_sites(found)} {did}, the quorum is {quorum} ({why})")
+
+    def _request(self, kind: str, *, round_number: int = 0, fold: int = 0, campaign: str = "") -> Request:
+        return Request(
+            kind=kind,
+            digest=self.campaign.digest,
+            run=self.run,
+            round=round_number,
+            fold=fold,
+            campaign=campaign,
+            version=__version__,
+        )
+
+    def _exchange(
+        self, request: Request, payloads: Mapping[int, Payload], arrived: Callable[[int, _Read | Failure], None]
+    ) -> None:
+        """One message a node, all with the same signed content where the payload is the same.
+
+        `arrived` takes each node's reply, or why there is none, at once; no reply is kept here.
+        """
+        contents: dict[int, Any] = {}
+        messages: list[Message] = []
+        for node, payload in payloads.items():
+            if id(payload) not in contents:
+                contents[id(payload)] = request_content(request, payload, key=self.key)
+            messages.append(
+                Message(contents[id(payload)], message_type=request.kind, dst_node_id=node, group_id=str(request.round))
+            )
+
+        def read(node: int, reply: Message | Failure) -> None:
+            self.events.emit("answer", site=self._site(node), step=request.kind, round=request.round)
+            arrived(node, reply if isinstance(reply, Failure) else _read(reply))
+
+        def once_more(node: int) -> Message:
+            # The same signed bytes: a site that has answered them already gives its stored answer.
+            content = contents[id(payloads[node])]
+            return Message(content, message_type=request.kind, dst_node_id=node, group_id=str(request.round))
+
+        def lost(node: int, failure: Failure) -> None:
+            reason = f"{in_words(failure.reason)}; asked again when it is back"
+            self.attendance.note(self._site(node) or _UNNAMED, request.kind, reason, round_number=request.round)
+
+        asked = sorted(self._site(node) or _UNNAMED for node in payloads)
+        self.events.emit("asked", step=request.kind, round=request.round, fold=request.fold, sites=asked)
+        again = None if self.sites_there else Again(message=once_more, tell=lost)
+        self.grid.exchange(messages, deadline_s=self.campaign.deadline_s, on_reply=read, keep=False, again=again)
+
+    def _site(self, node: int) -> str:
+        return next((site for site, known in self.nodes.items() if known == node), (self.admitted or {}).get(node, ""))
+
+
+def _read(reply: Message) -> _Read | Failure:
+    try:
+        return read_reply(reply)
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's bytes bring about, the campaign goes on
+        ours = str(error).startswith("malformed reply")
+        return Failure(code=0, reason=str(error) if ours else "malformed reply")
+
+
+def _sites(number: int) -> str:
+    return "site" if number == 1 else "sites"
