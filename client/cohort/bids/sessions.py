@@ -26,6 +26,7 @@ from fedage.client.cohort.bids.session_order import SESSION, first_label, is_lat
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.table.header import columns_in_words
 from fedage.client.cohort.table.identifiers import without_zeros
+from fedage.client.cohort.table.summaries import is_summary
 from fedage.common.errors import FedAgeError
 
 PARTICIPANTS = "participants.tsv"
@@ -174,8 +175,9 @@ def read_sessions(walk: Walk, layout: BidsLayout) -> list[Session]:
     every = [session for found in seen.values() for session in found.sessions]
     if seen:
         _require_ages(root / PARTICIPANTS, [*(row for some in rows.values() for row in some), *_rows_of(every)])
+    people = [name for name in rows if not is_summary(name.removeprefix("sub-"))]  # a mean of whole ages is not whole
     reading = _Reading(
-        AgeColumn.of([row.get("age", "") for some in rows.values() for row in some], unit=unit),
+        AgeColumn.of([row.get("age", "") for name in people for row in rows[name]], unit=unit),
         AgeColumn.of([row.get("age", "") for row in _rows_of(every)], unit=later_unit),
         first_label({session.label for session in every if session.label}),
     )

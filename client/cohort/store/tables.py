@@ -38,6 +38,7 @@ from fedage.client.cohort.table.outcomes import mapped_numbers
 from fedage.client.cohort.table.read import labels, numbers, read_frame, without_bad_names
 from fedage.client.cohort.table.refused import named_column_problem
 from fedage.client.cohort.table.said import bounded, kept_extreme, left_out_miswritten, neither_sex, not_a_number
+from fedage.client.cohort.table.summaries import summary_rows
 from fedage.client.site.mapping import TableSource, as_mapped
 from fedage.common.errors import FedAgeError
 from fedage.common.statistics.statistic import FloatArray
@@ -154,9 +155,12 @@ def _keep(store: CohortStore, source: TableSource, path: Path, about: Mapping[st
     frame = read_frame(path, text=[source.id], known=_named(source))
     frame, _ = without_bad_names(frame, path=path)
     _require(frame, source, path)
+    summaries = summary_rows(frame, labels=[source.id])
+    frame = frame[~summaries].reset_index(drop=True)
     ids = labels(frame[source.id])
     known, twice = ids.notna().to_numpy(dtype=bool), ids.duplicated().to_numpy(dtype=bool)
     rejected = {
+        "summary-row": int(summaries.sum()),
         "row-without-id": int(np.count_nonzero(~known)),
         "patient-twice-at-site": int(np.count_nonzero(known & twice)),
     }

@@ -48,7 +48,8 @@ class Form:
 
 
 _BLANKS = " \u00a0\u2007\u2009\u202f"
-_NUMBER = r"\d+(?:[.,]\d+)?"
+_NUMBER = r"(?:\d+(?:[.,]\d+)?|\.\d+)"
+_MARKS = "*#†‡§¶^!?'’‘`\"“”$€£°\u200b\u200c\u200d\u2060\ufeff"
 _POSITIVE = ("yes", "y", "ja", "oui", "si", "sí", "true", "t", "dead", "deceased", "died", "positive", "pos", "present")
 _NEGATIVE = ("no", "n", "nein", "non", "false", "f", "alive", "living", "censored", "negative", "neg", "absent")
 _WORDS = {**dict.fromkeys(_POSITIVE, 1), **dict.fromkeys(_NEGATIVE, 0)}
@@ -86,8 +87,32 @@ FORMS = (
     ),
     _form("minus-sign", rf"[−–]\s?{_NUMBER}", 'numbers with a minus that is no hyphen ("−5")', 'write "-5"'),
     _form(
+        "minus-behind",
+        rf"[+-]?{_NUMBER}\s?[-−–]|\(\s?{_NUMBER}\s?\)",
+        'numbers with a minus behind them or in brackets ("5.2-", "(5.2)")',
+        'write "-5.2", or "5.2" where no minus is meant',
+    ),
+    _form(
+        "raised-point",
+        r"[+-]?\d*[·•∙⋅‧]\d+",
+        'numbers with a raised point before the decimals ("5·2")',
+        'write "5.2": a plain point before the decimals',
+    ),
+    _form(
+        "power-of-ten",
+        rf"[+-]?{_NUMBER}\s?(?:[x×*·]\s?10\s?(?:\^|\*\*)?\s?[+-]?\d+|[eEdD]\s[+-]?\d+|[dD][+-]?\d+)",
+        'numbers with a power of ten ("1.2x10^3")',
+        'write "1200" or "1.2e3"',
+    ),
+    _form(
+        "with-mark",
+        rf"[{_MARKS}=]+\s?[+-]?{_NUMBER}[{_MARKS}]*|[+-]?{_NUMBER}\s?(?:[{_MARKS}]+|\([a-z*]{{1,3}}\))",
+        'numbers with a mark at them (such as "5.2*", "5.2 (H)" or "\'5.2")',
+        "write the number alone",
+    ),
+    _form(
         "range",
-        rf"[\[(]?{_NUMBER}\s*(?:-|–|—|to|bis|\.\.+)\s*{_NUMBER}\s*(?:y|yrs?|years?)?[\])]?",
+        rf"[\[(]?{_NUMBER}\s*(?:-|–|—|to|bis|\.\.+|±|\+/-)\s*{_NUMBER}\s*(?:y|yrs?|years?)?[\])]?",
         'ranges (such as "18-38")',
         "write one number for each patient, or leave the cell empty",
     ),
@@ -113,8 +138,13 @@ FORMS = (
 )
 _BY_CODE = {form.code: form for form in FORMS}
 CODES = (OTHER, NOT_NAMED, *_BY_CODE)
-MISWRITTEN = frozenset(("other-digits", "digits-grouped", "decimal-comma", "minus-sign"))
-"""Forms that are numbers to whoever wrote them. Counted as missing, large or negative ones would be left out alone."""
+MISWRITTEN = frozenset(
+    (
+        *("other-digits", "digits-grouped", "decimal-comma", "minus-sign", "minus-behind", "raised-point"),
+        *("power-of-ten", "with-mark"),
+    )
+)
+"""Forms that are numbers to whoever wrote them: as missing, large, negative or marked ones would be left out alone."""
 
 
 def forms(column: pd.Series, odd: NDArray[np.bool_]) -> Codes:

@@ -38,6 +38,7 @@ from fedage.client.cohort.table.said import (
     left_out_miswritten,
     not_a_number,
 )
+from fedage.client.cohort.table.summaries import summary_rows
 from fedage.client.site.mapping import Mapped, as_mapped
 from fedage.common.errors import FedAgeError
 from fedage.common.statistics.statistic import FloatArray
@@ -59,8 +60,9 @@ class OutcomeTable:
     ----------
     values
         Identifier to column to value.
-    duplicate_rows, rows_without_id
-        Rows left out: where every column counts a patient's first row, those after it.
+    duplicate_rows, rows_without_id, summary_rows
+        Rows left out: where every column counts a patient's first row, those after it; those without identifier; those
+        at the end that sum up the others.
     not_numbers
         Cells that hold something that is neither a number nor a known word, by form and column; they count as missing.
     text_columns
@@ -86,6 +88,7 @@ class OutcomeTable:
     values: Mapping[str, Mapping[str, float]] = field(repr=False)
     duplicate_rows: int = 0
     rows_without_id: int = 0
+    summary_rows: int = 0
     not_numbers: Mapping[str, int] = field(default_factory=dict)
     text_columns: Mapping[str, int] = field(default_factory=dict)
     unusable_names: int = 0
@@ -103,6 +106,7 @@ class OutcomeTable:
             "duplicate-rows": self.duplicate_rows,
             "rows-without-id": self.rows_without_id,
             "columns-with-unusable-name": self.unusable_names,
+            **({"summary-rows": self.summary_rows} if self.summary_rows else {}),
             **{f"sessions-differ:{name}": count for name, count in self.rows_differ.items()},
             **({"identifiers-differ-in-zeros": self.zeros_differ} if self.zeros_differ else {}),
             **({"identifiers-differ-in-writing": self.writing_differs} if self.writing_differs else {}),
@@ -150,6 +154,8 @@ def read_outcomes(
     table.columns = pd.Index(names)
     _require(path, names, id_column, columns or {})
     ids = table[id_column].str.strip()
+    summaries = summary_rows(table, labels=[id_column])
+    table, ids = table[~summaries], ids[~summaries]
     with_id = ids != ""
     table, ids = table[with_id], ids[with_id]
     counted_rows = np.ones(len(ids), dtype=np.bool_) if columns or rows_are_sessions else ~ids.duplicated()
@@ -169,6 +175,7 @@ def read_outcomes(
         values=_by_patient(list(patients), counted),
         duplicate_rows=int(ids.duplicated().sum()) if every_first else 0,
         rows_without_id=int((~with_id).sum()),
+        summary_rows=int(summaries.sum()),
         not_numbers=read.not_numbers,
         text_columns=read.text_columns,
         unusable_names=read.unusable_names,
@@ -177,7 +184,7 @@ def read_outcomes(
         extremes=read.extremes,
         zeros_differ=differing_in_zeros(patients, others={}),
         writing_differs=differing_in_writing(patients, others={}),
-        said=tuple(read.said),
+        said=(*([in_words("summary-row", int(summaries.sum()))] if summaries.any() else ()), *read.said),
         words=_words_by_patient(read, counted_ids),
     )
 

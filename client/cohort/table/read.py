@@ -194,8 +194,13 @@ def numbers(column: pd.Series, *, missing: Sequence[float] = ()) -> tuple[FloatA
     unread = np.isnan(values)
     wrong = np.zeros(values.size, dtype=bool)
     if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
-        rest = column[unread]
-        wrong[unread] = (rest.notna() & (rest.astype("string").str.strip() != "")).to_numpy(dtype=bool, na_value=False)
+        rest = column[unread].astype("string")
+        texts = rest.str.strip()
+        blanks = (rest != texts).to_numpy(dtype=bool, na_value=False)  # fixed blanks, which pandas does not pass over
+        again = np.full(blanks.size, np.nan)
+        again[blanks] = np.array(pd.to_numeric(texts[blanks], errors="coerce"), dtype=np.float64)
+        values[unread] = again
+        wrong[unread] = (rest.notna() & (texts != "")).to_numpy(dtype=bool, na_value=False) & np.isnan(again)
     wrong |= np.isinf(values)
     values[~np.isfinite(values)] = np.nan
     for code in missing:

@@ -23,6 +23,7 @@ _SENTENCES: Mapping[str, str] = {
     "kept-identifier-differs-in-writing": "of a patient whose identifier differs from an earlier one in capitals, "
     "blanks or characters that are not seen only, counted as another patient; if they are the same, write identifiers "
     "alike in all files",
+    "summary-row": "at the end that sum up those above (Total, Mean and the like), set aside",
     "implausible-age": f"with an age below 0 or above {AGE_MAX_YEARS:g} years, set aside",
     "no-age": "without an age, set aside",
     "negative-time": "with a negative follow-up time, left out of the survival analyses",

@@ -33,6 +33,7 @@ from fedage.client.cohort.table.said import (
 )
 from fedage.client.cohort.table.sex import require_known
 from fedage.client.cohort.table.store import SiteTable
+from fedage.client.cohort.table.summaries import summary_rows
 from fedage.client.cohort.table.units import far_medians_in_words, far_years_in_words
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import TableChoice
@@ -209,6 +210,9 @@ def _sources(
         frame = read_frame(path, text=text, sites=site_column, known=wanted_columns(campaign, site_column=site_column))
         frame, left_out = without_bad_names(frame, path=path)
         said += left_out
+        if (summaries := summary_rows(frame, labels=[name for name in (table.id, site_column) if name])).any():
+            said.append(f"{path.name}: {in_words('summary-row', int(summaries.sum()))}")
+            frame = frame[~summaries].reset_index(drop=True)
         require_columns(frame, campaign, path=path, site_column=site_column)
         rows = {title: np.arange(len(frame))} if title else _rows_by_site(frame, str(site_column), said=said)
         ids = labels(frame[table.id]) if table.id else None
