@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from fedage.client.compute.prefetch import BATCHES_AHEAD, reading_ahead
+from fedage.client.compute.prefetch import BATCHES_AHEAD, announcing, reading_ahead
 from fedage.common.campaign.types import Training
 from fedage.common.estimators.base import Arrays, Batch, Predictor, RoundsPhase, Samples
 from fedage.common.estimators.predict import as_float, batch_of
@@ -33,6 +35,11 @@ __all__ = [
     "predict_columns",
     "train_locally",
 ]
+
+
+Chosen = TypeVar("Chosen", NDArray[np.int64], slice)
+"""Rows of a batch."""
+Made = TypeVar("Made")
 
 
 class TooFewSamples(ValueError):
@@ -129,7 +136,6 @@ def train_locally(
     started = time.perf_counter()
     _check_data(samples, targets)
     where = resolve_device(device)
-    ahead = 0 if samples.in_memory else BATCHES_AHEAD
     mend = f"lower training.learning_rate={training.learning_rate:g}"
     with computing(where, threads=threads):
         module = placed(network_of(lambda: phase.build(seed=0), weights), where).train()
@@ -143,7 +149,7 @@ def train_locally(
 
         for _ in range(training.local_epochs):
             epoch = _batches(len(samples), training.batch_size, smallest=smallest, generator=generator)
-            with reading_ahead(read, epoch, ahead=ahead) as batches:
+            with _batches_of(samples, epoch, read, where=where) as batches:
                 for rows in epoch:
                     if should_stop():
                         raise TrainingStopped(f"training was stopped in round {round_number}")
@@ -182,16 +188,13 @@ def predict_columns(
         If `should_stop`, asked before every batch, says so.
     """
     made: dict[str, list[NDArray[np.float64]]] = {}
-    starts = range(0, len(samples), batch_size)
-    ahead = 0 if samples.in_memory else BATCHES_AHEAD
-
-    def read(start: int) -> Samples:
-        return samples.at(slice(start, start + batch_size))
-
-    with computing(resolve_device(device), threads=threads), reading_ahead(read, starts, ahead=ahead) as batches:
-        for start in starts:
+    where = resolve_device(device)
+    some = [slice(start, start + batch_size) for start in range(0, len(samples), batch_size)]
+    reading = _batches_of(samples, some, samples.at, where=where)
+    with computing(where, threads=threads), reading as batches:
+        for rows in some:
             if should_stop():
-                raise PredictionStopped(f"prediction was stopped after {start} of {len(samples)} patients")
+                raise PredictionStopped(f"prediction was stopped after {rows.start} of {len(samples)} patients")
             for name, column in predictor(next(batches)).items():
                 made.setdefault(name, []).append(np.asarray(column, dtype=np.float64))
     return {name: np.concatenate(parts) for name, parts in made.items()}
@@ -214,6 +217,31 @@ def _step(
     loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
     return float(loss.detach())
+
+
+def _batches_of(
+    samples: Samples,
+    batches: Sequence[Chosen],
+    read: Callable[[Chosen], Made],
+    *,
+    where: torch.device,
+) -> AbstractContextManager[Iterator[Made]]:
+    """`read` of each batch's rows; what is on a disk is fetched ahead of the computation."""
+    if samples.in_memory:
+        return nullcontext(map(read, batches))
+    if not _waits_for(where):
+        return nullcontext(announcing(read, batches, announce=samples.will_read, ahead=BATCHES_AHEAD))
+
+    def read_at_once(rows: Chosen) -> Made:
+        samples.will_read(rows)
+        return read(rows)
+
+    return reading_ahead(read_at_once, batches, ahead=BATCHES_AHEAD)
+
+
+def _waits_for(where: torch.device) -> bool:
+    """Whether this process waits while a device computes."""
+    return where.type != "cpu"
 
 
 def _check_data(samples: Samples, targets: Mapping[str, NDArray[np.float64]]) -> None:

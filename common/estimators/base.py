@@ -103,11 +103,19 @@ AGE_OUTPUT = Output(column=PREDICTED_YEARS, lower=0.0, upper=MAX_AGE_YEARS)
 
 
 class Rows(Protocol):
-    """An array (n, …) in memory or on disk; its rows are read by their numbers."""
+    """An array (n, …) in memory or on disk; its rows are read by their numbers.
+
+    One on disk may have `will_read(rows)`, which fetches them in the background.
+    """
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: NDArray[np.intp] | slice, /) -> NDArray[Any]: ...
+
+
+@runtime_checkable
+class _Announced(Protocol):
+    def will_read(self, rows: NDArray[np.intp] | slice, /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -151,6 +159,13 @@ class Samples:
             {name: array[where] for name, array in self.arrays.items()},
             {name: known[where] for name, known in self.present.items()},
         )
+
+    def will_read(self, rows: NDArray[np.intp] | slice) -> None:
+        """Announce that `at` will ask for those of some patients; what is on a disk is fetched meanwhile."""
+        where = rows if self.taken is None else self.taken[rows]
+        for array in self.arrays.values():
+            if isinstance(array, _Announced):
+                array.will_read(where)
 
     def has(self, name: str) -> NDArray[np.bool_]:
         """Who has an array, (n,)."""

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from fedage.client.compute.prefetch import reading_ahead
+from fedage.client.compute.prefetch import announcing, reading_ahead
 
 
 def threads() -> list[str]:
@@ -20,7 +20,7 @@ def until(reached) -> bool:
     return reached()
 
 
-@pytest.mark.parametrize("ahead", [0, 1, 2, 9])
+@pytest.mark.parametrize("ahead", [1, 2, 9])
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
 def test_everything_is_read_once_and_in_order(ahead, count):
     read = []
@@ -41,15 +41,14 @@ def test_the_next_ones_are_read_while_one_is_used_and_no_more(ahead):
             assert len(read) == used + ahead
 
 
-def test_without_reading_ahead_nothing_is_read_before_it_is_asked_for():
-    read = []
-    with reading_ahead(read.append, range(20), ahead=0) as made:
-        next(made)
-        assert read == [0]
-        assert threads() == []
+@pytest.mark.parametrize("ahead", [0, -1, -7])
+def test_nothing_ahead_is_refused(ahead):
+    with pytest.raises(ValueError, match="at least 1"), reading_ahead(str, range(3), ahead=ahead):
+        pass
+    assert threads() == []
 
 
-@pytest.mark.parametrize("ahead", [0, 2])
+@pytest.mark.parametrize("ahead", [1, 2])
 @pytest.mark.parametrize("failing", [0, 1, 4])
 def test_what_reading_raises_is_raised_where_the_item_is_asked_for(ahead, failing):
     def read(item):
@@ -82,3 +81,21 @@ def test_the_thread_ends_with_the_loop_whatever_is_left(used):
         loop()
     assert threads() == []
     assert len(read) <= used + 2
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 9])
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_each_item_is_announced_once_and_before_the_ones_in_front_of_it_are_read(ahead, count):
+    said = []
+    made = announcing(
+        lambda item: said.append(("read", item)) or item,
+        range(count),
+        announce=lambda item: said.append(("announced", item)),
+        ahead=ahead,
+    )
+    assert list(made) == list(range(count))
+    assert [item for word, item in said if word == "read"] == list(range(count))
+    assert [item for word, item in said if word == "announced"] == list(range(count))
+    for item in range(count):
+        before = said[: said.index(("announced", item))]
+        assert sum(word == "read" for word, _ in before) == max(item - ahead, 0)

@@ -110,9 +110,16 @@ def left() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("batches")]
 
 
+@pytest.fixture(params=["cpu", "gpu"])
+def reading(request, monkeypatch) -> str:
+    """As on the CPU, or in a thread as before a GPU."""
+    monkeypatch.setattr(training, "_waits_for", lambda _: request.param == "gpu")
+    return request.param
+
+
 @pytest.mark.parametrize("count", [1, 3, 8, 31])
 @pytest.mark.parametrize("ahead", [1, 2, 5])
-def test_read_ahead_from_disk_the_figures_are_those_of_a_loop_in_memory(tmp_path, monkeypatch, count, ahead):
+def test_read_ahead_from_disk_the_figures_are_those_of_a_loop_in_memory(tmp_path, monkeypatch, reading, count, ahead):
     monkeypatch.setattr(training, "BATCHES_AHEAD", ahead)
     on_disk, in_memory, targets = stored(tmp_path, count=count)
     assert (on_disk.in_memory, in_memory.in_memory) == (False, True)
@@ -138,8 +145,37 @@ def test_patients_who_lack_an_array_are_known_in_every_batch(tmp_path):
     assert targets["age_years"].shape == (7,)
 
 
+@pytest.mark.parametrize("chosen", [None, [6, 0, 3, 4], [5]])
+def test_each_patient_is_announced_before_being_read(tmp_path, monkeypatch, reading, chosen):
+    """What is announced, once, is what is read: every patient once an epoch, two batches ahead."""
+    on_disk, _, targets = stored(tmp_path, count=7)
+    said: list[tuple[str, list[int]]] = []
+    real_read, real_announce = RowFile.__getitem__, RowFile.will_read
+
+    def noted(word: str, rows: Any) -> None:
+        said.append((word, np.arange(7)[rows].tolist()))
+
+    def read(file: RowFile, rows: Any) -> Any:
+        noted("read", rows)
+        return real_read(file, rows)
+
+    def announce(file: RowFile, rows: Any) -> None:
+        noted("announced", rows)
+        real_announce(file, rows)
+
+    monkeypatch.setattr(RowFile, "__getitem__", read)
+    monkeypatch.setattr(RowFile, "will_read", announce)
+    rows = np.arange(7) if chosen is None else np.array(chosen)
+    train(on_disk.of(rows), {name: column[rows] for name, column in targets.items()})
+    read_of, announced_of = ([numbers for word, numbers in said if word == which] for which in ("read", "announced"))
+    assert read_of == announced_of
+    assert sorted(row for rows_read in read_of for row in rows_read) == sorted(2 * rows.tolist())
+    if reading == "cpu" and len(read_of) > 4:
+        assert [word for word, _ in said[:4]] == ["announced", "announced", "announced", "read"]
+
+
 @pytest.mark.parametrize("batches", [0, 1, 3])
-def test_stopped_no_thread_is_left(tmp_path, batches):
+def test_stopped_no_thread_is_left(tmp_path, reading, batches):
     on_disk, _, targets = stored(tmp_path, count=20)
     asked = iter(range(100))
     with pytest.raises(TrainingStopped):
@@ -153,14 +189,14 @@ def test_stopped_no_thread_is_left(tmp_path, batches):
     assert left() == []
 
 
-def test_a_diverged_loss_leaves_no_thread(tmp_path):
+def test_a_diverged_loss_leaves_no_thread(tmp_path, reading):
     on_disk, _, targets = stored(tmp_path, count=20)
     with pytest.raises(TrainingDiverged):
         train(on_disk, {"age_years": targets["age_years"] * 1e30})
     assert left() == []
 
 
-def test_a_disk_that_fails_in_the_middle_fails_the_round(tmp_path, monkeypatch):
+def test_a_disk_that_fails_in_the_middle_fails_the_round(tmp_path, monkeypatch, reading):
     on_disk, _, targets = stored(tmp_path, count=20)
     real, calls = os.preadv, iter(range(100))
 

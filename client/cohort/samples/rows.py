@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,21 +74,54 @@ class RowFile:
         OSError
             If the disk fails, or the file has become shorter since it was opened.
         """
-        wanted = np.arange(self._count)[rows]
-        made = np.empty((wanted.size, *self._row_shape), dtype=self._dtype)
+        wanted = self._numbers(rows)
+        made = np.empty((len(wanted), *self._row_shape), dtype=self._dtype)
         if made.size == 0:
             return made
         room = made.reshape(-1).view(np.uint8).data
-        # Neighbouring rows are read at once.
-        starts = np.flatnonzero(np.diff(wanted, prepend=-2) != 1)
-        for start, end in zip(starts, [*starts[1:], wanted.size], strict=True):
-            self._fill(room[start * self._row_bytes : end * self._row_bytes], row=int(wanted[start]))
+        if isinstance(wanted, range) and wanted.step == 1:
+            self._fill(room, at_byte=self._place(wanted.start))
+            return made
+        for start, row in zip(range(0, len(room), self._row_bytes), wanted, strict=True):
+            self._fill(room[start : start + self._row_bytes], at_byte=self._place(row))
         return made
 
-    def _fill(self, room: memoryview, *, row: int) -> None:
-        at_byte = self._start_byte + row * self._row_bytes
-        while room:
-            # One read may give less than was asked for: Linux reads at most 2 GiB.
-            if (size_bytes := os.preadv(self._descriptor, [room], at_byte)) == 0:
+    def will_read(self, rows: NDArray[np.intp] | slice) -> None:
+        """Tell the kernel that those rows are read soon: it fetches all of them at once, beside whatever is computed.
+
+        A system or a file system that takes no such advice reads them when they are asked for.
+        """
+        if not hasattr(os, "posix_fadvise") or not self._row_bytes:
+            return
+        wanted = self._numbers(rows)
+        if isinstance(wanted, range) and wanted.step == 1:
+            places = [(self._place(wanted.start), len(wanted) * self._row_bytes)] if wanted else []
+        else:
+            places = [(self._place(row), self._row_bytes) for row in wanted]
+        for at_byte, count_bytes in places:
+            os.posix_fadvise(self._descriptor, at_byte, count_bytes, os.POSIX_FADV_WILLNEED)
+
+    def _numbers(self, rows: NDArray[np.intp] | slice) -> Sequence[int]:
+        """Row numbers from 0, of some that may count from the end."""
+        if isinstance(rows, slice):
+            return range(self._count)[rows]
+        if rows.dtype == np.bool_:
+            rows = np.arange(self._count)[rows]
+        wanted: list[int] = rows.tolist()
+        if not wanted:
+            return wanted
+        if min(wanted) < -self._count or max(wanted) >= self._count:
+            raise IndexError(f"rows {min(wanted)} to {max(wanted)} are asked for, of {self._count}")
+        return wanted if min(wanted) >= 0 else [row % self._count for row in wanted]
+
+    def _place(self, row: int) -> int:
+        """Where a row begins in the file."""
+        return self._start_byte + row * self._row_bytes
+
+    def _fill(self, room: memoryview, *, at_byte: int) -> None:
+        # One read may give less than was asked for: Linux reads at most 2 GiB.
+        while (size_bytes := os.preadv(self._descriptor, [room], at_byte)) != len(room):
+            if size_bytes == 0:
+                row = (at_byte - self._start_byte) // self._row_bytes
                 raise OSError(f"the samples end in row {row}; their file was cut since it was opened")
             room, at_byte = room[size_bytes:], at_byte + size_bytes

@@ -53,6 +53,38 @@ def test_rows_are_those_of_the_array(tmp_path, rows, count):
     assert file[rows].dtype == DTYPE
 
 
+@pytest.mark.parametrize(
+    ("rows", "places"),
+    [
+        (slice(2, 5), [(2, 3)]),
+        (slice(8, 99), [(8, 3)]),
+        (slice(5, 5), []),
+        (slice(4, None, -2), [(4, 1), (2, 1), (0, 1)]),
+        (np.array([7, 2, -1]), [(7, 1), (2, 1), (10, 1)]),
+        (np.array([], dtype=np.intp), []),
+    ],
+    ids=str,
+)
+def test_rows_are_announced_to_the_kernel_where_they_lie(tmp_path, monkeypatch, rows, places):
+    file, said = RowFile(stored(tmp_path), dtype=DTYPE, shape=ARRAY.shape), []
+    start_byte = (tmp_path / "rows.npy").stat().st_size - ARRAY.nbytes
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, *place: said.append(place))
+    file.will_read(rows)
+    row_bytes = ARRAY[0].nbytes
+    assert said == [(start_byte + row * row_bytes, n * row_bytes, os.POSIX_FADV_WILLNEED) for row, n in places]
+    monkeypatch.delattr(os, "posix_fadvise")
+    file.will_read(rows)
+    assert np.array_equal(file[rows], ARRAY[rows])
+
+
+@pytest.mark.parametrize("rows", [[11], [0, -12], [3, 99, 1]])
+def test_rows_that_are_not_there_are_neither_announced_nor_read(tmp_path, rows):
+    file = RowFile(stored(tmp_path), dtype=DTYPE, shape=ARRAY.shape)
+    for use in (file.will_read, file.__getitem__):
+        with pytest.raises(IndexError, match="of 11"):
+            use(np.array(rows))
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (5,)])
 def test_arrays_without_numbers_or_without_further_axes(tmp_path, shape):
     array = np.arange(np.prod(shape), dtype=DTYPE).reshape(shape)
