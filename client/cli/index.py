@@ -19,7 +19,7 @@ from fedage.client.cohort.indexing.rejects_page import rejects_table, write_reje
 from fedage.client.cohort.recipes import Recipe, recipe
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.store.tables import TableReport, forget_table, index_table
-from fedage.client.cohort.store.writer import Remembered
+from fedage.client.cohort.store.writer import Remembered, writing
 from fedage.client.cohort.table.outcomes import OutcomeTable, read_outcomes
 from fedage.client.cohort.table.said import in_words
 from fedage.client.cohort.table_facts import Silence, WithView
@@ -152,7 +152,7 @@ def _forget_images(store: CohortStore) -> None:
     """The site has taken its folder of images out of its settings."""
     with store.exclusive():
         known = store.files()
-        with store.writing() as writer:
+        with writing(store) as writer:
             writer.remember(Remembered())
             writer.forget(known)
             writer.prune()

@@ -27,7 +27,8 @@ def main(grid: Grid, context: Context) -> None:
     from fedage.common.campaign_file import parse_campaign
     from fedage.deploy.machine.campaign_file import load_campaign
     from fedage.deploy.machine.simulation import ENGINE_ENDED, current_job
-    from fedage.server.campaign.conduct import Place, conduct
+    from fedage.server.campaign.conduct import conduct
+    from fedage.server.campaign.run_so_far import Place
     from fedage.server.record.heads import Heads
     from fedage.server.record.run_folder import RunFolder
     from fedage.server.sites.session import CampaignFailed

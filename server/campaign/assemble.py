@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedage.common.analyses import plan
 from fedage.common.analyses.survival.table_grid import TABLE_GRID
@@ -15,13 +15,11 @@ from fedage.common.protocol.messages import ANALYSE, TRAIN
 from fedage.common.record.results import StepResult
 from fedage.common.version import __version__
 from fedage.server.campaign.analyses import Findings
+from fedage.server.campaign.run_so_far import Place, Record
 from fedage.server.record import results as record_of
 from fedage.server.record.results import Results
 from fedage.server.report.withheld_columns import WHY_LEFT_OUT
 from fedage.server.sites.session import Answer, Session
-
-if TYPE_CHECKING:
-    from fedage.server.campaign.conduct import Place, Record
 
 
 def assemble(session: Session, record: Record, place: Place) -> Results:

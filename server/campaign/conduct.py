@@ -9,7 +9,7 @@ import errno
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from fedage.common.statistics.statistic import FloatArray
 from fedage.server.campaign.analyses import Findings, run_stage
 from fedage.server.campaign.assemble import assemble
 from fedage.server.campaign.model import make_model
-from fedage.server.campaign.rounds import RoundRecord
+from fedage.server.campaign.run_so_far import Place, Record
 from fedage.server.record.events import EventLog, read_events
 from fedage.server.record.heads import Heads
 from fedage.server.record.results import Results, write_results
@@ -63,31 +63,6 @@ class _Saved:
         self.at = time.monotonic()
         self.cost_s = min(self.last_s, self.at - began)
         self.last_s = self.at - began
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a run happens and is recorded."""
-
-    folder: Path
-    run: str
-    environment: str
-    guard: bool
-    sites_there: int | None = None
-    """How many sites there are; None where they come and go, in a deployment."""
-
-
-@dataclass
-class Record:
-    """Everything a run has found so far."""
-
-    started: datetime
-    descriptions: dict[str, Answer] = field(default_factory=dict)
-    rounds: list[RoundRecord] = field(default_factory=list)
-    findings: Findings = field(default_factory=Findings)
-    preparation: dict[int, dict[str, object]] = field(default_factory=dict)
-    status: str = "failed"
-    reason: str = ""
 
 
 def conduct(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fedage.common.analyses.preparation.table_preparation import NAME as PREPARATION
 from fedage.common.errors import FedAgeError
@@ -18,12 +17,10 @@ from fedage.common.protocol.messages import ANALYSE
 from fedage.server.campaign.analyses import Findings, run_stage
 from fedage.server.campaign.rounds import save_model, train
 from fedage.server.campaign.run_model import RunModel
+from fedage.server.campaign.run_so_far import Record
 from fedage.server.campaign.strategies import Spool, make_strategy
 from fedage.server.record.run_folder import RunFolder
 from fedage.server.sites.session import CampaignFailed, Session
-
-if TYPE_CHECKING:
-    from fedage.server.campaign.conduct import Record
 
 
 def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> RunModel:

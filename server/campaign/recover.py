@@ -142,7 +142,8 @@ def _so_far(run: RunFolder, *, environment: Literal["deployment", "simulation"])
             return read_results(run.progress)
         except ResultsUnreadable:
             pass  # cut off by a disk error; the campaign file still says what was wanted
-    from fedage.server.campaign.conduct import Place, nothing_yet
+    from fedage.server.campaign.conduct import nothing_yet
+    from fedage.server.campaign.run_so_far import Place
 
     file = run.path / CAMPAIGN
     try:

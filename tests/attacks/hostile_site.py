@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.protocol.messages import MODEL_PREFIX, pack, unpack
-from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.conduct import conduct
+from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.events import read_events
 from fedage.server.record.results import Results, SiteRecord, read_results
 from fedage.server.superlink.grid import PromptGrid

@@ -20,7 +20,8 @@ from fedage.client.inbox.flower_records import read_payload, read_request
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.estimators.base import Samples
 from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, Reply, Request
-from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.conduct import conduct
+from fedage.server.campaign.run_so_far import Place
 from fedage.server.sites.flower_records import request_content
 from fedage.server.superlink.grid import PromptGrid
 from tests.machinery import InProcessGrid, MemorySite, answer_of

@@ -18,7 +18,8 @@ from fedage.client.site.durable import StoreUnavailable
 from fedage.common.campaign_file import CampaignErrors, parse_campaign
 from fedage.common.protocol.basis import PreparedSums
 from fedage.common.protocol.messages import EVALUATE, TRAIN, join_iterates, join_model, model_of
-from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.conduct import conduct
+from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.results import read_results
 from fedage.server.superlink.grid import PromptGrid
 from tests.attacks.table_attacker import FEATURES, Attacker

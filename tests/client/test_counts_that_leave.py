@@ -25,7 +25,8 @@ from fedage.common.estimators.base import ROW, Samples
 from fedage.common.protocol.messages import Reply, Request, split_payload
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.statistic import Field, Statistic
-from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.conduct import conduct
+from fedage.server.campaign.run_so_far import Place
 from fedage.server.superlink.grid import PromptGrid
 from tests.machinery import InProcessGrid, MemorySite, answer_of
 from tests.of_estimators import preparation

@@ -18,7 +18,8 @@ from fedage.client.inbox import handlers
 from fedage.client.site.cancel import Cancellation
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.protocol.messages import EVALUATE, TRAIN
-from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.conduct import conduct
+from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.heads import Heads
 from fedage.server.superlink.grid import PromptGrid
 from tests.client.hospital import CAMPAIGN, Hospital, Template

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, func, select
 
 from fedage.client.audit import AuditLog, Direction, Entry, Kind
+from fedage.client.cohort.store import writer
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.consent.accounts.account_file import account_transaction
 from fedage.client.consent.accounts.nonces import Claim, Nonces, RequestId
@@ -138,7 +139,7 @@ def test_a_reader_sees_one_state_while_another_commits(tmp_path: Path) -> None:
 
 def test_a_store_that_is_being_indexed_can_be_opened_and_read(tmp_path: Path) -> None:
     CohortStore.open(tmp_path).close()
-    with CohortStore.open(tmp_path) as indexed, indexed.writing():
+    with CohortStore.open(tmp_path) as indexed, writer.writing(indexed):
         began = time.monotonic()
         with CohortStore.open(tmp_path) as store:
             assert store.counts() == {"patients": 0, "exams": 0, "images": 0}

@@ -13,7 +13,8 @@ from fedage.client.inbox.simulated import SimulatedSite
 from fedage.deploy.machine.campaign_file import load_campaign
 from fedage.deploy.machine.simulation import SimulationJob
 from fedage.deploy.simulate import virtual_sites
-from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.conduct import conduct
+from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.results import Results, read_results
 from fedage.server.superlink.grid import PromptGrid
 from tests.machinery import InProcessGrid

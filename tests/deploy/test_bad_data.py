@@ -15,7 +15,8 @@ from fedage.client.site.home import init_site
 from fedage.common.campaign_file import parse_campaign
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_all
-from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.conduct import conduct
+from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.results import Results, read_results
 from fedage.server.superlink.grid import PromptGrid
 from fedage.server.superlink.home import CoordinatorHome, init_home

@@ -8,7 +8,8 @@ from fedage.client.inbox.deployed import DeployedSite
 from fedage.common.campaign_file import parse_campaign
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_all
-from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.conduct import conduct
+from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.results import read_results
 from fedage.server.superlink.grid import PromptGrid
 from fedage.server.superlink.home import init_home

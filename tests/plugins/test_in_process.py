@@ -16,7 +16,8 @@ from fedage.common.campaign_file import CampaignErrors, parse_campaign
 from fedage.common.estimators.base import Samples
 from fedage.common.estimators.derive import model_before
 from fedage.common.protocol.basis import Basis
-from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.conduct import conduct
+from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.results import Results, read_results
 from fedage.server.superlink.grid import PromptGrid
 from tests.machinery import InProcessGrid, Meddle, MemorySite, table_site
@@ -127,7 +128,8 @@ def test_reading_its_campaign_loads_no_torch(name: str, installed: Path, tmp_pat
     file.write_text((TABLE if name == "trial-pls" else TRAINED + "batch_size = 16\n").format(name=name, rounds=2))
     code = (
         f"import sys; sys.path.insert(0, {str(installed)!r}); from pathlib import Path;"
-        f"from fedage.common.campaign import load_campaign; from fedage.common.campaign_file.describe import in_words;"
+        "from fedage.deploy.machine.campaign_file import load_campaign;"
+        "from fedage.common.campaign_file.describe import in_words;"
         f"print(in_words(load_campaign(Path({str(file)!r})))); sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

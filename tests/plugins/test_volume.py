@@ -28,7 +28,8 @@ from fedage.client.consent.site_cohorts import SiteCohorts
 from fedage.client.inbox.deployed import DeployedSite
 from fedage.client.site.home import SiteHome, init_site
 from fedage.common.campaign_file import parse_campaign
-from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.conduct import conduct
+from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.heads import Heads
 from fedage.server.record.results import Results, read_results
 from fedage.server.superlink.grid import PromptGrid

@@ -10,7 +10,8 @@ from pathlib import Path
 from flwr.app import Message
 
 from fedage.common.campaign_file import parse_campaign
-from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.conduct import conduct
+from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.run_folder import RunFolder
 from fedage.server.superlink.grid import PromptGrid
 from tests.machinery import InProcessGrid, memory_site

@@ -11,7 +11,8 @@ from flwr.app import Array, Message
 
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.protocol.messages import pack, unpack
-from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.conduct import conduct
+from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.results import Results, read_results
 from fedage.server.sites.session import CampaignFailed
 from fedage.server.superlink.grid import PromptGrid

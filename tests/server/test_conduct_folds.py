@@ -15,7 +15,8 @@ from fedage.client.cohort.selection.parts import of_fold
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.statistics.statistic import FloatArray
-from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.conduct import conduct
+from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.results import Results, read_results
 from fedage.server.superlink.grid import PromptGrid
 from tests.machinery import InProcessGrid, Meddle, MemorySite, folded_site, table_site

@@ -11,7 +11,8 @@ import pytest
 from fedage.client.compute import predictions
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.statistics.statistic import FloatArray
-from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.conduct import conduct
+from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.results import read_results
 from fedage.server.superlink.grid import PromptGrid
 from tests.machinery import InProcessGrid, MemorySite, memory_site

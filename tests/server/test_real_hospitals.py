@@ -16,7 +16,8 @@ from fedage.client.audit import Damage, Kind, Outcome, read_heads, verify
 from fedage.client.audit.log import LOG_FILE
 from fedage.client.inbox import handlers
 from fedage.common.campaign_file import parse_campaign
-from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.conduct import conduct
+from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.heads import Heads
 from fedage.server.record.results import Results, SiteRecord, read_results
 from fedage.server.sites.session import CampaignFailed

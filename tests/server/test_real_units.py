@@ -23,7 +23,8 @@ from fedage.client.site.home import init_site
 from fedage.common.analyses.survival._cox_compared import covariates
 from fedage.common.analyses.survival.cox import Coefficient
 from fedage.common.campaign_file import parse_campaign
-from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.conduct import conduct
+from fedage.server.campaign.run_so_far import Place
 from fedage.server.cli.summary import print_summary
 from fedage.server.compare.runs import load_runs
 from fedage.server.record.results import Results, read_results, write_results

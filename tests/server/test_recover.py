@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, TRAIN
-from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.recover import KILLED, recover, recover_all, recover_one
+from fedage.server.campaign.run_so_far import Place
 from fedage.server.cli.launch import launch
 from fedage.server.cli.main import campaign as commands
 from fedage.server.cli.watch_runs import WatchRuns

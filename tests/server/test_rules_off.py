@@ -8,7 +8,7 @@ import pytest
 
 from fedage.common.campaign_file import parse_campaign
 from fedage.server.campaign.assemble import rules_off
-from fedage.server.campaign.conduct import Place
+from fedage.server.campaign.run_so_far import Place
 
 CAMPAIGN = """
 [campaign]

@@ -12,7 +12,8 @@ from safetensors.numpy import load_file
 
 from fedage.client.cohort.selection.parts import set_aside
 from fedage.common.campaign_file import parse_campaign
-from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.conduct import conduct
+from fedage.server.campaign.run_so_far import Place
 from fedage.server.cli.summary import print_summary
 from fedage.server.record.results import Results, read_results
 from fedage.server.report import render_report

@@ -14,7 +14,8 @@ from fedage.client.audit.head import sign_head
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.protocol.heads import Head, SignedHead, key_to_hex
 from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, TRAIN
-from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.conduct import conduct
+from fedage.server.campaign.run_so_far import Place
 from fedage.server.cli.follow import in_words
 from fedage.server.record.events import read_events
 from fedage.server.record.heads import Heads

@@ -15,7 +15,6 @@ import json
 import os
 import resource
 import signal
-import struct
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -25,8 +24,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-TIME_LIMIT_S = 60
-"""Longest that one file may take."""
+from fedage.client.cohort.decoding.decoder_messages import ENHANCED, IMAGE, LENGTH, SLICE, TIME_LIMIT_S, VOLUME
+
 BASE_BYTES = 512 * 2**20
 """What a file may take before its size is known, above what the process takes by itself."""
 BYTES_PER_VALUE = 40
@@ -34,9 +33,6 @@ BYTES_PER_VALUE = 40
 MOST_BYTES = 6 * 2**30
 LARGE_BYTES = 2**30
 """What the starting process is asked for first, so that it lets one at a time take so much."""
-MAX_TEXT_BYTES = 2**16
-LENGTH = struct.Struct(">Q")
-IMAGE, VOLUME, VOLUME_FACTS, SLICE, ENHANCED = "image", "volume", "volume-facts", "slice", "enhanced"
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.client.cohort.decoding.decoder_child import LENGTH, MAX_TEXT_BYTES, TIME_LIMIT_S
+from fedage.client.cohort.decoding.decoder_messages import LENGTH, MAX_TEXT_BYTES, TIME_LIMIT_S
 
 MAX_ARRAY_VALUES = 1 << 28
 """Most values of an array that is taken from a decoder; no file gives more (`MAX_VOXELS`)."""

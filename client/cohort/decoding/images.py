@@ -17,7 +17,7 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import pixel_array
 
 from fedage.client.cohort.decoding.archive import open_image
-from fedage.client.cohort.decoding.decoder_child import IMAGE
+from fedage.client.cohort.decoding.decoder_messages import IMAGE
 from fedage.client.cohort.decoding.decoder_pool import DecoderFailed, decode
 from fedage.client.cohort.decoding.stored_values import StoredValues, stored_range, stored_values, with_background
 from fedage.client.cohort.dicom.facts import MAX_FRAME_SAMPLES

@@ -21,7 +21,7 @@ from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 
-from fedage.client.cohort.decoding.decoder_child import VOLUME, VOLUME_FACTS
+from fedage.client.cohort.decoding.decoder_messages import VOLUME, VOLUME_FACTS
 from fedage.client.cohort.decoding.decoder_pool import DecoderFailed, decode
 from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.common.preprocessing.image import SampleRefused

@@ -18,7 +18,7 @@ from pydicom.pixels.processing import apply_modality_lut
 from pydicom.pixels.utils import pixel_array
 
 from fedage.client.cohort.decoding.archive import open_image
-from fedage.client.cohort.decoding.decoder_child import ENHANCED, SLICE
+from fedage.client.cohort.decoding.decoder_messages import ENHANCED, SLICE
 from fedage.client.cohort.decoding.decoder_pool import MAX_ARRAY_VALUES, DecoderFailed, decode
 from fedage.client.cohort.decoding.images import DECODER_FAILED, stored_frame
 from fedage.client.cohort.decoding.stored_values import StoredValues, stored_values, with_background

@@ -22,7 +22,7 @@ from fedage.client.cohort.dicom.facts import DicomFacts
 from fedage.client.cohort.indexing.index import IndexReport
 from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.client.cohort.store.store import CohortStore, FileStamp
-from fedage.client.cohort.store.writer import Remembered
+from fedage.client.cohort.store.writer import Remembered, writing
 from fedage.common.errors import FedAgeError
 
 __all__ = ["PARTICIPANTS", "STANDARD", "BidsFacts", "BidsLayout", "index_bids", "is_bids"]
@@ -92,15 +92,15 @@ def index_bids(
         gone = [path for path in known if path not in planned and not path.startswith(below)]
         changed = [path for path, file in known.items() if path in planned and planned[path][0] != file.stamp]
         todo = sorted({*changed, *(planned.keys() - known.keys())})
-        with store.writing() as writer:
+        with writing(store) as writer:
             writer.set_root(root)
             writer.remember(Remembered(_READER, ""))
             writer.forget([*gone, *changed])
             writer.prune()  # an exam or a patient read anew may have another age or sex
         for entries in _read(planned, todo, workers=workers, progress=progress):
-            with store.writing() as writer:
+            with writing(store) as writer:
                 writer.add(entries)
-        with store.writing() as writer:
+        with writing(store) as writer:
             writer.prune()
     return IndexReport(
         files=len(planned),

@@ -18,7 +18,7 @@ from fedage.client.cohort.indexing.tree import Tree, walk
 from fedage.client.cohort.paths import SEPARATOR
 from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.client.cohort.store.store import CohortStore, FileStamp, KnownFile
-from fedage.client.cohort.store.writer import READER_VERSION, Remembered
+from fedage.client.cohort.store.writer import READER_VERSION, Remembered, writing
 from fedage.client.cohort.table.outcomes import read_outcomes
 from fedage.client.cohort.table_facts import Silence, Telling, Told
 
@@ -178,7 +178,7 @@ def _update(
         if before.reader != after.reader or any(file.reason in reasons for file in known[source].values())
     }
     stale = (path for source in (*gone, *changed, *again) for path in known[source])
-    with store.writing() as writer:
+    with writing(store) as writer:
         writer.set_root(tree.root)
         # Until the end nothing may look finished; a reader's version that is behind stays so.
         writer.remember(Remembered(before.reader if known else after.reader, ""))
@@ -187,13 +187,13 @@ def _update(
     new = 0
     for batch in _read(tree, sorted(fresh | changed | again), telling, workers=workers, progress=progress):
         new += sum(stamp.path.partition(SEPARATOR)[0] not in again for stamp, _ in batch)
-        with store.writing() as writer:
+        with writing(store) as writer:
             writer.add(batch)
     more = True
     while more:
-        with store.writing() as writer:
+        with writing(store) as writer:
             more = writer.judge_series()
-    with store.writing() as writer:
+    with writing(store) as writer:
         writer.prune()
         writer.remember(after)
     return new, sum(len(known[source]) for source in gone)

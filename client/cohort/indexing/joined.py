@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from fedage.client.cohort.store.store import CohortStore
+from fedage.client.cohort.store.writer import writing
 from fedage.client.cohort.table.outcomes import OutcomeTable
 
 _PARTICIPANT = "sub-"
@@ -36,7 +37,7 @@ def keep_outcomes(
     if of_participants:
         values = {_participant(patient): found for patient, found in values.items()}
         words = {_participant(patient): found for patient, found in words.items()}
-    with store.writing() as writer:
+    with writing(store) as writer:
         unknown = writer.replace_outcomes(values, words)
     if outcomes is None:
         return {}, ()

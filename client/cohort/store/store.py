@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
-from sqlalchemy import Engine, create_engine, event, func, insert, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select, text
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
@@ -33,9 +33,6 @@ from fedage.client.cohort.store.models import (
     Slice,
 )
 from fedage.client.cohort.table.identifiers import with_other_zeros
-
-if TYPE_CHECKING:
-    from fedage.client.cohort.store.writer import Writer
 
 __all__ = ["CohortStore", "FileStamp", "KnownFile", "StoreError", "Volumes"]
 
@@ -220,22 +217,18 @@ class CohortStore:
             yield session
 
     @contextmanager
-    def writing(self) -> Iterator[Writer]:
-        """One transaction: all of it or nothing.
+    def transaction(self) -> Iterator[tuple[Connection, Keys]]:
+        """One transaction, all of it or nothing, and the store's keys; `writer.writing` writes in it.
 
         Raises
         ------
         StoreError
             If the file is locked, full or broken.
         """
-        from fedage.client.cohort.store.writer import (
-            Writer,  # brings the readers of files, which few readers of a store need
-        )
-
         try:
             with self._engine.begin() as connection:
                 connection.execute(text("BEGIN IMMEDIATE"))
-                yield Writer(connection, self._keys)
+                yield connection, self._keys
         except IntegrityError:
             raise StoreError("the store changed meanwhile; run one index at a time, then index again") from None
         except OperationalError as error:

@@ -23,6 +23,7 @@ from sqlalchemy import select
 
 from fedage.client.cohort.store.models import Setting, TableColumn, TablePatient, TableRejected
 from fedage.client.cohort.store.store import CohortStore
+from fedage.client.cohort.store.writer import writing
 from fedage.client.cohort.table.extremes import extremes_of
 from fedage.client.cohort.table.forms import (
     MISWRITTEN,
@@ -126,7 +127,7 @@ def index_table(store: CohortStore, source: TableSource) -> TableReport:
 def forget_table(store: CohortStore) -> None:
     """Take the table out of the store, where the site has none any more."""
     if _about(store):
-        with store.exclusive(), store.writing() as writer:
+        with store.exclusive(), writing(store) as writer:
             writer.replace_table((), (), rejected={}, about="")
 
 
@@ -186,7 +187,7 @@ def _keep(store: CohortStore, source: TableSource, path: Path, about: Mapping[st
             rejected |= {not_a_number(name, form): count for form, count in counted.items()}
         rejected |= {kept_extreme(name, extreme.code): extreme.count for extreme in extremes_of(values)}
         columns.append(row)
-    with store.writing() as writer:
+    with writing(store) as writer:
         writer.replace_table(
             [keys[at] for at in order], columns, rejected=bounded(rejected), about=json.dumps(dict(about))
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
 
@@ -30,10 +31,7 @@ from fedage.client.cohort.store.models import (
     TableRejected,
 )
 from fedage.client.cohort.store.series import judge, series_of, take_out
-
-if TYPE_CHECKING:
-    from fedage.client.cohort.store.store import CohortStore
-
+from fedage.client.cohort.store.store import CohortStore
 
 READER_VERSION = "10"
 """Raised when files are read in another way; the next indexing then reads all of them again."""
@@ -51,6 +49,13 @@ class Remembered(NamedTuple):
         with store.reading() as session:
             sealed = session.scalar(select(Setting.value).where(Setting.name == "tree"))
         return cls() if sealed is None else cls(*store.path_of(sealed).split(":"))
+
+
+@contextmanager
+def writing(store: CohortStore) -> Iterator[Writer]:
+    """One writing transaction of a store, all of it or nothing. Raises as `CohortStore.transaction` does."""
+    with store.transaction() as (connection, keys):
+        yield Writer(connection, keys)
 
 
 class Writer:

@@ -192,7 +192,7 @@ def test_a_decoder_is_used_again_and_holds_nothing_of_the_process_that_asks(good
 def test_decoders_end_with_the_process_that_started_them(good: Path) -> None:
     code = (
         "import sys, time, pathlib\n"
-        "from fedage.client.cohort import decoder_pool, images\n"
+        "from fedage.client.cohort.decoding import decoder_pool, images\n"
         "images.load_image(pathlib.Path(sys.argv[1]))\n"
         "print(decoder_pool._pool().idle[0].pid, flush=True)\n"
         "time.sleep(600)\n"

@@ -255,7 +255,7 @@ def test_what_still_cannot_be_read_costs_one_look_and_no_more(
     read.clear()
     with monkeypatch.context() as patch:
         patch.setattr(CohortStore, "files", lambda _: pytest.fail("what is known of the other files is not looked at"))
-        patch.setattr(CohortStore, "writing", lambda _: pytest.fail("nothing is to be written"))
+        patch.setattr(CohortStore, "transaction", lambda _: pytest.fail("nothing is to be written"))
         again = index_folder(store, data)
     assert (again.new, again.images, again.rejected, sorted(read)) == (0, 1, out, ["jpeg.dcm", "shut.dcm"])
     closed.clear()

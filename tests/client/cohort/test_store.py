@@ -11,6 +11,7 @@ import pytest
 from fedage.client.cohort.indexing.index import index_folder
 from fedage.client.cohort.keys import Keys
 from fedage.client.cohort.store.store import CohortStore, StoreError
+from fedage.client.cohort.store.writer import writing
 from tests.client.cohort.dicoms import BIRTH_DATE, NAME, write
 
 KEY = bytes(range(32))
@@ -138,7 +139,7 @@ def test_a_second_indexing_is_refused_while_one_runs(tmp_path: Path) -> None:
 
 def test_a_locked_or_full_store_says_so_and_keeps_what_it_had(tmp_path: Path) -> None:
     def fill(store: CohortStore) -> None:
-        with store.writing() as writer:
+        with writing(store) as writer:
             writer.set_root(tmp_path)
             writer._connection.exec_driver_sql("PRAGMA max_page_count = 1")
             writer._connection.exec_driver_sql("CREATE TABLE filler (x)")

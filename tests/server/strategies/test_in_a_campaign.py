@@ -10,7 +10,8 @@ from flwr.serverapp import strategy as flowers
 from fedage.common.campaign.types import Training
 from fedage.common.campaign_file import parse_campaign
 from fedage.server.campaign import model
-from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.conduct import conduct
+from fedage.server.campaign.run_so_far import Place
 from fedage.server.campaign.strategies import Spool, Strategy
 from fedage.server.campaign.strategies.flower import FlowerStrategy
 from fedage.server.record.results import Results, read_results

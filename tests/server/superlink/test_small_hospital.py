@@ -15,7 +15,8 @@ from fedage.client.cli.main import site
 from fedage.client.inbox.deployed import DeployedSite
 from fedage.client.site.home import SiteHome
 from fedage.common.campaign_file import parse_campaign
-from fedage.server.campaign.conduct import Place, conduct
+from fedage.server.campaign.conduct import conduct
+from fedage.server.campaign.run_so_far import Place
 from fedage.server.cli.summary import print_summary
 from fedage.server.record.run_folder import RunFolder
 from fedage.server.superlink.grid import PromptGrid

@@ -1,0 +1,36 @@
+"""Where a run happens, and everything that it has found so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from fedage.server.campaign.analyses import Findings
+from fedage.server.campaign.rounds import RoundRecord
+from fedage.server.sites.session import Answer
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run happens and is recorded."""
+
+    folder: Path
+    run: str
+    environment: str
+    guard: bool
+    sites_there: int | None = None
+    """How many sites there are; None where they come and go, in a deployment."""
+
+
+@dataclass
+class Record:
+    """Everything a run has found so far."""
+
+    started: datetime
+    descriptions: dict[str, Answer] = field(default_factory=dict)
+    rounds: list[RoundRecord] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
+    preparation: dict[int, dict[str, object]] = field(default_factory=dict)
+    status: str = "failed"
+    reason: str = ""
