@@ -39,28 +39,36 @@ def device_in_words(device: str, *, trains: bool) -> str:
     return f"{where} ({torch.cuda.get_device_name(where)})"[:80]
 
 
+def in_layout(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor in the layout of its rank, on its device; itself where it lies so already, or has another rank."""
+    if tensor.dim() not in _FORMATS:
+        return tensor
+    return tensor.contiguous(memory_format=_FORMATS[tensor.dim()])
+
+
+def lay_out(module: nn.Module) -> None:
+    """Put a network's weights and buffers into the layouts of their ranks."""
+    with torch.no_grad():
+        for tensor in (*module.parameters(), *module.buffers()):
+            tensor.data = in_layout(tensor.data)
+
+
 def placed(module: nn.Module, where: torch.device) -> nn.Module:
-    """A network on a device, its weights in the layout of their rank."""
+    """A network on a device, on a GPU its weights in the layout of their rank."""
     module = module.to(where)
     if where.type == "cuda":
-        with torch.no_grad():
-            for tensor in (*module.parameters(), *module.buffers()):
-                if tensor.dim() in _FORMATS:
-                    tensor.data = tensor.data.contiguous(memory_format=_FORMATS[tensor.dim()])
+        lay_out(module)
     return module
 
 
 def to_device(array: NDArray[np.float32], where: torch.device) -> torch.Tensor:
-    """An array on a device, float32, in the layout of its rank."""
-    # A copy, because a memory map may be read-only, which torch warns about.
-    tensor = torch.from_numpy(np.array(array, dtype=np.float32))
+    """A copy of an array on a device, float32, on a GPU in the layout of its rank."""
     if where.type != "cuda":
-        return tensor.to(where)
+        return torch.from_numpy(np.array(array, dtype=np.float32)).to(where)
     # From pinned memory the copy runs beside the computation; torch keeps that memory until it is done.
-    tensor = tensor.pin_memory()
-    if tensor.dim() not in _FORMATS:
-        return tensor.to(where, non_blocking=True)
-    return tensor.to(where, non_blocking=True, memory_format=_FORMATS[tensor.dim()])
+    pinned = torch.empty(array.shape, dtype=torch.float32, pin_memory=True)
+    pinned.numpy()[...] = array
+    return in_layout(pinned.to(where, non_blocking=True))
 
 
 def autocast(where: torch.device) -> AbstractContextManager[object]:
