@@ -2,7 +2,9 @@
 
 The view stands in ViewPosition or ViewCodeSequence, the body part in BodyPartExamined or AnatomicRegionSequence; where
 the two say different things, the answer is `CONTRADICTORY`. Free descriptions (`content_words`) and PatientOrientation
-only keep a radiograph out: they tell a lateral from a frontal view and another part from the chest. Scanners write a
+only keep a radiograph out: they tell a lateral, oblique, lordotic or decubitus view from a frontal one and another part
+from the chest. The study's description does so where those of the image itself do not say otherwise. A modifier of a
+radiograph's view makes it another one unless it tells only how the patient stood or breathed. Scanners write a
 default into ViewPosition or into PatientOrientation alike: where only these two differ, either may be wrong and the
 radiograph stays out; where a code or a description says the frontal view as ViewPosition does, that counts. Codes are
 those of PS3.16 CID 4010, 4014, 4015 and 4031, in SNOMED CT and in the older SRT.
@@ -16,11 +18,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from fedage.client.cohort.dicom.content_words import (
+    has_lateral,
     is_frontal,
     is_lateral,
     is_quality_control,
     is_subtracted,
     other_part,
+    unusual_view,
 )
 from fedage.client.cohort.kinds import RADIOGRAPHS
 from fedage.common.estimators.takes import CONTRADICTORY, Content
@@ -28,13 +32,6 @@ from fedage.common.estimators.takes import CONTRADICTORY, Content
 _UNKNOWN = frozenset(["", "UNKNOWN", "UNK", "OTHER", "NONE", "NA", "DEFAULT", "UNDEFINED", "UNSPECIFIED", "ANY"])
 _FRONTAL = frozenset(["PA", "AP", "FRONTAL"])
 _LATERAL = frozenset(["LL", "RL", "LATERAL"])
-_LATERAL_WORDS = frozenset(["LL", "RL", "LAT", "LATERAL", "LATERALLY"])
-_NOT_FRONTAL_WORDS = frozenset(
-    [
-        *("OBL", "OBLIQUE", "DECUB", "DECUBITUS", "AXIAL", "LORDOTIC", "APICAL"),
-        *("RLD", "LLD", "RLO", "LLO", "RAO", "LAO", "RPO", "LPO"),
-    ]
-)
 _VIEWS = {
     "PA": ("272479007", "R-10214", "R-40888"),
     "AP": ("399348003", "R-10206"),
@@ -94,6 +91,13 @@ _MODIFIERS = {
 }
 _HARMLESS_MODIFIERS = frozenset(["442581004", "R-40AB3", "442593008", "R-40ABE"])
 """Nipple in profile and infra-mammary fold: whole views."""
+_HARMLESS_WORDS = frozenset(
+    [
+        *("ERECT", "UPRIGHT", "STANDING", "SITTING", "SUPINE", "RECUMBENT", "WEIGHT", "BEARING", "PORTABLE", "MOBILE"),
+        *("INSPIRATION", "EXPIRATION", "INSPIRATORY", "EXPIRATORY", "FULL", "FRONTAL", "PA", "AP", "GRID", "POSITION"),
+        *("POSTERO", "ANTERO", "ANTERIOR", "POSTERIOR", "BILATERAL", "VIEW", "PROJECTION"),
+    ]
+)
 _TOMOSYNTHESIS = frozenset(f"1.2.840.10008.5.1.4.1.1.13.1.{tail}" for tail in (3, 4, 5))
 _FOR_PROCESSING = frozenset(f"1.2.840.10008.5.1.4.1.1.1.{tail}" for tail in ("1.1", "2.1", "3.1"))
 _FOR_PRESENTATION = frozenset(f"1.2.840.10008.5.1.4.1.1.1.{tail}" for tail in ("1", "2", "3"))
@@ -171,14 +175,17 @@ def content_of(said: Said) -> Content:
     view = _together(view_of_text(said.view_position), of_codes, refines=_is_refined)
     if said.modality in RADIOGRAPHS:
         from_side = _is_seen_from_side(said.orientation) and not _is_frontal_twice(said, view=view, of_codes=of_codes)
-        in_words = is_lateral(said.descriptions) or is_lateral([said.body_part])
+        of_study = [] if is_frontal(said.descriptions) else [said.study]
+        in_words = any(map(is_lateral, (said.descriptions, [said.body_part], of_study)))
         if (in_words or from_side) and view not in _LATERAL:
             view = CONTRADICTORY if view in _FRONTAL else view or "LATERAL"
-        named = other_part(said.descriptions)
+        if (unusual := unusual_view([*said.descriptions, *of_study])) and view in ("", *_FRONTAL):
+            view = CONTRADICTORY if view else unusual
+        named = other_part(said.descriptions) or other_part([*said.descriptions, said.study])
         if named and body_part == "CHEST":
             body_part = CONTRADICTORY
         elif not body_part:
-            body_part = named or other_part([*said.descriptions, said.study])
+            body_part = named
     return Content(
         view=view,
         body_part=body_part,
@@ -203,9 +210,9 @@ def view_of_text(text: str) -> str:
     frontal: set[str] = {*spelled, *(word for word in words if word in ("PA", "AP", "FRONTAL"))}
     if len(frontal) > 1:
         frontal.discard("FRONTAL")
-    if frontal and _LATERAL_WORDS.intersection(words):
+    if frontal and has_lateral(text):
         return CONTRADICTORY
-    if len(frontal) == 1 and _NOT_FRONTAL_WORDS.isdisjoint(words):
+    if len(frontal) == 1 and not unusual_view([text]):
         return next(iter(frontal))
     return CONTRADICTORY if len(frontal) > 1 else text[:_MOST_CHARACTERS]
 
@@ -297,7 +304,15 @@ def _special(said: Said, *, view: str, body_part: str) -> set[str]:
         found.add("generated-2d")
     elif said.sop_class in _TOMOSYNTHESIS or any(value.startswith("TOMO") for value in types):
         found.add("tomosynthesis")
+    if said.modality in RADIOGRAPHS and not all(map(_is_harmless, said.view_modifiers)):
+        found.add("modified-view")
     return found | (_of_mammogram(said) if said.modality == "MG" else set())
+
+
+def _is_harmless(modifier: Code) -> bool:
+    """Whether a modifier of a radiograph's view says only how the patient stood, breathed or was brought."""
+    words = set(re.findall("[A-Z]+", modifier.meaning))
+    return bool(words) and words <= _HARMLESS_WORDS
 
 
 def _of_mammogram(said: Said) -> set[str]:

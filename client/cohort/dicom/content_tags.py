@@ -6,7 +6,10 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
+from pydicom.charset import convert_encodings, decode_bytes
+
 from fedage.client.cohort.dicom.content import Code, Said, content_of, view_of_text
+from fedage.client.cohort.dicom.content_words import folded
 from fedage.client.cohort.dicom.header import EndsEarly, Header, Malformed, sequence_items
 from fedage.common.estimators.takes import Content
 
@@ -14,12 +17,12 @@ _IMAGE_TYPE, _SOP_CLASS, _INTENT, _SERIES_DESCRIPTION = 0x00080008, 0x00080016, 
 _BODY_PART, _MAGNIFICATION, _PADDLE, _PROCESSING = 0x00180015, 0x00181114, 0x001811A4, 0x00181400
 _VIEW_POSITION, _QUALITY_CONTROL, _PARTIAL_VIEW = 0x00185101, 0x00280300, 0x00281350
 _CONTAINER, _PROTOCOL, _STUDY_DESCRIPTION, _PATIENT_ORIENTATION = 0x00400512, 0x00181030, 0x00081030, 0x00200020
-_BREAST_IMPLANT = 0x00281300
+_BREAST_IMPLANT, _CHARSET = 0x00281300, 0x00080005
 TAGS = frozenset(
     [
         *(_IMAGE_TYPE, _SOP_CLASS, _INTENT, _SERIES_DESCRIPTION, _BODY_PART, _MAGNIFICATION, _PADDLE, _PROCESSING),
         *(_VIEW_POSITION, _QUALITY_CONTROL, _PARTIAL_VIEW, _CONTAINER, _PROTOCOL),
-        *(_STUDY_DESCRIPTION, _PATIENT_ORIENTATION, _BREAST_IMPLANT),
+        *(_STUDY_DESCRIPTION, _PATIENT_ORIENTATION, _BREAST_IMPLANT, _CHARSET),
     ]
 )
 _REGIONS, _BIOPSY_TARGET, _SPECIMEN, _VIEWS, _MODIFIERS = 0x00082218, 0x00182041, 0x00400560, 0x00540220, 0x00540222
@@ -68,15 +71,15 @@ def _content(header: _Raw, modality: str) -> Content:
             modality=modality,
             sop_class=_text(header, _SOP_CLASS),
             view_position=_text(header, _VIEW_POSITION),
-            views=[code for item in views if (code := _code(item)) is not None],
+            views=[code for item in views if (code := _code(header, item)) is not None],
             view_modifiers=[
                 code
                 for item in views
                 for modifier in _nested(header, item.get(_MODIFIERS, b""))
-                if (code := _code(modifier)) is not None
+                if (code := _code(header, modifier)) is not None
             ],
             body_part=_text(header, _BODY_PART),
-            regions=[code for item in _items(header, _REGIONS) if (code := _code(item)) is not None],
+            regions=[code for item in _items(header, _REGIONS) if (code := _code(header, item)) is not None],
             intent=_text(header, _INTENT),
             image_type=_texts(header, _IMAGE_TYPE),
             quality_control=_text(header, _QUALITY_CONTROL),
@@ -93,9 +96,21 @@ def _content(header: _Raw, modality: str) -> Content:
 
 
 def _texts(header: _Raw, tag: int) -> list[str]:
-    """All values of an element of plain characters, in capitals."""
-    raw = header.values[_TAGS.index(tag)].decode("ascii", "replace")
-    return [part.strip(" \0\t\r\n").upper() for part in raw.split("\\")]
+    """All values of an element of characters, in capitals and without accents."""
+    return [part.strip(" \0\t\r\n") for part in _folded(header, header.values[_TAGS.index(tag)]).split("\\")]
+
+
+def _folded(header: _Raw, raw: bytes) -> str:
+    """A text in the file's character set, else in UTF-8 or Latin-1, folded."""
+    if raw.isascii():
+        return raw.decode("ascii").upper()
+    named = header.values[_TAGS.index(_CHARSET)].decode("ascii", "replace").strip(" \0")
+    try:
+        if not named:
+            return folded(raw.decode("utf-8"))
+        return folded(decode_bytes(raw, convert_encodings(named.split("\\")), set()))
+    except (LookupError, ValueError):
+        return folded(raw.decode("latin-1"))
 
 
 def _text(header: _Raw, tag: int) -> str:
@@ -127,9 +142,8 @@ def _nested(header: _Raw, raw: bytes) -> list[dict[int, bytes]]:
         return []
 
 
-def _code(item: dict[int, bytes]) -> Code | None:
+def _code(header: _Raw, item: dict[int, bytes]) -> Code | None:
     value, long, meaning = (
-        item.get(tag, b"").decode("ascii", "replace").strip(" \0").upper()
-        for tag in (_CODE_VALUE, _LONG_CODE_VALUE, _MEANING)
+        _folded(header, item.get(tag, b"")).strip(" \0") for tag in (_CODE_VALUE, _LONG_CODE_VALUE, _MEANING)
     )
     return Code(value=value or long, meaning=meaning) if value or long or meaning else None

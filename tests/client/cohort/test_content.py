@@ -187,7 +187,7 @@ def test_body_parts_as_people_write_them(text: str, part: str) -> None:
         ({"BodyPartExamined": "CHEST PA LAT"}, None),
         ({"SeriesDescription": "Torax perfil"}, "contradictory-view"),
         ({"SeriesDescription": "RX TORACE L.L.", "ViewPosition": None}, "other-view"),
-        ({"SeriesDescription": "LEFT LATERAL DECUBITUS", "ViewPosition": "AP"}, None),
+        ({"SeriesDescription": "LEFT LATERAL DECUBITUS", "ViewPosition": "AP"}, "contradictory-view"),
         ({"PatientOrientation": ["P", "F"]}, "contradictory-view"),
         ({"PatientOrientation": ["A", "F"], "ViewPosition": None}, "other-view"),
         # PatientOrientation may be a default: a view that a second place says counts more.
@@ -215,7 +215,45 @@ def test_body_parts_as_people_write_them(text: str, part: str) -> None:
         ({"StudyDescription": "XR Shoulder 2 views"}, "other-body-part"),
         ({"StudyDescription": "XR Shoulder", "SeriesDescription": "CHEST PA"}, None),
         ({"StudyDescription": "XR Chest and Hand"}, None),
-        ({"BodyPartExamined": "CHEST", "StudyDescription": "XR Hand"}, None),
+        ({"BodyPartExamined": "CHEST", "StudyDescription": "XR Hand"}, "contradictory-body-part"),
+        ({"BodyPartExamined": "CHEST", "StudyDescription": "KNEE", "SeriesDescription": "Thorax PA"}, None),
+        ({"BodyPartExamined": "CHEST", "StudyDescription": "Polytrauma"}, None),
+        # Views that are neither frontal nor lateral, parts in more languages, and the study's description.
+        ({"ProtocolName": "CHEST OBLIQUE"}, "contradictory-view"),
+        ({"SeriesDescription": "Chest AP lordotic"}, "contradictory-view"),
+        ({"SeriesDescription": "CXR R DECUB", "ViewPosition": "AP"}, "contradictory-view"),
+        ({"SeriesDescription": "Thorax schräg", "ViewPosition": None}, "other-view"),
+        ({"ProtocolName": "THORAX RAO"}, "contradictory-view"),
+        ({"SeriesDescription": "Lungenspitzen Lindblom", "ViewPosition": "AP"}, "contradictory-view"),
+        ({"SeriesDescription": "Tórax AP en decúbito lateral", "ViewPosition": "AP"}, "contradictory-view"),
+        ({"SeriesDescription": "Tórax AP decúbito supino", "ViewPosition": "AP"}, None),
+        ({"SeriesDescription": "Thorax de face, décubitus dorsal", "ViewPosition": "AP"}, None),
+        ({"SeriesDescription": "Chest PA, LAT, OBL"}, None),
+        ({"ProtocolName": "CHEST PA & OBLIQUES"}, None),
+        ({"ProtocolName": "Thorax Seite"}, "contradictory-view"),
+        ({"ProtocolName": "Thorax Seitenaufnahme", "ViewPosition": None}, "other-view"),
+        ({"ViewPosition": "PA SEITL"}, "contradictory-view"),
+        ({"ViewPosition": "AP LINDBLOM"}, "other-view"),
+        ({"SeriesDescription": "Schädel AP"}, "other-body-part"),
+        ({"SeriesDescription": "MÃO PA", "SpecificCharacterSet": "ISO_IR 100"}, "other-body-part"),
+        ({"SeriesDescription": "Épaule face", "BodyPartExamined": "CHEST"}, "contradictory-body-part"),
+        ({"SeriesDescription": "Knäled", "ProtocolName": "KNÄ AP"}, "other-body-part"),
+        ({"SeriesDescription": "Снимок черепа", "SpecificCharacterSet": "ISO_IR 144"}, "other-body-part"),
+        ({"SeriesDescription": "胸部側面", "SpecificCharacterSet": "ISO_IR 192"}, "contradictory-view"),
+        ({"SeriesDescription": "胸部正面PA 手術後", "SpecificCharacterSet": "ISO_IR 192"}, None),
+        ({"ProtocolName": "BABYGRAM"}, "other-body-part"),
+        ({"BodyPartExamined": "CHEST", "ProtocolName": "Babygram chest"}, "contradictory-body-part"),
+        ({"StudyDescription": "CHEST LATERAL"}, "contradictory-view"),
+        ({"StudyDescription": "CHEST LATERAL", "SeriesDescription": "CHEST PA"}, None),
+        ({"StudyDescription": "CHEST PA AND LATERAL"}, None),
+        ({"StudyDescription": "Chest decubitus", "ViewPosition": None}, "other-view"),
+        (
+            {"ViewCodeSequence": view_code("272479007", modifiers=[code("111069", "Crosstable", scheme="DCM")])},
+            "modified-view",
+        ),
+        ({"ViewCodeSequence": view_code("272479007", modifiers=[code("399308006", "Lindblom")])}, "modified-view"),
+        ({"ViewCodeSequence": view_code("272479007", modifiers=[code("399006002")])}, "modified-view"),
+        ({"ViewCodeSequence": view_code("272479007", modifiers=[code("1", "Full inspiration")])}, None),
         ({"BodyPartExamined": "CHEST", "SeriesDescription": "Hand PA"}, "contradictory-body-part"),
         ({"BodyPartExamined": "CHEST INFANT"}, None),
         ({"SeriesDescription": "Flat field calibration"}, "quality-control"),
@@ -227,6 +265,8 @@ def test_body_parts_as_people_write_them(text: str, part: str) -> None:
 )
 def test_what_chest_ca_takes(tmp_path: Path, elements: dict[str, Any], reason: str | None) -> None:
     present = {key: value for key, value in elements.items() if value is not None or key == "ViewPosition"}
+    if not str(present).isascii():
+        present.setdefault("SpecificCharacterSet", "ISO_IR 192")
     assert CHEST.why_not(content(tmp_path / "a.dcm", **present)) == reason
 
 
