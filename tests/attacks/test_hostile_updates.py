@@ -12,7 +12,8 @@ from safetensors.numpy import load_file
 
 from fedage.common.protocol.messages import DESCRIBE, MODEL_PREFIX, TRAIN
 from fedage.server.campaign.strategies import Update, UpdateRefused, check_update
-from tests.attacks.hostile_site import Info, Payload, of_model, run
+from fedage.server.record.events import read_events
+from tests.attacks.hostile_site import Info, Outcome, Payload, of_model, run
 from tests.machinery import MemorySite, table_site
 
 FILE = """
@@ -58,6 +59,11 @@ def members(folder: Path) -> list[MemorySite]:
     return made
 
 
+ROUNDS = 10
+LONG = FILE.replace("rounds = 2", f"rounds = {ROUNDS}")
+"""A run in which the site tries another update in each round."""
+
+
 @pytest.fixture(scope="module")
 def without_b(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The model that the other two sites make, as if b's updates were never sent."""
@@ -68,7 +74,7 @@ def without_b(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             for name in [name for name in payload if name.startswith(MODEL_PREFIX)]:
                 del payload[name]
 
-    return load_file(run(folder, members(folder), FILE, silent).folder / "model.safetensors")
+    return load_file(run(folder, members(folder), LONG, silent).folder / "model.safetensors")
 
 
 def put(name: str, value: Callable[[Any], Any]) -> Callable[[Payload], None]:
@@ -118,16 +124,45 @@ UPDATES: dict[str, tuple[Callable[[Payload], None], str]] = {
 }
 
 
+class Attacks:
+    """The runs in which all of `UPDATES` are tried, one a round; each run is made when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._runs: dict[int, Outcome] = {}
+
+    def __call__(self, kind: str) -> tuple[Outcome, int]:
+        """The run with this kind of update, and its round."""
+        first, place = divmod(list(UPDATES).index(kind), ROUNDS)
+        if first not in self._runs:
+            tried = iter(list(UPDATES.values())[first * ROUNDS : (first + 1) * ROUNDS])
+
+            def alter(sent: str, payload: Payload, _info: Info) -> None:
+                if sent == TRAIN:
+                    next(tried)[0](payload)
+
+            folder = self._folder / str(first)
+            self._runs[first] = run(folder, members(folder), LONG, alter)
+            assert list(tried) == []
+        return self._runs[first], place + 1
+
+
+@pytest.fixture(scope="module")
+def attacks(tmp_path_factory: pytest.TempPathFactory) -> Attacks:
+    return Attacks(tmp_path_factory.mktemp("attacks"))
+
+
 @pytest.mark.parametrize("kind", UPDATES)
-def test_an_update_that_breaks_a_rule_counts_nothing(kind: str, tmp_path: Path, without_b: dict[str, Any]) -> None:
-    alter, rule = UPDATES[kind]
-    found = run(
-        tmp_path, members(tmp_path), FILE, lambda sent, payload, _info: alter(payload) if sent == TRAIN else None
-    )
+def test_an_update_that_breaks_a_rule_counts_nothing(kind: str, attacks: Attacks, without_b: dict[str, Any]) -> None:
+    rule = UPDATES[kind][1]
+    found, number = attacks(kind)
     assert found.results.run.status == "finished"
-    assert all(done.sites == ("a", "c") for done in found.results.rounds)
-    assert rule in found.rules
-    assert any(rule in trouble and "update set aside" in trouble for trouble in found.hostile.troubles)
+    assert [done.sites for done in found.results.rounds if done.number == number] == [("a", "c")]
+    events = read_events(found.folder / "events.jsonl")
+    (trouble,) = (one for one in events if (one["event"], one.get("round")) == ("site-trouble", number))
+    assert (trouble["site"], trouble["rule"]) == ("b", rule)
+    assert "update set aside" in str(trouble["reason"])
+    assert any(rule in told and "update set aside" in told for told in found.hostile.troubles)
     model = load_file(found.folder / "model.safetensors")
     assert all(np.array_equal(model[name], array) for name, array in without_b.items())
 
