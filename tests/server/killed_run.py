@@ -1,4 +1,4 @@
-"""A process that conducts a campaign over sites in memory and kills itself (kill -9) at the n-th message of a kind."""
+"""Processes that conduct a campaign over sites in memory and kill themselves at the n-th message of a kind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,19 @@ from tests.server.test_conduct import CAMPAIGN
 
 
 def main() -> None:
-    folder, kind, number = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    """One process for each `kind-number` given, forked from this one, which has loaded everything."""
+    folder = Path(sys.argv[1])
+    for name in sys.argv[2:]:
+        kind, _, number = name.rpartition("-")
+        if (child := os.fork()) == 0:
+            try:
+                conduct_until(folder / name, kind=kind, number=int(number))
+            finally:
+                os._exit(1)  # it should have been killed
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL, name
+
+
+def conduct_until(folder: Path, *, kind: str, number: int) -> None:
     seen = 0
 
     def meddle(message: Message, _node: int) -> Message:
@@ -29,7 +41,7 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return message
 
-    sites = [memory_site(name, folder / "sites", seed=seed) for seed, name in enumerate("abc")]
+    sites = [memory_site(name, folder / "sites", count=48, seed=seed) for seed, name in enumerate("abc")]
     grid = InProcessGrid(sites, meddle=meddle)
     run = RunFolder(folder / "runs" / "machinery" / "r1")
     place = Place(folder=run.path, run="r1", environment="deployment", guard=True)

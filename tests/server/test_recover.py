@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,19 +34,29 @@ from tests.small_disk import fill, small_disk
 ROOT = Path(__file__).parents[2]
 
 
+KILLS = (
+    (DESCRIBE, 2, 0, False, False),  # in the first offer
+    (TRAIN, 1, 0, True, False),
+    (TRAIN, 4, 1, True, False),  # just after the first round
+    (TRAIN, 6, 1, True, False),  # in the middle of the second
+    (EVALUATE, 1, 2, True, False),
+    (ANALYSE, 1, 2, True, True),
+)
+"""A kind of message, at which of them the run is killed, and what is left: rounds, whether described and analysed."""
+
+
 class Killed:
-    """Runs whose process killed itself: each is made once, and copied to where a test wants it."""
+    """Runs whose process killed itself: made once, and copied to where a test wants one."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        names = [f"{kind}-{number}" for kind, number, *_ in KILLS]
+        command = [sys.executable, "-m", "tests.server.killed_run", str(folder), *names]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
 
     def __call__(self, folder: Path, kind: str, number: int) -> RunFolder:
-        made = self._folder / f"{kind}-{number}"
-        if not made.exists():
-            command = [sys.executable, "-m", "tests.server.killed_run", str(made), kind, str(number)]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-            assert done.returncode == -signal.SIGKILL, done.stderr
-        shutil.copytree(made, folder, dirs_exist_ok=True)
+        shutil.copytree(self._folder / f"{kind}-{number}", folder, dirs_exist_ok=True)
         return RunFolder(folder / "runs" / "machinery" / "r1")
 
 
@@ -56,17 +65,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
     return Killed(tmp_path_factory.mktemp("killed"))
 
 
-@pytest.mark.parametrize(
-    ("kind", "number", "rounds", "described", "analysed"),
-    [
-        (DESCRIBE, 2, 0, False, False),  # in the first offer
-        (TRAIN, 1, 0, True, False),
-        (TRAIN, 4, 1, True, False),  # just after the first round
-        (TRAIN, 6, 1, True, False),  # in the middle of the second
-        (EVALUATE, 1, 2, True, False),
-        (ANALYSE, 1, 2, True, True),
-    ],
-)
+@pytest.mark.parametrize(("kind", "number", "rounds", "described", "analysed"), KILLS)
 def test_a_run_that_is_killed_keeps_what_it_had(
     tmp_path: Path, killed: Killed, kind: str, number: int, rounds: int, described: bool, analysed: bool
 ) -> None:
@@ -172,7 +171,7 @@ def given_up_at(run: RunFolder, kind: str) -> Iterator[InProcessGrid]:
             run.give_up("stopped by its owner")
         return message
 
-    sites = [memory_site(name, run.path.parent / "sites", seed=seed) for seed, name in enumerate("abc")]
+    sites = [memory_site(name, run.path.parent / "sites", count=48, seed=seed) for seed, name in enumerate("abc")]
     yield InProcessGrid(sites, meddle=meddle)
 
 
@@ -212,7 +211,7 @@ def test_a_coordinator_whose_disk_is_full_says_so_and_loses_no_round(tmp_path: P
                 fill(disk)
             return message
 
-        sites = [memory_site(name, tmp_path / "sites", seed=seed) for seed, name in enumerate("abc")]
+        sites = [memory_site(name, tmp_path / "sites", count=48, seed=seed) for seed, name in enumerate("abc")]
         grid = InProcessGrid(sites, meddle=meddle)
         campaign = parse_campaign(CAMPAIGN)
         with run.waiting(), run.conducting(), pytest.raises(OSError, match="No space left"):
