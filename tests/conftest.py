@@ -1,5 +1,7 @@
 """What every test stands on."""
 
+from __future__ import annotations
+
 import importlib
 import shutil
 import signal
@@ -7,15 +9,21 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from fedage.common import estimators
 
+if TYPE_CHECKING:
+    from tests.client.hospital import Template
+
 # A run of the tests in the background inherits that Ctrl-C is ignored, and so would the commands that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+_COMPUTING_FILES = 6
+"""After one file that starts processes; all of these have begun before two thirds of the others have."""
 _PACKAGE = Path(__file__).parent / "plugins" / "fedage-trial"
 
 
@@ -36,3 +44,29 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def _look_again() -> None:
     importlib.invalidate_caches()
     estimators._installed.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
+    """The home of a hospital with images, to be copied and never changed: rendering and indexing take over a second."""
+    from tests.client.hospital import Template  # torch and pydicom: only where a test asks for it
+
+    return Template.make(tmp_path_factory.mktemp("template"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files that start processes, and so wait more than they compute, between the others, and long ones first.
+
+    pytest-xdist hands files out in this order: workers then wait at different times, and none begins a long file last.
+    """
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    by_size = sorted(files.values(), key=len, reverse=True)
+    waiting = [file for file in by_size if any(item.get_closest_marker("processes") for item in file)]
+    computing = [file for file in by_size if file not in waiting]
+    ordered = []
+    while waiting or computing:
+        ordered += waiting[:1] + computing[:_COMPUTING_FILES]
+        del waiting[:1], computing[:_COMPUTING_FILES]
+    items[:] = [item for file in ordered for item in file]

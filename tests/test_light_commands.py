@@ -38,9 +38,9 @@ def loaded(*words: str | Path, heavy: tuple[str, ...] = HEAVY) -> tuple[list[str
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(template: Template, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A hospital's home whose samples are made and to which a campaign was offered."""
-    hospital = Template.make(tmp_path_factory.mktemp("template")).copy(tmp_path_factory.mktemp("copy"), approved=False)
+    hospital = template.copy(tmp_path_factory.mktemp("copy"), approved=False)
     assert hospital.ask().rule == "not-approved"
     assert hospital.site.rules.approve(hospital.campaign).snapshot.patients
     hospital.site.rules.revoke(hospital.campaign.digest)

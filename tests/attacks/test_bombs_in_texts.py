@@ -48,11 +48,6 @@ DEEP = {
 }
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template.make(tmp_path_factory.mktemp("template"))
-
-
 @pytest.mark.parametrize("name", DEEP)
 def test_a_deep_text_is_one_clear_error(tmp_path: Path, name: str) -> None:
     with pytest.raises(CampaignErrors):

@@ -29,11 +29,6 @@ MESSAGES_MINIMUM = 3
 """Of the hospital that answers messages."""
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template.make(tmp_path_factory.mktemp("template"))
-
-
 def patients(numbers: Any) -> tuple[str, ...]:
     return tuple(f"{number:032x}" for number in sorted(numbers))
 

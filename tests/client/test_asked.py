@@ -30,11 +30,6 @@ from tests.client.hospital import POLICY, VALIDATION, Hospital, Template, refuse
 ACCOUNT = {"coordinator": "cc" * 32, "data_set": "all", "at_most_in_all": 100}
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template.make(tmp_path_factory.mktemp("template"))
-
-
 @pytest.fixture
 def hospital(template: Template, tmp_path: Path) -> Hospital:
     return template.copy(tmp_path)

@@ -38,11 +38,6 @@ from tests.client.test_message_path import locked, no_file_beyond
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template.make(tmp_path_factory.mktemp("template"))
-
-
 @pytest.fixture
 def hospital(template: Template, tmp_path: Path) -> Hospital:
     return template.copy(tmp_path, lock_wait_s=0.2)

@@ -31,11 +31,6 @@ Weights = dict[str, np.ndarray]
 LONG = CAMPAIGN.replace("rounds = 2", "rounds = 9\nmax_step_norm = 0.5\nmax_path_norm = 2.0")
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template.make(tmp_path_factory.mktemp("template"))
-
-
 @pytest.fixture
 def hospital(template: Template, tmp_path: Path) -> Hospital:
     found = template.copy(tmp_path, approved=False)

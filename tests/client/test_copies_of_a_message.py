@@ -21,11 +21,6 @@ from tests.client.hospital import Hospital, Template
 DIGEST = hashlib.sha256(b"campaign").hexdigest()
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template.make(tmp_path_factory.mktemp("template"))
-
-
 @pytest.fixture
 def hospital(template: Template, tmp_path: Path) -> Hospital:
     return template.copy(tmp_path)

@@ -23,11 +23,6 @@ MINIMUM = 5
 SURVIVAL = '[survival]\n[[survival.models]]\nname = "gap"\ncovariates = ["gap_years", "age_years"]\n'
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template.make(tmp_path_factory.mktemp("template"))
-
-
 def people(numbers: range | list[int]) -> tuple[str, ...]:
     return tuple(sorted(hashlib.sha256(str(number).encode()).hexdigest() for number in numbers))
 

@@ -44,11 +44,6 @@ from fedage.common.protocol.messages import (
 from tests.client.hospital import CAMPAIGN, POLICY, TEST, Hospital, Template, refused
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template.make(tmp_path_factory.mktemp("template"))
-
-
 @pytest.fixture
 def hospital(template: Template, tmp_path: Path) -> Hospital:
     return template.copy(tmp_path, lock_wait_s=0.2)

@@ -32,11 +32,6 @@ SURVIVAL = (
 )
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template.make(tmp_path_factory.mktemp("template"))
-
-
 def marked(template: Template, folder: Path) -> tuple[Path, list[str]]:
     """The data with identifiers, names, accession numbers and dates of birth that can be found again."""
     data = folder / "data"

@@ -15,11 +15,6 @@ from tests.client.hospital import Template
 NEW = {"direction": Direction.OUT, "kind": Kind.TRAIN, "payload_sha256": "ab" * 32}
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template.make(tmp_path_factory.mktemp("template"))
-
-
 def test_every_answer_is_signed_and_its_payload_recorded_also_when_it_goes_out_again(
     template: Template, tmp_path: Path
 ) -> None:

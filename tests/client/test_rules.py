@@ -22,11 +22,6 @@ from tests.client.hospital import CAMPAIGN, PATIENTS, POLICY, TEST, VALIDATION, 
 FRIDAY_NOON = datetime(2025, 1, 31, 12, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template.make(tmp_path_factory.mktemp("template"))
-
-
 def test_a_campaign_goes_through_and_every_message_is_in_the_log(template: Template, tmp_path: Path) -> None:
     hospital = template.copy(tmp_path)
     described = hospital.ask()

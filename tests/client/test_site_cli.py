@@ -17,11 +17,6 @@ from fedage.common.protocol.messages import DESCRIBE, TRAIN
 from tests.client.hospital import CAMPAIGN, PATIENTS, POLICY, Hospital, Template
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template.make(tmp_path_factory.mktemp("template"))
-
-
 @pytest.fixture
 def hospital(template: Template, tmp_path: Path) -> Hospital:
     return template.copy(tmp_path, approved=False)

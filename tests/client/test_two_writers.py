@@ -146,11 +146,6 @@ def test_a_store_that_is_being_indexed_can_be_opened_and_read(tmp_path: Path) ->
         assert time.monotonic() - began < 20  # a wait for the lock would be thirty seconds, and then fail
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template.make(tmp_path_factory.mktemp("template"))
-
-
 @pytest.fixture
 def hospital(template: Template, tmp_path: Path) -> Hospital:
     return template.copy(tmp_path)

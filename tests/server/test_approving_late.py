@@ -29,11 +29,6 @@ UNNAMED = CAMPAIGN.replace("seed = 5", "seed = 5\nwait_s = {wait_s}\napproval_wa
 )
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template.make(tmp_path_factory.mktemp("template"))
-
-
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_module, "_REOFFER_S", 0.4)

@@ -32,11 +32,6 @@ Attack = Callable[[str, int, Contents], None]
 """Sees kind, round and the sites' answers to one request before they leave; may change them or take them out."""
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template.make(tmp_path_factory.mktemp("template"))
-
-
 class Relay(InProcessGrid):
     """Hands the answers of the real agents on after an attack on them."""
 

@@ -30,11 +30,6 @@ AT_NIGHT = '[hours]\ntime_zone = "UTC"\nmonday = ["20:00-06:00"]\n'
 NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template.make(tmp_path_factory.mktemp("template"))
-
-
 def hospital(template: Template, folder: Path, name: str, *, policy: str = "", approved: bool = True) -> Hospital:
     made = template.copy(folder / name, approved=False)
     settings = made.home / "site.toml"

@@ -27,11 +27,6 @@ T = TypeVar("T")
 THREADS = 8
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template.make(tmp_path_factory.mktemp("template"))
-
-
 @pytest.fixture
 def images_read(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Every image that is read for a sample, in order."""

@@ -29,11 +29,6 @@ from tests.of_estimators import built, predict_years
 WITHIN_S = 2.0
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template.make(tmp_path_factory.mktemp("template"))
-
-
 @pytest.fixture
 def hospital(template: Template, tmp_path: Path) -> Hospital:
     return template.copy(tmp_path)

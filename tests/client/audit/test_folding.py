@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedage.client.audit import AuditLog, Direction, Entry, Kind, Outcome, show, verify
@@ -50,11 +49,6 @@ def test_lines_of_older_logs_fold_nothing() -> None:
     values = Entry(direction=Direction.IN, kind=Kind.TRAIN).to_json()
     del values["folded"]
     assert Entry.from_json(values).folded == 0
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
-    return Template.make(tmp_path_factory.mktemp("template"))
 
 
 def test_a_hostile_relay_does_not_fill_the_log(template: Template, tmp_path: Path) -> None:
