@@ -119,6 +119,16 @@ def test_a_word_among_the_events_of_outcomes_is_refused(tmp_path: Path, words: l
     assert no.value.rule == "text-column"
 
 
+def test_whether_words_are_refused_does_not_depend_on_whom_a_campaign_chooses(tmp_path: Path) -> None:
+    """Else age limits, moved from one campaign to the next, would tell the age of the one patient with a word."""
+    home = outcomes(tmp_path, ["lost"])
+    for youngest, oldest in ((0, 130), (0, 10), (120, 130)):
+        ages = f"[cohort]\nage_min_years = {youngest}\nage_max_years = {oldest}\n"
+        campaign = parse_campaign(f'{SURVIVAL}\n[estimator]\nname = "chest-ca"\n[training]\nrounds = 1\n{ages}')
+        with pytest.raises(RequestRefused, match="text-column"):
+            ImageCohorts(home).count(campaign)
+
+
 def test_words_of_nobody_with_images_and_words_that_a_mapping_leaves_are_no_ground_to_refuse(tmp_path: Path) -> None:
     home = outcomes(tmp_path, ["1"])
     assert ImageCohorts(home).count(ON_IMAGES) == 6

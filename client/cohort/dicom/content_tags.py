@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from pydicom.charset import convert_encodings, decode_bytes
 from fedage.client.cohort.dicom.content import Code, Said, content_of, view_of_text
 from fedage.client.cohort.dicom.content_words import folded
 from fedage.client.cohort.dicom.header import EndsEarly, Header, Malformed, sequence_items
+from fedage.client.cohort.dicom.quiet import quiet_pydicom
 from fedage.common.estimators.takes import Content
 
 _IMAGE_TYPE, _SOP_CLASS, _INTENT, _SERIES_DESCRIPTION = 0x00080008, 0x00080016, 0x00080068, 0x0008103E
@@ -29,6 +31,7 @@ _REGIONS, _BIOPSY_TARGET, _SPECIMEN, _VIEWS, _MODIFIERS = 0x00082218, 0x00182041
 SEQUENCES = frozenset([_REGIONS, _BIOPSY_TARGET, _SPECIMEN, _VIEWS])
 _TAGS, _SEQUENCES = tuple(sorted(TAGS)), tuple(sorted(SEQUENCES))
 _CODE_VALUE, _MEANING, _LONG_CODE_VALUE = 0x00080100, 0x00080104, 0x00080119
+_NOT_READ, _ESCAPE = "\ufffd", b"\x1b"
 _OF_CODE = frozenset([_CODE_VALUE, _MEANING, _LONG_CODE_VALUE])
 
 
@@ -102,15 +105,20 @@ def _texts(header: _Raw, tag: int) -> list[str]:
 
 def _folded(header: _Raw, raw: bytes) -> str:
     """A text in the file's character set, else in UTF-8 or Latin-1, folded."""
-    if raw.isascii():
+    if raw.isascii() and _ESCAPE not in raw:
         return raw.decode("ascii").upper()
     named = header.values[_TAGS.index(_CHARSET)].decode("ascii", "replace").strip(" \0")
-    try:
-        if not named:
-            return folded(raw.decode("utf-8"))
-        return folded(decode_bytes(raw, convert_encodings(named.split("\\")), set()))
-    except (LookupError, ValueError):
-        return folded(raw.decode("latin-1"))
+    text = _NOT_READ
+    if named:
+        quiet_pydicom()
+        with contextlib.suppress(LookupError, ValueError):
+            text = decode_bytes(raw, convert_encodings(named.split("\\")), set())
+    if _NOT_READ in text:  # no character set named, or a wrong one
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            text = raw.decode("latin-1")
+    return folded(text)
 
 
 def _text(header: _Raw, tag: int) -> str:

@@ -79,7 +79,8 @@ class Selection:
     images_not_taken
         Images of the right modality that the estimator does not take, by reason; of all patients looked at.
     words
-        By outcome column, how many of the patients have something there that is no number and no mapping explains.
+        By outcome column, how many patients of the store, chosen or not, have something there that is no number and no
+        mapping explains.
     words_known
         Whether the store knows that: one whose outcomes were kept by an earlier release does not.
     files_digest
@@ -205,7 +206,7 @@ def select(
                 has_some = any(images.get(exam.key) for exam in exams[patient])
                 excluded[_why_not(imaged, made, has_others=has_others, has_some=has_some)] += 1
         outcomes = _outcomes(session, [patient for patient, *_ in chosen])
-        words = _words(session, {patient for patient, *_ in chosen})
+        words = _words(session)
         words_known = session.get(Setting, WITHOUT_WORDS) is None
     each = [list(dict.fromkeys(image for name in found for image in found[name])) for *_, found in chosen]
     return Selection(
@@ -348,9 +349,13 @@ def _outcomes(session: Session, patients: list[str]) -> dict[str, FloatArray]:
     return columns
 
 
-def _words(session: Session, patients: Collection[str]) -> dict[str, int]:
-    marked = session.execute(sql(OutcomeWord.column, OutcomeWord.patient))
-    return dict(Counter(column for column, patient in marked if patient in patients))
+def _words(session: Session) -> dict[str, int]:
+    """How many patients of the store have a word in a column of outcomes.
+
+    Attack: a campaign with other age limits each time asks whether the one patient with a word is among the patients.
+    Rule: all patients of the store are looked at, whoever is chosen. Residual risk: that there is a word is told.
+    """
+    return dict(Counter(session.scalars(sql(OutcomeWord.column))))
 
 
 def _files_digest(images: list[_Image]) -> str:

@@ -270,6 +270,26 @@ def test_what_chest_ca_takes(tmp_path: Path, elements: dict[str, Any], reason: s
     assert CHEST.why_not(content(tmp_path / "a.dcm", **present)) == reason
 
 
+@pytest.mark.parametrize(
+    ("charset", "raw"),
+    [
+        ("", "Schädel AP".encode()),
+        ("", "Schädel AP".encode("latin-1")),
+        ("ISO_IR 192", "Schädel AP".encode("latin-1")),  # not what it says
+        ("ISO_IR 101", "Kolano, ręka".encode("iso8859-2")),
+        ("\\ISO 2022 IR 87", "膝".encode("iso2022_jp")),
+    ],
+)
+def test_parts_are_read_in_the_file_s_characters_or_in_usual_ones(tmp_path: Path, charset: str, raw: bytes) -> None:
+    write(tmp_path / "a.dcm", SeriesDescription="X" * (len(raw) + len(raw) % 2), SpecificCharacterSet=charset.upper())
+    data = (tmp_path / "a.dcm").read_bytes()
+    assert data.count(b"X" * len(raw)) == 1
+    (tmp_path / "a.dcm").write_bytes(data.replace(b"X" * (len(raw) + len(raw) % 2), raw.ljust(len(raw) + len(raw) % 2)))
+    found = read_facts(tmp_path / "a.dcm")
+    assert isinstance(found, DicomFacts)
+    assert CHEST.why_not(Content(view=found.view, body_part=found.body_part)) == "other-body-part"
+
+
 MG: dict[str, Any] = {
     "Modality": "MG",
     "SOPClassUID": DigitalMammographyXRayImageStorageForPresentation,
