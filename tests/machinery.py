@@ -22,7 +22,7 @@ from fedage.client.inbox.site import Site
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.estimators.base import ROW, Samples
-from fedage.common.protocol.messages import Reply
+from fedage.common.protocol.messages import Reply, derived_seed
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.statistic import FloatArray
 from fedage.server.sites.flower_records import read_arrays, read_reply
@@ -53,6 +53,7 @@ class MemorySite:
     rules: None = None
     campaigns: dict[str, Campaign] = field(default_factory=dict)
     approves: bool = True
+    secret: int = 0
 
     def approved(self, digest: str) -> Campaign | None:
         return self.campaigns.get(digest)
@@ -65,6 +66,9 @@ class MemorySite:
         if self.unit is None:
             return self.found
         return replace(self.found, cohort=with_parts(self.found.cohort, self.unit, campaign))
+
+    def training_seed(self, campaign: Campaign, *parts: str | int) -> int:
+        return derived_seed("train", self.secret or campaign.campaign.seed, self.name, *parts)
 
     def state_dir(self, digest: str) -> Path:
         folder = self.folder / self.name / digest

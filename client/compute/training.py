@@ -100,6 +100,8 @@ def train_locally(
     rng_seed: int,
     threads: int,
     device: str = "auto",
+    order_seed: int | None = None,
+    minimum_count: int = 1,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainedUpdate:
     """Train from `weights` for one round's local epochs.
@@ -121,7 +123,11 @@ def train_locally(
     round_number
         Of the phase, from 1.
     rng_seed
-        Drives shuffling and augmentation; the caller derives it from the campaign's seed, site and round.
+        Drives augmentation, and the batches if there is no `order_seed`.
+    order_seed
+        Drives which patients make a batch, and the order of batches; see `_batches`.
+    minimum_count
+        Fewest patients of a batch.
     threads
         Of torch, while training.
     device
@@ -141,14 +147,15 @@ def train_locally(
         module = placed(network_of(lambda: phase.build(seed=0), weights), where).train()
         optimiser = _optimiser(module, training, learning_rate(training, round_number=round_number))
         generator = torch.Generator().manual_seed(rng_seed)
-        smallest = max(phase.smallest_batch, 2 if _has_batch_norm(module) else 1)
+        orders = torch.Generator().manual_seed(rng_seed if order_seed is None else order_seed)
+        smallest = max(phase.smallest_batch, 2 if _has_batch_norm(module) else 1, minimum_count)
         loss_sum, seen = 0.0, 0
 
         def read(rows: NDArray[np.int64]) -> Batch:
             return batch_of(samples.at(rows), where, targets={name: column[rows] for name, column in targets.items()})
 
         for _ in range(training.local_epochs):
-            epoch = _batches(len(samples), training.batch_size, smallest=smallest, generator=generator)
+            epoch = _batches(len(samples), training.batch_size, smallest=smallest, generator=orders)
             with _batches_of(samples, epoch, read, where=where) as batches:
                 for rows in epoch:
                     if should_stop():
@@ -253,9 +260,20 @@ def _check_data(samples: Samples, targets: Mapping[str, NDArray[np.float64]]) ->
 
 
 def _batches(count: int, batch_size: int, *, smallest: int, generator: torch.Generator) -> list[NDArray[np.int64]]:
-    """Rows of each batch of one shuffled epoch; a last batch below `smallest` is dropped."""
+    """Rows of each batch of one shuffled epoch, at least `smallest`; a smaller last batch joins the one before.
+
+    Attack: momentum and batches of unequal sizes give patients different weights in an update; weights that change
+    from round to round, at one model, are as many linear equations for each patient's gradient, which is the record.
+    After a step at a large rate the other batches of a round hardly count, so that a batch of one is that patient.
+    Rule: the same batches in the same order in every round of a campaign, drawn by a site's own secret, and a batch has
+    the minimum count of patients. Residual risk: each campaign file has batches of its own.
+    """
+    size = max(batch_size, smallest)
+    starts = list(range(0, count, size))
+    if len(starts) > 1 and count - starts[-1] < smallest:
+        starts.pop()
     order = torch.randperm(count, generator=generator).numpy()
-    batches = [order[start : start + batch_size] for start in range(0, count, batch_size)]
+    batches = [order[start:end] for start, end in zip(starts, [*starts[1:], count], strict=True)]
     return [rows for rows in batches if len(rows) >= smallest]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fedage.client.audit.log import utc_now
+from fedage.client.cohort.keys import Keys, read_or_create
 from fedage.client.cohort.site_cohort import SiteCohort
 from fedage.client.consent.rules import SiteRules
 from fedage.client.site.durable import LOCK_WAIT_S
@@ -80,6 +81,15 @@ class DeployedSite:
     def offer(self, text: str, *, digest: str) -> None:
         """Keep an offered file."""
         self._rules.approvals.offer(text, digest=digest)
+
+    def training_seed(self, campaign: Campaign, *parts: str | int) -> int:
+        """By the site's own key.
+
+        Attack: a coordinator who knows which patients share a batch, or what noise was added to whom, has linear
+        equations for what each of them contributed. Rule: nothing that training draws follows from what it knows.
+        """
+        keys = Keys(read_or_create(self._home.store_key, given=None, may_create=False))
+        return keys.seed("training", " ".join(map(str, (campaign.digest, *parts))))
 
     def state_dir(self, digest: str) -> Path:
         """The folder of a campaign's state."""

@@ -40,7 +40,7 @@ from fedage.client.site.cancel import should_stop
 from fedage.common.analyses.evaluation.metrics import VALIDATION, Evaluation
 from fedage.common.analyses.plan import registered
 from fedage.common.estimators.base import ExactPhase, RoundsPhase
-from fedage.common.estimators.configure import phases_of, place_of_round, rounds_phases, step_limits
+from fedage.common.estimators.configure import kinked_loss, phases_of, place_of_round, rounds_phases, step_limits
 from fedage.common.networks.arrays import ModelRefused
 from fedage.common.networks.devices import device_in_words
 from fedage.common.networks.steps import clipped_step
@@ -52,7 +52,6 @@ from fedage.common.protocol.messages import (
     KINDS,
     TRAIN,
     RequestRefused,
-    derived_seed,
     join_model,
     payload_digest,
     split_payload,
@@ -142,6 +141,8 @@ def train(work: Work) -> Answer:
     estimator = estimator_of(campaign, found)
     if campaign.training is None or not rounds_phases(estimator):
         raise RequestRefused("not-trained", "the approved campaign file trains nothing in rounds")
+    if site.guard and work.minimum_count > 1 and (bends := kinked_loss(estimator)):
+        raise RequestRefused("kinked-loss", f"with a minimum count no loss that bends is trained with, as {bends}")
     place = place_of_round(estimator, rounds=campaign.training.rounds, number=request.round)
     if place is None:
         last = campaign.training.rounds * len(rounds_phases(estimator))
@@ -162,7 +163,6 @@ def train(work: Work) -> Answer:
         if site.guard and work.minimum_count > 1 and isinstance(judged, Evaluation):
             told = of_a_round(told, judged, estimator=estimator, predicted=predicted[validation])
     epsilon = _charge(work, patients=int(chosen.size))
-    seed = derived_seed("train", campaign.campaign.seed, site.name, request.fold, request.round)
     try:
         update = train_locally(
             phase,
@@ -171,7 +171,10 @@ def train(work: Work) -> Answer:
             targets_of(estimator, cohort, chosen, minimum_count=work.minimum_count),
             training=campaign.training,
             round_number=place[1],
-            rng_seed=seed,
+            rng_seed=site.training_seed(campaign, "augmentation", request.fold, request.round),
+            # Not by the round: the same batches in every one.
+            order_seed=site.training_seed(campaign, "batches", request.fold, place[0]),
+            minimum_count=work.minimum_count if site.guard else 1,
             threads=site.threads,
             device=site.device,
             should_stop=should_stop,

@@ -10,6 +10,7 @@ from fedage.client.cohort.table.store import read_site_table
 from fedage.client.consent.site_cohorts import ImageCohorts
 from fedage.client.inbox.site import Site
 from fedage.common.campaign import Campaign
+from fedage.common.protocol.messages import derived_seed
 from fedage.deploy.machine.campaign_file import load_campaign
 from fedage.deploy.machine.simulation import SimulatedSiteJob, SimulationJob
 
@@ -36,6 +37,10 @@ class SimulatedSite:
 
     def offer(self, text: str, *, digest: str) -> None:
         """Nothing to keep: there is no administrator to read it."""
+
+    def training_seed(self, campaign: Campaign, *parts: str | int) -> int:
+        """As the campaign's seed says, so that a simulation can be repeated."""
+        return derived_seed("train", campaign.campaign.seed, self.name, *parts)
 
     def state_dir(self, digest: str) -> Path:
         """The folder of a campaign's state."""

@@ -48,5 +48,8 @@ class Site(Protocol):
     def cohort(self, campaign: Campaign) -> SiteCohort:
         """The campaign's patients, with samples ready."""
 
+    def training_seed(self, campaign: Campaign, *parts: str | int) -> int:
+        """A seed of what training at this site draws; at a deployed site no coordinator can know it."""
+
     def state_dir(self, digest: str) -> Path:
         """Where the site keeps what belongs to a campaign (predictions); created on demand."""

@@ -76,6 +76,7 @@ def _phase_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Proble
 
     try:
         made = estimators.make(estimator.name, sound["estimator.options"] or {})
+        yield from _loss_problems(sound, made)
         phases = [phase for phase in phases_of(made) if isinstance(phase, RoundsPhase)]
         for exact in (phase for phase in phases_of(made) if isinstance(phase, ExactPhase)):
             require_exact(exact, exact.analysis(Conditions(minimum_count=2)))
@@ -98,6 +99,19 @@ def _phase_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Proble
                 f"training.batch_size = {batch}: must be ≥ {phase.smallest_batch} with {estimator.name}, whose loss "
                 f"looks at a whole batch (phase {phase.name}); raise it",
             )
+
+
+def _loss_problems(sound: Sound, made: Estimator) -> Iterator[Problem]:
+    """A loss that tells of single patients, see `KinkedLoss`."""
+    from fedage.common.estimators.configure import kinked_loss
+
+    bends, minimum = kinked_loss(made), sound["privacy.minimum_count"]
+    if bends and minimum is not None and minimum > 1 and sound["simulation.guard"] is not False:
+        yield Problem(
+            "estimator.options.loss",
+            f"estimator.options.{bends}: not possible with privacy.minimum_count = {minimum}: the loss bends where one "
+            'patient\'s error passes a value, so that updates tell of that patient; use loss = "mse"',
+        )
 
 
 def _training_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Problem]:

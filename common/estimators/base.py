@@ -213,7 +213,7 @@ class RoundsPhase(Protocol):
 
     @property
     def smallest_batch(self) -> int:
-        """Fewest patients that the loss can do with; a smaller batch is left out."""
+        """Fewest patients that the loss can do with; a smaller last batch joins the one before."""
 
     def build(self, *, seed: int) -> torch.nn.Module:
         """The network with initial weights that depend on `seed` only (and not on the global random state)."""
@@ -232,6 +232,21 @@ class RoundsPhase(Protocol):
 
     def predictor(self, arrays: Arrays, *, device: str) -> Predictor | None:
         """Predicted columns by the model as it is in this phase; None for a phase that predicts no age yet."""
+
+
+@runtime_checkable
+class KinkedLoss(Protocol):
+    """An estimator whose loss may bend at some error of one patient, and which says so.
+
+    Attack: a coordinator moves all predictions by a constant, round by round. The derivative of |e|, or of huber, turns
+    where the constant passes a patient's error, and two updates subtracted are that patient's gradient: the record, and
+    the age. A squared loss has no such place. Rule: with a minimum count a site trains with no loss that bends.
+    Residual risk: a loss of an installed package that does not say so; bends of the network itself.
+    """
+
+    @property
+    def kinked_loss(self) -> str:
+        """The option that asks for it, as the campaign file has it; empty for a loss that does not bend."""
 
 
 @runtime_checkable

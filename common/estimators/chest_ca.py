@@ -60,7 +60,10 @@ class ChestCAOptions(Options):
     scale_years: float = Field(
         default=15.0, gt=0, le=130, description="years a unit of the network's output stands for"
     )
-    loss: Literal["huber", "l1", "mse"] = Field(default="huber", description="training loss")
+    loss: Literal["huber", "l1", "mse"] = Field(
+        default="mse",
+        description="training loss; huber and l1 need privacy.minimum_count = 1, as they bend at a patient",
+    )
     huber_delta_years: float = Field(default=5.0, gt=0, le=130, description="error from which huber is linear")
     augment: bool = Field(
         default=True, description="random shifts, rotation, zoom, contrast and brightness in training"
@@ -100,6 +103,11 @@ class ChestCA(Estimator):
     def phases(self) -> tuple[Phase, ...]:
         """One phase in rounds."""
         return (self.network,)
+
+    @property
+    def kinked_loss(self) -> str:
+        """`huber` and `l1` bend, see `KinkedLoss`."""
+        return "" if self.options.loss == "mse" else f'loss = "{self.options.loss}"'
 
     @property
     def network(self) -> NetworkPhase:

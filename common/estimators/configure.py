@@ -11,7 +11,7 @@ from fedage.common.analyses.base import Analysis
 from fedage.common.analyses.exact import ExactAnalysis
 from fedage.common.campaign.types import Campaign
 from fedage.common.errors import FedAgeError
-from fedage.common.estimators.base import Conditions, Estimator, ExactPhase, Phase, RoundsPhase
+from fedage.common.estimators.base import Conditions, Estimator, ExactPhase, KinkedLoss, Phase, RoundsPhase
 from fedage.common.estimators.table import FEATURE
 from fedage.common.networks.steps import StepLimits
 from fedage.common.protocol.messages import derived_seed
@@ -123,6 +123,11 @@ def phases_of(estimator: Estimator) -> tuple[Phase, ...]:
             f"{estimator.name} says trained_in_rounds = {estimator.trained_in_rounds}, its phases otherwise"
         )
     return phases
+
+
+def kinked_loss(estimator: Estimator) -> str:
+    """The option by which the estimator asks for a loss that bends at a patient; empty if it asks for none."""
+    return estimator.kinked_loss if isinstance(estimator, KinkedLoss) else ""
 
 
 def rounds_phases(estimator: Estimator) -> tuple[int, ...]:

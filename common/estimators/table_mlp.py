@@ -56,7 +56,11 @@ class TableMLPOptions(TableOptions):
         default="ridge", description='SD of noise on standardised features in training, or "ridge": √(λ / n)'
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="part of the values made missing in training")
-    loss: Literal["mse", "huber", "l1"] = Field(default="mse", description="training loss on the age scale")
+    loss: Literal["mse", "huber", "l1"] = Field(
+        default="mse",
+        description="training loss on the age scale; huber and l1 need privacy.minimum_count = 1, as they bend at a "
+        "patient",
+    )
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -89,6 +93,11 @@ class TableMLP(RowEstimator[TableMLPOptions]):
             products=self.options.start == "ridge",
         )
         return (prepared, self.network)
+
+    @property
+    def kinked_loss(self) -> str:
+        """`huber` and `l1` bend, see `KinkedLoss`."""
+        return "" if self.options.loss == "mse" else f'loss = "{self.options.loss}"'
 
     @property
     def network(self) -> NetworkPhase:

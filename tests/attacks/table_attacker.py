@@ -90,6 +90,7 @@ class Attacker:
         text = FILE.format(rounds=self.rounds, step_norm=TableMLP.max_step_norm, path_norm=TableMLP.max_path_norm)
         self.campaign = parse_campaign(text)
         self.site = table_site("harbour", self.folder, x=x, age=age, seed=self.seed)
+        self.site.secret = 7  # as a deployed site has one
         self.site.offer(text, digest=self.campaign.digest)
 
     @property
