@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fedage.client.cohort.table.opening import separator_in
 from fedage.common.errors import FedAgeError
@@ -17,6 +18,7 @@ MAX_LINE_BYTES = 4 * 2**20
 """Longest first line, blank lines before it included: the names of the columns that are allowed are shorter."""
 SEPARATORS = ",;\t"
 _PIECE_BYTES = 2**20
+_ROWS_AT_ONCE = 65_536
 _BLANK_LINES = re.compile(r"(?:[ \t]*(?:\r\n|\r|\n))*")
 
 
@@ -184,8 +186,50 @@ def _of_parquet(path: Path, limits: TableLimits) -> tuple[FirstLine, int]:
     """Columns and rows by the footer; the bytes that it says the cells unpack to are bounded too."""
     import pyarrow.parquet
 
-    about = pyarrow.parquet.read_metadata(path)
-    unpacked = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
-    if unpacked > limits.size_bytes:
-        raise FedAgeError(f"{path} unpacks to {unpacked} bytes; allowed are {limits.size_bytes}: divide it")
-    return FirstLine(0, about.num_columns), about.num_rows
+    with pyarrow.parquet.ParquetFile(path) as file:
+        about, schema = file.metadata, file.schema_arrow
+        unpacked = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
+        if unpacked > limits.size_bytes:
+            raise FedAgeError(f"{path} unpacks to {unpacked} bytes; allowed are {limits.size_bytes}: divide it")
+        first = FirstLine(0, about.num_columns)
+        if first.columns > limits.columns or about.num_rows > min(limits.rows, limits.cells // max(1, first.columns)):
+            return first, about.num_rows
+    if nested := [number for number, field in enumerate(schema, start=1) if pyarrow.types.is_nested(field.type)]:
+        raise FedAgeError(f"{path}: column {nested[0]} holds lists or records, not single values; leave it out")
+    texts = [field.name for field in schema if _is_text(field.type)]
+    if texts and _text_bytes(path, texts, at_most=limits.size_bytes) > limits.size_bytes:
+        raise FedAgeError(f"{path} has texts of more than {limits.size_bytes} bytes together: leave out long ones")
+    return first, about.num_rows
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow
+
+    kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+    return bool(
+        pyarrow.types.is_string(kind)
+        or pyarrow.types.is_binary(kind)
+        or pyarrow.types.is_large_string(kind)
+        or pyarrow.types.is_large_binary(kind)
+    )
+
+
+def _text_bytes(path: Path, columns: list[str], *, at_most: int) -> int:
+    """What the texts take once every row has its own; counted until they are too many.
+
+    Attack: a text of a megabyte that stands once in the file and is that of a million rows unpacks to a terabyte, while
+    the footer tells the size of what is in the file. Rule: lengths are added up before anything is unpacked.
+    """
+    import pyarrow.compute
+    import pyarrow.parquet
+
+    total = 0
+    with pyarrow.parquet.ParquetFile(path, read_dictionary=columns) as file:
+        for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE, columns=columns):
+            for column in batch.columns:
+                lengths = pyarrow.compute.binary_length(column.dictionary).fill_null(0)
+                used = column.indices.drop_null()
+                total += pyarrow.compute.sum(lengths.take(used).cast("int64")).as_py() or 0
+            if total > at_most:
+                break
+    return total
