@@ -15,9 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from fedage.client import handlers
+from fedage.client.cohort.store import CohortStore
+from fedage.client.deployed import DeployedSite
+from fedage.client.home import init_site
 from fedage.common.campaign import parse_campaign
 from fedage.common.campaign.problems import CampaignErrors
 from fedage.common.protocol import derived_seed
+from fedage.server.network.home import init_home
 from tests.attacks import table_attacker
 from tests.attacks.table_attacker import FEATURES, FILE, Attacker
 
@@ -181,3 +185,25 @@ def test_a_site_that_wants_more_patients_refuses_it_itself(tmp_path: Path, monke
     monkeypatch.setattr(handlers, "kinked_loss", lambda _estimator: 'loss = "l1"')
     reply, update, _ = attacker.send({}, run=attacker.new_run(), round_number=1)
     assert (reply.status, reply.rule, update) == ("refused", "kinked-loss", {})
+
+
+def test_a_deployed_site_draws_by_its_own_key(tmp_path: Path) -> None:
+    """Another one at each site and for each file, and the same again after a restart."""
+    coordinator = init_home(tmp_path / "coordinator", hosts=("localhost",))
+    campaigns = [parse_campaign(FILE.format(rounds=rounds, step_norm=1.0, path_norm=8.0)) for rounds in (2, 3)]
+    drawn = []
+    for number in (1, 2):
+        home = init_site(
+            tmp_path / str(number),
+            name="harbour",
+            coordinator="localhost:8443",
+            ca_certificate=coordinator.ca_certificate,
+            coordinator_public_key=coordinator.signing_public_key,
+        )
+        CohortStore.open(home.root).close()
+        for campaign in campaigns:
+            seeds = [DeployedSite.load(home.root).training_seed(campaign, "batches", 0, 0) for _ in range(2)]
+            assert seeds[0] == seeds[1]
+            drawn.append(seeds[0])
+            assert seeds[0] != derived_seed("train", campaign.campaign.seed, "harbour", "batches", 0, 0)
+    assert len(set(drawn)) == 4
