@@ -14,14 +14,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fedage.client import handlers
-from fedage.client.cohort.store import CohortStore
-from fedage.client.deployed import DeployedSite
-from fedage.client.home import init_site
-from fedage.common.campaign import parse_campaign
-from fedage.common.campaign.problems import CampaignErrors
-from fedage.common.protocol import derived_seed
-from fedage.server.network.home import init_home
+from fedage.client.cohort.store.store import CohortStore
+from fedage.client.inbox import handlers
+from fedage.client.inbox.deployed import DeployedSite
+from fedage.client.site.home import init_site
+from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.messages import derived_seed
+from fedage.common.toml.problems import CampaignErrors
+from fedage.server.superlink.home import init_home
 from tests.attacks import table_attacker
 from tests.attacks.table_attacker import FEATURES, FILE, Attacker
 

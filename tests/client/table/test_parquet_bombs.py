@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fedage.client.table.read import read_frame
+from fedage.client.cohort.table.read import read_frame
 from fedage.common.errors import FedAgeError
 
 ROWS = 400_000
