@@ -198,8 +198,11 @@ def _privacy(campaign: Campaign) -> list[str]:
     privacy = campaign.privacy
     if privacy.mode == "none":
         first = (
-            "There is no differential privacy: a model update can carry traces of the patients it was trained on, and "
-            "is protected by the connection, the minimum count and your own policy only."
+            "There is no differential privacy: from a few model updates the coordinator can work out records of the "
+            "patients trained on, above all where they are few; minimum count and policy do not prevent that."
+            if campaign.training
+            else "There is no differential privacy: sums are protected by the connection, the minimum count and your "
+            "own policy only."
         )
     else:
         unit = "one patient" if privacy.mode == "sample" else "your whole site"
