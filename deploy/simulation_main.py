@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fedage.deploy.machine.processes import end_with_parent
+from fedage.deploy.machine.processes import end_with_parent, is_orphaned
 from fedage.deploy.machine.simulation import ENGINE_ENDED, VARIABLE, Share, SimulationJob, current_job
 
 if TYPE_CHECKING:
@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 SCRATCH = "FEDAGE_SCRATCH"
 """Names a folder with a short path, for the engine's sockets."""
 RECORD_S = 15.0
-"""Time for a stopped run to write its record."""
+"""Time for a stopped run to write its record, while a command waits for it and writes what is missing then."""
+ORPHANED_RECORD_S = 60.0
+"""The same once the command is gone: nobody waits, nobody writes what is missing, and on a machine that is busy with
+the sites' last training the report alone has taken longer than `RECORD_S`.
+"""
 
 
 def main() -> int:
@@ -32,7 +36,7 @@ def main() -> int:
         return 2
     # The engine sets the same handler once it has started.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(number))
-    end_with_parent(grace_s=RECORD_S + 3)
+    end_with_parent(grace_s=ORPHANED_RECORD_S + 3)
     from flwr.simulation import run_simulation
 
     from fedage.client.node.app import app as client_app
@@ -54,7 +58,7 @@ def main() -> int:
 def _let_it_write(job: SimulationJob, *, reason: str) -> None:
     """Have the ServerApp write its record, which it does in its own thread, and wait for that."""
     job.stop(reason)
-    deadline = time.monotonic() + RECORD_S
+    deadline = time.monotonic() + (ORPHANED_RECORD_S if is_orphaned() else RECORD_S)
     for thread in threading.enumerate():
         if not thread.daemon and thread is not threading.current_thread():
             thread.join(max(0.0, deadline - time.monotonic()))

@@ -288,11 +288,16 @@ def end_with_parent(*, grace_s: float = _ORPHAN_GRACE_S) -> None:
     parent = int(os.environ.get(PARENT, os.getppid()))
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while not is_orphaned(parent):
             time.sleep(_PARENT_POLL_S)
         _end_orphans(grace_s)
 
     threading.Thread(target=watch, daemon=True, name="parent-watch").start()
+
+
+def is_orphaned(parent: int | None = None) -> bool:
+    """Whether the process that started this one, by default the one that the environment names, is gone."""
+    return os.getppid() != (int(os.environ.get(PARENT, os.getppid())) if parent is None else parent)
 
 
 def _end_orphans(grace_s: float) -> None:

@@ -24,7 +24,7 @@ from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_all
 from fedage.deploy.machine.simulation import VARIABLE
 from fedage.deploy.simulate import NO_GUARD, _undisturbed, simulate
-from fedage.deploy.simulation_main import RECORD_S
+from fedage.deploy.simulation_main import ORPHANED_RECORD_S
 from fedage.server.record.results import Results, read_results
 from tests.deploy.simulating import as_csv, simulated
 
@@ -203,7 +203,7 @@ def test_stopped_it_leaves_no_process_behind(number: signal.Signals, tmp_path: P
     assert "Traceback" not in said
     if number == signal.SIGKILL:
         # Nobody is there to stop the engine, which ends by itself and has time to write its record.
-        deadline = time.monotonic() + RECORD_S + 15
+        deadline = time.monotonic() + ORPHANED_RECORD_S + 15
         while (still_there(tmp_path) or any(map(lives, started))) and time.monotonic() < deadline:
             time.sleep(0.1)
     assert nothing_left(tmp_path)
