@@ -6,17 +6,22 @@ Shown
 ├── sentences   the report's first screen and the end of a run
 ├── terminal    tables and sentences at the end of a run
 ├── tells_sites whether the terminal's tables tell each site's patients and status, so that no other table has to
-├── columns     of a comparison's first table: a header, and by a run's label its cell
-├── first       tables of the report's first screen
-└── sections    of the report, each a heading over blocks: Drawn, Titled, Paragraph or Folded
+├── first       tables of the first screen
+├── sections    of the page, each a heading over blocks: Drawn, Titled, Paragraph or Folded
+├── references  errors in years that a learning curve is held against, each with its words
+└── of a comparison
+    ├── columns    of its first table in the terminal: a header, and by a run's label its cell
+    ├── headline   the same in terminal and page, before those
+    ├── notes      what of it cannot be compared, in sentences
+    └── document   its further keys as a document
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from fedage.common.presentation.cells import Cell, Table
 from fedage.common.record.results import Results
@@ -31,13 +36,15 @@ class Drawn:
     draw
         Gives an `<svg>` element as `presentation.svg.draw` does, or None; called where a page is made only, so this is
         the place to import what draws.
+    runs
+        Of a comparison, the labels of the runs that are in it.
     """
 
     kind: ClassVar[str] = "drawn"
     draw: Callable[[], str | None]
     caption: str
     why_empty: str = ""
-    without: str = ""
+    runs: tuple[str, ...] = ()
 
     @cached_property
     def svg(self) -> str | None:
@@ -73,6 +80,8 @@ class Folded:
     blocks: tuple[Drawn | Titled | Paragraph, ...]
 
 
+Column = tuple[str, Mapping[str, Cell]]
+"""A header, and by a run's label its cell."""
 Block = Drawn | Titled | Paragraph | Folded
 
 
@@ -111,10 +120,14 @@ class Shown:
 
     sentences: tuple[str, ...] = ()
     terminal: tuple[Titled | str, ...] = ()
-    first: tuple[Titled, ...] = ()
+    first: tuple[Titled | Paragraph, ...] = ()
     tells_sites: bool = False
-    columns: tuple[tuple[str, Mapping[str, Cell]], ...] = ()
+    columns: tuple[Column, ...] = ()
+    headline: tuple[Column, ...] = ()
     sections: tuple[Section, ...] = ()
+    references: tuple[tuple[float, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    document: Mapping[str, Any] = field(default_factory=dict)
 
 
 class NamedRun(Protocol):
@@ -127,6 +140,10 @@ class NamedRun(Protocol):
     @property
     def results(self) -> Results:
         """Its record."""
+
+    @property
+    def but_for_the_seed(self) -> Hashable | None:
+        """What its campaign file says apart from its seed and name; None if the file is not at hand."""
 
 
 def merged(sections: list[Section]) -> list[Section]:

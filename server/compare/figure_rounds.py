@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fedage.common.presentation.looks import Look, legend_below, short
 from fedage.common.presentation.svg import draw
-from fedage.server.compare._style import Look, legend_below, short
 from fedage.server.compare.comparison import Comparison
 
 _MARKED_ROUNDS = 40

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from fedage.common.presentation.wording import listed
 from fedage.server.compare.runs import Run
 
 
-def notes_on(runs: Sequence[Run]) -> Iterator[str]:
-    """Every such note; none if the runs differ in nothing that matters."""
+def notes_on(runs: Sequence[Run], of_analyses: Iterable[str] = ()) -> Iterator[str]:
+    """Every such note, those of analyses among them; none if the runs differ in nothing that matters."""
     yield from _differ(runs, "campaign", lambda run: run.results.campaign.name, "the runs answer different questions")
     yield from _differ(runs, "estimator", lambda run: run.results.campaign.estimator or "none", "")
     yield from _folds(runs)
@@ -20,8 +20,7 @@ def notes_on(runs: Sequence[Run]) -> Iterator[str]:
         "errors are of different patients",
     )
     yield from _truth(runs)
-    yield from _sites(runs)
-    yield from _patients(runs)
+    yield from of_analyses
     yield from _differ(
         runs,
         "minimum count",
@@ -64,29 +63,3 @@ def _truth(runs: Sequence[Run]) -> Iterator[str]:
     real = [run.label for run in runs if not run.results.phantoms]
     if rendered and real:
         yield (f"Phantoms and patients are not comparable: {listed(rendered)} on phantoms, {listed(real)} on patients.")
-
-
-def _sites(runs: Sequence[Run]) -> Iterator[str]:
-    by_run = {run.label: set(run.results.evaluation.test.raw.by_site) for run in runs}
-    by_run = {label: sites for label, sites in by_run.items() if sites}
-    where: dict[tuple[str, ...], list[str]] = {}
-    for site in sorted(set().union(*by_run.values())):
-        where.setdefault(tuple(label for label in by_run if site in by_run[label]), []).append(site)
-    partly = {labels: sites for labels, sites in where.items() if len(labels) < len(by_run)}
-    if partly:
-        told = "; ".join(f"{listed(sites)} only in {listed(labels)}" for labels, sites in partly.items())
-        yield f"Not the same sites: {told}. So figures over all sites are of different patients."
-
-
-def _patients(runs: Sequence[Run]) -> Iterator[str]:
-    """Other patients behind a site's figure, where the sites are the same."""
-    counts: dict[str, dict[str, int]] = {}
-    for run in runs:
-        for site, found in run.results.evaluation.test.raw.by_site.items():
-            counts.setdefault(site, {})[run.label] = found.n
-    uneven = {site: by_run for site, by_run in sorted(counts.items()) if len(set(by_run.values())) > 1}
-    if uneven:
-        told = "; ".join(
-            f"{site} {', '.join(f'{n} ({label})' for label, n in by_run.items())}" for site, by_run in uneven.items()
-        )
-        yield f"Not the same number of test patients: {told}."

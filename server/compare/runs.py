@@ -14,7 +14,7 @@ from fedage.common.toml.problems import printable
 from fedage.common.toml.text import MAX_TOML_BYTES
 from fedage.deploy.machine.bounded import read_at_most
 from fedage.deploy.machine.settings import SettingsErrors, toml_tables
-from fedage.server.compare.settings import flat_settings
+from fedage.server.compare.settings import but_for_the_seed, flat_settings
 from fedage.server.record.results import Results, read_results
 
 RECORD, CAMPAIGN_FILE = "results.json", "campaign.toml"
@@ -44,6 +44,11 @@ class Run:
     results: Results
     settings: Mapping[str, Any] | None
     why_no_settings: str = ""
+
+    @property
+    def but_for_the_seed(self) -> tuple[tuple[str, str], ...] | None:
+        """What its campaign file says apart from its seed and name; None if the file is not at hand."""
+        return None if self.settings is None else but_for_the_seed(self.settings)
 
 
 def load_runs(paths: Sequence[Path]) -> tuple[Run, ...]:

@@ -13,18 +13,16 @@ from fedage.server.compare.comparison import Comparison
 
 
 def print_comparison(comparison: Comparison, *, console: Console) -> None:
-    """The runs, their error by site, what differs between their files, and what cannot be compared."""
+    """The runs, what analyses show of them, what differs between their files, and what cannot be compared."""
     for banner in tables.banners(comparison):
         console.print(Text(banner, style="bold yellow"))
     _print(tables.headline(comparison), "on test patients, in years", console)
-    _print(tables.by_site(comparison), "MAE raw by site, in years", console)
     for item in (item for each in comparison.shown for item in each.terminal):
         if isinstance(item, str):
             console.print(Text(item))
         else:
             _print(item.table, item.caption, console)
     for table, title in (
-        (tables.repeats(comparison), "over seeds"),
         (tables.settings(comparison), "settings that differ"),
         (tables.missing(comparison), "not there"),
     ):

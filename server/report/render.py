@@ -69,7 +69,7 @@ def render_report(results: Results, *, events: Sequence[Mapping[str, Any]] | Non
         tables=tables,
         nothing=_nothing(figures, tables),
         sections=sections_of(results, shown),
-        first=[titled for each in shown for titled in each.first],
+        first=[block for each in shown for block in each.first],
         sites_told=_summary.sites_told(results),
     )
 

@@ -11,8 +11,9 @@ sites add up to bounds of the pooled curve: that is its error, and the result st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,9 @@ from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.evaluation.metrics import CS_YEARS
 from fedage.common.campaign.types import Campaign
+from fedage.common.presentation.blocks import NamedRun, Shown
 from fedage.common.record.parts import Finding, Number
+from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.influence import Group
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
@@ -227,6 +230,31 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
             yield Step(curve, (column,))
 
 
+def _compared(runs: Sequence[NamedRun]) -> Shown:
+    from fedage.common.analyses._error_curves_compared import compared
+
+    return compared(runs)
+
+
+def _figures(results: Results) -> dict[str, Any]:
+    from fedage.common.analyses._error_curves_compared import figures
+
+    return figures(results)
+
+
+def _missing(results: Results) -> dict[str, str]:
+    from fedage.common.analyses._error_curves_compared import missing
+
+    return missing(results)
+
+
 ANALYSIS = Definition(
-    name="error-curve", result=CumulativeScores, steps=_steps, words=lambda step: _WORDS.get(step, step), place=32
+    name="error-curve",
+    result=CumulativeScores,
+    steps=_steps,
+    words=lambda step: _WORDS.get(step, step),
+    compared=_compared,
+    figures=_figures,
+    missing=_missing,
+    place=32,
 )

@@ -6,9 +6,9 @@ Notation: Ω chronological age, ŷ predicted age, e = ŷ − Ω, all in years.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field as Described
@@ -39,7 +39,7 @@ from fedage.common.analyses.columns import (
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.campaign.types import Campaign
-from fedage.common.presentation.blocks import Shown
+from fedage.common.presentation.blocks import NamedRun, Shown
 from fedage.common.record.parts import Finding, Number
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
@@ -344,6 +344,24 @@ def _shown(results: Results) -> Shown:
     return shown(results)
 
 
+def _compared(runs: Sequence[NamedRun]) -> Shown:
+    from fedage.common.analyses._evaluation_compared import compared
+
+    return compared(runs)
+
+
+def _figures(results: Results) -> dict[str, Any]:
+    from fedage.common.analyses._evaluation_compared import figures
+
+    return figures(results)
+
+
+def _missing(results: Results) -> dict[str, str]:
+    from fedage.common.analyses._evaluation_compared import missing
+
+    return missing(results)
+
+
 ANALYSIS = Definition(
     name="evaluation",
     result=Metrics,
@@ -351,5 +369,8 @@ ANALYSIS = Definition(
     words=lambda step: _WORDS.get(step, step),
     sets=_sets,
     shown=_shown,
+    compared=_compared,
+    figures=_figures,
+    missing=_missing,
     place=10,
 )

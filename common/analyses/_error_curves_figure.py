@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from fedage.common.analyses.evaluation.error_curve import CumulativeScores
 from fedage.common.analyses.evaluation.metrics import CS_YEARS
+from fedage.common.presentation.looks import Look, legend_below, short
 from fedage.common.presentation.svg import MUTED, draw
-from fedage.server.compare._style import Look, legend_below, short
-from fedage.server.compare.comparison import ComparedRun, Comparison
+
+Curves = Sequence[tuple[str, CumulativeScores | None, CumulativeScores | None]]
+"""Each run's label, its curve as predicted and its curve after correction."""
 
 
-def error_curves(comparison: Comparison) -> str | None:
+def error_curves(curves: Curves) -> str | None:
     """The figure, raw at the left and corrected at the right, or None if no run has a curve."""
-    raw = [(number, run, run.error_curve_raw) for number, run in enumerate(comparison.runs)]
-    corrected = [(number, run, run.error_curve_corrected) for number, run in enumerate(comparison.runs)]
+    raw = [(number, label, curve) for number, (label, curve, _) in enumerate(curves)]
+    corrected = [(number, label, curve) for number, (label, _, curve) in enumerate(curves)]
     if not any(curve for _, _, curve in (*raw, *corrected)):
         return None
 
     def paint(figure: Figure) -> None:
         left, right = figure.subplots(1, 2, sharey=True)
-        for axes, curves, title in ((left, raw, "Raw"), (right, corrected, "Corrected")):
+        for axes, lines, title in ((left, raw, "Raw"), (right, corrected, "Corrected")):
             axes.axvline(CS_YEARS, color=MUTED, linewidth=1.0, linestyle=(0, (1, 2)))
-            for number, run, curve in curves:
-                _curve(axes, number, run, curve)
+            for number, label, curve in lines:
+                _curve(axes, number, label, curve)
             axes.set_title(title)
             axes.set_xlabel("error of at most t years")
             axes.margins(x=0)
@@ -36,14 +40,14 @@ def error_curves(comparison: Comparison) -> str | None:
         legend_below(figure, left if any(curve for _, _, curve in raw) else right)
 
     told = "; ".join(
-        f"{run.label} {curve.cs[at]:.0%} within {CS_YEARS:g} years"
-        for _, run, curve in raw
+        f"{label} {curve.cs[at]:.0%} within {CS_YEARS:g} years"
+        for _, label, curve in raw
         if curve and (at := _at_five(curve)) is not None and curve.cs[at] is not None
     )
     return draw(paint, name="errors", label=f"Cumulative score curves: {told}", size_in=(8.6, 4.0))
 
 
-def _curve(axes: Axes, number: int, run: ComparedRun, curve: CumulativeScores | None) -> None:
+def _curve(axes: Axes, number: int, label: str, curve: CumulativeScores | None) -> None:
     if curve is None:
         return
     look = Look.of(number)
@@ -56,7 +60,7 @@ def _curve(axes: Axes, number: int, run: ComparedRun, curve: CumulativeScores | 
         return
     t, cs, low, high = zip(*points, strict=True)
     axes.fill_between(t, low, high, color=look.colour, alpha=0.1, linewidth=0)
-    axes.plot(t, cs, color=look.colour, linestyle=look.dash, label=short(run.label))
+    axes.plot(t, cs, color=look.colour, linestyle=look.dash, label=short(label))
 
 
 def _at_five(curve: CumulativeScores) -> int | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedage.common.analyses._evaluation_compared import Errors, Runs, sites_of
+from fedage.common.presentation.looks import Look, legend_below, short
 from fedage.common.presentation.svg import GRID, MUTED, draw, only_some_spines
-from fedage.server.compare._style import Look, legend_below, short
-from fedage.server.compare.comparison import ComparedRun, Comparison
 
 _GROUP = 0.76
 """Height of a group; 1 would leave nothing between two."""
@@ -17,47 +17,47 @@ _ROOM = 1.45
 _ALL = "all sites"
 
 
-def errors_by_site(comparison: Comparison) -> str | None:
+def errors_by_site(errors: Runs) -> str | None:
     """The figure, raw MAE with all sites together first, or None if no run has an error by site."""
-    sites = comparison.sites
+    sites = sites_of(errors)
     if not sites:
         return None
     groups = (_ALL, *sites)
-    runs = len(comparison.runs)
+    runs = len(errors)
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         for number in range(runs):
-            _dots(axes, comparison, number, groups)
+            _dots(axes, errors, number, groups)
         for line in range(len(groups) - 1):
             axes.axhline(line + 0.5, color=GRID, linewidth=0.8 if line else 1.6)
         axes.set_yticks(range(len(groups)), [short(group) for group in groups])
         axes.get_yticklabels()[0].set_fontweight("bold")
         axes.set_ylim(len(groups) - 0.5, -0.5)
-        axes.set_xlim(0, _ROOM * _largest(comparison))
+        axes.set_xlim(0, _ROOM * _largest(errors))
         axes.grid(visible=False, axis="y")
         axes.tick_params(left=False)
         only_some_spines(axes, "bottom")
         axes.set_xlabel("MAE raw, years")
         legend_below(figure, axes)
 
-    told = "; ".join(f"{run.label}: {_in_words(run, sites)}" for run in comparison.runs)
+    told = "; ".join(f"{label}: {_in_words(run, sites)}" for label, run in errors)
     height = 1.15 + len(groups) * max(0.34, _ROW_IN * runs + 0.08)
     return draw(paint, name="sites", label=f"Raw MAE in years by site: {told}", size_in=(8.0, height))
 
 
-def _largest(comparison: Comparison) -> float:
-    errors = [site.mae_years_raw for run in comparison.runs for site in run.by_site.values()]
-    return max((error for error in (*errors, *(run.mae_years_raw for run in comparison.runs)) if error), default=1.0)
+def _largest(errors: Runs) -> float:
+    known = [site.mae_years_raw for _, run in errors for site in run.by_site.values()]
+    return max((error for error in (*known, *(run.mae_years_raw for _, run in errors)) if error), default=1.0)
 
 
-def _in_words(run: ComparedRun, sites: tuple[str, ...]) -> str:
+def _in_words(run: Errors, sites: tuple[str, ...]) -> str:
     known = {site: run.by_site[site].mae_years_raw for site in sites if site in run.by_site}
     return ", ".join(f"{site} {error:.2f}" for site, error in known.items() if error is not None) or "none"
 
 
-def _dots(axes: Axes, comparison: Comparison, number: int, groups: tuple[str, ...]) -> None:
-    run, look, runs = comparison.runs[number], Look.of(number), len(comparison.runs)
+def _dots(axes: Axes, errors: Runs, number: int, groups: tuple[str, ...]) -> None:
+    (label, run), look, runs = errors[number], Look.of(number), len(errors)
     offset = (number - (runs - 1) / 2) * _GROUP / max(runs, 3)
     dots, ticks, crosses = [], [], []
     for group, site in enumerate(groups):
@@ -81,5 +81,5 @@ def _dots(axes: Axes, comparison: Comparison, number: int, groups: tuple[str, ..
             marker=look.marker,
             markersize=6.5,
             color=look.colour,
-            label=short(run.label),
+            label=short(label),
         )
