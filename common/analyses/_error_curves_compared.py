@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fedage.common.analyses.by_subject import figures as figures_of
+from fedage.common.analyses.evaluation.error_curve import CORRECTED, TEST, CumulativeScores
 from fedage.common.presentation.blocks import Drawn, NamedRun, Section, Shown
 from fedage.common.record.results import Results
 
@@ -20,8 +20,10 @@ _CAPTION = (
 
 def compared(runs: Sequence[NamedRun]) -> Shown:
     """The figure, or why there is none."""
-    found = [(run.label, figures_of(run.results)) for run in runs]
-    curves = [(label, each.error_curve_raw, each.error_curve_corrected) for label, each in found]
+    curves = [
+        (run.label, run.results.outcome(TEST, CumulativeScores)[0], run.results.outcome(CORRECTED, CumulativeScores)[0])
+        for run in runs
+    ]
 
     def draw() -> str | None:
         # Imported here: drawing takes a moment, and a terminal draws nothing.
@@ -36,15 +38,17 @@ def compared(runs: Sequence[NamedRun]) -> Shown:
 
 def figures(results: Results) -> dict[str, Any]:
     """Of one run, for the comparison as a document."""
-    found = figures_of(results)
-    return {"error_curve_raw": found.error_curve_raw, "error_curve_corrected": found.error_curve_corrected}
+    return {
+        "error_curve_raw": results.outcome(TEST, CumulativeScores)[0],
+        "error_curve_corrected": results.outcome(CORRECTED, CumulativeScores)[0],
+    }
 
 
 def missing(results: Results) -> dict[str, str]:
     """Why a run has no curve, if it has none."""
-    found = figures_of(results)
-    return {
-        f"CS curve, {name}": found.not_computed.get(key, _NOT_RECORDED)
-        for name, key in (("raw", "error_curve_raw"), ("corrected", "error_curve_corrected"))
-        if getattr(found, key) is None
-    }
+    told = {}
+    for name, step in (("raw", TEST), ("corrected", CORRECTED)):
+        found, why = results.outcome(step, CumulativeScores)
+        if found is None:
+            told[f"CS curve, {name}"] = _NOT_RECORDED if why is None else why
+    return told

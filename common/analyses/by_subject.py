@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
-from fedage.common.analyses.bias.bias_line import FittedLine
-from fedage.common.analyses.bias.gap_by_age import GapsByAge
-from fedage.common.analyses.evaluation.error_curve import CumulativeScores
 from fedage.common.analyses.evaluation.metrics import Metrics
-from fedage.common.analyses.evaluation.predicted_by_age import CountsByAge
 from fedage.common.analyses.groups.result import Difference, GroupDifferenceResult
 from fedage.common.analyses.survival.cox import CoxResult
 from fedage.common.analyses.survival.kaplan_meier import Curves
 from fedage.common.analyses.survival.table_grid import GridCost
 from fedage.common.record.parts import Finding, Number, Part
+from fedage.common.record.results import NO_ESTIMATOR, Results, StepResult
 
-if TYPE_CHECKING:
-    from fedage.common.record.results import Results, StepResult
-
-_NO_ESTIMATOR = "the campaign has no estimator, so it predicts no age"
 _FITTED = "the bias line is fitted on these patients"
 _FOLDS = "with folds every patient is a test patient, so no others are left"
 _ONE_GROUP = "it has patients of one group only, so it adds nothing to the difference"
@@ -48,32 +39,6 @@ class Evaluation(Part):
     validation: EvaluatedPart = Field(
         default=EvaluatedPart(), description="patients the bias line is fitted on; none with folds"
     )
-
-
-class Bias(Part):
-    """The age-bias correction.
-
-    With folds the lines here are fitted on the out-of-fold predictions of all healthy patients and are for reading
-    only: the patients of a fold are corrected by a line that is fitted without them.
-    """
-
-    method: str = Field(default="linear", description="form of the correction")
-    scope: str = Field(default="site", description="one line a site, or one for all")
-    scale: str = Field(default="de-lange", description="which gap the survival analysis uses")
-    lines: dict[str, FittedLine] = Field(default_factory=dict, description="by site")
-    overall: FittedLine | None = Field(default=None, description="over all sites")
-    not_computed: str = Field(default="", description="why there is none")
-
-
-class Figures(Part):
-    """What the figures draw, all from test patients of all sites."""
-
-    predicted_by_age: CountsByAge | None = Field(default=None, description="heat map")
-    gap_by_age_raw: GapsByAge | None = Field(default=None, description="before correction")
-    gap_by_age_corrected: GapsByAge | None = Field(default=None, description="after correction")
-    error_curve_raw: CumulativeScores | None = Field(default=None, description="cumulative score curve, as predicted")
-    error_curve_corrected: CumulativeScores | None = Field(default=None, description="the same after correction")
-    not_computed: dict[str, str] = Field(default_factory=dict, description="why a figure is missing, by its key here")
 
 
 class Survival(Part):
@@ -131,49 +96,20 @@ def evaluation(results: Results) -> Evaluation:
     )
 
 
+def asked_age(results: Results) -> bool:
+    """Whether predicted ages are told of: of the campaign's model, or as the sites' tables bring them."""
+    return bool(results.campaign.estimator) or evaluation(results).test.raw.overall is not None
+
+
 def _evaluated(results: Results, name: str) -> Evaluated:
     step = results.analyses.get(name)
     if step is None:
-        return Evaluated(not_computed="" if results.campaign.estimator else _NO_ESTIMATOR)
+        return Evaluated(not_computed="" if results.campaign.estimator else NO_ESTIMATOR)
     return Evaluated(
         overall=step.result if isinstance(step.result, Metrics) else None,
         by_site={site: found for site, found in step.by_site.items() if isinstance(found, Metrics)},
         not_computed=step.not_computed,
     )
-
-
-def bias(results: Results) -> Bias:
-    """The age-bias correction."""
-    step = results.analyses.get("bias")
-    if step is None:
-        return Bias(not_computed="" if results.campaign.estimator else _NO_ESTIMATOR)
-    return Bias(
-        **step.about,
-        lines={site: found for site, found in step.by_site.items() if isinstance(found, FittedLine)},
-        overall=step.result if isinstance(step.result, FittedLine) else None,
-        not_computed=step.not_computed,
-    )
-
-
-def figures(results: Results) -> Figures:
-    """What the figures draw."""
-    steps = {
-        "predicted_by_age": "predicted-by-age",
-        "gap_by_age_raw": "gap-by-age:raw",
-        "gap_by_age_corrected": "gap-by-age:corrected",
-        "error_curve_raw": "error-curve:test",
-        "error_curve_corrected": "error-curve:test-corrected",
-    }
-    missing, found = {}, {}
-    for key, name in steps.items():
-        step = results.analyses.get(name)
-        if step is not None and isinstance(step.result, CountsByAge | GapsByAge | CumulativeScores):
-            found[key] = step.result
-        elif step is not None:
-            missing[key] = step.not_computed
-        elif not results.campaign.estimator:
-            missing[key] = _NO_ESTIMATOR
-    return Figures.model_validate({**found, "not_computed": missing})
 
 
 def survival(results: Results) -> Survival | None:
@@ -187,6 +123,18 @@ def survival(results: Results) -> Survival | None:
         cox=tuple(_cox(step) for step in models.values()),
         kaplan_meier=None if curves is None else _curves(curves, costs),
     )
+
+
+def models(results: Results) -> tuple[CoxResult, ...]:
+    """The Cox models that the campaign asks for."""
+    found = survival(results)
+    return () if found is None else found.cox
+
+
+def curves(results: Results) -> Curves | None:
+    """The survival curves; None if the campaign asked for none."""
+    found = survival(results)
+    return None if found is None else found.kaplan_meier
 
 
 def _cox(step: StepResult) -> CoxResult:

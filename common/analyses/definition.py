@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.common.analyses.base import Analysis
+from fedage.common.analyses.base import Analysis, Result
 from fedage.common.campaign.types import Campaign, Table
 from fedage.common.presentation.blocks import NamedRun, Shown
 from fedage.common.record.parts import Finding
@@ -67,6 +67,10 @@ def _no_reason(campaign: Campaign) -> Mapping[str, LeftOut]:  # noqa: ARG001 - s
     return {}
 
 
+def _no_notes(result: Result) -> Iterable[str]:  # noqa: ARG001 - see above
+    return ()
+
+
 def _no_sets(campaign: Campaign, cohort: Cohort) -> Iterable[BoolArray]:  # noqa: ARG001 - see above
     return ()
 
@@ -106,6 +110,9 @@ class Definition:
     options
         Checks the analysis' own table `[analyses.NAME]`, without which it has no step; None for an analysis that
         follows from other tables of the file.
+    subject
+        What a report says a campaign without any step of it did not ask for, e.g. `a survival analysis`; several
+        analyses may be of one subject. Empty where nobody misses it.
     needs_in_words
         What the file has to have for such a table to imply a step.
     asked
@@ -117,6 +124,8 @@ class Definition:
         analyses that it builds on (`same_patients`).
     left_out
         What the file asks for and does not allow to compute, by the step's name.
+    notes
+        What a reader of the record must know of a result, in sentences without the step's name.
     conclude
         Steps that follow from the record so far without another exchange, by name.
     shown
@@ -137,11 +146,13 @@ class Definition:
     words: Callable[[str], str]
     builds_on: tuple[str, ...] = ()
     options: type[Table] | None = None
+    subject: str = ""
     needs_in_words: str = ""
     asked: Callable[[Campaign], Iterable[str]] = _nothing_of_a_campaign
     columns: Callable[[Campaign], Iterable[str]] = _nothing_of_a_campaign
     sets: Callable[[Campaign, Cohort], Iterable[BoolArray]] = _no_sets
     left_out: Callable[[Campaign], Mapping[str, LeftOut]] = _no_reason
+    notes: Callable[[Result], Iterable[str]] = _no_notes
     conclude: Callable[[Campaign, Results], Mapping[str, Finding]] = _concludes_nothing
     shown: Callable[[Results], Shown] = _shows_nothing
     compared: Callable[[Sequence[NamedRun]], Shown] = _compares_nothing

@@ -97,11 +97,6 @@ def judged(results: Results) -> str:
     return f"{'healthy ' if results.campaign.train_on == 'healthy' else ''}{analysed(results)}"
 
 
-def asked_age(results: Results) -> bool:
-    """Whether predicted ages are told of: of the campaign's model, or as the sites' tables bring them."""
-    return bool(results.campaign.estimator) or results.evaluation.test.raw.overall is not None
-
-
 def drawn(results: Results) -> str:
     """Whom the figures by age show: they have no choice of the healthy, so they are of more people than the tables."""
     everyone = analysed(results)

@@ -8,7 +8,7 @@ the analysis gives.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -25,11 +25,8 @@ from fedage.common.record.parts import (
 from fedage.common.record.pooled import PooledCheck
 from fedage.common.record.preparation import Preparation
 
-if TYPE_CHECKING:
-    from fedage.common.analyses.by_subject import Bias, Evaluation, Figures, Groups, Survival
-    from fedage.common.analyses.survival.planted_truth import PlantedTruth
-
 SCHEMA_VERSION: Literal[2] = 2
+NO_ESTIMATOR = "the campaign has no estimator, so it predicts no age"
 
 
 F = TypeVar("F", bound=Finding)
@@ -105,51 +102,16 @@ class Results(Part):
         return {name: step.sites for name, step in self.analyses.items() if step.sites}
 
     @property
-    def evaluation(self) -> Evaluation:
-        """How good the predicted ages are."""
-        from fedage.common.analyses import by_subject
-
-        return by_subject.evaluation(self)
-
-    @property
-    def bias(self) -> Bias:
-        """The age-bias correction."""
-        from fedage.common.analyses import by_subject
-
-        return by_subject.bias(self)
-
-    @property
-    def figures(self) -> Figures:
-        """What the figures draw."""
-        from fedage.common.analyses import by_subject
-
-        return by_subject.figures(self)
-
-    @property
-    def survival(self) -> Survival | None:
-        """Cox models and curves; None if the campaign asked for none."""
-        from fedage.common.analyses import by_subject
-
-        return by_subject.survival(self)
-
-    @property
-    def groups(self) -> Groups | None:
-        """Two groups compared by their gaps; None if the campaign compares none."""
-        from fedage.common.analyses import by_subject
-
-        return by_subject.groups(self)
-
-    @property
-    def planted(self) -> PlantedTruth | None:
-        """The truth behind phantoms; None if nothing was planted."""
-        from fedage.common.analyses.survival.planted_truth import PlantedTruth
-
-        return next(iter(self.found(PlantedTruth).values()), None)
-
-    @property
     def solved_exactly(self) -> bool:
         """Whether the model is solved from the sites' sums and needs no round of training."""
         return bool(self.preparation) and self.campaign.rounds is None and not self.rounds
+
+    def outcome(self, step: str, kind: type[F]) -> tuple[F | None, str | None]:
+        """What a step found, and why if it found nothing; no reason where a record should have it and has not."""
+        found = self.analyses.get(step)
+        if found is None:
+            return None, None if self.campaign.estimator else NO_ESTIMATOR
+        return (found.result, None) if isinstance(found.result, kind) else (None, found.not_computed)
 
     def steps_of(self, analysis: str) -> dict[str, StepResult]:
         """The steps of one analysis, in the record's order."""

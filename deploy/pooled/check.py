@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from fedage.client.cohort.site_cohort import SiteCohort
+from fedage.common.analyses import by_subject
+from fedage.common.analyses.bias.bias_line import correction_of
 from fedage.common.analyses.by_subject import Evaluated, GroupDifference
 from fedage.common.analyses.evaluation.metrics import Metrics
 from fedage.common.analyses.survival.cox import CoxResult
@@ -47,23 +49,21 @@ class _Check:
     not_compared: dict[str, str]
 
     def figures(self) -> Iterator[PooledFigure]:
-        evaluation = self.results.evaluation.test
+        evaluation = by_subject.evaluation(self.results).test
         if "predicted_years" in self.patients:
             yield from self._errors("evaluation:test", "predicted_years", evaluation.raw)
         if self.campaign.estimator is not None and "predicted_years" in self.patients:
             yield from self._lines()
             self._correct()
             yield from self._errors("evaluation:test-corrected", "corrected_years", evaluation.corrected)
-        survival = self.results.survival
+        survival = by_subject.survival(self.results)
         for model in survival.cox if survival else ():
             yield from self._cox(model)
         if survival and survival.kaplan_meier:
             yield from self._curves(survival.kaplan_meier)
-        if self.results.groups is not None:
-            for name, found in (
-                ("groups:gap", self.results.groups.corrected),
-                ("groups:raw-gap", self.results.groups.raw),
-            ):
+        groups = by_subject.groups(self.results)
+        if groups is not None:
+            for name, found in (("groups:gap", groups.corrected), ("groups:raw-gap", groups.raw)):
                 if found is not None:
                     yield from self._groups(name, found)
 
@@ -89,7 +89,7 @@ class _Check:
 
     def _lines(self) -> Iterator[PooledFigure]:
         healthy = self._healthy_held_out()
-        for site, found in self.results.bias.lines.items():
+        for site, found in correction_of(self.results).lines.items():
             table = healthy[healthy[SITE] == site]
             line = models.line(_array(table, "predicted_years"), _array(table, "age_years"))
             for name in ("slope", "intercept_years", "residual_sd_years"):

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from typing import Any
 
 from fedage.common.analyses import plan
-from fedage.common.analyses.survival.table_grid import TABLE_GRID
 from fedage.common.campaign import Campaign
 from fedage.common.estimators.table import FEATURE
 from fedage.common.protocol.messages import ANALYSE, TRAIN
@@ -234,12 +233,10 @@ def _notes(campaign: Campaign, place: Place, findings: Findings) -> list[str]:
     notes += rules_off(campaign, place)
     if campaign.planted is not None:
         notes.append("Images are phantoms rendered by FedAge, and the follow-up was simulated.")
-    grid = findings.results.get(TABLE_GRID)
-    if grid and len(grid["table_times"]) < len(grid["asked_times"]):
-        notes.append(
-            f"{TABLE_GRID}: the sites agreed on {len(grid['table_times'])} of {len(grid['asked_times'])} table "
-            "times for curves and models with one baseline hazard, so that no cell of a table is small at any of them."
-        )
+    analyses = plan.analysis_of_steps(campaign)
+    for step, found in sorted(findings.results.items()):
+        if step in analyses:
+            notes += [f"{step}: {note}" for note in analyses[step].notes(found)]
     for step, found in sorted(findings.results.items()):
         if left_out := found.get("withheld_columns"):
             notes.append(f"{step}: computed without {', '.join(left_out)}. {WHY_LEFT_OUT}")

@@ -17,8 +17,8 @@ from fedage.server.report.rounds import by_fold, mean_over_folds, rounds_in_word
 _FEW = 6
 
 
-def learning_curve(results: Results) -> str | None:
-    """The figure, or None if no round was finished."""
+def learning_curve(results: Results, references: Sequence[tuple[float, str]] = ()) -> str | None:
+    """The figure, or None if no round was finished; `references` are errors in years and what they are."""
     rounds = results.rounds
     if not rounds:
         return None
@@ -50,7 +50,6 @@ def learning_curve(results: Results) -> str | None:
                 label = "a fold" if words and not number else None
                 _line(axes, own, color=SERIES[0], linewidth=0.8, marker=dot, markersize=3.0, label=label)
             _line(axes, mean_over_folds(rounds, of), color=INK, linewidth=width, marker=dot, label=words)
-        references = _references(results)
         close = len(references) == 2 and abs(references[0][0] - references[1][0]) < 0.12 * error.get_ylim()[1]
         highest = max((value for value, _ in references), default=0.0)
         for value, words in references:
@@ -107,17 +106,6 @@ def _line(axes: Axes, values: Sequence[tuple[int, float | None]], **style: Any) 
     known = [(x, y) for x, y in values if y is not None]
     if known:
         axes.plot(*zip(*known, strict=True), **style)
-
-
-def _references(results: Results) -> Sequence[tuple[float, str]]:
-    found = []
-    test = results.evaluation.test.raw.overall  # only there the sites tell it; with folds they are the same patients
-    if test is not None and test.mae_of_mean_years is not None:
-        bound = ", at least" if test.mae_of_mean_at_least else ""
-        found.append((test.mae_of_mean_years, f"predicting the\nmean age{bound}"))
-    if results.planted is not None and results.planted.irreducible_mae_years is not None:
-        found.append((results.planted.irreducible_mae_years, "irreducible"))
-    return found
 
 
 def _label(rounds: Sequence[Round]) -> str:

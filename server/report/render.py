@@ -52,7 +52,8 @@ def render_report(results: Results, *, events: Sequence[Mapping[str, Any]] | Non
     )
     environment.filters["sentence"] = _summary.sentence
     template = environment.get_template("report.html.j2")
-    figures, tables, shown = _figures(results), _all_tables(results, events), shown_of(results)
+    tables, shown = _all_tables(results, events), shown_of(results)
+    figures = _figures(results, [each for one in shown for each in one.references])
     css, _, _ = environment.loader.get_source(environment, "report.css") if environment.loader else ("", None, None)
     return template.render(
         results=results,
@@ -97,9 +98,9 @@ def _all_tables(results: Results, events: Sequence[Mapping[str, Any]] | None) ->
     }
 
 
-def _figures(results: Results) -> dict[str, Drawn]:
+def _figures(results: Results, references: Sequence[tuple[float, str]]) -> dict[str, Drawn]:
     return {
-        "learning": _drawn(learning_curve(results), _tables.no_rounds(results)),
+        "learning": _drawn(learning_curve(results, references), _tables.no_rounds(results)),
     }
 
 

@@ -39,6 +39,14 @@ def missing_of(results: Results) -> dict[str, str]:
     return {part: reason for definition in known for part, reason in definition.missing(results).items()}
 
 
+def subjects_not_asked_for(results: Results) -> list[str]:
+    """What the record has no step of, by the subjects of analyses."""
+    known, _ = _definitions([results])
+    there = {step.analysis for step in results.analyses.values()}
+    asked = {definition.subject for definition in known if definition.name in there}
+    return list(dict.fromkeys(each.subject for each in known if each.subject and each.subject not in asked))
+
+
 def step_in_words(results: Results, step: str) -> str:
     """A step of a record in its analysis' words; empty where no analysis that is installed here has it."""
     found = results.analyses.get(step)

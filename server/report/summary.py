@@ -10,7 +10,7 @@ from fedage.common.presentation.participation import participants, training_in_w
 from fedage.common.presentation.wording import listed
 from fedage.server.record.results import Results
 from fedage.server.report.rounds import rounds_in_words
-from fedage.server.report.shown import shown_of
+from fedage.server.report.shown import shown_of, subjects_not_asked_for
 from fedage.server.report.withheld_text import in_short
 
 
@@ -37,11 +37,7 @@ def banners(results: Results) -> list[str]:
 
 def not_asked(results: Results) -> str:
     """The analyses that the campaign did not ask for, which therefore have no section; empty if it asked for all."""
-    absent = [
-        *(["an estimator"] if not results.campaign.estimator else []),
-        *(["a survival analysis"] if results.survival is None else []),
-        *(["a comparison of groups"] if results.groups is None else []),
-    ]
+    absent = [*(["an estimator"] if not results.campaign.estimator else []), *subjects_not_asked_for(results)]
     return listed(absent) if absent else ""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedage.common.analyses import by_subject
 from fedage.common.analyses._of_file import COX
 from fedage.common.analyses.agreement import COLUMNS, Agreed
 from fedage.common.analyses.base import Analysis, Iterate
@@ -106,8 +107,8 @@ def test_sums_that_break_a_rule_count_nothing(kind: str, tmp_path: Path) -> None
     found = run(tmp_path, members(tmp_path), FILE, alter)
     assert found.results.run.status == "finished"
     assert rule in found.rules
-    assert found.results.survival is not None
-    (cox,) = found.results.survival.cox
+    assert by_subject.survival(found.results) is not None
+    (cox,) = by_subject.survival(found.results).cox
     assert set(cox.sites) == {"a", "c"}
     assert rule in str(found.hostile.withheld)
     assert any(rule in trouble for trouble in found.hostile.troubles)
@@ -137,8 +138,8 @@ def test_tables_by_time_are_counts_too(tmp_path: Path, name: str, change: Callab
 
     found = run(tmp_path, members(tmp_path), FILE, alter)
     assert rule in found.rules
-    assert found.results.survival is not None
-    assert set(found.results.survival.kaplan_meier.sites) == {"a", "c"}
+    assert by_subject.survival(found.results) is not None
+    assert set(by_subject.survival(found.results).kaplan_meier.sites) == {"a", "c"}
 
 
 def test_honest_sums_of_every_analysis_are_within_the_rules(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file
 from fedage.client.cohort.selection.parts import of_fold
 from fedage.client.cohort.selection.table_cohorts import table_cohort
 from fedage.client.cohort.table.sites import read_site_tables
+from fedage.common.analyses import by_subject
 from fedage.common.analyses.base import Done, run_locally
 from fedage.common.analyses.evaluation.metrics import Metrics
 from fedage.common.analyses.preparation._ridge import PENALTIES
@@ -61,13 +62,13 @@ class Run:
 
     @property
     def overall(self) -> Metrics:
-        found = self.results.evaluation.test.raw.overall
+        found = by_subject.evaluation(self.results).test.raw.overall
         assert found is not None
         return found
 
     @property
     def by_site(self) -> Mapping[str, Metrics]:
-        return self.results.evaluation.test.raw.by_site
+        return by_subject.evaluation(self.results).test.raw.by_site
 
     @property
     def mae_years(self) -> float:

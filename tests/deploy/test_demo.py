@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from fedage.client.audit import Direction, Kind, Outcome, read_heads, show, verify
+from fedage.common.analyses import by_subject
 from fedage.server.record.events import read_events
 from fedage.server.record.results import Results, read_results
 
@@ -96,13 +97,13 @@ def test_the_record_is_complete(quick: tuple[Path, str]) -> None:
     assert [site.excluded.get("too-few-not-healthy", 0) for site in results.sites] == [0, 0, None]
     assert [record.number for record in results.rounds] == [1, 2, 3, 4]
     assert all(record.sites == ("harbour", "north", "valley") for record in results.rounds)
-    assert results.survival is not None
-    assert any(not model.not_computed for model in results.survival.cox)
+    assert by_subject.survival(results) is not None
+    assert any(not model.not_computed for model in by_subject.survival(results).cox)
 
 
 def test_the_model_reads_age(quick: tuple[Path, str]) -> None:
     results = read_results(quick[0] / "results.json")
-    overall = results.evaluation.test.raw.overall
+    overall = by_subject.evaluation(results).test.raw.overall
     assert overall is not None
     assert overall.mae_years is not None
     assert overall.mae_of_mean_years is not None

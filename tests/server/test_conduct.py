@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from flwr.app import Array, Message
 
+from fedage.common.analyses import by_subject
+from fedage.common.analyses.bias.bias_line import correction_of
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.protocol.messages import pack, unpack
 from fedage.server.campaign.conduct import conduct
@@ -85,11 +87,11 @@ def test_three_sites_finish_and_everything_is_recorded(three: list[MemorySite], 
     assert [site.status for site in results.sites] == ["took part"] * 3
     assert [r.number for r in results.rounds] == [1, 2]
     assert all(r.validation_mae_years is not None for r in results.rounds)
-    assert results.evaluation.test.raw.overall is not None
-    assert results.evaluation.test.raw.overall.n == 60
-    assert set(results.bias.lines) == {"a", "b", "c"}
-    assert results.survival is not None
-    assert [model.model for model in results.survival.cox] == ["gap", "true"]
+    assert by_subject.evaluation(results).test.raw.overall is not None
+    assert by_subject.evaluation(results).test.raw.overall.n == 60
+    assert set(correction_of(results).lines) == {"a", "b", "c"}
+    assert by_subject.survival(results) is not None
+    assert [model.model for model in by_subject.survival(results).cox] == ["gap", "true"]
     for name in ("campaign.toml", "events.jsonl", "model.safetensors", "report.html"):
         assert (tmp_path / "run" / name).stat().st_size > 0
 
@@ -127,8 +129,8 @@ def test_a_site_that_leaves_during_the_analyses_leaves_an_exact_result_of_the_ot
     grid._meddle = meddle
     results = run(tmp_path, three, grid=grid)
     assert results.run.status == "finished"
-    assert results.survival is not None
-    assert all(model.sites == ("a", "b") for model in results.survival.cox)
+    assert by_subject.survival(results) is not None
+    assert all(model.sites == ("a", "b") for model in by_subject.survival(results).cox)
     assert (results.sites[2].status, results.sites[2].dropped_out_in_round) == ("dropped out", 0)
 
 
@@ -159,10 +161,10 @@ def test_no_event_at_all_is_said_and_the_rest_is_there(tmp_path: Path) -> None:
     members = [memory_site(name, tmp_path / "sites", seed=n, events=False) for n, name in enumerate("abc")]
     results = run(tmp_path, members)
     assert results.run.status == "finished"
-    assert results.survival is not None
-    for model in results.survival.cox:
+    assert by_subject.survival(results) is not None
+    for model in by_subject.survival(results).cox:
         assert model.not_computed
-    assert results.evaluation.test.raw.overall is not None
+    assert by_subject.evaluation(results).test.raw.overall is not None
 
 
 def test_a_site_that_has_not_approved_is_left_out(three: list[MemorySite], tmp_path: Path) -> None:

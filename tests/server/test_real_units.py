@@ -20,6 +20,7 @@ from rich.console import Console
 from fedage.client.cli.index import index_site
 from fedage.client.inbox.deployed import DeployedSite
 from fedage.client.site.home import init_site
+from fedage.common.analyses import by_subject
 from fedage.common.analyses.survival._cox_compared import covariates
 from fedage.common.analyses.survival.cox import Coefficient
 from fedage.common.campaign_file import parse_campaign
@@ -160,8 +161,8 @@ def survival_package(patients: pd.DataFrame, name: str, *, by_site: bool) -> Cox
 
 
 def coefficient(results: Results, model: str, covariate: str) -> Coefficient:
-    assert results.survival is not None
-    found = next(item for item in results.survival.cox if item.model == model)
+    assert by_subject.survival(results) is not None
+    found = next(item for item in by_subject.survival(results).cox if item.model == model)
     assert found.not_computed in (None, ""), found.not_computed
     assert found.n == sum(SITES.values())
     assert found.sites == tuple(SITES)
@@ -203,10 +204,10 @@ def test_the_difference_of_groups_is_that_of_least_squares(
     request: pytest.FixtureRequest, patients: pd.DataFrame, which: str
 ) -> None:
     results: Results = request.getfixturevalue(which)
-    assert results.groups is not None
-    found = results.groups.corrected.adjusted
+    assert by_subject.groups(results) is not None
+    found = by_subject.groups(results).corrected.adjusted
     assert found is not None
-    assert (results.groups.corrected.n_group, results.groups.corrected.n_reference) == (
+    assert (by_subject.groups(results).corrected.n_group, by_subject.groups(results).corrected.n_reference) == (
         int((patients.ill == 1).sum()),
         int((patients.ill == 0).sum()),
     )

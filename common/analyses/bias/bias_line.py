@@ -12,6 +12,7 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 from pydantic import Field as Described
 
+from fedage.common.analyses import by_subject
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._summed import ages_and_errors
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
@@ -29,8 +30,8 @@ from fedage.common.campaign.types import Campaign
 from fedage.common.presentation.blocks import Paragraph, Section, Shown, Titled
 from fedage.common.presentation.cells import Table, count, number, words
 from fedage.common.presentation.participation import pooled_row
-from fedage.common.record.parts import Finding, Number
-from fedage.common.record.results import Results
+from fedage.common.record.parts import Finding, Number, Part
+from fedage.common.record.results import NO_ESTIMATOR, Results
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.influence import Group
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
@@ -163,6 +164,34 @@ class FittedLine(Finding):
     residual_sd_years: Number = Described(default=None, description="spread around the line")
 
 
+class Bias(Part):
+    """The age-bias correction.
+
+    With folds the lines here are fitted on the out-of-fold predictions of all healthy patients and are for reading
+    only: the patients of a fold are corrected by a line that is fitted without them.
+    """
+
+    method: str = Described(default="linear", description="form of the correction")
+    scope: str = Described(default="site", description="one line a site, or one for all")
+    scale: str = Described(default="de-lange", description="which gap the survival analysis uses")
+    lines: dict[str, FittedLine] = Described(default_factory=dict, description="by site")
+    overall: FittedLine | None = Described(default=None, description="over all sites")
+    not_computed: str = Described(default="", description="why there is none")
+
+
+def correction_of(results: Results) -> Bias:
+    """The age-bias correction."""
+    step = results.analyses.get("bias")
+    if step is None:
+        return Bias(not_computed="" if results.campaign.estimator else NO_ESTIMATOR)
+    return Bias(
+        **step.about,
+        lines={site: found for site, found in step.by_site.items() if isinstance(found, FittedLine)},
+        overall=step.result if isinstance(step.result, FittedLine) else None,
+        not_computed=step.not_computed,
+    )
+
+
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
     if campaign.estimator is not None:
         about = {"method": campaign.bias.method, "scope": campaign.bias.scope, "scale": campaign.bias.scale}
@@ -179,9 +208,10 @@ def _shown(results: Results) -> Shown:
 
 
 def _note(results: Results) -> str:
-    how = f"({results.bias.method}, scope {results.bias.scope})"
-    scale = {"de-lange": "de Lange's", "cole": "Cole's"}.get(results.bias.scale, results.bias.scale)
-    split = f" High and low gap are split on {scale} scale." if results.survival else ""
+    bias = correction_of(results)
+    how = f"({bias.method}, scope {bias.scope})"
+    scale = {"de-lange": "de Lange's", "cole": "Cole's"}.get(bias.scale, bias.scale)
+    split = f" High and low gap are split on {scale} scale." if by_subject.survival(results) else ""
     if results.campaign.folds:
         return (
             f"For reading only: fitted on the out-of-fold predictions of all healthy patients {how}. The patients of "
@@ -192,7 +222,7 @@ def _note(results: Results) -> str:
 
 def bias_lines(results: Results) -> Table:
     """The lines that correct the age bias."""
-    bias = results.bias
+    bias = correction_of(results)
     everyone = [(words(site), line) for site, line in sorted(bias.lines.items())]
     if bias.overall is not None:
         everyone += pooled_row(results, BIAS, list(bias.lines), bias.overall)

@@ -9,17 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field as Described
 
+from fedage.common.analyses import by_subject
 from fedage.common.analyses._age_bins import age_edges, bin_of
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._of_file import has_predictions
 from fedage.common.analyses.agreement import rule_of
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
+from fedage.common.analyses.bias.bias_line import correction_of
 from fedage.common.analyses.columns import MAX_PATIENTS, bound_of, in_subset, usable
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.campaign.types import Campaign
 from fedage.common.presentation.blocks import Drawn, Section, Shown
-from fedage.common.presentation.participation import asked_age, drawn
+from fedage.common.presentation.participation import drawn
 from fedage.common.record.parts import Finding, Number
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
@@ -136,11 +138,12 @@ class GapsByAge(Finding):
     withheld: int | None = Described(default=None, description="patients in withheld bins")
 
 
-_WORDS = {"gap-by-age:raw": "the raw gap by age", "gap-by-age:corrected": "the corrected gap by age"}
+RAW, CORRECTED = "gap-by-age:raw", "gap-by-age:corrected"
+_WORDS = {RAW: "the raw gap by age", CORRECTED: "the corrected gap by age"}
 
 
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
-    gaps = {"gap-by-age:raw": "raw_gap_years", "gap-by-age:corrected": "gap_years"}
+    gaps = {RAW: "raw_gap_years", CORRECTED: "gap_years"}
     edges = age_edges(campaign.cohort.age_min_years, campaign.cohort.age_max_years)
     minimum, rule = campaign.cell_minimum, rule_of(campaign)
     for name, gap in gaps.items():
@@ -149,34 +152,36 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
 
 
 def _shown(results: Results) -> Shown:
-    if not asked_age(results):
+    if not by_subject.asked_age(results):
         return Shown()
-    figures = results.figures
+    raw, why = results.outcome(RAW, GapsByAge)
+    corrected, _ = results.outcome(CORRECTED, GapsByAge)
 
     def figure() -> str | None:
         from fedage.common.analyses.bias._gap_by_age_figure import gap_by_age
 
-        return gap_by_age(figures.gap_by_age_raw, figures.gap_by_age_corrected)
+        return gap_by_age(raw, corrected)
 
     caption = (
         f"{drawn(results)} by chronological age: mean of the gap (predicted minus chronological age) and one standard "
         "deviation in each bin, with the number of patients. A mean that falls with age is age bias."
         f"{_remaining_bias(results)}{_withheld_bins(results)}"
     )
-    block = Drawn(figure, caption, figures.not_computed.get("gap_by_age_raw", "no site released it"))
+    block = Drawn(figure, caption, "no site released it" if why is None else why)
     return Shown(sections=(Section("gap", "Age bias and its correction", (block,), place=21, reasons_once=True),))
 
 
 def _remaining_bias(results: Results) -> str:
     """From where to where the mean gap runs after correction: a straight line from other patients leaves some bias."""
-    found = results.figures.gap_by_age_corrected
+    found, _ = results.outcome(CORRECTED, GapsByAge)
     known = [] if found is None else [(k, mean) for k, mean in enumerate(found.mean_years) if mean is not None]
     if found is None or len(known) < 2:
         return ""
     (first, youngest), (last, oldest) = known[0], known[-1]
-    fitted = results.bias.overall.n if results.bias.overall is not None else None
+    bias = correction_of(results)
+    fitted = bias.overall.n if bias.overall is not None else None
     on = f", which was fitted on {fitted} other patients," if fitted and not results.campaign.folds else ""
-    lines = "the line" if results.bias.scope == "pooled" or len(results.bias.lines) == 1 else "the sites' lines"
+    lines = "the line" if bias.scope == "pooled" or len(bias.lines) == 1 else "the sites' lines"
     were = on if lines == "the line" else on.replace(" was ", " were ")
     edges = found.edges_years
     return (
@@ -191,7 +196,7 @@ def _signed(value: float) -> str:
 
 
 def _withheld_bins(results: Results) -> str:
-    found = results.figures.gap_by_age_raw
+    found, _ = results.outcome(RAW, GapsByAge)
     if found is None or not found.withheld:
         return ""
     return f" {found.withheld} patients in small bins (–) are withheld by their sites."

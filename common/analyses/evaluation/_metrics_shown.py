@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from fedage.common.analyses import by_subject
 from fedage.common.analyses.by_subject import Evaluated
 from fedage.common.analyses.evaluation.errors_text import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to, may_lose
 from fedage.common.analyses.evaluation.errors_text import sentences as losses
 from fedage.common.analyses.evaluation.metrics import Metrics
+from fedage.common.analyses.evaluation.predicted_by_age import CountsByAge
+from fedage.common.analyses.survival.planted_truth import truth_of
 from fedage.common.presentation.blocks import Block, Folded, Paragraph, Section, Shown, Titled
 from fedage.common.presentation.cells import NONE, POOLED, Cell, Table, at_least, count, number, share_between, words
 from fedage.common.presentation.participation import (
-    asked_age,
     is_pooled,
     judged,
     participants,
@@ -25,9 +29,10 @@ TEST, VALIDATION, CORRECTED = "evaluation:test", "evaluation:validation", "evalu
 def shown(results: Results) -> Shown:
     """Everything, where there are predicted ages."""
     said = losses(results)
-    if not asked_age(results):
+    if not by_subject.asked_age(results):
         return Shown(sentences=(*_errors(results), *said))
-    test, validation = results.evaluation.test, results.evaluation.validation
+    found = by_subject.evaluation(results)
+    test, validation = found.test, found.validation
     whose, held = _capital(judged(results)), _capital(judged(results).replace("test", "validation"))
     raw = evaluation("test-raw", results, test.raw, step=TEST)
     corrected = evaluation("test-corrected", results, test.corrected, step=CORRECTED)
@@ -44,9 +49,10 @@ def shown(results: Results) -> Shown:
             table = Titled(held_out, f"{held}, raw, in years")
             blocks.append(Folded("Validation patients", (table,)))
     first = Titled(headline(results), f"Error of the predicted age on {judged(results)}, in years")
-    there = raw.rows or corrected.rows or held_out.rows or results.figures.predicted_by_age is not None
+    there = raw.rows or corrected.rows or held_out.rows or results.found(CountsByAge)
     return Shown(
         sentences=(*_errors(results), *said),
+        references=tuple(_references(results)),
         terminal=(_terminal(results), *said),
         tells_sites=True,
         first=(first,) if there else (),
@@ -55,7 +61,7 @@ def shown(results: Results) -> Shown:
 
 
 def _errors(results: Results) -> list[str]:
-    test = results.evaluation.test
+    test = by_subject.evaluation(results).test
     folds = ", each predicted by the model made without their fold," if results.campaign.folds else ""
     if not results.campaign.estimator and test.raw.overall is None:
         return []
@@ -70,8 +76,9 @@ def _errors(results: Results) -> list[str]:
         against.append(f"predicting the mean age for everybody would be off by {bound}{raw.mae_of_mean_years:.2f}")
     if raw.mae_of_site_mean_years is not None:
         against.append(f"each site's own mean by {raw.mae_of_site_mean_years:.2f}")
-    if results.planted is not None and results.planted.irreducible_mae_years is not None:
-        against.append(f"the best possible reader by {results.planted.irreducible_mae_years:.2f}")
+    truth = truth_of(results)
+    if truth is not None and truth.irreducible_mae_years is not None:
+        against.append(f"the best possible reader by {truth.irreducible_mae_years:.2f}")
     said = [f"{found}{'; ' + ', '.join(against) if against else ''}."]
     corrected = test.corrected.overall
     if corrected is not None and corrected.mae_years is not None:
@@ -82,13 +89,21 @@ def _errors(results: Results) -> list[str]:
     return said
 
 
+def _references(results: Results) -> Iterator[tuple[float, str]]:
+    """What a learning curve is held against: only of test patients the sites tell it; with folds they are the same."""
+    test = by_subject.evaluation(results).test.raw.overall
+    if test is not None and test.mae_of_mean_years is not None:
+        bound = ", at least" if test.mae_of_mean_at_least else ""
+        yield test.mae_of_mean_years, f"predicting the\nmean age{bound}"
+
+
 def _unknown(reason: str) -> str:
     return (reason or "no site released it").rstrip(".")
 
 
 def _terminal(results: Results) -> Titled:
     """Each site's patients, status and errors, for the end of a run."""
-    test = results.evaluation.test
+    test = by_subject.evaluation(results).test
     note = "* is less than the model's raw error"
     if any(found.mae_of_mean_at_least for found in test.raw.by_site.values()):
         note = f"{note}\n{AT_LEAST}"
@@ -145,7 +160,7 @@ def _mean(value: float | None, *, better: bool, bound: bool = False) -> Cell:
 
 def headline(results: Results) -> Table:
     """The first screen's table: MAE of each site, raw first."""
-    test, planted = results.evaluation.test, results.planted
+    test, planted = by_subject.evaluation(results).test, truth_of(results)
     headers = ["site", "test patients", "MAE raw", "MAE corrected", POOLED_MEAN, OWN_MEAN, "loses to"]
     if planted is not None:
         headers.append("irreducible MAE")

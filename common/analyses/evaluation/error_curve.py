@@ -218,12 +218,13 @@ class CumulativeScores(Finding):
     )
 
 
-_WORDS = {"error-curve:test": "the score curve", "error-curve:test-corrected": "the score curve after correction"}
+TEST, CORRECTED = "error-curve:test", "error-curve:test-corrected"
+_WORDS = {TEST: "the score curve", CORRECTED: "the score curve after correction"}
 
 
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
     minimum, healthy = campaign.cell_minimum, campaign.cohort.train_on == "healthy"
-    columns = {"error-curve:test": "predicted_years", "error-curve:test-corrected": "corrected_years"}
+    columns = {TEST: "predicted_years", CORRECTED: "corrected_years"}
     for name, column in columns.items():
         if campaign.estimator is not None or (column == "predicted_years" and has_predictions(campaign)):
             curve = ErrorCurve(name, prediction=column, minimum_count=minimum, healthy_only=healthy)

@@ -11,16 +11,18 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 from pydantic import Field as Described
 
+from fedage.common.analyses import by_subject
 from fedage.common.analyses._age_bins import age_edges, bin_of
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._of_file import has_predictions
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
+from fedage.common.analyses.bias.gap_by_age import RAW, GapsByAge
 from fedage.common.analyses.columns import MAX_PATIENTS, in_subset, usable
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.campaign.types import Campaign
 from fedage.common.presentation.blocks import Drawn, Section, Shown
-from fedage.common.presentation.participation import asked_age, drawn
+from fedage.common.presentation.participation import drawn
 from fedage.common.record.parts import Finding
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
@@ -111,9 +113,10 @@ class CountsByAge(Finding):
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
     if has_predictions(campaign):
         edges = age_edges(campaign.cohort.age_min_years, campaign.cohort.age_max_years)
-        yield Step(PredictedByAge("predicted-by-age", edges, minimum_count=campaign.cell_minimum), ("predicted_years",))
+        yield Step(PredictedByAge(NAME, edges, minimum_count=campaign.cell_minimum), ("predicted_years",))
 
 
+NAME = "predicted-by-age"
 MOST_WITHHELD = 0.1
 """Largest share of patients in withheld cells with which the counts by cell are drawn."""
 
@@ -130,26 +133,27 @@ def cells_are_drawn(grid: CountsByAge) -> bool:
 
 
 def _shown(results: Results) -> Shown:
-    if not asked_age(results):
+    if not by_subject.asked_age(results):
         return Shown()
-    figures = results.figures
+    counts, why = results.outcome(NAME, CountsByAge)
+    gaps, _ = results.outcome(RAW, GapsByAge)
 
     def figure() -> str | None:
         from fedage.common.analyses.evaluation._predicted_by_age_figure import predicted_by_age
 
-        return predicted_by_age(figures.predicted_by_age, figures.gap_by_age_raw)
+        return predicted_by_age(counts, gaps)
 
     caption = (
         f"{drawn(results)} by chronological age and raw predicted age. On the dashed line the prediction is right."
         f"{_means_by_age(results)}{_cells(results)}"
     )
-    why = figures.not_computed.get("predicted_by_age", "no site released it")
-    section = Section("ages", "Predicted age", (Drawn(figure, caption, why),), place=10, reasons_once=True)
+    drawing = Drawn(figure, caption, "no site released it" if why is None else why)
+    section = Section("ages", "Predicted age", (drawing,), place=10, reasons_once=True)
     return Shown(sections=(section,))
 
 
 def _means_by_age(results: Results) -> str:
-    gaps = results.figures.gap_by_age_raw
+    gaps, _ = results.outcome(RAW, GapsByAge)
     if gaps is None or all(mean is None for mean in gaps.mean_years):
         return ""
     return (
@@ -159,7 +163,7 @@ def _means_by_age(results: Results) -> str:
 
 
 def _cells(results: Results) -> str:
-    found = results.figures.predicted_by_age
+    found, _ = results.outcome(NAME, CountsByAge)
     if found is None:
         return ""
     share = withheld_share(found)
@@ -181,7 +185,7 @@ def _percent(share: float) -> str:
 
 
 ANALYSIS = Definition(
-    name="predicted-by-age",
+    name=NAME,
     result=CountsByAge,
     steps=_steps,
     words=lambda step: "the figure of predicted ages",  # noqa: ARG005 - there is one

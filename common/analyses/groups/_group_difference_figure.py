@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fedage.common.analyses import by_subject
 from fedage.common.analyses.by_subject import GroupDifference
 from fedage.common.analyses.groups.result import Difference
 from fedage.common.presentation.participation import pooled_label
@@ -26,7 +27,7 @@ class _Row:
 
 def compared_groups(results: Results) -> str | None:
     """The figure, or None if there is no difference with an interval."""
-    groups = results.groups
+    groups = by_subject.groups(results)
     rows = _rows(results)
     if groups is None or not rows:
         return None
@@ -48,7 +49,7 @@ def compared_groups(results: Results) -> str | None:
 
 
 def _rows(results: Results) -> list[_Row]:
-    groups = results.groups
+    groups = by_subject.groups(results)
     if groups is None:
         return []
     label = pooled_label(results, "groups:gap", by_site=list(groups.corrected.by_site))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedage.common.analyses import by_subject
 from fedage.common.analyses.by_subject import GroupDifference, Groups
 from fedage.common.analyses.groups.result import Difference
 from fedage.common.presentation.blocks import Drawn, Paragraph, Section, Shown, Titled
@@ -14,7 +15,7 @@ NOT_ASKED = "the campaign asked for no comparison of groups"
 
 def shown(results: Results) -> Shown:
     """Everything, of a campaign that compares groups."""
-    groups = results.groups
+    groups = by_subject.groups(results)
     if groups is None:
         return Shown()
 
@@ -41,7 +42,7 @@ def shown(results: Results) -> Shown:
 
 def caption(results: Results) -> str:
     """Of the figure."""
-    groups = results.groups
+    groups = by_subject.groups(results)
     if groups is None:
         return ""
     adjusted = groups.corrected.adjusted is not None
@@ -54,13 +55,13 @@ def caption(results: Results) -> str:
 
 
 def _sites(results: Results) -> str:
-    groups = results.groups
+    groups = by_subject.groups(results)
     return pooled_label(results, "groups:gap", by_site=list(groups.corrected.by_site) if groups is not None else [])
 
 
 def sentences(results: Results) -> list[str]:
     """What the comparison says, for the first screen; nothing if it was not asked for."""
-    groups = results.groups
+    groups = by_subject.groups(results)
     if groups is None:
         return []
     found = groups.corrected
@@ -99,11 +100,12 @@ def group_difference(results: Results) -> Table:
         "gap", "held fixed", "difference, years", "95 % interval", "SE", "t", "p", "Cohen's d", "patients", "reference",
     )  # fmt: skip
     rows: list[tuple[Cell, ...]] = []
-    for name, found in _compared(results.groups):
+    groups = by_subject.groups(results)
+    for name, found in _compared(groups):
         if found.not_computed:
             rows.append((words(name), words(f"not computed: {found.not_computed}")))
             continue
-        covariates = results.groups.covariates if results.groups else ()
+        covariates = groups.covariates if groups is not None else ()
         counts = (count(found.n_group), count(found.n_reference))
         if covariates and found.adjusted is None:
             rows.append((words(name), words(f"not adjusted: {found.not_adjusted}")))
@@ -111,7 +113,7 @@ def group_difference(results: Results) -> Table:
             rows.append((words(name), words(f"site, {', '.join(covariates)}"), *_cells(found.adjusted), *counts))
         if found.unadjusted is not None:
             rows.append((words(name), words("site"), *_cells(found.unadjusted), *counts))
-    return Table("group-difference", headers, tuple(rows), why_empty=_why(results), note=_left_out(results.groups))
+    return Table("group-difference", headers, tuple(rows), why_empty=_why(results), note=_left_out(groups))
 
 
 def group_auc(results: Results) -> Table:
@@ -125,7 +127,7 @@ def group_auc(results: Results) -> Table:
             interval(found.auc_ci95_low, found.auc_ci95_high, 3),
             interval(found.auc_low, found.auc_high, 3),
         )
-        for name, found in _compared(results.groups)
+        for name, found in _compared(by_subject.groups(results))
         if found.auc_within_sites is not None
     )
     headers = (
@@ -133,7 +135,7 @@ def group_auc(results: Results) -> Table:
     )  # fmt: skip
     refused = [
         f" The AUC of all pairs by the {name} gap is not given: {found.auc_refused}."
-        for name, found in _compared(results.groups)
+        for name, found in _compared(by_subject.groups(results))
         if found.auc_refused
     ]
     between = "Gaps leave a site in joined cells only, so the AUC of all pairs is known between two bounds."
@@ -144,7 +146,8 @@ def group_auc(results: Results) -> Table:
 def group_sites(results: Results) -> Table:
     """Each site's own difference, of the corrected gap and without covariates."""
     rows: list[tuple[Cell, ...]] = []
-    for site, found in results.groups.corrected.by_site.items() if results.groups is not None else ():
+    groups = by_subject.groups(results)
+    for site, found in groups.corrected.by_site.items() if groups is not None else ():
         if found.unadjusted is None:
             rows.append((words(site), words(f"not computed: {found.not_computed or 'no result'}")))
             continue
@@ -204,6 +207,7 @@ def _left_out(groups: Groups | None) -> str:
 
 
 def _why(results: Results) -> str:
-    if results.groups is None:
+    groups = by_subject.groups(results)
+    if groups is None:
         return f"{NOT_ASKED[0].upper()}{NOT_ASKED[1:]}."
-    return f"Not computed: {results.groups.corrected.not_computed or 'no site released it'}"
+    return f"Not computed: {groups.corrected.not_computed or 'no site released it'}"

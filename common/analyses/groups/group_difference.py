@@ -434,6 +434,7 @@ def _shown(results: Results) -> Shown:
 
 ANALYSIS = Definition(
     name="groups",
+    subject="a comparison of groups",
     result=GroupDifferenceResult,
     steps=_steps,
     words=lambda step: _WORDS.get(step, step),

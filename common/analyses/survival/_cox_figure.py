@@ -12,8 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
+from fedage.common.analyses import by_subject
 from fedage.common.analyses.survival._cox_shown import implied_hazard_ratio
 from fedage.common.analyses.survival._hazards_text import in_unit, ratio_decimals, told_per_sd
+from fedage.common.analyses.survival.planted_truth import truth_of
 from fedage.common.presentation.svg import INK, MARK, MUTED, SERIES, draw, only_some_spines
 from fedage.common.presentation.wording import shortened
 from fedage.common.record.results import Results
@@ -64,13 +66,13 @@ def _in_words(row: _Row) -> str:
 
 def _rows(results: Results) -> list[_Row]:
     rows = []
-    for model in results.survival.cox if results.survival is not None else ():
+    for model in by_subject.models(results):
         for item in model.covariates:
             ratio, low, high = in_unit(item)
             if ratio is None or low is None or high is None or min(ratio, low) <= 0:
                 continue
             per_sd = told_per_sd(item)
-            implied = None if per_sd else implied_hazard_ratio(results.planted, item.name)
+            implied = None if per_sd else implied_hazard_ratio(truth_of(results), item.name)
             words = f"{shortened(f'{model.model}: {item.name}')}{', per SD' if per_sd else ''}"
             rows.append(_Row(words, item.name.endswith("gap_years"), per_sd, ratio, low, high, implied))
     return rows

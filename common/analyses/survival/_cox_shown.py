@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from fedage.common.analyses import by_subject
 from fedage.common.analyses.survival._hazards_text import in_unit, per_sd, ratio_decimals, told_per_sd
 from fedage.common.analyses.survival.cox import Coefficient, CoxResult
-from fedage.common.analyses.survival.planted_truth import PlantedTruth
+from fedage.common.analyses.survival.planted_truth import PlantedTruth, truth_of
 from fedage.common.presentation.blocks import Drawn, Folded, Paragraph, Section, Shown, Titled
 from fedage.common.presentation.cells import NONE, Cell, Table, count, interval, number, p_value, words
 from fedage.common.presentation.participation import alone
@@ -14,7 +15,7 @@ from fedage.common.record.results import Results
 
 def shown(results: Results) -> Shown:
     """Everything, of a campaign that asks for follow-up."""
-    if results.survival is None:
+    if by_subject.survival(results) is None:
         return Shown()
 
     def figure() -> str | None:
@@ -56,7 +57,7 @@ def _caption(results: Results) -> str:
     return (
         f"Hazard ratios per unit with 95 % intervals{_per_sd_too(results)}"
         f"{'; gaps in colour' if _has_gap(results) else ''}."
-        f"{' Diamonds mark what the planted truth implies.' if results.planted else ''}"
+        f"{' Diamonds mark what the planted truth implies.' if truth_of(results) else ''}"
     )
 
 
@@ -66,12 +67,12 @@ def implied_hazard_ratio(planted: PlantedTruth | None, column: str) -> float | N
 
 
 def _has_gap(results: Results) -> bool:
-    models = results.survival.cox if results.survival is not None else ()
+    models = by_subject.models(results)
     return any(item.name.endswith("gap_years") for model in models for item in model.covariates)
 
 
 def _per_sd_too(results: Results) -> str:
-    models = results.survival.cox if results.survival is not None else ()
+    models = by_subject.models(results)
     if not any(told_per_sd(item) for model in models for item in model.covariates):
         return ""
     return ", or per standard deviation (SD) where the unit is small or large against it"
@@ -79,7 +80,7 @@ def _per_sd_too(results: Results) -> str:
 
 def sentences(results: Results) -> list[str]:
     """What the models say, for the first screen."""
-    survival = results.survival
+    survival = by_subject.survival(results)
     if survival is None:
         return []
     found = [(model, item) for model in survival.cox for item in model.covariates if in_unit(item)[0] is not None]
@@ -157,7 +158,8 @@ def _why(reason: str) -> str:
 
 def _terminal(results: Results) -> Titled:
     """The models as the end of a run shows them."""
-    expected = dict(results.planted.expected_hazard_ratio) if results.planted else {}
+    planted = truth_of(results)
+    expected = {} if planted is None else dict(planted.expected_hazard_ratio)
     headers = ("model", "covariate", "hazard ratio (95 % interval)", "events")
     rows: list[tuple[Cell, ...]] = []
     for model in _models(results):
@@ -178,11 +180,11 @@ def _terminal(results: Results) -> Titled:
                 Cell(f"{_number(ratio, decimals)} ({between}){per_sd(covariate, decimals=decimals)}"),
                 Cell("-" if model.events is None else str(model.events)),
             ]
-            if results.planted:
+            if planted is not None:
                 row.append(Cell("" if truth is None else f"{truth:.{decimals}f}"))
             rows.append(tuple(row))
             title = ""
-    implied = ("implied by truth",) if results.planted else ()
+    implied = ("implied by truth",) if planted is not None else ()
     return Titled(Table("cox", (*headers, *implied), tuple(rows)), "Cox models")
 
 
@@ -192,7 +194,7 @@ def _number(value: float | None, decimals: int = 3) -> str:
 
 def hazards(results: Results) -> Table:
     """The hazard-ratio table: every covariate of every model."""
-    planted = results.planted
+    planted = truth_of(results)
     headers = ["model", "covariate", "hazard ratio per unit", "95 % interval", "p", "HR per SD"]
     headers += ["patients", "events", "sites"]
     if planted is not None:
@@ -290,11 +292,11 @@ def coefficients(results: Results) -> Table:
 
 
 def _models(results: Results) -> tuple[CoxResult, ...]:
-    return results.survival.cox if results.survival is not None else ()
+    return by_subject.models(results)
 
 
 def _no_model(results: Results) -> str:
-    if results.survival is None:
+    if by_subject.survival(results) is None:
         return "The campaign asked for no survival analysis."
-    why = next((model.not_computed for model in results.survival.cox if model.not_computed), "")
+    why = next((model.not_computed for model in by_subject.models(results) if model.not_computed), "")
     return f"Not computed: {why}" if why else "The campaign lists no Cox model."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedage.common.analyses import by_subject
 from fedage.common.analyses.survival._cox_shown import heading
 from fedage.common.analyses.survival.kaplan_meier import Curves, LogRank, SurvivalCurve
 from fedage.common.analyses.survival.table_grid import GridCost
@@ -17,7 +18,7 @@ _HALF = 0.5 + 1e-9
 
 def shown(results: Results) -> Shown:
     """Everything, of a campaign that asks for follow-up."""
-    if results.survival is None:
+    if by_subject.survival(results) is None:
         return Shown()
 
     def figure() -> str | None:
@@ -25,7 +26,7 @@ def shown(results: Results) -> Shown:
 
         return kaplan_meier(found)
 
-    found = results.survival.kaplan_meier
+    found = by_subject.curves(results)
     why = found.not_computed if found is not None and found.not_computed else "no table by time was computed"
     blocks = (
         Drawn(figure, _survival(results), why),
@@ -44,7 +45,7 @@ def left_out(results: Results) -> list[str]:
     A site withholds its tables where too few of its patients leave, or stay, in an interval. Where patients die fast
     that comes first, and a curve of the others lies above one of all.
     """
-    found = results.survival.kaplan_meier if results.survival is not None else None
+    found = by_subject.curves(results)
     if found is None or not any(group.survival for group in found.groups):
         return []
     withheld = {site.name for site in results.sites if any(item.step in _STEPS for item in site.withheld)}
@@ -88,7 +89,7 @@ def groups_compared(found: Curves | None) -> str:
 
 
 def _survival(results: Results) -> str:
-    found = results.survival.kaplan_meier if results.survival is not None else None
+    found = by_subject.curves(results)
     if found is None:
         return ""
     names, everyone = [group.name for group in found.groups], analysed(results)
@@ -232,7 +233,7 @@ def _lost(cost: GridCost) -> float:
 
 def survival_groups(results: Results) -> Table:
     """The curves in numbers."""
-    found = results.survival.kaplan_meier if results.survival is not None else None
+    found = by_subject.curves(results)
     rows = []
     for group in found.groups if found is not None else ():
         exact = group.median_survival is not None
@@ -256,7 +257,7 @@ def _last_point(found: Curves | None, group: SurvivalCurve) -> Cell:
 
 def survival_points(results: Results) -> Table:
     """Every point of the curves with its interval and what grouping leaves open."""
-    found = results.survival.kaplan_meier if results.survival is not None else None
+    found = by_subject.curves(results)
     headers = ("group", "years", "at risk before", "events", "without event", "95 % interval", "left open by grouping")
     rows: list[tuple[Cell, ...]] = []
     for group in found.groups if found is not None else ():

@@ -183,6 +183,7 @@ def _missing(results: Results) -> Mapping[str, str]:
 
 ANALYSIS = Definition(
     name=NAME,
+    subject="a survival analysis",
     result=CoxResult,
     steps=_steps,
     words=lambda step: f"the Cox model {step.removeprefix(COX)}",

@@ -353,6 +353,7 @@ def _shown(results: Results) -> Shown:
 
 ANALYSIS = Definition(
     name=KAPLAN_MEIER,
+    subject="a survival analysis",
     result=Curves,
     steps=_steps,
     words=lambda step: "the Kaplan-Meier estimate",  # noqa: ARG005 - there is one

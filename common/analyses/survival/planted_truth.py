@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field as Described
 
+from fedage.common.analyses import by_subject
 from fedage.common.analyses.by_subject import Evaluation
 from fedage.common.analyses.definition import Definition
 from fedage.common.analyses.survival.cox import CoxResult
@@ -51,7 +52,7 @@ class PlantedTruth(Finding):
 
 def _conclude(campaign: Campaign, results: Results) -> dict[str, PlantedTruth]:
     """The planted truth of a campaign that has one, with its checks."""
-    planted, evaluation, survival = campaign.planted, results.evaluation, results.survival
+    planted, evaluation, survival = campaign.planted, by_subject.evaluation(results), by_subject.survival(results)
     if planted is None:
         return {}
     by_site = dict(planted.irreducible_mae_years)
@@ -139,17 +140,24 @@ def _hazard_checks(model: CoxResult, expected: dict[str, float], true_gap: str) 
 
 
 def _shown(results: Results) -> Shown:
-    found = results.planted
+    found = truth_of(results)
     if found is None and not results.phantoms:
         return Shown()
     blocks: tuple[Paragraph | Titled, ...] = (Titled(planted(results), "Verdicts"),)
     if found is not None:
         blocks = (Paragraph(_aim(found), note=False), *blocks)
+    irreducible = None if found is None else found.irreducible_mae_years
     return Shown(
         sentences=tuple(_truth(results)),
+        references=() if irreducible is None else ((irreducible, "irreducible"),),
         terminal=(_checks(results),) if found is not None else (),
         sections=(Section(NAME.partition("-")[0], "Planted truth against found", blocks, place=90),),
     )
+
+
+def truth_of(results: Results) -> PlantedTruth | None:
+    """The truth behind phantoms; None if nothing was planted."""
+    return next(iter(results.found(PlantedTruth).values()), None)
 
 
 def _aim(found: PlantedTruth) -> str:
@@ -168,6 +176,7 @@ def _aim(found: PlantedTruth) -> str:
 def planted(results: Results) -> Table:
     """What was found, against what the planted truth implies."""
     verdict = {True: Cell("holds", mark="good"), False: Cell("does not hold", mark="bad"), None: NONE}
+    truth = truth_of(results)
     rows = tuple(
         (
             words(check.what),
@@ -177,18 +186,19 @@ def planted(results: Results) -> Table:
             words(check.wanted),
             verdict[check.holds],
         )
-        for check in (results.planted.checks if results.planted is not None else ())
+        for check in (truth.checks if truth is not None else ())
     )
     why = "Nothing was planted in this run, so there is no truth to hold it against."
-    if results.planted is not None:
+    if truth is not None:
         why = "The run did not get far enough to compare anything with the planted truth."
     return Table("planted", ("what", "found", "against", "ratio", "wanted", "verdict"), rows, why_empty=why)
 
 
 def _truth(results: Results) -> list[str]:
-    if results.planted is None:
+    truth = truth_of(results)
+    if truth is None:
         return []
-    checks = results.planted.checks
+    checks = truth.checks
     decided = [check.holds for check in checks if check.holds is not None]
     if not decided:
         return []
@@ -199,7 +209,8 @@ def _truth(results: Results) -> list[str]:
 
 def _checks(results: Results) -> str:
     lines = ["Held against the planted truth:"]
-    for check in results.planted.checks if results.planted else ():
+    truth = truth_of(results)
+    for check in truth.checks if truth is not None else ():
         verdict = {True: "yes", False: "NO ", None: "?  "}[check.holds]
         ratio = "" if check.ratio is None else f", ratio {check.ratio:.2f}"
         found = f"{_number(check.found)} against {_number(check.against)}{ratio}"

@@ -433,10 +433,20 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
     yield Step(grid, ("gap_years",))
 
 
+def _notes(result: Result) -> Iterator[str]:
+    agreed, asked = len(result["table_times"]), len(result["asked_times"])
+    if agreed < asked:
+        yield (
+            f"the sites agreed on {agreed} of {asked} table times for curves and models with one baseline hazard, so "
+            "that no cell of a table is small at any of them."
+        )
+
+
 ANALYSIS = Definition(
     name=TABLE_GRID,
     result=GridResult,
     steps=_steps,
     words=lambda step: "the agreement on times of tables",  # noqa: ARG005 - there is one
+    notes=_notes,
     place=40,
 )

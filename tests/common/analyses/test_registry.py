@@ -16,11 +16,13 @@ from fedage.common.analyses.plan import registered, stages
 from fedage.common.campaign_file import CampaignErrors, parse_campaign
 from fedage.common.campaign_file.describe import in_words
 from fedage.server.cli.summary import print_summary
-from fedage.server.compare.comparison import compare
+from fedage.server.compare import tables
+from fedage.server.compare.comparison import Comparison, compare
 from fedage.server.compare.page import render_comparison
 from fedage.server.compare.runs import load_runs
 from fedage.server.record.results import read_results
 from fedage.server.report import render_report
+from fedage.server.report.shown import subjects_not_asked_for
 from tests.deploy.simulating import as_csv, simulated
 
 NAME = "mean-of-column"
@@ -47,7 +49,7 @@ from fedage.common.analyses.columns_read import columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.campaign.types import Column, Table
 from fedage.common.presentation import cells
-from fedage.common.presentation.blocks import Section, Shown, Titled
+from fedage.common.presentation.blocks import Drawn, Section, Shown, Titled
 from fedage.common.record.parts import Finding
 from fedage.common.statistics.statistic import MAX_PATIENTS, Cell, Field, Layout, Statistic
 
@@ -110,7 +112,16 @@ def _shown(results):
 
 def _compared(runs):
     told = tuple(_table(run.label, run.results.found(Mean)) for run in runs)
-    return Shown(terminal=told, sections=(Section("mean", "Means", told),))
+    means = {run.label: found for run in runs for found in run.results.found(Mean).values()}
+    drawn = Drawn(lambda: "<svg>two bars</svg>", "A bar a run.", runs=tuple(means)[:1])
+    return Shown(
+        terminal=told,
+        headline=(("mean height", {label: cells.number(each.mean, 3) for label, each in means.items()}),),
+        columns=(("its patients", {label: cells.count(each.n) for label, each in means.items()}),),
+        notes=("Heights were measured without shoes.",),
+        document={"tallest": max(means, key=lambda label: means[label].mean)},
+        sections=(Section("mean", "Means", (*told, drawn)),),
+    )
 
 
 ANALYSIS = Definition(
@@ -121,8 +132,12 @@ ANALYSIS = Definition(
     options=Options,
     asked=lambda campaign: [f"It computes the mean of {_column(campaign)}."],
     columns=lambda campaign: [_column(campaign)],
+    subject="a mean",
+    notes=lambda result: [f"{result['n']} patients were measured."],
     shown=_shown,
     compared=_compared,
+    figures=lambda results: {"mean_height": [each.mean for each in results.found(Mean).values()]},
+    missing=lambda results: {} if results.found(Mean) else {"height": "nobody measured it"},
 )
 '''
 
@@ -161,6 +176,21 @@ def heights(seed: int) -> pd.DataFrame:
     return pd.DataFrame({**names, "height_cm": rng.normal(170, 10, 60)})
 
 
+def assert_compared(comparison: Comparison, page: str, *, heights_cm: dict[str, float]) -> None:
+    """Whatever an analysis gives for several runs is shown where it belongs, and its figure says what it is without."""
+    heads = tables.headline(comparison), tables.headline(comparison, with_columns=False)
+    assert [table.headers[-1] for table in heads] == ["its patients", "mean height"]
+    shown_cm = {row[0].text.split("/")[0]: row[-1].text for row in heads[1].rows}
+    assert shown_cm == {label: f"{mean:.3f}" for label, mean in heights_cm.items()}
+    assert "Heights were measured without shoes." in comparison.notes
+    values = comparison.model_dump(mode="json")
+    assert values["tallest"].startswith(max(heights_cm, key=heights_cm.__getitem__))
+    assert [run["mean_height"] for run in values["runs"]] == [[pytest.approx(mean)] for mean in heights_cm.values()]
+    assert all("height" not in run.missing for run in comparison.runs)
+    figure = page[page.index("<svg>two bars</svg>") :].partition("</figure>")[0]
+    assert "A bar a run. Not drawn, because the record does not have it: run-2" in figure
+
+
 def test_a_packages_analysis_goes_all_the_way(site_packages: Path, tmp_path: Path, monkeypatch) -> None:
     install(site_packages, "heights")
     runs = {}
@@ -173,7 +203,11 @@ def test_a_packages_analysis_goes_all_the_way(site_packages: Path, tmp_path: Pat
     assert first.analyses["mean-of-column"].sites == ("north", "south")
     console = Console(file=io.StringIO(), width=200)
     print_summary(first, console=console)
-    page = render_comparison(compare(load_runs([run.folder for run in runs.values()])))
+    comparison = compare(load_runs([run.folder for run in runs.values()]))
+    page = render_comparison(comparison)
+    assert_compared(comparison, page, heights_cm={f"run-{seed}": heights(seed).height_cm.mean() for seed in runs})
+    assert "mean-of-column: 60 patients were measured." in first.notes
+    assert subjects_not_asked_for(first) == ["a survival analysis", "a comparison of groups"]
     for text in (console.file.getvalue(), render_report(first), page):  # type: ignore[attr-defined]
         assert means[1] in text
     assert means[2] in page

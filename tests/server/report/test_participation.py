@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fedage.common.analyses import by_subject
 from fedage.common.analyses.bias import bias_line, gap_by_age
 from fedage.common.analyses.bias.bias_line import BIAS
 from fedage.common.analyses.definition import Definition
@@ -38,7 +39,7 @@ def _labels(values: Mapping[str, Any]) -> list[str]:
 
 def _raw(values: Mapping[str, Any]) -> tuple[Results, Any]:
     results = Results.model_validate(values)
-    return results, results.evaluation.test.raw
+    return results, by_subject.evaluation(results).test.raw
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,42 @@
+"""What drives a campaign and shows its record asks no analysis which one it is; each says all in its own files."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import fedage.server.report.shown
+from fedage.common.analyses import registry
+from fedage.common.record.results import Results
+
+SERVER = Path(fedage.server.report.shown.__file__).parent
+OF_ANY_ANALYSIS = {"base", "definition", "plan", "registry"}
+NEEDED = {
+    # A round of training is validated by this step's sums, which come with the sites' updates.
+    "rounds.py": {"evaluation"},
+    # The same, after the last round; and the sites correct ages by the fitted line, as the file says.
+    "conduct.py": {"evaluation", "bias_line"},
+    # No analysis of a campaign: a phase in the making of models on tables.
+    "model.py": {"table_preparation"},
+    "withheld_in_words.py": {"table_preparation"},
+}
+
+
+def analyses_imported(file: Path) -> set[str]:
+    """Modules of `fedage.common.analyses` that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("fedage.common.analyses"):
+            inside = node.module.split(".")[3:]
+            found |= {inside[0]} if inside else {alias.name for alias in node.names}
+    return found - OF_ANY_ANALYSIS
+
+
+def test_the_server_names_no_analysis() -> None:
+    found = {str(file.relative_to(SERVER)): analyses_imported(file) for file in SERVER.rglob("*.py")}
+    assert {file: names for file, names in found.items() if names} == NEEDED
+
+
+def test_a_record_has_no_view_of_a_single_analysis() -> None:
+    views = {name for name in dir(Results) if not name.startswith(("_", "model_"))}
+    assert views.isdisjoint({name.replace("-", "_") for name in registry.own()} | {"survival", "groups", "bias"})
