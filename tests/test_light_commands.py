@@ -13,7 +13,10 @@ from fedage.common import estimators
 from tests.client.hospital import CAMPAIGN, Template
 
 SHIPPED = sorted((Path(__file__).parent.parent / "deploy" / "campaigns").glob("*.toml"))
-HEAVY = ("torch", "pandas", "pyarrow", "pydicom", "nibabel", "scipy", "flwr", "grpc", "lifelines", "matplotlib", "ray")
+HEAVY = (
+    "torch", "pandas", "pyarrow", "pydicom", "nibabel", "scipy", "flwr", "grpc", "lifelines", "matplotlib", "ray",
+    "cryptography.x509", "jinja2",
+)  # fmt: skip
 RUN = """
 import json, sys
 from fedage.deploy.cli import main
@@ -87,6 +90,23 @@ def test_a_hospital_reads_and_approves_an_offer_lightly(home: Path) -> None:
     found, said = loaded("site", "campaigns", "--home", home)
     assert "frozen when you approved it" in said
     assert found == []
+
+
+@pytest.mark.parametrize(
+    "whose",
+    [
+        "[Campaign]",
+        "[each.result for each in registry.own().values()]",
+        "[Results, StepResult, Preparation, PooledCheck]",
+    ],
+)
+def test_what_checks_files_and_records_is_built_when_one_is_read(whose: str) -> None:
+    code = (
+        "import sys; from fedage.common.analyses import registry; from fedage.common.campaign.types import Campaign;"
+        "from fedage.common.record.results import PooledCheck, Preparation, Results, StepResult;"
+        f"sys.exit(any(model.__pydantic_complete__ for model in {whose}))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("name", estimators.names())

@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -265,6 +264,9 @@ def _read(file: Path) -> bytes:
 
 
 def _read_ca(file: Path) -> bytes:
+    # Imported here: only the making of a home reads a certificate.
+    from cryptography import x509
+
     content = _read(file)
     try:
         x509.load_pem_x509_certificate(content)

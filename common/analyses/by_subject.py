@@ -28,16 +28,18 @@ class Evaluated(Part):
 class EvaluatedPart(Part):
     """Evaluations on one part of the patients. Corrected figures flatter any model: the raw ones are primary."""
 
-    raw: Evaluated = Field(default=Evaluated(), description="as predicted")
-    corrected: Evaluated = Field(default=Evaluated(), description="after age-bias correction")
+    raw: Evaluated = Field(default_factory=Evaluated, description="as predicted")
+    corrected: Evaluated = Field(default_factory=Evaluated, description="after age-bias correction")
 
 
 class Evaluation(Part):
     """How good the predicted ages are."""
 
-    test: EvaluatedPart = Field(default=EvaluatedPart(), description="patients neither trained on nor corrected with")
+    test: EvaluatedPart = Field(
+        default_factory=EvaluatedPart, description="patients neither trained on nor corrected with"
+    )
     validation: EvaluatedPart = Field(
-        default=EvaluatedPart(), description="patients the bias line is fitted on; none with folds"
+        default_factory=EvaluatedPart, description="patients the bias line is fitted on; none with folds"
     )
 
 
@@ -75,7 +77,7 @@ class Groups(Part):
     reference: float = Field(description="its value for the reference group")
     covariates: tuple[str, ...] = Field(default=(), description="columns held fixed beside the site")
     corrected: GroupDifference = Field(
-        default=GroupDifference(),
+        default_factory=GroupDifference,
         description="by the corrected gap; without an estimator by the gap that the sites' tables imply or bring: "
         "`gap` names the column",
     )

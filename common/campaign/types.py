@@ -14,9 +14,12 @@ from fedage.common.toml.column_names import PATTERN, is_column_name, normal_name
 
 
 class Table(BaseModel):
-    """Base of all tables: frozen, strict types, unknown keys refused."""
+    """Base of all tables: frozen, strict types, unknown keys refused.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    What checks a table is built when one is first checked, as commands that only read need few of them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 DEADLINE_S = 3600.0
@@ -238,7 +241,7 @@ class Groups(Table):
 class Analyses(Table):
     """`[analyses.NAME]`: further analyses, each with the options of its own file."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, defer_build=True)
 
     def asked_for(self) -> tuple[str, ...]:
         """Their names, in the file's order."""
@@ -261,22 +264,26 @@ class Planted(Table):
     )
 
 
+def _validation() -> Validation:
+    return Validation(fractions=Fractions(train=0.7, validation=0.15, test=0.15))
+
+
 class Campaign(Table):
     """A whole campaign file. `digest` is the SHA-256 of the file's bytes, as `sha256sum FILE` prints it."""
 
     campaign: About
     estimator: EstimatorChoice | None = None
-    cohort: CohortChoice = CohortChoice()
+    cohort: CohortChoice = Field(default_factory=CohortChoice)
     table: TableChoice | None = None
     training: Training | None = None
-    validation: Validation = Validation(fractions=Fractions(train=0.7, validation=0.15, test=0.15))
-    privacy: Privacy = Privacy()
-    bias: Bias = Bias()
+    validation: Validation = Field(default_factory=_validation)
+    privacy: Privacy = Field(default_factory=Privacy)
+    bias: Bias = Field(default_factory=Bias)
     survival: Survival | None = None
     groups: Groups | None = None
-    analyses: Analyses = Analyses()
+    analyses: Analyses = Field(default_factory=Analyses)
     planted: Planted | None = None
-    simulation: Simulation = Simulation()
+    simulation: Simulation = Field(default_factory=Simulation)
     text: str = Field(repr=False, description="the file as it was read")
     digest: str = Field(description="SHA-256 of the file's bytes, hexadecimal")
 

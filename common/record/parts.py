@@ -34,7 +34,7 @@ def plain(value: Any) -> Any:
 class Part(BaseModel):
     """Base of everything here: frozen, unknown keys refused, NumPy values made plain, NaN and infinity made null."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -45,7 +45,7 @@ class Part(BaseModel):
 class Finding(Part):
     """Base of what an analysis found: further keys are kept."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
 
 
 class CampaignInfo(Part):

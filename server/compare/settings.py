@@ -30,7 +30,7 @@ def flat_settings(tables: Mapping[str, Any]) -> dict[str, Any]:
     for name in tables.get("analyses", {}):
         settings[f"analyses.{name}"] = True
     for key in TABLES.keys() - tables.keys():
-        default = Campaign.model_fields[key].default
+        default = Campaign.model_fields[key].get_default(call_default_factory=True)
         if isinstance(default, BaseModel):
             _flatten(key, default.model_dump(), settings)
     return settings
