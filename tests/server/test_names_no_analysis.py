@@ -5,20 +5,22 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-import fedage.server.report.shown
+import fedage.common
+import fedage.server
 from fedage.common.analyses import registry
 from fedage.common.record.results import Results
 
-SERVER = Path(fedage.server.report.shown.__file__).parent
+SERVER = Path(fedage.server.__path__[0])
+ANALYSES = "fedage.common.analyses"
 OF_ANY_ANALYSIS = {"base", "definition", "plan", "registry"}
 NEEDED = {
     # A round of training is validated by this step's sums, which come with the sites' updates.
-    "rounds.py": {"evaluation"},
+    "campaign/rounds.py": {"evaluation.metrics"},
     # The same, after the last round; and the sites correct ages by the fitted line, as the file says.
-    "conduct.py": {"evaluation", "bias_line"},
+    "campaign/conduct.py": {"evaluation.metrics", "bias.bias_line"},
     # No analysis of a campaign: a phase in the making of models on tables.
-    "model.py": {"table_preparation"},
-    "withheld_in_words.py": {"table_preparation"},
+    "campaign/model.py": {"preparation.table_preparation"},
+    "report/withheld_text.py": {"preparation.table_preparation"},
 }
 
 
@@ -26,10 +28,15 @@ def analyses_imported(file: Path) -> set[str]:
     """Modules of `fedage.common.analyses` that a file imports, anywhere in it."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("fedage.common.analyses"):
-            inside = node.module.split(".")[3:]
-            found |= {inside[0]} if inside else {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(ANALYSES):
+            modules = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            found |= {name.removeprefix(f"{ANALYSES}.") for name in modules if _is_module(name)}
     return found - OF_ANY_ANALYSIS
+
+
+def _is_module(name: str) -> bool:
+    path = Path(fedage.common.__path__[0]).joinpath(*name.split(".")[2:]).with_suffix(".py")
+    return path.is_file()
 
 
 def test_the_server_names_no_analysis() -> None:

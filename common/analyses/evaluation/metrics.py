@@ -345,19 +345,19 @@ def _shown(results: Results) -> Shown:
 
 
 def _compared(runs: Sequence[NamedRun]) -> Shown:
-    from fedage.common.analyses._evaluation_compared import compared
+    from fedage.common.analyses.evaluation._evaluation_compared import compared
 
     return compared(runs)
 
 
 def _figures(results: Results) -> dict[str, Any]:
-    from fedage.common.analyses._evaluation_compared import figures
+    from fedage.common.analyses.evaluation._evaluation_compared import figures
 
     return figures(results)
 
 
 def _missing(results: Results) -> dict[str, str]:
-    from fedage.common.analyses._evaluation_compared import missing
+    from fedage.common.analyses.evaluation._evaluation_compared import missing
 
     return missing(results)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedage.common.analyses._evaluation_compared import Errors, Runs, sites_of
+from fedage.common.analyses.evaluation._evaluation_compared import Errors, Runs, sites_of
 from fedage.common.presentation.looks import Look, legend_below, short
 from fedage.common.presentation.svg import GRID, MUTED, draw, only_some_spines
 

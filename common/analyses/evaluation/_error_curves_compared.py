@@ -27,7 +27,7 @@ def compared(runs: Sequence[NamedRun]) -> Shown:
 
     def draw() -> str | None:
         # Imported here: drawing takes a moment, and a terminal draws nothing.
-        from fedage.common.analyses._error_curves_figure import error_curves
+        from fedage.common.analyses.evaluation._error_curves_figure import error_curves
 
         return error_curves(curves)
 

@@ -79,7 +79,7 @@ def compared(runs: Sequence[NamedRun]) -> Shown:
 
     def draw() -> str | None:
         # Imported here: drawing takes a moment, and a terminal draws nothing.
-        from fedage.common.analyses._errors_by_site_figure import errors_by_site
+        from fedage.common.analyses.evaluation._errors_by_site_figure import errors_by_site
 
         return errors_by_site(errors)
 
