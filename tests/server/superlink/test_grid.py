@@ -9,6 +9,10 @@ from collections.abc import Callable, Iterable
 import pytest
 from flwr.app import Error, Message, Metadata, RecordDict
 from flwr.app.message import make_message
+from flwr.server.superlink.linkstate.utils import (
+    create_message_error_unavailable_ins_message,
+    create_message_error_unavailable_res_message,
+)
 from flwr.supercore.inflatable import inflatable_utils
 
 from fedage.server.superlink.grid import UNANSWERED, Failure, PromptGrid
@@ -129,6 +133,22 @@ RAY = (
 def test_no_exceptions_text_and_no_nodes_number_is_ever_told(code: int, reason: str, told: str) -> None:
     found = exchange(FakeGrid({1: 0}, error={1: Error(code=code, reason=reason)}), (1,), deadline_s=5)
     assert found == {1: Failure(code, told)}
+
+
+@pytest.mark.parametrize(
+    ("by_flower", "told"),
+    [
+        # Fetched by its node or not, Flower says the same of a message whose time is over: delivery is not known.
+        (create_message_error_unavailable_ins_message("id-0", 1), "did not answer before the deadline"),
+        (create_message_error_unavailable_res_message(message_to(1).metadata, "msg_unavail"), "the answer came after"),
+        (create_message_error_unavailable_res_message(message_to(1).metadata, "node_unavail"), "went offline"),
+    ],
+)
+def test_of_a_message_whose_time_is_over_nothing_is_said_of_its_delivery(by_flower: Message, told: str) -> None:
+    found = exchange(FakeGrid({1: 0}, error={1: by_flower.error}), (1,), deadline_s=5)[1]
+    assert isinstance(found, Failure)
+    assert found.reason.startswith(told)
+    assert "deliver" not in found.reason
 
 
 def test_the_deadline_is_the_messages_time_to_live_and_ends_the_wait() -> None:
