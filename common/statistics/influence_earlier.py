@@ -18,6 +18,10 @@ Legend: n patients, p columns, r earlier columns, c pairs.
 
 from __future__ import annotations
 
+import hashlib
+import threading
+from collections import OrderedDict
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,6 +39,7 @@ _FEW_PATIENTS = 5
 _ROUNDING = 1e-9
 _PATIENT_PAIRS = 2048
 _PAIRS_AT_ONCE = 20_000
+_KEPT_ANSWERS = 10_000
 
 
 def nearly_repeats_earlier(columns: FloatArray, earlier: FloatArray, *, minimum_count: int) -> BoolArray:
@@ -52,8 +57,42 @@ def nearly_repeats_earlier(columns: FloatArray, earlier: FloatArray, *, minimum_
     return found
 
 
+class _Answers:
+    """Which pairs of columns were found to differ for a few: an analysis in steps asks of the same pairs at each."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[bytes, bool] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: bytes) -> bool | None:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
+
+    def put(self, key: bytes, answer: bool) -> bool:
+        with self._lock:
+            self._kept[key] = answer
+            while len(self._kept) > _KEPT_ANSWERS:
+                self._kept.popitem(last=False)
+        return answer
+
+
+_answers = _Answers()
+
+
 def differs_for_few(x: FloatArray, y: FloatArray, *, minimum_count: int) -> bool:
     """Whether x and y (n,) differ for a few patients, but not for none, and not by chance."""
+    digest = hashlib.sha256(f"{minimum_count} {x.size} ".encode())
+    for column in (x, y):
+        digest.update(np.ascontiguousarray(column, dtype="<f8").tobytes())
+    known = _answers.get(digest.digest())
+    if known is not None:
+        return known
+    return _answers.put(digest.digest(), _differs_for_few(x, y, minimum_count=minimum_count))
+
+
+def _differs_for_few(x: FloatArray, y: FloatArray, *, minimum_count: int) -> bool:
     known = np.isfinite(x) & np.isfinite(y)
     miss_one = int(np.count_nonzero(_misses_one(x, y)))
     x, y = x[known], y[known]

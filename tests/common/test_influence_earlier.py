@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from fedage.common.statistics import influence_earlier
 from fedage.common.statistics.influence_beside import nearly_repeats
 from fedage.common.statistics.influence_earlier import differs_for_few, near_pairs, nearly_repeats_earlier
 from fedage.common.statistics.influence_few import centred_at_mean, few_make_up
@@ -114,3 +115,33 @@ def test_parts_of_two_patients_are_compared_too(n: int, minimum_count: int, colu
     x, y = np.arange(n * columns, dtype=np.float64).reshape(n, columns), np.arange(n, dtype=np.float64)[:, None] ** 2
     assert near_pairs(x, y, minimum_count=minimum_count).shape[1] == 2
     assert nearly_repeats_earlier(x, y, minimum_count=minimum_count).shape == (columns,)
+
+
+@pytest.mark.parametrize(
+    ("change", "minimum_count", "expected"),
+    [
+        (lambda y: y, MINIMUM, True),
+        (lambda y: y, 3, False),  # five patients are not a few then
+        (lambda y: -y, MINIMUM, True),
+        (lambda y: np.arange(y.size) * 1.0, MINIMUM, False),  # equal
+        (lambda y: np.concatenate([[np.nan], y[1:]]), MINIMUM, True),
+        (lambda y: np.where(np.arange(y.size) < 5, np.inf, y), MINIMUM, True),  # missing in the other sum
+        (lambda y: np.where(np.arange(y.size) < 5, np.nan, y), MINIMUM, False),  # in no other sum
+    ],
+)
+def test_what_was_found_of_other_columns_or_another_minimum_is_not_the_answer(
+    change: Callable[[FloatArray], FloatArray], minimum_count: int, expected: bool
+) -> None:
+    x = np.arange(200.0)
+    y = x + np.where(x < 5, 37.0 + x**2, 0.0)
+    assert differs_for_few(x, change(y), minimum_count=minimum_count) is expected
+    assert differs_for_few(x, change(y), minimum_count=minimum_count) is expected
+
+
+def test_answers_are_kept_for_so_many_pairs_only() -> None:
+    answers = influence_earlier._Answers()
+    for number in range(influence_earlier._KEPT_ANSWERS + 5):
+        answers.put(str(number).encode(), True)
+    assert answers.get(b"4") is None
+    assert answers.get(b"5") is True
+    assert len(answers._kept) == influence_earlier._KEPT_ANSWERS
