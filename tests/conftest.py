@@ -58,12 +58,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put files that start processes, and so wait more than they compute, between the others, and long ones first.
 
     pytest-xdist hands files out in this order: workers then wait at different times, and none begins a long file last.
+    Of the files that start processes those with few tests take longest.
     """
     files: dict[Path, list[pytest.Item]] = {}
     for item in items:
         files.setdefault(item.path, []).append(item)
     by_size = sorted(files.values(), key=len, reverse=True)
-    waiting = [file for file in by_size if any(item.get_closest_marker("processes") for item in file)]
+    waiting = [file for file in reversed(by_size) if any(item.get_closest_marker("processes") for item in file)]
     computing = [file for file in by_size if file not in waiting]
     ordered = []
     while waiting or computing:
