@@ -28,7 +28,8 @@ class Image:
     modality
         DICOM modality, e.g. `CR`.
     view
-        View position, e.g. `PA`; `T1W` for a T1-weighted volume of a BIDS data set; empty if unknown.
+        View position, e.g. `PA`; `T1W` for a T1-weighted volume of a BIDS data set, `DSEG` for a label map, `DSEG-ASEG`
+        for one with that description; empty if unknown.
     laterality
         `L`, `R` or `B`; empty if unknown or not paired.
     orientation

@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 
 from fedage.client.cohort.ages import DAYS_PER_YEAR, OLDEST_YEARS, Age
+from fedage.client.cohort.bids.label_maps import DERIVATIVES, anat_folders, is_label_map
 from fedage.client.cohort.bids.participants import (
     AgeColumn,
     Row,
@@ -71,6 +72,8 @@ class Session:
         Its T1-weighted volumes.
     misnamed
         What looks like one and is named as no volume of this participant and session.
+    label_maps
+        Segmentations of its volumes.
     day
         When it was, if all of the participant's sessions say so; perhaps shifted.
     age
@@ -84,6 +87,7 @@ class Session:
     position: int | None
     volumes: tuple[Path, ...] = field(repr=False)
     misnamed: tuple[Path, ...] = field(repr=False)
+    label_maps: tuple[Path, ...] = field(repr=False)
     day: date | None = field(repr=False)
     age: Age | Reason
     sex: str | None
@@ -123,6 +127,7 @@ class _Seen:
     rows: tuple[Row, ...] = field(repr=False)
     day: date | None = field(repr=False)
     misnamed: tuple[Path, ...] = ()
+    label_maps: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -165,8 +170,9 @@ def read_sessions(walk: Walk, layout: BidsLayout) -> list[Session]:
     rows: dict[str, list[Row]] = defaultdict(list)
     for row in read_rows(root / PARTICIPANTS, key="participant_id"):
         rows[_prefixed(row["participant_id"], "sub-")].append(row)
+    pipelines = walk.folders(root / DERIVATIVES, "")
     seen = {
-        folder.name: _participant(folder, walk, layout, tuple(rows.get(folder.name, ())))
+        folder.name: _participant(folder, walk, layout, tuple(rows.get(folder.name, ())), pipelines)
         for base in layout.bases
         for folder in walk.folders(root / base, "sub-")
     }
@@ -190,6 +196,7 @@ def read_sessions(walk: Walk, layout: BidsLayout) -> list[Session]:
             position if found.ordered else None,
             session.volumes,
             session.misnamed,
+            session.label_maps if session.volumes else (),
             session.day if found.has_days else None,
             Reason.ZEROS_DIFFER
             if not found.rows and without_zeros(participant) in without
@@ -228,7 +235,9 @@ def _agreed(rows: Iterable[Row], column: str) -> str | None:
     return None if len(texts) > 1 else next(iter(texts), "")
 
 
-def _participant(folder: Path, walk: Walk, layout: BidsLayout, rows: tuple[Row, ...]) -> _Participant:
+def _participant(
+    folder: Path, walk: Walk, layout: BidsLayout, rows: tuple[Row, ...], pipelines: list[Path]
+) -> _Participant:
     """A participant's sessions: those with a folder, and those that a table names."""
     told: dict[str, list[Row]] = defaultdict(list)
     unreadable, unit = False, None
@@ -246,7 +255,8 @@ def _participant(folder: Path, walk: Walk, layout: BidsLayout, rows: tuple[Row, 
     beside = _like_t1w(walk.listed(folder / layout.anat)) if places else ()  # of no session, though there are some
     for place in places or [folder]:
         label = place.name if place is not folder else ""
-        there = _like_t1w(walk.listed(place / layout.anat))
+        listed = walk.listed(place / layout.anat)
+        there = _like_t1w(listed)
         volumes = tuple(path for path in there if _is_of(path.name, folder.name, label))
         misnamed = tuple(path for path in there if path not in volumes) + beside
         beside = ()
@@ -255,7 +265,13 @@ def _participant(folder: Path, walk: Walk, layout: BidsLayout, rows: tuple[Row, 
             day = day or _scanned(place, volumes)
         except FedAgeError:
             unreadable = True
-        sessions[label] = _Seen(label, volumes, tuple(told[label]), day, misnamed)
+        made = anat_folders(pipelines, participant=folder.name, session=label, anat=layout.anat)
+        label_maps = tuple(
+            path
+            for path in (*listed, *(path for derived in made for path in walk.listed(derived)))
+            if is_label_map(path.name, participant=folder.name, session=label) and path.is_file()
+        )
+        sessions[label] = _Seen(label, volumes, tuple(told[label]), day, misnamed, label_maps)
     if "" not in sessions:
         for label in {*told, *(label for row in rows if (label := _session_of(row)))} - sessions.keys():
             of_label = tuple(told.get(label, ()))

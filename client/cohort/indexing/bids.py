@@ -1,4 +1,5 @@
-"""A BIDS data set into a store: T1-weighted volumes under `sub-*/[ses-*/]anat`, ages and sexes from its tables.
+"""A BIDS data set into a store: T1-weighted volumes under `sub-*/[ses-*/]anat` with the label maps that were made of
+them, ages and sexes from its tables.
 
 A volume counts as unchanged while its file, its JSON sidecar and what the tables say of its session are as before.
 """
@@ -15,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from fedage.client.cohort.bids.contrast import CONTRAST_ENHANCED, is_contrast_enhanced
+from fedage.client.cohort.bids.label_maps import LABEL_MAP, view_of
 from fedage.client.cohort.bids.participants import read_json
 from fedage.client.cohort.bids.sessions import PARTICIPANTS, STANDARD, BidsLayout, Session, Walk, read_sessions
 from fedage.client.cohort.decoding.nifti import read_volume
@@ -28,7 +30,7 @@ from fedage.common.errors import FedAgeError
 __all__ = ["PARTICIPANTS", "STANDARD", "BidsFacts", "BidsLayout", "index_bids", "is_bids"]
 
 _DESCRIPTION = "dataset_description.json"
-_READER = "bids-4"
+_READER = "bids-5"
 _BATCH = 100
 _PART = re.compile(r"_part-(?!mag_)")
 """In the name of a volume that holds another part of complex values than the magnitude: phase, real, imaginary."""
@@ -91,7 +93,8 @@ def index_bids(
         known = store.files()
         gone = [path for path in known if path not in planned and not path.startswith(below)]
         changed = [path for path, file in known.items() if path in planned and planned[path][0] != file.stamp]
-        todo = sorted({*changed, *(planned.keys() - known.keys())})
+        fresh = {*changed, *(planned.keys() - known.keys())}
+        todo = [path for path in planned if path in fresh]  # an exam's scanner is that of its first volume
         with writing(store) as writer:
             writer.set_root(root)
             writer.remember(Remembered(_READER, ""))
@@ -135,7 +138,7 @@ def _planned(walk: Walk, sessions: list[Session]) -> _Todo:
     """Every volume with its stamp; one that vanishes meanwhile is not there."""
     todo: _Todo = {}
     for session in sessions:
-        for volume in (*session.volumes, *session.misnamed):
+        for volume in (*session.volumes, *session.misnamed, *session.label_maps):
             try:
                 path, stamp = volume.relative_to(walk.root).as_posix(), _stamp(walk.root, volume, session)
             except OSError:
@@ -149,8 +152,14 @@ def _sidecars(root: Path, volume: Path) -> tuple[Path, Path]:
     return root / "T1w.json", volume.with_name(volume.name.partition(".")[0] + ".json")
 
 
+def _described(volume: Path, session: Session) -> Path:
+    """The volume whose JSON tells the scanner: of a label map that which it was made of."""
+    return session.volumes[0] if volume in session.label_maps else volume
+
+
 def _stamp(root: Path, volume: Path, session: Session) -> FileStamp:
-    told = [(file.stat().st_mtime_ns, file.stat().st_size) for file in _sidecars(root, volume) if file.is_file()]
+    files = _sidecars(root, _described(volume, session))
+    told = [(file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file()]
     state = volume.stat()
     of_session = (session.age, session.sex, session.position, str(session.day))
     depends = hashlib.sha256(repr((_READER, state.st_mtime_ns, told, of_session)).encode()).digest()
@@ -174,18 +183,23 @@ def _facts(root: Path, volume: Path, session: Session) -> DicomFacts | Rejected:
     read = read_volume(volume)
     if isinstance(read, Rejected):
         return read
-    of_all, of_this = map(read_json, _sidecars(root, volume))
+    of_all, of_this = map(read_json, _sidecars(root, _described(volume, session)))
+    place, view, special = volume.name, "T1W", ""
+    if volume in session.label_maps:  # two pipelines may give theirs the same name
+        place, view, special = volume.relative_to(root).as_posix(), view_of(volume.name), LABEL_MAP
+    elif is_contrast_enhanced(volume.name, {**of_all, **of_this}):
+        special = CONTRAST_ENHANCED
     return BidsFacts(
         patient_id=session.participant,
         study_uid=session.label or "ses-",
-        sop_uid=f"bids/{session.participant}/{session.label}/{volume.name}",
+        sop_uid=f"bids/{session.participant}/{session.label}/{place}",
         exam_day=_exam_day(session),
         sex=session.sex,
         age=session.age,
         manufacturer=str({**of_all, **of_this}.get("Manufacturer", "")).strip()[:64],
         modality="MR",
-        view="T1W",
-        special=CONTRAST_ENHANCED if is_contrast_enhanced(volume.name, {**of_all, **of_this}) else "",
+        view=view,
+        special=special,
         laterality="",
         rows=read.shape[0],
         columns=read.shape[1],

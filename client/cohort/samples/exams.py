@@ -13,6 +13,7 @@ import numpy as np
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
+from fedage.client.cohort.bids.label_maps import VIEW
 from fedage.client.cohort.decoding.images import load_image
 from fedage.client.cohort.decoding.nifti import SUFFIXES, load_volume
 from fedage.client.cohort.decoding.stacks import Volume, load_enhanced, load_series
@@ -36,6 +37,8 @@ def load_found(found: Found, *, root: Path) -> Image:
     about = {"modality": found.modality, "view": found.view, "laterality": found.laterality}
     if found.path.endswith(SUFFIXES):
         volume = load_volume(path)
+        if found.view.startswith(VIEW) and not np.array_equal(volume.pixels, np.rint(volume.pixels)):
+            raise SampleRefused("not-a-label-map", "it is named as a label map and has values between whole numbers")
         return Image(pixels=volume.pixels, spacing_mm=volume.spacing_mm, orientation="RAS", **about)
     if found.rank == 3:
         stack = load_series([root / file for file in found.files]) if found.files else load_enhanced(path)
