@@ -156,7 +156,7 @@ def _keep(store: CohortStore, source: TableSource, path: Path, about: Mapping[st
     frame = read_frame(path, text=[source.id], known=_named(source))
     frame, _ = without_bad_names(frame, path=path)
     _require(frame, source, path)
-    summaries = summary_rows(frame, labels=[source.id])
+    summaries = summary_rows(frame, id_column=source.id)
     frame = frame[~summaries].reset_index(drop=True)
     ids = labels(frame[source.id])
     known, twice = ids.notna().to_numpy(dtype=bool), ids.duplicated().to_numpy(dtype=bool)

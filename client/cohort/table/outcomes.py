@@ -61,8 +61,7 @@ class OutcomeTable:
     values
         Identifier to column to value.
     duplicate_rows, rows_without_id, summary_rows
-        Rows left out: where every column counts a patient's first row, those after it; those without identifier; those
-        at the end that sum up the others.
+        Rows left out: after a patient's first where only that counts; without identifier; sums at the end.
     not_numbers
         Cells that hold something that is neither a number nor a known word, by form and column; they count as missing.
     text_columns
@@ -75,14 +74,12 @@ class OutcomeTable:
         Cells of columns that are left out because some of their numbers are written otherwise, by form and column.
     extremes
         Cells whose value may stand for "missing" and is kept, by value and column.
-    zeros_differ
-        Identifiers of the table that differ from others of it in leading zeros only.
-    writing_differs
-        Those that differ from others of it in capitals, blanks or characters that are not seen only.
+    zeros_differ, writing_differs
+        Identifiers that differ from others of the table in leading zeros, or capitals, blanks and unseen characters.
     said
         What the hospital should know of columns, in sentences.
     words
-        Identifier to the columns in which the patient has something that is no number and no mapping explains.
+        Identifier to the columns in which the patient has a word that no mapping explains.
     """
 
     values: Mapping[str, Mapping[str, float]] = field(repr=False)
@@ -154,7 +151,7 @@ def read_outcomes(
     table.columns = pd.Index(names)
     _require(path, names, id_column, columns or {})
     ids = table[id_column].str.strip()
-    summaries = summary_rows(table, labels=[id_column])
+    summaries = summary_rows(table, id_column=id_column)
     table, ids = table[~summaries], ids[~summaries]
     with_id = ids != ""
     table, ids = table[with_id], ids[with_id]
@@ -309,10 +306,9 @@ def _by_patient(patients: Sequence[str], columns: Mapping[str, FloatArray]) -> d
 
 def _words_by_patient(read: _Read, ids: pd.Series[str]) -> dict[str, set[str]]:
     """By identifier, the columns with an unexplained word in a row that counts: the first, else any of the patient."""
-    first = ~ids.duplicated().to_numpy(dtype=np.bool_)
     found: dict[str, set[str]] = defaultdict(set)
     for name, unexplained in read.words.items():
-        counts = unexplained & first if read.columns[name][1] == "first" else unexplained
+        counts = unexplained & ~ids.duplicated().to_numpy() if read.columns[name][1] == "first" else unexplained
         for patient in ids[counts]:
             found[patient].add(name)
     return dict(found)

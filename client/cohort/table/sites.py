@@ -210,7 +210,7 @@ def _sources(
         frame = read_frame(path, text=text, sites=site_column, known=wanted_columns(campaign, site_column=site_column))
         frame, left_out = without_bad_names(frame, path=path)
         said += left_out
-        if (summaries := summary_rows(frame, labels=[name for name in (table.id, site_column) if name])).any():
+        if (summaries := summary_rows(frame, id_column=table.id, site_column=site_column)).any():
             said.append(f"{path.name}: {in_words('summary-row', int(summaries.sum()))}")
             frame = frame[~summaries].reset_index(drop=True)
         require_columns(frame, campaign, path=path, site_column=site_column)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,41 +35,32 @@ def is_summary(text: str) -> bool:
     return bool(_CLEAR.fullmatch(_plain(text)))
 
 
-def summary_rows(frame: pd.DataFrame, *, labels: Sequence[str]) -> NDArray[np.bool_]:
+def summary_rows(frame: pd.DataFrame, *, id_column: str | None, site_column: str | None = None) -> NDArray[np.bool_]:
     """Rows at the end that sum up the others, (n,): every row below them is such a one too, or blank.
 
-    Words that may be somebody's (`Max`, `SD`) count only beside one that is clear.
-
-    Parameters
-    ----------
-    labels
-        Columns of identifiers and sites; the first column counts too if its word stands nowhere above.
+    The identifier decides, without one the first column if the word stands nowhere above; the site where those are
+    blank. Words that may be somebody's (`Max`, `SD`) count only beside one that is clear.
     """
     found = np.zeros(len(frame), dtype=np.bool_)
     if frame.empty:
         return found
-    columns = [name for name in labels if name in frame.columns]
     first = str(frame.columns[0])
-    tail = frame.iloc[-_MOST_ROWS:]
-    if first not in columns:
-        columns.append(first)
-        above = {_plain(text) for text in frame[first].iloc[:-_MOST_ROWS].dropna().astype("string").unique()}
-    else:
-        above = set()
+    order = [name for name in (id_column or first, site_column) if name and name in frame.columns]
+    ends = max(0, len(frame) - _MOST_ROWS)
     clear = False
-    for place in range(len(tail) - 1, -1, -1):
-        row = tail.iloc[place]
-        texts = [_plain(str(row[name])) for name in columns if isinstance(row[name], str)]
-        if row.isna().all() or not any(str(cell).strip() for cell in row.dropna()):
+    for place in range(len(frame) - 1, ends - 1, -1):
+        row = frame.iloc[place]
+        if not any(str(cell).strip() for cell in row.dropna()):
             continue
-        said = [text for text in texts if text not in above and (_CLEAR.fullmatch(text) or _WEAK.fullmatch(text))]
-        if not said:
+        text = next((plain for name in order if isinstance(row[name], str) and (plain := _plain(row[name]))), "")
+        if not (_CLEAR.fullmatch(text) or _WEAK.fullmatch(text)):
             break
-        clear = clear or any(_CLEAR.fullmatch(text) for text in said)
-        found[len(frame) - len(tail) + place] = True
-    rest = {_plain(str(text)) for text in frame[first][~found].iloc[-_MOST_ROWS:] if isinstance(text, str)}
-    repeated = first not in labels and any(_plain(str(text)) in rest for text in frame[first][found])
-    return found if clear and not repeated and not found.all() else np.zeros(len(frame), dtype=np.bool_)
+        clear = clear or bool(_CLEAR.fullmatch(text))
+        found[place] = True
+    if id_column is None and found.any():
+        texts = frame[first].astype("string").fillna("").map(_plain)
+        clear = clear and not set(texts[found & (texts != "").to_numpy(dtype=bool)]) & set(texts[~found])
+    return found if clear and not found.all() else np.zeros(len(frame), dtype=np.bool_)
 
 
 def _plain(text: str) -> str:

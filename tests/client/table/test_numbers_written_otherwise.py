@@ -139,14 +139,15 @@ def test_rows_that_sum_up_the_others_are_nobody(tmp_path: Path, rows: list[tuple
 def test_somebody_s_identifier_is_no_summary(last: list[str]) -> None:
     frame = table()
     frame.loc[20 - len(last) :, "who"] = last
-    assert not summary_rows(frame, labels=["who"]).any()
+    assert not summary_rows(frame, id_column="who").any()
 
 
 @pytest.mark.parametrize(("above", "found"), [("partial", 1), ("total", 0)])
 def test_a_word_in_a_first_column_of_other_texts_counts_if_it_stands_nowhere_above(above: str, found: int) -> None:
     frame = pd.DataFrame({"resection": [above, "partial", "biopsy"] * 20, "age": range(60)})
     frame.loc[59, "resection"] = "total"
-    assert summary_rows(frame, labels=[]).sum() == found
+    assert not summary_rows(frame.assign(who=[f"p{k}" for k in range(60)]), id_column="who").any()
+    assert summary_rows(frame, id_column=None).sum() == found
 
 
 def test_a_mean_below_whole_ages_leaves_them_whole(tmp_path: Path) -> None:
