@@ -42,10 +42,14 @@ def simulate(
     ] = False,
 ) -> None:
     """Try a campaign on this machine: the same server and client code, one virtual node a site, no set-up."""
+    from rich.console import Console
+
     from fedage.deploy.simulate import simulate as run
 
-    if status := run(campaign_file, data=data, site_column=site_column, out=out, with_pooled=check_pooled):
-        raise typer.Exit(status)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    found = run(campaign_file, data=data, site_column=site_column, out=out, check_pooled=check_pooled, console=console)
+    if found.run.status != "finished":
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -36,7 +37,7 @@ from fedage.server.campaign.recover import recover
 from fedage.server.cli.follow import Follower
 from fedage.server.cli.summary import print_summary
 from fedage.server.record.events import read_events
-from fedage.server.record.results import read_results
+from fedage.server.record.results import Results, read_results
 from fedage.server.record.run_folder import REPORT, RESULTS, RunFolder
 
 WORK = "work"
@@ -48,26 +49,50 @@ NO_GUARD = "disclosure control is off in this simulation: figures may rest on si
 
 
 def simulate(
-    campaign_file: Path, *, data: Path, site_column: str | None, out: Path | None, with_pooled: bool = False
-) -> int:
-    """Simulate a campaign on a table or a folder and leave its record in `out`. Returns an exit status.
+    campaign: Campaign | Path | str,
+    *,
+    data: Path | str,
+    site_column: str | None = None,
+    out: Path | str | None = None,
+    check_pooled: bool = False,
+    console: Console | None = None,
+) -> Results:
+    """Simulate a campaign on a table or a folder, one virtual site a site of the data; the record stays in a folder.
 
-    With `with_pooled` the record also says how far its figures are from those of all patients in one table.
+    Parameters
+    ----------
+    campaign
+        A campaign, or the path of its file.
+    data
+        One table (CSV, TSV, Parquet) with a column that names the site, or a folder with one sub-folder a site.
+    site_column
+        The table's column that names the site.
+    out
+        Empty folder for the record; `runs/NAME/TIME` if not given.
+    check_pooled
+        Fit the same models on one table of all patients too, and record how far apart the figures are.
+    console
+        Where progress and the summary are printed; nowhere if not given.
+
+    Returns
+    -------
+    Results
+        The record; `results.run.status` tells whether the run finished.
 
     Raises
     ------
     FedAgeError
         If the campaign file, the data or the output folder cannot be used.
     """
-    campaign = load_campaign(campaign_file)
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    campaign = campaign if isinstance(campaign, Campaign) else load_campaign(campaign)
+    console = console or Console(quiet=True)
     console.print(f"campaign {campaign.campaign.name}, digest {campaign.digest}")
     if not campaign.simulation.guard:
         console.print(NO_GUARD)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    folder = (out or Path("runs") / campaign.campaign.name / stamp).absolute()
+    folder = (Path(out) if out is not None else Path("runs") / campaign.campaign.name / stamp).absolute()
     with _terminable(), _work_in(folder) as work:
-        sites = tuple(virtual_sites(campaign, data, site_column=site_column, work=work, console=console))
+        sites = tuple(virtual_sites(campaign, Path(data), site_column=site_column, work=work, console=console))
         job = SimulationJob(
             campaign=folder / "campaign.toml",
             run=stamp,
@@ -77,9 +102,9 @@ def simulate(
             share=_share(sites, console=console),
             sites=sites,
         )
-        job.campaign.write_bytes(campaign_file.read_bytes())
+        job.campaign.write_bytes(campaign.text.encode("utf-8"))
         try:
-            status = _run(job, work=work, console=console)
+            _run(job, work=work, console=console)
         except KeyboardInterrupt:
             with _undisturbed():
                 # An engine that is stopped while it starts has no ServerApp yet that could write a record.
@@ -90,17 +115,18 @@ def simulate(
                     environment="simulation",
                 )
             raise
-        if with_pooled:
+        if check_pooled:
             # Imported here: lifelines takes a moment.
             from fedage.deploy.pooled.check import record_check
 
             console.print("fitting the same models on one table of all patients")
             record_check(job, campaign)
-    print_summary(read_results(folder / "results.json"), console=console)
+    results = read_results(folder / "results.json")
+    print_summary(results, console=console)
     if not campaign.simulation.guard:
         console.print(NO_GUARD)
     console.print(f"report: {folder / 'report.html'}")
-    return 0 if status == "finished" else 1
+    return results
 
 
 @contextlib.contextmanager
@@ -124,7 +150,13 @@ def _work_in(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end this process as Ctrl-C does, so that what it has started ends with it."""
+    """Let SIGTERM and SIGHUP end this process as Ctrl-C does, so that what it has started ends with it.
+
+    Only a process's main thread takes signals; in another thread nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -140,7 +172,8 @@ def _terminable() -> Iterator[None]:
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
     """Let no second Ctrl-C cut short the stopping of what was started; it takes seconds."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    main_thread = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if main_thread else ()
     before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
     try:
         yield

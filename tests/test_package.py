@@ -18,8 +18,14 @@ def folders_with_code() -> set[str]:
     found = set()
     for part in PARTS:
         for init in (ROOT / part).rglob("__init__.py"):
-            found.add("fedage." + ".".join(init.parent.relative_to(ROOT).parts))
+            found.add(installed(init.parent).replace("/", "."))
     return found
+
+
+def installed(path: Path) -> str:
+    """Where a file or folder of the repository lies once it is installed: `deploy/api` is the package itself."""
+    inside = "fedage/" + path.relative_to(ROOT).as_posix()
+    return inside.replace("fedage/deploy/api", "fedage")
 
 
 def test_packages_list_is_complete() -> None:
@@ -57,14 +63,13 @@ def test_wheel_has_every_module_and_data_file(wheel: Path) -> None:
     for part in PARTS:
         for source in (ROOT / part).rglob("*"):
             if source.suffix in {".py", ".typed", ".j2", ".css"} or (source.suffix == ".json" and part == "server"):
-                inside = "fedage/" + source.relative_to(ROOT).as_posix()
-                assert inside in names, f"{inside} is not in the wheel"
+                assert installed(source) in names, f"{installed(source)} is not in the wheel"
     assert not any(name.split("/")[0] in PARTS for name in names), "a bare 'common' would land in site-packages"
 
 
 def test_installed_package_is_typed_and_licensed() -> None:
-    for part in PARTS:
-        assert (resources.files(f"fedage.{part}") / "py.typed").is_file()
+    for package in ("fedage", *(f"fedage.{part}" for part in PARTS)):
+        assert (resources.files(package) / "py.typed").is_file()
     assert metadata("fedage")["License-Expression"] == "Apache-2.0"
 
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from fedage.common.errors import FedAgeError
 from fedage.deploy import simulate as module
@@ -23,10 +24,11 @@ AT_ONCE, LATER = Share(at_a_time=-1), Share(at_a_time=2, gpu=1.0)
 """Shares that Ray refuses at once, and that no site can have once Ray has started and the ServerApp has begun."""
 
 
-def run(folder: Path) -> int:
+def run(folder: Path) -> str:
     (folder / "ridge.toml").write_text(RIDGE, encoding="utf-8")
     data = as_csv(table(), folder / "table.csv")
-    return simulate(folder / "ridge.toml", data=data, site_column="site", out=folder / "out")
+    out = folder / "out"
+    return simulate(folder / "ridge.toml", data=data, site_column="site", out=out, console=Console()).run.status
 
 
 @pytest.mark.processes
@@ -59,10 +61,10 @@ def test_an_engine_that_fails_before_any_site_is_met_is_started_once_more(
     assert nothing_left(tmp_path)
     assert not (tmp_path / "out" / "work").exists()
     if failures == 1:
-        assert (status, found.status, found.reason) == (0, "finished", "")
+        assert (status, found.status, found.reason) == ("finished", "finished", "")
         assert not (tmp_path / "out" / "simulation.log").exists()
         return
-    assert (status, found.status, found.reason) == (1, "failed", ENGINE_ENDED)
+    assert (status, found.status, found.reason) == ("failed", "failed", ENGINE_ENDED)
     assert "Traceback" in (tmp_path / "out" / "simulation.log").read_text()
     assert str(tmp_path / "out" / "simulation.log") in said
 
@@ -104,7 +106,7 @@ def test_an_engine_that_does_not_start_is_tried_twice_and_its_log_is_kept(
     (tmp_path / "ridge.toml").write_text(RIDGE)
     data = as_csv(table(), tmp_path / "table.csv")
     with pytest.raises(FedAgeError, match=r"ended without a record; see .*simulation\.log"):
-        simulate(tmp_path / "ridge.toml", data=data, site_column="site", out=tmp_path / "out")
+        simulate(tmp_path / "ridge.toml", data=data, site_column="site", out=tmp_path / "out", console=Console())
     assert "starting it once more" in capsys.readouterr().out
     assert (tmp_path / "out" / "simulation.log").read_text() == "no engine\n" * 2
     assert not (tmp_path / "out" / "work").exists()
