@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +27,32 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 _COMPUTING_FILES = 6
 """After one file that starts processes; all of these have begun before two thirds of the others have."""
+_STARTED_BY = "FEDAGE_TESTS_STARTED_BY"
 _PACKAGE = Path(__file__).parent / "plugins" / "fedage-trial"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """Whatever the tests of this process have started ends with them: it inherits a mark, by which it is found."""
+    mark = uuid.uuid4().hex
+    os.environ[_STARTED_BY] = mark
+    yield
+    deadline = time.monotonic() + 30
+    while (left := _marked(mark)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left == [], "processes that outlive the tests that started them"
+
+
+def _marked(mark: str) -> list[str]:
+    """Commands of the processes that inherited the mark, but for this one and what Python keeps beside it."""
+    found = []
+    for environ in (entry / "environ" for entry in Path("/proc").glob("[0-9]*")):
+        try:
+            if int(environ.parent.name) != os.getpid() and f"{_STARTED_BY}={mark}".encode() in environ.read_bytes():
+                found.append((environ.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue
+    return [command for command in found if "multiprocessing." not in command]
 
 
 @pytest.fixture(scope="session")
