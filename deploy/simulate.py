@@ -30,7 +30,7 @@ from fedage.common.errors import FedAgeError
 from fedage.common.estimators.configure import agreed_features
 from fedage.deploy.machine.campaign_file import load_campaign
 from fedage.deploy.machine.lifetime import hang_up
-from fedage.deploy.machine.processes import Family, flower_environment
+from fedage.deploy.machine.processes import ProcessTree, flower_environment
 from fedage.deploy.machine.simulation import ENGINE_ENDED, VARIABLE, Share, SimulatedSiteJob, SimulationJob, share_of
 from fedage.deploy.simulation_main import RECORD_S, SCRATCH
 from fedage.server.campaign.recover import recover
@@ -312,7 +312,7 @@ def _forget(job: SimulationJob, *, events: Path) -> None:
 def _attempt(job: SimulationJob, job_file: Path, *, events: Path, work: Path, console: Console) -> str | None:
     # Not in the work folder: Ray's sockets lie there, and a socket's path may have 107 bytes only.
     scratch = Path(tempfile.mkdtemp(prefix="fedage-"))
-    engine = Family(
+    engine = ProcessTree(
         [sys.executable, "-m", "fedage.deploy.simulation_main"],
         environment={
             **flower_environment(work / "flower"),

@@ -15,7 +15,7 @@ from fedage.client.audit.entries import (
 from fedage.client.audit.head import read_heads, read_public_key
 from fedage.client.audit.log import AuditLog, AuditUnavailable
 from fedage.client.audit.show import Filters, Line, export_csv, show
-from fedage.client.audit.verify import Damage, Finding, Findings, verify
+from fedage.client.audit.verify import Damage, LogFinding, VerificationReport, verify
 from fedage.common.protocol.heads import Head, HeadMalformed, SignedHead, fingerprint
 
 __all__ = [
@@ -26,14 +26,14 @@ __all__ = [
     "Entry",
     "EntryRefused",
     "Filters",
-    "Finding",
-    "Findings",
     "Head",
     "HeadMalformed",
     "Kind",
     "Line",
+    "LogFinding",
     "Outcome",
     "SignedHead",
+    "VerificationReport",
     "WithheldStep",
     "export_csv",
     "fingerprint",

@@ -39,7 +39,7 @@ class Damage(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class LogFinding:
     """One thing wrong, at a line number of the log (None for the log as a whole), in a sentence."""
 
     damage: Damage
@@ -48,7 +48,7 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Findings:
+class VerificationReport:
     """What a verification found.
 
     Parameters
@@ -64,7 +64,7 @@ class Findings:
     """
 
     lines: int
-    found: tuple[Finding, ...]
+    found: tuple[LogFinding, ...]
     clock_jumps: tuple[int, ...] = ()
     heads: int = 0
 
@@ -91,7 +91,9 @@ class _Line:
         return self.claims or 0
 
 
-def verify(path: Path, *, heads: Iterable[SignedHead] = (), public_key: Ed25519PublicKey | None = None) -> Findings:
+def verify(
+    path: Path, *, heads: Iterable[SignedHead] = (), public_key: Ed25519PublicKey | None = None
+) -> VerificationReport:
     """Read a whole log and say everything that is wrong with it. Nothing is written.
 
     Parameters
@@ -104,7 +106,7 @@ def verify(path: Path, *, heads: Iterable[SignedHead] = (), public_key: Ed25519P
     public_key
         The site's public audit key; by default `audit.pub` beside the log.
     """
-    found: list[Finding] = []
+    found: list[LogFinding] = []
     try:
         key = public_key or read_public_key(path.parent / PUBLIC_KEY_FILE)
     except (OSError, ValueError) as error:
@@ -119,7 +121,7 @@ def verify(path: Path, *, heads: Iterable[SignedHead] = (), public_key: Ed25519P
     found += _check_lines(stored, newest_head=max(genuine, default=None))
     found += _check_chain(stored, genesis(key))
     found += _check_heads(stored, kept, key)
-    return Findings(
+    return VerificationReport(
         lines=len(stored),
         found=tuple(sorted(found, key=lambda finding: finding.sequence or 0)),
         clock_jumps=tuple(
@@ -129,8 +131,8 @@ def verify(path: Path, *, heads: Iterable[SignedHead] = (), public_key: Ed25519P
     )
 
 
-def _unreadable(detail: str) -> Findings:
-    return Findings(lines=0, found=(Finding(damage=Damage.UNREADABLE, sequence=None, detail=detail),))
+def _unreadable(detail: str) -> VerificationReport:
+    return VerificationReport(lines=0, found=(LogFinding(damage=Damage.UNREADABLE, sequence=None, detail=detail),))
 
 
 def _read(path: Path, key: Ed25519PublicKey) -> Iterable[_Line]:
@@ -157,9 +159,9 @@ def _line(row: Any, key: Ed25519PublicKey) -> _Line:
     return _Line(row.sequence, known, str(time_utc), str(row.previous), str(row.hash), ours)
 
 
-def _check_lines(stored: list[_Line], *, newest_head: int | None) -> list[Finding]:
+def _check_lines(stored: list[_Line], *, newest_head: int | None) -> list[LogFinding]:
     """Lines edited, inserted, reordered or missing, told apart by which lines still carry the site's signature."""
-    found: list[Finding] = []
+    found: list[LogFinding] = []
     ours = {line.number for line in stored if line.ours}
     seen: set[int] = set()
     shift = 0
@@ -185,7 +187,7 @@ def _check_lines(stored: list[_Line], *, newest_head: int | None) -> list[Findin
     return found
 
 
-def _check_chain(stored: list[_Line], start: str) -> list[Finding]:
+def _check_chain(stored: list[_Line], start: str) -> list[LogFinding]:
     """Signed lines that do not follow from one another: only the site's own key can make them."""
     found = []
     by_number = {line.number: line for line in stored if line.ours}
@@ -197,7 +199,7 @@ def _check_chain(stored: list[_Line], start: str) -> list[Finding]:
     return found
 
 
-def _check_heads(stored: list[_Line], kept: list[SignedHead], key: Ed25519PublicKey) -> list[Finding]:
+def _check_heads(stored: list[_Line], kept: list[SignedHead], key: Ed25519PublicKey) -> list[LogFinding]:
     found = []
     by_number = {line.number: line for line in stored if line.ours}
     replaced = {line.position for line in stored if not line.ours}
@@ -219,7 +221,7 @@ def _check_heads(stored: list[_Line], kept: list[SignedHead], key: Ed25519Public
     return found
 
 
-def _kept_heads(path: Path, heads: Iterable[SignedHead], found: list[Finding]) -> list[SignedHead]:
+def _kept_heads(path: Path, heads: Iterable[SignedHead], found: list[LogFinding]) -> list[SignedHead]:
     kept = list(heads)
     beside = path.with_name(HEAD_FILE)
     try:
@@ -231,8 +233,8 @@ def _kept_heads(path: Path, heads: Iterable[SignedHead], found: list[Finding]) -
     return kept
 
 
-def _finding(damage: Damage, sequence: int | None, detail: str) -> Finding:
-    return Finding(damage=damage, sequence=sequence, detail=detail)
+def _finding(damage: Damage, sequence: int | None, detail: str) -> LogFinding:
+    return LogFinding(damage=damage, sequence=sequence, detail=detail)
 
 
 def _runs(numbers: list[int]) -> list[tuple[int, int]]:

@@ -19,10 +19,10 @@ from fedage.client.cohort.indexing.rejects_page import rejects_table, write_reje
 from fedage.client.cohort.recipes import Recipe, recipe
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.store.tables import TableReport, forget_table, index_table
-from fedage.client.cohort.store.writer import Remembered, writing
+from fedage.client.cohort.store.writer import LastIndexing, writing
 from fedage.client.cohort.table.outcomes import OutcomeTable, read_outcomes
 from fedage.client.cohort.table.said import in_words
-from fedage.client.cohort.table_facts import Silence, WithView
+from fedage.client.cohort.table_facts import NoTableFacts, WithSiteView
 from fedage.client.site.home import SiteConfig, SiteHome
 from fedage.client.site.mapping import OutcomeColumns
 from fedage.common.errors import FedAgeError
@@ -104,9 +104,9 @@ def index_into(
     if root is not None and layout is not None:
         images = index_bids(store, root, layout=layout, progress=progress)
     elif root is not None:
-        telling = chosen.telling(root) if chosen and chosen.telling else Silence()
+        telling = chosen.telling(root) if chosen and chosen.telling else NoTableFacts()
         if config.view_if_unknown is not None:
-            telling = WithView(telling, config.view_if_unknown)
+            telling = WithSiteView(telling, config.view_if_unknown)
         images = index_folder(store, root, telling=telling, progress=progress)
     elif store.has_images:
         _forget_images(store)
@@ -153,7 +153,7 @@ def _forget_images(store: CohortStore) -> None:
     with store.exclusive():
         known = store.files()
         with writing(store) as writer:
-            writer.remember(Remembered())
+            writer.remember(LastIndexing())
             writer.forget(known)
             writer.prune()
 

@@ -10,7 +10,7 @@ from fedage.client.cohort.reasons import Reason
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
+class TableFacts:
     """Facts that stand over the file's own; what is empty or None is left to the file.
 
     Parameters
@@ -33,34 +33,34 @@ class Told:
     view_if_unknown: str = ""
 
 
-NOTHING = Told()
+NOTHING = TableFacts()
 
 
-class Telling(Protocol):
+class TableFactsSource(Protocol):
     """A data set's tables, ready to be asked; from several threads."""
 
     @property
     def digest(self) -> str:
         """Changes when anything that may be told has changed."""
 
-    def of(self, path: str) -> Told | Reason:
+    def of(self, path: str) -> TableFacts | Reason:
         """What is told of the file at this path below the root, or why it is out."""
 
 
-class Silence:
+class NoTableFacts:
     """Tells nothing: everything is in the files."""
 
     digest = ""
 
-    def of(self, _path: str) -> Told | Reason:
+    def of(self, _path: str) -> TableFacts | Reason:
         """Nothing."""
         return NOTHING
 
 
-class WithView:
+class WithSiteView:
     """Tells what another tells, and the view of radiographs that name none, as the site says of its whole folder."""
 
-    def __init__(self, telling: Telling, view: str) -> None:
+    def __init__(self, telling: TableFactsSource, view: str) -> None:
         self._telling, self._view = telling, view
 
     @property
@@ -68,7 +68,7 @@ class WithView:
         """Changes with the other's, and with the view."""
         return f"{self._telling.digest}-view-{self._view}"
 
-    def of(self, path: str) -> Told | Reason:
+    def of(self, path: str) -> TableFacts | Reason:
         """What is told of the file at this path below the root, or why it is out."""
         told = self._telling.of(path)
         return told if isinstance(told, Reason) else replace(told, view_if_unknown=self._view)

@@ -17,7 +17,7 @@ _KEPT_COHORTS = 2
 _Key = tuple[str, str, str, int]
 
 
-class KeptCohorts:
+class CohortCache:
     """Cohorts in memory while their campaigns run; one at a time is read, and each only once."""
 
     def __init__(self, reader: SiteCohorts) -> None:

@@ -30,7 +30,7 @@ _OF_EVERY_CAMPAIGN = ("age_years", "is_male", "healthy", "fold", "is_train", "is
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frozen:
+class FrozenValues:
     """A cohort as it is frozen; rows (n,) in the order of their keys.
 
     Parameters
@@ -48,10 +48,10 @@ class Frozen:
     rows: bytes = field(default=b"", repr=False)
 
 
-def frozen_of(found: SiteCohort, campaign: Campaign) -> Frozen:
+def frozen_of(found: SiteCohort, campaign: Campaign) -> FrozenValues:
     """A campaign's cohort as it is frozen at approval."""
     order = np.argsort(np.array(found.keys, dtype=str))
-    return Frozen(
+    return FrozenValues(
         patients=tuple(found.keys[row] for row in order),
         cells={name: mask[order] for name, mask in _cells(found, campaign).items()},
         rows=_rows(found, campaign, order),
@@ -109,7 +109,7 @@ def rows_changed(rows: bytes, others: bytes) -> int:
     return int(np.count_nonzero(mine != theirs))
 
 
-def close_cells(mine: Frozen, theirs: Frozen, *, minimum_count: int) -> tuple[str, str] | None:
+def close_cells(mine: FrozenValues, theirs: FrozenValues, *, minimum_count: int) -> tuple[str, str] | None:
     """Two cells, one of each, that differ by some patients but fewer than `minimum_count`; None if there are none.
 
     A cell that the other freezing has as well tells nothing new: what its own cells give away together is for the

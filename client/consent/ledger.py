@@ -154,7 +154,7 @@ class Balance:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spent:
+class CampaignSpending:
     """What one campaign alone spent on a data set. Such figures do not add up to the total."""
 
     digest: str
@@ -223,7 +223,7 @@ class Ledger:
         after = epsilon([*history, *mechanisms], delta=budget.delta)
         return Balance(data_set=data_set, budget=budget, spent_epsilon=after, charged_epsilon=after - before)
 
-    def by_campaign(self, data_set: str, *, delta: float) -> tuple[Spent, ...]:
+    def by_campaign(self, data_set: str, *, delta: float) -> tuple[CampaignSpending, ...]:
         """What each campaign alone spent, by digest."""
         with self._file.reading() as connection:
             counts = connection.execute(
@@ -233,7 +233,7 @@ class Ledger:
                 .order_by(charges.c.digest)
             ).all()
             return tuple(
-                Spent(
+                CampaignSpending(
                     digest=digest, charges=count, epsilon=epsilon(_history(connection, data_set, digest), delta=delta)
                 )
                 for digest, count in counts

@@ -18,10 +18,10 @@ from fedage.client.audit.folding import Folding
 from fedage.client.audit.log import utc_now
 from fedage.client.cohort.site_cohort import SiteCohort
 from fedage.client.consent.accounts.nonces import Nonces, RequestId
-from fedage.client.consent.accounts.run_limits import Asked
+from fedage.client.consent.accounts.run_limits import RunLimits
 from fedage.client.consent.approvals import ApprovalError, Approvals, CampaignsUsedUp
 from fedage.client.consent.claims import Claims
-from fedage.client.consent.cohort_cache import KeptCohorts
+from fedage.client.consent.cohort_cache import CohortCache
 from fedage.client.consent.frozen_values import frozen_of
 from fedage.client.consent.ledger import BudgetExceeded, ChargeRefused, Ledger, Mechanism
 from fedage.client.consent.policy import Allowed, PolicyErrors, PolicyFile, Refused, facts_of
@@ -84,10 +84,10 @@ class SiteRules:
         self.nonces = Nonces(home, lock_wait_s=lock_wait_s)
         self.snapshots = Snapshots(home, lock_wait_s=lock_wait_s)
         self.ledger = Ledger(home, lock_wait_s=lock_wait_s)
-        self.asked = Asked(home, lock_wait_s=lock_wait_s)
+        self.asked = RunLimits(home, lock_wait_s=lock_wait_s)
         self._now = now
         self._reader = SiteCohorts(home)
-        self._cohorts = KeptCohorts(self._reader)
+        self._cohorts = CohortCache(self._reader)
         self._noted: tuple[str | None] | None = None
         self._noting = threading.Lock()
         self._claims = Claims(self.nonces)

@@ -26,7 +26,7 @@ import numpy as np
 from sqlalchemy import Column, Connection, ForeignKey, Integer, LargeBinary, MetaData, String, Table, select
 
 from fedage.client.consent.cohort_sums import leaves_few_over
-from fedage.client.consent.frozen_values import Frozen, close_cells, rows_changed
+from fedage.client.consent.frozen_values import FrozenValues, close_cells, rows_changed
 from fedage.client.site.durable import LOCK_WAIT_S, DurableFile, StoreUnavailable
 from fedage.common.errors import FedAgeError
 
@@ -154,7 +154,7 @@ class Snapshot:
     patients: tuple[str, ...]
     values_sha256: str = ""
 
-    def require(self, found: Frozen) -> None:
+    def require(self, found: FrozenValues) -> None:
         """Raise `SnapshotChanged` unless these are its patients and their values."""
         if (self.sha256, self.values_sha256) != (_sha256(_sorted(found.patients)), _digest(found.rows)):
             raise SnapshotChanged(f"{SnapshotChanged.detail} (fedage site approve)")
@@ -179,7 +179,7 @@ class Snapshots:
         data_set: str,
         *,
         digest: str,
-        found: Frozen,
+        found: FrozenValues,
         minimum_count: int,
         few_changes: bool = False,
         at_most: int | None = None,
@@ -321,7 +321,7 @@ def _left_over(connection: Connection, members: tuple[str, ...], *, minimum_coun
     return str(connection.execute(first).scalar_one())
 
 
-def _must_be_apart(connection: Connection, found: Frozen, *, minimum_count: int) -> None:
+def _must_be_apart(connection: Connection, found: FrozenValues, *, minimum_count: int) -> None:
     """Raise `PartsTooClose` if a part is nearly one of an earlier campaign's."""
     for digest, theirs in _earlier(connection):
         if (close := close_cells(found, theirs, minimum_count=minimum_count)) is not None:
@@ -336,7 +336,7 @@ def _must_be_apart(connection: Connection, found: Frozen, *, minimum_count: int)
             )
 
 
-def _earlier(connection: Connection) -> Iterator[tuple[str, Frozen]]:
+def _earlier(connection: Connection) -> Iterator[tuple[str, FrozenValues]]:
     """Every freezing so far with its cells, each different one once, with a campaign's digest."""
     seen = set()
     chosen = select(frozen.c.id, frozen.c.digest, cohorts.c.hashes, cohorts.c.patients, cohorts.c.sha256).join(
@@ -351,10 +351,10 @@ def _earlier(connection: Connection) -> Iterator[tuple[str, Frozen]]:
                 name: np.unpackbits(np.frombuffer(members, dtype=np.uint8), count=row.patients).astype(np.bool_)
                 for name, members in told
             }
-            yield row.digest, Frozen(patients=_unpacked(row.hashes), cells=masks)
+            yield row.digest, FrozenValues(patients=_unpacked(row.hashes), cells=masks)
 
 
-def _must_not_change_few(connection: Connection, digest: str, found: Frozen, *, minimum_count: int) -> None:
+def _must_not_change_few(connection: Connection, digest: str, found: FrozenValues, *, minimum_count: int) -> None:
     """Raise `FewValuesChanged` if this campaign read almost the same of the same patients before."""
     before = select(cohorts.c.sha256, values.c.rows).select_from(frozen).join(cohorts, frozen.c.cohort == cohorts.c.id)
     before = before.join(values, values.c.frozen == frozen.c.id).where(frozen.c.digest == digest)
@@ -368,7 +368,7 @@ def _must_not_change_few(connection: Connection, digest: str, found: Frozen, *, 
             )
 
 
-def _keep(connection: Connection, digest: str, cohort: int, found: Frozen, *, minimum_count: int) -> None:
+def _keep(connection: Connection, digest: str, cohort: int, found: FrozenValues, *, minimum_count: int) -> None:
     """Write a freezing down; a cell of fewer than `minimum_count` patients never leaves, so it need not be known."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     row = frozen.insert().values(digest=digest, cohort=cohort, time_utc=now).returning(frozen.c.id)

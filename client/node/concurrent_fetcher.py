@@ -1,9 +1,9 @@
 """A SuperNode that takes several messages at a time, and learns when a run has ended.
 
-Flower's SuperNode fetches a message, waits for its reply, and only then fetches the next: an analysis would wait for
-a training of hours, and a run stopped meanwhile would be trained for to the end. Its loop calls two functions of its
-module, one that fetches and one that waits and sends. `Several` stands in front of both: it fetches while replies are
-outstanding, sends what is ready, and ends the tasks of runs that have ended.
+Flower's SuperNode fetches a message, waits for its reply, and only then fetches the next: an analysis would wait for a
+training of hours, and a run stopped meanwhile would be trained for to the end. Its loop calls two functions of its
+module, one that fetches and one that waits and sends. `ConcurrentFetcher` stands in front of both: it fetches while
+replies are outstanding, sends what is ready, and ends the tasks of runs that have ended.
 
 `tests/client/agent/test_flower_contract.py` holds what is used of Flower. Where Flower changes, `install` refuses.
 """
@@ -29,7 +29,7 @@ _NOTHING_NEW = 0
 logger = logging.getLogger(__name__)
 
 
-class Several:
+class ConcurrentFetcher:
     """Stands in front of a SuperNode's fetching and sending.
 
     Parameters
@@ -85,14 +85,14 @@ class Several:
 
 
 def install(module: ModuleType, *, poll_s: float, most: int = MOST) -> None:
-    """Put `Several` in front of the two functions of Flower's module.
+    """Put `ConcurrentFetcher` in front of the two functions of Flower's module.
 
     Raises
     ------
     AttributeError
         If the module has them no more.
     """
-    both = Several(fetch=module._pull_and_store_message, send=module._push_messages, most=most, poll_s=poll_s)
+    both = ConcurrentFetcher(fetch=module._pull_and_store_message, send=module._push_messages, most=most, poll_s=poll_s)
     vars(module).update(_pull_and_store_message=both.fetch, _push_messages=both.send)
 
 

@@ -20,7 +20,7 @@ _REPLY_POLL_S = 0.05
 _BACKOFF_S, _BACKOFF_CAP_S = 0.05, 1.0
 
 
-class PromptClock:
+class ShortWaitClock:
     """The `time` module with a `sleep` that a waiting loop ends sooner.
 
     Parameters
@@ -43,7 +43,7 @@ class PromptClock:
 
 def shorten_sleeps(module: ModuleType, *, poll_s: float) -> None:
     """Give a module that says `time.sleep` a prompt clock."""
-    vars(module)["time"] = PromptClock(poll_s=poll_s)
+    vars(module)["time"] = ShortWaitClock(poll_s=poll_s)
 
 
 def hasten_heartbeats() -> None:

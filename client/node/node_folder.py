@@ -44,7 +44,7 @@ class NodeConfig(BaseModel):
 
 
 @dataclass(frozen=True)
-class NodeSide:
+class NodeFolder:
     """Where the SuperNode finds its files; `apart` if the folder is the relay's own."""
 
     folder: Path
@@ -70,12 +70,12 @@ class NodeSide:
         return self.folder / "run"
 
 
-def in_home(home: SiteHome, *, socket_path: Path) -> NodeSide:
+def in_home(home: SiteHome, *, socket_path: Path) -> NodeFolder:
     """The node of a site that runs as one user."""
-    return NodeSide(home.root, _config(home), home.node_key, socket_path, home.logs)
+    return NodeFolder(home.root, _config(home), home.node_key, socket_path, home.logs)
 
 
-def of_relay(folder: Path) -> NodeSide:
+def of_relay(folder: Path) -> NodeFolder:
     """The node of a folder made by `prepare`, for the relay's user.
 
     Raises
@@ -89,7 +89,7 @@ def of_relay(folder: Path) -> NodeSide:
     key = folder / "node.key"
     if (theirs := key.stat().st_uid) != os.geteuid():
         raise FedAgeError(f"{key} is another user's; run fedage site node as {_name(theirs)}")
-    return NodeSide(folder, config, key, socket_of(folder), folder / "logs", apart=True)
+    return NodeFolder(folder, config, key, socket_of(folder), folder / "logs", apart=True)
 
 
 def owner_of(home: SiteHome) -> str:
@@ -114,7 +114,7 @@ def socket_of(folder: Path) -> Path:
     return folder / "agent" / "agent.sock"
 
 
-def prepare(home: SiteHome) -> NodeSide:
+def prepare(home: SiteHome) -> NodeFolder:
     """Make the relay's folder as `site.toml` wants it; what is right already stays. Needs root.
 
     Raises
@@ -152,7 +152,7 @@ def prepare(home: SiteHome) -> NodeSide:
     key = folder / "node.key"
     if not key.exists():
         _move_key(home.node_key, key, uid=entry.pw_uid, gid=entry.pw_gid, owner=owner.st_uid)
-    side = NodeSide(folder, _config(home), key, socket_of(folder), folder / "logs", apart=True)
+    side = NodeFolder(folder, _config(home), key, socket_of(folder), folder / "logs", apart=True)
     _check_reach(side, entry)
     return side
 
@@ -220,7 +220,7 @@ def _move_key(old: Path, new: Path, *, uid: int, gid: int, owner: int) -> None:
     old.unlink()
 
 
-def _check_reach(side: NodeSide, entry: pwd.struct_passwd) -> None:
+def _check_reach(side: NodeFolder, entry: pwd.struct_passwd) -> None:
     """Say it here if the relay's user cannot run this interpreter or reach its folder, and not in a log."""
     code = "import sys, fedage.common.errors; open(sys.argv[1]).close()"
     try:

@@ -19,13 +19,13 @@ from pathlib import Path
 
 from fedage.client.agent.main import HANDLERS
 from fedage.client.node import node_folder as node_side
-from fedage.client.node.node_folder import MAX_SOCKET_PATH, NodeSide
+from fedage.client.node.node_folder import MAX_SOCKET_PATH, NodeFolder
 from fedage.client.node.relay import AGENT_SOCKET
 from fedage.client.site.home import SiteHome
 from fedage.client.supervisor.state import STATE_FILE, StateFile
-from fedage.client.supervisor.watch import Child, Status, Watch, always, hears
+from fedage.client.supervisor.watch import Child, ProcessWatch, Status, always, hears
 from fedage.common.errors import FedAgeError
-from fedage.deploy.machine.processes import Family, flower_environment, free_port
+from fedage.deploy.machine.processes import ProcessTree, flower_environment, free_port
 
 _LOOK_S = 0.2
 
@@ -137,10 +137,10 @@ def run_node(folder: Path, *, stop_event: threading.Event, on_status: Status | N
 
 
 def _look_after(
-    agent: Callable[[], Family] | None,
-    node: Callable[[], Family] | None,
+    agent: Callable[[], ProcessTree] | None,
+    node: Callable[[], ProcessTree] | None,
     *,
-    side: NodeSide,
+    side: NodeFolder,
     state: StateFile,
     stop_event: threading.Event,
     on_status: Status | None,
@@ -150,7 +150,7 @@ def _look_after(
     node_child = Child("node", node, tell, state) if node is not None else None
     # A resident executor takes its SuperNode along when it ends; Flower's own does not.
     listening = hears if side.config.executor == "per-message" else always
-    watch = Watch(agent_child, node_child, socket_path=side.socket_path, hears=listening, tell=tell)
+    watch = ProcessWatch(agent_child, node_child, socket_path=side.socket_path, hears=listening, tell=tell)
     try:
         while not stop_event.wait(_LOOK_S):
             watch.look()
@@ -161,15 +161,15 @@ def _look_after(
         tell("stopped")
 
 
-def _launch_agent(home: SiteHome, socket_path: Path, app: str, *, shared: bool) -> Family:
+def _launch_agent(home: SiteHome, socket_path: Path, app: str, *, shared: bool) -> ProcessTree:
     socket_path.unlink(missing_ok=True)
     command: list[str | Path] = [sys.executable, "-m", "fedage.client.agent.main", home.root]
     command += ["--socket", socket_path, "--app", app, "--max-bytes", str(home.config.max_message_mb * 1_000_000)]
     command += ["--shared-socket"] if shared else []
-    return Family(command, environment=flower_environment(home.flower_home), log=home.logs / "agent.out")
+    return ProcessTree(command, environment=flower_environment(home.flower_home), log=home.logs / "agent.out")
 
 
-def _launch_node(side: NodeSide) -> Family:
+def _launch_node(side: NodeFolder) -> ProcessTree:
     command: list[str | Path] = [sys.executable, "-m", "fedage.client.node.supernode_main"]
     command += ["--poll-s", str(side.config.poll_s), "--port", str(free_port())]
     command += ["--superlink", side.config.coordinator, "--root-certificates", side.ca_certificate]
@@ -180,7 +180,7 @@ def _launch_node(side: NodeSide) -> Family:
     environment = flower_environment(side.flower_home)
     if side.apart:
         environment = node_side.relay_environment(environment, folder=side.folder)
-    return Family(
+    return ProcessTree(
         command, environment=environment, log=side.logs / "node.log", folder=side.folder if side.apart else None
     )
 
@@ -197,7 +197,7 @@ def _only_one(root: Path, run: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _node_side(home: SiteHome) -> Iterator[NodeSide]:
+def _node_side(home: SiteHome) -> Iterator[NodeFolder]:
     """The node's files; as sockets have short names, the agent's may be in a private temporary folder."""
     if home.node_key.parent != home.root and os.geteuid() != 0:
         raise FedAgeError(f"{home.node_key} is another user's; name relay_user in site.toml again, or move it back")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedage.client.supervisor.state import StateFile
-from fedage.deploy.machine.processes import Family, process_ids
+from fedage.deploy.machine.processes import ProcessTree, process_ids
 
 Status = Callable[[str], None]
 
@@ -23,9 +23,9 @@ _FIRST_HEARS_S = 60.0
 class Child:
     """One of the two processes, with what is needed to start it again."""
 
-    def __init__(self, name: str, launch: Callable[[], Family], tell: Status, state: StateFile) -> None:
+    def __init__(self, name: str, launch: Callable[[], ProcessTree], tell: Status, state: StateFile) -> None:
         self.name = name
-        self.family: Family | None = None
+        self.family: ProcessTree | None = None
         self._launch = launch
         self._tell = tell
         self._state = state
@@ -60,7 +60,7 @@ class Child:
             self.family.stop()
             self.family = None
 
-    def _bury(self, family: Family) -> None:
+    def _bury(self, family: ProcessTree) -> None:
         reason = why(family)
         family.stop()
         self.family = None
@@ -71,7 +71,7 @@ class Child:
         self._state.put(self.name, reason)
 
 
-class Watch:
+class ProcessWatch:
     """Looks after what there is of both: the node only while the agent answers, and never a node that cannot hear.
 
     Parameters
@@ -92,7 +92,7 @@ class Watch:
         node: Child | None,
         *,
         socket_path: Path,
-        hears: Callable[[Family], bool],
+        hears: Callable[[ProcessTree], bool],
         tell: Status,
     ) -> None:
         self._agent = agent
@@ -139,7 +139,7 @@ class Watch:
                 child.restart("its executor is gone")
 
 
-def why(family: Family) -> str:
+def why(family: ProcessTree) -> str:
     """Why a process ended, in words where they are known."""
     tail = family.tail().lower()
     if "activate supernode" in tail or "not registered" in tail or "unauthenticated" in tail:
@@ -160,7 +160,7 @@ def answers(path: Path) -> bool:
     return True
 
 
-def hears(node: Family) -> bool:
+def hears(node: ProcessTree) -> bool:
     """Whether Flower's executor lives: it is never started again, and the node looks online but is deaf.
 
     It is known by its command, which names its parent: it hides its environment from everybody but root.
@@ -176,6 +176,6 @@ def hears(node: Family) -> bool:
     return False
 
 
-def always(_node: Family) -> bool:
+def always(_node: ProcessTree) -> bool:
     """For a resident executor, which takes its SuperNode along when it ends."""
     return True

@@ -9,7 +9,7 @@ from fedage.common.analyses.groups.result import Difference, GroupDifferenceResu
 from fedage.common.analyses.survival.cox import CoxResult
 from fedage.common.analyses.survival.kaplan_meier import Curves
 from fedage.common.analyses.survival.table_grid import GridCost
-from fedage.common.record.parts import Finding, Number, Part
+from fedage.common.record.parts import AnalysisResult, Number, Part
 from fedage.common.record.results import NO_ESTIMATOR, Results, StepResult
 
 _FITTED = "the bias line is fitted on these patients"
@@ -50,7 +50,7 @@ class Survival(Part):
     kaplan_meier: Curves | None = Field(default=None, description="curves of the groups")
 
 
-class SiteDifference(Finding):
+class SiteDifference(AnalysisResult):
     """One site's own comparison, without covariates."""
 
     n_group: int | None = Field(default=None, description="patients in the group of interest")
@@ -176,7 +176,7 @@ def _difference(results: Results, name: str, step: StepResult) -> GroupDifferenc
     )
 
 
-def _own_difference(found: Finding) -> SiteDifference:
+def _own_difference(found: AnalysisResult) -> SiteDifference:
     if not isinstance(found, GroupDifferenceResult):
         return SiteDifference()
     return SiteDifference(

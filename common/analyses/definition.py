@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from fedage.common.analyses.base import Analysis, Result
 from fedage.common.campaign.types import Campaign, Table
-from fedage.common.presentation.blocks import NamedRun, Shown
-from fedage.common.record.parts import Finding
+from fedage.common.presentation.blocks import Display, NamedRun
+from fedage.common.record.parts import AnalysisResult
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 
@@ -75,20 +75,20 @@ def _no_sets(campaign: Campaign, cohort: Cohort) -> Iterable[BoolArray]:  # noqa
     return ()
 
 
-def _concludes_nothing(campaign: Campaign, results: Results) -> Mapping[str, Finding]:  # noqa: ARG001 - see above
+def _concludes_nothing(campaign: Campaign, results: Results) -> Mapping[str, AnalysisResult]:  # noqa: ARG001 - see above
     return {}
 
 
-def _shows_nothing(results: Results) -> Shown:  # noqa: ARG001 - see above
-    return Shown()
+def _shows_nothing(results: Results) -> Display:  # noqa: ARG001 - see above
+    return Display()
 
 
 def _no_figures(results: Results) -> Mapping[str, Any]:  # noqa: ARG001 - see above
     return {}
 
 
-def _compares_nothing(runs: Sequence[NamedRun]) -> Shown:  # noqa: ARG001 - see above
-    return Shown()
+def _compares_nothing(runs: Sequence[NamedRun]) -> Display:  # noqa: ARG001 - see above
+    return Display()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ class Definition:
     """
 
     name: str
-    result: type[Finding]
+    result: type[AnalysisResult]
     steps: Callable[[Campaign, Mapping[str, Analysis]], Iterable[Step]]
     words: Callable[[str], str]
     builds_on: tuple[str, ...] = ()
@@ -153,9 +153,9 @@ class Definition:
     sets: Callable[[Campaign, Cohort], Iterable[BoolArray]] = _no_sets
     left_out: Callable[[Campaign], Mapping[str, LeftOut]] = _no_reason
     notes: Callable[[Result], Iterable[str]] = _no_notes
-    conclude: Callable[[Campaign, Results], Mapping[str, Finding]] = _concludes_nothing
-    shown: Callable[[Results], Shown] = _shows_nothing
-    compared: Callable[[Sequence[NamedRun]], Shown] = _compares_nothing
+    conclude: Callable[[Campaign, Results], Mapping[str, AnalysisResult]] = _concludes_nothing
+    shown: Callable[[Results], Display] = _shows_nothing
+    compared: Callable[[Sequence[NamedRun]], Display] = _compares_nothing
     figures: Callable[[Results], Mapping[str, Any]] = _no_figures
     missing: Callable[[Results], Mapping[str, str]] = _no_figures
     place: int = 100

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from fedage.common.campaign_file._sound import Sound
+from fedage.common.campaign_file._sound import ValidValues
 from fedage.common.toml.problems import Problem
 from fedage.common.toml.tables import check_table
 from fedage.common.toml.words import did_you_mean
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ANALYSES = "analyses"
 
 
-def analysis_problems(sound: Sound) -> Iterator[Problem]:
+def analysis_problems(sound: ValidValues) -> Iterator[Problem]:
     """Unknown analyses, and wrong options of known ones."""
     if not sound.has(ANALYSES) or sound.wrong(ANALYSES):
         return

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import Any
 
-from fedage.common.campaign_file._sound import Sound
+from fedage.common.campaign_file._sound import ValidValues
 from fedage.common.toml.problems import Problem
 from fedage.common.toml.words import show
 
@@ -19,13 +19,13 @@ NOT_HELD_FIXED = ("gap_years", "raw_gap_years", "cole_gap_years", "predicted_yea
 """What a comparison of gaps cannot adjust for."""
 
 
-def contradictions(sound: Sound) -> Iterator[Problem]:
+def contradictions(sound: ValidValues) -> Iterator[Problem]:
     """Every contradiction between the keys of a file."""
     for rule in _RULES:
         yield from rule(sound)
 
 
-def _sites(sound: Sound) -> Iterator[Problem]:
+def _sites(sound: ValidValues) -> Iterator[Problem]:
     sites = sound["campaign.sites"]
     quorum = sound["training.quorum"] if sound.has("training") else None
     if not sites:
@@ -40,7 +40,7 @@ def _sites(sound: Sound) -> Iterator[Problem]:
         )
 
 
-def _ages(sound: Sound) -> Iterator[Problem]:
+def _ages(sound: ValidValues) -> Iterator[Problem]:
     youngest, oldest = sound["cohort.age_min_years"], sound["cohort.age_max_years"]
     if youngest is not None and oldest is not None and youngest >= oldest:
         yield Problem(
@@ -50,7 +50,7 @@ def _ages(sound: Sound) -> Iterator[Problem]:
         )
 
 
-def _validation(sound: Sound) -> Iterator[Problem]:
+def _validation(sound: ValidValues) -> Iterator[Problem]:
     if not sound.has("validation"):
         return
     has_fractions = sound.given("validation.fractions") or sound.wrong("validation.fractions")
@@ -85,7 +85,7 @@ def _validation(sound: Sound) -> Iterator[Problem]:
             )
 
 
-def _folds(sound: Sound) -> Iterator[Problem]:
+def _folds(sound: ValidValues) -> Iterator[Problem]:
     if sound["validation.folds"] is not None and sound.has("validation") and sound["bias.scope"] == "pooled":
         yield Problem(
             "bias.scope",
@@ -94,7 +94,7 @@ def _folds(sound: Sound) -> Iterator[Problem]:
         )
 
 
-def _norms(sound: Sound) -> Iterator[Problem]:
+def _norms(sound: ValidValues) -> Iterator[Problem]:
     """A path is no shorter than one of its steps."""
     if not sound.has("training"):
         return
@@ -107,7 +107,7 @@ def _norms(sound: Sound) -> Iterator[Problem]:
         )
 
 
-def _privacy(sound: Sound) -> Iterator[Problem]:
+def _privacy(sound: ValidValues) -> Iterator[Problem]:
     budget = [key for key in ("epsilon", "noise_multiplier") if sound.given(f"privacy.{key}")]
     if len(budget) == 2:
         yield Problem(
@@ -134,7 +134,7 @@ def _privacy(sound: Sound) -> Iterator[Problem]:
         )
 
 
-def _survival_columns(sound: Sound) -> Iterator[Problem]:
+def _survival_columns(sound: ValidValues) -> Iterator[Problem]:
     if not sound.has("survival"):
         return
     time, event = sound["survival.time"], sound["survival.event"]
@@ -170,7 +170,7 @@ def _survival_columns(sound: Sound) -> Iterator[Problem]:
     yield from _repeated("survival.models", names, "give every model its own name", what="name")
 
 
-def _survival_times(sound: Sound) -> Iterator[Problem]:
+def _survival_times(sound: ValidValues) -> Iterator[Problem]:
     if not sound.has("survival") or not sound.given("survival.table_times_years"):
         return
     key, times = "survival.table_times_years", sound["survival.table_times_years"]
@@ -184,7 +184,7 @@ def _survival_times(sound: Sound) -> Iterator[Problem]:
         )
 
 
-def _pooled_models(sound: Sound) -> Iterator[Problem]:
+def _pooled_models(sound: ValidValues) -> Iterator[Problem]:
     """A Cox model with one baseline for all sites needs tables from the sites, of strata whose values are known."""
     if not sound.has("survival"):
         return
@@ -209,7 +209,7 @@ def _pooled_models(sound: Sound) -> Iterator[Problem]:
             )
 
 
-def _sexes(sound: Sound) -> Iterator[Problem]:
+def _sexes(sound: ValidValues) -> Iterator[Problem]:
     if not sound.has("table") or sound["table.female"] is None or sound["table.male"] != sound["table.female"]:
         return
     yield Problem(
@@ -219,7 +219,7 @@ def _sexes(sound: Sound) -> Iterator[Problem]:
     )
 
 
-def _groups(sound: Sound) -> Iterator[Problem]:
+def _groups(sound: ValidValues) -> Iterator[Problem]:
     if not sound.has("groups"):
         return
     column, equals, reference = (sound[f"groups.{key}"] for key in ("column", "equals", "reference"))
@@ -240,7 +240,7 @@ def _groups(sound: Sound) -> Iterator[Problem]:
             )
 
 
-def _healthy(sound: Sound) -> Iterator[Problem]:
+def _healthy(sound: ValidValues) -> Iterator[Problem]:
     """Without an estimator the healthy matter to ages that the tables predict, and where an analysis names them."""
     if sound.has("estimator") or sound.wrong("table"):
         return
@@ -263,7 +263,7 @@ def _healthy(sound: Sound) -> Iterator[Problem]:
         )
 
 
-def _named_columns(sound: Sound) -> set[Any]:
+def _named_columns(sound: ValidValues) -> set[Any]:
     """The columns that the file's analyses name."""
     named = {sound["survival.curves_by"], *(sound["survival.strata"] or ())} if sound.has("survival") else set()
     for model in (sound["survival.models"] or ()) if sound.has("survival") else ():
@@ -273,7 +273,7 @@ def _named_columns(sound: Sound) -> set[Any]:
     return named
 
 
-def _planted(sound: Sound) -> Iterator[Problem]:
+def _planted(sound: ValidValues) -> Iterator[Problem]:
     if not sound.has("planted"):
         return
     if not sound.has("survival"):
@@ -299,11 +299,11 @@ def _repeated(key: str, items: Iterable[Any], mend: str, *, what: str = "item") 
             yield Problem(key, f"{key}: the {what} {show(item)} is there {count} times, allowed is once; {mend}")
 
 
-def _default(sound: Sound, key: str) -> str:
+def _default(sound: ValidValues, key: str) -> str:
     return "" if sound.given(key) else " (the default)"
 
 
-_RULES: tuple[Callable[[Sound], Iterator[Problem]], ...] = (
+_RULES: tuple[Callable[[ValidValues], Iterator[Problem]], ...] = (
     _sites,
     _ages,
     _validation,

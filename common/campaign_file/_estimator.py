@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from fedage.common.campaign_file._sound import Sound
+from fedage.common.campaign_file._sound import ValidValues
 from fedage.common.toml.problems import Problem
 from fedage.common.toml.tables import check_table
 from fedage.common.toml.words import did_you_mean, show
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fedage.common.estimators.base import Estimator
 
 
-def estimator_problems(sound: Sound) -> Iterator[Problem]:
+def estimator_problems(sound: ValidValues) -> Iterator[Problem]:
     """Unknown estimator, wrong options, a modality or a privacy mode that the estimator cannot have."""
     yield from _nothing_to_do(sound)
     name = sound["estimator.name"] if sound.has("estimator") else None
@@ -35,7 +35,7 @@ def estimator_problems(sound: Sound) -> Iterator[Problem]:
     yield from fit_problems(sound, chosen)
 
 
-def fit_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Problem]:
+def fit_problems(sound: ValidValues, estimator: type[Estimator]) -> Iterator[Problem]:
     """What does not fit between the file and this estimator."""
     from fedage.common.estimators.base import modalities, on_tables
 
@@ -68,7 +68,7 @@ def fit_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Problem]:
             )
 
 
-def _phase_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Problem]:
+def _phase_problems(sound: ValidValues, estimator: type[Estimator]) -> Iterator[Problem]:
     """What the phases of the estimator, with these options, cannot do."""
     from fedage.common import estimators
     from fedage.common.estimators.base import Conditions, ExactPhase, RoundsPhase
@@ -101,7 +101,7 @@ def _phase_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Proble
             )
 
 
-def _loss_problems(sound: Sound, made: Estimator) -> Iterator[Problem]:
+def _loss_problems(sound: ValidValues, made: Estimator) -> Iterator[Problem]:
     """A loss that tells of single patients, see `KinkedLoss`."""
     from fedage.common.estimators.configure import kinked_loss
 
@@ -114,7 +114,7 @@ def _loss_problems(sound: Sound, made: Estimator) -> Iterator[Problem]:
         )
 
 
-def _training_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Problem]:
+def _training_problems(sound: ValidValues, estimator: type[Estimator]) -> Iterator[Problem]:
     """Rounds for an estimator that is trained in rounds, and for no other."""
     exact = not estimator.trained_in_rounds
     if exact and sound.has("training"):
@@ -125,7 +125,7 @@ def _training_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Pro
         yield Problem("training", f"[training] is missing: {estimator.name} is trained in rounds; add it with rounds")
 
 
-def _norm_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Problem]:
+def _norm_problems(sound: ValidValues, estimator: type[Estimator]) -> Iterator[Problem]:
     """Bounds of the model's movement above those that the estimator states.
 
     Attack: a coordinator writes bounds so far that its models single patients out. Rule: a file may lower the bounds,
@@ -141,7 +141,7 @@ def _norm_problems(sound: Sound, estimator: type[Estimator]) -> Iterator[Problem
             )
 
 
-def _nothing_to_do(sound: Sound) -> Iterator[Problem]:
+def _nothing_to_do(sound: ValidValues) -> Iterator[Problem]:
     """A campaign without an estimator only analyses: it needs a table and an analysis, and nothing about training."""
     if sound.has("estimator"):
         return

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from fedage.common.campaign_file._sound import Sound
+from fedage.common.campaign_file._sound import ValidValues
 from fedage.common.toml.problems import Problem
 from fedage.common.toml.words import show
 
@@ -47,7 +47,7 @@ NOT_BUILT: tuple[NotBuilt, ...] = (
 )
 
 
-def not_built(sound: Sound) -> Iterator[Problem]:
+def not_built(sound: ValidValues) -> Iterator[Problem]:
     """Every key of the file that is planned and not built."""
     for rule in NOT_BUILT:
         if not sound.given(rule.key):

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 
 @dataclass(frozen=True)
-class Sound:
+class ValidValues:
     """The right values of a file, by dotted key.
 
     Parameters

@@ -31,7 +31,7 @@ from fedage.common.campaign_file._analyses import ANALYSES, analysis_problems, w
 from fedage.common.campaign_file._contradictions import contradictions
 from fedage.common.campaign_file._estimator import estimator_problems
 from fedage.common.campaign_file._rules import not_built
-from fedage.common.campaign_file._sound import Sound
+from fedage.common.campaign_file._sound import ValidValues
 from fedage.common.toml import text as _toml
 from fedage.common.toml.problems import CampaignErrors, Problem
 from fedage.common.toml.tables import Checked, check_table
@@ -81,7 +81,7 @@ def parse_campaign(text: str, *, name: str = "campaign.toml") -> Campaign:
             problems += [p for p in checked[key].problems if not _only_lost(p, source.lost)]
         elif key in _REQUIRED:
             problems.append(_missing_table(key))
-    sound = Sound(
+    sound = ValidValues(
         tables={key: table.sound for key, table in checked.items()},
         models=TABLES,
         bad=frozenset().union(*(table.bad for table in checked.values())),

@@ -28,7 +28,7 @@ from fedage.common.record.results import Results
 
 
 @dataclass(frozen=True)
-class Drawn:
+class FigureBlock:
     """A figure, or the reason there is none.
 
     Parameters
@@ -53,7 +53,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Titled:
+class TitledTable:
     """A table under its caption."""
 
     kind: ClassVar[str] = "titled"
@@ -77,12 +77,12 @@ class Folded:
 
     kind: ClassVar[str] = "folded"
     summary: str
-    blocks: tuple[Drawn | Titled | Paragraph, ...]
+    blocks: tuple[FigureBlock | TitledTable | Paragraph, ...]
 
 
 Column = tuple[str, Mapping[str, Cell]]
 """A header, and by a run's label its cell."""
-Block = Drawn | Titled | Paragraph | Folded
+Block = FigureBlock | TitledTable | Paragraph | Folded
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,12 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Shown:
+class Display:
     """What an analysis shows; see the head of this file."""
 
     sentences: tuple[str, ...] = ()
-    terminal: tuple[Titled | str, ...] = ()
-    first: tuple[Titled | Paragraph, ...] = ()
+    terminal: tuple[TitledTable | str, ...] = ()
+    first: tuple[TitledTable | Paragraph, ...] = ()
     tells_sites: bool = False
     columns: tuple[Column, ...] = ()
     headline: tuple[Column, ...] = ()
@@ -168,8 +168,8 @@ def merged(sections: list[Section]) -> list[Section]:
 
 def _with_reasons_once(section: Section) -> Section:
     inside = [block for each in section.blocks for block in (each.blocks if isinstance(each, Folded) else (each,))]
-    figures = [block for block in inside if isinstance(block, Drawn)]
-    tables = [block.table for block in inside if isinstance(block, Titled)]
+    figures = [block for block in inside if isinstance(block, FigureBlock)]
+    tables = [block.table for block in inside if isinstance(block, TitledTable)]
     if not section.reasons_once or any(each.svg for each in figures) or any(table.rows for table in tables):
         return section
     reasons = [

@@ -16,7 +16,7 @@ _LEGEND_CHARACTERS = 110
 
 
 @dataclass(frozen=True)
-class Look:
+class PlotStyle:
     """A run's look; the seventh run has the first one's colour and another dash and marker."""
 
     colour: str
@@ -24,7 +24,7 @@ class Look:
     marker: str
 
     @classmethod
-    def of(cls, number: int) -> Look:
+    def of(cls, number: int) -> PlotStyle:
         """The look of run `number`, counted from 0."""
         turn = number // len(SERIES)
         return cls(

@@ -42,7 +42,7 @@ class Part(BaseModel):
         return plain(values)
 
 
-class Finding(Part):
+class AnalysisResult(Part):
     """Base of what an analysis found: further keys are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
@@ -85,7 +85,7 @@ class Withheld(Part):
     reason: str = Field(description="the rule and what it says")
 
 
-class AgeSummary(Finding):
+class AgeSummary(AnalysisResult):
     """Chronological age at exam of a site's patients."""
 
     n: int = Field(description="patients")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from fedage.common.record.parts import Finding, Number
+from fedage.common.record.parts import AnalysisResult, Number
 
 
-class Preparation(Finding):
+class Preparation(AnalysisResult):
     """What the sites' sums of their training patients gave a model on tables.
 
     Missing values are replaced by medians that are found from counts of patients in groups of values, so each is known

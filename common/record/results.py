@@ -14,8 +14,8 @@ from pydantic import Field, SerializeAsAny, model_validator
 
 from fedage.common.record._version_1 import PARTS, upgraded
 from fedage.common.record.parts import (
+    AnalysisResult,
     CampaignInfo,
-    Finding,
     Part,
     Round,
     RunInfo,
@@ -29,7 +29,7 @@ SCHEMA_VERSION: Literal[2] = 2
 NO_ESTIMATOR = "the campaign has no estimator, so it predicts no age"
 
 
-F = TypeVar("F", bound=Finding)
+F = TypeVar("F", bound=AnalysisResult)
 
 
 class StepResult(Part):
@@ -37,11 +37,13 @@ class StepResult(Part):
 
     analysis: str = Field(description="which analysis it is a step of; its result's form is that analysis' own")
     about: dict[str, Any] = Field(default_factory=dict, description="what the campaign file asks for in this step")
-    result: SerializeAsAny[Finding] | None = Field(default=None, description="over all contributing sites")
-    by_site: dict[str, SerializeAsAny[Finding]] = Field(default_factory=dict, description="each site's own, if told")
+    result: SerializeAsAny[AnalysisResult] | None = Field(default=None, description="over all contributing sites")
+    by_site: dict[str, SerializeAsAny[AnalysisResult]] = Field(
+        default_factory=dict, description="each site's own, if told"
+    )
     sites: tuple[str, ...] = Field(default=(), description="sites whose sums the result rests on")
     not_computed: str = Field(default="", description="why there is no result")
-    costs: tuple[Finding, ...] = Field(
+    costs: tuple[AnalysisResult, ...] = Field(
         default=(), description="sites that make the result coarser for all, and how much"
     )
 
@@ -55,7 +57,7 @@ class StepResult(Part):
         from fedage.common.analyses.registry import definition_of
 
         definition = definition_of(values["analysis"])
-        kind = Finding if definition is None else definition.result
+        kind = AnalysisResult if definition is None else definition.result
         result, by_site = values.get("result"), values.get("by_site", {})
         typed: dict[str, Any] = {"result": None if result is None else kind.model_validate(result)}
         if isinstance(by_site, Mapping):

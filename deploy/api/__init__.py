@@ -15,7 +15,7 @@ An estimator (entry point group `fedage.estimators`)
 
 An analysis (entry point group `fedage.analyses`)
     `Definition`, `Step`, `Analysis`, `Cohort`, `Layout`, `Field`, `Cell`, `Statistic`, `Again`, `Done`,
-    `NotComputable`, `Finding`, `Shown`, `run_locally`
+    `NotComputable`, `AnalysisResult`, `Display`, `run_locally`
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from fedage.common.estimators.takes import Takes
     from fedage.common.networks.arrays import state_to_arrays
     from fedage.common.preprocessing.image import Exam, Image, SampleRefused
-    from fedage.common.presentation.blocks import Shown
-    from fedage.common.record.parts import Finding
+    from fedage.common.presentation.blocks import Display
+    from fedage.common.record.parts import AnalysisResult
     from fedage.common.record.results import Results, StepResult
     from fedage.common.statistics.cohort import Cohort
     from fedage.common.statistics.statistic import Cell, Field, Layout, Statistic
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Again",
     "Analysis",
+    "AnalysisResult",
     "Batch",
     "Campaign",
     "CampaignErrors",
@@ -67,13 +68,13 @@ __all__ = [
     "Cohort",
     "Conditions",
     "Definition",
+    "Display",
     "Done",
     "Estimator",
     "ExactPhase",
     "Exam",
     "FedAgeError",
     "Field",
-    "Finding",
     "Image",
     "Input",
     "Layout",
@@ -85,7 +86,6 @@ __all__ = [
     "RoundsPhase",
     "SampleRefused",
     "Samples",
-    "Shown",
     "Statistic",
     "Step",
     "StepResult",
@@ -124,8 +124,8 @@ _MODULES = {
     "common.estimators.takes": ("Takes",),
     "common.networks.arrays": ("state_to_arrays",),
     "common.preprocessing.image": ("Exam", "Image", "SampleRefused"),
-    "common.presentation.blocks": ("Shown",),
-    "common.record.parts": ("Finding",),
+    "common.presentation.blocks": ("Display",),
+    "common.record.parts": ("AnalysisResult",),
     "common.record.results": ("Results", "StepResult"),
     "common.statistics.cohort": ("Cohort",),
     "common.statistics.statistic": ("Cell", "Field", "Layout", "Statistic"),

@@ -34,7 +34,7 @@ _TAIL_LINES = 15
 _LOG_BYTES = 20_000_000
 
 
-class Family:
+class ProcessTree:
     """A program and everything it starts.
 
     Parameters
@@ -74,7 +74,7 @@ class Family:
                 start_new_session=True,
                 cwd=folder,
             )
-        self._members = FamilyMembers(self._token, session=self.process.pid)
+        self._members = ProcessTreeMembers(self._token, session=self.process.pid)
 
     def poll(self) -> int | None:
         """The program's exit status, None while it runs."""
@@ -105,7 +105,7 @@ class Family:
         return sorted({*self.members(), *([self.process.pid] if self.process.poll() is None else [])})
 
 
-class FamilyMembers:
+class ProcessTreeMembers:
     """Who is of a family, as `/proc` tells.
 
     Parameters
@@ -303,7 +303,7 @@ def is_orphaned(parent: int | None = None) -> bool:
 def _end_orphans(grace_s: float) -> None:
     # Another process sees to the rest of the family: this one may be gone before them, or hang.
     if (token := os.environ.get(TOKEN)) and os.getsid(0) == os.getpid():
-        members = FamilyMembers(token, session=os.getpid())
+        members = ProcessTreeMembers(token, session=os.getpid())
         members.living()
         seen = [f"{pid}:{started}" for pid, started in members.seen]
         code = "import sys; from fedage.deploy.machine.processes import end_family; end_family(*sys.argv[1:])"
@@ -327,7 +327,9 @@ def end_family(token: str, session: str, grace_s: str, *seen: str) -> None:
     A process of its own runs this; it is given texts, as a command line has them. `seen` are members, `id:started`.
     """
     pairs = (text.split(":") for text in seen)
-    members = FamilyMembers(token, session=int(session), known=((int(pid), int(started)) for pid, started in pairs))
+    members = ProcessTreeMembers(
+        token, session=int(session), known=((int(pid), int(started)) for pid, started in pairs)
+    )
     deadline = time.monotonic() + float(grace_s)
     while (found := members.living()) and time.monotonic() < deadline:
         time.sleep(_POLL_S * 4)

@@ -26,7 +26,7 @@ from fedage.server.sites.sums import usable_statistics
 
 
 @dataclass
-class Findings:
+class AnalysisOutcomes:
     """What came out: results by step, by step and site, why a step has none, and what each site withheld."""
 
     results: dict[str, Result] = field(default_factory=dict)
@@ -45,7 +45,7 @@ def run_stage(
     analyses: Sequence[Analysis],
     *,
     kind: str,
-    findings: Findings,
+    findings: AnalysisOutcomes,
     payload: Mapping[str, FloatArray] | None = None,
     extra: Mapping[str, Iterate] | None = None,
     following_kind: str,
@@ -112,7 +112,7 @@ def run_stage(
 
 
 def _statistics(
-    session: Session, analysis: Analysis, iterate: Iterate, answers: dict[str, Answer], findings: Findings
+    session: Session, analysis: Analysis, iterate: Iterate, answers: dict[str, Answer], findings: AnalysisOutcomes
 ) -> dict[str, Statistic]:
     """The sites' sums for one step; what cannot be used is recorded with its reason."""
     found, missing = usable_statistics(session, analysis.name, analysis.layout(iterate), answers)
@@ -132,7 +132,7 @@ def _record(
     iterate: Iterate,
     statistics: Mapping[str, Statistic],
     outcome: Done | NotComputable,
-    findings: Findings,
+    findings: AnalysisOutcomes,
 ) -> None:
     if isinstance(outcome, NotComputable):
         findings.not_computed[analysis.name] = outcome.reason

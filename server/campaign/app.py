@@ -32,7 +32,7 @@ def main(grid: Grid, context: Context) -> None:
     from fedage.server.record.heads import Heads
     from fedage.server.record.run_folder import RunFolder
     from fedage.server.sites.session import CampaignFailed
-    from fedage.server.superlink.grid import PromptGrid
+    from fedage.server.superlink.grid import PollingGrid
     from fedage.server.superlink.home import CoordinatorHome
     from fedage.server.superlink.stoppable import StoppableGrid, Stopped
 
@@ -53,7 +53,7 @@ def main(grid: Grid, context: Context) -> None:
             return told
 
         stoppable = StoppableGrid(grid, stop=stop)
-        conduct(PromptGrid(stoppable, poll_s=0.02), simulated, place, key=None, admitted=None)
+        conduct(PollingGrid(stoppable, poll_s=0.02), simulated, place, key=None, admitted=None)
         return
     encoded = context.run_config.get("campaign")
     name = context.run_config.get("run-name")
@@ -69,7 +69,7 @@ def main(grid: Grid, context: Context) -> None:
     with run.conducting():
         try:
             conduct(
-                PromptGrid(StoppableGrid(grid, stop=run.given_up)),
+                PollingGrid(StoppableGrid(grid, stop=run.given_up)),
                 campaign,
                 place,
                 key=home.signing_key(),

@@ -13,7 +13,7 @@ from fedage.common.estimators.table import FEATURE
 from fedage.common.protocol.messages import ANALYSE, TRAIN
 from fedage.common.record.results import StepResult
 from fedage.common.version import __version__
-from fedage.server.campaign.analyses import Findings
+from fedage.server.campaign.analyses import AnalysisOutcomes
 from fedage.server.campaign.run_so_far import Place, Record
 from fedage.server.record import results as record_of
 from fedage.server.record.results import Results
@@ -86,7 +86,7 @@ def _concluded(campaign: Campaign, results: Results) -> Results:
     return results
 
 
-def _analyses(campaign: Campaign, findings: Findings) -> dict[str, StepResult]:
+def _analyses(campaign: Campaign, findings: AnalysisOutcomes) -> dict[str, StepResult]:
     """What came of each step, in the order of the plan."""
     about = plan.about_steps(campaign)
     return {
@@ -223,7 +223,7 @@ def rules_off(campaign: Campaign, place: Place) -> list[str]:
     return [f"The campaign file does without {' and without '.join(off)}.{kept}"]
 
 
-def _notes(campaign: Campaign, place: Place, findings: Findings) -> list[str]:
+def _notes(campaign: Campaign, place: Place, findings: AnalysisOutcomes) -> list[str]:
     notes = ["The analyses are exact sums over the sites."]
     if campaign.training is not None:
         training = "Federated averaging with local epochs is not pooled training"

@@ -24,7 +24,7 @@ from fedage.common.analyses.plan import left_out, stages
 from fedage.common.campaign import Campaign
 from fedage.common.protocol.messages import ANALYSE, EVALUATE
 from fedage.common.statistics.statistic import FloatArray
-from fedage.server.campaign.analyses import Findings, run_stage
+from fedage.server.campaign.analyses import AnalysisOutcomes, run_stage
 from fedage.server.campaign.assemble import assemble
 from fedage.server.campaign.model import make_model
 from fedage.server.campaign.run_so_far import Place, Record
@@ -34,7 +34,7 @@ from fedage.server.record.results import Results, write_results
 from fedage.server.record.run_folder import RunFolder
 from fedage.server.report import render_report
 from fedage.server.sites.session import Answer, CampaignFailed, Session
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from fedage.server.superlink.stoppable import Stopped
 
 _SAVED_AFTER = frozenset(
@@ -66,7 +66,7 @@ class _Saved:
 
 
 def conduct(
-    grid: PromptGrid,
+    grid: PollingGrid,
     campaign: Campaign,
     place: Place,
     *,
@@ -144,7 +144,7 @@ def nothing_yet(campaign: Campaign, place: Place) -> Results:
     with tempfile.TemporaryDirectory(prefix="fedage-") as scratch:
         events = EventLog(Path(scratch) / "events.jsonl")
         try:
-            grid = PromptGrid(_NoGrid())
+            grid = PollingGrid(_NoGrid())
             session = Session(grid=grid, campaign=campaign, run=place.run, key=None, events=events, admitted=None)
             return assemble(session, Record(started=datetime.now(UTC)), place)
         finally:
@@ -267,7 +267,7 @@ def _last_validation(session: Session, record: Record) -> None:
         session.events.emit("validation", round=last.number, mae_years=overall["mae_years"])
 
 
-def _bias_line(campaign: Campaign, findings: Findings) -> dict[str, dict[str, FloatArray]]:
+def _bias_line(campaign: Campaign, findings: AnalysisOutcomes) -> dict[str, dict[str, FloatArray]]:
     """What the sites need to correct with a pooled line; with one line a site they need nothing from here."""
     line = findings.results.get(BIAS)
     if campaign.bias.scope == "site" or line is None:

@@ -14,7 +14,7 @@ from fedage.common.networks.arrays import outline
 from fedage.common.networks.roles import roles_of
 from fedage.common.protocol.basis import Basis
 from fedage.common.protocol.messages import ANALYSE
-from fedage.server.campaign.analyses import Findings, run_stage
+from fedage.server.campaign.analyses import AnalysisOutcomes, run_stage
 from fedage.server.campaign.rounds import save_model, train
 from fedage.server.campaign.run_model import RunModel
 from fedage.server.campaign.run_so_far import Record
@@ -96,7 +96,7 @@ def _with_sums(
         analysis = exact_analysis(session.campaign, phase)
     except FedAgeError as error:
         raise CampaignFailed(str(error)) from None
-    findings = Findings()
+    findings = AnalysisOutcomes()
     run_stage(
         session,
         [analysis],

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from fedage.server.campaign.analyses import Findings
+from fedage.server.campaign.analyses import AnalysisOutcomes
 from fedage.server.campaign.rounds import RoundRecord
 from fedage.server.sites.session import Answer
 
@@ -30,7 +30,7 @@ class Record:
     started: datetime
     descriptions: dict[str, Answer] = field(default_factory=dict)
     rounds: list[RoundRecord] = field(default_factory=list)
-    findings: Findings = field(default_factory=Findings)
+    findings: AnalysisOutcomes = field(default_factory=AnalysisOutcomes)
     preparation: dict[int, dict[str, object]] = field(default_factory=dict)
     status: str = "failed"
     reason: str = ""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, SkipValidation
 
-from fedage.common.presentation.blocks import Shown
+from fedage.common.presentation.blocks import Display
 from fedage.common.record.parts import Part
 from fedage.common.record.results import StepResult
 from fedage.common.version import __version__
@@ -68,7 +68,7 @@ class Comparison(Part):
     runs: tuple[ComparedRun, ...] = Field(description="in the order given")
     settings: tuple[Setting, ...] = Field(description="what differs between the campaign files at hand")
     notes: tuple[str, ...] = Field(description="what can not be compared, and why, in sentences")
-    shown: tuple[SkipValidation[Shown], ...] = Field(default=(), exclude=True, repr=False)
+    shown: tuple[SkipValidation[Display], ...] = Field(default=(), exclude=True, repr=False)
     """What each analysis shows of the runs, for table and page."""
 
 

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fedage.common.presentation.looks import Look, legend_below, short
+from fedage.common.presentation.looks import PlotStyle, legend_below, short
 from fedage.common.presentation.svg import draw
 from fedage.server.compare.comparison import Comparison
 
@@ -45,7 +45,7 @@ def _lines(axes: Axes, comparison: Comparison, *, first: int) -> None:
         points = [(done, error) for done, error in run.validation_mae_years if done >= first]
         if not points:
             continue
-        look = Look.of(number)
+        look = PlotStyle.of(number)
         axes.plot(
             *zip(*points, strict=True),
             color=look.colour,

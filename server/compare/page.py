@@ -8,7 +8,7 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from fedage.common.presentation.blocks import Drawn, Section, merged
+from fedage.common.presentation.blocks import FigureBlock, Section, merged
 from fedage.common.presentation.wording import listed
 from fedage.server.compare import tables
 from fedage.server.compare.comparison import Comparison
@@ -71,11 +71,11 @@ def render_comparison(comparison: Comparison) -> str:
 
 def _learning(comparison: Comparison) -> Section:
     known = tuple(run.label for run in comparison.runs if run.validation_mae_years)
-    figure = Drawn(lambda: validation_by_round(comparison), _ROUNDS, "no run has an error by round", runs=known)
+    figure = FigureBlock(lambda: validation_by_round(comparison), _ROUNDS, "no run has an error by round", runs=known)
     return Section("rounds", "Learning", (figure,), place=_PLACE)
 
 
-def _said_under(comparison: Comparison, figure: Drawn) -> Said:
+def _said_under(comparison: Comparison, figure: FigureBlock) -> Said:
     runs = [run for run in comparison.runs if run.label in figure.runs]
     left_out = [run.label for run in comparison.runs if run.label not in figure.runs]
     return Said(

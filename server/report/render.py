@@ -21,7 +21,7 @@ from fedage.server.report.withheld_text import sections_of
 
 
 @dataclass(frozen=True)
-class Drawn:
+class FigureBlock:
     """A figure, or the reason there is none."""
 
     svg: Markup | None
@@ -75,7 +75,7 @@ def render_report(results: Results, *, events: Sequence[Mapping[str, Any]] | Non
     )
 
 
-def _nothing(figures: Mapping[str, Drawn], tables: Mapping[str, Table]) -> list[str]:
+def _nothing(figures: Mapping[str, FigureBlock], tables: Mapping[str, Table]) -> list[str]:
     """Of learning without any content why: the reasons once, in place of a box for each figure and table."""
     of_learning = ("rounds", "preparation", "cross_validation")
     if figures["learning"].svg is not None or any(tables[table].rows for table in of_learning):
@@ -98,11 +98,11 @@ def _all_tables(results: Results, events: Sequence[Mapping[str, Any]] | None) ->
     }
 
 
-def _figures(results: Results, references: Sequence[tuple[float, str]]) -> dict[str, Drawn]:
+def _figures(results: Results, references: Sequence[tuple[float, str]]) -> dict[str, FigureBlock]:
     return {
         "learning": _drawn(learning_curve(results, references), _tables.no_rounds(results)),
     }
 
 
-def _drawn(svg: str | None, why_empty: str) -> Drawn:
-    return Drawn(Markup(svg)) if svg is not None else Drawn(None, why_empty)
+def _drawn(svg: str | None, why_empty: str) -> FigureBlock:
+    return FigureBlock(Markup(svg)) if svg is not None else FigureBlock(None, why_empty)

@@ -10,21 +10,21 @@ from rich.text import Text
 
 from fedage.common.analyses.definition import Definition
 from fedage.common.analyses.registry import AnalysisUnusable, definition_of, in_order, own
-from fedage.common.presentation.blocks import NamedRun, Shown, Titled
+from fedage.common.presentation.blocks import Display, NamedRun, TitledTable
 from fedage.common.presentation.cells import POOLED
 from fedage.common.record.results import Results
 
 
-def shown_of(results: Results) -> list[Shown]:
+def shown_of(results: Results) -> list[Display]:
     """What each analysis shows of a run, in the analyses' order; of one that is not installed here that it is not."""
     known, unknown = _definitions([results])
-    return [*(definition.shown(results) for definition in known), *([Shown(sentences=unknown)] if unknown else [])]
+    return [*(definition.shown(results) for definition in known), *([Display(sentences=unknown)] if unknown else [])]
 
 
-def compared(runs: Sequence[NamedRun]) -> list[Shown]:
+def compared(runs: Sequence[NamedRun]) -> list[Display]:
     """What each analysis shows of several runs side by side."""
     known, unknown = _definitions([run.results for run in runs])
-    return [*(definition.compared(runs) for definition in known), *([Shown(sentences=unknown)] if unknown else [])]
+    return [*(definition.compared(runs) for definition in known), *([Display(sentences=unknown)] if unknown else [])]
 
 
 def figures_of(results: Results) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def step_in_words(results: Results, step: str) -> str:
     return "" if definition is None else definition.words(step)
 
 
-def in_rich(titled: Titled) -> RichTable | Text:
+def in_rich(titled: TitledTable) -> RichTable | Text:
     """A table for the terminal, or why it is empty."""
     table = titled.table
     if not table.rows:

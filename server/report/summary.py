@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from fedage.common.presentation.blocks import Shown
+from fedage.common.presentation.blocks import Display
 from fedage.common.presentation.participation import participants, training_in_words
 from fedage.common.presentation.wording import listed
 from fedage.server.record.results import Results
@@ -14,7 +14,7 @@ from fedage.server.report.shown import shown_of, subjects_not_asked_for
 from fedage.server.report.withheld_text import in_short
 
 
-def sentences(results: Results, shown: Sequence[Shown] | None = None) -> list[str]:
+def sentences(results: Results, shown: Sequence[Display] | None = None) -> list[str]:
     """The summary, a sentence or two an item."""
     return [
         _what_ran(results),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from fedage.common.analyses.preparation import table_preparation
-from fedage.common.presentation.blocks import Paragraph, Section, Shown, merged
+from fedage.common.presentation.blocks import Display, Paragraph, Section, merged
 from fedage.common.presentation.participation import participants
 from fedage.common.presentation.wording import listed
 from fedage.server.record.results import Results
@@ -15,7 +15,7 @@ from fedage.server.report.shown import step_in_words
 
 
 @dataclass(frozen=True)
-class Withholding:
+class WithheldContribution:
     """One contribution that some sites withheld.
 
     Parameters
@@ -66,7 +66,7 @@ class Withholding:
         return sorted({site for sites in self.why.values() for site in sites})
 
 
-def withholdings(results: Results) -> list[Withholding]:
+def withholdings(results: Results) -> list[WithheldContribution]:
     """Every contribution that any site withheld, in order of its registered name."""
     steps: dict[str, dict[str, list[str]]] = {}
     for site in results.sites:
@@ -74,7 +74,7 @@ def withholdings(results: Results) -> list[Withholding]:
             steps.setdefault(item.step, {}).setdefault(item.reason, []).append(site.name)
     counted, asked = _counted(results), len(participants(results))
     return [
-        Withholding(step, why, counted.get(step), asked, step_in_words(results, step))
+        WithheldContribution(step, why, counted.get(step), asked, step_in_words(results, step))
         for step, why in sorted(steps.items())
     ]
 
@@ -90,7 +90,7 @@ def in_full(results: Results) -> list[str]:
 
 def in_short(results: Results) -> list[str]:
     """A sentence a set of sites, without the reasons; and who took no part at all."""
-    together: dict[tuple[object, ...], list[Withholding]] = {}
+    together: dict[tuple[object, ...], list[WithheldContribution]] = {}
     for item in withholdings(results):
         together.setdefault((*item.sites, item.rests_on), []).append(item)
     said = []
@@ -113,7 +113,7 @@ def _counted(results: Results) -> dict[str, tuple[str, ...]]:
     return counted
 
 
-def sections_of(results: Results, shown: Sequence[Shown]) -> list[Section]:
+def sections_of(results: Results, shown: Sequence[Display]) -> list[Section]:
     """What analyses show in the report, each section with whose sums are not in it at its end."""
     sections = merged([section for each in shown for section in each.sections])
     return [replace(each, blocks=(*each.blocks, *_missing_in(results, each))) for each in sections]

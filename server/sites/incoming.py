@@ -17,7 +17,7 @@ from fedage.common.protocol.reply_signature import is_signed_by
 from fedage.server.record.heads import HeadRefused, Heads
 from fedage.server.sites.attendance import NOT_YET, Attendance
 from fedage.server.sites.flower_records import read_arrays
-from fedage.server.sites.site_info import Told, ToldMalformed
+from fedage.server.sites.site_info import SiteInfo, SiteInfoMalformed
 
 
 class CampaignFailed(Exception):
@@ -29,7 +29,7 @@ class Answer:
     """One site's answer: what it says and the arrays it sends."""
 
     site: str
-    info: Told
+    info: SiteInfo
     payload: Mapping[str, NDArray[Any]]
 
 
@@ -100,8 +100,8 @@ class Incoming:
             self._set_aside(site, step, "answered for another campaign", round_number=round_number)
             return None
         try:
-            info, odd = Told.of(reply.info)
-        except ToldMalformed as error:
+            info, odd = SiteInfo.of(reply.info)
+        except SiteInfoMalformed as error:
             self._set_aside(site, step, f"a malformed answer was set aside: {error}", round_number=round_number)
             return None
         try:
@@ -126,7 +126,7 @@ class Incoming:
         reply: Reply,
         packed: Packed,
         *,
-        info: Told,
+        info: SiteInfo,
         step: str,
         nonce: str,
         after: int,

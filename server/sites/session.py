@@ -22,7 +22,7 @@ from fedage.server.sites.attendance import Attendance
 from fedage.server.sites.failure_text import in_words
 from fedage.server.sites.flower_records import read_reply, request_content
 from fedage.server.sites.incoming import Answer, CampaignFailed, Incoming
-from fedage.server.superlink.grid import Again, Failure, PromptGrid
+from fedage.server.superlink.grid import Again, Failure, PollingGrid
 
 __all__ = ["Answer", "CampaignFailed", "Session"]
 
@@ -47,7 +47,7 @@ class Session:
     `sites_there` tells how many to wait for, and for no others.
     """
 
-    grid: PromptGrid
+    grid: PollingGrid
     campaign: Campaign
     run: str
     key: Ed25519PrivateKey | None

@@ -19,7 +19,7 @@ _ESSENTIAL = frozenset({"patients", "n", "features", "audit_key", "kinds"})
 _MISTAKES_READ = 200
 
 
-class ToldMalformed(ValueError):
+class SiteInfoMalformed(ValueError):
     """What a site told cannot be used; the message names the part."""
 
 
@@ -35,7 +35,7 @@ class Reason(BaseModel):
         return f"{self.rule}: {self.detail}"
 
 
-class Told(BaseModel):
+class SiteInfo(BaseModel):
     """The `info` of a reply; which parts are there depends on the request. Unknown parts are ignored.
 
     `audit_key` (hexadecimal, 32 raw bytes) and `kinds` come with the answer to an offer; None in simulation.
@@ -65,7 +65,7 @@ class Told(BaseModel):
         return self.kinds is None or "train" in self.kinds
 
     @classmethod
-    def of(cls, info: Mapping[str, Any]) -> tuple[Told, tuple[str, ...]]:
+    def of(cls, info: Mapping[str, Any]) -> tuple[SiteInfo, tuple[str, ...]]:
         """Check a reply's info; an odd entry is left out where the rest says the same without it.
 
         Returns
@@ -87,7 +87,7 @@ class Told(BaseModel):
         for mistake in mistakes[:_MISTAKES_READ]:
             part, *inside = map(str, mistake["loc"])
             if part in _ESSENTIAL:
-                raise ToldMalformed(f"{part} is not of its form")
+                raise SiteInfoMalformed(f"{part} is not of its form")
             entries = values.get(part)
             if inside and isinstance(entries, dict):
                 values[part] = {name: value for name, value in entries.items() if name != inside[0]}
@@ -97,4 +97,4 @@ class Told(BaseModel):
         try:
             return cls.model_validate(values), tuple(left_out)
         except ValidationError:
-            raise ToldMalformed("too much of it is not of its form") from None
+            raise SiteInfoMalformed("too much of it is not of its form") from None

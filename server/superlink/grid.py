@@ -199,7 +199,7 @@ def _activations(grid: AnyGrid) -> dict[int, str]:
     return {node.node_id: node.last_activated_at for node in nodes()} if nodes is not None else {}
 
 
-class PromptGrid:
+class PollingGrid:
     """Exchanges over a Grid.
 
     Parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from fedage.deploy.machine.processes import Family
+from fedage.deploy.machine.processes import ProcessTree
 
 _PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _STEADY_S = 60.0
@@ -24,16 +24,16 @@ class Restarted:
         Told in a sentence when it ended, and why, and when it is started again.
     """
 
-    def __init__(self, name: str, launch: Callable[[], Family], *, tell: Callable[[str], None]) -> None:
+    def __init__(self, name: str, launch: Callable[[], ProcessTree], *, tell: Callable[[str], None]) -> None:
         self.name = name
-        self.family: Family | None = None
+        self.family: ProcessTree | None = None
         self.restarts = 0
         self._launch = launch
         self._tell = tell
         self._failures = 0
         self._started = self._not_before = 0.0
 
-    def start(self) -> Family:
+    def start(self) -> ProcessTree:
         """Start it now."""
         self._started = time.monotonic()
         self.family = self._launch()
@@ -55,7 +55,7 @@ class Restarted:
             self.family.stop(grace_s=grace_s)
             self.family = None
 
-    def _bury(self, family: Family) -> None:
+    def _bury(self, family: ProcessTree) -> None:
         status = family.poll()
         family.stop()
         self.family = None

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TextIO
 
 from fedage.common.errors import FedAgeError
-from fedage.deploy.machine.processes import Family, flower_environment, free_port, port_is_free
+from fedage.deploy.machine.processes import ProcessTree, flower_environment, free_port, port_is_free
 from fedage.server.superlink.admission import register_node
 from fedage.server.superlink.control import (
     run_status,
@@ -179,7 +179,7 @@ class SuperLink:
             )
         return port
 
-    def _launch(self) -> Family:
+    def _launch(self) -> ProcessTree:
         home = self._home
         command: list[str | Path] = [sys.executable, "-m", "fedage.server.superlink.superlink_main"]
         command += ["--host", home.config.host, "--port", str(self.port)]
@@ -188,22 +188,22 @@ class SuperLink:
         command += ["--enable-supernode-auth", "--database", home.database]
         command += ["--disable-runtime-dependency-installation"]
         command += ["--isolation", "process", "--superexec-auth-secret-file", self._secret]
-        return Family(command, environment=flower_environment(home.flower_home), log=self.log)
+        return ProcessTree(command, environment=flower_environment(home.flower_home), log=self.log)
 
-    def _launch_executor(self) -> Family:
+    def _launch_executor(self) -> ProcessTree:
         home = self._home
         command: list[str | Path] = [sys.executable, "-m", "fedage.server.superlink.superexec_main"]
         command += ["--runtime-api-address", f"127.0.0.1:{self.port}"]
         command += ["--root-certificates", home.ca_certificate, "--superexec-auth-secret-file", self._secret]
         environment = {**flower_environment(home.flower_home), HOME_VARIABLE: str(home.root)}
-        return Family(command, environment=environment, log=home.logs / "superexec.log")
+        return ProcessTree(command, environment=environment, log=home.logs / "superexec.log")
 
-    def _why_not(self, family: Family) -> str:
+    def _why_not(self, family: ProcessTree) -> str:
         status = family.poll()
         what = f"did not answer within {self._ready_s:g} s" if status is None else f"ended with status {status}"
         return f"the SuperLink {what}; it was to listen on port {self.port}. The end of {self.log}:\n{family.tail()}"
 
-    def _wait_until_ready(self, family: Family) -> bool:
+    def _wait_until_ready(self, family: ProcessTree) -> bool:
         """Whether it answers TLS with a certificate of ours before the time is over."""
         deadline = time.monotonic() + self._ready_s
         while time.monotonic() < deadline and family.poll() is None:

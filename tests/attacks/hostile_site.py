@@ -18,7 +18,7 @@ from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.events import read_events
 from fedage.server.record.results import Results, SiteRecord, read_results
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from tests.machinery import InProcessGrid, MemorySite
 
 Payload = dict[str, NDArray[Any]]
@@ -83,7 +83,7 @@ class Outcome:
 def run(folder: Path, members: Iterable[MemorySite], text: str, alter: Alter) -> Outcome:
     grid = HostileGrid(members, alter)
     place = Place(folder=folder / "run", run="r1", environment="simulation", guard=True)
-    conduct(PromptGrid(grid, poll_s=0.01), parse_campaign(text), place, key=None, admitted=grid.names)
+    conduct(PollingGrid(grid, poll_s=0.01), parse_campaign(text), place, key=None, admitted=grid.names)
     events = read_events(folder / "run" / "events.jsonl")
     named = {event.get("rule", "") for event in events if event.get("site") == "b"}
     return Outcome(read_results(folder / "run" / "results.json"), folder / "run", named - {""})

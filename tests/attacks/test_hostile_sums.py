@@ -20,7 +20,7 @@ from fedage.common.protocol.messages import ANALYSE
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.statistic import MAX_PATIENTS, Statistic
 from fedage.server.sites.incoming import Answer
-from fedage.server.sites.site_info import Told
+from fedage.server.sites.site_info import SiteInfo
 from fedage.server.sites.sums import Missing, read_statistic
 from tests.attacks.hostile_site import Info, Payload, run
 from tests.machinery import MemorySite, columns, memory_site
@@ -153,7 +153,7 @@ def test_honest_sums_of_every_analysis_are_within_the_rules(tmp_path: Path) -> N
 def test_fewer_described_than_summed_is_refused(patients: int) -> None:
     analysis = registered(parse_campaign(FILE))[STEP]
     statistic = analysis.local(Cohort(columns(120, seed=1)), agreed(analysis))
-    answer = Answer(site="b", info=Told(), payload={STEP: statistic.vector})
+    answer = Answer(site="b", info=SiteInfo(), payload={STEP: statistic.vector})
     read = read_statistic(STEP, statistic.layout, answer, patients=patients)
     assert isinstance(read, Missing)
     assert read.rule == "sum-patients"

@@ -23,7 +23,7 @@ from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, Reply, 
 from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
 from fedage.server.sites.flower_records import request_content
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from tests.machinery import InProcessGrid, MemorySite, answer_of
 from tests.plugins.pictures import TRAINED, cohort_of, pictures, site_with
 
@@ -61,7 +61,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Honest:
     grid = InProcessGrid(members, meddle=listen)
     place = Place(folder=folder / "run", run="r1", environment="simulation", guard=True)
     place.folder.mkdir()
-    conduct(PromptGrid(grid, poll_s=0.01), parse_campaign(TEXT), place, key=None, admitted=grid.names)
+    conduct(PollingGrid(grid, poll_s=0.01), parse_campaign(TEXT), place, key=None, admitted=grid.names)
     (evaluation,) = (payload for kind, payload in seen if kind == EVALUATE)
     probing = [p for kind, p in seen if kind == ANALYSE and any(name.startswith(f"{PROBE}|") for name in p)]
     return Honest(probing, evaluation)

@@ -12,7 +12,7 @@ import pytest
 from fedage.client.compute.contribute import Account, contributions
 from fedage.client.consent.accounts.thresholds import Thresholds
 from fedage.client.consent.approvals import ApprovalError
-from fedage.client.consent.frozen_values import Frozen
+from fedage.client.consent.frozen_values import FrozenValues
 from fedage.client.consent.snapshots import CohortsTogetherClose, CohortsUsedUp, Snapshots, SnapshotTooClose
 from fedage.client.disclosure.guard import Withheld
 from fedage.common.analyses.agreement import COLUMNS, Agreed
@@ -33,8 +33,8 @@ def patients(numbers: Any) -> tuple[str, ...]:
     return tuple(f"{number:032x}" for number in sorted(numbers))
 
 
-def frozen(numbers: Any) -> Frozen:
-    return Frozen(patients=patients(numbers))
+def frozen(numbers: Any) -> FrozenValues:
+    return FrozenValues(patients=patients(numbers))
 
 
 def offer(snapshots: Snapshots, numbers: Any, *, at_most: int | None = None) -> str:

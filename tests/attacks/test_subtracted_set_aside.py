@@ -11,7 +11,7 @@ import pytest
 
 from fedage.client.cohort.selection.parts import set_aside, with_parts
 from fedage.client.cohort.site_cohort import SiteCohort
-from fedage.client.consent.frozen_values import Frozen, close_cells, frozen_of
+from fedage.client.consent.frozen_values import FrozenValues, close_cells, frozen_of
 from fedage.client.consent.snapshots import PartsTooClose
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import parse_campaign
@@ -24,7 +24,7 @@ FOLDS = CAMPAIGN.replace(FRACTIONS, "[validation]\nfolds = 5").replace("count = 
 HEALTHY = '\n[cohort]\ntrain_on = "{train_on}"\n[cohort.healthy]\ncolumn = "well"\n'
 
 
-def frozen(campaign: Campaign, *, few: int, patients: int) -> Frozen:
+def frozen(campaign: Campaign, *, few: int, patients: int) -> FrozenValues:
     """A hospital's cohort of whom a few are not well, as the campaign freezes it."""
     rng = np.random.default_rng(few)
     well = rng.permutation(np.arange(patients) >= few).astype(np.float64)

@@ -10,7 +10,7 @@ import pytest
 
 from fedage.client.compute.model import estimator_of, predict
 from fedage.client.compute.predictions import with_correction
-from fedage.client.consent.accounts.run_limits import Asked, AskedUnavailable
+from fedage.client.consent.accounts.run_limits import RunLimits, RunLimitsUnavailable
 from fedage.client.consent.policy import in_words, parse_policy
 from fedage.common.analyses.columns import bound_of
 from fedage.common.campaign_file import parse_campaign
@@ -40,13 +40,13 @@ def request(run: str = "r1", *, digest: str = "ab" * 32, fold: int = 0, round: i
 
 
 def test_runs_are_counted_once_by_campaign_and_for_good(tmp_path: Path) -> None:
-    asked = Asked(tmp_path)
+    asked = RunLimits(tmp_path)
     for run in ("r1", "r2", "r1"):
         asked.begin_run(request(run), at_most=2, **ACCOUNT)
     with pytest.raises(RequestRefused) as refusal:
         asked.begin_run(request("r3"), at_most=2, **ACCOUNT)
     assert refusal.value.rule == "runs"
-    again = Asked(tmp_path)
+    again = RunLimits(tmp_path)
     again.begin_run(request("r2"), at_most=2, **ACCOUNT)
     again.begin_run(request("r3", digest="cd" * 32), at_most=2, **ACCOUNT)
     with pytest.raises(RequestRefused):
@@ -55,7 +55,7 @@ def test_runs_are_counted_once_by_campaign_and_for_good(tmp_path: Path) -> None:
 
 
 def test_a_round_of_a_fold_has_one_model(tmp_path: Path) -> None:
-    asked = Asked(tmp_path)
+    asked = RunLimits(tmp_path)
     for _ in range(2):
         asked.bring_model(request(), model="a" * 64)
     with pytest.raises(RequestRefused) as refusal:
@@ -66,7 +66,7 @@ def test_a_round_of_a_fold_has_one_model(tmp_path: Path) -> None:
 
 
 def test_the_runs_of_all_campaigns_on_a_data_set_are_counted_together(tmp_path: Path) -> None:
-    asked = Asked(tmp_path)
+    asked = RunLimits(tmp_path)
     few = {**ACCOUNT, "at_most_in_all": 3}
     for number in range(3):
         asked.begin_run(request("r1", digest=f"{number:02x}" * 32), at_most=2, **few)
@@ -80,7 +80,7 @@ def test_the_runs_of_all_campaigns_on_a_data_set_are_counted_together(tmp_path: 
             request("r5", digest=f"{len(other)}{ord(next(iter(other))[0]):03x}" * 16), at_most=2, **few | other
         )
     asked.close()
-    again = Asked(tmp_path)
+    again = RunLimits(tmp_path)
     with pytest.raises(RequestRefused):
         again.begin_run(request("r6", digest="ee" * 32), at_most=2, **few)
 
@@ -97,10 +97,10 @@ def test_a_hospital_answers_so_many_runs_over_a_data_set_whatever_the_file(hospi
 
 
 def test_a_locked_account_answers_nothing(tmp_path: Path) -> None:
-    asked = Asked(tmp_path, lock_wait_s=0.1)
+    asked = RunLimits(tmp_path, lock_wait_s=0.1)
     other = sqlite3.connect(tmp_path / "asked.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(AskedUnavailable, match="locked"):
+    with pytest.raises(RunLimitsUnavailable, match="locked"):
         asked.begin_run(request(), at_most=2, **ACCOUNT)
     other.close()
 

@@ -22,7 +22,7 @@ from fedage.common.protocol.messages import EVALUATE, TRAIN, join_iterates, join
 from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.results import read_results
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from tests.attacks.table_attacker import FEATURES, Attacker
 from tests.client.hospital import CAMPAIGN, VALIDATION, Hospital, Template, refused
 from tests.machinery import InProcessGrid, MemorySite, table_site
@@ -299,7 +299,7 @@ def test_a_table_site_that_misses_rounds_is_sent_the_sums_with_the_next(tmp_path
 
     grid = InProcessGrid(tables(tmp_path / "sites"), meddle=meddle)
     place = Place(folder=tmp_path / "run", run="r1", environment="simulation", guard=True)
-    conduct(PromptGrid(grid, poll_s=0.01), parse_campaign(TABLE), place, key=None, admitted=grid.names)
+    conduct(PollingGrid(grid, poll_s=0.01), parse_campaign(TABLE), place, key=None, admitted=grid.names)
     results = read_results(tmp_path / "run" / "results.json")
     assert results.run.status == "finished"
     for done in results.rounds:
@@ -315,7 +315,7 @@ def test_a_site_that_does_not_train_works_the_model_out_when_it_evaluates(tmp_pa
 
     grid = InProcessGrid(tables(tmp_path / "sites"), meddle=meddle)
     place = Place(folder=tmp_path / "run", run="r1", environment="simulation", guard=True)
-    conduct(PromptGrid(grid, poll_s=0.01), parse_campaign(TABLE), place, key=None, admitted=grid.names)
+    conduct(PollingGrid(grid, poll_s=0.01), parse_campaign(TABLE), place, key=None, admitted=grid.names)
     results = read_results(tmp_path / "run" / "results.json")
     assert set(by_subject.evaluation(results).test.raw.by_site) == {"a", "b", "c"}
 
@@ -325,7 +325,7 @@ def test_a_path_that_is_used_up_stops_the_model_and_the_record_says_so(tmp_path:
     text = TABLE.replace("rounds = 4", "rounds = 4\nmax_step_norm = 0.02\nmax_path_norm = 0.03")
     grid = InProcessGrid(tables(tmp_path / "sites"))
     place = Place(folder=tmp_path / "run", run="r1", environment="simulation", guard=True)
-    conduct(PromptGrid(grid, poll_s=0.01), parse_campaign(text), place, key=None, admitted=grid.names)
+    conduct(PollingGrid(grid, poll_s=0.01), parse_campaign(text), place, key=None, admitted=grid.names)
     results = read_results(tmp_path / "run" / "results.json")
     assert results.run.status == "finished"
     assert all(done.sites == ("a", "b", "c") for done in results.rounds)

@@ -27,7 +27,7 @@ from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.statistic import Field, Statistic
 from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from tests.machinery import InProcessGrid, MemorySite, answer_of
 from tests.of_estimators import preparation
 
@@ -226,7 +226,7 @@ def answers(text: str, folder: Path, *, few: int) -> tuple[Campaign, list[Left]]
     grid = Recorder([site(name, folder, seed=seed + analysed, few=few) for name, seed in (("a", 2), ("b", 4))])
     place = Place(folder=folder / "out", run="r1", environment="simulation", guard=True, sites_there=2)
     place.folder.mkdir(parents=True)
-    conduct(PromptGrid(grid, poll_s=0.001), campaign, place, key=None, admitted=None)
+    conduct(PollingGrid(grid, poll_s=0.001), campaign, place, key=None, admitted=None)
     return campaign, grid.left
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fedage.client.cohort.store.store import CohortStore
-from fedage.client.consent.frozen_values import ROW_BYTES, Frozen, close_cells
+from fedage.client.consent.frozen_values import ROW_BYTES, FrozenValues, close_cells
 from fedage.client.consent.snapshots import FewValuesChanged, PartsTooClose
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import parse_campaign
@@ -27,9 +27,9 @@ def people(numbers: range | list[int]) -> tuple[str, ...]:
     return tuple(sorted(hashlib.sha256(str(number).encode()).hexdigest() for number in numbers))
 
 
-def cohort(patients: tuple[str, ...], **cells: set[str]) -> Frozen:
+def cohort(patients: tuple[str, ...], **cells: set[str]) -> FrozenValues:
     masks = {name: np.array([one in members for one in patients]) for name, members in cells.items()}
-    return Frozen(patients=patients, cells=masks, rows=b"\0" * ROW_BYTES * len(patients))
+    return FrozenValues(patients=patients, cells=masks, rows=b"\0" * ROW_BYTES * len(patients))
 
 
 @pytest.mark.parametrize(("moved", "close"), [(0, False), (1, True), (4, True), (5, False), (10, False)])

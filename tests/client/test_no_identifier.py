@@ -21,7 +21,7 @@ from fedage.common.protocol.messages import EVALUATE, TRAIN
 from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.heads import Heads
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from tests.client.hospital import CAMPAIGN, Hospital, Template
 from tests.machinery import InProcessGrid
 
@@ -91,7 +91,7 @@ def test_no_identifier_of_a_patient_is_anywhere_after_a_campaign(
     coordinator = tmp_path / "coordinator"
     grid = InProcessGrid([member.site for member in members])
     conduct(
-        PromptGrid(grid, poll_s=0.01),
+        PollingGrid(grid, poll_s=0.01),
         members[0].campaign,
         Place(folder=coordinator / "run", run="run", environment="deployment", guard=True, sites_there=2),
         key=members[0].key,

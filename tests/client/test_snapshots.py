@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fedage.client.consent.frozen_values import Frozen
+from fedage.client.consent.frozen_values import FrozenValues
 from fedage.client.consent.snapshots import NoHash, SnapshotChanged, Snapshots, SnapshotsUnavailable, SnapshotTooClose
 
 MINIMUM = 5
@@ -28,14 +28,14 @@ def digest(number: int) -> str:
 
 
 def freeze(snapshots: Snapshots, number: int, who: list[str], data_set: str = "chest") -> str:
-    found = Frozen(patients=tuple(who))
+    found = FrozenValues(patients=tuple(who))
     return snapshots.freeze(data_set, digest=digest(number), found=found, minimum_count=MINIMUM).sha256
 
 
 def require(snapshots: Snapshots, number: int, who: list[str]) -> None:
     found = snapshots.of(digest(number))
     assert found is not None
-    found.require(Frozen(patients=tuple(who)))
+    found.require(FrozenValues(patients=tuple(who)))
 
 
 def test_the_same_patients_are_one_snapshot_in_any_order_and_after_a_restart(tmp_path: Path) -> None:

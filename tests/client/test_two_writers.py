@@ -19,8 +19,8 @@ from fedage.client.cohort.store import writer
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.consent.accounts.account_file import account_transaction
 from fedage.client.consent.accounts.nonces import Claim, Nonces, RequestId
-from fedage.client.consent.accounts.run_limits import Asked
-from fedage.client.consent.frozen_values import Frozen
+from fedage.client.consent.accounts.run_limits import RunLimits
+from fedage.client.consent.frozen_values import FrozenValues
 from fedage.client.consent.ledger import Budget, Ledger, Mechanism
 from fedage.client.consent.snapshots import Snapshots
 from fedage.client.site.durable import DurableFile
@@ -58,7 +58,7 @@ def charge(home: Path) -> float:
 
 
 def freeze(home: Path) -> tuple[str, ...]:
-    found = Frozen(patients=tuple(sorted(hashlib.sha256(b"%d" % number).hexdigest() for number in range(20))))
+    found = FrozenValues(patients=tuple(sorted(hashlib.sha256(b"%d" % number).hexdigest() for number in range(20))))
     return Snapshots(home).freeze("chest", digest=DIGEST, found=found, minimum_count=5).patients
 
 
@@ -76,7 +76,7 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     "ledger.db": charge,
     "snapshots.db": freeze,
     "asked.db": lambda home: (
-        Asked(home).bring_model(Request(kind=TRAIN, digest=DIGEST, run="r", version="t"), model=DIGEST) is None
+        RunLimits(home).bring_model(Request(kind=TRAIN, digest=DIGEST, run="r", version="t"), model=DIGEST) is None
     ),
     "account.db": add_row,
 }
@@ -85,7 +85,7 @@ MAKERS: dict[str, Callable[[Path], Any]] = {
     "nonces.db": Nonces,
     "ledger.db": Ledger,
     "snapshots.db": Snapshots,
-    "asked.db": Asked,
+    "asked.db": RunLimits,
     "account.db": lambda home: DurableFile(home / "account.db", tables=metadata),
 }
 

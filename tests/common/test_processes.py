@@ -14,13 +14,13 @@ import pytest
 
 from fedage.common.errors import FedAgeError
 from fedage.deploy.machine import processes
-from fedage.deploy.machine.processes import Family, executable, flower_environment, free_port, port_is_free
+from fedage.deploy.machine.processes import ProcessTree, executable, flower_environment, free_port, port_is_free
 
 WAIT = "import time; time.sleep(60)"
 
 
-def family(tmp_path: Path, code: str) -> Family:
-    return Family([sys.executable, "-c", code], environment=dict(os.environ), log=tmp_path / "logs" / "log")
+def family(tmp_path: Path, code: str) -> ProcessTree:
+    return ProcessTree([sys.executable, "-c", code], environment=dict(os.environ), log=tmp_path / "logs" / "log")
 
 
 def until(condition: object, *, timeout_s: float = 10.0) -> None:

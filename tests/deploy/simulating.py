@@ -16,7 +16,7 @@ from fedage.deploy.simulate import virtual_sites
 from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.results import Results, read_results
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from tests.machinery import InProcessGrid
 
 
@@ -43,7 +43,7 @@ def simulated(folder: Path, text: str, *, data: Path, site_column: str | None = 
     place = Place(
         folder=out, run="r1", environment="simulation", guard=campaign.simulation.guard, sites_there=len(sites)
     )
-    conduct(PromptGrid(grid, poll_s=0.001), campaign, place, key=None, admitted=None)
+    conduct(PollingGrid(grid, poll_s=0.001), campaign, place, key=None, admitted=None)
     return Simulated(read_results(out / "results.json"), said.getvalue(), out, job)
 
 

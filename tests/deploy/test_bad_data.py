@@ -18,7 +18,7 @@ from fedage.deploy.demo.phantoms import render_all
 from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.results import Results, read_results
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from fedage.server.superlink.home import CoordinatorHome, init_home
 from tests.machinery import InProcessGrid
 
@@ -109,7 +109,7 @@ def make_site(folder: Path, images: Path, name: str, coordinator: CoordinatorHom
 def run(folder: Path, homes: list[Path], coordinator: CoordinatorHome) -> Results:
     grid = InProcessGrid([DeployedSite.load(home) for home in homes])
     place = Place(folder=folder / "run", run="r1", environment="deployment", guard=True)
-    prompt = PromptGrid(grid, poll_s=0.01)
+    prompt = PollingGrid(grid, poll_s=0.01)
     conduct(prompt, parse_campaign(CAMPAIGN), place, key=coordinator.signing_key(), admitted=grid.names)
     return read_results(folder / "run" / "results.json")
 

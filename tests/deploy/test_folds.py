@@ -12,7 +12,7 @@ from fedage.deploy.demo.phantoms import render_all
 from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.results import read_results
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from fedage.server.superlink.home import init_home
 from tests.deploy.test_bad_data import CAMPAIGN, make_site
 from tests.machinery import InProcessGrid
@@ -37,7 +37,7 @@ def test_every_patient_of_every_hospital_is_reported_once(tmp_path: Path) -> Non
         homes.append(home)
     grid = InProcessGrid([DeployedSite.load(home) for home in homes])
     place = Place(folder=tmp_path / "run", run="r1", environment="deployment", guard=True)
-    prompt = PromptGrid(grid, poll_s=0.01)
+    prompt = PollingGrid(grid, poll_s=0.01)
     conduct(prompt, parse_campaign(FOLDS), place, key=coordinator.signing_key(), admitted=grid.names)
     results = read_results(tmp_path / "run" / "results.json")
     assert results.run.status == "finished"

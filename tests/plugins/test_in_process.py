@@ -20,7 +20,7 @@ from fedage.common.protocol.basis import Basis
 from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.results import Results, read_results
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from tests.machinery import InProcessGrid, Meddle, MemorySite, table_site
 from tests.plugins.pictures import SIDE, TABLE, TRAINED, cohort_of, pictures, site_with
 
@@ -35,7 +35,7 @@ def run(folder: Path, text: str, members: Sequence[MemorySite], *, meddle: Meddl
     grid = InProcessGrid(members, meddle=meddle)
     place = Place(folder=folder / "run", run="r1", environment="simulation", guard=True)
     place.folder.mkdir(parents=True)
-    conduct(PromptGrid(grid, poll_s=0.01), parse_campaign(text), place, key=None, admitted=grid.names)
+    conduct(PollingGrid(grid, poll_s=0.01), parse_campaign(text), place, key=None, admitted=grid.names)
     return read_results(folder / "run" / "results.json")
 
 

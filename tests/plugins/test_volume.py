@@ -33,7 +33,7 @@ from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.heads import Heads
 from fedage.server.record.results import Results, read_results
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from fedage.server.superlink.home import CoordinatorHome, init_home
 from tests.client.cohort.dicoms import write
 from tests.machinery import InProcessGrid
@@ -167,7 +167,7 @@ def run(folder: Path, members: list[DeployedSite], coordinator: CoordinatorHome)
     place = Place(folder=folder / "run", run="r1", environment="deployment", guard=True, sites_there=3)
     place.folder.mkdir(parents=True)
     conduct(
-        PromptGrid(grid, poll_s=0.01),
+        PollingGrid(grid, poll_s=0.01),
         parse_campaign(CAMPAIGN),
         place,
         key=coordinator.signing_key(),

@@ -13,7 +13,7 @@ from fedage.common.campaign_file import parse_campaign
 from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.run_folder import RunFolder
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from tests.machinery import InProcessGrid, memory_site
 from tests.server.test_conduct import CAMPAIGN
 
@@ -46,7 +46,7 @@ def conduct_until(folder: Path, *, kind: str, number: int) -> None:
     run = RunFolder(folder / "runs" / "machinery" / "r1")
     place = Place(folder=run.path, run="r1", environment="deployment", guard=True)
     with run.waiting(), run.conducting():
-        conduct(PromptGrid(grid, poll_s=0.01), parse_campaign(CAMPAIGN), place, key=None, admitted=grid.names)
+        conduct(PollingGrid(grid, poll_s=0.01), parse_campaign(CAMPAIGN), place, key=None, admitted=grid.names)
 
 
 if __name__ == "__main__":

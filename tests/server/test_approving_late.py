@@ -18,7 +18,7 @@ from fedage.server.record.heads import Heads
 from fedage.server.sites import session as session_module
 from fedage.server.sites.incoming import CampaignFailed
 from fedage.server.sites.session import Session
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from tests.client.hospital import CAMPAIGN, Hospital, Template
 from tests.machinery import InProcessGrid
 from tests.server.test_real_hospitals import hospital
@@ -61,7 +61,7 @@ def describe(
     grid = InProcessGrid([member.site for member in members], meddle=meddle)
     events = EventLog(folder / "events.jsonl")
     session = Session(
-        PromptGrid(grid, poll_s=0.01),
+        PollingGrid(grid, poll_s=0.01),
         parse_campaign(text),
         "r1",
         members[0].key,

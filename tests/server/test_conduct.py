@@ -17,7 +17,7 @@ from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.results import Results, read_results
 from fedage.server.sites.session import CampaignFailed
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from tests.machinery import InProcessGrid, Meddle, MemorySite, memory_site
 
 CAMPAIGN = """
@@ -77,7 +77,7 @@ def run(
 ) -> Results:
     grid = grid or InProcessGrid(members, meddle=meddle)
     place = Place(folder=folder / "run", run="r1", environment="simulation", guard=True)
-    conduct(PromptGrid(grid, poll_s=0.01), parse_campaign(CAMPAIGN), place, key=None, admitted=grid.names)
+    conduct(PollingGrid(grid, poll_s=0.01), parse_campaign(CAMPAIGN), place, key=None, admitted=grid.names)
     return read_results(folder / "run" / "results.json")
 
 

@@ -14,7 +14,7 @@ from fedage.common.statistics.statistic import FloatArray
 from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.results import read_results
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from tests.machinery import InProcessGrid, MemorySite, memory_site
 
 CAMPAIGN = """
@@ -59,7 +59,7 @@ def test_the_record_holds_the_pooled_regression(tmp_path: Path) -> None:
     ]
     grid, campaign = InProcessGrid(members), parse_campaign(CAMPAIGN)
     place = Place(folder=tmp_path / "run", run="r1", environment="simulation", guard=True)
-    conduct(PromptGrid(grid, poll_s=0.01), campaign, place, key=None, admitted=grid.names)
+    conduct(PollingGrid(grid, poll_s=0.01), campaign, place, key=None, admitted=grid.names)
     groups = read_results(tmp_path / "run" / "results.json").groups
     assert groups is not None
     assert groups.raw is not None

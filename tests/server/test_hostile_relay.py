@@ -22,7 +22,7 @@ from fedage.server.sites import incoming
 from fedage.server.sites.flower_records import read_arrays
 from fedage.server.sites.incoming import CampaignFailed
 from fedage.server.sites.session import Session
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from tests.client.hospital import CAMPAIGN, Hospital, Template
 from tests.machinery import InProcessGrid
 from tests.server.test_real_hospitals import hospital
@@ -71,7 +71,7 @@ class House:
         relay = Relay([member.site for member in members])
         heads = Heads(folder / "heads")
         session = Session(
-            PromptGrid(relay, poll_s=0.01),
+            PollingGrid(relay, poll_s=0.01),
             parse_campaign(SHORT),
             "r1",
             members[0].key,

@@ -22,7 +22,7 @@ from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.heads import Heads
 from fedage.server.record.results import Results, SiteRecord, read_results
 from fedage.server.sites.session import CampaignFailed
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from tests.client.hospital import CAMPAIGN, POLICY, Hospital, Template
 from tests.machinery import InProcessGrid
 
@@ -62,7 +62,7 @@ class Retrying(InProcessGrid):
 def run(folder: Path, grid: InProcessGrid, members: list[Hospital], *, name: str = "run") -> Results:
     place = Place(folder=folder / name, run=name, environment="deployment", guard=True, sites_there=len(members))
     conduct(
-        PromptGrid(grid, poll_s=0.01),
+        PollingGrid(grid, poll_s=0.01),
         parse_campaign(CAMPAIGN),
         place,
         key=members[0].key,

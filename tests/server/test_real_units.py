@@ -30,7 +30,7 @@ from fedage.server.cli.summary import print_summary
 from fedage.server.compare.runs import load_runs
 from fedage.server.record.results import Results, read_results, write_results
 from fedage.server.report.render import render_report
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from fedage.server.superlink.home import init_home
 from tests.deploy.simulating import as_csv, simulated
 from tests.machinery import InProcessGrid
@@ -145,7 +145,7 @@ def deployed(patients: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -
         sites.append(site)
     grid = InProcessGrid(sites)
     place = Place(folder=folder / "run", run="r1", environment="deployment", guard=True, sites_there=len(sites))
-    conduct(PromptGrid(grid, poll_s=0.001), campaign, place, key=coordinator.signing_key(), admitted=grid.names)
+    conduct(PollingGrid(grid, poll_s=0.001), campaign, place, key=coordinator.signing_key(), admitted=grid.names)
     return read_results(folder / "run" / "results.json")
 
 

@@ -12,7 +12,7 @@ from fedage.common.campaign_file import parse_campaign
 from fedage.common.protocol.messages import ANALYSE, Reply
 from fedage.server.record.events import EventLog
 from fedage.server.sites.session import Session
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from tests.machinery import InProcessGrid
 from tests.server.test_taking_part import CAMPAIGN
 
@@ -63,7 +63,7 @@ class Stranger(InProcessGrid):
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_hostile_reply_is_a_trouble_of_its_site_and_no_more(content: RecordDict, tmp_path: Path) -> None:
     events = EventLog(tmp_path / "events.jsonl")
-    grid = PromptGrid(Stranger(content), poll_s=0.01)
+    grid = PollingGrid(Stranger(content), poll_s=0.01)
     session = Session(grid, parse_campaign(CAMPAIGN), "r", None, events, {1: "a"}, nodes={"a": 1})
     assert session.ask(ANALYSE, {}) == {}
     assert session.troubles["a"][0].startswith("analyse: malformed reply")

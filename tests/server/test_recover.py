@@ -25,7 +25,7 @@ from fedage.server.cli.watch_runs import WatchRuns
 from fedage.server.record.events import EventLog, read_events
 from fedage.server.record.results import read_results
 from fedage.server.record.run_folder import RunFolder, RunRefused, run_folders
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from fedage.server.superlink.home import init_home
 from fedage.server.superlink.stoppable import StoppableGrid, Stopped
 from tests.machinery import InProcessGrid, memory_site
@@ -181,7 +181,7 @@ def test_a_run_that_is_given_up_ends_at_its_next_look_and_says_why(tmp_path: Pat
     run = RunFolder(tmp_path / "m" / "r")
     place = Place(folder=run.path, run="r", environment="deployment", guard=True)
     with given_up_at(run, kind) as grid, run.waiting(), run.conducting():
-        stoppable = PromptGrid(StoppableGrid(grid, stop=run.given_up), poll_s=0.01)
+        stoppable = PollingGrid(StoppableGrid(grid, stop=run.given_up), poll_s=0.01)
         with pytest.raises(Stopped):
             conduct(stoppable, parse_campaign(CAMPAIGN), place, key=None, admitted=grid.names)
     found = read_results(run.path / "results.json").run
@@ -216,7 +216,7 @@ def test_a_coordinator_whose_disk_is_full_says_so_and_loses_no_round(tmp_path: P
         grid = InProcessGrid(sites, meddle=meddle)
         campaign = parse_campaign(CAMPAIGN)
         with run.waiting(), run.conducting(), pytest.raises(OSError, match="No space left"):
-            conduct(PromptGrid(grid, poll_s=0.01), campaign, place, key=None, admitted=grid.names)
+            conduct(PollingGrid(grid, poll_s=0.01), campaign, place, key=None, admitted=grid.names)
         with pytest.raises(FedAgeError, match=r"No space left on device.*fedage campaign recover --run"):
             recover(run, reason=KILLED)
         (disk / "filling").unlink()

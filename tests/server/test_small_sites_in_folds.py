@@ -18,7 +18,7 @@ from fedage.server.campaign.run_so_far import Place
 from fedage.server.cli.summary import print_summary
 from fedage.server.record.results import Results, read_results
 from fedage.server.report import render_report
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from tests.machinery import InProcessGrid, MemorySite, folded_site, table_site
 from tests.server.test_conduct_folds import pooled_ridge, together
 
@@ -75,7 +75,7 @@ def tables(folder: Path, sizes: dict[str, int] = SIZES) -> list[MemorySite]:
 def run(folder: Path, text: str, members: list[MemorySite]) -> Results:
     place = Place(folder=folder / "run", run="r1", environment="simulation", guard=True, sites_there=len(members))
     grid = InProcessGrid(members)
-    conduct(PromptGrid(grid, poll_s=0.01), parse_campaign(text), place, key=None, admitted=grid.names)
+    conduct(PollingGrid(grid, poll_s=0.01), parse_campaign(text), place, key=None, admitted=grid.names)
     return read_results(folder / "run" / "results.json")
 
 

@@ -23,7 +23,7 @@ from fedage.server.record.events import read_events
 from fedage.server.record.heads import Heads
 from fedage.server.record.results import Results, SiteRecord, read_results
 from fedage.server.sites.session import CampaignFailed
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from tests.machinery import MemorySite, memory_site
 from tests.server.audited import AuditedGrid
 
@@ -72,7 +72,7 @@ def three(tmp_path: Path) -> list[MemorySite]:
 def run(folder: Path, grid: AuditedGrid, *, name: str = "run") -> Results:
     place = Place(folder=folder / name, run=name, environment="deployment", guard=True)
     conduct(
-        PromptGrid(grid, poll_s=0.01),
+        PollingGrid(grid, poll_s=0.01),
         parse_campaign(CAMPAIGN),
         place,
         key=None,

@@ -12,7 +12,7 @@ from fedage.common.campaign_file import parse_campaign
 from fedage.server.record.events import EventLog
 from fedage.server.sites.incoming import CampaignFailed
 from fedage.server.sites.session import Session
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from tests.machinery import InProcessGrid
 from tests.server.superlink.test_grid import RAY
 from tests.server.test_taking_part import CAMPAIGN
@@ -37,7 +37,7 @@ class Failing(InProcessGrid):
 def test_neither_an_engines_text_nor_a_nodes_number_is_told(tmp_path: Path) -> None:
     events = EventLog(tmp_path / "events.jsonl")
     text = CAMPAIGN.replace('sites = ["a", "b", "c"]\n', "")
-    session = Session(PromptGrid(Failing(), poll_s=0.01), parse_campaign(text), "r", None, events, None, sites_there=2)
+    session = Session(PollingGrid(Failing(), poll_s=0.01), parse_campaign(text), "r", None, events, None, sites_there=2)
     with pytest.raises(CampaignFailed) as failed:
         session.describe()
     events.close()

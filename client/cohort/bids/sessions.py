@@ -94,7 +94,7 @@ class Session:
 
 
 @dataclass
-class Walk:
+class FolderWalk:
     """A data set's folders: what was passed by on the way."""
 
     root: Path
@@ -157,7 +157,7 @@ class _Reading:
     first: str | None
 
 
-def read_sessions(walk: Walk, layout: BidsLayout) -> list[Session]:
+def read_sessions(walk: FolderWalk, layout: BidsLayout) -> list[Session]:
     """All sessions with volumes.
 
     Raises
@@ -236,7 +236,7 @@ def _agreed(rows: Iterable[Row], column: str) -> str | None:
 
 
 def _participant(
-    folder: Path, walk: Walk, layout: BidsLayout, rows: tuple[Row, ...], pipelines: list[Path]
+    folder: Path, walk: FolderWalk, layout: BidsLayout, rows: tuple[Row, ...], pipelines: list[Path]
 ) -> _Participant:
     """A participant's sessions: those with a folder, and those that a table names."""
     told: dict[str, list[Row]] = defaultdict(list)

@@ -129,7 +129,7 @@ class Code:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Said:
+class HeaderText:
     """What a header says; texts in capitals, empty where it says nothing.
 
     Parameters
@@ -166,7 +166,7 @@ class Said:
     has_biopsy_target: bool = False
 
 
-def content_of(said: Said) -> Content:
+def content_of(said: HeaderText) -> Content:
     """What the image shows."""
     of_codes = _of_codes(said.views, _VIEW_OF_CODE, view_of_text)
     body_part = _together(
@@ -272,13 +272,13 @@ def _is_direction(value: str) -> bool:
     return bool(re.fullmatch("[APRLFH]{1,3}", value)) and not any(a in value and b in value for a, b in opposite)
 
 
-def _is_frontal_twice(said: Said, *, view: str, of_codes: str) -> bool:
+def _is_frontal_twice(said: HeaderText, *, view: str, of_codes: str) -> bool:
     """Whether two places say a frontal view: ViewPosition, and the code or a description of this image."""
     of_text = view_of_text(said.view_position)
     return view in _FRONTAL and of_text in _FRONTAL and (of_codes in _FRONTAL or is_frontal(said.descriptions))
 
 
-def _intent(said: Said) -> str:
+def _intent(said: HeaderText) -> str:
     """`PRESENTATION` or `PROCESSING`, by the tag, else by the class."""
     for word in ("PROCESSING", "PRESENTATION"):
         if word in said.intent:
@@ -288,7 +288,7 @@ def _intent(said: Said) -> str:
     return "PRESENTATION" if said.sop_class in _FOR_PRESENTATION else ""
 
 
-def _special(said: Said, *, view: str, body_part: str) -> set[str]:
+def _special(said: HeaderText, *, view: str, body_part: str) -> set[str]:
     found = set()
     texts = (*said.descriptions, *said.image_type)
     if said.quality_control in ("YES", "BOTH") or body_part == "PHANTOM" or is_quality_control(texts):
@@ -315,7 +315,7 @@ def _is_harmless(modifier: Code) -> bool:
     return bool(words) and words <= _HARMLESS_WORDS
 
 
-def _of_mammogram(said: Said) -> set[str]:
+def _of_mammogram(said: HeaderText) -> set[str]:
     """Special views of a breast; descriptions are read because many scanners say it nowhere else."""
     found = {"partial-view"} if said.partial_view == "YES" else set()
     texts = " ".join(("", said.view_position, *said.descriptions, ""))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pydicom.charset import convert_encodings, decode_bytes
 
-from fedage.client.cohort.dicom.content import Code, Said, content_of, view_of_text
+from fedage.client.cohort.dicom.content import Code, HeaderText, content_of, view_of_text
 from fedage.client.cohort.dicom.content_words import folded
 from fedage.client.cohort.dicom.header import EndsEarly, Header, Malformed, sequence_items
 from fedage.client.cohort.dicom.quiet import quiet_pydicom
@@ -70,7 +70,7 @@ class _Raw(NamedTuple):
 def _content(header: _Raw, modality: str) -> Content:
     views = _items(header, _VIEWS)
     return content_of(
-        Said(
+        HeaderText(
             modality=modality,
             sop_class=_text(header, _SOP_CLASS),
             view_position=_text(header, _VIEW_POSITION),

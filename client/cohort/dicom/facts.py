@@ -47,7 +47,7 @@ from fedage.client.cohort.kinds import (
     modality_of,
 )
 from fedage.client.cohort.reasons import Reason, Rejected
-from fedage.client.cohort.table_facts import NOTHING, Told
+from fedage.client.cohort.table_facts import NOTHING, TableFacts
 
 MAX_FRAME_SAMPLES = 150_000_000
 """Most values of one frame that are ever decoded: six times the largest mammogram."""
@@ -116,7 +116,7 @@ class DicomFacts:
     """Of a slice: position (3), directions of rows and columns (6), distances (2), float64; empty if unknown."""
 
 
-def read_facts(path: Path, told: Told = NOTHING) -> DicomFacts | Rejected:
+def read_facts(path: Path, told: TableFacts = NOTHING) -> DicomFacts | Rejected:
     """Read one file. Every file gives one or the other; nothing is raised, whatever the file holds."""
     try:
         # A FIFO in the folder must not block: the walk hands over regular files, this holds if one changes meanwhile.
@@ -126,12 +126,12 @@ def read_facts(path: Path, told: Told = NOTHING) -> DicomFacts | Rejected:
         return Rejected(Reason.UNREADABLE)
 
 
-def read_bytes(content: bytes, told: Told = NOTHING) -> DicomFacts | Rejected:
+def read_bytes(content: bytes, told: TableFacts = NOTHING) -> DicomFacts | Rejected:
     """Read a file that was taken from an archive."""
     return read_stream(io.BytesIO(content), size=len(content), told=told)
 
 
-def read_stream(stream: BinaryIO, *, size: int, told: Told = NOTHING) -> DicomFacts | Rejected:
+def read_stream(stream: BinaryIO, *, size: int, told: TableFacts = NOTHING) -> DicomFacts | Rejected:
     """Read a file of `size` bytes from its beginning; nothing is raised."""
     header = None
     try:
@@ -269,7 +269,7 @@ def _fragments_wrong(stream: BinaryIO, pixels: PixelElement, *, size: int) -> Re
     return None
 
 
-def _facts(header: Header, told: Told) -> DicomFacts | Reason:
+def _facts(header: Header, told: TableFacts) -> DicomFacts | Reason:
     patient_id = told.patient_id or _patient_id(header)
     if not patient_id:
         return Reason.NO_PATIENT_ID

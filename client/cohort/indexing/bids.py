@@ -18,13 +18,13 @@ from pathlib import Path
 from fedage.client.cohort.bids.contrast import CONTRAST_ENHANCED, is_contrast_enhanced
 from fedage.client.cohort.bids.label_maps import LABEL_MAP, view_of
 from fedage.client.cohort.bids.participants import read_json
-from fedage.client.cohort.bids.sessions import PARTICIPANTS, STANDARD, BidsLayout, Session, Walk, read_sessions
+from fedage.client.cohort.bids.sessions import PARTICIPANTS, STANDARD, BidsLayout, FolderWalk, Session, read_sessions
 from fedage.client.cohort.decoding.nifti import read_volume
 from fedage.client.cohort.dicom.facts import DicomFacts
 from fedage.client.cohort.indexing.index import IndexReport
 from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.client.cohort.store.store import CohortStore, FileStamp
-from fedage.client.cohort.store.writer import Remembered, writing
+from fedage.client.cohort.store.writer import LastIndexing, writing
 from fedage.common.errors import FedAgeError
 
 __all__ = ["PARTICIPANTS", "STANDARD", "BidsFacts", "BidsLayout", "index_bids", "is_bids"]
@@ -87,7 +87,7 @@ def index_bids(
     if not (root / PARTICIPANTS).is_file():
         raise _without_participants(root)
     with store.exclusive():
-        walk = Walk(root)
+        walk = FolderWalk(root)
         planned = _planned(walk, read_sessions(walk, layout))
         below = tuple(f"{folder}/" for folder in walk.closed)  # nobody knows what is there now
         known = store.files()
@@ -97,7 +97,7 @@ def index_bids(
         todo = [path for path in planned if path in fresh]  # an exam's scanner is that of its first volume
         with writing(store) as writer:
             writer.set_root(root)
-            writer.remember(Remembered(_READER, ""))
+            writer.remember(LastIndexing(_READER, ""))
             writer.forget([*gone, *changed])
             writer.prune()  # an exam or a patient read anew may have another age or sex
         for entries in _read(planned, todo, workers=workers, progress=progress):
@@ -134,7 +134,7 @@ def _read(
             yield entries
 
 
-def _planned(walk: Walk, sessions: list[Session]) -> _Todo:
+def _planned(walk: FolderWalk, sessions: list[Session]) -> _Todo:
     """Every volume with its stamp; one that vanishes meanwhile is not there."""
     todo: _Todo = {}
     for session in sessions:

@@ -18,13 +18,13 @@ from fedage.client.cohort.indexing.tree import Tree, walk
 from fedage.client.cohort.paths import SEPARATOR
 from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.client.cohort.store.store import CohortStore, FileStamp, KnownFile
-from fedage.client.cohort.store.writer import READER_VERSION, Remembered, writing
+from fedage.client.cohort.store.writer import READER_VERSION, LastIndexing, writing
 from fedage.client.cohort.table.outcomes import read_outcomes
-from fedage.client.cohort.table_facts import Silence, Telling, Told
+from fedage.client.cohort.table_facts import NoTableFacts, TableFacts, TableFactsSource
 
 Progress = Callable[[int, int], None]
 """Told of files read and files to read."""
-Found = list[tuple[FileStamp, DicomFacts | Rejected]]
+EligibleImage = list[tuple[FileStamp, DicomFacts | Rejected]]
 """What reading gave: one entry a file, several for an archive or a DICOMDIR."""
 
 _BATCH = 1000
@@ -82,7 +82,7 @@ def index_folder(
     *,
     outcomes_csv: Path | None = None,
     id_column: str = "patient_id",
-    telling: Telling | None = None,
+    telling: TableFactsSource | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> IndexReport:
@@ -108,12 +108,12 @@ def index_folder(
     FedAgeError
         If the folder or the table cannot be read; then the store is as it was.
     """
-    root, telling = Path(root).absolute(), telling or Silence()
+    root, telling = Path(root).absolute(), telling or NoTableFacts()
     reader = f"{READER_VERSION}{telling.digest}"
     table = None if outcomes_csv is None else read_outcomes(Path(outcomes_csv), id_column=id_column)
     with store.exclusive():
         tree = walk(root)
-        before, after = Remembered.read(store), Remembered(reader, tree.digest())
+        before, after = LastIndexing.read(store), LastIndexing(reader, tree.digest())
         rejected, new, removed = store.rejected_by_reason(), 0, 0
         if before != after or _is_mended(store, tree, telling, rejected):
             new, removed = _update(store, tree, telling, before=before, after=after, workers=workers, progress=progress)
@@ -138,7 +138,7 @@ def index_folder(
     )
 
 
-def _is_mended(store: CohortStore, tree: Tree, telling: Telling, rejected: Mapping[str, int]) -> bool:
+def _is_mended(store: CohortStore, tree: Tree, telling: TableFactsSource, rejected: Mapping[str, int]) -> bool:
     """Whether a file that could not be read can be now; in a folder that looks the same only these are tried."""
     if _WORTH_ANOTHER_LOOK.isdisjoint(rejected):
         return False
@@ -156,10 +156,10 @@ def _is_mended(store: CohortStore, tree: Tree, telling: Telling, rejected: Mappi
 def _update(
     store: CohortStore,
     tree: Tree,
-    telling: Telling,
+    telling: TableFactsSource,
     *,
-    before: Remembered,
-    after: Remembered,
+    before: LastIndexing,
+    after: LastIndexing,
     workers: int | None,
     progress: Progress | None,
 ) -> tuple[int, int]:
@@ -181,7 +181,7 @@ def _update(
     with writing(store) as writer:
         writer.set_root(tree.root)
         # Until the end nothing may look finished; a reader's version that is behind stays so.
-        writer.remember(Remembered(before.reader if known else after.reader, ""))
+        writer.remember(LastIndexing(before.reader if known else after.reader, ""))
         writer.forget(stale)
         writer.prune()  # an exam or a patient read anew may have another age or sex
     new = 0
@@ -205,11 +205,11 @@ def _changed(files: Mapping[str, KnownFile], tree: Tree, source: str) -> bool:
 
 
 def _read(
-    tree: Tree, sources: list[str], telling: Telling, *, workers: int | None, progress: Progress | None
-) -> Iterator[Found]:
+    tree: Tree, sources: list[str], telling: TableFactsSource, *, workers: int | None, progress: Progress | None
+) -> Iterator[EligibleImage]:
     """What files hold, in their order, in batches; all of an archive is in one batch, so that it is kept or not."""
 
-    def read(chunk: list[str]) -> Found:
+    def read(chunk: list[str]) -> EligibleImage:
         return [entry for source in chunk for entry in _entries(tree, source, telling)]
 
     done = 0
@@ -217,7 +217,7 @@ def _read(
         for start in range(0, len(sources), _BATCH):
             batch = sources[start : start + _BATCH]
             chunks = [batch[at : at + _CHUNK] for at in range(0, len(batch), _CHUNK)]
-            found: Found = []
+            found: EligibleImage = []
             for chunk, some in zip(chunks, pool.map(read, chunks), strict=True):
                 found += some
                 done += len(chunk)
@@ -226,7 +226,7 @@ def _read(
             yield found
 
 
-def _entries(tree: Tree, source: str, telling: Telling) -> Found:
+def _entries(tree: Tree, source: str, telling: TableFactsSource) -> EligibleImage:
     """What a file of the folder holds."""
     stamp = FileStamp(source, *tree.files[source])
     told = telling.of(source)
@@ -246,9 +246,9 @@ def _is_archive(path: Path) -> bool:
         return False
 
 
-def _archived(tree: Tree, archive: FileStamp, telling: Telling) -> Found:
+def _archived(tree: Tree, archive: FileStamp, telling: TableFactsSource) -> EligibleImage:
     """The members of an archive, with the archive's stamp; the archive itself only if it is not read."""
-    found: Found = []
+    found: EligibleImage = []
     directories: dict[str, bytes] = {}
     kept_bytes = 0
 
@@ -281,7 +281,7 @@ def _missing_beside(name: str, content: bytes, there: Container[str]) -> list[st
         return []
 
 
-def _entry(tree: Tree, archive: str, member: str, telling: Telling) -> Found:
+def _entry(tree: Tree, archive: str, member: str, telling: TableFactsSource) -> EligibleImage:
     """One member of an archive."""
     path = f"{archive}{SEPARATOR}{member}"
     try:
@@ -294,11 +294,11 @@ def _entry(tree: Tree, archive: str, member: str, telling: Telling) -> Found:
     return [(FileStamp(path, *tree.files[archive]), fact)]
 
 
-def _member(content: bytes, told: Told | Reason) -> DicomFacts | Rejected:
+def _member(content: bytes, told: TableFacts | Reason) -> DicomFacts | Rejected:
     return Rejected(told) if isinstance(told, Reason) else read_bytes(content, told)
 
 
-def _named(tree: Tree, directory: FileStamp, fact: Rejected) -> Found:
+def _named(tree: Tree, directory: FileStamp, fact: Rejected) -> EligibleImage:
     """A DICOMDIR, and the files it names in vain."""
     try:
         missing = missing_files(tree.root, directory.path, there=tree.folded)

@@ -18,7 +18,7 @@ from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.table.limits import TABLE, require_bounded
 from fedage.client.cohort.table.opening import skip_separator_line
 from fedage.client.cohort.table.quotes import require_all_read, require_whole_rows
-from fedage.client.cohort.table_facts import Telling, Told
+from fedage.client.cohort.table_facts import TableFacts, TableFactsSource
 from fedage.client.site.mapping import OutcomeColumns
 from fedage.common.errors import FedAgeError
 
@@ -47,13 +47,13 @@ class Recipe:
     name: str
     title: str
     columns_from: str
-    telling: Callable[[Path], Telling] | None = None
+    telling: Callable[[Path], TableFactsSource] | None = None
     outcomes: tuple[str, OutcomeColumns] | None = None
     bids: BidsLayout | None = None
 
 
 @dataclass(frozen=True)
-class ByImage:
+class FactsByImage:
     """What is told of images, by a part of their path.
 
     Parameters
@@ -68,16 +68,16 @@ class ByImage:
         Of images without a row.
     """
 
-    told: Mapping[str, Told | Reason] = field(repr=False)
+    told: Mapping[str, TableFacts | Reason] = field(repr=False)
     key: Callable[[PurePosixPath], str]
     digest: str
-    unknown: Told | Reason = Reason.NOT_IN_TABLE
+    unknown: TableFacts | Reason = Reason.NOT_IN_TABLE
 
-    def of(self, path: str) -> Told | Reason:
+    def of(self, path: str) -> TableFacts | Reason:
         """What is told of the file at this path below the root, or why it is out."""
         where = PurePosixPath(path)
         key = self.key(where)
-        return self.told.get(key, self.unknown) if key else Told()
+        return self.told.get(key, self.unknown) if key else TableFacts()
 
 
 def table(root: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:

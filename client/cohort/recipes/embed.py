@@ -17,8 +17,8 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from fedage.client.cohort.reasons import Reason
-from fedage.client.cohort.recipes._base import ByImage, Recipe, ages, digest, sex, table
-from fedage.client.cohort.table_facts import Told
+from fedage.client.cohort.recipes._base import FactsByImage, Recipe, ages, digest, sex, table
+from fedage.client.cohort.table_facts import TableFacts
 from fedage.client.site.mapping import Mapped, OutcomeColumns
 
 _IMAGES, _CLINICAL = "tables/EMBED_OpenData_metadata.csv", "tables/EMBED_OpenData_clinical.csv"
@@ -38,14 +38,14 @@ def _number(text: str) -> str:
     return text.removesuffix(".0")
 
 
-def _telling(root: Path) -> ByImage:
+def _telling(root: Path) -> FactsByImage:
     rows, exams = table(root, _IMAGES, _OF_IMAGE), table(root, _CLINICAL, ("acc_anon", "age_at_study"))
     age_of = {
         _number(exam): age
         for exam, age in zip(exams["acc_anon"], ages(exams["age_at_study"]), strict=True)
         if age is not None
     }
-    told: dict[str, Told | Reason] = {}
+    told: dict[str, TableFacts | Reason] = {}
     for patient, exam, path, kind, side, view, maker, gender in zip(*(rows[name] for name in _OF_IMAGE), strict=True):
         key, age = _key(PurePosixPath(path)), age_of.get(_number(exam))
         if kind.upper() != "2D":
@@ -53,7 +53,7 @@ def _telling(root: Path) -> ByImage:
         elif age is None:
             told[key] = Reason.NO_AGE
         else:
-            told[key] = Told(
+            told[key] = TableFacts(
                 patient_id=_number(patient),
                 study_uid=_number(exam),
                 age=age,
@@ -63,7 +63,7 @@ def _telling(root: Path) -> ByImage:
                 view=view,
                 laterality=side,
             )
-    return ByImage(told, _key, digest(root, _IMAGES, _CLINICAL))
+    return FactsByImage(told, _key, digest(root, _IMAGES, _CLINICAL))
 
 
 RECIPE = Recipe(

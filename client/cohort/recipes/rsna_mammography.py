@@ -14,8 +14,8 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from fedage.client.cohort.reasons import Reason
-from fedage.client.cohort.recipes._base import ByImage, Recipe, ages, digest, table
-from fedage.client.cohort.table_facts import Told
+from fedage.client.cohort.recipes._base import FactsByImage, Recipe, ages, digest, table
+from fedage.client.cohort.table_facts import TableFacts
 from fedage.client.site.mapping import Mapped, OutcomeColumns
 
 _TABLE = "train.csv"
@@ -26,10 +26,10 @@ def _key(path: PurePosixPath) -> str:
     return path.stem if path.suffix == ".dcm" else ""
 
 
-def _telling(root: Path) -> ByImage:
+def _telling(root: Path) -> FactsByImage:
     rows = table(root, _TABLE, _COLUMNS)
-    told: dict[str, Told | Reason] = {
-        image: Told(
+    told: dict[str, TableFacts | Reason] = {
+        image: TableFacts(
             patient_id=patient,
             study_uid=patient,
             age=age,
@@ -47,7 +47,7 @@ def _telling(root: Path) -> ByImage:
             strict=True,
         )
     }
-    return ByImage(told, _key, digest(root, _TABLE))
+    return FactsByImage(told, _key, digest(root, _TABLE))
 
 
 RECIPE = Recipe(

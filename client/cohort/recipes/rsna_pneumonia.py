@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.recipes._base import Recipe
-from fedage.client.cohort.table_facts import Told
+from fedage.client.cohort.table_facts import TableFacts
 from fedage.client.site.mapping import Mapped, OutcomeColumns
 
 
@@ -24,9 +24,9 @@ class _BareAges:
 
     digest = "-bare-ages"
 
-    def of(self, _path: str) -> Told | Reason:
+    def of(self, _path: str) -> TableFacts | Reason:
         """The same of every file."""
-        return Told(bare_age_years=True)
+        return TableFacts(bare_age_years=True)
 
 
 def _telling(_root: Path) -> _BareAges:

@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 
 from fedage.client.cohort.ages import Age, age_at_exam
 from fedage.client.cohort.reasons import Reason
-from fedage.client.cohort.recipes._base import ByImage, Recipe, digest, table
-from fedage.client.cohort.table_facts import Told
+from fedage.client.cohort.recipes._base import FactsByImage, Recipe, digest, table
+from fedage.client.cohort.table_facts import TableFacts
 from fedage.client.site.mapping import Mapped, OutcomeColumns
 
 _IMAGES, _METADATA = "breast-level_annotations.csv", "metadata.csv"
@@ -34,12 +34,14 @@ def _age(text: str) -> Age | None:
     return None if isinstance(found, Reason) else found
 
 
-def _telling(root: Path) -> ByImage:
+def _telling(root: Path) -> FactsByImage:
     rows = table(root, _IMAGES, ("study_id", "series_id", "image_id", "laterality", "view_position"))
     tags = table(root, _METADATA, (_SERIES, _AGE))
     age_of = {series: age for series, text in zip(tags[_SERIES], tags[_AGE], strict=True) if (age := _age(text))}
-    told: dict[str, Told | Reason] = {
-        image: Told(patient_id=study, study_uid=study, age=age, sex="F", modality="MG", view=view, laterality=side)
+    told: dict[str, TableFacts | Reason] = {
+        image: TableFacts(
+            patient_id=study, study_uid=study, age=age, sex="F", modality="MG", view=view, laterality=side
+        )
         if (age := age_of.get(series))
         else Reason.NO_AGE
         for study, series, image, side, view in zip(
@@ -47,7 +49,7 @@ def _telling(root: Path) -> ByImage:
             strict=True,
         )
     }
-    return ByImage(told, _key, digest(root, _IMAGES, _METADATA))
+    return FactsByImage(told, _key, digest(root, _IMAGES, _METADATA))
 
 
 RECIPE = Recipe(

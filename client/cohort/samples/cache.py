@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from fedage.client.cohort.kinds import PIXELS_VERSION
 from fedage.client.cohort.samples.rows import RowFile
-from fedage.client.cohort.store.query import Found, Selection
+from fedage.client.cohort.store.query import EligibleImage, Selection
 from fedage.client.site.cancel import stop_if_cancelled, wait_for
 from fedage.client.site.durable import sync
 from fedage.common.estimators.base import Estimator, Rows, Samples
@@ -157,7 +157,7 @@ class SampleCache:
         sync(folder)
 
     def _samples(
-        self, exams: Iterable[Mapping[str, tuple[Found, ...]]], estimator: Estimator, *, workers: int | None
+        self, exams: Iterable[Mapping[str, tuple[EligibleImage, ...]]], estimator: Estimator, *, workers: int | None
     ) -> Iterator[tuple[Mapping[str, FloatImage] | None, list[str]]]:
         """Arrays, or None, and codes of refused images of each patient in order; few are held at a time."""
         # Imported here: the readers of images take a moment, and samples that are made need none.

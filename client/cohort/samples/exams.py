@@ -17,7 +17,7 @@ from fedage.client.cohort.bids.label_maps import VIEW
 from fedage.client.cohort.decoding.images import load_image
 from fedage.client.cohort.decoding.nifti import SUFFIXES, load_volume
 from fedage.client.cohort.decoding.stacks import Volume, load_enhanced, load_series
-from fedage.client.cohort.store.query import Found
+from fedage.client.cohort.store.query import EligibleImage
 from fedage.common.estimators.base import Estimator
 from fedage.common.preprocessing.image import Exam, FloatImage, Image, SampleRefused
 
@@ -25,7 +25,7 @@ _RAS_OF_DICOM = np.diag([-1.0, -1.0, 1.0, 1.0])
 """DICOM's patient coordinates go to the left and to the back."""
 
 
-def load_found(found: Found, *, root: Path) -> Image:
+def load_found(found: EligibleImage, *, root: Path) -> Image:
     """The image or volume that the index found.
 
     Raises
@@ -48,7 +48,7 @@ def load_found(found: Found, *, root: Path) -> Image:
 
 
 def arrays_of(
-    images: Mapping[str, tuple[Found, ...]], estimator: Estimator, *, root: Path
+    images: Mapping[str, tuple[EligibleImage, ...]], estimator: Estimator, *, root: Path
 ) -> tuple[Mapping[str, FloatImage] | None, list[str]]:
     """The arrays of an exam, None if it gives none, and the codes of images refused on the way.
 
@@ -57,7 +57,7 @@ def arrays_of(
     """
     codes: list[str] = []
     ranks = {one.name: one.rank for one in estimator.inputs}
-    waiting: dict[str, Iterator[Found]] = {}
+    waiting: dict[str, Iterator[EligibleImage]] = {}
     for name, some in images.items():
         fitting = [found for found in some if ranks.get(name, 0) in (0, found.rank)]
         codes += ["not-a-volume" if ranks.get(name) == 3 else "multi-frame"] * (len(some) - len(fitting))
@@ -79,7 +79,7 @@ def arrays_of(
 
 
 def _next(
-    name: str, waiting: Mapping[str, Iterator[Found]], exam: dict[str, Image], codes: list[str], *, root: Path
+    name: str, waiting: Mapping[str, Iterator[EligibleImage]], exam: dict[str, Image], codes: list[str], *, root: Path
 ) -> bool:
     """Put an input's next readable image into the exam; whether there was one."""
     exam.pop(name, None)

@@ -27,7 +27,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Found:
+class EligibleImage:
     """One eligible image of an exam.
 
     Parameters
@@ -95,7 +95,7 @@ class Selection:
     unit: FloatArray = field(repr=False)
     images: tuple[tuple[str, ...], ...] = field(repr=False)
     image_keys: tuple[tuple[str, ...], ...] = field(repr=False)
-    found: tuple[Mapping[str, tuple[Found, ...]], ...] = field(repr=False)
+    found: tuple[Mapping[str, tuple[EligibleImage, ...]], ...] = field(repr=False)
     outcomes: Mapping[str, FloatArray] = field(repr=False)
     excluded: Mapping[str, int]
     files_digest: str
@@ -239,9 +239,9 @@ def _is_whole(images: Mapping[str, list[_Image]], inputs: tuple[Input, ...]) -> 
     return bool(images) and all(name in images for name in needed)
 
 
-def _found(store: CohortStore, image: _Image) -> Found:
+def _found(store: CohortStore, image: _Image) -> EligibleImage:
     path = store.path_of(image.path)
-    return Found(
+    return EligibleImage(
         path=path,
         files=store.slices(path) if path.startswith(SEPARATOR) else (),
         rank=image.rank,

@@ -45,7 +45,7 @@ _OF_PATH = select(Slice.series).where(Slice.path == bindparam("sealed"))
 
 
 @dataclass
-class Judged:
+class SeriesRows:
     """Rows that say what became of some series: patients' sexes and exams by key, images, files that are out."""
 
     patients: dict[str, str | None] = field(default_factory=dict)
@@ -96,12 +96,12 @@ def take_out(connection: Connection, series: Collection[str]) -> None:
             connection.execute(text(statement), {"keys": keys})
 
 
-def judge(connection: Connection, keys: Keys, *, limit: int) -> Judged | None:
+def judge(connection: Connection, keys: Keys, *, limit: int) -> SeriesRows | None:
     """Judge the next series that are not judged yet, so many at a time; None if there are none."""
     some = list(connection.scalars(select(Series.key).where(~Series.judged).order_by(Series.key).limit(limit)))
     if not some:
         return None
-    found = Judged()
+    found = SeriesRows()
     wanted = (*_OF_SERIES, *_OF_SLICE, Series.key.label("series_key"), Slice.key.label("slice_key"))
     slices = select(*wanted).join(Slice, Slice.series == Series.key).where(Series.key.in_(some))
     rows = connection.execute(slices.order_by(Series.key, Slice.key))
@@ -111,7 +111,7 @@ def judge(connection: Connection, keys: Keys, *, limit: int) -> Judged | None:
     return found
 
 
-def _judge_one(files: Sequence[Row[Any]], keys: Keys, found: Judged) -> None:
+def _judge_one(files: Sequence[Row[Any]], keys: Keys, found: SeriesRows) -> None:
     """Add what a series is; its first file stands for what all its files should say alike."""
     first, stack = files[0], _stack(files) if len(files) > 1 else None
     if isinstance(stack, Reason):

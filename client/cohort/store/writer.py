@@ -37,14 +37,14 @@ READER_VERSION = "10"
 """Raised when files are read in another way; the next indexing then reads all of them again."""
 
 
-class Remembered(NamedTuple):
+class LastIndexing(NamedTuple):
     """What the last whole indexing saw: how it read, and the digest of the folder. Empty where there was none."""
 
     reader: str = ""
     tree: str = ""
 
     @classmethod
-    def read(cls, store: CohortStore) -> Remembered:
+    def read(cls, store: CohortStore) -> LastIndexing:
         """What a store remembers."""
         with store.reading() as session:
             sealed = session.scalar(select(Setting.value).where(Setting.name == "tree"))
@@ -69,7 +69,7 @@ class Writer:
         self._connection.execute(delete(Setting).where(Setting.name == "root"))
         self._connection.execute(insert(Setting).values(name="root", value=self._keys.seal(str(root))))
 
-    def remember(self, seen: Remembered) -> None:
+    def remember(self, seen: LastIndexing) -> None:
         """Keep what an indexing saw; sealed, so that the file alone confirms no guess of what the folder holds."""
         self._connection.execute(delete(Setting).where(Setting.name == "tree"))
         self._connection.execute(insert(Setting).values(name="tree", value=self._keys.seal(":".join(seen))))

@@ -50,7 +50,7 @@ that may be near over all of its patients."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Earlier:
+class EarlierColumns:
     """Columns whose sums left before, over the patients of a cohort.
 
     Parameters
@@ -68,9 +68,9 @@ class Earlier:
     campaigns: tuple[str, ...]
     values: FloatArray
 
-    def chosen(self, which: Sequence[int]) -> Earlier:
+    def chosen(self, which: Sequence[int]) -> EarlierColumns:
         """Some of them, by place."""
-        return Earlier(
+        return EarlierColumns(
             ids=tuple(self.ids[i] for i in which),
             names=tuple(self.names[i] for i in which),
             campaigns=tuple(self.campaigns[i] for i in which),
@@ -254,12 +254,12 @@ class ReleasedColumns:
 
     def _to_compare(
         self, stored: Sequence[StoredColumn], now: FloatArray, *, rows: NDArray[np.intp], all_of_them: bool
-    ) -> Earlier:
+    ) -> EarlierColumns:
         """The earlier columns that columns (n, p) of the patients in `rows` are held against."""
         place = {patient: row for row, patient in enumerate(self._patients)}
         where = np.full(len(self._patients), -1, dtype=np.intp)
         where[rows] = np.arange(rows.size)
-        found: list[Earlier] = []
+        found: list[EarlierColumns] = []
         keep_all = all_of_them or now.shape[1] * len(stored) <= _ALL_PAIRS
         for block in columns_store.blocks_of(stored):
             mine = np.array([place.get(patient, -1) for patient in block[0].patients], dtype=np.intp)
@@ -270,7 +270,7 @@ class ReleasedColumns:
             earlier = np.full((rows.size, len(block)), np.nan)
             for number, each in enumerate(block):
                 earlier[mine[shared], number] = each.released()[shared]
-            one = Earlier(
+            one = EarlierColumns(
                 ids=tuple(each.id for each in block),
                 names=tuple(each.name for each in block),
                 campaigns=tuple(each.campaign for each in block),
@@ -281,15 +281,15 @@ class ReleasedColumns:
                 one = one.chosen(np.unique(near[:, 1]).tolist())
             found.append(one)
         if not found:
-            return Earlier(ids=(), names=(), campaigns=(), values=np.empty((rows.size, 0)))
-        return Earlier(
+            return EarlierColumns(ids=(), names=(), campaigns=(), values=np.empty((rows.size, 0)))
+        return EarlierColumns(
             ids=tuple(number for one in found for number in one.ids),
             names=tuple(name for one in found for name in one.names),
             campaigns=tuple(digest for one in found for digest in one.campaigns),
             values=np.concatenate([one.values for one in found], axis=1),
         )
 
-    def _near(self, now: FloatArray, earlier: Earlier) -> list[tuple[int, int]]:
+    def _near(self, now: FloatArray, earlier: EarlierColumns) -> list[tuple[int, int]]:
         """Pairs of a column of (n, p) and an earlier one that differ for a few."""
         least = self._minimum_count
         pairs = near_pairs(now, earlier.values, minimum_count=least)
@@ -297,7 +297,7 @@ class ReleasedColumns:
             (int(i), int(j)) for i, j in pairs if differs_for_few(now[:, i], earlier.values[:, j], minimum_count=least)
         ]
 
-    def _require_needed(self, names: list[str], now: FloatArray, earlier: Earlier, *, needed: int) -> None:
+    def _require_needed(self, names: list[str], now: FloatArray, earlier: EarlierColumns, *, needed: int) -> None:
         """Refuse the analysis if one of its first `needed` columns nearly repeats an earlier one.
 
         Attack: which column of which campaign it was, and for how many patients, tells of the few. Rule: the

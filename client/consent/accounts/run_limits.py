@@ -44,11 +44,11 @@ models = Table(
 )
 
 
-class AskedUnavailable(StoreUnavailable):
+class RunLimitsUnavailable(StoreUnavailable):
     """The account cannot be read or written: nothing may be answered."""
 
 
-class Asked:
+class RunLimits:
     """The account in a site's home, `asked.db`, kept for good.
 
     Raises
@@ -59,7 +59,7 @@ class Asked:
 
     def __init__(self, home: Path, *, lock_wait_s: float = LOCK_WAIT_S) -> None:
         self._file = DurableFile(
-            home / ASKED_FILE, tables=metadata, unavailable=AskedUnavailable, lock_wait_s=lock_wait_s
+            home / ASKED_FILE, tables=metadata, unavailable=RunLimitsUnavailable, lock_wait_s=lock_wait_s
         )
 
     def begin_run(

@@ -27,10 +27,10 @@ from fedage.common.analyses.columns import (
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.campaign.types import Campaign
-from fedage.common.presentation.blocks import Paragraph, Section, Shown, Titled
+from fedage.common.presentation.blocks import Display, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import Table, count, number, words
 from fedage.common.presentation.participation import pooled_row
-from fedage.common.record.parts import Finding, Number, Part
+from fedage.common.record.parts import AnalysisResult, Number, Part
 from fedage.common.record.results import NO_ESTIMATOR, Results
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.influence import Group
@@ -155,7 +155,7 @@ class BiasLine:
 BIAS = "bias"
 
 
-class FittedLine(Finding):
+class FittedLine(AnalysisResult):
     """Predicted age = slope · chronological age + intercept, on held-out healthy patients."""
 
     slope: Number = Described(description="a")
@@ -198,13 +198,13 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
         yield Step(BiasLine(BIAS, "is_validation"), ("predicted_years",), about)
 
 
-def _shown(results: Results) -> Shown:
+def _shown(results: Results) -> Display:
     if not results.campaign.estimator:
-        return Shown()
-    told = Titled(bias_lines(results), "Bias lines: predicted age = slope × chronological age + intercept")
+        return Display()
+    told = TitledTable(bias_lines(results), "Bias lines: predicted age = slope × chronological age + intercept")
     blocks = (told, Paragraph(_note(results)))
     section = Section("gap", "Age bias and its correction", blocks, place=22, reasons_once=True)
-    return Shown(sections=(section,))
+    return Display(sections=(section,))
 
 
 def _note(results: Results) -> str:

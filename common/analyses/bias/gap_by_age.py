@@ -20,9 +20,9 @@ from fedage.common.analyses.columns import MAX_PATIENTS, bound_of, in_subset, us
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.campaign.types import Campaign
-from fedage.common.presentation.blocks import Drawn, Section, Shown
+from fedage.common.presentation.blocks import Display, FigureBlock, Section
 from fedage.common.presentation.participation import drawn
-from fedage.common.record.parts import Finding, Number
+from fedage.common.record.parts import AnalysisResult, Number
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.disclosure import Suppressed, suppress_small_cells
@@ -127,7 +127,7 @@ class GapByAge:
         )
 
 
-class GapsByAge(Finding):
+class GapsByAge(AnalysisResult):
     """Predicted minus chronological age by bins of chronological age."""
 
     n: int | None = Described(default=None, description="patients")
@@ -151,9 +151,9 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
             yield Step(GapByAge(name, gap, edges, minimum_count=minimum, influence=rule), (gap,))
 
 
-def _shown(results: Results) -> Shown:
+def _shown(results: Results) -> Display:
     if not by_subject.asked_age(results):
-        return Shown()
+        return Display()
     raw, why = results.outcome(RAW, GapsByAge)
     corrected, _ = results.outcome(CORRECTED, GapsByAge)
 
@@ -167,8 +167,8 @@ def _shown(results: Results) -> Shown:
         "deviation in each bin, with the number of patients. A mean that falls with age is age bias."
         f"{_remaining_bias(results)}{_withheld_bins(results)}"
     )
-    block = Drawn(figure, caption, "no site released it" if why is None else why)
-    return Shown(sections=(Section("gap", "Age bias and its correction", (block,), place=21, reasons_once=True),))
+    block = FigureBlock(figure, caption, "no site released it" if why is None else why)
+    return Display(sections=(Section("gap", "Age bias and its correction", (block,), place=21, reasons_once=True),))
 
 
 def _remaining_bias(results: Results) -> str:

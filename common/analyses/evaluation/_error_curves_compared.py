@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedage.common.analyses.evaluation.error_curve import CORRECTED, TEST, CumulativeScores
-from fedage.common.presentation.blocks import Drawn, NamedRun, Section, Shown
+from fedage.common.presentation.blocks import Display, FigureBlock, NamedRun, Section
 from fedage.common.record.results import Results
 
 _NOT_RECORDED = "the record has no such curve (written before there was one)"
@@ -18,7 +18,7 @@ _CAPTION = (
 )
 
 
-def compared(runs: Sequence[NamedRun]) -> Shown:
+def compared(runs: Sequence[NamedRun]) -> Display:
     """The figure, or why there is none."""
     curves = [
         (run.label, run.results.outcome(TEST, CumulativeScores)[0], run.results.outcome(CORRECTED, CumulativeScores)[0])
@@ -32,8 +32,8 @@ def compared(runs: Sequence[NamedRun]) -> Shown:
         return error_curves(curves)
 
     drawn = tuple(label for label, *both in curves if any(both))
-    figure = Drawn(draw, _CAPTION, "no run has a cumulative score curve", runs=drawn)
-    return Shown(sections=(Section("errors", "How far off", (figure,), place=10),))
+    figure = FigureBlock(draw, _CAPTION, "no run has a cumulative score curve", runs=drawn)
+    return Display(sections=(Section("errors", "How far off", (figure,), place=10),))
 
 
 def figures(results: Results) -> dict[str, Any]:

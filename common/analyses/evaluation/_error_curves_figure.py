@@ -10,7 +10,7 @@ from matplotlib.ticker import MultipleLocator, PercentFormatter
 
 from fedage.common.analyses.evaluation.error_curve import CumulativeScores
 from fedage.common.analyses.evaluation.metrics import CS_YEARS
-from fedage.common.presentation.looks import Look, legend_below, short
+from fedage.common.presentation.looks import PlotStyle, legend_below, short
 from fedage.common.presentation.svg import MUTED, draw
 
 Curves = Sequence[tuple[str, CumulativeScores | None, CumulativeScores | None]]
@@ -50,7 +50,7 @@ def error_curves(curves: Curves) -> str | None:
 def _curve(axes: Axes, number: int, label: str, curve: CumulativeScores | None) -> None:
     if curve is None:
         return
-    look = Look.of(number)
+    look = PlotStyle.of(number)
     points = [
         (t, cs, low, high)
         for t, cs, low, high in zip(curve.thresholds_years, curve.cs, curve.cs_low, curve.cs_high, strict=True)

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fedage.common.analyses.evaluation._evaluation_compared import Errors, Runs, sites_of
-from fedage.common.presentation.looks import Look, legend_below, short
+from fedage.common.presentation.looks import PlotStyle, legend_below, short
 from fedage.common.presentation.svg import GRID, MUTED, draw, only_some_spines
 
 _GROUP = 0.76
@@ -57,7 +57,7 @@ def _in_words(run: Errors, sites: tuple[str, ...]) -> str:
 
 
 def _dots(axes: Axes, errors: Runs, number: int, groups: tuple[str, ...]) -> None:
-    (label, run), look, runs = errors[number], Look.of(number), len(errors)
+    (label, run), look, runs = errors[number], PlotStyle.of(number), len(errors)
     offset = (number - (runs - 1) / 2) * _GROUP / max(runs, 3)
     dots, ticks, crosses = [], [], []
     for group, site in enumerate(groups):

@@ -10,7 +10,16 @@ from pydantic import Field
 
 from fedage.common.analyses.by_subject import evaluation
 from fedage.common.analyses.evaluation.errors_text import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to, may_lose
-from fedage.common.presentation.blocks import Column, Drawn, Folded, NamedRun, Paragraph, Section, Shown, Titled
+from fedage.common.presentation.blocks import (
+    Column,
+    Display,
+    FigureBlock,
+    Folded,
+    NamedRun,
+    Paragraph,
+    Section,
+    TitledTable,
+)
 from fedage.common.presentation.cells import NONE, Cell, Table, at_least, count, number, share_between, words
 from fedage.common.presentation.wording import listed
 from fedage.common.record.parts import Number, Part
@@ -70,7 +79,7 @@ Runs = Sequence[tuple[str, Errors]]
 """Each run's label and errors, in the order given."""
 
 
-def compared(runs: Sequence[NamedRun]) -> Shown:
+def compared(runs: Sequence[NamedRun]) -> Display:
     """Everything; where no run has an error, that there is none."""
     errors: Runs = [(run.label, errors_of(run.results)) for run in runs]
     repeats = list(repeats_of(runs))
@@ -87,28 +96,28 @@ def compared(runs: Sequence[NamedRun]) -> Shown:
         "sites",
         "Site by site",
         (
-            Drawn(draw, _CAPTION, _NO_SITE, runs=with_sites),
+            FigureBlock(draw, _CAPTION, _NO_SITE, runs=with_sites),
             Folded(
                 "Every site in numbers",
                 (
-                    Titled(by_site(errors), "MAE raw, in years"),
-                    Titled(means_by_site(errors), "Against predicting a mean age, in years"),
+                    TitledTable(by_site(errors), "MAE raw, in years"),
+                    TitledTable(means_by_site(errors), "Against predicting a mean age, in years"),
                 ),
             ),
         ),
         place=11,
     )
     corrected = "A correction uses the true age, so it flatters any model: compare by the raw figures."
-    return Shown(
+    return Display(
         sentences=(*_summary(errors, repeats), *losses(errors)),
         terminal=(
-            Titled(by_site(errors), "MAE raw by site, in years"),
-            *((Titled(over_seeds, "over seeds"),) if over_seeds.rows else ()),
+            TitledTable(by_site(errors), "MAE raw by site, in years"),
+            *((TitledTable(over_seeds, "over seeds"),) if over_seeds.rows else ()),
         ),
         headline=tuple(_columns(errors)),
         first=(
             Paragraph(corrected),
-            *((Titled(over_seeds, "Runs that differ in the seed alone"),) if over_seeds.rows else ()),
+            *((TitledTable(over_seeds, "Runs that differ in the seed alone"),) if over_seeds.rows else ()),
         ),
         sections=(section,),
         notes=(*_other_sites(errors), *_other_patients(errors)),

@@ -11,7 +11,7 @@ from fedage.common.analyses.evaluation.errors_text import sentences as losses
 from fedage.common.analyses.evaluation.metrics import Metrics
 from fedage.common.analyses.evaluation.predicted_by_age import CountsByAge
 from fedage.common.analyses.survival.planted_truth import truth_of
-from fedage.common.presentation.blocks import Block, Folded, Paragraph, Section, Shown, Titled
+from fedage.common.presentation.blocks import Block, Display, Folded, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import NONE, POOLED, Cell, Table, at_least, count, number, share_between, words
 from fedage.common.presentation.participation import (
     is_pooled,
@@ -26,31 +26,31 @@ from fedage.common.record.results import Results
 TEST, VALIDATION, CORRECTED = "evaluation:test", "evaluation:validation", "evaluation:test-corrected"
 
 
-def shown(results: Results) -> Shown:
+def shown(results: Results) -> Display:
     """Everything, where there are predicted ages."""
     said = losses(results)
     if not by_subject.asked_age(results):
-        return Shown(sentences=(*_errors(results), *said))
+        return Display(sentences=(*_errors(results), *said))
     found = by_subject.evaluation(results)
     test, validation = found.test, found.validation
     whose, held = _capital(judged(results)), _capital(judged(results).replace("test", "validation"))
     raw = evaluation("test-raw", results, test.raw, step=TEST)
     corrected = evaluation("test-corrected", results, test.corrected, step=CORRECTED)
     held_out = evaluation("validation-raw", results, validation.raw, step=VALIDATION)
-    blocks: list[Block] = [Titled(raw, f"{whose}, raw (the primary figures), in years")]
+    blocks: list[Block] = [TitledTable(raw, f"{whose}, raw (the primary figures), in years")]
     if results.campaign.estimator:
         blocks += [
-            Titled(corrected, f"{whose}, after bias correction, in years"),
+            TitledTable(corrected, f"{whose}, after bias correction, in years"),
             Paragraph(
                 "A correction uses the true age, so it flatters any model. Judge and compare models by the raw figures."
             ),
         ]
         if not results.campaign.folds:
-            table = Titled(held_out, f"{held}, raw, in years")
+            table = TitledTable(held_out, f"{held}, raw, in years")
             blocks.append(Folded("Validation patients", (table,)))
-    first = Titled(headline(results), f"Error of the predicted age on {judged(results)}, in years")
+    first = TitledTable(headline(results), f"Error of the predicted age on {judged(results)}, in years")
     there = raw.rows or corrected.rows or held_out.rows or results.found(CountsByAge)
-    return Shown(
+    return Display(
         sentences=(*_errors(results), *said),
         references=tuple(_references(results)),
         terminal=(_terminal(results), *said),
@@ -101,7 +101,7 @@ def _unknown(reason: str) -> str:
     return (reason or "no site released it").rstrip(".")
 
 
-def _terminal(results: Results) -> Titled:
+def _terminal(results: Results) -> TitledTable:
     """Each site's patients, status and errors, for the end of a run."""
     test = by_subject.evaluation(results).test
     note = "* is less than the model's raw error"
@@ -128,7 +128,7 @@ def _terminal(results: Results) -> Titled:
         rows.append((Cell(label, mark=POOLED), Cell(""), *figures, Cell("")))
     healthy = "healthy " if results.campaign.train_on == "healthy" else ""
     caption = f"error of the predicted age of {healthy}test patients, years (MAE)"
-    return Titled(Table("errors", headers, tuple(rows), note=note), caption)
+    return TitledTable(Table("errors", headers, tuple(rows), note=note), caption)
 
 
 def _plain(text: str, mark: str = "") -> Cell:

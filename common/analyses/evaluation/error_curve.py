@@ -28,8 +28,8 @@ from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.evaluation.metrics import CS_YEARS
 from fedage.common.campaign.types import Campaign
-from fedage.common.presentation.blocks import NamedRun, Shown
-from fedage.common.record.parts import Finding, Number
+from fedage.common.presentation.blocks import Display, NamedRun
+from fedage.common.record.parts import AnalysisResult, Number
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.influence import Group
@@ -202,7 +202,7 @@ class ErrorCurve:
         )
 
 
-class CumulativeScores(Finding):
+class CumulativeScores(AnalysisResult):
     """CS(t): the fraction of patients with an absolute error of at most t years, without small cells.
 
     A site joins neighbouring cells of t until each holds enough patients, so the curve lies between two bounds.
@@ -231,7 +231,7 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
             yield Step(curve, (column,))
 
 
-def _compared(runs: Sequence[NamedRun]) -> Shown:
+def _compared(runs: Sequence[NamedRun]) -> Display:
     from fedage.common.analyses.evaluation._error_curves_compared import compared
 
     return compared(runs)

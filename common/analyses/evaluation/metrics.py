@@ -39,8 +39,8 @@ from fedage.common.analyses.columns import (
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.campaign.types import Campaign
-from fedage.common.presentation.blocks import NamedRun, Shown
-from fedage.common.record.parts import Finding, Number
+from fedage.common.presentation.blocks import Display, NamedRun
+from fedage.common.record.parts import AnalysisResult, Number
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.influence import Group
@@ -288,7 +288,7 @@ def _around(iterate: Iterate) -> float:
 TEST, VALIDATION, CORRECTED = "evaluation:test", "evaluation:validation", "evaluation:test-corrected"
 
 
-class Metrics(Finding):
+class Metrics(AnalysisResult):
     """Agreement of predicted with chronological age."""
 
     n: int = Described(description="patients")
@@ -338,13 +338,13 @@ def _sets(campaign: Campaign, cohort: Cohort) -> Iterator[BoolArray]:
         yield part & within_bounds(cohort, ("age_years", "predicted_years")) & (gap <= MAX_GAP_YEARS)
 
 
-def _shown(results: Results) -> Shown:
+def _shown(results: Results) -> Display:
     from fedage.common.analyses.evaluation._metrics_shown import shown
 
     return shown(results)
 
 
-def _compared(runs: Sequence[NamedRun]) -> Shown:
+def _compared(runs: Sequence[NamedRun]) -> Display:
     from fedage.common.analyses.evaluation._evaluation_compared import compared
 
     return compared(runs)

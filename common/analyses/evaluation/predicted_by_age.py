@@ -21,9 +21,9 @@ from fedage.common.analyses.columns import MAX_PATIENTS, in_subset, usable
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.campaign.types import Campaign
-from fedage.common.presentation.blocks import Drawn, Section, Shown
+from fedage.common.presentation.blocks import Display, FigureBlock, Section
 from fedage.common.presentation.participation import drawn
-from fedage.common.record.parts import Finding
+from fedage.common.record.parts import AnalysisResult
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.disclosure import suppress_by_row
@@ -99,7 +99,7 @@ class PredictedByAge:
         )
 
 
-class CountsByAge(Finding):
+class CountsByAge(AnalysisResult):
     """Counts of patients by bins of chronological (rows) and predicted age (columns)."""
 
     n: int | None = Described(default=None, description="patients")
@@ -132,9 +132,9 @@ def cells_are_drawn(grid: CountsByAge) -> bool:
     return withheld_share(grid) <= MOST_WITHHELD
 
 
-def _shown(results: Results) -> Shown:
+def _shown(results: Results) -> Display:
     if not by_subject.asked_age(results):
-        return Shown()
+        return Display()
     counts, why = results.outcome(NAME, CountsByAge)
     gaps, _ = results.outcome(RAW, GapsByAge)
 
@@ -147,9 +147,9 @@ def _shown(results: Results) -> Shown:
         f"{drawn(results)} by chronological age and raw predicted age. On the dashed line the prediction is right."
         f"{_means_by_age(results)}{_cells(results)}"
     )
-    drawing = Drawn(figure, caption, "no site released it" if why is None else why)
+    drawing = FigureBlock(figure, caption, "no site released it" if why is None else why)
     section = Section("ages", "Predicted age", (drawing,), place=10, reasons_once=True)
-    return Shown(sections=(section,))
+    return Display(sections=(section,))
 
 
 def _means_by_age(results: Results) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedage.common.analyses import by_subject
 from fedage.common.analyses.by_subject import GroupDifference, Groups
 from fedage.common.analyses.groups.result import Difference
-from fedage.common.presentation.blocks import Drawn, Paragraph, Section, Shown, Titled
+from fedage.common.presentation.blocks import Display, FigureBlock, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import Cell, Table, count, interval, number, p_value, words
 from fedage.common.presentation.participation import pooled_label
 from fedage.common.record.results import Results
@@ -13,11 +13,11 @@ from fedage.common.record.results import Results
 NOT_ASKED = "the campaign asked for no comparison of groups"
 
 
-def shown(results: Results) -> Shown:
+def shown(results: Results) -> Display:
     """Everything, of a campaign that compares groups."""
     groups = by_subject.groups(results)
     if groups is None:
-        return Shown()
+        return Display()
 
     def figure() -> str | None:
         from fedage.common.analyses.groups._group_difference_figure import compared_groups
@@ -32,12 +32,12 @@ def shown(results: Results) -> Shown:
             "line that was made with them.",
             note=False,
         ),
-        Drawn(figure, caption(results), groups.corrected.not_computed or "no site released it"),
-        Titled(group_difference(results), f"Difference of the gap, {_sites(results)}"),
-        Titled(group_auc(results), "ROC AUC of the gap for the group"),
-        Titled(group_sites(results), "Difference of the gap at each site, nothing held fixed"),
+        FigureBlock(figure, caption(results), groups.corrected.not_computed or "no site released it"),
+        TitledTable(group_difference(results), f"Difference of the gap, {_sites(results)}"),
+        TitledTable(group_auc(results), "ROC AUC of the gap for the group"),
+        TitledTable(group_sites(results), "Difference of the gap at each site, nothing held fixed"),
     )
-    return Shown(sentences=said, terminal=said, sections=(Section("groups", "Groups compared", blocks, place=50),))
+    return Display(sentences=said, terminal=said, sections=(Section("groups", "Groups compared", blocks, place=50),))
 
 
 def caption(results: Results) -> str:

@@ -32,7 +32,7 @@ from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.groups import _roc
 from fedage.common.analyses.groups.result import GroupDifferenceResult
 from fedage.common.campaign.types import Campaign
-from fedage.common.presentation.blocks import Shown
+from fedage.common.presentation.blocks import Display
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import INCOMPLETE, Cohort
 from fedage.common.statistics.influence import Group, InfluenceRule
@@ -426,7 +426,7 @@ def _sets(campaign: Campaign, cohort: Cohort) -> list[NDArray[np.bool_]]:
     return [each[0] | each[1], *each] if min(map(np.count_nonzero, each)) >= minimum else []
 
 
-def _shown(results: Results) -> Shown:
+def _shown(results: Results) -> Display:
     from fedage.common.analyses.groups._group_difference_shown import shown
 
     return shown(results)

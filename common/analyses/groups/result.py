@@ -8,10 +8,10 @@ from typing import Any
 from pydantic import Field as Described
 from pydantic import model_validator
 
-from fedage.common.record.parts import Finding, Number, Part
+from fedage.common.record.parts import AnalysisResult, Number, Part
 
 
-class Difference(Finding):
+class Difference(AnalysisResult):
     """The gap of the group of interest minus that of the reference, from one linear regression."""
 
     difference_years: Number = Described(description="group of interest minus reference")
@@ -32,7 +32,7 @@ class Roc(Part):
     true_positive: tuple[float, ...] = Described(description="fraction of the group of interest above it")
 
 
-class GroupDifferenceResult(Finding):
+class GroupDifferenceResult(AnalysisResult):
     """One gap compared between the groups, over all sites with both or at one."""
 
     column: str = Described(default="", description="column that tells the groups")

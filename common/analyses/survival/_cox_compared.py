@@ -9,7 +9,7 @@ from pydantic import Field
 
 from fedage.common.analyses import by_subject
 from fedage.common.analyses.survival._hazards_text import ratio_decimals, told_per_sd
-from fedage.common.presentation.blocks import NamedRun, Paragraph, Section, Shown, Titled
+from fedage.common.presentation.blocks import Display, NamedRun, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import NONE, Cell, Table, count, interval, number, words
 from fedage.common.record.parts import Number, Part
 from fedage.common.record.results import Results
@@ -47,7 +47,7 @@ class CovariateRatio(Part):
     events: int | None = Field(description="events")
 
 
-def compared(runs: Sequence[NamedRun]) -> Shown:
+def compared(runs: Sequence[NamedRun]) -> Display:
     """The tables, and the gaps' hazard ratios as columns of the comparison's first table."""
     of_gaps, others = hazards(runs), covariates(runs)
     columns = [
@@ -63,18 +63,18 @@ def compared(runs: Sequence[NamedRun]) -> Shown:
         Section(
             "survival",
             "Gap and follow-up",
-            (Titled(of_gaps, "Hazard ratio per year of gap, on test patients"), Paragraph(note)),
+            (TitledTable(of_gaps, "Hazard ratio per year of gap, on test patients"), Paragraph(note)),
             place=41,
         ),
         Section(
             "covariates",
             "Covariates and follow-up",
-            (Titled(others, f"Hazard ratios of runs without a gap, {per}"),),
+            (TitledTable(others, f"Hazard ratios of runs without a gap, {per}"),),
             place=42,
         ),
     ]
-    return Shown(
-        terminal=(Titled(others, "hazard ratios of covariates, gaps aside"),) if others.rows else (),
+    return Display(
+        terminal=(TitledTable(others, "hazard ratios of covariates, gaps aside"),) if others.rows else (),
         columns=tuple(columns),
         sections=tuple(section for section, table in zip(sections, (of_gaps, others), strict=True) if table.rows),
     )

@@ -6,17 +6,17 @@ from fedage.common.analyses import by_subject
 from fedage.common.analyses.survival._hazards_text import in_unit, per_sd, ratio_decimals, told_per_sd
 from fedage.common.analyses.survival.cox import Coefficient, CoxResult
 from fedage.common.analyses.survival.planted_truth import PlantedTruth, truth_of
-from fedage.common.presentation.blocks import Drawn, Folded, Paragraph, Section, Shown, Titled
+from fedage.common.presentation.blocks import Display, FigureBlock, Folded, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import NONE, Cell, Table, count, interval, number, p_value, words
 from fedage.common.presentation.participation import alone
 from fedage.common.presentation.wording import listed, shortened
 from fedage.common.record.results import Results
 
 
-def shown(results: Results) -> Shown:
+def shown(results: Results) -> Display:
     """Everything, of a campaign that asks for follow-up."""
     if by_subject.survival(results) is None:
-        return Shown()
+        return Display()
 
     def figure() -> str | None:
         from fedage.common.analyses.survival._cox_figure import forest
@@ -31,19 +31,19 @@ def shown(results: Results) -> Shown:
         f"{model.model} is not computed: {model.not_computed}." for model in _models(results) if model.not_computed
     )
     blocks = (
-        Drawn(figure, _caption(results), why),
-        Titled(hazards(results), "Hazard ratios (Cox models)"),
+        FigureBlock(figure, _caption(results), why),
+        TitledTable(hazards(results), "Hazard ratios (Cox models)"),
         Paragraph(f"A baseline hazard for each site and one for all sites answer different questions{questions}."),
         Folded(
             "Coefficients and fits",
-            (Titled(coefficients(results), "Coefficients"), Titled(models(results), "Fits")),
+            (TitledTable(coefficients(results), "Coefficients"), TitledTable(models(results), "Fits")),
         ),
     )
     section = Section("survival", heading(results), blocks, place=41, withheld=tuple(results.steps_of("cox")))
-    return Shown(
+    return Display(
         sentences=tuple(sentences(results)),
         terminal=(_terminal(results), *missing),
-        first=(Titled(first_hazards(results), first),),
+        first=(TitledTable(first_hazards(results), first),),
         sections=(section,),
     )
 
@@ -156,7 +156,7 @@ def _why(reason: str) -> str:
     return (reason or "no site released it").rstrip(".")
 
 
-def _terminal(results: Results) -> Titled:
+def _terminal(results: Results) -> TitledTable:
     """The models as the end of a run shows them."""
     planted = truth_of(results)
     expected = {} if planted is None else dict(planted.expected_hazard_ratio)
@@ -185,7 +185,7 @@ def _terminal(results: Results) -> Titled:
             rows.append(tuple(row))
             title = ""
     implied = ("implied by truth",) if planted is not None else ()
-    return Titled(Table("cox", (*headers, *implied), tuple(rows)), "Cox models")
+    return TitledTable(Table("cox", (*headers, *implied), tuple(rows)), "Cox models")
 
 
 def _number(value: float | None, decimals: int = 3) -> str:

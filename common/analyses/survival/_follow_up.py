@@ -21,7 +21,7 @@ _ROUNDING = 1e-9  # of a step: 1.1 / 0.1 is 11.000000000000002
 
 
 @dataclass(frozen=True)
-class Followed:
+class FollowedPatients:
     """The patients a survival analysis takes.
 
     Parameters
@@ -47,7 +47,7 @@ class Followed:
         return self.cohort.n
 
 
-def followed(cohort: Cohort, *, subset: str | None, time: str, event: str, needed: tuple[str, ...]) -> Followed:
+def followed(cohort: Cohort, *, subset: str | None, time: str, event: str, needed: tuple[str, ...]) -> FollowedPatients:
     """The patients of `subset` with a time ≥ 0, an event and every `needed` column; the others are left out, counted.
 
     Raises
@@ -62,7 +62,7 @@ def followed(cohort: Cohort, *, subset: str | None, time: str, event: str, neede
     valid = kept[time] >= 0
     left_out += int(np.count_nonzero(~valid))
     kept = kept.where(valid)
-    return Followed(cohort=kept, time=kept[time], event=kept[event] == 1, left_out=left_out)
+    return FollowedPatients(cohort=kept, time=kept[time], event=kept[event] == 1, left_out=left_out)
 
 
 def round_up(time: FloatArray, grid: float) -> FloatArray:

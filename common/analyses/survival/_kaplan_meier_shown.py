@@ -6,7 +6,7 @@ from fedage.common.analyses import by_subject
 from fedage.common.analyses.survival._cox_shown import heading
 from fedage.common.analyses.survival.kaplan_meier import Curves, LogRank, SurvivalCurve
 from fedage.common.analyses.survival.table_grid import GridCost
-from fedage.common.presentation.blocks import Drawn, Folded, Paragraph, Section, Shown, Titled
+from fedage.common.presentation.blocks import Display, FigureBlock, Folded, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import NONE, Cell, Table, count, interval, number, p_value, percent, words
 from fedage.common.presentation.participation import analysed
 from fedage.common.presentation.wording import years
@@ -16,10 +16,10 @@ _MOST_POINTS = 3
 _HALF = 0.5 + 1e-9
 
 
-def shown(results: Results) -> Shown:
+def shown(results: Results) -> Display:
     """Everything, of a campaign that asks for follow-up."""
     if by_subject.survival(results) is None:
-        return Shown()
+        return Display()
 
     def figure() -> str | None:
         from fedage.common.analyses.survival._kaplan_meier_figure import kaplan_meier
@@ -29,14 +29,16 @@ def shown(results: Results) -> Shown:
     found = by_subject.curves(results)
     why = found.not_computed if found is not None and found.not_computed else "no table by time was computed"
     blocks = (
-        Drawn(figure, _survival(results), why),
-        Titled(survival_groups(results), groups_compared(found)),
+        FigureBlock(figure, _survival(results), why),
+        TitledTable(survival_groups(results), groups_compared(found)),
         *(Paragraph(sentence) for sentence in [*left_out(results), *sentences(found)]),
-        *((Titled(_log_rank(found.log_rank), "Log-rank test"),) if found is not None and found.log_rank else ()),
-        Folded("Points of the curves", (Titled(survival_points(results), "The curves' points"),)),
+        *((TitledTable(_log_rank(found.log_rank), "Log-rank test"),) if found is not None and found.log_rank else ()),
+        Folded("Points of the curves", (TitledTable(survival_points(results), "The curves' points"),)),
     )
     section = Section("survival", heading(results), blocks, place=40, withheld=_STEPS)
-    return Shown(terminal=tuple(_terminal(found, left_out(results))) if found is not None else (), sections=(section,))
+    return Display(
+        terminal=tuple(_terminal(found, left_out(results))) if found is not None else (), sections=(section,)
+    )
 
 
 def left_out(results: Results) -> list[str]:
@@ -59,9 +61,9 @@ def left_out(results: Results) -> list[str]:
     ]
 
 
-def _terminal(found: Curves, left_out_of: list[str]) -> list[Titled | str]:
+def _terminal(found: Curves, left_out_of: list[str]) -> list[TitledTable | str]:
     """The curves at the last table times, with what grouping leaves open, or why there are none."""
-    told: list[Titled | str] = []
+    told: list[TitledTable | str] = []
     if found.not_computed:
         told.append(f"Survival curves are not given: {found.not_computed}.")
     shown_at = list(range(len(found.table_times)))[-_MOST_POINTS:]
@@ -71,7 +73,7 @@ def _terminal(found: Curves, left_out_of: list[str]) -> list[Titled | str]:
             (words(group.name), *(words(point(group, at)) for at in shown_at), words(median(group)))
             for group in found.groups
         )
-        told.append(Titled(Table("curves", headers, rows, note=POINT), "survival"))
+        told.append(TitledTable(Table("curves", headers, rows, note=POINT), "survival"))
     return [*told, *left_out_of, *sentences(found)]
 
 

@@ -31,8 +31,8 @@ from fedage.common.analyses.survival._after_cox import (
 from fedage.common.analyses.survival._follow_up import round_up
 from fedage.common.campaign.types import Campaign, Name, Table
 from fedage.common.presentation import cells
-from fedage.common.presentation.blocks import NamedRun, Paragraph, Section, Shown, Titled
-from fedage.common.record.parts import Finding, Number
+from fedage.common.presentation.blocks import Display, NamedRun, Paragraph, Section, TitledTable
+from fedage.common.record.parts import AnalysisResult, Number
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.influence import InfluenceRefused, InfluenceRule
@@ -51,7 +51,7 @@ class Options(Table):
     models: tuple[Name, ...] = Described(default=(), description="names of the models; none for all of them")
 
 
-class Concordance(Finding):
+class Concordance(AnalysisResult):
     """One Cox model, over all sites or at one."""
 
     model: str = Described(description="its name in the campaign file")
@@ -213,10 +213,10 @@ def _row(found: Concordance) -> tuple[cells.Cell, ...]:
     return (cells.words(found.model), cells.number(found.c_index, 3), *counts)
 
 
-def _shown(results: Results) -> Shown:
+def _shown(results: Results) -> Display:
     steps = results.steps_of(NAME)
     if not steps:
-        return Shown()
+        return Display()
     missing = [
         f"{_words(name)} is not computed: {step.not_computed}." for name, step in steps.items() if step.result is None
     ]
@@ -228,8 +228,8 @@ def _shown(results: Results) -> Shown:
         for site, own in step.by_site.items()
         if isinstance(own, Concordance)
     )
-    told, sites = Titled(table, _CAPTION), cells.Table(f"{NAME}-sites", ("site", *_HEADERS), by_site)
-    return Shown(
+    told, sites = TitledTable(table, _CAPTION), cells.Table(f"{NAME}-sites", ("site", *_HEADERS), by_site)
+    return Display(
         sentences=tuple(
             f"The Cox model {each.model} orders {_number(each.c_index)} of {each.comparable} comparable pairs of "
             "patients of one site right (C-index; 0.5 is chance)."
@@ -240,7 +240,7 @@ def _shown(results: Results) -> Shown:
             Section(
                 NAME,
                 "Concordance",
-                (told, *((Titled(sites, "C-index at each site"),) if by_site else ()), Paragraph(_NOTE)),
+                (told, *((TitledTable(sites, "C-index at each site"),) if by_site else ()), Paragraph(_NOTE)),
                 place=61,
             ),
         ),
@@ -253,14 +253,14 @@ _NOTE = (
 )
 
 
-def _compared(runs: Sequence[NamedRun]) -> Shown:
+def _compared(runs: Sequence[NamedRun]) -> Display:
     rows = tuple(
         (cells.words(run.label), *_row(found)) for run in runs for found in run.results.found(Concordance).values()
     )
     if not rows:
-        return Shown()
-    told = Titled(cells.Table(NAME, ("run", *_HEADERS), rows), _CAPTION)
-    return Shown(terminal=(told,), sections=(Section(NAME, "Concordance", (told,), place=61),))
+        return Display()
+    told = TitledTable(cells.Table(NAME, ("run", *_HEADERS), rows), _CAPTION)
+    return Display(terminal=(told,), sections=(Section(NAME, "Concordance", (told,), place=61),))
 
 
 ANALYSIS = Definition(

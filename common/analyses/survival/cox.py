@@ -18,15 +18,15 @@ from fedage.common.analyses.survival.cox_by_site import CoxBySite
 from fedage.common.analyses.survival.cox_pooled import CoxPooled
 from fedage.common.analyses.survival.table_grid import TABLE_GRID, TableGrid
 from fedage.common.campaign.types import Campaign, CoxModel, Survival
-from fedage.common.presentation.blocks import NamedRun, Shown
-from fedage.common.record.parts import Finding, Number
+from fedage.common.presentation.blocks import Display, NamedRun
+from fedage.common.record.parts import AnalysisResult, Number
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 
 NAME = "cox"
 
 
-class Coefficient(Finding):
+class Coefficient(AnalysisResult):
     """One covariate of a Cox model. Intervals `ci95 = [low, high]` and `ci95_per_sd` are taken apart."""
 
     name: str = Described(description="column")
@@ -54,7 +54,7 @@ class Coefficient(Finding):
         return plain_values
 
 
-class CoxResult(Finding):
+class CoxResult(AnalysisResult):
     """One Cox model."""
 
     model: str = Described(description="its name in the campaign file")
@@ -157,13 +157,13 @@ def _sets(campaign: Campaign, cohort: Cohort) -> Iterator[BoolArray]:
             yield followed_with(cohort, campaign, (*model.covariates, *survival.strata))
 
 
-def _shown(results: Results) -> Shown:
+def _shown(results: Results) -> Display:
     from fedage.common.analyses.survival._cox_shown import shown
 
     return shown(results)
 
 
-def _compared(runs: Sequence[NamedRun]) -> Shown:
+def _compared(runs: Sequence[NamedRun]) -> Display:
     from fedage.common.analyses.survival._cox_compared import compared
 
     return compared(runs)

@@ -18,7 +18,7 @@ from fedage.common.analyses.columns import MAX_PATIENTS, TwoGroups, present
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read, earlier_columns
 from fedage.common.analyses.survival import _newton
 from fedage.common.analyses.survival._cox_contributions import Contributions, contributions_at, require_spread
-from fedage.common.analyses.survival._follow_up import Followed, followed, round_up
+from fedage.common.analyses.survival._follow_up import FollowedPatients, followed, round_up
 from fedage.common.analyses.survival._partial_likelihood import Likelihood, Ties, of_strata, pack, unpack
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.influence import Group, InfluenceRule
@@ -116,7 +116,7 @@ class CoxBySite:
         z = _newton.standardised(patients.cohort.matrix(self.covariates), iterate)
         require_spread(self._contributions(patients, z, z @ _newton.beta_of(iterate, z.shape[1])), rule)
 
-    def _contributions(self, patients: Followed, x: FloatArray, eta: FloatArray) -> Contributions:
+    def _contributions(self, patients: FollowedPatients, x: FloatArray, eta: FloatArray) -> Contributions:
         time, strata = round_up(patients.time, self.time_grid_years), patients.cohort.matrix(self.strata)
         return contributions_at(x, time, patients.event, strata, eta)
 
@@ -124,7 +124,7 @@ class CoxBySite:
     def _complete_in(self) -> tuple[str, ...]:
         return self.covariates if self.complete_in is None else self.complete_in
 
-    def patients(self, cohort: Cohort) -> Followed:
+    def patients(self, cohort: Cohort) -> FollowedPatients:
         """Whom the model takes."""
         needed = (*self._complete_in, *self.strata)
         return followed(cohort, subset=self.subset, time=self.time, event=self.event, needed=needed)

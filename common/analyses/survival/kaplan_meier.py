@@ -30,13 +30,19 @@ from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, LeftOut, Step
 from fedage.common.analyses.survival import table_grid
 from fedage.common.analyses.survival._curve import IntervalCounts, curve, grouped_log_rank
-from fedage.common.analyses.survival._follow_up import Followed, after_start, check_table_times, table_index, with_start
+from fedage.common.analyses.survival._follow_up import (
+    FollowedPatients,
+    after_start,
+    check_table_times,
+    table_index,
+    with_start,
+)
 from fedage.common.analyses.survival._intervals import at_table_time, ends_of
 from fedage.common.analyses.survival.table_grid import TABLE_GRID, GridCost, TableGrid, groups_of_gap
 from fedage.common.campaign.types import Campaign
-from fedage.common.presentation.blocks import Shown
+from fedage.common.presentation.blocks import Display
 from fedage.common.presentation.wording import years
-from fedage.common.record.parts import Finding, Number
+from fedage.common.record.parts import AnalysisResult, Number
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
@@ -222,7 +228,7 @@ class KaplanMeier:
             }
         )
 
-    def _followed(self, cohort: Cohort) -> Followed:
+    def _followed(self, cohort: Cohort) -> FollowedPatients:
         return self.preceding.followed(cohort, (self.gap,) if self.gap else ())
 
     def _cells(self, ends: Sequence[int], values: dict[str, FloatArray | float], remaining: FloatArray) -> list[Cell]:
@@ -255,7 +261,7 @@ def _remaining(n: FloatArray, events: FloatArray, censored: FloatArray, at_end: 
 KAPLAN_MEIER = "kaplan-meier"
 
 
-class SurvivalCurve(Finding):
+class SurvivalCurve(AnalysisResult):
     """Survival estimate of one group, Kaplan-Meier or actuarial; one value for each common table time."""
 
     name: str = Described(description="the group, e.g. `high gap`")
@@ -282,7 +288,7 @@ class SurvivalCurve(Finding):
     )
 
 
-class LogRank(Finding):
+class LogRank(AnalysisResult):
     """Log-rank test of the two groups."""
 
     chi2: Number = Described(description="Mantel's χ²")
@@ -290,7 +296,7 @@ class LogRank(Finding):
     p: Number = Described(description="its p")
 
 
-class Curves(Finding):
+class Curves(AnalysisResult):
     """High against low gap, or the two groups of another column, or all patients."""
 
     column: str | None = Described(default=None, description="what the groups are made by; null for one curve of all")
@@ -345,7 +351,7 @@ def _sets(campaign: Campaign, cohort: Cohort) -> Iterator[BoolArray]:
             yield followed_with(cohort, campaign, step.analysis.needed)
 
 
-def _shown(results: Results) -> Shown:
+def _shown(results: Results) -> Display:
     from fedage.common.analyses.survival._kaplan_meier_shown import shown
 
     return shown(results)

@@ -24,7 +24,7 @@ from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.survival._follow_up import followed
 from fedage.common.analyses.survival._partial_likelihood import pack, unpack
 from fedage.common.campaign.types import Campaign
-from fedage.common.record.parts import Finding, Number
+from fedage.common.record.parts import AnalysisResult, Number
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.influence import Group
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
@@ -140,7 +140,7 @@ class Attenuation:
 ATTENUATION = "attenuation"
 
 
-class AttenuationResult(Finding):
+class AttenuationResult(AnalysisResult):
     """By how much an estimated gap attenuates the planted hazard ratio."""
 
     planted_hazard_ratio_per_year: float = Described(description="of the true gap")

@@ -10,9 +10,9 @@ from fedage.common.analyses.definition import Definition
 from fedage.common.analyses.survival.cox import CoxResult
 from fedage.common.analyses.survival.planted import ATTENUATION, AttenuationResult
 from fedage.common.campaign import Campaign
-from fedage.common.presentation.blocks import Paragraph, Section, Shown, Titled
+from fedage.common.presentation.blocks import Display, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import NONE, Cell, Table, number, words
-from fedage.common.record.parts import Finding, Number, Part
+from fedage.common.record.parts import AnalysisResult, Number, Part
 from fedage.common.record.results import Results
 
 MEAN_OVER_IRREDUCIBLE_MIN = 3.0
@@ -34,7 +34,7 @@ class Check(Part):
     holds: bool | None = Described(default=None, description="whether it is; null if it cannot be said")
 
 
-class PlantedTruth(Finding):
+class PlantedTruth(AnalysisResult):
     """The truth behind phantoms and what it implies for an honest estimate."""
 
     hazard_ratio_per_year: float = Described(description="of the true gap")
@@ -139,15 +139,15 @@ def _hazard_checks(model: CoxResult, expected: dict[str, float], true_gap: str) 
     return checks
 
 
-def _shown(results: Results) -> Shown:
+def _shown(results: Results) -> Display:
     found = truth_of(results)
     if found is None and not results.phantoms:
-        return Shown()
-    blocks: tuple[Paragraph | Titled, ...] = (Titled(planted(results), "Verdicts"),)
+        return Display()
+    blocks: tuple[Paragraph | TitledTable, ...] = (TitledTable(planted(results), "Verdicts"),)
     if found is not None:
         blocks = (Paragraph(_aim(found), note=False), *blocks)
     irreducible = None if found is None else found.irreducible_mae_years
-    return Shown(
+    return Display(
         sentences=tuple(_truth(results)),
         references=() if irreducible is None else ((irreducible, "irreducible"),),
         terminal=(_checks(results),) if found is not None else (),

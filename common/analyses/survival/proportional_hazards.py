@@ -38,11 +38,11 @@ from fedage.common.analyses.survival._follow_up import round_up
 from fedage.common.analyses.survival._partial_likelihood import unpack
 from fedage.common.analyses.survival.cox_by_site import CoxBySite
 from fedage.common.campaign.types import Campaign, Name, Table
-from fedage.common.presentation.blocks import NamedRun, Paragraph, Section, Shown, Titled
+from fedage.common.presentation.blocks import Display, NamedRun, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import Cell, count, number, p_value, words
 from fedage.common.presentation.cells import Table as Rows
 from fedage.common.presentation.wording import listed
-from fedage.common.record.parts import Finding, Number
+from fedage.common.record.parts import AnalysisResult, Number
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.influence import InfluenceRefused, InfluenceRule, largest_shares
@@ -64,7 +64,7 @@ class Options(Table):
     )
 
 
-class Tested(Finding):
+class CovariateTest(AnalysisResult):
     """One covariate."""
 
     name: str = Described(description="column")
@@ -75,13 +75,13 @@ class Tested(Finding):
     )
 
 
-class HazardsTest(Finding):
+class HazardsTest(AnalysisResult):
     """One Cox model."""
 
     model: str = Described(description="its name in the campaign file")
     time_transform: str = Described(description="identity or log1p, of follow-up in years")
     events: int = Described(description="deaths that it rests on")
-    covariates: tuple[Tested, ...] = Described(description="in the model's order")
+    covariates: tuple[CovariateTest, ...] = Described(description="in the model's order")
     chi2: Number = Described(description="χ² of all covariates together")
     df: int = Described(description="its degrees of freedom")
     p: Number = Described(description="its p")
@@ -300,16 +300,16 @@ def _rows(found: HazardsTest) -> Iterator[tuple[Cell, ...]]:
         yield (words(found.model), words("all together"), number(found.chi2, 3), count(found.df), p_value(found.p))
 
 
-def _shown(results: Results) -> Shown:
+def _shown(results: Results) -> Display:
     steps, tests = results.steps_of(NAME), list(results.found(HazardsTest).values())
     if not steps:
-        return Shown()
+        return Display()
     missing = [
         f"{_words(name)} is not computed: {step.not_computed}." for name, step in steps.items() if not step.result
     ]
     table = Rows(NAME, _HEADERS, tuple(row for found in tests for row in _rows(found)), why_empty=" ".join(missing))
-    told = Titled(table, "Proportional hazards (scaled Schoenfeld residuals)")
-    return Shown(
+    told = TitledTable(table, "Proportional hazards (scaled Schoenfeld residuals)")
+    return Display(
         sentences=tuple(_sentence(found) for found in tests),
         terminal=(told, *(f"{text[0].upper()}{text[1:]}" for text in missing)),
         sections=(Section(NAME, "Proportional hazards", (told, Paragraph(_NOTE)), place=60),),
@@ -322,7 +322,7 @@ _NOTE = (
 )
 
 
-def _compared(runs: Sequence[NamedRun]) -> Shown:
+def _compared(runs: Sequence[NamedRun]) -> Display:
     rows = tuple(
         (words(run.label), *row)
         for run in runs
@@ -330,9 +330,9 @@ def _compared(runs: Sequence[NamedRun]) -> Shown:
         for row in _rows(found)
     )
     if not rows:
-        return Shown()
-    told = Titled(Rows(NAME, ("run", *_HEADERS), rows), "Proportional hazards (scaled Schoenfeld residuals)")
-    return Shown(terminal=(told,), sections=(Section(NAME, "Proportional hazards", (told,), place=60),))
+        return Display()
+    told = TitledTable(Rows(NAME, ("run", *_HEADERS), rows), "Proportional hazards (scaled Schoenfeld residuals)")
+    return Display(terminal=(told,), sections=(Section(NAME, "Proportional hazards", (told,), place=60),))
 
 
 ANALYSIS = Definition(

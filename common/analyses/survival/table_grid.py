@@ -51,7 +51,7 @@ from fedage.common.analyses.columns import MAX_GAP_YEARS, MAX_PATIENTS
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.survival._follow_up import (
-    Followed,
+    FollowedPatients,
     after_start,
     check_table_times,
     followed,
@@ -60,7 +60,7 @@ from fedage.common.analyses.survival._follow_up import (
 )
 from fedage.common.analyses.survival._intervals import SiteTable, at_table_time, ends_of, flags
 from fedage.common.campaign.types import Campaign
-from fedage.common.record.parts import Finding, Number
+from fedage.common.record.parts import AnalysisResult, Number
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
 
@@ -127,7 +127,7 @@ class TableGrid:
 
     # -- what the tables share
 
-    def followed(self, cohort: Cohort, needed: tuple[str, ...]) -> Followed:
+    def followed(self, cohort: Cohort, needed: tuple[str, ...]) -> FollowedPatients:
         """The patients of a table that needs these columns.
 
         Raises
@@ -144,7 +144,7 @@ class TableGrid:
             )
         return patients
 
-    def site_table(self, patients: Followed, split: float) -> SiteTable:
+    def site_table(self, patients: FollowedPatients, split: float) -> SiteTable:
         """The site's counts by table time, in the groups of all tables and those who are in the same ones of each."""
         cohort = patients.cohort
         partitions = [groups_of_gap(cohort, self.gap, split)]
@@ -394,7 +394,7 @@ def stratum_of(cohort: Cohort, columns: tuple[str, ...], levels: tuple[tuple[flo
 TABLE_GRID = "table-grid"
 
 
-class GridCost(Finding):
+class GridCost(AnalysisResult):
     """Sites that make an interval between table times longer for all, or end the curves."""
 
     sites: tuple[str, ...] = Described(description="which")
@@ -403,7 +403,7 @@ class GridCost(Finding):
     others_to_years: Number = Described(default=None, description="where the other sites could end it")
 
 
-class GridResult(Finding):
+class GridResult(AnalysisResult):
     """The times between which every cell of every site's table is empty or large enough."""
 
     table_times: tuple[float, ...] = Described(description="years, rising: those of the file on which the sites agreed")

@@ -7,15 +7,15 @@ The rounds themselves (who is asked, what is checked, the bounds of a step, the 
 from __future__ import annotations
 
 from fedage.common.campaign.types import Training
-from fedage.server.campaign.strategies.base import RoundStart, Sending, Step, Strategy
+from fedage.server.campaign.strategies.base import RoundRequest, RoundStart, Step, Strategy
 from fedage.server.campaign.strategies.fedavg import FedAvg
 from fedage.server.campaign.strategies.spool import Spool
 from fedage.server.campaign.strategies.updates import Update, UpdateRefused, check_update
 
 __all__ = [
     "FedAvg",
+    "RoundRequest",
     "RoundStart",
-    "Sending",
     "Spool",
     "Step",
     "Strategy",

@@ -30,7 +30,7 @@ class RoundStart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sending:
+class RoundRequest:
     """Which sites are asked in a round, and what they are sent beside the model."""
 
     sites: tuple[str, ...]
@@ -56,7 +56,7 @@ class Step:
 class Strategy(Protocol):
     """How updates become the next model. One instance serves all rounds of one model and may keep state in between."""
 
-    def configure(self, start: RoundStart) -> Sending:
+    def configure(self, start: RoundStart) -> RoundRequest:
         """Begin a round; what was accepted before and not finished is forgotten."""
 
     def accept(self, update: Update) -> None:

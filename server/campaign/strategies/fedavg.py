@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.networks.arrays import Weights
-from fedage.server.campaign.strategies.base import RoundStart, Sending, Step
+from fedage.server.campaign.strategies.base import RoundRequest, RoundStart, Step
 from fedage.server.campaign.strategies.spool import Spool
 from fedage.server.campaign.strategies.updates import Update
 
@@ -30,11 +30,11 @@ class FedAvg:
         self._spool = spool
         self._weights: Weights = {}
 
-    def configure(self, start: RoundStart) -> Sending:
+    def configure(self, start: RoundStart) -> RoundRequest:
         """All sites get the model and nothing else."""
         self._spool.clear()
         self._weights = start.weights
-        return Sending(sites=start.sites)
+        return RoundRequest(sites=start.sites)
 
     def accept(self, update: Update) -> None:
         """Spool one site's update."""

@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import Strategy as FlowersStrategy
 
 from fedage.common.networks.arrays import Weights
 from fedage.common.protocol.messages import TRAIN
-from fedage.server.campaign.strategies.base import RoundStart, Sending, Step
+from fedage.server.campaign.strategies.base import RoundRequest, RoundStart, Step
 from fedage.server.campaign.strategies.fedavg import moved, norm_between
 from fedage.server.campaign.strategies.spool import Spool
 from fedage.server.campaign.strategies.updates import Update
@@ -45,7 +45,7 @@ class FlowerStrategy:
         self._seed = seed
         self._start = RoundStart(number=0, weights={}, sites=())
 
-    def configure(self, start: RoundStart) -> Sending:
+    def configure(self, start: RoundStart) -> RoundRequest:
         """The sites that the strategy samples.
 
         Raises
@@ -69,7 +69,7 @@ class FlowerStrategy:
         finally:
             random.setstate(before)
         chosen = {message.metadata.dst_node_id for message in messages}
-        return Sending(sites=tuple(site for number, site in enumerate(start.sites, start=1) if number in chosen))
+        return RoundRequest(sites=tuple(site for number, site in enumerate(start.sites, start=1) if number in chosen))
 
     def accept(self, update: Update) -> None:
         """Spool one site's update."""

@@ -14,8 +14,8 @@ from flwr.supercore.run import RunNotRunningException
 from flwr.supernode import start_client_internal
 from flwr.supernode.runtime import run_clientapp
 
-from fedage.client.node.concurrent_fetcher import Several
-from fedage.client.node.flower_waits import PromptClock, shorten_pulls
+from fedage.client.node.concurrent_fetcher import ConcurrentFetcher
+from fedage.client.node.flower_waits import ShortWaitClock, shorten_pulls
 
 
 def test_the_minor_is_the_pinned_one() -> None:
@@ -36,7 +36,7 @@ def test_the_supernode_sleeps_where_the_clock_is_replaced() -> None:
 
 
 def test_the_clock_caps_both_waits_and_is_time_otherwise() -> None:
-    clock = PromptClock(poll_s=0.05)
+    clock = ShortWaitClock(poll_s=0.05)
     began = clock.monotonic()  # type: ignore[operator]
     clock.sleep(3)
     clock.sleep(0.5)
@@ -121,7 +121,7 @@ def test_a_supernode_fetches_beside_work_up_to_its_bound_and_sends_what_is_ready
     def send(*, state: FakeState) -> None:
         sent.extend(state.get_messages_legacy(is_reply=True))
 
-    several = Several(fetch=fetch, send=send, most=2, poll_s=0.01)
+    several = ConcurrentFetcher(fetch=fetch, send=send, most=2, poll_s=0.01)
 
     def get_run(run_id: int) -> SimpleNamespace:
         if run_id == 6:

@@ -18,9 +18,9 @@ from fedage.client.site.home import SiteHome, init_site
 from fedage.client.supervisor import watch
 from fedage.client.supervisor.state import StateFile
 from fedage.client.supervisor.supervise import run_agent, run_site
-from fedage.client.supervisor.watch import Child, Watch
+from fedage.client.supervisor.watch import Child, ProcessWatch
 from fedage.common.errors import FedAgeError
-from fedage.deploy.machine.processes import Family
+from fedage.deploy.machine.processes import ProcessTree
 from fedage.server.superlink.home import init_home
 
 pytestmark = pytest.mark.processes
@@ -148,9 +148,9 @@ def test_a_node_is_deaf_only_if_its_executor_was_there_or_never_comes(
     monkeypatch.setattr(watch, "answers", lambda _path: True)
     told, heard = list[str](), False
 
-    def launch() -> Family:
+    def launch() -> ProcessTree:
         code = "import time; print('SuperNode ID: 1', flush=True); time.sleep(60)"
-        return Family([sys.executable, "-c", code], environment=dict(os.environ), log=tmp_path / "node.log")
+        return ProcessTree([sys.executable, "-c", code], environment=dict(os.environ), log=tmp_path / "node.log")
 
     def look_for(seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -159,7 +159,7 @@ def test_a_node_is_deaf_only_if_its_executor_was_there_or_never_comes(
             time.sleep(0.02)
 
     child = Child("node", launch, told.append, StateFile(tmp_path / "state.json"))
-    looking = Watch(None, child, socket_path=tmp_path, hears=lambda _family: heard, tell=told.append)
+    looking = ProcessWatch(None, child, socket_path=tmp_path, hears=lambda _family: heard, tell=told.append)
     try:
         until(lambda: looking.look() or "online" in told)  # type: ignore[func-returns-value]
         look_for(0.4)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedage.client.audit import AuditLog, Damage, Direction, Entry, Findings, Kind, SignedHead, verify
+from fedage.client.audit import AuditLog, Damage, Direction, Entry, Kind, SignedHead, VerificationReport, verify
 from fedage.client.audit.head import sign_head
 from fedage.client.audit.log import genesis, line_hash
 from fedage.common.protocol.heads import Head
@@ -57,7 +57,7 @@ def rechain(home: Path) -> None:
     connection.close()
 
 
-def found(findings: Findings) -> set[tuple[Damage, int | None]]:
+def found(findings: VerificationReport) -> set[tuple[Damage, int | None]]:
     return {(finding.damage, finding.sequence) for finding in findings.found}
 
 

@@ -24,7 +24,7 @@ from fedage.client.cohort.dicom.facts import DicomFacts, read_facts
 from fedage.client.cohort.indexing.index import index_folder
 from fedage.client.cohort.store.query import Selection, select
 from fedage.client.cohort.store.store import CohortStore
-from fedage.client.cohort.table_facts import NOTHING, Told
+from fedage.client.cohort.table_facts import NOTHING, TableFacts
 from fedage.common.estimators import estimator_class
 from fedage.common.estimators.takes import Content, Takes
 from tests.client.cohort.dicoms import write
@@ -47,7 +47,7 @@ def view_code(value: str, meaning: str = "", *, modifiers: Sequence[Dataset] = (
 PA, LEFT_LATERAL = view_code("272479007", "postero-anterior"), view_code("399173006", "left lateral")
 
 
-def content(path: Path, told: Told = NOTHING, **elements: Any) -> Content:
+def content(path: Path, told: TableFacts = NOTHING, **elements: Any) -> Content:
     write(path, **elements)
     found = read_facts(path, told)
     assert isinstance(found, DicomFacts), found
@@ -361,7 +361,7 @@ def test_intents(tmp_path: Path, elements: dict[str, Any], intent: str) -> None:
 
 
 def test_a_table_of_the_data_set_stands_over_the_file(tmp_path: Path) -> None:
-    assert content(tmp_path / "a.dcm", Told(view="lateral"), ViewCodeSequence=PA).view == "LATERAL"
+    assert content(tmp_path / "a.dcm", TableFacts(view="lateral"), ViewCodeSequence=PA).view == "LATERAL"
 
 
 def test_a_sequence_that_breaks_the_rules_says_nothing(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from fedage.client.cohort.indexing import index
 from fedage.client.cohort.indexing.index import IndexReport, index_folder
 from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.client.cohort.store.store import CohortStore
-from fedage.client.cohort.table_facts import Told
+from fedage.client.cohort.table_facts import TableFacts
 from fedage.common.errors import FedAgeError
 from tests.client.cohort.dicoms import all_of, cut, write, write_without_pixels
 
@@ -244,7 +244,7 @@ def test_what_still_cannot_be_read_costs_one_look_and_no_more(
     really = index.read_facts
     closed = {"shut.dcm"}
 
-    def read_facts(path: Path, told: Told) -> DicomFacts | Rejected:
+    def read_facts(path: Path, told: TableFacts) -> DicomFacts | Rejected:
         read.append(path.name)
         return Rejected(Reason.UNREADABLE) if path.name in closed else really(path, told)  # a superuser may read all
 

@@ -7,7 +7,7 @@ import pytest
 
 from fedage.client.cohort.bids.participants import AgeColumn, read_rows
 from fedage.client.cohort.bids.session_order import first_label
-from fedage.client.cohort.bids.sessions import STANDARD, Session, Walk, read_sessions
+from fedage.client.cohort.bids.sessions import STANDARD, FolderWalk, Session, read_sessions
 from fedage.client.cohort.reasons import Reason
 from fedage.common.errors import FedAgeError
 
@@ -28,7 +28,7 @@ def tree(root: Path, sessions: Mapping[str, list[str]], files: Mapping[str, str]
 
 
 def sessions_of(root: Path) -> list[Session]:
-    return read_sessions(Walk(root), STANDARD)
+    return read_sessions(FolderWalk(root), STANDARD)
 
 
 def ages(root: Path) -> Ages:

@@ -11,14 +11,16 @@ from fedage.client.cohort.indexing.index import index_folder
 from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.client.cohort.store.query import select
 from fedage.client.cohort.store.store import CohortStore
-from fedage.client.cohort.table_facts import Told
+from fedage.client.cohort.table_facts import TableFacts
 from tests.client.cohort.dicoms import write
 
 
 def test_what_is_told_stands_over_the_file_and_the_rest_is_the_file_s(tmp_path: Path) -> None:
     ds = write(tmp_path / "a.dcm", "MRN-1", ImageLaterality="R")
     age = Age(33.0, AgeSource.AGE_DAYS)
-    found = read_facts(tmp_path / "a.dcm", Told(patient_id="p", study_uid="s", age=age, modality="MG", laterality="L"))
+    found = read_facts(
+        tmp_path / "a.dcm", TableFacts(patient_id="p", study_uid="s", age=age, modality="MG", laterality="L")
+    )
     assert isinstance(found, DicomFacts)
     assert (found.patient_id, found.study_uid, found.age, found.modality) == ("p", "s", age, "MG")
     assert (found.laterality, found.view, found.sex, found.manufacturer) == ("L", "PA", "F", "Phantom Imaging")
@@ -34,7 +36,7 @@ def test_a_bare_age_is_years_only_where_that_is_told(tmp_path: Path) -> None:
     assert read_facts(tmp_path / "a.dcm") == Rejected(
         Reason.UNREADABLE_AGE, modality="CR", manufacturer="Phantom Imaging"
     )
-    found = read_facts(tmp_path / "a.dcm", Told(bare_age_years=True))
+    found = read_facts(tmp_path / "a.dcm", TableFacts(bare_age_years=True))
     assert isinstance(found, DicomFacts)
     assert found.age == Age(51.5, AgeSource.AGE_YEARS)
 
@@ -42,11 +44,11 @@ def test_a_bare_age_is_years_only_where_that_is_told(tmp_path: Path) -> None:
 class _Table:
     """A data set's table of one image."""
 
-    def __init__(self, digest: str, told: Told | Reason) -> None:
+    def __init__(self, digest: str, told: TableFacts | Reason) -> None:
         self.digest, self._told = digest, told
 
-    def of(self, path: str) -> Told | Reason:
-        return self._told if path == "a.dcm" else Told()
+    def of(self, path: str) -> TableFacts | Reason:
+        return self._told if path == "a.dcm" else TableFacts()
 
 
 def ages(store: CohortStore) -> list[float]:
@@ -57,9 +59,9 @@ def test_files_are_read_again_when_the_table_has_changed(tmp_path: Path) -> None
     for name in "ab":
         write(tmp_path / f"data/{name}.dcm", name)
     with CohortStore.open(tmp_path / "home") as store:
-        index_folder(store, tmp_path / "data", telling=_Table("-1", Told(age=Age(20.0, AgeSource.DATES))))
+        index_folder(store, tmp_path / "data", telling=_Table("-1", TableFacts(age=Age(20.0, AgeSource.DATES))))
         assert ages(store) == [20.0, 60.0]
-        index_folder(store, tmp_path / "data", telling=_Table("-2", Told(age=Age(30.0, AgeSource.DATES))))
+        index_folder(store, tmp_path / "data", telling=_Table("-2", TableFacts(age=Age(30.0, AgeSource.DATES))))
         assert ages(store) == [30.0, 60.0]
         out = index_folder(store, tmp_path / "data", telling=_Table("-3", Reason.NOT_IN_TABLE))
         assert (out.rejected, out.patients) == ({"not-in-table": 1}, 1)

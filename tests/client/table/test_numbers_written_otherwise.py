@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.client.cohort.bids.sessions import STANDARD, Walk, read_sessions
+from fedage.client.cohort.bids.sessions import STANDARD, FolderWalk, read_sessions
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.store.tables import TableReport, index_table, read_table
 from fedage.client.cohort.table.forms import form_of, what_and_mend
@@ -153,7 +153,7 @@ def test_a_word_in_a_first_column_of_other_texts_counts_if_it_stands_nowhere_abo
 def test_a_mean_below_whole_ages_leaves_them_whole(tmp_path: Path) -> None:
     rows = "sub-a\t40\nsub-b\t50\n"
     root = tree(tmp_path, {"a": [""], "b": [""]}, {"participants.tsv": f"participant_id\tage\n{rows}Mean\t45.3\n"})
-    ages = [session.age.years for session in read_sessions(Walk(root), STANDARD)]  # type: ignore[union-attr]
+    ages = [session.age.years for session in read_sessions(FolderWalk(root), STANDARD)]  # type: ignore[union-attr]
     assert ages == [40.5, 50.5]
     assert np.isfinite(ages).all()
 

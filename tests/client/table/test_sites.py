@@ -14,7 +14,7 @@ from fedage.client.cohort.table.sites import SiteTables, read_site_tables
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.errors import FedAgeError
-from fedage.server.sites.site_info import Told
+from fedage.server.sites.site_info import SiteInfo
 
 CAMPAIGN = """
 [campaign]
@@ -250,7 +250,7 @@ def test_a_hundred_bad_columns_with_long_names_are_an_answer_that_a_server_takes
     assert all(len(code) <= 80 for code in rejected)
     assert rejected["not-a-number-in-other-columns"] == 20 * (1 + 2 + 3 + 4)
     assert found.said[-1] == "a: 200 cells of other columns hold no number and count as missing"
-    told, left_out = Told.of({"rejected_files": rejected})
+    told, left_out = SiteInfo.of({"rejected_files": rejected})
     assert (told.rejected_files, left_out) == (rejected, ())
 
 

@@ -14,7 +14,7 @@ from fedage.client.cohort.table.sites import SiteTables, read_site_tables
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.errors import FedAgeError
-from fedage.server.sites.site_info import Told
+from fedage.server.sites.site_info import SiteInfo
 
 ABOUT = """
 [campaign]
@@ -300,7 +300,7 @@ def test_ten_and_more_are_counted_and_many_columns_stay_within_an_answer(tmp_pat
     assert len(found) == 11
     assert found["kept-extremes-in-other-columns"] == 80 * 12
     assert max(map(len, found)) <= 80
-    Told(patients=40, smallest_cell=10, rejected_files=found)
+    SiteInfo(patients=40, smallest_cell=10, rejected_files=found)
     assert any("holds -999999, far beyond the others, in 12 cells" in in_words(code, found[code]) for code in found)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fedage.common.analyses.survival._cox_compared import first_with
-from fedage.common.presentation.blocks import Folded, Titled
+from fedage.common.presentation.blocks import Folded, TitledTable
 from fedage.common.presentation.cells import Table
 from fedage.server.compare import tables
 from fedage.server.compare.comparison import Comparison, compare
@@ -22,7 +22,7 @@ def tables_of(found: Comparison) -> dict[str, Table]:
     """By name, those of the page, folded ones too."""
     blocks = [block for each in found.shown for section in each.sections for block in section.blocks]
     inside = [inner for block in blocks for inner in (block.blocks if isinstance(block, Folded) else (block,))]
-    return {block.table.name: block.table for block in inside if isinstance(block, Titled)}
+    return {block.table.name: block.table for block in inside if isinstance(block, TitledTable)}
 
 
 def test_every_figure_is_the_records(make_run) -> None:

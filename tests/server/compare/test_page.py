@@ -89,9 +89,9 @@ def test_names_are_text_not_markup(make_run) -> None:
 
 @pytest.mark.parametrize("count", [7, 14])
 def test_many_runs_keep_looks_of_their_own(make_run, count: int) -> None:
-    from fedage.common.presentation.looks import Look
+    from fedage.common.presentation.looks import PlotStyle
 
-    assert len({(look.colour, str(look.dash), look.marker) for look in map(Look.of, range(36))}) == 36
+    assert len({(look.colour, str(look.dash), look.marker) for look in map(PlotStyle.of, range(36))}) == 36
     html = page(*(make_run(f"run-{k:02d}", mae=4 + k / 10) for k in range(count)))
     assert all(f"run-{count - 1:02d}</" in figure for figure in figures(html))
 

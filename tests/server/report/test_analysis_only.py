@@ -8,7 +8,7 @@ from fedage.common.analyses import registry
 from fedage.common.analyses.groups._group_difference_shown import caption
 from fedage.common.analyses.survival import _cox_shown
 from fedage.common.analyses.survival._kaplan_meier_shown import shown as curves_shown
-from fedage.common.presentation.blocks import Drawn, Folded, Titled
+from fedage.common.presentation.blocks import FigureBlock, Folded, TitledTable
 from fedage.server.record.results import Results
 from fedage.server.report import render_report
 from fedage.server.report import summary as _summary
@@ -127,7 +127,7 @@ def captions_of(results: Results) -> dict[str, list[str]]:
             blocks = [
                 inner for each in section.blocks for inner in (each.blocks if isinstance(each, Folded) else (each,))
             ]
-            found[name] = [block.caption for block in blocks if isinstance(block, Drawn | Titled)]
+            found[name] = [block.caption for block in blocks if isinstance(block, FigureBlock | TitledTable)]
     return found
 
 

@@ -17,7 +17,7 @@ from fedage.common.analyses.evaluation.metrics import TEST
 from fedage.common.analyses.groups._group_difference_figure import compared_groups
 from fedage.common.analyses.groups._group_difference_shown import caption
 from fedage.common.analyses.groups.group_difference import GROUPS, GROUPS_RAW
-from fedage.common.presentation.blocks import Drawn
+from fedage.common.presentation.blocks import FigureBlock
 from fedage.common.presentation.participation import pooled_label, training_in_words
 from fedage.server.record.results import Results
 from fedage.server.report import _tables, render_report
@@ -28,7 +28,7 @@ from fedage.server.report.figure_learning import learning_curve
 def figure_of(definition: Definition, results: Results) -> str:
     """The caption of the figure that an analysis shows."""
     (block,) = definition.shown(results).sections[0].blocks
-    assert isinstance(block, Drawn)
+    assert isinstance(block, FigureBlock)
     return block.caption
 
 

@@ -15,7 +15,7 @@ from fedage.server.campaign.run_so_far import Place
 from fedage.server.campaign.strategies import Spool, Strategy
 from fedage.server.campaign.strategies.flower import FlowerStrategy
 from fedage.server.record.results import Results, read_results
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from tests.machinery import InProcessGrid, memory_site
 
 CAMPAIGN = """
@@ -46,7 +46,7 @@ def run(folder: Path, sites: Path) -> tuple[Results, dict[str, np.ndarray]]:
     members = [memory_site(name, sites / name, seed=number) for number, name in enumerate("ab")]
     grid = InProcessGrid(members)
     place = Place(folder=folder, run="r1", environment="simulation", guard=True)
-    conduct(PromptGrid(grid, poll_s=0.01), parse_campaign(CAMPAIGN), place, key=None, admitted=grid.names)
+    conduct(PollingGrid(grid, poll_s=0.01), parse_campaign(CAMPAIGN), place, key=None, admitted=grid.names)
     assert not (folder / "state" / "updates").exists()
     return read_results(folder / "results.json"), safetensors.numpy.load_file(folder / "model.safetensors")
 

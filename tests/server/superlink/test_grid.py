@@ -15,7 +15,7 @@ from flwr.server.superlink.linkstate.utils import (
 )
 from flwr.supercore.inflatable import inflatable_utils
 
-from fedage.server.superlink.grid import UNANSWERED, Failure, PromptGrid
+from fedage.server.superlink.grid import UNANSWERED, Failure, PollingGrid
 
 Answer = Callable[[Message], Message | None]
 
@@ -77,11 +77,11 @@ class FakeGrid:
 
 
 def exchange(grid: FakeGrid, nodes: Iterable[int], **options: object) -> dict[int, Message | Failure]:
-    return PromptGrid(grid, poll_s=0.01).exchange([message_to(n) for n in nodes], **options)  # type: ignore[arg-type]
+    return PollingGrid(grid, poll_s=0.01).exchange([message_to(n) for n in nodes], **options)  # type: ignore[arg-type]
 
 
 def test_node_ids_come_in_order() -> None:
-    assert PromptGrid(FakeGrid({})).get_node_ids() == [10, 20, 30]
+    assert PollingGrid(FakeGrid({})).get_node_ids() == [10, 20, 30]
 
 
 def test_replies_are_handed_on_as_they_arrive() -> None:

@@ -9,7 +9,7 @@ import pytest
 from flwr.app import Error, Message
 
 from fedage.server.superlink import grid as grid_module
-from fedage.server.superlink.grid import Again, Failure, PromptGrid
+from fedage.server.superlink.grid import Again, Failure, PollingGrid
 from tests.server.superlink.test_grid import FakeGrid, message_to
 
 
@@ -50,7 +50,7 @@ class Coming(FakeGrid):
 def exchanged(grid: Coming, *, deadline_s: float = 5.0) -> tuple[dict[int, Message | Failure], list[Failure]]:
     lost: list[Failure] = []
     again = Again(message=message_to, tell=lambda _node, failure: lost.append(failure))
-    found = PromptGrid(grid, poll_s=0.01).exchange([message_to(1), message_to(2)], deadline_s=deadline_s, again=again)
+    found = PollingGrid(grid, poll_s=0.01).exchange([message_to(1), message_to(2)], deadline_s=deadline_s, again=again)
     return found, lost
 
 

@@ -20,7 +20,7 @@ from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
 from fedage.server.cli.summary import print_summary
 from fedage.server.record.run_folder import RunFolder
-from fedage.server.superlink.grid import PromptGrid
+from fedage.server.superlink.grid import PollingGrid
 from fedage.server.superlink.home import init_home
 from tests.hospitals_at_work import hospital_home, network, record, until
 from tests.machinery import InProcessGrid
@@ -64,7 +64,7 @@ def test_a_hospital_of_24_trains_every_model_and_is_held_out_of_two(tmp_path: Pa
     grid = InProcessGrid([DeployedSite(SiteHome.load(home.root)) for home in homes])
     place = Place(folder=tmp_path / "run", run="r", environment="deployment", guard=True, sites_there=len(homes))
     conduct(
-        PromptGrid(grid, poll_s=0.01),
+        PollingGrid(grid, poll_s=0.01),
         parse_campaign(CAMPAIGN),
         place,
         key=coordinator.signing_key(),

@@ -9,7 +9,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from fedage.server.superlink.grid import Failure, PromptGrid
+from fedage.server.superlink.grid import Failure, PollingGrid
 
 app = ServerApp()
 
@@ -17,7 +17,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     config = context.run_config
-    prompt = PromptGrid(grid)
+    prompt = PollingGrid(grid)
     expected = int(config["nodes"])
     while len(prompt.get_node_ids()) < expected:
         time.sleep(0.1)
@@ -35,7 +35,7 @@ def main(grid: Grid, context: Context) -> None:
     out.with_suffix(".tmp").rename(out)
 
 
-def one(prompt: PromptGrid, kind: str, *, deadline_s: float) -> dict[str, object]:
+def one(prompt: PollingGrid, kind: str, *, deadline_s: float) -> dict[str, object]:
     content, expected = RecordDict(), None
     if kind == "big":
         sent = np.random.default_rng(1).normal(size=3_750_000)  # 30 MB
