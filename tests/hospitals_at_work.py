@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from fedage.client.cli.index import index_site
+from fedage.client.node import executor
 from fedage.client.site.home import SiteHome, init_site
 from fedage.server.record.results import Results, read_results
 from fedage.server.record.run_folder import RunFolder
@@ -49,7 +50,7 @@ validation = 0.25
 test = 0.25
 """
 SUPERLINK, EXECUTOR, SERVERAPP = "superlink_main", "superexec_main", "serverapp_main"
-NODE, AGENT, RELAY = "supernode_main", "client.agent.main", "client.agent.executor"
+NODE, AGENT, RELAY = "supernode_main", "client.agent.main", executor.__name__
 
 
 def until(condition: Callable[[], bool], *, timeout_s: float, what: object = "") -> float:

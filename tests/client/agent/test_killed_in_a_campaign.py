@@ -19,13 +19,14 @@ from fedage.deploy.demo.campaign import campaign_file
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_all
 from fedage.server.record.results import read_results
+from tests.hospitals_at_work import AGENT, NODE, RELAY
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 MARK = "FEDAGE_TEST_MARK"
 ROUNDS = 4
 # A SuperNode that is killed is missed by the coordinator for up to half a minute, so it is the first.
-KILLED = ("supernode_main", "client.agent.main", "client.agent.executor")
+KILLED = (NODE, AGENT, RELAY)
 
 
 def living(mark: str) -> dict[int, str]:
@@ -88,7 +89,7 @@ def test_a_campaign_outlives_the_kill_of_every_process_of_a_site(
             until(lambda name=name, number=number: has_begun(homes[name], round_number=number), timeout_s=400)
             kill(mark, what, homes[name])
         assert process.wait(600) == 0, log.read_text()
-        for what in ("client.agent.main", "supernode_main", "client.agent.executor"):  # every site is whole again
+        for what in KILLED:  # every site is whole again
             until(
                 lambda what=what: sum(what in command for command in living(mark).values()) >= len(names),
                 timeout_s=120,

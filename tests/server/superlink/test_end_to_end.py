@@ -25,6 +25,7 @@ from fedage.client.supervisor.supervise import SiteBusy, run_site
 from fedage.common.errors import FedAgeError
 from fedage.server.superlink.home import CoordinatorHome, init_home
 from fedage.server.superlink.superlink import SuperLink, SuperLinkFailed, register_node, run_status, stop_run, submit
+from tests.hospitals_at_work import RELAY
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
@@ -269,7 +270,7 @@ def test_a_killed_agent_comes_back_and_the_next_message_reaches_it(network: Netw
 def test_a_node_whose_executor_dies_is_not_left_deaf(network: Network) -> None:
     north = network.sites["north"]
     before = north.status.count("online")
-    pid = next(p for p, c in living(network.mark).items() if "client.agent.executor" in c and str(north.home.run) in c)
+    pid = next(p for p, c in living(network.mark).items() if RELAY in c and str(north.home.run) in c)
     os.kill(pid, 9)
     north.wait_for("online", count=before + 1)
     assert len(network.run("train")["steps"][0]["told"]) == 2
