@@ -103,7 +103,7 @@ def test_a_hospital_reads_and_approves_an_offer_lightly(home: Path) -> None:
 def test_what_checks_files_and_records_is_built_when_one_is_read(whose: str) -> None:
     code = (
         "import sys; from fedage.common.analyses import registry; from fedage.common.campaign.types import Campaign;"
-        "from fedage.common.record.results import PooledCheck, Preparation, Results, StepResult;"
+        "from fedage.server.record.results import PooledCheck, Preparation, Results, StepResult;"
         f"sys.exit(any(model.__pydantic_complete__ for model in {whose}))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

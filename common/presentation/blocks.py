@@ -2,12 +2,12 @@
 
 Terminal, report and comparison draw these and know nothing of the analysis they come from.
 
-Shown
+Display
 ├── sentences   the report's first screen and the end of a run
 ├── terminal    tables and sentences at the end of a run
 ├── tells_sites whether the terminal's tables tell each site's patients and status, so that no other table has to
 ├── first       tables of the first screen
-├── sections    of the page, each a heading over blocks: Drawn, Titled, Paragraph or Folded
+├── sections    of the page, each a heading over blocks: FigureBlock, TitledTable, Paragraph or Folded
 ├── references  errors in years that a learning curve is held against, each with its words
 └── of a comparison
     ├── columns    of its first table in the terminal: a header, and by a run's label its cell

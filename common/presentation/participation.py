@@ -97,6 +97,12 @@ def judged(results: Results) -> str:
     return f"{'healthy ' if results.campaign.train_on == 'healthy' else ''}{analysed(results)}"
 
 
+def has_predicted_ages(results: Results) -> bool:
+    """Whether there are predicted ages: of the campaign's model, or as the sites' tables bring them."""
+    step = results.analyses.get("evaluation:test")
+    return bool(results.campaign.estimator) or (step is not None and step.result is not None)
+
+
 def drawn(results: Results) -> str:
     """Whom the figures by age show: they have no choice of the healthy, so they are of more people than the tables."""
     everyone = analysed(results)

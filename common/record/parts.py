@@ -2,7 +2,7 @@
 
 Part (unknown keys refused)
 ├── what the campaign, the run, the sites and the rounds were
-└── Finding (further keys kept): what an analysis found
+└── AnalysisResult (further keys kept): what an analysis found
 """
 
 from __future__ import annotations

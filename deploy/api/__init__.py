@@ -48,14 +48,13 @@ if TYPE_CHECKING:
     from fedage.common.preprocessing.image import Exam, Image, SampleRefused
     from fedage.common.presentation.blocks import Display
     from fedage.common.record.parts import AnalysisResult
-    from fedage.common.record.results import Results, StepResult
     from fedage.common.statistics.cohort import Cohort
     from fedage.common.statistics.statistic import Cell, Field, Layout, Statistic
     from fedage.common.toml.problems import CampaignErrors
     from fedage.common.version import __version__
     from fedage.deploy.machine.campaign_file import load_campaign
     from fedage.deploy.simulate import simulate
-    from fedage.server.record.results import read_results
+    from fedage.server.record.results import Results, StepResult, read_results
 
 __all__ = [
     "Again",
@@ -126,14 +125,13 @@ _MODULES = {
     "common.preprocessing.image": ("Exam", "Image", "SampleRefused"),
     "common.presentation.blocks": ("Display",),
     "common.record.parts": ("AnalysisResult",),
-    "common.record.results": ("Results", "StepResult"),
     "common.statistics.cohort": ("Cohort",),
     "common.statistics.statistic": ("Cell", "Field", "Layout", "Statistic"),
     "common.toml.problems": ("CampaignErrors",),
     "common.version": ("__version__",),
     "deploy.machine.campaign_file": ("load_campaign",),
     "deploy.simulate": ("simulate",),
-    "server.record.results": ("read_results",),
+    "server.record.results": ("Results", "StepResult", "read_results"),
 }
 _MODULE_OF = {name: f"{__name__}.{module}" for module, names in _MODULES.items() for name in names}
 

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from fedage.client.cohort.site_cohort import SiteCohort
-from fedage.common.analyses import by_subject
 from fedage.common.analyses.bias.bias_line import correction_of
-from fedage.common.analyses.by_subject import Evaluated, GroupDifference
-from fedage.common.analyses.evaluation.metrics import Metrics
-from fedage.common.analyses.survival.cox import CoxResult
-from fedage.common.analyses.survival.kaplan_meier import Curves
+from fedage.common.analyses.evaluation import results as evaluation_results
+from fedage.common.analyses.evaluation.results import Evaluated, Metrics
+from fedage.common.analyses.groups import result as groups_result
+from fedage.common.analyses.groups.result import GroupDifference
+from fedage.common.analyses.survival import results as survival_results
+from fedage.common.analyses.survival.results import CoxResult, Curves
 from fedage.common.campaign import Campaign
 from fedage.common.estimators.configure import configured
 from fedage.deploy.machine.simulation import SimulationJob
@@ -49,19 +50,19 @@ class _Check:
     not_compared: dict[str, str]
 
     def figures(self) -> Iterator[PooledFigure]:
-        evaluation = by_subject.evaluation(self.results).test
+        evaluation = evaluation_results.evaluation(self.results).test
         if "predicted_years" in self.patients:
             yield from self._errors("evaluation:test", "predicted_years", evaluation.raw)
         if self.campaign.estimator is not None and "predicted_years" in self.patients:
             yield from self._lines()
             self._correct()
             yield from self._errors("evaluation:test-corrected", "corrected_years", evaluation.corrected)
-        survival = by_subject.survival(self.results)
+        survival = survival_results.survival(self.results)
         for model in survival.cox if survival else ():
             yield from self._cox(model)
         if survival and survival.kaplan_meier:
             yield from self._curves(survival.kaplan_meier)
-        groups = by_subject.groups(self.results)
+        groups = groups_result.groups(self.results)
         if groups is not None:
             for name, found in (("groups:gap", groups.corrected), ("groups:raw-gap", groups.raw)):
                 if found is not None:

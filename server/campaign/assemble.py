@@ -11,12 +11,11 @@ from fedage.common.analyses import plan
 from fedage.common.campaign import Campaign
 from fedage.common.estimators.table import FEATURE
 from fedage.common.protocol.messages import ANALYSE, TRAIN
-from fedage.common.record.results import StepResult
 from fedage.common.version import __version__
 from fedage.server.campaign.analyses import AnalysisOutcomes
 from fedage.server.campaign.run_so_far import Place, Record
 from fedage.server.record import results as record_of
-from fedage.server.record.results import Results
+from fedage.server.record.results import Results, StepResult
 from fedage.server.report.withheld_columns import WHY_LEFT_OUT
 from fedage.server.sites.session import Answer, Session
 

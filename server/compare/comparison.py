@@ -12,12 +12,11 @@ from pydantic import ConfigDict, Field, SkipValidation
 
 from fedage.common.presentation.blocks import Display
 from fedage.common.record.parts import Part
-from fedage.common.record.results import StepResult
 from fedage.common.version import __version__
 from fedage.server.compare.notes import notes_on
 from fedage.server.compare.runs import Run
 from fedage.server.compare.settings import differing
-from fedage.server.record.results import Results
+from fedage.server.record.results import Results, StepResult
 from fedage.server.report.rounds import mean_over_folds
 from fedage.server.report.shown import compared as compared_by_analyses
 from fedage.server.report.shown import figures_of, missing_of

@@ -12,12 +12,14 @@ import os
 import tempfile
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from fedage.common.analyses.registry import own
+from fedage.common.analyses.registry import definition_of, own
 from fedage.common.errors import FedAgeError
+from fedage.common.record import results as generic
 from fedage.common.record.parts import (
     AgeSummary,
+    AnalysisResult,
     AuditHead,
     CampaignInfo,
     Round,
@@ -27,7 +29,7 @@ from fedage.common.record.parts import (
 )
 from fedage.common.record.pooled import PooledCheck, PooledFigure
 from fedage.common.record.preparation import Preparation
-from fedage.common.record.results import SCHEMA_VERSION, Results
+from fedage.common.record.results import SCHEMA_VERSION
 from fedage.deploy.machine.bounded import MAX_RECORD_BYTES, FileTooLarge, read_json
 
 __all__ = [
@@ -43,11 +45,30 @@ __all__ = [
     "Round",
     "RunInfo",
     "SiteRecord",
+    "StepResult",
     "Withheld",
     "read_results",
     "schema_text",
     "write_results",
 ]
+
+
+class StepResult(generic.StepResult):
+    """What came of one step: a result, or why there is none."""
+
+    @classmethod
+    def kind_of(cls, analysis: str) -> type[AnalysisResult]:
+        """The type of an analysis' results; results of one that is not installed here stay as they are."""
+        definition = definition_of(analysis)
+        return AnalysisResult if definition is None else definition.result
+
+
+class Results(generic.Results):
+    """A whole run."""
+
+    analyses: dict[str, StepResult] = Field(
+        default_factory=dict, description="by registered step; its result is described where its analysis is"
+    )
 
 
 class ResultsUnreadable(FedAgeError):

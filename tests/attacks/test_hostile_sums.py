@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedage.common.analyses import by_subject
 from fedage.common.analyses._of_file import COX
 from fedage.common.analyses.agreement import COLUMNS, Agreed
 from fedage.common.analyses.base import Analysis, Iterate
 from fedage.common.analyses.plan import registered
+from fedage.common.analyses.survival import results as survival_results
 from fedage.common.analyses.survival.kaplan_meier import KAPLAN_MEIER
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.protocol.messages import ANALYSE
@@ -107,8 +107,8 @@ def test_sums_that_break_a_rule_count_nothing(kind: str, tmp_path: Path) -> None
     found = run(tmp_path, members(tmp_path), FILE, alter)
     assert found.results.run.status == "finished"
     assert rule in found.rules
-    assert by_subject.survival(found.results) is not None
-    (cox,) = by_subject.survival(found.results).cox
+    assert survival_results.survival(found.results) is not None
+    (cox,) = survival_results.survival(found.results).cox
     assert set(cox.sites) == {"a", "c"}
     assert rule in str(found.hostile.withheld)
     assert any(rule in trouble for trouble in found.hostile.troubles)
@@ -138,8 +138,8 @@ def test_tables_by_time_are_counts_too(tmp_path: Path, name: str, change: Callab
 
     found = run(tmp_path, members(tmp_path), FILE, alter)
     assert rule in found.rules
-    assert by_subject.survival(found.results) is not None
-    assert set(by_subject.survival(found.results).kaplan_meier.sites) == {"a", "c"}
+    assert survival_results.survival(found.results) is not None
+    assert set(survival_results.survival(found.results).kaplan_meier.sites) == {"a", "c"}
 
 
 def test_honest_sums_of_every_analysis_are_within_the_rules(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from flwr.app import Message
 
 from fedage.client.site.durable import StoreUnavailable
-from fedage.common.analyses import by_subject
+from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.campaign_file import CampaignErrors, parse_campaign
 from fedage.common.protocol.basis import PreparedSums
 from fedage.common.protocol.messages import EVALUATE, TRAIN, join_iterates, join_model, model_of
@@ -317,7 +317,7 @@ def test_a_site_that_does_not_train_works_the_model_out_when_it_evaluates(tmp_pa
     place = Place(folder=tmp_path / "run", run="r1", environment="simulation", guard=True)
     conduct(PollingGrid(grid, poll_s=0.01), parse_campaign(TABLE), place, key=None, admitted=grid.names)
     results = read_results(tmp_path / "run" / "results.json")
-    assert set(by_subject.evaluation(results).test.raw.by_site) == {"a", "b", "c"}
+    assert set(evaluation_results.evaluation(results).test.raw.by_site) == {"a", "b", "c"}
 
 
 def test_a_path_that_is_used_up_stops_the_model_and_the_record_says_so(tmp_path: Path) -> None:

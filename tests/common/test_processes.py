@@ -181,8 +181,8 @@ def test_nothing_outlives_a_killed_supervisor(code: str, ready: int, waited_for:
     supervisor = f"""
 import os, time
 from pathlib import Path
-from fedage.deploy.machine.processes import Family
-Family([{sys.executable!r}, "-c", {code!r}], environment=dict(os.environ), log=Path({str(log)!r}))
+from fedage.deploy.machine.processes import ProcessTree
+ProcessTree([{sys.executable!r}, "-c", {code!r}], environment=dict(os.environ), log=Path({str(log)!r}))
 time.sleep(60)
 """
     started = family(tmp_path, supervisor)

@@ -6,7 +6,7 @@ import pytest
 
 from fedage.common.analyses.survival._kaplan_meier_figure import _last
 from fedage.common.analyses.survival._kaplan_meier_shown import sentences
-from fedage.common.analyses.survival.kaplan_meier import Curves, SurvivalCurve
+from fedage.common.analyses.survival.results import Curves, SurvivalCurve
 from fedage.common.presentation.wording import years
 
 

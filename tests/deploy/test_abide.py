@@ -22,9 +22,9 @@ from safetensors.numpy import load_file
 from fedage.client.cohort.selection.parts import of_fold
 from fedage.client.cohort.selection.table_cohorts import table_cohort
 from fedage.client.cohort.table.sites import read_site_tables
-from fedage.common.analyses import by_subject
 from fedage.common.analyses.base import Done, run_locally
-from fedage.common.analyses.evaluation.metrics import Metrics
+from fedage.common.analyses.evaluation import results as evaluation_results
+from fedage.common.analyses.evaluation.results import Metrics
 from fedage.common.analyses.preparation._ridge import PENALTIES
 from fedage.common.analyses.preparation.table_preparation import INNER_PLACE
 from fedage.common.analyses.preparation.table_sums import inner_folds
@@ -62,13 +62,13 @@ class Run:
 
     @property
     def overall(self) -> Metrics:
-        found = by_subject.evaluation(self.results).test.raw.overall
+        found = evaluation_results.evaluation(self.results).test.raw.overall
         assert found is not None
         return found
 
     @property
     def by_site(self) -> Mapping[str, Metrics]:
-        return by_subject.evaluation(self.results).test.raw.by_site
+        return evaluation_results.evaluation(self.results).test.raw.by_site
 
     @property
     def mae_years(self) -> float:

@@ -11,7 +11,9 @@ from lifelines import CoxPHFitter, KaplanMeierFitter
 from lifelines.datasets import load_lung
 from lifelines.statistics import logrank_test
 
-from fedage.common.analyses import by_subject
+from fedage.common.analyses.evaluation import results as evaluation_results
+from fedage.common.analyses.groups import result
+from fedage.common.analyses.survival import results as survival_results
 from fedage.deploy.machine.campaign_file import load_campaign
 from tests.deploy.simulating import as_csv, simulated
 
@@ -37,7 +39,7 @@ def test_lung_without_a_guard_is_lifelines_to_the_last_digit(tmp_path: Path) -> 
     """Every distinct time is in the file, so nothing is rounded and no curve is coarser than the pooled one."""
     text = (FOLDER / "lung-survival-pooled.toml").read_text()
     done = simulated(tmp_path, text, data=as_csv(lung(), tmp_path / "lung.csv"), site_column="inst")
-    survival, rows = by_subject.survival(done.results), lung().dropna(subset="inst")
+    survival, rows = survival_results.survival(done.results), lung().dropna(subset="inst")
     assert survival is not None
     for found, columns, strata in zip(survival.cox, (["inst"], []), ("inst", None), strict=True):
         frame = rows[["time", "status", "age", "sex", *columns]]
@@ -61,7 +63,7 @@ def test_lung_without_a_guard_is_lifelines_to_the_last_digit(tmp_path: Path) -> 
 def test_lung_runs_as_its_first_lines_say(tmp_path: Path) -> None:
     text = (FOLDER / "lung-survival.toml").read_text()
     done = simulated(tmp_path, text, data=as_csv(lung(), tmp_path / "lung.csv"), site_column="inst")
-    survival = by_subject.survival(done.results)
+    survival = survival_results.survival(done.results)
     assert survival is not None
     by_site, one_baseline = survival.cox
     assert not by_site.not_computed
@@ -83,7 +85,7 @@ def test_lung_without_the_guard_gives_the_numbers_that_the_file_promises(tmp_pat
         assert old in text
         text = text.replace(old, new)
     done = simulated(tmp_path, text, data=as_csv(lung(), tmp_path / "lung.csv"), site_column="inst")
-    found = by_subject.survival(done.results).cox[0] if by_subject.survival(done.results) else None
+    found = survival_results.survival(done.results).cox[0] if survival_results.survival(done.results) else None
     assert found is not None
     assert [c.coef for c in found.covariates] == pytest.approx([0.0192049, -0.4923516], abs=2e-7)
 
@@ -93,13 +95,13 @@ def test_lung_without_the_guard_gives_the_numbers_that_the_file_promises(tmp_pat
 def test_abide_ridge_runs_as_its_first_lines_say(tmp_path: Path) -> None:
     done = simulated(tmp_path, (FOLDER / "abide1-ridge.toml").read_text(), data=ABIDE, site_column="SITE")
     results = done.results
-    overall = by_subject.evaluation(results).test.raw.overall
+    overall = evaluation_results.evaluation(results).test.raw.overall
     assert results.run.status == "finished"
     assert overall is not None
     assert overall.n == 352
     assert overall.mae_years is not None
     assert overall.mae_years < 2.75  # 2.61 is the pooled figure
-    assert len(by_subject.evaluation(results).test.raw.by_site) == 10
-    assert by_subject.groups(results) is not None
+    assert len(evaluation_results.evaluation(results).test.raw.by_site) == 10
+    assert result.groups(results) is not None
     # Folds are dealt out, so every hospital holds enough controls out of each to take part in all five models.
     assert not any(site.withheld for site in results.sites)

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from fedage.client.audit import Direction, Kind, Outcome, read_heads, show, verify
-from fedage.common.analyses import by_subject
+from fedage.common.analyses.evaluation import results as evaluation_results
+from fedage.common.analyses.survival import results as survival_results
 from fedage.server.record.events import read_events
 from fedage.server.record.results import Results, read_results
 
@@ -97,13 +98,13 @@ def test_the_record_is_complete(quick: tuple[Path, str]) -> None:
     assert [site.excluded.get("too-few-not-healthy", 0) for site in results.sites] == [0, 0, None]
     assert [record.number for record in results.rounds] == [1, 2, 3, 4]
     assert all(record.sites == ("harbour", "north", "valley") for record in results.rounds)
-    assert by_subject.survival(results) is not None
-    assert any(not model.not_computed for model in by_subject.survival(results).cox)
+    assert survival_results.survival(results) is not None
+    assert any(not model.not_computed for model in survival_results.survival(results).cox)
 
 
 def test_the_model_reads_age(quick: tuple[Path, str]) -> None:
     results = read_results(quick[0] / "results.json")
-    overall = by_subject.evaluation(results).test.raw.overall
+    overall = evaluation_results.evaluation(results).test.raw.overall
     assert overall is not None
     assert overall.mae_years is not None
     assert overall.mae_of_mean_years is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedage.client.inbox.deployed import DeployedSite
-from fedage.common.analyses import by_subject
+from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.campaign_file import parse_campaign
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_all
@@ -41,7 +41,7 @@ def test_every_patient_of_every_hospital_is_reported_once(tmp_path: Path) -> Non
     conduct(prompt, parse_campaign(FOLDS), place, key=coordinator.signing_key(), admitted=grid.names)
     results = read_results(tmp_path / "run" / "results.json")
     assert results.run.status == "finished"
-    raw = by_subject.evaluation(results).test.raw
+    raw = evaluation_results.evaluation(results).test.raw
     assert raw.overall is not None
     assert raw.overall.n == 60
     assert {site: metrics.n for site, metrics in raw.by_site.items()} == {"harbour": 20, "north": 20, "valley": 20}

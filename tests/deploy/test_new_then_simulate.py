@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.common.analyses import by_subject
+from fedage.common.analyses.evaluation import results as evaluation_results
+from fedage.common.analyses.groups import result
+from fedage.common.analyses.survival import results as survival_results
 from fedage.deploy.cli import main
 from tests.deploy.simulating import as_csv, simulated
 
@@ -52,10 +54,10 @@ def test_groups_and_statistics_on_ages_already_predicted(written, tmp_path: Path
     text = written("--analysis-only", "--predicted", "brain_age", "--group-column", "dx", "--held-fixed", "age_years")
     done = simulated(tmp_path / "run", text, data=as_csv(frame, tmp_path / "t.csv"), site_column="site")
     gap = frame.brain_age - frame.AGE
-    overall = by_subject.evaluation(done.results).test.raw.overall
+    overall = evaluation_results.evaluation(done.results).test.raw.overall
     assert overall is not None
     assert overall.mae_years == pytest.approx(gap.abs().mean(), abs=1e-9)
-    groups = by_subject.groups(done.results)
+    groups = result.groups(done.results)
     assert groups is not None
     assert groups.corrected.gap == "raw_gap_years"
     sites = pd.get_dummies(frame.site).to_numpy(dtype=float)
@@ -69,9 +71,9 @@ def test_groups_and_statistics_on_ages_already_predicted(written, tmp_path: Path
 def test_survival_alone(written, tmp_path: Path) -> None:
     text = written("--analysis-only", "--time", "years", "--event", "died", "--covariates", "age_years,is_male")
     done = simulated(tmp_path / "run", text, data=as_csv(table(), tmp_path / "t.csv"), site_column="site")
-    assert by_subject.groups(done.results) is None
-    assert by_subject.survival(done.results) is not None
-    (model,) = by_subject.survival(done.results).cox
+    assert result.groups(done.results) is None
+    assert survival_results.survival(done.results) is not None
+    (model,) = survival_results.survival(done.results).cox
     assert not model.not_computed
     assert [covariate.name for covariate in model.covariates] == ["age_years", "is_male"]
 
@@ -86,20 +88,20 @@ def test_the_gap_of_predicted_ages_in_a_survival_analysis(written, tmp_path: Pat
         data=as_csv(table().rename(columns={"died": "event"}), tmp_path / "t.csv"),
         site_column="site",
     )
-    assert by_subject.survival(done.results) is not None
-    assert [covariate.name for covariate in by_subject.survival(done.results).cox[0].covariates] == [
+    assert survival_results.survival(done.results) is not None
+    assert [covariate.name for covariate in survival_results.survival(done.results).cox[0].covariates] == [
         "raw_gap_years",
         "age_years",
     ]
-    assert by_subject.evaluation(done.results).test.raw.overall is not None
+    assert evaluation_results.evaluation(done.results).test.raw.overall is not None
 
 
 def test_a_ridge_with_groups(written, tmp_path: Path) -> None:
     text = written("--estimator", "table-ridge", "--features", "x1", "--group-column", "dx")
     done = simulated(tmp_path / "run", text, data=as_csv(table(), tmp_path / "t.csv"), site_column="site")
     assert done.results.run.status == "finished"
-    assert by_subject.groups(done.results) is not None
-    assert by_subject.groups(done.results).corrected.gap == "gap_years"
+    assert result.groups(done.results) is not None
+    assert result.groups(done.results).corrected.gap == "gap_years"
 
 
 def judged_on_the_healthy(text: str, column: str, value: int) -> str:
@@ -118,14 +120,14 @@ def test_ages_already_predicted_are_judged_on_the_healthy_where_the_file_says_so
     text = judged_on_the_healthy(text, "dx", healthy)
     done = simulated(tmp_path / "run", text, data=as_csv(frame, tmp_path / "t.csv"), site_column="site")
     off = (frame.brain_age - frame.AGE).abs()
-    overall, own = by_subject.evaluation(done.results).test.raw.overall, off[frame.dx == healthy]
+    overall, own = evaluation_results.evaluation(done.results).test.raw.overall, off[frame.dx == healthy]
     assert overall is not None
     assert overall.n == own.size
     assert overall.mae_years == pytest.approx(own.mean(), abs=1e-9)
     assert abs(own.mean() - off.mean()) > 0.05, "the healthy must differ from all for this to tell"
     assert done.results.campaign.train_on == "healthy"
-    assert by_subject.groups(done.results) is not None
-    assert by_subject.groups(done.results).corrected.unadjusted is not None, "the others are still compared"
+    assert result.groups(done.results) is not None
+    assert result.groups(done.results).corrected.unadjusted is not None, "the others are still compared"
     assert "healthy patients" in (done.folder / "report.html").read_text()
 
 
@@ -137,7 +139,10 @@ def test_the_few_who_are_not_healthy_are_in_no_sum_of_ages_already_predicted(wri
     )
     text = judged_on_the_healthy(text.replace('event = "event"', 'event = "died"'), "well", 1)
     done = simulated(tmp_path / "run", text, data=as_csv(frame, tmp_path / "t.csv"), site_column="site")
-    overall, survival = by_subject.evaluation(done.results).test.raw.overall, by_subject.survival(done.results)
+    overall, survival = (
+        evaluation_results.evaluation(done.results).test.raw.overall,
+        survival_results.survival(done.results),
+    )
     assert overall is not None
     assert survival is not None
     assert overall.n == survival.cox[0].n == 240 - 9
@@ -155,8 +160,8 @@ def test_covariates_keep_the_names_that_the_table_gives_them(written, tmp_path: 
         renamed = frame if number == 0 else frame.rename(columns=plain)
         data = as_csv(renamed, tmp_path / f"{number}.csv")
         done = simulated(tmp_path / f"run-{number}", text, data=data, site_column="site")
-        assert by_subject.survival(done.results) is not None
-        (model,) = by_subject.survival(done.results).cox
+        assert survival_results.survival(done.results) is not None
+        (model,) = survival_results.survival(done.results).cox
         assert [covariate.name for covariate in model.covariates] == list(columns)
         found.append([covariate.hazard_ratio for covariate in model.covariates])
         if number == 0:

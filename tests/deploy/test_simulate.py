@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 from fedage.client.cohort.selection.dealing import dealt
 from fedage.client.cohort.table.sites import read_site_tables
-from fedage.common.analyses import by_subject
+from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.configure import configured
@@ -99,7 +99,7 @@ def hold_against_pooled(folder: Path, results: Results, text: str, data: Path, *
         model = load_file(folder / f"model-fold-{k + 1}.safetensors")
         np.testing.assert_allclose(model["coefficients"] / model["sds"], slopes, rtol=1e-8, atol=1e-12)
         predicted[fold == k] = np.exp(x[fold == k] @ slopes + intercept)
-    overall = by_subject.evaluation(results).test.raw.overall
+    overall = evaluation_results.evaluation(results).test.raw.overall
     assert overall is not None
     assert overall.n == int(train.sum())
     assert overall.mae_years == pytest.approx(np.abs(predicted - age)[train].mean(), abs=1e-8)
@@ -317,7 +317,7 @@ def test_ridge_over_ten_real_hospitals_is_pooled_ridge(tmp_path: Path) -> None:
     text += '\n[cohort]\ntrain_on = "healthy"\n[cohort.healthy]\ncolumn = "DX_GROUP"\nequals = -1\n'
     done = simulated(tmp_path, text, data=ABIDE, site_column="SITE")
     hold_against_pooled(done.folder, done.results, text, ABIDE, site_column="SITE")
-    for site, metrics in by_subject.evaluation(done.results).test.raw.by_site.items():
+    for site, metrics in evaluation_results.evaluation(done.results).test.raw.by_site.items():
         own = metrics.mae_of_site_mean_years
         assert own > 0, site
 

@@ -11,8 +11,8 @@ from lifelines import CoxPHFitter, KaplanMeierFitter
 from lifelines.datasets import load_lung
 from lifelines.statistics import logrank_test
 
-from fedage.common.analyses import by_subject
-from fedage.common.analyses.survival.cox import CoxResult
+from fedage.common.analyses.survival import results as survival_results
+from fedage.common.analyses.survival.results import CoxResult
 from fedage.common.errors import FedAgeError
 from tests.deploy.simulating import Simulated, as_csv, simulated
 
@@ -73,8 +73,8 @@ def exact(lung: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Simul
 
 
 def model(done: Simulated, name: str) -> CoxResult:
-    assert by_subject.survival(done.results) is not None
-    return next(found for found in by_subject.survival(done.results).cox if found.model == name)
+    assert survival_results.survival(done.results) is not None
+    return next(found for found in survival_results.survival(done.results).cox if found.model == name)
 
 
 def test_the_row_without_a_hospital_is_said(exact: Simulated) -> None:
@@ -102,7 +102,7 @@ def test_one_baseline_for_all_is_lifelines_on_the_same_rows(exact: Simulated, lu
 
 def test_curves_by_sex_are_lifelines(exact: Simulated, lung: pd.DataFrame) -> None:
     rows = lung.dropna(subset="inst")
-    found = by_subject.survival(exact.results).kaplan_meier if by_subject.survival(exact.results) else None
+    found = survival_results.survival(exact.results).kaplan_meier if survival_results.survival(exact.results) else None
     assert found is not None
     assert found.log_rank is not None
     assert [group.name for group in found.groups] == ["female", "male"]
@@ -128,7 +128,7 @@ def test_all_rows_are_the_published_numbers(lung: pd.DataFrame, tmp_path: Path) 
     found = model(done, "pooled")
     assert [c.coef for c in found.covariates] == pytest.approx([0.0170453, -0.5132185], abs=1e-7)
     assert found.log_likelihood == pytest.approx(-742.8482458, abs=1e-7)
-    curves = by_subject.survival(done.results).kaplan_meier if by_subject.survival(done.results) else None
+    curves = survival_results.survival(done.results).kaplan_meier if survival_results.survival(done.results) else None
     assert curves is not None
     assert curves.log_rank is not None
     assert [group.median_survival for group in curves.groups] == [4.26, 2.7]
@@ -149,7 +149,7 @@ table_times_years = {times}
 time_grid_years = 0.01
 """
     done = simulated(tmp_path, text, data=as_csv(lung.assign(inst=1), tmp_path / "lung.csv"), site_column="inst")
-    curves = by_subject.survival(done.results).kaplan_meier if by_subject.survival(done.results) else None
+    curves = survival_results.survival(done.results).kaplan_meier if survival_results.survival(done.results) else None
     assert curves is not None
     assert [(group.name, group.median_survival) for group in curves.groups] == [("all patients", 3.1)]
 

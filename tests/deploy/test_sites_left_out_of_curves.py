@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.common.analyses import by_subject
+from fedage.common.analyses.survival import results as survival_results
 from fedage.common.analyses.survival._kaplan_meier_shown import left_out
 from tests.deploy.simulating import as_csv, simulated
 
@@ -47,7 +47,7 @@ def test_sites_that_are_in_no_curve_are_named(tmp_path: Path, scales: tuple[floa
             )
         )
     done = simulated(tmp_path / "run", CAMPAIGN, data=as_csv(pd.concat(parts), tmp_path / "t.csv"), site_column="site")
-    found = by_subject.survival(done.results).kaplan_meier if by_subject.survival(done.results) else None
+    found = survival_results.survival(done.results).kaplan_meier if survival_results.survival(done.results) else None
     assert found is not None
     missing = {f"s{k}" for k in range(len(scales))} - set(found.sites)
     said = " ".join(left_out(done.results))

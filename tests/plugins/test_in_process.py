@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedage.common import estimators
-from fedage.common.analyses import by_subject
+from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.campaign_file import CampaignErrors, parse_campaign
 from fedage.common.estimators.base import Samples
 from fedage.common.estimators.derive import model_before
@@ -41,7 +41,7 @@ def run(folder: Path, text: str, members: Sequence[MemorySite], *, meddle: Meddl
 
 def error_of(results: Results) -> float:
     """The mean absolute error in years of the patients who were not trained on."""
-    overall = by_subject.evaluation(results).test.raw.overall
+    overall = evaluation_results.evaluation(results).test.raw.overall
     assert results.run.status == "finished", results.run
     assert overall is not None
     assert overall.mae_years is not None

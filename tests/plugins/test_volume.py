@@ -27,7 +27,7 @@ from fedage.client.cohort.store.store import CohortStore
 from fedage.client.consent.site_cohorts import SiteCohorts
 from fedage.client.inbox.deployed import DeployedSite
 from fedage.client.site.home import SiteHome, init_site
-from fedage.common.analyses import by_subject
+from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.campaign_file import parse_campaign
 from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
@@ -184,7 +184,7 @@ def test_three_hospitals_train_and_solve_together(
     assert results.run.status == "finished"
     assert [(done.fold, done.number) for done in results.rounds] == [(f, r) for f in (1, 2) for r in (1, 2, 3)]
     assert {site for done in results.rounds for site in done.sites} == set(NAMES)
-    overall = by_subject.evaluation(results).test.raw.overall
+    overall = evaluation_results.evaluation(results).test.raw.overall
     assert overall is not None
     assert overall.n == 50
     ages = np.array([age for _, age, _ in people()])
@@ -241,5 +241,5 @@ def test_a_simulation_gives_what_the_hospitals_give(data: Path, tmp_path: Path, 
     subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path}, cwd=tmp_path)
     results = read_results(tmp_path / "out" / "results.json")
     assert results.run.status == "finished"
-    assert by_subject.evaluation(results).test.raw.overall is not None
-    assert by_subject.evaluation(results).test.raw.overall.n == 50
+    assert evaluation_results.evaluation(results).test.raw.overall is not None
+    assert evaluation_results.evaluation(results).test.raw.overall.n == 50

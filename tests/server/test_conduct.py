@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from flwr.app import Array, Message
 
-from fedage.common.analyses import by_subject
 from fedage.common.analyses.bias.bias_line import correction_of
+from fedage.common.analyses.evaluation import results as evaluation_results
+from fedage.common.analyses.survival import results as survival_results
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.protocol.messages import pack, unpack
 from fedage.server.campaign.conduct import conduct
@@ -87,11 +88,11 @@ def test_three_sites_finish_and_everything_is_recorded(three: list[MemorySite], 
     assert [site.status for site in results.sites] == ["took part"] * 3
     assert [r.number for r in results.rounds] == [1, 2]
     assert all(r.validation_mae_years is not None for r in results.rounds)
-    assert by_subject.evaluation(results).test.raw.overall is not None
-    assert by_subject.evaluation(results).test.raw.overall.n == 60
+    assert evaluation_results.evaluation(results).test.raw.overall is not None
+    assert evaluation_results.evaluation(results).test.raw.overall.n == 60
     assert set(correction_of(results).lines) == {"a", "b", "c"}
-    assert by_subject.survival(results) is not None
-    assert [model.model for model in by_subject.survival(results).cox] == ["gap", "true"]
+    assert survival_results.survival(results) is not None
+    assert [model.model for model in survival_results.survival(results).cox] == ["gap", "true"]
     for name in ("campaign.toml", "events.jsonl", "model.safetensors", "report.html"):
         assert (tmp_path / "run" / name).stat().st_size > 0
 
@@ -129,8 +130,8 @@ def test_a_site_that_leaves_during_the_analyses_leaves_an_exact_result_of_the_ot
     grid._meddle = meddle
     results = run(tmp_path, three, grid=grid)
     assert results.run.status == "finished"
-    assert by_subject.survival(results) is not None
-    assert all(model.sites == ("a", "b") for model in by_subject.survival(results).cox)
+    assert survival_results.survival(results) is not None
+    assert all(model.sites == ("a", "b") for model in survival_results.survival(results).cox)
     assert (results.sites[2].status, results.sites[2].dropped_out_in_round) == ("dropped out", 0)
 
 
@@ -161,10 +162,10 @@ def test_no_event_at_all_is_said_and_the_rest_is_there(tmp_path: Path) -> None:
     members = [memory_site(name, tmp_path / "sites", seed=n, events=False) for n, name in enumerate("abc")]
     results = run(tmp_path, members)
     assert results.run.status == "finished"
-    assert by_subject.survival(results) is not None
-    for model in by_subject.survival(results).cox:
+    assert survival_results.survival(results) is not None
+    for model in survival_results.survival(results).cox:
         assert model.not_computed
-    assert by_subject.evaluation(results).test.raw.overall is not None
+    assert evaluation_results.evaluation(results).test.raw.overall is not None
 
 
 def test_a_site_that_has_not_approved_is_left_out(three: list[MemorySite], tmp_path: Path) -> None:

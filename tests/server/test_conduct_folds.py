@@ -12,8 +12,8 @@ from flwr.app import Message
 from safetensors.numpy import load_file
 
 from fedage.client.cohort.selection.parts import of_fold
-from fedage.common.analyses import by_subject
 from fedage.common.analyses.bias.bias_line import correction_of
+from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.statistics.statistic import FloatArray
@@ -142,7 +142,10 @@ def test_a_ridge_in_folds_is_pooled_ridge_out_of_fold_with_each_line_of_the_othe
             own, others = here & (fold == k), here & (fold != k)
             slope, intercept = np.polyfit(age[others], predicted[others], 1)
             corrected[own] = predicted[own] + age[own] - (slope * age[own] + intercept)
-    raw, after = by_subject.evaluation(results).test.raw.overall, by_subject.evaluation(results).test.corrected.overall
+    raw, after = (
+        evaluation_results.evaluation(results).test.raw.overall,
+        evaluation_results.evaluation(results).test.corrected.overall,
+    )
     assert raw is not None
     assert after is not None
     assert raw.n == after.n == age.size
@@ -173,7 +176,7 @@ def test_without_folds_too_and_the_penalty_by_inner_folds(tmp_path: Path) -> Non
         errors.append(np.abs(model["coefficients"] / model["sds"] - slopes).max())
         if errors[-1] < 1e-8:
             mae = np.abs(np.exp(x[test] @ slopes + intercept) - age[test]).mean()
-    overall = by_subject.evaluation(results).test.raw.overall
+    overall = evaluation_results.evaluation(results).test.raw.overall
     assert overall is not None
     assert min(errors) < 1e-8, "the model is the pooled ridge of one of the penalties"
     assert overall.mae_years == pytest.approx(mae, abs=1e-8)
@@ -184,8 +187,8 @@ def test_pictures_in_folds_train_every_fold_on_the_others(tmp_path: Path) -> Non
     results = run(tmp_path, PICTURES + K, members)
     assert results.run.status == "finished"
     assert [(done.fold, done.number) for done in results.rounds] == [(f, r) for f in (1, 2, 3) for r in (1, 2)]
-    assert by_subject.evaluation(results).test.raw.overall is not None
-    assert by_subject.evaluation(results).test.raw.overall.n == 135
+    assert evaluation_results.evaluation(results).test.raw.overall is not None
+    assert evaluation_results.evaluation(results).test.raw.overall.n == 135
     assert len({(tmp_path / "run" / f"model-fold-{k}.safetensors").read_bytes() for k in (1, 2, 3)}) == 3
     campaign = parse_campaign(PICTURES + K)
     for site in members:
@@ -214,8 +217,8 @@ def test_an_honest_campaign_with_folds_meets_no_threshold(tmp_path: Path, text: 
     assert all(site.withheld == () for site in results.sites)
     for site in members:
         assert thresholds(site, text) == [("age_years", 1)]
-    assert by_subject.evaluation(results).test.raw.overall is not None
-    assert by_subject.evaluation(results).test.raw.overall.mae_of_mean_years is not None
+    assert evaluation_results.evaluation(results).test.raw.overall is not None
+    assert evaluation_results.evaluation(results).test.raw.overall.mae_of_mean_years is not None
 
 
 def test_a_site_that_leaves_in_the_middle_of_the_second_fold_for_good(tmp_path: Path) -> None:
@@ -238,8 +241,8 @@ def test_a_site_that_leaves_in_the_middle_of_the_second_fold_for_good(tmp_path: 
     assert (gone.name, gone.status, gone.dropped_out_in_round) == ("c", "dropped out", 1), (
         "it did no round of the last fold"
     )
-    assert by_subject.evaluation(results).test.raw.overall is not None
-    assert by_subject.evaluation(results).test.raw.overall.n == 150
+    assert evaluation_results.evaluation(results).test.raw.overall is not None
+    assert evaluation_results.evaluation(results).test.raw.overall.n == 150
     assert set(correction_of(results).lines) == {"a", "b"}
     for site in members[:2]:
         assert thresholds(site, NETWORK + K) == [("age_years", 1)]
@@ -254,8 +257,8 @@ def test_a_site_that_misses_the_second_folds_predictions_and_comes_back(tmp_path
     results = run(tmp_path, NETWORK + K, tables(tmp_path), meddle=meddle)
     assert results.run.status == "finished"
     assert [done.sites for done in results.rounds] == [("a", "b", "c")] * 6, "it trains in every fold"
-    assert by_subject.evaluation(results).test.raw.overall is not None
-    assert by_subject.evaluation(results).test.raw.overall.n == 150
+    assert evaluation_results.evaluation(results).test.raw.overall is not None
+    assert evaluation_results.evaluation(results).test.raw.overall.n == 150
     assert any("no predictions of fold 2" in trouble for trouble in results.sites[2].troubles)
     assert (results.sites[2].status, results.sites[2].dropped_out_in_round) == ("dropped out", 0)
 
@@ -293,10 +296,10 @@ def test_a_site_that_leaves_between_two_runs_costs_a_baseline_at_most(tmp_path: 
     second = run(tmp_path / "2", text, members[:2], name="r2")
     for results, n in ((first, 225), (second, 150)):
         assert all(site.withheld == () for site in results.sites)
-        assert by_subject.evaluation(results).test.raw.overall is not None
-        assert by_subject.evaluation(results).test.raw.overall.n == n
+        assert evaluation_results.evaluation(results).test.raw.overall is not None
+        assert evaluation_results.evaluation(results).test.raw.overall.n == n
     assert [len(thresholds(site, text)) for site in members] == [2, 2, 1]
-    overall = by_subject.evaluation(second).test.raw.overall
+    overall = evaluation_results.evaluation(second).test.raw.overall
     assert overall is not None
     refused = sum(not answered for site in members[:2] for _, answered in thresholds(site, text))
     assert (overall.mae_of_mean_years is None) == (refused == 2)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fedage.client.compute import predictions
+from fedage.common.analyses.groups.result import groups as groups_of
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.statistics.statistic import FloatArray
 from fedage.server.campaign.conduct import conduct
@@ -60,7 +61,7 @@ def test_the_record_holds_the_pooled_regression(tmp_path: Path) -> None:
     grid, campaign = InProcessGrid(members), parse_campaign(CAMPAIGN)
     place = Place(folder=tmp_path / "run", run="r1", environment="simulation", guard=True)
     conduct(PollingGrid(grid, poll_s=0.01), campaign, place, key=None, admitted=grid.names)
-    groups = read_results(tmp_path / "run" / "results.json").groups
+    groups = groups_of(read_results(tmp_path / "run" / "results.json"))
     assert groups is not None
     assert groups.raw is not None
     assert groups.raw.adjusted is not None

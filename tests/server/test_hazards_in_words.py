@@ -8,7 +8,7 @@ import re
 import pytest
 
 from fedage.common.analyses.survival._hazards_text import in_unit, per_sd, ratio_decimals, told_per_sd
-from fedage.common.analyses.survival.cox import Coefficient
+from fedage.common.analyses.survival.results import Coefficient
 
 
 @pytest.mark.parametrize(

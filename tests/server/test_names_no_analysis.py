@@ -8,7 +8,7 @@ from pathlib import Path
 import fedage.common
 import fedage.server
 from fedage.common.analyses import registry
-from fedage.common.record.results import Results
+from fedage.server.record.results import Results
 
 SERVER = Path(fedage.server.__path__[0])
 ANALYSES = "fedage.common.analyses"

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.common.analyses import by_subject
+from fedage.common.analyses.evaluation import results as evaluation_results
 from tests.deploy.simulating import Simulated, as_csv, simulated
 
 CAMPAIGN = """
@@ -77,7 +77,7 @@ def test_the_report_tells_it(done: Simulated) -> None:
 
 
 def test_a_sites_own_mean_is_that_of_its_patients(done: Simulated, frame: pd.DataFrame) -> None:
-    for site, metrics in by_subject.evaluation(done.results).test.raw.by_site.items():
+    for site, metrics in evaluation_results.evaluation(done.results).test.raw.by_site.items():
         age = frame.loc[frame["site"] == site, "age"]
         assert metrics.n == len(age)
         assert metrics.mae_of_site_mean_years == pytest.approx((age - age.mean()).abs().mean(), abs=1e-9)

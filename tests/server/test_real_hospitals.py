@@ -15,7 +15,7 @@ from flwr.app import Context, Message, RecordDict
 from fedage.client.audit import Damage, Kind, Outcome, read_heads, verify
 from fedage.client.audit.log import LOG_FILE
 from fedage.client.inbox import handlers
-from fedage.common.analyses import by_subject
+from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.campaign_file import parse_campaign
 from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
@@ -88,7 +88,7 @@ def test_a_validation_site_beside_two_that_train_and_a_cut_log_found_by_the_coor
     results = run(tmp_path, InProcessGrid([member.site for member in members]), members)
     assert results.run.status == "finished"
     assert [done.sites for done in results.rounds] == [("a", "b"), ("a", "b")]
-    assert set(by_subject.evaluation(results).test.raw.by_site) == {"a", "b", "c"}
+    assert set(evaluation_results.evaluation(results).test.raw.by_site) == {"a", "b", "c"}
     assert (site(results, "c").role, site(results, "c").troubles) == ("evaluation only", ())
     assert (site(results, "d").status, site(results, "d").reason.split(":")[0]) == ("refused", "not-approved")
 
@@ -119,7 +119,7 @@ def test_messages_that_come_twice_change_nothing(template: Template, tmp_path: P
         answers = [line.entry.outcome for member in members for line in member.lines()]
         assert (Outcome.AGAIN in answers) == (grid is Retrying)
     once, twice = results
-    assert by_subject.evaluation(once) == by_subject.evaluation(twice)
+    assert evaluation_results.evaluation(once) == evaluation_results.evaluation(twice)
     rounds_once, rounds_twice = ([done.model_copy(update={"seconds": 0}) for done in one.rounds] for one in results)
     assert rounds_once == rounds_twice
 

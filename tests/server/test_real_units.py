@@ -20,9 +20,10 @@ from rich.console import Console
 from fedage.client.cli.index import index_site
 from fedage.client.inbox.deployed import DeployedSite
 from fedage.client.site.home import init_site
-from fedage.common.analyses import by_subject
+from fedage.common.analyses.groups import result
+from fedage.common.analyses.survival import results as survival_results
 from fedage.common.analyses.survival._cox_compared import covariates
-from fedage.common.analyses.survival.cox import Coefficient
+from fedage.common.analyses.survival.results import Coefficient
 from fedage.common.campaign_file import parse_campaign
 from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
@@ -161,8 +162,8 @@ def survival_package(patients: pd.DataFrame, name: str, *, by_site: bool) -> Cox
 
 
 def coefficient(results: Results, model: str, covariate: str) -> Coefficient:
-    assert by_subject.survival(results) is not None
-    found = next(item for item in by_subject.survival(results).cox if item.model == model)
+    assert survival_results.survival(results) is not None
+    found = next(item for item in survival_results.survival(results).cox if item.model == model)
     assert found.not_computed in (None, ""), found.not_computed
     assert found.n == sum(SITES.values())
     assert found.sites == tuple(SITES)
@@ -204,10 +205,10 @@ def test_the_difference_of_groups_is_that_of_least_squares(
     request: pytest.FixtureRequest, patients: pd.DataFrame, which: str
 ) -> None:
     results: Results = request.getfixturevalue(which)
-    assert by_subject.groups(results) is not None
-    found = by_subject.groups(results).corrected.adjusted
+    assert result.groups(results) is not None
+    found = result.groups(results).corrected.adjusted
     assert found is not None
-    assert (by_subject.groups(results).corrected.n_group, by_subject.groups(results).corrected.n_reference) == (
+    assert (result.groups(results).corrected.n_group, result.groups(results).corrected.n_reference) == (
         int((patients.ill == 1).sum()),
         int((patients.ill == 0).sum()),
     )

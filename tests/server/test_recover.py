@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedage.common.analyses import by_subject
+from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, TRAIN
@@ -80,7 +80,7 @@ def test_a_run_that_is_killed_keeps_what_it_had(
     assert found == written
     assert (found.run.status, found.run.reason, len(found.rounds)) == ("failed", KILLED, rounds)
     assert {site.status for site in found.sites} == ({"took part"} if described else {"absent"})
-    assert (by_subject.evaluation(found).validation.raw.overall is not None) == analysed
+    assert (evaluation_results.evaluation(found).validation.raw.overall is not None) == analysed
     assert (found.run.started_utc or "") <= (found.run.finished_utc or "")
     report = (run.path / "report.html").read_text()
     assert "ended without a word" in report

@@ -8,7 +8,7 @@ import pydantic
 import pytest
 
 import fedage.server
-from fedage.common.analyses.evaluation.metrics import Metrics
+from fedage.common.analyses.evaluation.results import Metrics
 from fedage.server.record.results import (
     SCHEMA_VERSION,
     CampaignInfo,

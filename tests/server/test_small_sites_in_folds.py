@@ -11,7 +11,7 @@ from rich.console import Console
 from safetensors.numpy import load_file
 
 from fedage.client.cohort.selection.parts import set_aside
-from fedage.common.analyses import by_subject
+from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.campaign_file import parse_campaign
 from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
@@ -95,10 +95,10 @@ def test_a_ridge_is_the_pooled_one_of_all_who_train_each_fold(tmp_path: Path, in
         slopes, intercept = pooled_ridge(x[fold != k], age[fold != k], penalty)
         np.testing.assert_allclose(model["coefficients"] / model["sds"], slopes, rtol=1e-8, atol=1e-12)
         predicted[fold == k] = np.exp(x[fold == k] @ slopes + intercept)
-    for name, found in by_subject.evaluation(results).test.raw.by_site.items():
+    for name, found in evaluation_results.evaluation(results).test.raw.by_site.items():
         assert found.n == SIZES[name]
         assert found.mae_years == pytest.approx(np.abs(predicted - age)[site == name].mean(), abs=1e-8)
-    assert set(by_subject.evaluation(results).test.corrected.by_site) == set(SIZES)
+    assert set(evaluation_results.evaluation(results).test.corrected.by_site) == set(SIZES)
 
 
 def test_the_record_the_report_and_the_terminal_say_in_how_many_folds(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_in_rounds_it_trains_each_fold_and_keeps_predictions_of_those_it_holds_o
     assert [done.sites for done in results.rounds] == [("large", "small")] * 2 * FOLDS
     assert {site.name: site.held_out_in_folds for site in results.sites} == {"large": 5, "small": 2}
     assert [(site.withheld, site.troubles) for site in results.sites] == [((), ())] * 2
-    found = by_subject.evaluation(results).test.raw.by_site
+    found = evaluation_results.evaluation(results).test.raw.by_site
     assert {name: metrics.n for name, metrics in found.items()} == sizes
     judged = [
         sum("small" in done.validation_mae_years_by_site for done in results.rounds if done.fold == k)
@@ -166,14 +166,14 @@ def test_ages_are_corrected_at_a_site_where_a_few_who_are_not_healthy_are_set_as
         x = site.found.samples["row"]
         members.append(table_site(site.name, tmp_path / "again", x=x, age=age, seed=len(members), well=well))
     results = run(tmp_path, text, members)
-    assert set(by_subject.evaluation(results).test.corrected.by_site) == set(SIZES)
+    assert set(evaluation_results.evaluation(results).test.corrected.by_site) == set(SIZES)
     campaign = parse_campaign(text)
     for site in members:
         cohort = site.cohort(campaign).cohort
         left = few if site.name == name else 0
         assert set_aside(cohort)["too-few-not-healthy"] == left
-        assert by_subject.evaluation(results).test.raw.by_site[site.name].n == cohort.n - left
-        assert by_subject.evaluation(results).test.corrected.by_site[site.name].n == cohort.n - left
+        assert evaluation_results.evaluation(results).test.raw.by_site[site.name].n == cohort.n - left
+        assert evaluation_results.evaluation(results).test.corrected.by_site[site.name].n == cohort.n - left
 
 
 def test_a_site_too_small_for_two_folds_is_judged_and_says_why_it_trains_no_model(tmp_path: Path) -> None:
@@ -182,4 +182,4 @@ def test_a_site_too_small_for_two_folds_is_judged_and_says_why_it_trains_no_mode
     assert tiny.held_out_in_folds is None
     assert [held.step for held in tiny.withheld] == ["table-preparation"]
     assert "fewer than 2 × 10 patients who may train" in tiny.withheld[0].reason
-    assert by_subject.evaluation(results).test.raw.by_site["tiny"].n == 19
+    assert evaluation_results.evaluation(results).test.raw.by_site["tiny"].n == 19

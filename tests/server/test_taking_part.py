@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedage.client.audit import verify
 from fedage.client.audit.head import sign_head
-from fedage.common.analyses import by_subject
 from fedage.common.analyses.bias.bias_line import correction_of
+from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.protocol.heads import Head, SignedHead, key_to_hex
 from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, TRAIN
@@ -124,7 +124,7 @@ def test_a_site_that_only_evaluates_is_never_sent_a_model_to_train(three: list[M
     assert all(done.sites == ("a", "b") for done in results.rounds)
     found = site(results, "c")
     assert (found.status, found.role, found.troubles) == ("took part", "evaluation only", ())
-    assert set(by_subject.evaluation(results).test.raw.by_site) == {"a", "b", "c"}
+    assert set(evaluation_results.evaluation(results).test.raw.by_site) == {"a", "b", "c"}
     assert "c" in correction_of(results).lines
     assert "c: 60 patients, computing on cpu, evaluation only" in followed(tmp_path)
 
@@ -235,7 +235,7 @@ def test_an_answer_whose_head_does_not_hold_does_not_count(
     assert results.run.status == "finished"
     assert all(done.sites == ("a", "c") for done in results.rounds)
     assert all(named in trouble for trouble in site(results, "b").troubles)
-    assert set(by_subject.evaluation(results).test.raw.by_site) == {"a", "c"}
+    assert set(evaluation_results.evaluation(results).test.raw.by_site) == {"a", "c"}
     told = site(results, "b").audit_head
     assert told is not None
     assert told.sequence == 1

@@ -8,7 +8,7 @@ from itertools import pairwise
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedage.common.analyses.bias.gap_by_age import GapsByAge
+from fedage.common.analyses.bias.results import GapsByAge
 from fedage.common.presentation.svg import INK, MUTED, SERIES, draw
 
 

@@ -12,7 +12,6 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 from pydantic import Field as Described
 
-from fedage.common.analyses import by_subject
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._summed import ages_and_errors
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
@@ -26,6 +25,7 @@ from fedage.common.analyses.columns import (
 )
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
+from fedage.common.analyses.survival import results as survival_results
 from fedage.common.campaign.types import Campaign
 from fedage.common.presentation.blocks import Display, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import Table, count, number, words
@@ -211,7 +211,7 @@ def _note(results: Results) -> str:
     bias = correction_of(results)
     how = f"({bias.method}, scope {bias.scope})"
     scale = {"de-lange": "de Lange's", "cole": "Cole's"}.get(bias.scale, bias.scale)
-    split = f" High and low gap are split on {scale} scale." if by_subject.survival(results) else ""
+    split = f" High and low gap are split on {scale} scale." if survival_results.survival(results) else ""
     if results.campaign.folds:
         return (
             f"For reading only: fitted on the out-of-fold predictions of all healthy patients {how}. The patients of "

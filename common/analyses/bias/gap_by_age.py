@@ -7,22 +7,20 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field as Described
 
-from fedage.common.analyses import by_subject
 from fedage.common.analyses._age_bins import age_edges, bin_of
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._of_file import has_predictions
 from fedage.common.analyses.agreement import rule_of
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
 from fedage.common.analyses.bias.bias_line import correction_of
+from fedage.common.analyses.bias.results import GapsByAge
 from fedage.common.analyses.columns import MAX_PATIENTS, bound_of, in_subset, usable
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.campaign.types import Campaign
 from fedage.common.presentation.blocks import Display, FigureBlock, Section
-from fedage.common.presentation.participation import drawn
-from fedage.common.record.parts import AnalysisResult, Number
+from fedage.common.presentation.participation import drawn, has_predicted_ages
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.disclosure import Suppressed, suppress_small_cells
@@ -127,17 +125,6 @@ class GapByAge:
         )
 
 
-class GapsByAge(AnalysisResult):
-    """Predicted minus chronological age by bins of chronological age."""
-
-    n: int | None = Described(default=None, description="patients")
-    edges_years: tuple[float, ...] = Described(description="b + 1 edges; the outermost bins are open")
-    counts: tuple[int, ...] = Described(description="patients by bin; small bins are withheld and count 0")
-    mean_years: tuple[Number, ...] = Described(description="mean gap by bin")
-    sd_years: tuple[Number, ...] = Described(description="standard deviation of the gap by bin")
-    withheld: int | None = Described(default=None, description="patients in withheld bins")
-
-
 RAW, CORRECTED = "gap-by-age:raw", "gap-by-age:corrected"
 _WORDS = {RAW: "the raw gap by age", CORRECTED: "the corrected gap by age"}
 
@@ -152,7 +139,7 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
 
 
 def _shown(results: Results) -> Display:
-    if not by_subject.asked_age(results):
+    if not has_predicted_ages(results):
         return Display()
     raw, why = results.outcome(RAW, GapsByAge)
     corrected, _ = results.outcome(CORRECTED, GapsByAge)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fedage.common.analyses.evaluation.error_curve import CORRECTED, TEST, CumulativeScores
+from fedage.common.analyses.evaluation.results import CORRECTED, TEST, CumulativeScores
 from fedage.common.presentation.blocks import Display, FigureBlock, NamedRun, Section
 from fedage.common.record.results import Results
 

@@ -8,8 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator, PercentFormatter
 
-from fedage.common.analyses.evaluation.error_curve import CumulativeScores
-from fedage.common.analyses.evaluation.metrics import CS_YEARS
+from fedage.common.analyses.evaluation.results import CS_YEARS, CumulativeScores
 from fedage.common.presentation.looks import PlotStyle, legend_below, short
 from fedage.common.presentation.svg import MUTED, draw
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import Field
 
-from fedage.common.analyses.by_subject import evaluation
+from fedage.common.analyses.evaluation._errors_by_site_figure import Errors, Runs, SiteError, sites_of
 from fedage.common.analyses.evaluation.errors_text import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to, may_lose
+from fedage.common.analyses.evaluation.results import evaluation
 from fedage.common.presentation.blocks import (
     Column,
     Display,
@@ -35,35 +36,6 @@ _CAPTION = (
 )
 
 
-class SiteError(Part):
-    """One site's error on its test patients."""
-
-    n: int = Field(description="test patients")
-    mae_years_raw: Number = Field(description="as predicted")
-    mae_years_corrected: Number = Field(default=None, description="after bias correction")
-    mae_of_mean_years: Number = Field(default=None, description="of predicting the mean age of all sites")
-    mae_of_mean_at_least: bool = Field(default=False, description="whether that is a lower bound")
-    mae_of_site_mean_years: Number = Field(default=None, description="of predicting the site's own mean age")
-    may_lose_to: tuple[str, ...] = Field(default=(), description="means of which only a bound is known, which is less")
-    loses_to: tuple[str, ...] = Field(default=(), description="the means that do better than the raw predictions")
-
-
-class Errors(Part):
-    """One run's errors on test patients, over all sites and at each."""
-
-    n: int | None = Field(default=None, description="test patients")
-    mae_years_raw: Number = Field(default=None, description="as predicted; the primary figure")
-    mae_years_corrected: Number = Field(default=None, description="after bias correction")
-    mae_of_mean_years: Number = Field(default=None, description="of predicting the mean age of all sites")
-    mae_of_mean_at_least: bool = Field(default=False, description="whether that is a lower bound")
-    mae_of_site_mean_years: Number = Field(default=None, description="of predicting each site's own mean age")
-    cs_5: Number = Field(default=None, description="fraction with an absolute raw error of at most 5 years")
-    cs_5_low: Number = Field(default=None, description="lower bound of cs_5; sites tell no count of few patients")
-    cs_5_high: Number = Field(default=None, description="upper bound of cs_5")
-    pearson_r: Number = Field(default=None, description="of raw predicted and chronological age")
-    by_site: dict[str, SiteError] = Field(default_factory=dict, description="the sites that released it")
-
-
 class Repeats(Part):
     """Runs that differ in nothing but the seed."""
 
@@ -73,10 +45,6 @@ class Repeats(Part):
     mae_years_raw_sd: Number = Field(description="standard deviation over the runs, n − 1 degrees of freedom")
     mae_years_raw_lowest: Number = Field(description="smallest")
     mae_years_raw_highest: Number = Field(description="largest")
-
-
-Runs = Sequence[tuple[str, Errors]]
-"""Each run's label and errors, in the order given."""
 
 
 def compared(runs: Sequence[NamedRun]) -> Display:
@@ -181,11 +149,6 @@ def _by_site(results: Results) -> dict[str, SiteError]:
         )
         for site, found in sorted(test.raw.by_site.items())
     }
-
-
-def sites_of(errors: Runs) -> tuple[str, ...]:
-    """Every site with an error in any run, in order of name."""
-    return tuple(sorted({site for _, found in errors for site in found.by_site}))
 
 
 def repeats_of(runs: Sequence[NamedRun]) -> Iterable[Repeats]:

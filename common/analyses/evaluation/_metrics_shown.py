@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fedage.common.analyses import by_subject
-from fedage.common.analyses.by_subject import Evaluated
+from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.analyses.evaluation.errors_text import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to, may_lose
 from fedage.common.analyses.evaluation.errors_text import sentences as losses
-from fedage.common.analyses.evaluation.metrics import Metrics
-from fedage.common.analyses.evaluation.predicted_by_age import CountsByAge
-from fedage.common.analyses.survival.planted_truth import truth_of
+from fedage.common.analyses.evaluation.results import CountsByAge, Evaluated, Metrics
+from fedage.common.analyses.planted_results import truth_of
 from fedage.common.presentation.blocks import Block, Display, Folded, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import NONE, POOLED, Cell, Table, at_least, count, number, share_between, words
 from fedage.common.presentation.participation import (
+    has_predicted_ages,
     is_pooled,
     judged,
     participants,
@@ -29,9 +28,9 @@ TEST, VALIDATION, CORRECTED = "evaluation:test", "evaluation:validation", "evalu
 def shown(results: Results) -> Display:
     """Everything, where there are predicted ages."""
     said = losses(results)
-    if not by_subject.asked_age(results):
+    if not has_predicted_ages(results):
         return Display(sentences=(*_errors(results), *said))
-    found = by_subject.evaluation(results)
+    found = evaluation_results.evaluation(results)
     test, validation = found.test, found.validation
     whose, held = _capital(judged(results)), _capital(judged(results).replace("test", "validation"))
     raw = evaluation("test-raw", results, test.raw, step=TEST)
@@ -61,7 +60,7 @@ def shown(results: Results) -> Display:
 
 
 def _errors(results: Results) -> list[str]:
-    test = by_subject.evaluation(results).test
+    test = evaluation_results.evaluation(results).test
     folds = ", each predicted by the model made without their fold," if results.campaign.folds else ""
     if not results.campaign.estimator and test.raw.overall is None:
         return []
@@ -91,7 +90,7 @@ def _errors(results: Results) -> list[str]:
 
 def _references(results: Results) -> Iterator[tuple[float, str]]:
     """What a learning curve is held against: only of test patients the sites tell it; with folds they are the same."""
-    test = by_subject.evaluation(results).test.raw.overall
+    test = evaluation_results.evaluation(results).test.raw.overall
     if test is not None and test.mae_of_mean_years is not None:
         bound = ", at least" if test.mae_of_mean_at_least else ""
         yield test.mae_of_mean_years, f"predicting the\nmean age{bound}"
@@ -103,7 +102,7 @@ def _unknown(reason: str) -> str:
 
 def _terminal(results: Results) -> TitledTable:
     """Each site's patients, status and errors, for the end of a run."""
-    test = by_subject.evaluation(results).test
+    test = evaluation_results.evaluation(results).test
     note = "* is less than the model's raw error"
     if any(found.mae_of_mean_at_least for found in test.raw.by_site.values()):
         note = f"{note}\n{AT_LEAST}"
@@ -160,7 +159,7 @@ def _mean(value: float | None, *, better: bool, bound: bool = False) -> Cell:
 
 def headline(results: Results) -> Table:
     """The first screen's table: MAE of each site, raw first."""
-    test, planted = by_subject.evaluation(results).test, truth_of(results)
+    test, planted = evaluation_results.evaluation(results).test, truth_of(results)
     headers = ["site", "test patients", "MAE raw", "MAE corrected", POOLED_MEAN, OWN_MEAN, "loses to"]
     if planted is not None:
         headers.append("irreducible MAE")

@@ -11,8 +11,8 @@ from itertools import pairwise
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from fedage.common.analyses.bias.gap_by_age import GapsByAge
-from fedage.common.analyses.evaluation.predicted_by_age import CountsByAge, cells_are_drawn
+from fedage.common.analyses.bias.results import GapsByAge
+from fedage.common.analyses.evaluation.results import CountsByAge, cells_are_drawn
 from fedage.common.presentation.svg import HEAT, INK, PAPER, SERIES, draw
 
 _INK_FROM = 0.55

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field as Described
 
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._of_file import has_predictions
@@ -26,10 +25,9 @@ from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, 
 from fedage.common.analyses.columns import MAX_GAP_YEARS, MAX_PATIENTS, in_subset, usable
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
-from fedage.common.analyses.evaluation.metrics import CS_YEARS
+from fedage.common.analyses.evaluation.results import CORRECTED, CS_YEARS, TEST, CumulativeScores
 from fedage.common.campaign.types import Campaign
 from fedage.common.presentation.blocks import Display, NamedRun
-from fedage.common.record.parts import AnalysisResult, Number
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.influence import Group
@@ -202,23 +200,6 @@ class ErrorCurve:
         )
 
 
-class CumulativeScores(AnalysisResult):
-    """CS(t): the fraction of patients with an absolute error of at most t years, without small cells.
-
-    A site joins neighbouring cells of t until each holds enough patients, so the curve lies between two bounds.
-    """
-
-    n: int | None = Described(default=None, description="patients")
-    thresholds_years: tuple[float, ...] = Described(description="t, rising")
-    cs: tuple[Number, ...] = Described(description="CS(t), errors inside a joined cell taken as normal")
-    cs_low: tuple[Number, ...] = Described(description="lower bound of CS(t)")
-    cs_high: tuple[Number, ...] = Described(description="upper bound of CS(t)")
-    largest_width: Number = Described(
-        default=None, description="largest difference of the bounds; 0 if the curve is exact"
-    )
-
-
-TEST, CORRECTED = "error-curve:test", "error-curve:test-corrected"
 _WORDS = {TEST: "the score curve", CORRECTED: "the score curve after correction"}
 
 

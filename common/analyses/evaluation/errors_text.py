@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from fedage.common.analyses import by_subject
-from fedage.common.analyses.evaluation.metrics import Metrics
+from fedage.common.analyses.evaluation import results as evaluation_results
+from fedage.common.analyses.evaluation.results import Metrics
 from fedage.common.presentation.wording import listed
 from fedage.common.record.results import Results
 
@@ -39,7 +39,7 @@ def may_lose(metrics: Metrics | None) -> bool:
 
 def sentences(results: Results) -> list[str]:
     """Where the raw predicted ages lose to the mean of all sites and to the sites' own; nothing without sites."""
-    by_site = by_subject.evaluation(results).test.raw.by_site
+    by_site = evaluation_results.evaluation(results).test.raw.by_site
     open_ = {site: found for site, found in by_site.items() if may_lose(found)}
     told = {site: found for site, found in by_site.items() if site not in open_}
     said = [

@@ -11,7 +11,6 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import Field as Described
 
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._of_file import BoolArray, has_predictions
@@ -38,15 +37,14 @@ from fedage.common.analyses.columns import (
 )
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
+from fedage.common.analyses.evaluation.results import CS_YEARS, Metrics
 from fedage.common.campaign.types import Campaign
 from fedage.common.presentation.blocks import Display, NamedRun
-from fedage.common.record.parts import AnalysisResult, Number
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.influence import Group
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
 
-CS_YEARS = 5.0
 REFERENCE_AGE_YEARS = 60.0
 """Ages are summed as differences to this, so that no digits are lost."""
 
@@ -286,26 +284,6 @@ def _around(iterate: Iterate) -> float:
 
 
 TEST, VALIDATION, CORRECTED = "evaluation:test", "evaluation:validation", "evaluation:test-corrected"
-
-
-class Metrics(AnalysisResult):
-    """Agreement of predicted with chronological age."""
-
-    n: int = Described(description="patients")
-    mae_years: Number = Described(description="mean absolute error")
-    cs_5: Number = Described(default=None, description="fraction with an absolute error of at most 5 years")
-    cs_5_low: Number = Described(default=None, description="lower bound of cs_5; sites tell no count of few patients")
-    cs_5_high: Number = Described(default=None, description="upper bound of cs_5")
-    pearson_r: Number = Described(default=None, description="Pearson correlation; null where one does not vary")
-    mean_error_years: Number = Described(default=None, description="mean of predicted minus chronological")
-    rmse_years: Number = Described(default=None, description="root mean squared error")
-    mae_of_mean_years: Number = Described(default=None, description="MAE of predicting the mean age of all sites")
-    mae_of_mean_at_least: bool = Described(
-        default=False,
-        description="whether that is a lower bound: at a site, fewer than the minimum count or nobody is younger, or "
-        "older, than that mean, and who is there counts as if on the other side",
-    )
-    mae_of_site_mean_years: Number = Described(default=None, description="MAE of predicting each site's own mean age")
 
 
 _WORDS = {

@@ -9,21 +9,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
-from pydantic import Field as Described
 
-from fedage.common.analyses import by_subject
 from fedage.common.analyses._age_bins import age_edges, bin_of
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._of_file import has_predictions
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
-from fedage.common.analyses.bias.gap_by_age import RAW, GapsByAge
+from fedage.common.analyses.bias.gap_by_age import RAW
+from fedage.common.analyses.bias.results import GapsByAge
 from fedage.common.analyses.columns import MAX_PATIENTS, in_subset, usable
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
+from fedage.common.analyses.evaluation.results import CountsByAge, cells_are_drawn, withheld_share
 from fedage.common.campaign.types import Campaign
 from fedage.common.presentation.blocks import Display, FigureBlock, Section
-from fedage.common.presentation.participation import drawn
-from fedage.common.record.parts import AnalysisResult
+from fedage.common.presentation.participation import drawn, has_predicted_ages
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.disclosure import suppress_by_row
@@ -99,17 +98,6 @@ class PredictedByAge:
         )
 
 
-class CountsByAge(AnalysisResult):
-    """Counts of patients by bins of chronological (rows) and predicted age (columns)."""
-
-    n: int | None = Described(default=None, description="patients")
-    edges_years: tuple[float, ...] = Described(description="b + 1 edges, for both ages; the outermost bins are open")
-    counts: tuple[tuple[int, ...], ...] = Described(
-        description="b rows of b counts; small cells are withheld and count 0"
-    )
-    withheld: int | None = Described(default=None, description="patients in withheld cells")
-
-
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
     if has_predictions(campaign):
         edges = age_edges(campaign.cohort.age_min_years, campaign.cohort.age_max_years)
@@ -117,23 +105,10 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
 
 
 NAME = "predicted-by-age"
-MOST_WITHHELD = 0.1
-"""Largest share of patients in withheld cells with which the counts by cell are drawn."""
-
-
-def withheld_share(grid: CountsByAge) -> float:
-    """The share of patients who are in withheld cells."""
-    shown, withheld = sum(map(sum, grid.counts)), grid.withheld or 0
-    return withheld / (shown + withheld) if shown + withheld else 0.0
-
-
-def cells_are_drawn(grid: CountsByAge) -> bool:
-    """Whether the counts by cell are near enough to complete to be drawn."""
-    return withheld_share(grid) <= MOST_WITHHELD
 
 
 def _shown(results: Results) -> Display:
-    if not by_subject.asked_age(results):
+    if not has_predicted_ages(results):
         return Display()
     counts, why = results.outcome(NAME, CountsByAge)
     gaps, _ = results.outcome(RAW, GapsByAge)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedage.common.analyses import by_subject
-from fedage.common.analyses.by_subject import GroupDifference
-from fedage.common.analyses.groups.result import Difference
+from fedage.common.analyses.groups import result as groups_result
+from fedage.common.analyses.groups.result import Difference, GroupDifference
 from fedage.common.presentation.participation import pooled_label
 from fedage.common.presentation.svg import INK, MUTED, SERIES, draw, only_some_spines
 from fedage.common.presentation.wording import shortened
@@ -27,7 +26,7 @@ class _Row:
 
 def compared_groups(results: Results) -> str | None:
     """The figure, or None if there is no difference with an interval."""
-    groups = by_subject.groups(results)
+    groups = groups_result.groups(results)
     rows = _rows(results)
     if groups is None or not rows:
         return None
@@ -49,7 +48,7 @@ def compared_groups(results: Results) -> str | None:
 
 
 def _rows(results: Results) -> list[_Row]:
-    groups = by_subject.groups(results)
+    groups = groups_result.groups(results)
     if groups is None:
         return []
     label = pooled_label(results, "groups:gap", by_site=list(groups.corrected.by_site))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from fedage.common.analyses import by_subject
-from fedage.common.analyses.by_subject import GroupDifference, Groups
-from fedage.common.analyses.groups.result import Difference
+from fedage.common.analyses.groups import result as groups_result
+from fedage.common.analyses.groups.result import Difference, GroupDifference, Groups
 from fedage.common.presentation.blocks import Display, FigureBlock, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import Cell, Table, count, interval, number, p_value, words
 from fedage.common.presentation.participation import pooled_label
@@ -15,7 +14,7 @@ NOT_ASKED = "the campaign asked for no comparison of groups"
 
 def shown(results: Results) -> Display:
     """Everything, of a campaign that compares groups."""
-    groups = by_subject.groups(results)
+    groups = groups_result.groups(results)
     if groups is None:
         return Display()
 
@@ -42,7 +41,7 @@ def shown(results: Results) -> Display:
 
 def caption(results: Results) -> str:
     """Of the figure."""
-    groups = by_subject.groups(results)
+    groups = groups_result.groups(results)
     if groups is None:
         return ""
     adjusted = groups.corrected.adjusted is not None
@@ -55,13 +54,13 @@ def caption(results: Results) -> str:
 
 
 def _sites(results: Results) -> str:
-    groups = by_subject.groups(results)
+    groups = groups_result.groups(results)
     return pooled_label(results, "groups:gap", by_site=list(groups.corrected.by_site) if groups is not None else [])
 
 
 def sentences(results: Results) -> list[str]:
     """What the comparison says, for the first screen; nothing if it was not asked for."""
-    groups = by_subject.groups(results)
+    groups = groups_result.groups(results)
     if groups is None:
         return []
     found = groups.corrected
@@ -100,7 +99,7 @@ def group_difference(results: Results) -> Table:
         "gap", "held fixed", "difference, years", "95 % interval", "SE", "t", "p", "Cohen's d", "patients", "reference",
     )  # fmt: skip
     rows: list[tuple[Cell, ...]] = []
-    groups = by_subject.groups(results)
+    groups = groups_result.groups(results)
     for name, found in _compared(groups):
         if found.not_computed:
             rows.append((words(name), words(f"not computed: {found.not_computed}")))
@@ -127,7 +126,7 @@ def group_auc(results: Results) -> Table:
             interval(found.auc_ci95_low, found.auc_ci95_high, 3),
             interval(found.auc_low, found.auc_high, 3),
         )
-        for name, found in _compared(by_subject.groups(results))
+        for name, found in _compared(groups_result.groups(results))
         if found.auc_within_sites is not None
     )
     headers = (
@@ -135,7 +134,7 @@ def group_auc(results: Results) -> Table:
     )  # fmt: skip
     refused = [
         f" The AUC of all pairs by the {name} gap is not given: {found.auc_refused}."
-        for name, found in _compared(by_subject.groups(results))
+        for name, found in _compared(groups_result.groups(results))
         if found.auc_refused
     ]
     between = "Gaps leave a site in joined cells only, so the AUC of all pairs is known between two bounds."
@@ -146,7 +145,7 @@ def group_auc(results: Results) -> Table:
 def group_sites(results: Results) -> Table:
     """Each site's own difference, of the corrected gap and without covariates."""
     rows: list[tuple[Cell, ...]] = []
-    groups = by_subject.groups(results)
+    groups = groups_result.groups(results)
     for site, found in groups.corrected.by_site.items() if groups is not None else ():
         if found.unadjusted is None:
             rows.append((words(site), words(f"not computed: {found.not_computed or 'no result'}")))
@@ -207,7 +206,7 @@ def _left_out(groups: Groups | None) -> str:
 
 
 def _why(results: Results) -> str:
-    groups = by_subject.groups(results)
+    groups = groups_result.groups(results)
     if groups is None:
         return f"{NOT_ASKED[0].upper()}{NOT_ASKED[1:]}."
     return f"Not computed: {groups.corrected.not_computed or 'no site released it'}"

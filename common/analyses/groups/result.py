@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import Field, model_validator
 from pydantic import Field as Described
-from pydantic import model_validator
 
 from fedage.common.record.parts import AnalysisResult, Number, Part
+from fedage.common.record.results import Results, StepResult
 
 
 class Difference(AnalysisResult):
@@ -103,3 +104,81 @@ def _taken_apart(found: Mapping[str, Any]) -> dict[str, Any] | None:
     low, high = found["ci95"] or (None, None)
     kept = ("difference_years", "se_years", "t", "df", "p", "cohens_d", "residual_sd_years")
     return {**{key: found[key] for key in kept}, "ci95_low": low, "ci95_high": high}
+
+
+_ONE_GROUP = "it has patients of one group only, so it adds nothing to the difference"
+
+
+class SiteDifference(AnalysisResult):
+    """One site's own comparison, without covariates."""
+
+    n_group: int | None = Field(default=None, description="patients in the group of interest")
+    n_reference: int | None = Field(default=None, description="patients in the reference group")
+    unadjusted: Difference | None = Field(default=None, description="difference of the site's two means")
+    auc: Number = Field(default=None, description="ROC AUC of the gap for the group, exact")
+    auc_ci95_low: Number = Field(default=None, description="lower end of its 95 % interval (DeLong, on the logit)")
+    auc_ci95_high: Number = Field(default=None, description="upper end of its 95 % interval")
+    not_computed: str = Field(default="", description="why there is none")
+
+
+class GroupDifference(GroupDifferenceResult):
+    """The same with each site beside it."""
+
+    by_site: dict[str, SiteDifference] = Field(default_factory=dict, description="each site on its own")
+    not_computed: str = Field(default="", description="why there is no result")
+
+
+class Groups(Part):
+    """Two groups of patients compared by their gap, sites held fixed."""
+
+    column: str = Field(description="column that tells the groups")
+    equals: float = Field(description="its value for the group of interest")
+    reference: float = Field(description="its value for the reference group")
+    covariates: tuple[str, ...] = Field(default=(), description="columns held fixed beside the site")
+    corrected: GroupDifference = Field(
+        default_factory=GroupDifference,
+        description="by the corrected gap; without an estimator by the gap that the sites' tables imply or bring: "
+        "`gap` names the column",
+    )
+    raw: GroupDifference | None = Field(default=None, description="by the raw gap; null without an estimator")
+
+
+def groups(results: Results) -> Groups | None:
+    """Two groups compared by their gaps; None if the campaign compares none."""
+    step, raw = results.analyses.get("groups:gap"), results.analyses.get("groups:raw-gap")
+    if step is None:
+        return None
+    return Groups(
+        **step.about,
+        corrected=_difference(results, "groups:gap", step),
+        raw=None if raw is None else _difference(results, "groups:raw-gap", raw),
+    )
+
+
+def _difference(results: Results, name: str, step: StepResult) -> GroupDifference:
+    reasons = {
+        site.name: SiteDifference(not_computed=item.reason)
+        for site in results.sites
+        for item in site.withheld
+        if item.step == name
+    }
+    reasons |= {site: SiteDifference(not_computed=_ONE_GROUP) for site in step.sites}
+    by_site = reasons | {site: _own_difference(found) for site, found in step.by_site.items()}
+    found = step.result.model_dump() if isinstance(step.result, GroupDifferenceResult) else {}
+    return GroupDifference.model_validate(
+        {**found, "by_site": dict(sorted(by_site.items())), "not_computed": step.not_computed}
+    )
+
+
+def _own_difference(found: AnalysisResult) -> SiteDifference:
+    if not isinstance(found, GroupDifferenceResult):
+        return SiteDifference()
+    return SiteDifference(
+        n_group=found.n_group,
+        n_reference=found.n_reference,
+        unadjusted=found.unadjusted,
+        auc=found.auc_within_sites,
+        auc_ci95_low=found.auc_within_sites_ci95_low,
+        auc_ci95_high=found.auc_within_sites_ci95_high,
+        not_computed=found.not_computed,
+    )

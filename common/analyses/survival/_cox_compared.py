@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from fedage.common.analyses import by_subject
+from fedage.common.analyses.survival import results as survival_results
 from fedage.common.analyses.survival._hazards_text import ratio_decimals, told_per_sd
 from fedage.common.presentation.blocks import Display, NamedRun, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import NONE, Cell, Table, count, interval, number, words
@@ -113,7 +113,7 @@ def hazard_ratios(results: Results) -> list[HazardRatio]:
             ci95_high=item.ci95_high,
             events=model.events,
         )
-        for model in by_subject.models(results)
+        for model in survival_results.models(results)
         for item in model.covariates
         if item.name in GAPS and item.hazard_ratio is not None
     ]
@@ -135,16 +135,16 @@ def _covariates(results: Results) -> list[CovariateRatio]:
             told_per_sd=told_per_sd(item),
             events=model.events,
         )
-        for model in by_subject.models(results)
+        for model in survival_results.models(results)
         for item in model.covariates
         if item.name not in GAPS
     ]
 
 
 def _why_no_hazard(results: Results) -> str:
-    if by_subject.survival(results) is None:
+    if survival_results.survival(results) is None:
         return "the campaign asked for no survival analysis"
-    reasons = [model.not_computed for model in by_subject.models(results) if model.not_computed]
+    reasons = [model.not_computed for model in survival_results.models(results) if model.not_computed]
     return reasons[0] if reasons else "no Cox model has a gap among its covariates"
 
 

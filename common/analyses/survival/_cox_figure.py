@@ -12,10 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from fedage.common.analyses import by_subject
-from fedage.common.analyses.survival._cox_shown import implied_hazard_ratio
-from fedage.common.analyses.survival._hazards_text import in_unit, ratio_decimals, told_per_sd
-from fedage.common.analyses.survival.planted_truth import truth_of
+from fedage.common.analyses.planted_results import truth_of
+from fedage.common.analyses.survival import results as survival_results
+from fedage.common.analyses.survival._hazards_text import implied_hazard_ratio, in_unit, ratio_decimals, told_per_sd
 from fedage.common.presentation.svg import INK, MARK, MUTED, SERIES, draw, only_some_spines
 from fedage.common.presentation.wording import shortened
 from fedage.common.record.results import Results
@@ -66,7 +65,7 @@ def _in_words(row: _Row) -> str:
 
 def _rows(results: Results) -> list[_Row]:
     rows = []
-    for model in by_subject.models(results):
+    for model in survival_results.models(results):
         for item in model.covariates:
             ratio, low, high = in_unit(item)
             if ratio is None or low is None or high is None or min(ratio, low) <= 0:

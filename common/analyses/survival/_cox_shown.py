@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from fedage.common.analyses import by_subject
-from fedage.common.analyses.survival._hazards_text import in_unit, per_sd, ratio_decimals, told_per_sd
-from fedage.common.analyses.survival.cox import Coefficient, CoxResult
-from fedage.common.analyses.survival.planted_truth import PlantedTruth, truth_of
+from fedage.common.analyses.planted_results import truth_of
+from fedage.common.analyses.survival import results as survival_results
+from fedage.common.analyses.survival._hazards_text import (
+    implied_hazard_ratio,
+    in_unit,
+    per_sd,
+    ratio_decimals,
+    told_per_sd,
+)
+from fedage.common.analyses.survival.results import Coefficient, CoxResult
 from fedage.common.presentation.blocks import Display, FigureBlock, Folded, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import NONE, Cell, Table, count, interval, number, p_value, words
 from fedage.common.presentation.participation import alone
@@ -15,7 +21,7 @@ from fedage.common.record.results import Results
 
 def shown(results: Results) -> Display:
     """Everything, of a campaign that asks for follow-up."""
-    if by_subject.survival(results) is None:
+    if survival_results.survival(results) is None:
         return Display()
 
     def figure() -> str | None:
@@ -61,18 +67,13 @@ def _caption(results: Results) -> str:
     )
 
 
-def implied_hazard_ratio(planted: PlantedTruth | None, column: str) -> float | None:
-    """What the planted truth implies for the hazard ratio of a column, if it implies anything."""
-    return planted.expected_hazard_ratio.get(column) if planted is not None else None
-
-
 def _has_gap(results: Results) -> bool:
-    models = by_subject.models(results)
+    models = survival_results.models(results)
     return any(item.name.endswith("gap_years") for model in models for item in model.covariates)
 
 
 def _per_sd_too(results: Results) -> str:
-    models = by_subject.models(results)
+    models = survival_results.models(results)
     if not any(told_per_sd(item) for model in models for item in model.covariates):
         return ""
     return ", or per standard deviation (SD) where the unit is small or large against it"
@@ -80,7 +81,7 @@ def _per_sd_too(results: Results) -> str:
 
 def sentences(results: Results) -> list[str]:
     """What the models say, for the first screen."""
-    survival = by_subject.survival(results)
+    survival = survival_results.survival(results)
     if survival is None:
         return []
     found = [(model, item) for model in survival.cox for item in model.covariates if in_unit(item)[0] is not None]
@@ -292,11 +293,11 @@ def coefficients(results: Results) -> Table:
 
 
 def _models(results: Results) -> tuple[CoxResult, ...]:
-    return by_subject.models(results)
+    return survival_results.models(results)
 
 
 def _no_model(results: Results) -> str:
-    if by_subject.survival(results) is None:
+    if survival_results.survival(results) is None:
         return "The campaign asked for no survival analysis."
-    why = next((model.not_computed for model in by_subject.models(results) if model.not_computed), "")
+    why = next((model.not_computed for model in survival_results.models(results) if model.not_computed), "")
     return f"Not computed: {why}" if why else "The campaign lists no Cox model."

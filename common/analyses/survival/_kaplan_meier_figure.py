@@ -9,8 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fedage.common.analyses.survival._kaplan_meier_shown import grouped
-from fedage.common.analyses.survival.kaplan_meier import Curves, SurvivalCurve
+from fedage.common.analyses.survival.results import Curves, SurvivalCurve
 from fedage.common.presentation.svg import DASHES, MUTED, SERIES, draw, only_some_spines
 from fedage.common.presentation.wording import shortened, years
 
@@ -146,3 +145,14 @@ def _last(group: SurvivalCurve, times: Sequence[float]) -> str:
     """The last point that there is, with its time."""
     shown = [(time, value) for time, value in zip(times, group.survival, strict=False) if value is not None]
     return f"{shown[-1][1]:.0%} at {years(shown[-1][0])}" if shown else "unknown"
+
+
+def grouped(found: Curves) -> bool:
+    """Whether anything is left open at a point: somebody censored between table times, or table times merged."""
+    if found.merged_table_times:
+        return True
+    return any(
+        low is not None and high is not None and high - low > 1e-9
+        for group in found.groups
+        for low, high in zip(group.bound_low, group.bound_high, strict=True)
+    )

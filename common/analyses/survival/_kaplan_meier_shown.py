@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fedage.common.analyses import by_subject
+from fedage.common.analyses.survival import results as survival_results
 from fedage.common.analyses.survival._cox_shown import heading
-from fedage.common.analyses.survival.kaplan_meier import Curves, LogRank, SurvivalCurve
-from fedage.common.analyses.survival.table_grid import GridCost
+from fedage.common.analyses.survival._kaplan_meier_figure import grouped
+from fedage.common.analyses.survival.results import Curves, GridCost, LogRank, SurvivalCurve
 from fedage.common.presentation.blocks import Display, FigureBlock, Folded, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import NONE, Cell, Table, count, interval, number, p_value, percent, words
 from fedage.common.presentation.participation import analysed
@@ -18,7 +18,7 @@ _HALF = 0.5 + 1e-9
 
 def shown(results: Results) -> Display:
     """Everything, of a campaign that asks for follow-up."""
-    if by_subject.survival(results) is None:
+    if survival_results.survival(results) is None:
         return Display()
 
     def figure() -> str | None:
@@ -26,7 +26,7 @@ def shown(results: Results) -> Display:
 
         return kaplan_meier(found)
 
-    found = by_subject.curves(results)
+    found = survival_results.curves(results)
     why = found.not_computed if found is not None and found.not_computed else "no table by time was computed"
     blocks = (
         FigureBlock(figure, _survival(results), why),
@@ -47,7 +47,7 @@ def left_out(results: Results) -> list[str]:
     A site withholds its tables where too few of its patients leave, or stay, in an interval. Where patients die fast
     that comes first, and a curve of the others lies above one of all.
     """
-    found = by_subject.curves(results)
+    found = survival_results.curves(results)
     if found is None or not any(group.survival for group in found.groups):
         return []
     withheld = {site.name for site in results.sites if any(item.step in _STEPS for item in site.withheld)}
@@ -91,7 +91,7 @@ def groups_compared(found: Curves | None) -> str:
 
 
 def _survival(results: Results) -> str:
-    found = by_subject.curves(results)
+    found = survival_results.curves(results)
     if found is None:
         return ""
     names, everyone = [group.name for group in found.groups], analysed(results)
@@ -130,17 +130,6 @@ def _capital(words: str) -> str:
 _STEPS = ("kaplan-meier", "table-grid")
 _MOST_COSTS = 4
 POINT = "without the event; in brackets the 95 % interval, then what grouping of times leaves open"
-
-
-def grouped(found: Curves) -> bool:
-    """Whether anything is left open at a point: somebody censored between table times, or table times merged."""
-    if found.merged_table_times:
-        return True
-    return any(
-        low is not None and high is not None and high - low > 1e-9
-        for group in found.groups
-        for low, high in zip(group.bound_low, group.bound_high, strict=True)
-    )
 
 
 def sentences(found: Curves | None) -> list[str]:
@@ -235,7 +224,7 @@ def _lost(cost: GridCost) -> float:
 
 def survival_groups(results: Results) -> Table:
     """The curves in numbers."""
-    found = by_subject.curves(results)
+    found = survival_results.curves(results)
     rows = []
     for group in found.groups if found is not None else ():
         exact = group.median_survival is not None
@@ -259,7 +248,7 @@ def _last_point(found: Curves | None, group: SurvivalCurve) -> Cell:
 
 def survival_points(results: Results) -> Table:
     """Every point of the curves with its interval and what grouping leaves open."""
-    found = by_subject.curves(results)
+    found = survival_results.curves(results)
     headers = ("group", "years", "at risk before", "events", "without event", "95 % interval", "left open by grouping")
     rows: list[tuple[Cell, ...]] = []
     for group in found.groups if found is not None else ():

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pydantic import Field as Described
-from pydantic import model_validator
-
 from fedage.common.analyses._of_file import COX, BoolArray, beside, computed, followed_with, levels_of, why_not
 from fedage.common.analyses.agreement import agreed, rule_of
 from fedage.common.analyses.base import Analysis
@@ -16,70 +13,14 @@ from fedage.common.analyses.definition import Definition, LeftOut, Step
 from fedage.common.analyses.survival._follow_up import with_start
 from fedage.common.analyses.survival.cox_by_site import CoxBySite
 from fedage.common.analyses.survival.cox_pooled import CoxPooled
+from fedage.common.analyses.survival.results import CoxResult
 from fedage.common.analyses.survival.table_grid import TABLE_GRID, TableGrid
 from fedage.common.campaign.types import Campaign, CoxModel, Survival
 from fedage.common.presentation.blocks import Display, NamedRun
-from fedage.common.record.parts import AnalysisResult, Number
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 
 NAME = "cox"
-
-
-class Coefficient(AnalysisResult):
-    """One covariate of a Cox model. Intervals `ci95 = [low, high]` and `ci95_per_sd` are taken apart."""
-
-    name: str = Described(description="column")
-    coef: Number = Described(description="log hazard ratio per unit")
-    se: Number = Described(description="standard error")
-    z: Number = Described(default=None, description="coef / se")
-    p: Number = Described(default=None, description="two-sided Wald p")
-    hazard_ratio: Number = Described(description="per unit")
-    ci95_low: Number = Described(description="of the hazard ratio per unit")
-    ci95_high: Number = Described(description="of the hazard ratio per unit")
-    sd: Number = Described(default=None, description="standard deviation of the covariate")
-    hazard_ratio_per_sd: Number = Described(default=None, description="per standard deviation")
-    ci95_per_sd_low: Number = Described(default=None, description="of the hazard ratio per standard deviation")
-    ci95_per_sd_high: Number = Described(default=None, description="of the hazard ratio per standard deviation")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _intervals(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping):
-            return values
-        plain_values = dict(values)
-        for name in ("ci95", "ci95_per_sd"):
-            if name in plain_values:
-                plain_values[f"{name}_low"], plain_values[f"{name}_high"] = plain_values.pop(name)
-        return plain_values
-
-
-class CoxResult(AnalysisResult):
-    """One Cox model."""
-
-    model: str = Described(description="its name in the campaign file")
-    stratified_by_site: bool = Described(default=True, description="each site its own baseline hazard, or one for all")
-    ties: str = Described(default="efron", description="how tied event times are treated")
-    n: int | None = Described(default=None, description="patients")
-    events: int | None = Described(default=None, description="events")
-    sites: tuple[str, ...] = Described(default=(), description="sites whose sums it rests on")
-    log_likelihood: Number = Described(default=None, description="at the estimate")
-    null_log_likelihood: Number = Described(default=None, description="at zero")
-    concordance: Number = Described(default=None, description="within sites only, if computed")
-    covariates: tuple[Coefficient, ...] = Described(default=(), description="in the order of the file")
-    merged_table_times: int = Described(
-        default=0, description="table times of the file that are not common to the sites"
-    )
-    likelihood: str = Described(default="", description="what an unstratified model rests on")
-    follow_up_ends_years: Number = Described(
-        default=None, description="of an unstratified model; later events are not in it"
-    )
-    withheld_columns: tuple[str, ...] = Described(
-        default=(),
-        description="covariates left out at all sites, as at one at least too few patients differ in them, or one "
-        "makes up too much of a sum",
-    )
-    not_computed: str = Described(default="", description="why there is no result")
 
 
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:

@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field as Described
 
 from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._of_file import NO_TABLES, BoolArray, curves_by, followed_with
@@ -38,11 +37,11 @@ from fedage.common.analyses.survival._follow_up import (
     with_start,
 )
 from fedage.common.analyses.survival._intervals import at_table_time, ends_of
-from fedage.common.analyses.survival.table_grid import TABLE_GRID, GridCost, TableGrid, groups_of_gap
+from fedage.common.analyses.survival.results import Curves
+from fedage.common.analyses.survival.table_grid import TABLE_GRID, TableGrid, groups_of_gap
 from fedage.common.campaign.types import Campaign
 from fedage.common.presentation.blocks import Display
 from fedage.common.presentation.wording import years
-from fedage.common.record.parts import AnalysisResult, Number
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
@@ -259,61 +258,6 @@ def _remaining(n: FloatArray, events: FloatArray, censored: FloatArray, at_end: 
 
 
 KAPLAN_MEIER = "kaplan-meier"
-
-
-class SurvivalCurve(AnalysisResult):
-    """Survival estimate of one group, Kaplan-Meier or actuarial; one value for each common table time."""
-
-    name: str = Described(description="the group, e.g. `high gap`")
-    n: int | None = Described(default=None, description="patients")
-    events: int | None = Described(default=None, description="events")
-    survival: tuple[Number, ...] = Described(
-        description="fraction without the event; null where nobody is at risk or the point is refused"
-    )
-    ci95_low: tuple[Number, ...] = Described(default=(), description="lower end of its 95 % interval")
-    ci95_high: tuple[Number, ...] = Described(default=(), description="upper end of its 95 % interval")
-    bound_low: tuple[Number, ...] = Described(
-        default=(), description="lowest value that grouping times between table times leaves open; null beyond the data"
-    )
-    bound_high: tuple[Number, ...] = Described(default=(), description="highest such value")
-    refused: tuple[str, ...] = Described(default=(), description="why a point is not given; empty if it is")
-    at_risk: tuple[int | None, ...] = Described(default=(), description="patients at risk after the table time before")
-    events_at: tuple[int | None, ...] = Described(default=(), description="events since the table time before")
-    remaining: tuple[int | None, ...] = Described(
-        default=(), description="patients followed up to the table time without an event"
-    )
-    median_survival: Number = Described(default=None, description="median in years; null if not reached, or not exact")
-    median_between: tuple[float, float] | None = Described(
-        default=None, description="table times in years between which the median lies, where it is not exact"
-    )
-
-
-class LogRank(AnalysisResult):
-    """Log-rank test of the two groups."""
-
-    chi2: Number = Described(description="Mantel's χ²")
-    df: int = Described(default=1, description="degrees of freedom")
-    p: Number = Described(description="its p")
-
-
-class Curves(AnalysisResult):
-    """High against low gap, or the two groups of another column, or all patients."""
-
-    column: str | None = Described(default=None, description="what the groups are made by; null for one curve of all")
-    sites: tuple[str, ...] = Described(default=(), description="sites whose sums it rests on")
-    table_times: tuple[float, ...] = Described(
-        default=(), description="years, rising: those of the file on which the sites agreed; the curves end at the last"
-    )
-    asked_times: tuple[float, ...] = Described(default=(), description="table times of the file, in years")
-    groups: tuple[SurvivalCurve, ...] = Described(default=(), description="low gap, or 0 of the column, first")
-    split_years: Number = Described(default=None, description="gap above which it is high")
-    log_rank: LogRank | None = Described(default=None, description="null without two groups and events, or if refused")
-    log_rank_refused: str = Described(default="", description="why the test is not given; empty if it is")
-    merged_table_times: int = Described(
-        default=0, description="table times of the file that are not common to the sites"
-    )
-    held_back: tuple[GridCost, ...] = Described(default=(), description="which sites cost how much resolution")
-    not_computed: str = Described(default="", description="why there is no result")
 
 
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:

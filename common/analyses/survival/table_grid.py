@@ -29,7 +29,6 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field as Described
 
 from fedage.common.analyses._median import HISTOGRAM, bracket, histograms
 from fedage.common.analyses._of_file import computed, curves_by, levels_of
@@ -59,8 +58,8 @@ from fedage.common.analyses.survival._follow_up import (
     with_start,
 )
 from fedage.common.analyses.survival._intervals import SiteTable, at_table_time, ends_of, flags
+from fedage.common.analyses.survival.results import GridResult
 from fedage.common.campaign.types import Campaign
-from fedage.common.record.parts import AnalysisResult, Number
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
 
@@ -392,22 +391,6 @@ def stratum_of(cohort: Cohort, columns: tuple[str, ...], levels: tuple[tuple[flo
 
 
 TABLE_GRID = "table-grid"
-
-
-class GridCost(AnalysisResult):
-    """Sites that make an interval between table times longer for all, or end the curves."""
-
-    sites: tuple[str, ...] = Described(description="which")
-    from_years: Number = Described(description="where the interval begins")
-    to_years: Number = Described(default=None, description="where they let it end; null if nowhere: the curves end")
-    others_to_years: Number = Described(default=None, description="where the other sites could end it")
-
-
-class GridResult(AnalysisResult):
-    """The times between which every cell of every site's table is empty or large enough."""
-
-    table_times: tuple[float, ...] = Described(description="years, rising: those of the file on which the sites agreed")
-    asked_times: tuple[float, ...] = Described(default=(), description="table times of the file, in years")
 
 
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone

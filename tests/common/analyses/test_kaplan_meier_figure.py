@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from fedage.common.analyses.survival._kaplan_meier_figure import _curve, _grouped_curve
-from fedage.common.analyses.survival.kaplan_meier import SurvivalCurve
+from fedage.common.analyses.survival.results import SurvivalCurve
 
 TIMES = (1.0, 3.0, 5.0, 8.0, 10.0)
 STYLE: dict[str, Any] = {"colour": "black", "dashes": "-", "shift": 0.0}

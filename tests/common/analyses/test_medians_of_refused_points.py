@@ -7,7 +7,7 @@ import pytest
 
 from fedage.common.analyses.survival._curve import IntervalCounts, curve
 from fedage.common.analyses.survival._kaplan_meier_shown import median
-from fedage.common.analyses.survival.kaplan_meier import SurvivalCurve
+from fedage.common.analyses.survival.results import SurvivalCurve
 
 Times = tuple[float, ...]
 

@@ -49,8 +49,8 @@ from fedage.common.analyses.columns_read import columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.campaign.types import Column, Table
 from fedage.common.presentation import cells
-from fedage.common.presentation.blocks import Drawn, Section, Shown, Titled
-from fedage.common.record.parts import Finding
+from fedage.common.presentation.blocks import FigureBlock, Section, Display, TitledTable
+from fedage.common.record.parts import AnalysisResult
 from fedage.common.statistics.statistic import MAX_PATIENTS, Cell, Field, Layout, Statistic
 
 
@@ -60,7 +60,7 @@ class Options(Table):
     column: Column
 
 
-class Mean(Finding):
+class Mean(AnalysisResult):
     n: int
     mean: float
 
@@ -101,20 +101,20 @@ def _column(campaign):
 
 def _table(label, found):
     rows = tuple((cells.words(label), cells.count(each.n), cells.number(each.mean, 4)) for each in found.values())
-    return Titled(cells.Table("mean-of-column", ("run", "patients", "mean"), rows), "Mean of a column")
+    return TitledTable(cells.Table("mean-of-column", ("run", "patients", "mean"), rows), "Mean of a column")
 
 
 def _shown(results):
     told = _table("this run", results.found(Mean))
     sentences = tuple(f"The mean is {each.mean:.4f}." for each in results.found(Mean).values())
-    return Shown(sentences=sentences, terminal=(told,), sections=(Section("mean", "Means", (told,)),))
+    return Display(sentences=sentences, terminal=(told,), sections=(Section("mean", "Means", (told,)),))
 
 
 def _compared(runs):
     told = tuple(_table(run.label, run.results.found(Mean)) for run in runs)
     means = {run.label: found for run in runs for found in run.results.found(Mean).values()}
-    drawn = Drawn(lambda: "<svg>two bars</svg>", "A bar a run.", runs=tuple(means)[:1])
-    return Shown(
+    drawn = FigureBlock(lambda: "<svg>two bars</svg>", "A bar a run.", runs=tuple(means)[:1])
+    return Display(
         terminal=told,
         headline=(("mean height", {label: cells.number(each.mean, 3) for label, each in means.items()}),),
         columns=(("its patients", {label: cells.count(each.n) for label, each in means.items()}),),

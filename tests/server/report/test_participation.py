@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from fedage.common.analyses import by_subject
 from fedage.common.analyses.bias import bias_line, gap_by_age
 from fedage.common.analyses.bias.bias_line import BIAS
 from fedage.common.analyses.definition import Definition
 from fedage.common.analyses.evaluation import _metrics_shown as _evaluation_shown
 from fedage.common.analyses.evaluation import predicted_by_age
+from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.analyses.evaluation.metrics import TEST
 from fedage.common.analyses.groups._group_difference_figure import compared_groups
 from fedage.common.analyses.groups._group_difference_shown import caption
@@ -39,7 +39,7 @@ def _labels(values: Mapping[str, Any]) -> list[str]:
 
 def _raw(values: Mapping[str, Any]) -> tuple[Results, Any]:
     results = Results.model_validate(values)
-    return results, by_subject.evaluation(results).test.raw
+    return results, evaluation_results.evaluation(results).test.raw
 
 
 @pytest.mark.parametrize(

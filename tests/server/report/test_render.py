@@ -7,7 +7,9 @@ from typing import Any
 import matplotlib
 import pytest
 
-from fedage.common.analyses import by_subject
+from fedage.common.analyses.evaluation import results as evaluation_results
+from fedage.common.analyses.groups import result
+from fedage.common.analyses.survival import results as survival_results
 from fedage.server.record.results import Results
 from fedage.server.report import render_report
 
@@ -137,7 +139,7 @@ def test_the_same_record_gives_the_same_bytes_whatever_the_users_matplotlib_sett
 
 def test_the_tables_hold_the_records_numbers(results: Results, html: str) -> None:
     page = Page(html)
-    test = by_subject.evaluation(results).test
+    test = evaluation_results.evaluation(results).test
     for site, metrics in [*test.raw.by_site.items(), ("all sites", test.raw.overall)]:
         assert metrics is not None
         assert page.values("test-raw", site) == [
@@ -158,8 +160,8 @@ def test_the_tables_hold_the_records_numbers(results: Results, html: str) -> Non
         test.raw.overall.mae_of_mean_years,
         2.58,
     ]
-    assert by_subject.survival(results) is not None
-    for model in by_subject.survival(results).cox:
+    assert survival_results.survival(results) is not None
+    for model in survival_results.survival(results).cox:
         for item in model.covariates:
             expected = [item.hazard_ratio, item.ci95_low, item.ci95_high, item.p, item.hazard_ratio_per_sd, 204, 131]
             assert page.values("hazards", model.model, item.name)[:7] == expected
@@ -177,7 +179,7 @@ def test_what_the_eye_reads_is_the_rounded_record(results: Results, html: str) -
     assert [text for text, _ in page.row("hazards", "gap", "gap_years")] == [
         "gap", "gap_years", "1.111", "1.060 to 1.164", "< 0.001", "1.655", "204", "131", "3", "1.138",
     ]  # fmt: skip
-    raw = by_subject.evaluation(results).test.raw.overall
+    raw = evaluation_results.evaluation(results).test.raw.overall
     assert raw is not None
     assert f"off by {raw.mae_years:.2f} years on average (MAE, raw)" in page.text["summary"]
     assert "hazard ratio of 1.111 (95 % interval 1.060 to 1.164" in page.text["summary"]
@@ -187,10 +189,10 @@ def test_what_the_eye_reads_is_the_rounded_record(results: Results, html: str) -
 
 def test_groups_are_told_as_recorded(results: Results, html: str) -> None:
     page = Page(html)
-    assert by_subject.groups(results) is not None
+    assert result.groups(results) is not None
     for name, compared in (
-        ("corrected", by_subject.groups(results).corrected),
-        ("raw", by_subject.groups(results).raw),
+        ("corrected", result.groups(results).corrected),
+        ("raw", result.groups(results).raw),
     ):
         assert compared is not None
         for held, item in (("site, age_years", compared.adjusted), ("site", compared.unadjusted)):
@@ -200,7 +202,7 @@ def test_groups_are_told_as_recorded(results: Results, html: str) -> None:
                 80, 124,
             ]  # fmt: skip
         assert page.values("group-auc", name) == [0.655, 0.581, 0.722, compared.auc, 0.575, 0.702, 0.61, 0.68]
-    south = by_subject.groups(results).corrected.by_site["south"].unadjusted
+    south = result.groups(results).corrected.by_site["south"].unadjusted
     assert south is not None
     assert page.values("group-sites", "south") == [
         40, 64, 0.4, south.ci95_low, south.ci95_high, south.p, south.cohens_d, 0.53,

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fedage.common.analyses.evaluation import _metrics_shown as _evaluation_shown
 from fedage.common.analyses.evaluation import errors_text as errors_in_words
-from fedage.common.analyses.evaluation.metrics import Metrics
+from fedage.common.analyses.evaluation.results import Metrics
 from fedage.server.cli.summary import print_summary
 from fedage.server.record.results import Results
 from fedage.server.report import _tables, render_report

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from fedage.common.analyses import by_subject
 from fedage.common.analyses.bias.bias_line import correction_of
-from fedage.common.analyses.survival.planted_truth import truth_of
+from fedage.common.analyses.evaluation import results as evaluation_results
+from fedage.common.analyses.groups import result
+from fedage.common.analyses.planted_results import truth_of
+from fedage.common.analyses.survival import results as survival_results
 from fedage.common.record.results import SCHEMA_VERSION
 from fedage.server.compare.comparison import compare
 from fedage.server.compare.runs import load_runs
@@ -65,18 +67,20 @@ def test_what_is_read_and_written_again_is_the_same_record(change, values: dict[
 def test_every_part_is_found_again(values: dict[str, Any], tmp_path: Path) -> None:
     found = read_results(written(tmp_path, values))
     north = values["evaluation"]["test"]["raw"]["by_site"]["north"]
-    assert by_subject.evaluation(found).test.raw.by_site["north"].mae_years == pytest.approx(north["mae_years"], abs=0)
+    assert evaluation_results.evaluation(found).test.raw.by_site["north"].mae_years == pytest.approx(
+        north["mae_years"], abs=0
+    )
     assert correction_of(found).lines["south"].slope == values["bias"]["lines"]["south"]["slope"]
-    assert by_subject.survival(found) is not None
-    assert [model.model for model in by_subject.survival(found).cox] == [
+    assert survival_results.survival(found) is not None
+    assert [model.model for model in survival_results.survival(found).cox] == [
         model["model"] for model in values["survival"]["cox"]
     ]
-    assert by_subject.survival(found).cox[4].not_computed == "every site withheld its contribution"
-    assert by_subject.survival(found).kaplan_meier is not None
-    assert by_subject.survival(found).kaplan_meier.log_rank is not None
-    assert by_subject.groups(found) is not None
-    assert by_subject.groups(found).corrected.by_site["west"].not_computed == "it has patients of one group only"
-    assert by_subject.groups(found).raw is not None
+    assert survival_results.survival(found).cox[4].not_computed == "every site withheld its contribution"
+    assert survival_results.survival(found).kaplan_meier is not None
+    assert survival_results.survival(found).kaplan_meier.log_rank is not None
+    assert result.groups(found) is not None
+    assert result.groups(found).corrected.by_site["west"].not_computed == "it has patients of one group only"
+    assert result.groups(found).raw is not None
     assert truth_of(found) is not None
     assert len(truth_of(found).checks) == 4
     assert found.notes == tuple(values["notes"])
@@ -85,22 +89,28 @@ def test_every_part_is_found_again(values: dict[str, Any], tmp_path: Path) -> No
 def test_of_no_estimator_no_age_is_told(values: dict[str, Any], tmp_path: Path) -> None:
     found = read_results(written(tmp_path, of_a_campaign_that_only_analyses(values)))
     assert not found.steps_of("evaluation")
-    assert by_subject.evaluation(found).test.raw.not_computed == "the campaign has no estimator, so it predicts no age"
-    assert by_subject.groups(found) is None
+    assert (
+        evaluation_results.evaluation(found).test.raw.not_computed
+        == "the campaign has no estimator, so it predicts no age"
+    )
+    assert result.groups(found) is None
     assert truth_of(found) is None
 
 
 def test_reasons_and_costs_of_a_run_that_was_cut_off_are_kept(values: dict[str, Any], tmp_path: Path) -> None:
     found = read_results(written(tmp_path, cut_off(values)))
-    assert by_subject.survival(found) is not None
-    assert (by_subject.survival(found).cox[0].stratified_by_site, by_subject.survival(found).cox[0].not_computed) == (
+    assert survival_results.survival(found) is not None
+    assert (
+        survival_results.survival(found).cox[0].stratified_by_site,
+        survival_results.survival(found).cox[0].not_computed,
+    ) == (
         False,
         "the run ended before",
     )
-    assert by_subject.survival(found).kaplan_meier is not None
-    assert by_subject.survival(found).kaplan_meier.held_back[0].sites == ("west",)
-    assert by_subject.groups(found) is not None
-    assert by_subject.groups(found).corrected.not_computed == "the run ended before"
+    assert survival_results.survival(found).kaplan_meier is not None
+    assert survival_results.survival(found).kaplan_meier.held_back[0].sites == ("west",)
+    assert result.groups(found) is not None
+    assert result.groups(found).corrected.not_computed == "the run ended before"
     assert "The run ended before" in render_report(found)
 
 

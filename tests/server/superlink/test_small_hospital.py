@@ -14,7 +14,7 @@ from fedage.client.audit.log import LOG_FILE
 from fedage.client.cli.main import site
 from fedage.client.inbox.deployed import DeployedSite
 from fedage.client.site.home import SiteHome
-from fedage.common.analyses import by_subject
+from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.campaign_file import parse_campaign
 from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
@@ -99,7 +99,7 @@ def must_have_taken_part(run: RunFolder, small: Path, *, summary: str, at_the_si
     assert results.run.status == "finished"
     assert {each.name: each.held_out_in_folds for each in results.sites} == {"large": 5, "small": 2}
     assert [(each.withheld, each.troubles) for each in results.sites] == [((), ())] * 2
-    found = by_subject.evaluation(results).test
+    found = evaluation_results.evaluation(results).test
     assert {name: metrics.n for name, metrics in found.raw.by_site.items()} == SIZES
     assert {name: metrics.n for name, metrics in found.corrected.by_site.items()} == SIZES
     assert "small holds patients out in 2 of 5 folds" in (run.path / "report.html").read_text()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pydantic import Field as Described
-
-from fedage.common.analyses import by_subject
-from fedage.common.analyses.by_subject import Evaluation
 from fedage.common.analyses.definition import Definition
-from fedage.common.analyses.survival.cox import CoxResult
+from fedage.common.analyses.evaluation import results as evaluation_results
+from fedage.common.analyses.evaluation.results import Evaluation
+from fedage.common.analyses.planted_results import Check, PlantedTruth, truth_of
+from fedage.common.analyses.survival import results as survival_results
 from fedage.common.analyses.survival.planted import ATTENUATION, AttenuationResult
+from fedage.common.analyses.survival.results import CoxResult
 from fedage.common.campaign import Campaign
 from fedage.common.presentation.blocks import Display, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import NONE, Cell, Table, number, words
-from fedage.common.record.parts import AnalysisResult, Number, Part
 from fedage.common.record.results import Results
 
 MEAN_OVER_IRREDUCIBLE_MIN = 3.0
@@ -23,36 +22,13 @@ EVENTS_MIN = 100
 NAME = "planted-truth"
 
 
-class Check(Part):
-    """One comparison of what was found with what the planted truth implies."""
-
-    what: str = Described(description="in words")
-    found: Number = Described(default=None, description="the run's number")
-    against: Number = Described(default=None, description="what it is held against")
-    ratio: Number = Described(default=None, description="found / against, where that is the measure")
-    wanted: str = Described(default="", description="what would be right, in words")
-    holds: bool | None = Described(default=None, description="whether it is; null if it cannot be said")
-
-
-class PlantedTruth(AnalysisResult):
-    """The truth behind phantoms and what it implies for an honest estimate."""
-
-    hazard_ratio_per_year: float = Described(description="of the true gap")
-    gap_sd_years: float = Described(description="standard deviation of the true gap")
-    irreducible_mae_years: Number = Described(default=None, description="of the best possible reader, all sites")
-    irreducible_mae_years_by_site: dict[str, Number] = Described(default_factory=dict, description="the same by site")
-    attenuation: dict[str, Number] = Described(
-        default_factory=dict, description="by gap column: λ = Cov(ĝ, g)/Var(ĝ), age held fixed"
-    )
-    expected_hazard_ratio: dict[str, Number] = Described(
-        default_factory=dict, description="by gap column: planted hazard ratio to the power λ (1 for the true gap)"
-    )
-    checks: tuple[Check, ...] = Described(default=(), description="the verdicts")
-
-
 def _conclude(campaign: Campaign, results: Results) -> dict[str, PlantedTruth]:
     """The planted truth of a campaign that has one, with its checks."""
-    planted, evaluation, survival = campaign.planted, by_subject.evaluation(results), by_subject.survival(results)
+    planted, evaluation, survival = (
+        campaign.planted,
+        evaluation_results.evaluation(results),
+        survival_results.survival(results),
+    )
     if planted is None:
         return {}
     by_site = dict(planted.irreducible_mae_years)
@@ -153,11 +129,6 @@ def _shown(results: Results) -> Display:
         terminal=(_checks(results),) if found is not None else (),
         sections=(Section(NAME.partition("-")[0], "Planted truth against found", blocks, place=90),),
     )
-
-
-def truth_of(results: Results) -> PlantedTruth | None:
-    """The truth behind phantoms; None if nothing was planted."""
-    return next(iter(results.found(PlantedTruth).values()), None)
 
 
 def _aim(found: PlantedTruth) -> str:

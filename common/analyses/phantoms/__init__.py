@@ -1,0 +1,1 @@
+"""Phantoms only: what a run found beside what the truth planted in them implies."""
