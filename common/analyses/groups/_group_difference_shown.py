@@ -44,13 +44,21 @@ def caption(results: Results) -> str:
     groups = groups_result.groups(results)
     if groups is None:
         return ""
-    adjusted = groups.corrected.adjusted is not None
     kind = "raw" if groups.corrected.gap.startswith("raw") else "corrected"
-    held = f"site and {', '.join(groups.covariates)}" if adjusted and groups.covariates else "site"
+    covariates = _held_fixed(groups, groups.corrected)
+    held = f"site and {', '.join(covariates)}" if covariates else "site"
+    curve = f" Right: how well the {kind} gap tells the groups apart." if groups.corrected.roc is not None else ""
     return (
         f"Difference of the gap between the groups with 95 % intervals: {_sites(results)} with {held} held "
-        f"fixed, and each site's own two means. Right: how well the {kind} gap tells the groups apart."
+        f"fixed, and each site's own two means.{curve}"
     )
+
+
+def _held_fixed(groups: Groups, found: GroupDifference) -> tuple[str, ...]:
+    """The covariates that the adjusted difference holds fixed: those asked for that the sites did not leave out."""
+    if found.adjusted is None:
+        return ()
+    return tuple(name for name in groups.covariates if name not in found.withheld_columns)
 
 
 def _sites(results: Results) -> str:
@@ -69,7 +77,7 @@ def sentences(results: Results) -> list[str]:
     if chosen is None or chosen.difference_years is None:
         why = (found.not_computed or "no site released it").rstrip(".")
         return [f"How the gap differs between {named[0]} and {named[1]} is not known: {why}."]
-    held = ", ".join(["site", *(groups.covariates if found.adjusted else ())]).replace("_years", "")
+    held = ", ".join(["site", *_held_fixed(groups, found)]).replace("_years", "")
     kind = "raw" if found.gap.startswith("raw") else "corrected"
     size = f"{abs(chosen.difference_years):.2f} years {'larger' if chosen.difference_years >= 0 else 'smaller'}"
     said = f"With {held} held fixed, the {kind} gap of patients with {named[0]} is {size} than with {named[1]}"
@@ -87,7 +95,10 @@ def sentences(results: Results) -> list[str]:
 
 def _not_adjusted(groups: Groups) -> str:
     """What the file asked to hold fixed and is not, e.g. ` It is not adjusted for age, is_male: …`."""
-    if not groups.covariates or groups.corrected.adjusted is not None:
+    if groups.corrected.adjusted is not None:
+        asked = ", ".join(name for name in groups.covariates if name in groups.corrected.withheld_columns)
+        return f" It is not adjusted for {asked.replace('_years', '')}, which is left out." if asked else ""
+    if not groups.covariates:
         return ""
     asked = ", ".join(groups.covariates).replace("_years", "")
     return f" It is not adjusted for {asked}: {(groups.corrected.not_adjusted or 'no result').rstrip('.')}."
@@ -108,8 +119,8 @@ def group_difference(results: Results) -> Table:
         counts = (count(found.n_group), count(found.n_reference))
         if covariates and found.adjusted is None:
             rows.append((words(name), words(f"not adjusted: {found.not_adjusted}")))
-        elif covariates and found.adjusted is not None:
-            rows.append((words(name), words(f"site, {', '.join(covariates)}"), *_cells(found.adjusted), *counts))
+        elif groups is not None and (held := _held_fixed(groups, found)):
+            rows.append((words(name), words(f"site, {', '.join(held)}"), *_cells(found.adjusted), *counts))
         if found.unadjusted is not None:
             rows.append((words(name), words("site"), *_cells(found.unadjusted), *counts))
     return Table("group-difference", headers, tuple(rows), why_empty=_why(results), note=_left_out(groups))

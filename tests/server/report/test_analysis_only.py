@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fedage.common.analyses import registry
-from fedage.common.analyses.groups._group_difference_shown import caption
+from fedage.common.analyses.groups._group_difference_shown import caption, group_difference
 from fedage.common.analyses.survival import _cox_shown
 from fedage.common.analyses.survival._kaplan_meier_shown import shown as curves_shown
 from fedage.common.presentation.blocks import FigureBlock, Folded, TitledTable
@@ -139,3 +139,36 @@ def test_a_comparison_that_is_not_adjusted_is_not_called_so(values: dict[str, An
     assert "It is not adjusted for age: age_years does not vary inside any site." in " ".join(
         _summary.sentences(results)
     )
+
+
+@pytest.mark.parametrize(
+    ("withheld", "held", "says"),
+    [
+        ((), "site and age_years, is_male", ""),
+        (("is_male",), "site and age_years", "It is not adjusted for is_male, which is left out."),
+        (("age_years",), "site and is_male", "It is not adjusted for age, which is left out."),
+        (("age_years", "is_male"), "site", "It is not adjusted for age, is_male, which is left out."),
+    ],
+)
+def test_what_sites_left_out_of_a_comparison_is_not_called_held_fixed(
+    values: dict[str, Any], withheld: tuple[str, ...], held: str, says: str
+) -> None:
+    groups = values["groups"]
+    groups["covariates"] = ["age_years", "is_male"]
+    for compared in (groups["corrected"], groups["raw"]):
+        compared["withheld_columns"] = list(withheld)
+    results = Results.model_validate(values)
+    assert f"all sites with {held} held fixed" in caption(results)
+    said = " ".join(_summary.sentences(results))
+    assert f"With {held.replace(' and', ',').replace('_years', '')} held fixed" in said
+    assert says in said and ("not adjusted" in said) == bool(says)
+    adjusted = [row[1].text for row in group_difference(results).rows if row[0].text == "corrected"]
+    assert adjusted == ([held.replace(" and", ",")] if held != "site" else []) + ["site"]
+
+
+def test_a_caption_speaks_of_a_curve_only_beside_one(values: dict[str, Any]) -> None:
+    curve = {"false_positive": [0.0, 1.0], "true_positive": [0.0, 1.0]}
+    values["groups"]["corrected"]["roc"] = curve
+    assert "Right: how well" in caption(Results.model_validate(values))
+    values["groups"]["corrected"]["roc"] = None
+    assert "Right:" not in caption(Results.model_validate(values))
