@@ -14,6 +14,8 @@ T = TypeVar("T")
 EVERYTHING = "training and evaluation"
 """The role of a site whose policy answers every kind of message."""
 TOOK_PART = frozenset({"took part", "dropped out"})
+_TOO_FEW = "minimum-count"
+"""The rule by which a site refuses a campaign for which it has too few patients."""
 _NO_TRAINING = frozenset({"evaluation only", "analyses only", "answers offers only"})
 
 
@@ -44,6 +46,14 @@ def pooled_label(results: Results, step: str, *, by_site: Sequence[str] = ()) ->
 def is_pooled(results: Results, step: str, *, by_site: Sequence[str] = ()) -> bool:
     """Whether a figure over all contributing sites says more than one site's own figure."""
     return len(results.contributors.get(step, tuple(by_site))) != 1
+
+
+def patients_told(site: SiteRecord) -> str:
+    """How many patients a site brought, `<min` where that is withheld, `-` of a site that never said."""
+    if site.patients is not None:
+        return str(site.patients)
+    said = site.status not in ("refused", "absent") or site.reason.startswith(_TOO_FEW)
+    return "<min" if said else "-"
 
 
 def training_in_words(results: Results) -> tuple[list[SiteRecord], str]:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedage.common.presentation.participation import TOOK_PART, status
+from fedage.common.presentation.participation import TOOK_PART, patients_told, status
 from fedage.server.record.results import Results, SiteRecord
 from fedage.server.report import pooled_text as pooled_in_words
 from fedage.server.report import preparation_text as made_in_words
@@ -52,12 +52,8 @@ def _sites_of_analyses(results: Results) -> Table:
     """Without an estimator there are no predicted ages to tell of."""
     table = Table("site", "patients", "status", title="sites")
     for site in results.sites:
-        table.add_row(Text(site.name), _patients(site), _status(site))
+        table.add_row(Text(site.name), Text(patients_told(site)), _status(site))
     return table
-
-
-def _patients(site: SiteRecord) -> str:
-    return "<min" if site.patients is None else str(site.patients)
 
 
 def _status(site: SiteRecord) -> Text:

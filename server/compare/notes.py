@@ -41,14 +41,19 @@ def _differ(runs: Sequence[Run], what: str, of: Callable[[Run], str], why: str) 
         yield f"Not the same {what}: {told}{f'. So {why}' if why else ''}."
 
 
+def _split(run: Run) -> str:
+    campaign = run.results.campaign
+    return f"{campaign.folds} folds" if campaign.folds else "none" if campaign.estimator else "nothing is trained"
+
+
 def _folds(runs: Sequence[Run]) -> Iterator[str]:
     """With folds each patient counts as a test patient; that they are made with many models is said even if all are."""
     yield from _differ(
         runs,
         "folds",
-        lambda run: f"{run.results.campaign.folds} folds" if run.results.campaign.folds else "none",
-        "the errors are of every patient where there are folds, of the test part where there are none, and models of "
-        "more folds are made from more patients",
+        _split,
+        "the errors are of every patient where there are folds or nothing is trained, else of the test part, and models "
+        "of more folds are made from more patients",
     )
     folds = {run.results.campaign.folds for run in runs}
     if len(folds) == 1 and None not in folds:

@@ -13,7 +13,7 @@ from fedage.common.presentation.cells import (
     reasons,
     words,
 )
-from fedage.common.presentation.participation import participants
+from fedage.common.presentation.participation import participants, patients_told
 from fedage.server.record.results import Results, SiteRecord
 from fedage.server.report import site_text as sites_in_words
 from fedage.server.report.withheld_text import withholdings
@@ -32,7 +32,7 @@ def sites(results: Results) -> Table:
             words(site.name),
             words(_status(site, folds=bool(folds))),
             *((words(site.role),) if told else ()),
-            count(site.patients),
+            count(site.patients) if patients_told(site) != "-" else NONE,
             *((words(_held_out(site, folds=len(folds))),) if folds else ()),
             *(count(site.patients_by_part[part]) if part in site.patients_by_part else NONE for part in parts),
         )

@@ -206,7 +206,8 @@ def losses(errors: Runs) -> list[str]:
         if open_:
             said.append(f"Whether {label} loses to {POOLED_MEAN} at {listed(open_)} is not known.")
         elif not told and any(found.mae_of_mean_years is not None for found in run.by_site.values()):
-            said.append(f"{label} loses to no mean at any of its {len(run.by_site)} sites.")
+            where = f"any of its {len(run.by_site)} sites" if len(run.by_site) > 1 else "its only site"
+            said.append(f"{label} loses to no mean at {where}.")
     return said
 
 

@@ -16,6 +16,7 @@ from fedage.common.presentation.participation import (
     is_pooled,
     judged,
     participants,
+    patients_told,
     pooled_label,
     pooled_row,
     status,
@@ -110,7 +111,7 @@ def _terminal(results: Results) -> TitledTable:
     rows = [
         (
             Cell(site.name),
-            _plain("<min" if site.patients is None else str(site.patients)),
+            _plain(patients_told(site)),
             _plain(str(raw.n) if raw else "-"),
             _plain(_mae(raw)),
             _plain(_mae(corrected)),

@@ -27,13 +27,15 @@ def shown(results: Results) -> Display:
         return kaplan_meier(found)
 
     found = survival_results.curves(results)
-    why = found.not_computed if found is not None and found.not_computed else "no table by time was computed"
+    points = survival_points(results)
+    why = "no point of a curve is given, for the reasons below" if points.rows else "no table by time was computed"
+    why = found.not_computed if found is not None and found.not_computed else why
     blocks = (
         FigureBlock(figure, _survival(results), why),
         TitledTable(survival_groups(results), groups_compared(found)),
         *(Paragraph(sentence) for sentence in [*left_out(results), *sentences(found)]),
         *((TitledTable(_log_rank(found.log_rank), "Log-rank test"),) if found is not None and found.log_rank else ()),
-        Folded("Points of the curves", (TitledTable(survival_points(results), "The curves' points"),)),
+        *((Folded("Points of the curves", (TitledTable(points, "The curves' points"),)),) if points.rows else ()),
     )
     section = Section("survival", heading(results), blocks, place=40, withheld=_STEPS)
     return Display(

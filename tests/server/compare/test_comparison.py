@@ -236,3 +236,12 @@ def test_without_a_strategy_there_is_no_column_for_it(make_run) -> None:
     bare = tables.headline(compared(make_run("c", with_file=False), b))
     assert "strategy" not in bare.headers
     assert all(len(row) == len(bare.headers) for row in bare.rows)
+
+
+def test_a_run_that_trains_nothing_is_said_to_judge_every_patient(make_run, edit) -> None:
+    a, b = make_run("a"), make_run("b")
+    edit(a, campaign={"folds": None, "estimator": ""})
+    edit(b, campaign={"folds": 5})
+    notes = "\n".join(compared(a, b).notes)
+    assert "Not the same folds: nothing is trained (a); 5 folds (b)." in notes
+    assert "every patient where there are folds or nothing is trained, else of the test part" in notes

@@ -172,3 +172,13 @@ def test_a_caption_speaks_of_a_curve_only_beside_one(values: dict[str, Any]) -> 
     assert "Right: how well" in caption(Results.model_validate(values))
     values["groups"]["corrected"]["roc"] = None
     assert "Right:" not in caption(Results.model_validate(values))
+
+
+def test_points_of_curves_fold_out_only_where_there_are_some(values: dict[str, Any]) -> None:
+    def folded() -> list[str]:
+        (section,) = curves_shown(Results.model_validate(values)).sections
+        return [block.summary for block in section.blocks if isinstance(block, Folded)]
+
+    assert folded() == ["Points of the curves"]
+    values["survival"]["kaplan_meier"] = {"not_computed": "it needs table times"}
+    assert folded() == []

@@ -18,8 +18,8 @@ from fedage.common.analyses.groups._group_difference_figure import compared_grou
 from fedage.common.analyses.groups._group_difference_shown import caption
 from fedage.common.analyses.groups.group_difference import GROUPS, GROUPS_RAW
 from fedage.common.presentation.blocks import FigureBlock
-from fedage.common.presentation.participation import pooled_label, training_in_words
-from fedage.server.record.results import Results
+from fedage.common.presentation.participation import patients_told, pooled_label, training_in_words
+from fedage.server.record.results import Results, SiteRecord
 from fedage.server.report import _tables, render_report
 from fedage.server.report import summary as _summary
 from fedage.server.report.figure_learning import learning_curve
@@ -187,3 +187,19 @@ def test_decimals_stand_below_each_other(values: dict[str, Any]) -> None:
     html = render_report(results)
     assert '<th scope="col" class="number">training loss</th>' in html
     assert '<th scope="col">sites</th>' in html
+
+
+@pytest.mark.parametrize(
+    ("site", "told"),
+    [
+        ({"status": "took part", "patients": 40}, "40"),
+        ({"status": "took part"}, "<min"),
+        ({"status": "dropped out"}, "<min"),
+        ({"status": "refused", "reason": "minimum-count: fewer than 10 patients in the cohort"}, "<min"),
+        ({"status": "refused", "reason": "declined: this site's administrator said no to this campaign"}, "-"),
+        ({"status": "refused", "reason": "not-approved: nobody has approved it yet"}, "-"),
+        ({"status": "absent", "reason": "never online"}, "-"),
+    ],
+)
+def test_a_site_that_never_said_how_many_patients_it_has_is_not_called_small(site: dict[str, Any], told: str) -> None:
+    assert patients_told(SiteRecord.model_validate({"name": "north", **site})) == told
