@@ -52,8 +52,8 @@ def _folds(runs: Sequence[Run]) -> Iterator[str]:
         runs,
         "folds",
         _split,
-        "the errors are of every patient where there are folds or nothing is trained, else of the test part, and models "
-        "of more folds are made from more patients",
+        "the errors are of every patient where there are folds or nothing is trained, else of the test part, and "
+        "models of more folds are made from more patients",
     )
     folds = {run.results.campaign.folds for run in runs}
     if len(folds) == 1 and None not in folds:

@@ -119,7 +119,7 @@ def group_difference(results: Results) -> Table:
         counts = (count(found.n_group), count(found.n_reference))
         if covariates and found.adjusted is None:
             rows.append((words(name), words(f"not adjusted: {found.not_adjusted}")))
-        elif groups is not None and (held := _held_fixed(groups, found)):
+        elif groups is not None and found.adjusted is not None and (held := _held_fixed(groups, found)):
             rows.append((words(name), words(f"site, {', '.join(held)}"), *_cells(found.adjusted), *counts))
         if found.unadjusted is not None:
             rows.append((words(name), words("site"), *_cells(found.unadjusted), *counts))
