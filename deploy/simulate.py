@@ -20,11 +20,11 @@ from rich.console import Console
 from fedage.client.cohort.ages import OLDEST_YEARS
 from fedage.client.cohort.indexing.bids import index_bids, is_bids
 from fedage.client.cohort.indexing.index import index_folder
-from fedage.client.cohort.selection.units_of_images import units_in_words
+from fedage.client.cohort.selection.image_units import units_in_words
 from fedage.client.cohort.store.query import Selection, select
 from fedage.client.cohort.store.store import CohortStore
-from fedage.client.cohort.table.names import site_names
-from fedage.client.cohort.table.store import write_site_table
+from fedage.client.cohort.table.site_names import site_names
+from fedage.client.cohort.table.site_table import write_site_table
 from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.configure import agreed_features

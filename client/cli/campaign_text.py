@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fedage.client.cohort.selection.dealing import FEWEST_FOLDS, folds_for
+from fedage.client.cohort.selection.fold_assignment import FEWEST_FOLDS, folds_for
 from fedage.client.consent.ledger import ChargeRefused
 from fedage.client.consent.mechanism import NoPrivateTraining, mechanism_of
 from fedage.client.consent.policy import Allowed, Refused

@@ -14,14 +14,14 @@ from rich.text import Text
 from fedage.client.audit import AuditLog, Direction, Entry, Kind
 from fedage.client.cohort.indexing.bids import PARTICIPANTS, STANDARD, BidsLayout, index_bids, is_bids
 from fedage.client.cohort.indexing.index import IndexReport, index_folder
-from fedage.client.cohort.indexing.joined import keep_outcomes
+from fedage.client.cohort.indexing.join_outcomes import keep_outcomes
 from fedage.client.cohort.indexing.rejects_page import rejects_table, write_rejects_page
 from fedage.client.cohort.recipes import Recipe, recipe
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.store.tables import TableReport, forget_table, index_table
 from fedage.client.cohort.store.writer import LastIndexing, writing
+from fedage.client.cohort.table.messages import in_words
 from fedage.client.cohort.table.outcomes import OutcomeTable, read_outcomes
-from fedage.client.cohort.table.said import in_words
 from fedage.client.cohort.table_facts import NoTableFacts, WithSiteView
 from fedage.client.site.home import SiteConfig, SiteHome
 from fedage.client.site.mapping import OutcomeColumns

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedage.client.cohort.selection.dealing import NO_FOLD
+from fedage.client.cohort.selection.fold_assignment import NO_FOLD
 from fedage.client.cohort.table.columns import of_the_model
 from fedage.client.compute import predictions
 from fedage.client.consent.accounts.released_columns import ReleasedColumns

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedage.client.cohort.kinds import modality_of
 from fedage.client.cohort.samples.cache import SampleCache
 from fedage.client.cohort.selection.parts import with_parts
 from fedage.client.cohort.selection.table_cohorts import AGES_YEARS, table_cohort
 from fedage.client.cohort.site_cohort import SiteCohort
+from fedage.client.cohort.sop_classes import modality_of
 from fedage.client.cohort.store.query import Selection, select
 from fedage.client.cohort.store.store import CohortStore
+from fedage.client.cohort.table.cell_forms import NOT_NAMED, forms
 from fedage.client.cohort.table.columns import named_columns
 from fedage.client.cohort.table.extremes import extremes_of
-from fedage.client.cohort.table.forms import NOT_NAMED, forms
+from fedage.client.cohort.table.messages import bounded, kept_extreme
 from fedage.client.cohort.table.read import is_text, numbers
-from fedage.client.cohort.table.said import bounded, kept_extreme
+from fedage.client.cohort.table.site_table import SiteTable
 from fedage.client.cohort.table.sites import read_one_site
-from fedage.client.cohort.table.store import SiteTable
 from fedage.client.consent.policy.types import DataSet
 from fedage.common import estimators
 from fedage.common.campaign import Campaign

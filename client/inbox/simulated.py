@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fedage.client.cohort.selection.table_cohorts import table_cohort
 from fedage.client.cohort.site_cohort import SiteCohort
-from fedage.client.cohort.table.store import read_site_table
+from fedage.client.cohort.table.site_table import read_site_table
 from fedage.client.consent.site_cohorts import ImageCohorts
 from fedage.client.inbox.site import Site
 from fedage.common.campaign import Campaign

@@ -23,7 +23,7 @@ from fedage.common.protocol.messages import ANALYSE, join_iterates
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.statistic import FloatArray, Statistic
 from fedage.server.superlink.home import init_home
-from tests.client.cohort.test_tables import ANALYSES
+from tests.client.cohort.store.test_tables import ANALYSES
 from tests.client.hospital import Hospital
 from tests.client.test_tables_at_sites import site
 

@@ -13,8 +13,8 @@ import pytest
 
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.store.tables import index_table, read_table
+from fedage.client.cohort.table.messages import in_words
 from fedage.client.cohort.table.outcomes import read_outcomes
-from fedage.client.cohort.table.said import in_words
 from fedage.client.cohort.table.sites import read_site_tables
 from fedage.client.consent.site_cohorts import ImageCohorts, TableCohorts
 from fedage.client.site.mapping import Mapped, TableSource

@@ -12,8 +12,8 @@ from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.store.tables import read_table
 from fedage.client.site.home import SiteConfig
 from fedage.common.errors import FedAgeError
+from tests.client.cohort.bids.test_bids import data_set, t1w
 from tests.client.cohort.dicoms import write
-from tests.client.cohort.test_bids import data_set, t1w
 
 
 def index(home: Path, **settings: Any) -> SiteIndex:

@@ -31,7 +31,7 @@ from fedage.common.estimators.predict import network_predictor
 from fedage.common.networks.arrays import state_to_arrays
 from fedage.common.preprocessing.image import Exam
 from tests.client.cohort.dicoms import ramp, write
-from tests.client.cohort.test_samples import cache, cohort
+from tests.client.cohort.samples.test_samples import cache, cohort
 
 SIDE, PATIENTS, BATCH = 1024, 64, 1
 SET_BYTES = PATIENTS * SIDE * SIDE * 4

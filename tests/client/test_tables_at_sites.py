@@ -14,7 +14,7 @@ from fedage.common.analyses.plan import registered
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.protocol.messages import ANALYSE, join_iterates
 from fedage.server.superlink.home import CoordinatorHome, init_home
-from tests.client.cohort.test_tables import ANALYSES, TRAINED, frame, same
+from tests.client.cohort.store.test_tables import ANALYSES, TRAINED, frame, same
 from tests.client.hospital import Hospital
 from tests.of_estimators import preparation
 

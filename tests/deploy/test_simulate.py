@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from fedage.client.cohort.selection.dealing import dealt
+from fedage.client.cohort.selection.fold_assignment import dealt
 from fedage.client.cohort.table.sites import read_site_tables
 from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.campaign_file import parse_campaign

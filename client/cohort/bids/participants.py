@@ -19,8 +19,8 @@ from typing import Any
 from fedage.client.cohort.ages import DAYS_PER_YEAR, OLDEST_YEARS, Age, AgeSource, age_at_exam
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.table.header import columns_in_words, repeated_name
+from fedage.client.cohort.table.leading_lines import separator_in
 from fedage.client.cohort.table.limits import PARTICIPANTS, require_bounded
-from fedage.client.cohort.table.opening import separator_in
 from fedage.common.errors import FedAgeError
 from fedage.deploy.machine import bounded
 

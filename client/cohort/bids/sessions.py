@@ -27,7 +27,7 @@ from fedage.client.cohort.bids.session_order import SESSION, first_label, is_lat
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.table.header import columns_in_words
 from fedage.client.cohort.table.identifiers import without_zeros
-from fedage.client.cohort.table.summaries import is_summary
+from fedage.client.cohort.table.summary_rows import is_summary
 from fedage.common.errors import FedAgeError
 
 PARTICIPANTS = "participants.tsv"

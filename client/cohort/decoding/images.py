@@ -20,10 +20,10 @@ from fedage.client.cohort.decoding.archive import open_image
 from fedage.client.cohort.decoding.decoder_messages import IMAGE
 from fedage.client.cohort.decoding.decoder_pool import DecoderFailed, decode
 from fedage.client.cohort.decoding.stored_values import StoredValues, stored_range, stored_values, with_background
+from fedage.client.cohort.dicom.dataset import parse
+from fedage.client.cohort.dicom.decoder_logs import quiet_pydicom
 from fedage.client.cohort.dicom.facts import MAX_FRAME_SAMPLES
-from fedage.client.cohort.dicom.parsed import parse
-from fedage.client.cohort.dicom.quiet import quiet_pydicom
-from fedage.client.cohort.kinds import modality_of
+from fedage.client.cohort.sop_classes import modality_of
 from fedage.client.cohort.store.series import is_volume
 from fedage.common.preprocessing.image import Image, SampleRefused
 

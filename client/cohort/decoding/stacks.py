@@ -22,10 +22,10 @@ from fedage.client.cohort.decoding.decoder_messages import ENHANCED, SLICE
 from fedage.client.cohort.decoding.decoder_pool import MAX_ARRAY_VALUES, DecoderFailed, decode
 from fedage.client.cohort.decoding.images import DECODER_FAILED, stored_frame
 from fedage.client.cohort.decoding.stored_values import StoredValues, stored_values, with_background
+from fedage.client.cohort.dicom.dataset import frames_stack, parse
+from fedage.client.cohort.dicom.decoder_logs import quiet_pydicom
 from fedage.client.cohort.dicom.facts import MAX_FRAME_SAMPLES
 from fedage.client.cohort.dicom.geometry import Stack, stack_of
-from fedage.client.cohort.dicom.parsed import frames_stack, parse
-from fedage.client.cohort.dicom.quiet import quiet_pydicom
 from fedage.client.cohort.reasons import Reason
 from fedage.common.preprocessing.image import SampleRefused
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from fedage.client.cohort.dicom.content_words import (
+from fedage.client.cohort.dicom.descriptions import (
     has_lateral,
     is_frontal,
     is_lateral,
@@ -26,7 +26,7 @@ from fedage.client.cohort.dicom.content_words import (
     other_part,
     unusual_view,
 )
-from fedage.client.cohort.kinds import RADIOGRAPHS
+from fedage.client.cohort.sop_classes import RADIOGRAPHS
 from fedage.common.estimators.takes import CONTRADICTORY, Content
 
 _UNKNOWN = frozenset(["", "UNKNOWN", "UNK", "OTHER", "NONE", "NA", "DEFAULT", "UNDEFINED", "UNSPECIFIED", "ANY"])

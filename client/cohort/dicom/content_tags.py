@@ -10,9 +10,9 @@ from typing import NamedTuple
 from pydicom.charset import convert_encodings, decode_bytes
 
 from fedage.client.cohort.dicom.content import Code, HeaderText, content_of, view_of_text
-from fedage.client.cohort.dicom.content_words import folded
+from fedage.client.cohort.dicom.decoder_logs import quiet_pydicom
+from fedage.client.cohort.dicom.descriptions import folded
 from fedage.client.cohort.dicom.header import EndsEarly, Header, Malformed, sequence_items
-from fedage.client.cohort.dicom.quiet import quiet_pydicom
 from fedage.common.estimators.takes import Content
 
 _IMAGE_TYPE, _SOP_CLASS, _INTENT, _SERIES_DESCRIPTION = 0x00080008, 0x00080016, 0x00080068, 0x0008103E

@@ -19,6 +19,8 @@ from pydicom.uid import JPEGExtended12Bit, RLELossless
 from fedage.client.cohort.ages import Age, age_at_exam, exam_date, parse_date
 from fedage.client.cohort.dicom.content_tags import SEQUENCES, read_content
 from fedage.client.cohort.dicom.content_tags import TAGS as CONTENT_TAGS
+from fedage.client.cohort.dicom.dataset import frames_stack
+from fedage.client.cohort.dicom.decoder_logs import quiet_pydicom
 from fedage.client.cohort.dicom.geometry import Stack
 from fedage.client.cohort.dicom.header import (
     DEFLATED,
@@ -35,9 +37,8 @@ from fedage.client.cohort.dicom.header import (
     read_header,
     sequence_items,
 )
-from fedage.client.cohort.dicom.parsed import frames_stack
-from fedage.client.cohort.dicom.quiet import quiet_pydicom
-from fedage.client.cohort.kinds import (
+from fedage.client.cohort.reasons import Reason, Rejected
+from fedage.client.cohort.sop_classes import (
     CROSS_SECTIONAL,
     DICOMDIR,
     RADIOGRAPHS,
@@ -46,7 +47,6 @@ from fedage.client.cohort.kinds import (
     is_without_image,
     modality_of,
 )
-from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.client.cohort.table_facts import NOTHING, TableFacts
 
 MAX_FRAME_SAMPLES = 150_000_000

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedage.client.cohort.decoding.archive import Refused, is_archive, members, open_image
-from fedage.client.cohort.dicom.directory import MAX_DIRECTORY_BYTES, Unreadable, missing_files, missing_of
+from fedage.client.cohort.dicom.dicomdir import MAX_DIRECTORY_BYTES, Unreadable, missing_files, missing_of
 from fedage.client.cohort.dicom.facts import DicomFacts, read_bytes, read_facts
-from fedage.client.cohort.indexing.joined import keep_outcomes
+from fedage.client.cohort.indexing.join_outcomes import keep_outcomes
 from fedage.client.cohort.indexing.tree import Tree, walk
 from fedage.client.cohort.paths import SEPARATOR
 from fedage.client.cohort.reasons import Reason, Rejected

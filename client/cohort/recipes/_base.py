@@ -15,8 +15,8 @@ from fedage.client.cohort.ages import Age
 from fedage.client.cohort.bids.participants import AgeColumn
 from fedage.client.cohort.indexing.bids import BidsLayout
 from fedage.client.cohort.reasons import Reason
+from fedage.client.cohort.table.leading_lines import skip_separator_line
 from fedage.client.cohort.table.limits import TABLE, require_bounded
-from fedage.client.cohort.table.opening import skip_separator_line
 from fedage.client.cohort.table.quotes import require_all_read, require_whole_rows
 from fedage.client.cohort.table_facts import TableFacts, TableFactsSource
 from fedage.client.site.mapping import OutcomeColumns

@@ -21,8 +21,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.client.cohort.kinds import PIXELS_VERSION
 from fedage.client.cohort.samples.rows import RowFile
+from fedage.client.cohort.sop_classes import PIXELS_VERSION
 from fedage.client.cohort.store.query import EligibleImage, Selection
 from fedage.client.site.cancel import stop_if_cancelled, wait_for
 from fedage.client.site.durable import sync

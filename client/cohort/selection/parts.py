@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedage.client.cohort.selection.dealing import FEWEST_FOLDS, NO_FOLD, deal, place_by_fold, used_folds
+from fedage.client.cohort.selection.fold_assignment import FEWEST_FOLDS, NO_FOLD, deal, place_by_fold, used_folds
 from fedage.client.cohort.store.query import split
 from fedage.common.analyses.preparation.table_preparation import INNER_PLACE
 from fedage.common.analyses.same_patients import few_apart, sets_summed

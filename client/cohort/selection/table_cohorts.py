@@ -8,7 +8,7 @@ import numpy as np
 
 from fedage.client.cohort.selection.parts import with_parts
 from fedage.client.cohort.site_cohort import SiteCohort
-from fedage.client.cohort.table.store import SiteTable, samples_of
+from fedage.client.cohort.table.site_table import SiteTable, samples_of
 from fedage.common.campaign import Campaign
 from fedage.common.statistics.cohort import Cohort
 

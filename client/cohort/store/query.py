@@ -14,8 +14,8 @@ from sqlalchemy import select as sql
 from sqlalchemy.orm import Session
 
 from fedage.client.cohort.ages import AgeSource
-from fedage.client.cohort.kinds import modality_of
 from fedage.client.cohort.paths import SEPARATOR
+from fedage.client.cohort.sop_classes import modality_of
 from fedage.client.cohort.store.models import WITHOUT_WORDS, Exam, ImageFile, Outcome, OutcomeWord, Patient, Setting
 from fedage.client.cohort.store.store import CohortStore
 from fedage.common.campaign.types import Fractions

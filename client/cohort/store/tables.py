@@ -24,8 +24,7 @@ from sqlalchemy import select
 from fedage.client.cohort.store.models import Setting, TableColumn, TablePatient, TableRejected
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.store.writer import writing
-from fedage.client.cohort.table.extremes import extremes_of
-from fedage.client.cohort.table.forms import (
+from fedage.client.cohort.table.cell_forms import (
     MISWRITTEN,
     NOT_NAMED,
     NOT_NAMED_CELL,
@@ -34,12 +33,13 @@ from fedage.client.cohort.table.forms import (
     is_miswritten,
     most_frequent,
 )
+from fedage.client.cohort.table.column_checks import named_column_problem
+from fedage.client.cohort.table.extremes import extremes_of
 from fedage.client.cohort.table.header import columns_in_words
+from fedage.client.cohort.table.messages import bounded, kept_extreme, left_out_miswritten, neither_sex, not_a_number
 from fedage.client.cohort.table.outcomes import mapped_numbers
 from fedage.client.cohort.table.read import labels, numbers, read_frame, without_bad_names
-from fedage.client.cohort.table.refused import named_column_problem
-from fedage.client.cohort.table.said import bounded, kept_extreme, left_out_miswritten, neither_sex, not_a_number
-from fedage.client.cohort.table.summaries import summary_rows
+from fedage.client.cohort.table.summary_rows import summary_rows
 from fedage.client.site.mapping import TableSource, as_mapped
 from fedage.common.errors import FedAgeError
 from fedage.common.statistics.statistic import FloatArray

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedage.client.cohort.table.forms import Codes, forms, is_miswritten, known_words
+from fedage.client.cohort.table.cell_forms import Codes, forms, is_miswritten, known_words
 from fedage.client.cohort.table.header import columns_in_words
 from fedage.client.cohort.table.read import Mask, is_text, numbers
 from fedage.client.cohort.table.sex import sexes

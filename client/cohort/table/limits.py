@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedage.client.cohort.table.opening import separator_in
+from fedage.client.cohort.table.leading_lines import separator_in
 from fedage.common.errors import FedAgeError
 
 MAX_LINE_BYTES = 4 * 2**20

@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from fedage.client.cohort.table.extremes import extremes_of
-from fedage.client.cohort.table.forms import (
+from fedage.client.cohort.table.cell_forms import (
     MISWRITTEN,
     NOT_NAMED,
     Codes,
@@ -24,21 +23,22 @@ from fedage.client.cohort.table.forms import (
     most_frequent,
     what_and_mend,
 )
+from fedage.client.cohort.table.column_checks import named_column_problem
+from fedage.client.cohort.table.extremes import extremes_of
 from fedage.client.cohort.table.header import columns_in_words, repeated_name
 from fedage.client.cohort.table.identifiers import differing_in_writing, differing_in_zeros
+from fedage.client.cohort.table.leading_lines import skip_blank_lines, skip_separator_line
 from fedage.client.cohort.table.limits import OUTCOMES, SEPARATORS, require_bounded
-from fedage.client.cohort.table.opening import skip_blank_lines, skip_separator_line
-from fedage.client.cohort.table.quotes import require_all_read, require_whole_rows
-from fedage.client.cohort.table.read import is_text
-from fedage.client.cohort.table.refused import named_column_problem
-from fedage.client.cohort.table.said import (
+from fedage.client.cohort.table.messages import (
     extreme_in_words,
     in_words,
     kept_extreme,
     left_out_miswritten,
     not_a_number,
 )
-from fedage.client.cohort.table.summaries import summary_rows
+from fedage.client.cohort.table.quotes import require_all_read, require_whole_rows
+from fedage.client.cohort.table.read import is_text
+from fedage.client.cohort.table.summary_rows import summary_rows
 from fedage.client.site.mapping import Mapped, as_mapped
 from fedage.common.errors import FedAgeError
 from fedage.common.statistics.statistic import FloatArray

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.client.cohort.table.header import repeated_name
+from fedage.client.cohort.table.leading_lines import skip_blank_lines, skip_separator_line
 from fedage.client.cohort.table.limits import TABLE, require_bounded
-from fedage.client.cohort.table.opening import skip_blank_lines, skip_separator_line
 from fedage.client.cohort.table.quotes import require_all_read, require_whole_rows
 from fedage.common.errors import FedAgeError
 from fedage.common.statistics.statistic import FloatArray

@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.client.cohort.keys import Keys
+from fedage.client.cohort.table.column_checks import require_usable
 from fedage.client.cohort.table.columns import Columns, read_columns, require_columns, wanted_columns
 from fedage.client.cohort.table.extremes import extremes_of
 from fedage.client.cohort.table.identifiers import differing_in_writing, differing_in_zeros, names_alike_in_words
-from fedage.client.cohort.table.names import site_names
-from fedage.client.cohort.table.read import SUFFIXES, Mask, labels, read_frame, without_bad_names
-from fedage.client.cohort.table.refused import require_usable
-from fedage.client.cohort.table.said import (
+from fedage.client.cohort.table.messages import (
     AGE_MAX_YEARS,
     NO_ID,
     bounded,
@@ -31,9 +29,11 @@ from fedage.client.cohort.table.said import (
     no_features,
     not_a_number,
 )
+from fedage.client.cohort.table.read import SUFFIXES, Mask, labels, read_frame, without_bad_names
 from fedage.client.cohort.table.sex import require_known
-from fedage.client.cohort.table.store import SiteTable
-from fedage.client.cohort.table.summaries import summary_rows
+from fedage.client.cohort.table.site_names import site_names
+from fedage.client.cohort.table.site_table import SiteTable
+from fedage.client.cohort.table.summary_rows import summary_rows
 from fedage.client.cohort.table.units import far_medians_in_words, far_years_in_words
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import TableChoice

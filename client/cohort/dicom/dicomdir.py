@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 import pydicom
 
+from fedage.client.cohort.dicom.decoder_logs import quiet_pydicom
 from fedage.client.cohort.dicom.facts import open_at_once
-from fedage.client.cohort.dicom.quiet import quiet_pydicom
 
 MAX_DIRECTORY_BYTES = 64 * 2**20
 

@@ -14,7 +14,7 @@ from fedage.client.cohort.store.query import select
 from fedage.client.cohort.store.store import CohortStore
 from tests.client.cohort.dicoms import write
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def child(script: str, *arguments: str) -> subprocess.Popen[str]:

@@ -37,7 +37,7 @@ from fedage.common.preprocessing.image import SampleRefused
 from tests.client.cohort.dicoms import write
 from tests.client.cohort.encoded import smooth, write_encoded
 
-CASES = Path(__file__).parents[4] / "shared/cases/decoders"
+CASES = Path(__file__).parents[5] / "shared/cases/decoders"
 CHILD_MB = 1500
 """More than a decoder takes by itself with the limit for a small image."""
 OWN_MB = 400

@@ -13,8 +13,8 @@ from fedage.client.cohort.selection.table_cohorts import table_cohort
 from fedage.client.cohort.site_cohort import SiteCohort
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.store.tables import TableReport, forget_table, index_table, read_table
+from fedage.client.cohort.table.site_table import read_site_table, write_site_table
 from fedage.client.cohort.table.sites import read_site_tables
-from fedage.client.cohort.table.store import read_site_table, write_site_table
 from fedage.client.consent.policy.types import DataSet
 from fedage.client.consent.site_cohorts import SiteCohorts
 from fedage.client.site.mapping import Mapped, TableSource

@@ -155,11 +155,11 @@ def test_killed_in_the_middle_it_starts_again(tmp_path: Path) -> None:
     script = f"""
         import os
         from pathlib import Path
-        from tests.client.cohort.test_samples import Corner, cache, cohort
+        from tests.client.cohort.samples.test_samples import Corner, cache, cohort
         path = Path({str(tmp_path)!r})
         cache(path).build(cohort(path), Corner(), progress=lambda done, total: os._exit(9) if done == 2 else None)
     """
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
     ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], cwd=root, env=environment, check=False)
     assert ended.returncode == 9

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 
+from fedage.client.cohort.table.cell_forms import CODES as FORM_CODES
+from fedage.client.cohort.table.cell_forms import OTHER, what_and_mend
 from fedage.client.cohort.table.extremes import how_often
-from fedage.client.cohort.table.forms import CODES as FORM_CODES
-from fedage.client.cohort.table.forms import OTHER, what_and_mend
 
 AGE_MAX_YEARS = 130.0
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.client.cohort.table.said import NO_ID
+from fedage.client.cohort.table.messages import NO_ID
 from fedage.client.cohort.table.sites import SiteTables, read_site_tables
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import parse_campaign

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from fedage.client.cohort.indexing.index import index_folder
-from fedage.client.cohort.selection.units_of_images import units_in_words
+from fedage.client.cohort.selection.image_units import units_in_words
 from fedage.client.cohort.store.query import select
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.table.sites import read_site_tables

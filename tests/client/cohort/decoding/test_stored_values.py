@@ -17,7 +17,7 @@ from fedage.common import estimators
 from fedage.common.preprocessing.image import Exam, SampleRefused
 from tests.client.cohort.dicoms import UNCOMPRESSED, ramp, slice_at, write
 
-SHARED = Path(__file__).resolve().parents[4] / "shared/data/nih-cxr"
+SHARED = Path(__file__).resolve().parents[5] / "shared/data/nih-cxr"
 HIGH: dict[str, Any] = {"BitsStored": 12, "HighBit": 15}
 
 

@@ -15,10 +15,10 @@ from pydicom.uid import EnhancedMRImageStorage, JPEG2000Lossless, JPEGLSLossless
 from fedage.client.cohort.decoding import decoder_pool, images, stacks
 from fedage.client.cohort.decoding.stacks import load_enhanced, load_series
 from fedage.common.preprocessing.image import SampleRefused
+from tests.client.cohort.decoding.test_decoders import CHILD_MB, OWN_MB, STREAMS, children_mb
+from tests.client.cohort.decoding.test_stacks import groups
 from tests.client.cohort.dicoms import write
 from tests.client.cohort.encoded import smooth, write_encoded
-from tests.client.cohort.test_decoders import CHILD_MB, OWN_MB, STREAMS, children_mb
-from tests.client.cohort.test_stacks import groups
 
 AXIAL = [1.0, 0, 0, 0, 1, 0]
 DEPTHS = [0.0, 3.0, 6.0]

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.client.cohort.table.forms import form_of
-from fedage.client.cohort.table.said import in_words
+from fedage.client.cohort.table.cell_forms import form_of
+from fedage.client.cohort.table.messages import in_words
 from fedage.client.cohort.table.sites import SiteTables, read_site_tables
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import parse_campaign

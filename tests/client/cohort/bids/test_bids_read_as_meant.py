@@ -13,8 +13,8 @@ from fedage.client.cohort.indexing.bids import index_bids
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.store.store import CohortStore
 from fedage.common.errors import FedAgeError
-from tests.client.cohort.test_bids import data_set, t1w
-from tests.client.cohort.test_sessions import ages, tree
+from tests.client.cohort.bids.test_bids import data_set, t1w
+from tests.client.cohort.bids.test_sessions import ages, tree
 
 TWO = "participant_id\tage\nsub-a\t40.5\nsub-b\t50.5\n"
 

@@ -10,7 +10,7 @@ from fedage.client.cohort.indexing.bids import index_bids
 from fedage.client.cohort.store.query import select
 from fedage.client.cohort.store.store import CohortStore
 from fedage.common.estimators.takes import Takes
-from tests.client.cohort.test_bids import data_set, t1w, volume
+from tests.client.cohort.bids.test_bids import data_set, t1w, volume
 
 KEY = bytes(range(32))
 ENHANCED = [

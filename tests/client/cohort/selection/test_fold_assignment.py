@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedage.client.cohort.selection.dealing import NO_FOLD, deal, dealt, folds_for, place_by_fold, used_folds
+from fedage.client.cohort.selection.fold_assignment import NO_FOLD, deal, dealt, folds_for, place_by_fold, used_folds
 from fedage.common.statistics.statistic import FloatArray
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from fedage.client.cohort.indexing.index import index_folder
-from fedage.client.cohort.selection.dealing import dealt
+from fedage.client.cohort.selection.fold_assignment import dealt
 from fedage.client.cohort.store.query import Selection, select, split
 from fedage.client.cohort.store.store import CohortStore
 from fedage.common.campaign.types import Fractions

@@ -13,7 +13,7 @@ from fedage.client.cohort.store.store import CohortStore
 from fedage.common.estimators.base import Input
 from fedage.common.estimators.takes import Takes
 from fedage.common.preprocessing.image import SampleRefused
-from tests.client.cohort.test_bids import KEY, data_set, t1w
+from tests.client.cohort.bids.test_bids import KEY, data_set, t1w
 
 PEOPLE = "participant_id\tage\tsex\nsub-1\t41\tM\nsub-2\t52\tF\n"
 LABELS = frozenset(["label-map"])

@@ -11,16 +11,16 @@ import pytest
 from fedage.client.cohort.bids.sessions import STANDARD, FolderWalk, read_sessions
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.store.tables import TableReport, index_table, read_table
-from fedage.client.cohort.table.forms import form_of, what_and_mend
+from fedage.client.cohort.table.cell_forms import form_of, what_and_mend
+from fedage.client.cohort.table.messages import in_words
 from fedage.client.cohort.table.outcomes import read_outcomes
 from fedage.client.cohort.table.read import numbers
-from fedage.client.cohort.table.said import in_words
 from fedage.client.cohort.table.sites import SiteTables, read_site_tables
-from fedage.client.cohort.table.summaries import summary_rows
+from fedage.client.cohort.table.summary_rows import summary_rows
 from fedage.client.site.mapping import TableSource
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.errors import FedAgeError
-from tests.client.cohort.test_sessions import tree
+from tests.client.cohort.bids.test_sessions import tree
 
 CAMPAIGN = parse_campaign(
     """

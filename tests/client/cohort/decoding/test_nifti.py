@@ -129,7 +129,7 @@ def test_several_volumes_or_none_are_out(tmp_path: Path, shape: tuple[int, ...])
     assert str(found.code) == "not-3d"
 
 
-IXI = Path(__file__).parents[3] / "../shared/data/ixi-t1w/t1w"
+IXI = Path(__file__).parents[4] / "../shared/data/ixi-t1w/t1w"
 
 
 @pytest.mark.skipif(not IXI.is_dir(), reason="../shared/data/ixi-t1w is not beside the repository")

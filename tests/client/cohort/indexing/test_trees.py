@@ -22,7 +22,7 @@ from fedage.client.cohort.samples.cache import SampleCache
 from fedage.client.cohort.store.store import CohortStore
 from fedage.common.preprocessing.image import SampleRefused
 from tests.client.cohort.dicoms import all_of, ramp, write, write_without_pixels
-from tests.client.cohort.test_samples import Corner
+from tests.client.cohort.samples.test_samples import Corner
 
 
 def zipped(target: Path, files: dict[str, bytes], *, method: int = zipfile.ZIP_DEFLATED) -> None:

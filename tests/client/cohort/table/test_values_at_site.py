@@ -9,19 +9,19 @@ import pandas as pd
 import pytest
 
 from fedage.client.cohort.bids.participants import read_rows
-from fedage.client.cohort.indexing.joined import OTHER_ZEROS
+from fedage.client.cohort.indexing.join_outcomes import OTHER_ZEROS
 from fedage.client.cohort.recipes._base import table as recipe_table
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.store.tables import TableReport, index_table, read_table
+from fedage.client.cohort.table.messages import in_words
 from fedage.client.cohort.table.outcomes import read_outcomes
-from fedage.client.cohort.table.said import in_words
 from fedage.client.consent.site_cohorts import TableCohorts
 from fedage.client.site.mapping import Mapped, TableSource
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.protocol.messages import RequestRefused
+from tests.client.cohort.bids.test_bids import data_set, t1w
 from tests.client.cohort.dicoms import write
-from tests.client.cohort.test_bids import data_set, t1w
 from tests.client.test_indexing import index
 
 MISWRITTEN = ["1,534.5", "1.534,5", "1 534", "1'534.5", "1534,5", ",75", "−1534.5"]

@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fedage.client.cohort.table.cell_forms import MISWRITTEN, Codes, is_miswritten, most_frequent, what_and_mend
 from fedage.client.cohort.table.columns import Columns, named_columns
-from fedage.client.cohort.table.forms import MISWRITTEN, Codes, is_miswritten, most_frequent, what_and_mend
 from fedage.client.cohort.table.read import is_text
 from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError

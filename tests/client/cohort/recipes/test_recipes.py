@@ -15,8 +15,8 @@ from fedage.client.cohort.store.store import CohortStore
 from fedage.client.site.home import SiteConfig
 from fedage.client.site.mapping import RecipeName
 from fedage.common.errors import FedAgeError
+from tests.client.cohort.bids.test_bids import volume
 from tests.client.cohort.dicoms import write
-from tests.client.cohort.test_bids import volume
 
 BARE: dict[str, Any] = {"PatientBirthDate": None, "StudyDate": None}
 """Elements that public releases leave out."""
