@@ -49,7 +49,7 @@ from tests.machinery import answer_of
 from tests.of_estimators import built
 
 PATIENTS = 40
-SITE_KEY = bytes(range(32))
+SITE_KEY = bytes(range(2, 34))
 """Deals the parts the same way in every run: a secret one leaves now and then an evaluation to the influence rule."""
 CAMPAIGN = """
 [campaign]

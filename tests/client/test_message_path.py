@@ -228,7 +228,7 @@ def through_the_agent(hospital: Hospital, kind: str) -> str:
     ("file", "type_name"),
     [
         ("nonces.db", "NoncesUnavailable"),
-        ("asked.db", "AskedUnavailable"),
+        ("asked.db", "RunLimitsUnavailable"),
         ("audit.db", "AuditUnavailable"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,10 @@ class House:
     @classmethod
     def make(cls, template: Template, folder: Path) -> House:
         members = [hospital(template, folder, name) for name in "ab"]
+        # One patient fewer at b: sites with the same key and patients would train to the same weights.
+        data = shutil.copytree(template.folder / "data", folder / "data-of-b")
+        next(iter(sorted((data / "images").rglob("*.dcm")))).unlink()
+        template.index(members[1].home, data)
         relay = Relay([member.site for member in members])
         heads = Heads(folder / "heads")
         session = Session(

@@ -53,7 +53,7 @@ class RunLimits:
 
     Raises
     ------
-    AskedUnavailable
+    RunLimitsUnavailable
         If the file cannot be used; from every method too.
     """
 
