@@ -68,10 +68,11 @@ class House:
 
     @classmethod
     def make(cls, template: Template, folder: Path) -> House:
-        members = [hospital(template, folder, name) for name in "ab"]
-        # One patient fewer at b: sites with the same key and patients would train to the same weights.
+        members = [hospital(template, folder, name, approved=False) for name in "ab"]
+        # Some patients fewer at b: sites with the same key and patients would train to the same weights.
         data = shutil.copytree(template.folder / "data", folder / "data-of-b")
-        next(iter(sorted((data / "images").rglob("*.dcm")))).unlink()
+        for image in sorted((data / "images").rglob("*.dcm"))[::4]:
+            image.unlink()
         template.index(members[1].home, data)
         relay = Relay([member.site for member in members])
         heads = Heads(folder / "heads")
