@@ -24,6 +24,7 @@ from fedage.client.cohort.table.messages import bounded, kept_extreme
 from fedage.client.cohort.table.read import is_text, numbers
 from fedage.client.cohort.table.site_table import SiteTable
 from fedage.client.cohort.table.sites import read_one_site
+from fedage.client.cohort.table.units import ages_in_words, are_no_years
 from fedage.client.consent.policy.types import DataSet
 from fedage.common import estimators
 from fedage.common.campaign import Campaign
@@ -54,7 +55,8 @@ class SiteCohorts:
         ------
         RequestRefused
             Rule `no-table` or `no-images` if this site has nothing of the kind; `data-set` if the data set has nothing
-            that the campaign asks for; `no-column`, `sex-codes` or `features` if the site's table lacks something.
+            that the campaign asks for; `no-column`, `sex-codes`, `age-unit` or `features` if the site's table
+            lacks something or cannot be understood.
         """
         kind = self._tables if _is_on_tables(campaign) else self._images
         return kind.read(campaign, data_set=data_set, patients=patients)
@@ -143,6 +145,8 @@ def _as_asked(stored: StoredTable, campaign: Campaign, *, unit: Callable[[str], 
         # A word among 0 and 1 may be an event: who has it must not be missing for that.
         if is_text(values, odd) or (name == _event(campaign) and unexplained):
             raise _text_column(name, of="table", setting="table.columns")
+        if name == choice.age and are_no_years(values):
+            raise RequestRefused("age-unit", f"column {name!r} of this site's table {ages_in_words()}")
     try:
         found = read_one_site(frame, pd.Series(stored.keys, dtype="string"), campaign, keys=_Hashed(unit))
     except FedAgeError:

@@ -16,11 +16,15 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedage.client.cohort.ages import DAYS_PER_YEAR, OLDEST_YEARS, Age, AgeSource, age_at_exam
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.table.header import columns_in_words, repeated_name
 from fedage.client.cohort.table.leading_lines import separator_in
 from fedage.client.cohort.table.limits import PARTICIPANTS, require_bounded
+from fedage.client.cohort.table.sex import FEMALE, FOREIGN, MALE, kinds_of_words, words_problem
+from fedage.client.cohort.table.units import ages_in_words, are_no_years
 from fedage.common.errors import FedAgeError
 from fedage.deploy.machine import bounded
 
@@ -43,6 +47,12 @@ _SOURCE = {
 _NUMBER = re.compile(r"(?P<least>>=?)?\s*(?P<number>\d{1,5}(\.\d+)?)\s*(?P<cap>\+)?\s*(?P<unit>[A-Za-z]{1,6})?")
 _DICOM_AGE = re.compile(r"\d{3}[DWMY]", re.ASCII)
 _SEX = {"m": "M", "male": "M", "man": "M", "boy": "M", "f": "F", "female": "F", "woman": "F", "girl": "F"}
+_IN_LEVELS = {
+    **_SEX,
+    **dict.fromkeys(("males", "men", "boys", "masc", "masculine"), "M"),
+    **dict.fromkeys(("females", "women", "girls", "fem", "feminine"), "F"),
+    **FOREIGN,
+}
 _USUAL = ("participant_id", "session_id", "filename", "age", "sex", "gender", "acq_time")
 """Columns by which a first line is known to be one of names."""
 _MAX_JSON_BYTES = 1 << 20
@@ -67,6 +77,22 @@ class AgeColumn:
     def of(cls, texts: Sequence[str], *, unit: str) -> AgeColumn:
         """The reading that fits all texts of a column."""
         return cls(unit, whole=not any(_is_fraction(text) for text in texts))
+
+    def require_plausible(self, texts: Sequence[str], *, file: str) -> None:
+        """Refuse a column of which many ages are higher than anybody's, as the others cannot be believed either.
+
+        Raises
+        ------
+        FedAgeError
+            With the mend.
+        """
+        found = [_NUMBER.fullmatch(text.strip()) for text in texts]
+        numbers = [float(one["number"]) for one in found if one is not None and not one["unit"]]
+        if are_no_years(np.array(numbers, dtype=np.float64) / _PER_YEAR[self.unit]):
+            raise FedAgeError(
+                f"{file}: column 'age' {ages_in_words()}, or tell their unit in the JSON beside the table: "
+                '"age": {"Units": "months"}'
+            )
 
     def age(self, text: str) -> Age | Reason:
         """One cell: a number, or `89+` and `>89`, which only say "at least"; perhaps with its own unit (`045Y`)."""
@@ -272,12 +298,42 @@ def sex_codes(about: Mapping[str, Any], *, column: str = "sex") -> dict[str, str
     levels = described(about, column).get("Levels")
     codes = dict(_SEX)
     for code, meaning in levels.items() if isinstance(levels, Mapping) else ():
-        text = meaning.get("Description", "") if isinstance(meaning, Mapping) else meaning
-        words = re.findall(r"[a-z]+", str(text).casefold())
-        sexes = {_SEX[word] for word in words if word in _SEX}
+        text = (meaning.get("Description") if isinstance(meaning, Mapping) else meaning) or ""
+        words = re.findall(r"[^\W\d_]+", str(text).casefold())
+        sexes = {_IN_LEVELS[word] for word in words if word in _IN_LEVELS}
+        key = str(code).strip().casefold()
         if len(sexes) == 1:
-            codes[str(code).casefold()] = sexes.pop()
+            codes[key] = sexes.pop()
+        elif key in codes and str(text).strip():
+            del codes[key]  # described as something else than the word says
     return codes
+
+
+def require_sexes(texts: Sequence[str], codes: Mapping[str, str], *, file: str) -> None:
+    """Refuse a column of sexes whose words are another language's, where M may be a woman.
+
+    Parameters
+    ----------
+    texts
+        The column's cells.
+    codes
+        What its codes mean, see `sex_codes`.
+
+    Raises
+    ------
+    FedAgeError
+        With the mend.
+    """
+    folded = np.array([text.strip().casefold() for text in texts], dtype=object)
+    kinds = kinds_of_words(folded)
+    told = [codes.get(text) for text in folded]
+    by_sex = {"M": MALE, "F": FEMALE}
+    kinds = np.array([by_sex.get(sex or "", kind) for sex, kind in zip(told, kinds, strict=True)], dtype=object)
+    if problem := words_problem(kinds):
+        raise FedAgeError(
+            f"{file}: column 'sex' {problem}, or describe them in participants.json: "
+            '"sex": {"Levels": {"H": "male", "M": "female"}}'
+        )
 
 
 def acquisition_day(text: str) -> date | None:

@@ -21,6 +21,7 @@ from fedage.client.cohort.bids.participants import (
     is_missing,
     read_description,
     read_rows,
+    require_sexes,
     sex_codes,
 )
 from fedage.client.cohort.bids.session_order import SESSION, first_label, is_later, label_day, label_numbers
@@ -187,7 +188,11 @@ def read_sessions(walk: FolderWalk, layout: BidsLayout) -> list[Session]:
         AgeColumn.of([row.get("age", "") for row in _rows_of(every)], unit=later_unit),
         first_label({session.label for session in every if session.label}),
     )
+    reading.ages.require_plausible([row.get("age", "") for name in people for row in rows[name]], file=PARTICIPANTS)
+    reading.later.require_plausible([row.get("age", "") for row in _rows_of(every)], file="sub-*_sessions.tsv")
     sexes = {**sex_codes(about, column="gender"), **sex_codes(about)}
+    for column in ("sex", "gender"):
+        require_sexes([row.get(column, "") for some in rows.values() for row in some], sexes, file=PARTICIPANTS)
     without = {without_zeros(name) for name in rows}
     return [
         Session(

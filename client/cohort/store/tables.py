@@ -39,12 +39,14 @@ from fedage.client.cohort.table.header import columns_in_words
 from fedage.client.cohort.table.messages import bounded, kept_extreme, left_out_miswritten, neither_sex, not_a_number
 from fedage.client.cohort.table.outcomes import mapped_numbers
 from fedage.client.cohort.table.read import labels, numbers, read_frame, without_bad_names
+from fedage.client.cohort.table.sex import kinds_of_words, words_problem
 from fedage.client.cohort.table.summary_rows import summary_rows
+from fedage.client.cohort.table.units import ages_in_words, are_no_years
 from fedage.client.site.mapping import TableSource, as_mapped
 from fedage.common.errors import FedAgeError
 from fedage.common.statistics.statistic import FloatArray
 
-_VERSION = "4"
+_VERSION = "5"
 _MALE, _FEMALE = 2, 1
 _WORDS = {"m": _MALE, "male": _MALE, "f": _FEMALE, "female": _FEMALE}
 _SOMETHING = "?"
@@ -240,6 +242,12 @@ def _offered(frame: pd.DataFrame, source: TableSource, path: Path) -> dict[str, 
         there = [str(text) for text in frame[name][odd].unique()]
         if problem := named_column_problem(name, forms(frame[name], odd), values, texts=there):
             raise FedAgeError(f"{path}: {problem}")
+        if name == source.age and are_no_years(values):
+            raise FedAgeError(f"{path}: column {name!r} {ages_in_words()}")
+    own_words = (source.male, source.female) != ("M", "F")
+    if source.sex and not own_words and (problem := words_problem(kinds_of_words(frame[source.sex]))):
+        mend = 'or say in site.toml what its words mean: male = "H", female = "M"'
+        raise FedAgeError(f"{path}: column {source.sex!r} {problem}, {mend}")
     renamed = {as_mapped(choice).column for choice in source.columns.values()}
     by_name: dict[str, pd.Series] = {
         str(name): frame[name]
@@ -278,6 +286,8 @@ def _column(
 ) -> tuple[dict[str, Any], int]:
     """A row for the store, and how many cells hold neither a number nor a word for a sex."""
     words = column.astype("string").str.strip().str.casefold().map(_WORDS).fillna(0).to_numpy(dtype=np.int8)
+    if name != source.sex and words.any() and words_problem(kinds_of_words(column)):
+        words = np.zeros_like(words)  # a sex that site.toml does not explain: nobody's
     if name == source.sex:
         words = np.where(_is(column, values, source.male), _MALE, words)
         words = np.where(_is(column, values, source.female), _FEMALE, words).astype(np.int8)

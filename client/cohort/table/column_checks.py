@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from fedage.client.cohort.table.cell_forms import MISWRITTEN, Codes, is_miswritten, most_frequent, what_and_mend
 from fedage.client.cohort.table.columns import Columns, named_columns
 from fedage.client.cohort.table.read import is_text
+from fedage.client.cohort.table.sex import words_problem
+from fedage.client.cohort.table.units import ages_in_words, are_no_years
 from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.statistics.cohort import (
@@ -75,6 +77,10 @@ def _lines(columns: Columns, rows: Rows, campaign: Campaign, *, features: Collec
     numeric = {column: column for column in named_columns(campaign)} | {c: at for c, at in roles.items() if c}
     event = campaign.survival.event if campaign.survival else None
     by_form: dict[str, list[str]] = defaultdict(list)
+    if table and columns.sex_words is not None and (problem := words_problem(columns.sex_words[rows])):
+        yield f"column {table.sex!r} {problem}"
+    if table and table.age and "age_years" in columns.cohort and are_no_years(columns.cohort["age_years"][rows]):
+        yield f"column {table.age!r} {ages_in_words()}"
     for column in dict.fromkeys([*numeric, *sorted(features)]):
         if table and column == table.sex:
             continue

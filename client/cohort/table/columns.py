@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedage.client.cohort.table.cell_forms import Codes, forms, is_miswritten, known_words
 from fedage.client.cohort.table.header import columns_in_words
 from fedage.client.cohort.table.read import Mask, is_text, numbers
-from fedage.client.cohort.table.sex import sexes
+from fedage.client.cohort.table.sex import kinds_of_words, sexes
 from fedage.common import estimators
 from fedage.common.analyses.plan import definitions
 from fedage.common.campaign import Campaign
@@ -53,6 +54,8 @@ class Columns:
         Columns of numbers of which some are written otherwise; none of them is a feature.
     female
         The numbers that were read as female.
+    sex_words
+        What each cell of the sex column is as a word (`sex.kinds_of_words`), (n,); None without such a column.
     """
 
     cohort: Mapping[str, FloatArray]
@@ -64,6 +67,7 @@ class Columns:
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     miswritten: frozenset[str] = frozenset()
     female: frozenset[float] = frozenset()
+    sex_words: NDArray[np.object_] | None = None
 
 
 def of_the_model(campaign: Campaign) -> frozenset[str]:
@@ -143,12 +147,14 @@ def read_columns(frame: pd.DataFrame, campaign: Campaign, table: TableChoice, *,
     words: dict[str, tuple[str, ...]] = {}
     text, empty, miswritten = set(), set(), set()
     female: frozenset[float] = frozenset()
+    sex_words = None
     for column in frame.columns:
         if column in (site_column, table.id) and column not in named:
             continue
         values, odd = numbers(frame[column], missing=table.missing)
         if column == table.sex:
             cohort["is_male"], odd, female = sexes(frame[column], table)
+            sex_words = kinds_of_words(frame[column])
             values = _as_codes(values, cohort["is_male"], table)
         elif odd.any():
             written[column] = forms(frame[column], odd)
@@ -174,7 +180,16 @@ def read_columns(frame: pd.DataFrame, campaign: Campaign, table: TableChoice, *,
     if "predicted_years" in cohort and "age_years" in cohort:
         cohort["raw_gap_years"] = cohort["predicted_years"] - cohort["age_years"]
     return Columns(
-        cohort, features, frozenset(text), frozenset(empty), wrong, written, words, frozenset(miswritten), female
+        cohort,
+        features,
+        frozenset(text),
+        frozenset(empty),
+        wrong,
+        written,
+        words,
+        frozenset(miswritten),
+        female,
+        sex_words,
     )
 
 

@@ -30,7 +30,7 @@ from fedage.client.cohort.table.messages import (
     not_a_number,
 )
 from fedage.client.cohort.table.read import SUFFIXES, Mask, labels, read_frame, without_bad_names
-from fedage.client.cohort.table.sex import require_known
+from fedage.client.cohort.table.sex import require_known, words_problem
 from fedage.client.cohort.table.site_names import site_names
 from fedage.client.cohort.table.site_table import SiteTable
 from fedage.client.cohort.table.summary_rows import summary_rows
@@ -174,13 +174,15 @@ def read_one_site(frame: pd.DataFrame, ids: pd.Series, campaign: Campaign, *, ke
     Raises
     ------
     FedAgeError
-        If it is not known which numbers of the sex column are female.
+        If it is not known which numbers or words of the sex column are female.
     """
     table = campaign.table or TableChoice()
     columns = read_columns(frame, campaign, table, site_column=None)
     if table.sex is not None:
         anybody = bool(np.isfinite(columns.cohort["is_male"]).any())
         require_known([columns.female], anybody=anybody, table=table)
+    if columns.sex_words is not None and (problem := words_problem(columns.sex_words)):
+        raise FedAgeError(f"column {table.sex!r} {problem}")
     rows = np.arange(len(frame))
     source = _Source(Path(), ids, columns, {"": rows})
     return _site("", rows, source, campaign, without=columns.text, seen=_Seen(), keys=keys)

@@ -78,6 +78,30 @@ def _shortened(column: str) -> str:
     return repr(column if len(column) <= 60 else f"{column[:59]}…")
 
 
+_OLDEST_YEARS = 130.0
+_FEWEST_TOO_OLD = 3
+_FEW_TOO_OLD = 0.05
+
+
+def are_no_years(ages: FloatArray) -> bool:
+    """Whether ages (n,) seem to be in another unit than years, NaN ignored.
+
+    Of ages in months or days, those below 130 would be read as years, and only the others set aside. A few mistakes, or
+    one code for missing (999), are no other unit: three different ages above 130, and more than one in twenty.
+    """
+    known = ages[np.isfinite(ages)]
+    above = known[known > _OLDEST_YEARS]
+    return bool(np.unique(above).size >= _FEWEST_TOO_OLD and above.size > _FEW_TOO_OLD * known.size)
+
+
+def ages_in_words() -> str:
+    """What is wrong with a column of ages that are no years, after its name."""
+    return (
+        f"holds many ages above {_OLDEST_YEARS:g}, as where they are months or days, or years of birth; the others "
+        "would be read as years: give ages in years"
+    )
+
+
 def far_medians_in_words(columns: Mapping[str, Mapping[str, FloatArray]]) -> list[str]:
     """One line for each site, or group of sites, that has columns with a median far from the other sites'.
 
