@@ -113,7 +113,7 @@ def write_results(path: Path, results: Results, *, durable: bool = True) -> None
         raise
 
 
-def read_results(path: Path) -> Results:
+def read_results(path: Path | str) -> Results:
     """Read a record.
 
     Raises
@@ -121,6 +121,7 @@ def read_results(path: Path) -> Results:
     ResultsUnreadable
         If it is not there, not JSON, of another schema version, or does not fit the schema.
     """
+    path = Path(path)
     try:
         values = read_json(path, most_bytes=MAX_RECORD_BYTES)
     except FileTooLarge as error:
