@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import threading
+from contextlib import suppress
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from fedage.common.protocol.heads import Head, HeadMalformed, SignedHead
+from fedage.deploy.machine.atomic import write_atomically
 
 
 def sign_head(head: Head, *, key: Ed25519PrivateKey) -> SignedHead:
@@ -62,7 +62,7 @@ def site_key(private: Path, *, public: Path) -> Ed25519PrivateKey:
         raise ValueError(f"{private.name} holds no Ed25519 key")
     exported = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     if not public.exists() or public.read_bytes() != exported:
-        replace(public, exported)
+        write_atomically(public, exported, mode=0o644)
     return key
 
 
@@ -74,24 +74,7 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
     return key
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Put a small file in place at once: a reader sees the old one or the new one. Not synchronised to disk."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.new")
-    unfinished.write_bytes(data)
-    unfinished.replace(path)
-
-
 def _make_key(private: Path) -> None:
     pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    unfinished = private.with_name(f"{private.name}.{os.getpid()}-{threading.get_ident()}.new")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(unfinished, private)  # unlike a rename, never replaces the key another process has just made
-    except FileExistsError:
-        pass
-    finally:
-        unfinished.unlink()
+    with suppress(FileExistsError):  # another process has just made it
+        write_atomically(private, pem, replaces=False)

@@ -22,9 +22,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Column, Connection, Integer, LargeBinary, MetaData, String, Table, Text, select
 
 from fedage.client.audit.entries import Entry, canonical
-from fedage.client.audit.head import read_heads, replace, sign_head, site_key
+from fedage.client.audit.head import read_heads, sign_head, site_key
 from fedage.client.site.durable import LOCK_WAIT_S, DurableFile, StoreUnavailable
 from fedage.common.protocol.heads import Head, HeadMalformed, SignedHead, fingerprint
+from fedage.deploy.machine.atomic import write_atomically
 
 LOG_FILE = "audit.db"
 HEAD_FILE = "audit.head"
@@ -204,6 +205,8 @@ class AuditLog:
     def _write_head_file(self, head: SignedHead) -> None:
         """After the commit: a crash in between leaves an older head, which the log still contains."""
         try:
-            replace(self._head_file, json.dumps(head.to_fields()).encode() + b"\n")
+            # Not synchronised, which would double the time of a line: the log is, and its end can be signed anew.
+            content = json.dumps(head.to_fields()).encode() + b"\n"
+            write_atomically(self._head_file, content, mode=0o644, durable=False)
         except OSError as error:
             raise AuditUnavailable(self._head_file, f"cannot be written ({type(error).__name__})") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,6 +13,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from fedage.common.errors import FedAgeError
+from fedage.deploy.machine.atomic import write_atomically
 
 KEY_BYTES = 32
 
@@ -119,16 +121,5 @@ def read_or_create(file: Path, *, given: bytes | None, may_create: bool) -> byte
 
 def _write_once(file: Path, key: bytes) -> None:
     """Write the whole key or nothing, and never over a key that another process has just written."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(key.hex().encode() + b"\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        try:
-            os.link(partial, file)
-        except FileExistsError:
-            return
-    finally:
-        partial.unlink()
+    with suppress(FileExistsError):
+        write_atomically(file, key.hex().encode() + b"\n", replaces=False)

@@ -7,18 +7,17 @@ the two models differ on; so they are kept with the digest of their model and of
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from fedage.client.disclosure.guard import Withheld
-from fedage.client.site.durable import StoreUnavailable, named_failures, sync
+from fedage.client.site.durable import StoreUnavailable, named_failures
 from fedage.common.analyses.columns import MAX_GAP_YEARS
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.statistic import FloatArray
+from fedage.deploy.machine.atomic import atomic_file
 
 Line = float | FloatArray
 
@@ -82,20 +81,12 @@ def keep(folder: Path, *, run: str, columns: Mapping[str, FloatArray], model: st
 
 
 def _keep(folder: Path, *, run: str, columns: Mapping[str, FloatArray], model: str, snapshot: str) -> None:
-    target = _file(folder, run)
-    handle, partial = tempfile.mkstemp(dir=folder, suffix=".partial")
+    named = {f"{_COLUMN}{name}": column for name, column in columns.items()}
     try:
-        with os.fdopen(handle, "wb") as stream:
-            named = {f"{_COLUMN}{name}": column for name, column in columns.items()}
+        with atomic_file(_file(folder, run), replaces=False) as stream:
             np.savez(stream, model=np.array(model), snapshot=np.array(snapshot), **named)  # type: ignore[arg-type]
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.link(partial, target)  # unlike a rename it never replaces predictions that came in between
-        sync(folder)  # else a power cut could undo what a reply has told of
-    except FileExistsError:
+    except FileExistsError:  # made in between
         kept(folder, run=run, model=model, snapshot=snapshot)
-    finally:
-        Path(partial).unlink()
 
 
 def with_predictions(cohort: Cohort, folder: Path, *, run: str, snapshot: str) -> Cohort:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
-import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +18,7 @@ from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.toml.text import MAX_TOML_BYTES
+from fedage.deploy.machine.atomic import write_atomically
 from fedage.deploy.machine.bounded import FileTooLarge, read_at_most, read_text_at_most
 
 logger = logging.getLogger(__name__)
@@ -181,12 +180,7 @@ class Approvals:
         """On disk at once: a reader sees no file or the whole one."""
         path = self._path(state, digest)
         self._folder(state)
-        unfinished = path.with_name(f"{digest}.{os.getpid()}-{threading.get_ident()}.new")
-        with unfinished.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(path)
+        write_atomically(path, data)
 
     def _path(self, state: State, digest: str) -> Path:
         if not _DIGEST.fullmatch(digest):

@@ -8,8 +8,6 @@ holds the same rule. The file has the last model admitted, its place in the phas
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -23,7 +21,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from fedage.client.inbox.gate import Work
-from fedage.client.site.durable import StoreUnavailable, named_failures, sync
+from fedage.client.site.durable import StoreUnavailable, named_failures
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import ROW, Estimator, RoundsPhase
 from fedage.common.estimators.configure import configured, phases_of, step_limits
@@ -33,6 +31,7 @@ from fedage.common.networks.roles import ArrayRoles
 from fedage.common.networks.steps import ROUNDING, StepLimits, StepTooLong, step_between
 from fedage.common.protocol.basis import Basis, split_basis
 from fedage.common.protocol.messages import RequestRefused, payload_digest
+from fedage.deploy.machine.atomic import write_atomically
 
 FIRST_MODEL, MODEL_PATH, ANOTHER_MODEL, STANDARD = "first-model", "model-path", "another-model", "model-standard"
 """Rules by which a model is refused here; `step_between` has others."""
@@ -286,14 +285,4 @@ def _write(path: Path, account: _Account) -> None:
     }
     arrays = {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in account.model.items()}
     with named_failures(path, unavailable=StoreUnavailable):
-        handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(safetensors.numpy.save(arrays, metadata={_FILE_KEY: json.dumps(told)}))
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(partial).replace(path)
-            sync(path.parent)
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
+        write_atomically(path, safetensors.numpy.save(arrays, metadata={_FILE_KEY: json.dumps(told)}))

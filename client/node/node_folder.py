@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fedage.client.site.home import SiteHome
 from fedage.common.errors import FedAgeError
+from fedage.deploy.machine.atomic import write_atomically
 from fedage.deploy.machine.settings import read_settings, settings_text
 
 MAX_SOCKET_PATH = 100
@@ -147,8 +148,8 @@ def prepare(home: SiteHome) -> NodeFolder:
     for name in ("flower", "run", "logs"):
         _own(folder / name, uid=entry.pw_uid, gid=entry.pw_gid, mode=0o700)
     settings = settings_text(_config(home), heading="The relay's side of a FedAge site; made from site.toml.")
-    _write(folder / "relay.toml", settings.encode())
-    _write(folder / "ca.crt", _read_own(home.ca_certificate, uid=owner.st_uid))
+    write_atomically(folder / "relay.toml", settings.encode(), mode=0o644)
+    write_atomically(folder / "ca.crt", _read_own(home.ca_certificate, uid=owner.st_uid), mode=0o644)
     key = folder / "node.key"
     if not key.exists():
         _move_key(home.node_key, key, uid=entry.pw_uid, gid=entry.pw_gid, owner=owner.st_uid)
@@ -179,15 +180,6 @@ def _own(folder: Path, *, uid: int, gid: int, mode: int) -> None:
         os.close(descriptor)
 
 
-def _write(file: Path, content: bytes) -> None:
-    partial = file.with_name(f"{file.name}.partial")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb") as stream:
-        stream.write(content)
-        os.fchmod(stream.fileno(), 0o644)
-    partial.replace(file)
-
-
 def _read_own(file: Path, *, uid: int) -> bytes:
     """A file of the site's user, read as root: never through a link to what only root may read."""
     try:
@@ -208,15 +200,7 @@ def _name(uid: int) -> str:
 
 
 def _move_key(old: Path, new: Path, *, uid: int, gid: int, owner: int) -> None:
-    partial = new.with_name(f"{new.name}.partial")
-    partial.unlink(missing_ok=True)
-    content = _read_own(old, uid=owner)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-        os.fchown(stream.fileno(), uid, gid)
-    partial.replace(new)
+    write_atomically(new, _read_own(old, uid=owner), owner=(uid, gid))
     old.unlink()
 
 

@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from fedage.common.errors import FedAgeError
+from fedage.deploy.machine.atomic import sync
 
 LOCK_WAIT_S = 60.0
 """How long a transaction waits for another process's.
@@ -181,15 +182,6 @@ def _make(path: Path) -> None:
     except FileExistsError:
         return
     sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Make a folder's entries, or a closed file, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _set_up(connection: Any, *, lock_wait_s: float) -> None:

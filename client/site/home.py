@@ -18,7 +18,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from fedage.client.site.mapping import AbsolutePath, OutcomeColumns, RecipeName, TableSource
 from fedage.common.campaign.types import Name
 from fedage.common.errors import FedAgeError
+from fedage.deploy.machine.atomic import write_atomically
 from fedage.deploy.machine.settings import check_settings, read_settings, settings_text
 
 _ADDRESS = re.compile(r"^(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]{1,253}):(\d{1,5})$")
@@ -295,14 +295,9 @@ def _public_key(file: Path) -> Ed25519PublicKey:
 def _pin(file: Path, content: bytes, *, mode: int) -> None:
     """Write a file once; what is there already must be the same."""
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        write_atomically(file, content, mode=mode, replaces=False)
     except FileExistsError:
         if file.read_bytes() != content:
             raise FedAgeError(
                 f"{file} exists and is another one; nothing was changed. If the change is meant, move it away first"
             ) from None
-        return
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())

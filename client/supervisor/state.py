@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from fedage.deploy.machine.atomic import write_atomically
 from fedage.deploy.machine.bounded import MAX_STATE_BYTES, FileTooLarge, read_json
 
 STATE_FILE = "state.json"
@@ -31,9 +32,8 @@ class StateFile:
         before = self._parts.get(part, {"state": "", "since": 0.0, "starts": 0})
         since = before["since"] if before["state"] == state and not started else time.time()
         self._parts[part] = {"state": state, "since": since, "starts": before["starts"] + started}
-        partial = self._file.with_name(f"{self._file.name}.partial")
-        partial.write_text(json.dumps({"pid": os.getpid(), "parts": self._parts}), encoding="utf-8")
-        partial.replace(self._file)
+        content = json.dumps({"pid": os.getpid(), "parts": self._parts}).encode()
+        write_atomically(self._file, content, mode=0o644, durable=False)
 
     def remove(self) -> None:
         """Nothing is supervised any more."""

@@ -12,6 +12,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from fedage.deploy.machine.atomic import write_atomically
 from fedage.deploy.machine.bounded import MAX_RECORD_BYTES, read_at_most
 
 VARIABLE = "FEDAGE_SIMULATION"
@@ -72,9 +73,7 @@ class SimulationJob(BaseModel):
         if self.stop_file is None or not self.stop_file.parent.is_dir() or self.stop_file.exists():
             return
         # Whole or not there: a run that asks while it is written would else see no reason.
-        written = self.stop_file.with_name(f"{self.stop_file.name}.{os.getpid()}")
-        written.write_text(reason, encoding="utf-8")
-        written.replace(self.stop_file)
+        write_atomically(self.stop_file, reason.encode(), durable=False)
 
 
 def current_job() -> SimulationJob | None:

@@ -22,6 +22,7 @@ from fedage.common.networks.steps import StepLimits
 from fedage.common.protocol.basis import Basis
 from fedage.common.protocol.messages import TRAIN, join_iterates, model_of, without_model
 from fedage.common.statistics.statistic import total
+from fedage.deploy.machine.atomic import write_atomically
 from fedage.server.campaign.run_model import RunModel
 from fedage.server.campaign.strategies import RoundStart, Strategy, Update, UpdateRefused, check_update
 from fedage.server.campaign.strategies.step import limited_step
@@ -76,10 +77,9 @@ class _Validation:
 
 def save_model(path: Path, weights: Weights, *, about: dict[str, str | int]) -> None:
     """Write the model atomically, so that a run cut off keeps its last finished round."""
-    partial = path.with_suffix(".partial")
     # One metadata entry: the format keeps several in no fixed order, and the same model must be the same bytes.
-    safetensors.numpy.save_file(weights, partial, metadata={"fedage": json.dumps(about, sort_keys=True)})
-    partial.replace(path)
+    content = safetensors.numpy.save(weights, metadata={"fedage": json.dumps(about, sort_keys=True)})
+    write_atomically(path, content, mode=0o644)
 
 
 def train(

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from fedage.common.errors import FedAgeError
 from fedage.common.protocol.heads import HeadMalformed, SignedHead, fingerprint, key_from_hex
+from fedage.deploy.machine.atomic import write_atomically
 
 
 class HeadRefused(Exception):
@@ -84,7 +85,8 @@ class Heads:
         with self._locked():
             told, pinned = key_from_hex(audit_key), self.key(site)
             if pinned is None:
-                _write(self.key_file(site), told.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+                pem = told.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+                write_atomically(self.key_file(site), pem, mode=0o644)
                 return
         if fingerprint(told) != fingerprint(pinned):
             raise HeadRefused(
@@ -257,9 +259,3 @@ def _append(file: Path, line: str, *, at: int) -> None:
         stream.write(line.encode() + b"\n")
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def _write(file: Path, content: bytes) -> None:
-    partial = file.with_name(f".{file.name}.new")
-    partial.write_bytes(content)
-    partial.replace(file)

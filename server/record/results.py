@@ -8,8 +8,6 @@ the analysis gives.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -30,6 +28,7 @@ from fedage.common.record.parts import (
 from fedage.common.record.pooled import PooledCheck, PooledFigure
 from fedage.common.record.preparation import Preparation
 from fedage.common.record.results import SCHEMA_VERSION
+from fedage.deploy.machine.atomic import write_atomically
 from fedage.deploy.machine.bounded import MAX_RECORD_BYTES, FileTooLarge, read_json
 
 __all__ = [
@@ -99,18 +98,7 @@ def write_results(path: Path, results: Results, *, durable: bool = True) -> None
     """
     text = json.dumps(results.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            if durable:
-                os.fsync(stream.fileno())
-        Path(partial).chmod(0o644)
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    write_atomically(path, text.encode(), mode=0o644, durable=durable)
 
 
 def read_results(path: Path | str) -> Results:

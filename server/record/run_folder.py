@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from fedage.common.errors import FedAgeError
+from fedage.deploy.machine.atomic import write_atomically
 from fedage.deploy.machine.bounded import MAX_STATE_BYTES, read_json
 
 RESULTS, REPORT, EVENTS, CAMPAIGN = "results.json", "report.html", "events.jsonl", "campaign.toml"
@@ -220,17 +221,7 @@ def _is_locked(file: Path) -> bool:
 def _write(file: Path, content: dict[str, str]) -> None:
     """Write a small file as a whole, on disk when this returns."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        json.dump(content, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_atomically(file, json.dumps(content).encode(), mode=0o644)
 
 
 def _now() -> str:

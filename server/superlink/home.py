@@ -34,6 +34,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from fedage.common.errors import FedAgeError
 from fedage.common.protocol.messages import RUN_NAME
+from fedage.deploy.machine.atomic import write_atomically
 from fedage.deploy.machine.settings import check_settings, read_settings, settings_text
 from fedage.server.superlink import pki
 
@@ -239,10 +240,7 @@ def init_home(
     for folder in (made.flower_home, made.logs):
         folder.mkdir(mode=0o700, exist_ok=True)
     if config != before:
-        partial = file.with_name(f"{file.name}.partial")
-        partial.unlink(missing_ok=True)
-        write_new(partial, settings_text(config, heading="A FedAge coordinator.").encode(), mode=0o600)
-        partial.replace(file)
+        write_atomically(file, settings_text(config, heading="A FedAge coordinator.").encode())
     return made
 
 
@@ -265,7 +263,7 @@ def _settings(
 def _make_certificates(home: CoordinatorHome, *, hosts: tuple[str, ...]) -> None:
     ca_key = _key(home.ca_key)
     if not home.ca_certificate.exists():
-        write_new(home.ca_certificate, pki.certificate_pem(pki.issue_ca(ca_key)), mode=0o644)
+        write_atomically(home.ca_certificate, pki.certificate_pem(pki.issue_ca(ca_key)), mode=0o644, replaces=False)
     ca = x509.load_pem_x509_certificate(home.ca_certificate.read_bytes())
     key = _key(home.server_key)
     if home.server_certificate.exists():
@@ -274,7 +272,7 @@ def _make_certificates(home: CoordinatorHome, *, hosts: tuple[str, ...]) -> None
             return
         home.server_certificate.unlink()
     issued = pki.issue_server(key, hosts=hosts, ca=ca, ca_key=ca_key)
-    write_new(home.server_certificate, pki.certificate_pem(issued), mode=0o644)
+    write_atomically(home.server_certificate, pki.certificate_pem(issued), mode=0o644, replaces=False)
 
 
 def _make_signing_key(home: CoordinatorHome) -> None:
@@ -283,30 +281,21 @@ def _make_signing_key(home: CoordinatorHome) -> None:
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        write_new(home.signing_key_file, pem, mode=0o600)
+        write_atomically(home.signing_key_file, pem, mode=0o600, replaces=False)
     if not home.signing_public_key.exists():
         public: Ed25519PublicKey = home.signing_key().public_key()
         pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-        write_new(home.signing_public_key, pem, mode=0o644)
+        write_atomically(home.signing_public_key, pem, mode=0o644, replaces=False)
 
 
 def _key(file: Path) -> ec.EllipticCurvePrivateKey:
     """The key in a file, made if there is none."""
     if not file.exists():
-        write_new(file, pki.key_pem(pki.new_key()), mode=0o600)
+        write_atomically(file, pki.key_pem(pki.new_key()), mode=0o600, replaces=False)
     key = serialization.load_pem_private_key(file.read_bytes(), password=None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise FedAgeError(f"{file} is not an elliptic-curve key; restore the one fedage made")
     return key
-
-
-def write_new(file: Path, content: bytes, *, mode: int) -> None:
-    """Write a file that must not exist yet, with its mode from the first byte on."""
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def _is_loopback(host: str) -> bool:

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TextIO
 
 from fedage.common.errors import FedAgeError
+from fedage.deploy.machine.atomic import write_atomically
 from fedage.deploy.machine.processes import ProcessTree, flower_environment, free_port, port_is_free
 from fedage.server.superlink.admission import register_node
 from fedage.server.superlink.control import (
@@ -27,7 +28,7 @@ from fedage.server.superlink.control import (
     unfinished_runs,
     write_connection,
 )
-from fedage.server.superlink.home import CoordinatorHome, write_new
+from fedage.server.superlink.home import CoordinatorHome
 from fedage.server.superlink.restarted import Restarted
 
 __all__ = ["SuperLink", "SuperLinkFailed", "register_node", "run_status", "stop_run", "submit"]
@@ -152,8 +153,7 @@ class SuperLink:
         return self._home.root / "superexec.secret"
 
     def _make_secret(self) -> None:
-        self._secret.unlink(missing_ok=True)
-        write_new(self._secret, secrets.token_bytes(32), mode=0o600)
+        write_atomically(self._secret, secrets.token_bytes(32))
 
     def _take_home(self) -> None:
         self._home.logs.mkdir(mode=0o700, parents=True, exist_ok=True)

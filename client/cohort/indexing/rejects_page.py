@@ -6,8 +6,6 @@ stand, only where the hospital asks for them.
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +20,7 @@ from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.store.models import RejectedFile
 from fedage.client.cohort.store.store import CohortStore
 from fedage.common.version import __version__
+from fedage.deploy.machine.atomic import write_atomically
 
 PAGE = "rejects.html"
 UNKNOWN = "not said"
@@ -108,15 +107,7 @@ def write_rejects_page(store: CohortStore, home: Path, *, paths: bool = False) -
     """
     page = render_rejects(store, paths=paths)
     target = Path(home) / PAGE
-    partial = target.with_name(f".{PAGE}.{secrets.token_hex(4)}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as stream:
-            stream.write(page)
-        partial.replace(target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    write_atomically(target, page.encode(errors="backslashreplace"))
     return target
 
 

@@ -25,10 +25,10 @@ from fedage.client.cohort.samples.rows import RowFile
 from fedage.client.cohort.sop_classes import PIXELS_VERSION
 from fedage.client.cohort.store.query import EligibleImage, Selection
 from fedage.client.site.cancel import stop_if_cancelled, wait_for
-from fedage.client.site.durable import sync
 from fedage.common.estimators.base import Estimator, Rows, Samples
 from fedage.common.preprocessing.image import FloatImage
 from fedage.common.version import __version__
+from fedage.deploy.machine.atomic import sync
 from fedage.deploy.machine.bounded import MAX_RECORD_BYTES, read_json
 
 Progress = Callable[[int, int], None]

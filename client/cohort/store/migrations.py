@@ -17,7 +17,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from fedage.client.cohort.store.models import SCHEMA_VERSION, WITHOUT_WORDS
-from fedage.client.site.durable import sync
+from fedage.deploy.machine.atomic import sync
 
 LOCK = "migrate.lock"
 

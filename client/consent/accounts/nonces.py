@@ -29,7 +29,8 @@ from pathlib import Path
 
 from sqlalchemy import Boolean, Column, Connection, Integer, MetaData, String, Table, func, select
 
-from fedage.client.site.durable import LOCK_WAIT_S, DurableFile, StoreUnavailable, named_failures, sync
+from fedage.client.site.durable import LOCK_WAIT_S, DurableFile, StoreUnavailable, named_failures
+from fedage.deploy.machine.atomic import sync
 
 NONCES_FILE = "nonces.db"
 REPLIES_FOLDER = "replies"
@@ -293,7 +294,10 @@ def _drop_oldest(connection: Connection, *, total_bytes: int) -> list[str]:
 
 
 def _write(path: Path, frames: Iterable[bytes], *, at_most: int) -> tuple[int, str | None]:
-    """Frames with their lengths before them, synchronised; size and SHA-256 of the file, or None if it is too large."""
+    """Frames with their lengths before them, synchronised; size and SHA-256 of the file, or None if it is too large.
+
+    Not by `atomic_file`: the file takes its place inside the transaction that marks its request as answered.
+    """
     size_bytes, sha256 = 0, hashlib.sha256()
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         for frame in frames:
