@@ -43,12 +43,14 @@ UNKNOWN_STEP = "unknown-step"
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """The account of what a coordinator was told of a data set.
+    """Which account of a deployed site an answer counts for.
 
     Parameters
     ----------
     folder
-        Its folder, one for each data set and coordinator.
+        Where the site keeps its accounts: its home.
+    name
+        Data set and coordinator.
     patients
         Digest of the cohort's patients, whatever the campaign reads of them.
     columns_folder
@@ -59,6 +61,7 @@ class Account:
 
     folder: Path
     patients: str
+    name: str = ""
     columns_folder: Path | None = None
     keys: tuple[str, ...] = field(default=(), repr=False)
 
@@ -116,18 +119,21 @@ def contributions(
     behind = np.zeros(cohort.n, dtype=np.bool_)
     withheld: dict[str, dict[str, str]] = {}
     minimum_count = campaign.cell_minimum if guard else 1
+    accounts = folder if account is None else account.folder
     thresholds = Thresholds(
-        folder if account is None else account.folder,
-        run=run if account is None else f"{campaign.digest[:16]} {run}",
+        accounts,
+        account="" if account is None else account.name,
+        run=f"{campaign.digest[:16]} {run}",
         minimum_count=minimum_count,
         patients="" if account is None else account.patients,
         has_model=campaign.estimator is not None,
     )
     grids = TableGrids(
-        folder,
+        accounts,
+        campaign=campaign.digest,
         run=run,
         minimum_count=minimum_count,
-        account=None if account is None else account.folder,
+        account=None if account is None else account.name,
         patients="" if account is None else account.patients,
     )
     released = ReleasedColumns(

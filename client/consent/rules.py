@@ -18,6 +18,7 @@ from fedage.client.audit.folding import Folding
 from fedage.client.audit.log import utc_now
 from fedage.client.cohort.site_cohort import SiteCohort
 from fedage.client.consent.accounts.nonces import Nonces, RequestId
+from fedage.client.consent.accounts.older_accounts import take_over_older_accounts
 from fedage.client.consent.accounts.run_limits import RunLimits
 from fedage.client.consent.approvals import ApprovalError, Approvals, CampaignsUsedUp
 from fedage.client.consent.claims import Claims
@@ -76,7 +77,7 @@ class SiteRules:
         now: Callable[[], datetime] = utc_now,
         lock_wait_s: float = LOCK_WAIT_S,
     ) -> None:
-        self.coordinator, self._home = coordinator, home
+        self.coordinator, self.home = coordinator, home
         self.approvals = Approvals(home)
         self.policy = PolicyFile(home)
         self.audit = AuditLog(home, now=now, lock_wait_s=lock_wait_s)
@@ -84,7 +85,8 @@ class SiteRules:
         self.nonces = Nonces(home, lock_wait_s=lock_wait_s)
         self.snapshots = Snapshots(home, lock_wait_s=lock_wait_s)
         self.ledger = Ledger(home, lock_wait_s=lock_wait_s)
-        self.asked = RunLimits(home, lock_wait_s=lock_wait_s)
+        take_over_older_accounts(home, lock_wait_s=lock_wait_s)
+        self.run_limits = RunLimits(home, lock_wait_s=lock_wait_s)
         self._now = now
         self._reader = SiteCohorts(home)
         self._cohorts = CohortCache(self._reader)
@@ -162,7 +164,7 @@ class SiteRules:
             self._approve_by_itself(campaign)
         if request.kind != DESCRIBE:
             requests = self.policy.current().requests
-            self.asked.begin_run(
+            self.run_limits.begin_run(
                 request,
                 at_most=requests.runs_per_campaign,
                 coordinator=self.coordinator,
@@ -307,21 +309,19 @@ class SiteRules:
             ) from None
         return balance.charged_epsilon
 
-    def account_folder(self, data_set: str) -> Path:
-        """Where the site keeps account of what this coordinator was told of a data set, over all campaigns."""
-        folder = self._home / ACCOUNTS_FOLDER / f"{self.coordinator[:32]}-{data_set}"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return folder
+    def account_name(self, data_set: str) -> str:
+        """What the account of a data set and this coordinator is called, over all campaigns."""
+        return f"{self.coordinator[:32]}-{data_set}"
 
     @property
     def columns_folder(self) -> Path:
         """Where the site keeps the columns by which sums left, over all coordinators and data sets."""
-        return self._home / ACCOUNTS_FOLDER
+        return self.home / ACCOUNTS_FOLDER
 
     def close(self) -> None:
         """Close the files."""
         self.folding.write()
-        for file in (self.audit, self.nonces, self.snapshots, self.ledger, self.asked):
+        for file in (self.audit, self.nonces, self.snapshots, self.ledger, self.run_limits):
             file.close()
 
     def _frozen(self, campaign: Campaign, allowed: Allowed) -> SiteCohort:

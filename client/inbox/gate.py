@@ -52,7 +52,7 @@ class Work:
             Rule `another-model`.
         """
         if self.site.rules is not None:
-            self.site.rules.asked.bring_model(self.request, model=model)
+            self.site.rules.run_limits.bring_model(self.request, model=model)
 
     def charge(self, mechanism: Mechanism) -> float:
         """Charge a private training to the site's ledger before it begins; the ε it cost, 0 in simulation.

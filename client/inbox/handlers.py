@@ -336,7 +336,8 @@ def _account(work: Work) -> Account | None:
     # By who they are: a digest of what is read of them is another one for each file that names another column.
     patients = hashlib.sha256("\n".join(sorted(work.found.keys)).encode()).hexdigest()
     return Account(
-        folder=rules.account_folder(work.terms.allowed.data_set_name),
+        folder=rules.home,
+        name=rules.account_name(work.terms.allowed.data_set_name),
         patients=patients,
         columns_folder=rules.columns_folder,
         keys=work.found.keys,

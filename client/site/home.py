@@ -11,6 +11,8 @@
 `audit.db`, `audit.head` the audit log and its last signed head; `audit.key`, `audit.pub` its key
 `ledger.db`              ε spent, by data set
 `nonces.db`, `replies/`  which requests were seen, and what was answered
+`accounts.db`            how often each coordinator has asked what of each data set
+`accounts/`              the columns by which sums left
 `snapshots.db`           who was in the cohort of each approved campaign, as keyed hashes
 `flower/`, `logs/`, `run/` Flower's home, log files, sockets
 ======================== =====================================================================

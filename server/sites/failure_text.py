@@ -13,7 +13,7 @@ _WORDS = {
     "NoncesUnavailable": "it cannot write what it has answered, so nothing leaves it (NoncesUnavailable)",
     "SnapshotsUnavailable": "it cannot read its frozen cohorts (SnapshotsUnavailable); fedage site status",
     "LedgerUnavailable": "it cannot write its privacy ledger, so nothing leaves it (LedgerUnavailable)",
-    "RunLimitsUnavailable": "it cannot write what it was asked, so nothing leaves it (RunLimitsUnavailable)",
+    "AccountsUnavailable": "it cannot keep account of what it answered, so nothing leaves it (AccountsUnavailable)",
     "MemoryError": "it ran out of memory (MemoryError)",
     "OutOfMemoryError": "its GPU ran out of memory (OutOfMemoryError)",
 }

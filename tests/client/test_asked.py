@@ -10,7 +10,8 @@ import pytest
 
 from fedage.client.compute.model import estimator_of, predict
 from fedage.client.compute.predictions import with_correction
-from fedage.client.consent.accounts.run_limits import RunLimits, RunLimitsUnavailable
+from fedage.client.consent.accounts.account_file import ACCOUNTS_FILE, AccountsUnavailable
+from fedage.client.consent.accounts.run_limits import RunLimits
 from fedage.client.consent.policy import in_words, parse_policy
 from fedage.common.analyses.columns import bound_of
 from fedage.common.campaign_file import parse_campaign
@@ -98,9 +99,9 @@ def test_a_hospital_answers_so_many_runs_over_a_data_set_whatever_the_file(hospi
 
 def test_a_locked_account_answers_nothing(tmp_path: Path) -> None:
     asked = RunLimits(tmp_path, lock_wait_s=0.1)
-    other = sqlite3.connect(tmp_path / "asked.db", isolation_level=None)
+    other = sqlite3.connect(tmp_path / ACCOUNTS_FILE, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(RunLimitsUnavailable, match="locked"):
+    with pytest.raises(AccountsUnavailable, match="locked"):
         asked.begin_run(request(), at_most=2, **ACCOUNT)
     other.close()
 

@@ -25,7 +25,7 @@ from fedage.client.audit.log import LOG_FILE
 from fedage.client.cohort.samples import cache as samples
 from fedage.client.cohort.store import store
 from fedage.client.compute import predictions
-from fedage.client.consent.accounts import account_file, thresholds
+from fedage.client.consent.accounts import account_file
 from fedage.client.consent.accounts.nonces import Nonces
 from fedage.client.inbox import handlers
 from fedage.client.site.cancel import Cancellation
@@ -156,7 +156,7 @@ def test_a_locked_account_of_thresholds_withholds_what_it_would_account_for(
     asked = join_iterates({TEST: {"mean_age": np.asarray(60.0)}})
     first, _ = hospital.send(hospital.request(ANALYSE), asked)
     assert first.status == "ok"
-    (file,) = (hospital.home / "accounts").glob(f"*/{thresholds.THRESHOLDS_FILE}")
+    file = hospital.home / account_file.ACCOUNTS_FILE
     assert file.is_file()
     real = account_file.DurableFile
     monkeypatch.setattr(account_file, "DurableFile", lambda path, **options: real(path, lock_wait_s=0.1, **options))

@@ -228,7 +228,7 @@ def through_the_agent(hospital: Hospital, kind: str) -> str:
     ("file", "type_name"),
     [
         ("nonces.db", "NoncesUnavailable"),
-        ("asked.db", "RunLimitsUnavailable"),
+        ("accounts.db", "AccountsUnavailable"),
         ("audit.db", "AuditUnavailable"),
     ],
 )

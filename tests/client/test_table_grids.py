@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedage.client.consent.accounts.table_grids import TABLE_GRIDS_FILE, TableGrids
+from fedage.client.consent.accounts.account_file import ACCOUNTS_FILE
+from fedage.client.consent.accounts.table_grids import TableGrids
 from fedage.client.disclosure.guard import Withheld
 from fedage.common.analyses.base import Again, Done, Iterate
 from fedage.common.analyses.survival.cox_pooled import CoxPooled
@@ -136,11 +137,11 @@ def test_without_a_minimum_no_account_is_kept(tmp_path: Path) -> None:
     grids = account(tmp_path, minimum=1)
     for analysis in (CURVES, GRID):
         assert grids.accounted(analysis, ask((1, 5), 9)) is analysis
-    assert not (tmp_path / TABLE_GRIDS_FILE).exists()
+    assert not (tmp_path / ACCOUNTS_FILE).exists()
 
 
 def test_an_account_that_cannot_be_kept_withholds(tmp_path: Path) -> None:
-    (tmp_path / TABLE_GRIDS_FILE).write_text("no database")
+    (tmp_path / ACCOUNTS_FILE).write_text("no database")
     with pytest.raises(Withheld) as refusal:
         account(tmp_path).accounted(GRID, GRID.first())
     assert refusal.value.rule == "store-unavailable"

@@ -273,7 +273,7 @@ def test_a_run_has_one_pooled_line(tmp_path: Path) -> None:
 
 
 def test_without_an_account_nothing_is_answered(tmp_path: Path) -> None:
-    (tmp_path / "thresholds.db").write_bytes(b"not a database" * 100)
+    (tmp_path / "accounts.db").write_bytes(b"not a database" * 100)
     with pytest.raises(Withheld) as refusal:
         Thresholds(tmp_path, run="r1", minimum_count=MINIMUM).require(TEST, cohort(), mean_age(60.0))
     assert refusal.value.rule == "store-unavailable"

@@ -75,7 +75,7 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     ),
     "ledger.db": charge,
     "snapshots.db": freeze,
-    "asked.db": lambda home: (
+    "accounts.db": lambda home: (
         RunLimits(home).bring_model(Request(kind=TRAIN, digest=DIGEST, run="r", version="t"), model=DIGEST) is None
     ),
     "account.db": add_row,
@@ -85,7 +85,7 @@ MAKERS: dict[str, Callable[[Path], Any]] = {
     "nonces.db": Nonces,
     "ledger.db": Ledger,
     "snapshots.db": Snapshots,
-    "asked.db": RunLimits,
+    "accounts.db": RunLimits,
     "account.db": lambda home: DurableFile(home / "account.db", tables=metadata),
 }
 
@@ -151,7 +151,7 @@ def hospital(template: Template, tmp_path: Path) -> Hospital:
     return template.copy(tmp_path)
 
 
-@pytest.mark.parametrize("file", ["audit.db", "nonces.db", "asked.db"])
+@pytest.mark.parametrize("file", ["audit.db", "nonces.db", "accounts.db"])
 def test_a_message_is_answered_after_another_process_has_written(hospital: Hospital, file: str) -> None:
     assert hospital.ask().status == "ok"
     with writing(hospital.home / file):

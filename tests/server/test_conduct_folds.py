@@ -202,7 +202,7 @@ def test_pictures_in_folds_train_every_fold_on_the_others(tmp_path: Path) -> Non
 
 
 def thresholds(site: MemorySite, text: str) -> list[tuple[str, int]]:
-    file = site.state_dir(parse_campaign(text).digest) / "thresholds.db"
+    file = site.state_dir(parse_campaign(text).digest) / "accounts.db"
     connection = sqlite3.connect(file)
     try:
         return connection.execute('SELECT "column", answered FROM values_tried').fetchall()

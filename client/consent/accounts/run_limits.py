@@ -11,21 +11,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Column, Integer, MetaData, String, Table, func, select
+from sqlalchemy import Column, Integer, String, Table, func, select
 
-from fedage.client.site.durable import LOCK_WAIT_S, DurableFile, StoreUnavailable
+from fedage.client.consent.accounts.account_file import ACCOUNTS_FILE, AccountsUnavailable, metadata
+from fedage.client.site.durable import LOCK_WAIT_S, DurableFile
 from fedage.common.protocol.messages import Request, RequestRefused
 
-ASKED_FILE = "asked.db"
-
-metadata = MetaData()
 runs = Table(
     "runs",
     metadata,
     Column("digest", String(64), primary_key=True),
     Column("run", String(63), primary_key=True),
 )
-accounted = Table(
+runs_of_data_set = Table(
     "runs_of_data_set",
     metadata,
     Column("coordinator", String(64), primary_key=True),
@@ -44,22 +42,20 @@ models = Table(
 )
 
 
-class RunLimitsUnavailable(StoreUnavailable):
-    """The account cannot be read or written: nothing may be answered."""
-
-
 class RunLimits:
-    """The account in a site's home, `asked.db`, kept for good.
+    """The account of a site's home, kept for good.
+
+    A campaign's runs count whatever data set it is approved for; those of all campaigns count by data set.
 
     Raises
     ------
-    RunLimitsUnavailable
+    AccountsUnavailable
         If the file cannot be used; from every method too.
     """
 
     def __init__(self, home: Path, *, lock_wait_s: float = LOCK_WAIT_S) -> None:
         self._file = DurableFile(
-            home / ASKED_FILE, tables=metadata, unavailable=RunLimitsUnavailable, lock_wait_s=lock_wait_s
+            home / ACCOUNTS_FILE, tables=metadata, unavailable=AccountsUnavailable, lock_wait_s=lock_wait_s
         )
 
     def begin_run(
@@ -79,17 +75,21 @@ class RunLimits:
         RequestRefused
             Rule `runs` if it is a new one and as many of the campaign, or of all, were begun before.
         """
-        account = (accounted.c.coordinator == coordinator) & (accounted.c.data_set == data_set)
+        account = (runs_of_data_set.c.coordinator == coordinator) & (runs_of_data_set.c.data_set == data_set)
         of_campaign = runs.c.digest == request.digest
+        this_run = select(runs).where(of_campaign, runs.c.run == request.run)
+        with self._file.reading() as connection:  # which waits for nobody who writes into another account
+            if connection.execute(this_run).one_or_none():
+                return
         with self._file.transaction() as connection:
-            if connection.execute(select(runs).where(of_campaign, runs.c.run == request.run)).one_or_none():
+            if connection.execute(this_run).one_or_none():
                 return
             begun = connection.execute(select(func.count()).select_from(runs).where(of_campaign)).scalar_one()
-            in_all = connection.execute(select(func.count()).select_from(accounted).where(account)).scalar_one()
+            in_all = connection.execute(select(func.count()).select_from(runs_of_data_set).where(account)).scalar_one()
             if begun < at_most and in_all < at_most_in_all:
                 this = {"digest": request.digest, "run": request.run}
                 connection.execute(runs.insert().values(**this))
-                connection.execute(accounted.insert().values(coordinator=coordinator, data_set=data_set, **this))
+                connection.execute(runs_of_data_set.insert().values(coordinator=coordinator, data_set=data_set, **this))
                 return
         raise RequestRefused(
             "runs",

@@ -15,52 +15,53 @@ questions about where intervals may end could be slid along the patients. The ru
 * Follow-up times are rounded to one grid for all these campaigns: sums of a model by site at grids of 0.25 and 0.250004
   years differ by what changes when one patient enters another slot.
 
-The path of questions is kept in the campaign's state folder, what was given in the account of the data set and its
+The path of questions is kept by campaign, whatever data set it is approved for, what was given by data set and
 coordinator, both for good. Residual risk: campaigns that have not taken a table follow a path of questions each;
 cohorts of other patients have other grids; a second column with nearly the same follow-up times is not recognised.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from sqlalchemy import Column, Connection, Float, Integer, MetaData, String, Table, delete, select
+from sqlalchemy import Column, ColumnElement, Connection, Float, Integer, String, Table, delete, select
 
-from fedage.client.consent.accounts.account_file import account_transaction
+from fedage.client.consent.accounts.account_file import ACCOUNTS_FILE, account_transaction, metadata
 from fedage.client.disclosure.guard import Withheld
 from fedage.common.analyses.base import Analysis, GridAsked, Gridded, Iterate, Rounding
 from fedage.common.statistics.statistic import Statistic
 
-TABLE_GRIDS_FILE = "table-grids.db"
-GIVEN_FILE = "given-grids.db"
 RULE = "table-grid"
 TIME_GRID_RULE = "time-grid"
 
-metadata = MetaData()
 paths = Table(
     "paths",
     metadata,
+    Column("campaign", String(64), primary_key=True),
     Column("run", String(128), primary_key=True),
     Column("ends", String, nullable=False),
     Column("following", Integer, nullable=False),
     Column("told", String, nullable=False),
 )
-given = Table("given", metadata, Column("id", Integer, primary_key=True), Column("ends", String, nullable=False))
-
-account_metadata = MetaData()
+given = Table(
+    "given",
+    metadata,
+    Column("campaign", String(64), primary_key=True),
+    Column("ends", String, nullable=False),
+)
 given_years = Table(
     "given_years",
-    account_metadata,
+    metadata,
+    Column("account", String(128), primary_key=True),
     Column("patients", String(64), primary_key=True),
     Column("time", String(128), primary_key=True),
     Column("years", String, nullable=False),
 )
 time_grids = Table(
     "time_grids",
-    account_metadata,
+    metadata,
+    Column("account", String(128), primary_key=True),
     Column("patients", String(64), primary_key=True),
     Column("time", String(128), primary_key=True),
     Column("years", Float, nullable=False),
@@ -73,24 +74,32 @@ class TableGrids:
     Parameters
     ----------
     folder
-        The campaign's state folder at the site.
+        Where the account file is: a deployed site's home, or the campaign's state folder in simulation.
+    campaign
+        The digest of its file.
     run
         The run's name.
     minimum_count
         Fewest patients of a cell; 1 keeps no account, as single patients may be shown then.
     account
-        Where a deployed site keeps account over all campaigns; None where the campaign's folder is all there is.
+        Data set and coordinator, over all campaigns; None in simulation, which has one campaign.
     patients
         Digest of whose cohort it is.
     """
 
     def __init__(
-        self, folder: Path, *, run: str, minimum_count: int, account: Path | None = None, patients: str = ""
+        self,
+        folder: Path,
+        *,
+        run: str,
+        minimum_count: int,
+        campaign: str = "",
+        account: str | None = None,
+        patients: str = "",
     ) -> None:
-        self._path = folder / TABLE_GRIDS_FILE
-        self._account_path = None if account is None else account / GIVEN_FILE
-        self._patients = patients
-        self._run = run
+        self._path = folder / ACCOUNTS_FILE
+        self._campaign, self._run = campaign, run
+        self._account, self._patients = account, patients
         self._minimum_count = minimum_count
 
     def accounted(self, analysis: Analysis, iterate: Iterate) -> Analysis:
@@ -105,16 +114,17 @@ class TableGrids:
         asked = self._asked(analysis, iterate)
         if asked is None or not isinstance(analysis, Gridded):
             return analysis
-        with account_transaction(self._path, tables=metadata) as connection, self._account() as account:
-            kept = connection.execute(select(given.c.ends)).scalar_one_or_none()
-            in_years = None if account is None else self._given_in_years(account, analysis)
+        with account_transaction(self._path) as connection:
+            of_campaign = select(given.c.ends).where(given.c.campaign == self._campaign)
+            kept = connection.execute(of_campaign).scalar_one_or_none()
+            in_years = self._given_in_years(connection, analysis)
             frozen = _within(analysis.times, None if kept is None else _read(kept), in_years)
             refusal = self._refusal(connection, asked, times=analysis.times, frozen=frozen)
             if not refusal and asked.following is None:
                 if kept is None:
-                    connection.execute(given.insert().values(id=1, ends=_written(asked.ends)))
-                if account is not None and in_years is None:
-                    self._give(account, analysis, asked.ends if frozen is None else frozen)
+                    connection.execute(given.insert().values(campaign=self._campaign, ends=_written(asked.ends)))
+                if self._account is not None and in_years is None:
+                    self._give(connection, analysis, asked.ends if frozen is None else frozen)
         if refusal:
             raise Withheld(RULE, refusal)
         return analysis if frozen is None else analysis.within(frozen)
@@ -128,16 +138,15 @@ class TableGrids:
             Rule `time-grid` if times of these patients were rounded to another grid before; rule `store-unavailable`.
         """
         rounding = analysis.rounding if isinstance(analysis, Rounding) else None
-        if self._minimum_count == 1 or rounding is None:
+        if self._minimum_count == 1 or rounding is None or self._account is None:
             return
         column, years = rounding
-        where = (time_grids.c.patients == self._patients) & (time_grids.c.time == column)
-        with self._account() as account:
-            if account is None:
-                return
-            known = account.execute(select(time_grids.c.years).where(where)).scalar_one_or_none()
+        this = self._patients_and_time(column)
+        with account_transaction(self._path) as connection:
+            where = [time_grids.c[name] == value for name, value in this.items()]
+            known = connection.execute(select(time_grids.c.years).where(*where)).scalar_one_or_none()
             if known is None:
-                account.execute(time_grids.insert().values(patients=self._patients, time=column, years=years))
+                connection.execute(time_grids.insert().values(**this, years=years))
         if known not in (None, years):
             raise Withheld(
                 TIME_GRID_RULE,
@@ -157,13 +166,10 @@ class TableGrids:
             told = tuple(range(asked.following, asked.following + single + 1))
             if not asked.ends and not statistic.scalar("start_together"):
                 told = (0, *told)
-        with account_transaction(self._path, tables=metadata) as connection:
-            connection.execute(delete(paths).where(paths.c.run == self._run))
-            connection.execute(
-                paths.insert().values(
-                    run=self._run, ends=_written(asked.ends), following=asked.following, told=_written(told)
-                )
-            )
+        with account_transaction(self._path) as connection:
+            connection.execute(delete(paths).where(self._this_run))
+            row = {"campaign": self._campaign, "run": self._run, "following": asked.following}
+            connection.execute(paths.insert().values(**row, ends=_written(asked.ends), told=_written(told)))
 
     def _asked(self, analysis: Analysis, iterate: Iterate) -> GridAsked | None:
         if self._minimum_count == 1 or not isinstance(analysis, Gridded):
@@ -181,7 +187,7 @@ class TableGrids:
                 else "tables of other intervals were given before of these patients; those, or some of their ends, are "
                 "the only ones"
             )
-        last = connection.execute(select(paths).where(paths.c.run == self._run)).one_or_none()
+        last = connection.execute(select(paths).where(self._this_run)).one_or_none()
         settled, told = (_read(last.ends), _read(last.told)) if last is not None else ((), ())
         if not set(asked.ends) <= {*settled, *told}:
             return (
@@ -194,25 +200,25 @@ class TableGrids:
         onwards = asked.ends[: len(settled)] == settled and asked.following > last.following
         return "" if repeated or onwards else "questions about the intervals go forward only, with the settled ends"
 
-    def _given_in_years(self, account: Connection, analysis: Gridded) -> frozenset[float] | None:
-        """The ends of which tables were given in any campaign, in years; None if none were."""
-        where = (given_years.c.patients == self._patients) & (given_years.c.time == analysis.time)
-        known = account.execute(select(given_years.c.years).where(where)).scalar_one_or_none()
+    @property
+    def _this_run(self) -> ColumnElement[bool]:
+        return (paths.c.campaign == self._campaign) & (paths.c.run == self._run)
+
+    def _patients_and_time(self, time: str) -> dict[str, str]:
+        return {"account": self._account or "", "patients": self._patients, "time": time}
+
+    def _given_in_years(self, connection: Connection, analysis: Gridded) -> frozenset[float] | None:
+        """The ends of which tables were given in any campaign, in years; None if none were, or in simulation."""
+        if self._account is None:
+            return None
+        where = [given_years.c[name] == value for name, value in self._patients_and_time(analysis.time).items()]
+        known = connection.execute(select(given_years.c.years).where(*where)).scalar_one_or_none()
         return None if known is None else frozenset(map(float, known.split()))
 
-    def _give(self, account: Connection, analysis: Gridded, ends: tuple[int, ...]) -> None:
+    def _give(self, connection: Connection, analysis: Gridded, ends: tuple[int, ...]) -> None:
         # Exact in text, as an end a hair before another one leaves out who is at it: equal only if every bit is.
         years = " ".join(repr(float(analysis.times[end])) for end in ends)
-        account.execute(given_years.insert().values(patients=self._patients, time=analysis.time, years=years))
-
-    @contextmanager
-    def _account(self) -> Iterator[Connection | None]:
-        """A transaction in the account over all campaigns; None where there is none."""
-        if self._account_path is None:
-            yield None
-            return
-        with account_transaction(self._account_path, tables=account_metadata) as connection:
-            yield connection
+        connection.execute(given_years.insert().values(**self._patients_and_time(analysis.time), years=years))
 
 
 def _within(

@@ -20,9 +20,9 @@ one loses that figure and nothing else.
 Of a table's preparation (`Counted`) only a bounded number of different iterates is answered, for good; what those say
 does not depend on where they are (`_guarded_groups`, `_table_missing`).
 
-Kept for good, at a deployed site in one file for each data set and coordinator, over all campaigns: by column, so that
-analyses share the account, and by run where the column comes from the run's model. A run has one model and, where the
-file asks for a pooled bias line, one line.
+Kept for good, at a deployed site for each data set and coordinator, over all campaigns: by column, so that analyses
+share the account, and by run where the column comes from the run's model. A run has one model and, where the file asks
+for a pooled bias line, one line.
 Not accounted for: two runs whose models differ by a hair have gaps that differ by a hair and an account each (how often
 a campaign is run is for the site's policy to bound); campaigns of another coordinator or data set on the same patients;
 and a threshold at one site together with what other analyses tell of the same column.
@@ -35,9 +35,9 @@ import logging
 from pathlib import Path
 
 import numpy as np
-from sqlalchemy import Boolean, Column, Connection, Float, MetaData, String, Table, select
+from sqlalchemy import Boolean, Column, Connection, Float, String, Table, select
 
-from fedage.client.consent.accounts.account_file import account_transaction
+from fedage.client.consent.accounts.account_file import ACCOUNTS_FILE, account_transaction, metadata
 from fedage.client.disclosure.guard import Withheld
 from fedage.common.analyses.base import Analysis, Counted, Iterate, Sparing, Thresholded, thresholds_of
 from fedage.common.protocol.messages import payload_digest
@@ -46,16 +46,15 @@ from fedage.common.statistics.statistic import FloatArray, Statistic
 
 logger = logging.getLogger(__name__)
 
-THRESHOLDS_FILE = "thresholds.db"
 MOST_VALUES = 4
 """Different values of one threshold that are tried, answered or not."""
 
 _OF_THE_MODEL = frozenset({"predicted_years", "raw_gap_years", "corrected_years", "gap_years", "cole_gap_years"})
 
-metadata = MetaData()
 compared = Table(
     "compared",
     metadata,
+    Column("account", String(128), primary_key=True),
     Column("run", String(128), primary_key=True),
     Column("column", String(63), primary_key=True),
     Column("members", String(64), nullable=False),
@@ -63,6 +62,7 @@ compared = Table(
 tried = Table(
     "values_tried",
     metadata,
+    Column("account", String(128), primary_key=True),
     Column("run", String(128), primary_key=True),
     Column("column", String(63), primary_key=True),
     Column("value", Float, primary_key=True),
@@ -71,6 +71,7 @@ tried = Table(
 iterates = Table(
     "iterates",
     metadata,
+    Column("account", String(128), primary_key=True),
     Column("step", String(128), primary_key=True),
     Column("members", String(64), primary_key=True),
     Column("exchange", String(63), primary_key=True),
@@ -79,6 +80,7 @@ iterates = Table(
 lines = Table(
     "lines",
     metadata,
+    Column("account", String(128), primary_key=True),
     Column("run", String(63), primary_key=True),
     Column("slope", Float, nullable=False),
     Column("intercept", Float, nullable=False),
@@ -91,7 +93,9 @@ class Thresholds:
     Parameters
     ----------
     folder
-        Where the account is kept: at a deployed site one folder for each data set and coordinator, over all campaigns.
+        Where the account file is: a deployed site's home, or the campaign's state folder in simulation.
+    account
+        Data set and coordinator, over all campaigns; empty in simulation.
     run
         The run's name, told apart from those of other campaigns.
     patients
@@ -103,10 +107,17 @@ class Thresholds:
     """
 
     def __init__(
-        self, folder: Path, *, run: str, minimum_count: int, patients: str = "", has_model: bool = True
+        self,
+        folder: Path,
+        *,
+        run: str,
+        minimum_count: int,
+        account: str = "",
+        patients: str = "",
+        has_model: bool = True,
     ) -> None:
-        self._path = folder / THRESHOLDS_FILE
-        self._run, self._patients = run, patients
+        self._path = folder / ACCOUNTS_FILE
+        self._account, self._run, self._patients = account, run, patients
         self._of_the_run = _OF_THE_MODEL if has_model else frozenset[str]()
         self._minimum_count = minimum_count
 
@@ -144,8 +155,8 @@ class Thresholds:
         patients, members = analysis.compared(cohort), self._members(cohort, analysis.subset)
         for column, value in values.items():
             run = self._run if column in self._of_the_run else ""
-            with account_transaction(self._path, tables=metadata) as connection:
-                refusal = self._account(connection, run, column, value, patients=patients[column], members=members)
+            with account_transaction(self._path) as connection:
+                refusal = self._refusal(connection, run, column, value, patients=patients[column], members=members)
             if refusal:  # raised outside of the transaction: that the value was tried stays on record
                 logger.warning("%s: %s", analysis.name, refusal)
                 # The same words whichever limit it was: how near a value lies is what the refusal must not tell.
@@ -171,14 +182,13 @@ class Thresholds:
         """Account for an iterate of which only so many different ones are answered, by step and patients for good."""
         # By what is computed where an analysis says so: a model under another name is the same model.
         step = str(getattr(analysis, "account", analysis.name))
-        where = (iterates.c.step == step) & (iterates.c.members == members) & (iterates.c.exchange == exchange)
+        this = {"account": self._account, "step": step, "members": members, "exchange": exchange}
+        where = [iterates.c[name] == value for name, value in this.items()]
         digest = payload_digest({name: np.asarray(block, dtype=np.float64) for name, block in iterate.items()})
-        with account_transaction(self._path, tables=metadata) as connection:
-            known = set(connection.execute(select(iterates.c.digest).where(where)).scalars())
+        with account_transaction(self._path) as connection:
+            known = set(connection.execute(select(iterates.c.digest).where(*where)).scalars())
             if digest not in known and len(known) < most:
-                connection.execute(
-                    iterates.insert().values(step=step, members=members, exchange=exchange, digest=digest)
-                )
+                connection.execute(iterates.insert().values(**this, digest=digest))
                 return
         if digest not in known:
             raise Withheld("iterate", f"{most} different iterates of {step} ({exchange}) were answered before")
@@ -202,24 +212,27 @@ class Thresholds:
         """
         if self._minimum_count == 1:
             return
-        with account_transaction(self._path, tables=metadata) as connection:
-            known = connection.execute(select(lines).where(lines.c.run == self._run)).one_or_none()
+        with account_transaction(self._path) as connection:
+            this = (lines.c.account == self._account) & (lines.c.run == self._run)
+            known = connection.execute(select(lines).where(this)).one_or_none()
             if known is None:
-                connection.execute(lines.insert().values(run=self._run, slope=slope, intercept=intercept))
+                row = {"account": self._account, "run": self._run, "slope": slope, "intercept": intercept}
+                connection.execute(lines.insert().values(**row))
         if known is not None and (known.slope, known.intercept) != (slope, intercept):
             raise Withheld("bias-line", "this run has used another bias line before; a run has one")
 
-    def _account(
+    def _refusal(
         self, connection: Connection, run: str, column: str, value: float, *, patients: FloatArray, members: str
     ) -> str:
         """Why the value is not answered; empty if it is."""
-        group = (compared.c.run == run) & (compared.c.column == column)
-        known = connection.execute(select(compared.c.members).where(group)).scalar_one_or_none()
+        this = {"account": self._account, "run": run, "column": column}
+        group = [compared.c[name] == value for name, value in this.items()]
+        known = connection.execute(select(compared.c.members).where(*group)).scalar_one_or_none()
         if known is None:
-            connection.execute(compared.insert().values(run=run, column=column, members=members))
+            connection.execute(compared.insert().values(**this, members=members))
         elif known != members:
             return f"another group of patients has been compared with a threshold on {column} before; there is one only"
-        rows = connection.execute(select(tried).where((tried.c.run == run) & (tried.c.column == column)))
+        rows = connection.execute(select(tried).where(*(tried.c[name] == known for name, known in this.items())))
         before = {row.value: row.answered for row in rows}
         too_near = (
             f"fewer than {self._minimum_count} patients lie between this value of the threshold on {column} and one "
@@ -231,7 +244,7 @@ class Thresholds:
             return f"{MOST_VALUES} values of the threshold on {column} were tried before; repeat one that was answered"
         counts = [count for other, told in before.items() if told for count in _between(patients, value, other)]
         near = any(0 < count < self._minimum_count for count in counts)
-        connection.execute(tried.insert().values(run=run, column=column, value=value, answered=not near))
+        connection.execute(tried.insert().values(**this, value=value, answered=not near))
         return too_near if near else ""
 
 

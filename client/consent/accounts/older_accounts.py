@@ -1,0 +1,100 @@
+"""Taking over the accounts of earlier releases, which kept a file for each kind, data set, coordinator and campaign.
+
+Attack: a site that is brought up to date begins empty accounts, and a coordinator asks everything once more. Rule: all
+rows are taken over in one transaction before the first message, each file once; if one cannot be read, the site answers
+nothing. The earlier files stay as they are. Residual risk: an earlier release that is started on the home again knows
+of nothing that was answered since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Column, Connection, String, Table, inspect, select
+
+from fedage.client.consent.accounts import run_limits, table_grids, thresholds
+from fedage.client.consent.accounts.account_file import ACCOUNTS_FILE, AccountsUnavailable, metadata
+from fedage.client.site.durable import DurableFile, named_failures, read_only
+
+taken_over = Table("taken_over", metadata, Column("file", String, primary_key=True))
+"""Files of earlier releases whose rows are here, by their paths in the site's home."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OlderFile:
+    """A file of an earlier release: its tables, and what the file itself said that is a column now."""
+
+    path: Path
+    tables: tuple[Table, ...]
+    scope: dict[str, str] = field(default_factory=dict)
+
+
+def take_over_older_accounts(home: Path, *, lock_wait_s: float) -> None:
+    """Copy the rows of every older account file of a site's home that was not taken over yet.
+
+    Raises
+    ------
+    AccountsUnavailable
+        If an older file cannot be read, or is not of a form that can be taken over.
+    """
+    older = list(_older_files(home))
+    if not older:
+        return
+    file = DurableFile(home / ACCOUNTS_FILE, tables=metadata, unavailable=AccountsUnavailable, lock_wait_s=lock_wait_s)
+    try:
+        with file.reading() as connection:
+            known = _known(connection)
+        if all(_name(home, each) in known for each in older):
+            return
+        with file.transaction() as connection:
+            known = _known(connection)  # anew, as another process may have been faster
+            for each in older:
+                if (name := _name(home, each)) not in known:
+                    for table, rows in _rows(each):
+                        connection.execute(table.insert(), rows)
+                    connection.execute(taken_over.insert().values(file=name))
+    finally:
+        file.close()
+
+
+def _older_files(home: Path) -> Iterator[_OlderFile]:
+    if (path := home / "asked.db").is_file():
+        yield _OlderFile(path=path, tables=(run_limits.runs, run_limits.runs_of_data_set, run_limits.models))
+    for path in sorted(home.glob("accounts/*/thresholds.db")):
+        tables = (thresholds.compared, thresholds.tried, thresholds.iterates, thresholds.lines)
+        yield _OlderFile(path=path, tables=tables, scope={"account": path.parent.name})
+    for path in sorted(home.glob("accounts/*/given-grids.db")):
+        tables = (table_grids.given_years, table_grids.time_grids)
+        yield _OlderFile(path=path, tables=tables, scope={"account": path.parent.name})
+    for path in sorted(home.glob("state/*/table-grids.db")):
+        yield _OlderFile(path=path, tables=(table_grids.paths, table_grids.given), scope={"campaign": path.parent.name})
+
+
+def _name(home: Path, file: _OlderFile) -> str:
+    return file.path.relative_to(home).as_posix()
+
+
+def _known(connection: Connection) -> set[str]:
+    return set(connection.execute(select(taken_over.c.file)).scalars())
+
+
+def _rows(file: _OlderFile) -> list[tuple[Table, list[dict[str, Any]]]]:
+    """The rows of a file as they are written down here, by table; tables without rows are left out."""
+    found = []
+    with named_failures(file.path, unavailable=AccountsUnavailable), read_only(file.path).connect() as older:
+        names = inspect(older).get_table_names()
+        for table in (each for each in file.tables if each.name in names):
+            read = older.exec_driver_sql(f'SELECT * FROM "{table.name}"').mappings()
+            rows = [{name: value for name, value in row.items() if name != "id"} | file.scope for row in read]
+            if any(set(row) != set(table.columns.keys()) for row in rows):
+                raise AccountsUnavailable(
+                    file.path,
+                    f"its table {table.name} is not of the form that this release takes over; restore the file from a "
+                    "backup",
+                )
+            if rows:
+                found.append((table, rows))
+    return found
