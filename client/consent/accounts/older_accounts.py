@@ -64,11 +64,11 @@ def _older_files(home: Path) -> Iterator[_OlderFile]:
     if (path := home / "asked.db").is_file():
         yield _OlderFile(path=path, tables=(run_limits.runs, run_limits.runs_of_data_set, run_limits.models))
     for path in sorted(home.glob("accounts/*/thresholds.db")):
-        tables = (thresholds.compared, thresholds.tried, thresholds.iterates, thresholds.lines)
-        yield _OlderFile(path=path, tables=tables, scope={"account": path.parent.name})
+        of_thresholds = (thresholds.compared, thresholds.tried, thresholds.iterates, thresholds.lines)
+        yield _OlderFile(path=path, tables=of_thresholds, scope={"account": path.parent.name})
     for path in sorted(home.glob("accounts/*/given-grids.db")):
-        tables = (table_grids.given_years, table_grids.time_grids)
-        yield _OlderFile(path=path, tables=tables, scope={"account": path.parent.name})
+        of_grids = (table_grids.given_years, table_grids.time_grids)
+        yield _OlderFile(path=path, tables=of_grids, scope={"account": path.parent.name})
     for path in sorted(home.glob("state/*/table-grids.db")):
         yield _OlderFile(path=path, tables=(table_grids.paths, table_grids.given), scope={"campaign": path.parent.name})
 
