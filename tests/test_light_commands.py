@@ -14,8 +14,8 @@ from tests.client.hospital import CAMPAIGN, Template
 
 SHIPPED = sorted((Path(__file__).parent.parent / "deploy" / "campaigns").glob("*.toml"))
 HEAVY = (
-    "torch", "pandas", "pyarrow", "pydicom", "nibabel", "scipy", "flwr", "grpc", "lifelines", "matplotlib", "ray",
-    "cryptography.x509", "jinja2",
+    "torch", "monai", "pandas", "pyarrow", "pydicom", "nibabel", "scipy", "flwr", "grpc", "lifelines", "matplotlib",
+    "ray", "cryptography.x509", "jinja2",
 )  # fmt: skip
 RUN = """
 import json, sys

@@ -303,6 +303,8 @@ class Estimator(Protocol):
     A file may lower it, not raise it."""
     prediction_batch: ClassVar[int] = 64
     """Patients that are predicted at a time."""
+    samples_version: ClassVar[int] = 1
+    """Raised when `preprocess` makes other arrays of the same exam; a site then makes its samples anew."""
     inputs: tuple[Input, ...]
     targets: tuple[Target, ...] = (AGE,)
     options: AnyOptions

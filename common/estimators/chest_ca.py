@@ -9,12 +9,10 @@ Shape legend: B patients in a batch, S = `image_size`; a sample is (1, S, S). Ag
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
@@ -31,20 +29,12 @@ from fedage.common.estimators.base import (
 from fedage.common.estimators.takes import Takes
 from fedage.common.networks.arrays import state_to_arrays
 from fedage.common.networks.names import Norm
-from fedage.common.preprocessing.image import Exam, FloatImage, Image, SampleRefused
+from fedage.common.preprocessing.image import Exam, FloatImage
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# Random changes of a training sample: far smaller than the differences between patients, as large as positioning.
-_SHIFT_FRACTION = 0.04
-_ROTATION_DEGREES = 5.0
-_ZOOM_FRACTION = 0.05
-_CONTRAST_FRACTION = 0.1
-_BRIGHTNESS_SD = 0.1
-
-_CLIP_PERCENTILES = (0.5, 99.5)
 IMAGE = "image"
 
 
@@ -94,6 +84,7 @@ class ChestCA(Estimator):
     trained_in_rounds: ClassVar[bool] = True
     max_step_norm: ClassVar[float] = 50.0
     max_path_norm: ClassVar[float] = 200.0
+    samples_version: ClassVar[int] = 2
     inputs: tuple[Input, ...] = (Input(name=IMAGE, rank=2, modalities=("CR", "DX"), takes=_TAKES),)
 
     def __init__(self, options: ChestCAOptions) -> None:
@@ -123,32 +114,10 @@ class ChestCA(Estimator):
         return {IMAGE: (1, self.options.image_size, self.options.image_size)}
 
     def preprocess(self, exam: Exam) -> Mapping[str, FloatImage]:
-        """Centre square of the image, S × S by area averaging, clipped, of mean 0 and variance 1.
+        """An image (1, S, S), see `square_sample`. Raises `SampleRefused`."""
+        from fedage.common.preprocessing.radiograph import square_sample
 
-        The square is one in millimetres: unequal row and column spacing does not stretch the patient.
-
-        Raises
-        ------
-        SampleRefused
-            `not-two-dimensional`, `not-finite`, `bad-spacing`, `too-small` or `blank-image`.
-        """
-        import torch
-        from torch.nn import functional
-
-        square = _centre_square(exam[IMAGE], side_min=self.options.image_size // 2)
-        size = self.options.image_size
-        small = functional.interpolate(
-            torch.from_numpy(np.ascontiguousarray(square, dtype=np.float32))[None, None],
-            size=(size, size),
-            mode="bilinear",
-            align_corners=False,
-            antialias=True,
-        )[0].numpy()  # (1, S, S)
-        lower, upper = np.percentile(small, _CLIP_PERCENTILES)
-        if upper - lower <= 1e-6 * max(1.0, abs(lower), abs(upper)):
-            raise SampleRefused("blank-image", f"its grey values all lie at {lower:g}; a radiograph has contrast")
-        clipped = np.clip(small.astype(np.float64), lower, upper)
-        return {IMAGE: np.asarray((clipped - clipped.mean()) / clipped.std(), dtype=np.float32)}
+        return {IMAGE: square_sample(exam[IMAGE], size=self.options.image_size)}
 
 
 @dataclass(frozen=True)
@@ -186,28 +155,15 @@ class NetworkPhase:
 
     def augment(self, batch: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
         """(B, 1, S, S)."""
-        import torch
-        from torch.nn import functional
-
         if not self.options.augment:
             return batch
-        count = batch.shape[0]
+        from fedage.common.preprocessing.augmentation import RandomChanges
 
-        def uniform(half_width: float) -> torch.Tensor:
-            return (torch.rand(count, generator=generator, device=generator.device) * 2 - 1) * half_width  # (B,)
-
-        angle = uniform(math.radians(_ROTATION_DEGREES))
-        zoom = 1 + uniform(_ZOOM_FRACTION)
-        # The grid runs from −1 to 1, so a shift by a fraction of the side is twice that.
-        shift_x, shift_y = uniform(2 * _SHIFT_FRACTION), uniform(2 * _SHIFT_FRACTION)
-        contrast = 1 + uniform(_CONTRAST_FRACTION)
-        brightness = torch.randn(count, generator=generator, device=generator.device) * _BRIGHTNESS_SD
-        cosine, sine = zoom * torch.cos(angle), zoom * torch.sin(angle)
-        rows = [torch.stack([cosine, -sine, shift_x], dim=1), torch.stack([sine, cosine, shift_y], dim=1)]
-        theta = torch.stack(rows, dim=1).to(batch)  # (B, 2, 3)
-        grid = functional.affine_grid(theta, list(batch.shape), align_corners=False)
-        moved = functional.grid_sample(batch, grid, padding_mode="border", align_corners=False)
-        return moved * contrast.to(batch).view(-1, 1, 1, 1) + brightness.to(batch).view(-1, 1, 1, 1)
+        # Far smaller than the differences between patients, as large as those of positioning.
+        changes = RandomChanges(
+            shift_fraction=0.04, rotation_degrees=5.0, zoom_fraction=0.05, contrast_fraction=0.1, brightness_sd=0.1
+        )
+        return changes.applied(batch, generator=generator)
 
     def build(self, *, seed: int) -> nn.Module:
         """The network, initialised from `seed` alone; the global random state is as before."""
@@ -235,25 +191,3 @@ class NetworkPhase:
     def age_years(self, output: torch.Tensor) -> torch.Tensor:
         """Ages (B,) in years from (B, 1)."""
         return self.options.centre_years + self.options.scale_years * output.squeeze(1)
-
-
-def _centre_square(image: Image, *, side_min: int) -> FloatImage:
-    """The largest centred rectangle of pixels that is a square in millimetres, or a refusal."""
-    pixels = image.pixels
-    if pixels.ndim != 2:
-        raise SampleRefused("not-two-dimensional", f"the image has {pixels.ndim} dimensions, 2 are needed")
-    if not all(math.isfinite(spacing) and spacing > 0 for spacing in image.spacing_mm):
-        raise SampleRefused("bad-spacing", f"spacing {image.spacing_mm} mm must be two positive numbers")
-    row_mm, column_mm = image.spacing_mm
-    rows, columns = pixels.shape
-    side_mm = min(rows * row_mm, columns * column_mm)
-    rows_kept, columns_kept = min(rows, round(side_mm / row_mm)), min(columns, round(side_mm / column_mm))
-    if min(rows_kept, columns_kept) < side_min:
-        raise SampleRefused(
-            "too-small",
-            f"the centre square has {rows_kept} × {columns_kept} pixels, at least {side_min} a side are needed",
-        )
-    if not np.isfinite(pixels).all():
-        raise SampleRefused("not-finite", "some grey values are not finite")
-    top, left = (rows - rows_kept) // 2, (columns - columns_kept) // 2
-    return pixels[top : top + rows_kept, left : left + columns_kept]

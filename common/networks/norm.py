@@ -1,4 +1,4 @@
-"""Normalisation layers by name.
+"""Normalisation layers by name, as MONAI makes them.
 
 GroupNorm looks at one sample alone: it suits small batches, needs no running statistics that sites would have to agree
 on, and is what per-sample differential privacy requires. BatchNorm is what the papers used.
@@ -6,6 +6,8 @@ on, and is what per-sample differential privacy requires. BatchNorm is what the 
 
 from __future__ import annotations
 
+import monai  # noqa: F401 - as a whole first: of two threads that begin with two parts of it one fails
+from monai.networks.layers import get_norm_layer
 from torch import nn
 
 from fedage.common.networks.names import Norm
@@ -25,9 +27,14 @@ def norm_layer(channels: int, *, norm: Norm) -> nn.Module:
         If GroupNorm's channels do not fill the groups.
     """
     if norm == "batch":
-        return nn.BatchNorm2d(channels)
+        return _layer("batch", channels)
     groups = min(_MAX_GROUPS, channels // _CHANNELS_PER_GROUP)
     if channels % _CHANNELS_PER_GROUP or channels % groups:
         needed = f"a multiple of {_CHANNELS_PER_GROUP}, above 256 of {_MAX_GROUPS}"
         raise ValueError(f"channels={channels} must be {needed}, for GroupNorm")
-    return nn.GroupNorm(groups, channels)
+    return _layer(("group", {"num_groups": groups}), channels)
+
+
+def _layer(name: str | tuple[str, dict[str, int]], channels: int) -> nn.Module:
+    layer: nn.Module = get_norm_layer(name, spatial_dims=2, channels=channels)
+    return layer

@@ -1,7 +1,8 @@
 """ResNet-18 (He et al., CVPR 2016) for one-channel images, with Coordinate Attention in every basic block.
 
-MONAI's `ResNet` (1.6) is not used: of the normalisation that it is given only the stem's layer is made, those of its
-blocks are batch normalisation, which training with privacy for each patient cannot have.
+Of MONAI (1.6) the normalisation layers are used. Its `ResNet` is not: of the normalisation that it is given only the
+stem's layer is made, those of its blocks are batch normalisation, which training with privacy for each patient cannot
+have. Its `ResNetBlock` takes a normalisation, and has no place for the attention before its sum.
 
 Shape legend: B samples, H × W pixels, `width` the channels of the first stage (64 in the paper).
 The stages have width, 2·width, 4·width and 8·width channels, two basic blocks each, and halve H × W from the second on.

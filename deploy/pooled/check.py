@@ -25,6 +25,7 @@ from fedage.common.analyses.survival import results as survival_results
 from fedage.common.analyses.survival.results import CoxResult, Curves
 from fedage.common.campaign import Campaign
 from fedage.common.estimators.configure import configured
+from fedage.common.estimators.ridge import AgeScale, RidgePhase
 from fedage.deploy.machine.simulation import SimulationJob
 from fedage.deploy.pooled import models
 from fedage.deploy.pooled.patients import SITE, pooled_patients
@@ -37,6 +38,7 @@ FloatArray = NDArray[np.float64]
 
 _SHORTEST_YEARS = 0.01
 """Least age + offset that has a logarithm here, as `estimator.options` documents."""
+_MODEL_ARRAYS = frozenset(["medians", "means", "sds", "coefficients", "intercept"])
 _NO_RESULT = "the run has no result of it"
 _GAP_BOUND_YEARS = 130.0
 """Beyond it a corrected gap is cut off at the sites; the same here, or one wild prediction would look like a fault."""
@@ -257,12 +259,12 @@ def _ridge(
     Missing values are replaced by the run's medians: sites tell medians from groups of values, which is stated in the
     preparation. What is checked is that the sums over the sites are those of one table.
     """
-    estimator = campaign.estimator
-    if estimator is None or estimator.name != "table-ridge":
+    estimator = configured(campaign, next(iter(cohorts.values())).features)
+    phase = estimator.phases[0] if estimator is not None and len(estimator.phases) == 1 else None
+    # A ridge regression of the tables' columns that is the whole model, whatever the estimator's name.
+    if not isinstance(phase, RidgePhase) or not phase.products or phase.correlations or phase.computed is not None:
         return
-    ridge = configured(campaign, next(iter(cohorts.values())).features)
-    assert ridge is not None
-    columns = ridge.row_columns
+    columns = phase.cohort_columns
     for made in results.preparation:
         step = "ridge" if made.fold is None else f"ridge, fold {made.fold}"
         if made.stood_in:
@@ -273,11 +275,14 @@ def _ridge(
             continue
         name = "model.safetensors" if made.fold is None else f"model-fold-{made.fold}.safetensors"
         model = load_file(job.folder / name)
+        if missing := _MODEL_ARRAYS - model.keys():
+            not_compared[step] = f"the model has no {', '.join(sorted(missing))}"
+            continue
         left_out = {*made.unused, *made.withheld_columns}
         used = np.array([column.removeprefix("feature:") not in left_out for column in columns])
         raw = patients[list(columns)].to_numpy(dtype=np.float64)
         x = np.where(np.isfinite(raw), raw, model["medians"])[:, used]
-        target, usable = _on_age_scale(_array(patients, "age_years"), estimator.options)
+        target, usable = _on_age_scale(_array(patients, "age_years"), phase.scale)
         trained = usable & patients[SITE].isin(made.sites).to_numpy()
         trained &= _trained(patients, campaign, fold=made.fold)
         slopes, intercept = models.ridge(x[trained], target[trained], made.penalty)
@@ -302,14 +307,12 @@ def _trained(patients: pd.DataFrame, campaign: Campaign, *, fold: int | None) ->
     return np.asarray(kept & (patients["fold"] != fold - 1) & ~in_no_sum)
 
 
-def _on_age_scale(age_years: FloatArray, options: Mapping[str, object]) -> tuple[FloatArray, NDArray[np.bool_]]:
+def _on_age_scale(age_years: FloatArray, scale: AgeScale) -> tuple[FloatArray, NDArray[np.bool_]]:
     """log(age + offset) or age (n,), and which ages have a place there."""
-    if options.get("age_scale", "log") == "linear":
+    if scale.kind == "linear":
         return age_years, np.isfinite(age_years)
-    offset = options.get("age_offset_years", 0.0)
-    assert isinstance(offset, int | float)
-    usable = age_years + offset >= _SHORTEST_YEARS
-    return np.log(np.where(usable, age_years + offset, 1.0)), usable
+    usable = age_years + scale.offset_years >= _SHORTEST_YEARS
+    return np.log(np.where(usable, age_years + scale.offset_years, 1.0)), usable
 
 
 def _standardised(raw: FloatArray, model: Mapping[str, FloatArray]) -> FloatArray:

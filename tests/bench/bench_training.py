@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.client.cohort.samples.rows import RowFile
+from fedage.client.cohort.samples.rows import RowFile, RowWriter
 from fedage.client.compute.training import train_locally
 from fedage.common import estimators
 from fedage.common.campaign.types import Training
@@ -35,13 +35,13 @@ DTYPE = np.dtype("<f4")
 
 
 def make(path: Path, *, patients: int) -> None:
-    """Random samples, written by rows."""
+    """Random samples, written as the sample cache writes them: on the disk before they are read."""
     rng = np.random.default_rng(1)
     with path.open("wb") as stream:
-        header = {"descr": "<f4", "fortran_order": False, "shape": (patients, 1, SIDE, SIDE)}
-        np.lib.format.write_array_header_1_0(stream, header)
+        rows = RowWriter(stream, dtype=DTYPE, shape=(patients, 1, SIDE, SIDE))
         for _ in range(patients):
-            stream.write(rng.normal(size=(1, SIDE, SIDE)).astype(DTYPE).tobytes())
+            rows.write(rng.normal(size=(1, SIDE, SIDE)))
+        rows.end()
 
 
 def peak_mib(call: Callable[[], object]) -> float:

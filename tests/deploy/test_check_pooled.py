@@ -9,6 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fedage.common import estimators
+from fedage.common.campaign import Campaign
+from fedage.common.estimators.table_ridge import TableRidge
 from fedage.deploy.machine.campaign_file import load_campaign
 from fedage.deploy.pooled import check, models
 from fedage.server.record.results import PooledCheck, PooledFigure, Results, read_results
@@ -94,8 +97,21 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results, Po
     run = simulated(folder, CAMPAIGN, data=write_table(folder / "table.csv"), site_column="site")
     campaign = load_campaign(run.folder / "campaign.toml")
     check.record_check(run.job, campaign)
-    altered = check.check_pooled(run.job, campaign, with_faults(run.results))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(estimators._REGISTERED, "renamed", (__name__, "Renamed"))
+        altered = check.check_pooled(run.job, renamed(campaign), with_faults(run.results))
     return run.folder, read_results(run.folder / "results.json"), altered
+
+
+class Renamed(TableRidge):
+    """The same phase in an estimator of another name."""
+
+    name = "renamed"
+
+
+def renamed(campaign: Campaign) -> Campaign:
+    assert campaign.estimator is not None
+    return campaign.model_copy(update={"estimator": campaign.estimator.model_copy(update={"name": "renamed"})})
 
 
 def with_faults(results: Results) -> Results:
@@ -130,6 +146,17 @@ def test_figures_from_grouped_times_are_apart_and_near(checked: tuple[Path, Resu
     curves = [figure for figure in found.figures if "fraction without" in figure.figure]
     assert curves
     assert max(abs(figure.difference) for figure in curves) < 0.05
+
+
+def test_a_ridge_is_known_by_its_phase_and_not_by_the_estimators_name(
+    checked: tuple[Path, Results, PooledCheck],
+) -> None:
+    by_phase, by_name = (
+        {figure.step: figure.difference for figure in found.figures if figure.step.startswith("ridge")}
+        for found in (checked[2], pooled_check(checked[1]))
+    )
+    assert by_phase == by_name
+    assert set(by_phase) == {f"ridge, fold {fold}" for fold in (1, 2, 3)}
 
 
 def test_a_fault_in_a_figure_shows_with_its_size_and_its_place(checked: tuple[Path, Results, PooledCheck]) -> None:

@@ -21,7 +21,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.client.cohort.samples.rows import RowFile
+from fedage.client.cohort.samples.rows import RowFile, RowWriter
 from fedage.client.cohort.sop_classes import PIXELS_VERSION
 from fedage.client.cohort.store.query import EligibleImage, Selection
 from fedage.client.site.cancel import stop_if_cancelled, wait_for
@@ -134,7 +134,9 @@ class SampleCache:
         lacking: dict[str, list[int]] = {name: [] for name in _shapes(estimator)}
         with ExitStack() as stack:
             files = {
-                name: _ArrayFile.begun(stack.enter_context((folder / _file(k)).open("wb")), (selection.n, *shape))
+                name: RowWriter(
+                    stack.enter_context((folder / _file(k)).open("wb")), dtype=_DTYPE, shape=(selection.n, *shape)
+                )
                 for k, (name, shape) in enumerate(_shapes(estimator).items())
             }
             for row, (sample, codes) in enumerate(self._samples(selection.found, estimator, workers=workers)):
@@ -179,34 +181,6 @@ class SampleCache:
                 pool.shutdown(wait=True, cancel_futures=True)
 
 
-@dataclass
-class _ArrayFile:
-    """One array in the making, row by row. Plain writes: on a full disk they raise, where a memory map would kill the
-    process.
-    """
-
-    stream: IO[bytes]
-    shape: tuple[int, ...]
-    whole_bytes: int
-
-    @classmethod
-    def begun(cls, stream: IO[bytes], shape: tuple[int, ...]) -> _ArrayFile:
-        header = {"descr": np.lib.format.dtype_to_descr(_DTYPE), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(stream, header)
-        return cls(stream, shape, stream.tell() + int(np.prod(shape, dtype=np.int64)) * _DTYPE.itemsize)
-
-    def write(self, sample: FloatImage | None) -> None:
-        """One patient's; zeros where there is none."""
-        row = np.zeros(self.shape[1:], dtype=_DTYPE) if sample is None else np.ascontiguousarray(sample, dtype=_DTYPE)
-        self.stream.write(row.data)
-
-    def end(self) -> None:
-        """The rows of refused patients stay a hole at the end, which takes no room."""
-        self.stream.truncate(self.whole_bytes)
-        self.stream.flush()
-        os.fsync(self.stream.fileno())
-
-
 def _file(number: int) -> str:
     """An array's file: its name is an estimator's text, and no file's."""
     return f"array-{number}.npy"
@@ -230,6 +204,7 @@ def _name(selection: Selection, estimator: Estimator) -> str:
         __version__,
         PIXELS_VERSION,
         estimator.name,
+        getattr(estimator, "samples_version", 1),
         "" if options is None else options.model_dump_json(),
         sorted(_shapes(estimator).items()),
         [[one.name, one.rank, one.optional] for one in estimator.inputs],

@@ -1,4 +1,4 @@
-"""Rows of an array on disk, read when they are asked for.
+"""Rows of an array on disk, written one by one and read when they are asked for.
 
 Plain reads: a memory map counts as a whole against the process's address space, and on a failing disk it kills the
 process where a read raises.
@@ -10,7 +10,7 @@ import os
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,3 +125,36 @@ class RowFile:
                 row = (at_byte - self._start_byte) // self._row_bytes
                 raise OSError(f"the samples end in row {row}; their file was cut since it was opened")
             room, at_byte = room[size_bytes:], at_byte + size_bytes
+
+
+class RowWriter:
+    """Writes a `.npy` file row by row, for `RowFile` to read.
+
+    Plain writes: on a full disk they raise, where a memory map would kill the process.
+
+    Parameters
+    ----------
+    stream
+        An empty file.
+    dtype
+        Of its numbers.
+    shape
+        Of the whole array, rows first.
+    """
+
+    def __init__(self, stream: IO[bytes], *, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        self._stream, self._dtype, self._row_shape = stream, dtype, shape[1:]
+        self._whole_bytes = stream.tell() + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+
+    def write(self, row: NDArray[Any] | None) -> None:
+        """The next row; zeros for none."""
+        made = np.zeros(self._row_shape, self._dtype) if row is None else np.ascontiguousarray(row, dtype=self._dtype)
+        self._stream.write(made.data)
+
+    def end(self) -> None:
+        """Rows that were not written stay a hole at the end, which takes no room. The file is then on the disk."""
+        self._stream.truncate(self._whole_bytes)
+        self._stream.flush()
+        os.fsync(self._stream.fileno())

@@ -1,12 +1,18 @@
 import numpy as np
 import pytest
 import torch
+from monai.transforms import RandAffineGrid
 from pydantic import ValidationError
+from scipy import ndimage
 
 from fedage.common.estimators import make
 from fedage.common.estimators.base import Batch
+from fedage.common.preprocessing.augmentation import RandomChanges
 from fedage.common.preprocessing.image import Exam, Image, SampleRefused
 from tests.of_estimators import network
+
+_SEED_OF_5 = 236_996_814
+"""The first number below 2³² of torch's generator with seed 5."""
 
 
 def _image(pixels, spacing_mm=(0.2, 0.2)) -> Image:
@@ -98,6 +104,31 @@ def test_what_is_no_radiograph_is_refused_with_a_code(small, pixels, spacing_mm,
     assert refused.value.code == code
 
 
+@pytest.mark.parametrize("size", [64, 256, 512])
+def test_the_number_of_threads_changes_no_bit_of_a_sample(size):
+    estimator = make("chest-ca", {"image_size": size})
+    image = _image(4000 + 700 * np.random.default_rng(2).normal(size=(2 * size, 2 * size + 5)))
+    before, made = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            made.append(sample_of(estimator, image))
+    finally:
+        torch.set_num_threads(before)
+    assert all(np.array_equal(sample, made[0]) for sample in made)
+
+
+@pytest.mark.parametrize("kind", ["read-only", "every second column", "big-endian"])
+def test_pixels_are_taken_however_they_lie_in_memory(small, kind):
+    pixels = np.random.default_rng(4).normal(size=(128, 256)).astype(np.float32)
+    wide = np.repeat(pixels, 2, axis=1)
+    other = {"read-only": pixels.copy(), "every second column": wide[:, ::2], "big-endian": pixels.astype(">f4")}[kind]
+    other.flags.writeable = kind != "read-only"
+    image = Image(pixels=other, spacing_mm=(0.2, 0.2), modality="DX", view="PA")
+    assert np.array_equal(sample_of(small, image), sample_of(small, _image(pixels)))
+    assert np.array_equal(other, pixels)
+
+
 # --- network and output ---
 
 
@@ -175,3 +206,35 @@ def test_switched_off_it_changes_nothing():
     estimator = make("chest-ca", {"image_size": 64, "augment": False})
     batch = torch.randn(2, 1, 64, 64)
     assert torch.equal(network(estimator).augment(batch, generator=torch.Generator()), batch)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 48), (31, 70)])
+def test_images_are_moved_about_their_centre_as_scipy_moves_them(shape):
+    changes = RandomChanges(
+        shift_fraction=0.1, rotation_degrees=20.0, zoom_fraction=0.2, contrast_fraction=0.0, brightness_sd=0.0
+    )
+    images = torch.randn(3, 1, *shape, generator=torch.Generator().manual_seed(2))
+    moved = changes.applied(images, generator=torch.Generator().manual_seed(5))
+    # The draws again, each matrix as MONAI itself composes it.
+    draws = RandAffineGrid(
+        rotate_range=np.deg2rad(20), translate_range=(0.1 * shape[0], 0.1 * shape[1]), scale_range=(0.2, 0.2), lazy=True
+    ).set_random_state(_SEED_OF_5)
+    centre = (np.array(shape) - 1) / 2
+    for before, after in zip(images[:, 0].numpy(), moved[:, 0].numpy(), strict=True):
+        draws(spatial_size=shape)
+        matrix = np.asarray(draws.get_transformation_matrix())
+        offset = centre + matrix[:2, 2] - matrix[:2, :2] @ centre
+        expected = ndimage.affine_transform(before.astype(float), matrix[:2, :2], offset, order=1, mode="nearest")
+        np.testing.assert_allclose(after, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("count", [1, 4, 9])
+def test_draws_are_those_of_a_numpy_random_state(small, count):
+    """NumPy keeps that stream the same for ever, on every machine; a change of MONAI's order of draws would show."""
+    state = np.random.RandomState(_SEED_OF_5)
+    state.uniform(size=5 * count)  # an angle, two shifts, two zooms
+    gain, offset = state.uniform(0.9, 1.1, count), state.normal(0, 0.1, count)
+    for grey in (0.0, 2.0):
+        made = network(small).augment(torch.full((count, 1, 64, 64), grey), generator=torch.Generator().manual_seed(5))
+        np.testing.assert_allclose(made.amin(dim=(1, 2, 3)), grey * gain + offset, atol=1e-5)
+        np.testing.assert_allclose(made.amax(dim=(1, 2, 3)), grey * gain + offset, atol=1e-5)

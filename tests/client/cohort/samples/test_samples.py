@@ -124,6 +124,19 @@ def test_other_options_cohort_or_files_are_other_samples(tmp_path: Path) -> None
     assert cache(tmp_path).build(replaced, Corner()).samples["image"][0, 0, 0, 0] == before + 9  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("version", [2, 3, 10])
+def test_an_estimator_that_preprocesses_otherwise_makes_its_samples_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    selection, estimator = cohort(tmp_path, a="PA"), Corner()
+    made = [cache(tmp_path).build(selection, estimator) for _ in range(2)]  # type: ignore[arg-type]
+    assert estimator.calls == 1
+    monkeypatch.setattr(Corner, "samples_version", version, raising=False)
+    made += [cache(tmp_path).build(selection, estimator) for _ in range(2)]  # type: ignore[arg-type]
+    assert estimator.calls == 2
+    assert all(np.array_equal(one.samples["image"], made[0].samples["image"]) for one in made)
+
+
 def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
     selection = cohort(tmp_path, a="PA", b="PA")
     whole = np.array(cache(tmp_path).build(selection, Corner()).samples["image"])  # type: ignore[arg-type]
