@@ -17,6 +17,7 @@ from fedage.client.cohort.indexing.index import IndexReport, index_folder
 from fedage.client.cohort.indexing.join_outcomes import keep_outcomes
 from fedage.client.cohort.indexing.rejects_page import rejects_table, write_rejects_page
 from fedage.client.cohort.recipes import Recipe, recipe
+from fedage.client.cohort.store.query import count_several_people
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.store.tables import TableReport, forget_table, index_table
 from fedage.client.cohort.store.writer import LastIndexing, writing
@@ -112,7 +113,17 @@ def index_into(
         _forget_images(store)
     with store.exclusive():
         counts, said = keep_outcomes(store, outcomes, of_participants=layout is not None)
+    if several := count_several_people(store) if images is not None else 0:
+        said = (*said, _several_people(several))
     return SiteIndex("" if root is None else "bids" if layout else "dicom", images, table, counts, said)
+
+
+def _several_people(count: int) -> str:
+    whose, is_out = ("1 PatientID has", "is out") if count == 1 else (f"{count} PatientIDs have", "are out")
+    return (
+        f"{whose} exams of people born years apart (as ANONYMOUS has, or one number at two clinics), and {is_out} of "
+        "every campaign; give each patient an identifier of their own"
+    )
 
 
 def _bids(config: SiteConfig, chosen: Recipe | None, root: Path) -> BidsLayout | None:

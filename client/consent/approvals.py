@@ -111,7 +111,17 @@ class Approvals:
         """
         found = {path.stem for state in among for path in self._folder(state).glob("*.toml")}
         found = {digest for digest in found if digest.startswith(digest_start)}
-        if len(found) != 1:
+        if not re.fullmatch("[0-9a-f]+", digest_start):
+            raise ApprovalError(
+                f"{digest_start!r} is neither a file that is there nor the beginning of a digest, which has the digits "
+                "0 to 9 and a to f; see fedage site campaigns"
+            )
+        if not found:
+            raise ApprovalError(
+                f"no {' or '.join(among)} campaign has a digest that begins with {digest_start!r}; see fedage site "
+                "campaigns"
+            )
+        if len(found) > 1:
             raise ApprovalError(
                 f"{len(found)} {' or '.join(among)} campaigns have a digest that begins with {digest_start!r}; "
                 "give more of it, or the file itself (see fedage site campaigns)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import threading
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fedage.client.audit import Direction, Kind
-from fedage.client.consent.approvals import ApprovalError
+from fedage.client.consent.approvals import ApprovalError, Approvals
 from fedage.client.inbox.exchange import respond
 from fedage.client.inbox.gate import Answer, Work
 from fedage.common.campaign_file import parse_campaign
@@ -319,3 +320,17 @@ def test_no_rule_is_a_reason_to_stop(template: Template, tmp_path: Path) -> None
             )
         )
     assert hospital.ask().status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("begins", "says"),
+    [
+        ("c2.toml", "'c2.toml' is neither a file that is there nor the beginning of a digest"),
+        ("../offer/north.toml", "is neither a file that is there"),
+        ("ABCD", "which has the digits 0 to 9 and a to f"),
+        ("abcd", "no approved campaign has a digest that begins with 'abcd'"),
+    ],
+)
+def test_what_is_no_digest_is_not_called_the_beginning_of_one(tmp_path: Path, begins: str, says: str) -> None:
+    with pytest.raises(ApprovalError, match=re.escape(says)):
+        Approvals(tmp_path).find(begins, among=("approved",))

@@ -17,6 +17,7 @@ from fedage.client.cohort.ages import AgeSource
 from fedage.client.cohort.paths import SEPARATOR
 from fedage.client.cohort.sop_classes import modality_of
 from fedage.client.cohort.store.models import WITHOUT_WORDS, Exam, ImageFile, Outcome, OutcomeWord, Patient, Setting
+from fedage.client.cohort.store.one_person import is_one_person
 from fedage.client.cohort.store.store import CohortStore
 from fedage.common.campaign.types import Fractions
 from fedage.common.estimators.base import Input
@@ -24,6 +25,8 @@ from fedage.common.estimators.takes import Content, Takes
 from fedage.common.statistics.statistic import FloatArray
 
 Mask = NDArray[np.bool_]
+SEVERAL_PEOPLE = "several-people"
+"""Left out: exams under one PatientID whose birth dates are years apart."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,9 @@ def select(
         for patient, sex in session.execute(sql(Patient.key, Patient.sex).order_by(Patient.key)):
             if patients is not None and patient not in patients:
                 continue  # not counted either: how many came since would be told from one answer to the next
+            if patients is None and not _is_one_person(exams[patient]):
+                excluded[SEVERAL_PEOPLE] += 1
+                continue
             imaged = [exam for exam in exams[patient] if _is_whole(images.get(exam.key, {}), inputs)]
             made = [exam for exam in imaged if not of_makers or exam.manufacturer.strip().casefold() in of_makers]
             eligible = [exam for exam in made if age_min_years <= exam.age_years <= age_max_years]
@@ -231,6 +237,16 @@ def select(
         words_known=words_known,
         files_digest=_files_digest([image for found in each for image in found]),
     )
+
+
+def count_several_people(store: CohortStore) -> int:
+    """How many identifiers have exams of several people, so that no campaign counts them as a patient."""
+    with store.reading() as session:
+        return sum(not _is_one_person(some) for some in _exams(session).values())
+
+
+def _is_one_person(exams: list[_Exam]) -> bool:
+    return is_one_person((exam.age_years, exam.age_source, exam.shifted_day) for exam in exams)
 
 
 def _is_whole(images: Mapping[str, list[_Image]], inputs: tuple[Input, ...]) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedage.client.cohort.indexing.index import index_folder
-from fedage.client.cohort.store.query import folds, select, split
+from fedage.client.cohort.store.query import SEVERAL_PEOPLE, count_several_people, folds, select, split
 from fedage.client.cohort.store.store import CohortStore
 from fedage.common.campaign.types import Fractions
 from fedage.common.estimators.takes import Takes
@@ -138,3 +138,35 @@ def test_everybody_is_in_one_part_of_those_there_are(fractions: tuple[float, flo
 
 def test_folds() -> None:
     assert folds(np.array([0.0, 0.1999, 0.2, 0.99, np.nextafter(1, 0)]), 5).tolist() == [0, 0, 1, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("births", "people"),
+    [
+        (("19300317", "19810101", "19610317"), "several"),  # ANONYMOUS in every file
+        (("19610317", "19640101"), "several"),
+        (("19610317", "19620317"), "one"),  # a slip of the pen
+        (("19610317", "19610317"), "one"),
+        (("19610317",), "one"),
+        ((None, "19610317"), "one"),  # an age alone tells no birth
+    ],
+)
+def test_one_identifier_of_people_born_years_apart_is_no_patient(
+    store: CohortStore, tmp_path: Path, births: tuple[str | None, ...], people: str
+) -> None:
+    for number, birth in enumerate(births):
+        about = {
+            "PatientBirthDate": birth or "",
+            "PatientAge": "" if birth else "020Y",
+            "StudyDate": f"201{number}0317",
+        }
+        write(tmp_path / f"data/{number}.dcm", "ANONYMOUS", **about)
+    write(tmp_path / "data/other.dcm", "other")
+    index_folder(store, tmp_path / "data")
+    found = select(store, modalities=("CR",), age_min_years=0, age_max_years=130)
+    assert (found.n, dict(found.excluded)) == ((1, {SEVERAL_PEOPLE: 1}) if people == "several" else (2, {}))
+    assert count_several_people(store) == (people == "several")
+    frozen = select(
+        store, modalities=("CR",), age_min_years=0, age_max_years=130, patients=[store.patient_key("ANONYMOUS")]
+    )
+    assert frozen.n == 1  # a campaign that runs keeps whom it was approved with
