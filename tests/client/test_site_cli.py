@@ -62,7 +62,7 @@ def test_an_offer_is_read_approved_and_revoked_beside_a_running_agent(hospital: 
     said(hospital, "revoke", start)
     assert hospital.ask(TRAIN, round=2).rule == "declined"
     assert "declined  front-door" in said(hospital, "campaigns")
-    assert "0 approved campaigns" in mistake(hospital, "revoke", start)
+    assert "no approved campaign has a digest" in mistake(hospital, "revoke", start)
     hospital.must_be_intact()
 
 
