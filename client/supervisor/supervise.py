@@ -6,7 +6,6 @@ looks after the agent (`run_agent`) and one after the node (`run_node`). No proc
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import sys
@@ -16,6 +15,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from fedage.client.agent.main import HANDLERS
 from fedage.client.node import node_folder as node_side
@@ -188,12 +189,15 @@ def _launch_node(side: NodeFolder) -> ProcessTree:
 @contextmanager
 def _only_one(root: Path, run: Path) -> Iterator[None]:
     run.mkdir(mode=0o700, exist_ok=True)
-    with (run / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SiteBusy(f"{root} is running already; stop that one, or use another home") from None
+    lock = FileLock(run / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise SiteBusy(f"{root} is running already; stop that one, or use another home") from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextmanager

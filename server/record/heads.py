@@ -10,7 +10,6 @@ different hashes are two histories: a fork.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +18,13 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from filelock import FileLock
 
 from fedage.common.errors import FedAgeError
 from fedage.common.protocol.heads import HeadMalformed, SignedHead, fingerprint, key_from_hex
 from fedage.deploy.machine.atomic import write_atomically
+
+_LOOK_S = 0.01
 
 
 class HeadRefused(Exception):
@@ -237,8 +239,7 @@ class Heads:
         """One process at a time: two runs may hear of one site."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with (self._folder / ".lock").open("a") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with FileLock(self._folder / ".lock", poll_interval=_LOOK_S):
                 yield
         except OSError as error:
             raise FedAgeError(

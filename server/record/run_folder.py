@@ -190,7 +190,10 @@ def run_folders(runs: Path) -> list[RunFolder]:
 
 @contextlib.contextmanager
 def _lock(file: Path) -> Iterator[TextIO | None]:
-    """A locked file, or None if another process has locked it."""
+    """A locked file, or None if another process has locked it.
+
+    Not by `filelock`, which knows no shared lock to look with (`_is_locked`), and whose file is not to be written to.
+    """
     deadline = time.monotonic() + _LOCK_S
     with file.open("a", encoding="utf-8") as stream:
         while True:

@@ -7,13 +7,14 @@ home joins the two; of several lines about a node the last counts, and one witho
 from __future__ import annotations
 
 import codecs
-import fcntl
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from fedage.common.errors import FedAgeError
 from fedage.server.record.heads import Heads
@@ -225,6 +226,5 @@ def _by_name(site: AdmittedSite) -> tuple[bool, str, int]:
 @contextmanager
 def _one_at_a_time(home: CoordinatorHome) -> Iterator[None]:
     """Two commands at once must not both find a name free."""
-    with (home.root / "admitted.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(home.root / "admitted.lock"):
         yield

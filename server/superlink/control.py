@@ -146,6 +146,7 @@ def running(home: CoordinatorHome) -> bool:
         return False
     with file.open("r") as lock:
         try:
+            # Shared, which `filelock` has not: two who look at once must not take each other for the SuperLink.
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True

@@ -6,7 +6,6 @@ SuperLink that is killed and started again on its database. Only who knows a sec
 
 from __future__ import annotations
 
-import fcntl
 import secrets
 import socket
 import ssl
@@ -15,7 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from fedage.common.errors import FedAgeError
 from fedage.deploy.machine.atomic import write_atomically
@@ -71,7 +71,7 @@ class SuperLink:
         self._tell = tell or (lambda _text: None)
         self._link = Restarted("SuperLink", self._launch, tell=self._tell)
         self._executor = Restarted("executor of runs (flower-superexec)", self._launch_executor, tell=self._tell)
-        self._lock: TextIO | None = None
+        self._lock: BaseFileLock | None = None
         self._answers = False
         self._away_since = 0.0
         self.port = 0
@@ -145,7 +145,7 @@ class SuperLink:
         self._link.stop(grace_s=grace_s)
         self._secret.unlink(missing_ok=True)
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
             self._lock = None
 
     @property
@@ -157,11 +157,10 @@ class SuperLink:
 
     def _take_home(self) -> None:
         self._home.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (self._home.root / "superlink.lock").open("a")
+        lock = FileLock(self._home.root / "superlink.lock", timeout=0, thread_local=False)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
+            lock.acquire()
+        except Timeout:
             raise SuperLinkFailed(
                 f"a SuperLink is running from {self._home.root} already; stop it, or use another home"
             ) from None

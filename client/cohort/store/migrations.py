@@ -6,7 +6,6 @@ tables; the tests compare them.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import sqlite3
@@ -14,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from filelock import FileLock
 from sqlalchemy import Connection
 
 from fedage.client.cohort.store.models import SCHEMA_VERSION, WITHOUT_WORDS
@@ -84,8 +84,7 @@ def migrate(connection: Connection, version: int) -> None:
 @contextmanager
 def alone(home: Path) -> Iterator[None]:
     """Wait until nobody else migrates this home's store, and hold the others back."""
-    with (home / LOCK).open("ab") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    with FileLock(home / LOCK):
         yield
 
 

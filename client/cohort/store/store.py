@@ -5,7 +5,6 @@ Identifiers come in, keyed hashes are kept. The image files themselves are opene
 
 from __future__ import annotations
 
-import fcntl
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select, text
 from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session
@@ -203,12 +203,15 @@ class CohortStore:
         StoreError
             If another process or thread is indexing.
         """
-        with (self._home / LOCK).open("ab") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StoreError(f"{self._home} is being indexed already; wait until that has ended") from None
+        lock = FileLock(self._home / LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise StoreError(f"{self._home} is being indexed already; wait until that has ended") from None
+        try:
             yield
+        finally:
+            lock.release()
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
