@@ -128,8 +128,8 @@ class Agent:
             {"kind": work.kind[:80], "waits": work.waits, "seconds": round(time.monotonic() - work.since, 1)}
             for work in self._turns.works()
         ]
-        told = {"version": __version__, "since": self._began, "handled": handled, "failed": self._failed}
-        return json.dumps(told).encode()
+        state = {"version": __version__, "since": self._began, "handled": handled, "failed": self._failed}
+        return json.dumps(state).encode()
 
     def cancel_all(self) -> None:
         """Ask every handler to stop."""
@@ -263,8 +263,8 @@ def where(error: BaseException) -> str:
         code = trace.tb_frame.f_code
         places.append(f"{Path(code.co_filename).name}:{trace.tb_lineno}:{code.co_name}")
         trace = trace.tb_next
-    said = f": {error}" if isinstance(error, FedAgeError) else ""
-    return " < ".join([type(error).__name__ + said, *reversed(places)])
+    text = f": {error}" if isinstance(error, FedAgeError) else ""
+    return " < ".join([type(error).__name__ + text, *reversed(places)])
 
 
 @dataclass(frozen=True)
@@ -314,8 +314,8 @@ def serve(agent: Agent, *, socket: Path, shared: bool = False) -> Serving:
         maximum_concurrent_rpcs=_MAX_RPCS,
     )
     server.add_generic_rpc_handlers((handlers,))
-    told = health.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(told, server)
+    health_service = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
     socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     socket.unlink(missing_ok=True)
     try:
@@ -325,5 +325,5 @@ def serve(agent: Agent, *, socket: Path, shared: bool = False) -> Serving:
     server.start()
     socket.chmod(0o660 if shared else 0o600)
     for name in ("", wire.SERVICE):
-        told.set(name, health_pb2.HealthCheckResponse.SERVING)
-    return Serving(agent, server, told)
+        health_service.set(name, health_pb2.HealthCheckResponse.SERVING)
+    return Serving(agent, server, health_service)

@@ -54,8 +54,8 @@ class Turns:
         Cancelled
             If the message is cancelled while it waits.
         """
-        told = message.metadata
-        work = Work(told.message_id, told.message_type, _subject(message), cancellation)
+        metadata = message.metadata
+        work = Work(metadata.message_id, metadata.message_type, _subject(message), cancellation)
         with self._guard:
             if work.computes:
                 for earlier in self._works:
@@ -83,10 +83,10 @@ class Turns:
 
     def cancel(self, message_id: str) -> bool:
         """Ask whoever handles this message to stop; whether there was anybody. A message may have come twice."""
-        found = [work for work in self.works() if work.message_id == message_id]
-        for work in found:
+        works = [work for work in self.works() if work.message_id == message_id]
+        for work in works:
             work.cancellation.cancel()
-        return bool(found)
+        return bool(works)
 
     def cancel_all(self) -> None:
         """Ask every handler to stop."""

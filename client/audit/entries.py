@@ -190,9 +190,9 @@ def known_nonce(text: object) -> str | None:
     return text if isinstance(text, str) and _NONCE.fullmatch(text) else None
 
 
-def known_steps(asked: Iterable[str], *, registered: Collection[str]) -> tuple[str, ...]:
+def known_steps(steps: Iterable[str], *, registered: Collection[str]) -> tuple[str, ...]:
     """The steps asked for that the approved file registers, sorted: names that a message made up are not written."""
-    return tuple(sorted(step for step in set(asked) if step in registered))
+    return tuple(sorted(step for step in set(steps) if step in registered))
 
 
 def canonical(values: dict[str, Any]) -> str:

@@ -106,8 +106,8 @@ def show(path: Path, filters: Filters | None = None) -> tuple[Line, ...]:
     chosen = filters or Filters()
     if not path.is_file():
         raise AuditUnavailable(path, "there is no audit log here")
-    found = [line for line in _read(path) if chosen.let_pass(line)]
-    return tuple(found if chosen.last is None else found[max(0, len(found) - chosen.last) :])
+    chosen_lines = [line for line in _read(path) if chosen.let_pass(line)]
+    return tuple(chosen_lines if chosen.last is None else chosen_lines[max(0, len(chosen_lines) - chosen.last) :])
 
 
 def export_csv(chosen: Iterable[Line], *, to: TextIO) -> None:

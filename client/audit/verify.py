@@ -55,7 +55,7 @@ class VerificationReport:
     ----------
     lines
         How many lines were read.
-    found
+    findings
         Everything wrong, in the order of the log; empty if the log is intact.
     clock_jumps
         Lines whose time is before that of the line above: the site's clock was set back. No damage.
@@ -64,14 +64,14 @@ class VerificationReport:
     """
 
     lines: int
-    found: tuple[LogFinding, ...]
+    findings: tuple[LogFinding, ...]
     clock_jumps: tuple[int, ...] = ()
     heads: int = 0
 
     @property
     def intact(self) -> bool:
         """Whether nothing is wrong."""
-        return not self.found
+        return not self.findings
 
 
 @dataclass(frozen=True)
@@ -106,33 +106,33 @@ def verify(
     public_key
         The site's public audit key; by default `audit.pub` beside the log.
     """
-    found: list[LogFinding] = []
+    findings: list[LogFinding] = []
     try:
         key = public_key or read_public_key(path.parent / PUBLIC_KEY_FILE)
     except (OSError, ValueError) as error:
         return _unreadable(f"no public audit key to verify with ({type(error).__name__}); give {PUBLIC_KEY_FILE}")
     # Heads first: a running agent may add a line in between, and the log then is the longer of the two.
-    kept = _kept_heads(path, heads, found)
+    known_heads = _kept_heads(path, heads, findings)
     try:
         stored = list(_read(path, key))
     except StoreUnavailable as error:
         return _unreadable(str(error))
-    genuine = [head.sequence for head in kept if head.is_signed_by(key)]
-    found += _check_lines(stored, newest_head=max(genuine, default=None))
-    found += _check_chain(stored, genesis(key))
-    found += _check_heads(stored, kept, key)
+    genuine = [head.sequence for head in known_heads if head.is_signed_by(key)]
+    findings += _check_lines(stored, newest_head=max(genuine, default=None))
+    findings += _check_chain(stored, genesis(key))
+    findings += _check_heads(stored, known_heads, key)
     return VerificationReport(
         lines=len(stored),
-        found=tuple(sorted(found, key=lambda finding: finding.sequence or 0)),
+        findings=tuple(sorted(findings, key=lambda finding: finding.sequence or 0)),
         clock_jumps=tuple(
             after.position for before, after in itertools.pairwise(stored) if after.time_utc < before.time_utc
         ),
-        heads=len(kept),
+        heads=len(known_heads),
     )
 
 
 def _unreadable(detail: str) -> VerificationReport:
-    return VerificationReport(lines=0, found=(LogFinding(damage=Damage.UNREADABLE, sequence=None, detail=detail),))
+    return VerificationReport(lines=0, findings=(LogFinding(damage=Damage.UNREADABLE, sequence=None, detail=detail),))
 
 
 def _read(path: Path, key: Ed25519PublicKey) -> Iterable[_Line]:
@@ -161,9 +161,9 @@ def _line(row: Any, key: Ed25519PublicKey) -> _Line:
 
 def _check_lines(stored: list[_Line], *, newest_head: int | None) -> list[LogFinding]:
     """Lines edited, inserted, reordered or missing, told apart by which lines still carry the site's signature."""
-    found: list[LogFinding] = []
+    findings: list[LogFinding] = []
     ours = {line.number for line in stored if line.ours}
-    seen: set[int] = set()
+    numbers: set[int] = set()
     shift = 0
     for line in stored:
         at = line.position
@@ -171,66 +171,70 @@ def _check_lines(stored: list[_Line], *, newest_head: int | None) -> list[LogFin
         if not line.ours:
             added = at in ours or line.claims in ours or beyond
             damage = Damage.INSERTED if added else Damage.EDITED
-            found.append(_finding(damage, at, f"line {at} is not what this site signed"))
-        elif line.number in seen:
-            found.append(_finding(Damage.INSERTED, at, f"line {at} is a copy of line {line.number}"))
+            findings.append(_finding(damage, at, f"line {at} is not what this site signed"))
+        elif line.number in numbers:
+            findings.append(_finding(Damage.INSERTED, at, f"line {at} is a copy of line {line.number}"))
         else:
             # A whole run of lines moved together is one finding.
             if line.number - at not in (0, shift):
-                found.append(_finding(Damage.REORDERED, at, f"line {line.number} stands at {at}"))
+                findings.append(_finding(Damage.REORDERED, at, f"line {line.number} stands at {at}"))
             shift = line.number - at
-            seen.add(line.number)
+            numbers.add(line.number)
     replaced = {line.position for line in stored if not line.ours}
     for first, end in _runs(sorted(set(range(1, max(ours, default=0))) - ours - replaced)):
         what = f"line {first} is missing" if first == end else f"lines {first} to {end} are missing"
-        found.append(_finding(Damage.REMOVED, first, what))
-    return found
+        findings.append(_finding(Damage.REMOVED, first, what))
+    return findings
 
 
 def _check_chain(stored: list[_Line], start: str) -> list[LogFinding]:
     """Signed lines that do not follow from one another: only the site's own key can make them."""
-    found = []
+    findings = []
     by_number = {line.number: line for line in stored if line.ours}
     for number, line in by_number.items():
         before = by_number.get(number - 1)
         expected = start if number == 1 else before.hash if before else line.previous
         if line.previous != expected:
-            found.append(_finding(Damage.REWRITTEN, number, f"line {number} does not follow from the one before it"))
-    return found
+            findings.append(_finding(Damage.REWRITTEN, number, f"line {number} does not follow from the one before it"))
+    return findings
 
 
-def _check_heads(stored: list[_Line], kept: list[SignedHead], key: Ed25519PublicKey) -> list[LogFinding]:
-    found = []
+def _check_heads(stored: list[_Line], known_heads: list[SignedHead], key: Ed25519PublicKey) -> list[LogFinding]:
+    findings = []
     by_number = {line.number: line for line in stored if line.ours}
     replaced = {line.position for line in stored if not line.ours}
     last = max(by_number, default=0)
     lost = 0
-    for head in kept:
+    for head in known_heads:
         number = head.sequence
         if not head.is_signed_by(key):
-            found.append(_finding(Damage.HEAD_FORGED, number, f"a head for line {number} is not signed by this site"))
+            findings.append(
+                _finding(Damage.HEAD_FORGED, number, f"a head for line {number} is not signed by this site")
+            )
         elif number in by_number and by_number[number].hash != head.hash:
             what = "the log went on from an older copy, or was rewritten"
-            found.append(
+            findings.append(
                 _finding(Damage.REWRITTEN, number, f"line {number} is not the one whose head was kept: {what}")
             )
         elif number > last and number not in replaced:
             lost = max(lost, number)
     if lost:
-        found.append(_finding(Damage.TRUNCATED, last + 1, f"the log ends at line {last}, but line {lost} was written"))
-    return found
+        findings.append(
+            _finding(Damage.TRUNCATED, last + 1, f"the log ends at line {last}, but line {lost} was written")
+        )
+    return findings
 
 
-def _kept_heads(path: Path, heads: Iterable[SignedHead], found: list[LogFinding]) -> list[SignedHead]:
-    kept = list(heads)
+def _kept_heads(path: Path, heads: Iterable[SignedHead], findings: list[LogFinding]) -> list[SignedHead]:
+    known_heads = list(heads)
     beside = path.with_name(HEAD_FILE)
     try:
-        kept += read_heads(beside)
+        known_heads += read_heads(beside)
     except FileNotFoundError:
         pass
     except (OSError, HeadMalformed):
-        found.append(_finding(Damage.HEAD_FORGED, None, f"{HEAD_FILE} beside the log cannot be read"))
-    return kept
+        findings.append(_finding(Damage.HEAD_FORGED, None, f"{HEAD_FILE} beside the log cannot be read"))
+    return known_heads
 
 
 def _finding(damage: Damage, sequence: int | None, detail: str) -> LogFinding:

@@ -38,15 +38,15 @@ def verify(
     except (OSError, HeadMalformed) as error:
         what = error if isinstance(error, HeadMalformed) else f"cannot be read ({error.strerror})"
         raise FedAgeError(f"--head: {what}; give a file of heads, one JSON object a line") from None
-    findings = verify(home / LOG_FILE, heads=heads)
-    for finding in findings.found:
+    report = verify(home / LOG_FILE, heads=heads)
+    for finding in report.findings:
         typer.echo(f"{finding.damage}: {finding.detail}")
-    for line in findings.clock_jumps:
+    for line in report.clock_jumps:
         typer.echo(f"note: line {line} is dated before the line above it; the clock was set back")
-    if not findings.intact:
+    if not report.intact:
         raise typer.Exit(1)
-    against = f"{findings.heads} kept head{'' if findings.heads == 1 else 's'}"
-    typer.echo(f"the audit log is intact: {findings.lines} lines, held against {against}")
+    against = f"{report.heads} kept head{'' if report.heads == 1 else 's'}"
+    typer.echo(f"the audit log is intact: {report.lines} lines, held against {against}")
 
 
 @audit.command("show")
@@ -92,10 +92,10 @@ def show(
         typer.echo(f"{len(chosen)} lines in {csv}")
     else:
         for line in chosen:
-            typer.echo(_in_words(line.sequence, line.time_utc, line.entry))
+            typer.echo(_line_text(line.sequence, line.time_utc, line.entry))
 
 
-def _in_words(sequence: int, time_utc: str, entry: Entry) -> str:
+def _line_text(sequence: int, time_utc: str, entry: Entry) -> str:
     parts = [f"{sequence:6d}  {time_utc[:19]}Z  {entry.direction:4s} {entry.kind:14s} {entry.outcome}"]
     if entry.rule:
         parts.append(f"({entry.rule})")

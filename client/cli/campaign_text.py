@@ -23,7 +23,7 @@ def title(rules: SiteRules, digest: str, state: str) -> str:
     return f"{digest}  {state}  {campaign.campaign.name if campaign else ''}".rstrip()
 
 
-def in_words(rules: SiteRules, digest: str) -> Iterator[str]:
+def campaign_text(rules: SiteRules, digest: str) -> Iterator[str]:
     """Everything about a campaign known here, one sentence an item."""
     try:
         campaign = rules.approvals.campaign(digest)
@@ -66,18 +66,18 @@ def _patients(rules: SiteRules, campaign: Campaign, allowed: Allowed) -> Iterato
             yield f"It finds no patients here (rule {refused.rule}): {refused.detail}."
             return
         yield f"Patients: {count} of data set {allowed.data_set_name} as the store is now."
-        yield from similar_in_words(rules, campaign)
+        yield from similar_columns_text(rules, campaign)
     yield from _folds(campaign, count, minimum_count=max(allowed.minimum_count, campaign.cell_minimum))
 
 
-def similar_in_words(rules: SiteRules, campaign: Campaign, *, data_set: str | None = None) -> Iterator[str]:
+def similar_columns_text(rules: SiteRules, campaign: Campaign, *, data_set: str | None = None) -> Iterator[str]:
     """What is withheld of a campaign for columns that nearly repeat those of earlier campaigns."""
     try:
-        found = rules.similar_columns(campaign, data_set=data_set)
+        similar = rules.similar_columns(campaign, data_set=data_set)
     except (RequestRefused, Withheld) as refused:
         yield f"Whether its columns nearly repeat those of earlier campaigns is not known: {refused.detail}."
         return
-    for name, (earlier, digest) in found.items():
+    for name, (earlier, digest) in similar.items():
         yield (
             f"Column {name} differs for a few patients only from column {earlier} of campaign {digest[:16]}…, by which "
             "sums left before: the two together would tell of these few, so sums by it are withheld "

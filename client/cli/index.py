@@ -39,7 +39,7 @@ class SiteIndex:
         `dicom` or `bids`; empty without images.
     outcomes
         Counts of the table of outcomes; empty if there is none.
-    said
+    notes
         What the hospital should know of the outcomes, in sentences.
     """
 
@@ -47,7 +47,7 @@ class SiteIndex:
     images: IndexReport | None
     table: TableReport | None
     outcomes: Mapping[str, int]
-    said: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def patients(self) -> int:
@@ -72,10 +72,10 @@ def index_site(home_path: Path) -> SiteIndex:
         def tell(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        found = index_into(store, home.config, file=home.root / "site.toml", progress=tell)
-    AuditLog(home.root).append(Entry(direction=Direction.SITE, kind=Kind.INDEX, patients=found.patients))
-    _show(found, home, console)
-    return found
+        index = index_into(store, home.config, file=home.root / "site.toml", progress=tell)
+    AuditLog(home.root).append(Entry(direction=Direction.SITE, kind=Kind.INDEX, patients=index.patients))
+    _show(index, home, console)
+    return index
 
 
 def index_into(
@@ -112,10 +112,10 @@ def index_into(
     elif store.has_images:
         _forget_images(store)
     with store.exclusive():
-        counts, said = keep_outcomes(store, outcomes, of_participants=layout is not None)
+        counts, notes = keep_outcomes(store, outcomes, of_participants=layout is not None)
     if several := count_several_people(store) if images is not None else 0:
-        said = (*said, _several_people(several))
-    return SiteIndex("" if root is None else "bids" if layout else "dicom", images, table, counts, said)
+        notes = (*notes, _several_people(several))
+    return SiteIndex("" if root is None else "bids" if layout else "dicom", images, table, counts, notes)
 
 
 def _several_people(count: int) -> str:
@@ -169,11 +169,11 @@ def _forget_images(store: CohortStore) -> None:
             writer.prune()
 
 
-def _show(found: SiteIndex, home: SiteHome, console: Console) -> None:
-    if found.images is not None:
-        images = found.images
+def _show(index: SiteIndex, home: SiteHome, console: Console) -> None:
+    if index.images is not None:
+        images = index.images
         console.print(
-            f"{images.patients} patients, {images.exams} exams, {images.images} images ({found.layout}; "
+            f"{images.patients} patients, {images.exams} exams, {images.images} images ({index.layout}; "
             f"{images.files} files seen: {images.new} new, {images.unchanged} unchanged, {images.removed} removed)"
         )
         if images.volumes:
@@ -184,16 +184,16 @@ def _show(found: SiteIndex, home: SiteHome, console: Console) -> None:
             console.print(
                 f"folders that this user cannot open, where what is known of the files stays: {images.closed_folders}"
             )
-    if found.table is not None:
-        state = "unchanged" if found.table.unchanged else "read"
-        console.print(f"table {state}: {found.table.patients} patients, {found.table.columns} columns")
-        _print_counts("of the table set aside", found.table.rejected, console)
-        for reason, count in found.table.rejected.items():
+    if index.table is not None:
+        state = "unchanged" if index.table.unchanged else "read"
+        console.print(f"table {state}: {index.table.patients} patients, {index.table.columns} columns")
+        _print_counts("of the table set aside", index.table.rejected, console)
+        for reason, count in index.table.rejected.items():
             console.print(f"table: {in_words(reason, count)}", markup=False)
-    _print_counts("of the outcomes", found.outcomes, console)
-    for line in found.said:
+    _print_counts("of the outcomes", index.outcomes, console)
+    for line in index.notes:
         console.print(f"outcomes: {line}", markup=False)
-    if found.images is not None and found.images.rejected:
+    if index.images is not None and index.images.rejected:
         with CohortStore.open(home.root) as store:
             console.print(rejects_table(store))
             page = write_rejects_page(store, home.root)

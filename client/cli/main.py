@@ -135,7 +135,7 @@ def status(home: Home) -> None:
 @site.command("campaigns")
 def campaigns(home: Home) -> None:
     """List the campaigns offered, approved and declined: who asks, what leaves, and what this site's policy says."""
-    from fedage.client.cli.campaign_text import in_words, title
+    from fedage.client.cli.campaign_text import campaign_text, title
     from fedage.client.inbox.deployed import DeployedSite
 
     rules = DeployedSite.load(home).rules
@@ -144,7 +144,7 @@ def campaigns(home: Home) -> None:
         typer.echo("no campaign has been offered or approved yet")
     for digest, state in listed:
         typer.echo(title(rules, digest, state))
-        for sentence in in_words(rules, digest):
+        for sentence in campaign_text(rules, digest):
             typer.echo(f"    - {sentence}")
 
 
@@ -168,7 +168,7 @@ def approve(
     ] = False,
 ) -> None:
     """Approve a campaign file: this site will answer for exactly this text, over the patients it has now."""
-    from fedage.client.cli.campaign_text import similar_in_words
+    from fedage.client.cli.campaign_text import similar_columns_text
     from fedage.client.inbox.deployed import DeployedSite
     from fedage.common.campaign_file import parse_campaign
     from fedage.common.errors import FedAgeError
@@ -177,18 +177,18 @@ def approve(
 
     rules = DeployedSite.load(home).rules
     path = Path(campaign)
-    found = load_campaign(path) if path.is_file() else parse_campaign(rules.approvals.text(_digest(home, campaign)))
+    parsed = load_campaign(path) if path.is_file() else parse_campaign(rules.approvals.text(_digest(home, campaign)))
     try:
-        similar = [] if accept_similar_columns else list(similar_in_words(rules, found, data_set=data_set))
+        similar = [] if accept_similar_columns else list(similar_columns_text(rules, parsed, data_set=data_set))
         approved = rules.approve(
-            found, data_set=data_set, few_changes=accept_few_changes, similar_columns=accept_similar_columns
+            parsed, data_set=data_set, few_changes=accept_few_changes, similar_columns=accept_similar_columns
         )
     except RequestRefused as refused:
         raise FedAgeError(f"not approved (rule {refused.rule}): {refused.detail}") from None
     patients = len(approved.snapshot.patients)
     for sentence in similar:
         typer.echo(sentence)
-    typer.echo(f"approved {found.campaign.name}, digest {found.digest}")
+    typer.echo(f"approved {parsed.campaign.name}, digest {parsed.digest}")
     typer.echo(f"its cohort is frozen: {patients} patients of data set {approved.snapshot.data_set}")
     if approved.cohort_of is not None:
         typer.echo(
@@ -206,9 +206,9 @@ def decline(
     """Say no to an offered campaign; its messages are refused."""
     from fedage.client.inbox.deployed import DeployedSite
 
-    found = _digest(home, digest)
-    DeployedSite.load(home).rules.decline(found)
-    typer.echo(f"declined {found}")
+    whole_digest = _digest(home, digest)
+    DeployedSite.load(home).rules.decline(whole_digest)
+    typer.echo(f"declined {whole_digest}")
 
 
 @site.command("revoke")
@@ -218,9 +218,9 @@ def revoke(
     """Take an approval back; the next message of that campaign is refused, and one being computed does not leave."""
     from fedage.client.inbox.deployed import DeployedSite
 
-    found = _digest(home, digest, approved_only=True)
-    DeployedSite.load(home).rules.revoke(found)
-    typer.echo(f"revoked {found}")
+    whole_digest = _digest(home, digest, approved_only=True)
+    DeployedSite.load(home).rules.revoke(whole_digest)
+    typer.echo(f"revoked {whole_digest}")
 
 
 def _digest(home: Path, start: str, *, approved_only: bool = False) -> str:

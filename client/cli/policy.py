@@ -15,13 +15,13 @@ Home = Annotated[Path, typer.Option("--home", help="the site's folder", envvar="
 @policy.command("show")
 def show(home: Home) -> None:
     """Say in sentences what the site allows."""
-    from fedage.client.consent.policy import POLICY_FILE, in_words, load_policy
+    from fedage.client.consent.policy import POLICY_FILE, load_policy, policy_text
     from fedage.client.site.home import SiteHome
 
     file = SiteHome.load(home).root / POLICY_FILE
     if not file.exists():
         typer.echo(f"{file} does not exist: these are the defaults (fedage site policy new writes them down)")
-    for sentence in in_words(load_policy(file)):
+    for sentence in policy_text(load_policy(file)):
         typer.echo(f"- {sentence}")
 
 

@@ -210,7 +210,7 @@ def _one(
         grids.require_rounding(analysis)
         analysis = grids.accounted(analysis, iterate)
         while True:
-            question = released.asked(analysis, cohort, iterate)
+            question = released.question_of(analysis, cohort, iterate)
             statistic = analysis.local(question.cohort, iterate)
             releasable = is_releasable(statistic, minimum_count=minimum_count)
             if rule is not None and isinstance(analysis, Summing) and releasable:
@@ -228,9 +228,9 @@ def _one(
         raise _Missing(missing.column) from None
     except UnusableColumn as unusable:
         raise Withheld("column-values", str(unusable)) from None
-    told = thresholds.accounted(analysis, cohort, iterate, release(statistic, minimum_count=minimum_count))
-    grids.answered(analysis, iterate, told)
-    return told
+    allowed = thresholds.accounted(analysis, cohort, iterate, release(statistic, minimum_count=minimum_count))
+    grids.answered(analysis, iterate, allowed)
+    return allowed
 
 
 def _require_follow_up(analysis: Analysis, cohort: Cohort) -> None:

@@ -48,7 +48,7 @@ class Hardware(Protocol):
         """CPU threads a training may use."""
 
 
-def estimator_of(campaign: Campaign, found: SiteCohort) -> Estimator:
+def estimator_of(campaign: Campaign, site_cohort: SiteCohort) -> Estimator:
     """The campaign's estimator for this site's data.
 
     Raises
@@ -57,7 +57,7 @@ def estimator_of(campaign: Campaign, found: SiteCohort) -> Estimator:
         Rule `no-estimator` in a campaign that only analyses; `estimator-phases` for one whose phases cannot be run.
     """
     try:
-        estimator = configured(campaign, found.features)
+        estimator = configured(campaign, site_cohort.features)
         if estimator is not None:
             phases_of(estimator)
     except (PhaseRefused, EstimatorRefused) as refused:
@@ -67,7 +67,7 @@ def estimator_of(campaign: Campaign, found: SiteCohort) -> Estimator:
     return estimator
 
 
-def exact_sums_of(campaign: Campaign, found: SiteCohort) -> dict[str, Analysis]:
+def exact_sums_of(campaign: Campaign, site_cohort: SiteCohort) -> dict[str, Analysis]:
     """The analyses of the estimator's exact phases by name; none in a campaign that only analyses.
 
     Raises
@@ -76,13 +76,13 @@ def exact_sums_of(campaign: Campaign, found: SiteCohort) -> dict[str, Analysis]:
         Rule `estimator-phases` for sums that cannot be held to the influence rule, or phases that cannot be run.
     """
     try:
-        return exact_analyses(campaign, found.features)
+        return exact_analyses(campaign, site_cohort.features)
     except (PhaseRefused, EstimatorRefused) as refused:
         raise RequestRefused("estimator-phases", str(refused)) from None
 
 
 def predict(
-    hardware: Hardware, estimator: Estimator, found: SiteCohort, weights: Arrays, *, rows: NDArray[np.intp]
+    hardware: Hardware, estimator: Estimator, site_cohort: SiteCohort, weights: Arrays, *, rows: NDArray[np.intp]
 ) -> dict[str, FloatArray]:
     """The columns that the finished model predicts, (n,) in cohort order, NaN for the patients not in `rows`.
 
@@ -99,16 +99,16 @@ def predict(
         If the message is cancelled.
     """
     made = _predicted(
-        hardware, estimator, found, lambda: estimator.predictor(weights, device=hardware.device), rows=rows
+        hardware, estimator, site_cohort, lambda: estimator.predictor(weights, device=hardware.device), rows=rows
     )
-    return _bounded(made, estimator.outputs, cohort=found.cohort, rows=rows)
+    return _bounded(made, estimator.outputs, cohort=site_cohort.cohort, rows=rows)
 
 
 def predict_in_training(
     hardware: Hardware,
     estimator: Estimator,
     phase: RoundsPhase,
-    found: SiteCohort,
+    site_cohort: SiteCohort,
     weights: Arrays,
     *,
     rows: NDArray[np.intp],
@@ -118,16 +118,16 @@ def predict_in_training(
     def predictor() -> Predictor | None:
         return phase.predictor(weights, device=hardware.device)
 
-    made = _predicted(hardware, estimator, found, predictor, rows=rows)
+    made = _predicted(hardware, estimator, site_cohort, predictor, rows=rows)
     if made is None:
         return None
     age = tuple(output for output in estimator.outputs if output.column == PREDICTED_YEARS)
     of_age = {name: column for name, column in made.items() if name == PREDICTED_YEARS}
-    return _bounded(of_age, age, cohort=found.cohort, rows=rows)[PREDICTED_YEARS]
+    return _bounded(of_age, age, cohort=site_cohort.cohort, rows=rows)[PREDICTED_YEARS]
 
 
 def columns_of(
-    hardware: Hardware, estimator: Estimator, phase: ExactPhase, found: SiteCohort, before: Arrays
+    hardware: Hardware, estimator: Estimator, phase: ExactPhase, site_cohort: SiteCohort, before: Arrays
 ) -> dict[str, FloatArray]:
     """The columns (n,) that the model before computes for an exact phase's sums, of all patients; maybe none.
 
@@ -138,9 +138,10 @@ def columns_of(
     RequestRefused
         As `predict`.
     """
-    rows = np.arange(found.cohort.n)
+    rows = np.arange(site_cohort.cohort.n)
     made = (
-        _predicted(hardware, estimator, found, lambda: phase.columns(before, device=hardware.device), rows=rows) or {}
+        _predicted(hardware, estimator, site_cohort, lambda: phase.columns(before, device=hardware.device), rows=rows)
+        or {}
     )
     if others := sorted(name for name in made if not name.startswith(COMPUTED)):
         raise RequestRefused(
@@ -163,7 +164,7 @@ def targets_of(
     Withheld
         Rule `missing-column`.
     """
-    found: dict[str, FloatArray] = {}
+    columns: dict[str, FloatArray] = {}
     for column in dict.fromkeys(("age_years", *(target.column for target in estimator.targets))):
         if column not in cohort.columns:
             raise Withheld("missing-column", f"this site has no column {column!r}, which the estimator learns from")
@@ -173,11 +174,11 @@ def targets_of(
             unknown = values.size - known
             if known < minimum_count or 0 < unknown < minimum_count or 0 < differing(values) < minimum_count:
                 values = np.full(rows.size, np.nan)
-        found[column] = values
-    return found
+        columns[column] = values
+    return columns
 
 
-def samples_of(found: SiteCohort, rows: NDArray[np.intp]) -> Samples:
+def samples_of(site_cohort: SiteCohort, rows: NDArray[np.intp]) -> Samples:
     """The samples of some patients, nothing read yet.
 
     Raises
@@ -185,15 +186,15 @@ def samples_of(found: SiteCohort, rows: NDArray[np.intp]) -> Samples:
     Withheld
         Rule `no-samples` at a site without them.
     """
-    if found.samples is None:
+    if site_cohort.samples is None:
         raise Withheld("no-samples", "this site has no samples for the campaign's estimator")
-    return found.samples.of(rows)
+    return site_cohort.samples.of(rows)
 
 
 def _predicted(
     hardware: Hardware,
     estimator: Estimator,
-    found: SiteCohort,
+    site_cohort: SiteCohort,
     make: Callable[[], Predictor | None],
     *,
     rows: NDArray[np.intp],
@@ -207,7 +208,7 @@ def _predicted(
             return {}
         made = predict_columns(
             predictor,
-            samples_of(found, rows),
+            samples_of(site_cohort, rows),
             batch_size=estimator.prediction_batch,
             device=hardware.device,
             threads=hardware.threads,
@@ -219,7 +220,7 @@ def _predicted(
     for name, values in made.items():
         if values.shape != rows.shape:
             raise RequestRefused("outputs", f"column {name!r} that the estimator predicts is not one number a patient")
-        columns[name] = np.full(found.cohort.n, np.nan)
+        columns[name] = np.full(site_cohort.cohort.n, np.nan)
         columns[name][rows] = values
     return columns
 

@@ -39,7 +39,7 @@ def cohort_digest(cohort: Cohort, *, snapshot: str) -> str:
     return digest.hexdigest()
 
 
-def kept(folder: Path, *, run: str, model: str, snapshot: str) -> bool:
+def are_kept(folder: Path, *, run: str, model: str, snapshot: str) -> bool:
     """Whether this run's predictions by this model are there.
 
     Raises
@@ -47,10 +47,10 @@ def kept(folder: Path, *, run: str, model: str, snapshot: str) -> bool:
     Withheld
         Rule `already-predicted` if they are there by another model, `cohort-changed` if they are for another cohort.
     """
-    found = _read(folder, run)
-    if found is None:
+    stored = _read(folder, run)
+    if stored is None:
         return False
-    _, of_model, of_snapshot = found
+    _, of_model, of_snapshot = stored
     if of_model != model:
         raise Withheld("already-predicted", "this run's predictions were made by another model; start a new run")
     _require_cohort(of_snapshot, snapshot)
@@ -72,7 +72,7 @@ def keep(folder: Path, *, run: str, columns: Mapping[str, FloatArray], model: st
     Raises
     ------
     Withheld
-        As `kept`.
+        As `are_kept`.
     StoreUnavailable
         If they cannot be written.
     """
@@ -86,7 +86,7 @@ def _keep(folder: Path, *, run: str, columns: Mapping[str, FloatArray], model: s
         with atomic_file(_file(folder, run), replaces=False) as stream:
             np.savez(stream, model=np.array(model), snapshot=np.array(snapshot), **named)  # type: ignore[arg-type]
     except FileExistsError:  # made in between
-        kept(folder, run=run, model=model, snapshot=snapshot)
+        are_kept(folder, run=run, model=model, snapshot=snapshot)
 
 
 def with_predictions(cohort: Cohort, folder: Path, *, run: str, snapshot: str) -> Cohort:
@@ -97,17 +97,17 @@ def with_predictions(cohort: Cohort, folder: Path, *, run: str, snapshot: str) -
     Withheld
         Rule `cohort-changed` if the predictions were made for another cohort.
     """
-    found = _read(folder, run)
-    if found is None:
+    stored = _read(folder, run)
+    if stored is None:
         return cohort
-    predicted, _, of_snapshot = found
+    predicted, _, of_snapshot = stored
     _require_cohort(of_snapshot, snapshot)
     if any(column.shape != (cohort.n,) for column in predicted.values()):
         raise Withheld("cohort-changed", _CHANGED)
     return cohort.with_columns(**predicted, raw_gap_years=predicted["predicted_years"] - cohort["age_years"])
 
 
-def with_kept(cohort: Cohort, folder: Path, *, run: str, snapshot: str) -> Cohort:
+def with_stored(cohort: Cohort, folder: Path, *, run: str, snapshot: str) -> Cohort:
     """The cohort with all columns that are kept under a name, or unchanged if there are none.
 
     Raises
@@ -115,10 +115,10 @@ def with_kept(cohort: Cohort, folder: Path, *, run: str, snapshot: str) -> Cohor
     Withheld
         Rule `cohort-changed` if they were made for another cohort.
     """
-    found = _read(folder, run)
-    if found is None:
+    stored = _read(folder, run)
+    if stored is None:
         return cohort
-    columns, _, of_snapshot = found
+    columns, _, of_snapshot = stored
     _require_cohort(of_snapshot, snapshot)
     if any(column.shape != (cohort.n,) for column in columns.values()):
         raise Withheld("cohort-changed", _CHANGED)
@@ -140,10 +140,10 @@ def with_all_folds(cohort: Cohort, folder: Path, *, run: str, folds: int, snapsh
     """
     predicted: dict[str, FloatArray] = {}
     for fold in range(folds):
-        found = _read(folder, name_of(run, fold=fold))
-        if found is None:
+        stored = _read(folder, name_of(run, fold=fold))
+        if stored is None:
             raise Withheld("no-predictions", f"this site has no predictions of fold {fold + 1}")
-        columns, _, of_snapshot = found
+        columns, _, of_snapshot = stored
         _require_cohort(of_snapshot, snapshot)
         if any(column.shape != (cohort.n,) for column in columns.values()):
             raise Withheld("cohort-changed", _CHANGED)
@@ -219,11 +219,11 @@ def _read(folder: Path, run: str) -> tuple[dict[str, FloatArray], str, str] | No
     path = _file(folder, run)
     if not path.is_file():
         return None
-    with np.load(path, allow_pickle=False) as found:
-        columns = {name.removeprefix(_COLUMN): found[name] for name in found.files if name.startswith(_COLUMN)}
+    with np.load(path, allow_pickle=False) as archive:
+        columns = {name.removeprefix(_COLUMN): archive[name] for name in archive.files if name.startswith(_COLUMN)}
         # Kept by an earlier release under its own name.
-        columns |= {"predicted_years": found["predicted_years"]} if "predicted_years" in found.files else {}
-        return columns, str(found["model"]), str(found["snapshot"])
+        columns |= {"predicted_years": archive["predicted_years"]} if "predicted_years" in archive.files else {}
+        return columns, str(archive["model"]), str(archive["snapshot"])
 
 
 def _file(folder: Path, run: str) -> Path:

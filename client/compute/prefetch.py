@@ -69,15 +69,15 @@ def reading_ahead(
     if ahead < 1:
         raise ValueError(f"ahead={ahead} must be at least 1")
     # Two plain queues: a thread pool's futures took a fifth of the time of a small network's training.
-    asked: SimpleQueue[Callable[[], Made] | None] = SimpleQueue()
+    requests: SimpleQueue[Callable[[], Made] | None] = SimpleQueue()
     answered: SimpleQueue[Made | _Failed] = SimpleQueue()
-    reader = Thread(target=_answer, args=(asked, answered), name="batches", daemon=True)
+    reader = Thread(target=_answer, args=(requests, answered), name="batches", daemon=True)
     reader.start()
     try:
-        yield _made(read, items, asked, answered, ahead=ahead)
+        yield _made(read, items, requests, answered, ahead=ahead)
     finally:
-        _empty(asked)
-        asked.put(None)
+        _empty(requests)
+        requests.put(None)
         reader.join()
 
 
@@ -88,9 +88,9 @@ class _Failed:
         self.error = error
 
 
-def _answer(asked: SimpleQueue[Callable[[], Made] | None], answered: SimpleQueue[Made | _Failed]) -> None:
+def _answer(requests: SimpleQueue[Callable[[], Made] | None], answered: SimpleQueue[Made | _Failed]) -> None:
     """Read what is asked for until None is."""
-    while (read := asked.get()) is not None:
+    while (read := requests.get()) is not None:
         try:
             answered.put(read())
         except BaseException as error:  # noqa: BLE001 (whatever it is, it is raised where the item is asked for)
@@ -100,27 +100,27 @@ def _answer(asked: SimpleQueue[Callable[[], Made] | None], answered: SimpleQueue
 def _made(
     read: Callable[[Item], Made],
     items: Sequence[Item],
-    asked: SimpleQueue[Callable[[], Made] | None],
+    requests: SimpleQueue[Callable[[], Made] | None],
     answered: SimpleQueue[Made | _Failed],
     *,
     ahead: int,
 ) -> Iterator[Made]:
     for item in items[:ahead]:
-        asked.put(partial(read, item))
+        requests.put(partial(read, item))
     for number in range(len(items)):
         made = answered.get()
         if isinstance(made, _Failed):
             raise made.error
         if number + ahead < len(items):
-            asked.put(partial(read, items[number + ahead]))
+            requests.put(partial(read, items[number + ahead]))
         yield made
         del made  # else it would be kept until the next one is there
 
 
-def _empty(asked: SimpleQueue[Callable[[], Made] | None]) -> None:
+def _empty(requests: SimpleQueue[Callable[[], Made] | None]) -> None:
     """Nothing of what is still asked for is read."""
     while True:
         try:
-            asked.get_nowait()
+            requests.get_nowait()
         except Empty:
             return

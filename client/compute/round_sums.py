@@ -27,17 +27,20 @@ _ROUNDING_YEARS = 1e-3
 
 
 def of_a_round(
-    told: Contributions, analysis: Evaluation, *, estimator: Estimator, predicted: FloatArray
+    contributions: Contributions, analysis: Evaluation, *, estimator: Estimator, predicted: FloatArray
 ) -> Contributions:
     """The sums of a round without what has a kink at a patient; without any where a prediction (n,) is cut."""
-    if analysis.name not in told.sums:
-        return told
+    if analysis.name not in contributions.sums:
+        return contributions
     if _is_any_cut(estimator, predicted):
         detail = "the model predicts an age at the bounds that predictions are cut to; such a round is not judged"
-        withheld = {**told.withheld, analysis.name: {"rule": CUT, "detail": detail}}
-        kept = {step: vector for step, vector in told.sums.items() if step != analysis.name}
-        return replace(told, sums=kept, withheld=withheld, patients=0, smallest_cell=None)
-    return replace(told, sums={**told.sums, analysis.name: analysis.without_kinks(told.sums[analysis.name])})
+        withheld = {**contributions.withheld, analysis.name: {"rule": CUT, "detail": detail}}
+        sums = {step: vector for step, vector in contributions.sums.items() if step != analysis.name}
+        return replace(contributions, sums=sums, withheld=withheld, patients=0, smallest_cell=None)
+    return replace(
+        contributions,
+        sums={**contributions.sums, analysis.name: analysis.without_kinks(contributions.sums[analysis.name])},
+    )
 
 
 def _is_any_cut(estimator: Estimator, predicted: FloatArray) -> bool:

@@ -109,24 +109,24 @@ class Approvals:
         ApprovalError
             If none or several do.
         """
-        found = {path.stem for state in among for path in self._folder(state).glob("*.toml")}
-        found = {digest for digest in found if digest.startswith(digest_start)}
+        digests = {path.stem for state in among for path in self._folder(state).glob("*.toml")}
+        digests = {digest for digest in digests if digest.startswith(digest_start)}
         if not re.fullmatch("[0-9a-f]+", digest_start):
             raise ApprovalError(
                 f"{digest_start!r} is neither a file that is there nor the beginning of a digest, which has the digits "
                 "0 to 9 and a to f; see fedage site campaigns"
             )
-        if not found:
+        if not digests:
             raise ApprovalError(
                 f"no {' or '.join(among)} campaign has a digest that begins with {digest_start!r}; see fedage site "
                 "campaigns"
             )
-        if len(found) > 1:
+        if len(digests) > 1:
             raise ApprovalError(
-                f"{len(found)} {' or '.join(among)} campaigns have a digest that begins with {digest_start!r}; "
+                f"{len(digests)} {' or '.join(among)} campaigns have a digest that begins with {digest_start!r}; "
                 "give more of it, or the file itself (see fedage site campaigns)"
             )
-        return found.pop()
+        return digests.pop()
 
     def is_approved(self, digest: str) -> bool:
         """Whether exactly this digest is approved now."""
@@ -156,10 +156,10 @@ class Approvals:
 
     def listed(self) -> list[tuple[str, State]]:
         """Digests known here with the state of each, sorted."""
-        found: dict[str, State] = {}
+        states: dict[str, State] = {}
         for state in reversed(_STATES):
-            found |= {path.stem: state for path in self._folder(state).glob("*.toml")}
-        return sorted(found.items())
+            states |= {path.stem: state for path in self._folder(state).glob("*.toml")}
+        return sorted(states.items())
 
     def text(self, digest: str, *, among: tuple[State, ...] = _STATES) -> str:
         """The text of a known digest.

@@ -42,23 +42,23 @@ class CohortCache:
         # The minimum count decides who is set aside, so a policy that changes while a campaign runs asks for another.
         minimum = campaign.cell_minimum
         key = (campaign.digest, data_set.model_dump_json(), frozen.sha256 + frozen.values_sha256, minimum)
-        if (found := self._known(key)) is not None:
-            return found
+        if (site_cohort := self._known(key)) is not None:
+            return site_cohort
         wait_for(lambda: self._reading.acquire(blocking=False))
         try:
-            if (found := self._known(key)) is not None:
-                return found
-            found = self._reader.read(campaign, data_set=data_set)
-            if set(found.keys) != set(frozen.patients):
-                found = self._reader.read(campaign, data_set=data_set, patients=frozenset(frozen.patients))
-            frozen.require(frozen_of(found, campaign))
+            if (site_cohort := self._known(key)) is not None:
+                return site_cohort
+            site_cohort = self._reader.read(campaign, data_set=data_set)
+            if set(site_cohort.keys) != set(frozen.patients):
+                site_cohort = self._reader.read(campaign, data_set=data_set, patients=frozenset(frozen.patients))
+            frozen.require(frozen_of(site_cohort, campaign))
             with self._lock:
-                self._kept[key] = found
+                self._kept[key] = site_cohort
                 while len(self._kept) > _KEPT_COHORTS:
                     self._kept.popitem(last=False)
         finally:
             self._reading.release()
-        return found
+        return site_cohort
 
     def _known(self, key: _Key) -> SiteCohort | None:
         with self._lock:

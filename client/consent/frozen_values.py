@@ -48,24 +48,24 @@ class FrozenValues:
     rows: bytes = field(default=b"", repr=False)
 
 
-def frozen_of(found: SiteCohort, campaign: Campaign) -> FrozenValues:
+def frozen_of(site_cohort: SiteCohort, campaign: Campaign) -> FrozenValues:
     """A campaign's cohort as it is frozen at approval."""
-    order = np.argsort(np.array(found.keys, dtype=str))
+    order = np.argsort(np.array(site_cohort.keys, dtype=str))
     return FrozenValues(
-        patients=tuple(found.keys[row] for row in order),
-        cells={name: mask[order] for name, mask in _cells(found, campaign).items()},
-        rows=_rows(found, campaign, order),
+        patients=tuple(site_cohort.keys[row] for row in order),
+        cells={name: mask[order] for name, mask in _cells(site_cohort, campaign).items()},
+        rows=_rows(site_cohort, campaign, order),
     )
 
 
-def _cells(found: SiteCohort, campaign: Campaign) -> dict[str, Mask]:
+def _cells(site_cohort: SiteCohort, campaign: Campaign) -> dict[str, Mask]:
     """The parts of the campaign, each whole, its healthy, its two groups, and whom its analyses sum over.
 
     Attack: one campaign has a covariate that 12 patients lack, another one a covariate that 13 lack: Σ age of the one
     less that of the other is one patient's age. Rule: the sets of complete patients are cells as the parts are.
     Residual risk: patients left out for their predictions, which are not known yet; sums of three sets and more.
     """
-    cohort = found.cohort
+    cohort = site_cohort.cohort
     parts: dict[str, Mask] = {}
     if campaign.estimator is not None and campaign.validation.folds is not None:
         for fold in range(campaign.validation.folds):
@@ -78,9 +78,9 @@ def _cells(found: SiteCohort, campaign: Campaign) -> dict[str, Mask]:
     aside = [cohort.columns.get(name, np.zeros(cohort.n)) == 1 for name in (SET_ASIDE, INCOMPLETE)]
     parts["all"] = ~np.logical_or.reduce(aside)
     groups: dict[str, Mask] = {"healthy": cohort["healthy"] == 1}
-    if (asked := campaign.groups) is not None and asked.column in cohort.columns:
-        told = cohort[asked.column]
-        groups |= {"group": told == asked.equals, "reference group": told == asked.reference}
+    if (chosen := campaign.groups) is not None and chosen.column in cohort.columns:
+        codes = cohort[chosen.column]
+        groups |= {"group": codes == chosen.equals, "reference group": codes == chosen.reference}
     cells = parts | {
         f"{part}, {name}": inside & group for part, inside in parts.items() for name, group in groups.items()
     }
@@ -89,17 +89,18 @@ def _cells(found: SiteCohort, campaign: Campaign) -> dict[str, Mask]:
     return cells | {f"{_SET}{number}": mask for number, mask in enumerate(sets.values(), start=1)}
 
 
-def _rows(found: SiteCohort, campaign: Campaign, order: NDArray[np.intp]) -> bytes:
+def _rows(site_cohort: SiteCohort, campaign: Campaign, order: NDArray[np.intp]) -> bytes:
     """A digest of each patient's values in the columns that the campaign reads, in this order."""
-    used = {*_OF_EVERY_CAMPAIGN, *OF_THE_MODEL, *named_columns(campaign), *found.features}
+    used = {*_OF_EVERY_CAMPAIGN, *OF_THE_MODEL, *named_columns(campaign), *site_cohort.features}
     if campaign.planted is not None:
         used.add(campaign.planted.true_gap)
-    names = sorted(used & set(found.cohort.columns))
-    values = np.column_stack([found.cohort[name] for name in names]).astype("<f8")
+    names = sorted(used & set(site_cohort.cohort.columns))
+    values = np.column_stack([site_cohort.cohort[name] for name in names]).astype("<f8")
     values[np.isnan(values)] = np.nan  # one bit pattern for what is missing
     heading = "\n".join(names).encode()
     return b"".join(
-        hashlib.sha256(heading + found.keys[row].encode() + values[row].tobytes()).digest()[:ROW_BYTES] for row in order
+        hashlib.sha256(heading + site_cohort.keys[row].encode() + values[row].tobytes()).digest()[:ROW_BYTES]
+        for row in order
     )
 
 
@@ -145,10 +146,10 @@ def _close(
     a, b = (np.array(list(masks.values()), dtype=np.float32) for masks in (large, theirs))
     apart = a.sum(axis=1)[:, None] + b.sum(axis=1)[None, :] - 2 * a[:, my_rows] @ b[:, their_rows].T
     new, gone = (apart > 0).all(axis=1), (apart > 0).all(axis=0)
-    found = np.argwhere((apart < minimum_count) & new[:, None] & gone[None, :])
-    if not found.size:
+    pairs = np.argwhere((apart < minimum_count) & new[:, None] & gone[None, :])
+    if not pairs.size:
         return None
-    row, column = found[0]
+    row, column = pairs[0]
     return list(large)[row], list(theirs)[column]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -17,25 +17,18 @@ from fedage.client.audit import AuditLog, Direction, Entry, Kind
 from fedage.client.audit.folding import Folding
 from fedage.client.audit.log import utc_now
 from fedage.client.cohort.site_cohort import SiteCohort
-from fedage.client.consent.accounts.nonces import Nonces, RequestId
+from fedage.client.consent.accounts.nonces import Claims, Nonces
 from fedage.client.consent.accounts.older_accounts import take_over_older_accounts
 from fedage.client.consent.accounts.run_limits import RunLimits
 from fedage.client.consent.approvals import ApprovalError, Approvals, CampaignsUsedUp
-from fedage.client.consent.claims import Claims
 from fedage.client.consent.cohort_cache import CohortCache
+from fedage.client.consent.cohort_distance import CohortsUsedUp, FewValuesChanged, SnapshotTooClose
 from fedage.client.consent.frozen_values import frozen_of
 from fedage.client.consent.ledger import BudgetExceeded, ChargeRefused, Ledger, Mechanism
 from fedage.client.consent.policy import Allowed, PolicyErrors, PolicyFile, Refused, facts_of
 from fedage.client.consent.similar_columns import account_of, similar_columns
 from fedage.client.consent.site_cohorts import SiteCohorts
-from fedage.client.consent.snapshots import (
-    CohortsUsedUp,
-    FewValuesChanged,
-    Snapshot,
-    SnapshotChanged,
-    Snapshots,
-    SnapshotTooClose,
-)
+from fedage.client.consent.snapshots import Snapshot, SnapshotChanged, Snapshots
 from fedage.client.consent.terms import Approved, Terms, budget_of, with_disclosure
 from fedage.client.disclosure.guard import Withheld
 from fedage.client.site.cancel import wait_for
@@ -92,12 +85,8 @@ class SiteRules:
         self._cohorts = CohortCache(self._reader)
         self._noted: tuple[str | None] | None = None
         self._noting = threading.Lock()
-        self._claims = Claims(self.nonces)
+        self.claims = Claims(self.nonces)
         self._approving = threading.Lock()
-
-    def claimed(self, request: RequestId) -> AbstractContextManager[bool]:
-        """Remember a verified request while it is answered: whether it was answered before. Raises as `Claims` does."""
-        return self._claims.claimed(request)
 
     def kinds(self) -> list[str]:
         """Message kinds that the policy answers; none if it cannot be read."""
@@ -172,7 +161,7 @@ class SiteRules:
                 at_most_in_all=requests.runs,
             )
         campaign = with_disclosure(campaign, decision)
-        return Terms(campaign=campaign, allowed=decision, found=self._frozen(campaign, decision))
+        return Terms(campaign=campaign, allowed=decision, site_cohort=self._frozen(campaign, decision))
 
     def cohort(self, campaign: Campaign) -> SiteCohort:
         """The frozen cohort of an approved campaign, within its data set as the policy has it now.
@@ -232,14 +221,14 @@ class SiteRules:
             )
         # As every later message reads it: the minimum count decides who is set aside, and so what is frozen.
         campaign = with_disclosure(campaign, decision)
-        found = frozen_of(self._cohorts.read(campaign, decision.data_set), campaign)
+        frozen_values = frozen_of(self._cohorts.read(campaign, decision.data_set), campaign)
         cohort_of = None
 
         def freeze() -> Snapshot:
             return self.snapshots.freeze(
                 name,
                 digest=digest,
-                found=found,
+                frozen_values=frozen_values,
                 minimum_count=minimum,
                 few_changes=few_changes,
                 at_most=requests.cohorts,
@@ -248,11 +237,11 @@ class SiteRules:
         try:
             snapshot = freeze()
         except SnapshotTooClose as close:
-            if not set(close.patients) < set(found.patients):
+            if not set(close.patients) < set(frozen_values.patients):
                 raise
             cohort_of = close.digest
             theirs = self._reader.read(campaign, data_set=decision.data_set, patients=frozenset(close.patients))
-            found = frozen_of(theirs, campaign)
+            frozen_values = frozen_of(theirs, campaign)
             snapshot = freeze()
         if unless_declined and self.approvals.is_declined(digest):
             raise self._not_approved(digest)
@@ -268,8 +257,8 @@ class SiteRules:
         if isinstance(decision, Refused):
             raise RequestRefused(decision.rule, decision.sentence)
         campaign = with_disclosure(campaign, decision)
-        found = self._reader.columns(campaign, data_set=decision.data_set)
-        return similar_columns(self.columns_folder, campaign, found)
+        site_cohort = self._reader.columns(campaign, data_set=decision.data_set)
+        return similar_columns(self.columns_folder, campaign, site_cohort)
 
     def decline(self, digest: str) -> None:
         """Say no to an offered campaign. Raises `ApprovalError` if none has this digest, or it is approved."""

@@ -30,7 +30,7 @@ def account_of(folder: Path, campaign: Campaign, *, keys: tuple[str, ...]) -> Re
     )
 
 
-def similar_columns(folder: Path, campaign: Campaign, found: SiteCohort) -> Mapping[str, tuple[str, str]]:
+def similar_columns(folder: Path, campaign: Campaign, site_cohort: SiteCohort) -> Mapping[str, tuple[str, str]]:
     """Columns of a campaign of which sums would be withheld, each with the earlier one's name and campaign's digest.
 
     Raises
@@ -38,12 +38,12 @@ def similar_columns(folder: Path, campaign: Campaign, found: SiteCohort) -> Mapp
     Withheld
         Rule `store-unavailable` if the account cannot be read.
     """
-    return account_of(folder, campaign, keys=found.keys).near_earlier(_columns(campaign, found))
+    return account_of(folder, campaign, keys=site_cohort.keys).near_earlier(_columns(campaign, site_cohort))
 
 
-def _columns(campaign: Campaign, found: SiteCohort) -> dict[str, FloatArray]:
+def _columns(campaign: Campaign, site_cohort: SiteCohort) -> dict[str, FloatArray]:
     """The columns (n,) by which the campaign's analyses make sums, as far as they are there before it runs."""
-    exact, cohort = exact_analyses(campaign, found.features), with_rows(found.cohort)
+    exact, cohort = exact_analyses(campaign, site_cohort.features), with_rows(site_cohort.cohort)
     columns: dict[str, FloatArray] = {}
     for analysis in (*registered(campaign).values(), *exact.values()):
         if not isinstance(analysis, ReadsColumns):

@@ -102,7 +102,7 @@ class TableCohorts:
             stored = read_table(store)
             if stored is None:
                 raise RequestRefused("no-table", "this site has no table indexed, and the campaign is on tables")
-            table = _as_asked(stored, campaign, unit=store.unit)
+            table = _with_campaign_names(stored, campaign, unit=store.unit)
         if ages_years != AGES_YEARS and "age_years" not in table.columns:
             raise RequestRefused(
                 "data-set", "this site offers certain ages only, and its table tells the campaign none"
@@ -123,17 +123,17 @@ class TableCohorts:
         return self.read(campaign, data_set=data_set).cohort.n
 
 
-def _as_asked(stored: StoredTable, campaign: Campaign, *, unit: Callable[[str], float]) -> SiteTable:
+def _with_campaign_names(stored: StoredTable, campaign: Campaign, *, unit: Callable[[str], float]) -> SiteTable:
     """The stored table under the campaign's names; identifiers, ages and sexes are those that the site says."""
     import pandas as pd
 
-    asked = campaign.table or TableChoice()
+    table_choice = campaign.table or TableChoice()
     frame = stored.frame
-    names = {stored.age: asked.age, stored.sex: asked.sex}
+    names = {stored.age: table_choice.age, stored.sex: table_choice.sex}
     renamed = {mine: theirs for mine, theirs in names.items() if mine and theirs and mine != theirs}
-    dropped = [name for name in (asked.id, *renamed.values()) if name in frame.columns]
+    dropped = [name for name in (table_choice.id, *renamed.values()) if name in frame.columns]
     frame = frame.drop(columns=dropped).rename(columns=renamed)
-    choice = asked.model_copy(update={"id": None})
+    choice = table_choice.model_copy(update={"id": None})
     campaign = campaign.model_copy(update={"table": choice})
     wanted = (choice.age, choice.sex, choice.predicted, *named_columns(campaign))
     if missing := [name for name in dict.fromkeys(wanted) if name and name not in frame.columns]:
@@ -148,12 +148,12 @@ def _as_asked(stored: StoredTable, campaign: Campaign, *, unit: Callable[[str], 
         if name == choice.age and are_no_years(values):
             raise RequestRefused("age-unit", f"column {name!r} of this site's table {ages_in_words()}")
     try:
-        found = read_one_site(frame, pd.Series(stored.keys, dtype="string"), campaign, keys=_Hashed(unit))
+        table = read_one_site(frame, pd.Series(stored.keys, dtype="string"), campaign, keys=_Hashed(unit))
     except FedAgeError:
         raise RequestRefused(
             "sex-codes", "which codes of this site's sex column are male and female is not known"
         ) from None
-    return replace(found, rejected={**stored.rejected, **found.rejected})
+    return replace(table, rejected={**stored.rejected, **table.rejected})
 
 
 def _event(campaign: Campaign) -> str | None:

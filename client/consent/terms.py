@@ -26,13 +26,13 @@ class Terms:
         The approved file, its minimum count raised to the site's.
     allowed
         What the policy says: whose patients, and the minimum count.
-    found
+    site_cohort
         The frozen cohort.
     """
 
     campaign: Campaign
     allowed: Allowed
-    found: SiteCohort
+    site_cohort: SiteCohort
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,17 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from fedage.common.errors import Refusal
 from fedage.common.statistics.disclosure import suppress_small_cells, without_few
 from fedage.common.statistics.statistic import Statistic
 
 
-class Withheld(Exception):
-    """A contribution does not leave. `.rule` names the rule; the message is safe to send."""
-
-    def __init__(self, rule: str, detail: str) -> None:
-        self.rule = rule
-        self.detail = detail
-        super().__init__(f"{rule}: {detail}")
+class Withheld(Refusal):
+    """A contribution does not leave."""
 
 
 def release(statistic: Statistic, *, minimum_count: int) -> Statistic:
@@ -62,6 +58,6 @@ def releasable_parts(counts: Mapping[str, int], *, minimum_count: int) -> dict[s
 
     The hidden ones then hold at least `minimum_count` patients together.
     """
-    found = suppress_small_cells(np.array(list(counts.values()), dtype=np.float64), minimum_count)
-    shown = dict(zip(counts, found.shown.tolist(), strict=True))
+    cells = suppress_small_cells(np.array(list(counts.values()), dtype=np.float64), minimum_count)
+    shown = dict(zip(counts, cells.shown.tolist(), strict=True))
     return {name: count if shown[name] else None for name, count in counts.items()}

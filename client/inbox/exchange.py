@@ -21,7 +21,6 @@ from flwr.app import Message
 
 from fedage.client.audit.entries import Direction, Entry, Kind, Outcome, WithheldStep, known_nonce, micro
 from fedage.client.consent.accounts.nonces import Replayed, RequestId
-from fedage.client.disclosure.guard import Withheld
 from fedage.client.inbox.flower_records import (
     packed_payload,
     read_payload,
@@ -34,6 +33,7 @@ from fedage.client.inbox.flower_records import (
 )
 from fedage.client.inbox.gate import Answer, Work, admit
 from fedage.client.inbox.site import Site
+from fedage.common.errors import Refusal
 from fedage.common.protocol.heads import SignedHead
 from fedage.common.protocol.messages import Payload, Reply, Request, RequestRefused, pack, packed_digest, verify
 from fedage.common.protocol.reply_signature import signed
@@ -42,7 +42,6 @@ from fedage.common.version import __version__
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[Work], Answer]
-Refusal = RequestRefused | Withheld
 
 
 def respond(site: Site, message: Message, *, kind: str, handler: Handler) -> Message:
@@ -79,10 +78,10 @@ class _Exchange:
                     logger.info("%s, round %d, digest %s", request.kind, request.round, request.digest)
                     answer = handler(work)
                     self._must_still_be_approved(request)
-                except (RequestRefused, Withheld) as refusal:
+                except Refusal as refusal:
                     return self._refuse(refusal)
                 return self._leave(self._reply("ok", answer.info), answer, Outcome.OK)
-        except (RequestRefused, Withheld) as refusal:
+        except Refusal as refusal:
             return self._refuse(refusal)
 
     def failed(self) -> None:
@@ -134,7 +133,7 @@ class _Exchange:
             yield None
             return
         identity = RequestId(digest=request.digest, run=request.run, nonce=request.nonce, content=self._content)
-        with self._rules.claimed(identity) as answered:
+        with self._rules.claims.claimed(identity) as answered:
             if answered:
                 yield self._rules.nonces.reply(identity)
             else:
@@ -166,16 +165,18 @@ class _Exchange:
             try:
                 self._rules.nonces.keep_reply(identity, stored_frames(reply, packed))
             except Replayed as replayed:
-                return self._refuse(RequestRefused(replayed.rule, replayed.detail))
+                return self._refuse(replayed)
         return write_reply(reply, packed, to=self._message)
 
     def _sealed(self, reply: Reply, answer: Answer, outcome: Outcome, *, size: int, sent: str) -> Reply:
         """The reply with the head of the log that tells of it, and the site's signature over everything."""
         if self._rules is None:
             return reply
-        told = sent if answer.payload else None
+        payload_sha256 = sent if answer.payload else None
         rule = reply.rule or None
-        head = self._log(Direction.OUT, outcome=outcome, size=size, rule=rule, answer=answer, payload_sha256=told)
+        head = self._log(
+            Direction.OUT, outcome=outcome, size=size, rule=rule, answer=answer, payload_sha256=payload_sha256
+        )
         if head is not None:
             reply = replace(reply, audit=head.to_json())
         nonce = self._request.nonce if self._request else ""
@@ -184,8 +185,8 @@ class _Exchange:
     def _send_again(self, frames: Iterator[bytes]) -> Message:
         """A stored answer, byte for byte, the head of its own time included."""
         stored = list(frames)
-        size, told = sum(map(len, stored)), stored_payload_digest(stored)
-        self._log(Direction.OUT, outcome=Outcome.AGAIN, size=size, payload_sha256=told)
+        size, payload_sha256 = sum(map(len, stored)), stored_payload_digest(stored)
+        self._log(Direction.OUT, outcome=Outcome.AGAIN, size=size, payload_sha256=payload_sha256)
         return read_stored(stored, to=self._message)
 
     def _log(
@@ -203,7 +204,7 @@ class _Exchange:
             return None
         if self._folded:
             return self._rules.audit.signed_head()
-        request, said = self._request, answer or Answer(info={})
+        request, facts = self._request, answer or Answer(info={})
         campaign = self._rules.known(request.digest) if request and self._verified else None
         return self._rules.audit.append(
             Entry(
@@ -218,13 +219,13 @@ class _Exchange:
                 fold=request.fold if request else 0,
                 size_bytes=size,
                 payload_sha256=payload_sha256,
-                patients=said.patients,
-                smallest_cell=said.smallest_cell,
-                epsilon_micro=micro(said.epsilon),
+                patients=facts.patients,
+                smallest_cell=facts.smallest_cell,
+                epsilon_micro=micro(facts.epsilon),
                 rule=rule,
-                steps=tuple(sorted(said.steps)),
+                steps=tuple(sorted(facts.steps)),
                 withheld=tuple(
-                    WithheldStep(step=step, rule=held["rule"]) for step, held in sorted(said.withheld.items())
+                    WithheldStep(step=step, rule=held["rule"]) for step, held in sorted(facts.withheld.items())
                 ),
             )
         )

@@ -25,7 +25,7 @@ class Work:
     ----------
     campaign
         The approved file; at a deployed site its minimum count is the larger of its own and the site's.
-    found
+    site_cohort
         The campaign's patients at this site; at a deployed site those frozen at approval.
     terms
         What the site's rules say; None in simulation.
@@ -35,7 +35,7 @@ class Work:
     campaign: Campaign
     request: Request
     payload: Payload
-    found: SiteCohort
+    site_cohort: SiteCohort
     terms: Terms | None = None
 
     @property
@@ -109,9 +109,14 @@ def admit(site: Site, request: Request, payload: Payload) -> Work:
     if site.rules is not None:
         terms = site.rules.terms(request)
         return Work(
-            site=site, campaign=terms.campaign, request=request, payload=payload, found=terms.found, terms=terms
+            site=site,
+            campaign=terms.campaign,
+            request=request,
+            payload=payload,
+            site_cohort=terms.site_cohort,
+            terms=terms,
         )
     campaign = site.approved(request.digest)
     if campaign is None:
         raise RequestRefused("not-approved", f"{site.name} has not approved this campaign")
-    return Work(site=site, campaign=campaign, request=request, payload=payload, found=site.cohort(campaign))
+    return Work(site=site, campaign=campaign, request=request, payload=payload, site_cohort=site.cohort(campaign))

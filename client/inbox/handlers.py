@@ -97,24 +97,24 @@ def _answers(kind: str) -> Callable[[Handler], Callable[[Message, Context], Mess
 @_answers(DESCRIBE)
 def describe(work: Work) -> Answer:
     """How many patients the site brings, what it set aside, what it answers, and on what it computes."""
-    found, campaign, minimum_count = work.found, work.campaign, work.minimum_count
-    in_parts, aside = sizes(found.cohort, campaign), set_aside(found.cohort)
+    site_cohort, campaign, minimum_count = work.site_cohort, work.campaign, work.minimum_count
+    in_parts, aside = sizes(site_cohort.cohort, campaign), set_aside(site_cohort.cohort)
     parts = releasable_parts(in_parts, minimum_count=minimum_count)
     # With the parts' sizes the number of all would tell how many are in none.
-    others = found.cohort.n - sum(aside.values()) - sum(in_parts.values())
+    others = site_cohort.cohort.n - sum(aside.values()) - sum(in_parts.values())
     used = sum(in_parts.values()) + (others if others >= minimum_count else 0)
     require(used, of="patients in the cohort", minimum_count=minimum_count)
-    told = {**found.excluded, **{reason: count for reason, count in aside.items() if count}}
-    excluded = releasable_counts(told, minimum_count=minimum_count)
+    excluded_counts = {**site_cohort.excluded, **{reason: count for reason, count in aside.items() if count}}
+    excluded = releasable_counts(excluded_counts, minimum_count=minimum_count)
     info = {
         "patients": used,
         "minimum_count": minimum_count,
         "parts": parts,
         "excluded": excluded,
         # A file is of one patient, a row of a table is one: few of them are few patients.
-        "rejected_files": releasable_counts(found.rejected_files, minimum_count=minimum_count),
-        "rejected_samples": releasable_counts(found.rejected_samples, minimum_count=minimum_count),
-        "features": list(found.features),
+        "rejected_files": releasable_counts(site_cohort.rejected_files, minimum_count=minimum_count),
+        "rejected_samples": releasable_counts(site_cohort.rejected_samples, minimum_count=minimum_count),
+        "features": list(site_cohort.features),
         "device": device_in_words(work.site.device, trains=campaign.training is not None),
     }
     if (rules := work.site.rules) is not None:
@@ -127,18 +127,18 @@ def describe(work: Work) -> Answer:
 @_answers(TRAIN)
 def train(work: Work) -> Answer:
     """Train on the site's training patients; the sums for the incoming model's validation come along."""
-    site, campaign, request, found = work.site, work.campaign, work.request, work.found
+    site, campaign, request, site_cohort = work.site, work.campaign, work.request, work.site_cohort
     weights, iterates = split_payload(work.payload)
     if set(iterates) - {VALIDATION}:
         # Any model may come in training: what compares or corrects its predictions is for the run's one model.
         raise RequestRefused("unknown-step", "a training request may ask for the validation of its model only")
     check_fold(campaign, request.fold, all_folds_allowed=False)
-    cohort = of_fold(found.cohort, campaign, request.fold)
+    cohort = of_fold(site_cohort.cohort, campaign, request.fold)
     chosen = np.flatnonzero(cohort["is_train"] == 1)
     require(chosen.size, of="training patients", minimum_count=work.minimum_count)
-    if too_few := why_no_training(found.cohort, campaign, minimum_count=work.minimum_count):
+    if too_few := why_no_training(site_cohort.cohort, campaign, minimum_count=work.minimum_count):
         raise Withheld("minimum-count", too_few)
-    estimator = estimator_of(campaign, found)
+    estimator = estimator_of(campaign, site_cohort)
     if campaign.training is None or not rounds_phases(estimator):
         raise RequestRefused("not-trained", "the approved campaign file trains nothing in rounds")
     if site.guard and work.minimum_count > 1 and (bends := kinked_loss(estimator)):
@@ -154,20 +154,20 @@ def train(work: Work) -> Answer:
     limits = step_limits(campaign)
     work.bring_model(payload_digest(weights))
     validation = np.flatnonzero(cohort["is_validation"] == 1)
-    predicted = predict_in_training(site, estimator, phase, found, weights, rows=validation)
+    predicted = predict_in_training(site, estimator, phase, site_cohort, weights, rows=validation)
     if predicted is None:
-        told = Contributions(sums={}, withheld={VALIDATION: dict(_NO_AGE_YET)})
+        contributed = Contributions(sums={}, withheld={VALIDATION: dict(_NO_AGE_YET)})
     else:
-        told = _sums(work, cohort.with_columns(predicted_years=predicted), iterates)
+        contributed = _sums(work, cohort.with_columns(predicted_years=predicted), iterates)
         judged = registered(campaign)[VALIDATION]
         if site.guard and work.minimum_count > 1 and isinstance(judged, Evaluation):
-            told = of_a_round(told, judged, estimator=estimator, predicted=predicted[validation])
+            contributed = of_a_round(contributed, judged, estimator=estimator, predicted=predicted[validation])
     epsilon = _charge(work, patients=int(chosen.size))
     try:
         update = train_locally(
             phase,
             weights,
-            samples_of(found, chosen),
+            samples_of(site_cohort, chosen),
             targets_of(estimator, cohort, chosen, minimum_count=work.minimum_count),
             training=campaign.training,
             round_number=place[1],
@@ -186,17 +186,22 @@ def train(work: Work) -> Answer:
     except TooFewSamples as few:
         raise Withheld("too-few-samples", str(few)) from None
     change = {name: array - weights[name] for name, array in update.weights.items()}
-    info = {"n": int(chosen.size), "loss": update.mean_loss, "seconds": update.seconds, "withheld": told.withheld}
+    info = {
+        "n": int(chosen.size),
+        "loss": update.mean_loss,
+        "seconds": update.seconds,
+        "withheld": contributed.withheld,
+    }
     if roles is not None and limits is not None:
         within = clipped_step(weights, change, roles, step_norm=limits.step_norm)
         info["clipped"] = any(within[name] is not change[name] for name in roles.moving)
         change = within
-    answer = _answer(told, info=info, epsilon=epsilon)
+    answer = _answer(contributed, info=info, epsilon=epsilon)
     return replace(
         answer,
-        payload={**join_model(change), **told.sums},
-        patients=min(int(chosen.size) + told.patients, found.cohort.n),
-        smallest_cell=min(int(chosen.size), told.smallest_cell or int(chosen.size)),
+        payload={**join_model(change), **contributed.sums},
+        patients=min(int(chosen.size) + contributed.patients, site_cohort.cohort.n),
+        smallest_cell=min(int(chosen.size), contributed.smallest_cell or int(chosen.size)),
     )
 
 
@@ -223,17 +228,17 @@ def _charge(work: Work, *, patients: int) -> float:
 @_answers(EVALUATE)
 def evaluate(work: Work) -> Answer:
     """Predict the patients the model was not trained on, keep the predictions, answer the first analyses."""
-    site, campaign, request, found = work.site, work.campaign, work.request, work.found
+    site, campaign, request, site_cohort = work.site, work.campaign, work.request, work.site_cohort
     check_fold(campaign, request.fold, all_folds_allowed=False)
     weights, iterates = split_payload(work.payload)
     folder, model = site.state_dir(request.digest), payload_digest(weights)
-    snapshot = predictions.cohort_digest(found.cohort, snapshot=found.snapshot)
+    snapshot = predictions.cohort_digest(site_cohort.cohort, snapshot=site_cohort.snapshot)
     run = predictions.name_of(request.run, fold=request.fold if campaign.validation.folds else None)
-    if not predictions.kept(folder, run=run, model=model, snapshot=snapshot):
-        estimator = estimator_of(campaign, found)
+    if not predictions.are_kept(folder, run=run, model=model, snapshot=snapshot):
+        estimator = estimator_of(campaign, site_cohort)
         admit_model(work, weights, name=run, phase=len(phases_of(estimator)))
-        rows = held_out(found.cohort, campaign, request.fold)
-        predicted = predict(site, estimator, found, weights, rows=np.flatnonzero(rows))
+        rows = held_out(site_cohort.cohort, campaign, request.fold)
+        predicted = predict(site, estimator, site_cohort, weights, rows=np.flatnonzero(rows))
         predictions.keep(folder, run=run, columns=predicted, model=model, snapshot=snapshot)
     return _analyse(work, iterates)
 
@@ -252,58 +257,60 @@ def _analyse(work: Work, iterates: Iterates, before: Arrays | None = None) -> An
 
     `before` is the model that an exact phase's columns are computed with.
     """
-    campaign, request, found = work.campaign, work.request, work.found
+    campaign, request, site_cohort = work.campaign, work.request, work.site_cohort
     folder = work.site.state_dir(request.digest)
-    snapshot = predictions.cohort_digest(found.cohort, snapshot=found.snapshot)
+    snapshot = predictions.cohort_digest(site_cohort.cohort, snapshot=site_cohort.snapshot)
     folds = campaign.validation.folds if campaign.estimator else None
     if folds is None:
-        cohort = predictions.with_predictions(found.cohort, folder, run=request.run, snapshot=snapshot)
+        cohort = predictions.with_predictions(site_cohort.cohort, folder, run=request.run, snapshot=snapshot)
     elif request.fold < folds:
-        cohort = of_fold(found.cohort, campaign, request.fold)
+        cohort = of_fold(site_cohort.cohort, campaign, request.fold)
     else:
-        cohort = predictions.with_all_folds(found.cohort, folder, run=request.run, folds=folds, snapshot=snapshot)
+        cohort = predictions.with_all_folds(site_cohort.cohort, folder, run=request.run, folds=folds, snapshot=snapshot)
     cohort = _with_phase_columns(work, cohort, iterates, before or {})
-    told = _sums(work, cohort, iterates)
-    return _answer(told, info={"withheld": told.withheld})
+    contributed = _sums(work, cohort, iterates)
+    return _answer(contributed, info={"withheld": contributed.withheld})
 
 
 def _with_phase_columns(work: Work, cohort: Cohort, iterates: Iterates, before: Arrays) -> Cohort:
     """The cohort with what an exact phase sums over that the model before it computes, after accounting for that."""
     if work.campaign.estimator is None:
         return cohort
-    estimator = estimator_of(work.campaign, work.found)
+    estimator = estimator_of(work.campaign, work.site_cohort)
     for k, phase in enumerate(phases_of(estimator)):
         if not isinstance(phase, ExactPhase) or phase.name not in iterates or not k:
             continue
         check_fold(work.campaign, work.request.fold, all_folds_allowed=False)
         folder = work.site.state_dir(work.request.digest)
-        snapshot = predictions.cohort_digest(work.found.cohort, snapshot=work.found.snapshot)
+        snapshot = predictions.cohort_digest(work.site_cohort.cohort, snapshot=work.site_cohort.snapshot)
         run = predictions.name_of(work.request.run, fold=work.request.fold if work.campaign.validation.folds else None)
-        kept = f"{run}--phase-{k + 1}"
+        stored_name = f"{run}--phase-{k + 1}"
         # Later exchanges of the phase bring no model: its columns are here.
-        if before and not predictions.kept(folder, run=kept, model=payload_digest(before), snapshot=snapshot):
+        if before and not predictions.are_kept(
+            folder, run=stored_name, model=payload_digest(before), snapshot=snapshot
+        ):
             admit_model(work, before, name=run, phase=k)
-            columns = columns_of(work.site, estimator, phase, work.found, before)
-            predictions.keep(folder, run=kept, columns=columns, model=payload_digest(before), snapshot=snapshot)
-        cohort = predictions.with_kept(cohort, folder, run=kept, snapshot=snapshot)
+            columns = columns_of(work.site, estimator, phase, work.site_cohort, before)
+            predictions.keep(folder, run=stored_name, columns=columns, model=payload_digest(before), snapshot=snapshot)
+        cohort = predictions.with_stored(cohort, folder, run=stored_name, snapshot=snapshot)
     return cohort
 
 
 def _sums(work: Work, cohort: Cohort, iterates: Iterates) -> Contributions:
-    exact, rules = exact_sums_of(work.campaign, work.found), work.site.rules
-    held: dict[str, dict[str, str]] = {}
+    exact, rules = exact_sums_of(work.campaign, work.site_cohort), work.site.rules
+    withheld: dict[str, dict[str, str]] = {}
     for step in set(exact) & set(iterates):
         # A model is made of these sums: to answer them is to train.
         if rules is not None and KINDS[TRAIN] not in rules.kinds():
-            held[step] = {"rule": "message-kind", "detail": "by its policy, this site trains no model"}
-        elif too_few := why_no_training(work.found.cohort, work.campaign, minimum_count=work.minimum_count):
-            held[step] = {"rule": "minimum-count", "detail": too_few}
+            withheld[step] = {"rule": "message-kind", "detail": "by its policy, this site trains no model"}
+        elif too_few := why_no_training(work.site_cohort.cohort, work.campaign, minimum_count=work.minimum_count):
+            withheld[step] = {"rule": "minimum-count", "detail": too_few}
     if not _judges(work):
-        held |= {
+        withheld |= {
             step: dict(_NOBODY_HELD_OUT) for step in registered(work.campaign) if step in set(iterates) - set(exact)
         }
-    iterates = {step: iterate for step, iterate in iterates.items() if step not in held}
-    told = contributions(
+    iterates = {step: iterate for step, iterate in iterates.items() if step not in withheld}
+    contributed = contributions(
         work.campaign,
         cohort,
         iterates,
@@ -313,7 +320,7 @@ def _sums(work: Work, cohort: Cohort, iterates: Iterates) -> Contributions:
         more_steps=exact,
         account=_account(work),
     )
-    return replace(told, withheld={**told.withheld, **held})
+    return replace(contributed, withheld={**contributed.withheld, **withheld})
 
 
 _NO_AGE_YET = {"rule": "no-age-yet", "detail": "the model predicts no age in this phase"}
@@ -325,7 +332,7 @@ def _judges(work: Work) -> bool:
     count = work.campaign.validation.folds if work.campaign.estimator else None
     if count is None or work.request.fold >= count:
         return True
-    return bool(held_out(work.found.cohort, work.campaign, work.request.fold).any())
+    return bool(held_out(work.site_cohort.cohort, work.campaign, work.request.fold).any())
 
 
 def _account(work: Work) -> Account | None:
@@ -334,24 +341,26 @@ def _account(work: Work) -> Account | None:
     if rules is None or work.terms is None:
         return None
     # By who they are: a digest of what is read of them is another one for each file that names another column.
-    patients = hashlib.sha256("\n".join(sorted(work.found.keys)).encode()).hexdigest()
+    patients = hashlib.sha256("\n".join(sorted(work.site_cohort.keys)).encode()).hexdigest()
     return Account(
         folder=rules.home,
         name=rules.account_name(work.terms.allowed.data_set_name),
         patients=patients,
         columns_folder=rules.columns_folder,
-        keys=work.found.keys,
+        keys=work.site_cohort.keys,
     )
 
 
-def _answer(told: Contributions, *, info: Mapping[str, Any], epsilon: float = 0.0) -> Answer:
+def _answer(contributed: Contributions, *, info: Mapping[str, Any], epsilon: float = 0.0) -> Answer:
     """An answer with what the audit log is to say of its sums."""
     return Answer(
         info=info,
-        payload=told.sums,
-        patients=told.patients,
-        smallest_cell=told.smallest_cell,
+        payload=contributed.sums,
+        patients=contributed.patients,
+        smallest_cell=contributed.smallest_cell,
         epsilon=epsilon,
-        steps=tuple(told.sums),
-        withheld={step: held for step, held in told.withheld.items() if held["rule"] != UNKNOWN_STEP},
+        steps=tuple(contributed.sums),
+        withheld={
+            step: withheld for step, withheld in contributed.withheld.items() if withheld["rule"] != UNKNOWN_STEP
+        },
     )

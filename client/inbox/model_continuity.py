@@ -64,20 +64,20 @@ class _Account:
 class _FirstModels:
     """The models worked out last: the sites of a simulation share a process, and each would solve the same."""
 
-    kept: OrderedDict[tuple[str, ...], dict[str, NDArray[Any]]] = field(default_factory=OrderedDict)
+    models: OrderedDict[tuple[str, ...], dict[str, NDArray[Any]]] = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def before(self, work: Work, *, phase: int, basis: Basis) -> dict[str, NDArray[Any]]:
-        features, fold = work.found.features, work.request.fold
+        features, fold = work.site_cohort.features, work.request.fold
         sums = [(name, payload_digest({"total": s.total, **s.iterate})) for name, s in sorted(basis.sums.items())]
         trained = payload_digest(basis.trained) if basis.trained is not None else ""
         key = (work.campaign.digest, f"{fold} {phase} {work.campaign.cell_minimum}", trained, str(sums), *features)
         with self.lock:
-            if key not in self.kept:
-                self.kept[key] = model_before(work.campaign, features, fold=fold, phase=phase, basis=basis)
-                while len(self.kept) > _KEPT_FIRST_MODELS:
-                    self.kept.popitem(last=False)
-            return self.kept[key]
+            if key not in self.models:
+                self.models[key] = model_before(work.campaign, features, fold=fold, phase=phase, basis=basis)
+                while len(self.models) > _KEPT_FIRST_MODELS:
+                    self.models.popitem(last=False)
+            return self.models[key]
 
 
 _first_models = _FirstModels()
@@ -136,7 +136,7 @@ _NOT_THAT_ONE = "the model is not the one that follows from the approved campaig
 
 
 def _estimator(work: Work) -> Estimator:
-    estimator = configured(work.campaign, work.found.features)
+    estimator = configured(work.campaign, work.site_cohort.features)
     if estimator is None:
         raise RequestRefused("no-estimator", "the approved campaign file has no estimator")
     return estimator
@@ -189,18 +189,18 @@ def _begun(
     """The account of a phase at its first model, after checking the model sent if that is the first."""
     first = _worked_out(work, name=name, phase=phase, basis=basis)
     _must_be_like(first, weights)
-    found = roles(work.campaign, work.found.features, phase=phase)
-    names = None if round_number == 1 else found.fixed
+    array_roles = roles(work.campaign, work.site_cohort.features, phase=phase)
+    names = None if round_number == 1 else array_roles.fixed
     if not is_same_model(_estimator(work), weights, first, names=names):
         raise RequestRefused(FIRST_MODEL, _NOT_THAT_ONE)
     _must_fit_the_site(work, weights)
     model = first if round_number > 1 else dict(weights)
-    model = {**model, **{name: np.asarray(weights[name]) for name in found.fixed}}
+    model = {**model, **{name: np.asarray(weights[name]) for name in array_roles.fixed}}
     # The bound is one of the run: what its phases before have used is gone.
     before = last_rounds(_estimator(work), before=phase)
     earlier = None if before is None else _read(_file(work, name, phase=before))
     path = 0.0 if earlier is None else earlier.path
-    return _Account(model=model, round=1, path=path, rounds={1: digest} if round_number == 1 else {}, roles=found)
+    return _Account(model=model, round=1, path=path, rounds={1: digest} if round_number == 1 else {}, roles=array_roles)
 
 
 def _moved(account: _Account, weights: Arrays, *, limits: StepLimits, digest: str, round_number: int) -> _Account:
@@ -235,7 +235,7 @@ def _must_fit_the_site(work: Work, weights: Arrays) -> None:
 
     Judged by the mean and SD of all patients of the campaign here, which sums tell anyway.
     """
-    standard, samples = _estimator(work).standard(weights), work.found.samples
+    standard, samples = _estimator(work).standard(weights), work.site_cohort.samples
     if standard is None or samples is None or len(samples) < work.minimum_count:
         return
     means, unit = standard.means, standard.units
@@ -261,15 +261,15 @@ def _read(path: Path) -> _Account | None:
     if not path.is_file():
         return None
     try:
-        with named_failures(path, unavailable=StoreUnavailable), safe_open(path, framework="numpy") as found:
-            told = json.loads(found.metadata()[_FILE_KEY])
-            model = {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118 - no mapping
+        with named_failures(path, unavailable=StoreUnavailable), safe_open(path, framework="numpy") as file:
+            fields = json.loads(file.metadata()[_FILE_KEY])
+            model = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         return _Account(
             model=model,
-            round=int(told["round"]),
-            path=float(told["path"]),
-            rounds={int(number): str(digest) for number, digest in told["rounds"].items()},
-            roles=ArrayRoles.from_json(told["roles"]),
+            round=int(fields["round"]),
+            path=float(fields["path"]),
+            rounds={int(number): str(digest) for number, digest in fields["rounds"].items()},
+            roles=ArrayRoles.from_json(fields["roles"]),
         )
     except (SafetensorError, ValueError, KeyError, TypeError):
         raise StoreUnavailable(path, "damaged; restore it from a backup, or start a new run") from None
@@ -277,7 +277,7 @@ def _read(path: Path) -> _Account | None:
 
 def _write(path: Path, account: _Account) -> None:
     """On disk before anything is computed with the model; a crash leaves the old account or the new one."""
-    told = {
+    fields = {
         "round": account.round,
         "path": account.path,
         "rounds": {str(number): digest for number, digest in account.rounds.items()},
@@ -285,4 +285,4 @@ def _write(path: Path, account: _Account) -> None:
     }
     arrays = {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in account.model.items()}
     with named_failures(path, unavailable=StoreUnavailable):
-        write_atomically(path, safetensors.numpy.save(arrays, metadata={_FILE_KEY: json.dumps(told)}))
+        write_atomically(path, safetensors.numpy.save(arrays, metadata={_FILE_KEY: json.dumps(fields)}))

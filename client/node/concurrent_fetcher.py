@@ -49,15 +49,15 @@ class ConcurrentFetcher:
         self._send = send
         self._most = most
         self._poll_s = poll_s
-        self._asked = 0.0
+        self._asked_at = 0.0
 
     def fetch(self, **arguments: Any) -> int:
         """Fetch a message if there is room for one; returns always, so that what is ready is sent."""
         state = arguments["state"]
         in_work = state.get_tasks(statuses=_UNFINISHED)
-        found = self._fetch(**arguments) if len(in_work) < self._most else None
-        if found is not None:
-            return found
+        fetched = self._fetch(**arguments) if len(in_work) < self._most else None
+        if fetched is not None:
+            return fetched
         if in_work:
             self._end_what_is_not_wanted(state, in_work, arguments["get_run"])
         time.sleep(min(_BUSY_POLL_S, self._poll_s) if in_work else self._poll_s)
@@ -71,9 +71,9 @@ class ConcurrentFetcher:
             self._send(state=_Ready(state, ready), **arguments)
 
     def _end_what_is_not_wanted(self, state: Any, in_work: Any, get_run: Callable[[int], Any]) -> None:
-        if time.monotonic() - self._asked < _ASK_ABOUT_RUNS_S:
+        if time.monotonic() - self._asked_at < _ASK_ABOUT_RUNS_S:
             return
-        self._asked = time.monotonic()
+        self._asked_at = time.monotonic()
         for run_id in {task.run_id for task in in_work}:
             if not _has_ended(run_id, get_run):
                 continue

@@ -160,8 +160,8 @@ def prepare(home: SiteHome) -> NodeFolder:
 
 def relay_environment(environment: dict[str, str], *, folder: Path) -> dict[str, str]:
     """What of an environment another user gets: nothing that may hold a secret of the site's user."""
-    kept = {name: value for name, value in environment.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}
-    return {**kept, "HOME": str(folder / "flower")}
+    allowed = {name: value for name, value in environment.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}
+    return {**allowed, "HOME": str(folder / "flower")}
 
 
 def _config(home: SiteHome) -> NodeConfig:

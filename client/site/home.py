@@ -42,8 +42,8 @@ _STORE_KEY = re.compile(rb"^[0-9a-fA-F]{64}\s*$")
 
 
 def _address(value: str) -> str:
-    found = _ADDRESS.fullmatch(value)
-    if found is None or not 1 <= int(found[2]) <= 65535:
+    match = _ADDRESS.fullmatch(value)
+    if match is None or not 1 <= int(match[2]) <= 65535:
         raise ValueError("must be host:port, e.g. fedage.example.org:8443")
     return value
 

@@ -49,9 +49,9 @@ def read_state(file: Path) -> dict[str, dict[str, Any]]:
         If this user may not read it.
     """
     try:
-        found = read_json(file, most_bytes=MAX_STATE_BYTES)
-        pid = int(found["pid"])
-        parts: dict[str, dict[str, Any]] = found["parts"]
+        stored = read_json(file, most_bytes=MAX_STATE_BYTES)
+        pid = int(stored["pid"])
+        parts: dict[str, dict[str, Any]] = stored["parts"]
     except (FileNotFoundError, FileTooLarge, ValueError, KeyError, TypeError):
         return {}
     try:

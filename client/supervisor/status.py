@@ -40,12 +40,12 @@ def store_lines(root: Path) -> list[str]:
     mend = "nothing leaves this site until that is mended"
     if (reason := _not_writable(root)) is not None:
         return [f"disk: {reason}; {mend}"]
-    found = []
+    troubles = []
     for file in sorted(root.glob("*.db")):
         if (reason := _store_trouble(file)) is not None:
-            found.append(f"{file.name}: {reason}; {mend}")
-    if found:
-        return found
+            troubles.append(f"{file.name}: {reason}; {mend}")
+    if troubles:
+        return troubles
     room = os.statvfs(root)
     return [f"disk: can be written, {room.f_bavail * room.f_frsize / 1e9:.1f} GB free"]
 
@@ -97,22 +97,22 @@ def _agent_lines(socket: Path, part: dict[str, Any]) -> list[str]:
         try:
             request = health_pb2.HealthCheckRequest(service=wire.SERVICE)
             serving = health_pb2_grpc.HealthStub(channel).Check(request, timeout=_ASK_S).status
-            told = json.loads(channel.unary_unary(f"/{wire.SERVICE}/{wire.STATUS}")(b"", timeout=_ASK_S))
+            state = json.loads(channel.unary_unary(f"/{wire.SERVICE}/{wire.STATUS}")(b"", timeout=_ASK_S))
         except grpc.RpcError:
             return [f"agent: does not answer{_restarts(part)}"]
-    failed = told.get("failed")
+    failed = state.get("failed")
     serves = serving == health_pb2.HealthCheckResponse.SERVING
     well = "stopping" if not serves else "running, but not well" if failed else "healthy"
-    lines = [f"agent: {well}, FedAge {told['version']}, since {_when(told['since'])}{_restarts(part)}"]
+    lines = [f"agent: {well}, FedAge {state['version']}, since {_when(state['since'])}{_restarts(part)}"]
     lines += [
         f"  {'waits' if work['waits'] else 'handles'} {work['kind']} for {work['seconds']:.0f} s"
-        for work in told["handled"]
+        for work in state["handled"]
     ]
     if failed:
         ago = max(time.time() - failed["at"], 0)
         reason = _FAILED.get(failed["reason"], failed["reason"])
         lines.append(f"  its last answer, to a {failed['kind']} message {ago:.0f} s ago, failed: {reason}")
-    return lines if told["handled"] else [*lines, "  handles nothing"]
+    return lines if state["handled"] else [*lines, "  handles nothing"]
 
 
 def _node_lines(home: SiteHome) -> list[str]:

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from fedage.common.errors import Refusal
 from fedage.common.protocol.heads import HeadMalformed, SignedHead
 
 PROTOCOL_VERSION = 3
@@ -57,13 +58,8 @@ MAX_WORD, MAX_REASON = 80, 600
 """Characters that are read of a reply's rule and version, and of its reason."""
 
 
-class RequestRefused(Exception):
-    """A site does not answer. `.rule` is a short name both sides log; the message holds no patient data."""
-
-    def __init__(self, rule: str, detail: str) -> None:
-        self.rule = rule
-        self.detail = detail
-        super().__init__(f"{rule}: {detail}")
+class RequestRefused(Refusal):
+    """A site does not answer a request."""
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,8 @@ def read_settings(file: Path, model: type[Model], *, mend: str) -> Model:
     try:
         text = read_text_at_most(file, most_bytes=MAX_TOML_BYTES)
     except FileTooLarge as error:
-        said = f"{file.name} has {error.strerror}; take out all that is no setting"
-        raise SettingsErrors(file, (Problem("", said),)) from None
+        text_of_error = f"{file.name} has {error.strerror}; take out all that is no setting"
+        raise SettingsErrors(file, (Problem("", text_of_error),)) from None
     except UnicodeDecodeError:
         raise SettingsErrors(file, (Problem("", f"{file.name} is not UTF-8; save it as UTF-8"),)) from None
     except OSError as error:
@@ -106,8 +106,8 @@ def _is_table(annotation: Any) -> bool:
 def _written(value: Any) -> str:
     if not isinstance(value, BaseModel):
         return _toml_value(value)
-    given = value.model_dump(exclude_none=True)
-    return "".join(f"\n{key} = {_inline(inner)}" for key, inner in given.items())
+    values = value.model_dump(exclude_none=True)
+    return "".join(f"\n{key} = {_inline(inner)}" for key, inner in values.items())
 
 
 def _inline(value: Any) -> str:

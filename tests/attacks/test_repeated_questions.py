@@ -12,8 +12,9 @@ import pytest
 from fedage.client.compute.contribute import Account, contributions
 from fedage.client.consent.accounts.thresholds import Thresholds
 from fedage.client.consent.approvals import ApprovalError
+from fedage.client.consent.cohort_distance import CohortsTogetherClose, CohortsUsedUp, SnapshotTooClose
 from fedage.client.consent.frozen_values import FrozenValues
-from fedage.client.consent.snapshots import CohortsTogetherClose, CohortsUsedUp, Snapshots, SnapshotTooClose
+from fedage.client.consent.snapshots import Snapshots
 from fedage.client.disclosure.guard import Withheld
 from fedage.common.analyses.agreement import COLUMNS, Agreed
 from fedage.common.analyses.evaluation.metrics import Evaluation
@@ -42,7 +43,7 @@ def offer(snapshots: Snapshots, numbers: Any, *, at_most: int | None = None) -> 
     members = set(numbers)
     digest = f"{abs(hash(frozenset(members))) % 2**64:064x}"
     try:
-        snapshots.freeze("all", digest=digest, found=frozen(members), minimum_count=MINIMUM, at_most=at_most)
+        snapshots.freeze("all", digest=digest, frozen_values=frozen(members), minimum_count=MINIMUM, at_most=at_most)
     except (SnapshotTooClose, CohortsUsedUp) as refusal:
         return refusal.rule
     return ""
@@ -69,7 +70,7 @@ def test_sets_that_leave_a_few_over_together_are_refused(tmp_path: Path, name: s
         for number in order:
             assert offer(snapshots, before[number]) == ""
         with pytest.raises(CohortsTogetherClose):
-            snapshots.freeze("all", digest="f" * 64, found=frozen(last), minimum_count=MINIMUM)
+            snapshots.freeze("all", digest="f" * 64, frozen_values=frozen(last), minimum_count=MINIMUM)
         snapshots.close()
 
 

@@ -12,8 +12,9 @@ import pytest
 
 from fedage.client.cohort.selection.parts import set_aside, with_parts
 from fedage.client.cohort.site_cohort import SiteCohort
+from fedage.client.consent.cohort_distance import PartsTooClose
 from fedage.client.consent.frozen_values import close_cells, frozen_of
-from fedage.client.consent.snapshots import PartsTooClose, Snapshots
+from fedage.client.consent.snapshots import Snapshots
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.statistics.cohort import Cohort
@@ -93,7 +94,7 @@ def approve(home: Path, kind: str, campaign: Campaign, *, more: int) -> None:
     found = SiteCohort(cohort=at_the_site(kind, campaign, more=more), samples=None, keys=KEYS)
     snapshots = Snapshots(home)
     try:
-        snapshots.freeze("all", digest=campaign.digest, found=frozen_of(found, campaign), minimum_count=MINIMUM)
+        snapshots.freeze("all", digest=campaign.digest, frozen_values=frozen_of(found, campaign), minimum_count=MINIMUM)
     finally:
         snapshots.close()
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.client.cli.campaign_text import similar_in_words
+from fedage.client.cli.campaign_text import similar_columns_text
 from fedage.client.cli.index import index_site
 from fedage.client.consent.accounts.released_columns import RELEASED_FILE
 from fedage.client.site.home import init_site
@@ -623,6 +623,6 @@ def test_columns_that_only_one_patient_tells_apart_are_named_before_an_approval(
     assert len(asking.everything(COX)) > 2
     assert rules.similar_columns(later) == {"second": ("a", asking.hospital.campaign.digest)}
     assert rules.similar_columns(asking.hospital.campaign) == {}
-    (words,) = similar_in_words(rules, later)
+    (words,) = similar_columns_text(rules, later)
     assert words.startswith("Column second differs for a few patients only from column a of campaign ")
-    assert list(similar_in_words(rules, asking.hospital.campaign)) == []
+    assert list(similar_columns_text(rules, asking.hospital.campaign)) == []

@@ -11,8 +11,8 @@ import pytest
 
 from fedage.client.cohort.selection.parts import set_aside, with_parts
 from fedage.client.cohort.site_cohort import SiteCohort
+from fedage.client.consent.cohort_distance import PartsTooClose
 from fedage.client.consent.frozen_values import FrozenValues, close_cells, frozen_of
-from fedage.client.consent.snapshots import PartsTooClose
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.statistics.cohort import Cohort

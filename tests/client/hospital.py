@@ -190,7 +190,7 @@ class Hospital:
     def must_be_intact(self, *replies: Reply) -> None:
         """The log verifies, against the heads of these replies too, and says of each message what became of it."""
         findings = verify(self.home / LOG_FILE, heads=[reply.head for reply in replies if reply.head])
-        assert findings.found == ()
+        assert findings.findings == ()
         came = [line.entry for line in self.lines() if line.entry.direction is Direction.IN]
         left = [line.entry for line in self.lines() if line.entry.direction is Direction.OUT]
         assert len(left) >= len(came)

@@ -12,7 +12,7 @@ from fedage.client.compute.model import estimator_of, predict
 from fedage.client.compute.predictions import with_correction
 from fedage.client.consent.accounts.account_file import ACCOUNTS_FILE, AccountsUnavailable
 from fedage.client.consent.accounts.run_limits import RunLimits
-from fedage.client.consent.policy import in_words, parse_policy
+from fedage.client.consent.policy import parse_policy, policy_text
 from fedage.common.analyses.columns import bound_of
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.protocol.messages import (
@@ -94,7 +94,7 @@ def test_a_hospital_answers_so_many_runs_over_a_data_set_whatever_the_file(hospi
         hospital.site.rules.approve(hospital.campaign)
         reply = hospital.ask(TRAIN, round=1)
         assert (reply.status == "ok") if number < 3 else (refused(reply, hospital) == "runs")
-    assert any("at most 3 runs" in one for one in in_words(parse_policy("[requests]\nruns = 3\n")))
+    assert any("at most 3 runs" in one for one in policy_text(parse_policy("[requests]\nruns = 3\n")))
 
 
 def test_a_locked_account_answers_nothing(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_hospital_answers_so_many_runs_of_a_campaign_and_its_policy_says_how_m
     hospital.policy("[requests]\nruns_per_campaign = 3\n" + POLICY)
     assert hospital.ask(EVALUATE, run="r4").status == "ok"
     assert any(
-        "3 runs of each campaign" in one for one in in_words(parse_policy("[requests]\nruns_per_campaign = 3\n"))
+        "3 runs of each campaign" in one for one in policy_text(parse_policy("[requests]\nruns_per_campaign = 3\n"))
     )
 
 

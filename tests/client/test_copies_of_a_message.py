@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from fedage.client.audit import Outcome
-from fedage.client.consent.accounts.nonces import Nonces, RequestId
-from fedage.client.consent.claims import Claims
+from fedage.client.consent.accounts.nonces import Claims, Nonces, RequestId
 from fedage.client.inbox import handlers
 from fedage.client.site.cancel import Cancellation, Cancelled, cancellable
 from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, TRAIN, Reply, Request

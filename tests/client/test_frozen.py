@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from fedage.client.cohort.store.store import CohortStore
+from fedage.client.consent.cohort_distance import FewValuesChanged, PartsTooClose
 from fedage.client.consent.frozen_values import ROW_BYTES, FrozenValues, close_cells
-from fedage.client.consent.snapshots import FewValuesChanged, PartsTooClose
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.protocol.messages import ANALYSE, DESCRIBE

@@ -313,7 +313,7 @@ def work(hospital: Hospital, campaign: Any) -> Work:
         campaign=campaign,
         request=request,
         payload=hospital.payload(TRAIN),
-        found=terms.found,
+        site_cohort=terms.site_cohort,
         terms=dataclasses.replace(
             terms,
             allowed=dataclasses.replace(terms.allowed, data_set=DataSet(epsilon=3.0, delta=1e-5)),
@@ -333,7 +333,7 @@ def test_a_private_training_is_paid_for_before_it_begins_and_never_done_without_
     for _ in range(2):  # the same request is charged once
         with pytest.raises(RequestRefused, match="not-built"):
             train(asked)
-    n = int((asked.found.cohort["is_train"] == 1).sum())
+    n = int((asked.site_cohort.cohort["is_train"] == 1).sum())
     mechanism = mechanism_of(asked.campaign, patients=n)
     assert (mechanism.sampling_rate, mechanism.steps) == (16 / n if n > 16 else 1.0, -(-n // 16))
     spent = Ledger(hospital.home).preview("all", mechanisms=[], budget=budget_of(asked.terms.allowed.data_set))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from fedage.client.cohort.site_cohort import SiteCohort
-from fedage.client.consent.snapshots import FewValuesChanged, SnapshotTooClose
+from fedage.client.consent.cohort_distance import FewValuesChanged, SnapshotTooClose
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, TRAIN
 from tests.client.hospital import CAMPAIGN, Hospital, Template

@@ -55,19 +55,19 @@ def digest(cohort: Cohort = COHORT) -> str:
 def test_predictions_are_kept_once_by_model_and_cohort(tmp_path: Path) -> None:
     told = np.array([51.0, np.nan])
     here = {"run": "r1", "model": "m", "snapshot": digest()}
-    assert not predictions.kept(tmp_path, **here)
+    assert not predictions.are_kept(tmp_path, **here)
     predictions.keep(tmp_path, **here, columns={"predicted_years": told})
-    assert predictions.kept(tmp_path, **here)
+    assert predictions.are_kept(tmp_path, **here)
     predictions.keep(tmp_path, **here, columns={"predicted_years": told + 1})
     found = predictions.with_predictions(COHORT, tmp_path, run="r1", snapshot=digest())
     assert found["predicted_years"][0] == 51.0
     assert found["raw_gap_years"][0] == 1.0
     for change, rule in (({"model": "n"}, "already-predicted"), ({"snapshot": "t"}, "cohort-changed")):
         with pytest.raises(Withheld, match=rule):
-            predictions.kept(tmp_path, **{**here, **change})
+            predictions.are_kept(tmp_path, **{**here, **change})
         with pytest.raises(Withheld, match=rule):
             predictions.keep(tmp_path, **{**here, **change}, columns={"predicted_years": told})
-    assert not predictions.kept(tmp_path, **{**here, "run": "r2", "model": "n"})
+    assert not predictions.are_kept(tmp_path, **{**here, "run": "r2", "model": "n"})
     assert [path.name for path in tmp_path.iterdir()] == ["predictions-r1.npz"]
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from fedage.client.consent.cohort_distance import SnapshotTooClose
 from fedage.client.consent.frozen_values import FrozenValues
-from fedage.client.consent.snapshots import NoHash, SnapshotChanged, Snapshots, SnapshotsUnavailable, SnapshotTooClose
+from fedage.client.consent.snapshot_tables import NoHash
+from fedage.client.consent.snapshots import SnapshotChanged, Snapshots, SnapshotsUnavailable
 
 MINIMUM = 5
 
@@ -29,7 +31,7 @@ def digest(number: int) -> str:
 
 def freeze(snapshots: Snapshots, number: int, who: list[str], data_set: str = "chest") -> str:
     found = FrozenValues(patients=tuple(who))
-    return snapshots.freeze(data_set, digest=digest(number), found=found, minimum_count=MINIMUM).sha256
+    return snapshots.freeze(data_set, digest=digest(number), frozen_values=found, minimum_count=MINIMUM).sha256
 
 
 def require(snapshots: Snapshots, number: int, who: list[str]) -> None:

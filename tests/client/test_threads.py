@@ -95,7 +95,7 @@ def test_predictions_are_one_models_and_whole(tmp_path: Path, same_model: bool) 
 
     def predict(k: int) -> None:
         model = "m" if same_model else f"m{k}"
-        if not predictions.kept(tmp_path, run="r1", model=model, snapshot="s"):
+        if not predictions.are_kept(tmp_path, run="r1", model=model, snapshot="s"):
             made = np.full(n, 0.0 if same_model else float(k))
             predictions.keep(tmp_path, run="r1", columns={"predicted_years": made}, model=model, snapshot="s")
         read = predictions.with_predictions(patients, tmp_path, run="r1", snapshot="s")["predicted_years"]

@@ -59,7 +59,7 @@ def charge(home: Path) -> float:
 
 def freeze(home: Path) -> tuple[str, ...]:
     found = FrozenValues(patients=tuple(sorted(hashlib.sha256(b"%d" % number).hexdigest() for number in range(20))))
-    return Snapshots(home).freeze("chest", digest=DIGEST, found=found, minimum_count=5).patients
+    return Snapshots(home).freeze("chest", digest=DIGEST, frozen_values=found, minimum_count=5).patients
 
 
 def add_row(home: Path) -> int:

@@ -68,7 +68,7 @@ def test_heads_are_kept_in_order_across_runs_and_a_cut_log_is_found_with_them(
     with sqlite3.connect(path) as connection:
         connection.execute("DELETE FROM audit WHERE sequence > 2")
     (tmp_path / "site" / "audit.head").unlink()
-    assert [found.damage for found in verify(path, heads=heads.all("a")).found] == [Damage.TRUNCATED]
+    assert [found.damage for found in verify(path, heads=heads.all("a")).findings] == [Damage.TRUNCATED]
 
 
 def test_an_old_head_sent_again_is_named(heads: Heads, log: AuditLog) -> None:
@@ -101,7 +101,7 @@ def test_a_forked_log_is_named_now_and_from_then_on_and_both_histories_are_kept(
     for history in (copy, original):
         assert refused(heads, history.append(LINE), after=2) == "audit-log-forked"
     assert refused(Heads(tmp_path / "heads"), original.append(LINE), after=3) == "audit-log-forked"
-    found = verify(tmp_path / "site" / "audit.db", heads=heads.all("a")).found
+    found = verify(tmp_path / "site" / "audit.db", heads=heads.all("a")).findings
     assert {(one.damage, one.sequence) for one in found} >= {(Damage.REWRITTEN, 2)}
 
 

@@ -107,7 +107,7 @@ def test_a_validation_site_beside_two_that_train_and_a_cut_log_found_by_the_coor
         connection.execute("DELETE FROM audit WHERE sequence > 5")
     (members[1].home / "audit.head").unlink()
     assert verify(log).intact  # nobody at the site can tell
-    found = verify(log, heads=read_heads(kept.file("b"))).found
+    found = verify(log, heads=read_heads(kept.file("b"))).findings
     assert {one.damage for one in found} == {Damage.TRUNCATED}
 
 

@@ -130,9 +130,9 @@ def version_of(connection: Connection) -> int:
 
 def compared_with(connection: Connection, question: str) -> tuple[int, ...] | None:
     """The earlier columns that a question was held against when it was answered; None if it never was."""
-    known = select(questions.c.compared_with).where(questions.c.sha256 == question)
-    found = connection.execute(known).scalar_one_or_none()
-    return None if found is None else tuple(json.loads(found))
+    stored = select(questions.c.compared_with).where(questions.c.sha256 == question)
+    text = connection.execute(stored).scalar_one_or_none()
+    return None if text is None else tuple(json.loads(text))
 
 
 def keep_question(connection: Connection, question: str, *, compared: Sequence[int]) -> None:

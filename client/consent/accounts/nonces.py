@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -29,17 +30,20 @@ from pathlib import Path
 
 from sqlalchemy import Boolean, Column, Connection, Integer, MetaData, String, Table, func, select
 
+from fedage.client.site.cancel import wait_for
 from fedage.client.site.durable import LOCK_WAIT_S, DurableFile, StoreUnavailable, named_failures
+from fedage.common.protocol.messages import RequestRefused
 from fedage.deploy.machine.atomic import sync
 
 NONCES_FILE = "nonces.db"
 REPLIES_FOLDER = "replies"
 
 _HEADER_BYTES = 8
+_AGAIN = "this site has had this message before; send it again with a new nonce"
 _STALE_S = 24 * 3600.0
 
 metadata = MetaData()
-seen = Table(
+requests = Table(
     "seen",
     metadata,
     Column("request", String(64), primary_key=True),
@@ -64,14 +68,11 @@ class NoncesUnavailable(StoreUnavailable):
     """The memory of requests cannot be read or written: nothing may be answered."""
 
 
-class Replayed(Exception):
-    """A request that may not be answered. `.rule` and `.detail` are safe to send."""
-
-    rule = "replay"
+class Replayed(RequestRefused):
+    """A request that may not be answered again."""
 
     def __init__(self, detail: str) -> None:
-        self.detail = detail
-        super().__init__(f"{self.rule}: {detail}")
+        super().__init__("replay", detail)
 
 
 class Claim(Enum):
@@ -155,7 +156,7 @@ class Nonces:
             If no further request of this run can be remembered.
         """
         with self._file.transaction() as connection:
-            row = connection.execute(select(seen).where(seen.c.request == request.key)).one_or_none()
+            row = connection.execute(select(requests).where(requests.c.request == request.key)).one_or_none()
             if row is None:
                 return self._remember(connection, request)
         if row.content != request.content:
@@ -174,7 +175,7 @@ class Nonces:
             If it is not new.
         """
         if self.claim(request) is not Claim.NEW:
-            raise Replayed("this site has had this message before; send it again with a new nonce")
+            raise Replayed(_AGAIN)
 
     def keep_reply(self, request: RequestId, frames: Iterable[bytes]) -> bool:
         """Mark a claimed request as answered and store its answer, on disk, before it leaves.
@@ -194,7 +195,7 @@ class Nonces:
             size_bytes, sha256 = _write(unfinished, frames, at_most=self._limits.reply_bytes)
             with self._file.transaction() as connection:
                 answered = connection.execute(
-                    select(seen.c.answered).where(seen.c.request == request.key)
+                    select(requests.c.answered).where(requests.c.request == request.key)
                 ).scalar_one_or_none()
                 if answered is None or answered:
                     unfinished.unlink(missing_ok=True)
@@ -202,10 +203,10 @@ class Nonces:
                 if sha256 is not None:
                     unfinished.replace(self._path(request.key))
                     sync(self._folder)
-                latest = connection.execute(select(func.coalesce(func.max(seen.c.reply_order), 0))).scalar_one()
+                latest = connection.execute(select(func.coalesce(func.max(requests.c.reply_order), 0))).scalar_one()
                 connection.execute(
-                    seen.update()
-                    .where(seen.c.request == request.key)
+                    requests.update()
+                    .where(requests.c.request == request.key)
                     .values(answered=True, reply_sha256=sha256, reply_bytes=size_bytes, reply_order=latest + 1)
                 )
                 dropped = _drop_oldest(connection, total_bytes=self._limits.total_bytes)
@@ -234,7 +235,7 @@ class Nonces:
         self._unlink(_make_room(connection, request.run_key, nonces=self._limits.nonces))
         this = runs.c.run == request.run_key
         connection.execute(runs.update().where(this).values(requests=runs.c.requests + 1, turn=turn))
-        connection.execute(seen.insert().values(request=request.key, run=request.run_key, content=request.content))
+        connection.execute(requests.insert().values(request=request.key, run=request.run_key, content=request.content))
         return Claim.NEW
 
     def _is_whole(self, key: str, sha256: str | None) -> bool:
@@ -246,7 +247,7 @@ class Nonces:
 
     def _sweep(self) -> None:
         """Remove files that a crash left behind and no request knows."""
-        stored = select(seen.c.request).where(seen.c.reply_sha256.is_not(None))
+        stored = select(requests.c.request).where(requests.c.reply_sha256.is_not(None))
         with self._file.reading() as connection:
             known = set(connection.execute(stored).scalars())
         for path in self._folder.iterdir():
@@ -266,6 +267,48 @@ class Nonces:
             yield
 
 
+class Claims:
+    """Requests that one process is answering now: a copy of one waits for that, and then gets the stored answer."""
+
+    def __init__(self, nonces: Nonces) -> None:
+        self._nonces, self._lock = nonces, threading.Lock()
+        self._answering: set[str] = set()
+
+    @contextmanager
+    def claimed(self, request: RequestId) -> Iterator[bool]:
+        """Remember a verified request and hold back a second copy of itself while it is answered.
+
+        A coordinator whose connection to this site was slow for a while sends a message again. To refuse that would
+        cost the campaign a site that is at work.
+
+        Yields whether it was answered before, and the stored answer is to be sent once more.
+
+        Raises
+        ------
+        Replayed
+            If it is not to be answered.
+        Cancelled
+            If nobody waits for this copy any more.
+        """
+        wait_for(lambda: self._taken(request.key))
+        try:
+            claim = self._nonces.claim(request)
+            if claim is Claim.REPLAYED:
+                raise Replayed(_AGAIN)
+            yield claim is Claim.AGAIN
+        finally:
+            with self._lock:
+                self._answering.discard(request.key)
+
+    def _taken(self, key: str) -> bool:
+        """Take a request's place unless somebody has it."""
+        with self._lock:
+            if key in self._answering:
+                return False
+            self._answering.add(key)
+            return True
+
+
 def _make_room(connection: Connection, run: str, *, nonces: int) -> list[str]:
     """Close the runs quiet longest until one more request fits; the keys whose answers can go."""
     dropped: list[str] = []
@@ -274,8 +317,8 @@ def _make_room(connection: Connection, run: str, *, nonces: int) -> list[str]:
         quiet = connection.execute(others.order_by(runs.c.turn).limit(1)).scalar_one_or_none()
         if quiet is None:
             raise Replayed("this site can remember no further message of this run; begin a new run")
-        dropped += connection.execute(select(seen.c.request).where(seen.c.run == quiet)).scalars()
-        connection.execute(seen.delete().where(seen.c.run == quiet))
+        dropped += connection.execute(select(requests.c.request).where(requests.c.run == quiet)).scalars()
+        connection.execute(requests.delete().where(requests.c.run == quiet))
         connection.execute(runs.update().where(runs.c.run == quiet).values(closed=True, requests=0))
     return dropped
 
@@ -283,12 +326,14 @@ def _make_room(connection: Connection, run: str, *, nonces: int) -> list[str]:
 def _drop_oldest(connection: Connection, *, total_bytes: int) -> list[str]:
     """Forget the oldest stored answers until the rest fits; their keys."""
     dropped: list[str] = []
-    stored = seen.c.reply_sha256.is_not(None)
-    while (connection.execute(select(func.sum(seen.c.reply_bytes)).where(stored)).scalar_one() or 0) > total_bytes:
+    stored = requests.c.reply_sha256.is_not(None)
+    while (connection.execute(select(func.sum(requests.c.reply_bytes)).where(stored)).scalar_one() or 0) > total_bytes:
         oldest = connection.execute(
-            select(seen.c.request).where(stored).order_by(seen.c.reply_order).limit(1)
+            select(requests.c.request).where(stored).order_by(requests.c.reply_order).limit(1)
         ).scalar_one()
-        connection.execute(seen.update().where(seen.c.request == oldest).values(reply_sha256=None, reply_bytes=0))
+        connection.execute(
+            requests.update().where(requests.c.request == oldest).values(reply_sha256=None, reply_bytes=0)
+        )
         dropped.append(oldest)
     return dropped
 

@@ -120,7 +120,7 @@ class ReleasedColumns:
         self._patients, self._campaign, self._of_the_model = tuple(patients), campaign, of_the_model
         self._minimum_count = minimum_count
 
-    def asked(self, analysis: Analysis, cohort: Cohort, iterate: Iterate) -> Question:
+    def question_of(self, analysis: Analysis, cohort: Cohort, iterate: Iterate) -> Question:
         """The question with the earlier columns that its own are held against as columns of its cohort.
 
         Raises
@@ -152,13 +152,13 @@ class ReleasedColumns:
         earlier = self._to_compare(stored, now, rows=read.rows, all_of_them=known is not None)
         if known is None:
             self._require_needed(list(values), now, earlier, needed=len(read.needed))
-        seen = cohort
+        compared_cohort = cohort
         if earlier.ids:
             whole = np.full((cohort.n, len(earlier.ids)), np.nan)
             whole[read.rows] = earlier.values
-            seen = with_earlier(cohort, whole)
+            compared_cohort = with_earlier(cohort, whole)
         return Question(
-            cohort=seen,
+            cohort=compared_cohort,
             read=read,
             digest=digest,
             compared_with=earlier.ids,
@@ -241,13 +241,13 @@ class ReleasedColumns:
     def _digest(self, analysis: Analysis, read: ColumnsRead, values: Mapping[str, FloatArray], iterate: Iterate) -> str:
         """Of what is computed of whom, whatever it is called: the same question again is answered as it was."""
         leave = None if read.leave is None else frozenset(read.leave)
-        found = hashlib.sha256(type(getattr(analysis, "analysis", analysis)).__name__.encode())
-        found.update(self._sha256_of_patients().encode() + read.rows.astype("<i8").tobytes())
-        found.update(np.asarray(iterate.get("ends", ()), dtype="<f8").tobytes())
+        digest = hashlib.sha256(type(getattr(analysis, "analysis", analysis)).__name__.encode())
+        digest.update(self._sha256_of_patients().encode() + read.rows.astype("<i8").tobytes())
+        digest.update(np.asarray(iterate.get("ends", ()), dtype="<f8").tobytes())
         for name, column in values.items():
-            found.update(b"kept" if leave is not None and name in leave else b"left")
-            found.update(columns_store.sha256_of(column).encode())
-        return found.hexdigest()
+            digest.update(b"kept" if leave is not None and name in leave else b"left")
+            digest.update(columns_store.sha256_of(column).encode())
+        return digest.hexdigest()
 
     def _sha256_of_patients(self) -> str:
         return hashlib.sha256("\n".join(self._patients).encode()).hexdigest()
@@ -259,7 +259,7 @@ class ReleasedColumns:
         place = {patient: row for row, patient in enumerate(self._patients)}
         where = np.full(len(self._patients), -1, dtype=np.intp)
         where[rows] = np.arange(rows.size)
-        found: list[EarlierColumns] = []
+        blocks: list[EarlierColumns] = []
         keep_all = all_of_them or now.shape[1] * len(stored) <= _ALL_PAIRS
         for block in columns_store.blocks_of(stored):
             mine = np.array([place.get(patient, -1) for patient in block[0].patients], dtype=np.intp)
@@ -279,14 +279,14 @@ class ReleasedColumns:
             if not keep_all:
                 near = near_pairs(now, earlier, minimum_count=self._minimum_count)
                 one = one.chosen(np.unique(near[:, 1]).tolist())
-            found.append(one)
-        if not found:
+            blocks.append(one)
+        if not blocks:
             return EarlierColumns(ids=(), names=(), campaigns=(), values=np.empty((rows.size, 0)))
         return EarlierColumns(
-            ids=tuple(number for one in found for number in one.ids),
-            names=tuple(name for one in found for name in one.names),
-            campaigns=tuple(digest for one in found for digest in one.campaigns),
-            values=np.concatenate([one.values for one in found], axis=1),
+            ids=tuple(number for one in blocks for number in one.ids),
+            names=tuple(name for one in blocks for name in one.names),
+            campaigns=tuple(digest for one in blocks for digest in one.campaigns),
+            values=np.concatenate([one.values for one in blocks], axis=1),
         )
 
     def _near(self, now: FloatArray, earlier: EarlierColumns) -> list[tuple[int, int]]:

@@ -111,20 +111,20 @@ class TableGrids:
             Rule `table-grid` if the iterate leaves the run's path, or asks for tables of other intervals than those
             settled or given before; rule `store-unavailable` if the account cannot be kept.
         """
-        asked = self._asked(analysis, iterate)
-        if asked is None or not isinstance(analysis, Gridded):
+        question = self._question(analysis, iterate)
+        if question is None or not isinstance(analysis, Gridded):
             return analysis
         with account_transaction(self._path) as connection:
             of_campaign = select(given.c.ends).where(given.c.campaign == self._campaign)
-            kept = connection.execute(of_campaign).scalar_one_or_none()
+            given_ends = connection.execute(of_campaign).scalar_one_or_none()
             in_years = self._given_in_years(connection, analysis)
-            frozen = _within(analysis.times, None if kept is None else _read(kept), in_years)
-            refusal = self._refusal(connection, asked, times=analysis.times, frozen=frozen)
-            if not refusal and asked.following is None:
-                if kept is None:
-                    connection.execute(given.insert().values(campaign=self._campaign, ends=_written(asked.ends)))
+            frozen = _within(analysis.times, None if given_ends is None else _read(given_ends), in_years)
+            refusal = self._refusal(connection, question, times=analysis.times, frozen=frozen)
+            if not refusal and question.following is None:
+                if given_ends is None:
+                    connection.execute(given.insert().values(campaign=self._campaign, ends=_written(question.ends)))
                 if self._account is not None and in_years is None:
-                    self._give(connection, analysis, asked.ends if frozen is None else frozen)
+                    self._give(connection, analysis, question.ends if frozen is None else frozen)
         if refusal:
             raise Withheld(RULE, refusal)
         return analysis if frozen is None else analysis.within(frozen)
@@ -156,48 +156,48 @@ class TableGrids:
 
     def answered(self, analysis: Analysis, iterate: Iterate, statistic: Statistic) -> None:
         """Remember which ends the site has named in its answer."""
-        asked = self._asked(analysis, iterate)
-        if asked is None or asked.following is None:
+        question = self._question(analysis, iterate)
+        if question is None or question.following is None:
             return
         named = np.flatnonzero(statistic["next_end"])
-        told: tuple[int, ...] = ()
-        if named.size and named[0] == asked.following:
+        tellable: tuple[int, ...] = ()
+        if named.size and named[0] == question.following:
             single = int(np.flatnonzero(statistic["single_intervals"])[0])
-            told = tuple(range(asked.following, asked.following + single + 1))
-            if not asked.ends and not statistic.scalar("start_together"):
-                told = (0, *told)
+            tellable = tuple(range(question.following, question.following + single + 1))
+            if not question.ends and not statistic.scalar("start_together"):
+                tellable = (0, *tellable)
         with account_transaction(self._path) as connection:
             connection.execute(delete(paths).where(self._this_run))
-            row = {"campaign": self._campaign, "run": self._run, "following": asked.following}
-            connection.execute(paths.insert().values(**row, ends=_written(asked.ends), told=_written(told)))
+            row = {"campaign": self._campaign, "run": self._run, "following": question.following}
+            connection.execute(paths.insert().values(**row, ends=_written(question.ends), told=_written(tellable)))
 
-    def _asked(self, analysis: Analysis, iterate: Iterate) -> GridAsked | None:
+    def _question(self, analysis: Analysis, iterate: Iterate) -> GridAsked | None:
         if self._minimum_count == 1 or not isinstance(analysis, Gridded):
             return None
         return analysis.grid_asked(iterate)
 
     def _refusal(
-        self, connection: Connection, asked: GridAsked, *, times: tuple[float, ...], frozen: tuple[int, ...] | None
+        self, connection: Connection, question: GridAsked, *, times: tuple[float, ...], frozen: tuple[int, ...] | None
     ) -> str:
         """Why the iterate is not answered; empty if it is. It follows from what was told before, not from patients."""
         if frozen is not None:
             return (
                 ""
-                if set(asked.ends) <= set(frozen) and any(times[end] > 0 for end in frozen)
+                if set(question.ends) <= set(frozen) and any(times[end] > 0 for end in frozen)
                 else "tables of other intervals were given before of these patients; those, or some of their ends, are "
                 "the only ones"
             )
         last = connection.execute(select(paths).where(self._this_run)).one_or_none()
-        settled, told = (_read(last.ends), _read(last.told)) if last is not None else ((), ())
-        if not set(asked.ends) <= {*settled, *told}:
+        settled, tellable = (_read(last.ends), _read(last.told)) if last is not None else ((), ())
+        if not set(question.ends) <= {*settled, *tellable}:
             return (
                 "these intervals are none that this site has said it can tell in this run; it says so of none in which "
                 "too few patients have the event, leave or stay"
             )
-        if asked.following is None or last is None:
+        if question.following is None or last is None:
             return ""
-        repeated = asked.ends == settled and asked.following == last.following
-        onwards = asked.ends[: len(settled)] == settled and asked.following > last.following
+        repeated = question.ends == settled and question.following == last.following
+        onwards = question.ends[: len(settled)] == settled and question.following > last.following
         return "" if repeated or onwards else "questions about the intervals go forward only, with the settled ends"
 
     @property
@@ -222,12 +222,12 @@ class TableGrids:
 
 
 def _within(
-    times: tuple[float, ...], kept: tuple[int, ...] | None, in_years: frozenset[float] | None
+    times: tuple[float, ...], given_ends: tuple[int, ...] | None, in_years: frozenset[float] | None
 ) -> tuple[int, ...] | None:
     """The table times (indices) that the campaign's own account and that of all campaigns leave; None for all."""
     if in_years is None:
-        return kept
-    candidates = range(len(times)) if kept is None else kept
+        return given_ends
+    candidates = range(len(times)) if given_ends is None else given_ends
     return tuple(end for end in candidates if times[end] in in_years)
 
 

@@ -242,7 +242,7 @@ class Thresholds:
             return "" if before[value] else too_near
         if len(before) >= MOST_VALUES:
             return f"{MOST_VALUES} values of the threshold on {column} were tried before; repeat one that was answered"
-        counts = [count for other, told in before.items() if told for count in _between(patients, value, other)]
+        counts = [count for other, answered in before.items() if answered for count in _between(patients, value, other)]
         near = any(0 < count < self._minimum_count for count in counts)
         connection.execute(tried.insert().values(**this, value=value, answered=not near))
         return too_near if near else ""

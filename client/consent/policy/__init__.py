@@ -4,7 +4,7 @@ from fedage.client.consent.policy.decide import Allowed, Facts, Refused, decide,
 from fedage.client.consent.policy.file import DEFAULT_TEXT, POLICY_FILE, PolicyFile, write_default
 from fedage.client.consent.policy.parse import PolicyErrors, load_policy, parse_policy
 from fedage.client.consent.policy.types import DataSet, Hours, Policy
-from fedage.client.consent.policy.words import in_words
+from fedage.client.consent.policy.words import policy_text
 
 __all__ = [
     "DEFAULT_TEXT",
@@ -19,8 +19,8 @@ __all__ = [
     "Refused",
     "decide",
     "facts_of",
-    "in_words",
     "load_policy",
     "parse_policy",
+    "policy_text",
     "write_default",
 ]

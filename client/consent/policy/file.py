@@ -122,10 +122,10 @@ class PolicyFile:
     def _state(self) -> tuple[int, ...] | None:
         """What changes whenever the file does, an edit within the clock's resolution of the last one included."""
         try:
-            found = self.path.stat()
+            status = self.path.stat()
         except OSError:
             return None
-        return (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino, found.st_mode)
+        return (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_mode)
 
 
 def write_default(path: Path) -> None:

@@ -28,10 +28,10 @@ def minutes(window: str) -> tuple[int, int]:
     NoWindow
         For anything but two times that differ.
     """
-    found = _WINDOW.fullmatch(window)
-    if found is None:
+    match = _WINDOW.fullmatch(window)
+    if match is None:
         raise NoWindow(window)
-    hour, minute, end_hour, end_minute = found.groups()
+    hour, minute, end_hour, end_minute = match.groups()
     begin = int(hour) * 60 + int(minute)
     end = _DAY_MINUTES if end_hour is None else int(end_hour) * 60 + int(end_minute)
     if end == begin:

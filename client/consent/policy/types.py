@@ -87,8 +87,8 @@ class Hours(Table):
 
     def windows(self, weekday: int) -> tuple[str, ...]:
         """The windows of a weekday, 0 = Monday."""
-        found: tuple[str, ...] = getattr(self, WEEKDAYS[weekday])
-        return found
+        windows: tuple[str, ...] = getattr(self, WEEKDAYS[weekday])
+        return windows
 
 
 class DataSet(Table):

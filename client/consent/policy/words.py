@@ -19,7 +19,7 @@ _EXCEPTION_WORDS = {
 }
 
 
-def in_words(policy: Policy) -> list[str]:
+def policy_text(policy: Policy) -> list[str]:
     """What the site allows, one sentence an item."""
     return [*_requests(policy), *_disclosure(policy), _hours(policy.hours), *_data_sets(policy.data_sets)]
 

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedage.client.audit import AuditLog, Direction, Entry, Kind, Outcome, show, verify
 from fedage.client.audit.folding import FOLDED, MOST_LINES, WINDOW_S, Folding
 from fedage.client.audit.log import LOG_FILE
-from fedage.client.cli.audit import _in_words
+from fedage.client.cli.audit import _line_text
 from fedage.client.inbox import sites
 from fedage.common.protocol.messages import ANALYSE, DESCRIBE
 from tests.client.hospital import Hospital, Template
@@ -40,7 +40,7 @@ def test_a_few_have_their_own_lines_and_one_line_counts_the_others(tmp_path: Pat
         folded=7,
         size_bytes=70,
     )
-    assert "7 more messages" in _in_words(line.sequence, line.time_utc, line.entry)
+    assert "7 more messages" in _line_text(line.sequence, line.time_utc, line.entry)
     folding.write()  # one message in this window, with lines of its own
     assert len(show(tmp_path / LOG_FILE)) == 1
 

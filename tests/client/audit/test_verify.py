@@ -58,7 +58,7 @@ def rechain(home: Path) -> None:
 
 
 def found(findings: VerificationReport) -> set[tuple[Damage, int | None]]:
-    return {(finding.damage, finding.sequence) for finding in findings.found}
+    return {(finding.damage, finding.sequence) for finding in findings.findings}
 
 
 def test_an_untouched_log_is_intact_against_every_head_ever_sent(tmp_path: Path, heads: list[SignedHead]) -> None:
@@ -201,7 +201,7 @@ def test_heads_of_another_key_and_a_spoilt_head_file_are_named(tmp_path: Path, h
 
 def test_the_log_of_another_site_is_not_this_sites(tmp_path: Path, heads: list[SignedHead]) -> None:
     findings = verify(tmp_path / "audit.db", public_key=Ed25519PrivateKey.generate().public_key())
-    assert len(findings.found) >= LINES
+    assert len(findings.findings) >= LINES
 
 
 @pytest.mark.parametrize("name", ["missing.db", "audit.pub"])
@@ -268,5 +268,5 @@ def test_a_log_that_is_being_written_is_no_damaged_log(tmp_path: Path) -> None:
     finally:
         stop.set()
         thread.join()
-    assert [result.found for result in results] == [()] * 25
+    assert [result.findings for result in results] == [()] * 25
     assert results[-1].lines > results[0].lines

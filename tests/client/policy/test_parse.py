@@ -18,9 +18,9 @@ from fedage.client.consent.policy import (
     PolicyErrors,
     PolicyFile,
     Refused,
-    in_words,
     load_policy,
     parse_policy,
+    policy_text,
     write_default,
 )
 from tests.client.policy.test_decide import FACTS
@@ -189,7 +189,7 @@ def test_a_change_acts_at_once_and_a_mistake_refuses_everything(tmp_path: Path) 
 
 
 def test_in_words_says_what_the_file_says() -> None:
-    sentences = "\n".join(in_words(parse_policy(FULL)))
+    sentences = "\n".join(policy_text(parse_policy(FULL)))
     for said in (
         "ab" * 8,
         "will not train models",
@@ -204,8 +204,8 @@ def test_in_words_says_what_the_file_says() -> None:
         "may be in both chest and mr",
     ):
         assert said in sentences, said
-    plain = "\n".join(in_words(Policy()))
+    plain = "\n".join(policy_text(Policy()))
     for said in ("pinned", "A person approves", "fewer than 10", "at any time", "no ε budget"):
         assert said in plain, said
     bare = parse_policy("[disclosure]\nminimum_count = 1")
-    assert "no minimum count" in "\n".join(in_words(bare))
+    assert "no minimum count" in "\n".join(policy_text(bare))
