@@ -20,7 +20,7 @@ from rich.console import Console
 from fedage.client.cohort.ages import OLDEST_YEARS
 from fedage.client.cohort.indexing.bids import index_bids, is_bids
 from fedage.client.cohort.indexing.index import index_folder
-from fedage.client.cohort.selection.image_units import units_in_words
+from fedage.client.cohort.selection.image_units import unit_messages
 from fedage.client.cohort.store.query import Selection, select
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.table.site_names import site_names
@@ -200,7 +200,7 @@ def virtual_sites(
     from fedage.client.cohort.table.sites import read_site_tables
 
     read = read_site_tables(data, campaign, site_column=site_column)
-    for line in read.said:
+    for line in read.messages:
         console.print(line)
     # Features that are not there, or not everywhere, are found now, not after the engine has started.
     agreed_features(campaign, {name: table.features for name, table in read.sites.items()})
@@ -255,7 +255,7 @@ def _image_sites(
             selections[name] = select(store, modalities=(), age_min_years=0.0, age_max_years=OLDEST_YEARS)
         rejected = ", ".join(f"{count} {code}" for code, count in report.rejected.items())
         console.print(f"{name}: {report.patients} patients" + (f"; set aside: {rejected}" if rejected else ""))
-        for line in report.said:
+        for line in report.messages:
             console.print(f"{name}: outcomes: {line}", markup=False)
         if report.patients == 0:
             console.print(f"{name}: no image of any patient; the site is left out")
@@ -263,7 +263,7 @@ def _image_sites(
         jobs.append(SimulatedSiteJob(name=name, kind="images", home=home))
     if not jobs:
         raise FedAgeError(f"{data}: no sub-folder has an image that can be used; give folders with DICOM files")
-    for line in units_in_words(selections, campaign):
+    for line in unit_messages(selections, campaign):
         console.print(line, markup=False)
     return jobs
 

@@ -14,14 +14,14 @@ from rich.text import Text
 from fedage.client.audit import AuditLog, Direction, Entry, Kind
 from fedage.client.cohort.indexing.bids import PARTICIPANTS, STANDARD, BidsLayout, index_bids, is_bids
 from fedage.client.cohort.indexing.index import IndexReport, index_folder
-from fedage.client.cohort.indexing.join_outcomes import keep_outcomes
+from fedage.client.cohort.indexing.join_outcomes import store_outcomes
 from fedage.client.cohort.indexing.rejects_page import rejects_table, write_rejects_page
 from fedage.client.cohort.recipes import Recipe, recipe
 from fedage.client.cohort.store.query import count_several_people
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.store.tables import TableReport, forget_table, index_table
 from fedage.client.cohort.store.writer import LastIndexing, writing
-from fedage.client.cohort.table.messages import in_words
+from fedage.client.cohort.table.messages import reason_text
 from fedage.client.cohort.table.outcomes import OutcomeTable, read_outcomes
 from fedage.client.cohort.table_facts import NoTableFacts, WithSiteView
 from fedage.client.site.home import SiteConfig, SiteHome
@@ -112,7 +112,7 @@ def index_into(
     elif store.has_images:
         _forget_images(store)
     with store.exclusive():
-        counts, notes = keep_outcomes(store, outcomes, of_participants=layout is not None)
+        counts, notes = store_outcomes(store, outcomes, of_participants=layout is not None)
     if several := count_several_people(store) if images is not None else 0:
         notes = (*notes, _several_people(several))
     return SiteIndex("" if root is None else "bids" if layout else "dicom", images, table, counts, notes)
@@ -189,7 +189,7 @@ def _show(index: SiteIndex, home: SiteHome, console: Console) -> None:
         console.print(f"table {state}: {index.table.patients} patients, {index.table.columns} columns")
         _print_counts("of the table set aside", index.table.rejected, console)
         for reason, count in index.table.rejected.items():
-            console.print(f"table: {in_words(reason, count)}", markup=False)
+            console.print(f"table: {reason_text(reason, count)}", markup=False)
     _print_counts("of the outcomes", index.outcomes, console)
     for line in index.notes:
         console.print(f"outcomes: {line}", markup=False)

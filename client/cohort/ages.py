@@ -92,11 +92,11 @@ class Age:
 
 def parse_date(text: str) -> date | None:
     """A DICOM date, `YYYYMMDD` or the older `YYYY.MM.DD`; None unless it is a whole and real one."""
-    found = _DATE.fullmatch(text.strip())
-    if found is None:
+    match = _DATE.fullmatch(text.strip())
+    if match is None:
         return None
     try:
-        return date(int(found[1]), int(found[3]), int(found[4]))
+        return date(int(match[1]), int(match[3]), int(match[4]))
     except ValueError:
         return None
 
@@ -131,35 +131,35 @@ def age_at_exam(
         `NO_AGE`, `UNREADABLE_AGE`, `IMPLAUSIBLE_AGE`, `UNRELIABLE_DATES`, or `CONTRADICTORY_AGE` where dates and
         `PatientAge` are further apart than one unit of the latter: nobody could say which of them is wrong.
     """
-    stated = _stated(age_string)
+    stated_age = _stated(age_string)
     if birth is None or exam is None:
-        return stated
+        return stated_age
     years = (exam - birth).days / DAYS_PER_YEAR
-    of_dates = Age(years=years, source=AgeSource.DATES)
+    age_by_dates = Age(years=years, source=AgeSource.DATES)
     if not trusted:
-        return stated if isinstance(stated, Age) else Reason.UNRELIABLE_DATES
-    if birth == exam and isinstance(stated, Age) and stated.source in _OF_INFANTS and _agree(years, stated):
-        return of_dates  # a newborn
-    nobodys = _is_placeholder(birth) or _is_placeholder(exam) or birth == exam
-    if nobodys or exam > (today or date.today()) + timedelta(days=1):
+        return stated_age if isinstance(stated_age, Age) else Reason.UNRELIABLE_DATES
+    if birth == exam and isinstance(stated_age, Age) and stated_age.source in _OF_INFANTS and _agree(years, stated_age):
+        return age_by_dates  # a newborn
+    is_placeholder = _is_placeholder(birth) or _is_placeholder(exam) or birth == exam
+    if is_placeholder or exam > (today or date.today()) + timedelta(days=1):
         # A scanner computes PatientAge from the dates it was given: where both agree, neither is known.
-        return stated if isinstance(stated, Age) and not _agree(years, stated) else Reason.UNRELIABLE_DATES
+        return stated_age if isinstance(stated_age, Age) and not _agree(years, stated_age) else Reason.UNRELIABLE_DATES
     if not 0 <= years <= OLDEST_YEARS:
         return Reason.IMPLAUSIBLE_AGE
-    if birth in _MAYBE_PLACEHOLDERS and not isinstance(stated, Age):
+    if birth in _MAYBE_PLACEHOLDERS and not isinstance(stated_age, Age):
         return Reason.UNRELIABLE_DATES
-    if isinstance(stated, Age) and not _agree(years, stated):
-        return stated if birth in _MAYBE_PLACEHOLDERS else Reason.CONTRADICTORY_AGE
-    return of_dates
+    if isinstance(stated_age, Age) and not _agree(years, stated_age):
+        return stated_age if birth in _MAYBE_PLACEHOLDERS else Reason.CONTRADICTORY_AGE
+    return age_by_dates
 
 
 def _stated(age_string: str) -> Age | Reason:
     """What `PatientAge` says."""
     text = age_string.strip()
-    found = _AGE.fullmatch(text)
-    if found is None:
+    match = _AGE.fullmatch(text)
+    if match is None:
         return Reason.UNREADABLE_AGE if text else Reason.NO_AGE
-    source, units = _SOURCES[found[2].upper()], int(found[1])
+    source, units = _SOURCES[match[2].upper()], int(match[1])
     capped = source is AgeSource.AGE_YEARS and units in CAPS_YEARS
     years = (units + (0.0 if capped else 0.5)) * source.resolution_years
     return Age(years=years, source=source, capped=capped) if years <= OLDEST_YEARS else Reason.IMPLAUSIBLE_AGE

@@ -48,7 +48,7 @@ RADIOGRAPHS = frozenset(["CR", "DX"])
 """Modalities of plain projection radiographs."""
 
 
-def modality_of(text: str) -> str:
+def normalise_modality(text: str) -> str:
     """A modality as it is kept: in capitals, and digital radiography as `DX` also where the file calls it `DR`."""
     modality = text.strip().upper()[:16]
     return "DX" if modality == "DR" else modality

@@ -33,7 +33,7 @@ class TableFacts:
     view_if_unknown: str = ""
 
 
-NOTHING = TableFacts()
+NO_FACTS = TableFacts()
 
 
 class TableFactsSource(Protocol):
@@ -54,14 +54,14 @@ class NoTableFacts:
 
     def of(self, _path: str) -> TableFacts | Reason:
         """Nothing."""
-        return NOTHING
+        return NO_FACTS
 
 
 class WithSiteView:
     """Tells what another tells, and the view of radiographs that name none, as the site says of its whole folder."""
 
-    def __init__(self, telling: TableFactsSource, view: str) -> None:
-        self._telling, self._view = telling, view
+    def __init__(self, source: TableFactsSource, view: str) -> None:
+        self._telling, self._view = source, view
 
     @property
     def digest(self) -> str:
@@ -70,5 +70,5 @@ class WithSiteView:
 
     def of(self, path: str) -> TableFacts | Reason:
         """What is told of the file at this path below the root, or why it is out."""
-        told = self._telling.of(path)
-        return told if isinstance(told, Reason) else replace(told, view_if_unknown=self._view)
+        facts = self._telling.of(path)
+        return facts if isinstance(facts, Reason) else replace(facts, view_if_unknown=self._view)

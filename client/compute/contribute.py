@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from fedage.client.cohort.selection.fold_assignment import NO_FOLD
-from fedage.client.cohort.table.columns import of_the_model
+from fedage.client.cohort.table.columns import model_columns
 from fedage.client.compute import predictions
 from fedage.client.consent.accounts.released_columns import ReleasedColumns
 from fedage.client.consent.accounts.table_grids import TableGrids
@@ -140,7 +140,7 @@ def contributions(
         folder if account is None else account.columns_folder or account.folder,
         patients=account.keys if account and account.keys else tuple(map(str, range(cohort.n))),
         campaign=campaign.digest,
-        of_the_model=of_the_model(campaign).union(name for name in cohort.columns if name.startswith(COMPUTED)),
+        of_the_model=model_columns(campaign).union(name for name in cohort.columns if name.startswith(COMPUTED)),
         minimum_count=minimum_count,
     )
     rule = rule_of(campaign) if guard else None

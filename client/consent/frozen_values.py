@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.client.cohort.selection.parts import PARTS, of_fold
+from fedage.client.cohort.selection.parts import PARTS, parts_for_fold
 from fedage.client.cohort.site_cohort import SiteCohort
-from fedage.client.cohort.table.columns import OF_THE_MODEL, named_columns
+from fedage.client.cohort.table.columns import MODEL_COLUMNS, named_columns
 from fedage.common.analyses.same_patients import sets_summed
 from fedage.common.campaign import Campaign
 from fedage.common.statistics.cohort import INCOMPLETE, SET_ASIDE
@@ -69,7 +69,7 @@ def _cells(site_cohort: SiteCohort, campaign: Campaign) -> dict[str, Mask]:
     parts: dict[str, Mask] = {}
     if campaign.estimator is not None and campaign.validation.folds is not None:
         for fold in range(campaign.validation.folds):
-            of_this = of_fold(cohort, campaign, fold)
+            of_this = parts_for_fold(cohort, campaign, fold)
             parts[f"fold {fold + 1}"] = of_this["is_test"] == 1
             parts[f"training without fold {fold + 1}"] = of_this["is_train"] == 1
     else:
@@ -91,7 +91,7 @@ def _cells(site_cohort: SiteCohort, campaign: Campaign) -> dict[str, Mask]:
 
 def _rows(site_cohort: SiteCohort, campaign: Campaign, order: NDArray[np.intp]) -> bytes:
     """A digest of each patient's values in the columns that the campaign reads, in this order."""
-    used = {*_OF_EVERY_CAMPAIGN, *OF_THE_MODEL, *named_columns(campaign), *site_cohort.features}
+    used = {*_OF_EVERY_CAMPAIGN, *MODEL_COLUMNS, *named_columns(campaign), *site_cohort.features}
     if campaign.planted is not None:
         used.add(campaign.planted.true_gap)
     names = sorted(used & set(site_cohort.cohort.columns))

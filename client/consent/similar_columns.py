@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fedage.client.cohort.site_cohort import SiteCohort
-from fedage.client.cohort.table.columns import of_the_model
+from fedage.client.cohort.table.columns import model_columns
 from fedage.client.consent.accounts.released_columns import ReleasedColumns
 from fedage.common.analyses.base import LeftOutByFile
 from fedage.common.analyses.columns_read import ReadsColumns, with_rows
@@ -25,7 +25,7 @@ def account_of(folder: Path, campaign: Campaign, *, keys: tuple[str, ...]) -> Re
         folder,
         patients=keys,
         campaign=campaign.digest,
-        of_the_model=of_the_model(campaign),
+        of_the_model=model_columns(campaign),
         minimum_count=campaign.cell_minimum,
     )
 

@@ -14,14 +14,14 @@ from fedage.client.cohort.samples.cache import SampleCache
 from fedage.client.cohort.selection.parts import with_parts
 from fedage.client.cohort.selection.table_cohorts import AGES_YEARS, table_cohort
 from fedage.client.cohort.site_cohort import SiteCohort
-from fedage.client.cohort.sop_classes import modality_of
+from fedage.client.cohort.sop_classes import normalise_modality
 from fedage.client.cohort.store.query import Selection, select
 from fedage.client.cohort.store.store import CohortStore
-from fedage.client.cohort.table.cell_forms import NOT_NAMED, forms
+from fedage.client.cohort.table.cell_forms import NOT_NAMED, form_codes
 from fedage.client.cohort.table.columns import named_columns
-from fedage.client.cohort.table.extremes import extremes_of
-from fedage.client.cohort.table.messages import bounded, kept_extreme
-from fedage.client.cohort.table.read import is_text, numbers
+from fedage.client.cohort.table.extremes import find_extremes
+from fedage.client.cohort.table.messages import bounded_counts, kept_extreme
+from fedage.client.cohort.table.read import is_text_column, parse_numbers
 from fedage.client.cohort.table.site_table import SiteTable
 from fedage.client.cohort.table.sites import read_one_site
 from fedage.client.cohort.table.units import ages_in_words, are_no_years
@@ -139,11 +139,11 @@ def _with_campaign_names(stored: StoredTable, campaign: Campaign, *, unit: Calla
     if missing := [name for name in dict.fromkeys(wanted) if name and name not in frame.columns]:
         raise RequestRefused("no-column", f"this site's table has no column {', '.join(map(repr, missing))}")
     for name in dict.fromkeys(column for column in wanted if column and column != choice.sex):
-        values, odd = numbers(frame[name], missing=choice.missing)
-        codes = forms(frame[name], odd)
+        values, odd = parse_numbers(frame[name], missing=choice.missing)
+        codes = form_codes(frame[name], odd)
         unexplained = bool(((codes != "") & (codes != NOT_NAMED)).any())
         # A word among 0 and 1 may be an event: who has it must not be missing for that.
-        if is_text(values, odd) or (name == _event(campaign) and unexplained):
+        if is_text_column(values, odd) or (name == _event(campaign) and unexplained):
             raise _text_column(name, of="table", setting="table.columns")
         if name == choice.age and are_no_years(values):
             raise RequestRefused("age-unit", f"column {name!r} of this site's table {ages_in_words()}")
@@ -254,11 +254,11 @@ def _cohort(selection: Selection, campaign: Campaign) -> Cohort:
 
 def _extremes(selection: Selection, campaign: Campaign) -> dict[str, int]:
     """Values that may stand for "missing" in the outcomes that the campaign reads, kept, by reason."""
-    return bounded(
+    return bounded_counts(
         {
             kept_extreme(name, extreme.code): extreme.count
             for name in named_columns(campaign)
-            for extreme in extremes_of(selection.outcomes.get(name, np.empty(0)))
+            for extreme in find_extremes(selection.outcomes.get(name, np.empty(0)))
         }
     )
 
@@ -295,7 +295,7 @@ def _select(
 
 def _within(data_set: DataSet, wanted: tuple[str, ...]) -> tuple[str, ...]:
     """The modalities that both mean; an empty tuple is any, so nothing in common has to be refused."""
-    wanted, offered = tuple(map(modality_of, wanted)), tuple(map(modality_of, data_set.modality))
+    wanted, offered = tuple(map(normalise_modality, wanted)), tuple(map(normalise_modality, data_set.modality))
     if not offered or not wanted:
         return wanted or offered
     if common := tuple(one for one in wanted if one in offered):

@@ -16,7 +16,14 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from numpy.typing import NDArray
 
-from fedage.client.cohort.selection.parts import check_fold, held_out, of_fold, set_aside, sizes, why_no_training
+from fedage.client.cohort.selection.parts import (
+    check_fold,
+    count_set_aside,
+    held_out,
+    part_sizes,
+    parts_for_fold,
+    why_no_training,
+)
 from fedage.client.compute import predictions
 from fedage.client.compute.contribute import UNKNOWN_STEP, Account, Contributions, contributions
 from fedage.client.compute.model import (
@@ -98,7 +105,7 @@ def _answers(kind: str) -> Callable[[Handler], Callable[[Message, Context], Mess
 def describe(work: Work) -> Answer:
     """How many patients the site brings, what it set aside, what it answers, and on what it computes."""
     site_cohort, campaign, minimum_count = work.site_cohort, work.campaign, work.minimum_count
-    in_parts, aside = sizes(site_cohort.cohort, campaign), set_aside(site_cohort.cohort)
+    in_parts, aside = part_sizes(site_cohort.cohort, campaign), count_set_aside(site_cohort.cohort)
     parts = releasable_parts(in_parts, minimum_count=minimum_count)
     # With the parts' sizes the number of all would tell how many are in none.
     others = site_cohort.cohort.n - sum(aside.values()) - sum(in_parts.values())
@@ -133,7 +140,7 @@ def train(work: Work) -> Answer:
         # Any model may come in training: what compares or corrects its predictions is for the run's one model.
         raise RequestRefused("unknown-step", "a training request may ask for the validation of its model only")
     check_fold(campaign, request.fold, all_folds_allowed=False)
-    cohort = of_fold(site_cohort.cohort, campaign, request.fold)
+    cohort = parts_for_fold(site_cohort.cohort, campaign, request.fold)
     chosen = np.flatnonzero(cohort["is_train"] == 1)
     require(chosen.size, of="training patients", minimum_count=work.minimum_count)
     if too_few := why_no_training(site_cohort.cohort, campaign, minimum_count=work.minimum_count):
@@ -264,7 +271,7 @@ def _analyse(work: Work, iterates: Iterates, before: Arrays | None = None) -> An
     if folds is None:
         cohort = predictions.with_predictions(site_cohort.cohort, folder, run=request.run, snapshot=snapshot)
     elif request.fold < folds:
-        cohort = of_fold(site_cohort.cohort, campaign, request.fold)
+        cohort = parts_for_fold(site_cohort.cohort, campaign, request.fold)
     else:
         cohort = predictions.with_all_folds(site_cohort.cohort, folder, run=request.run, folds=folds, snapshot=snapshot)
     cohort = _with_phase_columns(work, cohort, iterates, before or {})

@@ -10,7 +10,7 @@ import pytest
 from fedage.client.cohort.bids.participants import read_rows
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.store.tables import index_table
-from fedage.client.cohort.table.header import columns_in_words, repeated_name
+from fedage.client.cohort.table.header import columns_text, repeated_name_text
 from fedage.client.cohort.table.outcomes import read_outcomes
 from fedage.client.cohort.table.sites import read_site_tables
 from fedage.client.site.mapping import TableSource
@@ -81,13 +81,13 @@ def test_a_table_without_a_header_prints_nobody(tmp_path: Path, name: str) -> No
 
 
 def test_a_header_is_quoted_where_it_is_one() -> None:
-    assert repeated_name(["MRN", "volume 1", "volume 1"], known=["MRN"]) == "'volume 1' at places 2 and 3"
-    assert repeated_name(["mrn", "Age", "age"], known=["MRN"], ignore_case=True) == "'Age' at places 2 and 3"
-    assert repeated_name(["a", "", ""], known=["a"]) is None
-    assert repeated_name(["Page", "Page"], known=["age"]) == (
+    assert repeated_name_text(["MRN", "volume 1", "volume 1"], known=["MRN"]) == "'volume 1' at places 2 and 3"
+    assert repeated_name_text(["mrn", "Age", "age"], known=["MRN"], ignore_case=True) == "'Age' at places 2 and 3"
+    assert repeated_name_text(["a", "", ""], known=["a"]) is None
+    assert repeated_name_text(["Page", "Page"], known=["age"]) == (
         "at places 1 and 2; its first line must hold the columns' names"
     )
-    assert columns_in_words(["patientid", "age"], wanted=["patient_id"], known=["patient_id", "age"]) == (
+    assert columns_text(["patientid", "age"], wanted=["patient_id"], known=["patient_id", "age"]) == (
         "2 columns, of which 'patientid' is called nearly so"
     )
-    assert "'" not in columns_in_words(["Page", "Agge"], wanted=["age"]).replace("columns' names", "")
+    assert "'" not in columns_text(["Page", "Agge"], wanted=["age"]).replace("columns' names", "")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedage.client.cohort.selection.parts import set_aside, sizes, with_parts
+from fedage.client.cohort.selection.parts import count_set_aside, part_sizes, with_parts
 from fedage.common.analyses.same_patients import few_apart, sets_summed
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import parse_campaign
@@ -89,7 +89,7 @@ def at_the_site(lacks: Lacks, few: int, campaign: Campaign = CAMPAIGN) -> Cohort
 def patients_told(cohort: Cohort, folder: Path) -> dict[str, int]:
     """By analysis how many patients it says it is over, as asked by whoever likes."""
     attacker = Attacker(campaign=CAMPAIGN, cohort=cohort, folder=folder)
-    told = {"described": sizes(cohort, CAMPAIGN)["test"]}
+    told = {"described": part_sizes(cohort, CAMPAIGN)["test"]}
     for step in ("evaluation:test", "cox:all", "cox:by-score", "groups:gap", "predicted-by-age", "error-curve:test"):
         got = [statistic for statistic in attacker.everything(step) if "fails" not in names(statistic)]
         if got:
@@ -112,14 +112,14 @@ def test_no_two_analyses_differ_by_a_few_patients(lacks: Lacks, few: int, tmp_pa
     told = patients_told(cohort, tmp_path)
     assert {"evaluation:test", "cox:all", "groups:gap"} <= set(told)
     assert set(told.values()) == {N - few}
-    assert set_aside(cohort)["too-few-incomplete"] == few
+    assert count_set_aside(cohort)["too-few-incomplete"] == few
 
 
 @pytest.mark.parametrize("lacks", LACKING.values(), ids=LACKING)
 def test_enough_who_lack_a_value_cost_the_others_analyses_nothing(lacks: Lacks, tmp_path: Path) -> None:
     cohort = at_the_site(lacks, MINIMUM)
     told = patients_told(cohort, tmp_path)
-    assert set_aside(cohort)["too-few-incomplete"] == 0
+    assert count_set_aside(cohort)["too-few-incomplete"] == 0
     assert told["described"] == N
     assert set(told.values()) == {N, N - MINIMUM}
 
@@ -129,7 +129,7 @@ def test_a_few_who_lack_one_value_and_a_few_who_lack_another_are_all_set_aside(t
     lacking("score")(values, np.arange(4))
     lacking("time_years")(values, np.arange(3, 9))
     cohort = with_parts(Cohort(values), np.linspace(0, 0.999, N), CAMPAIGN)
-    assert set_aside(cohort)["too-few-incomplete"] == 9
+    assert count_set_aside(cohort)["too-few-incomplete"] == 9
     assert set(patients_told(cohort, tmp_path).values()) == {N - 9}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.client.cohort.selection.parts import set_aside, with_parts
+from fedage.client.cohort.selection.parts import count_set_aside, with_parts
 from fedage.client.cohort.site_cohort import SiteCohort
 from fedage.client.consent.cohort_distance import PartsTooClose
 from fedage.client.consent.frozen_values import close_cells, frozen_of
@@ -142,7 +142,7 @@ def test_both_campaigns_together_would_tell_one_patient_s_age(kind: str, tmp_pat
     for column in "ab":
         campaign = asked(kind, column)
         cohort = at_the_site(kind, campaign, more=1)
-        assert set_aside(cohort) == {"too-few-not-healthy": 0, "too-few-incomplete": 0}
+        assert count_set_aside(cohort) == {"too-few-not-healthy": 0, "too-few-incomplete": 0}
         found[column] = sum_of_ages(kind, campaign, tmp_path / column, more=1)
     (n_a, ages_a), (n_b, ages_b) = found["a"], found["b"]
     assert (n_a, n_b) == (N - LACKING, N - LACKING - 1)
@@ -176,7 +176,7 @@ def test_a_part_that_is_not_summed_over_hides_no_set_that_is(
         values = np.arange(N) % 17.0
         cohort = cohort.with_columns(b=np.where(lacks(ill), np.nan, values), c=np.where(ill, np.nan, values))
         cohort = with_parts(cohort, np.linspace(0, 0.999, N), campaign)
-        assert sum(set_aside(cohort).values()) == 0
+        assert sum(count_set_aside(cohort).values()) == 0
         found.append(frozen_of(SiteCohort(cohort=cohort, samples=None, keys=KEYS), campaign))
     first, second = found if order == "with" else reversed(found)
     assert close_cells(second, first, minimum_count=MINIMUM) is not None
@@ -200,7 +200,7 @@ def test_those_set_aside_are_in_no_frozen_set() -> None:
     lacking[-3:] = np.nan
     cohort = cohort.with_columns(predicted_years=lacking, raw_gap_years=lacking - cohort["age_years"])
     cohort = with_parts(cohort, np.linspace(0, 0.999, N), campaign)
-    assert set_aside(cohort)["too-few-incomplete"] == 3
+    assert count_set_aside(cohort)["too-few-incomplete"] == 3
     found = frozen_of(SiteCohort(cohort=cohort, samples=None, keys=KEYS), campaign)
     assert not any(mask[-3:].any() for name, mask in found.cells.items() if name.startswith("complete patients"))
     assert close_cells(found, found, minimum_count=MINIMUM) is None

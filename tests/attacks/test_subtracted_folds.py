@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedage.client.cohort.selection.parts import of_fold
+from fedage.client.cohort.selection.parts import parts_for_fold
 from fedage.common.analyses.agreement import COLUMNS, Agreed
 from fedage.common.analyses.preparation.table_preparation import NAME as PREPARATION
 from fedage.common.analyses.preparation.table_preparation import TablePreparation
@@ -218,7 +218,7 @@ def test_nor_is_a_difference_of_updates(tmp_path: Path, count: int, used: int) -
         message = grid.create_message(request_content(request, payload, key=None), TRAIN, 1, "1", 60.0)
         (answer,) = grid.pull_messages(grid.push_messages([message]))
         reply, arrays = answer_of(answer)
-        cohort = of_fold(site.cohort(campaign).cohort, campaign, fold)
+        cohort = parts_for_fold(site.cohort(campaign).cohort, campaign, fold)
         if reply.status != "ok":
             assert "fewer than 2 × 10 patients who may train" in reply.reason
             continue

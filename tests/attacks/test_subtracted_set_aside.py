@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.client.cohort.selection.parts import set_aside, with_parts
+from fedage.client.cohort.selection.parts import count_set_aside, with_parts
 from fedage.client.cohort.site_cohort import SiteCohort
 from fedage.client.consent.cohort_distance import PartsTooClose
 from fedage.client.consent.frozen_values import FrozenValues, close_cells, frozen_of
@@ -72,6 +72,6 @@ def test_a_hospital_does_not_approve_both(tmp_path: Path) -> None:
     hospital.policy(f"[disclosure]\nminimum_count = {MINIMUM}\n")
     without, rules = parse_campaign(FOLDS + HEALTHY.format(train_on="all")), hospital.site.rules
     rules.approve(without)
-    assert set_aside(hospital.site.cohort(without).cohort)["too-few-not-healthy"] == 4
+    assert count_set_aside(hospital.site.cohort(without).cohort)["too-few-not-healthy"] == 4
     with pytest.raises(PartsTooClose):
         rules.approve(parse_campaign(FOLDS))

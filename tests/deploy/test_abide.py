@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from fedage.client.cohort.selection.parts import of_fold
+from fedage.client.cohort.selection.parts import parts_for_fold
 from fedage.client.cohort.selection.table_cohorts import table_cohort
 from fedage.client.cohort.table.sites import read_site_tables
 from fedage.common.analyses.base import Done, run_locally
@@ -171,7 +171,7 @@ def test_the_federated_ridge_is_the_pooled_one(runs: Runs, seed: int) -> None:
     t, predicted = np.log(age - OFFSET_YEARS), np.full(age.size, np.nan)
     where = np.repeat(list(run.sites), [cohort.n for cohort in run.sites.values()])
     for k in range(FOLDS):
-        fold = of_fold(everybody, run.campaign, k)
+        fold = parts_for_fold(everybody, run.campaign, k)
         made = run.results.preparation[k]
         # Columns left out at all sites by the influence rule are in no sum.
         used = np.array([name not in made.withheld_columns for name in names])
@@ -197,7 +197,7 @@ def test_the_federated_ridge_is_the_pooled_one(runs: Runs, seed: int) -> None:
 
 def inner_folds_of(cohort: Cohort, campaign: Campaign, k: int) -> np.ndarray:
     """Inner fold of the site's training patients in the model of fold k."""
-    fold = of_fold(cohort, campaign, k)
+    fold = parts_for_fold(cohort, campaign, k)
     place = fold[INNER_PLACE][fold["is_train"] == 1]
     return inner_folds(place, folds=FOLDS, minimum_count=campaign.cell_minimum)
 
@@ -221,7 +221,7 @@ def pooled_network_mae_years(run: Run) -> float:
     samples, age = everybody.matrix(estimator.row_columns).astype(np.float32), everybody["age_years"]
     predicted = np.full(age.size, np.nan)
     for k in range(FOLDS):
-        fold = of_fold(everybody, run.campaign, k)
+        fold = parts_for_fold(everybody, run.campaign, k)
         rows, held_out = fold["is_train"] == 1, everybody["fold"] == k
         analysis = preparation(run.campaign, features)
         assert analysis is not None

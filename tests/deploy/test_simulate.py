@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from fedage.client.cohort.selection.fold_assignment import dealt
+from fedage.client.cohort.selection.fold_assignment import round_robin_folds
 from fedage.client.cohort.table.sites import read_site_tables
 from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.campaign_file import parse_campaign
@@ -89,7 +89,7 @@ def hold_against_pooled(folder: Path, results: Results, text: str, data: Path, *
     age = np.concatenate([site.columns["age_years"] for site in read.sites.values()])
     health = [site.columns.get("DX_GROUP", np.full(site.unit.size, -1.0)) == -1 for site in read.sites.values()]
     pairs = zip(read.sites.values(), health, strict=True)
-    fold = np.concatenate([dealt(site.unit, healthy.astype(float), FOLDS) for site, healthy in pairs])
+    fold = np.concatenate([round_robin_folds(site.unit, healthy.astype(float), FOLDS) for site, healthy in pairs])
     train = np.ones(age.size, dtype=bool)
     if "DX_GROUP" in text:
         train = np.concatenate([site.columns["DX_GROUP"] == -1 for site in read.sites.values()])

@@ -11,7 +11,7 @@ import pytest
 from flwr.app import Message
 from safetensors.numpy import load_file
 
-from fedage.client.cohort.selection.parts import of_fold
+from fedage.client.cohort.selection.parts import parts_for_fold
 from fedage.common.analyses.bias.bias_line import correction_of
 from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.campaign import Campaign
@@ -193,7 +193,7 @@ def test_pictures_in_folds_train_every_fold_on_the_others(tmp_path: Path) -> Non
     campaign = parse_campaign(PICTURES + K)
     for site in members:
         cohort = site.cohort(campaign).cohort
-        held_out = np.array([of_fold(cohort, campaign, k)["is_validation"] for k in range(FOLDS)])
+        held_out = np.array([parts_for_fold(cohort, campaign, k)["is_validation"] for k in range(FOLDS)])
         assert np.all(held_out.sum(axis=0) == 1)
         kept = site.state_dir(campaign.digest)
         for k in range(FOLDS):

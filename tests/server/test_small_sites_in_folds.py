@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import load_file
 
-from fedage.client.cohort.selection.parts import set_aside
+from fedage.client.cohort.selection.parts import count_set_aside
 from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.campaign_file import parse_campaign
 from fedage.server.campaign.conduct import conduct
@@ -171,7 +171,7 @@ def test_ages_are_corrected_at_a_site_where_a_few_who_are_not_healthy_are_set_as
     for site in members:
         cohort = site.cohort(campaign).cohort
         left = few if site.name == name else 0
-        assert set_aside(cohort)["too-few-not-healthy"] == left
+        assert count_set_aside(cohort)["too-few-not-healthy"] == left
         assert evaluation_results.evaluation(results).test.raw.by_site[site.name].n == cohort.n - left
         assert evaluation_results.evaluation(results).test.corrected.by_site[site.name].n == cohort.n - left
 

@@ -1,1 +1,1 @@
-"""BIDS folders: who took part, in which session, how old."""
+"""BIDS folders: participants, sessions, ages."""

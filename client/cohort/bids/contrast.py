@@ -1,7 +1,7 @@
-"""Whether a volume of a BIDS data set was taken with a contrast agent: another image than a plain T1-weighted one.
+"""Whether a volume of a BIDS data set was acquired with a contrast agent, and is no plain T1-weighted image.
 
-The entity `ce-` says so (`ce-gadolinium`); where it is not used, laboratories write it into `acq-` (`acq-postgd`), and
-the JSON sidecar has the agent. A label that says the opposite (`acq-precontrast`) says that it was without.
+The entity `ce-` states it (`ce-gadolinium`). Where it is not used, laboratories write it into `acq-` (`acq-postgd`),
+and the JSON sidecar names the agent. A label such as `acq-precontrast` states that there was none.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 CONTRAST_ENHANCED = "contrast-enhanced"
-"""What the store calls such an image, among what makes one special."""
+"""Word for such an image in the store's column `special`."""
 _ENTITY = re.compile(r"_(ce|acq)-([A-Za-z0-9+]+)(?=_)")
 _WITHOUT = re.compile(r"^(?:none|no|not|na|pre|without|wo|non|native|plain|un|before|0)|(?:pre|no|non|without)$", re.I)
 _AGENT = re.compile(
@@ -21,7 +21,7 @@ _SIDECAR = ("ContrastBolusIngredient", "ContrastBolusAgent")
 
 
 def is_contrast_enhanced(name: str, sidecar: Mapping[str, object]) -> bool:
-    """Whether a volume's name or its JSON says so.
+    """Whether a volume's name or its JSON states a contrast agent.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""Label maps of a BIDS data set: segmentations that pipelines made of a session's T1-weighted volume.
+"""Label maps of a BIDS data set: segmentations that pipelines made from a session's T1-weighted volume.
 
 They lie beside the volume or in `derivatives/PIPELINE/sub-…/[ses-…/]anat`. Only those in the volume's own space are
-taken: one that names another (`space-MNI152…`) shows another head. The labels of two descriptions (`desc-aseg`,
-`desc-aparcaseg`) mean different things, so that each is a view of its own.
+taken: one in another space (`space-MNI152…`) does not fit the volume. The labels of two descriptions (`desc-aseg`,
+`desc-aparcaseg`) mean different things, so each description is a separate view.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 LABEL_MAP = "label-map"
-"""What the store calls it, among what makes an image special: no estimator gets one as an image unless it says so."""
+"""Word for a label map in the store's column `special`; an estimator gets one only if it declares such an input."""
 VIEW = "DSEG"
 DERIVATIVES = "derivatives"
 
@@ -23,7 +23,7 @@ _DESCRIPTION = re.compile(r"_desc-([A-Za-z0-9+]+)_")
 
 
 def is_label_map(name: str, *, participant: str, session: str) -> bool:
-    """Whether a file is one of this participant and session (empty: without sessions), in the volume's space.
+    """Whether a file is a label map of this participant and session (empty: no sessions), in the volume's space.
 
     Examples
     --------
@@ -31,18 +31,18 @@ def is_label_map(name: str, *, participant: str, session: str) -> bool:
     >>> [is_label_map(name, participant="sub-1", session="") for name in names]
     [True, True, False, False]
     """
-    found = _NAME.fullmatch(name)
-    if found is None or _OTHER_SPACE.search(name):
+    match = _NAME.fullmatch(name)
+    if match is None or _OTHER_SPACE.search(name):
         return False
-    return found["participant"] == participant and found["session"] in (None, session)
+    return match["participant"] == participant and match["session"] in (None, session)
 
 
-def view_of(name: str) -> str:
+def label_map_view(name: str) -> str:
     """`DSEG`, or with the description in capitals, e.g. `DSEG-ASEG`."""
-    found = _DESCRIPTION.search(name)
-    return f"{VIEW}-{found[1].upper()}" if found else VIEW
+    match = _DESCRIPTION.search(name)
+    return f"{VIEW}-{match[1].upper()}" if match else VIEW
 
 
 def anat_folders(pipelines: list[Path], *, participant: str, session: str, anat: str) -> list[Path]:
-    """Where pipelines put what they made of a session."""
+    """Folders where pipelines put their results for a session."""
     return [pipeline / participant / session / anat for pipeline in pipelines]

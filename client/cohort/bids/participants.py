@@ -1,9 +1,8 @@
-"""The tables of a BIDS data set: who took part, how old at which session, of which sex.
+"""The tables of a BIDS data set: participants, their sex, and their age at each session.
 
-`participants.tsv` gives one age a participant, which is that of the first session, or one for each `session_id`;
-another session needs its own age in `sub-*_sessions.tsv`, or acquisition times, else nobody knows it. Where a whole
-column holds whole numbers, they are completed units, and the middle of the unit is the age (as with DICOM's
-`PatientAge`).
+`participants.tsv` gives one age a participant, which is that of the first session, or one for each `session_id`. The
+age at another session needs an entry in `sub-*_sessions.tsv` or acquisition times; otherwise it is unknown. If all ages
+of a column are whole numbers, they are completed units, and half a unit is added (as for DICOM's `PatientAge`).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import numpy as np
 
 from fedage.client.cohort.ages import DAYS_PER_YEAR, OLDEST_YEARS, Age, AgeSource, age_at_exam
 from fedage.client.cohort.reasons import Reason
-from fedage.client.cohort.table.header import columns_in_words, repeated_name
+from fedage.client.cohort.table.header import columns_text, repeated_name_text
 from fedage.client.cohort.table.leading_lines import separator_in
 from fedage.client.cohort.table.limits import PARTICIPANTS, require_bounded
 from fedage.client.cohort.table.sex import FEMALE, FOREIGN, MALE, kinds_of_words, words_problem
@@ -54,7 +53,7 @@ _IN_LEVELS = {
     **FOREIGN,
 }
 _USUAL = ("participant_id", "session_id", "filename", "age", "sex", "gender", "acq_time")
-"""Columns by which a first line is known to be one of names."""
+"""Column names that identify a first line as a header."""
 _MAX_JSON_BYTES = 1 << 20
 
 
@@ -67,15 +66,15 @@ class AgeColumn:
     unit
         `year`, `month`, `week` or `day`.
     whole
-        Whether all of them are whole numbers, that is, completed units.
+        Whether all ages are whole numbers, that is, completed units.
     """
 
     unit: str
     whole: bool
 
     @classmethod
-    def of(cls, texts: Sequence[str], *, unit: str) -> AgeColumn:
-        """The reading that fits all texts of a column."""
+    def from_texts(cls, texts: Sequence[str], *, unit: str) -> AgeColumn:
+        """Derive how a column's ages are to be read from all its texts."""
         return cls(unit, whole=not any(_is_fraction(text) for text in texts))
 
     def require_plausible(self, texts: Sequence[str], *, file: str) -> None:
@@ -95,17 +94,17 @@ class AgeColumn:
             )
 
     def age(self, text: str) -> Age | Reason:
-        """One cell: a number, or `89+` and `>89`, which only say "at least"; perhaps with its own unit (`045Y`)."""
+        """Read one cell: a number, perhaps with a unit (`045Y`), or a lower bound such as `89+` and `>89`."""
         if is_missing(text):
             return Reason.NO_AGE
         if _DICOM_AGE.fullmatch(text.strip()):
             return age_at_exam(birth=None, exam=None, age_string=text)
-        found = _NUMBER.fullmatch(text.strip())
-        unit = _UNITS.get((found["unit"] or "").casefold() or self.unit) if found else None
-        if found is None or unit is None:
+        match = _NUMBER.fullmatch(text.strip())
+        unit = _UNITS.get((match["unit"] or "").casefold() or self.unit) if match else None
+        if match is None or unit is None:
             return Reason.UNREADABLE_AGE
-        capped = bool(found["cap"] or found["least"])
-        number = float(found["number"]) + (0.5 if self.whole and not capped else 0.0)
+        capped = bool(match["cap"] or match["least"])
+        number = float(match["number"]) + (0.5 if self.whole and not capped else 0.0)
         years = number / _PER_YEAR[unit]
         if not 0 <= years <= OLDEST_YEARS:
             return Reason.IMPLAUSIBLE_AGE
@@ -113,50 +112,50 @@ class AgeColumn:
 
 
 def _is_fraction(text: str) -> bool:
-    """Whether an age has decimals, behind a point or a comma; the latter is not read, but shows what the column is."""
+    """Whether an age has decimals. A decimal comma is not read, but shows that the column holds fractions."""
     return "," in text or ("." in text and not text.rstrip("0").endswith("."))
 
 
 def is_missing(text: str) -> bool:
-    """Whether a cell says nothing."""
+    """Whether a cell is empty or a word for missing."""
     return text.strip().casefold() in _MISSING
 
 
 def read_rows(path: Path, *, key: str) -> list[Row]:
-    """The rows that have a value in the column `key`, their cells by column names in lower case.
+    """The rows with a value in column `key`; their cells by lower-case column name.
 
     Raises
     ------
     FedAgeError
-        If the table is larger than `limits.PARTICIPANTS`, cannot be read, has no such column, has a column twice
-        (capitals ignored), a row with more cells than there are columns or fewer, or a quoted cell over several lines.
+        If the table exceeds `limits.PARTICIPANTS`, cannot be read, lacks the column, has a column twice (capitals
+        ignored), a row with too few or too many cells, or a quoted cell that spans lines.
     """
-    written, lines = _header_and_lines(path)
-    names = [name.strip().casefold() for name in written]
+    names_as_written, lines = _header_and_lines(path)
+    names = [name.strip().casefold() for name in names_as_written]
     if key not in names:
         raise FedAgeError(
-            f"{path.name} has no column {key!r}, it has {columns_in_words(names, wanted=[key], known=[key, *_USUAL])}; "
-            "rename its first column"
+            f"{path.name} has no column {key!r}, it has {columns_text(names, wanted=[key], known=[key, *_USUAL])}; "
+            "rename the column of identifiers"
         )
-    if twice := repeated_name(written, known=[key], ignore_case=True):
-        raise FedAgeError(f"{path.name} has a column twice ({twice}); rename or drop one of them")
+    if repeated := repeated_name_text(names_as_written, known=[key], ignore_case=True):
+        raise FedAgeError(f"{path.name} has a column twice ({repeated}); rename or drop one of them")
     rows: list[Row] = []
-    needed = max((place for place, name in enumerate(names, start=1) if name), default=0)
+    n_needed = max((place for place, name in enumerate(names, start=1) if name), default=0)
     for number, line in enumerate(lines, start=2):
         cells = _cells(line, count=len(names))
         if cells is None:
             raise FedAgeError(
-                f"{path.name}: line {number} has a quotation mark that opens a cell and does not close it on that "
-                "line; take it out"
+                f"{path.name}: line {number} has a quotation mark that opens a cell and is not closed on that line; "
+                "remove it"
             )
         if any(cell.strip() for cell in cells[len(names) :]):
             raise FedAgeError(
-                f"{path.name}: line {number} has more cells than there are columns; take out the tab that is too many"
+                f"{path.name}: line {number} has more cells than the header has columns; remove the extra tab"
             )
-        if line.strip() and len(cells) < needed:
+        if line.strip() and len(cells) < n_needed:
             raise FedAgeError(
-                f"{path.name}: line {number} has fewer cells than there are columns; write a tab for each empty cell "
-                "too (n/a in it), or complete the row"
+                f"{path.name}: line {number} has fewer cells than the header has columns; write n/a and a tab for each "
+                "empty cell, or complete the row"
             )
         row = dict(zip(names, (cell.strip() for cell in cells), strict=False))
         if not is_missing(row.get(key, "")):
@@ -165,7 +164,7 @@ def read_rows(path: Path, *, key: str) -> list[Row]:
 
 
 def column_names(path: Path) -> list[str]:
-    """The names of a table's columns, as they are written.
+    """A table's column names, as written.
 
     Raises
     ------
@@ -176,29 +175,30 @@ def column_names(path: Path) -> list[str]:
 
 
 def _header_and_lines(path: Path) -> tuple[list[str], list[str]]:
-    """The names of the columns, and the lines below."""
+    """Column names, and the lines below the header."""
     require_bounded(path, PARTICIPANTS)
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            first, *lines = re.split(r"\r\n|\n|\r", stream.read())
-            if said := separator_in(first):
-                if said != "\t":
+            first_line, *lines = re.split(r"\r\n|\n|\r", stream.read())
+            if stated_separator := separator_in(first_line):
+                if stated_separator != "\t":
                     raise FedAgeError(
-                        f"{path.name} says that {said!r} is between its cells, and BIDS has tabs there; save it again"
+                        f"{path.name} says that its cells are separated by {stated_separator!r}, and BIDS separates "
+                        "them by tabs; save the table again with tabs"
                     )
-                first, *lines = lines or [""]
-            return next(csv.reader([first], delimiter="\t"), []), lines
+                first_line, *lines = lines or [""]
+            return next(csv.reader([first_line], delimiter="\t"), []), lines
     except OSError as error:
-        raise FedAgeError(f"{path.name} cannot be read ({error.strerror}); look at its permissions") from None
+        raise FedAgeError(f"{path.name} cannot be read ({error.strerror}); check its permissions") from None
     except (UnicodeDecodeError, csv.Error):
-        raise FedAgeError(f"{path.name} is no table in UTF-8 with tabs; save it again") from None
+        raise FedAgeError(f"{path.name} is no table in UTF-8 with tabs; save it again in this form") from None
 
 
 def _cells(line: str, *, count: int) -> list[str] | None:
-    """The cells of one line of a table of `count` columns; None where a quoted cell goes on in the next one.
+    """The cells of one line of a table with `count` columns; None if a quoted cell continues on the next line.
 
-    BIDS knows no quoting, some programs quote every text: a mark that has no other (`"5 ft`) is a character. Read as
-    CSV over several lines, it would take the following participants into its cell.
+    BIDS defines no quoting, but some programs quote every text, so an unpaired mark (`"5 ft`) is an ordinary character.
+    A CSV reader would take the following participants into its cell.
     """
     plain = line.split("\t")
     try:
@@ -209,12 +209,12 @@ def _cells(line: str, *, count: int) -> list[str] | None:
 
 
 def read_description(path: Path) -> Mapping[str, Any]:
-    """What the JSON beside a table says of its columns; empty if there is none.
+    """The JSON that describes a table's columns; empty if there is none.
 
     Raises
     ------
     FedAgeError
-        If there is one that cannot be read: ages in months would be taken for years.
+        If it exists and cannot be read: ages in months would be taken for years.
     """
     if not path.exists():
         return {}
@@ -223,17 +223,17 @@ def read_description(path: Path) -> Mapping[str, Any]:
     except (ValueError, bounded.FileTooLarge):
         content = None
     except OSError as error:
-        raise FedAgeError(f"{path.name} cannot be read ({error.strerror}); look at its permissions") from None
+        raise FedAgeError(f"{path.name} cannot be read ({error.strerror}); check its permissions") from None
     if not isinstance(content, dict):
         raise FedAgeError(
             f"{path.name} is no JSON object in UTF-8 of at most {_MAX_JSON_BYTES >> 20} MB, and it may give the unit "
-            "of ages; correct it, or take it away where they are years"
+            "of ages; correct it, or remove it if the ages are years"
         )
     return content
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
-    """An object in JSON; empty if there is none, or none that can be read."""
+    """A JSON object from a file; empty if the file is missing or cannot be read."""
     try:
         content = bounded.read_json(path, most_bytes=_MAX_JSON_BYTES, encoding="utf-8-sig")
     except (OSError, ValueError):
@@ -241,61 +241,61 @@ def read_json(path: Path) -> Mapping[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def described(about: Mapping[str, Any], column: str) -> Mapping[str, Any]:
-    """What a table's JSON says of a column, capitals ignored as in the table; empty if it says nothing.
+def described(sidecar: Mapping[str, Any], column: str) -> Mapping[str, Any]:
+    """A column's entry in a table's JSON, capitals ignored as in the table; empty if there is none.
 
-    A bare text stands for the description.
+    A plain text is taken as the description.
 
     Raises
     ------
     FedAgeError
         If it describes the column twice.
     """
-    found = [value for name, value in about.items() if name.strip().casefold() == column]
-    if len(found) > 1:
+    matching = [value for name, value in sidecar.items() if name.strip().casefold() == column]
+    if len(matching) > 1:
         raise FedAgeError(f"the table's JSON describes the column {column!r} twice; drop one of them")
-    if found and isinstance(found[0], str):
-        return {"Description": found[0]}
-    return found[0] if found and isinstance(found[0], Mapping) else {}
+    if matching and isinstance(matching[0], str):
+        return {"Description": matching[0]}
+    return matching[0] if matching and isinstance(matching[0], Mapping) else {}
 
 
-def age_unit(about: Mapping[str, Any], *, file: str, column: str = "age") -> str:
-    """The unit of ages that a table's JSON tells; years if it tells none.
+def age_unit(sidecar: Mapping[str, Any], *, file: str, column: str = "age") -> str:
+    """The unit of ages according to a table's JSON; years if it gives none.
 
     Raises
     ------
     FedAgeError
-        If it tells another than years, months, weeks and days, only its description speaks of another than years, or
-        its numbers are codes of groups.
+        If the unit is none of years, months, weeks and days, if only the description names another unit than years,
+        or if the numbers are codes of groups.
     """
-    of_column = {name.strip().casefold(): value for name, value in described(about, column).items()}
+    of_column = {name.strip().casefold(): value for name, value in described(sidecar, column).items()}
     levels = of_column.get("levels")
     codes = map(str, levels) if isinstance(levels, Mapping) else ()
     if any(re.fullmatch(r"\d+(\.\d*)?", code.strip()) for code in codes):
         raise FedAgeError(
-            f"{file} gives {column} Levels, so its numbers are codes of groups and no ages; give each participant's "
-            "age, or take the Levels out if the numbers are ages"
+            f"{file} gives Levels for {column}, so its numbers are codes of groups, not ages; give each participant's "
+            "age, or remove the Levels if the numbers are ages"
         )
-    told = str(of_column.get("units", of_column.get("unit", "")))
-    unit = _UNITS.get(told.strip().casefold())
+    stated = str(of_column.get("units", of_column.get("unit", "")))
+    unit = _UNITS.get(stated.strip().casefold())
     if unit is None:
         raise FedAgeError(
-            f"{file} says that {column} is in {told[:30]!r}; allowed are years, months, weeks and days; correct it"
+            f"{file} says that {column} is in {stated[:30]!r}; allowed are years, months, weeks and days; correct it"
         )
     words = re.findall("[a-z]{3,}", str(of_column.get("description", "")).casefold())
-    spoken = {_UNITS[word]: word for word in words if word in _UNITS}
-    others = [word for of_unit, word in spoken.items() if of_unit != "year"]
-    if not told and others and "year" not in spoken:
+    units_mentioned = {_UNITS[word]: word for word in words if word in _UNITS}
+    other_words = [word for of_unit, word in units_mentioned.items() if of_unit != "year"]
+    if not stated and other_words and "year" not in units_mentioned:
         raise FedAgeError(
-            f"{file} speaks of {others[0]} in its description of {column} and gives no Units; add "
-            f'"Units": "{_UNITS[others[0]]}", or "year" where the ages are years'
+            f"{file} mentions {other_words[0]} in its description of {column} and gives no Units; add "
+            f'"Units": "{_UNITS[other_words[0]]}", or "year" if the ages are years'
         )
     return unit
 
 
-def sex_codes(about: Mapping[str, Any], *, column: str = "sex") -> dict[str, str]:
-    """What a table's own codes mean, from the levels that its JSON describes; `M` or `F` by code in lower case."""
-    levels = described(about, column).get("Levels")
+def sex_codes(sidecar: Mapping[str, Any], *, column: str = "sex") -> dict[str, str]:
+    """`M` or `F` by lower-case code: the usual words, and a table's codes whose Levels its JSON describes."""
+    levels = described(sidecar, column).get("Levels")
     codes = dict(_SEX)
     for code, meaning in levels.items() if isinstance(levels, Mapping) else ():
         text = (meaning.get("Description") if isinstance(meaning, Mapping) else meaning) or ""
@@ -337,7 +337,7 @@ def require_sexes(texts: Sequence[str], codes: Mapping[str, str], *, file: str) 
 
 
 def acquisition_day(text: str) -> date | None:
-    """The day of an `acq_time`, which may be shifted into another century."""
+    """The day of an `acq_time`; it may be shifted by years."""
     try:
         return date.fromisoformat(text.strip()[:10])
     except ValueError:

@@ -1,10 +1,10 @@
-"""Which of a BIDS data set's sessions is the first, as far as their labels alone say.
+"""Which of a BIDS data set's sessions is the first, judged by their labels alone.
 
-Alphabetical order says nothing (`2YearFollowUp` before `baseline`, `10` before `2`, `post` before `pre`). A label
-counts as the first if it says so (`baseline`), or if all labels are the same word with a number (`1`, `V01`, `M00`) and
-the lowest number is where such counts begin: 0 where the number is a time, 0 or 1 else. A label that stands alone
-counts as the first unless it says that it is not: by a time after 0 (`24m`, `2y`), a count from 2 to 99 (`02`,
-`visit2`; longer numbers are those of scans or years), an ordinal (`third`, `2nd`) or a word (`followup`).
+Alphabetical order is no guide (`2YearFollowUp` before `baseline`, `10` before `2`, `post` before `pre`). A label is the
+first if it states so (`baseline`), or if all labels are the same word with a number (`1`, `V01`, `M00`) and the lowest
+number is where such counts begin: 0 if the number is a time, else 0 or 1. A single label is the first unless it states
+the opposite: by a time after 0 (`24m`, `2y`), a count from 2 to 99 (`02`, `visit2`; larger numbers are those of scans
+or years), an ordinal (`third`, `2nd`) or a word (`followup`).
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _TIME_AFTER = re.compile(
 )
 _WEIGHTINGS = ("w", "star")
 _MOST_VISITS = 99
-"""Larger numbers alone are those of scans, participants or years."""
+"""Larger numbers are those of scans, participants or years."""
 
 
 def first_label(labels: Collection[str]) -> str | None:
-    """The label of the session that a participant's one age belongs to; None where nobody knows.
+    """The label of the session to which a participant's single age belongs; None if that is not known.
 
     Parameters
     ----------
@@ -50,9 +50,10 @@ def first_label(labels: Collection[str]) -> str | None:
     names = {_name(label): label for label in labels}
     if len(names) < len(labels):
         return None
-    said = [name for name in names if name in _FIRST]
-    if said:
-        return names[said[0]] if len(said) == 1 and not any(name.startswith(_BEFORE_FIRST) for name in names) else None
+    stated_first = [name for name in names if name in _FIRST]
+    if stated_first:
+        is_unambiguous = len(stated_first) == 1 and not any(name.startswith(_BEFORE_FIRST) for name in names)
+        return names[stated_first[0]] if is_unambiguous else None
     if len(names) == 1:
         (name,) = names
         return None if is_later(name) else names[name]
@@ -63,10 +64,10 @@ def first_label(labels: Collection[str]) -> str | None:
 
 
 def label_numbers(labels: Collection[str]) -> dict[str, int] | None:
-    """The number of each label, where all are the same word with another number; else None."""
-    found = {label: _NUMBERED.fullmatch(_name(label)) for label in labels}
+    """The number in each label if all are the same word with different numbers; else None."""
+    matches = {label: _NUMBERED.fullmatch(_name(label)) for label in labels}
     words, numbers = set(), {}
-    for label, match in found.items():
+    for label, match in matches.items():
         if match is None:
             return None
         words.add(match[1])
@@ -84,7 +85,7 @@ def label_day(label: str) -> date | None:
 
 
 def is_later(label: str) -> bool:
-    """Whether a label, with or without `ses-`, says that another session was before.
+    """Whether a label, with or without `ses-`, states that there was an earlier session.
 
     Examples
     --------
@@ -98,18 +99,18 @@ def is_later(label: str) -> bool:
         return True
     if _LATER_ALONE.match(name) or _LATER_ORDINAL.fullmatch(name):
         return True
-    return any(_counts_on(found) for found in _COUNT.finditer(name))
+    return any(_counts_on(match) for match in _COUNT.finditer(name))
 
 
 def _name(label: str) -> str:
     return label.removeprefix(SESSION).casefold()
 
 
-def _counts_on(found: re.Match[str]) -> bool:
-    """Whether a number in a label, with the letters beside it, is a time after 0 or a count after 1."""
-    number, before = int(found["number"]), found["before"]
-    after = found["after"]
-    if found["more"]:  # letters between two numbers belong to the second one
+def _counts_on(match: re.Match[str]) -> bool:
+    """Whether a number in a label, with the letters beside it, is a time after 0 or a count above 1."""
+    number, before = int(match["number"]), match["before"]
+    after = match["after"]
+    if match["more"]:  # letters between two numbers belong to the second number
         after = "" if before else "-"
     if before == "t" and after.startswith(_WEIGHTINGS):
         return False  # t1w, t2star: what kind of image

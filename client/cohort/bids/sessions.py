@@ -1,4 +1,4 @@
-"""Who took part in a BIDS data set, when, and how old: folders and tables together, before any volume is opened."""
+"""Participants of a BIDS data set, their sessions and ages: from folders and tables, before any volume is opened."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from fedage.client.cohort.bids.participants import (
 )
 from fedage.client.cohort.bids.session_order import SESSION, first_label, is_later, label_day, label_numbers
 from fedage.client.cohort.reasons import Reason
-from fedage.client.cohort.table.header import columns_in_words
+from fedage.client.cohort.table.header import columns_text
 from fedage.client.cohort.table.identifiers import without_zeros
 from fedage.client.cohort.table.summary_rows import is_summary
 from fedage.common.errors import FedAgeError
 
 PARTICIPANTS = "participants.tsv"
 _SESSION_COLUMNS = ("session", "ses", "session_label", "visit", "timepoint")
-"""What tables call their column of sessions instead of `session_id`."""
+"""Other names for the column `session_id`."""
 _T1W = re.compile(r"(?P<participant>sub-[A-Za-z0-9+]+)(_[a-z]+-[A-Za-z0-9+]+)*_T1w\.nii(\.gz)?")
 _SESSION_IN_NAME = re.compile(r"_(ses-[A-Za-z0-9+]+)_")
 _LIKE_T1W = re.compile(r"(.*[^a-z])?(t1w?|mprage)\.nii(\.gz)?", re.IGNORECASE)
@@ -41,7 +41,7 @@ _LIKE_T1W = re.compile(r"(.*[^a-z])?(t1w?|mprage)\.nii(\.gz)?", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class BidsLayout:
-    """Where a data set keeps what.
+    """Where a data set keeps its volumes.
 
     Parameters
     ----------
@@ -68,19 +68,19 @@ class Session:
     participant, label
         `sub-…`, and `ses-…` or nothing.
     position
-        Among the participant's sessions, from 0; None where their order is not known.
+        Index among the participant's sessions, from 0; None where their order is not known.
     volumes
         Its T1-weighted volumes.
     misnamed
-        What looks like one and is named as no volume of this participant and session.
+        Files that look like such a volume, but are not named as one of this participant and session.
     label_maps
         Segmentations of its volumes.
     day
-        When it was, if all of the participant's sessions say so; perhaps shifted.
+        Its date, if all of the participant's sessions have one; it may be shifted.
     age
-        Then, or why nobody knows it.
+        Age at the session, or why it is not known.
     sex
-        `M`, `F` or unknown.
+        `M`, `F`, or None if unknown.
     """
 
     participant: str = field(repr=False)
@@ -96,32 +96,32 @@ class Session:
 
 @dataclass
 class FolderWalk:
-    """A data set's folders: what was passed by on the way."""
+    """Lists a data set's folders, and records links and folders that cannot be opened."""
 
     root: Path
     links: int = 0
     closed: list[str] = field(default_factory=list)
 
     def listed(self, folder: Path) -> list[Path]:
-        """What is in a folder, by name; links are counted and left, a folder that cannot be opened is remembered."""
+        """A folder's entries by name. Links are counted and left out; a folder that cannot be opened is recorded."""
         try:
-            there = sorted(folder.iterdir())
+            entries = sorted(folder.iterdir())
         except FileNotFoundError:
             return []
         except OSError:
             self.closed.append(folder.relative_to(self.root).as_posix())
             return []
-        self.links += sum(path.is_symlink() for path in there if path.name.startswith(("sub-", "ses-")))
-        return [path for path in there if not path.is_symlink()]
+        self.links += sum(path.is_symlink() for path in entries if path.name.startswith(("sub-", "ses-")))
+        return [path for path in entries if not path.is_symlink()]
 
     def folders(self, folder: Path, prefix: str) -> list[Path]:
-        """Its sub-folders with names that begin so."""
+        """Its sub-folders whose names have this prefix."""
         return [path for path in self.listed(folder) if path.name.startswith(prefix) and path.is_dir()]
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """A session's folder and rows, before ages are told; without volumes where only a table names it."""
+class _SessionFiles:
+    """A session's files and table rows, before its age is known; without volumes if only a table names it."""
 
     label: str
     volumes: tuple[Path, ...]
@@ -133,12 +133,12 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Participant:
-    """One participant's sessions, in their order where it is known, and rows of `participants.tsv`.
+    """One participant's sessions, in order where that is known, and rows of `participants.tsv`.
 
-    `unit` is that of ages in the participant's own table of sessions, where its JSON tells one.
+    `unit` is the unit of ages in the participant's table of sessions, where its JSON gives one.
     """
 
-    sessions: tuple[_Seen, ...]
+    sessions: tuple[_SessionFiles, ...]
     rows: tuple[Row, ...] = field(repr=False)
     ordered: bool
     unreadable: bool
@@ -151,7 +151,7 @@ class _Participant:
 
 @dataclass(frozen=True)
 class _Reading:
-    """How ages are read, in `participants.tsv` and in tables of sessions; the label of the data set's first session."""
+    """How ages are read, in `participants.tsv` and in tables of sessions; and the label of the first session."""
 
     ages: AgeColumn
     later: AgeColumn
@@ -159,7 +159,7 @@ class _Reading:
 
 
 def read_sessions(walk: FolderWalk, layout: BidsLayout) -> list[Session]:
-    """All sessions with volumes.
+    """All sessions that have volumes.
 
     Raises
     ------
@@ -167,66 +167,75 @@ def read_sessions(walk: FolderWalk, layout: BidsLayout) -> list[Session]:
         If a table of the whole data set cannot be read.
     """
     root = walk.root
-    about, of_sessions = read_description(root / "participants.json"), read_description(root / "sessions.json")
+    participants_sidecar = read_description(root / "participants.json")
+    sessions_sidecar = read_description(root / "sessions.json")
     rows: dict[str, list[Row]] = defaultdict(list)
     for row in read_rows(root / PARTICIPANTS, key="participant_id"):
         rows[_prefixed(row["participant_id"], "sub-")].append(row)
     pipelines = walk.folders(root / DERIVATIVES, "")
-    seen = {
+    participants = {
         folder.name: _participant(folder, walk, layout, tuple(rows.get(folder.name, ())), pipelines)
         for base in layout.bases
         for folder in walk.folders(root / base, "sub-")
     }
-    unit = age_unit(about, file="participants.json")
-    later_unit = age_unit(of_sessions, file="sessions.json") if described(of_sessions, "age") else unit
-    every = [session for found in seen.values() for session in found.sessions]
-    if seen:
-        _require_ages(root / PARTICIPANTS, [*(row for some in rows.values() for row in some), *_rows_of(every)])
-    people = [name for name in rows if not is_summary(name.removeprefix("sub-"))]  # a mean of whole ages is not whole
+    unit = age_unit(participants_sidecar, file="participants.json")
+    session_unit = age_unit(sessions_sidecar, file="sessions.json") if described(sessions_sidecar, "age") else unit
+    all_sessions = [session for participant in participants.values() for session in participant.sessions]
+    if participants:
+        participant_rows = [row for rows_of_one in rows.values() for row in rows_of_one]
+        _require_ages(root / PARTICIPANTS, [*participant_rows, *_rows_of(all_sessions)])
+    # Rows of totals and means are left out: the mean of whole years is no whole number.
+    names = [name for name in rows if not is_summary(name.removeprefix("sub-"))]
     reading = _Reading(
-        AgeColumn.of([row.get("age", "") for name in people for row in rows[name]], unit=unit),
-        AgeColumn.of([row.get("age", "") for row in _rows_of(every)], unit=later_unit),
-        first_label({session.label for session in every if session.label}),
+        AgeColumn.from_texts([row.get("age", "") for name in names for row in rows[name]], unit=unit),
+        AgeColumn.from_texts([row.get("age", "") for row in _rows_of(all_sessions)], unit=session_unit),
+        first_label({session.label for session in all_sessions if session.label}),
     )
-    reading.ages.require_plausible([row.get("age", "") for name in people for row in rows[name]], file=PARTICIPANTS)
-    reading.later.require_plausible([row.get("age", "") for row in _rows_of(every)], file="sub-*_sessions.tsv")
-    sexes = {**sex_codes(about, column="gender"), **sex_codes(about)}
+    reading.ages.require_plausible([row.get("age", "") for name in names for row in rows[name]], file=PARTICIPANTS)
+    reading.later.require_plausible([row.get("age", "") for row in _rows_of(all_sessions)], file="sub-*_sessions.tsv")
+    sexes = {**sex_codes(participants_sidecar, column="gender"), **sex_codes(participants_sidecar)}
     for column in ("sex", "gender"):
         require_sexes([row.get(column, "") for some in rows.values() for row in some], sexes, file=PARTICIPANTS)
-    without = {without_zeros(name) for name in rows}
+    ids_without_zeros = {without_zeros(name) for name in rows}
     return [
         Session(
-            participant,
+            name,
             session.label,
-            position if found.ordered else None,
+            position if participant.ordered else None,
             session.volumes,
             session.misnamed,
             session.label_maps if session.volumes else (),
-            session.day if found.has_days else None,
+            session.day if participant.has_days else None,
             Reason.ZEROS_DIFFER
-            if not found.rows and without_zeros(participant) in without
-            else _age(found, session, reading),
-            sexes.get((_agreed(found.rows, "sex") or _agreed(found.rows, "gender") or "").casefold()),
+            if not participant.rows and without_zeros(name) in ids_without_zeros
+            else _age(participant, session, reading),
+            sexes.get(_sex_text(participant.rows).casefold()),
         )
-        for participant, found in seen.items()
-        for position, session in enumerate(found.sessions)
+        for name, participant in participants.items()
+        for position, session in enumerate(participant.sessions)
         if session.volumes or session.misnamed
     ]
 
 
-def _rows_of(sessions: Iterable[_Seen]) -> list[Row]:
-    """The rows that tables of sessions have of them."""
+def _sex_text(rows: Iterable[Row]) -> str:
+    """What a participant's rows say of the sex, in either column; empty where they say nothing or disagree."""
+    rows = tuple(rows)
+    return _common_value(rows, "sex") or _common_value(rows, "gender") or ""
+
+
+def _rows_of(sessions: Iterable[_SessionFiles]) -> list[Row]:
+    """All rows that tables of sessions hold for them."""
     return [row for session in sessions for row in session.rows]
 
 
 def _require_ages(path: Path, rows: Iterable[Row]) -> None:
-    """Refuse a data set whose tables have no column of ages: else each volume of it would be set aside for itself."""
+    """Refuse a data set whose tables have no column of ages; otherwise every volume would be set aside singly."""
     names = [name.strip().casefold() for name in column_names(path)]
     if "age" not in names and not any("age" in row for row in rows):
-        near = columns_in_words(names, wanted=["age", "age_years", "age_at_scan"], known=["participant_id"])
+        available = columns_text(names, wanted=["age", "age_years", "age_at_scan"], known=["participant_id"])
         raise FedAgeError(
-            f"{path.name} has no column 'age', it has {near}, and no sub-*_sessions.tsv has one; rename the column of "
-            "ages to age, and tell another unit than years in participants.json"
+            f"{path.name} has no column 'age' (it has {available}), and no sub-*_sessions.tsv has one; rename the "
+            "column of ages to age, and give a unit other than years in participants.json"
         )
 
 
@@ -234,8 +243,8 @@ def _prefixed(name: str, prefix: str) -> str:
     return name if name.startswith(prefix) else f"{prefix}{name}"
 
 
-def _agreed(rows: Iterable[Row], column: str) -> str | None:
-    """What rows say in a column: empty if nothing, None if they differ."""
+def _common_value(rows: Iterable[Row], column: str) -> str | None:
+    """The value that all rows share in a column; empty if none has one, None if they differ."""
     texts = {row[column] for row in rows if not is_missing(row.get(column, ""))}
     return None if len(texts) > 1 else next(iter(texts), "")
 
@@ -243,75 +252,79 @@ def _agreed(rows: Iterable[Row], column: str) -> str | None:
 def _participant(
     folder: Path, walk: FolderWalk, layout: BidsLayout, rows: tuple[Row, ...], pipelines: list[Path]
 ) -> _Participant:
-    """A participant's sessions: those with a folder, and those that a table names."""
-    told: dict[str, list[Row]] = defaultdict(list)
+    """A participant's sessions: those with a folder, and those named in a table."""
+    session_rows: dict[str, list[Row]] = defaultdict(list)
     unreadable, unit = False, None
     file = folder / f"{folder.name}_sessions.tsv"
     try:
         for row in read_rows(file, key="session_id") if file.is_file() else ():
-            told[_prefixed(row["session_id"], SESSION)].append(row)
-        about = read_description(file.with_suffix(".json"))
-        unit = age_unit(about, file="its JSON") if described(about, "age") else None
-    except FedAgeError:  # names the participant; counted by reason instead
+            session_rows[_prefixed(row["session_id"], SESSION)].append(row)
+        sidecar = read_description(file.with_suffix(".json"))
+        unit = age_unit(sidecar, file="its JSON") if described(sidecar, "age") else None
+    except FedAgeError:  # its message names the participant; the file is counted by reason instead
         unreadable = True
     sessions = {}
-    places = walk.folders(folder, SESSION)
-    rows = tuple(_with_session(row, {place.name for place in places}) for row in rows)
-    beside = _like_t1w(walk.listed(folder / layout.anat)) if places else ()  # of no session, though there are some
-    for place in places or [folder]:
-        label = place.name if place is not folder else ""
-        listed = walk.listed(place / layout.anat)
-        there = _like_t1w(listed)
-        volumes = tuple(path for path in there if _is_of(path.name, folder.name, label))
-        misnamed = tuple(path for path in there if path not in volumes) + beside
-        beside = ()
-        day = acquisition_day(_agreed(told[label], "acq_time") or "")
+    session_folders = walk.folders(folder, SESSION)
+    labels = {session_folder.name for session_folder in session_folders}
+    rows = tuple(_with_session(row, labels) for row in rows)
+    # Volumes beside the sessions' folders belong to no session.
+    without_session = _t1w_candidates(walk.listed(folder / layout.anat)) if session_folders else ()
+    for session_folder in session_folders or [folder]:
+        label = session_folder.name if session_folder is not folder else ""
+        entries = walk.listed(session_folder / layout.anat)
+        candidates = _t1w_candidates(entries)
+        volumes = tuple(path for path in candidates if _is_of(path.name, folder.name, label))
+        misnamed = tuple(path for path in candidates if path not in volumes) + without_session
+        without_session = ()
+        day = acquisition_day(_common_value(session_rows[label], "acq_time") or "")
         try:
-            day = day or _scanned(place, volumes)
+            day = day or _scan_day(session_folder, volumes)
         except FedAgeError:
             unreadable = True
-        made = anat_folders(pipelines, participant=folder.name, session=label, anat=layout.anat)
+        derived_folders = anat_folders(pipelines, participant=folder.name, session=label, anat=layout.anat)
         label_maps = tuple(
             path
-            for path in (*listed, *(path for derived in made for path in walk.listed(derived)))
+            for path in (*entries, *(path for derived in derived_folders for path in walk.listed(derived)))
             if is_label_map(path.name, participant=folder.name, session=label) and path.is_file()
         )
-        sessions[label] = _Seen(label, volumes, tuple(told[label]), day, misnamed, label_maps)
+        sessions[label] = _SessionFiles(label, volumes, tuple(session_rows[label]), day, misnamed, label_maps)
     if "" not in sessions:
-        for label in {*told, *(label for row in rows if (label := _session_of(row)))} - sessions.keys():
-            of_label = tuple(told.get(label, ()))
-            sessions[label] = _Seen(label, (), of_label, acquisition_day(_agreed(of_label, "acq_time") or ""))
-    some = _without_placeholders(list(sessions.values()))
-    ordered = _ordered(some)
-    return _Participant(tuple(ordered or some), rows, ordered is not None, unreadable, unit)
+        for label in {*session_rows, *(label for row in rows if (label := _session_of(row)))} - sessions.keys():
+            rows_of_label = tuple(session_rows.get(label, ()))
+            sessions[label] = _SessionFiles(
+                label, (), rows_of_label, acquisition_day(_common_value(rows_of_label, "acq_time") or "")
+            )
+    sessions_without_placeholders = _without_placeholders(list(sessions.values()))
+    ordered = _order_sessions(sessions_without_placeholders)
+    return _Participant(tuple(ordered or sessions_without_placeholders), rows, ordered is not None, unreadable, unit)
 
 
-def _like_t1w(there: Iterable[Path]) -> tuple[Path, ...]:
-    """Files that are T1-weighted volumes by the end of their name, however the rest is written."""
-    return tuple(path for path in there if _LIKE_T1W.fullmatch(path.name) and path.is_file())
+def _t1w_candidates(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Files whose names end like those of T1-weighted volumes."""
+    return tuple(path for path in paths if _LIKE_T1W.fullmatch(path.name) and path.is_file())
 
 
 def _is_of(name: str, participant: str, label: str) -> bool:
-    """Whether a volume's name is one of BIDS and says no other participant or session than its folders do."""
-    found = _T1W.fullmatch(name)
+    """Whether a volume's name follows BIDS and agrees with its folders on participant and session."""
+    match = _T1W.fullmatch(name)
     session = _SESSION_IN_NAME.search(name)
-    return found is not None and found["participant"] == participant and (session is None or session[1] == label)
+    return match is not None and match["participant"] == participant and (session is None or session[1] == label)
 
 
-def _scanned(place: Path, volumes: Sequence[Path]) -> date | None:
-    """The day that a session's `*_scans.tsv` gives its volumes."""
+def _scan_day(session_folder: Path, volumes: Sequence[Path]) -> date | None:
+    """The earliest day that a session's `*_scans.tsv` gives for its volumes."""
     names = {volume.name for volume in volumes}
     days = [
         day
-        for file in sorted(place.glob("sub-*_scans.tsv"))
+        for file in sorted(session_folder.glob("sub-*_scans.tsv"))
         for row in read_rows(file, key="filename")
         if row["filename"].rpartition("/")[2] in names and (day := acquisition_day(row.get("acq_time", ""))) is not None
     ]
     return min(days, default=None)
 
 
-def _without_placeholders(sessions: list[_Seen]) -> list[_Seen]:
-    """Without days where all of several sessions were on one first of January: nobody's dates, and no time between."""
+def _without_placeholders(sessions: list[_SessionFiles]) -> list[_SessionFiles]:
+    """Drop days that are one first of January for all of several sessions: a placeholder, not a date."""
     days = {session.day for session in sessions}
     (day, *others) = days or {None}
     if len(sessions) > 1 and not others and day is not None and (day.month, day.day) == (1, 1):
@@ -323,8 +336,8 @@ def _without_placeholders(sessions: list[_Seen]) -> list[_Seen]:
     return sessions
 
 
-def _ordered(sessions: list[_Seen]) -> list[_Seen] | None:
-    """Sessions by day where each has one, else by the number in their labels; None where neither is known."""
+def _order_sessions(sessions: list[_SessionFiles]) -> list[_SessionFiles] | None:
+    """Sessions sorted by day if each has one, else by the number in their labels; None if neither is known."""
     if len(sessions) < 2:
         return sessions
     if all(session.day is not None for session in sessions):
@@ -334,7 +347,7 @@ def _ordered(sessions: list[_Seen]) -> list[_Seen] | None:
 
 
 def _with_session(row: Row, labels: Collection[str]) -> Row:
-    """A row of `participants.tsv` with its session, where another column than `session_id` names one that is there."""
+    """A row of `participants.tsv` with `session_id` added, where another column names an existing session."""
     if "session_id" in row:
         return row
     named = (row[column] for column in _SESSION_COLUMNS if _prefixed(row.get(column, ""), SESSION) in labels)
@@ -343,24 +356,24 @@ def _with_session(row: Row, labels: Collection[str]) -> Row:
 
 
 def _session_of(row: Row) -> str:
-    """The session that a row of `participants.tsv` is of; empty where it names none."""
+    """Label of the session that a row of `participants.tsv` names; empty if it names none."""
     text = row.get("session_id", "")
     return "" if is_missing(text) else _prefixed(text, SESSION)
 
 
-def _age(participant: _Participant, session: _Seen, reading: _Reading) -> Age | Reason:
-    """Of a session: its own age, else one of another session plus the time between."""
+def _age(participant: _Participant, session: _SessionFiles, reading: _Reading) -> Age | Reason:
+    """Age at a session: its own, else that of another session plus the time between them."""
     if participant.unreadable:
         return Reason.UNREADABLE_TABLE
     if not participant.rows:
         return Reason.NOT_IN_TABLE
-    of_this = [row for row in participant.rows if not session.label or _session_of(row) == session.label]
-    later = replace(reading.later, unit=participant.unit) if participant.unit else reading.later
-    for rows, column in ((session.rows, later), (of_this, reading.ages)):
-        text = _agreed(rows, "age")
+    rows_of_session = [row for row in participant.rows if not session.label or _session_of(row) == session.label]
+    session_ages = replace(reading.later, unit=participant.unit) if participant.unit else reading.later
+    for rows, column in ((session.rows, session_ages), (rows_of_session, reading.ages)):
+        text = _common_value(rows, "age")
         if text != "":
             return Reason.SEVERAL_AGES if text is None else column.age(text)
-    known = _known(participant, reading)
+    known = _reference_session(participant, reading)
     if isinstance(known, Reason):
         return known
     reference, age = known
@@ -372,25 +385,25 @@ def _age(participant: _Participant, session: _Seen, reading: _Reading) -> Age | 
     return Age(years, age.source, age.capped) if 0 <= years <= OLDEST_YEARS else Reason.IMPLAUSIBLE_AGE
 
 
-def _known(participant: _Participant, reading: _Reading) -> tuple[_Seen, Age | Reason] | Reason:
-    """A session of known age: the earliest that `participants.tsv` names, else the first, which its one age is of."""
+def _reference_session(participant: _Participant, reading: _Reading) -> tuple[_SessionFiles, Age | Reason] | Reason:
+    """A session of known age: the earliest that `participants.tsv` names, else the one that a single age refers to."""
     for session in participant.sessions:
-        text = _agreed([row for row in participant.rows if _session_of(row) == session.label], "age")
+        text = _common_value([row for row in participant.rows if _session_of(row) == session.label], "age")
         if session.label and text:
             return session, reading.ages.age(text)
-    text = _agreed([row for row in participant.rows if not _session_of(row)], "age")
+    text = _common_value([row for row in participant.rows if not _session_of(row)], "age")
     if text is None:
         return Reason.SEVERAL_AGES
     if not text:
         return Reason.NO_AGE if not any(_session_of(row) for row in participant.rows) else Reason.NO_AGE_OF_SESSION
-    first = _first(participant, reading)
+    first = _first_session(participant, reading)
     return Reason.NO_AGE_OF_SESSION if first is None else (first, reading.ages.age(text))
 
 
-def _first(participant: _Participant, reading: _Reading) -> _Seen | None:
-    """The session that one age of a participant is of: the earliest of several, else the data set's first.
+def _first_session(participant: _Participant, reading: _Reading) -> _SessionFiles | None:
+    """The session to which a participant's single age refers: the earliest of several, else the data set's first.
 
-    None where nobody knows, as where the names of all of them say that another was before.
+    None if that is not known, for example if all labels say that there was an earlier session.
     """
     sessions = participant.sessions
     if participant.has_days and (len(sessions) > 1 or label_day(sessions[0].label) is not None):

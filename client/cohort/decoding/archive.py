@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-from fedage.client.cohort.dicom.facts import open_at_once
+from fedage.client.cohort.dicom.facts import open_nonblocking
 from fedage.client.cohort.dicom.header import INFLATED_FREE_BYTES, MAX_INFLATED_BYTES, MAX_INFLATION
 from fedage.client.cohort.paths import SEPARATOR
 from fedage.client.cohort.reasons import Reason
@@ -57,8 +57,8 @@ def open_image(path: Path) -> BinaryIO:
     """
     file, _, member = str(path).partition(SEPARATOR)
     if not member:
-        return open(file, "rb", opener=open_at_once)
-    with io.FileIO(file, "rb", opener=open_at_once) as stream:
+        return open(file, "rb", opener=open_nonblocking)
+    with io.FileIO(file, "rb", opener=open_nonblocking) as stream:
         state = os.fstat(stream.fileno())
         info = _directory(file, state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size).get(member)
         if info is None:
@@ -104,16 +104,16 @@ def _directory(path: str, *_state: int) -> Mapping[str, zipfile.ZipInfo]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[tuple[zipfile.ZipFile, BinaryIO]]:
-    with _Careful(path) as stream:
+    with _BoundedDirectoryReader(path) as stream:
         try:
             archive = zipfile.ZipFile(stream)
         except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError):
             raise Refused(Reason.BROKEN_ARCHIVE) from None
         with archive:
             infos = archive.infolist()
-            files, unpacked = sum(not info.is_dir() for info in infos), sum(info.file_size for info in infos)
-            allowed = EXPANSION_FREE_BYTES + MAX_EXPANSION * os.fstat(stream.fileno()).st_size
-            if files > MAX_MEMBERS or unpacked > allowed:
+            files, unpacked_bytes = sum(not info.is_dir() for info in infos), sum(info.file_size for info in infos)
+            allowed_bytes = EXPANSION_FREE_BYTES + MAX_EXPANSION * os.fstat(stream.fileno()).st_size
+            if files > MAX_MEMBERS or unpacked_bytes > allowed_bytes:
                 raise Refused(Reason.ARCHIVE_TOO_LARGE)
             if not files:
                 raise Refused(Reason.BROKEN_ARCHIVE)
@@ -152,11 +152,11 @@ def _content(stream: BinaryIO, info: zipfile.ZipInfo) -> bytes:
         raise Refused(Reason.BROKEN_ARCHIVE) from None
 
 
-class _Careful(io.BufferedReader):
+class _BoundedDirectoryReader(io.BufferedReader):
     """A file that, until the directory is read, gives no more at once than the largest directory: zipfile asks so."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(str(path), "rb", opener=open_at_once))
+        super().__init__(io.FileIO(str(path), "rb", opener=open_nonblocking))
         self.directory_read = False
 
     def read(self, size: int | None = -1, /) -> bytes:

@@ -49,7 +49,7 @@ def main() -> None:
         limits = _Limits(requests, answers)
         try:
             limits.allow(BASE_BYTES)
-            text, array = _decoded(request["kind"], Path(request["path"]), limits)
+            text, array = _decode(request["kind"], Path(request["path"]), limits)
             limits.lift()
             _write(answers, text, array)
         except BaseException as error:  # noqa: BLE001 (a decoder in Rust panics with a BaseException)
@@ -85,7 +85,7 @@ class _Limits:
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 
 
-def _decoded(kind: str, path: Path, limits: _Limits) -> tuple[Mapping[str, Any], NDArray[np.float32] | None]:
+def _decode(kind: str, path: Path, limits: _Limits) -> tuple[Mapping[str, Any], NDArray[np.float32] | None]:
     """The answer to a request: what is said in words and numbers, and an array."""
     from fedage.client.cohort.decoding import images, nifti, stacks
     from fedage.client.cohort.reasons import Rejected
@@ -111,12 +111,12 @@ def _decoded(kind: str, path: Path, limits: _Limits) -> tuple[Mapping[str, Any],
 
 def _write(answers: BinaryIO, text: Mapping[str, Any], array: NDArray[np.float32] | None) -> None:
     content = json.dumps(text).encode()
-    _all(answers, LENGTH.pack(len(content)) + content)
+    _write_all(answers, LENGTH.pack(len(content)) + content)
     if array is not None:
-        _all(answers, np.ascontiguousarray(array, dtype="<f4").data.cast("B"))
+        _write_all(answers, np.ascontiguousarray(array, dtype="<f4").data.cast("B"))
 
 
-def _all(answers: BinaryIO, content: bytes | memoryview) -> None:
+def _write_all(answers: BinaryIO, content: bytes | memoryview) -> None:
     view = memoryview(content)
     while view:
         view = view[answers.write(view) :]

@@ -197,23 +197,23 @@ class _Pool:
             decoder.end()
 
 
-_kept: _Pool | None = None
-_keeping = threading.Lock()
+_shared_pool: _Pool | None = None
+_shared_pool_lock = threading.Lock()
 
 
 def _pool() -> _Pool:
     """The pool of this process; one that was forked off makes its own."""
-    global _kept
-    with _keeping:
-        if _kept is None or _kept.process != os.getpid():
-            _kept = _Pool()
-        return _kept
+    global _shared_pool
+    with _shared_pool_lock:
+        if _shared_pool is None or _shared_pool.process != os.getpid():
+            _shared_pool = _Pool()
+        return _shared_pool
 
 
 def close_decoders() -> None:
     """End the processes that wait for a file; the next file starts one anew."""
-    if _kept is not None and _kept.process == os.getpid():
-        _kept.close()
+    if _shared_pool is not None and _shared_pool.process == os.getpid():
+        _shared_pool.close()
 
 
 atexit.register(close_decoders)

@@ -21,9 +21,9 @@ from fedage.client.cohort.decoding.decoder_messages import IMAGE
 from fedage.client.cohort.decoding.decoder_pool import DecoderFailed, decode
 from fedage.client.cohort.decoding.stored_values import StoredValues, stored_range, stored_values, with_background
 from fedage.client.cohort.dicom.dataset import parse
-from fedage.client.cohort.dicom.decoder_logs import quiet_pydicom
+from fedage.client.cohort.dicom.decoder_logs import silence_decoders
 from fedage.client.cohort.dicom.facts import MAX_FRAME_SAMPLES
-from fedage.client.cohort.sop_classes import modality_of
+from fedage.client.cohort.sop_classes import normalise_modality
 from fedage.client.cohort.store.series import is_volume
 from fedage.common.preprocessing.image import Image, SampleRefused
 
@@ -44,17 +44,17 @@ def load_image(path: Path) -> Image:
         or failed in a way of its own. Never any other exception.
     """
     try:
-        found = decode(IMAGE, path)
+        decoded = decode(IMAGE, path)
     except DecoderFailed as failure:
         raise SampleRefused(DECODER_FAILED, failure.detail) from None
-    if "refused" in found.text or found.array is None:
-        raise SampleRefused(str(found.text.get("refused")), str(found.text.get("detail")))
-    row, column = found.text["spacing_mm"]
+    if "refused" in decoded.text or decoded.array is None:
+        raise SampleRefused(str(decoded.text.get("refused")), str(decoded.text.get("detail")))
+    row, column = decoded.text["spacing_mm"]
     return Image(
-        pixels=found.array,
+        pixels=decoded.array,
         spacing_mm=(float(row), float(column)),
-        modality=str(found.text["modality"]),
-        view=str(found.text["view"]),
+        modality=str(decoded.text["modality"]),
+        view=str(decoded.text["view"]),
     )
 
 
@@ -72,13 +72,13 @@ def decode_image(path: Path, *, on_size: Callable[[int], None] | None = None) ->
         With the code `undecodable`, `too-large`, `colour`, `multi-frame`, `contradictory-bits`, `only-padding`,
         `bad-voi-lut` or, where memory is limited and it needs more, `decoder-failed`. Never any other exception.
     """
-    quiet_pydicom()
+    silence_decoders()
     if is_volume(path.name):
         raise SampleRefused("multi-frame", "a series of slices; one image is read")
     try:
         with open_image(path) as stream:
             header = parse(stream, pixels=False)
-            _check(header)
+            _require_readable(header)
             if on_size is not None:
                 on_size(int(header.Rows) * int(header.Columns))
             stored = stored_frame(stream, header)
@@ -104,7 +104,7 @@ def stored_frame(stream: BinaryIO, header: Dataset, *, index: int = 0) -> Stored
     return stored_values(words, header)
 
 
-def _check(header: Dataset) -> None:
+def _require_readable(header: Dataset) -> None:
     samples = header.get("SamplesPerPixel", 1)
     if header.Rows * header.Columns * samples > MAX_FRAME_SAMPLES:
         raise SampleRefused("too-large", f"more than {MAX_FRAME_SAMPLES} values in a frame")
@@ -115,23 +115,23 @@ def _check(header: Dataset) -> None:
 
 
 def _grey(stored: NDArray[Any], header: Dataset) -> NDArray[Any]:
-    pixels = _shown(stored, header)
+    pixels = _apply_luts(stored, header)
     if str(header.PhotometricInterpretation) == "MONOCHROME1":
-        lowest, highest = _shown(np.array(stored_range(header)), header).astype(np.float64)
+        lowest, highest = _apply_luts(np.array(stored_range(header)), header).astype(np.float64)
         pixels = (lowest + highest) - pixels
     return pixels
 
 
-def _shown(stored: NDArray[Any], header: Dataset) -> NDArray[Any]:
+def _apply_luts(stored: NDArray[Any], header: Dataset) -> NDArray[Any]:
     """Stored values through the modality LUT and, for projections, the first VOI LUT (PS3.3 section C.11.2)."""
     values: NDArray[Any] = apply_modality_lut(stored, header)
     if _modality(header) not in _PROJECTIONS or not _has_voi(header):
         return values
     try:
-        shown: NDArray[Any] = apply_voi_lut(values, header)
+        displayed: NDArray[Any] = apply_voi_lut(values, header)
     except (ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as error:
         raise SampleRefused("bad-voi-lut", type(error).__name__) from None
-    return shown
+    return displayed
 
 
 def _has_voi(header: Dataset) -> bool:
@@ -151,7 +151,7 @@ def _first(value: Any) -> float | None:
 
 
 def _modality(header: Dataset) -> str:
-    return modality_of(str(header.get("Modality", "") or ""))
+    return normalise_modality(str(header.get("Modality", "") or ""))
 
 
 def _spacing_mm(header: Dataset) -> tuple[float, float]:

@@ -71,7 +71,7 @@ class VolumeFacts:
     orientation: str
 
 
-class _Out(Exception):
+class _VolumeRejected(Exception):
     """Why a volume is out."""
 
     def __init__(self, code: Reason) -> None:
@@ -82,12 +82,12 @@ class _Out(Exception):
 def read_volume(path: Path) -> VolumeFacts | Rejected:
     """Read one file to its last voxel, in a process of its own. Every file gives one or the other, none raises."""
     try:
-        found = decode(VOLUME_FACTS, path).text
+        answer = decode(VOLUME_FACTS, path).text
     except DecoderFailed:
         return Rejected(Reason.DECODER_FAILED, modality="MR")
-    if "facts" not in found:
-        return Rejected(Reason(str(found.get("rejected", Reason.UNREADABLE))), modality="MR")
-    facts = found["facts"]
+    if "facts" not in answer:
+        return Rejected(Reason(str(answer.get("rejected", Reason.UNREADABLE))), modality="MR")
+    facts = answer["facts"]
     (i, j, k), (x, y, z) = facts["shape"], facts["spacing_mm"]
     return VolumeFacts(shape=(i, j, k), spacing_mm=(x, y, z), orientation=str(facts["orientation"]))
 
@@ -101,13 +101,13 @@ def load_volume(path: Path) -> Volume:
         With a reason's code. Never any other exception.
     """
     try:
-        found = decode(VOLUME, path)
+        decoded = decode(VOLUME, path)
     except DecoderFailed as failure:
         raise SampleRefused(Reason.DECODER_FAILED, failure.detail) from None
-    if "refused" in found.text or found.array is None:
-        raise SampleRefused(str(found.text.get("refused")), str(found.text.get("detail")))
-    x, y, z = found.text["spacing_mm"]
-    return Volume(found.array, (x, y, z))
+    if "refused" in decoded.text or decoded.array is None:
+        raise SampleRefused(str(decoded.text.get("refused")), str(decoded.text.get("detail")))
+    x, y, z = decoded.text["spacing_mm"]
+    return Volume(decoded.array, (x, y, z))
 
 
 def decode_facts(path: Path, *, on_size: Callable[[int], None]) -> VolumeFacts | Rejected:
@@ -116,7 +116,7 @@ def decode_facts(path: Path, *, on_size: Callable[[int], None]) -> VolumeFacts |
         image, facts = _open(path)
         on_size(math.prod(facts.shape))
         _voxels(image)
-    except _Out as out:
+    except _VolumeRejected as out:
         return Rejected(out.code, modality="MR")
     except MemoryError:
         return Rejected(Reason.DECODER_FAILED, modality="MR")
@@ -138,7 +138,7 @@ def decode_volume(path: Path, *, on_size: Callable[[int], None]) -> Volume:
         turn = io_orientation(affine)
         pixels = np.ascontiguousarray(apply_orientation(_voxels(image), turn))
         return Volume(pixels, _spacing_mm(affine @ inv_ornt_aff(turn, facts.shape)))
-    except _Out as out:
+    except _VolumeRejected as out:
         raise SampleRefused(str(out.code), out.code.what) from None
     except MemoryError:
         raise SampleRefused(Reason.DECODER_FAILED, Reason.DECODER_FAILED.what) from None
@@ -148,28 +148,28 @@ def _open(path: Path) -> tuple[Any, VolumeFacts]:
     """The image, its voxels not read yet, and its facts."""
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)
     if not path.name.endswith(SUFFIXES):
-        raise _Out(Reason.NOT_NIFTI)
+        raise _VolumeRejected(Reason.NOT_NIFTI)
     try:
         image: Any = nib.load(path)
     except OSError as error:
-        raise _Out(Reason.UNREADABLE if error.errno else _header_wrong(path) or Reason.NOT_NIFTI) from None
+        raise _VolumeRejected(Reason.UNREADABLE if error.errno else _header_problem(path) or Reason.NOT_NIFTI) from None
     except (EOFError, zlib.error):
-        raise _Out(_header_wrong(path) or Reason.TRUNCATED) from None
+        raise _VolumeRejected(_header_problem(path) or Reason.TRUNCATED) from None
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 (what hostile headers raise cannot be listed)
-        raise _Out(_header_wrong(path) or Reason.NOT_NIFTI) from None
+        raise _VolumeRejected(_header_problem(path) or Reason.NOT_NIFTI) from None
     if not isinstance(image, (nib.Nifti1Image, nib.Nifti2Image)):
-        raise _Out(Reason.NOT_NIFTI)
+        raise _VolumeRejected(Reason.NOT_NIFTI)
     shape = _without_single_ends(tuple(int(length) for length in image.shape))
     if len(shape) != 3 or min(shape) < 2:
-        raise _Out(Reason.NOT_3D)
+        raise _VolumeRejected(Reason.NOT_3D)
     item_bytes = int(image.get_data_dtype().itemsize)
     most_bytes = EXPANSION_FREE_BYTES + MAX_EXPANSION * path.stat().st_size
     if math.prod(shape) > MAX_VOXELS or math.prod(shape) * item_bytes > most_bytes:
-        raise _Out(Reason.TOO_LARGE)
+        raise _VolumeRejected(Reason.TOO_LARGE)
     if image.get_data_dtype().kind not in "iuf":
-        raise _Out(Reason.NOT_GREY)
+        raise _VolumeRejected(Reason.NOT_GREY)
     affine = _affine_mm(image)
     orientation = "".join(str(code) for code in aff2axcodes(affine))
     return image, VolumeFacts(
@@ -184,13 +184,13 @@ def _without_single_ends(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def _header_wrong(path: Path) -> Reason | None:
+def _header_problem(path: Path) -> Reason | None:
     """Why a file does not give a whole header, where it ends too early or does not unpack; else None."""
     try:
         with path.open("rb") as stream:
             start = stream.read(_START_BYTES)
-        if wrong := _packed_wrong(start, is_named_gz=path.name.endswith(".gz")):
-            return wrong
+        if reason := _packing_problem(start, is_named_gz=path.name.endswith(".gz")):
+            return reason
         with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as stream:
             header = stream.read(_START_BYTES)
             header += stream.read(max(0, _data_offset(header) - len(header)))
@@ -206,7 +206,7 @@ def _header_wrong(path: Path) -> Reason | None:
     return Reason.TRUNCATED if is_short or not header else None
 
 
-def _packed_wrong(start: bytes, *, is_named_gz: bool) -> Reason | None:
+def _packing_problem(start: bytes, *, is_named_gz: bool) -> Reason | None:
     """Whether a file is packed otherwise than its name says, or is none at all, by how it starts."""
     if start.startswith(_LFS) or (len(start) < _START_BYTES and _ANNEX in start):
         return Reason.POINTER
@@ -231,7 +231,7 @@ def _affine_mm(image: Any) -> FloatArray:
     header = image.header
     # Without either code nothing says where left is: nibabel then makes an affine up.
     if int(header["sform_code"]) <= 0 and int(header["qform_code"]) <= 0:
-        raise _Out(Reason.BAD_AFFINE)
+        raise _VolumeRejected(Reason.BAD_AFFINE)
     try:
         scale = _MM_PER_UNIT.get(header.get_xyzt_units()[0], 1.0)
     except KeyError:
@@ -239,14 +239,14 @@ def _affine_mm(image: Any) -> FloatArray:
     affine = np.array(image.affine, dtype=np.float64)
     affine[:3] *= scale
     if not np.all(np.isfinite(affine)) or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise _Out(Reason.BAD_AFFINE)
+        raise _VolumeRejected(Reason.BAD_AFFINE)
     return affine
 
 
 def _spacing_mm(affine: FloatArray) -> tuple[float, float, float]:
     x, y, z = (float(length) for length in voxel_sizes(affine))
     if not all(_LEAST_MM <= length <= _MOST_MM for length in (x, y, z)):
-        raise _Out(Reason.BAD_AFFINE)
+        raise _VolumeRejected(Reason.BAD_AFFINE)
     return x, y, z
 
 
@@ -254,14 +254,14 @@ def _voxels(image: Any) -> NDArray[np.float32]:
     try:
         voxels = np.asarray(image.dataobj, dtype=np.float32).reshape(_without_single_ends(image.shape))
     except (zlib.error, gzip.BadGzipFile):
-        raise _Out(Reason.DAMAGED) from None
+        raise _VolumeRejected(Reason.DAMAGED) from None
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 (truncated, damaged or hostile files raise anything in decoders)
-        raise _Out(Reason.TRUNCATED) from None
+        raise _VolumeRejected(Reason.TRUNCATED) from None
     lowest, highest = float(voxels.min()), float(voxels.max())
     if not (math.isfinite(lowest) and math.isfinite(highest)):  # NaN goes through min and max
-        raise _Out(Reason.NOT_FINITE)
+        raise _VolumeRejected(Reason.NOT_FINITE)
     if lowest == highest:
-        raise _Out(Reason.NO_CONTRAST)
+        raise _VolumeRejected(Reason.NO_CONTRAST)
     return voxels

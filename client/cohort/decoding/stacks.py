@@ -23,9 +23,9 @@ from fedage.client.cohort.decoding.decoder_pool import MAX_ARRAY_VALUES, Decoder
 from fedage.client.cohort.decoding.images import DECODER_FAILED, stored_frame
 from fedage.client.cohort.decoding.stored_values import StoredValues, stored_values, with_background
 from fedage.client.cohort.dicom.dataset import frames_stack, parse
-from fedage.client.cohort.dicom.decoder_logs import quiet_pydicom
+from fedage.client.cohort.dicom.decoder_logs import silence_decoders
 from fedage.client.cohort.dicom.facts import MAX_FRAME_SAMPLES
-from fedage.client.cohort.dicom.geometry import Stack, stack_of
+from fedage.client.cohort.dicom.geometry import Stack, build_stack
 from fedage.client.cohort.reasons import Reason
 from fedage.common.preprocessing.image import SampleRefused
 
@@ -57,7 +57,7 @@ def load_enhanced(path: Path) -> Volume:
         With the reason code of what is wrong with the stack, `too-large`, `undecodable` or `decoder-failed`. Never any
         other exception.
     """
-    quiet_pydicom()
+    silence_decoders()
     with _as_refusals():
         with open_image(path) as stream:
             stack = _even(frames_stack(stream))
@@ -72,7 +72,7 @@ def load_series(paths: Sequence[Path]) -> Volume:
     SampleRefused
         As `load_enhanced`.
     """
-    quiet_pydicom()
+    silence_decoders()
     with _as_refusals():
         headers = [_header(path) for path in paths]
         stack = _even(_stack(headers))
@@ -88,7 +88,7 @@ def decode_enhanced(path: Path, *, on_size: Callable[[int], None]) -> NDArray[np
     SampleRefused
         As `load_enhanced`.
     """
-    quiet_pydicom()
+    silence_decoders()
     with _as_refusals(), open_image(path) as stream:
         stack = _even(frames_stack(stream))
         header = parse(stream, pixels=False)
@@ -112,7 +112,7 @@ def decode_slice(path: Path, *, on_size: Callable[[int], None]) -> NDArray[np.fl
     SampleRefused
         As `load_enhanced`.
     """
-    quiet_pydicom()
+    silence_decoders()
     with _as_refusals(), open_image(path) as stream:
         header = parse(stream, pixels=False)
         _check_size(1, header.Rows, header.Columns)
@@ -138,10 +138,10 @@ def _as_refusals() -> Iterator[None]:
 
 def _decoded(kind: str, path: Path) -> NDArray[np.float32]:
     """What a decoder's process makes of a file."""
-    found = decode(kind, path)
-    if "refused" in found.text or found.array is None:
-        raise SampleRefused(str(found.text.get("refused")), str(found.text.get("detail")))
-    return found.array
+    decoded = decode(kind, path)
+    if "refused" in decoded.text or decoded.array is None:
+        raise SampleRefused(str(decoded.text.get("refused")), str(decoded.text.get("detail")))
+    return decoded.array
 
 
 def _volume(voxels: NDArray[np.float32], stack: Stack) -> Volume:
@@ -164,7 +164,7 @@ def _header(path: Path) -> Dataset:
 
 def _stack(headers: Sequence[Dataset]) -> Stack | Reason:
     try:
-        return stack_of(
+        return build_stack(
             np.array([[float(part) for part in header.ImagePositionPatient] for header in headers]),
             np.array([[float(part) for part in header.ImageOrientationPatient] for header in headers]),
             np.array([[float(part) for part in header.PixelSpacing] for header in headers]),

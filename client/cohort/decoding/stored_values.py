@@ -65,8 +65,8 @@ def stored_values(words: NDArray[Any], header: Dataset) -> StoredValues:
     words = words.astype(words.dtype.newbyteorder("="), copy=False)
     values, cleared = words, words
     if header.file_meta.TransferSyntaxUID not in _RIGHT_ALIGNED:
-        values, cleared = _placed(words, header)
-    is_padding = _padding(values, cleared, header)
+        values, cleared = _align_values(words, header)
+    is_padding = _padding_mask(values, cleared, header)
     if values is not words:
         _check_unused(cleared, header, is_padding=is_padding)
     return StoredValues(values, is_padding)
@@ -94,7 +94,7 @@ def with_background(pixels: NDArray[Any], is_padding: Mask | None) -> NDArray[An
     return np.where(is_padding, pixels[~is_padding].min(), pixels)
 
 
-def _placed(words: NDArray[Any], header: Dataset) -> tuple[NDArray[Any], NDArray[Any]]:
+def _align_values(words: NDArray[Any], header: Dataset) -> tuple[NDArray[Any], NDArray[Any]]:
     """Values of `BitsStored` bits shifted to bit 0, sign extended; and the words without declared overlay bits."""
     stored, shift = int(header.BitsStored), _shift(header)
     width = 8 * words.dtype.itemsize
@@ -139,7 +139,7 @@ def _overlay_bits(header: Dataset) -> list[int]:
     return [bit for bit in positions if bit is not None]
 
 
-def _padding(values: NDArray[Any], cleared: NDArray[Any], header: Dataset) -> Mask | None:
+def _padding_mask(values: NDArray[Any], cleared: NDArray[Any], header: Dataset) -> Mask | None:
     first = _integer(header.get("PixelPaddingValue"))
     if first is None:
         return None

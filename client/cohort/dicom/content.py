@@ -166,77 +166,81 @@ class HeaderText:
     has_biopsy_target: bool = False
 
 
-def content_of(said: HeaderText) -> Content:
+def derive_content(header: HeaderText) -> Content:
     """What the image shows."""
-    of_codes = _of_codes(said.views, _VIEW_OF_CODE, view_of_text)
-    body_part = _together(
-        part_of_text(said.body_part), _of_codes(said.regions, _PART_OF_CODE, part_of_text), refines=_is_same
+    view_of_codes = _term_of_codes(header.views, _VIEW_OF_CODE, view_from_text)
+    body_part = _combine(
+        body_part_from_text(header.body_part),
+        _term_of_codes(header.regions, _PART_OF_CODE, body_part_from_text),
+        refines=_is_same,
     )
-    view = _together(view_of_text(said.view_position), of_codes, refines=_is_refined)
-    if said.modality in RADIOGRAPHS:
-        from_side = _is_seen_from_side(said.orientation) and not _is_frontal_twice(said, view=view, of_codes=of_codes)
-        of_study = [] if is_frontal(said.descriptions) else [said.study]
-        in_words = any(map(is_lateral, (said.descriptions, [said.body_part], of_study)))
-        if (in_words or from_side) and view not in _LATERAL:
+    view = _combine(view_from_text(header.view_position), view_of_codes, refines=_is_refined)
+    if header.modality in RADIOGRAPHS:
+        is_seen_from_side = _is_seen_from_side(header.orientation) and not _is_frontal_twice(
+            header, view=view, of_codes=view_of_codes
+        )
+        study_texts = [] if is_frontal(header.descriptions) else [header.study]
+        is_described_lateral = any(map(is_lateral, (header.descriptions, [header.body_part], study_texts)))
+        if (is_described_lateral or is_seen_from_side) and view not in _LATERAL:
             view = CONTRADICTORY if view in _FRONTAL else view or "LATERAL"
-        if (unusual := unusual_view([*said.descriptions, *of_study])) and view in ("", *_FRONTAL):
-            view = CONTRADICTORY if view else unusual
-        named = other_part(said.descriptions) or other_part([*said.descriptions, said.study])
-        if named and body_part == "CHEST":
+        if (unusual_view_name := unusual_view([*header.descriptions, *study_texts])) and view in ("", *_FRONTAL):
+            view = CONTRADICTORY if view else unusual_view_name
+        described_part = other_part(header.descriptions) or other_part([*header.descriptions, header.study])
+        if described_part and body_part == "CHEST":
             body_part = CONTRADICTORY
         elif not body_part:
-            body_part = named
+            body_part = described_part
     return Content(
         view=view,
         body_part=body_part,
-        intent=_intent(said),
-        special=" ".join(sorted(_special(said, view=of_codes, body_part=body_part))),
+        intent=_intent(header),
+        special=" ".join(sorted(_special(header, view=view_of_codes, body_part=body_part))),
     )
 
 
 @lru_cache(maxsize=1024)  # a folder has few of them
-def view_of_text(text: str) -> str:
+def view_from_text(text: str) -> str:
     """A view as people and scanners write it (`PA`, `AP SUPINE`, `Lateral`) as its term; else the text, in capitals."""
     text = text.strip().upper()
     words: list[str] = re.findall("[A-Z]+", text)
-    joined = "".join(words)
-    if text in _UNKNOWN or joined in _UNKNOWN:
+    letters = "".join(words)
+    if text in _UNKNOWN or letters in _UNKNOWN:
         return ""
-    if of_side := _MAMMOGRAM_OF_SIDE.fullmatch(text):
-        return of_side[1]
-    if joined in _SPELLED:
-        return _SPELLED[joined]
-    spelled = [_SPELLED[word] for word in words if word in ("POSTEROANTERIOR", "ANTEROPOSTERIOR")]
-    frontal: set[str] = {*spelled, *(word for word in words if word in ("PA", "AP", "FRONTAL"))}
-    if len(frontal) > 1:
-        frontal.discard("FRONTAL")
-    if frontal and has_lateral(text):
+    if match := _MAMMOGRAM_OF_SIDE.fullmatch(text):
+        return match[1]
+    if letters in _SPELLED:
+        return _SPELLED[letters]
+    full_words = [_SPELLED[word] for word in words if word in ("POSTEROANTERIOR", "ANTEROPOSTERIOR")]
+    frontal_words: set[str] = {*full_words, *(word for word in words if word in ("PA", "AP", "FRONTAL"))}
+    if len(frontal_words) > 1:
+        frontal_words.discard("FRONTAL")
+    if frontal_words and has_lateral(text):
         return CONTRADICTORY
-    if len(frontal) == 1 and not unusual_view([text]):
-        return next(iter(frontal))
-    return CONTRADICTORY if len(frontal) > 1 else text[:_MOST_CHARACTERS]
+    if len(frontal_words) == 1 and not unusual_view([text]):
+        return next(iter(frontal_words))
+    return CONTRADICTORY if len(frontal_words) > 1 else text[:_MOST_CHARACTERS]
 
 
 @lru_cache(maxsize=1024)
-def part_of_text(text: str) -> str:
+def body_part_from_text(text: str) -> str:
     """A body part as people and scanners write it (`CHEST`, `Thorax PA`) as its term; else the text, in capitals."""
     text = text.strip().upper()
     words = frozenset(re.findall("[A-Z]+", text))
     if text in _UNKNOWN or not words or words <= _UNKNOWN:
         return ""
-    for part, names in _PART_WORDS.items():
-        if names & words and (part == "PHANTOM" or words <= names | _FILLERS):
+    for part, part_names in _PART_WORDS.items():
+        if part_names & words and (part == "PHANTOM" or words <= part_names | _FILLERS):
             return part
     return text[:_MOST_CHARACTERS]
 
 
-def _of_codes(codes: Sequence[Code], known: Mapping[str, str], of_text: Callable[[str], str]) -> str:
+def _term_of_codes(codes: Sequence[Code], known: Mapping[str, str], of_text: Callable[[str], str]) -> str:
     """The one term that codes stand for; several different ones contradict each other."""
     terms = {known.get(code.value) or of_text(code.meaning or code.value) for code in codes} - {""}
     return CONTRADICTORY if len(terms) > 1 else next(iter(terms), "")
 
 
-def _together(of_text: str, of_codes: str, *, refines: Callable[[str, str], bool]) -> str:
+def _combine(of_text: str, of_codes: str, *, refines: Callable[[str, str], bool]) -> str:
     """What text and codes say together."""
     if not of_text or not of_codes or of_text == of_codes:
         return of_codes or of_text
@@ -272,41 +276,45 @@ def _is_direction(value: str) -> bool:
     return bool(re.fullmatch("[APRLFH]{1,3}", value)) and not any(a in value and b in value for a, b in opposite)
 
 
-def _is_frontal_twice(said: HeaderText, *, view: str, of_codes: str) -> bool:
+def _is_frontal_twice(header: HeaderText, *, view: str, of_codes: str) -> bool:
     """Whether two places say a frontal view: ViewPosition, and the code or a description of this image."""
-    of_text = view_of_text(said.view_position)
-    return view in _FRONTAL and of_text in _FRONTAL and (of_codes in _FRONTAL or is_frontal(said.descriptions))
+    view_of_text_value = view_from_text(header.view_position)
+    return (
+        view in _FRONTAL
+        and view_of_text_value in _FRONTAL
+        and (of_codes in _FRONTAL or is_frontal(header.descriptions))
+    )
 
 
-def _intent(said: HeaderText) -> str:
+def _intent(header: HeaderText) -> str:
     """`PRESENTATION` or `PROCESSING`, by the tag, else by the class."""
     for word in ("PROCESSING", "PRESENTATION"):
-        if word in said.intent:
+        if word in header.intent:
             return word
-    if said.sop_class in _FOR_PROCESSING:
+    if header.sop_class in _FOR_PROCESSING:
         return "PROCESSING"
-    return "PRESENTATION" if said.sop_class in _FOR_PRESENTATION else ""
+    return "PRESENTATION" if header.sop_class in _FOR_PRESENTATION else ""
 
 
-def _special(said: HeaderText, *, view: str, body_part: str) -> set[str]:
-    found = set()
-    texts = (*said.descriptions, *said.image_type)
-    if said.quality_control in ("YES", "BOTH") or body_part == "PHANTOM" or is_quality_control(texts):
-        found.add("quality-control")
-    if said.has_specimen or view == "SPECIMEN" or "SPECIMEN" in (said.view_position, *said.image_type):
-        found.add("specimen")
-    if said.has_biopsy_target:
-        found.add("biopsy")
+def _special(header: HeaderText, *, view: str, body_part: str) -> set[str]:
+    special = set()
+    texts = (*header.descriptions, *header.image_type)
+    if header.quality_control in ("YES", "BOTH") or body_part == "PHANTOM" or is_quality_control(texts):
+        special.add("quality-control")
+    if header.has_specimen or view == "SPECIMEN" or "SPECIMEN" in (header.view_position, *header.image_type):
+        special.add("specimen")
+    if header.has_biopsy_target:
+        special.add("biopsy")
     if is_subtracted(texts):
-        found.add("subtracted")
-    types = {value for value in said.image_type if value}
-    if types & {"GENERATED_2D", "TOMO_2D"}:
-        found.add("generated-2d")
-    elif said.sop_class in _TOMOSYNTHESIS or any(value.startswith("TOMO") for value in types):
-        found.add("tomosynthesis")
-    if said.modality in RADIOGRAPHS and not all(map(_is_harmless, said.view_modifiers)):
-        found.add("modified-view")
-    return found | (_of_mammogram(said) if said.modality == "MG" else set())
+        special.add("subtracted")
+    image_types = {value for value in header.image_type if value}
+    if image_types & {"GENERATED_2D", "TOMO_2D"}:
+        special.add("generated-2d")
+    elif header.sop_class in _TOMOSYNTHESIS or any(value.startswith("TOMO") for value in image_types):
+        special.add("tomosynthesis")
+    if header.modality in RADIOGRAPHS and not all(map(_is_harmless, header.view_modifiers)):
+        special.add("modified-view")
+    return special | (_special_mammogram(header) if header.modality == "MG" else set())
 
 
 def _is_harmless(modifier: Code) -> bool:
@@ -315,32 +323,32 @@ def _is_harmless(modifier: Code) -> bool:
     return bool(words) and words <= _HARMLESS_WORDS
 
 
-def _of_mammogram(said: HeaderText) -> set[str]:
+def _special_mammogram(header: HeaderText) -> set[str]:
     """Special views of a breast; descriptions are read because many scanners say it nowhere else."""
-    found = {"partial-view"} if said.partial_view == "YES" else set()
-    texts = " ".join(("", said.view_position, *said.descriptions, ""))
+    special = {"partial-view"} if header.partial_view == "YES" else set()
+    texts = " ".join(("", header.view_position, *header.descriptions, ""))
     for name, (codes, words) in _MODIFIERS.items():
-        coded = any(
+        is_coded = any(
             code.value in codes or any(re.search(rf"\b{word}", code.meaning) for word in words)
-            for code in said.view_modifiers
+            for code in header.view_modifiers
         )
-        if coded or any(re.search(rf"\b{word}", texts) for word in words):
-            found.add(name)
-    if said.magnification is not None and said.magnification >= _MAGNIFIED_FROM:
-        found.add("magnification")
+        if is_coded or any(re.search(rf"\b{word}", texts) for word in words):
+            special.add(name)
+    if header.magnification is not None and header.magnification >= _MAGNIFIED_FROM:
+        special.add("magnification")
     if re.search(r"\b(BIOPSY|STEREO|STEREOTACTIC|STEREOTAXIS)\b", texts):
-        found.add("biopsy")
+        special.add("biopsy")
     if re.search(r"\bSPECIMEN", texts):
-        found.add("specimen")
+        special.add("specimen")
     if any(word in texts for word in _SYNTHETIC_WORDS):
-        found.add("generated-2d")
-    if re.search(r"\bTOMOSYNTHESIS\b", texts) and said.sop_class not in _TOMOSYNTHESIS:
-        found.add("tomosynthesis")
-    if re.search(r"\b(ID|CCID|MLOID)\b", said.view_position):
-        found.add("implant-displaced")
-    known = {*_HARMLESS_MODIFIERS, *(code for codes, _ in _MODIFIERS.values() for code in codes)}
-    if any(code.value not in known for code in said.view_modifiers) and not found:
-        found.add("modified-view")  # rolled, tangential, cleavage, axillary tail and others: part of a breast
-    if said.breast_implant == "YES":
-        found.add("breast-implant")  # the whole breast, with the implant in it
-    return found
+        special.add("generated-2d")
+    if re.search(r"\bTOMOSYNTHESIS\b", texts) and header.sop_class not in _TOMOSYNTHESIS:
+        special.add("tomosynthesis")
+    if re.search(r"\b(ID|CCID|MLOID)\b", header.view_position):
+        special.add("implant-displaced")
+    known_modifiers = {*_HARMLESS_MODIFIERS, *(code for codes, _ in _MODIFIERS.values() for code in codes)}
+    if any(code.value not in known_modifiers for code in header.view_modifiers) and not special:
+        special.add("modified-view")  # rolled, tangential, cleavage, axillary tail and others: part of a breast
+    if header.breast_implant == "YES":
+        special.add("breast-implant")  # the whole breast, with the implant in it
+    return special

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from pydicom.charset import convert_encodings, decode_bytes
 
-from fedage.client.cohort.dicom.content import Code, HeaderText, content_of, view_of_text
-from fedage.client.cohort.dicom.decoder_logs import quiet_pydicom
-from fedage.client.cohort.dicom.descriptions import folded
+from fedage.client.cohort.dicom.content import Code, HeaderText, derive_content, view_from_text
+from fedage.client.cohort.dicom.decoder_logs import silence_decoders
+from fedage.client.cohort.dicom.descriptions import fold_text
 from fedage.client.cohort.dicom.header import EndsEarly, Header, Malformed, sequence_items
 from fedage.common.estimators.takes import Content
 
@@ -53,8 +53,8 @@ def read_content(header: Header, *, modality: str, view: str = "") -> Content:
         header.implicit,
         header.little_endian,
     )
-    found = _content(raw, modality)
-    return replace(found, view=view_of_text(view)) if view else found
+    content = _content(raw, modality)
+    return replace(content, view=view_from_text(view)) if view else content
 
 
 class _Raw(NamedTuple):
@@ -69,7 +69,7 @@ class _Raw(NamedTuple):
 @lru_cache(maxsize=256)
 def _content(header: _Raw, modality: str) -> Content:
     views = _items(header, _VIEWS)
-    return content_of(
+    return derive_content(
         HeaderText(
             modality=modality,
             sop_class=_text(header, _SOP_CLASS),
@@ -107,18 +107,18 @@ def _folded(header: _Raw, raw: bytes) -> str:
     """A text in the file's character set, else in UTF-8 or Latin-1, folded."""
     if raw.isascii() and _ESCAPE not in raw:
         return raw.decode("ascii").upper()
-    named = header.values[_TAGS.index(_CHARSET)].decode("ascii", "replace").strip(" \0")
+    charset = header.values[_TAGS.index(_CHARSET)].decode("ascii", "replace").strip(" \0")
     text = _NOT_READ
-    if named:
-        quiet_pydicom()
+    if charset:
+        silence_decoders()
         with contextlib.suppress(LookupError, ValueError):
-            text = decode_bytes(raw, convert_encodings(named.split("\\")), set())
+            text = decode_bytes(raw, convert_encodings(charset.split("\\")), set())
     if _NOT_READ in text:  # no character set named, or a wrong one
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError:
             text = raw.decode("latin-1")
-    return folded(text)
+    return fold_text(text)
 
 
 def _text(header: _Raw, tag: int) -> str:

@@ -10,7 +10,7 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from fedage.client.cohort.dicom.geometry import Stack, stack_of
+from fedage.client.cohort.dicom.geometry import Stack, build_stack
 from fedage.client.cohort.dicom.header import DEFLATED, inflate, meta_syntax
 from fedage.client.cohort.reasons import Reason
 
@@ -62,12 +62,12 @@ def frames_stack(stream: BinaryIO) -> Stack | Reason:
 
     def values(frame: Dataset, group: str, keyword: str) -> list[float]:
         for groups in (frame, shared[0]):
-            if (found := groups.get(group)) and (value := found[0].get(keyword)) is not None:
+            if (items := groups.get(group)) and (value := items[0].get(keyword)) is not None:
                 return [float(part) for part in value]
         raise LookupError(keyword)
 
     try:
-        return stack_of(
+        return build_stack(
             np.array([values(frame, "PlanePositionSequence", "ImagePositionPatient") for frame in frames]),
             np.array([values(frame, "PlaneOrientationSequence", "ImageOrientationPatient") for frame in frames]),
             np.array([values(frame, "PixelMeasuresSequence", "PixelSpacing") for frame in frames]),

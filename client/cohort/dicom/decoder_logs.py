@@ -11,7 +11,7 @@ _MODULES = r"(pydicom|libjpeg|openjpeg)(\.|$)"
 _LOGGERS = ("pydicom", "libjpeg", "openjpeg", "pylibjpeg")
 
 
-def quiet_pydicom() -> None:
+def silence_decoders() -> None:
     """Silence the warnings and loggers of pydicom and its decoders in this process; cheap when already done.
 
     Their texts quote values and file names, which may be patients'. `warnings.catch_warnings` swaps the filters of the

@@ -16,26 +16,26 @@ from functools import lru_cache
 _LETTERS = str.maketrans({"ß": "SS", "Æ": "AE", "Œ": "OE", "Ø": "O", "Ł": "L", "Đ": "D", "Þ": "TH", "İ": "I", "ı": "I"})
 
 
-def folded(text: str) -> str:
+def fold_text(text: str) -> str:
     """A text in capitals without accents, so that a word has one spelling: `Schädel` as SCHADEL, `MÃO` as MAO."""
-    plain = unicodedata.normalize("NFKD", text.upper().translate(_LETTERS))
-    return unicodedata.normalize("NFC", "".join(sign for sign in plain if not unicodedata.combining(sign)))
+    decomposed = unicodedata.normalize("NFKD", text.upper().translate(_LETTERS))
+    return unicodedata.normalize("NFC", "".join(sign for sign in decomposed if not unicodedata.combining(sign)))
 
 
-def _each(*words: str) -> frozenset[str]:
+def _folded_words(*words: str) -> frozenset[str]:
     """The words of several texts, folded."""
-    return frozenset(folded(" ".join(words)).split())
+    return frozenset(fold_text(" ".join(words)).split())
 
 
-_CHEST = _each(
+_CHEST = _folded_words(
     "CHEST THORAX LUNG LUNGS TORAX TORACE CXR POUMON POUMONS LUNGE LUNGEN PULMON PULMONES PULMAO PULMOES POLMONI "
     "KLATKA PLUCA PLICE HRUDNIK LONGEN LUNGOR LUNGER GOGUS AKCIGER ГРУДНАЯ ГРУДНОЙ ОГК ЛЁГКИЕ ЛЁГКИХ"
 )
-_WHOLE_BODY = _each("BABYGRAM BABYGRAMM BABYGRAMA WHOLEBODY GANZKÖRPER GANZKOERPER")
+_WHOLE_BODY = _folded_words("BABYGRAM BABYGRAMM BABYGRAMA WHOLEBODY GANZKÖRPER GANZKOERPER")
 """More than the chest, also where a text names the chest beside it."""
 _OTHER_PARTS = (
     _WHOLE_BODY
-    | _each(
+    | _folded_words(
         "CRANIUM NECK HALS MANDIBULA TEETH DENTAL OPG ORTHOPANTOMOGRAM TMJ ZYGOMA FACIAL KIEFER NASE NNH "
         "SCHÄDEL SCHAEDEL CRÂNE CRÁNEO CRÂNIO CRANIO CRANEO SCHEDEL CZASZKA LEBKA SKALLE KRANIUM KRANIE KAFA",
         "ЧЕРЕП ЧЕРЕПА",
@@ -73,21 +73,21 @@ _LATERAL = frozenset(
         *("LAT", "LATERAL", "SEITLICH", "SEITL", "PROFIL", "LATERALE", "LATEROLATERAL", "LATEROLATERALE"),
         *("LL", "RL", "PERFIL", "PROFILO", "BOCZNE", "BOCZNA"),
     ]
-) | _each(
+) | _folded_words(
     "LATERALLY LATERALES LATERALNY LATERALNA SEITE SEIT SEITENAUFNAHME SEITENBILD SEITBILD SEITLICHE SEITLICHER "
     "PROFILE ZIJDELINGS SIDEBILDE SIDEBILLEDE SIDOBILD SIDA BOČNÍ BOCZNY OLDALIRÁNYÚ БОКОВАЯ БОКОВОЙ БОКОВОЕ"
 )
 _UNUSUAL = {
     word: view
     for view, words in {
-        "OBLIQUE": _each(
+        "OBLIQUE": _folded_words(
             "OBL OBLI OBLIQ OBLIQUE OBLIQUES OBLIQUA OBLICUA OBLICUAS OBLICUO OBLIQUO OBLIQUAS SCHRÄG SCHRAEG SCHRÄGE "
             "SKOŚNE SKOŚNA SKRÅ ŠIKMÁ RAO LAO RPO LPO RLO LLO КОСАЯ"
         ),
-        "DECUBITUS": _each("DECUB DECUBITUS DECUBITO DECUBS RLD LLD LATERODECUBITUS SEITENLAGE"),
-        "LORDOTIC": _each("LORDOTIC LORDOTICA LORDOTIQUE LORDOSE LORDOTISCH LINDBLOM FLEISCHNER APICOLORDOTIC"),
-        "APICAL": _each("APICAL APICES APEX APICALE LUNGENSPITZE LUNGENSPITZEN"),
-        "AXIAL": _each("AXIAL AXIALE TANGENTIAL TRANSTHORACIC CROSSTABLE"),
+        "DECUBITUS": _folded_words("DECUB DECUBITUS DECUBITO DECUBS RLD LLD LATERODECUBITUS SEITENLAGE"),
+        "LORDOTIC": _folded_words("LORDOTIC LORDOTICA LORDOTIQUE LORDOSE LORDOTISCH LINDBLOM FLEISCHNER APICOLORDOTIC"),
+        "APICAL": _folded_words("APICAL APICES APEX APICALE LUNGENSPITZE LUNGENSPITZEN"),
+        "AXIAL": _folded_words("AXIAL AXIALE TANGENTIAL TRANSTHORACIC CROSSTABLE"),
     }.items()
     for word in words
 }
@@ -111,14 +111,14 @@ _SUBTRACTED = re.compile(r"\b(BONE.?SUPPRESS|BONE.?SUPPR\b|SUBTRACT|RECOMBINED|D
 @lru_cache(maxsize=1024)  # a folder has few of them
 def _words(text: str) -> frozenset[str]:
     """A text's words; `P.A.` is one. Scripts without blanks: a few views and parts only."""
-    plain = _LYING_ON_THE_BACK.sub("SUPINE", text).replace(".", "")
-    found = set(re.findall("[A-Z]+|[А-Я]+", plain))
+    normalised = _LYING_ON_THE_BACK.sub("SUPINE", text).replace(".", "")
+    words = set(re.findall("[A-Z]+|[А-Я]+", normalised))
     if not text.isascii():
-        found |= {"CHEST"} if _CJK_CHEST.search(text) else set()
-        found |= {part for part in _CJK_OTHER if part in _SURGERY.sub("", text)}
-        found |= {"LATERAL"} if any(sign in text for sign in _CJK_LATERAL) else set()
-        found |= {"FRONTAL"} if any(sign in text for sign in _CJK_FRONTAL) else set()
-    return frozenset(found)
+        words |= {"CHEST"} if _CJK_CHEST.search(text) else set()
+        words |= {part for part in _CJK_OTHER if part in _SURGERY.sub("", text)}
+        words |= {"LATERAL"} if any(sign in text for sign in _CJK_LATERAL) else set()
+        words |= {"FRONTAL"} if any(sign in text for sign in _CJK_FRONTAL) else set()
+    return frozenset(words)
 
 
 def other_part(texts: Sequence[str]) -> str:

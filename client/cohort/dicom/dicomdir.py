@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 import pydicom
 
-from fedage.client.cohort.dicom.decoder_logs import quiet_pydicom
-from fedage.client.cohort.dicom.facts import open_at_once
+from fedage.client.cohort.dicom.decoder_logs import silence_decoders
+from fedage.client.cohort.dicom.facts import open_nonblocking
 
 MAX_DIRECTORY_BYTES = 64 * 2**20
 
@@ -19,7 +19,7 @@ class Unreadable(ValueError):
     """A DICOMDIR that cannot be read."""
 
 
-def missing_files(root: Path, path: str, *, there: Container[str]) -> list[str]:
+def missing_files(root: Path, path: str, *, known_paths: Container[str]) -> list[str]:
     """Files that a DICOMDIR names and that are not there, as paths relative to the root, in its order.
 
     The files that are there need no mention: the walk finds them as it finds those that no DICOMDIR names.
@@ -28,7 +28,7 @@ def missing_files(root: Path, path: str, *, there: Container[str]) -> list[str]:
     ----------
     root, path
         The indexed folder, and the DICOMDIR's path relative to it.
-    there
+    known_paths
         Case-folded paths of all files: media are often mounted with their names in lower case.
 
     Raises
@@ -37,15 +37,15 @@ def missing_files(root: Path, path: str, *, there: Container[str]) -> list[str]:
         If it is too large or breaks the rules.
     """
     try:
-        with open(root / path, "rb", opener=open_at_once) as stream:
+        with open(root / path, "rb", opener=open_nonblocking) as stream:
             if os.fstat(stream.fileno()).st_size > MAX_DIRECTORY_BYTES:
                 raise Unreadable
-            return missing_of(stream, path, there=there)
+            return missing_files_in_stream(stream, path, known_paths=known_paths)
     except OSError:
         raise Unreadable from None
 
 
-def missing_of(stream: BinaryIO, path: str, *, there: Container[str]) -> list[str]:
+def missing_files_in_stream(stream: BinaryIO, path: str, *, known_paths: Container[str]) -> list[str]:
     """What `missing_files` tells, of the DICOMDIR in a stream.
 
     Raises
@@ -53,7 +53,7 @@ def missing_of(stream: BinaryIO, path: str, *, there: Container[str]) -> list[st
     Unreadable
         If it breaks the rules.
     """
-    quiet_pydicom()
+    silence_decoders()
     folder = PurePosixPath(path).parent
     missing: dict[str, None] = {}
     try:
@@ -63,9 +63,9 @@ def missing_of(stream: BinaryIO, path: str, *, there: Container[str]) -> list[st
             names = [str(part).strip() for part in ([parts] if isinstance(parts, str) else parts)]
             if not names or any(name in ("", ".", "..") or "/" in name for name in names):
                 continue  # no file is named, or one that lies outside the medium: never followed
-            named = (folder / "/".join(names)).as_posix()
-            if named.casefold() not in there:
-                missing[named] = None
+            referenced = (folder / "/".join(names)).as_posix()
+            if referenced.casefold() not in known_paths:
+                missing[referenced] = None
     except Exception:  # noqa: BLE001 (what a hostile file raises in a parser cannot be listed)
         raise Unreadable from None
     return list(missing)

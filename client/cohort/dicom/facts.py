@@ -20,7 +20,7 @@ from fedage.client.cohort.ages import Age, age_at_exam, exam_date, parse_date
 from fedage.client.cohort.dicom.content_tags import SEQUENCES, read_content
 from fedage.client.cohort.dicom.content_tags import TAGS as CONTENT_TAGS
 from fedage.client.cohort.dicom.dataset import frames_stack
-from fedage.client.cohort.dicom.decoder_logs import quiet_pydicom
+from fedage.client.cohort.dicom.decoder_logs import silence_decoders
 from fedage.client.cohort.dicom.geometry import Stack
 from fedage.client.cohort.dicom.header import (
     DEFLATED,
@@ -45,9 +45,9 @@ from fedage.client.cohort.sop_classes import (
     is_derived,
     is_stack,
     is_without_image,
-    modality_of,
+    normalise_modality,
 )
-from fedage.client.cohort.table_facts import NOTHING, TableFacts
+from fedage.client.cohort.table_facts import NO_FACTS, TableFacts
 
 MAX_FRAME_SAMPLES = 150_000_000
 """Most values of one frame that are ever decoded: six times the largest mammogram."""
@@ -116,43 +116,43 @@ class DicomFacts:
     """Of a slice: position (3), directions of rows and columns (6), distances (2), float64; empty if unknown."""
 
 
-def read_facts(path: Path, told: TableFacts = NOTHING) -> DicomFacts | Rejected:
+def read_facts(path: Path, table_facts: TableFacts = NO_FACTS) -> DicomFacts | Rejected:
     """Read one file. Every file gives one or the other; nothing is raised, whatever the file holds."""
     try:
         # A FIFO in the folder must not block: the walk hands over regular files, this holds if one changes meanwhile.
-        with open(path, "rb", buffering=0, opener=open_at_once) as stream:
-            return read_stream(stream, size=os.fstat(stream.fileno()).st_size, told=told)
+        with open(path, "rb", buffering=0, opener=open_nonblocking) as stream:
+            return read_stream(stream, size=os.fstat(stream.fileno()).st_size, table_facts=table_facts)
     except OSError:
         return Rejected(Reason.UNREADABLE)
 
 
-def read_bytes(content: bytes, told: TableFacts = NOTHING) -> DicomFacts | Rejected:
+def read_bytes(content: bytes, table_facts: TableFacts = NO_FACTS) -> DicomFacts | Rejected:
     """Read a file that was taken from an archive."""
-    return read_stream(io.BytesIO(content), size=len(content), told=told)
+    return read_stream(io.BytesIO(content), size=len(content), table_facts=table_facts)
 
 
-def read_stream(stream: BinaryIO, *, size: int, told: TableFacts = NOTHING) -> DicomFacts | Rejected:
+def read_stream(stream: BinaryIO, *, size: int, table_facts: TableFacts = NO_FACTS) -> DicomFacts | Rejected:
     """Read a file of `size` bytes from its beginning; nothing is raised."""
     header = None
     try:
         header = read_header(stream, size=size, wanted=_WANTED, sequences=SEQUENCES | {_DEIDENTIFIED_BY})
-        found: DicomFacts | Reason = _kind_wrong(header) or _pixels_wrong(header) or _facts(header, told)
+        facts: DicomFacts | Reason = _kind_problem(header) or _pixel_problem(header) or _facts(header, table_facts)
     except NotDicom:
-        found = Reason.NOT_DICOM
+        facts = Reason.NOT_DICOM
     except EndsEarly:
-        found = Reason.TRUNCATED
+        facts = Reason.TRUNCATED
     except TooLarge:
-        found = Reason.TOO_LARGE
+        facts = Reason.TOO_LARGE
     except Exception:  # noqa: BLE001 (besides Malformed and OSError, a damaged character set may raise anything)
-        found = Reason.UNREADABLE
-    if isinstance(found, DicomFacts):
-        return found
+        facts = Reason.UNREADABLE
+    if isinstance(facts, DicomFacts):
+        return facts
     if header is None:
-        return Rejected(found)
-    return Rejected(found, modality=_modality(header), manufacturer=_text(header, _MANUFACTURER)[:64])
+        return Rejected(facts)
+    return Rejected(facts, modality=_modality(header), manufacturer=_text(header, _MANUFACTURER)[:64])
 
 
-def open_at_once(path: str, flags: int) -> int:
+def open_nonblocking(path: str, flags: int) -> int:
     """An opener that neither waits nor follows a link."""
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
 
@@ -162,7 +162,7 @@ def decodable(transfer_syntax: str, *, bits: int = 8) -> bool:
     """Whether an installed decoder reads this transfer syntax with so many bits allocated."""
     if transfer_syntax in _UNCOMPRESSED:
         return True
-    quiet_pydicom()
+    silence_decoders()
     try:
         plugins = get_decoder(transfer_syntax).available_plugins
     except NotImplementedError:
@@ -172,7 +172,7 @@ def decodable(transfer_syntax: str, *, bits: int = 8) -> bool:
     return bool(plugins)
 
 
-def _kind_wrong(header: Header) -> Reason | None:
+def _kind_problem(header: Header) -> Reason | None:
     """Why an object of this kind is no image for an age model."""
     sop_class = _text(header, _SOP_CLASS) or header.media_class
     if DICOMDIR in (sop_class, header.media_class):
@@ -184,7 +184,7 @@ def _kind_wrong(header: Header) -> Reason | None:
     return None
 
 
-def _pixels_wrong(header: Header) -> Reason | None:
+def _pixel_problem(header: Header) -> Reason | None:
     """Why the pixels cannot be used, as far as header and lengths tell."""
     if not decodable(header.transfer_syntax, bits=_short(header, _BITS_ALLOCATED)):
         return Reason.UNSUPPORTED_TRANSFER_SYNTAX
@@ -199,10 +199,10 @@ def _pixels_wrong(header: Header) -> Reason | None:
     if _bits_contradict(header, pixels):
         return Reason.CONTRADICTORY_BITS
     if header.transfer_syntax in _UNCOMPRESSED:
-        wrong = _native_wrong(header, pixels, frame=rows * columns * samples, frames=frames)
+        reason = _native_length_problem(header, pixels, frame=rows * columns * samples, frames=frames)
     else:
-        wrong = _fragments_wrong(header.body, pixels, size=header.body_bytes)
-    return wrong or _content_wrong(header, samples=samples, frames=frames)
+        reason = _fragment_problem(header.body, pixels, size=header.body_bytes)
+    return reason or _content_problem(header, samples=samples, frames=frames)
 
 
 def _bits_contradict(header: Header, pixels: PixelElement) -> bool:
@@ -216,11 +216,11 @@ def _bits_contradict(header: Header, pixels: PixelElement) -> bool:
     allocated = _short(header, _BITS_ALLOCATED)
     high = _short(header, _HIGH_BIT) if _HIGH_BIT in header.values else stored - 1
     lowest = high + 1 - stored
-    in_words = header.transfer_syntax in (*_UNCOMPRESSED, RLELossless)
-    return not 0 <= lowest <= (allocated - stored if in_words else 0)
+    is_word_aligned = header.transfer_syntax in (*_UNCOMPRESSED, RLELossless)
+    return not 0 <= lowest <= (allocated - stored if is_word_aligned else 0)
 
 
-def _content_wrong(header: Header, *, samples: int, frames: int) -> Reason | None:
+def _content_problem(header: Header, *, samples: int, frames: int) -> Reason | None:
     """Why whole pixels show what no model here reads."""
     if samples != 1 or not _text(header, _PHOTOMETRIC).upper().startswith("MONOCHROME"):
         return Reason.COLOUR
@@ -230,14 +230,14 @@ def _content_wrong(header: Header, *, samples: int, frames: int) -> Reason | Non
         return None
     if not is_stack(_text(header, _SOP_CLASS)):
         return Reason.MULTI_FRAME
-    quiet_pydicom()
+    silence_decoders()
     stack = frames_stack(header.stream)
     if isinstance(stack, Stack):
         return None if len(stack.order) == frames else Reason.NO_GEOMETRY
     return stack
 
 
-def _native_wrong(header: Header, pixels: PixelElement, *, frame: int, frames: int) -> Reason | None:
+def _native_length_problem(header: Header, pixels: PixelElement, *, frame: int, frames: int) -> Reason | None:
     """Compare with the length that PS3.5 section 8.1.1 implies: values of a frame × frames × bits, in bytes."""
     bits = _FLOAT_BITS.get(pixels.tag) or _short(header, _BITS_ALLOCATED)
     if bits not in (1, 8, 16, 32, 64) or pixels.length == UNDEFINED:
@@ -249,7 +249,7 @@ def _native_wrong(header: Header, pixels: PixelElement, *, frame: int, frames: i
     return None if whole else Reason.TRUNCATED
 
 
-def _fragments_wrong(stream: BinaryIO, pixels: PixelElement, *, size: int) -> Reason | None:
+def _fragment_problem(stream: BinaryIO, pixels: PixelElement, *, size: int) -> Reason | None:
     """Step over the encapsulated fragments (PS3.5 section A.4); whether they decode shows when samples are made."""
     if pixels.length != UNDEFINED:
         return Reason.UNREADABLE
@@ -269,42 +269,44 @@ def _fragments_wrong(stream: BinaryIO, pixels: PixelElement, *, size: int) -> Re
     return None
 
 
-def _facts(header: Header, told: TableFacts) -> DicomFacts | Reason:
-    patient_id = told.patient_id or _patient_id(header)
+def _facts(header: Header, table_facts: TableFacts) -> DicomFacts | Reason:
+    patient_id = table_facts.patient_id or _patient_id(header)
     if not patient_id:
         return Reason.NO_PATIENT_ID
     sop_uid = _text(header, _SOP_UID)
     if not sop_uid:
         return Reason.NO_IDENTITY
     exam, agreed = _exam_date(header)
-    said = _text(header, _AGE)
-    age = told.age or age_at_exam(
+    age_text = _text(header, _AGE)
+    age = table_facts.age or age_at_exam(
         birth=_date(header, _BIRTH_DATE),
         exam=exam,
-        age_string=f"{said}Y" if told.bare_age_years and said.isdigit() else said,
+        age_string=f"{age_text}Y" if table_facts.bare_age_years and age_text.isdigit() else age_text,
         trusted=agreed and not _are_dates_modified(header),
     )
     if isinstance(age, Reason):
         return age
-    sex = told.sex or _text(header, _SEX).upper()
-    modality, frames = told.modality or _modality(header), _frames(header)
-    content = read_content(header, modality=modality, view=told.view)
+    sex = table_facts.sex or _text(header, _SEX).upper()
+    modality, frames = table_facts.modality or _modality(header), _frames(header)
+    content = read_content(header, modality=modality, view=table_facts.view)
     is_assumed = not content.view and modality in RADIOGRAPHS
     of_series = modality in CROSS_SECTIONAL and frames == 1 and not is_stack(_text(header, _SOP_CLASS))
     return DicomFacts(
         patient_id=patient_id,
-        study_uid=told.study_uid or _text(header, _STUDY_UID) or sop_uid,
+        study_uid=table_facts.study_uid or _text(header, _STUDY_UID) or sop_uid,
         sop_uid=sop_uid,
         exam_day=exam.toordinal() if exam and agreed else None,
         sex=sex if sex in ("M", "F") else None,
         age=age,
-        manufacturer=(told.manufacturer or _text(header, _MANUFACTURER))[:64],
+        manufacturer=(table_facts.manufacturer or _text(header, _MANUFACTURER))[:64],
         modality=modality,
-        view=told.view_if_unknown if is_assumed else content.view,
+        view=table_facts.view_if_unknown if is_assumed else content.view,
         body_part=content.body_part,
         intent=content.intent,
         special=content.special,
-        laterality=(told.laterality or _text(header, _IMAGE_LATERALITY) or _text(header, _LATERALITY)).upper()[:1],
+        laterality=(table_facts.laterality or _text(header, _IMAGE_LATERALITY) or _text(header, _LATERALITY)).upper()[
+            :1
+        ],
         rows=_short(header, _ROWS),
         columns=_short(header, _COLUMNS),
         photometric=_text(header, _PHOTOMETRIC).upper()[:32],
@@ -340,9 +342,9 @@ def _exam_date(header: Header) -> tuple[date | None, bool]:
 
 def _are_dates_modified(header: Header) -> bool:
     """Whether the file says so itself, or else names the option of its de-identification that does it."""
-    said = _text(header, _DATES_MODIFIED).upper()
-    if said or _DEIDENTIFIED_BY not in header.sequences:
-        return said in ("MODIFIED", "REMOVED")
+    modified = _text(header, _DATES_MODIFIED).upper()
+    if modified or _DEIDENTIFIED_BY not in header.sequences:
+        return modified in ("MODIFIED", "REMOVED")
     try:
         codes = sequence_items(
             header.sequences[_DEIDENTIFIED_BY],
@@ -356,7 +358,7 @@ def _are_dates_modified(header: Header) -> bool:
 
 
 def _modality(header: Header) -> str:
-    return modality_of(_text(header, _MODALITY))
+    return normalise_modality(_text(header, _MODALITY))
 
 
 def _frames(header: Header) -> int | None:
@@ -375,12 +377,12 @@ def _place(header: Header) -> bytes:
     numbers: list[float] = []
     for tag, count in ((_POSITION, 3), (_ORIENTATION, 6), (_PIXEL_SPACING, 2)):
         try:
-            some = [float(part) for part in header.values.get(tag, b"").decode("ascii").strip(" \0").split("\\")]
+            values = [float(part) for part in header.values.get(tag, b"").decode("ascii").strip(" \0").split("\\")]
         except ValueError:
             return b""
-        if len(some) != count:
+        if len(values) != count:
             return b""
-        numbers += some
+        numbers += values
     return struct.pack("<11d", *numbers)
 
 
@@ -396,7 +398,7 @@ def _patient_id(header: Header) -> str:
     """PatientID in the file's own character set, so that it is the one in the hospital's table."""
     raw = header.values.get(_PATIENT_ID, b"")
     if not raw.isascii():
-        quiet_pydicom()
+        silence_decoders()
         encodings = convert_encodings(header.values.get(_CHARSET, b"").decode("ascii", "replace").strip().split("\\"))
         return decode_bytes(raw, encodings, set()).strip(" \0\t\r\n")
     return raw.decode("ascii").strip(" \0\t\r\n")

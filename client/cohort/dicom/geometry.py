@@ -50,7 +50,7 @@ class Stack:
         return bool(np.abs(normal).max() < 1 - _OBLIQUE)
 
 
-def stack_of(positions: FloatArray, orientations: FloatArray, spacings_mm: FloatArray) -> Stack | Reason:
+def build_stack(positions: FloatArray, orientations: FloatArray, spacings_mm: FloatArray) -> Stack | Reason:
     """The stack that slices make, or why they are none.
 
     Parameters
@@ -62,33 +62,33 @@ def stack_of(positions: FloatArray, orientations: FloatArray, spacings_mm: Float
     spacings_mm
         (F, 2): between rows, between columns.
     """
-    finite = all(np.isfinite(part).all() for part in (positions, orientations, spacings_mm))
-    if len(positions) < 2 or not finite or spacings_mm.min() <= 0 or not _are_directions(orientations):
+    is_finite = all(np.isfinite(part).all() for part in (positions, orientations, spacings_mm))
+    if len(positions) < 2 or not is_finite or spacings_mm.min() <= 0 or not _are_directions(orientations):
         return Reason.NO_GEOMETRY
     if np.abs(orientations - orientations[0]).max() > ORIENTATION_TOLERANCE or np.ptp(spacings_mm, axis=0).max() > 1e-3:
         return Reason.MIXED_ORIENTATION
     row, column = orientations[0, :3], orientations[0, 3:]
     normal = np.cross(row, column)
-    along = positions @ normal
-    order = np.argsort(along, kind="stable")
-    gaps = np.diff(along[order])
+    distances = positions @ normal
+    order = np.argsort(distances, kind="stable")
+    gaps = np.diff(distances[order])
     smallest = float(gaps.min())
     # Beside the usual gap, not the largest: one slice far from an otherwise dense series is no repetition.
     if smallest <= max(_SAME_PLACE_MM, GAP_TOLERANCE * float(np.median(gaps))):
         return Reason.REPEATED_POSITIONS
-    aside = positions - along[:, None] * normal
-    if np.ptp(aside, axis=0).max() > GAP_TOLERANCE * smallest + spacings_mm.max() / 2:
+    offsets = positions - distances[:, None] * normal
+    if np.ptp(offsets, axis=0).max() > GAP_TOLERANCE * smallest + spacings_mm.max() / 2:
         return Reason.MIXED_ORIENTATION
     steps = gaps / smallest
     whole = np.round(steps).astype(np.intp)
     # Missing where most gaps are the smallest and some a multiple of it; where most are twice it, a slice is too many.
-    usual = np.bincount(np.minimum(whole, 1000)).argmax()
-    if np.abs(steps - whole).max() > GAP_TOLERANCE * steps.max() or usual > 1:
+    usual_step = np.bincount(np.minimum(whole, 1000)).argmax()
+    if np.abs(steps - whole).max() > GAP_TOLERANCE * steps.max() or usual_step > 1:
         return Reason.VARIABLE_GAPS
     if whole.max() > 1:
         return Reason.MISSING_SLICES
     affine = np.eye(4)
-    affine[:3, 0] = normal * (along[order[-1]] - along[order[0]]) / (len(positions) - 1)
+    affine[:3, 0] = normal * (distances[order[-1]] - distances[order[0]]) / (len(positions) - 1)
     affine[:3, 1] = column * spacings_mm[0, 0]
     affine[:3, 2] = row * spacings_mm[0, 1]
     affine[:3, 3] = positions[order[0]]

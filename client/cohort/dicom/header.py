@@ -157,8 +157,8 @@ def sequence_items(
         content = walk.nested(element[1], end=_ITEM_END)
         inner, values = _Walk(io.BytesIO(content), size=len(content)), dict[int, bytes]()
         inner.set_encoding(implicit=implicit, little=little_endian)
-        while (found := inner.next()) is not None and found[0] != _ITEM_END:
-            tag, length = found
+        while (element := inner.next()) is not None and element[0] != _ITEM_END:
+            tag, length = element
             if tag in wanted and length <= _MAX_VALUE_BYTES:
                 values[tag] = inner.value(length)
             elif tag in sequences:
@@ -195,19 +195,19 @@ def inflate(stream: BinaryIO, *, start: int) -> bytes:
     most_bytes = min(MAX_INFLATED_BYTES, INFLATED_FREE_BYTES + MAX_INFLATION * deflated_bytes)
     stream.seek(start)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    parts, total = [], 0
+    chunks, total = [], 0
     try:
         while not inflater.eof:
             raw = inflater.unconsumed_tail or stream.read(_WINDOW_BYTES)
             if not raw:
                 raise EndsEarly
-            parts.append(inflater.decompress(raw, 2**20))
-            total += len(parts[-1])
+            chunks.append(inflater.decompress(raw, 2**20))
+            total += len(chunks[-1])
             if total > most_bytes:
                 raise TooLarge
     except zlib.error:
         raise Malformed from None
-    return b"".join(parts)
+    return b"".join(chunks)
 
 
 def _is_vr(text: bytes) -> bool:
@@ -237,14 +237,14 @@ class _Walk:
 
     def _hold(self, count: int) -> int:
         """Have the next `count` bytes in the window; how many there are."""
-        there = len(self._window) - self._at
-        if there < count:
+        available = len(self._window) - self._at
+        if available < count:
             start = self.position
             self._stream.seek(start)
             self._window = self._stream.read(max(count, _WINDOW_BYTES))
             self._window_start, self._at = start, 0
-            there = len(self._window)
-        return there
+            available = len(self._window)
+        return available
 
     def start(self) -> None:
         """Go to the first element, after preamble and prefix where they are there."""
@@ -266,9 +266,9 @@ class _Walk:
 
     def settle(self, syntax: str) -> tuple[bool, bool]:
         """Whether what follows has no VR, and is little-endian: as it is written, should it contradict its syntax."""
-        there = self._hold(8)
+        available = self._hold(8)
         little = syntax != EXPLICIT_BIG
-        if not syntax and there >= 2:
+        if not syntax and available >= 2:
             little = self._window[self._at : self._at + 2] != b"\0\x08"
         implicit = not _is_vr(self._window[self._at + 4 : self._at + 6])
         self.set_encoding(implicit=implicit, little=little)
@@ -277,30 +277,30 @@ class _Walk:
     def next(self, *, within_group: int | None = None) -> tuple[int, int] | None:
         """Tag and length of the next element, then at its value; None at the end of the file or of the group."""
         if len(self._window) - self._at < 12:
-            there = self._hold(12)
-            if there < 8:
-                if there:
+            available = self._hold(12)
+            if available < 8:
+                if available:
                     raise EndsEarly
                 return None
-        at = self._at
-        group, element, vr, short = self._head(self._window, at)
+        offset = self._at
+        group, element, vr, short = self._head(self._window, offset)
         if within_group is not None and group != within_group:
             return None
         self._left -= 1
         if self._left < 0:
             raise Malformed
-        self._at = at + 8
+        self._at = offset + 8
         tag: int = group << 16 | element
         if self._implicit or group == 0xFFFE:
-            return tag, self._long(self._window, at + 4)[0]
+            return tag, self._long(self._window, offset + 4)[0]
         if vr in _SHORT_VR:
             return tag, short
         if vr not in _LONG_VR:  # a VR of tomorrow, or none at all
-            return tag, short if _is_vr(vr) else self._long(self._window, at + 4)[0]
-        if len(self._window) < at + 12:
+            return tag, short if _is_vr(vr) else self._long(self._window, offset + 4)[0]
+        if len(self._window) < offset + 12:
             raise EndsEarly
-        self._at = at + 12
-        return tag, self._long(self._window, at + 8)[0]
+        self._at = offset + 12
+        return tag, self._long(self._window, offset + 8)[0]
 
     def value(self, length: int) -> bytes:
         """The value of the element just met."""
@@ -320,18 +320,18 @@ class _Walk:
         if length != UNDEFINED:
             self._forward(length)
             return
-        ends = [end]  # what closes each open sequence or item, innermost last
-        while ends:
-            found = self.next()
-            if found is None:
+        closing_tags = [end]  # what closes each open sequence or item, innermost last
+        while closing_tags:
+            element = self.next()
+            if element is None:
                 raise EndsEarly
-            tag, length = found
-            if tag == ends[-1]:
-                ends.pop()
+            tag, length = element
+            if tag == closing_tags[-1]:
+                closing_tags.pop()
             elif length != UNDEFINED:
                 self._forward(length)
-            elif len(ends) < _MAX_DEPTH:
-                ends.append(_ITEM_END if tag == _ITEM else _SEQUENCE_END)
+            elif len(closing_tags) < _MAX_DEPTH:
+                closing_tags.append(_ITEM_END if tag == _ITEM else _SEQUENCE_END)
             else:
                 raise Malformed
 

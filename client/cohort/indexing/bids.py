@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from fedage.client.cohort.bids.contrast import CONTRAST_ENHANCED, is_contrast_enhanced
-from fedage.client.cohort.bids.label_maps import LABEL_MAP, view_of
+from fedage.client.cohort.bids.label_maps import LABEL_MAP, label_map_view
 from fedage.client.cohort.bids.participants import read_json
 from fedage.client.cohort.bids.sessions import PARTICIPANTS, STANDARD, BidsLayout, FolderWalk, Session, read_sessions
 from fedage.client.cohort.decoding.nifti import read_volume
@@ -34,7 +34,7 @@ _READER = "bids-5"
 _BATCH = 100
 _PART = re.compile(r"_part-(?!mag_)")
 """In the name of a volume that holds another part of complex values than the magnitude: phase, real, imaginary."""
-_Todo = dict[str, tuple[FileStamp, Callable[[], DicomFacts | Rejected]]]
+_Plan = dict[str, tuple[FileStamp, Callable[[], DicomFacts | Rejected]]]
 """By path below the root: a stamp of all that a volume's facts depend on, and how to get them."""
 
 
@@ -58,14 +58,16 @@ def is_bids(root: Path) -> bool:
 def _without_participants(root: Path) -> FedAgeError:
     """What is said of a data set whose table of participants is missing, or has another name."""
     names = [path.name for path in root.iterdir()] if root.is_dir() else []
-    like = sorted(name for name in names if name.casefold().startswith("participants.") and not name.endswith(".json"))
-    mend = (
-        f"it has {like[0]}: save that table as {PARTICIPANTS}, with tabs between cells"
-        if like
+    similar = sorted(
+        name for name in names if name.casefold().startswith("participants.") and not name.endswith(".json")
+    )
+    remedy = (
+        f"it has {similar[0]}: save that table as {PARTICIPANTS}, with tabs between cells"
+        if similar
         else "add it (participant_id, age, sex), or set data in site.toml to the BIDS data set's own folder; of DICOM "
         'files say layout = "dicom"'
     )
-    return FedAgeError(f"{root} is read as a BIDS data set and has no {PARTICIPANTS}, which gives the ages; {mend}")
+    return FedAgeError(f"{root} is read as a BIDS data set and has no {PARTICIPANTS}, which gives the ages; {remedy}")
 
 
 def index_bids(
@@ -88,55 +90,55 @@ def index_bids(
         raise _without_participants(root)
     with store.exclusive():
         walk = FolderWalk(root)
-        planned = _planned(walk, read_sessions(walk, layout))
-        below = tuple(f"{folder}/" for folder in walk.closed)  # nobody knows what is there now
-        known = store.files()
-        gone = [path for path in known if path not in planned and not path.startswith(below)]
-        changed = [path for path, file in known.items() if path in planned and planned[path][0] != file.stamp]
-        fresh = {*changed, *(planned.keys() - known.keys())}
-        todo = [path for path in planned if path in fresh]  # an exam's scanner is that of its first volume
+        planned = _plan(walk, read_sessions(walk, layout))
+        closed_prefixes = tuple(f"{folder}/" for folder in walk.closed)  # nobody knows what is there now
+        known_files = store.files()
+        vanished = [path for path in known_files if path not in planned and not path.startswith(closed_prefixes)]
+        changed = [path for path, file in known_files.items() if path in planned and planned[path][0] != file.stamp]
+        to_read = {*changed, *(planned.keys() - known_files.keys())}
+        paths_to_read = [path for path in planned if path in to_read]  # an exam's scanner is that of its first volume
         with writing(store) as writer:
             writer.set_root(root)
             writer.remember(LastIndexing(_READER, ""))
-            writer.forget([*gone, *changed])
+            writer.forget([*vanished, *changed])
             writer.prune()  # an exam or a patient read anew may have another age or sex
-        for entries in _read(planned, todo, workers=workers, progress=progress):
+        for entries in _read(planned, paths_to_read, workers=workers, progress=progress):
             with writing(store) as writer:
                 writer.add(entries)
         with writing(store) as writer:
             writer.prune()
     return IndexReport(
         files=len(planned),
-        new=len(todo),
-        unchanged=len(planned) - len(todo),
-        removed=len(gone),
+        new=len(paths_to_read),
+        unchanged=len(planned) - len(paths_to_read),
+        removed=len(vanished),
         links=walk.links,
         closed_folders=len(walk.closed),
         **store.counts(),
         rejected=store.rejected_by_reason(),
         outcomes={},
-        said=(),
+        messages=(),
     )
 
 
 def _read(
-    planned: _Todo, todo: list[str], *, workers: int | None, progress: Callable[[int, int], None] | None
+    planned: _Plan, paths_to_read: list[str], *, workers: int | None, progress: Callable[[int, int], None] | None
 ) -> Iterator[list[tuple[FileStamp, DicomFacts | Rejected]]]:
     with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1), thread_name_prefix="volumes") as pool:
-        for start in range(0, len(todo), _BATCH):
-            batch = todo[start : start + _BATCH]
-            read = pool.map(lambda path: planned[path][1](), batch)
+        for start in range(0, len(paths_to_read), _BATCH):
+            batch = paths_to_read[start : start + _BATCH]
+            facts = pool.map(lambda path: planned[path][1](), batch)
             entries = []
-            for number, (path, fact) in enumerate(zip(batch, read, strict=True), start=start + 1):
+            for number, (path, fact) in enumerate(zip(batch, facts, strict=True), start=start + 1):
                 entries.append((planned[path][0], fact))
                 if progress is not None:
-                    progress(number, len(todo))
+                    progress(number, len(paths_to_read))
             yield entries
 
 
-def _planned(walk: FolderWalk, sessions: list[Session]) -> _Todo:
+def _plan(walk: FolderWalk, sessions: list[Session]) -> _Plan:
     """Every volume with its stamp; one that vanishes meanwhile is not there."""
-    todo: _Todo = {}
+    todo: _Plan = {}
     for session in sessions:
         for volume in (*session.volumes, *session.misnamed, *session.label_maps):
             try:
@@ -152,18 +154,18 @@ def _sidecars(root: Path, volume: Path) -> tuple[Path, Path]:
     return root / "T1w.json", volume.with_name(volume.name.partition(".")[0] + ".json")
 
 
-def _described(volume: Path, session: Session) -> Path:
+def _described_volume(volume: Path, session: Session) -> Path:
     """The volume whose JSON tells the scanner: of a label map that which it was made of."""
     return session.volumes[0] if volume in session.label_maps else volume
 
 
 def _stamp(root: Path, volume: Path, session: Session) -> FileStamp:
-    files = _sidecars(root, _described(volume, session))
-    told = [(file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file()]
+    files = _sidecars(root, _described_volume(volume, session))
+    sidecar_stamps = [(file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file()]
     state = volume.stat()
     of_session = (session.age, session.sex, session.position, str(session.day))
-    depends = hashlib.sha256(repr((_READER, state.st_mtime_ns, told, of_session)).encode()).digest()
-    return FileStamp(volume.relative_to(root).as_posix(), int.from_bytes(depends[:7], "big"), state.st_size)
+    digest = hashlib.sha256(repr((_READER, state.st_mtime_ns, sidecar_stamps, of_session)).encode()).digest()
+    return FileStamp(volume.relative_to(root).as_posix(), int.from_bytes(digest[:7], "big"), state.st_size)
 
 
 def _exam_day(session: Session) -> int | None:
@@ -180,33 +182,33 @@ def _facts(root: Path, volume: Path, session: Session) -> DicomFacts | Rejected:
         return Rejected(session.age, modality="MR")
     if _PART.search(volume.name):
         return Rejected(Reason.NOT_GREY, modality="MR")
-    read = read_volume(volume)
-    if isinstance(read, Rejected):
-        return read
-    of_all, of_this = map(read_json, _sidecars(root, _described(volume, session)))
-    place, view, special = volume.name, "T1W", ""
+    volume_facts = read_volume(volume)
+    if isinstance(volume_facts, Rejected):
+        return volume_facts
+    shared_sidecar, own_sidecar = map(read_json, _sidecars(root, _described_volume(volume, session)))
+    identity, view, special = volume.name, "T1W", ""
     if volume in session.label_maps:  # two pipelines may give theirs the same name
-        place, view, special = volume.relative_to(root).as_posix(), view_of(volume.name), LABEL_MAP
-    elif is_contrast_enhanced(volume.name, {**of_all, **of_this}):
+        identity, view, special = volume.relative_to(root).as_posix(), label_map_view(volume.name), LABEL_MAP
+    elif is_contrast_enhanced(volume.name, {**shared_sidecar, **own_sidecar}):
         special = CONTRAST_ENHANCED
     return BidsFacts(
         patient_id=session.participant,
         study_uid=session.label or "ses-",
-        sop_uid=f"bids/{session.participant}/{session.label}/{place}",
+        sop_uid=f"bids/{session.participant}/{session.label}/{identity}",
         exam_day=_exam_day(session),
         sex=session.sex,
         age=session.age,
-        manufacturer=str({**of_all, **of_this}.get("Manufacturer", "")).strip()[:64],
+        manufacturer=str({**shared_sidecar, **own_sidecar}.get("Manufacturer", "")).strip()[:64],
         modality="MR",
         view=view,
         special=special,
         laterality="",
-        rows=read.shape[0],
-        columns=read.shape[1],
+        rows=volume_facts.shape[0],
+        columns=volume_facts.shape[1],
         photometric="MONOCHROME2",
         transfer_syntax="nifti",
         spacing_known=True,
-        slices=read.shape[2],
-        voxel_mm=" ".join(f"{length:.4g}" for length in read.spacing_mm),
-        orientation=read.orientation,
+        slices=volume_facts.shape[2],
+        voxel_mm=" ".join(f"{length:.4g}" for length in volume_facts.spacing_mm),
+        orientation=volume_facts.orientation,
     )

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedage.client.cohort.decoding.archive import Refused, is_archive, members, open_image
-from fedage.client.cohort.dicom.dicomdir import MAX_DIRECTORY_BYTES, Unreadable, missing_files, missing_of
+from fedage.client.cohort.dicom.dicomdir import MAX_DIRECTORY_BYTES, Unreadable, missing_files, missing_files_in_stream
 from fedage.client.cohort.dicom.facts import DicomFacts, read_bytes, read_facts
-from fedage.client.cohort.indexing.join_outcomes import keep_outcomes
+from fedage.client.cohort.indexing.join_outcomes import store_outcomes
 from fedage.client.cohort.indexing.tree import Tree, walk
 from fedage.client.cohort.paths import SEPARATOR
 from fedage.client.cohort.reasons import Reason, Rejected
@@ -24,7 +24,7 @@ from fedage.client.cohort.table_facts import NoTableFacts, TableFacts, TableFact
 
 Progress = Callable[[int, int], None]
 """Told of files read and files to read."""
-EligibleImage = list[tuple[FileStamp, DicomFacts | Rejected]]
+FileEntries = list[tuple[FileStamp, DicomFacts | Rejected]]
 """What reading gave: one entry a file, several for an archive or a DICOMDIR."""
 
 _BATCH = 1000
@@ -73,7 +73,7 @@ class IndexReport:
     oblique: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
-    said: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
 
 
 def index_folder(
@@ -115,10 +115,10 @@ def index_folder(
         tree = walk(root)
         before, after = LastIndexing.read(store), LastIndexing(reader, tree.digest())
         rejected, new, removed = store.rejected_by_reason(), 0, 0
-        if before != after or _is_mended(store, tree, telling, rejected):
+        if before != after or _is_now_readable(store, tree, telling, rejected):
             new, removed = _update(store, tree, telling, before=before, after=after, workers=workers, progress=progress)
             rejected = store.rejected_by_reason()
-        outcomes, said = ({}, ()) if table is None else keep_outcomes(store, table)
+        outcomes, messages = ({}, ()) if table is None else store_outcomes(store, table)
     counts = store.counts()
     volumes = store.volumes()
     files = counts["images"] - volumes.number + volumes.files + sum(rejected.values())
@@ -134,11 +134,11 @@ def index_folder(
         oblique=volumes.oblique,
         rejected=rejected,
         outcomes=outcomes,
-        said=said,
+        messages=messages,
     )
 
 
-def _is_mended(store: CohortStore, tree: Tree, telling: TableFactsSource, rejected: Mapping[str, int]) -> bool:
+def _is_now_readable(store: CohortStore, tree: Tree, telling: TableFactsSource, rejected: Mapping[str, int]) -> bool:
     """Whether a file that could not be read can be now; in a folder that looks the same only these are tried."""
     if _WORTH_ANOTHER_LOOK.isdisjoint(rejected):
         return False
@@ -146,9 +146,9 @@ def _is_mended(store: CohortStore, tree: Tree, telling: TableFactsSource, reject
         source, _, member = path.partition(SEPARATOR)
         if source not in tree.files:
             continue  # below a folder that cannot be opened
-        entries = _entry(tree, source, member, telling) if member else _entries(tree, source, telling)
-        now = {stamp.path: fact for stamp, fact in entries}.get(path)
-        if not isinstance(now, Rejected) or now.code is not reason:
+        entries = _member_entries(tree, source, member, telling) if member else _entries(tree, source, telling)
+        fact = {stamp.path: fact for stamp, fact in entries}.get(path)
+        if not isinstance(fact, Rejected) or fact.code is not reason:
             return True
     return False
 
@@ -164,29 +164,29 @@ def _update(
     progress: Progress | None,
 ) -> tuple[int, int]:
     """Read what is new or changed and forget what is gone; the numbers of files of both kinds."""
-    known: dict[str, dict[str, KnownFile]] = defaultdict(dict)  # by the file in the folder, then by path
+    known_files: dict[str, dict[str, KnownFile]] = defaultdict(dict)  # by the file in the folder, then by path
     for path, file in store.files().items():
-        known[path.partition(SEPARATOR)[0]][path] = file
-    gone = [source for source in known if tree.vanished(source)]
-    there = known.keys() & tree.files.keys()
-    changed = {source for source in there if _changed(known[source], tree, source)}
-    fresh = tree.files.keys() - known.keys()
-    reasons = _WORTH_ANOTHER_LOOK | (_DEPENDS_ON_OTHERS if gone or changed or fresh else frozenset())
-    again = {
+        known_files[path.partition(SEPARATOR)[0]][path] = file
+    vanished = [source for source in known_files if tree.vanished(source)]
+    present = known_files.keys() & tree.files.keys()
+    changed = {source for source in present if _is_changed(known_files[source], tree, source)}
+    added = tree.files.keys() - known_files.keys()
+    reasons = _WORTH_ANOTHER_LOOK | (_DEPENDS_ON_OTHERS if vanished or changed or added else frozenset())
+    to_reread = {
         source
-        for source in there - changed
-        if before.reader != after.reader or any(file.reason in reasons for file in known[source].values())
+        for source in present - changed
+        if before.reader != after.reader or any(file.reason in reasons for file in known_files[source].values())
     }
-    stale = (path for source in (*gone, *changed, *again) for path in known[source])
+    stale_paths = (path for source in (*vanished, *changed, *to_reread) for path in known_files[source])
     with writing(store) as writer:
         writer.set_root(tree.root)
         # Until the end nothing may look finished; a reader's version that is behind stays so.
-        writer.remember(LastIndexing(before.reader if known else after.reader, ""))
-        writer.forget(stale)
+        writer.remember(LastIndexing(before.reader if known_files else after.reader, ""))
+        writer.forget(stale_paths)
         writer.prune()  # an exam or a patient read anew may have another age or sex
     new = 0
-    for batch in _read(tree, sorted(fresh | changed | again), telling, workers=workers, progress=progress):
-        new += sum(stamp.path.partition(SEPARATOR)[0] not in again for stamp, _ in batch)
+    for batch in _read(tree, sorted(added | changed | to_reread), telling, workers=workers, progress=progress):
+        new += sum(stamp.path.partition(SEPARATOR)[0] not in to_reread for stamp, _ in batch)
         with writing(store) as writer:
             writer.add(batch)
     more = True
@@ -196,20 +196,20 @@ def _update(
     with writing(store) as writer:
         writer.prune()
         writer.remember(after)
-    return new, sum(len(known[source]) for source in gone)
+    return new, sum(len(known_files[source]) for source in vanished)
 
 
-def _changed(files: Mapping[str, KnownFile], tree: Tree, source: str) -> bool:
+def _is_changed(files: Mapping[str, KnownFile], tree: Tree, source: str) -> bool:
     stamp = tree.files[source]
     return any((file.stamp.mtime_ns, file.stamp.size) != stamp for file in files.values())
 
 
 def _read(
     tree: Tree, sources: list[str], telling: TableFactsSource, *, workers: int | None, progress: Progress | None
-) -> Iterator[EligibleImage]:
+) -> Iterator[FileEntries]:
     """What files hold, in their order, in batches; all of an archive is in one batch, so that it is kept or not."""
 
-    def read(chunk: list[str]) -> EligibleImage:
+    def read(chunk: list[str]) -> FileEntries:
         return [entry for source in chunk for entry in _entries(tree, source, telling)]
 
     done = 0
@@ -217,24 +217,24 @@ def _read(
         for start in range(0, len(sources), _BATCH):
             batch = sources[start : start + _BATCH]
             chunks = [batch[at : at + _CHUNK] for at in range(0, len(batch), _CHUNK)]
-            found: EligibleImage = []
-            for chunk, some in zip(chunks, pool.map(read, chunks), strict=True):
-                found += some
+            entries: FileEntries = []
+            for chunk, chunk_entries in zip(chunks, pool.map(read, chunks), strict=True):
+                entries += chunk_entries
                 done += len(chunk)
                 if progress is not None:
                     progress(done, len(sources))
-            yield found
+            yield entries
 
 
-def _entries(tree: Tree, source: str, telling: TableFactsSource) -> EligibleImage:
+def _entries(tree: Tree, source: str, telling: TableFactsSource) -> FileEntries:
     """What a file of the folder holds."""
     stamp = FileStamp(source, *tree.files[source])
-    told = telling.of(source)
-    fact = Rejected(told) if isinstance(told, Reason) else read_facts(tree.root / source, told)
+    table_facts = telling.of(source)
+    fact = Rejected(table_facts) if isinstance(table_facts, Reason) else read_facts(tree.root / source, table_facts)
     if isinstance(fact, Rejected) and fact.code is Reason.NOT_DICOM and _is_archive(tree.root / source):
-        return _archived(tree, stamp, telling)
+        return _archive_entries(tree, stamp, telling)
     if isinstance(fact, Rejected) and fact.code is Reason.DIRECTORY:
-        return _named(tree, stamp, fact)
+        return _dicomdir_entries(tree, stamp, fact)
     return [(stamp, fact)]
 
 
@@ -246,47 +246,51 @@ def _is_archive(path: Path) -> bool:
         return False
 
 
-def _archived(tree: Tree, archive: FileStamp, telling: TableFactsSource) -> EligibleImage:
+def _archive_entries(tree: Tree, archive: FileStamp, telling: TableFactsSource) -> FileEntries:
     """The members of an archive, with the archive's stamp; the archive itself only if it is not read."""
-    found: EligibleImage = []
+    entries: FileEntries = []
     directories: dict[str, bytes] = {}
-    kept_bytes = 0
+    directory_bytes = 0
 
     def add(name: str, fact: DicomFacts | Rejected) -> None:
-        found.append((archive._replace(path=f"{archive.path}{SEPARATOR}{name}"), fact))
+        entries.append((archive._replace(path=f"{archive.path}{SEPARATOR}{name}"), fact))
 
     try:
         for name, content in members(tree.root / archive.path):
-            fact = Rejected(content) if isinstance(content, Reason) else _member(content, telling.of(name))
+            fact = Rejected(content) if isinstance(content, Reason) else _member_facts(content, telling.of(name))
             if isinstance(fact, Rejected) and fact.code is Reason.DIRECTORY and isinstance(content, bytes):
-                kept_bytes += len(content)
-                directories |= {name: content} if kept_bytes <= MAX_DIRECTORY_BYTES else {}
+                directory_bytes += len(content)
+                directories |= {name: content} if directory_bytes <= MAX_DIRECTORY_BYTES else {}
             add(name, fact)
-        there = {stamp.path.partition(SEPARATOR)[2].casefold() for stamp, _ in found}
-        missing = {lost for name, content in directories.items() for lost in _missing_beside(name, content, there)}
-        for lost in sorted(missing):
-            add(lost, Rejected(Reason.MISSING_FILE))
-        return found
+        present_names = {stamp.path.partition(SEPARATOR)[2].casefold() for stamp, _ in entries}
+        missing = {
+            missing_name
+            for name, content in directories.items()
+            for missing_name in _missing_from_archive(name, content, present_names)
+        }
+        for missing_name in sorted(missing):
+            add(missing_name, Rejected(Reason.MISSING_FILE))
+        return entries
     except Refused as refused:
         return [(archive, Rejected(refused.code))]
     except OSError:
         return [(archive, Rejected(Reason.UNREADABLE))]
 
 
-def _missing_beside(name: str, content: bytes, there: Container[str]) -> list[str]:
+def _missing_from_archive(name: str, content: bytes, there: Container[str]) -> list[str]:
     """What a DICOMDIR in an archive names and the archive does not hold; nothing of one that cannot be read."""
     try:
-        return missing_of(io.BytesIO(content), name, there=there)
+        return missing_files_in_stream(io.BytesIO(content), name, known_paths=there)
     except Unreadable:
         return []
 
 
-def _entry(tree: Tree, archive: str, member: str, telling: TableFactsSource) -> EligibleImage:
+def _member_entries(tree: Tree, archive: str, member: str, telling: TableFactsSource) -> FileEntries:
     """One member of an archive."""
     path = f"{archive}{SEPARATOR}{member}"
     try:
         with open_image(tree.root / path) as stream:
-            fact = _member(stream.read(), telling.of(member))
+            fact = _member_facts(stream.read(), telling.of(member))
     except Refused as refused:
         fact = Rejected(refused.code)
     except OSError:
@@ -294,18 +298,18 @@ def _entry(tree: Tree, archive: str, member: str, telling: TableFactsSource) -> 
     return [(FileStamp(path, *tree.files[archive]), fact)]
 
 
-def _member(content: bytes, told: TableFacts | Reason) -> DicomFacts | Rejected:
-    return Rejected(told) if isinstance(told, Reason) else read_bytes(content, told)
+def _member_facts(content: bytes, table_facts: TableFacts | Reason) -> DicomFacts | Rejected:
+    return Rejected(table_facts) if isinstance(table_facts, Reason) else read_bytes(content, table_facts)
 
 
-def _named(tree: Tree, directory: FileStamp, fact: Rejected) -> EligibleImage:
+def _dicomdir_entries(tree: Tree, directory: FileStamp, fact: Rejected) -> FileEntries:
     """A DICOMDIR, and the files it names in vain."""
     try:
-        missing = missing_files(tree.root, directory.path, there=tree.folded)
+        missing = missing_files(tree.root, directory.path, known_paths=tree.folded)
     except Unreadable:
         return [(directory, Rejected(Reason.UNREADABLE))]
-    in_vain = [
+    missing_entries = [
         (directory._replace(path=f"{directory.path}{SEPARATOR}{path}"), Rejected(Reason.MISSING_FILE))
         for path in missing
     ]
-    return [(directory, fact), *in_vain]
+    return [(directory, fact), *missing_entries]

@@ -15,7 +15,7 @@ OTHER_ZEROS = (
 )
 
 
-def keep_outcomes(
+def store_outcomes(
     store: CohortStore, outcomes: OutcomeTable | None, *, of_participants: bool = False
 ) -> tuple[dict[str, int], tuple[str, ...]]:
     """Put the outcomes in place of those there were; the caller holds the store.
@@ -35,21 +35,21 @@ def keep_outcomes(
     values: Mapping[str, Mapping[str, float]] = outcomes.values if outcomes else {}
     words: Mapping[str, Collection[str]] = outcomes.words if outcomes else {}
     if of_participants:
-        values = {_participant(patient): found for patient, found in values.items()}
-        words = {_participant(patient): found for patient, found in words.items()}
+        values = {_participant(patient): columns for patient, columns in values.items()}
+        words = {_participant(patient): columns for patient, columns in words.items()}
     with writing(store) as writer:
-        unknown = writer.replace_outcomes(values, words)
+        n_unknown = writer.replace_outcomes(values, words)
     if outcomes is None:
         return {}, ()
-    known, other_zeros = len(values) - unknown, store.known_with_other_zeros(values) if unknown else 0
+    n_known, n_differing_in_zeros = len(values) - n_unknown, store.known_with_other_zeros(values) if n_unknown else 0
     counts = {
-        "patients-with-outcomes": known,
-        "patients-without-outcomes": store.counts()["patients"] - known,
-        "unknown-patients": unknown,
-        **({"unknown-but-for-leading-zeros": other_zeros} if other_zeros else {}),
+        "patients-with-outcomes": n_known,
+        "patients-without-outcomes": store.counts()["patients"] - n_known,
+        "unknown-patients": n_unknown,
+        **({"unknown-but-for-leading-zeros": n_differing_in_zeros} if n_differing_in_zeros else {}),
         **outcomes.counts(),
     }
-    return counts, (*outcomes.said, *((OTHER_ZEROS,) if other_zeros else ()))
+    return counts, (*outcomes.messages, *((OTHER_ZEROS,) if n_differing_in_zeros else ()))
 
 
 def _participant(patient: str) -> str:

@@ -29,7 +29,7 @@ MAX_PATHS = 1000
 
 
 @dataclass(frozen=True)
-class Kind:
+class ScannerCount:
     """Files of one modality and manufacturer that are out for one reason."""
 
     modality: str
@@ -38,7 +38,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class SetAside:
+class RejectedGroup:
     """What is out for one reason.
 
     Parameters
@@ -57,25 +57,25 @@ class SetAside:
     what: str
     mend: str
     files: int
-    kinds: tuple[Kind, ...]
+    kinds: tuple[ScannerCount, ...]
     paths: tuple[str, ...] = ()
 
 
-def set_aside(store: CohortStore, *, paths: bool = False) -> tuple[SetAside, ...]:
+def rejected_groups(store: CohortStore, *, paths: bool = False) -> tuple[RejectedGroup, ...]:
     """What is out in a store, the most frequent reason first."""
-    kinds: dict[str, list[Kind]] = defaultdict(list)
+    kinds: dict[str, list[ScannerCount]] = defaultdict(list)
     columns = (RejectedFile.reason, RejectedFile.modality, RejectedFile.manufacturer)
     with store.reading() as session:
         for code, modality, manufacturer, count in session.execute(select(*columns, func.count()).group_by(*columns)):
-            kinds[code].append(Kind(modality or UNKNOWN, manufacturer or UNKNOWN, count))
-    found = []
+            kinds[code].append(ScannerCount(modality or UNKNOWN, manufacturer or UNKNOWN, count))
+    groups = []
     for code, of_reason in kinds.items():
         reason = Reason(code)
         ordered = sorted(of_reason, key=lambda kind: (-kind.files, kind.modality, kind.manufacturer))
         files = sum(kind.files for kind in ordered)
         listed = _paths(store, code) if paths else ()
-        found.append(SetAside(code, reason.what, reason.mend, files, tuple(ordered), listed))
-    return tuple(sorted(found, key=lambda one: (-one.files, one.code)))
+        groups.append(RejectedGroup(code, reason.what, reason.mend, files, tuple(ordered), listed))
+    return tuple(sorted(groups, key=lambda one: (-one.files, one.code)))
 
 
 def rejects_table(store: CohortStore) -> Table:
@@ -83,7 +83,7 @@ def rejects_table(store: CohortStore) -> Table:
     table = Table("set aside", "files", "why: the file", "what to do", box=None, pad_edge=False)
     table.columns[1].justify = "right"
     table.columns[0].no_wrap = True
-    for one in set_aside(store):
+    for one in rejected_groups(store):
         table.add_row(one.code, f"{one.files:,}", one.what, one.mend)
     return table
 
@@ -120,12 +120,12 @@ def render_rejects(store: CohortStore, *, paths: bool = False) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found = set_aside(store, paths=paths)
+    groups = rejected_groups(store, paths=paths)
     return environment.get_template("rejects.html.j2").render(
-        found=found,
-        out=sum(one.files for one in found),
+        found=groups,
+        out=sum(one.files for one in groups),
         counts=store.counts(),
-        scanners=_by_scanner(found),
+        scanners=_by_scanner(groups),
         with_paths=paths,
         max_paths=MAX_PATHS,
         written=datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
@@ -133,13 +133,13 @@ def render_rejects(store: CohortStore, *, paths: bool = False) -> str:
     )
 
 
-def _by_scanner(found: tuple[SetAside, ...]) -> list[tuple[str, str, int, list[tuple[str, int]]]]:
+def _by_scanner(groups: tuple[RejectedGroup, ...]) -> list[tuple[str, str, int, list[tuple[str, int]]]]:
     """Modality, manufacturer, files out, and by which reasons; where at least one of the two is known."""
     reasons: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for one in found:
-        for kind in one.kinds:
+    for group in groups:
+        for kind in group.kinds:
             if (kind.modality, kind.manufacturer) != (UNKNOWN, UNKNOWN):
-                reasons[kind.modality, kind.manufacturer][one.code] += kind.files
+                reasons[kind.modality, kind.manufacturer][group.code] += kind.files
     rows = [(*key, counter.total(), counter.most_common()) for key, counter in reasons.items()]
     return sorted(rows, key=lambda row: (-row[2], row[0], row[1]))
 

@@ -52,8 +52,8 @@ class Tree:
     def digest(self) -> str:
         """SHA-256 over root, paths, stamps and closed folders: equal exactly for a tree that looks the same."""
         paths = sorted(self.files)
-        seen = (str(self.root), sorted(self.closed), paths, [self.files[path] for path in paths])
-        return hashlib.sha256(marshal.dumps(seen, 2)).hexdigest()  # version 2: equal values, equal bytes
+        contents = (str(self.root), sorted(self.closed), paths, [self.files[path] for path in paths])
+        return hashlib.sha256(marshal.dumps(contents, 2)).hexdigest()  # version 2: equal values, equal bytes
 
 
 def walk(root: Path) -> Tree:
@@ -67,17 +67,17 @@ def walk(root: Path) -> Tree:
     FedAgeError
         If the root cannot be read as a folder.
     """
-    tree, folders, walked = Tree(root), [""], set[tuple[int, int]]()
+    tree, folders, visited = Tree(root), [""], set[tuple[int, int]]()
     while folders:
         folder = folders.pop()
-        where = f"{root}/{folder}"
+        path = f"{root}/{folder}"
         try:
             if folder.count("/") >= DEEP:
-                state = os.stat(where)  # noqa: PTH116 (as a string, like all of this loop: Path objects cost more)
-                if (state.st_dev, state.st_ino) in walked:
+                state = os.stat(path)  # noqa: PTH116 (as a string, like all of this loop: Path objects cost more)
+                if (state.st_dev, state.st_ino) in visited:
                     continue
-                walked.add((state.st_dev, state.st_ino))
-            with os.scandir(where) as entries:
+                visited.add((state.st_dev, state.st_ino))
+            with os.scandir(path) as entries:
                 _look_at(entries, tree, f"{folder}/" if folder else "", folders)
         except OSError as error:
             if not folder:

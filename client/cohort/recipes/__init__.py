@@ -24,5 +24,5 @@ def recipe(name: str) -> Recipe:
     """
     if name not in NAMES:
         raise KeyError(name)
-    found: Recipe = import_module(f"{__name__}.{name.replace('-', '_')}").RECIPE
-    return found
+    loaded: Recipe = import_module(f"{__name__}.{name.replace('-', '_')}").RECIPE
+    return loaded

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TextIO
 
 import pandas as pd
 
@@ -15,9 +14,9 @@ from fedage.client.cohort.ages import Age
 from fedage.client.cohort.bids.participants import AgeColumn
 from fedage.client.cohort.indexing.bids import BidsLayout
 from fedage.client.cohort.reasons import Reason
-from fedage.client.cohort.table.leading_lines import skip_separator_line
 from fedage.client.cohort.table.limits import TABLE, require_bounded
-from fedage.client.cohort.table.quotes import require_all_read, require_whole_rows
+from fedage.client.cohort.table.quotes import require_all_read
+from fedage.client.cohort.table.text_table import open_text_table
 from fedage.client.cohort.table_facts import TableFacts, TableFactsSource
 from fedage.client.site.mapping import OutcomeColumns
 from fedage.common.errors import FedAgeError
@@ -89,27 +88,26 @@ def table(root: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
         If the file or a column is missing, or the file is larger than `limits.TABLE`.
     """
     path = root / name
-    require_bounded(path, TABLE)
+    blank_lines = require_bounded(path, TABLE).blank_lines
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            said = skip_separator_line(stream)
-            separator, begins = said or ",", stream.tell()
-            rows = require_whole_rows(stream, path, separator=separator, line=bool(said) + 1)
-            stream.seek(begins)
-            names = [cell.strip() for cell in next(csv.reader(_lines(stream), delimiter=separator), [])]
-            stream.seek(begins)
+        with open_text_table(path, blank_lines=blank_lines, separator_of=lambda _header: ",") as text:
+            names = [cell.strip() for cell in next(csv.reader(text.stream, delimiter=text.separator), [])]
             frame = pd.read_csv(
-                stream, sep=separator, dtype=str, keep_default_na=False, usecols=lambda column: column in columns
+                text.rewind(),
+                sep=text.separator,
+                dtype=str,
+                keep_default_na=False,
+                usecols=lambda column: column in columns,
             )
-        require_all_read(path, rows=rows, read=len(frame))
+        require_all_read(path, rows=text.n_rows, read=len(frame))
     except OSError as error:
         raise FedAgeError(
             f"{path} cannot be read ({error.strerror}); put the data set's own table there, or correct recipe or data"
         ) from None
     except (ValueError, csv.Error):  # pandas' parser and decoding errors are such
         raise FedAgeError(f"{path} is no table in UTF-8; put the data set's own table there") from None
-    if twice := [column for column in columns if names.count(column) > 1]:
-        raise FedAgeError(f"{path} has the column {twice[0]!r} twice; drop one of them")
+    if repeated := [column for column in columns if names.count(column) > 1]:
+        raise FedAgeError(f"{path} has the column {repeated[0]!r} twice; drop one of them")
     if missing := [column for column in columns if column not in frame.columns]:
         raise FedAgeError(
             f"{path} has no column {', '.join(map(repr, missing))}; is it the table of this recipe's data set?"
@@ -117,23 +115,17 @@ def table(root: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     return pd.DataFrame({column: frame[column].str.strip() for column in columns})
 
 
-def _lines(stream: TextIO) -> Iterator[str]:
-    """The lines of a stream, which can still be told where it is (iteration forbids that)."""
-    while line := stream.readline():
-        yield line
-
-
 def digest(root: Path, *names: str) -> str:
     """Of the contents of tables, so that a row that changed is noticed."""
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     for name in names:
-        found.update((root / name).read_bytes())
-    return found.hexdigest()[:16]
+        hasher.update((root / name).read_bytes())
+    return hasher.hexdigest()[:16]
 
 
 def ages(texts: pd.Series) -> list[Age | None]:
     """A column of ages in years; whole numbers all along are completed years."""
-    column = AgeColumn.of(list(texts), unit="year")
+    column = AgeColumn.from_texts(list(texts), unit="year")
     return [None if isinstance(age, Reason) else age for age in map(column.age, texts)]
 
 

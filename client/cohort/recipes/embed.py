@@ -45,25 +45,27 @@ def _telling(root: Path) -> FactsByImage:
         for exam, age in zip(exams["acc_anon"], ages(exams["age_at_study"]), strict=True)
         if age is not None
     }
-    told: dict[str, TableFacts | Reason] = {}
-    for patient, exam, path, kind, side, view, maker, gender in zip(*(rows[name] for name in _OF_IMAGE), strict=True):
+    facts_by_image: dict[str, TableFacts | Reason] = {}
+    for patient, exam, path, image_type, laterality, view, manufacturer, sex_text in zip(
+        *(rows[name] for name in _OF_IMAGE), strict=True
+    ):
         key, age = _key(PurePosixPath(path)), age_of.get(_number(exam))
-        if kind.upper() != "2D":
-            told[key] = Reason.DERIVED_OBJECT
+        if image_type.upper() != "2D":
+            facts_by_image[key] = Reason.DERIVED_OBJECT
         elif age is None:
-            told[key] = Reason.NO_AGE
+            facts_by_image[key] = Reason.NO_AGE
         else:
-            told[key] = TableFacts(
+            facts_by_image[key] = TableFacts(
                 patient_id=_number(patient),
                 study_uid=_number(exam),
                 age=age,
-                sex=sex(gender),
-                manufacturer=maker,
+                sex=sex(sex_text),
+                manufacturer=manufacturer,
                 modality="MG",
                 view=view,
-                laterality=side,
+                laterality=laterality,
             )
-    return FactsByImage(told, _key, digest(root, _IMAGES, _CLINICAL))
+    return FactsByImage(facts_by_image, _key, digest(root, _IMAGES, _CLINICAL))
 
 
 RECIPE = Recipe(

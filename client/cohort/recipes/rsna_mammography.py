@@ -28,7 +28,7 @@ def _key(path: PurePosixPath) -> str:
 
 def _telling(root: Path) -> FactsByImage:
     rows = table(root, _TABLE, _COLUMNS)
-    told: dict[str, TableFacts | Reason] = {
+    facts_by_image: dict[str, TableFacts | Reason] = {
         image: TableFacts(
             patient_id=patient,
             study_uid=patient,
@@ -37,17 +37,17 @@ def _telling(root: Path) -> FactsByImage:
             manufacturer=f"machine {machine}" if machine else "",
             modality="MG",
             view=view,
-            laterality=side,
+            laterality=laterality,
         )
         if age
         else Reason.NO_AGE
-        for patient, image, side, view, machine, age in zip(
+        for patient, image, laterality, view, machine, age in zip(
             *(rows[name] for name in ("patient_id", "image_id", "laterality", "view", "machine_id")),
             ages(rows["age"]),
             strict=True,
         )
     }
-    return FactsByImage(told, _key, digest(root, _TABLE))
+    return FactsByImage(facts_by_image, _key, digest(root, _TABLE))
 
 
 RECIPE = Recipe(

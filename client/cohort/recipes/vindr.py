@@ -30,26 +30,26 @@ def _key(path: PurePosixPath) -> str:
 
 
 def _age(text: str) -> Age | None:
-    found = age_at_exam(birth=None, exam=None, age_string=text)
-    return None if isinstance(found, Reason) else found
+    age = age_at_exam(birth=None, exam=None, age_string=text)
+    return None if isinstance(age, Reason) else age
 
 
 def _telling(root: Path) -> FactsByImage:
     rows = table(root, _IMAGES, ("study_id", "series_id", "image_id", "laterality", "view_position"))
     tags = table(root, _METADATA, (_SERIES, _AGE))
     age_of = {series: age for series, text in zip(tags[_SERIES], tags[_AGE], strict=True) if (age := _age(text))}
-    told: dict[str, TableFacts | Reason] = {
+    facts_by_image: dict[str, TableFacts | Reason] = {
         image: TableFacts(
-            patient_id=study, study_uid=study, age=age, sex="F", modality="MG", view=view, laterality=side
+            patient_id=study, study_uid=study, age=age, sex="F", modality="MG", view=view, laterality=laterality
         )
         if (age := age_of.get(series))
         else Reason.NO_AGE
-        for study, series, image, side, view in zip(
+        for study, series, image, laterality, view in zip(
             *(rows[name] for name in ("study_id", "series_id", "image_id", "laterality", "view_position")),
             strict=True,
         )
     }
-    return FactsByImage(told, _key, digest(root, _IMAGES, _METADATA))
+    return FactsByImage(facts_by_image, _key, digest(root, _IMAGES, _METADATA))
 
 
 RECIPE = Recipe(

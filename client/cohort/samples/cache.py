@@ -88,13 +88,13 @@ class SampleCache:
         Cancelled
             If the message that they are made for is cancelled; nothing half-made is left.
         """
-        name = _name(selection, estimator)
+        name = _cache_name(selection, estimator)
         shapes = _shapes(estimator)
-        if (found := _read(self._folder / name, selection, shapes)) is not None:
-            return found
+        if (samples := _read(self._folder / name, selection, shapes)) is not None:
+            return samples
         with self._building() as partial:
-            if (found := _read(self._folder / name, selection, shapes)) is not None:
-                return found  # another process made them while this one waited
+            if (samples := _read(self._folder / name, selection, shapes)) is not None:
+                return samples  # another process made them while this one waited
             self._write(partial, selection, estimator, workers=workers, progress=progress)
             if _read(partial, selection, shapes) is None:
                 raise OSError("the samples were written and do not read back whole; the disk may be full or failing")
@@ -135,7 +135,7 @@ class SampleCache:
         with ExitStack() as stack:
             files = {
                 name: RowWriter(
-                    stack.enter_context((folder / _file(k)).open("wb")), dtype=_DTYPE, shape=(selection.n, *shape)
+                    stack.enter_context((folder / _array_file(k)).open("wb")), dtype=_DTYPE, shape=(selection.n, *shape)
                 )
                 for k, (name, shape) in enumerate(_shapes(estimator).items())
             }
@@ -181,7 +181,7 @@ class SampleCache:
                 pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _file(number: int) -> str:
+def _array_file(number: int) -> str:
     """An array's file: its name is an estimator's text, and no file's."""
     return f"array-{number}.npy"
 
@@ -198,7 +198,7 @@ def _locked(stream: IO[bytes]) -> bool:
     return True
 
 
-def _name(selection: Selection, estimator: Estimator) -> str:
+def _cache_name(selection: Selection, estimator: Estimator) -> str:
     options: Any = getattr(estimator, "options", None)
     parts = [
         __version__,
@@ -222,7 +222,7 @@ def _read(folder: Path, selection: Selection, shapes: Mapping[str, tuple[int, ..
         arrays: dict[str, Rows] = {}
         present: dict[str, NDArray[np.bool_]] = {}
         for k, (name, shape) in enumerate(shapes.items()):
-            arrays[name] = RowFile(folder / _file(k), dtype=_DTYPE, shape=(selection.n, *shape), count=rows.size)
+            arrays[name] = RowFile(folder / _array_file(k), dtype=_DTYPE, shape=(selection.n, *shape), count=rows.size)
             if lacking := about["lacking"][name]:
                 present[name] = ~np.isin(np.arange(rows.size), lacking)
     except (OSError, ValueError, KeyError, TypeError):

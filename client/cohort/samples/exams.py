@@ -25,7 +25,7 @@ _RAS_OF_DICOM = np.diag([-1.0, -1.0, 1.0, 1.0])
 """DICOM's patient coordinates go to the left and to the back."""
 
 
-def load_found(found: EligibleImage, *, root: Path) -> Image:
+def load_eligible(eligible: EligibleImage, *, root: Path) -> Image:
     """The image or volume that the index found.
 
     Raises
@@ -33,18 +33,18 @@ def load_found(found: EligibleImage, *, root: Path) -> Image:
     SampleRefused
         As the reader of its kind.
     """
-    path = root / found.path
-    about = {"modality": found.modality, "view": found.view, "laterality": found.laterality}
-    if found.path.endswith(SUFFIXES):
+    path = root / eligible.path
+    labels = {"modality": eligible.modality, "view": eligible.view, "laterality": eligible.laterality}
+    if eligible.path.endswith(SUFFIXES):
         volume = load_volume(path)
-        if found.view.startswith(VIEW) and not np.array_equal(volume.pixels, np.rint(volume.pixels)):
+        if eligible.view.startswith(VIEW) and not np.array_equal(volume.pixels, np.rint(volume.pixels)):
             raise SampleRefused("not-a-label-map", "it is named as a label map and has values between whole numbers")
-        return Image(pixels=volume.pixels, spacing_mm=volume.spacing_mm, orientation="RAS", **about)
-    if found.rank == 3:
-        stack = load_series([root / file for file in found.files]) if found.files else load_enhanced(path)
-        return _turned(stack, about)
+        return Image(pixels=volume.pixels, spacing_mm=volume.spacing_mm, orientation="RAS", **labels)
+    if eligible.rank == 3:
+        stack = load_series([root / file for file in eligible.files]) if eligible.files else load_enhanced(path)
+        return _to_ras(stack, labels)
     image = load_image(path)
-    return Image(pixels=image.pixels, spacing_mm=image.spacing_mm, **{**about, "view": image.view or found.view})
+    return Image(pixels=image.pixels, spacing_mm=image.spacing_mm, **{**labels, "view": image.view or eligible.view})
 
 
 def arrays_of(
@@ -57,15 +57,15 @@ def arrays_of(
     """
     codes: list[str] = []
     ranks = {one.name: one.rank for one in estimator.inputs}
-    waiting: dict[str, Iterator[EligibleImage]] = {}
-    for name, some in images.items():
-        fitting = [found for found in some if ranks.get(name, 0) in (0, found.rank)]
-        codes += ["not-a-volume" if ranks.get(name) == 3 else "multi-frame"] * (len(some) - len(fitting))
-        waiting[name] = iter(fitting)
+    remaining: dict[str, Iterator[EligibleImage]] = {}
+    for name, images_of_input in images.items():
+        fitting = [image for image in images_of_input if ranks.get(name, 0) in (0, image.rank)]
+        codes += ["not-a-volume" if ranks.get(name) == 3 else "multi-frame"] * (len(images_of_input) - len(fitting))
+        remaining[name] = iter(fitting)
     optional = {one.name for one in estimator.inputs if one.optional}
     exam: dict[str, Image] = {}
     for name in images:
-        if not _next(name, waiting, exam, codes, root=root) and name not in optional:
+        if not _load_next(name, remaining, exam, codes, root=root) and name not in optional:
             return None, codes
     while exam:
         try:
@@ -73,19 +73,19 @@ def arrays_of(
         except SampleRefused as refused:
             codes.append(refused.code)
             name = refused.input or (next(iter(exam)) if len(estimator.inputs) == 1 else "")
-            if name not in exam or (not _next(name, waiting, exam, codes, root=root) and name not in optional):
+            if name not in exam or (not _load_next(name, remaining, exam, codes, root=root) and name not in optional):
                 return None, codes
     return None, codes
 
 
-def _next(
-    name: str, waiting: Mapping[str, Iterator[EligibleImage]], exam: dict[str, Image], codes: list[str], *, root: Path
+def _load_next(
+    name: str, remaining: Mapping[str, Iterator[EligibleImage]], exam: dict[str, Image], codes: list[str], *, root: Path
 ) -> bool:
     """Put an input's next readable image into the exam; whether there was one."""
     exam.pop(name, None)
-    for found in waiting[name]:
+    for eligible in remaining[name]:
         try:
-            exam[name] = load_found(found, root=root)
+            exam[name] = load_eligible(eligible, root=root)
         except SampleRefused as refused:
             codes.append(refused.code)
         else:
@@ -112,9 +112,9 @@ def _checked(estimator: Estimator, exam: Exam) -> Mapping[str, FloatImage]:
     return arrays
 
 
-def _turned(volume: Volume, about: Mapping[str, str]) -> Image:
+def _to_ras(volume: Volume, labels: Mapping[str, str]) -> Image:
     affine = _RAS_OF_DICOM @ volume.stack.affine
     turn = io_orientation(affine)
     pixels = np.ascontiguousarray(apply_orientation(volume.voxels, turn), dtype=np.float32)
     i, j, k = (float(length) for length in voxel_sizes(affine @ inv_ornt_aff(turn, volume.voxels.shape)))
-    return Image(pixels=pixels, spacing_mm=(i, j, k), orientation="RAS", **about)
+    return Image(pixels=pixels, spacing_mm=(i, j, k), orientation="RAS", **labels)

@@ -75,16 +75,16 @@ class RowFile:
             If the disk fails, or the file has become shorter since it was opened.
         """
         wanted = self._numbers(rows)
-        made = np.empty((len(wanted), *self._row_shape), dtype=self._dtype)
-        if made.size == 0:
-            return made
-        room = made.reshape(-1).view(np.uint8).data
+        result = np.empty((len(wanted), *self._row_shape), dtype=self._dtype)
+        if result.size == 0:
+            return result
+        buffer = result.reshape(-1).view(np.uint8).data
         if isinstance(wanted, range) and wanted.step == 1:
-            self._fill(room, at_byte=self._place(wanted.start))
-            return made
-        for start, row in zip(range(0, len(room), self._row_bytes), wanted, strict=True):
-            self._fill(room[start : start + self._row_bytes], at_byte=self._place(row))
-        return made
+            self._fill(buffer, at_byte=self._place(wanted.start))
+            return result
+        for start, row in zip(range(0, len(buffer), self._row_bytes), wanted, strict=True):
+            self._fill(buffer[start : start + self._row_bytes], at_byte=self._place(row))
+        return result
 
     def will_read(self, rows: NDArray[np.intp] | slice) -> None:
         """Tell the kernel that those rows are read soon: it fetches all of them at once, beside whatever is computed.
@@ -118,13 +118,13 @@ class RowFile:
         """Where a row begins in the file."""
         return self._start_byte + row * self._row_bytes
 
-    def _fill(self, room: memoryview, *, at_byte: int) -> None:
+    def _fill(self, buffer: memoryview, *, at_byte: int) -> None:
         # One read may give less than was asked for: Linux reads at most 2 GiB.
-        while (size_bytes := os.preadv(self._descriptor, [room], at_byte)) != len(room):
+        while (size_bytes := os.preadv(self._descriptor, [buffer], at_byte)) != len(buffer):
             if size_bytes == 0:
                 row = (at_byte - self._start_byte) // self._row_bytes
                 raise OSError(f"the samples end in row {row}; their file was cut since it was opened")
-            room, at_byte = room[size_bytes:], at_byte + size_bytes
+            buffer, at_byte = buffer[size_bytes:], at_byte + size_bytes
 
 
 class RowWriter:

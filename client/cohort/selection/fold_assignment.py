@@ -27,7 +27,7 @@ FEWEST_FOLDS = 2
 Mask = NDArray[np.bool_]
 
 
-def deal(
+def assign_folds(
     unit: FloatArray, healthy: FloatArray, *, folds: int, minimum_count: int, seed: int, in_no_fold: Mask, trains: Mask
 ) -> FloatArray:
     """Fold (n,) of each patient, 0 to folds − 1, or `NO_FOLD`.
@@ -56,16 +56,16 @@ def deal(
         minimum_count=minimum_count,
     )
     if used in (0, folds):
-        fold = dealt(unit, healthy, folds)
+        fold = round_robin_folds(unit, healthy, folds)
         fold[in_no_fold] = NO_FOLD
         return fold
-    numbers = _drawn(unit, folds=folds, used=used, seed=seed)
+    numbers = _draw_folds(unit, folds=folds, used=used, seed=seed)
     groups = [np.flatnonzero(~in_no_fold & (healthy == 1)), np.flatnonzero(~in_no_fold & (healthy != 1))]
     shares = [min(used, rows.size // minimum_count) for rows in groups]
     fold = np.full(unit.size, NO_FOLD)
     if max(shares) < FEWEST_FOLDS:  # only both together are large enough
         rows = np.flatnonzero(~in_no_fold)
-        fold[rows] = numbers[dealt(unit[rows], healthy[rows], used).astype(np.intp)]
+        fold[rows] = numbers[round_robin_folds(unit[rows], healthy[rows], used).astype(np.intp)]
         return fold
     for rows, share in zip(groups, shares, strict=True):
         fold[rows[np.argsort(unit[rows], kind="stable")]] = numbers[np.arange(rows.size) % max(share, 1)]
@@ -88,7 +88,7 @@ def folds_for(healthy: int, others: int, *, folds: int, minimum_count: int) -> i
     return used if used >= FEWEST_FOLDS else 0
 
 
-def dealt(unit: FloatArray, healthy: FloatArray, k: int) -> FloatArray:
+def round_robin_folds(unit: FloatArray, healthy: FloatArray, k: int) -> FloatArray:
     """Folds (n,), 0 to k − 1: patients in the order of their keyed hash are dealt out in turn, the healthy first.
 
     So every fold has the same number of each, give or take one, and no site has a fold with a single patient. A fold
@@ -105,7 +105,7 @@ def used_folds(fold: FloatArray) -> NDArray[np.intp]:
     return np.unique(fold[fold != NO_FOLD]).astype(np.intp)
 
 
-def place_by_fold(fold: FloatArray) -> FloatArray:
+def split_uniform_by_fold(fold: FloatArray) -> FloatArray:
     """Places (n,) in [0, 1) by which the inner folds of a small site are its folds, or several of them together.
 
     Attack: the inner folds of one model's training part are subtracted from another model's training part: of two
@@ -117,7 +117,7 @@ def place_by_fold(fold: FloatArray) -> FloatArray:
     return place
 
 
-def _drawn(unit: FloatArray, *, folds: int, used: int, seed: int) -> NDArray[np.float64]:
+def _draw_folds(unit: FloatArray, *, folds: int, used: int, seed: int) -> NDArray[np.float64]:
     """Which folds a small site uses (used,), in order: the first by hash of campaign, site and fold."""
     site = hashlib.sha256(np.sort(unit).astype("<f8").tobytes()).hexdigest()
     by_hash = sorted(range(folds), key=lambda fold: hashlib.sha256(f"{seed}:{site}:{fold}".encode()).digest())

@@ -13,7 +13,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedage.client.cohort.selection.fold_assignment import FEWEST_FOLDS, NO_FOLD, deal, place_by_fold, used_folds
+from fedage.client.cohort.selection.fold_assignment import (
+    FEWEST_FOLDS,
+    NO_FOLD,
+    assign_folds,
+    split_uniform_by_fold,
+    used_folds,
+)
 from fedage.client.cohort.store.query import split
 from fedage.common.analyses.preparation.table_preparation import INNER_PLACE
 from fedage.common.analyses.same_patients import few_apart, sets_summed
@@ -34,60 +40,67 @@ def with_parts(cohort: Cohort, unit: FloatArray, campaign: Campaign) -> Cohort:
     minimum_count = campaign.cell_minimum
     nobody, everybody = np.zeros(cohort.n, dtype=bool), np.ones(cohort.n, dtype=bool)
     if campaign.estimator is None:
-        few = nobody
+        few_not_healthy = nobody
         if campaign.cohort.train_on == "healthy":
-            few = _few_who_are_not_healthy(everybody, cohort, minimum_count=minimum_count)
-        lacking = _few_incomplete(cohort.with_columns(is_test=1.0 - few), campaign)
-        inside = (~few & ~lacking).astype(np.float64)
+            few_not_healthy = _few_who_are_not_healthy(everybody, cohort, minimum_count=minimum_count)
+        few_incomplete = _few_incomplete(cohort.with_columns(is_test=1.0 - few_not_healthy), campaign)
+        inside = (~few_not_healthy & ~few_incomplete).astype(np.float64)
         return cohort.with_columns(
-            is_train=np.zeros(cohort.n), is_validation=inside, is_test=inside, **_in_no_sum(few, lacking)
+            is_train=np.zeros(cohort.n),
+            is_validation=inside,
+            is_test=inside,
+            **_set_aside_columns(few_not_healthy, few_incomplete),
         )
     if validation.folds is not None:
-        few = _few_who_are_not_healthy(everybody, cohort, minimum_count=minimum_count)
-        lacking = _few_incomplete(cohort.with_columns(is_test=1.0 - few), campaign)
-        fold = deal(
+        few_not_healthy = _few_who_are_not_healthy(everybody, cohort, minimum_count=minimum_count)
+        few_incomplete = _few_incomplete(cohort.with_columns(is_test=1.0 - few_not_healthy), campaign)
+        fold = assign_folds(
             unit,
             cohort["healthy"],
             folds=validation.folds,
             minimum_count=minimum_count,
             seed=campaign.campaign.seed,
-            in_no_fold=few | lacking,
-            trains=_kept(cohort, campaign),
+            in_no_fold=few_not_healthy | few_incomplete,
+            trains=_may_train(cohort, campaign),
         )
-        columns = {"fold": fold, **_in_no_sum(few, lacking), INNER_PLACE: _another_place(unit, 0)}
-        return all_folds(cohort.with_columns(**columns), campaign)
+        columns = {
+            "fold": fold,
+            **_set_aside_columns(few_not_healthy, few_incomplete),
+            INNER_PLACE: _derived_uniform(unit, 0),
+        }
+        return parts_for_all_folds(cohort.with_columns(**columns), campaign)
     train, held_out, test = split(unit, validation.fractions or Fractions(train=0.7, validation=0.15, test=0.15))
-    kept = _kept(cohort, campaign)
-    few = nobody.copy()
+    may_train = _may_train(cohort, campaign)
+    few_not_healthy = nobody.copy()
     for part in (held_out, test):
-        few |= _few_who_are_not_healthy(part, cohort, minimum_count=minimum_count)
+        few_not_healthy |= _few_who_are_not_healthy(part, cohort, minimum_count=minimum_count)
     cohort = cohort.with_columns(
-        is_train=(train & kept).astype(np.float64),
-        is_validation=(held_out & ~few).astype(np.float64),
-        is_test=(test & ~few).astype(np.float64),
-        **{INNER_PLACE: _another_place(unit, 0)},
+        is_train=(train & may_train).astype(np.float64),
+        is_validation=(held_out & ~few_not_healthy).astype(np.float64),
+        is_test=(test & ~few_not_healthy).astype(np.float64),
+        **{INNER_PLACE: _derived_uniform(unit, 0)},
     )
-    lacking = _few_incomplete(cohort, campaign)
-    places = {name: np.where(lacking, 0.0, cohort[name]) for name in ("is_train", "is_validation", "is_test")}
-    return cohort.with_columns(**places, **_in_no_sum(few, lacking))
+    few_incomplete = _few_incomplete(cohort, campaign)
+    places = {name: np.where(few_incomplete, 0.0, cohort[name]) for name in ("is_train", "is_validation", "is_test")}
+    return cohort.with_columns(**places, **_set_aside_columns(few_not_healthy, few_incomplete))
 
 
-def of_fold(cohort: Cohort, campaign: Campaign, fold: int) -> Cohort:
+def parts_for_fold(cohort: Cohort, campaign: Campaign, fold: int) -> Cohort:
     """The parts while the model of one fold is made: trained without that fold, validated on it."""
     if campaign.validation.folds is None:
         return cohort
     held_out = cohort["fold"] == fold
     by_fold = held_out_in(cohort, campaign) < campaign.validation.folds
-    place = place_by_fold(cohort["fold"]) if by_fold else _another_place(cohort[INNER_PLACE], fold + 1)
+    place = split_uniform_by_fold(cohort["fold"]) if by_fold else _derived_uniform(cohort[INNER_PLACE], fold + 1)
     return cohort.with_columns(
-        is_train=(~held_out & _kept(cohort, campaign) & (cohort["fold"] != NO_FOLD)).astype(np.float64),
+        is_train=(~held_out & _may_train(cohort, campaign) & (cohort["fold"] != NO_FOLD)).astype(np.float64),
         is_validation=held_out.astype(np.float64),
         is_test=held_out.astype(np.float64),
         **{INNER_PLACE: place},
     )
 
 
-def all_folds(cohort: Cohort, campaign: Campaign) -> Cohort:
+def parts_for_all_folds(cohort: Cohort, campaign: Campaign) -> Cohort:
     """The parts once every fold has a model: everybody has been held out once."""
     if campaign.validation.folds is None:
         return cohort
@@ -95,7 +108,7 @@ def all_folds(cohort: Cohort, campaign: Campaign) -> Cohort:
     return cohort.with_columns(is_train=np.zeros(cohort.n), is_validation=everybody, is_test=everybody)
 
 
-def set_aside(cohort: Cohort) -> dict[str, int]:
+def count_set_aside(cohort: Cohort) -> dict[str, int]:
     """How many patients are in no sum, by reason: the few of a part who are not healthy, or who lack a value."""
     not_healthy, incomplete = (cohort.columns.get(name, np.zeros(cohort.n)) == 1 for name in (SET_ASIDE, INCOMPLETE))
     return {
@@ -147,22 +160,22 @@ def held_out_of_training(cohort: Cohort, campaign: Campaign, fold: int) -> int:
     """How many patients a fold's training leaves out who train the other folds' models: theirs by subtraction."""
     if campaign.validation.folds is None:
         return 0
-    return int(np.count_nonzero((cohort["fold"] == fold) & _kept(cohort, campaign)))
+    return int(np.count_nonzero((cohort["fold"] == fold) & _may_train(cohort, campaign)))
 
 
-def sizes(cohort: Cohort, campaign: Campaign) -> dict[str, int]:
+def part_sizes(cohort: Cohort, campaign: Campaign) -> dict[str, int]:
     """How many patients each part, or each fold, has; of those trained on and of folds only who may be trained on."""
     if campaign.estimator is None:
         return {"test": int(cohort["is_test"].sum())}
     if campaign.validation.folds is not None:
         # The rounds' validation tells how many of a fold are trained on elsewhere; the others of it may be few.
-        kept = _kept(cohort, campaign)
+        may_train = _may_train(cohort, campaign)
         folds = range(campaign.validation.folds)
-        return {f"fold {f + 1}": int(np.count_nonzero((cohort["fold"] == f) & kept)) for f in folds}
+        return {f"fold {fold + 1}": int(np.count_nonzero((cohort["fold"] == fold) & may_train)) for fold in folds}
     return {part: int(cohort[f"is_{part}"].sum()) for part in PARTS}
 
 
-def _in_no_sum(few: np.ndarray, lacking: np.ndarray) -> dict[str, FloatArray]:
+def _set_aside_columns(few: np.ndarray, lacking: np.ndarray) -> dict[str, FloatArray]:
     """Columns (n,) that say who is in no sum, and why."""
     return {SET_ASIDE: few.astype(np.float64), INCOMPLETE: lacking.astype(np.float64)}
 
@@ -177,7 +190,7 @@ def _few_incomplete(cohort: Cohort, campaign: Campaign) -> np.ndarray:
     return few_apart(sets_summed(campaign, cohort), minimum=campaign.cell_minimum)
 
 
-def _another_place(unit: FloatArray, number: int) -> FloatArray:
+def _derived_uniform(unit: FloatArray, number: int) -> FloatArray:
     """Places (n,) in [0, 1) from other places, as good as independent of them: the finaliser of SplitMix64."""
     bits = np.ascontiguousarray(unit, dtype=np.float64).view(np.uint64) + np.uint64((number + 1) * _GOLDEN % 2**64)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -192,7 +205,7 @@ def _few_who_are_not_healthy(part: np.ndarray, cohort: Cohort, *, minimum_count:
     return others if np.count_nonzero(others) < minimum_count else np.zeros(cohort.n, dtype=bool)
 
 
-def _kept(cohort: Cohort, campaign: Campaign) -> np.ndarray:
+def _may_train(cohort: Cohort, campaign: Campaign) -> np.ndarray:
     """Who may be trained on."""
     if campaign.cohort.train_on == "healthy":
         return np.asarray(cohort["healthy"] == 1)
@@ -204,5 +217,5 @@ def _healthy(cohort: Cohort, campaign: Campaign) -> FloatArray:
     healthy = campaign.cohort.healthy
     if healthy == "all":
         return np.ones(cohort.n)
-    told = cohort.columns.get(healthy.column, np.full(cohort.n, np.nan))
-    return np.asarray(told == healthy.equals, dtype=np.float64)
+    values = cohort.columns.get(healthy.column, np.full(cohort.n, np.nan))
+    return np.asarray(values == healthy.equals, dtype=np.float64)

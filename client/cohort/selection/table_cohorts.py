@@ -39,20 +39,20 @@ def table_cohort(
     FedAgeError
         If the campaign names features that the table does not have.
     """
-    cohort, keep, excluded = Cohort(table.columns), np.ones(table.unit.size, dtype=bool), {}
+    cohort, is_included, excluded = Cohort(table.columns), np.ones(table.unit.size, dtype=bool), {}
     if patients is not None:
-        keep &= np.fromiter((key in patients for key in table.keys), dtype=bool, count=len(table.keys))
+        is_included &= np.fromiter((key in patients for key in table.keys), dtype=bool, count=len(table.keys))
     age = cohort.columns.get("age_years", np.full(cohort.n, np.nan))
     youngest = max(campaign.cohort.age_min_years, offered_ages_years[0])
     oldest = min(campaign.cohort.age_max_years, offered_ages_years[1])
     # A patient without an age is not outside: where the campaign needs ages, reading has set them aside.
-    outside = keep & ((age < youngest) | (age > oldest))
+    outside = is_included & ((age < youngest) | (age > oldest))
     excluded["age-outside-cohort"] = int(np.count_nonzero(outside))
-    keep &= ~outside
+    is_included &= ~outside
     if offered_ages_years != AGES_YEARS:
-        excluded["no-age"] = int(np.count_nonzero(keep & np.isnan(age)))
-        keep &= np.isfinite(age)
-    cohort = with_parts(cohort.where(keep), table.unit[keep], campaign)
+        excluded["no-age"] = int(np.count_nonzero(is_included & np.isnan(age)))
+        is_included &= np.isfinite(age)
+    cohort = with_parts(cohort.where(is_included), table.unit[is_included], campaign)
     return SiteCohort(
         cohort=cohort,
         samples=samples_of(cohort, campaign, table.features),
@@ -60,5 +60,5 @@ def table_cohort(
         rejected_files=table.rejected,
         features=table.features,
         snapshot=table.snapshot,
-        keys=tuple(key for key, kept in zip(table.keys, keep, strict=False) if kept),
+        keys=tuple(key for key, included in zip(table.keys, is_included, strict=False) if included),
     )

@@ -82,7 +82,7 @@ def migrate(connection: Connection, version: int) -> None:
 
 
 @contextmanager
-def alone(home: Path) -> Iterator[None]:
+def migration_lock(home: Path) -> Iterator[None]:
     """Wait until nobody else migrates this home's store, and hold the others back."""
     with FileLock(home / LOCK):
         yield
@@ -96,14 +96,14 @@ def backup(file: Path, version: int) -> Path:
     sqlite3.Error, OSError
         If the copy cannot be made; then nothing may be migrated.
     """
-    kept = file.with_name(f"{file.name}.v{version}-backup")
-    partial = file.with_name(f".{kept.name}.{secrets.token_hex(4)}")
+    copy = file.with_name(f"{file.name}.v{version}-backup")
+    partial = file.with_name(f".{copy.name}.{secrets.token_hex(4)}")
     os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(partial)) as target:
             source.backup(target)
         sync(partial)
-        partial.replace(kept)
+        partial.replace(copy)
     finally:
         partial.unlink(missing_ok=True)
-    return kept
+    return copy

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from fedage.client.cohort.ages import AgeSource
 from fedage.client.cohort.paths import SEPARATOR
-from fedage.client.cohort.sop_classes import modality_of
+from fedage.client.cohort.sop_classes import normalise_modality
 from fedage.client.cohort.store.models import WITHOUT_WORDS, Exam, ImageFile, Outcome, OutcomeWord, Patient, Setting
 from fedage.client.cohort.store.one_person import is_one_person
 from fedage.client.cohort.store.store import CohortStore
@@ -185,7 +185,7 @@ def select(
     inputs
         What the estimator's exams hold.
     """
-    modalities = tuple(map(modality_of, modalities))
+    modalities = tuple(map(normalise_modality, modalities))
     of_makers = frozenset(name.strip().casefold() for name in manufacturers)
     excluded: Counter[str] = Counter()
     images_not_taken: Counter[str] = Counter()
@@ -199,9 +199,11 @@ def select(
             if patients is None and not _is_one_person(exams[patient]):
                 excluded[SEVERAL_PEOPLE] += 1
                 continue
-            imaged = [exam for exam in exams[patient] if _is_whole(images.get(exam.key, {}), inputs)]
-            made = [exam for exam in imaged if not of_makers or exam.manufacturer.strip().casefold() in of_makers]
-            eligible = [exam for exam in made if age_min_years <= exam.age_years <= age_max_years]
+            with_images = [exam for exam in exams[patient] if _is_whole(images.get(exam.key, {}), inputs)]
+            of_manufacturer = [
+                exam for exam in with_images if not of_makers or exam.manufacturer.strip().casefold() in of_makers
+            ]
+            eligible = [exam for exam in of_manufacturer if age_min_years <= exam.age_years <= age_max_years]
             for exam in exams[patient]:
                 images_not_taken.update(not_taken.get(exam.key, {}))
             if eligible:
@@ -210,11 +212,14 @@ def select(
             else:
                 has_others = any(exam.key in not_taken for exam in exams[patient])
                 has_some = any(images.get(exam.key) for exam in exams[patient])
-                excluded[_why_not(imaged, made, has_others=has_others, has_some=has_some)] += 1
+                excluded[_why_not(with_images, of_manufacturer, has_others=has_others, has_some=has_some)] += 1
         outcomes = _outcomes(session, [patient for patient, *_ in chosen])
         words = _words(session)
         words_known = session.get(Setting, WITHOUT_WORDS) is None
-    each = [list(dict.fromkeys(image for name in found for image in found[name])) for *_, found in chosen]
+    images_by_patient = [
+        list(dict.fromkeys(image for name in images_by_input for image in images_by_input[name]))
+        for *_, images_by_input in chosen
+    ]
     return Selection(
         keys=tuple(patient for patient, *_ in chosen),
         age_years=np.array([exam.age_years for _, _, exam, _ in chosen], dtype=np.float64),
@@ -224,18 +229,23 @@ def select(
         age_capped=np.array([exam.age_capped for _, _, exam, _ in chosen], dtype=np.bool_),
         is_male=np.array([{"M": 1.0, "F": 0.0}.get(sex or "", np.nan) for _, sex, *_ in chosen], dtype=np.float64),
         unit=np.array([store.unit(patient) for patient, *_ in chosen], dtype=np.float64),
-        images=tuple(tuple(store.path_of(image.path) for image in found) for found in each),
-        image_keys=tuple(tuple(image.key for image in found) for found in each),
+        images=tuple(
+            tuple(store.path_of(image.path) for image in images_by_input) for images_by_input in images_by_patient
+        ),
+        image_keys=tuple(tuple(image.key for image in images_by_input) for images_by_input in images_by_patient),
         found=tuple(
-            {name: tuple(_found(store, image) for image in some) for name, some in found.items()}
-            for *_, found in chosen
+            {
+                name: tuple(_eligible_image(store, image) for image in images_of_input)
+                for name, images_of_input in images_by_input.items()
+            }
+            for *_, images_by_input in chosen
         ),
         outcomes=outcomes,
         excluded=dict(excluded),
         images_not_taken=dict(images_not_taken),
         words=words,
         words_known=words_known,
-        files_digest=_files_digest([image for found in each for image in found]),
+        files_digest=_files_digest([image for images_by_input in images_by_patient for image in images_by_input]),
     )
 
 
@@ -251,11 +261,11 @@ def _is_one_person(exams: list[_Exam]) -> bool:
 
 def _is_whole(images: Mapping[str, list[_Image]], inputs: tuple[Input, ...]) -> bool:
     """Whether an exam has what is needed: every input that is, or any where none is."""
-    needed = [one.name for one in inputs if not one.optional]
-    return bool(images) and all(name in images for name in needed)
+    required = [one.name for one in inputs if not one.optional]
+    return bool(images) and all(name in images for name in required)
 
 
-def _found(store: CohortStore, image: _Image) -> EligibleImage:
+def _eligible_image(store: CohortStore, image: _Image) -> EligibleImage:
     path = store.path_of(image.path)
     return EligibleImage(
         path=path,
@@ -267,19 +277,19 @@ def _found(store: CohortStore, image: _Image) -> EligibleImage:
     )
 
 
-def _why_not(imaged: list[_Exam], made: list[_Exam], *, has_others: bool, has_some: bool) -> str:
+def _why_not(imaged: list[_Exam], of_manufacturer: list[_Exam], *, has_others: bool, has_some: bool) -> str:
     if not imaged and has_some:
         return "exam-incomplete"
     if not imaged:
         return "no-image-taken" if has_others else "no-image-of-modality"
-    return "age-outside-cohort" if made else "other-manufacturer"
+    return "age-outside-cohort" if of_manufacturer else "other-manufacturer"
 
 
 def _exams(session: Session) -> dict[str, list[_Exam]]:
     """All exams by patient."""
     exams: dict[str, list[_Exam]] = defaultdict(list)
-    wanted = sql(Exam.patient, Exam.key, Exam.age_years, Exam.age_source, Exam.age_capped, Exam.shifted_day)
-    for patient, key, age_years, source, capped, day, maker in session.execute(wanted.add_columns(Exam.manufacturer)):
+    columns = sql(Exam.patient, Exam.key, Exam.age_years, Exam.age_source, Exam.age_capped, Exam.shifted_day)
+    for patient, key, age_years, source, capped, day, maker in session.execute(columns.add_columns(Exam.manufacturer)):
         exams[patient].append(_Exam(key, age_years, source, capped, day, maker))
     return exams
 
@@ -291,7 +301,7 @@ def _images(
 
     An image goes to the first input that takes it.
     """
-    wanted = sql(
+    columns = sql(
         ImageFile.exam,
         ImageFile.key,
         ImageFile.path,
@@ -306,25 +316,28 @@ def _images(
         ImageFile.slices,
     )
     if modalities:
-        wanted = wanted.where(ImageFile.modality.in_(modalities))
+        columns = columns.where(ImageFile.modality.in_(modalities))
     images: dict[str, dict[str, list[_Image]]] = {}
     not_taken: dict[str, Counter[str]] = {}
-    rows = session.execute(wanted)
+    rows = session.execute(columns)
     for exam, key, path, size, mtime_ns, view, body_part, intent, special, laterality, modality, slices in rows:
         content = Content(view=view, body_part=body_part, intent=intent, special=special, laterality=laterality)
         image = _Image(key, path, content, size, mtime_ns, modality, 3 if slices > 1 else 2)
-        reasons = {one.name: _why_not_taken(image, one) for one in inputs}
-        taker = next((name for name, reason in reasons.items() if reason is None), None)
-        if taker is not None:
-            images.setdefault(exam, {}).setdefault(taker, []).append(image)
+        reasons = {wanted.name: _why_not_taken(image, wanted) for wanted in inputs}
+        taken_by = next((name for name, reason in reasons.items() if reason is None), None)
+        if taken_by is not None:
+            images.setdefault(exam, {}).setdefault(taken_by, []).append(image)
         else:
             reason = next(reason for reason in reasons.values() if reason is not None)
             not_taken.setdefault(exam, Counter())[reason] += 1
-    for found in images.values():
-        for one in inputs:
-            found.get(one.name, []).sort(key=_Order(one.takes))
-    order = [one.name for one in inputs]
-    return {exam: {name: found[name] for name in order if name in found} for exam, found in images.items()}, not_taken
+    for images_by_input in images.values():
+        for wanted in inputs:
+            images_by_input.get(wanted.name, []).sort(key=_Order(wanted.takes))
+    order = [wanted.name for wanted in inputs]
+    return {
+        exam: {name: images_by_input[name] for name in order if name in images_by_input}
+        for exam, images_by_input in images.items()
+    }, not_taken
 
 
 @dataclass(frozen=True)
@@ -339,7 +352,7 @@ class _Order:
 
 def _why_not_taken(image: _Image, wanted: Input) -> str | None:
     """Why an input does not take an image; None if it does."""
-    if wanted.modalities and image.modality not in map(modality_of, wanted.modalities):
+    if wanted.modalities and image.modality not in map(normalise_modality, wanted.modalities):
         return "other-modality"
     if wanted.rank and image.rank != wanted.rank:
         return "not-a-volume" if wanted.rank == 3 else "multi-frame"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, Row, bindparam, select, text, update
 
-from fedage.client.cohort.dicom.geometry import Stack, stack_of
+from fedage.client.cohort.dicom.geometry import Stack, build_stack
 from fedage.client.cohort.keys import Keys
 from fedage.client.cohort.paths import OBLIQUE, SEPARATOR
 from fedage.client.cohort.reasons import Reason
@@ -64,12 +64,12 @@ def is_volume(path: str) -> bool:
     return path.startswith(SEPARATOR)
 
 
-def stack_of_places(places: Sequence[bytes]) -> Stack | Reason:
+def build_stack_from_places(places: Sequence[bytes]) -> Stack | Reason:
     """The stack of slices that lie there."""
     if any(len(place) != 8 * PLACE_NUMBERS for place in places):
         return Reason.NO_GEOMETRY
     numbers = np.frombuffer(b"".join(places), dtype="<f8").reshape(-1, PLACE_NUMBERS)
-    return stack_of(numbers[:, :3], numbers[:, 3:9], numbers[:, 9:])
+    return build_stack(numbers[:, :3], numbers[:, 3:9], numbers[:, 9:])
 
 
 def orientation(stack: Stack) -> str:
@@ -84,11 +84,11 @@ def orientation(stack: Stack) -> str:
 
 def series_of(connection: Connection, paths: Iterable[bytes]) -> set[str]:
     """The series that these files, by sealed path, are slices of."""
-    found = (connection.scalar(_OF_PATH, {"sealed": path}) for path in paths)
-    return {key for key in found if key is not None}
+    keys = (connection.scalar(_OF_PATH, {"sealed": path}) for path in paths)
+    return {key for key in keys if key is not None}
 
 
-def take_out(connection: Connection, series: Collection[str]) -> None:
+def withdraw(connection: Connection, series: Collection[str]) -> None:
     """Take away what was said of series that change; they are to be judged anew."""
     if series:
         keys = json.dumps(list(series))
@@ -96,35 +96,35 @@ def take_out(connection: Connection, series: Collection[str]) -> None:
             connection.execute(text(statement), {"keys": keys})
 
 
-def judge(connection: Connection, keys: Keys, *, limit: int) -> SeriesRows | None:
+def judge_series(connection: Connection, keys: Keys, *, limit: int) -> SeriesRows | None:
     """Judge the next series that are not judged yet, so many at a time; None if there are none."""
-    some = list(connection.scalars(select(Series.key).where(~Series.judged).order_by(Series.key).limit(limit)))
-    if not some:
+    unjudged = list(connection.scalars(select(Series.key).where(~Series.judged).order_by(Series.key).limit(limit)))
+    if not unjudged:
         return None
-    found = SeriesRows()
+    rows_to_write = SeriesRows()
     wanted = (*_OF_SERIES, *_OF_SLICE, Series.key.label("series_key"), Slice.key.label("slice_key"))
-    slices = select(*wanted).join(Slice, Slice.series == Series.key).where(Series.key.in_(some))
+    slices = select(*wanted).join(Slice, Slice.series == Series.key).where(Series.key.in_(unjudged))
     rows = connection.execute(slices.order_by(Series.key, Slice.key))
     for _, files in groupby(rows, key=lambda row: row.series_key):
-        _judge_one(list(files), keys, found)
-    connection.execute(update(Series).where(Series.key.in_(some)).values(judged=True))
-    return found
+        _judge_one(list(files), keys, rows_to_write)
+    connection.execute(update(Series).where(Series.key.in_(unjudged)).values(judged=True))
+    return rows_to_write
 
 
-def _judge_one(files: Sequence[Row[Any]], keys: Keys, found: SeriesRows) -> None:
+def _judge_one(files: Sequence[Row[Any]], keys: Keys, rows_to_write: SeriesRows) -> None:
     """Add what a series is; its first file stands for what all its files should say alike."""
-    first, stack = files[0], _stack(files) if len(files) > 1 else None
+    first, stack = files[0], _series_stack(files) if len(files) > 1 else None
     if isinstance(stack, Reason):
-        found.rejected += [_out(file, stack) for file in files]
+        rows_to_write.rejected += [_rejected_row(file, stack) for file in files]
         return
-    if found.patients.get(first.patient) is None:
-        found.patients[first.patient] = first.sex
+    if rows_to_write.patients.get(first.patient) is None:
+        rows_to_write.patients[first.patient] = first.sex
     exam = {name: getattr(first, name) for name in _OF_EXAM}
-    found.exams.setdefault(first.exam, {"key": first.exam, **exam})
+    rows_to_write.exams.setdefault(first.exam, {"key": first.exam, **exam})
     image = {name: getattr(first, name) for name in _OF_IMAGE}
     if stack is None:
         alone = {"key": first.slice_key, "path": first.path, "mtime_ns": first.mtime_ns, "size": first.size}
-        found.images.append({**image, **alone, "slices": 1, "voxel_mm": "", "orientation": ""})
+        rows_to_write.images.append({**image, **alone, "slices": 1, "voxel_mm": "", "orientation": ""})
         return
     between_slices, between_rows, between_columns = stack.spacing_mm
     volume = {
@@ -136,16 +136,16 @@ def _judge_one(files: Sequence[Row[Any]], keys: Keys, found: SeriesRows) -> None
         "voxel_mm": f"{between_rows:.4g} {between_columns:.4g} {between_slices:.4g}",
         "orientation": orientation(stack),
     }
-    found.images.append({**image, **volume, "spacing_known": True})
+    rows_to_write.images.append({**image, **volume, "spacing_known": True})
 
 
-def _stack(files: Sequence[Row[Any]]) -> Stack | Reason:
+def _series_stack(files: Sequence[Row[Any]]) -> Stack | Reason:
     if len({(file.rows, file.columns) for file in files}) > 1:
         return Reason.MIXED_ORIENTATION
-    return stack_of_places([file.place for file in files])
+    return build_stack_from_places([file.place for file in files])
 
 
-def _out(file: Row[Any], reason: Reason) -> dict[str, Any]:
+def _rejected_row(file: Row[Any], reason: Reason) -> dict[str, Any]:
     stamp = {"path": file.path, "mtime_ns": file.mtime_ns, "size": file.size}
     return {**stamp, "reason": str(reason), "modality": file.modality, "manufacturer": file.manufacturer}
 

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from fedage.client.cohort.keys import Keys, StoreError, read_or_create
 from fedage.client.cohort.paths import OBLIQUE, SEPARATOR, FileStamp
 from fedage.client.cohort.reasons import Reason
-from fedage.client.cohort.store.migrations import OLDEST, alone, backup, can_migrate, migrate
+from fedage.client.cohort.store.migrations import OLDEST, backup, can_migrate, migrate, migration_lock
 from fedage.client.cohort.store.models import (
     SCHEMA_VERSION,
     Base,
@@ -100,7 +100,7 @@ class CohortStore:
         try:
             version = self._made_or_known()
             if can_migrate(version):
-                with alone(self._home):
+                with migration_lock(self._home):
                     self._migrate(file)
             elif version != SCHEMA_VERSION:
                 raise StoreError(
@@ -136,7 +136,7 @@ class CohortStore:
             return  # another process did it while this one waited
         self._check_key(file)
         try:
-            kept = backup(file, version)
+            backup_file = backup(file, version)
         except (sqlite3.Error, OSError) as error:
             raise StoreError(
                 f"{file} has to be brought from version {version} to {SCHEMA_VERSION} and cannot be backed up first "
@@ -149,13 +149,13 @@ class CohortStore:
         except DatabaseError as error:
             raise StoreError(
                 f"{file} could not be brought from version {version} to {SCHEMA_VERSION} ({type(error.orig).__name__}) "
-                f"and is as it was; a copy is {kept.name}"
+                f"and is as it was; a copy is {backup_file.name}"
             ) from None
 
     def _check_key(self, file: Path) -> None:
         with self._engine.connect() as connection:
-            kept = connection.execute(select(Setting.value).where(Setting.name == "key")).scalar_one_or_none()
-        if kept != self._keys.check().encode():
+            stored = connection.execute(select(Setting.value).where(Setting.name == "key")).scalar_one_or_none()
+        if stored != self._keys.check().encode():
             raise StoreError(
                 f"{file} was made with another key; put the site's saved key back into {file.parent / KEY}"
             )
@@ -183,11 +183,11 @@ class CohortStore:
     def known_with_other_zeros(self, patient_ids: Iterable[str]) -> int:
         """How many identifiers are no patient's with images, and would be one's with other leading zeros."""
         with self.reading() as session:
-            there = set(session.scalars(select(Patient.key)))
+            known = set(session.scalars(select(Patient.key)))
         return sum(
-            self.patient_key(one) not in there
-            and any(self.patient_key(other) in there for other in with_other_zeros(one))
-            for one in patient_ids
+            self.patient_key(patient_id) not in known
+            and any(self.patient_key(variant) in known for variant in with_other_zeros(patient_id))
+            for patient_id in patient_ids
         )
 
     def path_of(self, sealed: bytes) -> str:

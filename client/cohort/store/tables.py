@@ -29,16 +29,22 @@ from fedage.client.cohort.table.cell_forms import (
     NOT_NAMED,
     NOT_NAMED_CELL,
     Codes,
-    forms,
+    form_codes,
     is_miswritten,
     most_frequent,
 )
 from fedage.client.cohort.table.column_checks import named_column_problem
-from fedage.client.cohort.table.extremes import extremes_of
-from fedage.client.cohort.table.header import columns_in_words
-from fedage.client.cohort.table.messages import bounded, kept_extreme, left_out_miswritten, neither_sex, not_a_number
+from fedage.client.cohort.table.extremes import find_extremes
+from fedage.client.cohort.table.header import columns_text
+from fedage.client.cohort.table.messages import (
+    bounded_counts,
+    kept_extreme,
+    left_out_miswritten,
+    neither_sex,
+    not_a_number,
+)
 from fedage.client.cohort.table.outcomes import mapped_numbers
-from fedage.client.cohort.table.read import labels, numbers, read_frame, without_bad_names
+from fedage.client.cohort.table.read import parse_labels, parse_numbers, read_frame, without_bad_names
 from fedage.client.cohort.table.sex import kinds_of_words, words_problem
 from fedage.client.cohort.table.summary_rows import summary_rows
 from fedage.client.cohort.table.units import ages_in_words, are_no_years
@@ -49,9 +55,9 @@ from fedage.common.statistics.statistic import FloatArray
 _VERSION = "5"
 _MALE, _FEMALE = 2, 1
 _WORDS = {"m": _MALE, "male": _MALE, "f": _FEMALE, "female": _FEMALE}
-_SOMETHING = "?"
+_PLACEHOLDER = "?"
 """Stands for a cell that held no number; what it held is not kept."""
-_ODD, _ODD_NOT_NAMED = 1, 2
+_NOT_A_NUMBER, _UNMAPPED = 1, 2
 """Marks of such a cell in the store, and of one whose word a mapping does not name."""
 
 
@@ -114,9 +120,9 @@ def index_table(store: CohortStore, source: TableSource) -> TableReport:
     stamp = f"{_VERSION} {state.st_mtime_ns} {state.st_size} {source.model_dump_json()}"
     about = {"stamp": hashlib.sha256(stamp.encode()).hexdigest(), "age": source.age, "sex": source.sex}
     with store.exclusive():
-        unchanged = _about(store).get("stamp") == about["stamp"]
+        unchanged = _stored_settings(store).get("stamp") == about["stamp"]
         if not unchanged:
-            _keep(store, source, path, about)
+            _store_table(store, source, path, about)
     with store.reading() as session:
         rejected = {row.reason: row.count for row in session.scalars(select(TableRejected))}
         patients, columns = (
@@ -128,85 +134,85 @@ def index_table(store: CohortStore, source: TableSource) -> TableReport:
 
 def forget_table(store: CohortStore) -> None:
     """Take the table out of the store, where the site has none any more."""
-    if _about(store):
+    if _stored_settings(store):
         with store.exclusive(), writing(store) as writer:
             writer.replace_table((), (), rejected={}, about="")
 
 
 def read_table(store: CohortStore) -> StoredTable | None:
     """The site's table; None if it has none."""
-    about = _about(store)
+    about = _stored_settings(store)
     if not about:
         return None
     with store.reading() as session:
         keys = list(session.scalars(select(TablePatient.key).order_by(TablePatient.position)))
         columns = {
-            column.name: _as_read(column)
+            column.name: _to_series(column)
             for column in session.scalars(select(TableColumn).order_by(TableColumn.position))
         }
         of_rows = {row.reason: row.count for row in session.scalars(select(TableRejected)) if ":" not in row.reason}
     return StoredTable(tuple(keys), pd.DataFrame(columns), about["age"], about["sex"], of_rows)
 
 
-def _about(store: CohortStore) -> dict[str, Any]:
+def _stored_settings(store: CohortStore) -> dict[str, Any]:
     with store.reading() as session:
         sealed = session.scalar(select(Setting.value).where(Setting.name == "table"))
     return {} if sealed is None else dict(json.loads(store.path_of(sealed)))
 
 
-def _keep(store: CohortStore, source: TableSource, path: Path, about: Mapping[str, Any]) -> None:
-    frame = read_frame(path, text=[source.id], known=_named(source))
+def _store_table(store: CohortStore, source: TableSource, path: Path, about: Mapping[str, Any]) -> None:
+    frame = read_frame(path, text=[source.id], known=_named_columns(source))
     frame, _ = without_bad_names(frame, path=path)
-    _require(frame, source, path)
+    _require_columns(frame, source, path)
     summaries = summary_rows(frame, id_column=source.id)
     frame = frame[~summaries].reset_index(drop=True)
-    ids = labels(frame[source.id])
-    known, twice = ids.notna().to_numpy(dtype=bool), ids.duplicated().to_numpy(dtype=bool)
+    ids = parse_labels(frame[source.id])
+    has_id, is_repeated = ids.notna().to_numpy(dtype=bool), ids.duplicated().to_numpy(dtype=bool)
     rejected = {
         "summary-row": int(summaries.sum()),
-        "row-without-id": int(np.count_nonzero(~known)),
-        "patient-twice-at-site": int(np.count_nonzero(known & twice)),
+        "row-without-id": int(np.count_nonzero(~has_id)),
+        "patient-twice-at-site": int(np.count_nonzero(has_id & is_repeated)),
     }
-    rows = np.flatnonzero(known & ~twice)
+    rows = np.flatnonzero(has_id & ~is_repeated)
     keys = [store.patient_key(text) for text in ids.iloc[rows]]
     # By hash, so that the order of the rows tells nothing of the table's.
     order = np.argsort(np.array(keys, dtype=np.str_), kind="stable")
     frame = frame.iloc[rows[order]].reset_index(drop=True)
     columns = []
     for name, column in _offered(frame, source, path).items():
-        values, odd = numbers(column, missing=source.missing)
-        codes = forms(column, odd)
+        values, is_not_number = parse_numbers(column, missing=source.missing)
+        codes = form_codes(column, is_not_number)
         if name != source.sex and is_miswritten(codes, numbers=int(np.isfinite(values).sum())):
             miswritten = np.isin(codes, list(MISWRITTEN))
             rejected[left_out_miswritten(name, most_frequent(codes[miswritten]))] = int(miswritten.sum())
             continue
-        row, neither = _column(name, column, source, values, odd, codes)
+        row, n_neither = _column(name, column, source, values, is_not_number, codes)
         if name == source.sex:
-            rejected[neither_sex(name)] = neither
+            rejected[neither_sex(name)] = n_neither
         elif np.isfinite(values).any() or most_frequent(codes) == "yes-or-no":
             # A column of text is no mistake, it is only of no use.
-            counted = Counter(code for code in codes if code)
-            rejected |= {not_a_number(name, form): count for form, count in counted.items()}
-        rejected |= {kept_extreme(name, extreme.code): extreme.count for extreme in extremes_of(values)}
+            counts = Counter(code for code in codes if code)
+            rejected |= {not_a_number(name, form): count for form, count in counts.items()}
+        rejected |= {kept_extreme(name, extreme.code): extreme.count for extreme in find_extremes(values)}
         columns.append(row)
     with writing(store) as writer:
         writer.replace_table(
-            [keys[at] for at in order], columns, rejected=bounded(rejected), about=json.dumps(dict(about))
+            [keys[at] for at in order], columns, rejected=bounded_counts(rejected), about=json.dumps(dict(about))
         )
 
 
-def _named(source: TableSource) -> tuple[str, ...]:
+def _named_columns(source: TableSource) -> tuple[str, ...]:
     """The columns that `site.toml` names, each once."""
     mapped = (as_mapped(choice).column for choice in source.columns.values())
     return tuple(dict.fromkeys([source.id, *(name for name in (source.age, source.sex) if name), *mapped]))
 
 
-def _require(frame: pd.DataFrame, source: TableSource, path: Path) -> None:
+def _require_columns(frame: pd.DataFrame, source: TableSource, path: Path) -> None:
     mapped = {name: as_mapped(choice).column for name, choice in source.columns.items()}
-    if missing := [name for name in _named(source) if name not in frame.columns]:
-        there = columns_in_words(list(frame.columns), wanted=missing, known=_named(source))
+    if missing := [name for name in _named_columns(source) if name not in frame.columns]:
+        available = columns_text(list(frame.columns), wanted=missing, known=_named_columns(source))
         raise FedAgeError(
-            f"{path} has no column {', '.join(repr(name) for name in missing)} (it has {there}); "
+            f"{path} has no column {', '.join(repr(name) for name in missing)} (it has {available}); "
             "correct [table] in site.toml"
         )
     several = [name for name, choice in source.columns.items() if as_mapped(choice).rows != "first"]
@@ -219,9 +225,9 @@ def _require(frame: pd.DataFrame, source: TableSource, path: Path) -> None:
             f"{path} has the column {taken[0]!r} itself, and table.columns gives that name to another; rename one"
         )
     roles = [name for name in (source.id, source.age, source.sex) if name]
-    if twice := [name for name in roles if roles.count(name) > 1 or name in mapped.values()]:
+    if repeated := [name for name in roles if roles.count(name) > 1 or name in mapped.values()]:
         raise FedAgeError(
-            f"site.toml gives the column {twice[0]!r} more than one part; it may be table.id, table.age, table.sex "
+            f"site.toml gives the column {repeated[0]!r} more than one part; it may be table.id, table.age, table.sex "
             "or one of table.columns"
         )
 
@@ -234,13 +240,14 @@ def _offered(frame: pd.DataFrame, source: TableSource, path: Path) -> dict[str, 
     FedAgeError
         If a column that `site.toml` names as one of numbers holds words, or numbers written otherwise.
     """
-    plain = [source.age] if source.age else []
-    plain += [as_mapped(choice).column for choice in source.columns.values() if not as_mapped(choice).values]
-    for name in plain:
-        values, odd = numbers(frame[name], missing=source.missing)
-        odd = odd & ~frame[name].astype("string").str.strip().str.casefold().isin(list(_WORDS)).to_numpy(dtype=bool)
-        there = [str(text) for text in frame[name][odd].unique()]
-        if problem := named_column_problem(name, forms(frame[name], odd), values, texts=there):
+    number_columns = [source.age] if source.age else []
+    number_columns += [as_mapped(choice).column for choice in source.columns.values() if not as_mapped(choice).values]
+    for name in number_columns:
+        values, is_not_number = parse_numbers(frame[name], missing=source.missing)
+        folded = frame[name].astype("string").str.strip().str.casefold()
+        is_not_number = is_not_number & ~folded.isin(list(_WORDS)).to_numpy(dtype=bool)
+        distinct = [str(text) for text in frame[name][is_not_number].unique()]
+        if problem := named_column_problem(name, form_codes(frame[name], is_not_number), values, texts=distinct):
             raise FedAgeError(f"{path}: {problem}")
         if name == source.age and are_no_years(values):
             raise FedAgeError(f"{path}: column {name!r} {ages_in_words()}")
@@ -255,14 +262,14 @@ def _offered(frame: pd.DataFrame, source: TableSource, path: Path) -> dict[str, 
         if name != source.id and name not in renamed and not _is_dates(frame[name])
     }
     for name, choice in source.columns.items():
-        wanted = as_mapped(choice)
-        column = frame[wanted.column]
-        if wanted.values or wanted.divide_by != 1:
+        mapping = as_mapped(choice)
+        column = frame[mapping.column]
+        if mapping.values or mapping.divide_by != 1:
             texts = column.astype("string").fillna("").astype(object)
-            values, filled = mapped_numbers(texts, wanted, missing=source.missing)
-            unknown = filled & np.isnan(values)
+            values, is_filled = mapped_numbers(texts, mapping, missing=source.missing)
+            is_unmapped = is_filled & np.isnan(values)
             column = pd.Series(values).astype(object)
-            column = column.mask(unknown, NOT_NAMED_CELL if wanted.values else _SOMETHING)
+            column = column.mask(is_unmapped, NOT_NAMED_CELL if mapping.values else _PLACEHOLDER)
         by_name[name] = column
     roles = {source.age, source.sex, *source.columns}
     return {
@@ -282,45 +289,50 @@ def _is_dates(column: pd.Series) -> bool:
 
 
 def _column(
-    name: str, column: pd.Series, source: TableSource, values: FloatArray, odd: NDArray[np.bool_], codes: Codes
+    name: str,
+    column: pd.Series,
+    source: TableSource,
+    values: FloatArray,
+    is_not_number: NDArray[np.bool_],
+    codes: Codes,
 ) -> tuple[dict[str, Any], int]:
     """A row for the store, and how many cells hold neither a number nor a word for a sex."""
     words = column.astype("string").str.strip().str.casefold().map(_WORDS).fillna(0).to_numpy(dtype=np.int8)
     if name != source.sex and words.any() and words_problem(kinds_of_words(column)):
         words = np.zeros_like(words)  # a sex that site.toml does not explain: nobody's
     if name == source.sex:
-        words = np.where(_is(column, values, source.male), _MALE, words)
-        words = np.where(_is(column, values, source.female), _FEMALE, words).astype(np.int8)
-        odd = odd | np.isfinite(values)  # a number that is neither
+        words = np.where(_is_code(column, values, source.male), _MALE, words)
+        words = np.where(_is_code(column, values, source.female), _FEMALE, words).astype(np.int8)
+        is_not_number = is_not_number | np.isfinite(values)  # a number that is neither
         values = np.full(values.size, np.nan)
-    odd = odd & (words == 0)
-    marks = np.where(odd, _ODD, 0).astype(np.uint8)
+    is_not_number = is_not_number & (words == 0)
+    marks = np.where(is_not_number, _NOT_A_NUMBER, 0).astype(np.uint8)
     if codes.size:
-        marks[odd & (codes == NOT_NAMED)] = _ODD_NOT_NAMED
+        marks[is_not_number & (codes == NOT_NAMED)] = _UNMAPPED
     row = {
         "name": name,
         "numbers": values.astype("<f8").tobytes(),
-        "odd": marks.tobytes() if odd.any() else None,
+        "odd": marks.tobytes() if is_not_number.any() else None,
         "words": words.tobytes() if words.any() else None,
     }
-    return row, int(np.count_nonzero(odd))
+    return row, int(np.count_nonzero(is_not_number))
 
 
-def _is(column: pd.Series, values: FloatArray, code: float | str) -> NDArray[np.bool_]:
+def _is_code(column: pd.Series, values: FloatArray, code: float | str) -> NDArray[np.bool_]:
     if isinstance(code, str):
         texts = column.astype("string").str.strip().str.casefold()
         return np.asarray((texts == code.strip().casefold()).fillna(False), dtype=bool)
     return np.asarray(values == code)
 
 
-def _as_read(column: TableColumn) -> pd.Series:
+def _to_series(column: TableColumn) -> pd.Series:
     values = np.frombuffer(column.numbers, dtype="<f8").astype(np.float64)
     if column.odd is None and column.words is None:
         return pd.Series(values)
     cells = values.astype(object)
     if column.odd is not None:
         marks = np.frombuffer(column.odd, dtype=np.uint8)
-        cells[marks == _ODD], cells[marks == _ODD_NOT_NAMED] = _SOMETHING, NOT_NAMED_CELL
+        cells[marks == _NOT_A_NUMBER], cells[marks == _UNMAPPED] = _PLACEHOLDER, NOT_NAMED_CELL
     if column.words is not None:
         words = np.frombuffer(column.words, dtype=np.int8)
         cells[words == _MALE], cells[words == _FEMALE] = "m", "f"

@@ -30,7 +30,7 @@ from fedage.client.cohort.store.models import (
     TablePatient,
     TableRejected,
 )
-from fedage.client.cohort.store.series import judge, series_of, take_out
+from fedage.client.cohort.store.series import judge_series, series_of, withdraw
 from fedage.client.cohort.store.store import CohortStore
 
 READER_VERSION = "10"
@@ -69,10 +69,10 @@ class Writer:
         self._connection.execute(delete(Setting).where(Setting.name == "root"))
         self._connection.execute(insert(Setting).values(name="root", value=self._keys.seal(str(root))))
 
-    def remember(self, seen: LastIndexing) -> None:
+    def remember(self, indexing: LastIndexing) -> None:
         """Keep what an indexing saw; sealed, so that the file alone confirms no guess of what the folder holds."""
         self._connection.execute(delete(Setting).where(Setting.name == "tree"))
-        self._connection.execute(insert(Setting).values(name="tree", value=self._keys.seal(":".join(seen))))
+        self._connection.execute(insert(Setting).values(name="tree", value=self._keys.seal(":".join(indexing))))
 
     def forget(self, paths: Iterable[str]) -> None:
         """Drop files that vanished or are read anew."""
@@ -80,35 +80,35 @@ class Writer:
         if not sealed:
             return
         if self._connection.scalar(select(Slice.key).limit(1)) is not None:
-            take_out(self._connection, series_of(self._connection, (one["sealed"] for one in sealed)))
+            withdraw(self._connection, series_of(self._connection, (one["sealed"] for one in sealed)))
         for table in (ImageFile, RejectedFile, Slice):
             name = table.__tablename__
             self._connection.execute(text(f"DELETE FROM {name} WHERE path = :sealed"), sealed)
 
-    def add(self, found: Sequence[tuple[FileStamp, DicomFacts | Rejected]]) -> None:
+    def add(self, entries: Sequence[tuple[FileStamp, DicomFacts | Rejected]]) -> None:
         """Keep what was read of files; an image that is there already is rejected as a duplicate.
 
         Slices are kept for `judge_series`.
         """
-        rejected = [(stamp, fact) for stamp, fact in found if isinstance(fact, Rejected)]
-        facts = [(stamp, fact) for stamp, fact in found if isinstance(fact, DicomFacts)]
+        rejected = [(stamp, fact) for stamp, fact in entries if isinstance(fact, Rejected)]
+        facts = [(stamp, fact) for stamp, fact in entries if isinstance(fact, DicomFacts)]
         images: dict[str, dict[str, Any]] = {}
         patients: dict[str, str | None] = {}
         exams: dict[str, dict[str, Any]] = {}
         series: dict[str, dict[str, Any]] = {}
         slices: dict[str, dict[str, Any]] = {}
         keys = [self._keys.image(fact.sop_uid) for _, fact in facts]
-        there = self._there(ImageFile.key, keys) | self._there(Slice.key, keys)
+        existing = self._there(ImageFile.key, keys) | self._there(Slice.key, keys)
         for key, (stamp, fact) in zip(keys, facts, strict=True):
-            if key in there or key in images or key in slices:
+            if key in existing or key in images or key in slices:
                 rejected.append((stamp, Rejected(Reason.DUPLICATE_IMAGE, fact.modality, fact.manufacturer)))
                 continue
             patient = self._keys.patient(fact.patient_id)
             exam = self._keys.exam(patient, fact.study_uid)
             if fact.series_uid is not None:
-                of = self._keys.series(exam, fact.series_uid)
-                series.setdefault(of, self._series(of, exam, patient, fact))
-                slices[key] = self._slice(key, of, stamp, fact)
+                series_key = self._keys.series(exam, fact.series_uid)
+                series.setdefault(series_key, self._series(series_key, exam, patient, fact))
+                slices[key] = self._slice(key, series_key, stamp, fact)
                 continue
             patients[patient] = patients.get(patient) or fact.sex
             exams.setdefault(exam, self._exam(exam, patient, fact))
@@ -120,12 +120,12 @@ class Writer:
 
     def judge_series(self, *, limit: int = 500) -> bool:
         """Make images of the next series that have changed, or reject their files; whether there were any."""
-        found = judge(self._connection, self._keys, limit=limit)
-        if found is None:
+        rows = judge_series(self._connection, self._keys, limit=limit)
+        if rows is None:
             return False
-        self._add_exams(found.patients, found.exams)
-        self._insert(ImageFile, found.images)
-        self._insert(RejectedFile, found.rejected)
+        self._add_exams(rows.patients, rows.exams)
+        self._insert(ImageFile, rows.images)
+        self._insert(RejectedFile, rows.rejected)
         return True
 
     def prune(self) -> None:
@@ -161,11 +161,11 @@ class Writer:
                 for column, value in columns.items()
             ],
         )
-        marked = ((self._keys.patient(patient_id), columns) for patient_id, columns in words.items())
+        words_by_key = ((self._keys.patient(patient_id), columns) for patient_id, columns in words.items())
         self._connection.execute(delete(OutcomeWord))
         self._insert(
             OutcomeWord,
-            [{"patient": key, "column": column} for key, columns in marked if key in known for column in columns],
+            [{"patient": key, "column": column} for key, columns in words_by_key if key in known for column in columns],
         )
         self._connection.execute(delete(Setting).where(Setting.name == WITHOUT_WORDS))
         return len(by_key) - len(known)
@@ -202,29 +202,29 @@ class Writer:
 
     def _add_exams(self, sexes: Mapping[str, str | None], exams: Mapping[str, dict[str, Any]]) -> None:
         self._add_patients(sexes)
-        there = self._there(Exam.key, exams)
-        self._insert(Exam, [row for key, row in exams.items() if key not in there])
+        existing = self._there(Exam.key, exams)
+        self._insert(Exam, [row for key, row in exams.items() if key not in existing])
 
     def _add_slices(self, series: Mapping[str, dict[str, Any]], slices: Mapping[str, dict[str, Any]]) -> None:
         if not slices:
             return
-        there = self._there(Series.key, series)
-        take_out(self._connection, there)
-        self._insert(Series, [row for key, row in series.items() if key not in there])
+        existing = self._there(Series.key, series)
+        withdraw(self._connection, existing)
+        self._insert(Series, [row for key, row in series.items() if key not in existing])
         self._insert(Slice, list(slices.values()))
 
     def _add_patients(self, sexes: Mapping[str, str | None]) -> None:
-        there = self._there(Patient.key, sexes)
-        self._insert(Patient, [{"key": key, "sex": sex} for key, sex in sexes.items() if key not in there])
-        for key in there:
+        existing = self._there(Patient.key, sexes)
+        self._insert(Patient, [{"key": key, "sex": sex} for key, sex in sexes.items() if key not in existing])
+        for key in existing:
             if sexes[key] is not None:
                 unknown = update(Patient).where(Patient.key == key, Patient.sex.is_(None))
                 self._connection.execute(unknown.values(sex=sexes[key]))
 
     def _there(self, column: Any, keys: Iterable[str]) -> set[str]:
         """Which of the keys the table holds; one parameter, however many keys there are."""
-        wanted = select(func.json_each(bindparam("keys")).table_valued("value").c.value)
-        return set(self._connection.scalars(select(column).where(column.in_(wanted)), {"keys": json.dumps(list(keys))}))
+        values = select(func.json_each(bindparam("keys")).table_valued("value").c.value)
+        return set(self._connection.scalars(select(column).where(column.in_(values)), {"keys": json.dumps(list(keys))}))
 
     def _insert(self, table: type[Base], rows: list[dict[str, Any]]) -> None:
         """Rows of the same columns; past SQLAlchemy's processing of each value, which takes half the time."""
@@ -238,8 +238,8 @@ class Writer:
         return {"path": self._keys.seal(stamp.path), "mtime_ns": stamp.mtime_ns, "size": stamp.size}
 
     def _rejected(self, stamp: FileStamp, fact: Rejected) -> dict[str, Any]:
-        said = {"reason": str(fact.code), "modality": fact.modality, "manufacturer": fact.manufacturer}
-        return self._stamp(stamp) | said
+        labels = {"reason": str(fact.code), "modality": fact.modality, "manufacturer": fact.manufacturer}
+        return self._stamp(stamp) | labels
 
     def _exam(self, key: str, patient: str, fact: DicomFacts) -> dict[str, Any]:
         return {

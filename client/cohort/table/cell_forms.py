@@ -1,4 +1,4 @@
-"""What stands in a cell where a number belongs, told by its form alone: a message quotes no patient's value."""
+"""How a cell that should hold a number is written instead. Messages name this form and quote no patient's value."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ Codes = NDArray[np.object_]
 """A code of `FORMS` for each cell, empty where it holds a number or nothing, (n,)."""
 
 OTHER = "not-a-number"
-"""The code of a cell of no known form."""
+"""Code of a cell of no known form."""
 NOT_NAMED = "not-named"
-"""The code of a cell of a mapped column whose word or code the mapping does not name."""
+"""Code of a cell in a mapped column whose text the mapping does not list."""
 NOT_NAMED_CELL = "?not named?"
-"""Stands for such a cell in a table that was mapped and stored."""
+"""Marks such a cell in a table that was mapped and stored."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """One way in which a cell can fail to be a number.
+    """One way of writing a cell that is not read as a number.
 
     Parameters
     ----------
     code
-        Stands in front of a column's name in counts by reason.
+        Prefix of the column's name in counts by reason.
     pattern
-        What a whole cell without blanks around it looks like.
+        Matches a whole cell, surrounding blanks removed.
     what
         What the cells hold, after "holds".
     mend
@@ -43,8 +43,8 @@ class Form:
 
     code: str
     pattern: re.Pattern[str]
-    what: str
-    mend: str
+    description: str
+    remedy: str
 
 
 _BLANKS = " \u00a0\u2007\u2009\u202f"
@@ -64,7 +64,7 @@ FORMS = (
     _form(
         "other-digits",
         r"(?=.*(?![0-9])\d)[+\-−－＋]?\d[\d.,．，٫٬]*",
-        "numbers in wide digits or those of another script",
+        "numbers in full-width digits or digits of another script",
         'write them with the digits 0 to 9 and a point ("12.5")',
     ),
     _form(
@@ -144,26 +144,26 @@ MISWRITTEN = frozenset(
         *("power-of-ten", "with-mark"),
     )
 )
-"""Forms that are numbers to whoever wrote them: as missing, large, negative or marked ones would be left out alone."""
+"""Forms that were meant as numbers. Read as missing, only the large, negative or marked values would be lost."""
 
 
-def forms(column: pd.Series, odd: NDArray[np.bool_]) -> Codes:
-    """The forms of those cells of a column that hold no number, `odd` (n,); an empty array where there is none."""
-    if not odd.any():
+def form_codes(column: pd.Series, is_not_number: NDArray[np.bool_]) -> Codes:
+    """Form codes (n,) of the cells where `is_not_number` (n,), "" elsewhere; (0,) if there are none."""
+    if not is_not_number.any():
         return np.empty(0, dtype=object)
-    found: Codes = np.full(len(column), "", dtype=object)
-    texts = column[odd].astype("string").str.strip()
-    by_text = {text: form_of(str(text)) for text in texts.unique()}
-    found[odd] = [by_text[text] for text in texts]
-    return found
+    codes: Codes = np.full(len(column), "", dtype=object)
+    texts = column[is_not_number].astype("string").str.strip()
+    by_text = {text: form_code(str(text)) for text in texts.unique()}
+    codes[is_not_number] = [by_text[text] for text in texts]
+    return codes
 
 
-def form_of(text: str) -> str:
-    """The code of the form of a cell that holds no number.
+def form_code(text: str) -> str:
+    """Form code of a cell that holds no number.
 
     Examples
     --------
-    >>> [form_of(text) for text in ("1.234,5", "0,75", "18-38", "89+", "yes", "045Y", "31.12.2020", "see letter")]
+    >>> [form_code(text) for text in ("1.234,5", "0,75", "18-38", "89+", "yes", "045Y", "31.12.2020", "see letter")]
     ['digits-grouped', 'decimal-comma', 'range', 'limit', 'yes-or-no', 'with-unit', 'date', 'not-a-number']
     """
     if text == NOT_NAMED_CELL:
@@ -172,31 +172,31 @@ def form_of(text: str) -> str:
 
 
 def is_miswritten(codes: Codes, *, numbers: int) -> bool:
-    """Whether a column is one of numbers, `numbers` of them read, of which some are written otherwise."""
+    """Whether a column with `numbers` readable cells is numeric and has cells in a form of `MISWRITTEN`."""
     miswritten = int(np.isin(codes, list(MISWRITTEN)).sum())
     return miswritten > 0 and 2 * (numbers + miswritten) >= numbers + int((codes != "").sum())
 
 
 def most_frequent(codes: Iterable[str], *, among: Collection[str] = CODES) -> str:
-    """The most frequent form among some; `OTHER` if there is none."""
-    counted = Counter(code for code in codes if code and code in among)
-    return counted.most_common(1)[0][0] if counted else OTHER
+    """The most frequent code among those allowed; `OTHER` if there is none."""
+    counts = Counter(code for code in codes if code and code in among)
+    return counts.most_common(1)[0][0] if counts else OTHER
 
 
-def what_and_mend(code: str, *, texts: Sequence[str] = ()) -> tuple[str, str]:
-    """What cells of a form hold, and what to write instead; of yes and no, which of the known words, in `texts`."""
-    if code == "yes-or-no" and (meanings := known_words(texts)):
-        words = " and ".join(f'"{word}"' for word in meanings)
-        values = ", ".join(f'"{word}" = {value}' for word, value in meanings.items())
+def description_and_remedy(code: str, *, texts: Sequence[str] = ()) -> tuple[str, str]:
+    """What cells of a form hold, and what to write instead; for yes-or-no words, those of `texts` that are known."""
+    if code == "yes-or-no" and (meaning_by_word := known_words(texts)):
+        words = " and ".join(f'"{word}"' for word in meaning_by_word)
+        values = ", ".join(f'"{word}" = {value}' for word, value in meaning_by_word.items())
         return f"words ({words})", f"write 1 and 0, or say what they mean in site.toml: values = {{ {values} }}"
     if code == OTHER:
         return "texts", "write numbers"
     if code == NOT_NAMED:
-        return "words or codes that its mapping does not name", "name each of them in values, or set others"
-    return _BY_CODE[code].what, _BY_CODE[code].mend
+        return "words or codes that its mapping does not list", "list each of them in values, or set others"
+    return _BY_CODE[code].description, _BY_CODE[code].remedy
 
 
 def known_words(texts: Iterable[str]) -> dict[str, int]:
-    """Those of the texts that are known words for yes and no, and what they are likely to mean; nobody's value."""
-    found = sorted({str(text).strip().casefold() for text in texts} & _WORDS.keys(), key=lambda word: -_WORDS[word])
-    return {word: _WORDS[word] for word in found[:_WORDS_SHOWN]}
+    """Known words for yes and no among the texts, with their likely meaning. No other text is returned."""
+    known = sorted({str(text).strip().casefold() for text in texts} & _WORDS.keys(), key=lambda word: -_WORDS[word])
+    return {word: _WORDS[word] for word in known[:_WORDS_SHOWN]}

@@ -10,9 +10,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.client.cohort.table.cell_forms import MISWRITTEN, Codes, is_miswritten, most_frequent, what_and_mend
+from fedage.client.cohort.table.cell_forms import (
+    MISWRITTEN,
+    Codes,
+    description_and_remedy,
+    is_miswritten,
+    most_frequent,
+)
 from fedage.client.cohort.table.columns import Columns, named_columns
-from fedage.client.cohort.table.read import is_text
+from fedage.client.cohort.table.read import is_text_column
 from fedage.client.cohort.table.sex import words_problem
 from fedage.client.cohort.table.units import ages_in_words, are_no_years
 from fedage.common.campaign import Campaign
@@ -28,7 +34,7 @@ from fedage.common.statistics.cohort import (
 from fedage.common.statistics.statistic import FloatArray
 
 Rows = NDArray[np.intp]
-_MOST_SAID = 8
+_MAX_SHOWN = 8
 
 
 class Source(Protocol):
@@ -60,21 +66,23 @@ def require_usable(sources: Sequence[Source], campaign: Campaign, *, features: C
     FedAgeError
         With a line for each site and kind of mistake.
     """
-    lines = [
+    problems = [
         f"{source.path}{f', site {title!r}' if title else ''}: {line}"
         for source in sources
         for title, rows in source.rows.items()
-        for line in _lines(source.columns, rows, campaign, features=features)
+        for line in _problems(source.columns, rows, campaign, features=features)
     ]
-    if lines:
-        more = [f"and {len(lines) - _MOST_SAID} more of such"] if len(lines) > _MOST_SAID else []
-        raise FedAgeError("\n".join([*lines[:_MOST_SAID], *more]))
+    if problems:
+        more = [f"and {len(problems) - _MAX_SHOWN} more of such"] if len(problems) > _MAX_SHOWN else []
+        raise FedAgeError("\n".join([*problems[:_MAX_SHOWN], *more]))
 
 
-def _lines(columns: Columns, rows: Rows, campaign: Campaign, *, features: Collection[str]) -> Iterable[str]:
+def _problems(columns: Columns, rows: Rows, campaign: Campaign, *, features: Collection[str]) -> Iterable[str]:
     table = campaign.table
     roles = {table.age: "age_years", table.predicted: "predicted_years"} if table else {}
-    numeric = {column: column for column in named_columns(campaign)} | {c: at for c, at in roles.items() if c}
+    numeric = {column: column for column in named_columns(campaign)} | {
+        column_name: cohort_column for column_name, cohort_column in roles.items() if column_name
+    }
     event = campaign.survival.event if campaign.survival else None
     by_form: dict[str, list[str]] = defaultdict(list)
     if table and columns.sex_words is not None and (problem := words_problem(columns.sex_words[rows])):
@@ -84,14 +92,16 @@ def _lines(columns: Columns, rows: Rows, campaign: Campaign, *, features: Collec
     for column in dict.fromkeys([*numeric, *sorted(features)]):
         if table and column == table.sex:
             continue
-        written = columns.written[column][rows] if column in columns.written else np.array([], dtype=object)
-        odd = written != ""
-        if column in columns.miswritten and np.isin(written, list(MISWRITTEN)).any():
-            by_form[most_frequent(written, among=MISWRITTEN)].append(column)
+        codes = columns.cell_codes[column][rows] if column in columns.cell_codes else np.array([], dtype=object)
+        is_not_number = codes != ""
+        if column in columns.miswritten and np.isin(codes, list(MISWRITTEN)).any():
+            by_form[most_frequent(codes, among=MISWRITTEN)].append(column)
         elif column in numeric:
             values = columns.cohort[numeric[column]][rows]
-            if odd.any() and (is_text(values, odd) or column == event):  # a word for the event is no missing one
-                by_form[most_frequent(written)].append(column)
+            if is_not_number.any() and (
+                is_text_column(values, is_not_number) or column == event
+            ):  # a word for the event is no missing one
+                by_form[most_frequent(codes)].append(column)
             elif column == event and not np.isin(values[np.isfinite(values)], (0.0, 1.0)).all():
                 codes = np.unique(values[np.isfinite(values)]).tolist()
                 yield f"column {event!r} {not_binary_in_words(event, meaning=EVENT_MEANING, values=codes)}"
@@ -101,9 +111,11 @@ def _lines(columns: Columns, rows: Rows, campaign: Campaign, *, features: Collec
             yield f"column {event!r} {only_events_in_words(str(event))}"
         if (time > LONGEST_FOLLOW_UP_YEARS).any():
             yield f"column {campaign.survival.time!r} {not_years_in_words(campaign.survival.time)}"
-    for form, found in by_form.items():
-        what, mend = what_and_mend(form, texts=[word for column in found for word in columns.words.get(column, ())])
-        yield f"{_named(found)} {what}, where numbers belong; {mend}"
+    for form, form_columns in by_form.items():
+        description, remedy = description_and_remedy(
+            form, texts=[word for column in form_columns for word in columns.yes_no_words.get(column, ())]
+        )
+        yield f"{_columns_hold_text(form_columns)} {description}, where numbers belong; {remedy}"
 
 
 def named_column_problem(
@@ -120,18 +132,18 @@ def named_column_problem(
     miswritten_only
         Whether a column of words is left to others.
     """
-    odd = codes != ""
+    is_not_number = codes != ""
     if is_miswritten(codes, numbers=int(np.isfinite(values).sum())):
         form = most_frequent(codes, among=MISWRITTEN)
-    elif not miswritten_only and is_text(values, odd):
+    elif not miswritten_only and is_text_column(values, is_not_number):
         form = most_frequent(codes)
     else:
         return ""
-    what, mend = what_and_mend(form, texts=list(texts))
-    return f"{_named([name])} {what}, where numbers belong; {mend}"
+    description, remedy = description_and_remedy(form, texts=list(texts))
+    return f"{_columns_hold_text([name])} {description}, where numbers belong; {remedy}"
 
 
-def _named(columns: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, columns[:_MOST_SAID]))
-    more = f" and {len(columns) - _MOST_SAID} more" if len(columns) > _MOST_SAID else ""
+def _columns_hold_text(columns: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, columns[:_MAX_SHOWN]))
+    more = f" and {len(columns) - _MAX_SHOWN} more" if len(columns) > _MAX_SHOWN else ""
     return f"column {shown} holds" if len(columns) == 1 else f"columns {shown}{more} hold"

@@ -1,4 +1,4 @@
-"""A table's columns as numbers, by what they are for: those that the campaign names, and features."""
+"""A table's columns as numbers: those that the campaign names, and the features."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.client.cohort.table.cell_forms import Codes, forms, is_miswritten, known_words
-from fedage.client.cohort.table.header import columns_in_words
-from fedage.client.cohort.table.read import Mask, is_text, numbers
-from fedage.client.cohort.table.sex import kinds_of_words, sexes
+from fedage.client.cohort.table.cell_forms import Codes, form_codes, is_miswritten, known_words
+from fedage.client.cohort.table.header import columns_text
+from fedage.client.cohort.table.read import Mask, is_text_column, parse_numbers
+from fedage.client.cohort.table.sex import kinds_of_words, parse_sexes
 from fedage.common import estimators
 from fedage.common.analyses.plan import definitions
 from fedage.common.campaign import Campaign
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from fedage.common.estimators.base import Estimator
 
-OF_THE_MODEL = ("gap_years", "raw_gap_years", "cole_gap_years", "predicted_years", "corrected_years")
-"""Columns that a campaign with an estimator computes; one without has to find them in the table."""
+MODEL_COLUMNS = ("gap_years", "raw_gap_years", "cole_gap_years", "predicted_years", "corrected_years")
+"""Columns that a campaign with an estimator computes. A campaign without one reads them from the table."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,17 @@ class Columns:
     features
         The other columns, by their names in the table, NaN where missing.
     text
-        Columns that hold no numbers, so are no features.
+        Columns that hold text, which cannot be features.
     empty
         Features without any value.
     wrong
-        By column, which cells hold no number where numbers belong, (n,); only columns with some.
+        By column, which cells (n,) hold something that is no number; only columns that have such cells.
     written
-        By column, what the cells without a number hold instead (`forms`), (n,); only columns with some, not the sex.
+        By column, form codes (n,) of those cells (`form_codes`); not for the sex.
     words
-        By column, those known words for yes and no that it holds.
+        By column, the known words for yes and no in it.
     miswritten
-        Columns of numbers of which some are written otherwise; none of them is a feature.
+        Numeric columns in which some numbers are in a form that is not read; none of them is a feature.
     female
         The numbers that were read as female.
     sex_words
@@ -62,49 +62,49 @@ class Columns:
     features: Mapping[str, FloatArray]
     text: frozenset[str]
     empty: frozenset[str]
-    wrong: Mapping[str, Mask]
-    written: Mapping[str, Codes] = field(default_factory=dict)
-    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    not_numbers: Mapping[str, Mask]
+    cell_codes: Mapping[str, Codes] = field(default_factory=dict)
+    yes_no_words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     miswritten: frozenset[str] = frozenset()
     female: frozenset[float] = frozenset()
     sex_words: NDArray[np.object_] | None = None
 
 
-def of_the_model(campaign: Campaign) -> frozenset[str]:
-    """Columns that the campaign's model makes; none without an estimator."""
+def model_columns(campaign: Campaign) -> frozenset[str]:
+    """Columns that the campaign's model computes; none without an estimator."""
     if campaign.estimator is None:
         return frozenset()
-    return frozenset((*OF_THE_MODEL, *(output.column for output in estimator_outline(campaign).outputs)))
+    return frozenset((*MODEL_COLUMNS, *(output.column for output in estimator_outline(campaign).outputs)))
 
 
 def estimator_outline(campaign: Campaign) -> Estimator:
-    """The campaign's estimator before it has seen any table."""
+    """The campaign's estimator, not yet configured with a table's features."""
     assert campaign.estimator is not None
     return estimators.make(campaign.estimator.name, campaign.estimator.options)
 
 
 def named_columns(campaign: Campaign) -> tuple[str, ...]:
-    """Columns of the tables that the campaign's analyses name: outcomes, covariates, groups, health."""
-    table, named = campaign.table, []
+    """Table columns that the campaign's analyses name: outcomes, covariates, groups, health."""
+    table, names = campaign.table, []
     if campaign.cohort.healthy != "all":
-        named.append(campaign.cohort.healthy.column)
-    named += [column for each in definitions(campaign) for column in each.columns(campaign)]
-    made = {"healthy"}
+        names.append(campaign.cohort.healthy.column)
+    names += [column for definition in definitions(campaign) for column in definition.columns(campaign)]
+    computed = {"healthy"}
     if table and table.age:
-        made.add("age_years")
+        computed.add("age_years")
     if table and table.sex:
-        made.add("is_male")
+        computed.add("is_male")
     if campaign.estimator is not None:
-        learnt = (target.column for target in estimator_outline(campaign).targets)
-        named += [column for column in learnt if column not in ("age_years", "is_male")]  # read anyway
-        made.update(of_the_model(campaign))
+        target_columns = (target.column for target in estimator_outline(campaign).targets)
+        names += [column for column in target_columns if column not in ("age_years", "is_male")]  # read anyway
+        computed.update(model_columns(campaign))
     elif table and table.predicted and table.age:
-        made.update(("predicted_years", "raw_gap_years"))
-    return tuple(name for name in dict.fromkeys(named) if name not in made)
+        computed.update(("predicted_years", "raw_gap_years"))
+    return tuple(name for name in dict.fromkeys(names) if name not in computed)
 
 
 def wanted_columns(campaign: Campaign, *, site_column: str | None) -> tuple[str, ...]:
-    """All columns that a table must have, each once; features are not among them."""
+    """All columns that a table must have, each once; features are not included."""
     table = campaign.table
     roles = (table.id, table.age, table.sex, table.predicted) if table else ()
     wanted = [site_column, *roles, *named_columns(campaign)]
@@ -117,63 +117,63 @@ def require_columns(frame: pd.DataFrame, campaign: Campaign, *, path: Path, site
     Raises
     ------
     FedAgeError
-        Naming all columns that are missing, and those that are called nearly so.
+        Naming all missing columns, and those with a similar name.
     """
     wanted = wanted_columns(campaign, site_column=site_column)
     missing = [name for name in wanted if name not in frame.columns]
     if missing:
-        there = columns_in_words(list(frame.columns), wanted=missing, known=wanted)
+        available = columns_text(list(frame.columns), wanted=missing, known=wanted)
         raise FedAgeError(
-            f"{path} has no column {', '.join(repr(name) for name in missing)} (it has {there}); "
-            f"correct the name in the campaign file or in the table{_of_a_gap(missing, campaign)}"
+            f"{path} has no column {', '.join(repr(name) for name in missing)} (it has {available}); "
+            f"correct the name in the campaign file or in the table{_gap_column_hint(missing, campaign)}"
         )
 
 
-def _of_a_gap(missing: Sequence[str], campaign: Campaign) -> str:
-    """Where a missing column of gaps comes from: no line of the campaign file need name it."""
-    if campaign.estimator is not None or not any(name in OF_THE_MODEL for name in missing):
+def _gap_column_hint(missing: Sequence[str], campaign: Campaign) -> str:
+    """How to provide a missing column of age gaps, which the campaign file need not name."""
+    if campaign.estimator is not None or not any(name in MODEL_COLUMNS for name in missing):
         return ""
-    who = "[groups] compares" if campaign.groups else "the campaign asks for"
-    return f". {who} the age gap: name the column with predicted ages in table.predicted, or bring one of gaps"
+    needed_by = "[groups] compares" if campaign.groups else "the campaign asks for"
+    return f". {needed_by} the age gap: name the column of predicted ages in table.predicted, or add a column of gaps"
 
 
 def read_columns(frame: pd.DataFrame, campaign: Campaign, table: TableChoice, *, site_column: str | None) -> Columns:
-    """All numbers of a table."""
+    """Read all columns of a table as numbers."""
     named = named_columns(campaign)
     cohort: dict[str, FloatArray] = {"is_male": np.full(len(frame), np.nan)}
     features: dict[str, FloatArray] = {}
-    wrong: dict[str, Mask] = {}
-    written: dict[str, Codes] = {}
-    words: dict[str, tuple[str, ...]] = {}
+    not_numbers: dict[str, Mask] = {}
+    cell_codes: dict[str, Codes] = {}
+    yes_no_words: dict[str, tuple[str, ...]] = {}
     text, empty, miswritten = set(), set(), set()
     female: frozenset[float] = frozenset()
     sex_words = None
     for column in frame.columns:
         if column in (site_column, table.id) and column not in named:
             continue
-        values, odd = numbers(frame[column], missing=table.missing)
+        values, is_not_number = parse_numbers(frame[column], missing=table.missing)
         if column == table.sex:
-            cohort["is_male"], odd, female = sexes(frame[column], table)
+            cohort["is_male"], is_not_number, female = parse_sexes(frame[column], table)
             sex_words = kinds_of_words(frame[column])
             values = _as_codes(values, cohort["is_male"], table)
-        elif odd.any():
-            written[column] = forms(frame[column], odd)
-            words[column] = tuple(known_words(frame[column][odd].astype("string").unique()))
-            if is_miswritten(written[column], numbers=int(np.isfinite(values).sum())):
+        elif is_not_number.any():
+            cell_codes[column] = form_codes(frame[column], is_not_number)
+            yes_no_words[column] = tuple(known_words(frame[column][is_not_number].astype("string").unique()))
+            if is_miswritten(cell_codes[column], numbers=int(np.isfinite(values).sum())):
                 miswritten.add(column)
-        asked_for = column in (table.age, table.sex, table.predicted) or column in named
-        if not asked_for and (column in miswritten or is_text(values, odd)):
+        is_named = column in (table.age, table.sex, table.predicted) or column in named
+        if not is_named and (column in miswritten or is_text_column(values, is_not_number)):
             text.add(column)
             continue
-        if odd.any():
-            wrong[column] = odd
+        if is_not_number.any():
+            not_numbers[column] = is_not_number
         if column == table.age:
             cohort["age_years"] = values
         if column == table.predicted:
             cohort["predicted_years"] = values
         if column in named:
             cohort[column] = values
-        if not asked_for:
+        if not is_named:
             features[column] = values
             if not np.isfinite(values).any():
                 empty.add(column)
@@ -184,9 +184,9 @@ def read_columns(frame: pd.DataFrame, campaign: Campaign, table: TableChoice, *,
         features,
         frozenset(text),
         frozenset(empty),
-        wrong,
-        written,
-        words,
+        not_numbers,
+        cell_codes,
+        yes_no_words,
         frozenset(miswritten),
         female,
         sex_words,
@@ -194,6 +194,6 @@ def read_columns(frame: pd.DataFrame, campaign: Campaign, table: TableChoice, *,
 
 
 def _as_codes(values: FloatArray, is_male: FloatArray, table: TableChoice) -> FloatArray:
-    """A sex column's numbers (n,), with the words' codes where it holds words; NaN where it says nothing."""
+    """A sex column's codes (n,), with the code for a word where it holds one; NaN where unknown."""
     codes = np.where(is_male == 1, table.male, table.male - 1 if table.female is None else table.female)
     return np.where(np.isnan(is_male), np.nan, np.where(np.isnan(values), codes, values))

@@ -44,7 +44,7 @@ class Extreme:
     count: int
 
 
-def extremes_of(values: FloatArray) -> list[Extreme]:
+def find_extremes(values: FloatArray) -> list[Extreme]:
     """Extremes of a column (n,) that may stand for "missing", NaN ignored.
 
     A value is such a one if it lies beyond all others by more than half of their range and is a code in use (999,
@@ -57,48 +57,54 @@ def extremes_of(values: FloatArray) -> list[Extreme]:
 
     Examples
     --------
-    >>> extremes_of(np.array([2.1, 3.4, 2.8, -9999.0, 999.0, 3.0]))
+    >>> find_extremes(np.array([2.1, 3.4, 2.8, -9999.0, 999.0, 3.0]))
     [Extreme(code='-9999', count=1), Extreme(code='', count=1)]
-    >>> extremes_of(np.array([20.0, 31, 44, 57, 57]))
+    >>> find_extremes(np.array([20.0, 31, 44, 57, 57]))
     []
-    >>> extremes_of(np.array([-9999.0, -9999.0])), extremes_of(np.array([7.0, 8.0, 7.0]))
+    >>> find_extremes(np.array([-9999.0, -9999.0])), find_extremes(np.array([7.0, 8.0, 7.0]))
     ([Extreme(code='-9999', count=2)], [])
     """
     distinct, counts = np.unique(values[np.isfinite(values)], return_counts=True)
     codes = np.zeros(distinct.size, dtype=bool)  # only those at the ends can lie beyond all others
-    for at in {*range(distinct.size)[:_ENDS], *range(distinct.size)[-_ENDS:]}:
-        codes[at] = _is_code(float(distinct[at]))
-    others, found = distinct[~codes], []
+    for index in {*range(distinct.size)[:_ENDS], *range(distinct.size)[-_ENDS:]}:
+        codes[index] = _is_code(float(distinct[index]))
+    others, extremes = distinct[~codes], []
     if not others.size:
-        alone = [at for at in np.flatnonzero(codes) if _is_code_alone(float(distinct[at])) and counts[at] > 1]
-        return _each_once([_told(float(distinct[at]), int(counts[at])) for at in alone])
+        alone = [
+            index for index in np.flatnonzero(codes) if _is_code_alone(float(distinct[index])) and counts[index] > 1
+        ]
+        return _most_frequent_by_code([_extreme(float(distinct[index]), int(counts[index])) for index in alone])
     if others.size >= _FEWEST_BESIDE_A_CODE:
-        flagged = [at for at in np.flatnonzero(codes) if _is_odd_code(float(distinct[at]), int(counts[at]), others)]
-        found = [_told(float(distinct[at]), int(counts[at])) for at in flagged]
+        flagged = [
+            index
+            for index in np.flatnonzero(codes)
+            if _is_distant_code(float(distinct[index]), int(counts[index]), others)
+        ]
+        extremes = [_extreme(float(distinct[index]), int(counts[index])) for index in flagged]
         distinct, counts = np.delete(distinct, flagged), np.delete(counts, flagged)
     if distinct.size > _FEWEST_OTHER_VALUES:
-        found += [Extreme("", int(counts[at])) for at in (0, -1) if _is_repeated(distinct, counts, at)]
-    return _each_once(found)
+        extremes += [Extreme("", int(counts[index])) for index in (0, -1) if _is_repeated(distinct, counts, index)]
+    return _most_frequent_by_code(extremes)
 
 
-def how_often(count: int) -> str:
+def count_text(count: int) -> str:
     """A number of cells for a message: fewer than ten are not told exactly."""
     return f"{count} cells" if count >= _ENOUGH else f"fewer than {_ENOUGH} cells"
 
 
-def _each_once(found: list[Extreme]) -> list[Extreme]:
+def _most_frequent_by_code(extremes: list[Extreme]) -> list[Extreme]:
     """The most frequent ones, and of those whose value is not told the most frequent alone."""
     by_code: dict[str, Extreme] = {}
-    for extreme in sorted(found, key=lambda extreme: -extreme.count):
+    for extreme in sorted(extremes, key=lambda extreme: -extreme.count):
         by_code.setdefault(extreme.code, extreme)
     return list(by_code.values())[:_MOST_CODES]
 
 
-def _told(value: float, count: int) -> Extreme:
+def _extreme(value: float, count: int) -> Extreme:
     """An extreme with its value where that is nobody's own."""
     code_in_use = abs(value) < _FILL and count > 1
-    told = count >= _ENOUGH or code_in_use or _is_no_measurement(value)
-    return Extreme(f"{value:.10g}" if told else "", count)
+    is_quotable = count >= _ENOUGH or code_in_use or _is_no_measurement(value)
+    return Extreme(f"{value:.10g}" if is_quotable else "", count)
 
 
 def _is_no_measurement(value: float) -> bool:
@@ -109,7 +115,7 @@ def _is_no_measurement(value: float) -> bool:
     return size in _INTEGER_LIMITS or (value <= -_LARGEST_MEASURE and value.is_integer())
 
 
-def _is_odd_code(value: float, count: int, others: FloatArray) -> bool:
+def _is_distant_code(value: float, count: int, others: FloatArray) -> bool:
     """Whether a code in use lies far beyond the other values, which are sorted."""
     lowest, highest = float(others[0]), float(others[-1])
     gap, span = max(lowest - value, value - highest), highest - lowest
@@ -123,12 +129,12 @@ def _is_code_alone(value: float) -> bool:
     return abs(value) > _LARGEST_MEASURE or (value < 0 and abs(value) > _ONE_DIGIT)
 
 
-def _is_repeated(distinct: FloatArray, counts: Counts, at: int) -> bool:
+def _is_repeated(distinct: FloatArray, counts: Counts, index: int) -> bool:
     """Whether the smallest or the largest value occurs several times, and lies beyond the others by their range."""
-    value, count, others = float(distinct[at]), int(counts[at]), np.delete(distinct, at)
+    value, count, others = float(distinct[index]), int(counts[index]), np.delete(distinct, index)
     lowest, highest = float(others[0]), float(others[-1])
     gap, span = max(lowest - value, value - highest), highest - lowest
-    return int(np.delete(counts, at).max()) < count < counts.sum() / 2 and gap > span
+    return int(np.delete(counts, index).max()) < count < counts.sum() / 2 and gap > span
 
 
 def _is_code(value: float) -> bool:

@@ -1,7 +1,7 @@
-"""Identifiers that differ in leading zeros, capitals or unseen characters only: often one patient's.
+"""Identifiers that differ only in leading zeros, capitals or invisible characters, and may belong to one patient.
 
-A spreadsheet turns 00010 into 10 as it opens a table, and a copy from a page brings blanks that nobody sees. Nothing is
-joined by a guess: what differs so is counted, said, and left apart.
+A spreadsheet turns 00010 into 10 when it opens a table, and copied text brings invisible blanks. Such identifiers are
+counted and reported, and stay separate patients: no rows are joined by a guess.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ _WRITTEN_AS_NUMBER = re.compile(r"(?P<digits>\d+)\.0")
 _NUMBER = re.compile(r"-?\d+(?:\.0)?")
 _UNSEEN = ("Cf", "Cc")
 _LONGEST = 16
-"""Digits up to which identifiers are padded with zeros."""
+"""Longest run of digits that is tried with leading zeros."""
 
 
 def without_zeros(identifier: str) -> str:
-    """An identifier as it would be without zeros before its last number.
+    """An identifier without the zeros that lead its last number.
 
     Examples
     --------
@@ -29,88 +29,89 @@ def without_zeros(identifier: str) -> str:
     text = identifier.strip()
     if number := _WRITTEN_AS_NUMBER.fullmatch(text):
         text = number["digits"]
-    found = _ZEROS.fullmatch(text)
-    return f"{found['before']}{found['digits']}" if found else text
+    match = _ZEROS.fullmatch(text)
+    return f"{match['before']}{match['digits']}" if match else text
 
 
 def with_other_zeros(identifier: str) -> Iterator[str]:
     """The identifiers that differ from this one in leading zeros only, or in ".0" behind it."""
     plain = without_zeros(identifier)
-    found = _ZEROS.fullmatch(plain)
-    if found is None:
+    match = _ZEROS.fullmatch(plain)
+    if match is None:
         return
-    for length in range(len(found["digits"]), _LONGEST + 1):
-        other = f"{found['before']}{found['digits'].zfill(length)}"
+    for length in range(len(match["digits"]), _LONGEST + 1):
+        other = f"{match['before']}{match['digits'].zfill(length)}"
         if other != identifier.strip():
             yield other
 
 
-def differing_in_zeros(identifiers: Iterable[str], *, others: dict[str, str]) -> int:
-    """How many identifiers are others' but for leading zeros.
+def count_differing_in_zeros(identifiers: Iterable[str], *, known: dict[str, str]) -> int:
+    """Count identifiers that differ from a known one only in leading zeros.
 
     Parameters
     ----------
     identifiers
-        Different texts.
-    others
-        Those met before, by what they are without zeros; these are added.
+        Distinct texts.
+    known
+        Earlier identifiers by their form without zeros; the new ones are added.
     """
     count = 0
     for identifier in identifiers:
-        count += others.setdefault(without_zeros(identifier), identifier) != identifier
+        count += known.setdefault(without_zeros(identifier), identifier) != identifier
     return count
 
 
-def plainly_written(identifier: str) -> str:
-    """An identifier without what is not seen: capitals ignored, wide characters and blanks as plain ones.
+def canonical_form(identifier: str) -> str:
+    """An identifier in canonical form: case-folded, full-width narrowed, blanks single, invisible ones removed.
 
     Examples
     --------
-    >>> [plainly_written(text) for text in ("Sub-01", "sub-01\u200b", "P\u00a01", "P  1", "\uff21\uff11")]
+    >>> [canonical_form(text) for text in ("Sub-01", "sub-01\u200b", "P\u00a01", "P  1", "\uff21\uff11")]
     ['sub-01', 'sub-01', 'p 1', 'p 1', 'a1']
     """
     if identifier.isascii():
-        seen = identifier
+        visible = identifier
     else:
-        seen = unicodedata.normalize("NFKC", identifier)
-        seen = "".join(sign for sign in seen if unicodedata.category(sign) not in _UNSEEN)
-    return " ".join(seen.split()).casefold()
+        visible = unicodedata.normalize("NFKC", identifier)
+        visible = "".join(sign for sign in visible if unicodedata.category(sign) not in _UNSEEN)
+    return " ".join(visible.split()).casefold()
 
 
-def differing_in_writing(identifiers: Iterable[str], *, others: dict[str, str]) -> int:
-    """How many identifiers are others' but for capitals, blanks and characters that are not seen.
+def count_differing_in_writing(identifiers: Iterable[str], *, known: dict[str, str]) -> int:
+    """Count identifiers that differ from a known one only in capitals, blanks and invisible characters.
 
     Parameters
     ----------
     identifiers
-        Different texts.
-    others
-        Those met before, by how they are plainly written; these are added.
+        Distinct texts.
+    known
+        Earlier identifiers by their canonical form; the new ones are added.
     """
     count = 0
     for identifier in identifiers:
-        count += others.setdefault(plainly_written(identifier), identifier) != identifier
+        count += known.setdefault(canonical_form(identifier), identifier) != identifier
     return count
 
 
-def names_alike_in_words(written: Iterable[str], *, column: str) -> list[str]:
-    """What to say of sites' names, as they are written, that are nearly alike: how many, and what becomes of them."""
-    texts = {text.strip() for text in written if text.strip()}
-    as_numbers = len(texts) - len({text.removesuffix(".0") for text in texts})
-    apart = {text.removesuffix(".0") for text in texts}
-    zeros = differing_in_zeros(sorted(apart), others={})
-    writing = differing_in_writing(sorted(apart), others={})
-    said = []
-    if as_numbers and all(_NUMBER.fullmatch(text) for text in texts):
-        said.append(f'{_sites(as_numbers)} of {column} written with and without ".0" (10.0 and 10), read as one site')
-    for count, how in ((zeros, "leading zeros"), (writing, "capitals, blanks or characters that are not seen")):
+def similar_name_messages(names: Iterable[str], *, column: str) -> list[str]:
+    """Messages about names of sites that are nearly alike: how many there are, and how they are counted."""
+    distinct = {text.strip() for text in names if text.strip()}
+    n_as_numbers = len(distinct) - len({text.removesuffix(".0") for text in distinct})
+    without_decimals = {text.removesuffix(".0") for text in distinct}
+    zeros = count_differing_in_zeros(sorted(without_decimals), known={})
+    writing = count_differing_in_writing(sorted(without_decimals), known={})
+    messages = []
+    if n_as_numbers and all(_NUMBER.fullmatch(text) for text in distinct):
+        sites = _name_count_text(n_as_numbers)
+        messages.append(f'{sites} of {column} written with and without ".0" (10.0 and 10), read as one site')
+    for count, difference in ((zeros, "leading zeros"), (writing, "capitals, blanks or invisible characters")):
         if count:
-            said.append(
-                f"{_sites(count)} of {column} differing from another in {how} only, counted as a site of its own; if "
-                "they are the same, write them alike"
+            messages.append(
+                f"{_name_count_text(count)} of {column} differing from another in {difference} only, counted as a "
+                "separate site; if they name the same site, write them alike"
             )
-    return said
+    return messages
 
 
-def _sites(count: int) -> str:
+def _name_count_text(count: int) -> str:
     return "1 name" if count == 1 else f"{count} names"

@@ -16,23 +16,23 @@ def separator_in(line: str) -> str | None:
     >>> [separator_in(line) for line in ('sep=;', '"sep=,"', 'sep=,,,,', 'SEP=|', 'sep,age', 'sep=1')]
     [';', ',', ',', '|', None, None]
     """
-    found = _SEPARATOR.fullmatch(line.rstrip("\r\n"))
-    return found["sign"] if found else None
+    match = _SEPARATOR.fullmatch(line.rstrip("\r\n"))
+    return match["sign"] if match else None
 
 
 def skip_separator_line(stream: TextIO) -> str | None:
     """What the first line says is between cells, the stream then behind it; else None, and the stream where it was."""
     start = stream.tell()
-    said = separator_in(stream.readline(100))
-    if said is None:
+    separator = separator_in(stream.readline(100))
+    if separator is None:
         stream.seek(start)
-    return said
+    return separator
 
 
 def skip_blank_lines(stream: TextIO) -> int:
     """Set the stream to the next line that is not blank, and say how many were."""
-    skipped, begins = 0, stream.tell()
+    skipped, line_start = 0, stream.tell()
     while (line := stream.readline()) and not line.strip():
-        skipped, begins = skipped + 1, stream.tell()
-    stream.seek(begins)
+        skipped, line_start = skipped + 1, stream.tell()
+    stream.seek(line_start)
     return skipped

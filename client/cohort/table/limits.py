@@ -86,15 +86,15 @@ def require_bounded(path: Path, limits: TableLimits) -> FirstLine:
             raise FedAgeError(
                 f"{path} has {first.columns} columns; allowed are {limits.columns}: leave out those not needed"
             )
-        most = min(limits.rows, limits.cells // max(1, first.columns))
+        max_rows = min(limits.rows, limits.cells // max(1, first.columns))
         if not parquet:
-            rows = _lines(path, at_most=most)
+            rows = _lines(path, at_most=max_rows)
             _require_end(path, first)
     except (OSError, ValueError):
         return FirstLine(0, 0)
-    if rows > most:
+    if rows > max_rows:
         raise FedAgeError(
-            f"{path} has {rows if parquet else f'more than {most}'} rows and {first.columns} "
+            f"{path} has {rows if parquet else f'more than {max_rows}'} rows and {first.columns} "
             f"column{'s' if first.columns != 1 else ''}; allowed are {limits.rows} rows and {limits.cells} cells in "
             "all: divide it, or leave out columns not needed"
         )
@@ -110,23 +110,23 @@ def first_line(path: Path, *, most_columns: int) -> FirstLine:
         Where it does not end.
     """
     with path.open("rb") as stream:
-        head = stream.read(MAX_LINE_BYTES + 1)
-    text = head.decode("utf-8-sig", "replace")
+        raw = stream.read(MAX_LINE_BYTES + 1)
+    text = raw.decode("utf-8-sig", "replace")
     blank = _BLANK_LINES.match(text)
-    begins = blank.end() if blank else 0
-    before = text[:begins]
-    text = text[begins:]
+    header_start = blank.end() if blank else 0
+    skipped = text[:header_start]
+    text = text[header_start:]
     line, end, rest = text.partition("\n")
     text = rest if end and separator_in(line) else text
-    found = {sign: _names_in(text, separator=sign) for sign in SEPARATORS}
-    if len(head) > MAX_LINE_BYTES and not all(ends for _, ends in found.values()):
+    names_by_separator = {sign: _names_in(text, separator=sign) for sign in SEPARATORS}
+    if len(raw) > MAX_LINE_BYTES and not all(ends for _, ends in names_by_separator.values()):
         raise FedAgeError(
             f"{path} has a first line of more than {MAX_LINE_BYTES} bytes: it should hold the names of at "
             f"most {most_columns} columns; save the table again, one row a line"
         )
-    count = before.count("\n") + before.count("\r") - before.count("\r\n")
-    separator = max(found, key=lambda sign: found[sign][0])
-    return FirstLine(blank_lines=count, columns=found[separator][0], separator=separator)
+    count = skipped.count("\n") + skipped.count("\r") - skipped.count("\r\n")
+    separator = max(names_by_separator, key=lambda sign: names_by_separator[sign][0])
+    return FirstLine(blank_lines=count, columns=names_by_separator[separator][0], separator=separator)
 
 
 def _names_in(text: str, *, separator: str) -> tuple[int, bool]:
@@ -134,10 +134,10 @@ def _names_in(text: str, *, separator: str) -> tuple[int, bool]:
     quoted = r'"[^"]*+(?:""[^"]*+)*+(?:"|\Z)'
     cell = re.compile(rf"(?:{quoted})?[^{separator}\r\n]*+(?P<end>[{separator}\r\n]|\Z)")
     count = 0
-    for found in cell.finditer(text):
+    for match in cell.finditer(text):
         count += 1
-        if found["end"] != separator:
-            return count, bool(found["end"])
+        if match["end"] != separator:
+            return count, bool(match["end"])
     return count, False
 
 
@@ -149,19 +149,24 @@ def _lines(path: Path, *, at_most: int) -> int:
     FedAgeError
         If a byte is zero: a CSV reader ends the cell there, and reads a part of the number.
     """
-    feeds = returns = -1
+    n_line_feeds = n_carriage_returns = -1
     for piece in _pieces(path):
-        if (at := piece.find(0)) >= 0:
-            line = max(feeds + piece.count(b"\n", 0, at), returns + piece.count(b"\r", 0, at)) + 2
+        if (position := piece.find(0)) >= 0:
+            line = (
+                max(
+                    n_line_feeds + piece.count(b"\n", 0, position), n_carriage_returns + piece.count(b"\r", 0, position)
+                )
+                + 2
+            )
             raise FedAgeError(
                 f"{path}: line {line} has a byte of zero, so the file is no text in UTF-8, or is damaged; save it "
                 "again as CSV in UTF-8, or copy it again"
             )
-        feeds += piece.count(b"\n")
-        returns += piece.count(b"\r")
-        if max(feeds, returns) > at_most:
+        n_line_feeds += piece.count(b"\n")
+        n_carriage_returns += piece.count(b"\r")
+        if max(n_line_feeds, n_carriage_returns) > at_most:
             break
-    return max(feeds, returns)
+    return max(n_line_feeds, n_carriage_returns)
 
 
 def _require_end(path: Path, first: FirstLine) -> None:
@@ -187,19 +192,21 @@ def _of_parquet(path: Path, limits: TableLimits) -> tuple[FirstLine, int]:
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(path) as file:
-        about, schema = file.metadata, file.schema_arrow
-        unpacked = sum(about.row_group(number).total_byte_size for number in range(about.num_row_groups))
+        metadata, schema = file.metadata, file.schema_arrow
+        unpacked = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
         if unpacked > limits.size_bytes:
             raise FedAgeError(f"{path} unpacks to {unpacked} bytes; allowed are {limits.size_bytes}: divide it")
-        first = FirstLine(0, about.num_columns)
-        if first.columns > limits.columns or about.num_rows > min(limits.rows, limits.cells // max(1, first.columns)):
-            return first, about.num_rows
+        first = FirstLine(0, metadata.num_columns)
+        if first.columns > limits.columns or metadata.num_rows > min(
+            limits.rows, limits.cells // max(1, first.columns)
+        ):
+            return first, metadata.num_rows
     if nested := [number for number, field in enumerate(schema, start=1) if pyarrow.types.is_nested(field.type)]:
         raise FedAgeError(f"{path}: column {nested[0]} holds lists or records, not single values; leave it out")
     texts = [field.name for field in schema if _is_text(field.type)]
     if texts and _text_bytes(path, texts, at_most=limits.size_bytes) > limits.size_bytes:
         raise FedAgeError(f"{path} has texts of more than {limits.size_bytes} bytes together: leave out long ones")
-    return first, about.num_rows
+    return first, metadata.num_rows
 
 
 def _is_text(kind: Any) -> bool:

@@ -18,27 +18,27 @@ from fedage.client.cohort.table.cell_forms import (
     MISWRITTEN,
     NOT_NAMED,
     Codes,
-    forms,
+    description_and_remedy,
+    form_codes,
     is_miswritten,
     most_frequent,
-    what_and_mend,
 )
 from fedage.client.cohort.table.column_checks import named_column_problem
-from fedage.client.cohort.table.extremes import extremes_of
-from fedage.client.cohort.table.header import columns_in_words, repeated_name
-from fedage.client.cohort.table.identifiers import differing_in_writing, differing_in_zeros
-from fedage.client.cohort.table.leading_lines import skip_blank_lines, skip_separator_line
+from fedage.client.cohort.table.extremes import find_extremes
+from fedage.client.cohort.table.header import columns_text, require_unique_names
+from fedage.client.cohort.table.identifiers import count_differing_in_writing, count_differing_in_zeros
 from fedage.client.cohort.table.limits import OUTCOMES, SEPARATORS, require_bounded
 from fedage.client.cohort.table.messages import (
-    extreme_in_words,
-    in_words,
+    extreme_text,
     kept_extreme,
     left_out_miswritten,
     not_a_number,
+    reason_text,
 )
-from fedage.client.cohort.table.quotes import require_all_read, require_whole_rows
-from fedage.client.cohort.table.read import is_text
+from fedage.client.cohort.table.quotes import require_all_read
+from fedage.client.cohort.table.read import is_text_column
 from fedage.client.cohort.table.summary_rows import summary_rows
+from fedage.client.cohort.table.text_table import open_text_table, too_many_cells
 from fedage.client.site.mapping import Mapped, as_mapped
 from fedage.common.errors import FedAgeError
 from fedage.common.statistics.statistic import FloatArray
@@ -94,7 +94,7 @@ class OutcomeTable:
     extremes: Mapping[str, int] = field(default_factory=dict)
     zeros_differ: int = 0
     writing_differs: int = 0
-    said: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
     words: Mapping[str, Collection[str]] = field(default_factory=dict, repr=False)
 
     def counts(self) -> dict[str, int]:
@@ -145,49 +145,52 @@ def read_outcomes(
         words, or numbers that are written otherwise than with a point.
     """
     known = [id_column, *(as_mapped(choice).column for choice in (columns or {}).values())]
-    table = _table(path, known=known)
+    table = _read_text_table(path, known=known)
     names = [normal_name(str(name)).strip() for name in table.columns]
-    _each_once(path, names, known=known)
+    require_unique_names(path, names, known=known)
     table.columns = pd.Index(names)
-    _require(path, names, id_column, columns or {})
+    _require_columns(path, names, id_column, columns or {})
     ids = table[id_column].str.strip()
     summaries = summary_rows(table, id_column=id_column)
     table, ids = table[~summaries], ids[~summaries]
-    with_id = ids != ""
-    table, ids = table[with_id], ids[with_id]
+    has_id = ids != ""
+    table, ids = table[has_id], ids[has_id]
     counted_rows = np.ones(len(ids), dtype=np.bool_) if columns or rows_are_sessions else ~ids.duplicated()
     table, counted_ids = table[counted_rows], ids[counted_rows]
-    read = _mapped(path, table, columns, missing) if columns else _by_their_names(table, id_column, missing)
+    parsed = _parse_mapped(path, table, columns, missing) if columns else _parse_unmapped(table, id_column, missing)
     if rows_are_sessions:
-        read.columns = {name: (it, "same" if rows == "first" else rows) for name, (it, rows) in read.columns.items()}
-    counted = {name: _of_patients(values, ids, rows) for name, (values, rows) in read.columns.items()}
+        parsed.columns = {
+            name: (column_values, "same" if rows == "first" else rows)
+            for name, (column_values, rows) in parsed.columns.items()
+        }
+    value_by_column = {name: _value_by_patient(values, ids, rows) for name, (values, rows) in parsed.columns.items()}
     patients = ids[~ids.duplicated()]
-    differing = {
+    n_differing_by_column = {
         name: count
-        for name, (values, rows) in read.columns.items()
-        if rows == "same" and (count := _rows_differ(values, ids))
+        for name, (values, rows) in parsed.columns.items()
+        if rows == "same" and (count := _count_differing(values, ids))
     }
-    every_first = all(rows == "first" for _, rows in read.columns.values())
+    uses_first_rows = all(rows == "first" for _, rows in parsed.columns.values())
     return OutcomeTable(
-        values=_by_patient(list(patients), counted),
-        duplicate_rows=int(ids.duplicated().sum()) if every_first else 0,
-        rows_without_id=int((~with_id).sum()),
+        values=_values_by_patient(list(patients), value_by_column),
+        duplicate_rows=int(ids.duplicated().sum()) if uses_first_rows else 0,
+        rows_without_id=int((~has_id).sum()),
         summary_rows=int(summaries.sum()),
-        not_numbers=read.not_numbers,
-        text_columns=read.text_columns,
-        unusable_names=read.unusable_names,
-        rows_differ=differing,
-        left_out=read.left_out,
-        extremes=read.extremes,
-        zeros_differ=differing_in_zeros(patients, others={}),
-        writing_differs=differing_in_writing(patients, others={}),
-        said=(*([in_words("summary-row", int(summaries.sum()))] if summaries.any() else ()), *read.said),
-        words=_words_by_patient(read, counted_ids),
+        not_numbers=parsed.not_numbers,
+        text_columns=parsed.text_columns,
+        unusable_names=parsed.unusable_names,
+        rows_differ=n_differing_by_column,
+        left_out=parsed.left_out,
+        extremes=parsed.extremes,
+        zeros_differ=count_differing_in_zeros(patients, known={}),
+        writing_differs=count_differing_in_writing(patients, known={}),
+        messages=(*([reason_text("summary-row", int(summaries.sum()))] if summaries.any() else ()), *parsed.messages),
+        words=_words_by_patient(parsed, counted_ids),
     )
 
 
 @dataclass
-class _Read:
+class _ParsedColumns:
     """Columns as numbers, each with the rows that count, and what was odd."""
 
     columns: dict[str, tuple[FloatArray, str]] = field(default_factory=dict)
@@ -196,91 +199,93 @@ class _Read:
     unusable_names: int = 0
     left_out: dict[str, int] = field(default_factory=dict)
     extremes: dict[str, int] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
     words: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     def add(self, name: str, values: FloatArray, rows: str, codes: Codes) -> None:
         """Keep a column of numbers, and count what else it holds."""
         self.columns[name] = values, rows
-        unexplained = (codes != "") & (codes != NOT_NAMED)
-        if unexplained.any():
-            self.words[name] = unexplained
-        counted = Counter(code for code in codes if code)
-        of_forms = {not_a_number(name, form): count for form, count in counted.items()}
-        self.not_numbers |= of_forms
-        self.said += [in_words(reason, count) for reason, count in of_forms.items()]
-        for extreme in extremes_of(values):
+        is_unexplained = (codes != "") & (codes != NOT_NAMED)
+        if is_unexplained.any():
+            self.words[name] = is_unexplained
+        counts = Counter(code for code in codes if code)
+        counts_by_reason = {not_a_number(name, form): count for form, count in counts.items()}
+        self.not_numbers |= counts_by_reason
+        self.messages += [reason_text(reason, count) for reason, count in counts_by_reason.items()]
+        for extreme in find_extremes(values):
             self.extremes[kept_extreme(name, extreme.code)] = extreme.count
-            declared = "missing of [outcome_columns] in site.toml"
-            self.said.append(extreme_in_words(name, extreme.code, extreme.count, declared_in=declared))
+            setting = "missing of [outcome_columns] in site.toml"
+            self.messages.append(extreme_text(name, extreme.code, extreme.count, declared_in=setting))
 
 
-def _require(path: Path, names: list[str], id_column: str, columns: Mapping[str, str | Mapped]) -> None:
+def _require_columns(path: Path, names: list[str], id_column: str, columns: Mapping[str, str | Mapped]) -> None:
     mapped = [as_mapped(choice).column for choice in columns.values()]
     known = [id_column, *mapped]
     if id_column not in names:
         raise FedAgeError(
-            f"{path} has no column {id_column!r}, it has {columns_in_words(names, wanted=[id_column], known=known)}; "
+            f"{path} has no column {id_column!r}, it has {columns_text(names, wanted=[id_column], known=known)}; "
             "rename the column of patient identifiers, or set outcome_columns.id in site.toml"
         )
     missing = [name for name in mapped if name not in names]
     if missing:
-        there = columns_in_words(names, wanted=missing, known=known)
+        available = columns_text(names, wanted=missing, known=known)
         raise FedAgeError(
-            f"{path} has no column {', '.join(repr(name) for name in dict.fromkeys(missing))}, it has {there}; "
+            f"{path} has no column {', '.join(repr(name) for name in dict.fromkeys(missing))}, it has {available}; "
             "correct outcome_columns.columns in site.toml"
         )
 
 
-def _each_once(path: Path, names: Sequence[str], *, known: Collection[str]) -> None:
-    """Refuse a repeated name, which pandas would read as another column (`age.1`)."""
-    if twice := repeated_name(names, known=known):
-        raise FedAgeError(f"{path} has columns of the same name ({twice}); rename or drop one of each")
-
-
-def _mapped(path: Path, table: pd.DataFrame, columns: Mapping[str, str | Mapped], missing: Sequence[float]) -> _Read:
-    read = _Read()
+def _parse_mapped(
+    path: Path, table: pd.DataFrame, columns: Mapping[str, str | Mapped], missing: Sequence[float]
+) -> _ParsedColumns:
+    parsed = _ParsedColumns()
     for name, choice in columns.items():
-        wanted = as_mapped(choice)
-        column = table[wanted.column]
-        values, filled = mapped_numbers(column, wanted, missing=missing)
-        codes = forms(column, filled & np.isnan(values)) if not wanted.values else _unknown(filled, values)
-        if not wanted.values and (problem := named_column_problem(wanted.column, codes, values, texts=column.unique())):
+        mapping = as_mapped(choice)
+        column = table[mapping.column]
+        values, is_filled = mapped_numbers(column, mapping, missing=missing)
+        codes = (
+            form_codes(column, is_filled & np.isnan(values))
+            if not mapping.values
+            else _unmapped_codes(is_filled, values)
+        )
+        if not mapping.values and (
+            problem := named_column_problem(mapping.column, codes, values, texts=column.unique())
+        ):
             raise FedAgeError(f"{path}: {problem}")
-        read.add(name, values, wanted.rows, codes)
-    return read
+        parsed.add(name, values, mapping.rows, codes)
+    return parsed
 
 
-def _unknown(filled: NDArray[np.bool_], values: FloatArray) -> Codes:
+def _unmapped_codes(is_filled: NDArray[np.bool_], values: FloatArray) -> Codes:
     """One code for every cell with a word that the mapping does not name, (n,)."""
-    codes: Codes = np.where(filled & np.isnan(values), NOT_NAMED, "").astype(object)
+    codes: Codes = np.where(is_filled & np.isnan(values), NOT_NAMED, "").astype(object)
     return codes
 
 
-def _by_their_names(table: pd.DataFrame, id_column: str, missing: Sequence[float]) -> _Read:
+def _parse_unmapped(table: pd.DataFrame, id_column: str, missing: Sequence[float]) -> _ParsedColumns:
     """Every numeric column of a table with one row a patient."""
-    read = _Read()
+    parsed = _ParsedColumns()
     others = [str(name) for name in table.columns if name != id_column]
     usable = [name for name in others if is_column_name(name) and not _UNNAMED.fullmatch(name)]
-    read.unusable_names = len(others) - len(usable)
+    parsed.unusable_names = len(others) - len(usable)
     for name in usable:
-        values, filled = _numbers(table[name], missing)
-        codes = forms(table[name], filled & np.isnan(values))
+        values, is_filled = _parse_numbers(table[name], missing)
+        codes = form_codes(table[name], is_filled & np.isnan(values))
         if is_miswritten(codes, numbers=int(np.isfinite(values).sum())):
             reason = left_out_miswritten(name, most_frequent(codes, among=MISWRITTEN))
-            read.left_out[reason] = int(np.isin(codes, list(MISWRITTEN)).sum())
-            read.said.append(in_words(reason, read.left_out[reason]))
-        elif is_text(values, codes != ""):
-            read.text_columns[name] = int(filled.sum())
+            parsed.left_out[reason] = int(np.isin(codes, list(MISWRITTEN)).sum())
+            parsed.messages.append(reason_text(reason, parsed.left_out[reason]))
+        elif is_text_column(values, codes != ""):
+            parsed.text_columns[name] = int(is_filled.sum())
             if most_frequent(codes) == "yes-or-no":
-                what, mend = what_and_mend("yes-or-no", texts=list(table[name].unique()))
-                read.said.append(f"column {name!r} holds {what}, so that no campaign can use it; {mend}")
+                description, remedy = description_and_remedy("yes-or-no", texts=list(table[name].unique()))
+                parsed.messages.append(f"column {name!r} holds {description}, so that no campaign can use it; {remedy}")
         else:
-            read.add(name, values, "first", codes)
-    return read
+            parsed.add(name, values, "first", codes)
+    return parsed
 
 
-def _of_patients(values: FloatArray, ids: pd.Series[str], rows: str) -> FloatArray:
+def _value_by_patient(values: FloatArray, ids: pd.Series[str], rows: str) -> FloatArray:
     """One value a patient, in the order of their first rows."""
     if values.size < len(ids) or ids.is_unique:
         return values  # one row a patient already
@@ -288,112 +293,106 @@ def _of_patients(values: FloatArray, ids: pd.Series[str], rows: str) -> FloatArr
     if rows == "same":
         highest = np.asarray(groups.max(), dtype=np.float64)
         return np.where(highest == np.asarray(groups.min(), dtype=np.float64), highest, np.nan)
-    found = groups.nth(0) if rows == "first" else groups.max() if rows == "max" else groups.min()
-    return np.asarray(found, dtype=np.float64)
+    selected = groups.nth(0) if rows == "first" else groups.max() if rows == "max" else groups.min()
+    return np.asarray(selected, dtype=np.float64)
 
 
-def _by_patient(patients: Sequence[str], columns: Mapping[str, FloatArray]) -> dict[str, dict[str, float]]:
+def _values_by_patient(patients: Sequence[str], columns: Mapping[str, FloatArray]) -> dict[str, dict[str, float]]:
     """Finite values by patient and column, from columns (n,) in the order of the patients."""
     if not columns:
         return {patient: {} for patient in patients}
     names, matrix = np.array(list(columns), dtype=object), np.column_stack(list(columns.values()))
-    finite = np.isfinite(matrix)
+    is_finite = np.isfinite(matrix)
     return {
-        patient: dict(zip(names[known].tolist(), row[known].tolist(), strict=True))
-        for patient, row, known in zip(patients, matrix, finite, strict=True)
+        patient: dict(zip(names[is_known].tolist(), row[is_known].tolist(), strict=True))
+        for patient, row, is_known in zip(patients, matrix, is_finite, strict=True)
     }
 
 
-def _words_by_patient(read: _Read, ids: pd.Series[str]) -> dict[str, set[str]]:
+def _words_by_patient(parsed: _ParsedColumns, ids: pd.Series[str]) -> dict[str, set[str]]:
     """By identifier, the columns with an unexplained word in a row that counts: the first, else any of the patient."""
-    found: dict[str, set[str]] = defaultdict(set)
-    for name, unexplained in read.words.items():
-        counts = unexplained & ~ids.duplicated().to_numpy() if read.columns[name][1] == "first" else unexplained
+    columns_by_patient: dict[str, set[str]] = defaultdict(set)
+    for name, is_unexplained in parsed.words.items():
+        counts = is_unexplained & ~ids.duplicated().to_numpy() if parsed.columns[name][1] == "first" else is_unexplained
         for patient in ids[counts]:
-            found[patient].add(name)
-    return dict(found)
+            columns_by_patient[patient].add(name)
+    return dict(columns_by_patient)
 
 
-def _rows_differ(values: FloatArray, ids: pd.Series[str]) -> int:
+def _count_differing(values: FloatArray, ids: pd.Series[str]) -> int:
     """How many patients' rows hold different numbers."""
     groups = pd.Series(values).groupby(ids.to_numpy(), sort=False)
     return int((groups.nunique() > 1).sum())
 
 
 def mapped_numbers(
-    column: pd.Series[str], wanted: Mapped, *, missing: Sequence[float] = ()
+    column: pd.Series[str], mapping: Mapped, *, missing: Sequence[float] = ()
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
     """A column of texts as the numbers it is mapped to, NaN where it has none, and which cells hold anything, (n,)."""
-    if not wanted.values:
-        plain, filled = _numbers(column, missing)
-        return plain / wanted.divide_by, filled
+    if not mapping.values:
+        parsed, is_filled = _parse_numbers(column, missing)
+        return parsed / mapping.divide_by, is_filled
     text = column.str.strip().str.casefold()
-    says_nothing = text.isin(list(_MISSING))
-    meaning = {word.strip().casefold(): value for word, value in wanted.values.items()}
+    is_missing_word = text.isin(list(_MISSING))
+    meaning = {word.strip().casefold(): value for word, value in mapping.values.items()}
     values: FloatArray = np.array(text.map(meaning), dtype=np.float64)
-    known = text.isin(list(meaning)).to_numpy(dtype=np.bool_, copy=True)
+    is_known = text.isin(list(meaning)).to_numpy(dtype=np.bool_, copy=True)
     # A column with a blank cell comes as 2.0 where the file has 2, and codes come as 1 where it has 01.
     codes = {float(word): value for word, value in meaning.items() if _CODE.fullmatch(word)}
-    written = (
-        np.array([bool(_CODE.fullmatch(one)) for one in text], dtype=np.bool_) & ~known if codes else ~known & False
+    is_code = (
+        np.array([bool(_CODE.fullmatch(code_text)) for code_text in text], dtype=np.bool_) & ~is_known
+        if codes
+        else ~is_known & False
     )
-    values[written] = [codes.get(float(one), np.nan) for one in text[written]]
-    known |= written & np.isfinite(values)
-    missing_here = says_nothing.to_numpy() & ~known
-    values[~known & ~missing_here] = np.nan if wanted.others is None else wanted.others
-    return values / wanted.divide_by, ~missing_here
+    values[is_code] = [codes.get(float(code_text), np.nan) for code_text in text[is_code]]
+    is_known |= is_code & np.isfinite(values)
+    is_missing = is_missing_word.to_numpy() & ~is_known
+    values[~is_known & ~is_missing] = np.nan if mapping.others is None else mapping.others
+    return values / mapping.divide_by, ~is_missing
 
 
-def _table(path: Path, *, known: Collection[str]) -> pd.DataFrame:
+def _read_text_table(path: Path, *, known: Collection[str]) -> pd.DataFrame:
     """The file as texts, nothing interpreted. What the parser says is not repeated: it could quote a row."""
     blank_lines = require_bounded(path, OUTCOMES).blank_lines
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            for _ in range(blank_lines):
-                stream.readline()
-            said = skip_separator_line(stream)
-            blank_lines += skip_blank_lines(stream) if said else 0
-            begins = stream.tell()
-            first_line = stream.readline()
-            separator = said or max(SEPARATORS, key=first_line.count)
-            stream.seek(begins)
-            rows = require_whole_rows(stream, path, separator=separator, line=blank_lines + bool(said) + 1)
-            stream.seek(begins)
-            _each_once(path, next(csv.reader(stream, delimiter=separator), []), known=known)
-            stream.seek(begins)
+        with open_text_table(path, blank_lines=blank_lines, separator_of=_most_frequent_separator) as text:
+            require_unique_names(path, next(csv.reader(text.stream, delimiter=text.separator), []), known=known)
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.ParserWarning)
-                table = pd.read_csv(stream, sep=separator, dtype=str, keep_default_na=False, index_col=False)
-        require_all_read(path, rows=rows, read=len(table))
+                table = pd.read_csv(
+                    text.rewind(), sep=text.separator, dtype=str, keep_default_na=False, index_col=False
+                )
+        require_all_read(path, rows=text.n_rows, read=len(table))
         return table
     except OSError as error:
         raise FedAgeError(f"{path} cannot be read ({error.strerror}); give the hospital's CSV of outcomes") from None
     except UnicodeDecodeError:
         raise FedAgeError(f"{path} is not UTF-8; save the table as CSV in UTF-8") from None
     except pd.errors.ParserWarning:  # pandas would drop the last cells, whatever the separator had moved there
-        raise FedAgeError(
-            f"{path}: rows have more cells than the header has names; write numbers with a point, put texts that hold "
-            "the separator in quotes, or name every column; if a title stands above the header, take it out"
-        ) from None
+        raise too_many_cells(path, "rows have") from None
     except csv.Error:
         raise FedAgeError(f"{path}: its first line is no list of column names; save it as CSV") from None
     except ValueError:  # pandas' ParserError and EmptyDataError are such
         raise FedAgeError(f"{path} is empty or its rows differ in length; save it as CSV, one row a patient") from None
 
 
-def _numbers(column: pd.Series[str], missing: Sequence[float] = ()) -> tuple[FloatArray, NDArray[np.bool_]]:
+def _most_frequent_separator(header: str) -> str:
+    return max(SEPARATORS, key=header.count)
+
+
+def _parse_numbers(column: pd.Series[str], missing: Sequence[float] = ()) -> tuple[FloatArray, NDArray[np.bool_]]:
     """The column as numbers, NaN where it holds none that is finite, and which cells hold anything, (n,)."""
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, copy=True)
-    filled = np.ones(numbers.size, dtype=np.bool_)
+    is_filled = np.ones(numbers.size, dtype=np.bool_)
     # Words only where there is no number: each step over texts costs more than reading all numbers.
-    rest = np.flatnonzero(~np.isfinite(numbers))
-    if rest.size:
-        lower = column.iloc[rest].str.strip().str.lower()
-        says_nothing = lower.isin(list(_MISSING)).to_numpy(dtype=np.bool_)
+    not_numeric = np.flatnonzero(~np.isfinite(numbers))
+    if not_numeric.size:
+        lower = column.iloc[not_numeric].str.strip().str.lower()
+        is_missing_word = lower.isin(list(_MISSING)).to_numpy(dtype=np.bool_)
         words = pd.to_numeric(lower.replace(_TRUTH), errors="coerce").to_numpy(dtype=np.float64, copy=True)
-        words[~np.isfinite(words) | says_nothing] = np.nan
-        numbers[rest], filled[rest] = words, ~says_nothing
+        words[~np.isfinite(words) | is_missing_word] = np.nan
+        numbers[not_numeric], is_filled[not_numeric] = words, ~is_missing_word
     if missing:
-        filled &= ~np.isin(numbers, list(missing))
-        numbers[~filled] = np.nan
-    return numbers, filled
+        is_filled &= ~np.isin(numbers, list(missing))
+        numbers[~is_filled] = np.nan
+    return numbers, is_filled

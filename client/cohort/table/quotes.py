@@ -44,49 +44,49 @@ def require_whole_rows(stream: TextIO, path: Path, *, separator: str, line: int 
     FedAgeError
         Naming the lines where such a row or cell begins.
     """
-    marked = _has_mark(path)
-    needed = 0
-    short: list[int] = []
+    has_mark = _has_mark(path)
+    cells_needed = 0
+    short_row_lines: list[int] = []
     cells: list[str] = []
     blanks = " \t".replace(separator, "")
-    rows, columns, opened = 0, 0, 0
-    alone: list[int] = []
-    for number, ended in enumerate(stream, start=line):
-        text = ended.rstrip("\r\n")
-        if not opened and '"' not in text:
+    rows, columns, opened_line = 0, 0, 0
+    cells_by_line: list[int] = []
+    for number, raw_line in enumerate(stream, start=line):
+        text = raw_line.rstrip("\r\n")
+        if not opened_line and '"' not in text:
             rows += bool(text.strip(blanks))
             columns = columns or text.count(separator) + 1
-            if not needed:
-                needed = text.rstrip(separator + " \t").count(separator) + 1
-            elif text.count(separator) + 1 < needed and text.strip(blanks):
-                short.append(number)
+            if not cells_needed:
+                cells_needed = text.rstrip(separator + " \t").count(separator) + 1
+            elif text.count(separator) + 1 < cells_needed and text.strip(blanks):
+                short_row_lines.append(number)
             continue
-        found = _pattern(separator, inside=bool(opened)).fullmatch(text)
-        if not found:
-            raise _not_closed(path, opened or number)
-        alone.append(text.count(separator) + 1)
+        match = _pattern(separator, inside=bool(opened_line)).fullmatch(text)
+        if not match:
+            raise _not_closed(path, opened_line or number)
+        cells_by_line.append(text.count(separator) + 1)
         cells.append(text)
-        if any(part is not None for part in found.groups()):
-            opened = opened or number
+        if any(part is not None for part in match.groups()):
+            opened_line = opened_line or number
             continue
         # Two stray marks make one cell of all between them: then each of its lines has the cells of a row.
-        if len(alone) > 1 and columns and min(alone) >= columns > 1:
-            raise _not_closed(path, opened)
+        if len(cells_by_line) > 1 and columns and min(cells_by_line) >= columns > 1:
+            raise _not_closed(path, opened_line)
         row = "\n".join(cells)
         columns = columns or _cells(separator, row)
-        if not needed:
-            needed = _cells(separator, row.rstrip(separator + " \t"))
-        elif _cells(separator, row) < needed:
-            short.append(opened or number)
+        if not cells_needed:
+            cells_needed = _cells(separator, row.rstrip(separator + " \t"))
+        elif _cells(separator, row) < cells_needed:
+            short_row_lines.append(opened_line or number)
         rows += 1
-        opened = 0
-        alone.clear()
+        opened_line = 0
+        cells_by_line.clear()
         cells.clear()
-    if opened:
-        raise _not_closed(path, opened)
-    if short:
-        raise _too_few_cells(path, short)
-    return max(0, rows - 1) if marked else None
+    if opened_line:
+        raise _not_closed(path, opened_line)
+    if short_row_lines:
+        raise _too_few_cells(path, short_row_lines)
+    return max(0, rows - 1) if has_mark else None
 
 
 def require_all_read(path: Path, *, rows: int | None, read: int) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.client.cohort.table.read import Mask, numbers
+from fedage.client.cohort.table.read import Mask, parse_numbers
 from fedage.common.campaign.types import TableChoice
 from fedage.common.errors import FedAgeError
 from fedage.common.statistics.statistic import FloatArray
@@ -16,7 +16,7 @@ from fedage.common.statistics.statistic import FloatArray
 if TYPE_CHECKING:
     import pandas as pd
 
-USUAL = (0.0, 1.0, 2.0, -1.0)
+USUAL_FEMALE_CODES = (0.0, 1.0, 2.0, -1.0)
 """Codes for female that need no `table.female`, whichever of them are not `table.male`."""
 _WORDS = {"m": 1.0, "male": 1.0, "f": 0.0, "female": 0.0}
 _SHOWN = 6
@@ -118,7 +118,7 @@ def words_problem(kinds: NDArray[np.object_]) -> str:
     )
 
 
-def sexes(column: pd.Series, table: TableChoice) -> tuple[FloatArray, Mask, frozenset[float]]:
+def parse_sexes(column: pd.Series, table: TableChoice) -> tuple[FloatArray, Mask, frozenset[float]]:
     """1 male, 0 female, NaN unknown, (n,); which cells are neither, (n,); and the numbers that are read as female.
 
     Without `table.female` any number beside `table.male` is female here; `require_known` then says whether that may be.
@@ -126,24 +126,24 @@ def sexes(column: pd.Series, table: TableChoice) -> tuple[FloatArray, Mask, froz
     import pandas as pd
 
     words = column.astype("string").str.strip().str.lower().map(_WORDS)
-    known = np.array(pd.to_numeric(words, errors="coerce"), dtype=np.float64)
-    in_words = np.isfinite(known)
-    codes, odd = numbers(column.where(~in_words), missing=table.missing)
+    word_values = np.array(pd.to_numeric(words, errors="coerce"), dtype=np.float64)
+    is_word = np.isfinite(word_values)
+    codes, is_neither = parse_numbers(column.where(~is_word), missing=table.missing)
     male, code = codes == table.male, np.isfinite(codes)
     female = code & ~male if table.female is None else codes == table.female
-    odd = (odd & ~in_words) | (code & ~male & ~female)
-    values = np.where(in_words, known, np.where(male, 1.0, np.where(female, 0.0, np.nan)))
-    return values, odd, frozenset(np.unique(codes[female]).tolist())
+    is_neither = (is_neither & ~is_word) | (code & ~male & ~female)
+    values = np.where(is_word, word_values, np.where(male, 1.0, np.where(female, 0.0, np.nan)))
+    return values, is_neither, frozenset(np.unique(codes[female]).tolist())
 
 
-def require_known(found: Sequence[frozenset[float]], *, anybody: bool, table: TableChoice) -> None:
+def require_known(female_by_file: Sequence[frozenset[float]], *, any_known: bool, table: TableChoice) -> None:
     """Refuse numbers that nobody said are female.
 
     Parameters
     ----------
-    found
+    female_by_file
         What was read as female in each file.
-    anybody
+    any_known
         Whether any cell of any file says male or female.
 
     Raises
@@ -152,13 +152,13 @@ def require_known(found: Sequence[frozenset[float]], *, anybody: bool, table: Ta
         In one line, with the codes allowed.
     """
     allowed = f"M, F, male, female, table.male ({table.male:g}) and {_female(table)}"
-    if not anybody:
+    if not any_known:
         raise FedAgeError(
             f"column {table.sex!r} says of nobody who is male or female (allowed are {allowed}); "
             "correct table.sex, or set table.male and table.female to the column's codes"
         )
-    codes = sorted(frozenset().union(*found))
-    if table.female is not None or not codes or (len(codes) == 1 and codes[0] in USUAL):
+    codes = sorted(frozenset().union(*female_by_file))
+    if table.female is not None or not codes or (len(codes) == 1 and codes[0] in USUAL_FEMALE_CODES):
         return
     shown = ", ".join(f"{code:g}" for code in codes[:_SHOWN]) + (" …" if len(codes) > _SHOWN else "")
     raise FedAgeError(
@@ -170,4 +170,4 @@ def require_known(found: Sequence[frozenset[float]], *, anybody: bool, table: Ta
 def _female(table: TableChoice) -> str:
     if table.female is not None:
         return f"table.female ({table.female:g})"
-    return "one of " + ", ".join(f"{code:g}" for code in USUAL if code != table.male)
+    return "one of " + ", ".join(f"{code:g}" for code in USUAL_FEMALE_CODES if code != table.male)

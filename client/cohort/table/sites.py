@@ -16,25 +16,29 @@ from numpy.typing import NDArray
 from fedage.client.cohort.keys import Keys
 from fedage.client.cohort.table.column_checks import require_usable
 from fedage.client.cohort.table.columns import Columns, read_columns, require_columns, wanted_columns
-from fedage.client.cohort.table.extremes import extremes_of
-from fedage.client.cohort.table.identifiers import differing_in_writing, differing_in_zeros, names_alike_in_words
+from fedage.client.cohort.table.extremes import find_extremes
+from fedage.client.cohort.table.identifiers import (
+    count_differing_in_writing,
+    count_differing_in_zeros,
+    similar_name_messages,
+)
 from fedage.client.cohort.table.messages import (
     AGE_MAX_YEARS,
     NO_ID,
-    bounded,
-    in_words,
+    bounded_counts,
     kept_extreme,
     neither_0_nor_1,
     neither_sex,
-    no_features,
+    no_features_text,
     not_a_number,
+    reason_text,
 )
-from fedage.client.cohort.table.read import SUFFIXES, Mask, labels, read_frame, without_bad_names
+from fedage.client.cohort.table.read import SUFFIXES, Mask, parse_labels, read_frame, without_bad_names
 from fedage.client.cohort.table.sex import require_known, words_problem
 from fedage.client.cohort.table.site_names import site_names
 from fedage.client.cohort.table.site_table import SiteTable
 from fedage.client.cohort.table.summary_rows import summary_rows
-from fedage.client.cohort.table.units import far_medians_in_words, far_years_in_words
+from fedage.client.cohort.table.units import distant_median_messages, distant_year_messages
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import TableChoice
 from fedage.common.errors import FedAgeError
@@ -46,7 +50,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Rows = NDArray[np.intp]
-_MADE = ("is_male", "raw_gap_years")
+_DERIVED = ("is_male", "raw_gap_years")
 """Columns that reading makes of others."""
 
 
@@ -65,16 +69,16 @@ class SiteTables:
     """Sites by name, and in one line each what was odd while reading."""
 
     sites: dict[str, SiteTable] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
 
 @dataclass
-class _Seen:
+class _KnownIdentifiers:
     """Identifiers of the patients met so far: as they are written, without leading zeros, and plainly written."""
 
     texts: set[str] = field(default_factory=set)
     without_zeros: dict[str, str] = field(default_factory=dict)
-    plainly_written: dict[str, str] = field(default_factory=dict)
+    canonical_form: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,45 +106,55 @@ def read_site_tables(data: Path, campaign: Campaign, *, site_column: str | None)
     site_column = None if site_column is None else normal_name(site_column)
     if table is None:
         raise FedAgeError("the campaign file has no [table]; add it to say which columns are which")
-    read = SiteTables()
-    sources = list(_sources(data, campaign, table, site_column=site_column, said=read.said))
-    found_in = frozenset().union(*(source.columns.features.keys() | source.columns.text for source in sources))
-    require_usable(sources, campaign, features={column for column in found_in if _is_wanted(column, campaign)})
+    tables = SiteTables()
+    sources = list(_read_sources(data, campaign, table, site_column=site_column, messages=tables.messages))
+    candidate_columns = frozenset().union(*(source.columns.features.keys() | source.columns.text for source in sources))
+    require_usable(sources, campaign, features={column for column in candidate_columns if _is_wanted(column, campaign)})
     # A column is a feature if it holds text nowhere and a number somewhere, so that one empty at a site stays one.
     text = frozenset().union(*(source.columns.text for source in sources))
     empty = frozenset.intersection(*(source.columns.empty for source in sources)) - text
     if table.id is None:
-        read.said.append(NO_ID)
+        tables.messages.append(NO_ID)
     if table.sex is not None:
         anybody = any(np.isfinite(source.columns.cohort["is_male"]).any() for source in sources)
-        require_known([source.columns.female for source in sources], anybody=bool(anybody), table=table)
-    for columns, why in ((text, "hold text"), (empty, "hold no number at all")):
+        require_known([source.columns.female for source in sources], any_known=bool(anybody), table=table)
+    for columns, reason in ((text, "hold text"), (empty, "hold no number at all")):
         if wanted := [column for column in columns if _is_wanted(column, campaign)]:
-            read.said.append(no_features(wanted, why))
+            tables.messages.append(no_features_text(wanted, reason))
     names = site_names(dict.fromkeys(title for source in sources for title in source.rows))
-    seen = _Seen()
+    known_identifiers = _KnownIdentifiers()
     keys = Keys(hashlib.sha256(f"simulation {campaign.campaign.seed}".encode()).digest())
     for source in sources:
         for title, rows in source.rows.items():
             name = names[title]
             if name != title:
-                read.said.append(f"site {title!r} is called {name} in the results")
-            found = _site(name, rows, source, campaign, without=text | empty, seen=seen, keys=keys)
-            read.said += [f"{name}: {in_words(reason, count)}" for reason, count in found.rejected.items()]
-            if found.unit.size == 0:
-                read.said.append(f"{name}: no row is left; the site is left out")
+                tables.messages.append(f"site {title!r} is called {name} in the results")
+            site_table = _site_table(
+                name,
+                rows,
+                source,
+                campaign,
+                excluded_columns=text | empty,
+                known_identifiers=known_identifiers,
+                keys=keys,
+            )
+            tables.messages += [
+                f"{name}: {reason_text(reason, count)}" for reason, count in site_table.rejected.items()
+            ]
+            if site_table.unit.size == 0:
+                tables.messages.append(f"{name}: no row is left; the site is left out")
                 continue
-            if found.unit.size == 1:
+            if site_table.unit.size == 1:
                 guarded = "; its guard will release nothing that rests on it" if campaign.cell_minimum > 1 else ""
-                read.said.append(f"{name}: a single row{guarded}")
-            read.sites[name] = found
-    if not read.sites:
+                tables.messages.append(f"{name}: a single row{guarded}")
+            tables.sites[name] = site_table
+    if not tables.sites:
         raise FedAgeError(
-            f"{data}: no row of any site can be used; {'; '.join(read.said[-3:]) or 'the tables are empty'}"
+            f"{data}: no row of any site can be used; {'; '.join(tables.messages[-3:]) or 'the tables are empty'}"
         )
-    read.said += far_medians_in_words(_by_column(read.sites, campaign))
-    read.said += far_years_in_words(_in_years(read.sites, campaign))
-    return read
+    tables.messages += distant_median_messages(_values_by_column(tables.sites, campaign))
+    tables.messages += distant_year_messages(_in_years(tables.sites, campaign))
+    return tables
 
 
 def _in_years(sites: Mapping[str, SiteTable], campaign: Campaign) -> dict[str, dict[str, FloatArray]]:
@@ -149,23 +163,23 @@ def _in_years(sites: Mapping[str, SiteTable], campaign: Campaign) -> dict[str, d
     named = {table.age: "age_years", table.predicted: "predicted_years"}
     named |= {survival.time: survival.time} if survival else {}
     return {
-        name: {site: found.columns[key] for site, found in sites.items() if key in found.columns}
+        name: {site: table.columns[key] for site, table in sites.items() if key in table.columns}
         for name, key in named.items()
         if name
     }
 
 
-def _by_column(sites: Mapping[str, SiteTable], campaign: Campaign) -> dict[str, dict[str, FloatArray]]:
+def _values_by_column(sites: Mapping[str, SiteTable], campaign: Campaign) -> dict[str, dict[str, FloatArray]]:
     """Covariates and wanted features by column and site; not what is in years, sex or what follows from them."""
     survival = campaign.survival
-    without = {"age_years", "predicted_years", *_MADE} | ({survival.time, survival.event} if survival else set())
-    found: dict[str, dict[str, FloatArray]] = {}
+    excluded = {"age_years", "predicted_years", *_DERIVED} | ({survival.time, survival.event} if survival else set())
+    values_by_column: dict[str, dict[str, FloatArray]] = {}
     for site, table in sites.items():
         for key, values in table.columns.items():
             name = key.removeprefix(FEATURE)
-            if key not in without and (name == key or _is_wanted(name, campaign)):
-                found.setdefault(name, {})[site] = values
-    return found
+            if key not in excluded and (name == key or _is_wanted(name, campaign)):
+                values_by_column.setdefault(name, {})[site] = values
+    return values_by_column
 
 
 def read_one_site(frame: pd.DataFrame, ids: pd.Series, campaign: Campaign, *, keys: Hashing) -> SiteTable:
@@ -179,24 +193,28 @@ def read_one_site(frame: pd.DataFrame, ids: pd.Series, campaign: Campaign, *, ke
     table = campaign.table or TableChoice()
     columns = read_columns(frame, campaign, table, site_column=None)
     if table.sex is not None:
-        anybody = bool(np.isfinite(columns.cohort["is_male"]).any())
-        require_known([columns.female], anybody=anybody, table=table)
+        any_known = bool(np.isfinite(columns.cohort["is_male"]).any())
+        require_known([columns.female], any_known=any_known, table=table)
     if columns.sex_words is not None and (problem := words_problem(columns.sex_words)):
         raise FedAgeError(f"column {table.sex!r} {problem}")
     rows = np.arange(len(frame))
     source = _Source(Path(), ids, columns, {"": rows})
-    return _site("", rows, source, campaign, without=columns.text, seen=_Seen(), keys=keys)
+    return _site_table(
+        "", rows, source, campaign, excluded_columns=columns.text, known_identifiers=_KnownIdentifiers(), keys=keys
+    )
 
 
 def _is_wanted(column: str, campaign: Campaign) -> bool:
     """Whether the campaign's features find this column."""
     options = campaign.estimator.options if campaign.estimator else {}
-    found, left_out = ([str(name) for name in options.get(key, ())] for key in ("features", "exclude"))
-    return any(fnmatchcase(column, name) for name in found) and not any(fnmatchcase(column, name) for name in left_out)
+    included, left_out = ([str(name) for name in options.get(key, ())] for key in ("features", "exclude"))
+    return any(fnmatchcase(column, name) for name in included) and not any(
+        fnmatchcase(column, name) for name in left_out
+    )
 
 
-def _sources(
-    data: Path, campaign: Campaign, table: TableChoice, *, site_column: str | None, said: list[str]
+def _read_sources(
+    data: Path, campaign: Campaign, table: TableChoice, *, site_column: str | None, messages: list[str]
 ) -> Iterator[_Source]:
     if not data.is_dir() and site_column is None:
         raise FedAgeError(f"{data} is one table; name the column that tells its sites apart with --site-column")
@@ -206,18 +224,18 @@ def _sources(
         )
     files = _files(data)
     if data.is_dir():
-        said += names_alike_in_words([title for _, title in files], column="folders of sites")
+        messages += similar_name_messages([title for _, title in files], column="folders of sites")
     for path, title in files:
         text = [table.id] if table.id else []
         frame = read_frame(path, text=text, sites=site_column, known=wanted_columns(campaign, site_column=site_column))
         frame, left_out = without_bad_names(frame, path=path)
-        said += left_out
+        messages += left_out
         if (summaries := summary_rows(frame, id_column=table.id, site_column=site_column)).any():
-            said.append(f"{path.name}: {in_words('summary-row', int(summaries.sum()))}")
+            messages.append(f"{path.name}: {reason_text('summary-row', int(summaries.sum()))}")
             frame = frame[~summaries].reset_index(drop=True)
         require_columns(frame, campaign, path=path, site_column=site_column)
-        rows = {title: np.arange(len(frame))} if title else _rows_by_site(frame, str(site_column), said=said)
-        ids = labels(frame[table.id]) if table.id else None
+        rows = {title: np.arange(len(frame))} if title else _rows_by_site(frame, str(site_column), messages=messages)
+        ids = parse_labels(frame[table.id]) if table.id else None
         yield _Source(path, ids, read_columns(frame, campaign, table, site_column=site_column), rows)
 
 
@@ -228,111 +246,123 @@ def _files(data: Path) -> list[tuple[Path, str]]:
     folders = sorted(path for path in data.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not folders:
         raise FedAgeError(f"{data} has no sub-folders; give one table, or a folder with one sub-folder a site")
-    found = []
+    files_by_site = []
     for folder in folders:
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
         if len(files) != 1:
             raise FedAgeError(f"{folder} must hold exactly one table ({', '.join(SUFFIXES)}), it holds {len(files)}")
-        found.append((files[0], folder.name))
-    return found
+        files_by_site.append((files[0], folder.name))
+    return files_by_site
 
 
-def _rows_by_site(frame: pd.DataFrame, site_column: str, *, said: list[str]) -> dict[str, Rows]:
+def _rows_by_site(frame: pd.DataFrame, site_column: str, *, messages: list[str]) -> dict[str, Rows]:
     import pandas as pd
 
-    titles = labels(frame[site_column])
-    written = frame[site_column].dropna().astype("string").unique().tolist()
-    said += names_alike_in_words(written, column=f"sites in column {site_column!r}")
-    if nowhere := int(titles.isna().sum()):
-        rows = "1 row names" if nowhere == 1 else f"{nowhere} rows name"
-        said.append(f"{rows} no site in column {site_column!r}, set aside")
-    codes, found = pd.factorize(titles)
+    titles = parse_labels(frame[site_column])
+    names = frame[site_column].dropna().astype("string").unique().tolist()
+    messages += similar_name_messages(names, column=f"sites in column {site_column!r}")
+    if n_without_site := int(titles.isna().sum()):
+        rows = "1 row names" if n_without_site == 1 else f"{n_without_site} rows name"
+        messages.append(f"{rows} no site in column {site_column!r}, set aside")
+    codes, site_labels = pd.factorize(titles)
     order = np.argsort(codes, kind="stable")
-    starts = np.searchsorted(codes[order], np.arange(len(found) + 1))
-    return {str(title): order[starts[k] : starts[k + 1]] for k, title in enumerate(found)}
+    starts = np.searchsorted(codes[order], np.arange(len(site_labels) + 1))
+    return {str(title): order[starts[k] : starts[k + 1]] for k, title in enumerate(site_labels)}
 
 
-def _site(
+def _site_table(
     name: str,
     rows: Rows,
     source: _Source,
     campaign: Campaign,
     *,
-    without: frozenset[str],
-    seen: _Seen,
+    excluded_columns: frozenset[str],
+    known_identifiers: _KnownIdentifiers,
     keys: Hashing,
 ) -> SiteTable:
     rejected: dict[str, int] = {}
     if source.ids is None:
         ids = [f"{name} {row}" for row in range(len(rows))]
     else:
-        rows, ids = _each_patient_once(rows, source.ids, seen=seen, rejected=rejected)
+        rows, ids = _first_rows(rows, source.ids, known_identifiers=known_identifiers, rejected=rejected)
     columns = source.columns
-    for column, odd in columns.wrong.items():
-        if column not in without:
-            if column in columns.written:
-                counted = Counter(form for form in columns.written[column][rows] if form)
-                rejected |= {not_a_number(column, form): count for form, count in counted.items()}
+    for column, is_not_number in columns.not_numbers.items():
+        if column not in excluded_columns:
+            if column in columns.cell_codes:
+                counts = Counter(form for form in columns.cell_codes[column][rows] if form)
+                rejected |= {not_a_number(column, form): count for form, count in counts.items()}
             else:
-                rejected[neither_sex(column)] = int(np.count_nonzero(odd[rows]))
-    rejected |= _extremes(rows, columns, campaign)
+                rejected[neither_sex(column)] = int(np.count_nonzero(is_not_number[rows]))
+    rejected |= _count_extremes(rows, columns, campaign)
     cohort = {column: values[rows] for column, values in columns.cohort.items()}
-    keep = _usable(cohort, campaign, rejected=rejected)
+    keep = _has_usable_age(cohort, campaign, rejected=rejected)
     cohort = {column: values[keep] for column, values in cohort.items()}
     _check_follow_up(cohort, campaign, rejected=rejected)
     rows = rows[keep]
     for column, values in columns.features.items():
-        if column not in without:
+        if column not in excluded_columns:
             cohort[FEATURE + column] = values[rows]
     hashed = tuple(keys.patient(ids[k]) for k in np.flatnonzero(keep))
     unit = np.array([keys.unit(key) for key in hashed], dtype=np.float64)
-    return SiteTable(cohort, unit, bounded(rejected), hashed)
+    return SiteTable(cohort, unit, bounded_counts(rejected), hashed)
 
 
-def _each_patient_once(rows: Rows, ids: pd.Series, *, seen: _Seen, rejected: dict[str, int]) -> tuple[Rows, list[str]]:
+def _first_rows(
+    rows: Rows, ids: pd.Series, *, known_identifiers: _KnownIdentifiers, rejected: dict[str, int]
+) -> tuple[Rows, list[str]]:
     """The rows of patients met here for the first time, and who they are."""
-    there = ids.iloc[rows]
-    known = there.notna().to_numpy(dtype=bool)
-    twice = known & there.duplicated().to_numpy(dtype=bool)
-    texts = there.fillna("").tolist()
-    elsewhere = known & ~twice & np.fromiter((text in seen.texts for text in texts), dtype=bool, count=len(texts))
-    rejected["row-without-id"] = int(np.count_nonzero(~known))
-    rejected["patient-twice-at-site"] = int(np.count_nonzero(twice))
-    rejected["patient-at-another-site"] = int(np.count_nonzero(elsewhere))
-    keep = np.flatnonzero(known & ~twice & ~elsewhere)
-    kept = [texts[k] for k in keep]
-    seen.texts.update(kept)
-    rejected["kept-identifier-differs-in-zeros"] = differing_in_zeros(kept, others=seen.without_zeros)
-    rejected["kept-identifier-differs-in-writing"] = differing_in_writing(kept, others=seen.plainly_written)
-    return rows[keep], kept
+    site_ids = ids.iloc[rows]
+    has_id = site_ids.notna().to_numpy(dtype=bool)
+    is_repeated = has_id & site_ids.duplicated().to_numpy(dtype=bool)
+    texts = site_ids.fillna("").tolist()
+    is_at_another_site = (
+        has_id
+        & ~is_repeated
+        & np.fromiter((text in known_identifiers.texts for text in texts), dtype=bool, count=len(texts))
+    )
+    rejected["row-without-id"] = int(np.count_nonzero(~has_id))
+    rejected["patient-twice-at-site"] = int(np.count_nonzero(is_repeated))
+    rejected["patient-at-another-site"] = int(np.count_nonzero(is_at_another_site))
+    keep = np.flatnonzero(has_id & ~is_repeated & ~is_at_another_site)
+    kept_ids = [texts[k] for k in keep]
+    known_identifiers.texts.update(kept_ids)
+    rejected["kept-identifier-differs-in-zeros"] = count_differing_in_zeros(
+        kept_ids, known=known_identifiers.without_zeros
+    )
+    rejected["kept-identifier-differs-in-writing"] = count_differing_in_writing(
+        kept_ids, known=known_identifiers.canonical_form
+    )
+    return rows[keep], kept_ids
 
 
-def _extremes(rows: Rows, columns: Columns, campaign: Campaign) -> dict[str, int]:
+def _count_extremes(rows: Rows, columns: Columns, campaign: Campaign) -> dict[str, int]:
     """Values that may stand for "missing" in what the campaign reads, by reason."""
     table = campaign.table
-    renamed = {"age_years": table.age or "", "predicted_years": table.predicted or ""} if table else {}
-    read = {renamed.get(name, name): values for name, values in columns.cohort.items() if name not in _MADE}
-    read |= {name: values for name, values in columns.features.items() if _is_wanted(name, campaign)}
+    table_names = {"age_years": table.age or "", "predicted_years": table.predicted or ""} if table else {}
+    values_by_name = {
+        table_names.get(name, name): values for name, values in columns.cohort.items() if name not in _DERIVED
+    }
+    values_by_name |= {name: values for name, values in columns.features.items() if _is_wanted(name, campaign)}
     return {
         kept_extreme(name, extreme.code): extreme.count
-        for name, values in read.items()
-        for extreme in extremes_of(values[rows])
+        for name, values in values_by_name.items()
+        for extreme in find_extremes(values[rows])
     }
 
 
-def _usable(cohort: Mapping[str, np.ndarray], campaign: Campaign, *, rejected: dict[str, int]) -> Mask:
+def _has_usable_age(cohort: Mapping[str, np.ndarray], campaign: Campaign, *, rejected: dict[str, int]) -> Mask:
     """Who has an age that can be used, where the table has one, (n,)."""
-    keep = np.ones(len(cohort["is_male"]), dtype=bool)
+    is_usable = np.ones(len(cohort["is_male"]), dtype=bool)
     age = cohort.get("age_years")
     if age is None:
-        return keep
+        return is_usable
     implausible = (age < 0) | (age > AGE_MAX_YEARS)
     rejected["implausible-age"] = int(np.count_nonzero(implausible))
-    keep &= ~implausible
+    is_usable &= ~implausible
     if campaign.estimator is not None:
         rejected["no-age"] = int(np.count_nonzero(np.isnan(age)))
-        keep &= np.isfinite(age)
-    return keep
+        is_usable &= np.isfinite(age)
+    return is_usable
 
 
 def _check_follow_up(cohort: Mapping[str, np.ndarray], campaign: Campaign, *, rejected: dict[str, int]) -> None:

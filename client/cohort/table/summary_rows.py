@@ -41,26 +41,30 @@ def summary_rows(frame: pd.DataFrame, *, id_column: str | None, site_column: str
     The identifier decides, without one the first column if the word stands nowhere above; the site where those are
     blank. Words that may be somebody's (`Max`, `SD`) count only beside one that is clear.
     """
-    found = np.zeros(len(frame), dtype=np.bool_)
+    is_summary_row = np.zeros(len(frame), dtype=np.bool_)
     if frame.empty:
-        return found
+        return is_summary_row
     first = str(frame.columns[0])
-    order = [name for name in (id_column or first, site_column) if name and name in frame.columns]
-    ends = max(0, len(frame) - _MOST_ROWS)
-    clear = False
-    for place in range(len(frame) - 1, ends - 1, -1):
+    columns_to_check = [name for name in (id_column or first, site_column) if name and name in frame.columns]
+    first_checked = max(0, len(frame) - _MOST_ROWS)
+    has_clear_word = False
+    for place in range(len(frame) - 1, first_checked - 1, -1):
         row = frame.iloc[place]
         if not any(str(cell).strip() for cell in row.dropna()):
             continue
-        text = next((plain for name in order if isinstance(row[name], str) and (plain := _plain(row[name]))), "")
+        text = next(
+            (plain for name in columns_to_check if isinstance(row[name], str) and (plain := _plain(row[name]))), ""
+        )
         if not (_CLEAR.fullmatch(text) or _WEAK.fullmatch(text)):
             break
-        clear = clear or bool(_CLEAR.fullmatch(text))
-        found[place] = True
-    if id_column is None and found.any():
+        has_clear_word = has_clear_word or bool(_CLEAR.fullmatch(text))
+        is_summary_row[place] = True
+    if id_column is None and is_summary_row.any():
         texts = frame[first].astype("string").fillna("").map(_plain)
-        clear = clear and not set(texts[found & (texts != "").to_numpy(dtype=bool)]) & set(texts[~found])
-    return found if clear and not found.all() else np.zeros(len(frame), dtype=np.bool_)
+        has_clear_word = has_clear_word and not set(texts[is_summary_row & (texts != "").to_numpy(dtype=bool)]) & set(
+            texts[~is_summary_row]
+        )
+    return is_summary_row if has_clear_word and not is_summary_row.all() else np.zeros(len(frame), dtype=np.bool_)
 
 
 def _plain(text: str) -> str:

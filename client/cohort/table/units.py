@@ -28,7 +28,7 @@ _WITHIN = 2.0
 """By how much a ratio of medians may differ from that of two units: patients differ too."""
 
 
-def far_years_in_words(columns: Mapping[str, Mapping[str, FloatArray]]) -> list[str]:
+def distant_year_messages(columns: Mapping[str, Mapping[str, FloatArray]]) -> list[str]:
     """One line for each column of ages or times whose medians fall into two groups of sites, six times apart or more.
 
     Parameters
@@ -36,21 +36,21 @@ def far_years_in_words(columns: Mapping[str, Mapping[str, FloatArray]]) -> list[
     columns
         By name, and by site, values in years (n,), NaN where missing.
     """
-    return [line for column, by_site in columns.items() if (line := _years_apart(column, by_site))]
+    return [line for column, by_site in columns.items() if (line := _year_ratio_message(column, by_site))]
 
 
-def _years_apart(column: str, by_site: Mapping[str, FloatArray]) -> str:
+def _year_ratio_message(column: str, by_site: Mapping[str, FloatArray]) -> str:
     """What is said of one column; empty where its sites' medians do not fall apart."""
     known = {site: values[np.isfinite(values)] for site, values in by_site.items()}
     medians = {site: float(np.median(values)) for site, values in known.items() if values.size >= _FEWEST_FOR_AN_SD}
-    order = sorted((site for site in medians if medians[site] > 0), key=lambda site: medians[site])
-    if len(order) < 2:
+    sites_by_median = sorted((site for site in medians if medians[site] > 0), key=lambda site: medians[site])
+    if len(sites_by_median) < 2:
         return ""
-    steps = [medians[above] / medians[below] for below, above in pairwise(order)]
-    at = int(np.argmax(steps)) + 1
-    if steps[at - 1] < _FAR_RATIO:
+    steps = [medians[above] / medians[below] for below, above in pairwise(sites_by_median)]
+    split = int(np.argmax(steps)) + 1
+    if steps[split - 1] < _FAR_RATIO:
         return ""
-    low, high = order[:at], order[at:]
+    low, high = sites_by_median[:split], sites_by_median[split:]
     ratio = float(np.median([medians[site] for site in high]) / np.median([medians[site] for site in low]))
     unit = min(_PER_YEAR, key=lambda one: abs(np.log(ratio / _PER_YEAR[one])))
     if abs(np.log(ratio / _PER_YEAR[unit])) > np.log(_WITHIN):
@@ -60,17 +60,17 @@ def _years_apart(column: str, by_site: Mapping[str, FloatArray]) -> str:
         mend = f"give years, or declare divide_by = {_PER_YEAR[unit]:g} where site.toml maps the column"
     low, high = sorted(low), sorted(high)
     if len(low) < len(high):
-        than, whose = f"about 1/{ratio:.0f} of that at the other sites", "there"
+        comparison, where = f"about 1/{ratio:.0f} of that at the other sites", "there"
     elif len(low) > len(high):
-        than, whose = f"about {ratio:.0f} times that at the other sites", "here"
+        comparison, where = f"about {ratio:.0f} times that at the other sites", "here"
     else:
         return (
-            f"{listed(sorted(order))}: the median of column {_shortened(column)} at {listed(high)} is about "
+            f"{listed(sorted(sites_by_median))}: the median of column {_shortened(column)} at {listed(high)} is about "
             f"{ratio:.0f} times that at {listed(low)}, as where it {cause}; if so, {mend}"
         )
     return (
-        f"{listed(min(low, high, key=len))}: the median of column {_shortened(column)} is {than}, as where it {cause} "
-        f"{whose}; if so, {mend}"
+        f"{listed(min(low, high, key=len))}: the median of column {_shortened(column)} is {comparison}, as where it "
+        f"{cause} {where}; if so, {mend}"
     )
 
 
@@ -102,7 +102,7 @@ def ages_in_words() -> str:
     )
 
 
-def far_medians_in_words(columns: Mapping[str, Mapping[str, FloatArray]]) -> list[str]:
+def distant_median_messages(columns: Mapping[str, Mapping[str, FloatArray]]) -> list[str]:
     """One line for each site, or group of sites, that has columns with a median far from the other sites'.
 
     Parameters
@@ -112,12 +112,12 @@ def far_medians_in_words(columns: Mapping[str, Mapping[str, FloatArray]]) -> lis
     """
     by_sites: dict[tuple[str, ...], list[str]] = {}
     for column, by_site in columns.items():
-        if far := tuple(_far(by_site)):
-            by_sites.setdefault(far, []).append(column)
-    return [_in_words(sites, found) for sites, found in by_sites.items()]
+        if far_sites := tuple(_distant_sites(by_site)):
+            by_sites.setdefault(far_sites, []).append(column)
+    return [_distant_median_message(sites, far_columns) for sites, far_columns in by_sites.items()]
 
 
-def _far(by_site: Mapping[str, FloatArray]) -> Iterator[str]:
+def _distant_sites(by_site: Mapping[str, FloatArray]) -> Iterator[str]:
     """Sites whose median lies more than ten SDs, of the site itself or as is usual, from the middle of the medians."""
     known = {site: values[np.isfinite(values)] for site, values in by_site.items()}
     known = {site: values for site, values in known.items() if values.size}
@@ -126,23 +126,23 @@ def _far(by_site: Mapping[str, FloatArray]) -> Iterator[str]:
         return
     # Medians, as a few codes for missing among the values move a mean; a column of one value at a site is a setting, or
     # a code that is said as such.
-    enough = {site: values for site, values in known.items() if values.size >= _FEWEST_FOR_AN_SD}
-    sds = {site: float(values.std()) for site, values in enough.items()}
-    medians = {site: float(np.median(enough[site])) for site, sd in sds.items() if sd > 1e-9 * abs(enough[site].mean())}
+    large = {site: values for site, values in known.items() if values.size >= _FEWEST_FOR_AN_SD}
+    sds = {site: float(values.std()) for site, values in large.items()}
+    medians = {site: float(np.median(large[site])) for site, sd in sds.items() if sd > 1e-9 * abs(large[site].mean())}
     if len(medians) < 2:
         return
-    centre, usual = float(np.median([*medians.values()])), float(np.median([sds[site] for site in medians]))
-    far = [site for site, median in medians.items() if abs(median - centre) > _FAR_SDS * min(sds[site], usual)]
+    centre, typical_sd = float(np.median([*medians.values()])), float(np.median([sds[site] for site in medians]))
+    far = [site for site, median in medians.items() if abs(median - centre) > _FAR_SDS * min(sds[site], typical_sd)]
     # Of two, nobody can say which is the odd one: the SD follows the unit, so that one alone may look far.
     yield from medians if far and len(medians) == 2 else far
 
 
-def _in_words(sites: Sequence[str], columns: Sequence[str]) -> str:
+def _distant_median_message(sites: Sequence[str], columns: Sequence[str]) -> str:
     shown = ", ".join(map(_shortened, columns[:_SHOWN]))
     more = f" and {len(columns) - _SHOWN} more" if len(columns) > _SHOWN else ""
-    median, what = ("median", "column") if len(columns) == 1 else ("medians", "columns")
+    median, noun = ("median", "column") if len(columns) == 1 else ("medians", "columns")
     return (
-        f"{listed(sites)}: the {median} of {what} {shown}{more} {'is' if len(columns) == 1 else 'are'} more than "
+        f"{listed(sites)}: the {median} of {noun} {shown}{more} {'is' if len(columns) == 1 else 'are'} more than "
         f"{_FAR_SDS:g} standard deviations of a site's patients away from the middle of the sites' medians; if the "
         "unit differs, declare divide_by in that site's site.toml or recompute the table"
     )

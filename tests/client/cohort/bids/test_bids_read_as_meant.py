@@ -59,9 +59,9 @@ def test_a_unit_is_found_whatever_the_capitals_of_its_key(tmp_path: Path, column
 @pytest.mark.parametrize(
     ("column", "says"),
     [
-        ({"Description": "age in months"}, 'speaks of months .* add "Units": "month"'),
-        ("Age at scan, weeks", 'speaks of weeks .* add "Units": "week"'),
-        ({"description": "Gestational age (days)", "Units": ""}, 'speaks of days .* add "Units": "day"'),
+        ({"Description": "age in months"}, 'mentions months .* add "Units": "month"'),
+        ("Age at scan, weeks", 'mentions weeks .* add "Units": "week"'),
+        ({"description": "Gestational age (days)", "Units": ""}, 'mentions days .* add "Units": "day"'),
         ({"Units": ["months"]}, "is in .* allowed are years, months"),
         ({"Description": "age in years, at most 3 months before the scan"}, ""),
         ({"Description": "may be rounded"}, ""),
@@ -127,7 +127,7 @@ def test_one_age_with_decimals_shows_that_none_is_a_completed_year(tmp_path: Pat
 @pytest.mark.parametrize("name", ["Age_years", "age (y)", "Alter", "birth"])
 def test_a_data_set_without_a_column_of_ages_is_refused_once(tmp_path: Path, name: str) -> None:
     root = tree(tmp_path, {"a": ["1"]}, {"participants.tsv": f"participant_id\t{name}\nsub-a\t40.5\n"})
-    with pytest.raises(FedAgeError, match=r"participants\.tsv has no column 'age', .*rename the column of ages to age"):
+    with pytest.raises(FedAgeError, match=r"participants\.tsv has no column 'age' .*rename the column of ages to age"):
         ages(root)
     (root / "sub-a/sub-a_sessions.tsv").write_text("session_id\tage\n1\t40.5\n")
     assert ages(root) == {("a", "1"): 40.5}
@@ -174,7 +174,7 @@ def test_codes_of_age_groups_are_no_ages(tmp_path: Path, levels: object, key: st
     """Code 3 was an age of three and a half years."""
     about = json.dumps({"age": {"Description": "age group", key: levels}})
     tree(tmp_path, {"a": [""]}, {"participants.tsv": "participant_id\tage\nsub-a\t3\n", "participants.json": about})
-    with pytest.raises(FedAgeError, match="gives age Levels, so its numbers are codes of groups and no ages"):
+    with pytest.raises(FedAgeError, match="gives Levels for age, so its numbers are codes of groups, not ages"):
         ages(tmp_path)
 
 

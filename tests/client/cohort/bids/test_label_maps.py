@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedage.client.cohort.indexing.bids import index_bids
-from fedage.client.cohort.samples.exams import load_found
+from fedage.client.cohort.samples.exams import load_eligible
 from fedage.client.cohort.store.query import Selection, select
 from fedage.client.cohort.store.store import CohortStore
 from fedage.common.estimators.base import Input
@@ -59,7 +59,7 @@ def test_a_label_map_is_found_with_its_volume(store: CohortStore, tmp_path: Path
     assert sorted(exams[store.patient_key("sub-2")]) == ["head"]
     assert sorted(found.age_years) == [41.5, 52.5]
     (one,) = exams[store.patient_key("sub-1")]["labels"]
-    image = load_found(one, root=root)
+    image = load_eligible(one, root=root)
     assert (image.view, image.orientation, image.pixels.shape) == (view, "RAS", (6, 5, 4))
     assert set(np.unique(image.pixels)) == {0.0, 1.0, 2.0, 3.0}
 
@@ -119,4 +119,4 @@ def test_values_between_whole_numbers_are_no_labels(store: CohortStore, tmp_path
     index_bids(store, root)
     (exam,) = selected(store, "DSEG").found
     with pytest.raises(SampleRefused, match="not-a-label-map"):
-        load_found(exam["labels"][0], root=root)
+        load_eligible(exam["labels"][0], root=root)

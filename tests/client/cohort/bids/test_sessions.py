@@ -110,7 +110,7 @@ def test_the_earliest_day_is_not_the_first_where_its_label_says_so(tmp_path: Pat
 def test_a_row_of_too_few_cells_is_refused_by_its_line(tmp_path: Path, row: str) -> None:
     text = f"participant_id\tsex\tage\t\nsub-a\tF\t40.5\n\n{row}\n"
     with pytest.raises(
-        FedAgeError, match=r"participants\.tsv: line 4 has fewer cells than there are columns; write a tab"
+        FedAgeError, match=r"participants\.tsv: line 4 has fewer cells than the header has columns; write n/a and a tab"
     ):
         sessions_of(tree(tmp_path / "x", {"a": [""]}, {"participants.tsv": text}))
     own = {"sub-a/sub-a_sessions.tsv": "session_id\tacq_time\tage\n1\t2020-01-01\n"}

@@ -13,7 +13,7 @@ from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
 from fedage.client.cohort.decoding.images import load_image
 from fedage.client.cohort.decoding.stacks import load_enhanced, load_series
 from fedage.client.cohort.dicom.facts import DicomFacts, read_facts
-from fedage.client.cohort.dicom.geometry import Stack, stack_of
+from fedage.client.cohort.dicom.geometry import Stack, build_stack
 from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.common.preprocessing.image import SampleRefused
 from tests.client.cohort.dicoms import ramp, write
@@ -28,7 +28,7 @@ def made(depths: list[float], *, orientation: list[float] = AXIAL, spacing: tupl
     normal = np.cross(orientation[:3], orientation[3:])
     count = len(depths)
     positions = np.array([-10.0, -20.0, 30.0]) + np.array(depths)[:, None] * normal
-    return stack_of(positions, np.array([orientation] * count), np.array([spacing] * count))
+    return build_stack(positions, np.array([orientation] * count), np.array([spacing] * count))
 
 
 def test_an_axial_stack_by_hand() -> None:
@@ -78,11 +78,11 @@ def test_slices_that_are_not_parallel_or_sheared() -> None:
     positions = np.array([[0.0, 0, 3 * index] for index in range(4)])
     spacings = np.full((4, 2), 0.5)
     turned = np.array([AXIAL] * 3 + [OBLIQUE])
-    assert stack_of(positions, turned, spacings) is Reason.MIXED_ORIENTATION
+    assert build_stack(positions, turned, spacings) is Reason.MIXED_ORIENTATION
     tilted_gantry = positions + np.array([[0, 1.0 * index, 0] for index in range(4)])
-    assert stack_of(tilted_gantry, np.array([AXIAL] * 4), spacings) is Reason.MIXED_ORIENTATION
-    assert stack_of(positions, np.zeros((4, 6)), spacings) is Reason.NO_GEOMETRY
-    assert stack_of(positions, np.array([AXIAL] * 4), np.zeros((4, 2))) is Reason.NO_GEOMETRY
+    assert build_stack(tilted_gantry, np.array([AXIAL] * 4), spacings) is Reason.MIXED_ORIENTATION
+    assert build_stack(positions, np.zeros((4, 6)), spacings) is Reason.NO_GEOMETRY
+    assert build_stack(positions, np.array([AXIAL] * 4), np.zeros((4, 2))) is Reason.NO_GEOMETRY
 
 
 def frames(count: int) -> NDArray[np.uint16]:

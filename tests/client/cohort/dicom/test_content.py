@@ -19,12 +19,12 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from fedage.client.cohort.dicom.content import part_of_text, view_of_text
+from fedage.client.cohort.dicom.content import body_part_from_text, view_from_text
 from fedage.client.cohort.dicom.facts import DicomFacts, read_facts
 from fedage.client.cohort.indexing.index import index_folder
 from fedage.client.cohort.store.query import Selection, select
 from fedage.client.cohort.store.store import CohortStore
-from fedage.client.cohort.table_facts import NOTHING, TableFacts
+from fedage.client.cohort.table_facts import NO_FACTS, TableFacts
 from fedage.common.estimators import estimator_class
 from fedage.common.estimators.takes import Content, Takes
 from tests.client.cohort.dicoms import write
@@ -47,7 +47,7 @@ def view_code(value: str, meaning: str = "", *, modifiers: Sequence[Dataset] = (
 PA, LEFT_LATERAL = view_code("272479007", "postero-anterior"), view_code("399173006", "left lateral")
 
 
-def content(path: Path, told: TableFacts = NOTHING, **elements: Any) -> Content:
+def content(path: Path, told: TableFacts = NO_FACTS, **elements: Any) -> Content:
     write(path, **elements)
     found = read_facts(path, told)
     assert isinstance(found, DicomFacts), found
@@ -117,7 +117,7 @@ def test_views(tmp_path: Path, elements: dict[str, Any], view: str) -> None:
     ],
 )
 def test_views_as_people_write_them(text: str, view: str) -> None:
-    assert view_of_text(text) == view
+    assert view_from_text(text) == view
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_views_as_people_write_them(text: str, view: str) -> None:
     ],
 )
 def test_body_parts_as_people_write_them(text: str, part: str) -> None:
-    assert part_of_text(text) == part
+    assert body_part_from_text(text) == part
 
 
 @pytest.mark.parametrize(

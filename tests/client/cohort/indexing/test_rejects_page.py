@@ -8,10 +8,10 @@ from rich.console import Console
 
 from fedage.client.cohort.indexing.index import index_folder
 from fedage.client.cohort.indexing.rejects_page import (
-    Kind,
+    ScannerCount,
+    rejected_groups,
     rejects_table,
     render_rejects,
-    set_aside,
     write_rejects_page,
 )
 from fedage.client.cohort.reasons import Reason
@@ -36,17 +36,17 @@ def store(tmp_path: Path) -> CohortStore:
 
 
 def test_counts_by_reason_and_by_scanner(store: CohortStore) -> None:
-    found = {one.code: one for one in set_aside(store)}
+    found = {one.code: one for one in rejected_groups(store)}
     assert {code: one.files for code, one in found.items()} == {
         "burned-in-annotation": 3,
         "truncated": 1,
         "not-an-image": 1,
         "not-dicom": 1,
     }
-    assert found["burned-in-annotation"].kinds == (Kind("DX", "Phantom Imaging", 3),)
-    assert found["truncated"].kinds == (Kind("CR", "<b>Maker & Sons</b>", 1),)
-    assert found["not-dicom"].kinds == (Kind("not said", "not said", 1),)
-    assert next(iter(set_aside(store))).code == "burned-in-annotation"
+    assert found["burned-in-annotation"].kinds == (ScannerCount("DX", "Phantom Imaging", 3),)
+    assert found["truncated"].kinds == (ScannerCount("CR", "<b>Maker & Sons</b>", 1),)
+    assert found["not-dicom"].kinds == (ScannerCount("not said", "not said", 1),)
+    assert next(iter(rejected_groups(store))).code == "burned-in-annotation"
     assert all(one.paths == () for one in found.values())
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedage.client.cohort.selection.fold_assignment import NO_FOLD, deal, dealt, folds_for, place_by_fold, used_folds
+from fedage.client.cohort.selection.fold_assignment import (
+    NO_FOLD,
+    assign_folds,
+    folds_for,
+    round_robin_folds,
+    split_uniform_by_fold,
+    used_folds,
+)
 from fedage.common.statistics.statistic import FloatArray
 
 
@@ -27,7 +34,7 @@ def deal_of(
 ) -> FloatArray:
     nobody = np.zeros(unit.size, dtype=bool)
     trains = healthy == 1 if only_healthy else ~nobody
-    return deal(unit, healthy, folds=folds, minimum_count=minimum, seed=seed, in_no_fold=nobody, trains=trains)
+    return assign_folds(unit, healthy, folds=folds, minimum_count=minimum, seed=seed, in_no_fold=nobody, trains=trains)
 
 
 @pytest.mark.parametrize(
@@ -100,18 +107,20 @@ def test_the_healthy_and_the_others_are_mixed_where_only_both_are_enough_for_two
 def test_those_in_no_fold_are_not_counted_and_take_no_place() -> None:
     unit, told = site(24, 9)
     few = told != 1
-    fold = deal(unit, told, folds=5, minimum_count=10, seed=1, in_no_fold=few, trains=np.ones(33, dtype=bool))
+    fold = assign_folds(unit, told, folds=5, minimum_count=10, seed=1, in_no_fold=few, trains=np.ones(33, dtype=bool))
     assert np.all(fold[few] == NO_FOLD)
     assert [int(np.count_nonzero(fold == number)) for number in used_folds(fold)] == [12, 12]
     unit, told = site(46, 5)  # 51 would be enough for five folds
-    fold = deal(unit, told, folds=5, minimum_count=10, seed=1, in_no_fold=told != 1, trains=np.ones(51, dtype=bool))
+    fold = assign_folds(
+        unit, told, folds=5, minimum_count=10, seed=1, in_no_fold=told != 1, trains=np.ones(51, dtype=bool)
+    )
     assert [int(np.count_nonzero(fold == number)) for number in used_folds(fold)] == [12, 12, 11, 11]
 
 
 def test_a_site_that_is_too_small_for_two_folds_is_dealt_as_ever() -> None:
     for healthy, others in ((19, 0), (9, 10), (3, 0), (1, 0), (0, 0)):
         unit, told = site(healthy, others)
-        assert np.array_equal(deal_of(unit, told), dealt(unit, told, 5))
+        assert np.array_equal(deal_of(unit, told), round_robin_folds(unit, told, 5))
 
 
 def test_small_sites_do_not_all_use_the_same_folds_and_stay_with_their_own() -> None:
@@ -140,11 +149,11 @@ def test_the_draw_is_what_it_was_in_earlier_releases() -> None:
 
 def test_places_by_fold_keep_a_fold_together_and_folds_apart() -> None:
     fold = np.array([3.0, 1.0, 3.0, 7.0, NO_FOLD, 1.0])
-    place = place_by_fold(fold)
+    place = split_uniform_by_fold(fold)
     assert np.all((place >= 0) & (place < 1))
     assert [place[1], place[0], place[3]] == sorted({place[1], place[0], place[3]})
     assert (place[0], place[1]) == (place[2], place[5])
     for inner in (3, 5, 20):
         numbers = np.minimum((place * inner).astype(int), inner - 1)
         assert len({int(numbers[row]) for row in (0, 1, 3)}) == 3
-    assert place_by_fold(np.full(3, NO_FOLD)).size == 3
+    assert split_uniform_by_fold(np.full(3, NO_FOLD)).size == 3

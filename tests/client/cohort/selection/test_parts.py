@@ -3,11 +3,11 @@ import pytest
 
 from fedage.client.cohort.selection.parts import (
     check_fold,
+    count_set_aside,
     held_out,
     held_out_of_training,
-    of_fold,
-    set_aside,
-    sizes,
+    part_sizes,
+    parts_for_fold,
     with_parts,
 )
 from fedage.common.campaign import Campaign
@@ -51,13 +51,13 @@ def test_every_patient_is_held_out_of_exactly_one_model_and_never_trained_on_the
     times = np.zeros(made.n)
     for fold in range(4):
         rows = held_out(made, FOLDS, fold)
-        parts = of_fold(made, FOLDS, fold)
+        parts = parts_for_fold(made, FOLDS, fold)
         times += rows
         assert not np.any((parts["is_train"] == 1) & rows)
         assert not np.any((parts["is_train"] == 1) & (made["healthy"] == 0))
         assert held_out_of_training(made, FOLDS, fold) == np.count_nonzero(rows & (made["healthy"] == 1))
     assert np.all(times == 1)
-    assert sum(sizes(made, FOLDS).values()) == np.count_nonzero(made["healthy"] == 1)
+    assert sum(part_sizes(made, FOLDS).values()) == np.count_nonzero(made["healthy"] == 1)
     for health in (0, 1):
         per_fold = [int(np.count_nonzero((made["fold"] == f) & (made["healthy"] == health))) for f in range(4)]
         assert max(per_fold) - min(per_fold) <= 1, "folds must be of one size, the healthy and the others apart"
@@ -92,31 +92,31 @@ def few_ill(n: int = 400, *, ill: int) -> tuple[Cohort, np.ndarray]:
 def test_the_few_of_a_part_who_are_not_healthy_are_in_no_sum() -> None:
     asked = campaign()  # its minimum count is 10
     made = with_parts(*few_ill(ill=9), asked)
-    assert set_aside(made) == {"too-few-not-healthy": 9, "too-few-incomplete": 0}
+    assert count_set_aside(made) == {"too-few-not-healthy": 9, "too-few-incomplete": 0}
     for part in ("is_validation", "is_test"):
         inside = made[part] == 1
         assert np.array_equal(inside, inside & (made["healthy"] == 1)), "all and the healthy have to be the same"
     enough = with_parts(*few_ill(ill=10), asked)
-    assert set_aside(enough) == {"too-few-not-healthy": 0, "too-few-incomplete": 0}
+    assert count_set_aside(enough) == {"too-few-not-healthy": 0, "too-few-incomplete": 0}
     assert np.count_nonzero((enough["is_test"] == 1) & (enough["healthy"] == 0)) == 10
     none = with_parts(*few_ill(ill=0), asked)
-    assert set_aside(none) == {"too-few-not-healthy": 0, "too-few-incomplete": 0}
-    assert sum(sizes(none, asked).values()) == 400
+    assert count_set_aside(none) == {"too-few-not-healthy": 0, "too-few-incomplete": 0}
+    assert sum(part_sizes(none, asked).values()) == 400
     unguarded = with_parts(*few_ill(ill=9), campaign("[simulation]\nguard = false\n"))
-    assert set_aside(unguarded) == {"too-few-not-healthy": 0, "too-few-incomplete": 0}
+    assert count_set_aside(unguarded) == {"too-few-not-healthy": 0, "too-few-incomplete": 0}
 
 
 def test_with_folds_the_few_who_are_not_healthy_are_in_no_fold() -> None:
     made = with_parts(*few_ill(ill=9), FOLDS)
-    assert set_aside(made) == {"too-few-not-healthy": 9, "too-few-incomplete": 0}
+    assert count_set_aside(made) == {"too-few-not-healthy": 9, "too-few-incomplete": 0}
     assert not np.any((made["is_test"] == 1) & (made["healthy"] == 0))
     for fold in range(4):
-        parts = of_fold(made, FOLDS, fold)
+        parts = parts_for_fold(made, FOLDS, fold)
         for part in ("is_train", "is_validation", "is_test"):
             assert not np.any((parts[part] == 1) & (made["set_aside"] == 1))
         assert not np.any(held_out(made, FOLDS, fold) & (made["set_aside"] == 1))
-    assert sum(sizes(made, FOLDS).values()) == 391
-    assert set_aside(with_parts(*few_ill(ill=10), FOLDS)) == {"too-few-not-healthy": 0, "too-few-incomplete": 0}
+    assert sum(part_sizes(made, FOLDS).values()) == 391
+    assert count_set_aside(with_parts(*few_ill(ill=10), FOLDS)) == {"too-few-not-healthy": 0, "too-few-incomplete": 0}
 
 
 @pytest.mark.parametrize(("ill", "left_out"), [(0, 0), (9, 9), (10, 0), (40, 0)])
@@ -129,6 +129,6 @@ def test_who_is_in_no_sum_where_a_tables_own_predictions_are_judged_on_the_healt
     values = np.zeros(100)
     values[:ill] = 1
     made = with_parts(Cohort({"age_years": np.full(100, 50.0), "ill": values}), np.linspace(0, 0.99, 100), chosen)
-    assert set_aside(made) == {"too-few-not-healthy": left_out, "too-few-incomplete": 0}
+    assert count_set_aside(made) == {"too-few-not-healthy": left_out, "too-few-incomplete": 0}
     assert np.array_equal(made["is_test"] == 1, (values == 0) | (left_out == 0))
     assert made["healthy"].sum() == 100 - ill

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from fedage.client.cohort.indexing.index import index_folder
-from fedage.client.cohort.selection.fold_assignment import dealt
+from fedage.client.cohort.selection.fold_assignment import round_robin_folds
 from fedage.client.cohort.store.query import Selection, select, split
 from fedage.client.cohort.store.store import CohortStore
 from fedage.common.campaign.types import Fractions
@@ -25,7 +25,7 @@ def parts(selection: Selection) -> dict[str, int]:
 
 
 def folds(selection: Selection) -> dict[str, float]:
-    fold = dealt(selection.unit, np.ones(selection.n), 5)
+    fold = round_robin_folds(selection.unit, np.ones(selection.n), 5)
     return dict(zip(selection.keys, fold.tolist(), strict=True))
 
 

@@ -16,7 +16,7 @@ from fedage.client.cohort.decoding.images import load_image
 from fedage.client.cohort.decoding.stacks import load_series
 from fedage.client.cohort.indexing import index
 from fedage.client.cohort.indexing.index import IndexReport, index_folder
-from fedage.client.cohort.indexing.rejects_page import set_aside
+from fedage.client.cohort.indexing.rejects_page import rejected_groups
 from fedage.client.cohort.store.models import Exam, ImageFile
 from fedage.client.cohort.store.query import select
 from fedage.client.cohort.store.series import is_volume
@@ -92,7 +92,7 @@ def test_gaps_by_hand(store: CohortStore, data: Path, depths: list[float], reaso
     else:
         assert out(report) == (files, 1, {reason: len(depths)})
         assert (report.patients, report.exams) == (1, 1)  # whose only series is out is out
-        (aside,) = set_aside(store)
+        (aside,) = rejected_groups(store)
         assert (aside.code, aside.files) == (reason, len(depths))
         assert [(kind.modality, kind.manufacturer) for kind in aside.kinds] == [("MR", "Phantom Imaging")]
 

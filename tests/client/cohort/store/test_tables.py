@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.client.cohort.selection.parts import of_fold
+from fedage.client.cohort.selection.parts import parts_for_fold
 from fedage.client.cohort.selection.table_cohorts import table_cohort
 from fedage.client.cohort.site_cohort import SiteCohort
 from fedage.client.cohort.store.store import CohortStore
@@ -165,7 +165,7 @@ def test_simulated_and_deployed_sites_train_on_the_same_sums(tmp_path: Path) -> 
     analysis = preparation(campaign, ("area", "thick"))
     assert analysis is not None
     results = [
-        run_locally(analysis, {name: of_fold(found.cohort, campaign, 0) for name, found in way.items()})
+        run_locally(analysis, {name: parts_for_fold(found.cohort, campaign, 0) for name, found in way.items()})
         for way in (simulated, real)
     ]
     assert isinstance(results[0], Done)

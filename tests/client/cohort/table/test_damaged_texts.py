@@ -74,12 +74,12 @@ def test_blank_lines_below_the_separator_make_no_header_a_patient(tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "is empty; give a table with a line of names"),
-        (f"Registry export,,\n{HEADER},sex\np1,61,3.5,M\n", "if a title stands above the header, take it out"),
+        ("", "is empty; give a table with a header"),
+        (f"Registry export,,\n{HEADER},sex\np1,61,3.5,M\n", "remove a title above the header"),
         ("p1,61,3.5,61\np2,70,4.25,70\n", r"\(at places 2 and 4; its first line must hold the columns' names\)"),
         (
             f"{HEADER}\n{ROWS}".replace(",", "|"),
-            r"whose name has '\|' in it: cells are separated by ',' in a .csv file",
+            r"and its name contains '\|': cells are separated by ',' in a .csv file",
         ),
         (f"sep=;\n{HEADER}\n{ROWS}", "cells are separated by ';' as its line 'sep=' says"),
     ],

@@ -46,7 +46,7 @@ def read(folder: Path, ids: list[str], sites: list[str]) -> SiteTables:
 @pytest.mark.parametrize("case", ALIKE)
 def test_identifiers_that_look_alike_are_counted(tmp_path: Path, case: str) -> None:
     found = read(tmp_path, ["p1", ALIKE[case][0], "p3", ALIKE[case][1]], ["a", "a", "b", "b"])
-    (line,) = found.said
+    (line,) = found.messages
     assert line.startswith("b: 1 row of a patient whose identifier differs from an earlier one in capitals, blanks")
     assert "Pat" not in line
     assert sum(table.unit.size for table in found.sites.values()) == 4
@@ -63,9 +63,9 @@ def test_identifiers_of_outcomes_are_counted_too(tmp_path: Path, case: str) -> N
     ("names", "sites", "told"),
     [
         (("10", "10.0", "11", "11"), 2, 'written with and without ".0" (10.0 and 10), read as one site'),
-        (("10", "00010", "11", "11"), 3, "differing from another in leading zeros only, counted as a site"),
-        (("Nord", "nord", "x", "x"), 3, "differing from another in capitals, blanks or characters that are not seen"),
-        (("Nord", "Nord\u200b", "x", "x"), 3, "differing from another in capitals, blanks or characters"),
+        (("10", "00010", "11", "11"), 3, "differing from another in leading zeros only, counted as a separate site"),
+        (("Nord", "nord", "x", "x"), 3, "differing from another in capitals, blanks or invisible characters"),
+        (("Nord", "Nord\u200b", "x", "x"), 3, "differing from another in capitals, blanks or invisible characters"),
     ],
 )
 def test_names_of_sites_that_look_alike_are_counted(
@@ -73,7 +73,7 @@ def test_names_of_sites_that_look_alike_are_counted(
 ) -> None:
     found = read(tmp_path, ["p1", "p2", "p3", "p4"], list(names))
     assert len(found.sites) == sites
-    lines = [line for line in found.said if line.startswith("1 name of sites in column 'site' ")]
+    lines = [line for line in found.messages if line.startswith("1 name of sites in column 'site' ")]
     assert len(lines) == 1
     assert told in lines[0]
 
@@ -85,4 +85,4 @@ def test_names_of_folders_are_compared(tmp_path: Path) -> None:
             tmp_path / name / "t.csv", index=False
         )
     found = read_site_tables(tmp_path, parse_campaign(CAMPAIGN), site_column=None)
-    assert any(line.startswith("1 name of folders of sites differing") for line in found.said)
+    assert any(line.startswith("1 name of folders of sites differing") for line in found.messages)

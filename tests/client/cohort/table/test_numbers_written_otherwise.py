@@ -11,10 +11,10 @@ import pytest
 from fedage.client.cohort.bids.sessions import STANDARD, FolderWalk, read_sessions
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.store.tables import TableReport, index_table, read_table
-from fedage.client.cohort.table.cell_forms import form_of, what_and_mend
-from fedage.client.cohort.table.messages import in_words
+from fedage.client.cohort.table.cell_forms import description_and_remedy, form_code
+from fedage.client.cohort.table.messages import reason_text
 from fedage.client.cohort.table.outcomes import read_outcomes
-from fedage.client.cohort.table.read import numbers
+from fedage.client.cohort.table.read import parse_numbers
 from fedage.client.cohort.table.sites import SiteTables, read_site_tables
 from fedage.client.cohort.table.summary_rows import summary_rows
 from fedage.client.site.mapping import TableSource
@@ -49,7 +49,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_cell_has_its_form(form: str) -> None:
-    assert {cell: form_of(cell) for cell in FORMS[form]} == dict.fromkeys(FORMS[form], form)
+    assert {cell: form_code(cell) for cell in FORMS[form]} == dict.fromkeys(FORMS[form], form)
 
 
 @pytest.mark.parametrize(("form", "cell"), [(form, cells[1]) for form, cells in FORMS.items()])
@@ -57,8 +57,9 @@ def test_the_form_is_named_and_the_cell_is_not(tmp_path: Path, form: str, cell: 
     frame = table(thick=[cell, *[f"{2 + number / 10:.1f}" for number in range(19)]])
     if form in ("range", "limit"):
         found = read(frame, tmp_path)
-        assert f"a: 1 cell of column 'thick' holds {what_and_mend(form)[0]} and counts as missing; write" in "".join(
-            found.said
+        assert (
+            f"a: 1 cell of column 'thick' holds {description_and_remedy(form)[0]} and counts as missing; write"
+            in "".join(found.messages)
         )
         assert indexed(frame, tmp_path).rejected == {f"{form}:thick": 1}
         return
@@ -75,7 +76,7 @@ def test_the_form_is_named_and_the_cell_is_not(tmp_path: Path, form: str, cell: 
     [("1e3", 1000.0), (" +5. ", 5.0), ("\u00a05", 5.0), ("5\u202f", 5.0), (".5", 0.5), ("-1E-2", -0.01)],
 )
 def test_what_is_a_number_is_read(tmp_path: Path, cell: str, value: float) -> None:
-    values, odd = numbers(pd.Series([cell, "x", "7"]))
+    values, odd = parse_numbers(pd.Series([cell, "x", "7"]))
     assert (values[0], odd.tolist()) == (value, [False, True, False])
     (tmp_path / "o.csv").write_text(f"patient_id,x\na,{cell}\nb,7\nc,oops\n", encoding="utf-8")
     assert read_outcomes(tmp_path / "o.csv").values["a"] == {"x": value}
@@ -119,8 +120,8 @@ def test_rows_that_sum_up_the_others_are_nobody(tmp_path: Path, rows: list[tuple
     assert list(found.sites) == ["a"]
     assert found.sites["a"].columns["age_years"].tolist() == plain["age"].astype(float).tolist()
     count = sum(any(row) for row in rows)
-    expected = f"t.csv: {'1 row' if count == 1 else f'{count} rows'} at the end that sum up those above"
-    assert any(line.startswith(expected) for line in found.said)
+    expected = f"t.csv: {'1 row' if count == 1 else f'{count} rows'} at the end that summarise those above"
+    assert any(line.startswith(expected) for line in found.messages)
     report = indexed(frame.drop(columns="site"), tmp_path)
     assert report.patients == 20
     with_id = sum(bool(row[0]) for row in rows)
@@ -159,6 +160,6 @@ def test_a_mean_below_whole_ages_leaves_them_whole(tmp_path: Path) -> None:
 
 
 def test_a_summary_is_said_in_words() -> None:
-    assert in_words("summary-row", 1) == (
-        "1 row at the end that sum up those above (Total, Mean and the like), set aside"
+    assert reason_text("summary-row", 1) == (
+        "1 row at the end that summarise those above (Total, Mean and the like), set aside"
     )

@@ -123,9 +123,9 @@ def test_ages_in_another_unit_are_refused_at_both_kinds_of_sites(ages: np.ndarra
 def test_of_a_bids_data_set_too() -> None:
     months = [str(age) for age in range(60, 204, 12)]
     with pytest.raises(FedAgeError, match=r"column 'age' holds many ages above 130.*Units"):
-        AgeColumn.of(months, unit="year").require_plausible(months, file="participants.tsv")
-    AgeColumn.of(months, unit="month").require_plausible(months, file="participants.tsv")
-    AgeColumn.of(months, unit="year").require_plausible([f"{age}M" for age in months], file="participants.tsv")
+        AgeColumn.from_texts(months, unit="year").require_plausible(months, file="participants.tsv")
+    AgeColumn.from_texts(months, unit="month").require_plausible(months, file="participants.tsv")
+    AgeColumn.from_texts(months, unit="year").require_plausible([f"{age}M" for age in months], file="participants.tsv")
 
 
 @pytest.mark.parametrize("words", [["H", "M"] * 3, ["V", "M"] * 3, ["w", "m"] * 3])

@@ -68,10 +68,10 @@ def test_separators_and_the_byte_order_mark(tmp_path: Path, separator: str, enco
         ("", "is empty"),
         ("patient_id,event\nsecret,1,2\nx,1,2,3,4\n", "rows differ in length"),
         ("patient_id,time_years\nsecret,1,5\nx,2,5\n", "more cells than the header has names"),
-        ("patient_id,event, event\n1,1,1\n", "same name"),
-        ("patient_id,event,event\n1,1,0\n", "same name"),
-        ("patient_id;event;time;event\n1;1;2;0\n", "same name"),
-        ('patient_id\tevent\t"event"\n1\t1\t0\n', "same name"),
+        ("patient_id,event, event\n1,1,1\n", "has a column twice"),
+        ("patient_id,event,event\n1,1,0\n", "has a column twice"),
+        ("patient_id;event;time;event\n1;1;2;0\n", "has a column twice"),
+        ('patient_id\tevent\t"event"\n1\t1\t0\n', "has a column twice"),
     ],
 )
 def test_what_is_no_table_is_refused_in_one_line(tmp_path: Path, text: str, says: str) -> None:

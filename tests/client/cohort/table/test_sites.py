@@ -62,7 +62,7 @@ def read(frame: pd.DataFrame, folder: Path, *, name: str = "t.csv", site_column:
 
 def test_a_clean_table_says_nothing(frame: pd.DataFrame, tmp_path: Path) -> None:
     found = read(frame, tmp_path)
-    assert found.said == []
+    assert found.messages == []
     assert {name: table.unit.size for name, table in found.sites.items()} == {"a": 6, "b": 6}
     assert found.sites["a"].features == ("area", "thick")
     np.testing.assert_array_equal(found.sites["b"].columns["feature:thick"], frame.thick[6:])
@@ -88,7 +88,7 @@ def test_a_string_in_a_number_is_missing_and_said(frame: pd.DataFrame, tmp_path:
     frame["thick"] = frame["thick"].astype(object)
     frame.loc[2, "thick"] = "n/a?"
     found = read(frame, tmp_path)
-    assert found.said == ["a: 1 cell of column 'thick' holds no number and counts as missing"]
+    assert found.messages == ["a: 1 cell of column 'thick' holds no number and counts as missing"]
     assert np.flatnonzero(np.isnan(found.sites["a"].columns["feature:thick"])).tolist() == [2]
 
 
@@ -108,10 +108,10 @@ def test_a_patient_is_kept_where_first_met(frame: pd.DataFrame, tmp_path: Path) 
     frame.loc[[1, 7, 8], "who"] = ["p0", " p0 ", "p3"]
     frame.loc[9, "who"] = None
     found = read(frame, tmp_path)
-    assert found.said == [
-        "a: 1 row of a patient who is there already, set aside (the first is kept)",
+    assert found.messages == [
+        "a: 1 row of a patient who has an earlier row, set aside (the first row is kept)",
         "b: 1 row without an identifier, set aside",
-        "b: 2 rows of a patient whom an earlier site has, set aside",
+        "b: 2 rows of a patient who is at an earlier site too, set aside",
     ]
     assert [table.unit.size for table in found.sites.values()] == [5, 3]
 
@@ -122,13 +122,13 @@ def test_numbers_as_identifiers_are_the_same_patients_in_every_file(frame: pd.Da
         (tmp_path / site).mkdir()
         frame[:3].drop(columns="site").assign(who=ids).to_csv(tmp_path / site / "t.csv", index=False)
     found = read_site_tables(tmp_path, campaign(), site_column=None)
-    assert "b: 1 row of a patient whom an earlier site has, set aside" in found.said
+    assert "b: 1 row of a patient who is at an earlier site too, set aside" in found.messages
 
 
 def test_an_age_of_340_is_set_aside(frame: pd.DataFrame, tmp_path: Path) -> None:
     frame.loc[0, "age"], frame.loc[1, "age"] = 340, -9999
     found = read(frame, tmp_path)
-    assert found.said == [
+    assert found.messages == [
         "a: 1 row with an age below 0 or above 130 years, set aside",
         "a: 1 row without an age, set aside",
     ]
@@ -139,7 +139,7 @@ def test_sex_in_letters_is_understood(frame: pd.DataFrame, tmp_path: Path) -> No
     expected = read(frame, tmp_path).sites["a"].columns["is_male"]
     frame["sex"] = ["F", "male"] * 6
     found = read(frame, tmp_path)
-    assert found.said == []
+    assert found.messages == []
     np.testing.assert_array_equal(found.sites["a"].columns["is_male"], expected)
 
 
@@ -150,7 +150,7 @@ def sexes(frame: pd.DataFrame, values: list[object], folder: Path, *, more: str 
     text = CAMPAIGN.replace('sex = "sex"\n', f'sex = "sex"\n{more}')
     found = read_site_tables(path, campaign(text), site_column="site")
     columns = [table.columns["is_male"] for table in found.sites.values()]
-    return [-1 if np.isnan(value) else value for value in np.concatenate(columns)], found.said
+    return [-1 if np.isnan(value) else value for value in np.concatenate(columns)], found.messages
 
 
 def test_sexes_that_are_neither_are_missing_and_said(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -210,21 +210,21 @@ def test_columns_of_text_and_empty_ones_are_said_where_the_features_would_have_t
     path = tmp_path / "t.csv"
     frame.assign(scanner="vendor", nothing=None).to_csv(path, index=False)
     lines = [
-        "columns that hold text, so are no features: 'scanner'",
-        "columns that hold no number at all, so are no features: 'nothing'",
+        "columns that hold text and therefore cannot be features: 'scanner'",
+        "columns that hold no number at all and therefore cannot be features: 'nothing'",
     ]
-    assert read_site_tables(path, campaign(), site_column="site").said == lines
+    assert read_site_tables(path, campaign(), site_column="site").messages == lines
     named = campaign(CAMPAIGN.replace('["*"]', '["thick", "area"]'))
-    assert read_site_tables(path, named, site_column="site").said == []
+    assert read_site_tables(path, named, site_column="site").messages == []
     without = campaign(CAMPAIGN.replace('["*"]', '["*"]\nexclude = ["scan*", "nothing"]'))
-    assert read_site_tables(path, without, site_column="site").said == []
+    assert read_site_tables(path, without, site_column="site").messages == []
 
 
 def test_row_numbers_and_names_without_end_are_left_out_and_said(frame: pd.DataFrame, tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     frame.assign(**{"x" * 201: 1.0, "y" * 200: 2.0}).to_csv(path)
     found = read_site_tables(path, campaign(), site_column="site")
-    assert found.said == [
+    assert found.messages == [
         "t.csv: 1 column without a name is left out",
         "t.csv: 1 column with a name longer than 200 characters is left out",
     ]
@@ -235,7 +235,7 @@ def test_without_identifiers_it_is_said_that_nobody_is_noticed_twice(frame: pd.D
     path = tmp_path / "t.csv"
     pd.concat([frame, frame]).drop(columns="who").to_csv(path, index=False)
     found = read_site_tables(path, campaign(CAMPAIGN.replace('id = "who"\n', "")), site_column="site")
-    assert found.said == [NO_ID]
+    assert found.messages == [NO_ID]
     assert [table.unit.size for table in found.sites.values()] == [12, 12]
 
 
@@ -249,7 +249,7 @@ def test_a_hundred_bad_columns_with_long_names_are_an_answer_that_a_server_takes
     assert sum(rejected.values()) == sum(1 + k % 5 for k in range(100))
     assert all(len(code) <= 80 for code in rejected)
     assert rejected["not-a-number-in-other-columns"] == 20 * (1 + 2 + 3 + 4)
-    assert found.said[-1] == "a: 200 cells of other columns hold no number and count as missing"
+    assert found.messages[-1] == "a: 200 cells of other columns hold no number and count as missing"
     told, left_out = SiteInfo.of({"rejected_files": rejected})
     assert (told.rejected_files, left_out) == (rejected, ())
 
@@ -258,14 +258,14 @@ def test_names_with_blanks_and_umlauts_are_told(frame: pd.DataFrame, tmp_path: P
     frame["site"] = frame["site"].map({"a": "Universität München", "b": "Ålesund"})
     found = read(frame, tmp_path)
     assert list(found.sites) == ["universitaet-muenchen", "aalesund"]
-    assert "site 'Universität München' is called universitaet-muenchen in the results" in found.said
+    assert "site 'Universität München' is called universitaet-muenchen in the results" in found.messages
 
 
 def test_a_site_with_one_row_is_said_and_rows_without_a_site_too(frame: pd.DataFrame, tmp_path: Path) -> None:
     frame.loc[0, "site"], frame.loc[[1, 2], "site"] = "c", None
     found = read(frame, tmp_path)
-    assert found.said[0] == "2 rows name no site in column 'site', set aside"
-    assert any(line.startswith("c: a single row") for line in found.said)
+    assert found.messages[0] == "2 rows name no site in column 'site', set aside"
+    assert any(line.startswith("c: a single row") for line in found.messages)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_a_site_with_one_row_is_said_and_rows_without_a_site_too(frame: pd.DataF
         ("who,site,age,sex,thick,thick\n1,a,40,1,2,3\n", r"has a column twice \('thick' at places 5 and 6\)"),
         ("who,site,age,sex,thick\n", "has no row"),
         ("", "is empty; give a table"),
-        ("who;site;age;sex\n1;a;40;1\n", "has one column only, whose name has ';' in it"),
+        ("who;site;age;sex\n1;a;40;1\n", "has only one column, and its name contains ';'"),
         ("who,site,age,sex\n1,a,40,5,1\n2,a,40,1\n", "line 2 has more cells than the header has names; write numbers"),
         ("who,site,age,sex\n2,a,40,1\n1,a,40,5,1\n", "line 3 has more cells than the header has names"),
     ],
@@ -299,7 +299,7 @@ def test_no_site_column_and_empty_folders_are_said(frame: pd.DataFrame, tmp_path
 
 def test_nobody_is_named_in_what_is_said(frame: pd.DataFrame, tmp_path: Path) -> None:
     frame["who"] = ["Erika Mustermann"] * 12
-    assert "Mustermann" not in " ".join(read(frame, tmp_path).said)
+    assert "Mustermann" not in " ".join(read(frame, tmp_path).messages)
 
 
 @pytest.mark.slow

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 from fedage.client.cohort.indexing.index import index_folder
-from fedage.client.cohort.selection.image_units import units_in_words
+from fedage.client.cohort.selection.image_units import unit_messages
 from fedage.client.cohort.store.query import select
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.table.sites import read_site_tables
-from fedage.client.cohort.table.units import far_years_in_words
+from fedage.client.cohort.table.units import distant_year_messages
 from fedage.common.campaign_file import parse_campaign
 from tests.client.cohort.dicoms import write
 
@@ -64,7 +64,7 @@ def said(folder: Path, change: Values, *, sites: str) -> list[str]:
     frame.to_csv(path, index=False)
     found = read_site_tables(path, parse_campaign(CAMPAIGN), site_column="site")
     assert len(found.sites) == len(sites)
-    return [line for line in found.said if "standard deviations" in line]
+    return [line for line in found.messages if "standard deviations" in line]
 
 
 @pytest.mark.parametrize("sites", ["abc", "abcd"])
@@ -116,7 +116,7 @@ def of_years(folder: Path, *, sites: str, **changed: float) -> list[str]:
     frame = pd.DataFrame({"who": range(names.size), "site": names, "event": rng.integers(0, 2, names.size), **values})
     frame.to_csv(folder / "t.csv", index=False)
     text = CAMPAIGN.replace(CAMPAIGN[CAMPAIGN.index("[estimator]") : CAMPAIGN.index("[table]")], "") + SURVIVAL
-    return [line for line in read_site_tables(folder / "t.csv", parse_campaign(text), site_column="site").said
+    return [line for line in read_site_tables(folder / "t.csv", parse_campaign(text), site_column="site").messages
             if "the median of column" in line]  # fmt: skip
 
 
@@ -150,9 +150,9 @@ def test_of_two_sites_both_are_named_and_sites_alike_are_not(tmp_path: Path) -> 
 )
 def test_the_unit_follows_from_the_ratio(factor: float, named: str) -> None:
     years = np.linspace(0.01, 2, 20)
-    found = far_years_in_words({"t": {"a": years, "b": years * 1.5, "c": years * factor, "d": years[:4] * 1e9}})
+    found = distant_year_messages({"t": {"a": years, "b": years * 1.5, "c": years * factor, "d": years[:4] * 1e9}})
     assert [named in line and line.startswith("c: ") for line in found] == [True] * bool(named)
-    halves = far_years_in_words(
+    halves = distant_year_messages(
         {"t": {"a": years, "b": years, "c": years * 12, "d": years * 12.5, "e": np.full(9, np.nan)}}
     )
     assert halves[0].startswith("a, b, c and d: the median of column 't' at c and d is about 12 times that at a and b")
@@ -173,6 +173,6 @@ def test_follow_up_beside_images_is_looked_at_too(tmp_path: Path) -> None:
         + '[estimator]\nname = "chest-ca"\n[training]\nrounds = 1\n'
         + SURVIVAL
     )
-    (line,) = units_in_words(found, campaign)
+    (line,) = unit_messages(found, campaign)
     assert line.startswith("b: the median of column 'fu' is about 1")
     assert "months instead of years" in line

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.client.cohort.table.cell_forms import form_of
-from fedage.client.cohort.table.messages import in_words
+from fedage.client.cohort.table.cell_forms import form_code
+from fedage.client.cohort.table.messages import reason_text
 from fedage.client.cohort.table.sites import SiteTables, read_site_tables
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import parse_campaign
@@ -141,14 +141,14 @@ def test_days_and_durations_of_parquet_are_no_numbers(frame: pd.DataFrame, tmp_p
     frame["area"] = values
     found = in_parquet(frame, tmp_path, ABOUT + FEATURES)
     assert "feature:area" not in found.sites["b"].columns
-    assert any("area" in line and "hold text" in line for line in found.said)
+    assert any("area" in line and "hold text" in line for line in found.messages)
     with pytest.raises(FedAgeError, match=r"column 'area' holds .*, where numbers belong; write"):
         in_parquet(frame, tmp_path, ABOUT + SURVIVAL)
 
 
 def test_a_column_that_nobody_reads_may_hold_what_it_likes(frame: pd.DataFrame, tmp_path: Path) -> None:
     frame.loc[25:, "other"] = "1,234.5"
-    assert read(frame, tmp_path).said == []
+    assert read(frame, tmp_path).messages == []
 
 
 def test_all_mistakes_of_all_sites_come_at_once(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -184,12 +184,12 @@ FORMS = {
 
 @pytest.mark.parametrize("cell", FORMS)
 def test_a_few_ages_of_another_form_are_counted_by_that_form(frame: pd.DataFrame, tmp_path: Path, cell: str) -> None:
-    assert form_of(cell) == FORMS[cell]
+    assert form_code(cell) == FORMS[cell]
     frame.loc[[21, 22, 23], "age"] = cell
     found = read(frame, tmp_path)
     assert found.sites["b"].rejected == {f"{FORMS[cell]}:age": 3, "no-age": 3}
     assert found.sites["b"].unit.size == 17
-    line = found.said[0]
+    line = found.messages[0]
     assert line.startswith("b: 3 cells of column 'age' hold ")
     assert "18-38" not in cell or 'ranges (such as "18-38")' in line
 
@@ -271,20 +271,20 @@ def test_a_repeated_extreme_that_nobody_declared_is_said_and_kept(
 ) -> None:
     frame.loc[[21, 22, 23], "thick"] = value
     found = read(frame, tmp_path)
-    assert found.said == [f"b: {in_words(f'kept-extreme:{code}:thick', 3)}"]
-    assert "column 'thick'" in found.said[0]
-    assert "missing of [table]" in found.said[0]
-    assert "fewer than 10 cells" in found.said[0]
+    assert found.messages == [f"b: {reason_text(f'kept-extreme:{code}:thick', 3)}"]
+    assert "column 'thick'" in found.messages[0]
+    assert "missing of [table]" in found.messages[0]
+    assert "fewer than 10 cells" in found.messages[0]
     assert found.sites["b"].rejected == {f"kept-extreme:{code}:thick": 3}
     assert (found.sites["b"].columns["feature:thick"] == value).sum() == 3
     declared = read(frame, tmp_path, ABOUT + f"missing = [{value}]\n" + FEATURES)
-    assert declared.said == []
+    assert declared.messages == []
     assert np.isnan(declared.sites["b"].columns["feature:thick"]).sum() == 3
 
 
 def test_a_patient_s_own_extreme_is_not_quoted(frame: pd.DataFrame, tmp_path: Path) -> None:
     frame.loc[[21, 22, 23], "thick"] = 71.53
-    (line,) = read(frame, tmp_path).said
+    (line,) = read(frame, tmp_path).messages
     assert "71" not in line
     assert line.startswith("b: column 'thick' holds one value, far beyond all others, in fewer than 10 cells")
 
@@ -301,7 +301,7 @@ def test_ten_and_more_are_counted_and_many_columns_stay_within_an_answer(tmp_pat
     assert found["kept-extremes-in-other-columns"] == 80 * 12
     assert max(map(len, found)) <= 80
     SiteInfo(patients=40, smallest_cell=10, rejected_files=found)
-    assert any("holds -999999, far beyond the others, in 12 cells" in in_words(code, found[code]) for code in found)
+    assert any("holds -999999, far beyond the others, in 12 cells" in reason_text(code, found[code]) for code in found)
 
 
 @pytest.mark.parametrize("kind", ["normal", "counts", "binary", "skewed", "few values", "twice the same"])
@@ -316,7 +316,7 @@ def test_ordinary_columns_are_not_suspected(frame: pd.DataFrame, tmp_path: Path,
         "twice the same": np.repeat(rng.normal(size=20), 2),
     }
     frame["thick"] = made[kind]
-    assert read(frame, tmp_path).said == []
+    assert read(frame, tmp_path).messages == []
 
 
 SEPARATOR_LINES = {
@@ -337,7 +337,7 @@ def test_excel_s_first_line_is_read_as_what_it_is(frame: pd.DataFrame, tmp_path:
     text = frame.to_csv(index=False, sep=SEPARATOR_LINES[line], lineterminator="\r\n")
     (tmp_path / "t.csv").write_text(f"{begins}{line}\r\n{text}", encoding="utf-8", newline="")
     found = read_site_tables(tmp_path / "t.csv", campaign(), site_column="site")
-    assert found.said == []
+    assert found.messages == []
     assert {name: table.snapshot for name, table in found.sites.items()} == {
         name: table.snapshot for name, table in expected.sites.items()
     }
@@ -360,7 +360,7 @@ def test_a_site_keeps_its_name(frame: pd.DataFrame, tmp_path: Path, title: str, 
     found = read_site_tables(path, campaign(), site_column="site")
     assert sorted(found.sites) == sorted(["a", name])
     assert found.sites[name].unit.size == 20
-    assert all(line.startswith("site ") for line in found.said)
+    assert all(line.startswith("site ") for line in found.messages)
 
 
 def test_sites_that_are_numbers_keep_their_zeros(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -383,8 +383,8 @@ def test_identifiers_that_differ_in_zeros_are_neither_joined_nor_lost(
     assert found.sites["b"].unit.size == (19 if here == there else 20)
     assert found.sites["b"].rejected.get("kept-identifier-differs-in-zeros", 0) == differ
     said = "b: 1 row of a patient whose identifier differs from an earlier one in leading zeros only"
-    assert any(line.startswith(said) for line in found.said) is bool(differ)
-    assert not any(here in line.replace("00010 and 10", "") for line in found.said)
+    assert any(line.startswith(said) for line in found.messages) is bool(differ)
+    assert not any(here in line.replace("00010 and 10", "") for line in found.messages)
 
 
 def test_numbers_in_parquet_and_texts_in_csv_are_compared_as_texts(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -459,11 +459,11 @@ def test_missing_events_are_missing_where_they_are_no_code(frame: pd.DataFrame, 
 @pytest.mark.parametrize("code", [-9999, 999, 9999.9, -77])
 def test_a_column_of_nothing_but_a_code_is_said(frame: pd.DataFrame, tmp_path: Path, code: float) -> None:
     frame.loc[frame["site"] == "b", "area"] = code
-    (line,) = read(frame, tmp_path).said
+    (line,) = read(frame, tmp_path).messages
     assert line.startswith(f"b: column 'area' holds {code:g}, far beyond the others, in 20 cells")
 
 
 @pytest.mark.parametrize("value", [0, 1, -1, 7, 88, 1500.5])
 def test_a_column_of_one_plain_value_is_not(frame: pd.DataFrame, tmp_path: Path, value: float) -> None:
     frame.loc[frame["site"] == "b", "area"] = value
-    assert read(frame, tmp_path).said == []
+    assert read(frame, tmp_path).messages == []

@@ -13,7 +13,7 @@ from fedage.client.cohort.indexing.join_outcomes import OTHER_ZEROS
 from fedage.client.cohort.recipes._base import table as recipe_table
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.store.tables import TableReport, index_table, read_table
-from fedage.client.cohort.table.messages import in_words
+from fedage.client.cohort.table.messages import reason_text
 from fedage.client.cohort.table.outcomes import read_outcomes
 from fedage.client.consent.site_cohorts import TableCohorts
 from fedage.client.site.mapping import Mapped, TableSource
@@ -44,8 +44,8 @@ def test_outcomes_written_otherwise_are_left_out_and_named(tmp_path: Path, cell:
     found = read_outcomes(path)
     assert all(set(row) == {"event"} for row in found.values.values())
     assert sum(found.left_out.values()) == cells
-    (line,) = found.said
-    assert line.startswith("column 'volume' is left out, as it holds numbers with a ")
+    (line,) = found.messages
+    assert line.startswith("column 'volume' is left out because it holds numbers with a ")
     assert "write" in line
     assert "534" not in line
     with pytest.raises(FedAgeError, match=r"o\.csv: column 'volume' holds numbers with a .*, where numbers belong"):
@@ -63,8 +63,8 @@ def test_events_in_words_come_with_their_mapping(tmp_path: Path, event: str, non
     path = outcomes(tmp_path, event=[event, none, none] * 5)
     found = read_outcomes(path)
     assert found.text_columns == {"event": 15}
-    assert found.said[0].startswith("column 'event' holds words (")
-    assert f"values = {{ {values} }}" in found.said[0]
+    assert found.messages[0].startswith("column 'event' holds words (")
+    assert f"values = {{ {values} }}" in found.messages[0]
     with pytest.raises(FedAgeError, match=r"column 'event' holds words .*, where numbers belong") as refused:
         read_outcomes(path, columns={"event": "event"})
     assert f"values = {{ {values} }}" in str(refused.value)
@@ -78,7 +78,7 @@ def test_events_in_words_come_with_their_mapping(tmp_path: Path, event: str, non
 def test_other_forms_are_counted_by_form(tmp_path: Path, cell: str, form: str) -> None:
     found = read_outcomes(outcomes(tmp_path, time_years=[cell, cell, *range(13)]))
     assert found.counts()[f"{form or 'not-a-number'}:time_years"] == 2
-    assert not any("oops" in line for line in found.said)
+    assert not any("oops" in line for line in found.messages)
 
 
 @pytest.mark.parametrize("code", [-9999, 999, -77777, 99.9])
@@ -87,12 +87,12 @@ def test_an_undeclared_code_is_kept_and_said(tmp_path: Path, code: float) -> Non
     found = read_outcomes(path)
     assert found.counts()[f"kept-extreme:{code:g}:thick"] == 2
     assert found.values["p0"] == {"thick": code}
-    assert found.said == (
+    assert found.messages == (
         f"column 'thick' holds {code:g}, far beyond the others, in fewer than 10 cells, which counts as a value; if it "
         "stands for missing, add it to missing of [outcome_columns] in site.toml",
     )
     declared = read_outcomes(path, missing=[code])
-    assert (declared.said, declared.values["p0"], declared.not_numbers) == ((), {}, {})
+    assert (declared.messages, declared.values["p0"], declared.not_numbers) == ((), {}, {})
 
 
 @pytest.mark.parametrize("line", ["sep=;", '"sep=,"', "SEP=\t", "sep=|"])
@@ -111,7 +111,7 @@ def test_participants_after_excel_s_first_line(tmp_path: Path) -> None:
     file.write_text("sep=\t\nparticipant_id\tage\nsub-01\t45\n", encoding="utf-8")
     assert [dict(row) for row in read_rows(file, key="participant_id")] == [{"participant_id": "sub-01", "age": "45"}]
     file.write_text("sep=;\nparticipant_id;age\nsub-01;45\n", encoding="utf-8")
-    with pytest.raises(FedAgeError, match="says that ';' is between its cells, and BIDS has tabs"):
+    with pytest.raises(FedAgeError, match="says that its cells are separated by ';', and BIDS separates them by tabs"):
         read_rows(file, key="participant_id")
 
 
@@ -124,7 +124,7 @@ def test_outcomes_and_images_that_differ_in_zeros(tmp_path: Path, image: str, ro
     assert found.outcomes["patients-with-outcomes"] == 1
     assert found.outcomes["unknown-patients"] == 2
     assert found.outcomes["unknown-but-for-leading-zeros"] == 1
-    assert found.said == (OTHER_ZEROS,)
+    assert found.messages == (OTHER_ZEROS,)
 
 
 def test_outcomes_that_have_both_spellings_are_counted(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_table_s_columns_written_otherwise(frame: pd.DataFrame, tmp_path: Path
     assert stored_columns(tmp_path) == {"age", "thick", "event", "time"}
     ((reason, count),) = report.rejected.items()
     assert count == cells
-    assert in_words(reason, count).startswith("column 'volume' is left out, as it holds numbers with a ")
+    assert reason_text(reason, count).startswith("column 'volume' is left out because it holds numbers with a ")
     with pytest.raises(FedAgeError, match=r"t\.csv: column 'volume' holds numbers with a .*, where numbers belong"):
         indexed(frame, tmp_path, columns={"brain": "volume"})
     frame.loc[: cells - 1, "age"] = "45,5"
@@ -197,7 +197,7 @@ def test_a_table_s_ages_of_another_form(frame: pd.DataFrame, tmp_path: Path, cel
     frame.loc[:3, "age"] = cell
     (reason,) = (report := indexed(frame, tmp_path)).rejected
     assert reason.endswith(":age")
-    assert "write" in in_words(reason, report.rejected[reason])
+    assert "write" in reason_text(reason, report.rejected[reason])
     frame["age"] = cell
     with pytest.raises(FedAgeError, match=r"t\.csv: column 'age' holds .*, where numbers belong; write"):
         indexed(frame, tmp_path)
@@ -228,7 +228,7 @@ def test_a_table_s_events_in_words(frame: pd.DataFrame, tmp_path: Path, words: t
     frame["event"] = plain.map({1: words[0], 0: words[1]})
     report = indexed(frame, tmp_path)
     assert report.rejected == {"yes-or-no:event": 30}
-    assert "say what the words mean in the site's site.toml" in in_words("yes-or-no:event", 30)
+    assert "say what the words mean in the site's site.toml" in reason_text("yes-or-no:event", 30)
     with pytest.raises(RequestRefused, match="column 'event' of this site's table holds texts"):
         TableCohorts(tmp_path / "home").read(CAMPAIGN)
     mapping = {"event": {"column": "event", "values": {words[0]: 1.0, words[1]: 0.0}}}
@@ -242,7 +242,7 @@ def test_a_table_s_undeclared_code_is_said_at_the_site_and_in_the_answer(
 ) -> None:
     frame.loc[:11, "thick"] = code
     assert indexed(frame, tmp_path).rejected == {f"kept-extreme:{code}:thick": 12}
-    assert "in 12 cells" in in_words(f"kept-extreme:{code}:thick", 12)
+    assert "in 12 cells" in reason_text(f"kept-extreme:{code}:thick", 12)
     cohort = TableCohorts(tmp_path / "home").read(CAMPAIGN)
     assert cohort.rejected_files == {f"kept-extreme:{code}:thick": 12}
     assert (cohort.cohort["thick"] == code).sum() == 12
