@@ -105,10 +105,10 @@ def index_into(
     if root is not None and layout is not None:
         images = index_bids(store, root, layout=layout, progress=progress)
     elif root is not None:
-        telling = chosen.telling(root) if chosen and chosen.telling else NoTableFacts()
+        table_facts = chosen.table_facts(root) if chosen and chosen.table_facts else NoTableFacts()
         if config.view_if_unknown is not None:
-            telling = WithSiteView(telling, config.view_if_unknown)
-        images = index_folder(store, root, telling=telling, progress=progress)
+            table_facts = WithSiteView(table_facts, config.view_if_unknown)
+        images = index_folder(store, root, table_facts=table_facts, progress=progress)
     elif store.has_images:
         _forget_images(store)
     with store.exclusive():

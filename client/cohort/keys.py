@@ -69,7 +69,7 @@ class Keys:
         """Hash of a series of one exam."""
         return self._digest("series", f"{exam}/{series_uid}".encode()).hex()
 
-    def unit(self, patient: str) -> float:
+    def split_uniform(self, patient: str) -> float:
         """A number in [0, 1) of a hashed patient: drives the split, depends on key and identifier only."""
         return (int.from_bytes(self._digest("split", patient.encode())[:8], "big") >> 11) * 2.0**-53
 

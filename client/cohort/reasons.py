@@ -61,19 +61,19 @@ class Reason(StrEnum):
     MISNAMED = "misnamed"
 
     @property
-    def what(self) -> str:
+    def description(self) -> str:
         """What is wrong with the file, to be read after "the file"."""
         return _TEXTS[self][0]
 
     @property
-    def mend(self) -> str:
+    def remedy(self) -> str:
         """What the hospital can do about it."""
         return _TEXTS[self][1]
 
     @property
     def sentence(self) -> str:
         """What is wrong with the file, and what would mend it."""
-        return f"{self.what}; {self.mend}"
+        return f"{self.description}; {self.remedy}"
 
 
 _NOTHING = "nothing to mend"

@@ -43,7 +43,7 @@ class TableFactsSource(Protocol):
     def digest(self) -> str:
         """Changes when anything that may be told has changed."""
 
-    def of(self, path: str) -> TableFacts | Reason:
+    def facts_for(self, path: str) -> TableFacts | Reason:
         """What is told of the file at this path below the root, or why it is out."""
 
 
@@ -52,7 +52,7 @@ class NoTableFacts:
 
     digest = ""
 
-    def of(self, _path: str) -> TableFacts | Reason:
+    def facts_for(self, _path: str) -> TableFacts | Reason:
         """Nothing."""
         return NO_FACTS
 
@@ -61,14 +61,14 @@ class WithSiteView:
     """Tells what another tells, and the view of radiographs that name none, as the site says of its whole folder."""
 
     def __init__(self, source: TableFactsSource, view: str) -> None:
-        self._telling, self._view = source, view
+        self._source, self._view = source, view
 
     @property
     def digest(self) -> str:
         """Changes with the other's, and with the view."""
-        return f"{self._telling.digest}-view-{self._view}"
+        return f"{self._source.digest}-view-{self._view}"
 
-    def of(self, path: str) -> TableFacts | Reason:
+    def facts_for(self, path: str) -> TableFacts | Reason:
         """What is told of the file at this path below the root, or why it is out."""
-        facts = self._telling.of(path)
+        facts = self._source.facts_for(path)
         return facts if isinstance(facts, Reason) else replace(facts, view_if_unknown=self._view)

@@ -102,7 +102,7 @@ class TableCohorts:
             stored = read_table(store)
             if stored is None:
                 raise RequestRefused("no-table", "this site has no table indexed, and the campaign is on tables")
-            table = _with_campaign_names(stored, campaign, unit=store.unit)
+            table = _with_campaign_names(stored, campaign, split_uniform=store.split_uniform)
         if ages_years != AGES_YEARS and "age_years" not in table.columns:
             raise RequestRefused(
                 "data-set", "this site offers certain ages only, and its table tells the campaign none"
@@ -123,7 +123,9 @@ class TableCohorts:
         return self.read(campaign, data_set=data_set).cohort.n
 
 
-def _with_campaign_names(stored: StoredTable, campaign: Campaign, *, unit: Callable[[str], float]) -> SiteTable:
+def _with_campaign_names(
+    stored: StoredTable, campaign: Campaign, *, split_uniform: Callable[[str], float]
+) -> SiteTable:
     """The stored table under the campaign's names; identifiers, ages and sexes are those that the site says."""
     import pandas as pd
 
@@ -148,7 +150,7 @@ def _with_campaign_names(stored: StoredTable, campaign: Campaign, *, unit: Calla
         if name == choice.age and are_no_years(values):
             raise RequestRefused("age-unit", f"column {name!r} of this site's table {ages_in_words()}")
     try:
-        table = read_one_site(frame, pd.Series(stored.keys, dtype="string"), campaign, keys=_Hashed(unit))
+        table = read_one_site(frame, pd.Series(stored.keys, dtype="string"), campaign, keys=_Hashed(split_uniform))
     except FedAgeError:
         raise RequestRefused(
             "sex-codes", "which codes of this site's sex column are male and female is not known"
@@ -173,7 +175,7 @@ def _text_column(name: str, *, of: str, setting: str) -> RequestRefused:
 class _Hashed:
     """Patients who have been hashed already."""
 
-    unit: Callable[[str], float]
+    split_uniform: Callable[[str], float]
 
     def patient(self, key: str, /) -> str:
         """The hash itself."""
@@ -249,7 +251,7 @@ def _cohort(selection: Selection, campaign: Campaign) -> Cohort:
         "age_years": selection.age_years,
         "is_male": selection.is_male,
     }
-    return with_parts(Cohort(columns), selection.unit, campaign)
+    return with_parts(Cohort(columns), selection.split_uniform, campaign)
 
 
 def _extremes(selection: Selection, campaign: Campaign) -> dict[str, int]:

@@ -82,7 +82,7 @@ def slightly_other(hospital: Hospital) -> list[Campaign]:
     """The campaign with one patient more trained on, and with two."""
     with CohortStore.open(hospital.home) as store:
         found = hospital.site.cohort(hospital.campaign)
-        places = sorted(store.unit(key) for key in found.keys)
+        places = sorted(store.split_uniform(key) for key in found.keys)
     first = sum(place < 0.4 for place in places)
     cuts = [(places[k] + places[k + 1]) / 2 for k in (first, first + 1)]
     return [other(FRACTIONS, f"train = {cut:.9f}\nvalidation = {0.7 - cut:.9f}") for cut in cuts]

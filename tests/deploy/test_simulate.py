@@ -87,9 +87,13 @@ def hold_against_pooled(folder: Path, results: Results, text: str, data: Path, *
     names = [column.removeprefix("feature:") for column in estimator.row_columns]
     x = np.concatenate([np.column_stack([s.columns[f"feature:{n}"] for n in names]) for s in read.sites.values()])
     age = np.concatenate([site.columns["age_years"] for site in read.sites.values()])
-    health = [site.columns.get("DX_GROUP", np.full(site.unit.size, -1.0)) == -1 for site in read.sites.values()]
+    health = [
+        site.columns.get("DX_GROUP", np.full(site.split_uniform.size, -1.0)) == -1 for site in read.sites.values()
+    ]
     pairs = zip(read.sites.values(), health, strict=True)
-    fold = np.concatenate([round_robin_folds(site.unit, healthy.astype(float), FOLDS) for site, healthy in pairs])
+    fold = np.concatenate(
+        [round_robin_folds(site.split_uniform, healthy.astype(float), FOLDS) for site, healthy in pairs]
+    )
     train = np.ones(age.size, dtype=bool)
     if "DX_GROUP" in text:
         train = np.concatenate([site.columns["DX_GROUP"] == -1 for site in read.sites.values()])

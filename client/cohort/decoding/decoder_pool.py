@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.client.cohort.decoding.decoder_messages import LENGTH, MAX_TEXT_BYTES, TIME_LIMIT_S
+from fedage.client.cohort.reasons import Reason
+from fedage.common.preprocessing.image import SampleRefused
 
 MAX_ARRAY_VALUES = 1 << 28
 """Most values of an array that is taken from a decoder; no file gives more (`MAX_VOXELS`)."""
@@ -57,6 +59,23 @@ def decode(kind: str, path: Path) -> Decoded:
     """
     with _pool().borrowed() as decoder:
         return decoder.ask({"kind": kind, "path": os.path.abspath(path)})  # noqa: PTH100 (a member's path holds a NUL)
+
+
+def decode_array(kind: str, path: Path) -> tuple[NDArray[np.float32], Mapping[str, Any]]:
+    """Have a file decoded to an array; and what the answer says of it.
+
+    Raises
+    ------
+    SampleRefused
+        With the decoder's reason code, or `decoder-failed` as `decode`.
+    """
+    try:
+        decoded = decode(kind, path)
+    except DecoderFailed as failure:
+        raise SampleRefused(Reason.DECODER_FAILED, failure.detail) from None
+    if "refused" in decoded.text or decoded.array is None:
+        raise SampleRefused(str(decoded.text.get("refused")), str(decoded.text.get("detail")))
+    return decoded.array, decoded.text
 
 
 class _Decoder:

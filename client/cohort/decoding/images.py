@@ -18,16 +18,16 @@ from pydicom.pixels.utils import pixel_array
 
 from fedage.client.cohort.decoding.archive import open_image
 from fedage.client.cohort.decoding.decoder_messages import IMAGE
-from fedage.client.cohort.decoding.decoder_pool import DecoderFailed, decode
+from fedage.client.cohort.decoding.decoder_pool import decode_array
 from fedage.client.cohort.decoding.stored_values import StoredValues, stored_range, stored_values, with_background
 from fedage.client.cohort.dicom.dataset import parse
 from fedage.client.cohort.dicom.decoder_logs import silence_decoders
-from fedage.client.cohort.dicom.facts import MAX_FRAME_SAMPLES
+from fedage.client.cohort.dicom.pixel_checks import MAX_FRAME_SAMPLES
+from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.sop_classes import normalise_modality
 from fedage.client.cohort.store.series import is_volume
 from fedage.common.preprocessing.image import Image, SampleRefused
 
-DECODER_FAILED = "decoder-failed"
 UNKNOWN_SPACING_MM = (1.0, 1.0)
 _SPACING_KEYWORDS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _PROJECTIONS = frozenset(["CR", "DX", "MG", "IO", "PX", "RG", "RF", "XA"])
@@ -43,18 +43,13 @@ def load_image(path: Path) -> Image:
         As `decode_image`, or `decoder-failed`: the decoder needed more memory or time than an image of this size may,
         or failed in a way of its own. Never any other exception.
     """
-    try:
-        decoded = decode(IMAGE, path)
-    except DecoderFailed as failure:
-        raise SampleRefused(DECODER_FAILED, failure.detail) from None
-    if "refused" in decoded.text or decoded.array is None:
-        raise SampleRefused(str(decoded.text.get("refused")), str(decoded.text.get("detail")))
-    row, column = decoded.text["spacing_mm"]
+    pixels, about = decode_array(IMAGE, path)
+    row, column = about["spacing_mm"]
     return Image(
-        pixels=decoded.array,
+        pixels=pixels,
         spacing_mm=(float(row), float(column)),
-        modality=str(decoded.text["modality"]),
-        view=str(decoded.text["view"]),
+        modality=str(about["modality"]),
+        view=str(about["view"]),
     )
 
 
@@ -92,7 +87,7 @@ def decode_image(path: Path, *, on_size: Callable[[int], None] | None = None) ->
     except SampleRefused:
         raise
     except MemoryError:
-        raise SampleRefused(DECODER_FAILED, "it needs more memory than an image of its size") from None
+        raise SampleRefused(Reason.DECODER_FAILED, "it needs more memory than an image of its size") from None
     except Exception as error:  # noqa: BLE001 (what hostile files raise in decoders cannot be listed)
         raise SampleRefused("undecodable", type(error).__name__) from None
 

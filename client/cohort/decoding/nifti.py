@@ -22,7 +22,7 @@ from nibabel.orientations import aff2axcodes, apply_orientation, inv_ornt_aff, i
 from numpy.typing import NDArray
 
 from fedage.client.cohort.decoding.decoder_messages import VOLUME, VOLUME_FACTS
-from fedage.client.cohort.decoding.decoder_pool import DecoderFailed, decode
+from fedage.client.cohort.decoding.decoder_pool import DecoderFailed, decode, decode_array
 from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.common.preprocessing.image import SampleRefused
 from fedage.common.statistics.statistic import FloatArray
@@ -100,14 +100,9 @@ def load_volume(path: Path) -> Volume:
     SampleRefused
         With a reason's code. Never any other exception.
     """
-    try:
-        decoded = decode(VOLUME, path)
-    except DecoderFailed as failure:
-        raise SampleRefused(Reason.DECODER_FAILED, failure.detail) from None
-    if "refused" in decoded.text or decoded.array is None:
-        raise SampleRefused(str(decoded.text.get("refused")), str(decoded.text.get("detail")))
-    x, y, z = decoded.text["spacing_mm"]
-    return Volume(decoded.array, (x, y, z))
+    pixels, about = decode_array(VOLUME, path)
+    x, y, z = about["spacing_mm"]
+    return Volume(pixels, (x, y, z))
 
 
 def decode_facts(path: Path, *, on_size: Callable[[int], None]) -> VolumeFacts | Rejected:
@@ -139,9 +134,9 @@ def decode_volume(path: Path, *, on_size: Callable[[int], None]) -> Volume:
         pixels = np.ascontiguousarray(apply_orientation(_voxels(image), turn))
         return Volume(pixels, _spacing_mm(affine @ inv_ornt_aff(turn, facts.shape)))
     except _VolumeRejected as out:
-        raise SampleRefused(str(out.code), out.code.what) from None
+        raise SampleRefused(str(out.code), out.code.description) from None
     except MemoryError:
-        raise SampleRefused(Reason.DECODER_FAILED, Reason.DECODER_FAILED.what) from None
+        raise SampleRefused(Reason.DECODER_FAILED, Reason.DECODER_FAILED.description) from None
 
 
 def _open(path: Path) -> tuple[Any, VolumeFacts]:

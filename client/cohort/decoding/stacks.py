@@ -19,13 +19,13 @@ from pydicom.pixels.utils import pixel_array
 
 from fedage.client.cohort.decoding.archive import open_image
 from fedage.client.cohort.decoding.decoder_messages import ENHANCED, SLICE
-from fedage.client.cohort.decoding.decoder_pool import MAX_ARRAY_VALUES, DecoderFailed, decode
-from fedage.client.cohort.decoding.images import DECODER_FAILED, stored_frame
+from fedage.client.cohort.decoding.decoder_pool import MAX_ARRAY_VALUES, decode_array
+from fedage.client.cohort.decoding.images import stored_frame
 from fedage.client.cohort.decoding.stored_values import StoredValues, stored_values, with_background
 from fedage.client.cohort.dicom.dataset import frames_stack, parse
 from fedage.client.cohort.dicom.decoder_logs import silence_decoders
-from fedage.client.cohort.dicom.facts import MAX_FRAME_SAMPLES
 from fedage.client.cohort.dicom.geometry import Stack, build_stack
+from fedage.client.cohort.dicom.pixel_checks import MAX_FRAME_SAMPLES
 from fedage.client.cohort.reasons import Reason
 from fedage.common.preprocessing.image import SampleRefused
 
@@ -61,7 +61,7 @@ def load_enhanced(path: Path) -> Volume:
     with _as_refusals():
         with open_image(path) as stream:
             stack = _even(frames_stack(stream))
-        return _volume(_decoded(ENHANCED, path), stack)
+        return _volume(decode_array(ENHANCED, path)[0], stack)
 
 
 def load_series(paths: Sequence[Path]) -> Volume:
@@ -77,7 +77,7 @@ def load_series(paths: Sequence[Path]) -> Volume:
         headers = [_header(path) for path in paths]
         stack = _even(_stack(headers))
         _check_size(len(paths), headers[0].Rows, headers[0].Columns)
-        return _volume(np.stack([_decoded(SLICE, paths[index]) for index in stack.order]), stack)
+        return _volume(np.stack([decode_array(SLICE, paths[index])[0] for index in stack.order]), stack)
 
 
 def decode_enhanced(path: Path, *, on_size: Callable[[int], None]) -> NDArray[np.float32]:
@@ -128,20 +128,10 @@ def _as_refusals() -> Iterator[None]:
         yield
     except SampleRefused:
         raise
-    except DecoderFailed as failure:
-        raise SampleRefused(DECODER_FAILED, failure.detail) from None
     except MemoryError:
-        raise SampleRefused(DECODER_FAILED, "it needs more memory than an image of its size") from None
+        raise SampleRefused(Reason.DECODER_FAILED, "it needs more memory than an image of its size") from None
     except Exception as error:  # noqa: BLE001 (what hostile files raise in decoders cannot be listed)
         raise SampleRefused("undecodable", type(error).__name__) from None
-
-
-def _decoded(kind: str, path: Path) -> NDArray[np.float32]:
-    """What a decoder's process makes of a file."""
-    decoded = decode(kind, path)
-    if "refused" in decoded.text or decoded.array is None:
-        raise SampleRefused(str(decoded.text.get("refused")), str(decoded.text.get("detail")))
-    return decoded.array
 
 
 def _volume(voxels: NDArray[np.float32], stack: Stack) -> Volume:
@@ -175,7 +165,7 @@ def _stack(headers: Sequence[Dataset]) -> Stack | Reason:
 
 def _even(stack: Stack | Reason) -> Stack:
     if isinstance(stack, Reason):
-        raise SampleRefused(stack, stack.what)
+        raise SampleRefused(stack, stack.description)
     return stack
 
 

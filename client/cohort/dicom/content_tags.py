@@ -1,4 +1,4 @@
-"""The tags of a header that say what a radiograph shows; `content` tells what they mean together."""
+"""The elements of a header that describe what a radiograph shows, as texts; `content` interprets them together."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from typing import NamedTuple
 
 from pydicom.charset import convert_encodings, decode_bytes
 
+from fedage.client.cohort.dicom import tags
 from fedage.client.cohort.dicom.content import Code, HeaderText, derive_content, view_from_text
 from fedage.client.cohort.dicom.decoder_logs import silence_decoders
 from fedage.client.cohort.dicom.descriptions import fold_text
 from fedage.client.cohort.dicom.header import EndsEarly, Header, Malformed, sequence_items
 from fedage.common.estimators.takes import Content
 
-_IMAGE_TYPE, _SOP_CLASS, _INTENT, _SERIES_DESCRIPTION = 0x00080008, 0x00080016, 0x00080068, 0x0008103E
+_IMAGE_TYPE, _INTENT, _SERIES_DESCRIPTION = 0x00080008, 0x00080068, 0x0008103E
 _BODY_PART, _MAGNIFICATION, _PADDLE, _PROCESSING = 0x00180015, 0x00181114, 0x001811A4, 0x00181400
 _VIEW_POSITION, _QUALITY_CONTROL, _PARTIAL_VIEW = 0x00185101, 0x00280300, 0x00281350
 _CONTAINER, _PROTOCOL, _STUDY_DESCRIPTION, _PATIENT_ORIENTATION = 0x00400512, 0x00181030, 0x00081030, 0x00200020
-_BREAST_IMPLANT, _CHARSET = 0x00281300, 0x00080005
+_BREAST_IMPLANT = 0x00281300
 TAGS = frozenset(
     [
-        *(_IMAGE_TYPE, _SOP_CLASS, _INTENT, _SERIES_DESCRIPTION, _BODY_PART, _MAGNIFICATION, _PADDLE, _PROCESSING),
+        *(_IMAGE_TYPE, tags.SOP_CLASS, _INTENT, _SERIES_DESCRIPTION, _BODY_PART, _MAGNIFICATION, _PADDLE, _PROCESSING),
         *(_VIEW_POSITION, _QUALITY_CONTROL, _PARTIAL_VIEW, _CONTAINER, _PROTOCOL),
-        *(_STUDY_DESCRIPTION, _PATIENT_ORIENTATION, _BREAST_IMPLANT, _CHARSET),
+        *(_STUDY_DESCRIPTION, _PATIENT_ORIENTATION, _BREAST_IMPLANT, tags.CHARSET),
     ]
 )
 _REGIONS, _BIOPSY_TARGET, _SPECIMEN, _VIEWS, _MODIFIERS = 0x00082218, 0x00182041, 0x00400560, 0x00540220, 0x00540222
 SEQUENCES = frozenset([_REGIONS, _BIOPSY_TARGET, _SPECIMEN, _VIEWS])
 _TAGS, _SEQUENCES = tuple(sorted(TAGS)), tuple(sorted(SEQUENCES))
-_CODE_VALUE, _MEANING, _LONG_CODE_VALUE = 0x00080100, 0x00080104, 0x00080119
+_MEANING, _LONG_CODE_VALUE = 0x00080104, 0x00080119
 _NOT_READ, _ESCAPE = "\ufffd", b"\x1b"
-_OF_CODE = frozenset([_CODE_VALUE, _MEANING, _LONG_CODE_VALUE])
+_OF_CODE = frozenset([tags.CODE_VALUE, _MEANING, _LONG_CODE_VALUE])
 
 
 def read_content(header: Header, *, modality: str, view: str = "") -> Content:
@@ -72,7 +73,7 @@ def _content(header: _Raw, modality: str) -> Content:
     return derive_content(
         HeaderText(
             modality=modality,
-            sop_class=_text(header, _SOP_CLASS),
+            sop_class=_text(header, tags.SOP_CLASS),
             view_position=_text(header, _VIEW_POSITION),
             views=[code for item in views if (code := _code(header, item)) is not None],
             view_modifiers=[
@@ -107,7 +108,7 @@ def _folded(header: _Raw, raw: bytes) -> str:
     """A text in the file's character set, else in UTF-8 or Latin-1, folded."""
     if raw.isascii() and _ESCAPE not in raw:
         return raw.decode("ascii").upper()
-    charset = header.values[_TAGS.index(_CHARSET)].decode("ascii", "replace").strip(" \0")
+    charset = header.values[_TAGS.index(tags.CHARSET)].decode("ascii", "replace").strip(" \0")
     text = _NOT_READ
     if charset:
         silence_decoders()
@@ -152,6 +153,6 @@ def _nested(header: _Raw, raw: bytes) -> list[dict[int, bytes]]:
 
 def _code(header: _Raw, item: dict[int, bytes]) -> Code | None:
     value, long, meaning = (
-        _folded(header, item.get(tag, b"")).strip(" \0") for tag in (_CODE_VALUE, _LONG_CODE_VALUE, _MEANING)
+        _folded(header, item.get(tag, b"")).strip(" \0") for tag in (tags.CODE_VALUE, _LONG_CODE_VALUE, _MEANING)
     )
     return Code(value=value or long, meaning=meaning) if value or long or meaning else None

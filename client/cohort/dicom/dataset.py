@@ -1,4 +1,7 @@
-"""A DICOM file as pydicom's data set, also where pydicom alone would read without bound or not at all."""
+"""A DICOM file as pydicom's data set, for pixels and functional groups, which `header` does not convert.
+
+A deflated file is inflated within limits first, and a file without a meta group gets its transfer syntax.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keep pydicom and its decoders from telling the log what files hold."""
+"""Keep texts from files, which pydicom and its decoders quote, out of the log."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _LOGGERS = ("pydicom", "libjpeg", "openjpeg", "pylibjpeg")
 
 
 def silence_decoders() -> None:
-    """Silence the warnings and loggers of pydicom and its decoders in this process; cheap when already done.
+    """Silence the warnings and loggers of pydicom and its decoders in this process; cheap when repeated.
 
-    Their texts quote values and file names, which may be patients'. `warnings.catch_warnings` swaps the filters of the
-    whole process and puts them back, which goes wrong between threads; so one filter for these modules is added before
-    a read and left in place.
+    Their texts quote values and file names, which may identify patients. `warnings.catch_warnings` swaps the filters of
+    the whole process and puts them back, which goes wrong between threads; so one filter for these modules is added
+    before a read and left in place.
     """
     entry = ("ignore", None, Warning, re.compile(_MODULES), 0)
     if entry not in warnings.filters:

@@ -1,8 +1,13 @@
-"""A walk over the top level of a DICOM file: the values wanted, where the pixels are, whether the file ends early.
+"""Reads the top level of a DICOM header: the wanted values, the position of the pixels, whether the file is cut off.
 
-Values are skipped by seeking, nothing is converted, sequences are stepped over without recursion, so that a large or
-hostile file costs no more than the bytes of its header. The layout is that of PS3.5 section 7; the tests compare with
-pydicom.
+Attack: a hostile file makes the index read, convert or recurse without bound. Rule: values are skipped by seeking,
+nothing is converted, sequences are passed without recursion, and elements, depth and lengths are limited, so that a
+file costs no more than the bytes of its header. Residual risk: pydicom parses what `dataset` hands to it.
+
+Indexing reads all headers with this parser, because pydicom reads without limits; only functional groups of enhanced
+objects and DICOMDIRs go to pydicom. `content_tags` converts the elements of a radiograph's content, `facts` all others,
+`pixel_checks` judges the pixels, and `dataset` gives pydicom a file whose frames or pixels are needed. The layout is
+that of PS3.5 section 7; the tests compare with pydicom.
 """
 
 from __future__ import annotations
@@ -89,6 +94,15 @@ class Header:
     body_bytes: int
     implicit: bool = False
     sequences: Mapping[int, bytes] = field(default_factory=dict)
+
+    def text(self, tag: int) -> str:
+        """The first value of an element of plain characters; empty if it is missing."""
+        raw = self.values.get(tag, b"").split(b"\\")[0]
+        return raw.decode("ascii", "replace").strip(" \0\t\r\n")
+
+    def unsigned_short(self, tag: int) -> int:
+        """The first value of an element of type US; 0 if it is missing."""
+        return int.from_bytes(self.values.get(tag, b"")[:2], "little" if self.little_endian else "big")
 
 
 def read_header(

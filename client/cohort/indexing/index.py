@@ -82,7 +82,7 @@ def index_folder(
     *,
     outcomes_csv: Path | None = None,
     id_column: str = "patient_id",
-    telling: TableFactsSource | None = None,
+    table_facts: TableFactsSource | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> IndexReport:
@@ -96,7 +96,7 @@ def index_folder(
         The folder, only ever read. Symbolic links below it are not followed. An empty folder gives an empty store.
     outcomes_csv, id_column
         The hospital's table, which replaces the outcomes there were, and its column of patient identifiers.
-    telling
+    table_facts
         What the data set's own tables say of its images.
     workers
         Threads that read headers; what they wait for is the disk.
@@ -108,15 +108,17 @@ def index_folder(
     FedAgeError
         If the folder or the table cannot be read; then the store is as it was.
     """
-    root, telling = Path(root).absolute(), telling or NoTableFacts()
-    reader = f"{READER_VERSION}{telling.digest}"
+    root, table_facts = Path(root).absolute(), table_facts or NoTableFacts()
+    reader = f"{READER_VERSION}{table_facts.digest}"
     table = None if outcomes_csv is None else read_outcomes(Path(outcomes_csv), id_column=id_column)
     with store.exclusive():
         tree = walk(root)
         before, after = LastIndexing.read(store), LastIndexing(reader, tree.digest())
         rejected, new, removed = store.rejected_by_reason(), 0, 0
-        if before != after or _is_now_readable(store, tree, telling, rejected):
-            new, removed = _update(store, tree, telling, before=before, after=after, workers=workers, progress=progress)
+        if before != after or _is_now_readable(store, tree, table_facts, rejected):
+            new, removed = _update(
+                store, tree, table_facts, before=before, after=after, workers=workers, progress=progress
+            )
             rejected = store.rejected_by_reason()
         outcomes, messages = ({}, ()) if table is None else store_outcomes(store, table)
     counts = store.counts()
@@ -138,7 +140,9 @@ def index_folder(
     )
 
 
-def _is_now_readable(store: CohortStore, tree: Tree, telling: TableFactsSource, rejected: Mapping[str, int]) -> bool:
+def _is_now_readable(
+    store: CohortStore, tree: Tree, table_facts: TableFactsSource, rejected: Mapping[str, int]
+) -> bool:
     """Whether a file that could not be read can be now; in a folder that looks the same only these are tried."""
     if _WORTH_ANOTHER_LOOK.isdisjoint(rejected):
         return False
@@ -146,7 +150,7 @@ def _is_now_readable(store: CohortStore, tree: Tree, telling: TableFactsSource, 
         source, _, member = path.partition(SEPARATOR)
         if source not in tree.files:
             continue  # below a folder that cannot be opened
-        entries = _member_entries(tree, source, member, telling) if member else _entries(tree, source, telling)
+        entries = _member_entries(tree, source, member, table_facts) if member else _entries(tree, source, table_facts)
         fact = {stamp.path: fact for stamp, fact in entries}.get(path)
         if not isinstance(fact, Rejected) or fact.code is not reason:
             return True
@@ -156,7 +160,7 @@ def _is_now_readable(store: CohortStore, tree: Tree, telling: TableFactsSource, 
 def _update(
     store: CohortStore,
     tree: Tree,
-    telling: TableFactsSource,
+    table_facts: TableFactsSource,
     *,
     before: LastIndexing,
     after: LastIndexing,
@@ -185,7 +189,7 @@ def _update(
         writer.forget(stale_paths)
         writer.prune()  # an exam or a patient read anew may have another age or sex
     new = 0
-    for batch in _read(tree, sorted(added | changed | to_reread), telling, workers=workers, progress=progress):
+    for batch in _read(tree, sorted(added | changed | to_reread), table_facts, workers=workers, progress=progress):
         new += sum(stamp.path.partition(SEPARATOR)[0] not in to_reread for stamp, _ in batch)
         with writing(store) as writer:
             writer.add(batch)
@@ -205,12 +209,12 @@ def _is_changed(files: Mapping[str, KnownFile], tree: Tree, source: str) -> bool
 
 
 def _read(
-    tree: Tree, sources: list[str], telling: TableFactsSource, *, workers: int | None, progress: Progress | None
+    tree: Tree, sources: list[str], table_facts: TableFactsSource, *, workers: int | None, progress: Progress | None
 ) -> Iterator[FileEntries]:
     """What files hold, in their order, in batches; all of an archive is in one batch, so that it is kept or not."""
 
     def read(chunk: list[str]) -> FileEntries:
-        return [entry for source in chunk for entry in _entries(tree, source, telling)]
+        return [entry for source in chunk for entry in _entries(tree, source, table_facts)]
 
     done = 0
     with ThreadPoolExecutor(workers or min(4, os.cpu_count() or 1), thread_name_prefix="headers") as pool:
@@ -226,13 +230,13 @@ def _read(
             yield entries
 
 
-def _entries(tree: Tree, source: str, telling: TableFactsSource) -> FileEntries:
+def _entries(tree: Tree, source: str, source_of_facts: TableFactsSource) -> FileEntries:
     """What a file of the folder holds."""
     stamp = FileStamp(source, *tree.files[source])
-    table_facts = telling.of(source)
+    table_facts = source_of_facts.facts_for(source)
     fact = Rejected(table_facts) if isinstance(table_facts, Reason) else read_facts(tree.root / source, table_facts)
     if isinstance(fact, Rejected) and fact.code is Reason.NOT_DICOM and _is_archive(tree.root / source):
-        return _archive_entries(tree, stamp, telling)
+        return _archive_entries(tree, stamp, source_of_facts)
     if isinstance(fact, Rejected) and fact.code is Reason.DIRECTORY:
         return _dicomdir_entries(tree, stamp, fact)
     return [(stamp, fact)]
@@ -246,7 +250,7 @@ def _is_archive(path: Path) -> bool:
         return False
 
 
-def _archive_entries(tree: Tree, archive: FileStamp, telling: TableFactsSource) -> FileEntries:
+def _archive_entries(tree: Tree, archive: FileStamp, table_facts: TableFactsSource) -> FileEntries:
     """The members of an archive, with the archive's stamp; the archive itself only if it is not read."""
     entries: FileEntries = []
     directories: dict[str, bytes] = {}
@@ -257,7 +261,11 @@ def _archive_entries(tree: Tree, archive: FileStamp, telling: TableFactsSource) 
 
     try:
         for name, content in members(tree.root / archive.path):
-            fact = Rejected(content) if isinstance(content, Reason) else _member_facts(content, telling.of(name))
+            fact = (
+                Rejected(content)
+                if isinstance(content, Reason)
+                else _member_facts(content, table_facts.facts_for(name))
+            )
             if isinstance(fact, Rejected) and fact.code is Reason.DIRECTORY and isinstance(content, bytes):
                 directory_bytes += len(content)
                 directories |= {name: content} if directory_bytes <= MAX_DIRECTORY_BYTES else {}
@@ -285,12 +293,12 @@ def _missing_from_archive(name: str, content: bytes, there: Container[str]) -> l
         return []
 
 
-def _member_entries(tree: Tree, archive: str, member: str, telling: TableFactsSource) -> FileEntries:
+def _member_entries(tree: Tree, archive: str, member: str, table_facts: TableFactsSource) -> FileEntries:
     """One member of an archive."""
     path = f"{archive}{SEPARATOR}{member}"
     try:
         with open_image(tree.root / path) as stream:
-            fact = _member_facts(stream.read(), telling.of(member))
+            fact = _member_facts(stream.read(), table_facts.facts_for(member))
     except Refused as refused:
         fact = Rejected(refused.code)
     except OSError:

@@ -54,8 +54,8 @@ class RejectedGroup:
     """
 
     code: str
-    what: str
-    mend: str
+    description: str
+    remedy: str
     files: int
     kinds: tuple[ScannerCount, ...]
     paths: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ def rejected_groups(store: CohortStore, *, paths: bool = False) -> tuple[Rejecte
         ordered = sorted(of_reason, key=lambda kind: (-kind.files, kind.modality, kind.manufacturer))
         files = sum(kind.files for kind in ordered)
         listed = _paths(store, code) if paths else ()
-        groups.append(RejectedGroup(code, reason.what, reason.mend, files, tuple(ordered), listed))
+        groups.append(RejectedGroup(code, reason.description, reason.remedy, files, tuple(ordered), listed))
     return tuple(sorted(groups, key=lambda one: (-one.files, one.code)))
 
 
@@ -84,7 +84,7 @@ def rejects_table(store: CohortStore) -> Table:
     table.columns[1].justify = "right"
     table.columns[0].no_wrap = True
     for one in rejected_groups(store):
-        table.add_row(one.code, f"{one.files:,}", one.what, one.mend)
+        table.add_row(one.code, f"{one.files:,}", one.description, one.remedy)
     return table
 
 
@@ -122,7 +122,7 @@ def render_rejects(store: CohortStore, *, paths: bool = False) -> str:
     )
     groups = rejected_groups(store, paths=paths)
     return environment.get_template("rejects.html.j2").render(
-        found=groups,
+        groups=groups,
         out=sum(one.files for one in groups),
         counts=store.counts(),
         scanners=_by_scanner(groups),

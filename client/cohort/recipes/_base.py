@@ -35,7 +35,7 @@ class Recipe:
         What `site.toml` and people call it.
     columns_from
         Where the names of its columns come from.
-    telling
+    table_facts
         Reads the data set's tables below its root; None where the images tell everything.
     outcomes
         File below the root with diagnoses, and what its columns are; None where there is none.
@@ -46,7 +46,7 @@ class Recipe:
     name: str
     title: str
     columns_from: str
-    telling: Callable[[Path], TableFactsSource] | None = None
+    table_facts: Callable[[Path], TableFactsSource] | None = None
     outcomes: tuple[str, OutcomeColumns] | None = None
     bids: BidsLayout | None = None
 
@@ -67,16 +67,16 @@ class FactsByImage:
         Of images without a row.
     """
 
-    told: Mapping[str, TableFacts | Reason] = field(repr=False)
+    facts_by_key: Mapping[str, TableFacts | Reason] = field(repr=False)
     key: Callable[[PurePosixPath], str]
     digest: str
-    unknown: TableFacts | Reason = Reason.NOT_IN_TABLE
+    default: TableFacts | Reason = Reason.NOT_IN_TABLE
 
-    def of(self, path: str) -> TableFacts | Reason:
+    def facts_for(self, path: str) -> TableFacts | Reason:
         """What is told of the file at this path below the root, or why it is out."""
         where = PurePosixPath(path)
         key = self.key(where)
-        return self.told.get(key, self.unknown) if key else TableFacts()
+        return self.facts_by_key.get(key, self.default) if key else TableFacts()
 
 
 def table(root: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:

@@ -38,7 +38,7 @@ def _number(text: str) -> str:
     return text.removesuffix(".0")
 
 
-def _telling(root: Path) -> FactsByImage:
+def _read_table_facts(root: Path) -> FactsByImage:
     rows, exams = table(root, _IMAGES, _OF_IMAGE), table(root, _CLINICAL, ("acc_anon", "age_at_study"))
     age_of = {
         _number(exam): age
@@ -72,7 +72,7 @@ RECIPE = Recipe(
     name="embed",
     title="EMBED Open Data",
     columns_from="scripts and a loader written for the release that name the columns of both tables",
-    telling=_telling,
+    table_facts=_read_table_facts,
     outcomes=(
         _CLINICAL,
         OutcomeColumns(

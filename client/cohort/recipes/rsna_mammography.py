@@ -26,7 +26,7 @@ def _key(path: PurePosixPath) -> str:
     return path.stem if path.suffix == ".dcm" else ""
 
 
-def _telling(root: Path) -> FactsByImage:
+def _read_table_facts(root: Path) -> FactsByImage:
     rows = table(root, _TABLE, _COLUMNS)
     facts_by_image: dict[str, TableFacts | Reason] = {
         image: TableFacts(
@@ -54,7 +54,7 @@ RECIPE = Recipe(
     name="rsna-mammography",
     title="RSNA Screening Mammography Breast Cancer Detection",
     columns_from="the header line of train.csv as repositories for the Kaggle competition quote it",
-    telling=_telling,
+    table_facts=_read_table_facts,
     outcomes=(
         _TABLE,
         OutcomeColumns(

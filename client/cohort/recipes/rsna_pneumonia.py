@@ -24,12 +24,12 @@ class _BareAges:
 
     digest = "-bare-ages"
 
-    def of(self, _path: str) -> TableFacts | Reason:
+    def facts_for(self, _path: str) -> TableFacts | Reason:
         """The same of every file."""
         return TableFacts(bare_age_years=True)
 
 
-def _telling(_root: Path) -> _BareAges:
+def _read_table_facts(_root: Path) -> _BareAges:
     return _BareAges()
 
 
@@ -37,7 +37,7 @@ RECIPE = Recipe(
     name="rsna-pneumonia",
     title="RSNA Pneumonia Detection Challenge",
     columns_from="scripts and notebooks written for the Kaggle competition that name the columns of its tables",
-    telling=_telling,
+    table_facts=_read_table_facts,
     outcomes=(
         "stage_2_detailed_class_info.csv",
         OutcomeColumns(

@@ -34,7 +34,7 @@ def _age(text: str) -> Age | None:
     return None if isinstance(age, Reason) else age
 
 
-def _telling(root: Path) -> FactsByImage:
+def _read_table_facts(root: Path) -> FactsByImage:
     rows = table(root, _IMAGES, ("study_id", "series_id", "image_id", "laterality", "view_position"))
     tags = table(root, _METADATA, (_SERIES, _AGE))
     age_of = {series: age for series, text in zip(tags[_SERIES], tags[_AGE], strict=True) if (age := _age(text))}
@@ -56,7 +56,7 @@ RECIPE = Recipe(
     name="vindr",
     title="VinDr-Mammo",
     columns_from="a public description of the data set's files, and scripts that join metadata.csv by its series",
-    telling=_telling,
+    table_facts=_read_table_facts,
     outcomes=(
         _IMAGES,
         OutcomeColumns(

@@ -139,7 +139,7 @@ class SampleCache:
                 )
                 for k, (name, shape) in enumerate(_shapes(estimator).items())
             }
-            for row, (sample, codes) in enumerate(self._samples(selection.found, estimator, workers=workers)):
+            for row, (sample, codes) in enumerate(self._samples(selection.images_by_input, estimator, workers=workers)):
                 rejected.update(codes)
                 if sample is not None:
                     for name, file in files.items():

@@ -28,7 +28,14 @@ Mask = NDArray[np.bool_]
 
 
 def assign_folds(
-    unit: FloatArray, healthy: FloatArray, *, folds: int, minimum_count: int, seed: int, in_no_fold: Mask, trains: Mask
+    split_uniform: FloatArray,
+    is_healthy: FloatArray,
+    *,
+    folds: int,
+    minimum_count: int,
+    seed: int,
+    in_no_fold: Mask,
+    trains: Mask,
 ) -> FloatArray:
     """Fold (n,) of each patient, 0 to folds − 1, or `NO_FOLD`.
 
@@ -38,9 +45,9 @@ def assign_folds(
 
     Parameters
     ----------
-    unit
+    split_uniform
         Places (n,) in [0, 1) by keyed hash.
-    healthy
+    is_healthy
         (n,), 1 for who counts as healthy.
     seed
         The campaign's.
@@ -49,26 +56,26 @@ def assign_folds(
     trains
         Who may be trained on (n,).
     """
-    used = folds_for(
-        int(np.count_nonzero(trains & ~in_no_fold & (healthy == 1))),
-        int(np.count_nonzero(trains & ~in_no_fold & (healthy != 1))),
+    n_used = folds_for(
+        int(np.count_nonzero(trains & ~in_no_fold & (is_healthy == 1))),
+        int(np.count_nonzero(trains & ~in_no_fold & (is_healthy != 1))),
         folds=folds,
         minimum_count=minimum_count,
     )
-    if used in (0, folds):
-        fold = round_robin_folds(unit, healthy, folds)
+    if n_used in (0, folds):
+        fold = round_robin_folds(split_uniform, is_healthy, folds)
         fold[in_no_fold] = NO_FOLD
         return fold
-    numbers = _draw_folds(unit, folds=folds, used=used, seed=seed)
-    groups = [np.flatnonzero(~in_no_fold & (healthy == 1)), np.flatnonzero(~in_no_fold & (healthy != 1))]
-    shares = [min(used, rows.size // minimum_count) for rows in groups]
-    fold = np.full(unit.size, NO_FOLD)
+    numbers = _draw_folds(split_uniform, folds=folds, used=n_used, seed=seed)
+    groups = [np.flatnonzero(~in_no_fold & (is_healthy == 1)), np.flatnonzero(~in_no_fold & (is_healthy != 1))]
+    shares = [min(n_used, rows.size // minimum_count) for rows in groups]
+    fold = np.full(split_uniform.size, NO_FOLD)
     if max(shares) < FEWEST_FOLDS:  # only both together are large enough
         rows = np.flatnonzero(~in_no_fold)
-        fold[rows] = numbers[round_robin_folds(unit[rows], healthy[rows], used).astype(np.intp)]
+        fold[rows] = numbers[round_robin_folds(split_uniform[rows], is_healthy[rows], n_used).astype(np.intp)]
         return fold
     for rows, share in zip(groups, shares, strict=True):
-        fold[rows[np.argsort(unit[rows], kind="stable")]] = numbers[np.arange(rows.size) % max(share, 1)]
+        fold[rows[np.argsort(split_uniform[rows], kind="stable")]] = numbers[np.arange(rows.size) % max(share, 1)]
     return fold
 
 
@@ -88,15 +95,15 @@ def folds_for(healthy: int, others: int, *, folds: int, minimum_count: int) -> i
     return used if used >= FEWEST_FOLDS else 0
 
 
-def round_robin_folds(unit: FloatArray, healthy: FloatArray, k: int) -> FloatArray:
+def round_robin_folds(split_uniform: FloatArray, is_healthy: FloatArray, n_folds: int) -> FloatArray:
     """Folds (n,), 0 to k − 1: patients in the order of their keyed hash are dealt out in turn, the healthy first.
 
     So every fold has the same number of each, give or take one, and no site has a fold with a single patient. A fold
     that a patient's hash alone decided would be stable when patients are added, but a campaign's cohort is fixed.
     """
-    order = np.lexsort((unit, healthy != 1))
-    fold = np.empty(unit.size)
-    fold[order] = np.arange(unit.size) % k
+    order = np.lexsort((split_uniform, is_healthy != 1))
+    fold = np.empty(split_uniform.size)
+    fold[order] = np.arange(split_uniform.size) % n_folds
     return fold
 
 
@@ -113,12 +120,12 @@ def split_uniform_by_fold(fold: FloatArray) -> FloatArray:
     inner folds are made of its whole folds.
     """
     used = used_folds(fold)
-    place: FloatArray = (np.searchsorted(used, fold.clip(0)).clip(max=used.size - 1) + 0.5) / max(used.size, 1)
-    return place
+    split_uniform: FloatArray = (np.searchsorted(used, fold.clip(0)).clip(max=used.size - 1) + 0.5) / max(used.size, 1)
+    return split_uniform
 
 
-def _draw_folds(unit: FloatArray, *, folds: int, used: int, seed: int) -> NDArray[np.float64]:
+def _draw_folds(split_uniform: FloatArray, *, folds: int, used: int, seed: int) -> NDArray[np.float64]:
     """Which folds a small site uses (used,), in order: the first by hash of campaign, site and fold."""
-    site = hashlib.sha256(np.sort(unit).astype("<f8").tobytes()).hexdigest()
+    site = hashlib.sha256(np.sort(split_uniform).astype("<f8").tobytes()).hexdigest()
     by_hash = sorted(range(folds), key=lambda fold: hashlib.sha256(f"{seed}:{site}:{fold}".encode()).digest())
     return np.array(sorted(by_hash[:used]), dtype=np.float64)

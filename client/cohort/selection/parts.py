@@ -33,7 +33,7 @@ PARTS = ("train", "validation", "test")
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
-def with_parts(cohort: Cohort, unit: FloatArray, campaign: Campaign) -> Cohort:
+def with_parts(cohort: Cohort, split_uniform: FloatArray, campaign: Campaign) -> Cohort:
     """The cohort with `healthy`, `fold` and the parts of a campaign without folds (or of all its folds together)."""
     cohort = cohort.with_columns(healthy=_healthy(cohort, campaign))
     validation = campaign.validation
@@ -55,7 +55,7 @@ def with_parts(cohort: Cohort, unit: FloatArray, campaign: Campaign) -> Cohort:
         few_not_healthy = _few_who_are_not_healthy(everybody, cohort, minimum_count=minimum_count)
         few_incomplete = _few_incomplete(cohort.with_columns(is_test=1.0 - few_not_healthy), campaign)
         fold = assign_folds(
-            unit,
+            split_uniform,
             cohort["healthy"],
             folds=validation.folds,
             minimum_count=minimum_count,
@@ -66,10 +66,12 @@ def with_parts(cohort: Cohort, unit: FloatArray, campaign: Campaign) -> Cohort:
         columns = {
             "fold": fold,
             **_set_aside_columns(few_not_healthy, few_incomplete),
-            INNER_PLACE: _derived_uniform(unit, 0),
+            INNER_PLACE: _derived_uniform(split_uniform, 0),
         }
         return parts_for_all_folds(cohort.with_columns(**columns), campaign)
-    train, held_out, test = split(unit, validation.fractions or Fractions(train=0.7, validation=0.15, test=0.15))
+    train, held_out, test = split(
+        split_uniform, validation.fractions or Fractions(train=0.7, validation=0.15, test=0.15)
+    )
     may_train = _may_train(cohort, campaign)
     few_not_healthy = nobody.copy()
     for part in (held_out, test):
@@ -78,7 +80,7 @@ def with_parts(cohort: Cohort, unit: FloatArray, campaign: Campaign) -> Cohort:
         is_train=(train & may_train).astype(np.float64),
         is_validation=(held_out & ~few_not_healthy).astype(np.float64),
         is_test=(test & ~few_not_healthy).astype(np.float64),
-        **{INNER_PLACE: _derived_uniform(unit, 0)},
+        **{INNER_PLACE: _derived_uniform(split_uniform, 0)},
     )
     few_incomplete = _few_incomplete(cohort, campaign)
     places = {name: np.where(few_incomplete, 0.0, cohort[name]) for name in ("is_train", "is_validation", "is_test")}
@@ -91,12 +93,12 @@ def parts_for_fold(cohort: Cohort, campaign: Campaign, fold: int) -> Cohort:
         return cohort
     held_out = cohort["fold"] == fold
     by_fold = held_out_in(cohort, campaign) < campaign.validation.folds
-    place = split_uniform_by_fold(cohort["fold"]) if by_fold else _derived_uniform(cohort[INNER_PLACE], fold + 1)
+    inner = split_uniform_by_fold(cohort["fold"]) if by_fold else _derived_uniform(cohort[INNER_PLACE], fold + 1)
     return cohort.with_columns(
         is_train=(~held_out & _may_train(cohort, campaign) & (cohort["fold"] != NO_FOLD)).astype(np.float64),
         is_validation=held_out.astype(np.float64),
         is_test=held_out.astype(np.float64),
-        **{INNER_PLACE: place},
+        **{INNER_PLACE: inner},
     )
 
 
@@ -190,13 +192,15 @@ def _few_incomplete(cohort: Cohort, campaign: Campaign) -> np.ndarray:
     return few_apart(sets_summed(campaign, cohort), minimum=campaign.cell_minimum)
 
 
-def _derived_uniform(unit: FloatArray, number: int) -> FloatArray:
+def _derived_uniform(split_uniform: FloatArray, number: int) -> FloatArray:
     """Places (n,) in [0, 1) from other places, as good as independent of them: the finaliser of SplitMix64."""
-    bits = np.ascontiguousarray(unit, dtype=np.float64).view(np.uint64) + np.uint64((number + 1) * _GOLDEN % 2**64)
+    bits = np.ascontiguousarray(split_uniform, dtype=np.float64).view(np.uint64) + np.uint64(
+        (number + 1) * _GOLDEN % 2**64
+    )
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
-    places: FloatArray = ((bits ^ (bits >> np.uint64(31))) >> np.uint64(11)) / 2.0**53
-    return places
+    derived: FloatArray = ((bits ^ (bits >> np.uint64(31))) >> np.uint64(11)) / 2.0**53
+    return derived
 
 
 def _few_who_are_not_healthy(part: np.ndarray, cohort: Cohort, *, minimum_count: int) -> np.ndarray:

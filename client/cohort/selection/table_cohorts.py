@@ -39,7 +39,7 @@ def table_cohort(
     FedAgeError
         If the campaign names features that the table does not have.
     """
-    cohort, is_included, excluded = Cohort(table.columns), np.ones(table.unit.size, dtype=bool), {}
+    cohort, is_included, excluded = Cohort(table.columns), np.ones(table.split_uniform.size, dtype=bool), {}
     if patients is not None:
         is_included &= np.fromiter((key in patients for key in table.keys), dtype=bool, count=len(table.keys))
     age = cohort.columns.get("age_years", np.full(cohort.n, np.nan))
@@ -52,7 +52,7 @@ def table_cohort(
     if offered_ages_years != AGES_YEARS:
         excluded["no-age"] = int(np.count_nonzero(is_included & np.isnan(age)))
         is_included &= np.isfinite(age)
-    cohort = with_parts(cohort.where(is_included), table.unit[is_included], campaign)
+    cohort = with_parts(cohort.where(is_included), table.split_uniform[is_included], campaign)
     return SiteCohort(
         cohort=cohort,
         samples=samples_of(cohort, campaign, table.features),

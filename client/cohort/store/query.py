@@ -95,10 +95,10 @@ class Selection:
     age_resolution_years: FloatArray = field(repr=False)
     age_capped: Mask = field(repr=False)
     is_male: FloatArray = field(repr=False)
-    unit: FloatArray = field(repr=False)
+    split_uniform: FloatArray = field(repr=False)
     images: tuple[tuple[str, ...], ...] = field(repr=False)
     image_keys: tuple[tuple[str, ...], ...] = field(repr=False)
-    found: tuple[Mapping[str, tuple[EligibleImage, ...]], ...] = field(repr=False)
+    images_by_input: tuple[Mapping[str, tuple[EligibleImage, ...]], ...] = field(repr=False)
     outcomes: Mapping[str, FloatArray] = field(repr=False)
     excluded: Mapping[str, int]
     files_digest: str
@@ -128,10 +128,10 @@ class Selection:
             age_resolution_years=self.age_resolution_years[rows],
             age_capped=self.age_capped[rows],
             is_male=self.is_male[rows],
-            unit=self.unit[rows],
+            split_uniform=self.split_uniform[rows],
             images=tuple(self.images[row] for row in rows),
             image_keys=tuple(self.image_keys[row] for row in rows),
-            found=tuple(self.found[row] for row in rows),
+            images_by_input=tuple(self.images_by_input[row] for row in rows),
             outcomes={name: column[rows] for name, column in self.outcomes.items()},
         )
 
@@ -228,12 +228,12 @@ def select(
         ),
         age_capped=np.array([exam.age_capped for _, _, exam, _ in chosen], dtype=np.bool_),
         is_male=np.array([{"M": 1.0, "F": 0.0}.get(sex or "", np.nan) for _, sex, *_ in chosen], dtype=np.float64),
-        unit=np.array([store.unit(patient) for patient, *_ in chosen], dtype=np.float64),
+        split_uniform=np.array([store.split_uniform(patient) for patient, *_ in chosen], dtype=np.float64),
         images=tuple(
             tuple(store.path_of(image.path) for image in images_by_input) for images_by_input in images_by_patient
         ),
         image_keys=tuple(tuple(image.key for image in images_by_input) for images_by_input in images_by_patient),
-        found=tuple(
+        images_by_input=tuple(
             {
                 name: tuple(_eligible_image(store, image) for image in images_of_input)
                 for name, images_of_input in images_by_input.items()
@@ -394,15 +394,15 @@ def _files_digest(images: list[_Image]) -> str:
     return digest.hexdigest()
 
 
-def split(unit: FloatArray, fractions: Fractions) -> tuple[Mask, Mask, Mask]:
+def split(split_uniform: FloatArray, fractions: Fractions) -> tuple[Mask, Mask, Mask]:
     """Train, validation and test masks (n,): every patient in exactly one, whoever else there is."""
     parts = (fractions.train, fractions.validation, fractions.test)
-    upper = np.cumsum(parts)
-    upper[max(part for part in range(3) if parts[part] > 0) :] = 1.0  # fractions may sum to a little under 1
-    part_of = np.searchsorted(upper, unit, side="right")
-    return part_of == 0, part_of == 1, part_of == 2
+    upper_bounds = np.cumsum(parts)
+    upper_bounds[max(part for part in range(3) if parts[part] > 0) :] = 1.0  # fractions may sum to a little under 1
+    part = np.searchsorted(upper_bounds, split_uniform, side="right")
+    return part == 0, part == 1, part == 2
 
 
-def folds(unit: FloatArray, k: int) -> NDArray[np.intp]:
+def folds(split_uniform: FloatArray, n_folds: int) -> NDArray[np.intp]:
     """The fold (n,) of each patient, 0 to k − 1."""
-    return np.minimum((unit * k).astype(np.intp), k - 1)
+    return np.minimum((split_uniform * n_folds).astype(np.intp), n_folds - 1)

@@ -172,9 +172,9 @@ class CohortStore:
         """Let go of the file."""
         self._engine.dispose()
 
-    def unit(self, patient: str) -> float:
+    def split_uniform(self, patient: str) -> float:
         """A number in [0, 1) of a hashed patient, from a second keyed hash."""
-        return self._keys.unit(patient)
+        return self._keys.split_uniform(patient)
 
     def patient_key(self, patient_id: str) -> str:
         """The keyed hash of an identifier as the hospital writes it."""

@@ -39,7 +39,7 @@ class SiteTable:
     """
 
     columns: Mapping[str, FloatArray]
-    unit: FloatArray
+    split_uniform: FloatArray
     rejected: Mapping[str, int] = field(default_factory=dict)
     keys: tuple[str, ...] = field(default=(), repr=False)
 
@@ -51,7 +51,7 @@ class SiteTable:
     @property
     def snapshot(self) -> str:
         """SHA-256 over all numbers: equal exactly for equal tables."""
-        digest = hashlib.sha256(np.ascontiguousarray(self.unit).tobytes())
+        digest = hashlib.sha256(np.ascontiguousarray(self.split_uniform).tobytes())
         for name in sorted(self.columns):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(self.columns[name]).tobytes())
@@ -62,9 +62,11 @@ def write_site_table(home: Path, table: SiteTable) -> None:
     """Write a site's table into its home."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     names = sorted(table.columns)
-    values = np.column_stack([table.columns[name] for name in names]) if names else np.empty((table.unit.size, 0))
+    values = (
+        np.column_stack([table.columns[name] for name in names]) if names else np.empty((table.split_uniform.size, 0))
+    )
     with (home / _NUMBERS).open("wb") as stream:
-        np.savez(stream, values=values, unit=table.unit)
+        np.savez(stream, values=values, unit=table.split_uniform)
     about = {"columns": names, "rejected": dict(table.rejected)}
     (home / _ABOUT).write_text(json.dumps(about), encoding="utf-8")
 
@@ -81,9 +83,9 @@ def read_site_table(home: Path) -> SiteTable:
         raise FedAgeError(f"{home} holds no table; index one first")
     about = read_json(home / _ABOUT, most_bytes=MAX_RECORD_BYTES)
     with np.load(home / _NUMBERS, allow_pickle=False) as numbers:
-        values, unit = numbers["values"], numbers["unit"]
+        values, split_uniform = numbers["values"], numbers["unit"]
     columns = {name: np.ascontiguousarray(values[:, k]) for k, name in enumerate(about["columns"])}
-    return SiteTable(columns, unit, about["rejected"])
+    return SiteTable(columns, split_uniform, about["rejected"])
 
 
 def samples_of(cohort: Cohort, campaign: Campaign, features: tuple[str, ...]) -> Samples | None:

@@ -60,7 +60,7 @@ class Hashing(Protocol):
     def patient(self, patient_id: str, /) -> str:
         """Hash of an identifier."""
 
-    def unit(self, patient: str, /) -> float:
+    def split_uniform(self, patient: str, /) -> float:
         """Place of a hashed patient."""
 
 
@@ -141,10 +141,10 @@ def read_site_tables(data: Path, campaign: Campaign, *, site_column: str | None)
             tables.messages += [
                 f"{name}: {reason_text(reason, count)}" for reason, count in site_table.rejected.items()
             ]
-            if site_table.unit.size == 0:
+            if site_table.split_uniform.size == 0:
                 tables.messages.append(f"{name}: no row is left; the site is left out")
                 continue
-            if site_table.unit.size == 1:
+            if site_table.split_uniform.size == 1:
                 guarded = "; its guard will release nothing that rests on it" if campaign.cell_minimum > 1 else ""
                 tables.messages.append(f"{name}: a single row{guarded}")
             tables.sites[name] = site_table
@@ -303,8 +303,8 @@ def _site_table(
         if column not in excluded_columns:
             cohort[FEATURE + column] = values[rows]
     hashed = tuple(keys.patient(ids[k]) for k in np.flatnonzero(keep))
-    unit = np.array([keys.unit(key) for key in hashed], dtype=np.float64)
-    return SiteTable(cohort, unit, bounded_counts(rejected), hashed)
+    split_uniform = np.array([keys.split_uniform(key) for key in hashed], dtype=np.float64)
+    return SiteTable(cohort, split_uniform, bounded_counts(rejected), hashed)
 
 
 def _first_rows(

@@ -47,7 +47,7 @@ class _Table:
     def __init__(self, digest: str, told: TableFacts | Reason) -> None:
         self.digest, self._told = digest, told
 
-    def of(self, path: str) -> TableFacts | Reason:
+    def facts_for(self, path: str) -> TableFacts | Reason:
         return self._told if path == "a.dcm" else TableFacts()
 
 
@@ -59,11 +59,11 @@ def test_files_are_read_again_when_the_table_has_changed(tmp_path: Path) -> None
     for name in "ab":
         write(tmp_path / f"data/{name}.dcm", name)
     with CohortStore.open(tmp_path / "home") as store:
-        index_folder(store, tmp_path / "data", telling=_Table("-1", TableFacts(age=Age(20.0, AgeSource.DATES))))
+        index_folder(store, tmp_path / "data", table_facts=_Table("-1", TableFacts(age=Age(20.0, AgeSource.DATES))))
         assert ages(store) == [20.0, 60.0]
-        index_folder(store, tmp_path / "data", telling=_Table("-2", TableFacts(age=Age(30.0, AgeSource.DATES))))
+        index_folder(store, tmp_path / "data", table_facts=_Table("-2", TableFacts(age=Age(30.0, AgeSource.DATES))))
         assert ages(store) == [30.0, 60.0]
-        out = index_folder(store, tmp_path / "data", telling=_Table("-3", Reason.NOT_IN_TABLE))
+        out = index_folder(store, tmp_path / "data", table_facts=_Table("-3", Reason.NOT_IN_TABLE))
         assert (out.rejected, out.patients) == ({"not-in-table": 1}, 1)
         index_folder(store, tmp_path / "data")
         assert ages(store) == [60.0, 60.0]

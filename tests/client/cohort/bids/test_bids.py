@@ -165,7 +165,7 @@ def test_only_what_changed_is_read_again(store: CohortStore, tmp_path: Path) -> 
     for name in "abc":
         t1w(root, name)
     assert index_bids(store, root).new == 3
-    unit = dict(zip(everybody(store).keys, everybody(store).unit, strict=True))
+    unit = dict(zip(everybody(store).keys, everybody(store).split_uniform, strict=True))
     assert (index_bids(store, root).new, index_bids(store, root).unchanged) == (0, 3)
     (root / "participants.tsv").write_text(table.replace("50.5", "51.5"))
     assert index_bids(store, root).new == 1
@@ -178,7 +178,8 @@ def test_only_what_changed_is_read_again(store: CohortStore, tmp_path: Path) -> 
     report = index_bids(store, root)
     assert (report.new, report.removed, report.patients) == (2, 1, 3)  # b's age is as it was again
     assert all(
-        unit.get(key, value) == value for key, value in zip(everybody(store).keys, everybody(store).unit, strict=True)
+        unit.get(key, value) == value
+        for key, value in zip(everybody(store).keys, everybody(store).split_uniform, strict=True)
     )
 
 

@@ -54,7 +54,7 @@ def test_a_label_map_is_found_with_its_volume(store: CohortStore, tmp_path: Path
     label_map(root / place)
     index_bids(store, root)
     found = selected(store, view)
-    exams = dict(zip(found.keys, found.found, strict=True))
+    exams = dict(zip(found.keys, found.images_by_input, strict=True))
     assert sorted(exams[store.patient_key("sub-1")]) == ["head", "labels"]
     assert sorted(exams[store.patient_key("sub-2")]) == ["head"]
     assert sorted(found.age_years) == [41.5, 52.5]
@@ -92,7 +92,7 @@ def test_one_of_another_space_or_person_is_none(store: CohortStore, tmp_path: Pa
     t1w(root, "1")
     label_map(root / place)
     assert index_bids(store, root).files == 1
-    assert [sorted(exam) for exam in selected(store, "DSEG").found] == [["head"]]
+    assert [sorted(exam) for exam in selected(store, "DSEG").images_by_input] == [["head"]]
 
 
 def test_sessions_keep_theirs_and_two_pipelines_may_use_one_name(store: CohortStore, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_sessions_keep_theirs_and_two_pipelines_may_use_one_name(store: CohortSt
         label_map(root / f"derivatives/{pipeline}/sub-1/ses-1/anat/sub-1_ses-1_dseg.nii.gz", first=ord(pipeline))
     label_map(root / "derivatives/a/sub-1/ses-2/anat/sub-1_ses-2_dseg.nii.gz")  # of a session without a volume
     index_bids(store, root)
-    (exam,) = selected(store, "DSEG").found
+    (exam,) = selected(store, "DSEG").images_by_input
     assert [len(exam[name]) for name in ("head", "labels")] == [1, 2]
     ge = select(store, modalities=("MR",), age_min_years=0, age_max_years=130, manufacturers=("GE",))
     assert len(ge.keys) == 1
@@ -117,6 +117,6 @@ def test_values_between_whole_numbers_are_no_labels(store: CohortStore, tmp_path
     labels = np.arange(6 * 5 * 4, dtype=np.float32).reshape(6, 5, 4) + np.float32(added)
     nib.save(nib.Nifti1Image(labels, np.diag([-1.0, 1.5, 2.0, 1.0])), path)
     index_bids(store, root)
-    (exam,) = selected(store, "DSEG").found
+    (exam,) = selected(store, "DSEG").images_by_input
     with pytest.raises(SampleRefused, match="not-a-label-map"):
         load_eligible(exam["labels"][0], root=root)

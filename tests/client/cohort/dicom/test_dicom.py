@@ -95,8 +95,8 @@ def test_bad_files_have_their_reasons(tmp_path: Path) -> None:
     write(tmp_path / "too-large.dcm", Rows=65535, Columns=65535)
     assert {name: code(tmp_path / name) for name in bad} == bad
     for reason in Reason:
-        assert reason.what
-        assert reason.mend
+        assert reason.description
+        assert reason.remedy
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless])

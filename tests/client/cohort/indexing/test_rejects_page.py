@@ -57,7 +57,7 @@ def test_the_page_tells_what_to_do_and_names_nobody(store: CohortStore, tmp_path
     text = page.read_text()
     for code in ("burned-in-annotation", "truncated", "not-an-image", "not-dicom"):
         assert code in text
-        assert Reason(code).mend.split("'")[0] in text
+        assert Reason(code).remedy.split("'")[0] in text
     assert "1 images of 1 patients" in text
     assert "6 files are out" in text
     assert "&lt;b&gt;Maker &amp; Sons&lt;/b&gt;" in text
@@ -95,7 +95,7 @@ def test_the_terminal_s_table_fits_and_says_what_to_do(store: CohortStore) -> No
 
 def test_every_reason_has_words_for_it() -> None:
     for reason in Reason:
-        assert reason.what
-        assert reason.mend
-        assert not reason.what.endswith((".", ";"))
-        assert reason.sentence == f"{reason.what}; {reason.mend}"
+        assert reason.description
+        assert reason.remedy
+        assert not reason.description.endswith((".", ";"))
+        assert reason.sentence == f"{reason.description}; {reason.remedy}"

@@ -20,12 +20,12 @@ def all_of(store: CohortStore, patients: tuple[str, ...] | None = None) -> Selec
 
 def parts(selection: Selection) -> dict[str, int]:
     """The part of each patient."""
-    part = np.argmax(np.stack(split(selection.unit, FRACTIONS)), axis=0)
+    part = np.argmax(np.stack(split(selection.split_uniform, FRACTIONS)), axis=0)
     return dict(zip(selection.keys, part.tolist(), strict=True))
 
 
 def folds(selection: Selection) -> dict[str, float]:
-    fold = round_robin_folds(selection.unit, np.ones(selection.n), 5)
+    fold = round_robin_folds(selection.split_uniform, np.ones(selection.n), 5)
     return dict(zip(selection.keys, fold.tolist(), strict=True))
 
 

@@ -92,7 +92,7 @@ def test_other_manufacturers_are_out_by_reason(store: CohortStore, tmp_path: Pat
 
 
 def test_units_are_spread_evenly_and_do_not_move(store: CohortStore, tmp_path: Path) -> None:
-    units = np.array([store.unit(store.patient_key(str(number))) for number in range(4000)])
+    units = np.array([store.split_uniform(store.patient_key(str(number))) for number in range(4000)])
     assert units.min() >= 0
     assert units.max() < 1
     counts = np.bincount(folds(units, 10), minlength=10)
@@ -105,12 +105,12 @@ def test_units_are_spread_evenly_and_do_not_move(store: CohortStore, tmp_path: P
         write(tmp_path / f"data/{number}.dcm", f"p{number}")
     index_folder(store, tmp_path / "data")
     after = select(store, modalities=("CR",), age_min_years=0, age_max_years=130)
-    assert after.unit[after.keys.index(before.keys[0])] == before.unit[0]
+    assert after.split_uniform[after.keys.index(before.keys[0])] == before.split_uniform[0]
     assert before.snapshot != after.snapshot
     again = after.keep(np.array([after.keys.index(before.keys[0])]))
     assert (again.snapshot, again.n) == (before.snapshot, 1)
     with CohortStore.open(tmp_path / "other", key=bytes(32)) as other:
-        assert other.unit(other.patient_key("a")) != before.unit[0]
+        assert other.split_uniform(other.patient_key("a")) != before.split_uniform[0]
 
 
 def test_split_by_hand() -> None:

@@ -49,7 +49,7 @@ def test_identifiers_that_look_alike_are_counted(tmp_path: Path, case: str) -> N
     (line,) = found.messages
     assert line.startswith("b: 1 row of a patient whose identifier differs from an earlier one in capitals, blanks")
     assert "Pat" not in line
-    assert sum(table.unit.size for table in found.sites.values()) == 4
+    assert sum(table.split_uniform.size for table in found.sites.values()) == 4
 
 
 @pytest.mark.parametrize("case", ALIKE)

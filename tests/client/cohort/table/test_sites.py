@@ -63,7 +63,7 @@ def read(frame: pd.DataFrame, folder: Path, *, name: str = "t.csv", site_column:
 def test_a_clean_table_says_nothing(frame: pd.DataFrame, tmp_path: Path) -> None:
     found = read(frame, tmp_path)
     assert found.messages == []
-    assert {name: table.unit.size for name, table in found.sites.items()} == {"a": 6, "b": 6}
+    assert {name: table.split_uniform.size for name, table in found.sites.items()} == {"a": 6, "b": 6}
     assert found.sites["a"].features == ("area", "thick")
     np.testing.assert_array_equal(found.sites["b"].columns["feature:thick"], frame.thick[6:])
 
@@ -113,7 +113,7 @@ def test_a_patient_is_kept_where_first_met(frame: pd.DataFrame, tmp_path: Path) 
         "b: 1 row without an identifier, set aside",
         "b: 2 rows of a patient who is at an earlier site too, set aside",
     ]
-    assert [table.unit.size for table in found.sites.values()] == [5, 3]
+    assert [table.split_uniform.size for table in found.sites.values()] == [5, 3]
 
 
 def test_numbers_as_identifiers_are_the_same_patients_in_every_file(frame: pd.DataFrame, tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_without_identifiers_it_is_said_that_nobody_is_noticed_twice(frame: pd.D
     pd.concat([frame, frame]).drop(columns="who").to_csv(path, index=False)
     found = read_site_tables(path, campaign(CAMPAIGN.replace('id = "who"\n', "")), site_column="site")
     assert found.messages == [NO_ID]
-    assert [table.unit.size for table in found.sites.values()] == [12, 12]
+    assert [table.split_uniform.size for table in found.sites.values()] == [12, 12]
 
 
 def test_a_hundred_bad_columns_with_long_names_are_an_answer_that_a_server_takes(
@@ -314,5 +314,5 @@ def test_a_million_rows(tmp_path: Path) -> None:
     found = read_site_tables(path, campaign(), site_column="site")
     seconds = time.monotonic() - began
     print(f"{seconds:.1f} s for a million rows")
-    assert sum(site.unit.size for site in found.sites.values()) == rows
+    assert sum(site.split_uniform.size for site in found.sites.values()) == rows
     assert seconds < 20

@@ -188,7 +188,7 @@ def test_a_few_ages_of_another_form_are_counted_by_that_form(frame: pd.DataFrame
     frame.loc[[21, 22, 23], "age"] = cell
     found = read(frame, tmp_path)
     assert found.sites["b"].rejected == {f"{FORMS[cell]}:age": 3, "no-age": 3}
-    assert found.sites["b"].unit.size == 17
+    assert found.sites["b"].split_uniform.size == 17
     line = found.messages[0]
     assert line.startswith("b: 3 cells of column 'age' hold ")
     assert "18-38" not in cell or 'ranges (such as "18-38")' in line
@@ -359,7 +359,7 @@ def test_a_site_keeps_its_name(frame: pd.DataFrame, tmp_path: Path, title: str, 
         numbers.to_csv(path, index=False, sep="," if suffix == "csv" else "\t")
     found = read_site_tables(path, campaign(), site_column="site")
     assert sorted(found.sites) == sorted(["a", name])
-    assert found.sites[name].unit.size == 20
+    assert found.sites[name].split_uniform.size == 20
     assert all(line.startswith("site ") for line in found.messages)
 
 
@@ -380,7 +380,7 @@ def test_identifiers_that_differ_in_zeros_are_neither_joined_nor_lost(
         (tmp_path / str(site)).mkdir()
         rows.drop(columns="site").to_csv(tmp_path / str(site) / "t.csv", index=False)
     found = read_site_tables(tmp_path, campaign(), site_column=None)
-    assert found.sites["b"].unit.size == (19 if here == there else 20)
+    assert found.sites["b"].split_uniform.size == (19 if here == there else 20)
     assert found.sites["b"].rejected.get("kept-identifier-differs-in-zeros", 0) == differ
     said = "b: 1 row of a patient whose identifier differs from an earlier one in leading zeros only"
     assert any(line.startswith(said) for line in found.messages) is bool(differ)
@@ -395,7 +395,7 @@ def test_numbers_in_parquet_and_texts_in_csv_are_compared_as_texts(frame: pd.Dat
     plain[20:].assign(who=np.arange(20)).to_parquet(tmp_path / "b" / "t.parquet")
     found = read_site_tables(tmp_path, campaign(), site_column=None)
     assert found.sites["b"].rejected == {"kept-identifier-differs-in-zeros": 20}
-    assert found.sites["b"].unit.size == 20
+    assert found.sites["b"].split_uniform.size == 20
 
 
 NO_YEARS = {
