@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from lifelines.datasets import load_lung
 
-from fedage.client.cli.campaign_text import in_words as campaign_in_words
+from fedage.client.cli.campaign_text import campaign_text
 from fedage.client.consent.site_cohorts import SiteCohorts
 from fedage.client.site.home import SiteHome
 from fedage.common.campaign_file import parse_campaign
@@ -116,7 +116,7 @@ def test_what_is_drawn_on_a_way_is_called_on_it(template: Template, tmp_path: Pa
         file.write_text(CAMPAIGN)
         for member in members:
             member.ask()
-            assert list(campaign_in_words(member.site.rules, member.campaign.digest))
+            assert list(campaign_text(member.site.rules, member.campaign.digest))
             member.site.rules.approve(load_campaign(file))
     with traced(message):
         grid = InProcessGrid([member.site for member in members])
