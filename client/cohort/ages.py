@@ -33,7 +33,7 @@ _EARLIEST_BIRTH_YEAR = 1865
 _PLACEHOLDERS = frozenset(
     [date(1899, 12, 30), date(1899, 12, 31), date(1900, 1, 1), date(1901, 1, 1), date(1911, 11, 11)]
 )
-"""Day 0 of spreadsheets and data bases, and what people type. Who was born then has an age by `PatientAge` only."""
+"""Day 0 of spreadsheets and data bases, and dates that people type. Patients born then need `PatientAge`."""
 _MAYBE_PLACEHOLDERS = frozenset(
     [
         *(date(1900, 1, 2), date(1901, 1, 2), date(1904, 1, 1), date(1904, 1, 2), date(1910, 10, 10)),
@@ -41,8 +41,8 @@ _MAYBE_PLACEHOLDERS = frozenset(
         *(date(1999, 12, 31), date(2000, 1, 1), date(2001, 1, 1)),
     ]
 )
-"""Days 0 and 1 of other spreadsheets, systems and formats of files, in any time zone, and what people type; they are
-birthdays too."""
+"""Days 0 and 1 of other spreadsheets, systems and file formats, in any time zone, and dates that people type; they are
+also real birthdays."""
 _SHORT_MONTHS = 0.0145
 CAPS_YEARS = (89, 90)
 """De-identification replaces ages above 89 by 089Y or 090Y: those say "at least"."""
@@ -112,7 +112,7 @@ def exam_date(*, study: date | None, acquisition: date | None, series: date | No
 def age_at_exam(
     *, birth: date | None, exam: date | None, age_string: str, trusted: bool = True, today: date | None = None
 ) -> Age | Reason:
-    """The age, or why nobody knows it.
+    """The age at an exam, or the reason why it is not known.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def age_at_exam(
 
 
 def _stated(age_string: str) -> Age | Reason:
-    """What `PatientAge` says."""
+    """The age that `PatientAge` states."""
     text = age_string.strip()
     match = _AGE.fullmatch(text)
     if match is None:
@@ -178,5 +178,5 @@ def _agree(years: float, stated: Age) -> bool:
 
 
 def _is_placeholder(birth: date) -> bool:
-    """Whether nobody with a digital image was born then."""
+    """Whether a date is a placeholder: nobody with a digital image was born then."""
     return birth.year < _EARLIEST_BIRTH_YEAR or birth in _PLACEHOLDERS

@@ -70,7 +70,7 @@ class Keys:
         return self._digest("series", f"{exam}/{series_uid}".encode()).hex()
 
     def split_uniform(self, patient: str) -> float:
-        """A number in [0, 1) of a hashed patient: drives the split, depends on key and identifier only."""
+        """A uniform number in [0, 1) for a hashed patient, from key and identifier only. It drives the split."""
         return (int.from_bytes(self._digest("split", patient.encode())[:8], "big") >> 11) * 2.0**-53
 
     def shifted_day(self, patient: str, day: int) -> int:

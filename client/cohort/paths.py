@@ -1,13 +1,13 @@
-"""How the store writes down where an image lies, beyond what a path says."""
+"""Conventions for paths of images in archives and series, and the stamp of a file."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 SEPARATOR = "\0"
-"""Between an archive and its member; with nothing in front, what follows names a series of slices."""
+"""Separates an archive from its member; at the start of a path it marks a series of slices."""
 OBLIQUE = "oblique"
-"""Ends the orientation of a stack whose slices do not lie straight above each other."""
+"""Suffix of the orientation of a stack that is oblique to the body's planes."""
 
 
 class FileStamp(NamedTuple):

@@ -1,4 +1,4 @@
-"""Why a file is not in the cohort: codes that may be counted and reported, each with a sentence and a mend."""
+"""Reason codes of files that are not in the cohort, each with a description and a remedy."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Reason(StrEnum):
 
     @property
     def sentence(self) -> str:
-        """What is wrong with the file, and what would mend it."""
+        """Description and remedy in one sentence."""
         return f"{self.description}; {self.remedy}"
 
 
@@ -80,11 +80,11 @@ _NOTHING = "nothing to mend"
 _TEXTS = {
     Reason.NOT_DICOM: (
         "is no DICOM file (neither the DICM prefix nor a data set without one)",
-        "take it out of the folder or export it again",
+        "remove it from the folder or export it again",
     ),
     Reason.UNREADABLE: (
         "cannot be opened, or its header breaks its format's rules",
-        "look at its permissions, then export it again; what could not be read is tried at every indexing",
+        "check its permissions, then export it again; unreadable files are tried again at every indexing",
     ),
     Reason.TRUNCATED: ("ends before its header or its pixels do", "copy it again from the archive"),
     Reason.NO_PIXELS: ("is of an image's class and holds no pixels", "export it with its pixels"),
@@ -123,14 +123,14 @@ _TEXTS = {
         "lacks slices within its stack, or its series does",
         "send the whole series again from the archive",
     ),
-    Reason.TOO_LARGE: ("has more pixels in a frame, or more bytes when unpacked, than are ever read", _NOTHING),
+    Reason.TOO_LARGE: ("has more pixels in a frame, or more bytes when unpacked, than the limit", _NOTHING),
     Reason.DECODER_FAILED: (
         "makes its decoder fail, or take more memory or time than an image of its size can need",
-        "export it again; where that does not help, keep it away: it may be made to do harm",
+        "export it again; if that does not help, remove it: it may be malicious",
     ),
     Reason.CONTRADICTORY_BITS: (
-        "says by BitsAllocated, BitsStored and HighBit that its values lie where they cannot",
-        "export it again; where they are wrong in the archive, have the maker correct them",
+        "has BitsAllocated, BitsStored and HighBit that contradict each other",
+        "export it again; if they are wrong in the archive, ask the manufacturer to correct them",
     ),
     Reason.UNSUPPORTED_TRANSFER_SYNTAX: (
         "has a transfer syntax that no installed decoder reads",
@@ -150,7 +150,7 @@ _TEXTS = {
     Reason.IMPLAUSIBLE_AGE: ("gives an age below 0 or above 120 years", "correct its dates"),
     Reason.CONTRADICTORY_AGE: (
         "gives one age by its dates and another by PatientAge, further apart than one unit of PatientAge",
-        "correct whichever is wrong, or export it without that",
+        "correct the wrong one, or export the file without it",
     ),
     Reason.UNRELIABLE_DATES: (
         "has dates that give no age (marked as modified, contradicting each other, an exam in the future, or a "
@@ -172,7 +172,7 @@ _TEXTS = {
     ),
     Reason.REPEATED_NAME: (
         "lies in an archive that holds a later file of the same name, which is the one that is read",
-        "pack the files again under names of their own",
+        "pack the files again under different names",
     ),
     Reason.NESTED_ARCHIVE: ("is an archive within an archive", "unpack the outer one"),
     Reason.NOT_NIFTI: ("is no NIfTI file of its own (.nii or .nii.gz)", "convert it again"),
@@ -237,7 +237,7 @@ _TEXTS = {
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A file that is out; what it said of its kind and maker, as far as it was read."""
+    """A file that is out; its modality and manufacturer as far as they were read."""
 
     code: Reason
     modality: str = ""

@@ -1,4 +1,4 @@
-"""What a data set's tables tell of an image that its file does not, or tells worse."""
+"""Facts about an image from a data set's tables, which override those in its file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fedage.client.cohort.reasons import Reason
 
 @dataclass(frozen=True, kw_only=True)
 class TableFacts:
-    """Facts that stand over the file's own; what is empty or None is left to the file.
+    """Facts that override the file's own; where a field is empty or None, the file's value is used.
 
     Parameters
     ----------
@@ -37,38 +37,38 @@ NO_FACTS = TableFacts()
 
 
 class TableFactsSource(Protocol):
-    """A data set's tables, ready to be asked; from several threads."""
+    """A data set's tables; may be used from several threads."""
 
     @property
     def digest(self) -> str:
-        """Changes when anything that may be told has changed."""
+        """Changes when any fact has changed."""
 
     def facts_for(self, path: str) -> TableFacts | Reason:
-        """What is told of the file at this path below the root, or why it is out."""
+        """Facts for the file at this path below the root, or why it is out."""
 
 
 class NoTableFacts:
-    """Tells nothing: everything is in the files."""
+    """No tables: all facts are in the files."""
 
     digest = ""
 
     def facts_for(self, _path: str) -> TableFacts | Reason:
-        """Nothing."""
+        """No facts."""
         return NO_FACTS
 
 
 class WithSiteView:
-    """Tells what another tells, and the view of radiographs that name none, as the site says of its whole folder."""
+    """Another source's facts, with the view that the site gives for radiographs that name none."""
 
     def __init__(self, source: TableFactsSource, view: str) -> None:
         self._source, self._view = source, view
 
     @property
     def digest(self) -> str:
-        """Changes with the other's, and with the view."""
+        """Changes with the other source's, and with the view."""
         return f"{self._source.digest}-view-{self._view}"
 
     def facts_for(self, path: str) -> TableFacts | Reason:
-        """What is told of the file at this path below the root, or why it is out."""
+        """Facts for the file at this path below the root, or why it is out."""
         facts = self._source.facts_for(path)
         return facts if isinstance(facts, Reason) else replace(facts, view_if_unknown=self._view)

@@ -1,6 +1,6 @@
-"""Zipped studies, read member by member in memory; and opening an image wherever it lies.
+"""Zipped studies, read member by member in memory; and opening an image in a folder or an archive.
 
-A member's path is the archive's, a NUL, and the member's name: no file can be called that, so the two never mix.
+A member's path is the archive's path, a NUL, and the member's name. No file name contains a NUL.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _content(stream: BinaryIO, info: zipfile.ZipInfo) -> bytes:
 
 
 class _BoundedDirectoryReader(io.BufferedReader):
-    """A file that, until the directory is read, gives no more at once than the largest directory: zipfile asks so."""
+    """A file that refuses reads above `MAX_DIRECTORY_BYTES` until zipfile has read the archive's directory."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(str(path), "rb", opener=open_nonblocking))

@@ -1,4 +1,4 @@
-"""What a decoder's process and the process that started it say to each other: requests, and limits of an answer."""
+"""Messages between a decoder's process and the process that started it: kinds of requests, and limits of an answer."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Decoding in processes of their own: a file that ends its decoder costs that file and nothing else.
+"""Decodes files in separate processes, so that a file that ends its decoder affects no other file.
 
-Processes are kept and used again, one file at a time each, as one takes half a second to start. Whoever asks waits for
-the answer; from several threads, several processes decode.
+Processes are reused, one file at a time each, as one takes half a second to start. A caller waits for the answer; calls
+from several threads use several processes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a radiograph shows, from all the places where a DICOM header may say it.
+"""What a radiograph shows, from all elements of a DICOM header that may state it.
 
 The view stands in ViewPosition or ViewCodeSequence, the body part in BodyPartExamined or AnatomicRegionSequence; where
-the two say different things, the answer is `CONTRADICTORY`. Free descriptions (`content_words`) and PatientOrientation
+the two say different things, the answer is `CONTRADICTORY`. Free descriptions (`descriptions`) and PatientOrientation
 only keep a radiograph out: they tell a lateral, oblique, lordotic or decubitus view from a frontal one and another part
 from the chest. The study's description does so where those of the image itself do not say otherwise. A modifier of a
 radiograph's view makes it another one unless it tells only how the patient stood or breathed. Scanners write a
@@ -130,7 +130,7 @@ class Code:
 
 @dataclass(frozen=True, kw_only=True)
 class HeaderText:
-    """What a header says; texts in capitals, empty where it says nothing.
+    """A header's texts about the content, in capitals; empty where an element is missing.
 
     Parameters
     ----------
@@ -241,7 +241,7 @@ def _term_of_codes(codes: Sequence[Code], known: Mapping[str, str], of_text: Cal
 
 
 def _combine(of_text: str, of_codes: str, *, refines: Callable[[str, str], bool]) -> str:
-    """What text and codes say together."""
+    """Combine what text and codes state; `CONTRADICTORY` where they disagree."""
     if not of_text or not of_codes or of_text == of_codes:
         return of_codes or of_text
     if refines(of_text, of_codes):
@@ -250,7 +250,7 @@ def _combine(of_text: str, of_codes: str, *, refines: Callable[[str, str], bool]
 
 
 def _is_refined(coarse: str, fine: str) -> bool:
-    """Whether one view says the same as another, only less exactly."""
+    """Whether one view is a less exact term for another."""
     pairs = (("FRONTAL", _FRONTAL), ("LATERAL", _LATERAL), ("CC", ("XCCL", "XCCM")))
     return any(coarse == word and fine in finer for word, finer in pairs)
 

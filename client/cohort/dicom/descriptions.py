@@ -1,9 +1,8 @@
-"""What free descriptions say of a radiograph (SeriesDescription, ProtocolName and others), in several languages.
+"""Interprets free descriptions of a radiograph (SeriesDescription, ProtocolName and others), in several languages.
 
-They are read for what keeps an image out, and for a frontal view that ViewPosition says too (`is_frontal`): nobody
-writes them by a rule, so that what they do not say proves nothing.
-A text that names both of two things (`CHEST PA AND LATERAL`) is of the whole series and says neither. Texts come
-folded (`folded`): in capitals, without accents.
+They follow no rule, so the absence of a word proves nothing. They only keep an image out, or confirm a frontal view
+that ViewPosition states (`is_frontal`). A text that names two views (`CHEST PA AND LATERAL`) describes the whole series
+and is evidence for neither. Texts are expected folded (`fold_text`): in capitals, without accents.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a DICOMDIR names (PS3.10 section 8, PS3.3 annex F), so that files missing from a medium are noticed."""
+"""Files that a DICOMDIR lists (PS3.10 section 8, PS3.3 annex F), to detect those missing from a medium."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Unreadable(ValueError):
 
 
 def missing_files(root: Path, path: str, *, known_paths: Container[str]) -> list[str]:
-    """Files that a DICOMDIR names and that are not there, as paths relative to the root, in its order.
+    """Files that a DICOMDIR lists and that are missing, as paths relative to the root, in its order.
 
-    The files that are there need no mention: the walk finds them as it finds those that no DICOMDIR names.
+    Files that exist are read by the walk, whether a DICOMDIR lists them or not.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def missing_files(root: Path, path: str, *, known_paths: Container[str]) -> list
 
 
 def missing_files_in_stream(stream: BinaryIO, path: str, *, known_paths: Container[str]) -> list[str]:
-    """What `missing_files` tells, of the DICOMDIR in a stream.
+    """`missing_files` for the DICOMDIR in a stream.
 
     Raises
     ------

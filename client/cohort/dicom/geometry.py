@@ -51,7 +51,7 @@ class Stack:
 
 
 def build_stack(positions: FloatArray, orientations: FloatArray, spacings_mm: FloatArray) -> Stack | Reason:
-    """The stack that slices make, or why they are none.
+    """The stack that slices form, or the reason why they form none.
 
     Parameters
     ----------

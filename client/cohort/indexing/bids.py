@@ -18,7 +18,8 @@ from pathlib import Path
 from fedage.client.cohort.bids.contrast import CONTRAST_ENHANCED, is_contrast_enhanced
 from fedage.client.cohort.bids.label_maps import LABEL_MAP, label_map_view
 from fedage.client.cohort.bids.participants import read_json
-from fedage.client.cohort.bids.sessions import PARTICIPANTS, STANDARD, BidsLayout, FolderWalk, Session, read_sessions
+from fedage.client.cohort.bids.session_files import STANDARD, BidsLayout, FolderWalk
+from fedage.client.cohort.bids.sessions import PARTICIPANTS, Session, read_sessions
 from fedage.client.cohort.decoding.nifti import read_volume
 from fedage.client.cohort.dicom.facts import DicomFacts
 from fedage.client.cohort.indexing.index import IndexReport

@@ -1,4 +1,4 @@
-"""Outcomes to the patients with images, by their identifiers as texts; who is not found is counted."""
+"""Joins outcomes to the patients with images by identifier, and counts identifiers without a patient."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ OTHER_ZEROS = (
 def store_outcomes(
     store: CohortStore, outcomes: OutcomeTable | None, *, of_participants: bool = False
 ) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Put the outcomes in place of those there were; the caller holds the store.
+    """Replace the stored outcomes; the caller holds the store's lock.
 
     Parameters
     ----------
     outcomes
-        None where no table is given any more: then those there were go.
+        None if no table is given any more; stored outcomes are then removed.
     of_participants
         Whether patients are BIDS participants, whom the table may name without `sub-`.
 
     Returns
     -------
     dict, tuple
-        Counts, empty without a table; what the hospital should know, in sentences.
+        Counts, empty without a table; and messages for the hospital.
     """
     values: Mapping[str, Mapping[str, float]] = outcomes.values if outcomes else {}
     words: Mapping[str, Collection[str]] = outcomes.words if outcomes else {}

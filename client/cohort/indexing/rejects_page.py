@@ -1,4 +1,4 @@
-"""What was set aside at an indexing, by reason and by scanner, with what to do: a table and a page for the hospital.
+"""A table and a page for the hospital: files set aside at an indexing, by reason and scanner, with the remedies.
 
 Both stay at the site. They hold counts, reasons, modalities and manufacturers; paths, in which a patient's name may
 stand, only where the hospital asks for them.

@@ -1,4 +1,4 @@
-"""What lies below a folder: every regular file with its stamp, nothing followed."""
+"""All regular files below a folder with their stamps; links are not followed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEEP = 16
 """Levels below which folders are remembered; a circle of mounts gets there, an archive hardly does."""
 
 Stamp = tuple[int, int]
-"""By what a change of a file is noticed: modification time in nanoseconds and size in bytes."""
+"""Detects a change of a file: modification time in nanoseconds and size in bytes."""
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Tree:
     closed: list[str] = field(default_factory=list)
 
     def vanished(self, path: str) -> bool:
-        """Whether a known file is gone; below a folder that cannot be opened nobody knows."""
+        """Whether a known file is gone; files below a folder that cannot be opened are not counted as gone."""
         return path not in self.files and not path.startswith(tuple(f"{folder}/" for folder in self.closed))
 
     @cached_property

@@ -53,7 +53,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class FactsByImage:
-    """What is told of images, by a part of their path.
+    """Facts from tables, by a part of an image's path.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How a site deals its patients into the folds of a campaign: into as many of them as it has patients for.
+"""Assigns a site's patients to the folds of a campaign, using as many folds as it has patients for.
 
 Attack: the sums of a model that was made without a fold, subtracted from those of a model that was made with it, are of
 the patients held out. Rule: a fold holds out at least the minimum count of those who may train, or nobody of the site.
@@ -46,7 +46,7 @@ def assign_folds(
     Parameters
     ----------
     split_uniform
-        Places (n,) in [0, 1) by keyed hash.
+        Uniform numbers (n,) in [0, 1) by keyed hash.
     is_healthy
         (n,), 1 for who counts as healthy.
     seed

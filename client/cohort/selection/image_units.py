@@ -1,4 +1,4 @@
-"""Units that seem to differ between sites with images: their ages, follow-up times and other outcomes."""
+"""Detects ages, follow-up times and outcomes whose unit seems to differ between sites with images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedage.common.statistics.statistic import FloatArray
 
 
 def unit_messages(sites: Mapping[str, Selection], campaign: Campaign) -> list[str]:
-    """One line for what seems to be in another unit at some sites, of what the campaign reads; by site what it has."""
+    """One message for each column that the campaign reads and whose unit seems to differ between sites."""
     survival = campaign.survival
     in_years = {"age_years": {site: selection.age_years for site, selection in sites.items()}}
     other_columns: dict[str, dict[str, FloatArray]] = {}

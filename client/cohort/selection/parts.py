@@ -20,7 +20,7 @@ from fedage.client.cohort.selection.fold_assignment import (
     split_uniform_by_fold,
     used_folds,
 )
-from fedage.client.cohort.store.query import split
+from fedage.client.cohort.selection.split import split
 from fedage.common.analyses.preparation.table_preparation import INNER_PLACE
 from fedage.common.analyses.same_patients import few_apart, sets_summed
 from fedage.common.campaign import Campaign
@@ -210,7 +210,7 @@ def _few_who_are_not_healthy(part: np.ndarray, cohort: Cohort, *, minimum_count:
 
 
 def _may_train(cohort: Cohort, campaign: Campaign) -> np.ndarray:
-    """Who may be trained on."""
+    """Mask (n,) of the patients who may be trained on."""
     if campaign.cohort.train_on == "healthy":
         return np.asarray(cohort["healthy"] == 1)
     return np.ones(cohort.n, dtype=bool)

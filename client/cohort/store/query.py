@@ -19,7 +19,6 @@ from fedage.client.cohort.sop_classes import normalise_modality
 from fedage.client.cohort.store.models import WITHOUT_WORDS, Exam, ImageFile, Outcome, OutcomeWord, Patient, Setting
 from fedage.client.cohort.store.one_person import is_one_person
 from fedage.client.cohort.store.store import CohortStore
-from fedage.common.campaign.types import Fractions
 from fedage.common.estimators.base import Input
 from fedage.common.estimators.takes import Content, Takes
 from fedage.common.statistics.statistic import FloatArray
@@ -54,7 +53,7 @@ class EligibleImage:
 
 
 ANY_IMAGE = Input(name="image", rank=0)
-"""Takes an image or a volume of any kind."""
+"""Input that takes an image or a volume of any kind."""
 
 
 @dataclass(frozen=True)
@@ -392,17 +391,3 @@ def _files_digest(images: list[_Image]) -> str:
     for image in images:
         digest.update(f"{image.key}:{image.size}:{image.mtime_ns}\n".encode())
     return digest.hexdigest()
-
-
-def split(split_uniform: FloatArray, fractions: Fractions) -> tuple[Mask, Mask, Mask]:
-    """Train, validation and test masks (n,): every patient in exactly one, whoever else there is."""
-    parts = (fractions.train, fractions.validation, fractions.test)
-    upper_bounds = np.cumsum(parts)
-    upper_bounds[max(part for part in range(3) if parts[part] > 0) :] = 1.0  # fractions may sum to a little under 1
-    part = np.searchsorted(upper_bounds, split_uniform, side="right")
-    return part == 0, part == 1, part == 2
-
-
-def folds(split_uniform: FloatArray, n_folds: int) -> NDArray[np.intp]:
-    """The fold (n,) of each patient, 0 to k − 1."""
-    return np.minimum((split_uniform * n_folds).astype(np.intp), n_folds - 1)

@@ -1,4 +1,4 @@
-"""What is refused in a table's columns before anything is computed: each with file, site, column and the mend."""
+"""Checks of a table's columns before anything is computed; each message names file, site, column and remedy."""
 
 from __future__ import annotations
 

@@ -51,8 +51,8 @@ def find_extremes(values: FloatArray) -> list[Extreme]:
     -9999, -1 below counts, the limits of integers), or by more than their range and occurs more often than any other,
     but in less than half of the cells. Of a column of nothing but codes, those of several nines or the like are such.
 
-    Attack: a message quotes a value that one patient has. Rule: a value is told if it is a code that no measurement
-    gives (-9999, 1e30), if it has the digits 7, 8 or 9 alone and stands in two cells at least, or if ten cells hold
+    Attack: a message quotes a value that one patient has. Rule: a value is quoted if it is a code that no measurement
+    gives (-9999, 1e30), if it consists of the digit 7, 8 or 9 and occurs in at least two cells, or if ten cells hold
     it. Residual risk: two patients with a measurement of 999.
 
     Examples
@@ -88,12 +88,12 @@ def find_extremes(values: FloatArray) -> list[Extreme]:
 
 
 def count_text(count: int) -> str:
-    """A number of cells for a message: fewer than ten are not told exactly."""
+    """A number of cells for a message; fewer than ten are not given exactly."""
     return f"{count} cells" if count >= _ENOUGH else f"fewer than {_ENOUGH} cells"
 
 
 def _most_frequent_by_code(extremes: list[Extreme]) -> list[Extreme]:
-    """The most frequent ones, and of those whose value is not told the most frequent alone."""
+    """The most frequent extremes; of those without a code only the most frequent one."""
     by_code: dict[str, Extreme] = {}
     for extreme in sorted(extremes, key=lambda extreme: -extreme.count):
         by_code.setdefault(extreme.code, extreme)
@@ -101,7 +101,7 @@ def _most_frequent_by_code(extremes: list[Extreme]) -> list[Extreme]:
 
 
 def _extreme(value: float, count: int) -> Extreme:
-    """An extreme with its value where that is nobody's own."""
+    """An extreme, with its value only where that cannot be one patient's measurement."""
     code_in_use = abs(value) < _FILL and count > 1
     is_quotable = count >= _ENOUGH or code_in_use or _is_no_measurement(value)
     return Extreme(f"{value:.10g}" if is_quotable else "", count)

@@ -1,4 +1,4 @@
-"""The hospital's CSV of outcomes and diagnoses: numbers by patient, its columns and words mapped as the site says."""
+"""The hospital's table of outcomes and diagnoses as numbers by patient, mapped as the site's settings say."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class OutcomeTable:
     zeros_differ, writing_differs
         Identifiers that differ from others of the table in leading zeros, or capitals, blanks and unseen characters.
     said
-        What the hospital should know of columns, in sentences.
+        Messages for the hospital about columns.
     words
         Identifier to the columns in which the patient has a word that no mapping explains.
     """

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 Rows = NDArray[np.intp]
 _DERIVED = ("is_male", "raw_gap_years")
-"""Columns that reading makes of others."""
+"""Columns that are derived from others."""
 
 
 class Hashing(Protocol):
@@ -66,7 +66,7 @@ class Hashing(Protocol):
 
 @dataclass
 class SiteTables:
-    """Sites by name, and in one line each what was odd while reading."""
+    """Sites by name, and messages about what was noticed while reading."""
 
     sites: dict[str, SiteTable] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
@@ -94,8 +94,8 @@ class _Source:
 def read_site_tables(data: Path, campaign: Campaign, *, site_column: str | None) -> SiteTables:
     """Read the sites of a campaign on tables.
 
-    A patient who appears twice is kept where first met; a row without a usable age is set aside where age is needed;
-    a cell that is no number in a column of numbers is missing. All of it is counted, by site and in `said`.
+    A patient who appears twice is kept where first met; a row without a usable age is set aside where age is needed; a
+    cell that is no number in a column of numbers is missing. All of it is counted by site, and reported in `messages`.
 
     Raises
     ------

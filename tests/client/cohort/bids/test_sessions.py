@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from fedage.client.cohort.bids.participants import AgeColumn, read_rows
+from fedage.client.cohort.bids.session_files import STANDARD, FolderWalk
 from fedage.client.cohort.bids.session_order import first_label
-from fedage.client.cohort.bids.sessions import STANDARD, FolderWalk, Session, read_sessions
+from fedage.client.cohort.bids.sessions import Session, read_sessions
 from fedage.client.cohort.reasons import Reason
 from fedage.common.errors import FedAgeError
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from fedage.client.cohort.indexing.index import index_folder
 from fedage.client.cohort.selection.fold_assignment import round_robin_folds
-from fedage.client.cohort.store.query import Selection, select, split
+from fedage.client.cohort.selection.split import split
+from fedage.client.cohort.store.query import Selection, select
 from fedage.client.cohort.store.store import CohortStore
 from fedage.common.campaign.types import Fractions
 from tests.client.cohort.dicoms import write

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fedage.client.cohort.indexing.index import index_folder
-from fedage.client.cohort.store.query import SEVERAL_PEOPLE, count_several_people, folds, select, split
+from fedage.client.cohort.selection.split import folds, split
+from fedage.client.cohort.store.query import SEVERAL_PEOPLE, count_several_people, select
 from fedage.client.cohort.store.store import CohortStore
 from fedage.common.campaign.types import Fractions
 from fedage.common.estimators.takes import Takes

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.client.cohort.bids.sessions import STANDARD, FolderWalk, read_sessions
+from fedage.client.cohort.bids.session_files import STANDARD, FolderWalk
+from fedage.client.cohort.bids.sessions import read_sessions
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.store.tables import TableReport, index_table, read_table
 from fedage.client.cohort.table.cell_forms import description_and_remedy, form_code
