@@ -17,7 +17,8 @@ from fedage.client.cohort.indexing.index import IndexReport, index_folder
 from fedage.client.cohort.indexing.join_outcomes import store_outcomes
 from fedage.client.cohort.indexing.rejects_page import rejects_table, write_rejects_page
 from fedage.client.cohort.recipes import Recipe, recipe
-from fedage.client.cohort.store.query import count_several_people
+from fedage.client.cohort.store.one_person import SEVERAL_PEOPLE, SEVERAL_SEXES, SHARED_STUDY
+from fedage.client.cohort.store.statements import count_not_one_person
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.store.tables import TableReport, forget_table, index_table
 from fedage.client.cohort.store.writer import LastIndexing, writing
@@ -41,6 +42,8 @@ class SiteIndex:
         Counts of the table of outcomes; empty if there is none.
     notes
         What the hospital should know of the outcomes, in sentences.
+    people
+        Which identifiers do not stand for one person, in sentences.
     """
 
     layout: str
@@ -48,6 +51,7 @@ class SiteIndex:
     table: TableReport | None
     outcomes: Mapping[str, int]
     notes: tuple[str, ...] = ()
+    people: tuple[str, ...] = ()
 
     @property
     def patients(self) -> int:
@@ -113,17 +117,32 @@ def index_into(
         _forget_images(store)
     with store.exclusive():
         counts, notes = store_outcomes(store, outcomes, of_participants=layout is not None)
-    if several := count_several_people(store) if images is not None else 0:
-        notes = (*notes, _several_people(several))
-    return SiteIndex("" if root is None else "bids" if layout else "dicom", images, table, counts, notes)
+    not_one = count_not_one_person(store) if images is not None else {}
+    people = tuple(_not_one_person(reason, count) for reason, count in sorted(not_one.items()))
+    return SiteIndex("" if root is None else "bids" if layout else "dicom", images, table, counts, notes, people)
 
 
-def _several_people(count: int) -> str:
+_WHAT_THEY_HAVE = {
+    SEVERAL_PEOPLE: (
+        "exams of several people by their birth dates or ages, or several studies under a name that stands for nobody "
+        "(as ANONYMOUS or 0 does, or one number at two clinics)",
+        "give each patient an identifier of their own",
+    ),
+    SEVERAL_SEXES: (
+        "exams of both sexes",
+        "correct PatientSex where it is wrong, or give each patient an identifier of their own",
+    ),
+    SHARED_STUDY: (
+        "a study that stands under another PatientID too",
+        "correct PatientID, or give each study a StudyInstanceUID of its own",
+    ),
+}
+
+
+def _not_one_person(reason: str, count: int) -> str:
     whose, is_out = ("1 PatientID has", "is out") if count == 1 else (f"{count} PatientIDs have", "are out")
-    return (
-        f"{whose} exams of people born years apart (as ANONYMOUS has, or one number at two clinics), and {is_out} of "
-        "every campaign; give each patient an identifier of their own"
-    )
+    what, mend = _WHAT_THEY_HAVE[reason]
+    return f"{whose} {what}, and {is_out} of every campaign ({reason}); {mend}"
 
 
 def _bids(config: SiteConfig, chosen: Recipe | None, root: Path) -> BidsLayout | None:
@@ -193,6 +212,8 @@ def _show(index: SiteIndex, home: SiteHome, console: Console) -> None:
     _print_counts("of the outcomes", index.outcomes, console)
     for line in index.notes:
         console.print(f"outcomes: {line}", markup=False)
+    for line in index.people:
+        console.print(f"patients: {line}", markup=False)
     if index.images is not None and index.images.rejected:
         with CohortStore.open(home.root) as store:
             console.print(rejects_table(store))

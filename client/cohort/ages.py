@@ -128,29 +128,48 @@ def age_at_exam(
     Returns
     -------
     Age or Reason
-        `NO_AGE`, `UNREADABLE_AGE`, `IMPLAUSIBLE_AGE`, `UNRELIABLE_DATES`, or `CONTRADICTORY_AGE` where dates and
+        `NO_AGE`, `UNREADABLE_AGE`, `IMPLAUSIBLE_AGE`, `UNRELIABLE_DATES`, `ZERO_AGE` (000Y and the like count only
+        where dates confirm them: programs write them where they know none), or `CONTRADICTORY_AGE` where dates and
         `PatientAge` are further apart than one unit of the latter: nobody could say which of them is wrong.
     """
     stated_age = _stated(age_string)
+    age_alone = Reason.ZERO_AGE if isinstance(stated_age, Age) and _is_zero(age_string) else stated_age
     if birth is None or exam is None:
-        return stated_age
+        return age_alone
     years = (exam - birth).days / DAYS_PER_YEAR
     age_by_dates = Age(years=years, source=AgeSource.DATES)
     if not trusted:
-        return stated_age if isinstance(stated_age, Age) else Reason.UNRELIABLE_DATES
+        return age_alone if isinstance(stated_age, Age) else Reason.UNRELIABLE_DATES
     if birth == exam and isinstance(stated_age, Age) and stated_age.source in _OF_INFANTS and _agree(years, stated_age):
         return age_by_dates  # a newborn
     is_placeholder = _is_placeholder(birth) or _is_placeholder(exam) or birth == exam
     if is_placeholder or exam > (today or date.today()) + timedelta(days=1):
         # A scanner computes PatientAge from the dates it was given: where both agree, neither is known.
-        return stated_age if isinstance(stated_age, Age) and not _agree(years, stated_age) else Reason.UNRELIABLE_DATES
+        return age_alone if isinstance(stated_age, Age) and not _agree(years, stated_age) else Reason.UNRELIABLE_DATES
     if not 0 <= years <= OLDEST_YEARS:
         return Reason.IMPLAUSIBLE_AGE
     if birth in _MAYBE_PLACEHOLDERS and not isinstance(stated_age, Age):
         return Reason.UNRELIABLE_DATES
     if isinstance(stated_age, Age) and not _agree(years, stated_age):
-        return stated_age if birth in _MAYBE_PLACEHOLDERS else Reason.CONTRADICTORY_AGE
+        return age_alone if birth in _MAYBE_PLACEHOLDERS else Reason.CONTRADICTORY_AGE
     return age_by_dates
+
+
+def is_real_day(day: date | None, *, today: date | None = None) -> bool:
+    """Whether an exam can have been on a day: it is neither a date that programs write for none nor in the future."""
+    if day is None or day in _MAYBE_PLACEHOLDERS or _is_placeholder(day):
+        return False
+    return day <= (today or date.today()) + timedelta(days=1)
+
+
+def age_limits_years(age: Age) -> tuple[float, float]:
+    """The interval in which the true age lies."""
+    if age.source is AgeSource.DATES:
+        return age.years, age.years
+    if age.capped:
+        return age.years, OLDEST_YEARS
+    half = 0.5 * age.source.resolution_years
+    return age.years - half, age.years + half
 
 
 def _stated(age_string: str) -> Age | Reason:
@@ -163,6 +182,11 @@ def _stated(age_string: str) -> Age | Reason:
     capped = source is AgeSource.AGE_YEARS and units in CAPS_YEARS
     years = (units + (0.0 if capped else 0.5)) * source.resolution_years
     return Age(years=years, source=source, capped=capped) if years <= OLDEST_YEARS else Reason.IMPLAUSIBLE_AGE
+
+
+def _is_zero(age_string: str) -> bool:
+    match = _AGE.fullmatch(age_string.strip())
+    return match is not None and int(match[1]) == 0
 
 
 def _agree(years: float, stated: Age) -> bool:

@@ -57,6 +57,10 @@ class Keys:
         """Hash of a study of one patient."""
         return self._digest("exam", f"{patient}/{study_uid}".encode()).hex()
 
+    def study(self, study_uid: str) -> str:
+        """Hash of a StudyInstanceUID, the same under whatever patient's identifier it stands."""
+        return self._digest("study", study_uid.encode()).hex()
+
     def seed(self, use: str, text: str) -> int:
         """A 63-bit seed that only who holds the key can know."""
         return int.from_bytes(self._digest(f"seed, {use}", text.encode())[:8], "big") >> 1

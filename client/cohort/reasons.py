@@ -59,6 +59,10 @@ class Reason(StrEnum):
     NO_AGE_OF_SESSION = "no-age-of-session"
     SEVERAL_AGES = "several-ages"
     MISNAMED = "misnamed"
+    SEVERAL_PEOPLE = "several-people"
+    QUALITY_CONTROL = "quality-control"
+    ANIMAL = "animal"
+    ZERO_AGE = "zero-age"
 
     @property
     def description(self) -> str:
@@ -227,6 +231,20 @@ _TEXTS = {
         "and 10 do)",
         "write the identifier in the table as the folder has it, and keep the column as text when a spreadsheet opens "
         "it",
+    ),
+    Reason.QUALITY_CONTROL: (
+        "is of a phantom, by QualityControlSubject, QualityControlImage, PatientName or PatientID",
+        "nothing to mend; where it is a patient's, give it a name and an identifier that do not say so",
+    ),
+    Reason.ANIMAL: ("is of an animal, by its species, its breed, or the owner it names", _NOTHING),
+    Reason.ZERO_AGE: (
+        "gives PatientAge as zero (000Y, 000M, 000D), as programs do where they know none, and has no dates that "
+        "confirm it",
+        "export it with whole birth and study dates, or the age of a newborn in days or weeks from 1 on",
+    ),
+    Reason.SEVERAL_PEOPLE: (
+        "belongs to a series whose slices give different sexes or ages",
+        "correct what is wrong, or give each patient's images a SeriesInstanceUID of their own",
     ),
     Reason.NOT_IN_TABLE: (
         "is of somebody, or is an image, that the data set's table has no row for",

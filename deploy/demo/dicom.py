@@ -88,7 +88,7 @@ def _patient_and_study(exam: Exam, hospital: Hospital) -> Dataset:
     ds.InstitutionName = hospital.title
     ds.ReferringPhysicianName = ""
     ds.StudyDescription = "Chest PA (phantom)"
-    ds.PatientName = f"Phantom^{exam.patient_id}"
+    ds.PatientName = f"Simulated^{exam.patient_id}"
     ds.PatientID = exam.patient_id
     ds.PatientBirthDate = exam.birth_date.strftime("%Y%m%d")
     ds.PatientSex = "M" if exam.is_male else "F"

@@ -35,7 +35,7 @@ def radiograph() -> Dataset:
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds.file_meta.ImplementationClassUID = generate_uid()
     ds.StudyInstanceUID, ds.SeriesInstanceUID = "1.2.826.0.1.3680043.8.498.2000000", generate_uid()
-    ds.PatientID, ds.PatientName, ds.PatientSex, ds.PatientBirthDate = "MRN-3000000", "Phantom^Nobody", "F", "19610317"
+    ds.PatientID, ds.PatientName, ds.PatientSex, ds.PatientBirthDate = "MRN-3000000", "Nobody^Else", "F", "19610317"
     ds.PatientAge, ds.PatientSize, ds.PatientWeight, ds.PatientComments = "060Y", 1.7, 70, "rendered"
     ds.ImageType, ds.InstanceCreationDate = ["DERIVED", "PRIMARY"], "20210317"
     for keyword in ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate"):

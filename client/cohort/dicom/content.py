@@ -23,6 +23,8 @@ from fedage.client.cohort.dicom.descriptions import (
     is_lateral,
     is_quality_control,
     is_subtracted,
+    is_with_contrast,
+    names_chest,
     other_part,
     unusual_view,
 )
@@ -312,6 +314,9 @@ def _special(header: HeaderText, *, view: str, body_part: str) -> set[str]:
         special.add("generated-2d")
     elif header.sop_class in _TOMOSYNTHESIS or any(value.startswith("TOMO") for value in image_types):
         special.add("tomosynthesis")
+    of_study = [] if names_chest(header.descriptions) else [header.study]
+    if header.modality in RADIOGRAPHS and is_with_contrast([*header.descriptions, header.body_part, *of_study]):
+        special.add("contrast-examination")
     if header.modality in RADIOGRAPHS and not all(map(_is_harmless, header.view_modifiers)):
         special.add("modified-view")
     return special | (_special_mammogram(header) if header.modality == "MG" else set())

@@ -67,6 +67,17 @@ _OTHER_PARTS = (
         ]
     )
 )
+_WITH_CONTRAST = _folded_words(
+    "FLUORO FLUOROSCOPY FLUOROSCOPIC FLUOROSKOPIE FLUOROSCOPIA FLUOROSCOPIE VIDEOFLUOROSCOPY DURCHLEUCHTUNG "
+    "RADIOSCOPIE RADIOSCOPIA SCOPIE DOORLICHTING GENOMLYSNING GENNEMLYSNING SKIASKOPIE РЕНТГЕНОСКОПИЯ",
+    "ESOPHAGUS OESOPHAGUS ÖSOPHAGUS OSOPHAGUS ÖSOFAGUS ESOPHAGRAM ESOPHAGOGRAM OESOPHAGRAM "
+    "OESOPHAGOGRAM ESOFAGO ESÓFAGO ESÔFAGO ESOFAGOGRAMA ESOFAGEO ESOFAGE OESOPHAGE ŒSOPHAGE OESOPHAGIEN SLOKDARM "
+    "SPEISERÖHRE SPEISEROEHRE MATSTRUPE SPISERØR PRZEŁYK PRZEŁYKU JÍCEN ПИЩЕВОД ПИЩЕВОДА",
+    "SWALLOW SWALLOWING DEGLUTITION DEGLUCIÓN DEGLUTIÇÃO DEGLUTIZIONE SCHLUCKAKT SCHLUCK BREISCHLUCK SLIKACT SLIKFOTO",
+    "BARIUM BARIO BÁRIO BARYT BARYTÉ BARITADO BARITATO BARYUM БАРИЙ БАРИЯ GASTROGRAFIN GASTROGRAPHIN UGI",
+    "BRONCHOGRAM BRONCHOGRAPHY BRONCHOGRAPHIE ANGIOGRAM ANGIOGRAPHY ANGIOGRAPHIE VENOGRAM PHLEBOGRAPHIE",
+)
+"""A beam of its own, a contrast medium, or both: no plain film, whichever way the patient looks."""
 _LATERAL = frozenset(
     [
         *("LAT", "LATERAL", "SEITLICH", "SEITL", "PROFIL", "LATERALE", "LATEROLATERAL", "LATEROLATERALE"),
@@ -154,6 +165,16 @@ def is_frontal(texts: Sequence[str]) -> bool:
     """Whether texts in capitals speak of a frontal view and of no lateral one."""
     words = frozenset[str]().union(*map(_words, texts))
     return bool(words & _FRONTAL) and not words & _LATERAL
+
+
+def is_with_contrast(texts: Sequence[str]) -> bool:
+    """Whether texts in capitals speak of fluoroscopy, or of an examination with a contrast medium."""
+    return bool(frozenset[str]().union(*map(_words, texts)) & _WITH_CONTRAST)
+
+
+def names_chest(texts: Sequence[str]) -> bool:
+    """Whether texts in capitals name the chest."""
+    return bool(frozenset[str]().union(*map(_words, texts)) & _CHEST)
 
 
 def is_quality_control(texts: Sequence[str]) -> bool:

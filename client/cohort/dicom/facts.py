@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from pydicom.charset import convert_encodings, decode_bytes
 
-from fedage.client.cohort.ages import Age, age_at_exam, exam_date, parse_date
+from fedage.client.cohort.ages import Age, AgeSource, age_at_exam, exam_date, is_real_day, parse_date
 from fedage.client.cohort.dicom import tags
 from fedage.client.cohort.dicom.content_tags import SEQUENCES, read_content
 from fedage.client.cohort.dicom.content_tags import TAGS as CONTENT_TAGS
@@ -28,6 +28,10 @@ from fedage.client.cohort.dicom.header import (
     sequence_items,
 )
 from fedage.client.cohort.dicom.pixel_checks import frame_count, kind_problem, modality_of, pixel_problem
+from fedage.client.cohort.dicom.placeholder_ids import is_placeholder
+from fedage.client.cohort.dicom.subject import SEQUENCES as SUBJECT_SEQUENCES
+from fedage.client.cohort.dicom.subject import TAGS as SUBJECT_TAGS
+from fedage.client.cohort.dicom.subject import why_no_patient
 from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.client.cohort.sop_classes import (
     CROSS_SECTIONAL,
@@ -38,7 +42,8 @@ from fedage.client.cohort.table_facts import NO_FACTS, TableFacts
 
 _MODIFIED_DATES = b"113107"
 """Retain Longitudinal Temporal Information Modified Dates Option (PS3.16 CID 7050)."""
-_WANTED = tags.OF_FACTS | CONTENT_TAGS
+_WANTED = tags.OF_FACTS | CONTENT_TAGS | SUBJECT_TAGS
+_SEQUENCES = SEQUENCES | SUBJECT_SEQUENCES | {tags.DEIDENTIFIED_BY}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +76,12 @@ class DicomFacts:
     """BurnedInAnnotation: NO, or empty where the file does not say; with YES it is out."""
     series_uid: str | None = field(default=None, repr=False)
     """SeriesInstanceUID of a slice, perhaps empty; None of an image that stands for itself."""
+    own_study_uid: str = field(default="", repr=False)
+    """The file's own StudyInstanceUID; empty where it has none, or a table names the study."""
+    is_day_real: bool = False
+    """Whether the exam was on `exam_day`, which nobody changed as far as the file says."""
+    is_placeholder_id: bool = False
+    """Whether the identifier is one that programs and people write for none (ANONYMOUS, 0)."""
     place: bytes = field(default=b"", repr=False)
     """Of a slice: position (3), directions of rows and columns (6), distances (2), float64; empty if unknown."""
 
@@ -94,8 +105,10 @@ def read_stream(stream: BinaryIO, *, size: int, table_facts: TableFacts = NO_FAC
     """Read a file of `size` bytes from its beginning; nothing is raised."""
     header = None
     try:
-        header = read_header(stream, size=size, wanted=_WANTED, sequences=SEQUENCES | {tags.DEIDENTIFIED_BY})
-        facts: DicomFacts | Reason = kind_problem(header) or pixel_problem(header) or _facts(header, table_facts)
+        header = read_header(stream, size=size, wanted=_WANTED, sequences=_SEQUENCES)
+        facts: DicomFacts | Reason = (
+            kind_problem(header) or why_no_patient(header) or pixel_problem(header) or _facts(header, table_facts)
+        )
     except NotDicom:
         facts = Reason.NOT_DICOM
     except EndsEarly:
@@ -125,11 +138,12 @@ def _facts(header: Header, table_facts: TableFacts) -> DicomFacts | Reason:
         return Reason.NO_IDENTITY
     exam, agreed = _exam_date(header)
     age_text = header.text(tags.AGE)
+    is_trusted = agreed and not _are_dates_modified(header)
     age = table_facts.age or age_at_exam(
         birth=_date(header, tags.BIRTH_DATE),
         exam=exam,
         age_string=f"{age_text}Y" if table_facts.bare_age_years and age_text.isdigit() else age_text,
-        trusted=agreed and not _are_dates_modified(header),
+        trusted=is_trusted,
     )
     if isinstance(age, Reason):
         return age
@@ -139,10 +153,15 @@ def _facts(header: Header, table_facts: TableFacts) -> DicomFacts | Reason:
     laterality = table_facts.laterality or header.text(tags.IMAGE_LATERALITY) or header.text(tags.LATERALITY)
     is_assumed = not content.view and modality in RADIOGRAPHS
     of_series = modality in CROSS_SECTIONAL and frames == 1 and not is_stack(header.text(tags.SOP_CLASS))
+    if of_series and "quality-control" in content.special.split():
+        return Reason.QUALITY_CONTROL
     return DicomFacts(
         patient_id=patient_id,
         study_uid=table_facts.study_uid or header.text(tags.STUDY_UID) or sop_uid,
         sop_uid=sop_uid,
+        own_study_uid="" if table_facts.study_uid else header.text(tags.STUDY_UID),
+        is_day_real=is_trusted and (age.source is AgeSource.DATES or is_real_day(exam)),
+        is_placeholder_id=not table_facts.patient_id and is_placeholder(patient_id),
         exam_day=exam.toordinal() if exam and agreed else None,
         sex=sex if sex in ("M", "F") else None,
         age=age,

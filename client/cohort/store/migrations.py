@@ -62,7 +62,17 @@ _TO_6 = (
     'FOREIGN KEY(patient) REFERENCES patients ("key") ON DELETE CASCADE)',
     f"INSERT INTO settings (name, value) SELECT '{WITHOUT_WORDS}', x'31' WHERE EXISTS (SELECT 1 FROM outcomes)",
 )
-STEPS: Mapping[int, tuple[str, ...]] = {2: _TO_3, 3: _TO_4, 4: _TO_5, 5: _TO_6}
+_PERSON = (
+    "study VARCHAR DEFAULT '' NOT NULL",
+    "sex VARCHAR",
+    "age_from_years DOUBLE",
+    "age_until_years DOUBLE",
+    "real_day INTEGER",
+    "is_placeholder_id BOOLEAN DEFAULT '0' NOT NULL",
+)
+_TO_7 = tuple(f"ALTER TABLE {table} ADD COLUMN {column}" for table in ("images", "slices") for column in _PERSON)
+"""Another reader fills them at the next indexing."""
+STEPS: Mapping[int, tuple[str, ...]] = {2: _TO_3, 3: _TO_4, 4: _TO_5, 5: _TO_6, 6: _TO_7}
 """By version, the statements that lead to the next."""
 
 OLDEST = min(STEPS)

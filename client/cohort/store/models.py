@@ -8,7 +8,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, ForeignKey, LargeBinary
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 WITHOUT_WORDS = "outcomes-without-words"
 """Setting of a store whose outcomes were kept before the cells that hold words were marked."""
 
@@ -77,6 +77,12 @@ class ImageFile(Base):
     body_part: Mapped[str] = mapped_column(server_default="", doc="of a radiograph, see takes.Content")
     intent: Mapped[str] = mapped_column(server_default="", doc="PRESENTATION, PROCESSING or nothing said")
     special: Mapped[str] = mapped_column(server_default="", doc="what makes it no ordinary view; blanks between")
+    study: Mapped[str] = mapped_column(server_default="", doc="hash of its own StudyInstanceUID; empty if none")
+    sex: Mapped[str | None] = mapped_column(doc="as this file says")
+    age_from_years: Mapped[float | None] = mapped_column(doc="of the interval that this file's age stands for")
+    age_until_years: Mapped[float | None]
+    real_day: Mapped[int | None] = mapped_column(doc="shifted, where nothing says that the day was changed")
+    is_placeholder_id: Mapped[bool] = mapped_column(server_default="0", doc="whether its PatientID names nobody")
 
 
 class Series(Base):
@@ -116,6 +122,12 @@ class Slice(Base):
     transfer_syntax: Mapped[str]
     spacing_known: Mapped[bool]
     burned_in: Mapped[str]
+    study: Mapped[str] = mapped_column(server_default="", doc="hash of its own StudyInstanceUID; empty if none")
+    sex: Mapped[str | None] = mapped_column(doc="as this file says")
+    age_from_years: Mapped[float | None] = mapped_column(doc="of the interval that this file's age stands for")
+    age_until_years: Mapped[float | None]
+    real_day: Mapped[int | None] = mapped_column(doc="shifted, where nothing says that the day was changed")
+    is_placeholder_id: Mapped[bool] = mapped_column(server_default="0", doc="whether its PatientID names nobody")
 
 
 class RejectedFile(Base):

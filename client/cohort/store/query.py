@@ -17,15 +17,14 @@ from fedage.client.cohort.ages import AgeSource
 from fedage.client.cohort.paths import SEPARATOR
 from fedage.client.cohort.sop_classes import normalise_modality
 from fedage.client.cohort.store.models import WITHOUT_WORDS, Exam, ImageFile, Outcome, OutcomeWord, Patient, Setting
-from fedage.client.cohort.store.one_person import is_one_person
+from fedage.client.cohort.store.one_person import not_one_person
+from fedage.client.cohort.store.statements import statements_of_images
 from fedage.client.cohort.store.store import CohortStore
 from fedage.common.estimators.base import Input
 from fedage.common.estimators.takes import Content, Takes
 from fedage.common.statistics.statistic import FloatArray
 
 Mask = NDArray[np.bool_]
-SEVERAL_PEOPLE = "several-people"
-"""Left out: exams under one PatientID whose birth dates are years apart."""
 
 
 @dataclass(frozen=True)
@@ -192,11 +191,12 @@ def select(
     chosen: list[tuple[str, str | None, _Exam, dict[str, list[_Image]]]] = []
     with store.reading() as session:
         exams, (images, not_taken) = _exams(session), _images(session, modalities, inputs)
+        not_one = {} if patients is not None else not_one_person(statements_of_images(session))
         for patient, sex in session.execute(sql(Patient.key, Patient.sex).order_by(Patient.key)):
             if patients is not None and patient not in patients:
                 continue  # not counted either: how many came since would be told from one answer to the next
-            if patients is None and not _is_one_person(exams[patient]):
-                excluded[SEVERAL_PEOPLE] += 1
+            if patient in not_one:
+                excluded[not_one[patient]] += 1
                 continue
             with_images = [exam for exam in exams[patient] if _is_whole(images.get(exam.key, {}), inputs)]
             of_manufacturer = [
@@ -246,16 +246,6 @@ def select(
         words_known=words_known,
         files_digest=_files_digest([image for images_by_input in images_by_patient for image in images_by_input]),
     )
-
-
-def count_several_people(store: CohortStore) -> int:
-    """How many identifiers have exams of several people, so that no campaign counts them as a patient."""
-    with store.reading() as session:
-        return sum(not _is_one_person(some) for some in _exams(session).values())
-
-
-def _is_one_person(exams: list[_Exam]) -> bool:
-    return is_one_person((exam.age_years, exam.age_source, exam.shifted_day) for exam in exams)
 
 
 def _is_whole(images: Mapping[str, list[_Image]], inputs: tuple[Input, ...]) -> bool:

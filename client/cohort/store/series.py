@@ -22,6 +22,7 @@ from fedage.client.cohort.keys import Keys
 from fedage.client.cohort.paths import OBLIQUE, SEPARATOR
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.store.models import Series, Slice
+from fedage.client.cohort.store.one_person import Statement, why_not_one_person
 
 PLACE_NUMBERS = 11
 """Of a slice: its position (3), the directions of its rows and columns (6), distances of rows and columns (2)."""
@@ -30,9 +31,11 @@ _AXES = ("LR", "PA", "SI")
 
 _OF_EXAM = ("patient", "age_years", "age_source", "age_capped", "shifted_day", "manufacturer")
 _OF_FILE = ("view", "laterality", "rows", "columns", "photometric", "transfer_syntax", "spacing_known", "burned_in")
+_OF_PERSON = ("study", "sex", "age_from_years", "age_until_years", "real_day", "is_placeholder_id")
 _OF_IMAGE = ("exam", "modality", *_OF_FILE)
 _OF_SERIES = [getattr(Series, name) for name in ("exam", "sex", "modality", *_OF_EXAM)]
 _OF_SLICE = [getattr(Slice, name) for name in ("path", "mtime_ns", "size", "place", *_OF_FILE)]
+_OF_SLICE += [getattr(Slice, name).label(f"person_{name}") for name in _OF_PERSON]
 
 _THESE = "SELECT value FROM json_each(:keys)"
 _TAKE_OUT = (
@@ -114,6 +117,8 @@ def judge_series(connection: Connection, keys: Keys, *, limit: int) -> SeriesRow
 def _judge_one(files: Sequence[Row[Any]], keys: Keys, rows_to_write: SeriesRows) -> None:
     """Add what a series is; its first file stands for what all its files should say alike."""
     first, stack = files[0], _series_stack(files) if len(files) > 1 else None
+    if why_not_one_person(map(_statement, files)):
+        stack = Reason.SEVERAL_PEOPLE
     if isinstance(stack, Reason):
         rows_to_write.rejected += [_rejected_row(file, stack) for file in files]
         return
@@ -122,6 +127,7 @@ def _judge_one(files: Sequence[Row[Any]], keys: Keys, rows_to_write: SeriesRows)
     exam = {name: getattr(first, name) for name in _OF_EXAM}
     rows_to_write.exams.setdefault(first.exam, {"key": first.exam, **exam})
     image = {name: getattr(first, name) for name in _OF_IMAGE}
+    image |= {name: getattr(first, f"person_{name}") for name in _OF_PERSON}
     if stack is None:
         alone = {"key": first.slice_key, "path": first.path, "mtime_ns": first.mtime_ns, "size": first.size}
         rows_to_write.images.append({**image, **alone, "slices": 1, "voxel_mm": "", "orientation": ""})
@@ -137,6 +143,16 @@ def _judge_one(files: Sequence[Row[Any]], keys: Keys, rows_to_write: SeriesRows)
         "orientation": orientation(stack),
     }
     rows_to_write.images.append({**image, **volume, "spacing_known": True})
+
+
+def _statement(file: Row[Any]) -> Statement:
+    return Statement(
+        exam=file.exam,
+        sex=file.person_sex,
+        age_from_years=file.person_age_from_years,
+        age_until_years=file.person_age_until_years,
+        real_day=file.person_real_day,
+    )
 
 
 def _series_stack(files: Sequence[Row[Any]]) -> Stack | Reason:

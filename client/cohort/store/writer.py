@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
 
+from fedage.client.cohort.ages import age_limits_years
 from fedage.client.cohort.dicom.facts import DicomFacts
 from fedage.client.cohort.keys import Keys
 from fedage.client.cohort.paths import FileStamp
@@ -33,7 +34,7 @@ from fedage.client.cohort.store.models import (
 from fedage.client.cohort.store.series import judge_series, series_of, withdraw
 from fedage.client.cohort.store.store import CohortStore
 
-READER_VERSION = "10"
+READER_VERSION = "11"
 """Raised when files are read in another way; the next indexing then reads all of them again."""
 
 
@@ -108,11 +109,11 @@ class Writer:
             if fact.series_uid is not None:
                 series_key = self._keys.series(exam, fact.series_uid)
                 series.setdefault(series_key, self._series(series_key, exam, patient, fact))
-                slices[key] = self._slice(key, series_key, stamp, fact)
+                slices[key] = self._slice(key, series_key, stamp, fact) | self._person(patient, fact)
                 continue
             patients[patient] = patients.get(patient) or fact.sex
             exams.setdefault(exam, self._exam(exam, patient, fact))
-            images[key] = self._image(key, exam, stamp, fact)
+            images[key] = self._image(key, exam, stamp, fact) | self._person(patient, fact)
         self._add_exams(patients, exams)
         self._insert(ImageFile, list(images.values()))
         self._insert(RejectedFile, [self._rejected(stamp, fact) for stamp, fact in rejected])
@@ -250,6 +251,19 @@ class Writer:
             "age_capped": fact.age.capped,
             "shifted_day": None if fact.exam_day is None else self._keys.shifted_day(patient, fact.exam_day),
             "manufacturer": fact.manufacturer,
+        }
+
+    def _person(self, patient: str, fact: DicomFacts) -> dict[str, Any]:
+        """What a file says of whose image it is, by which files are compared (`one_person`)."""
+        age_from_years, age_until_years = age_limits_years(fact.age)
+        is_day_known = fact.is_day_real and fact.exam_day is not None
+        return {
+            "study": self._keys.study(fact.own_study_uid) if fact.own_study_uid else "",
+            "sex": fact.sex,
+            "age_from_years": age_from_years,
+            "age_until_years": age_until_years,
+            "real_day": self._keys.shifted_day(patient, fact.exam_day or 0) if is_day_known else None,
+            "is_placeholder_id": fact.is_placeholder_id,
         }
 
     def _series(self, key: str, exam: str, patient: str, fact: DicomFacts) -> dict[str, Any]:

@@ -20,7 +20,7 @@ BORN, SEEN = date(2000, 2, 1), date(2000, 2, 1)
     [
         ("004Y", Age(4.5, AgeSource.AGE_YEARS)),
         (" 4y ", Age(4.5, AgeSource.AGE_YEARS)),
-        ("000Y", Age(0.5, AgeSource.AGE_YEARS)),
+        ("001Y", Age(1.5, AgeSource.AGE_YEARS)),
         ("018M", Age(18.5 / 12, AgeSource.AGE_MONTHS)),
         ("010W", Age(10.5 * 7 / 365.25, AgeSource.AGE_WEEKS)),
         ("010D", Age(10.5 / 365.25, AgeSource.AGE_DAYS)),
@@ -36,6 +36,16 @@ def test_patient_age(text: str, age: Age) -> None:
     assert isinstance(found, Age)
     assert (found.source, found.capped) == (age.source, age.capped)
     assert found.years == pytest.approx(age.years, rel=1e-14)
+
+
+@pytest.mark.parametrize("text", ["000Y", "000M", "000W", "000D", "0Y", " 000y"])
+def test_an_age_of_zero_counts_only_where_dates_confirm_it(text: str) -> None:
+    for birth, exam in ((None, SEEN), (BORN, None), (None, None), (date(1900, 1, 1), SEEN), (date(1970, 1, 1), SEEN)):
+        assert age_at_exam(birth=birth, exam=exam, age_string=text) is Reason.ZERO_AGE
+    assert age_at_exam(birth=BORN, exam=SEEN, age_string=text, trusted=False) is Reason.ZERO_AGE
+    assert age_at_exam(birth=date(1960, 1, 5), exam=SEEN, age_string=text) is Reason.CONTRADICTORY_AGE
+    next_day = age_at_exam(birth=BORN, exam=date(2000, 2, 2), age_string=text)
+    assert next_day == Age(1 / 365.25, AgeSource.DATES)
 
 
 @pytest.mark.parametrize("text", ["45", "Y", "4 years", "-04Y", "٤Y", "1 2Y", "004X", "018-038"])

@@ -7,7 +7,9 @@ import pytest
 
 from fedage.client.cohort.indexing.index import index_folder
 from fedage.client.cohort.selection.split import folds, split
-from fedage.client.cohort.store.query import SEVERAL_PEOPLE, count_several_people, select
+from fedage.client.cohort.store.one_person import SEVERAL_PEOPLE
+from fedage.client.cohort.store.query import select
+from fedage.client.cohort.store.statements import count_not_one_person
 from fedage.client.cohort.store.store import CohortStore
 from fedage.common.campaign.types import Fractions
 from fedage.common.estimators.takes import Takes
@@ -147,9 +149,10 @@ def test_folds() -> None:
         (("19300317", "19810101", "19610317"), "several"),  # ANONYMOUS in every file
         (("19610317", "19640101"), "several"),
         (("19610317", "19620317"), "one"),  # a slip of the pen
+        (("19900610", None), "one"),  # of 20 years a year later
         (("19610317", "19610317"), "one"),
         (("19610317",), "one"),
-        ((None, "19610317"), "one"),  # an age alone tells no birth
+        ((None, "19610317"), "several"),  # 20 years old in 2010
     ],
 )
 def test_one_identifier_of_people_born_years_apart_is_no_patient(
@@ -161,13 +164,13 @@ def test_one_identifier_of_people_born_years_apart_is_no_patient(
             "PatientAge": "" if birth else "020Y",
             "StudyDate": f"201{number}0317",
         }
-        write(tmp_path / f"data/{number}.dcm", "ANONYMOUS", **about)
+        write(tmp_path / f"data/{number}.dcm", "4711-C", **about)
     write(tmp_path / "data/other.dcm", "other")
     index_folder(store, tmp_path / "data")
     found = select(store, modalities=("CR",), age_min_years=0, age_max_years=130)
     assert (found.n, dict(found.excluded)) == ((1, {SEVERAL_PEOPLE: 1}) if people == "several" else (2, {}))
-    assert count_several_people(store) == (people == "several")
+    assert count_not_one_person(store) == ({SEVERAL_PEOPLE: 1} if people == "several" else {})
     frozen = select(
-        store, modalities=("CR",), age_min_years=0, age_max_years=130, patients=[store.patient_key("ANONYMOUS")]
+        store, modalities=("CR",), age_min_years=0, age_max_years=130, patients=[store.patient_key("4711-C")]
     )
     assert frozen.n == 1  # a campaign that runs keeps whom it was approved with
