@@ -78,18 +78,18 @@ class AgeColumn:
         return cls(unit, whole=not any(_is_fraction(text) for text in texts))
 
     def require_plausible(self, texts: Sequence[str], *, file: str) -> None:
-        """Refuse a column of which many ages are higher than anybody's, as the others cannot be believed either.
+        """Refuse a column with many ages above any human age: the other ages are then wrong too.
 
         Raises
         ------
         FedAgeError
-            With the mend.
+            Naming what is wrong, and the remedy.
         """
-        found = [_NUMBER.fullmatch(text.strip()) for text in texts]
-        numbers = [float(one["number"]) for one in found if one is not None and not one["unit"]]
+        matches = [_NUMBER.fullmatch(text.strip()) for text in texts]
+        numbers = [float(match["number"]) for match in matches if match is not None and not match["unit"]]
         if are_no_years(np.array(numbers, dtype=np.float64) / _PER_YEAR[self.unit]):
             raise FedAgeError(
-                f"{file}: column 'age' {ages_in_words()}, or tell their unit in the JSON beside the table: "
+                f"{file}: column 'age' {ages_in_words()}, or give their unit in the JSON beside the table: "
                 '"age": {"Units": "months"}'
             )
 
@@ -322,13 +322,13 @@ def require_sexes(texts: Sequence[str], codes: Mapping[str, str], *, file: str) 
     Raises
     ------
     FedAgeError
-        With the mend.
+        Naming what is wrong, and the remedy.
     """
     folded = np.array([text.strip().casefold() for text in texts], dtype=object)
     kinds = kinds_of_words(folded)
-    told = [codes.get(text) for text in folded]
+    sex_by_text = [codes.get(text) for text in folded]
     by_sex = {"M": MALE, "F": FEMALE}
-    kinds = np.array([by_sex.get(sex or "", kind) for sex, kind in zip(told, kinds, strict=True)], dtype=object)
+    kinds = np.array([by_sex.get(sex or "", kind) for sex, kind in zip(sex_by_text, kinds, strict=True)], dtype=object)
     if problem := words_problem(kinds):
         raise FedAgeError(
             f"{file}: column 'sex' {problem}, or describe them in participants.json: "

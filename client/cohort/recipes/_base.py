@@ -1,4 +1,4 @@
-"""What a recipe is, and the pieces that several of them use."""
+"""The definition of a recipe, and functions that several recipes share."""
 
 from __future__ import annotations
 

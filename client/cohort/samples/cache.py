@@ -1,4 +1,4 @@
-"""Preprocessed samples on disk: made once for a cohort and an estimator, then read by rows, one file an array.
+"""Preprocessed samples on disk: computed once for a cohort and an estimator, then read by rows, one file an array.
 
 A sample is a patient's: the named arrays that the estimator makes of the baseline exam.
 """
@@ -32,7 +32,7 @@ from fedage.deploy.machine.atomic import sync
 from fedage.deploy.machine.bounded import MAX_RECORD_BYTES, read_json
 
 Progress = Callable[[int, int], None]
-"""Told of patients done and patients in all."""
+"""Called with the number of patients done and of all patients."""
 
 _DTYPE = np.dtype("<f4")
 _ABOUT, _LOCK, _BUILDING = "rows.json", "build.lock", ".building"
@@ -101,10 +101,10 @@ class SampleCache:
             shutil.rmtree(self._folder / name, ignore_errors=True)  # there, but not whole
             partial.rename(self._folder / name)
             sync(self._folder)
-        made = _read(self._folder / name, selection, shapes)
-        if made is None:
+        samples = _read(self._folder / name, selection, shapes)
+        if samples is None:
             raise OSError("the samples vanished while they were made; let one agent at a time use this folder")
-        return made
+        return samples
 
     @contextmanager
     def _building(self) -> Iterator[Path]:
@@ -182,7 +182,7 @@ class SampleCache:
 
 
 def _array_file(number: int) -> str:
-    """An array's file: its name is an estimator's text, and no file's."""
+    """File name of an array; the array's own name is free text of the estimator."""
     return f"array-{number}.npy"
 
 

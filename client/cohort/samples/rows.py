@@ -150,8 +150,8 @@ class RowWriter:
 
     def write(self, row: NDArray[Any] | None) -> None:
         """The next row; zeros for none."""
-        made = np.zeros(self._row_shape, self._dtype) if row is None else np.ascontiguousarray(row, dtype=self._dtype)
-        self._stream.write(made.data)
+        values = np.zeros(self._row_shape, self._dtype) if row is None else np.ascontiguousarray(row, dtype=self._dtype)
+        self._stream.write(values.data)
 
     def end(self) -> None:
         """Rows that were not written stay a hole at the end, which takes no room. The file is then on the disk."""

@@ -10,7 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 SCHEMA_VERSION = 7
 WITHOUT_WORDS = "outcomes-without-words"
-"""Setting of a store whose outcomes were kept before the cells that hold words were marked."""
+"""Setting of a store whose outcomes were read before cells with words were marked."""
 
 
 class Base(DeclarativeBase):
@@ -18,7 +18,7 @@ class Base(DeclarativeBase):
 
 
 class Setting(Base):
-    """What the store knows of itself: the check value of its key, the sealed root folder."""
+    """Properties of the store: the check value of its key, the sealed root folder."""
 
     __tablename__ = "settings"
 
@@ -86,7 +86,7 @@ class ImageFile(Base):
 
 
 class Series(Base):
-    """A series of slices in single files, whole or not; with what its exam needs once it is in."""
+    """A series of slices in single files, complete or not, with the fields of its exam."""
 
     __tablename__ = "series"
 
@@ -104,7 +104,7 @@ class Series(Base):
 
 
 class Slice(Base):
-    """One file of a series; counted by its series' image, or among the rejected files."""
+    """One file of a series; counted with its series' image or among the rejected files."""
 
     __tablename__ = "slices"
 
@@ -154,7 +154,7 @@ class Outcome(Base):
 
 
 class OutcomeWord(Base):
-    """That a patient has something in a column of outcomes that is no number and no mapping explains; not what."""
+    """Marks that a patient has an unexplained word in a column of outcomes; the word is not stored."""
 
     __tablename__ = "outcome_words"
 
@@ -163,7 +163,7 @@ class OutcomeWord(Base):
 
 
 class TablePatient(Base):
-    """One row of the site's own table: whose it is."""
+    """The patient of one row of the site's own table."""
 
     __tablename__ = "table_patients"
 
@@ -172,7 +172,7 @@ class TablePatient(Base):
 
 
 class TableColumn(Base):
-    """One column of the site's own table, a value for each of the rows; text is not kept."""
+    """One column of the site's own table, a value for each row; text is not stored."""
 
     __tablename__ = "table_columns"
 

@@ -1,8 +1,8 @@
-"""Series of slices in single files: each becomes one image, a volume, or is out with its reason, all its files with it.
+"""Series of slices in single files: each becomes one volume, or all its files are out with one reason.
 
-Slices are kept file by file with where they lie, so that a slice that comes later mends its series and one that goes
-breaks it without the others being read again. A series that has changed is not judged until the indexing's end: it is
-neither in nor out meanwhile, also if the indexing is cut off there.
+Slices are stored file by file with their positions, so that a slice that is added or removed later changes its series
+without the other files being read again. A series that has changed is judged at the end of the indexing; until then,
+and if the indexing is interrupted, it is neither in nor out.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _OF_PATH = select(Slice.series).where(Slice.path == bindparam("sealed"))
 
 @dataclass
 class SeriesRows:
-    """Rows that say what became of some series: patients' sexes and exams by key, images, files that are out."""
+    """Rows to write for judged series: patients' sexes and exams by key, images, rejected files."""
 
     patients: dict[str, str | None] = field(default_factory=dict)
     exams: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -58,17 +58,17 @@ class SeriesRows:
 
 
 def volume_path(key: str) -> str:
-    """What stands for a path where an image is a series: no file can be called so."""
+    """The path of an image that is a series; no file can have this name."""
     return f"{SEPARATOR}{key}"
 
 
 def is_volume(path: str) -> bool:
-    """Whether it stands for a series; `CohortStore.slices` has its files."""
+    """Whether a path denotes a series; `CohortStore.slices` gives its files."""
     return path.startswith(SEPARATOR)
 
 
 def build_stack_from_places(places: Sequence[bytes]) -> Stack | Reason:
-    """The stack of slices that lie there."""
+    """The stack that slices at these stored positions form, or why they form none."""
     if any(len(place) != 8 * PLACE_NUMBERS for place in places):
         return Reason.NO_GEOMETRY
     numbers = np.frombuffer(b"".join(places), dtype="<f8").reshape(-1, PLACE_NUMBERS)
@@ -92,7 +92,7 @@ def series_of(connection: Connection, paths: Iterable[bytes]) -> set[str]:
 
 
 def withdraw(connection: Connection, series: Collection[str]) -> None:
-    """Take away what was said of series that change; they are to be judged anew."""
+    """Delete the results for series that change; they are judged again later."""
     if series:
         keys = json.dumps(list(series))
         for statement in _TAKE_OUT:
@@ -100,7 +100,7 @@ def withdraw(connection: Connection, series: Collection[str]) -> None:
 
 
 def judge_series(connection: Connection, keys: Keys, *, limit: int) -> SeriesRows | None:
-    """Judge the next series that are not judged yet, so many at a time; None if there are none."""
+    """Judge the next `limit` series that are not judged yet; None if there are none."""
     unjudged = list(connection.scalars(select(Series.key).where(~Series.judged).order_by(Series.key).limit(limit)))
     if not unjudged:
         return None
@@ -115,7 +115,7 @@ def judge_series(connection: Connection, keys: Keys, *, limit: int) -> SeriesRow
 
 
 def _judge_one(files: Sequence[Row[Any]], keys: Keys, rows_to_write: SeriesRows) -> None:
-    """Add what a series is; its first file stands for what all its files should say alike."""
+    """Add the rows for one series; fields that all its files share are taken from the first."""
     first, stack = files[0], _series_stack(files) if len(files) > 1 else None
     if why_not_one_person(map(_statement, files)):
         stack = Reason.SEVERAL_PEOPLE

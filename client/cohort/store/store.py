@@ -1,6 +1,6 @@
 """A hospital's cohort store: one SQLite file and one key in the site's home.
 
-Identifiers come in, keyed hashes are kept. The image files themselves are opened read-only and stay where they are.
+Identifiers are stored as keyed hashes only. Image files are opened read-only and stay where they are.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _BUSY_TIMEOUT_MS = 30_000
 
 
 class KnownFile(NamedTuple):
-    """A file as the store remembers it; `reason` is None if its image is in."""
+    """A file in the store; `reason` is None if its image is in the cohort."""
 
     stamp: FileStamp
     reason: Reason | None
 
 
 class Volumes(NamedTuple):
-    """How many series are in, how many files they have, how many of them lie obliquely."""
+    """Number of series in the cohort, of their files, and of oblique series."""
 
     number: int
     files: int
@@ -169,7 +169,7 @@ class CohortStore:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the database."""
         self._engine.dispose()
 
     def split_uniform(self, patient: str) -> float:
@@ -181,7 +181,7 @@ class CohortStore:
         return self._keys.patient(patient_id)
 
     def known_with_other_zeros(self, patient_ids: Iterable[str]) -> int:
-        """How many identifiers are no patient's with images, and would be one's with other leading zeros."""
+        """Count identifiers that match no patient with images, but would with other leading zeros."""
         with self.reading() as session:
             known = set(session.scalars(select(Patient.key)))
         return sum(
@@ -196,7 +196,7 @@ class CohortStore:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the store against a second indexing; the hold ends with the process, however that ends.
+        """Lock the store against a second indexing; the lock ends with the process.
 
         Raises
         ------
@@ -261,7 +261,7 @@ class CohortStore:
             return session.scalar(select(Setting.name).where(Setting.name == "root")) is not None
 
     def files(self) -> dict[str, KnownFile]:
-        """Every file the store remembers, by relative path."""
+        """All files in the store, by relative path."""
         known: dict[str, KnownFile] = {}
         flat = select(ImageFile.path, ImageFile.mtime_ns, ImageFile.size).where(
             ImageFile.key.not_in(select(Series.key))
@@ -290,7 +290,7 @@ class CohortStore:
             return tuple(self._keys.unseal(sealed) for sealed in session.scalars(of_series))
 
     def volumes(self) -> Volumes:
-        """What the series that are in come to."""
+        """Totals over the series in the cohort."""
         with self.reading() as session:
             of_series = ImageFile.key.in_(select(Series.key))
             number, files = session.execute(

@@ -1,8 +1,8 @@
-"""A site's own table in its store: numbers and keyed hashes, so that campaigns can be answered from it later.
+"""A site's own table in its store, as numbers and keyed hashes, for later campaigns.
 
-What a campaign calls missing, its age or its outcomes is only known when it comes; the store therefore keeps every
-column as numbers, with marks where something else stood, and `StoredTable.frame` gives them back as the table had them,
-but for text, which is gone.
+Which values a campaign counts as missing, and which columns it reads, is known only when it comes. The store therefore
+holds every column as numbers, with marks where a cell held something else; `StoredTable.frame` returns them as in the
+table, except for text, which is not stored.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ _VERSION = "5"
 _MALE, _FEMALE = 2, 1
 _WORDS = {"m": _MALE, "male": _MALE, "f": _FEMALE, "female": _FEMALE}
 _PLACEHOLDER = "?"
-"""Stands for a cell that held no number; what it held is not kept."""
+"""Stands for a cell that held no number; its text is not stored."""
 _NOT_A_NUMBER, _UNMAPPED = 1, 2
-"""Marks of such a cell in the store, and of one whose word a mapping does not name."""
+"""Marks in the store of such a cell, and of one whose word a mapping does not list."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def index_table(store: CohortStore, source: TableSource) -> TableReport:
 
 
 def forget_table(store: CohortStore) -> None:
-    """Take the table out of the store, where the site has none any more."""
+    """Remove the table from the store, if the site has none any more."""
     if _stored_settings(store):
         with store.exclusive(), writing(store) as writer:
             writer.replace_table((), (), rejected={}, about="")
@@ -175,7 +175,7 @@ def _store_table(store: CohortStore, source: TableSource, path: Path, about: Map
     }
     rows = np.flatnonzero(has_id & ~is_repeated)
     keys = [store.patient_key(text) for text in ids.iloc[rows]]
-    # By hash, so that the order of the rows tells nothing of the table's.
+    # Sorted by hash, so that the order of the rows reveals nothing about the table.
     order = np.argsort(np.array(keys, dtype=np.str_), kind="stable")
     frame = frame.iloc[rows[order]].reset_index(drop=True)
     columns = []
@@ -202,7 +202,7 @@ def _store_table(store: CohortStore, source: TableSource, path: Path, about: Map
 
 
 def _named_columns(source: TableSource) -> tuple[str, ...]:
-    """The columns that `site.toml` names, each once."""
+    """Columns that `site.toml` names, each once."""
     mapped = (as_mapped(choice).column for choice in source.columns.values())
     return tuple(dict.fromkeys([source.id, *(name for name in (source.age, source.sex) if name), *mapped]))
 
@@ -284,7 +284,7 @@ def _offered(frame: pd.DataFrame, source: TableSource, path: Path) -> dict[str, 
 
 
 def _is_dates(column: pd.Series) -> bool:
-    """Dates are numbers to pandas, and have no place in the store."""
+    """Whether a column holds dates, which pandas reads as numbers and the store must not hold."""
     return bool(pd.api.types.is_datetime64_any_dtype(column))
 
 

@@ -35,18 +35,18 @@ from fedage.client.cohort.store.series import judge_series, series_of, withdraw
 from fedage.client.cohort.store.store import CohortStore
 
 READER_VERSION = "11"
-"""Raised when files are read in another way; the next indexing then reads all of them again."""
+"""Increased when files are read differently; the next indexing then reads all of them again."""
 
 
 class LastIndexing(NamedTuple):
-    """What the last whole indexing saw: how it read, and the digest of the folder. Empty where there was none."""
+    """The last complete indexing: version of the reader, and digest of the folder. Empty if there was none."""
 
     reader: str = ""
     tree: str = ""
 
     @classmethod
     def read(cls, store: CohortStore) -> LastIndexing:
-        """What a store remembers."""
+        """Read it from a store."""
         with store.reading() as session:
             sealed = session.scalar(select(Setting.value).where(Setting.name == "tree"))
         return cls() if sealed is None else cls(*store.path_of(sealed).split(":"))
@@ -71,12 +71,12 @@ class Writer:
         self._connection.execute(insert(Setting).values(name="root", value=self._keys.seal(str(root))))
 
     def remember(self, indexing: LastIndexing) -> None:
-        """Keep what an indexing saw; sealed, so that the file alone confirms no guess of what the folder holds."""
+        """Store an indexing's digest, sealed, so that the database confirms no guess about the folder's contents."""
         self._connection.execute(delete(Setting).where(Setting.name == "tree"))
         self._connection.execute(insert(Setting).values(name="tree", value=self._keys.seal(":".join(indexing))))
 
     def forget(self, paths: Iterable[str]) -> None:
-        """Drop files that vanished or are read anew."""
+        """Remove files that vanished or are read again."""
         sealed = [{"sealed": self._keys.seal(path)} for path in paths]
         if not sealed:
             return
@@ -87,7 +87,7 @@ class Writer:
             self._connection.execute(text(f"DELETE FROM {name} WHERE path = :sealed"), sealed)
 
     def add(self, entries: Sequence[tuple[FileStamp, DicomFacts | Rejected]]) -> None:
-        """Keep what was read of files; an image that is there already is rejected as a duplicate.
+        """Store what was read from files; an image that is already stored is rejected as a duplicate.
 
         Slices are kept for `judge_series`.
         """
@@ -136,7 +136,7 @@ class Writer:
         self._connection.execute(delete(Patient).where(Patient.key.not_in(select(Exam.patient))))
 
     def replace_outcomes(self, values: Mapping[str, Mapping[str, float]], words: Mapping[str, Collection[str]]) -> int:
-        """Put these outcomes in place of all there were.
+        """Replace all stored outcomes.
 
         Parameters
         ----------
@@ -179,7 +179,7 @@ class Writer:
         rejected: Mapping[str, int],
         about: str,
     ) -> None:
-        """Put the site's own table in place of the one there was.
+        """Replace the stored table.
 
         Parameters
         ----------
@@ -283,4 +283,4 @@ class Writer:
 _OF_SLICE = ("view", "laterality", "rows", "columns", "photometric", "transfer_syntax", "spacing_known", "burned_in")
 _OF_IMAGE = ("modality", "frames", "body_part", "intent", "special", *_OF_SLICE)
 _OF_VOLUME = {"slices": 1, "voxel_mm": "", "orientation": ""}
-"""Of a volume, and what they are of a flat image."""
+"""Fields of volumes, with their values for a flat image."""

@@ -1,4 +1,4 @@
-"""How a table in text begins: the line with which Excel says what is between cells is read as that."""
+"""Lines before a text table's header: blank lines, and the line `sep=;` with which Excel states the separator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _SEPARATOR = re.compile(r"\ufeff?\"?sep=(?P<sign>[,;|\t ])\"?(?P=sign)*\s*", re.
 
 
 def separator_in(line: str) -> str | None:
-    """What a first line such as `sep=;` says is between cells; None if it is no such line.
+    """The separator that a first line such as `sep=;` states; None if it is no such line.
 
     Examples
     --------
@@ -21,7 +21,7 @@ def separator_in(line: str) -> str | None:
 
 
 def skip_separator_line(stream: TextIO) -> str | None:
-    """What the first line says is between cells, the stream then behind it; else None, and the stream where it was."""
+    """Skip a first line `sep=;` and return its separator; else None, the stream unchanged."""
     start = stream.tell()
     separator = separator_in(stream.readline(100))
     if separator is None:
@@ -30,7 +30,7 @@ def skip_separator_line(stream: TextIO) -> str | None:
 
 
 def skip_blank_lines(stream: TextIO) -> int:
-    """Set the stream to the next line that is not blank, and say how many were."""
+    """Skip blank lines, and return how many there were."""
     skipped, line_start = 0, stream.tell()
     while (line := stream.readline()) and not line.strip():
         skipped, line_start = skipped + 1, stream.tell()

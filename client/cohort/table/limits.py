@@ -1,4 +1,4 @@
-"""How large a table may be, checked before it is read: by its first line, its number of lines, and its size.
+"""Limits on the size of a table, checked before it is read: by its first line, its number of lines, and its size.
 
 The limits follow from memory: a table is held as numbers of 8 bytes; one of outcomes or of participants as texts first.
 """
@@ -224,8 +224,8 @@ def _is_text(kind: Any) -> bool:
 def _text_bytes(path: Path, columns: list[str], *, at_most: int) -> int:
     """What the texts take once every row has its own; counted until they are too many.
 
-    Attack: a text of a megabyte that stands once in the file and is that of a million rows unpacks to a terabyte, while
-    the footer tells the size of what is in the file. Rule: lengths are added up before anything is unpacked.
+    Attack: a text of a megabyte that the file stores once and a million rows share unpacks to a terabyte, while the
+    footer gives the stored size. Rule: lengths are summed before anything is unpacked.
     """
     import pyarrow.compute
     import pyarrow.parquet

@@ -1,4 +1,4 @@
-"""A table's sex column as 1 for male and 0 for female: words, or the campaign's numbers; nothing else is guessed."""
+"""A table's sex column as 1 for male and 0 for female: words, or the campaign's numbers; nothing is guessed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows at a table's end that sum up the others (Total, Mean): read as patients they would be one of a sum's size."""
+"""Rows at a table's end that summarise the others (Total, Mean), which must not be read as patients."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def is_summary(text: str) -> bool:
 
 
 def summary_rows(frame: pd.DataFrame, *, id_column: str | None, site_column: str | None = None) -> NDArray[np.bool_]:
-    """Rows at the end that sum up the others, (n,): every row below them is such a one too, or blank.
+    """Mask (n,) of summary rows at a table's end: every row below one is a summary row too, or blank.
 
     The identifier decides, without one the first column if the word stands nowhere above; the site where those are
     blank. Words that may be somebody's (`Max`, `SD`) count only beside one that is clear.
