@@ -12,8 +12,7 @@ from fedage.client.audit.entries import (
     known_steps,
     micro,
 )
-from fedage.client.audit.head import read_heads, read_public_key
-from fedage.client.audit.log import AuditLog, AuditUnavailable
+from fedage.client.audit.log import AuditLog, AuditUnavailable, read_heads, read_public_key
 from fedage.client.audit.show import Filters, Line, export_csv, show
 from fedage.client.audit.verify import Damage, LogFinding, VerificationReport, verify
 from fedage.common.protocol.heads import Head, HeadMalformed, SignedHead, fingerprint

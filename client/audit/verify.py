@@ -19,8 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import select
 
 from fedage.client.audit.entries import Entry
-from fedage.client.audit.head import read_heads, read_public_key
-from fedage.client.audit.log import HEAD_FILE, PUBLIC_KEY_FILE, genesis, line_hash, lines
+from fedage.client.audit.log import HEAD_FILE, PUBLIC_KEY_FILE, genesis, line_hash, lines, read_heads, read_public_key
 from fedage.client.site.durable import StoreUnavailable, named_failures, read_only
 from fedage.common.protocol.heads import HeadMalformed, SignedHead
 

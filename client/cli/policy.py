@@ -37,7 +37,7 @@ def check(
 
     if file is None:
         if home is None:
-            raise FedAgeError("what is to be checked? give a policy file, or --home")
+            raise FedAgeError("no policy file to check; give its path, or the site's folder with --home")
         file = SiteHome.load(home).root / POLICY_FILE
     if not file.exists():
         raise FedAgeError(f"{file} does not exist; make one with fedage site policy new")

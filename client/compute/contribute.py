@@ -278,9 +278,11 @@ def _correct(
         return predictions.with_correction(cohort, slope=slope, intercept=intercept, minimum_count=minimum_count)
     line = iterates.get(BIAS_LINE, {}).get("line")
     if line is None:
-        raise Withheld(BIAS_LINE, "the campaign corrects by one line for all sites, and the request brings none")
+        raise Withheld(
+            BIAS_LINE, "the campaign file asks for one bias line for all sites, and the request does not contain it"
+        )
     if line.shape != (2,):
-        raise Withheld("iterate", "a bias line is a slope and an intercept")
+        raise Withheld("iterate", "a bias line must be two numbers, slope and intercept")
     slope, intercept = float(line[0]), float(line[1])
     predictions.require_line(slope=slope, intercept=intercept)
     # Counted before it is tried on the patients, as its refusal tells of them.

@@ -117,6 +117,9 @@ class SiteRules:
         """What the policy says to a kind of message of a campaign; the data set chosen at approval if none is given."""
         if data_set is None and (frozen := self.snapshots.of(campaign.digest)) is not None:
             data_set = frozen.data_set
+        return self._decide(campaign, kind=kind, data_set=data_set)
+
+    def _decide(self, campaign: Campaign, *, kind: str, data_set: str | None) -> Allowed | Refused:
         estimator = campaign.estimator
         modality: tuple[str, ...] = ()
         if estimator is not None:
@@ -144,13 +147,15 @@ class SiteRules:
         campaign = self.known(request.digest)
         if campaign is None:
             raise self._not_approved(request.digest)
-        decision = self.decide(campaign, kind=request.kind)
+        frozen = self.snapshots.of(campaign.digest)
+        decision = self._decide(campaign, kind=request.kind, data_set=frozen.data_set if frozen else None)
         if isinstance(decision, Refused):
             raise RequestRefused(decision.rule, decision.sentence)
         if not self.approvals.is_approved(request.digest):
             if request.kind != DESCRIBE:
                 raise self._not_approved(request.digest)
             self._approve_by_itself(campaign)
+            frozen = self.snapshots.of(campaign.digest)
         if request.kind != DESCRIBE:
             requests = self.policy.current().requests
             self.run_limits.begin_run(
@@ -161,7 +166,7 @@ class SiteRules:
                 at_most_in_all=requests.runs,
             )
         campaign = with_disclosure(campaign, decision)
-        return Terms(campaign=campaign, allowed=decision, site_cohort=self._frozen(campaign, decision))
+        return Terms(campaign=campaign, allowed=decision, site_cohort=self._frozen(campaign, decision, frozen))
 
     def cohort(self, campaign: Campaign) -> SiteCohort:
         """The frozen cohort of an approved campaign, within its data set as the policy has it now.
@@ -174,7 +179,7 @@ class SiteRules:
         decision = self.decide(campaign, kind=DESCRIBE)
         if isinstance(decision, Refused):
             raise RequestRefused(decision.rule, decision.sentence)
-        return self._frozen(with_disclosure(campaign, decision), decision)
+        return self._frozen(with_disclosure(campaign, decision), decision, self.snapshots.of(campaign.digest))
 
     def approve(
         self,
@@ -313,9 +318,8 @@ class SiteRules:
         for file in (self.audit, self.nonces, self.snapshots, self.ledger, self.run_limits):
             file.close()
 
-    def _frozen(self, campaign: Campaign, allowed: Allowed) -> SiteCohort:
+    def _frozen(self, campaign: Campaign, allowed: Allowed, frozen: Snapshot | None) -> SiteCohort:
         """The cohort frozen at approval: who came since is left out, who is gone or has other values refuses."""
-        frozen = self.snapshots.of(campaign.digest)
         if frozen is None:
             raise RequestRefused(SnapshotChanged.rule, SnapshotChanged.detail)
         try:
@@ -366,7 +370,7 @@ class SiteRules:
 
     def _not_approved(self, digest: str) -> RequestRefused:
         if self.approvals.is_declined(digest):
-            return RequestRefused("declined", "this site's administrator said no to this campaign")
+            return RequestRefused("declined", "this site's administrator declined this campaign")
         return RequestRefused(
             "not-approved",
             f"this site has not approved the campaign with digest {digest[:16]}…; "

@@ -97,15 +97,15 @@ class TableCohorts:
         offered = data_set or DataSet()
         ages_years = offered.age_min_years, offered.age_max_years
         if offered.modality or offered.manufacturer:
-            raise RequestRefused("data-set", "this site's data set is one of images, and the campaign is on tables")
+            raise RequestRefused("data-set", "this site's data set contains images, and the campaign reads a table")
         with CohortStore.open(self._home) as store:
             stored = read_table(store)
             if stored is None:
-                raise RequestRefused("no-table", "this site has no table indexed, and the campaign is on tables")
+                raise RequestRefused("no-table", "this site has no table indexed, and the campaign reads a table")
             table = _with_campaign_names(stored, campaign, split_uniform=store.split_uniform)
         if ages_years != AGES_YEARS and "age_years" not in table.columns:
             raise RequestRefused(
-                "data-set", "this site offers certain ages only, and its table tells the campaign none"
+                "data-set", "this site's policy limits ages, and its table has no age column that the campaign names"
             )
         try:
             return table_cohort(table, campaign, offered_ages_years=ages_years, patients=patients)
@@ -211,7 +211,7 @@ class ImageCohorts:
         with CohortStore.open(self._home) as store:
             selection = _select(store, campaign, estimator, data_set=data_set, patients=patients)
             if not store.has_images:
-                raise RequestRefused("no-images", "this site has no images indexed, and the campaign is on images")
+                raise RequestRefused("no-images", "this site has no images indexed, and the campaign reads images")
             rejected_files = store.rejected_by_reason()
             samples = SampleCache(self._home / "cache", root=store.root).build(selection, estimator)
         selection = samples.selection
@@ -240,7 +240,7 @@ class ImageCohorts:
 
     def _estimator(self, campaign: Campaign) -> Estimator:
         if campaign.estimator is None or _is_on_tables(campaign):
-            raise RequestRefused("no-table", "this site has images and the campaign is on tables")
+            raise RequestRefused("no-table", "this site has images, and the campaign reads a table")
         return estimators.make(campaign.estimator.name, campaign.estimator.options)
 
 

@@ -25,7 +25,7 @@ def release(statistic: Statistic, *, minimum_count: int) -> Statistic:
         size is not told.
     """
     if statistic.smallest is None:
-        raise Withheld("minimum-count", "no patient is behind it")
+        raise Withheld("minimum-count", "no patient contributes to it")
     if statistic.smallest.count < minimum_count:
         raise Withheld("minimum-count", f"fewer than {minimum_count} patients in the cell {statistic.smallest.of!r}")
     return without_few(statistic, minimum=minimum_count)

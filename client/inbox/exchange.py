@@ -142,7 +142,7 @@ class _Exchange:
 
     def _must_still_be_approved(self, request: Request) -> None:
         if self._rules is not None and not self._rules.approvals.is_approved(request.digest):
-            raise RequestRefused("not-approved", "the approval was taken back while this was computed")
+            raise RequestRefused("not-approved", "the approval was revoked during the computation")
 
     def _reply(self, status: Literal["ok", "refused"], info: Mapping[str, Any]) -> Reply:
         digest = self._request.digest if self._request else ""

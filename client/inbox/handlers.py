@@ -149,7 +149,9 @@ def train(work: Work) -> Answer:
     if campaign.training is None or not rounds_phases(estimator):
         raise RequestRefused("not-trained", "the approved campaign file trains nothing in rounds")
     if site.guard and work.minimum_count > 1 and (bends := kinked_loss(estimator)):
-        raise RequestRefused("kinked-loss", f"with a minimum count no loss that bends is trained with, as {bends}")
+        raise RequestRefused(
+            "kinked-loss", f"a site with a minimum count trains with smooth losses only, and this one is not: {bends}"
+        )
     place = place_of_round(estimator, rounds=campaign.training.rounds, number=request.round)
     if place is None:
         last = campaign.training.rounds * len(rounds_phases(estimator))

@@ -250,7 +250,7 @@ def _must_fit_the_site(work: Work, weights: Arrays) -> None:
     if max(np.abs(mean).max(), sd.max(), np.abs(median).max()) > LARGEST_STANDARDISED:
         raise RequestRefused(
             STANDARD,
-            f"by the model's means and SDs of features this site's patients, or the median that stands for missing "
+            f"by the model's means and SDs of features, this site's patients, or the median that stands for missing "
             f"values, lie more than {LARGEST_STANDARDISED:g} SDs out in one; if the sites' tables have a feature in "
             "different units, give them the same",
         )

@@ -185,7 +185,7 @@ def _read_own(file: Path, *, uid: int) -> bytes:
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
-        raise FedAgeError(f"{file} is no plain file; put the file itself there") from None
+        raise FedAgeError(f"{file} is not a regular file; put the file itself there, not a link") from None
     with os.fdopen(descriptor, "rb") as stream:
         if os.fstat(descriptor).st_uid != uid:
             raise FedAgeError(f"{file} is not the site's user's ({_name(uid)}); chown it")

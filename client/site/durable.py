@@ -41,7 +41,7 @@ _REASONS = {
     sqlite3.SQLITE_READONLY: "read-only; give the agent's user the right to write it and its folder",
     sqlite3.SQLITE_PERM: "not permitted; give the agent's user the right to write it",
     sqlite3.SQLITE_CANTOPEN: "cannot be opened; give the agent's user the right to write the folder",
-    sqlite3.SQLITE_IOERR: "cannot be written (disk full, quota, or a disk error); look at the disk",
+    sqlite3.SQLITE_IOERR: "cannot be written (disk full, quota, or a disk error); check the disk",
     sqlite3.SQLITE_CORRUPT: "damaged; restore it from a backup",
     sqlite3.SQLITE_NOTADB: "not a database; restore it from a backup",
     sqlite3.SQLITE_ERROR: "not of the expected form; restore it from a backup",
@@ -144,11 +144,11 @@ def named_failures(path: Path, *, unavailable: type[StoreUnavailable]) -> Iterat
             raise  # a mistake of ours, not of the file
         if code == sqlite3.SQLITE_IOERR and is_full(path.parent):
             code = sqlite3.SQLITE_FULL
-        raise unavailable(path, _REASONS.get(code, "cannot be used; look at the disk")) from None
+        raise unavailable(path, _REASONS.get(code, "cannot be used; check the disk")) from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise unavailable(path, _REASONS[sqlite3.SQLITE_FULL]) from None
-        raise unavailable(path, f"{os.strerror(error.errno or 0).lower()}; look at the folder and the disk") from None
+        raise unavailable(path, f"{os.strerror(error.errno or 0).lower()}; check the folder and the disk") from None
 
 
 def is_full(folder: Path) -> bool:

@@ -70,7 +70,7 @@ def test_declining_and_mistyping(hospital: Hospital) -> None:
     hospital.ask()
     assert "begin" in mistake(hospital, "approve", "ffff0000")
     said(hospital, "decline", hospital.campaign.digest)
-    assert "said no" in hospital.ask().reason
+    assert "declined" in hospital.ask().reason
     kinds = [line.entry.kind for line in hospital.lines()]
     assert kinds.count("decline") == 1
 

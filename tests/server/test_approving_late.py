@@ -132,7 +132,7 @@ def test_nobody_waits_for_a_site_that_says_no(pair: list[Hospital], tmp_path: Pa
     began = time.monotonic()
     session, found = describe(tmp_path, pair, text, offers)
     assert found == {"a"}
-    assert session.refused == {"b": "declined: this site's administrator said no to this campaign"}
+    assert session.refused == {"b": "declined: this site's administrator declined this campaign"}
     assert len(offers.times) == 2
     assert time.monotonic() - began < 20
 

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from fedage.client.audit import AuditLog, Damage, Direction, Entry, Kind, read_heads, verify
-from fedage.client.audit.head import sign_head
+from fedage.client.audit.log import sign_head
 from fedage.common.errors import FedAgeError
 from fedage.common.protocol.heads import SignedHead, key_to_hex
 from fedage.server.cli import main as cli

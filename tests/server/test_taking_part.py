@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedage.client.audit import verify
-from fedage.client.audit.head import sign_head
+from fedage.client.audit.log import sign_head
 from fedage.common.analyses.bias.bias_line import correction_of
 from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.campaign_file import parse_campaign

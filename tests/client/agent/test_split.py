@@ -52,7 +52,7 @@ def test_a_link_to_what_only_root_may_read_is_not_followed(root: Path, name: str
     (home.root / name).unlink()
     (home.root / name).symlink_to(secret)
     give_to_owner(home.root)
-    with pytest.raises(FedAgeError, match=f"{name} is no plain file"):
+    with pytest.raises(FedAgeError, match=f"{name} is not a regular file"):
         prepare(home)
     copies = [path for path in root.rglob("*") if path.is_file() and path.read_bytes() == secret.read_bytes()]
     assert set(copies) == {secret, home.root / name}

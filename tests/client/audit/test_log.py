@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from fedage.client.audit import AuditLog, AuditUnavailable, Direction, Entry, Kind, Outcome, show, verify
-from fedage.client.audit.head import read_heads, read_public_key
+from fedage.client.audit.log import read_heads, read_public_key
 from fedage.common.protocol.heads import SignedHead, fingerprint
 
 DIGEST = hashlib.sha256(b"a campaign").hexdigest()

@@ -14,8 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedage.client.audit import AuditLog, Damage, Direction, Entry, Kind, SignedHead, VerificationReport, verify
-from fedage.client.audit.head import sign_head
-from fedage.client.audit.log import genesis, line_hash
+from fedage.client.audit.log import genesis, line_hash, sign_head
 from fedage.common.protocol.heads import Head
 
 LINES = 12

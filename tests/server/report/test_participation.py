@@ -196,7 +196,7 @@ def test_decimals_stand_below_each_other(values: dict[str, Any]) -> None:
         ({"status": "took part"}, "<min"),
         ({"status": "dropped out"}, "<min"),
         ({"status": "refused", "reason": "minimum-count: fewer than 10 patients in the cohort"}, "<min"),
-        ({"status": "refused", "reason": "declined: this site's administrator said no to this campaign"}, "-"),
+        ({"status": "refused", "reason": "declined: this site's administrator declined this campaign"}, "-"),
         ({"status": "refused", "reason": "not-approved: nobody has approved it yet"}, "-"),
         ({"status": "absent", "reason": "never online"}, "-"),
     ],

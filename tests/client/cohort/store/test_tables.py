@@ -309,7 +309,7 @@ def test_policy_and_frozen_cohorts_narrow(tmp_path: Path) -> None:
     assert few.keys == older.keys[:20]
     np.testing.assert_array_equal(few.cohort["age_years"], older.cohort["age_years"][:20])
     for data_set in (DataSet(modality=("CR",)), DataSet(manufacturer=("GE",))):
-        with pytest.raises(RequestRefused, match="one of images"):
+        with pytest.raises(RequestRefused, match="contains images"):
             sites.read(campaign, data_set=data_set)
 
 
