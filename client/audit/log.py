@@ -250,8 +250,10 @@ class AuditLog:
         return head
 
     def _must_hold(self, connection: Connection, known: SignedHead) -> None:
-        found = connection.execute(select(lines.c.hash).where(lines.c.sequence == known.sequence)).scalar_one_or_none()
-        if found != known.hash and known.sequence > 0:
+        stored_hash = connection.execute(
+            select(lines.c.hash).where(lines.c.sequence == known.sequence)
+        ).scalar_one_or_none()
+        if stored_hash != known.hash and known.sequence > 0:
             raise self._not_ours(f"does not contain line {known.sequence} as {HEAD_FILE} has it")
 
     def _not_ours(self, what: str) -> AuditUnavailable:

@@ -171,7 +171,7 @@ def contributions(
         sums={step: statistic.vector for step, statistic in left.items()},
         withheld=withheld,
         patients=int(np.count_nonzero(behind)),
-        smallest_cell=min((found.smallest.count for found in left.values() if found.smallest), default=None),
+        smallest_cell=min((one.smallest.count for one in left.values() if one.smallest), default=None),
     )
 
 

@@ -149,7 +149,7 @@ def train_locally(
         generator = torch.Generator().manual_seed(rng_seed)
         orders = torch.Generator().manual_seed(rng_seed if order_seed is None else order_seed)
         smallest = max(phase.smallest_batch, 2 if _has_batch_norm(module) else 1, minimum_count)
-        loss_sum, seen = 0.0, 0
+        loss_sum, samples_seen = 0.0, 0
 
         def read(rows: NDArray[np.int64]) -> Batch:
             return batch_of(samples.at(rows), where, targets={name: column[rows] for name, column in targets.items()})
@@ -164,8 +164,8 @@ def train_locally(
                     if not math.isfinite(loss):
                         raise TrainingDiverged(f"loss is {loss} in round {round_number}; {mend}")
                     loss_sum += loss * len(rows)
-                    seen += len(rows)
-    if seen == 0:
+                    samples_seen += len(rows)
+    if samples_seen == 0:
         raise TooFewSamples(
             f"{len(samples)} training patients in batches of {training.batch_size} make no batch; "
             f"at least {smallest} are needed in one"
@@ -174,7 +174,7 @@ def train_locally(
     if not all(np.isfinite(array).all() for array in trained.values()):
         raise TrainingDiverged(f"weights are not finite after round {round_number}; {mend}")
     return TrainedUpdate(
-        weights=trained, n=len(samples), mean_loss=loss_sum / seen, seconds=time.perf_counter() - started
+        weights=trained, n=len(samples), mean_loss=loss_sum / samples_seen, seconds=time.perf_counter() - started
     )
 
 

@@ -83,7 +83,7 @@ def _known(connection: Connection) -> set[str]:
 
 def _rows(file: _OlderFile) -> list[tuple[Table, list[dict[str, Any]]]]:
     """The rows of a file as they are written down here, by table; tables without rows are left out."""
-    found = []
+    rows_by_table = []
     with named_failures(file.path, unavailable=AccountsUnavailable), read_only(file.path).connect() as older:
         names = inspect(older).get_table_names()
         for table in (each for each in file.tables if each.name in names):
@@ -96,5 +96,5 @@ def _rows(file: _OlderFile) -> list[tuple[Table, list[dict[str, Any]]]]:
                     "backup",
                 )
             if rows:
-                found.append((table, rows))
-    return found
+                rows_by_table.append((table, rows))
+    return rows_by_table
