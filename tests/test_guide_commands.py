@@ -137,7 +137,7 @@ def fedage(*words: str) -> list[str]:
 
 
 def run(words: list[str], folder: Path) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "."}
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -225,6 +225,6 @@ def test_the_commands_of_a_researcher_run(tmp_path: Path) -> None:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("command", [c for c in EVERY if "tests/bench/" in " ".join(c.words)], ids=str)
 def test_a_benchmark_runs(command: Command) -> None:
-    program, file, *rest = command.words
-    assert program == "python"
+    path, program, file, *rest = command.words
+    assert (path, program) == ("PYTHONPATH=.", "python")
     run([sys.executable, file, *BENCHES.get(Path(file).stem, "").split(), *rest], ROOT)

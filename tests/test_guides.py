@@ -52,7 +52,7 @@ def test_every_command_is_run_by_a_test() -> None:
     for name, file in ELSEWHERE.items():
         assert f'"{name.split()[-1]}"' in (ROOT / file).read_text(encoding="utf-8"), f"{file} does not run {name}"
     for command in (command for command in EVERY if command.of_fedage is None):
-        program, *arguments = command.words
+        program, *arguments = (word for word in command.words if word != "PYTHONPATH=.")
         tests = [word for word in arguments if word.startswith("tests/")]
         assert Path(program).name in ("python", "python3.11", "pip"), command
         assert all((ROOT / file).is_file() for file in tests), command

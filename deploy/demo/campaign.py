@@ -46,7 +46,7 @@ def campaign_file(planted: Planted, *, sites: Sequence[str], seed: int, quick: b
     size = QUICK if quick else FULL
     irreducible = "\n".join(f"{site} = {planted.irreducible_mae_years[site]:.4f}" for site in sites)
     return f"""\
-# Three hospitals of phantoms learn to estimate age together. Every table is explained in the README.
+# Three hospitals of phantoms learn to estimate age together. `fedage campaign new` explains every key.
 [campaign]
 name = "demo"
 purpose = "Show on rendered phantoms that age can be learnt together and that the gap predicts events"

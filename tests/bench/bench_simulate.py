@@ -3,7 +3,7 @@
 Both read the same table, train the same network for the same number of passes over the same patients, and predict.
 The simulation also runs ten sites, the guard, every analysis and the report. Run:
 
-    python tests/bench/bench_simulate.py [--runs 3]
+    PYTHONPATH=. python tests/bench/bench_simulate.py [--runs 3]
 """
 
 from __future__ import annotations

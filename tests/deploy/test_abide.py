@@ -1,4 +1,4 @@
-"""Age from ABIDE I at ten hospitals through `fedage simulate`, over three splits: what the README says of it.
+"""Age from ABIDE I at ten hospitals through `fedage simulate`, over three splits: what the benchmarks guide says of it.
 
 Who is in which fold is asked of the client's own code; everything that is compared with is computed from one table.
 Legend: n patients of all sites, p features, z standardised features.
