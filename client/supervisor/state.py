@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from fedage.deploy.machine.atomic import write_atomically
 from fedage.deploy.machine.bounded import MAX_STATE_BYTES, FileTooLarge, read_json
 
@@ -54,10 +56,4 @@ def read_state(file: Path) -> dict[str, dict[str, Any]]:
         parts: dict[str, dict[str, Any]] = stored["parts"]
     except (FileNotFoundError, FileTooLarge, ValueError, KeyError, TypeError):
         return {}
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return {}
-    except PermissionError:
-        return parts  # it lives, as another user
-    return parts
+    return parts if psutil.pid_exists(pid) else {}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from fedage.client.supervisor.state import StateFile
-from fedage.deploy.machine.processes import ProcessTree, process_ids
+from fedage.deploy.machine.processes import ProcessTree
 
 Status = Callable[[str], None]
 
@@ -165,15 +167,12 @@ def hears(node: ProcessTree) -> bool:
 
     It is known by its command, which names its parent: it hides its environment from everybody but root.
     """
-    if not Path("/proc/self/cmdline").exists():
-        return True
-    parent = f"\0--parent-pid\0{node.process.pid}\0".encode()
-    for pid in process_ids():
-        with contextlib.suppress(OSError):
-            command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if b"flower-superexec" in command and parent in command:
-                return True
-    return False
+    parent = ("--parent-pid", str(node.process.pid))
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or ()
+        if any("flower-superexec" in word for word in words) and parent in itertools.pairwise(words):
+            return True
+    return not psutil.LINUX  # elsewhere another user's commands may be hidden
 
 
 def always(_node: ProcessTree) -> bool:

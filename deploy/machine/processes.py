@@ -167,7 +167,7 @@ def _process_table() -> dict[int, _Process]:
     table and four times as long for the environments: 130 ms a look against 60 at 150 processes, twenty looks a second.
     """
     table = {}
-    for pid in process_ids():
+    for pid in _process_ids():
         with contextlib.suppress(OSError, ValueError, IndexError):
             # proc(5): pid (name) state ppid pgrp session ... starttime; a name may hold blanks and parentheses.
             words = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
@@ -177,7 +177,7 @@ def _process_table() -> dict[int, _Process]:
     return table
 
 
-def process_ids() -> list[int]:
+def _process_ids() -> list[int]:
     """Ids of the processes of this machine; none where there is no `/proc`.
 
     `Path.glob("[0-9]*/stat")` is no such list: it raises ProcessLookupError if a process ends while it looks.
