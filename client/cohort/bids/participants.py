@@ -23,7 +23,7 @@ from fedage.client.cohort.table.header import columns_text, repeated_name_text
 from fedage.client.cohort.table.leading_lines import separator_in
 from fedage.client.cohort.table.limits import PARTICIPANTS, require_bounded
 from fedage.client.cohort.table.sex import FEMALE, FOREIGN, MALE, kinds_of_words, words_problem
-from fedage.client.cohort.table.units import ages_in_words, are_no_years
+from fedage.client.cohort.table.units import NOT_FROM_BIRTH, ages_in_words, are_no_years, counts_from_conception
 from fedage.common.errors import FedAgeError
 from fedage.deploy.machine import bounded
 
@@ -277,6 +277,11 @@ def age_unit(sidecar: Mapping[str, Any], *, file: str, column: str = "age") -> s
             "age, or remove the Levels if the numbers are ages"
         )
     stated = str(of_column.get("units", of_column.get("unit", "")))
+    texts = (stated, *(str(of_column.get(key, "")) for key in ("description", "longname", "termurl")))
+    if counts_from_conception(" ".join(texts)):
+        raise FedAgeError(
+            f"{file} says that {column} {NOT_FROM_BIRTH}, in a column of its own, or correct the description"
+        )
     unit = _UNITS.get(stated.strip().casefold())
     if unit is None:
         raise FedAgeError(

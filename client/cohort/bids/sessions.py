@@ -36,6 +36,7 @@ from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.table.header import columns_text
 from fedage.client.cohort.table.identifiers import without_zeros
 from fedage.client.cohort.table.summary_rows import is_summary
+from fedage.client.cohort.table.units import NOT_FROM_BIRTH, counts_from_conception
 from fedage.common.errors import FedAgeError
 
 PARTICIPANTS = "participants.tsv"
@@ -159,6 +160,10 @@ def _require_ages(path: Path, rows: Iterable[Row]) -> None:
     """Refuse a data set whose tables have no column of ages; otherwise every volume would be set aside singly."""
     names = [name.strip().casefold() for name in column_names(path)]
     if "age" not in names and not any("age" in row for row in rows):
+        if any(map(counts_from_conception, names)):
+            raise FedAgeError(
+                f"{path.name} has no column 'age'; that of an age which it has {NOT_FROM_BIRTH} in a column age"
+            )
         available = columns_text(names, wanted=["age", "age_years", "age_at_scan"], known=["participant_id"])
         raise FedAgeError(
             f"{path.name} has no column 'age' (it has {available}), and no sub-*_sessions.tsv has one; rename the "

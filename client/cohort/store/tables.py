@@ -46,13 +46,13 @@ from fedage.client.cohort.table.messages import (
 from fedage.client.cohort.table.outcomes import mapped_numbers
 from fedage.client.cohort.table.read import parse_labels, parse_numbers, read_frame, without_bad_names
 from fedage.client.cohort.table.sex import kinds_of_words, words_problem
-from fedage.client.cohort.table.summary_rows import summary_rows
-from fedage.client.cohort.table.units import ages_in_words, are_no_years
+from fedage.client.cohort.table.summary_rows import rows_of_nobody
+from fedage.client.cohort.table.units import NOT_FROM_BIRTH, ages_in_words, are_no_years, counts_from_conception
 from fedage.client.site.mapping import TableSource, as_mapped
 from fedage.common.errors import FedAgeError
 from fedage.common.statistics.statistic import FloatArray
 
-_VERSION = "5"
+_VERSION = "6"
 _MALE, _FEMALE = 2, 1
 _WORDS = {"m": _MALE, "male": _MALE, "f": _FEMALE, "female": _FEMALE}
 _PLACEHOLDER = "?"
@@ -164,12 +164,12 @@ def _store_table(store: CohortStore, source: TableSource, path: Path, about: Map
     frame = read_frame(path, text=[source.id], known=_named_columns(source))
     frame, _ = without_bad_names(frame, path=path)
     _require_columns(frame, source, path)
-    summaries = summary_rows(frame, id_column=source.id)
-    frame = frame[~summaries].reset_index(drop=True)
+    nobodys = rows_of_nobody(frame, id_column=source.id)
+    frame = frame[~np.any([*nobodys.values()], axis=0)].reset_index(drop=True)
     ids = parse_labels(frame[source.id])
     has_id, is_repeated = ids.notna().to_numpy(dtype=bool), ids.duplicated().to_numpy(dtype=bool)
     rejected = {
-        "summary-row": int(summaries.sum()),
+        **{reason: int(rows.sum()) for reason, rows in nobodys.items()},
         "row-without-id": int(np.count_nonzero(~has_id)),
         "patient-twice-at-site": int(np.count_nonzero(has_id & is_repeated)),
     }
@@ -249,6 +249,8 @@ def _offered(frame: pd.DataFrame, source: TableSource, path: Path) -> dict[str, 
         distinct = [str(text) for text in frame[name][is_not_number].unique()]
         if problem := named_column_problem(name, form_codes(frame[name], is_not_number), values, texts=distinct):
             raise FedAgeError(f"{path}: {problem}")
+        if name == source.age and counts_from_conception(name):
+            raise FedAgeError(f"{path}: column {name!r} {NOT_FROM_BIRTH} as table.age of site.toml")
         if name == source.age and are_no_years(values):
             raise FedAgeError(f"{path}: column {name!r} {ages_in_words()}")
     own_words = (source.male, source.female) != ("M", "F")

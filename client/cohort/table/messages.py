@@ -23,6 +23,8 @@ _SENTENCES: Mapping[str, str] = {
     "kept-identifier-differs-in-writing": "of a patient whose identifier differs from an earlier one in capitals, "
     "blanks or invisible characters only, counted as another patient; if they are the same, write identifiers alike in "
     "all files",
+    "units-row": "below the header that holds the columns' units, set aside",
+    "repeated-header": "that holds the columns' names again, set aside",
     "summary-row": "at the end that summarise those above (Total, Mean and the like), set aside",
     "implausible-age": f"with an age below 0 or above {AGE_MAX_YEARS:g} years, set aside",
     "no-age": "without an age, set aside",

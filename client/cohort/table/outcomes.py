@@ -37,7 +37,7 @@ from fedage.client.cohort.table.messages import (
 )
 from fedage.client.cohort.table.quotes import require_all_read
 from fedage.client.cohort.table.read import is_text_column
-from fedage.client.cohort.table.summary_rows import summary_rows
+from fedage.client.cohort.table.summary_rows import rows_of_nobody
 from fedage.client.cohort.table.text_table import open_text_table, too_many_cells
 from fedage.client.site.mapping import Mapped, as_mapped
 from fedage.common.errors import FedAgeError
@@ -60,7 +60,7 @@ class OutcomeTable:
     ----------
     values
         Identifier to column to value.
-    duplicate_rows, rows_without_id, summary_rows
+    duplicate_rows, rows_without_id, summary_rows, header_rows
         Rows left out: after a patient's first where only that counts; without identifier; sums at the end.
     not_numbers
         Cells that hold something that is neither a number nor a known word, by form and column; they count as missing.
@@ -86,6 +86,7 @@ class OutcomeTable:
     duplicate_rows: int = 0
     rows_without_id: int = 0
     summary_rows: int = 0
+    header_rows: int = 0
     not_numbers: Mapping[str, int] = field(default_factory=dict)
     text_columns: Mapping[str, int] = field(default_factory=dict)
     unusable_names: int = 0
@@ -104,6 +105,7 @@ class OutcomeTable:
             "rows-without-id": self.rows_without_id,
             "columns-with-unusable-name": self.unusable_names,
             **({"summary-rows": self.summary_rows} if self.summary_rows else {}),
+            **({"header-rows": self.header_rows} if self.header_rows else {}),
             **{f"sessions-differ:{name}": count for name, count in self.rows_differ.items()},
             **({"identifiers-differ-in-zeros": self.zeros_differ} if self.zeros_differ else {}),
             **({"identifiers-differ-in-writing": self.writing_differs} if self.writing_differs else {}),
@@ -151,8 +153,9 @@ def read_outcomes(
     table.columns = pd.Index(names)
     _require_columns(path, names, id_column, columns or {})
     ids = table[id_column].str.strip()
-    summaries = summary_rows(table, id_column=id_column)
-    table, ids = table[~summaries], ids[~summaries]
+    nobodys = rows_of_nobody(table, id_column=id_column)
+    is_nobodys = np.any([*nobodys.values()], axis=0)
+    table, ids = table[~is_nobodys], ids[~is_nobodys]
     has_id = ids != ""
     table, ids = table[has_id], ids[has_id]
     counted_rows = np.ones(len(ids), dtype=np.bool_) if columns or rows_are_sessions else ~ids.duplicated()
@@ -175,7 +178,8 @@ def read_outcomes(
         values=_values_by_patient(list(patients), value_by_column),
         duplicate_rows=int(ids.duplicated().sum()) if uses_first_rows else 0,
         rows_without_id=int((~has_id).sum()),
-        summary_rows=int(summaries.sum()),
+        summary_rows=int(nobodys["summary-row"].sum()),
+        header_rows=int(nobodys["units-row"].sum() + nobodys["repeated-header"].sum()),
         not_numbers=parsed.not_numbers,
         text_columns=parsed.text_columns,
         unusable_names=parsed.unusable_names,
@@ -184,7 +188,10 @@ def read_outcomes(
         extremes=parsed.extremes,
         zeros_differ=count_differing_in_zeros(patients, known={}),
         writing_differs=count_differing_in_writing(patients, known={}),
-        messages=(*([reason_text("summary-row", int(summaries.sum()))] if summaries.any() else ()), *parsed.messages),
+        messages=(
+            *(reason_text(reason, int(rows.sum())) for reason, rows in nobodys.items() if rows.any()),
+            *parsed.messages,
+        ),
         words=_words_by_patient(parsed, counted_ids),
     )
 

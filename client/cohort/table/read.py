@@ -61,7 +61,7 @@ def read_frame(
     blank_lines = require_bounded(path, TABLE).blank_lines
     try:
         if kind == ".parquet":
-            frame = pd.read_parquet(path)
+            frame = _with_index(pd.read_parquet(path), path, text=text)
         else:
             frame = _read_text(path, kind=kind, text=text, sites=sites, known=known, blank_lines=blank_lines)
     except pd.errors.ParserError as error:
@@ -78,6 +78,31 @@ def read_frame(
     require_unique_names(path, list(frame.columns), known=known)
     if frame.empty:
         raise FedAgeError(f"{path} has no row; give a table with one row a patient")
+    return frame
+
+
+def _with_index(frame: pd.DataFrame, path: Path, *, text: Collection[str]) -> pd.DataFrame:
+    """The frame with its named index as columns: pandas keeps identifiers there that somebody made the index.
+
+    Raises
+    ------
+    FedAgeError
+        If the index has no name and an identifier is missing among the columns.
+    """
+    import pandas as pd
+
+    if any(name is not None for name in frame.index.names):
+        taken = {str(name) for name in frame.columns}
+        if kept := [str(name) for name in frame.index.names if name is not None and str(name) in taken]:
+            raise FedAgeError(f"{path} has {kept[0]!r} as a column and as its index; keep one of them")
+        return frame.reset_index(level=[name for name in frame.index.names if name is not None])
+    has_labels = not frame.index.equals(pd.RangeIndex(len(frame)))
+    names = {normal_name(str(name)).strip() for name in frame.columns}
+    if has_labels and (missing := [name for name in text if name not in names]):
+        raise FedAgeError(
+            f"{path} has no column {missing[0]!r}, and its rows have an index without a name, which may hold it; name "
+            f"it before the table is saved: frame.rename_axis({missing[0]!r}).reset_index()"
+        )
     return frame
 
 

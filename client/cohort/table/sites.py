@@ -37,7 +37,7 @@ from fedage.client.cohort.table.read import SUFFIXES, Mask, parse_labels, read_f
 from fedage.client.cohort.table.sex import require_known, words_problem
 from fedage.client.cohort.table.site_names import site_names
 from fedage.client.cohort.table.site_table import SiteTable
-from fedage.client.cohort.table.summary_rows import summary_rows
+from fedage.client.cohort.table.summary_rows import rows_of_nobody
 from fedage.client.cohort.table.units import distant_median_messages, distant_year_messages
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import TableChoice
@@ -230,9 +230,12 @@ def _read_sources(
         frame = read_frame(path, text=text, sites=site_column, known=wanted_columns(campaign, site_column=site_column))
         frame, left_out = without_bad_names(frame, path=path)
         messages += left_out
-        if (summaries := summary_rows(frame, id_column=table.id, site_column=site_column)).any():
-            messages.append(f"{path.name}: {reason_text('summary-row', int(summaries.sum()))}")
-            frame = frame[~summaries].reset_index(drop=True)
+        nobodys = rows_of_nobody(frame, id_column=table.id, site_column=site_column)
+        messages += [
+            f"{path.name}: {reason_text(reason, int(rows.sum()))}" for reason, rows in nobodys.items() if rows.any()
+        ]
+        if (is_nobodys := np.any([*nobodys.values()], axis=0)).any():
+            frame = frame[~is_nobodys].reset_index(drop=True)
         require_columns(frame, campaign, path=path, site_column=site_column)
         rows = {title: np.arange(len(frame))} if title else _rows_by_site(frame, str(site_column), messages=messages)
         ids = parse_labels(frame[table.id]) if table.id else None

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedage.client.cohort.table.header_rows import repeated_headers, unit_rows
+
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
@@ -65,6 +67,19 @@ def summary_rows(frame: pd.DataFrame, *, id_column: str | None, site_column: str
             texts[~is_summary_row]
         )
     return is_summary_row if has_clear_word and not is_summary_row.all() else np.zeros(len(frame), dtype=np.bool_)
+
+
+def rows_of_nobody(
+    frame: pd.DataFrame, *, id_column: str | None, site_column: str | None = None
+) -> dict[str, NDArray[np.bool_]]:
+    """Rows that are no patient's, (n,) by reason code, each row once: of the header, and summaries at the end."""
+    headers = repeated_headers(frame)
+    units = np.zeros(len(frame), dtype=np.bool_)
+    units[~headers] = unit_rows(frame[~headers], id_column=id_column)
+    rest = ~(headers | units)
+    summaries = np.zeros(len(frame), dtype=np.bool_)
+    summaries[rest] = summary_rows(frame[rest], id_column=id_column, site_column=site_column)
+    return {"repeated-header": headers, "units-row": units, "summary-row": summaries}
 
 
 def _plain(text: str) -> str:

@@ -8,6 +8,7 @@ refused: sites may differ.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
@@ -81,6 +82,31 @@ def _shortened(column: str) -> str:
 _OLDEST_YEARS = 130.0
 _FEWEST_TOO_OLD = 3
 _FEW_TOO_OLD = 0.05
+
+
+_FROM_CONCEPTION = re.compile(
+    r"post[\s_-]?menstrual|menstrual[\s_-]?age|gestation|post[\s_-]?concept|conceptional|\bsince[\s_-]conception"
+    r"|fetal[\s_-]?age|(?:^|[^a-z])(?:pma|ga|pca)(?:$|[^a-z])",
+    re.IGNORECASE,
+)
+_FROM_BIRTH = re.compile(r"post[\s_-]?natal|chronological|(?:after|since|from)[\s_-](?:the[\s_-])?birth", re.IGNORECASE)
+NOT_FROM_BIRTH = (
+    "counts from conception or the last menstruation (postmenstrual, gestational), not from birth: give the age since "
+    "birth"
+)
+
+
+def counts_from_conception(text: str) -> bool:
+    """Whether a column's name or description speaks of an age that does not begin at birth.
+
+    Examples
+    --------
+    >>> [counts_from_conception(text) for text in ("pma_weeks", "GA", "Postmenstrual age", "age_at_scan", "gap_years")]
+    [True, True, True, False, False]
+    >>> counts_from_conception("Postnatal age in weeks, whatever the gestational age at birth")
+    False
+    """
+    return bool(_FROM_CONCEPTION.search(text)) and not _FROM_BIRTH.search(text)
 
 
 def are_no_years(ages: FloatArray) -> bool:

@@ -61,7 +61,11 @@ def test_a_unit_is_found_whatever_the_capitals_of_its_key(tmp_path: Path, column
     [
         ({"Description": "age in months"}, 'mentions months .* add "Units": "month"'),
         ("Age at scan, weeks", 'mentions weeks .* add "Units": "week"'),
-        ({"description": "Gestational age (days)", "Units": ""}, 'mentions days .* add "Units": "day"'),
+        ({"description": "Gestational age (days)", "Units": ""}, "not from birth: give the age since birth"),
+        ({"Description": "Postmenstrual age at scan", "Units": "weeks"}, "counts from conception or the last menstr"),
+        ({"LongName": "PMA", "Units": "weeks"}, "counts from conception"),
+        ({"Units": "weeks post-conceptional"}, "counts from conception"),
+        ({"description": "Days of age", "Units": ""}, 'mentions days .* add "Units": "day"'),
         ({"Units": ["months"]}, "is in .* allowed are years, months"),
         ({"Description": "age in years, at most 3 months before the scan"}, ""),
         ({"Description": "may be rounded"}, ""),
