@@ -40,7 +40,7 @@ class SiteIndex:
         `dicom` or `bids`; empty without images.
     outcomes
         Counts of the table of outcomes; empty if there is none.
-    notes
+    messages
         What the hospital should know of the outcomes, in sentences.
     people
         Which identifiers do not stand for one person, in sentences.
@@ -50,7 +50,7 @@ class SiteIndex:
     images: IndexReport | None
     table: TableReport | None
     outcomes: Mapping[str, int]
-    notes: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
     people: tuple[str, ...] = ()
 
     @property
@@ -210,7 +210,7 @@ def _show(index: SiteIndex, home: SiteHome, console: Console) -> None:
         for reason, count in index.table.rejected.items():
             console.print(f"table: {reason_text(reason, count)}", markup=False)
     _print_counts("of the outcomes", index.outcomes, console)
-    for line in index.notes:
+    for line in index.messages:
         console.print(f"outcomes: {line}", markup=False)
     for line in index.people:
         console.print(f"patients: {line}", markup=False)
