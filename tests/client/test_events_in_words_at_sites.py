@@ -80,7 +80,7 @@ def test_a_word_that_a_mapping_leaves_out_is_missing_by_a_reason_of_its_own(tmp_
     found = site.read(ON_TABLES)
     assert np.isnan(found.cohort["event"]).sum() == len(words)
     assert found.rejected_files == {"not-named:event": len(words)}
-    assert "words or codes that its mapping does not name" in reason_text("not-named:event", len(words))
+    assert "words or codes that its mapping does not list" in reason_text("not-named:event", len(words))
 
 
 def test_a_table_without_words_is_answered_and_one_of_an_earlier_release_is_read_once_more(tmp_path: Path) -> None:
