@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fedage.client.cohort.store.migrations import _PERSON
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.store.tables import index_table, read_table
 from fedage.client.cohort.table.messages import reason_text
@@ -155,7 +156,12 @@ def test_the_row_that_counts_is_the_one_whose_words_count(
 def test_outcomes_of_an_earlier_release_are_refused_until_they_are_indexed_again(tmp_path: Path) -> None:
     home = outcomes(tmp_path, ["1"])
     with closing(sqlite3.connect(home / "cohort.db")) as db:
-        db.executescript("DROP TABLE outcome_words; PRAGMA user_version = 5;")
+        added = (
+            f"ALTER TABLE {table} DROP COLUMN {column.split()[0]};"
+            for table in ("images", "slices")
+            for column in _PERSON
+        )
+        db.executescript("DROP TABLE outcome_words;" + "".join(added) + "PRAGMA user_version = 5;")
     with pytest.raises(RequestRefused, match=r"indexed by an earlier release.*index once more"):
         ImageCohorts(home).count(ON_IMAGES)
     assert outcomes(tmp_path, ["1"]) == home
