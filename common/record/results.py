@@ -26,7 +26,9 @@ from fedage.common.record.pooled import PooledCheck
 from fedage.common.record.preparation import Preparation
 
 SCHEMA_VERSION: Literal[2] = 2
-NO_ESTIMATOR = "the campaign has no estimator, so it predicts no age"
+NO_ESTIMATOR = (
+    "the campaign has no estimator, so it predicts no age itself and judges none that the sites' tables bring"
+)
 
 
 F = TypeVar("F", bound=AnalysisResult)

@@ -154,7 +154,7 @@ def describe_error(key: str, error: ErrorDetails, schema: Schema, root: Schema) 
     elif error["type"] == "float_type" and isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         mend = f"write it without quotation marks: {key} = {value.strip()}"
     rule = _broken_rule(error, schema, root)
-    if rule == f"must be {allowed(schema, root)}":
+    if rule == f"must be {allowed(schema, root)}" or (error["type"] == "value_error" and mend.endswith(" to text")):
         mend = "change it"
     return f"{key} = {show(value)}: {rule}{what_for}; {mend}"
 

@@ -58,8 +58,8 @@ def _host(text: str) -> str:
         name = name.encode("idna").decode("ascii")
     if name == text and _HOST.fullmatch(text):
         return text
-    form = f" in the form of DNS, which is {name!r} here" if _HOST.fullmatch(name) else ""
-    raise ValueError(f"must be a host's name or address alone, without https://, path and port{form}")
+    plain = f" (here {name!r})" if _HOST.fullmatch(name) else ""
+    raise ValueError(f"must be a host's name or address alone, in ASCII and without https://, path or port{plain}")
 
 
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9_.])?")

@@ -45,7 +45,7 @@ def caption(results: Results) -> str:
     if groups is None:
         return ""
     kind = "raw" if groups.corrected.gap.startswith("raw") else "corrected"
-    covariates = _held_fixed(groups, groups.corrected)
+    covariates = held_fixed(groups, groups.corrected)
     held = f"site and {', '.join(covariates)}" if covariates else "site"
     curve = f" Right: how well the {kind} gap tells the groups apart." if groups.corrected.roc is not None else ""
     return (
@@ -54,7 +54,7 @@ def caption(results: Results) -> str:
     )
 
 
-def _held_fixed(groups: Groups, found: GroupDifference) -> tuple[str, ...]:
+def held_fixed(groups: Groups, found: GroupDifference) -> tuple[str, ...]:
     """The covariates that the adjusted difference holds fixed: those asked for that the sites did not leave out."""
     if found.adjusted is None:
         return ()
@@ -77,7 +77,7 @@ def sentences(results: Results) -> list[str]:
     if chosen is None or chosen.difference_years is None:
         why = (found.not_computed or "no site released it").rstrip(".")
         return [f"How the gap differs between {named[0]} and {named[1]} is not known: {why}."]
-    held = ", ".join(["site", *_held_fixed(groups, found)]).replace("_years", "")
+    held = ", ".join(["site", *held_fixed(groups, found)]).replace("_years", "")
     kind = "raw" if found.gap.startswith("raw") else "corrected"
     size = f"{abs(chosen.difference_years):.2f} years {'larger' if chosen.difference_years >= 0 else 'smaller'}"
     said = f"With {held} held fixed, the {kind} gap of patients with {named[0]} is {size} than with {named[1]}"
@@ -119,7 +119,7 @@ def group_difference(results: Results) -> Table:
         counts = (count(found.n_group), count(found.n_reference))
         if covariates and found.adjusted is None:
             rows.append((words(name), words(f"not adjusted: {found.not_adjusted}")))
-        elif groups is not None and found.adjusted is not None and (held := _held_fixed(groups, found)):
+        elif groups is not None and found.adjusted is not None and (held := held_fixed(groups, found)):
             rows.append((words(name), words(f"site, {', '.join(held)}"), *_cells(found.adjusted), *counts))
         if found.unadjusted is not None:
             rows.append((words(name), words("site"), *_cells(found.unadjusted), *counts))

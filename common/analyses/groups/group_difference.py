@@ -32,7 +32,7 @@ from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.groups import _roc
 from fedage.common.analyses.groups.result import GroupDifferenceResult
 from fedage.common.campaign.types import Campaign
-from fedage.common.presentation.blocks import Display
+from fedage.common.presentation.blocks import Display, NamedRun
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import INCOMPLETE, Cohort
 from fedage.common.statistics.influence import Group, InfluenceRule
@@ -432,6 +432,12 @@ def _shown(results: Results) -> Display:
     return shown(results)
 
 
+def _compared(runs: Sequence[NamedRun]) -> Display:
+    from fedage.common.analyses.groups._groups_compared import compared
+
+    return compared(runs)
+
+
 ANALYSIS = Definition(
     name="groups",
     subject="a comparison of groups",
@@ -441,5 +447,6 @@ ANALYSIS = Definition(
     columns=_columns,
     sets=_sets,
     shown=_shown,
+    compared=_compared,
     place=50,
 )

@@ -40,7 +40,7 @@ from fedage.common.analyses.survival._intervals import at_table_time, ends_of
 from fedage.common.analyses.survival.results import Curves
 from fedage.common.analyses.survival.table_grid import TABLE_GRID, TableGrid, groups_of_gap
 from fedage.common.campaign.types import Campaign
-from fedage.common.presentation.blocks import Display
+from fedage.common.presentation.blocks import Display, NamedRun
 from fedage.common.presentation.wording import years
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
@@ -301,6 +301,12 @@ def _shown(results: Results) -> Display:
     return shown(results)
 
 
+def _compared(runs: Sequence[NamedRun]) -> Display:
+    from fedage.common.analyses.survival._curves_compared import compared
+
+    return compared(runs)
+
+
 ANALYSIS = Definition(
     name=KAPLAN_MEIER,
     subject="a survival analysis",
@@ -312,5 +318,6 @@ ANALYSIS = Definition(
     sets=_sets,
     left_out=_left_out,
     shown=_shown,
+    compared=_compared,
     place=42,
 )

@@ -91,7 +91,7 @@ def test_of_no_estimator_no_age_is_told(values: dict[str, Any], tmp_path: Path) 
     assert not found.steps_of("evaluation")
     assert (
         evaluation_results.evaluation(found).test.raw.not_computed
-        == "the campaign has no estimator, so it predicts no age"
+        == "the campaign has no estimator, so it predicts no age itself and judges none that the sites' tables bring"
     )
     assert result.groups(found) is None
     assert truth_of(found) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -159,3 +160,19 @@ def test_a_host_that_is_none_is_one_error_with_its_right_form(tmp_path: Path, ho
 @pytest.mark.parametrize("host", ["age.example.org", "10.0.0.7", "fe80::1", "age_server", "xn--mnchen-3ya.de", "a.b."])
 def test_names_and_addresses_are_hosts(tmp_path: Path, host: str) -> None:
     assert init_home(tmp_path / "c", hosts=(host,)).config.hosts == (host,)
+
+
+@pytest.mark.parametrize(
+    ("host", "plain"),
+    [
+        ("https://example.org:8443/x", "example.org"),
+        ("h:8443", "h"),
+        ("münchen.example", "xn--mnchen-3ya.example"),
+        ("age.example/a", "age.example"),
+        ("Klinik Süd", ""),
+    ],
+)
+def test_a_host_with_more_than_its_name_is_refused_with_its_name(tmp_path: Path, host: str, plain: str) -> None:
+    says = "must be a host's name or address alone, in ASCII and without https://, path or port"
+    with pytest.raises(FedAgeError, match=re.escape(f"{says} (here {plain!r})" if plain else f"{says};")):
+        init_home(tmp_path / "c", hosts=(host,))
