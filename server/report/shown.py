@@ -57,6 +57,17 @@ def step_in_words(results: Results, step: str) -> str:
     return "" if definition is None else definition.words(step)
 
 
+def notes_in_words(results: Results) -> list[str]:
+    """The record's notes, each step at their beginning in its analysis' words."""
+    told = []
+    for note in results.notes:
+        begins = [step for step in results.analyses if note.startswith(f"{step}: ")]
+        step = max(begins, key=len, default="")
+        words = step_in_words(results, step) if step else ""
+        told.append(f"{words[:1].upper()}{words[1:]}{note.removeprefix(step)}" if words and words != step else note)
+    return told
+
+
 def in_rich(titled: TitledTable) -> RichTable | Text:
     """A table for the terminal, or why it is empty."""
     table = titled.table

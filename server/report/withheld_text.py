@@ -9,7 +9,7 @@ from fedage.common.analyses.preparation import table_preparation
 from fedage.common.presentation.blocks import Display, Paragraph, Section, merged
 from fedage.common.presentation.participation import participants
 from fedage.common.presentation.wording import listed
-from fedage.server.record.results import Results
+from fedage.server.record.results import Results, StepResult
 from fedage.server.report import withheld_columns
 from fedage.server.report.shown import step_in_words
 
@@ -126,7 +126,16 @@ def _missing_in(results: Results, section: Section) -> list[Paragraph]:
         site.model_copy(update={"withheld": tuple(item for item in site.withheld if item.step in section.withheld)})
         for site in results.sites
     ]
-    return [Paragraph(sentence) for sentence in in_full(results.model_copy(update={"sites": tuple(kept)}))]
+    analyses = {
+        step: found for step, found in results.analyses.items() if step in section.withheld or not _lacks_columns(found)
+    }
+    made = tuple(item.model_copy(update={"withheld_columns": ()}) for item in results.preparation)
+    of_section = results.model_copy(update={"sites": tuple(kept), "analyses": analyses, "preparation": made})
+    return [Paragraph(sentence) for sentence in in_full(of_section)]
+
+
+def _lacks_columns(step: StepResult) -> bool:
+    return bool(getattr(step.result, "withheld_columns", ()))
 
 
 def _no_part(results: Results) -> list[str]:

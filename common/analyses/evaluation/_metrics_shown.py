@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.analyses.evaluation.errors_text import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to, may_lose
@@ -158,10 +159,15 @@ def _mean(value: float | None, *, better: bool, bound: bool = False) -> Cell:
     return _plain(f"{told}*", mark="bad") if better else _plain(told)
 
 
+_THE_MEAN = "the mean age"
+"""What the mean of all sites is called where there is one."""
+
+
 def headline(results: Results) -> Table:
     """The first screen's table: MAE of each site, raw first."""
     test, planted = evaluation_results.evaluation(results).test, truth_of(results)
-    headers = ["site", "test patients", "MAE raw", "MAE corrected", POOLED_MEAN, OWN_MEAN, "loses to"]
+    pooled_mean = POOLED_MEAN if len(test.raw.by_site) > 1 else _THE_MEAN
+    headers = ["site", "test patients", "MAE raw", "MAE corrected", pooled_mean, OWN_MEAN, "loses to"]
     if planted is not None:
         headers.append("irreducible MAE")
     rows = []
@@ -170,7 +176,7 @@ def headline(results: Results) -> Table:
         row = _mae_row(name, raw, corrected)
         if planted is not None:
             row.append(number(planted.irreducible_mae_years_by_site.get(name)))
-        rows.append(tuple(row))
+        rows.append(tuple(replace(cell, text=cell.text.replace(POOLED_MEAN, pooled_mean)) for cell in row))
     if test.raw.overall is not None and is_pooled(results, TEST, by_site=list(test.raw.by_site)):
         label = pooled_label(results, TEST, by_site=list(test.raw.by_site))
         row = _mae_row(label, test.raw.overall, test.corrected.overall, pooled=True)
@@ -232,7 +238,8 @@ def evaluation(name: str, results: Results, found: Evaluated, *, step: str) -> T
     filled = [k for k in range(len(headers)) if headers[k] != POOLED_MEAN or any(row[k].value for row in rows)]
     kept = tuple(tuple(row[k] for k in filled) for row in rows)
     why = _why(found, "No site released it.")
-    return Table(name, tuple(headers[k] for k in filled), kept, why_empty=why, note=note)
+    one = {POOLED_MEAN: _THE_MEAN} if len(found.by_site) == 1 else {}
+    return Table(name, tuple(one.get(headers[k], headers[k]) for k in filled), kept, why_empty=why, note=note)
 
 
 def _why(found: Evaluated, otherwise: str) -> str:

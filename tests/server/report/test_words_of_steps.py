@@ -1,0 +1,54 @@
+"""The first screen speaks of steps in words, a section of its own steps only, and one site of no mean of all sites."""
+
+from typing import Any
+
+import pytest
+
+from fedage.common.analyses.evaluation._metrics_shown import evaluation, headline
+from fedage.common.analyses.evaluation.results import evaluation as evaluation_of
+from fedage.common.presentation.blocks import Display, Paragraph, Section
+from fedage.server.record.results import Results
+from fedage.server.report.shown import notes_in_words
+from fedage.server.report.withheld_text import sections_of
+
+
+@pytest.mark.parametrize(
+    ("note", "words"),
+    [
+        ("cox:gap: it did not converge", "The Cox model gap: it did not converge"),
+        ("cox:gap-unstratified: two", "The Cox model gap-unstratified: two"),
+        ("kaplan-meier: no table times", "The Kaplan-Meier estimate: no table times"),
+        ("somebodys:step: as it is", "somebodys:step: as it is"),
+        ("Nothing of a step.", "Nothing of a step."),
+    ],
+)
+def test_notes_begin_with_words(values: dict[str, Any], note: str, words: str) -> None:
+    assert notes_in_words(Results.model_validate({**values, "notes": [note]})) == [words]
+
+
+def test_a_section_tells_the_columns_withheld_from_its_own_steps(values: dict[str, Any]) -> None:
+    values["groups"]["corrected"]["withheld_columns"] = ["smoker"]
+    values["survival"]["cox"][0]["withheld_columns"] = ["education"]
+    results = Results.model_validate(values)
+    told = {}
+    for step in ("cox:gap", "groups:gap", "kaplan-meier"):
+        display = Display(sections=(Section("one", "One", (Paragraph("of it"),), withheld=(step,)),))
+        (section,) = sections_of(results, [display])
+        told[step] = " ".join(block.text for block in section.blocks if isinstance(block, Paragraph))
+    assert ("education" in told["cox:gap"], "smoker" in told["cox:gap"]) == (True, False)
+    assert ("education" in told["groups:gap"], "smoker" in told["groups:gap"]) == (False, True)
+    assert "without" not in told["kaplan-meier"]
+
+
+def test_the_mean_of_one_site_is_not_called_that_of_all(values: dict[str, Any]) -> None:
+    assert "the mean of all sites" in headline(Results.model_validate(values)).headers
+    for part in values["evaluation"].values():
+        for judged in part.values():
+            judged["by_site"] = {"north": {**judged["by_site"]["north"], "mae_of_mean_years": 0.1}}
+    results = Results.model_validate(values)
+    found = headline(results)
+    assert "the mean of all sites" not in found.headers
+    assert "the mean age" in found.headers
+    assert not any("all sites" in cell.text for cell in found.rows[0])
+    each = evaluation("raw", results, evaluation_of(results).test.raw, step="evaluation:test")
+    assert "the mean of all sites" not in each.headers
