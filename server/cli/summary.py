@@ -33,7 +33,12 @@ def print_summary(results: Results, *, console: Console) -> None:
         console.print(_sites_of_analyses(results))
     for sentence in made_in_words.stand_ins(results):
         console.print(Text(sentence))
+    printed: set[str] = set()
     for item in (item for each in shown for item in each.terminal):
+        if isinstance(item, str):
+            if item in printed:
+                continue
+            printed.add(item)
         console.print(Text(item) if isinstance(item, str) else in_rich(item))
     for sentence in pooled_in_words.sentences(results):
         console.print(Text(sentence))

@@ -33,9 +33,6 @@ def shown(results: Results) -> Display:
     why = next((model.not_computed for model in _models(results) if model.not_computed), "no Cox model was computed")
     questions = "; so do a gap on de Lange's and on Cole's scale" if has_gap else ""
     first = "Hazard ratio per year of gap, on test patients" if has_gap else "Hazard ratio per unit"
-    missing = (
-        f"{model.model} is not computed: {model.not_computed}." for model in _models(results) if model.not_computed
-    )
     blocks = (
         FigureBlock(figure, _caption(results), why),
         TitledTable(hazards(results), "Hazard ratios (Cox models)"),
@@ -48,10 +45,22 @@ def shown(results: Results) -> Display:
     section = Section("survival", heading(results), blocks, place=41, withheld=tuple(results.steps_of("cox")))
     return Display(
         sentences=tuple(sentences(results)),
-        terminal=(_terminal(results), *missing),
+        terminal=(_terminal(results), *not_computed(results)),
         first=(TitledTable(first_hazards(results), first),),
         sections=(section,),
     )
+
+
+def not_computed(results: Results) -> list[str]:
+    """Which models are not computed and why, each reason once."""
+    models_of: dict[str, list[str]] = {}
+    for model in _models(results):
+        if model.not_computed:
+            models_of.setdefault(model.not_computed.rstrip("."), []).append(model.model)
+    return [
+        f"{listed(names)} {'is' if len(names) == 1 else 'are'} not computed: {reason}."
+        for reason, names in models_of.items()
+    ]
 
 
 def heading(results: Results) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from fedage.common.analyses.evaluation._metrics_shown import evaluation, headline
 from fedage.common.analyses.evaluation.results import evaluation as evaluation_of
+from fedage.common.analyses.survival._cox_shown import not_computed
 from fedage.common.presentation.blocks import Display, Paragraph, Section
 from fedage.server.record.results import Results
 from fedage.server.report.shown import notes_in_words
@@ -52,3 +53,16 @@ def test_the_mean_of_one_site_is_not_called_that_of_all(values: dict[str, Any]) 
     assert not any("all sites" in cell.text for cell in found.rows[0])
     each = evaluation("raw", results, evaluation_of(results).test.raw, step="evaluation:test")
     assert "the mean of all sites" not in each.headers
+
+
+def test_a_reason_of_several_models_is_given_once(values: dict[str, Any]) -> None:
+    reasons = ("no column is left.", "no column is left", "", "too few events")
+    cox = values["survival"]["cox"]
+    cox[:] = [
+        {"model": model["model"], "not_computed": why} if why else model
+        for model, why in zip(cox, reasons, strict=False)
+    ]
+    assert not_computed(Results.model_validate(values)) == [
+        "gap and gap-unstratified are not computed: no column is left.",
+        "true-gap is not computed: too few events.",
+    ]
