@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydicom.uid import RLELossless
 
-from fedage.client.cohort.dicom import facts as dicom
+from fedage.client.cohort.dicom import pixel_checks
 from fedage.client.cohort.dicom.facts import DicomFacts
 from fedage.client.cohort.indexing import index
 from fedage.client.cohort.indexing.index import IndexReport, index_folder
@@ -221,7 +221,7 @@ def test_what_no_decoder_read_is_tried_again_and_the_rest_is_not(
     write(data / "a.dcm", "p1")
     write(data / "b.dcm", "p2", syntax=RLELossless)
     with monkeypatch.context() as patch:
-        patch.setattr(dicom, "decodable", lambda syntax, **_: syntax != RLELossless)
+        patch.setattr(pixel_checks, "decodable", lambda syntax, **_: syntax != RLELossless)
         assert index_folder(store, data).rejected == {"unsupported-transfer-syntax": 1}
     read: list[str] = []
     really = index.read_facts
@@ -236,7 +236,7 @@ def test_what_still_cannot_be_read_costs_one_look_and_no_more(
     write(data / "a.dcm", "p1")
     write(data / "jpeg.dcm", "p2", syntax=RLELossless)
     write(data / "shut.dcm", "p3")
-    monkeypatch.setattr(dicom, "decodable", lambda syntax, **_: syntax != RLELossless)
+    monkeypatch.setattr(pixel_checks, "decodable", lambda syntax, **_: syntax != RLELossless)
     with zipfile.ZipFile(data / "study.zip", "w") as archive:
         archive.write(data / "jpeg.dcm", "other.dcm")
         archive.write(data / "a.dcm", "same.dcm")
