@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import re
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fedage.client.cohort.table._outcome_text import _read_text_table
 from fedage.client.cohort.table.cell_forms import (
     MISWRITTEN,
     NOT_NAMED,
@@ -27,7 +26,6 @@ from fedage.client.cohort.table.column_checks import named_column_problem
 from fedage.client.cohort.table.extremes import find_extremes
 from fedage.client.cohort.table.header import columns_text, require_unique_names
 from fedage.client.cohort.table.identifiers import count_differing_in_writing, count_differing_in_zeros
-from fedage.client.cohort.table.limits import OUTCOMES, SEPARATORS, require_bounded
 from fedage.client.cohort.table.messages import (
     extreme_text,
     kept_extreme,
@@ -35,10 +33,8 @@ from fedage.client.cohort.table.messages import (
     not_a_number,
     reason_text,
 )
-from fedage.client.cohort.table.quotes import require_all_read
 from fedage.client.cohort.table.read import is_text_column
 from fedage.client.cohort.table.summary_rows import rows_of_nobody
-from fedage.client.cohort.table.text_table import open_text_table, too_many_cells
 from fedage.client.site.mapping import Mapped, as_mapped
 from fedage.common.errors import FedAgeError
 from fedage.common.statistics.statistic import FloatArray
@@ -356,35 +352,6 @@ def mapped_numbers(
     is_missing = is_missing_word.to_numpy() & ~is_known
     values[~is_known & ~is_missing] = np.nan if mapping.others is None else mapping.others
     return values / mapping.divide_by, ~is_missing
-
-
-def _read_text_table(path: Path, *, known: Collection[str]) -> pd.DataFrame:
-    """The file as texts, nothing interpreted. What the parser says is not repeated: it could quote a row."""
-    blank_lines = require_bounded(path, OUTCOMES).blank_lines
-    try:
-        with open_text_table(path, blank_lines=blank_lines, separator_of=_most_frequent_separator) as text:
-            require_unique_names(path, next(csv.reader(text.stream, delimiter=text.separator), []), known=known)
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", pd.errors.ParserWarning)
-                table = pd.read_csv(
-                    text.rewind(), sep=text.separator, dtype=str, keep_default_na=False, index_col=False
-                )
-        require_all_read(path, rows=text.n_rows, read=len(table))
-        return table
-    except OSError as error:
-        raise FedAgeError(f"{path} cannot be read ({error.strerror}); give the hospital's CSV of outcomes") from None
-    except UnicodeDecodeError:
-        raise FedAgeError(f"{path} is not UTF-8; save the table as CSV in UTF-8") from None
-    except pd.errors.ParserWarning:  # pandas would drop the last cells, whatever the separator had moved there
-        raise too_many_cells(path, "rows have") from None
-    except csv.Error:
-        raise FedAgeError(f"{path}: its first line is no list of column names; save it as CSV") from None
-    except ValueError:  # pandas' ParserError and EmptyDataError are such
-        raise FedAgeError(f"{path} is empty or its rows differ in length; save it as CSV, one row a patient") from None
-
-
-def _most_frequent_separator(header: str) -> str:
-    return max(SEPARATORS, key=header.count)
 
 
 def _parse_numbers(column: pd.Series[str], missing: Sequence[float] = ()) -> tuple[FloatArray, NDArray[np.bool_]]:

@@ -30,6 +30,8 @@ from fedage.common.analyses.columns import MAX_PATIENTS, TwoGroups, bound_of, pr
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read, earlier_columns
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.groups import _roc
+from fedage.common.analyses.groups._auc import _HISTOGRAMS, _auc
+from fedage.common.analyses.groups._regression import _COLLINEAR, _FOUND, _ROUNDING, _regress
 from fedage.common.analyses.groups.result import GroupDifferenceResult
 from fedage.common.campaign.types import Campaign
 from fedage.common.presentation.blocks import Display, NamedRun
@@ -37,16 +39,6 @@ from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import INCOMPLETE, Cohort
 from fedage.common.statistics.influence import Group, InfluenceRule
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
-
-_ROUNDING = 8 * float(np.finfo(np.float64).eps)
-"""Spread of a column over its largest value below which it counts as the same for all patients of a site."""
-_COLLINEAR = 1e-9
-"""Smallest eigenvalue of the regressors' correlation matrix that still lets them be told apart."""
-_FOUND = ("difference_years", "se_years", "ci95", "t", "df", "p", "cohens_d", "residual_sd_years")
-_BOUND_TOLERANCE = 1e-9
-_ROC_STEP = 8
-"""Cells between two points of the ROC curve."""
-_HISTOGRAMS = tuple(f"{who}_{where}" for who in ("group", "reference") for where in ("first", "likely", "last"))
 
 
 def reported(cohort: Cohort) -> NDArray[np.bool_]:
@@ -286,87 +278,6 @@ class GroupDifference:
         if np.linalg.eigvalsh(products[:-1, :-1] / np.sqrt(np.outer(size, size)))[0] < _COLLINEAR:
             return f"the group and {', '.join(self.covariates)} cannot be told apart; remove a covariate"
         return _regress(products, free)
-
-
-def _regress(products: FloatArray, free: float) -> Result:
-    """Least squares of the last column on the others from centred cross products; what the first one's slope is.
-
-    `free` is n − S. Without degrees of freedom left, or without any spread, there is a difference and no error of it.
-    """
-    from scipy.special import stdtr, stdtrit
-
-    scale = np.sqrt(np.diag(products)[:-1])
-    inverse = np.linalg.inv(products[:-1, :-1] / np.outer(scale, scale)) / np.outer(scale, scale)
-    slopes = inverse @ products[:-1, -1]
-    df = free - scale.size
-    rss = max(float(products[-1, -1] - slopes @ products[:-1, -1]), 0.0)
-    sd = float(np.sqrt(rss / df)) if df >= 1 and rss > 0 else None
-    found: Result = dict.fromkeys(_FOUND)
-    found |= {"difference_years": float(slopes[0]), "df": round(df), "residual_sd_years": sd}
-    if sd is not None:
-        se = sd * float(np.sqrt(inverse[0, 0]))
-        half, t = float(stdtrit(df, 0.975)) * se, float(slopes[0]) / se
-        found |= {
-            "se_years": se,
-            "ci95": [float(slopes[0]) - half, float(slopes[0]) + half],
-            "t": t,
-            "p": 2 * float(stdtr(df, -abs(t))),
-            "cohens_d": float(slopes[0]) / sd,
-        }
-    return found
-
-
-def _auc(total: Statistic) -> Result:
-    """AUC of all pairs: pairs of one site as counted there, pairs across sites from the histograms."""
-    group, reference = (
-        _roc.Histogram(first=total[f"{who}_first"], likely=total[f"{who}_likely"], last=total[f"{who}_last"])
-        for who in ("group", "reference")
-    )
-    everything = total.scalar("n_group") * total.scalar("n_reference")
-    exact = total.scalar("pairs_won")
-    share = {
-        key: min(max((exact + won - total.scalar(f"own_{key}")) / everything, 0.0), 1.0)
-        for key, won in _roc.pairs_between(group, reference).items()
-    }
-    auc = min(max(share["likely"], share["low"]), share["high"])
-    rates = [
-        np.concatenate([[0.0], np.cumsum(side.likely[::-1])[_ROC_STEP - 1 :: _ROC_STEP]]) / side.likely.sum()
-        for side in (group, reference)
-    ]
-    found: Result = {
-        "auc": auc,
-        "auc_ci95": _roc.interval(auc, _roc.variance_between(group, reference)),
-        "auc_low": share["low"],
-        "auc_high": share["high"],
-        "auc_error": max(auc - share["low"], share["high"] - auc),
-        "auc_refused": "",
-        **_auc_within_sites(total),
-        "roc": {"true_positive": rates[0].tolist(), "false_positive": rates[1].tolist()},
-    }
-    why = _why_refused(found, open_width=share["joined_high"] - share["joined_low"])
-    return {**found, **dict.fromkeys(("auc", "auc_ci95", "auc_error", "roc")), "auc_refused": why} if why else found
-
-
-def _auc_within_sites(total: Statistic) -> Result:
-    pairs = total.scalar("pairs")
-    auc = total.scalar("pairs_won") / pairs
-    variance = None if total.scalar("without_variance") > 0 else total.scalar("pairs_variance") / pairs**2
-    return {"auc_within_sites": auc, "auc_within_sites_ci95": _roc.interval(auc, variance)}
-
-
-def _why_refused(found: Result, *, open_width: float) -> str:
-    """Why the AUC of all pairs is not given: what joined cells leave open is more than chance does.
-
-    What the width of a cell by itself leaves open is no reason: it rounds gaps as an instrument would.
-    """
-    low, high = found["auc_ci95"] or (found["auc"], found["auc"])
-    if open_width <= high - low + _BOUND_TOLERANCE:
-        return ""
-    chance = f"more than its 95 % interval ({high - low:.3f})" if found["auc_ci95"] else "and it has no 95 % interval"
-    return (
-        f"gaps that leave a site in joined cells only leave {open_width:.3f} open ({found['auc_low']:.3f} to "
-        f"{found['auc_high']:.3f}), {chance}; the AUC of pairs of one site is exact"
-    )
 
 
 GROUPS, GROUPS_RAW = "groups:gap", "groups:raw-gap"

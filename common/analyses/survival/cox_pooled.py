@@ -33,9 +33,10 @@ from fedage.common.analyses.columns_read import ColumnsRead, columns_read, earli
 from fedage.common.analyses.survival import _newton
 from fedage.common.analyses.survival._cox_contributions import spread_in_groups, weighted_moments
 from fedage.common.analyses.survival._follow_up import after_start, check_table_times, table_index
+from fedage.common.analyses.survival._groups import stratum_of
 from fedage.common.analyses.survival._intervals import SiteTable, ends_of
 from fedage.common.analyses.survival._partial_likelihood import Ties, of_tables
-from fedage.common.analyses.survival.table_grid import TableGrid, stratum_of
+from fedage.common.analyses.survival.table_grid import TableGrid
 from fedage.common.presentation.wording import years
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.influence import Group, InfluenceRefused, InfluenceRule, all_pass

@@ -36,9 +36,10 @@ from fedage.common.analyses.survival._follow_up import (
     table_index,
     with_start,
 )
+from fedage.common.analyses.survival._groups import groups_of_gap
 from fedage.common.analyses.survival._intervals import at_table_time, ends_of
 from fedage.common.analyses.survival.results import Curves
-from fedage.common.analyses.survival.table_grid import TABLE_GRID, TableGrid, groups_of_gap
+from fedage.common.analyses.survival.table_grid import TABLE_GRID, TableGrid
 from fedage.common.campaign.types import Campaign
 from fedage.common.presentation.blocks import Display, NamedRun
 from fedage.common.presentation.wording import years

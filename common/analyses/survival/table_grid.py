@@ -28,7 +28,6 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedage.common.analyses._median import HISTOGRAM, bracket, histograms
 from fedage.common.analyses._of_file import computed, curves_by, levels_of
@@ -57,6 +56,7 @@ from fedage.common.analyses.survival._follow_up import (
     table_index,
     with_start,
 )
+from fedage.common.analyses.survival._groups import groups_of_gap, stratum_of
 from fedage.common.analyses.survival._intervals import SiteTable, at_table_time, ends_of, flags
 from fedage.common.analyses.survival.results import GridResult
 from fedage.common.campaign.types import Campaign
@@ -371,23 +371,6 @@ class TableGrid:
             "following": np.asarray(float(following)),
             "question": np.asarray(float(question)),
         }
-
-
-def groups_of_gap(cohort: Cohort, gap: str | None, split: float) -> tuple[NDArray[np.intp], int]:
-    """The group of each patient, low (0) or high (1), and how many groups there are."""
-    if not gap:
-        return np.zeros(cohort.n, dtype=np.intp), 1
-    return (cohort[gap] > split).astype(np.intp), 2
-
-
-def stratum_of(cohort: Cohort, columns: tuple[str, ...], levels: tuple[tuple[float, ...], ...]) -> NDArray[np.intp]:
-    """Number of each patient's stratum (n,); −1 for a value that is no level."""
-    stratum, known = np.zeros(cohort.n, dtype=np.intp), np.ones(cohort.n, dtype=bool)
-    for column, values in zip(columns, levels, strict=True):
-        equal = cohort[column][:, None] == np.asarray(values)
-        known &= equal.any(axis=1)
-        stratum = stratum * len(values) + equal.argmax(axis=1)
-    return np.where(known, stratum, -1)
 
 
 TABLE_GRID = "table-grid"
