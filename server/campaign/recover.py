@@ -7,17 +7,17 @@ command that follows the run, the coordinator's supervisor, or `fedage campaign 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.toml.text import MAX_TOML_BYTES
 from fedage.deploy.machine.bounded import read_text_at_most
 from fedage.server.record.events import EventLog, read_events
-from fedage.server.record.results import Results, ResultsUnreadable, read_results, write_results
+from fedage.server.record.results import Results, ResultsUnreadable, Round, read_results, write_results
 from fedage.server.record.run_folder import CAMPAIGN, REPORT, RESULTS, Ended, RunFolder
 
 KILLED = (
@@ -116,7 +116,7 @@ def _write(run: RunFolder, *, reason: str, status: Ended, environment: Literal["
     # Imported here: drawing the report takes a moment, and most looks find nothing to write.
     from fedage.server.report import render_report
 
-    results = _so_far(run, environment=environment)
+    results = _with_later_rounds(_so_far(run, environment=environment), read_events(run.events))
     if not (run.path / RESULTS).is_file():
         ended = results.run.model_copy(update={"status": status, "reason": reason, "finished_utc": _last_sign(run)})
         results = results.model_copy(update={"run": ended})
@@ -158,6 +158,26 @@ def _so_far(run: RunFolder, *, environment: Literal["deployment", "simulation"])
     campaign = parse_campaign(text)
     guard = environment == "deployment" or campaign.simulation.guard
     return nothing_yet(campaign, Place(folder=run.path, run=run.name, environment=environment, guard=guard))
+
+
+def _with_later_rounds(results: Results, events: Iterable[Mapping[str, Any]]) -> Results:
+    """The record with the rounds that ended after it was last saved: a busy machine saves less often."""
+    recorded = {(done.fold, done.number) for done in results.rounds}
+    later = []
+    for event in events:
+        if event["event"] == "round":
+            fold = event["fold"] + 1 if event["folds"] > 1 else None
+            if (fold, event["number"]) not in recorded:
+                later.append(
+                    Round(
+                        number=event["number"],
+                        fold=fold,
+                        seconds=event["seconds"],
+                        train_loss=event["train_loss"],
+                        sites=tuple(event["sites"]),
+                    )
+                )
+    return results.model_copy(update={"rounds": (*results.rounds, *later)}) if later else results
 
 
 def _last_sign(run: RunFolder) -> str:

@@ -148,7 +148,7 @@ def test_every_hospitals_audit_log_is_intact_and_leads_to_the_heads_the_coordina
     for site in ("harbour", "north", "valley"):
         heads = read_heads(folder / "coordinator" / "heads" / f"{site}.jsonl")
         findings = verify(folder / "sites" / site / "audit.db", heads=heads)
-        assert findings.found == ()
+        assert findings.findings == ()
         assert len(heads) > 10
         answers = [
             line.entry for line in show(folder / "sites" / site / "audit.db") if line.entry.direction is Direction.OUT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -97,10 +98,24 @@ def test_a_progress_that_was_cut_off_and_torn_events_still_make_a_record(tmp_pat
     run = killed(tmp_path, TRAIN, 4)
     run.progress.write_bytes(run.progress.read_bytes()[:500])
     run.events.write_bytes(run.events.read_bytes()[:-30])
+    ended = [event for event in read_events(run.events) if event["event"] == "round"]
+    assert ended
     found = recover(run, reason=KILLED)
     assert found is not None
-    assert (found.run.status, found.rounds) == ("failed", ())
+    assert (found.run.status, len(found.rounds)) == ("failed", len(ended))
+    assert [done.sites for done in found.rounds] == [tuple(event["sites"]) for event in ended]
     assert read_events(run.events)[-1]["event"] == "finished"
+
+
+def test_rounds_that_ended_after_the_last_saving_are_in_the_record(tmp_path: Path, killed: Killed) -> None:
+    run = killed(tmp_path, TRAIN, 4)
+    saved = json.loads(run.progress.read_text())
+    first, *later = saved["rounds"]
+    run.progress.write_text(json.dumps(saved | {"rounds": []}))
+    found = recover(run, reason=KILLED)
+    assert found is not None
+    assert [done.number for done in found.rounds] == [done["number"] for done in (first, *later)]
+    assert found.rounds[0].train_loss == first["train_loss"]
 
 
 def test_a_record_without_its_report_gets_it(tmp_path: Path, killed: Killed) -> None:

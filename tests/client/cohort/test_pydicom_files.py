@@ -43,7 +43,7 @@ EXPECTED = {
         dicomdirtests/DICOMDIR-reordered dicomdirtests/TINY_ALPHA/DICOMDIR""",
     # examples_overlay.dcm: born 1111-11-11, 058Y
     "in": """
-        CT_small.dcm J2K_pixelrep_mismatch.dcm dicomdirtests/77654033 dicomdirtests/98892001 dicomdirtests/98892003
+        J2K_pixelrep_mismatch.dcm dicomdirtests/77654033 dicomdirtests/98892001 dicomdirtests/98892003
         examples_overlay.dcm""",
     "no-age": """
         693_J2KI.dcm JPEG2000-embedded-sequence-delimiter.dcm JPEG2000.dcm MR_small.dcm MR_small_RLE.dcm
@@ -59,6 +59,7 @@ EXPECTED = {
     "not-dicom": """
         README.txt crayons.icc dicomdirtests/README.txt dicomdirtests/TINY_ALPHA/README no_meta.dcm rtplan.dump
         rtstruct.dump test1.json test_PN.json zipMR.gz""",
+    "zero-age": "CT_small.dcm",  # 000Y, without dates that confirm it
     "unsupported-transfer-syntax": "JPEG-lossy.dcm JPGExtended.dcm",  # JPEG of 12 bits with losses
     "truncated": "MR_truncated.dcm rtplan_truncated.dcm",
 }
