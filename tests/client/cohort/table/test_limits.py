@@ -12,7 +12,7 @@ import pytest
 from fedage.client.cohort.bids import participants
 from fedage.client.cohort.bids.participants import read_rows
 from fedage.client.cohort.recipes._base import table
-from fedage.client.cohort.table import outcomes, read
+from fedage.client.cohort.table import _outcome_text, read
 from fedage.client.cohort.table.limits import OUTCOMES, PARTICIPANTS, TABLE, first_line, require_bounded
 from fedage.client.cohort.table.outcomes import read_outcomes
 from fedage.client.cohort.table.read import read_frame
@@ -61,7 +61,7 @@ def test_a_header_after_blank_lines_is_the_header(tmp_path: Path, ends: str, bef
 
 def test_rows_cells_and_bytes_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = replace(TABLE, rows=1000, cells=5000, size_bytes=20_000)
-    for module, name in ((read, "TABLE"), (outcomes, "OUTCOMES"), (participants, "PARTICIPANTS")):
+    for module, name in ((read, "TABLE"), (_outcome_text, "OUTCOMES"), (participants, "PARTICIPANTS")):
         monkeypatch.setattr(module, name, few)
 
     def refused(text: str, *, why: str) -> None:
