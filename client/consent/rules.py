@@ -19,6 +19,7 @@ from fedage.client.audit.log import utc_now
 from fedage.client.cohort.site_cohort import SiteCohort
 from fedage.client.consent.accounts.nonces import Claims, Nonces
 from fedage.client.consent.accounts.older_accounts import take_over_older_accounts
+from fedage.client.consent.accounts.released_columns import RELEASED_FILE
 from fedage.client.consent.accounts.run_limits import RunLimits
 from fedage.client.consent.approvals import ApprovalError, Approvals, CampaignsUsedUp
 from fedage.client.consent.cohort_cache import CohortCache
@@ -261,6 +262,8 @@ class SiteRules:
         decision = self.decide(campaign, kind=DESCRIBE, data_set=data_set)
         if isinstance(decision, Refused):
             raise RequestRefused(decision.rule, decision.sentence)
+        if not (self.columns_folder / RELEASED_FILE).exists():
+            return {}  # no sums by any column have left, so the cohort need not be read for it
         campaign = with_disclosure(campaign, decision)
         site_cohort = self._reader.columns(campaign, data_set=decision.data_set)
         return similar_columns(self.columns_folder, campaign, site_cohort)
