@@ -8,10 +8,7 @@ from rich.text import Text
 
 from fedage.common.presentation.participation import TOOK_PART, patients_told, status
 from fedage.server.record.results import Results, SiteRecord
-from fedage.server.report import pooled_text as pooled_in_words
-from fedage.server.report import preparation_text as made_in_words
-from fedage.server.report import site_text as sites_in_words
-from fedage.server.report import withheld_text as withheld_in_words
+from fedage.server.report import pooled_text, preparation_text, site_text, withheld_text
 from fedage.server.report.shown import in_rich, shown_of
 
 _MOST_POINTS = 3
@@ -26,12 +23,12 @@ def print_summary(results: Results, *, console: Console) -> None:
             f"With {results.campaign.folds} folds: each patient is predicted by the model that was made without their "
             "fold, and counts as a test patient."
         )
-    for sentence in sites_in_words.held_out(results):
+    for sentence in site_text.held_out(results):
         console.print(Text(sentence))
     shown = shown_of(results)
     if not any(each.tells_sites for each in shown):
         console.print(_sites_of_analyses(results))
-    for sentence in made_in_words.stand_ins(results):
+    for sentence in preparation_text.stand_ins(results):
         console.print(Text(sentence))
     printed: set[str] = set()
     for item in (item for each in shown for item in each.terminal):
@@ -40,17 +37,17 @@ def print_summary(results: Results, *, console: Console) -> None:
                 continue
             printed.add(item)
         console.print(Text(item) if isinstance(item, str) else in_rich(item))
-    for sentence in pooled_in_words.sentences(results):
+    for sentence in pooled_text.sentences(results):
         console.print(Text(sentence))
     for site in results.sites:
         # Of a site that took no part, all there is to say is why.
         for trouble in site.troubles if site.status in TOOK_PART else ():
             console.print(Text(f"{site.name}: {trouble}"))
-    for sentence in withheld_in_words.in_full(results):
+    for sentence in withheld_text.in_full(results):
         console.print(Text(sentence))
-    if sites_in_words.are_told(results):
-        heads = [f"{site.name} {told}" for site in results.sites if (told := sites_in_words.audit_head(site))]
-        console.print(Text(f"Audit logs: {'; '.join(heads) or 'none seen'}. {sites_in_words.PURPOSE}"))
+    if site_text.are_told(results):
+        heads = [f"{site.name} {told}" for site in results.sites if (told := site_text.audit_head(site))]
+        console.print(Text(f"Audit logs: {'; '.join(heads) or 'none seen'}. {site_text.PURPOSE}"))
 
 
 def _sites_of_analyses(results: Results) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedage.server.record.results import Results
-from fedage.server.report import site_text as sites_in_words
+from fedage.server.report import site_text
 
 
 def captions(results: Results) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def _learning(results: Results) -> str:
         whose, mean = f"at {next(iter(sites))}, the only site that tells it", "the training loss"
     return (
         "Mean absolute error of the averaged model after each round, on validation patients it was not trained on, "
-        f"{whose}. Right: {mean}. {sites_in_words.curves(results)}{_estimated(results)}"
+        f"{whose}. Right: {mean}. {site_text.curves(results)}{_estimated(results)}"
     )
 
 

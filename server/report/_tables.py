@@ -15,7 +15,7 @@ from fedage.common.presentation.cells import (
 )
 from fedage.common.presentation.participation import participants, patients_told
 from fedage.server.record.results import Results, SiteRecord
-from fedage.server.report import site_text as sites_in_words
+from fedage.server.report import site_text
 from fedage.server.report.withheld_text import withholdings
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ def sites(results: Results) -> Table:
     folds = tuple(f"fold {number}" for number in range(1, (results.campaign.folds or 0) + 1))
     # Without an estimator nobody is trained on or held out.
     parts = folds or (_PARTS if results.campaign.estimator else ())
-    told = sites_in_words.are_told(results)
+    told = site_text.are_told(results)
     rows = tuple(
         (
             words(site.name),
@@ -39,7 +39,7 @@ def sites(results: Results) -> Table:
         for site in results.sites
     )
     notes = ["A patient of fold k is predicted by the model that was made without fold k."] if folds and rows else []
-    notes += sites_in_words.held_out(results)
+    notes += site_text.held_out(results)
     return Table(
         "sites",
         ("site", "status", *(("role",) if told else ()), "patients", *(("held out in",) if folds else ()), *parts),
@@ -51,7 +51,7 @@ def sites(results: Results) -> Table:
 
 def set_aside(results: Results) -> Table:
     """What each site could not use, what it computed on, and where its audit log stood."""
-    told = sites_in_words.are_told(results)
+    told = site_text.are_told(results)
     rows = tuple(
         (
             words(site.name),
@@ -59,7 +59,7 @@ def set_aside(results: Results) -> Table:
             reasons(site.rejected_files, minimum=site.minimum_count),
             reasons(site.rejected_samples, minimum=site.minimum_count),
             words(site.device),
-            *((words(sites_in_words.audit_head(site)),) if told else ()),
+            *((words(site_text.audit_head(site)),) if told else ()),
         )
         for site in participants(results)
     )
@@ -69,7 +69,7 @@ def set_aside(results: Results) -> Table:
         (*headers, *(("audit log",) if told else ())),
         rows,
         why_empty="No site answered the offer of the campaign.",
-        note=sites_in_words.PURPOSE if told else "",
+        note=site_text.PURPOSE if told else "",
     )
 
 

@@ -11,9 +11,7 @@ from markupsafe import Markup
 
 from fedage.common.presentation.cells import Table
 from fedage.server.record.results import Results
-from fedage.server.report import _captions, _happened, _pooled, _preparation, _tables
-from fedage.server.report import pooled_text as pooled_in_words
-from fedage.server.report import preparation_text as made_in_words
+from fedage.server.report import _captions, _happened, _pooled, _preparation, _tables, pooled_text, preparation_text
 from fedage.server.report import summary as _summary
 from fedage.server.report.figure_learning import learning_curve
 from fedage.server.report.shown import notes_in_words, shown_of
@@ -61,10 +59,10 @@ def render_report(results: Results, *, events: Sequence[Mapping[str, Any]] | Non
         css=Markup(css),
         banners=_summary.banners(results),
         summary=_summary.sentences(results, shown),
-        made=made_in_words.sentences(results),
+        made=preparation_text.sentences(results),
         captions=_captions.captions(results),
         not_asked=_summary.not_asked(results),
-        pooled=pooled_in_words.sentences(results),
+        pooled=pooled_text.sentences(results),
         duration=_summary.duration(results),
         moment=_summary.moment,
         figures=figures,

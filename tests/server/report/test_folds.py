@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from fedage.server.record.results import Results, Round
-from fedage.server.report import _tables
-from fedage.server.report import site_text as sites_in_words
+from fedage.server.report import _tables, site_text
 from fedage.server.report import summary as _summary
 from fedage.server.report.figure_learning import learning_curve
 from fedage.server.report.rounds import by_fold, mean_over_folds, rounds_in_words
@@ -98,6 +97,6 @@ def test_small_sites_are_told_together(folded: dict[str, Any], used: list[int | 
         {"name": name, "status": "took part", "held_out_in_folds": count}
         for name, count in zip("abc", used, strict=True)
     ]
-    said = " ".join(sites_in_words.held_out(Results.model_validate(folded)))
+    said = " ".join(site_text.held_out(Results.model_validate(folded)))
     assert said.startswith(told)
     assert bool(said) == bool(told)

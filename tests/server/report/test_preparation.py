@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from fedage.server.record.results import Results
-from fedage.server.report import _preparation, render_report
-from fedage.server.report import preparation_text as made_in_words
+from fedage.server.report import _preparation, preparation_text, render_report
 from fedage.server.report import summary as _summary
 
 
@@ -49,7 +48,7 @@ def test_a_model_solved_exactly_is_not_called_untrained(ridge: dict[str, Any]) -
 
 
 def test_what_the_preparation_found_is_said(ridge: dict[str, Any]) -> None:
-    said = made_in_words.sentences(Results.model_validate(ridge))
+    said = preparation_text.sentences(Results.model_validate(ridge))
     assert len(said) == 5
     assert said[0].startswith("The model is solved exactly from the sites' sums of products, once for each fold")
     assert said[1].startswith("The penalty λ of the ridge regression is 316.2, 100 by fold: by cross-validation over")
@@ -72,8 +71,8 @@ def test_where_the_penalty_is_from(ridge: dict[str, Any], source: str, says: str
     ridge["preparation"] = [fold(None, penalty=10, penalty_from=source, cross_validation=[])]
     ridge["campaign"]["folds"] = None
     results = Results.model_validate(ridge)
-    assert says in made_in_words.sentences(results)[1]
-    assert "All 5 features are used." in made_in_words.sentences(results)
+    assert says in preparation_text.sentences(results)[1]
+    assert "All 5 features are used." in preparation_text.sentences(results)
     assert _preparation.cross_validation(results).rows == ()
 
 
@@ -82,9 +81,9 @@ def test_a_model_trained_after_a_preparation_keeps_its_rounds(ridge: dict[str, A
     ridge["preparation"] = [fold(None, penalty=None, penalty_from="", cross_validation=[])]
     stopped = Results.model_validate(ridge)
     assert _summary.sentences(stopped)[0] == "No round of training was finished."
-    assert not any("exactly" in said or "penalty" in said for said in made_in_words.sentences(stopped))
+    assert not any("exactly" in said or "penalty" in said for said in preparation_text.sentences(stopped))
     ridge["preparation"] = [fold(None)]
-    said = made_in_words.sentences(Results.model_validate(ridge))[0]
+    said = preparation_text.sentences(Results.model_validate(ridge))[0]
     assert said == "Training starts from a ridge regression that is solved exactly from the sites' sums."
     ridge["rounds"] = [{"number": 1, "fold": 1, "validation_mae_years": 5.0}]
     html = render_report(Results.model_validate(ridge))
@@ -93,19 +92,19 @@ def test_a_model_trained_after_a_preparation_keeps_its_rounds(ridge: dict[str, A
 
 
 def test_means_that_stand_in_for_medians_are_said(ridge: dict[str, Any]) -> None:
-    assert "stands in" not in " ".join(made_in_words.sentences(Results.model_validate(ridge)))
+    assert "stands in" not in " ".join(preparation_text.sentences(Results.model_validate(ridge)))
     ridge["preparation"][1]["stood_in"] = 7
-    said = made_in_words.sentences(Results.model_validate(ridge))
+    said = preparation_text.sentences(Results.model_validate(ridge))
     assert "and this penalty, but for the means that stand in, it is the model" in said[0]
     (told,) = (sentence for sentence in said if "stands in" in sentence)
     assert "in up to 7 cases" in told
     assert "differs by that from the pooled one" in told
-    assert made_in_words.stand_ins(Results.model_validate(ridge)) == [told]
+    assert preparation_text.stand_ins(Results.model_validate(ridge)) == [told]
     # A network on the same table starts from the same medians, and its record says so as well.
     ridge["campaign"]["rounds"] = 3
     ridge["rounds"] = [{"number": 1, "fold": 1, "validation_mae_years": 5.0}]
     (told,) = (
-        sentence for sentence in made_in_words.sentences(Results.model_validate(ridge)) if "stands in" in sentence
+        sentence for sentence in preparation_text.sentences(Results.model_validate(ridge)) if "stands in" in sentence
     )
     assert told.endswith("so that they must not be told apart.")
 
@@ -127,7 +126,7 @@ def test_the_tables_hold_each_fold(ridge: dict[str, Any]) -> None:
 def test_many_unused_features_are_counted_not_listed(ridge: dict[str, Any]) -> None:
     names = [f"f{k}" for k in range(30)]
     ridge["preparation"] = [fold(None, features=40, unused=names)]
-    said = " ".join(made_in_words.sentences(Results.model_validate(ridge)))
+    said = " ".join(preparation_text.sentences(Results.model_validate(ridge)))
     assert "30 of 40 features are not used: f0, f1," in said
     assert "f11 and 18 more. Either" in said
     assert "f12" not in said

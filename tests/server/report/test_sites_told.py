@@ -8,12 +8,11 @@ import pytest
 from rich.console import Console
 
 from fedage.common.analyses.evaluation import _metrics_shown as _evaluation_shown
-from fedage.common.analyses.evaluation import errors_text as errors_in_words
+from fedage.common.analyses.evaluation import errors_text
 from fedage.common.analyses.evaluation.results import Metrics
 from fedage.server.cli.summary import print_summary
 from fedage.server.record.results import Results
-from fedage.server.report import _tables, render_report
-from fedage.server.report import withheld_text as withheld_in_words
+from fedage.server.report import _tables, render_report, withheld_text
 
 
 def metrics(mae: float | None, pooled: float | None, own: float | None) -> dict[str, Any]:
@@ -45,7 +44,7 @@ def terminal(results: Results, *, markup: bool = False, width: int = 80) -> str:
     ],
 )
 def test_which_means_do_better(mae: float, pooled: float, own: float, lost: tuple[str, ...]) -> None:
-    assert errors_in_words.loses_to(Metrics.model_validate(metrics(mae, pooled, own))) == lost
+    assert errors_text.loses_to(Metrics.model_validate(metrics(mae, pooled, own))) == lost
 
 
 def test_of_a_lower_bound_no_loss_is_claimed(values: dict[str, Any]) -> None:
@@ -54,7 +53,7 @@ def test_of_a_lower_bound_no_loss_is_claimed(values: dict[str, Any]) -> None:
     results = with_errors(
         values, north=metrics(2.5, 2.0, 2.1) | bound, south=metrics(2.5, 3.0, 4.0) | bound, west=metrics(2.0, 1.5, 3.0)
     )
-    (said,) = errors_in_words.sentences(results)
+    (said,) = errors_text.sentences(results)
     assert "loses to the mean age of all sites at west (2.00 against 1.50 years), not at the other one." in said
     assert (
         "Whether it loses to the mean age of all sites at north (2.50 against at least 2.00 years) is not kno" in said
@@ -64,7 +63,7 @@ def test_of_a_lower_bound_no_loss_is_claimed(values: dict[str, Any]) -> None:
     assert shown["north"] == ("≥ 2.00", "its own mean and perhaps the mean of all sites", "bad")
     assert shown["south"] == ("≥ 3.00", "neither", "")
     assert shown["west"] == ("1.50", "the mean of all sites", "bad")
-    assert errors_in_words.AT_LEAST in table.note
+    assert errors_text.AT_LEAST in table.note
     lines = terminal(results)
     assert "≥2.00 " in lines
     assert "≥2.00*" not in lines
@@ -76,7 +75,7 @@ def test_losses_are_said_with_their_numbers_and_marked(values: dict[str, Any]) -
     results = with_errors(
         values, north=metrics(1.52, 6.38, 1.06), south=metrics(2.0, 4.0, 5.0), west=metrics(9.0, 8.0, 7.5)
     )
-    (said,) = errors_in_words.sentences(results)
+    (said,) = errors_text.sentences(results)
     assert "loses to the mean age of all sites at west (9.00 against 8.00 years), not at the other 2." in said
     assert "own mean age at north (1.52 against 1.06 years) and west (9.00 against 7.50 years), not at" in said
     marked = {row[0].text: (row[-2].text, row[-2].mark) for row in _evaluation_shown.headline(results).rows}
@@ -112,11 +111,11 @@ def test_what_a_site_says_is_text_and_not_markup(values: dict[str, Any], markup:
 
 
 def test_no_loss_is_said_too(values: dict[str, Any]) -> None:
-    (said,) = errors_in_words.sentences(with_errors(values, a=metrics(1, 2, None), b=metrics(2, 3, None)))
+    (said,) = errors_text.sentences(with_errors(values, a=metrics(1, 2, None), b=metrics(2, 3, None)))
     assert (
         said == "The model loses to the mean age of all sites nowhere: it is at least as good at every one of 2 sites."
     )
-    assert errors_in_words.sentences(with_errors(values, a=metrics(1, None, None))) == []
+    assert errors_text.sentences(with_errors(values, a=metrics(1, None, None))) == []
 
 
 def test_folds_are_said_in_the_terminal(values: dict[str, Any]) -> None:
@@ -142,7 +141,7 @@ def small(values: dict[str, Any]) -> dict[str, Any]:
 
 def test_who_withheld_what_and_why_is_said_in_full(small: dict[str, Any]) -> None:
     results = Results.model_validate(small)
-    said = withheld_in_words.in_full(results)
+    said = withheld_text.in_full(results)
     assert said == [
         "The Cox model gap is that of east alone, 1 of 3 sites, and pools nothing; withheld by north and west: "
         "minimum-count: fewer than 3 with an event; by south: minimum-count: fewer than 3 without.",
@@ -158,7 +157,7 @@ def test_the_report_says_it_on_the_first_screen_at_the_figures_and_under_sites(s
     results = Results.model_validate(small)
     html = render_report(results)
     first, rest = html.split('<section id="run">')
-    for said in withheld_in_words.in_short(results):
+    for said in withheld_text.in_short(results):
         assert said in first
     said = "The Cox model gap is that of east alone, 1 of 3 sites, and pools nothing; north, south and west withheld"
     assert said in first
@@ -184,7 +183,7 @@ def test_the_report_says_it_on_the_first_screen_at_the_figures_and_under_sites(s
 
 def test_a_result_of_nobody_is_no_result(small: dict[str, Any]) -> None:
     small["survival"]["cox"][0].update(sites=[], covariates=[], not_computed="every site withheld its contribution")
-    said = withheld_in_words.in_full(Results.model_validate(small))
+    said = withheld_text.in_full(Results.model_validate(small))
     assert said[0].startswith("The Cox model gap has no result; withheld by north and west: minimum-count")
 
 
@@ -193,7 +192,7 @@ def test_one_set_of_sites_is_told_once(small: dict[str, Any]) -> None:
         model["sites"] = ["east"]
     for site in small["sites"][:3]:
         site["withheld"] = [{"step": f"cox:{name}", "reason": "r"} for name in ("gap", "cole-gap")]
-    first, *rest = withheld_in_words.in_short(Results.model_validate(small))
+    first, *rest = withheld_text.in_short(Results.model_validate(small))
     assert first.startswith(
         "The Cox model cole-gap and the Cox model gap are those of east alone, 1 of 3 sites, and pool nothing; north, "
     )
