@@ -15,6 +15,7 @@ Exception
 │   ├── ApprovalError                        client/consent/approvals
 │   │   └── CampaignsUsedUp                  client/consent/approvals
 │   ├── BudgetExceeded                       client/consent/ledger
+│   ├── BundleRefused                        common/bundle/container
 │   ├── CampaignErrors                       common/toml/problems
 │   ├── CannotWrite                          server/cli/new_campaign
 │   ├── ChargeRefused                        client/consent/ledger
@@ -23,6 +24,7 @@ Exception
 │   ├── FeaturesDiffer                       common/estimators/configure
 │   ├── FeaturesMissing                      common/estimators/table
 │   ├── FewValuesChanged                     client/consent/cohort_distance
+│   ├── NoBundle                             server/campaign/export
 │   ├── NoFirstModel                         common/estimators/derive
 │   ├── NoHash                               client/consent/snapshot_tables
 │   ├── PhaseRefused                         common/estimators/configure

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fedage.client.cli.main import site
+from fedage.client.cli.predict import predict
 from fedage.deploy.demo.cli import demo
 from fedage.server.cli.main import campaign, coordinator
 from fedage.server.compare.cli import compare
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(compare)
+app.command()(predict)
 app.add_typer(coordinator, name="coordinator")
 app.add_typer(campaign, name="campaign")
 app.add_typer(site, name="site")

@@ -20,6 +20,7 @@ from fedage.common import estimators
 
 if TYPE_CHECKING:
     from tests.client.hospital import Template
+    from tests.of_bundles import Exported
 
 # A run of the tests in the background inherits that Ctrl-C is ignored, and so would the commands that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -80,6 +81,14 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Template:
     from tests.client.hospital import Template  # torch and pydicom: only where a test asks for it
 
     return Template.make(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture(scope="session")
+def exported_run(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A simulated run at three hospitals and its bundle, made once; tests copy what they change."""
+    from tests.of_bundles import exported
+
+    return exported(tmp_path_factory.mktemp("exported"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,6 +17,8 @@ GUIDES = {path.stem: path for path in (ROOT / "README.md", *sorted((ROOT / "depl
 FEDAGE = typer.main.get_command(app)
 ELSEWHERE = {
     "demo": "tests/deploy/test_demo.py",
+    "campaign export": "tests/deploy/test_bundle_commands.py",
+    "predict": "tests/deploy/test_bundle_commands.py",
     "site split": "tests/client/agent/test_campaign_as_other_user.py",
     "site agent": "tests/client/agent/test_campaign_as_other_user.py",
     "site node": "tests/client/agent/test_campaign_as_other_user.py",

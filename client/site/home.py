@@ -162,7 +162,7 @@ class SiteHome:
 
     def coordinator_key(self) -> Ed25519PublicKey:
         """The pinned coordinator's key."""
-        return _public_key(self.coordinator_public_key)
+        return read_public_key(self.coordinator_public_key)
 
 
 def init_site(
@@ -213,7 +213,7 @@ def init_site(
             )
     ca = _read_ca(ca_certificate)
     pinned = _read(coordinator_public_key)
-    _public_key(coordinator_public_key)
+    read_public_key(coordinator_public_key)
     key = _read_store_key(store_key_file) if store_key_file is not None else None
 
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -284,7 +284,8 @@ def _read_store_key(file: Path) -> bytes:
     return content
 
 
-def _public_key(file: Path) -> Ed25519PublicKey:
+def read_public_key(file: Path) -> Ed25519PublicKey:
+    """A coordinator's public key. Raises `FedAgeError` for a file that is none."""
     try:
         key = serialization.load_pem_public_key(_read(file))
     except ValueError:

@@ -1,13 +1,16 @@
 """FedAge for Python users: `import fedage`.
 
 What stands here is what a Python user may rely on: reading and checking a campaign file, simulating it, reading the
-record of a run, and the protocols by which a package brings an estimator or an analysis of its own. Every other module
-may change with any release. A name's module is imported when the name is first used, so that `import fedage` itself
-loads nothing.
+record of a run, predicting with its model, and the protocols by which a package brings an estimator or an analysis of
+its own. Every other module may change with any release. A name's module is imported when the name is first used, so
+that `import fedage` itself loads nothing.
 
 Campaigns and results
     `load_campaign`, `parse_campaign`, `Campaign`, `CampaignErrors`, `simulate`, `read_results`, `Results`,
     `StepResult`, `FedAgeError`
+
+A trained model as a file
+    `read_bundle`, `Bundle`, `BundleRefused`, `predict`, `Predicted`
 
 An estimator (entry point group `fedage.estimators`)
     `Estimator`, `Options`, `Input`, `Target`, `Output`, `RoundsPhase`, `ExactPhase`, `RidgePhase`, `Conditions`,
@@ -24,8 +27,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fedage.client.prediction.run import Predicted, predict
     from fedage.common.analyses.base import Again, Analysis, Done, NotComputable, run_locally
     from fedage.common.analyses.definition import Definition, Step
+    from fedage.common.bundle.container import Bundle, BundleRefused, read_bundle
     from fedage.common.campaign.types import Campaign
     from fedage.common.campaign_file.parse import parse_campaign
     from fedage.common.errors import FedAgeError
@@ -61,6 +66,8 @@ __all__ = [
     "Analysis",
     "AnalysisResult",
     "Batch",
+    "Bundle",
+    "BundleRefused",
     "Campaign",
     "CampaignErrors",
     "Cell",
@@ -80,6 +87,7 @@ __all__ = [
     "NotComputable",
     "Options",
     "Output",
+    "Predicted",
     "Results",
     "RidgePhase",
     "RoundsPhase",
@@ -94,6 +102,8 @@ __all__ = [
     "load_campaign",
     "network_predictor",
     "parse_campaign",
+    "predict",
+    "read_bundle",
     "read_results",
     "run_locally",
     "simulate",
@@ -101,8 +111,10 @@ __all__ = [
 ]
 
 _MODULES = {
+    "client.prediction.run": ("Predicted", "predict"),
     "common.analyses.base": ("Again", "Analysis", "Done", "NotComputable", "run_locally"),
     "common.analyses.definition": ("Definition", "Step"),
+    "common.bundle.container": ("Bundle", "BundleRefused", "read_bundle"),
     "common.campaign.types": ("Campaign",),
     "common.campaign_file.parse": ("parse_campaign",),
     "common.errors": ("FedAgeError",),

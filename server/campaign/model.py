@@ -54,6 +54,8 @@ def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> 
         except FedAgeError as error:
             raise CampaignFailed(f"the model could not be made: {error}") from None
 
+    # By an exported model's columns a site knows which of its own a pattern of the file meant.
+    about = {"campaign_digest": campaign.digest, "fold": fold, "row": list(estimator.row_columns)}
     basis = Basis()
     rounds_before, path = 0, 0.0
     for k, phase in enumerate(phases):
@@ -71,6 +73,7 @@ def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> 
                     path=folder / name,
                     records=record.rounds,
                     described=record.descriptions,
+                    about=about,
                     fold=fold,
                     rounds_before=rounds_before,
                     path_before=path,
@@ -84,7 +87,7 @@ def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> 
             basis = _with_sums(session, record, phase, before, basis, fold=fold)
     finished = made(len(phases))
     if isinstance(phases[-1], ExactPhase):  # a trained one is on disk with its round
-        save_model(folder / name, finished.weights, about={"campaign_digest": campaign.digest, "fold": fold})
+        save_model(folder / name, finished.weights, about=about)
     return finished
 
 

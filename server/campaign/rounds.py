@@ -75,7 +75,7 @@ class _Validation:
         )
 
 
-def save_model(path: Path, weights: Weights, *, about: dict[str, str | int]) -> None:
+def save_model(path: Path, weights: Weights, *, about: Mapping[str, Any]) -> None:
     """Write the model atomically, so that a run cut off keeps its last finished round."""
     # One metadata entry: the format keeps several in no fixed order, and the same model must be the same bytes.
     content = safetensors.numpy.save(weights, metadata={"fedage": json.dumps(about, sort_keys=True)})
@@ -92,13 +92,15 @@ def train(
     path: Path,
     records: list[RoundRecord],
     described: Mapping[str, Answer],
+    about: Mapping[str, Any],
     fold: int = 0,
     rounds_before: int = 0,
     path_before: float = 0.0,
 ) -> tuple[Weights, float]:
     """All rounds with the sites `described`; each joins `records` as it ends, so that a run cut off keeps them.
 
-    Returns the model and how far the run has come; `rounds_before` and `path_before` are those of phases before.
+    Returns the model and how far the run has come; `rounds_before` and `path_before` are those of phases before,
+    `about` is what the model's file says of it.
 
     Raises
     ------
@@ -144,11 +146,7 @@ def train(
         if clipped:
             session.events.emit("step-clipped", number=number, fold=fold, norm=limits.step_norm)
         loss = _mean_loss({site: (answers[site].info.loss, n) for site, n in accepted.patients.items()})
-        save_model(
-            path,
-            weights,
-            about={"campaign_digest": campaign.digest, "round": number, "fold": fold},
-        )
+        save_model(path, weights, about={**about, "round": number})
         seconds = time.monotonic() - started
         sites = sorted(accepted.patients)
         records.append(RoundRecord(number, seconds, sites, loss, made_of_them.norm, fold=fold, clipped=clipped))

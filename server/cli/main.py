@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated
 
@@ -237,3 +238,29 @@ def recover(
         raise FedAgeError("give --home, the coordinator's folder, or --run, the folder of a run")
     if not recover_all(run_folders(CoordinatorHome.load(home).runs), reason=KILLED, tell=typer.echo):
         typer.echo("every run has its record, or goes on")
+
+
+@campaign.command("export")
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")],
+    home: Home,
+    out: Annotated[Path | None, typer.Option(help="the bundle's file; CAMPAIGN-RUN.fedage if not given")] = None,
+) -> None:
+    """Write the model of a run as one signed file, with what a site needs to predict with it or to validate it."""
+    from fedage.common.bundle.card import limits
+    from fedage.common.bundle.container import SUFFIX
+    from fedage.common.errors import FedAgeError
+    from fedage.deploy.machine.atomic import write_atomically
+    from fedage.server.campaign.export import export_bundle
+    from fedage.server.superlink.home import CoordinatorHome
+
+    content, description = export_bundle(run, key=CoordinatorHome.load(home).signing_key())
+    origin = description.origin
+    out = out or Path(f"{origin.campaign}-{origin.run}{SUFFIX}")
+    try:
+        write_atomically(out.absolute(), content)
+    except OSError as error:
+        raise FedAgeError(f"{out} cannot be written ({error.strerror}); give another file with --out") from None
+    for sentence in limits(description):
+        typer.echo(f"- {sentence}")
+    typer.echo(f"bundle: {out}, SHA-256 {hashlib.sha256(content).hexdigest()}")
