@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[1]
 GUIDES = {path.stem: path for path in (ROOT / "README.md", *sorted((ROOT / "deploy" / "guides").glob("*.md")))}
 FEDAGE = typer.main.get_command(app)
 ELSEWHERE = {
+    "campaign resume": "tests/server/test_resume.py",
+    "campaign list": "tests/server/test_resume.py",
     "demo": "tests/deploy/test_demo.py",
     "campaign export": "tests/deploy/test_bundle_commands.py",
     "predict": "tests/deploy/test_bundle_commands.py",

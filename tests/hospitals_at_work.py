@@ -146,10 +146,10 @@ class Network:
         file.write_text(CAMPAIGN.format(name=name, sites=sites, rounds=rounds, quorum=needed, deadline_s=deadline_s))
         return file
 
-    def run(self, campaign: Path, *, out: Path | None = None) -> tuple[Command, RunFolder]:
-        words = ["campaign", "run", campaign, "--home", self.coordinator.root, "--name", "r"]
-        command = self.fedage(*words, *(["--out", out] if out else []), log=campaign.stem)
-        self.runs.append((command, RunFolder(self.coordinator.run_folder(campaign.stem, "r"))))
+    def run(self, campaign: Path, *, out: Path | None = None, name: str = "r") -> tuple[Command, RunFolder]:
+        words = ["campaign", "run", campaign, "--home", self.coordinator.root, "--name", name]
+        command = self.fedage(*words, *(["--out", out] if out else []), log=f"{campaign.stem}-{name}")
+        self.runs.append((command, RunFolder(self.coordinator.run_folder(campaign.stem, name))))
         return self.runs[-1]
 
     def end_runs(self) -> None:

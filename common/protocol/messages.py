@@ -45,6 +45,9 @@ ANALYSE = "query.analyse"
 KINDS = {DESCRIBE: "describe", TRAIN: "train", EVALUATE: "evaluate", ANALYSE: "analyse"}
 """What a site's policy and its answers call each kind of message."""
 
+REPLAY = "replay"
+"""The rule by which a site refuses a request that it has had before and has no answer of any more."""
+
 Payload = Mapping[str, NDArray[Any]]
 Packed = bytes | memoryview
 """A payload as one safetensors file; no bytes where there is none."""

@@ -30,6 +30,7 @@ from fedage.server.campaign.model import make_model
 from fedage.server.campaign.run_so_far import Place, Record
 from fedage.server.record.events import EventLog, read_events
 from fedage.server.record.heads import Heads
+from fedage.server.record.journal import Journal
 from fedage.server.record.results import Results, write_results
 from fedage.server.record.run_folder import RunFolder
 from fedage.server.report import render_report
@@ -74,7 +75,7 @@ def conduct(
     admitted: Mapping[int, str] | None,
     heads: Heads | None = None,
 ) -> None:
-    """Run the campaign and write its record.
+    """Run the campaign and write its record. A run that was here before is gone on with (see `Journal`).
 
     Parameters
     ----------
@@ -108,7 +109,11 @@ def conduct(
             write_results(RunFolder(place.folder).progress, assemble(session, record, place), durable=False)
             saved.took(began)
 
-    events = EventLog(place.folder / "events.jsonl", after=save)
+    journal = None if admitted is None else Journal(RunFolder(place.folder).journal)
+    silent = journal.is_replaying if journal is not None else _never
+    if before := read_events(place.folder / "events.jsonl"):
+        record.started = datetime.fromisoformat(before[0]["time"])
+    events = EventLog(place.folder / "events.jsonl", after=save, silent=silent)
     session = Session(
         grid=grid,
         campaign=campaign,
@@ -118,6 +123,7 @@ def conduct(
         admitted=admitted,
         heads=heads,
         sites_there=place.sites_there,
+        journal=journal,
     )
     record.reason = _CUT_OFF
     events.emit("started", campaign=campaign.campaign.name, digest=campaign.digest, run=place.run)
@@ -132,11 +138,19 @@ def conduct(
         record.reason = _why(error)
         raise
     finally:
+        if journal is not None:
+            journal.caught_up()
         try:
             _write(session, record, place)
+            if journal is not None and record.status == "finished":
+                journal.remove()
         finally:
             events.emit("finished", status=record.status, reason=record.reason)
             events.close()
+
+
+def _never() -> bool:
+    return False
 
 
 def nothing_yet(campaign: Campaign, place: Place) -> Results:

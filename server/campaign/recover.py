@@ -90,6 +90,11 @@ def recover_all(runs: Iterable[RunFolder], *, reason: str, tell: Callable[[str],
             tell(
                 f"campaign {run.campaign}, run {run.name}: {results.run.reason}. Its record was written from what was "
                 f"on disk{rounds}: {run.path / REPORT}"
+                + (
+                    f"; to go on with it: fedage campaign resume {run.campaign}/{run.name}"
+                    if run.is_resumable()
+                    else ""
+                )
             )
     return written
 

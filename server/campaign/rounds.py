@@ -26,6 +26,7 @@ from fedage.deploy.machine.atomic import write_atomically
 from fedage.server.campaign.run_model import RunModel
 from fedage.server.campaign.strategies import RoundStart, Strategy, Update, UpdateRefused, check_update
 from fedage.server.campaign.strategies.step import limited_step
+from fedage.server.sites.kept_steps import step_of
 from fedage.server.sites.session import Answer, CampaignFailed, Session
 from fedage.server.sites.sums import usable_statistics
 
@@ -119,46 +120,68 @@ def train(
     for number in range(rounds_before + 1, rounds_before + training.rounds + 1):
         started = time.monotonic()
         all_know = knowing.issuperset(session.training_sites)
-        payload: dict[str, Any] = {
-            **RunModel(weights, Basis() if all_know else made.basis).payload,
-            **join_iterates({VALIDATION: validation.iterate}),
-        }
-        sending = strategy.configure(RoundStart(number=number, weights=weights, sites=tuple(session.training_sites)))
         accepted = _Accepted(session, strategy, weights, number, described=described, roles=roles, limits=limits)
-        answers = session.ask(
-            TRAIN,
-            {**payload, **sending.payload},
-            round_number=number,
-            fold=fold,
-            sites=sending.sites,
-            on_arrival=accepted.take,
-        )
+        step = step_of(TRAIN, round_number=number, fold=fold)
+        before = session.replayed(step)
+        if before is not None:
+            answers = before.answers
+        else:
+            payload: dict[str, Any] = {
+                **RunModel(weights, Basis() if all_know else made.basis).payload,
+                **join_iterates({VALIDATION: validation.iterate}),
+            }
+            start = RoundStart(number=number, weights=weights, sites=tuple(session.training_sites))
+            sending = strategy.configure(start)
+            answers = session.ask(
+                TRAIN,
+                {**payload, **sending.payload},
+                round_number=number,
+                fold=fold,
+                sites=sending.sites,
+                on_arrival=accepted.take,
+            )
         knowing = set(answers)
         overall, by_site = validation.read(answers, round_number=number)
         if len(records) > first:
             records[-1].validation, records[-1].validation_by_site = overall, by_site
             _tell(session, records[-1])
-        accepted.tell_who_decides()
-        session.require_quorum(accepted.patients, step=f"round {number}", kind=TRAIN)
-        made_of_them = strategy.finish()
-        weights, step, clipped = limited_step(weights, made_of_them.weights, roles, limits=limits, path=path_norm)
-        path_norm += step
-        if clipped:
-            session.events.emit("step-clipped", number=number, fold=fold, norm=limits.step_norm)
-        loss = _mean_loss({site: (answers[site].info.loss, n) for site, n in accepted.patients.items()})
+        if before is not None:
+            session.steps.know(before.known)
+            weights = dict(before.model) or weights
+            record = RoundRecord(fold=fold, **before.more["record"])
+            path_norm = before.more["path"]
+        else:
+            accepted.tell_who_decides()
+            session.require_quorum(accepted.patients, step=f"round {number}", kind=TRAIN)
+            made_of_them = strategy.finish()
+            weights, norm, clipped = limited_step(weights, made_of_them.weights, roles, limits=limits, path=path_norm)
+            path_norm += norm
+            if clipped:
+                session.events.emit("step-clipped", number=number, fold=fold, norm=limits.step_norm)
+            loss = _mean_loss({site: (answers[site].info.loss, n) for site, n in accepted.patients.items()})
+            seconds, sites = time.monotonic() - started, sorted(accepted.patients)
+            record = RoundRecord(number, seconds, sites, loss, made_of_them.norm, fold=fold, clipped=clipped)
+            told = {
+                "number": number,
+                "seconds": seconds,
+                "sites": sites,
+                "train_loss": loss,
+                "update_norm": made_of_them.norm,
+                "clipped": clipped,
+            }
+            series = f"fold {fold} from round {rounds_before + 1}"
+            session.steps.keep(step, answers, more={"record": told, "path": path_norm}, model=weights, series=series)
         save_model(path, weights, about={**about, "round": number})
-        seconds = time.monotonic() - started
-        sites = sorted(accepted.patients)
-        records.append(RoundRecord(number, seconds, sites, loss, made_of_them.norm, fold=fold, clipped=clipped))
+        records.append(record)
         session.events.emit(
             "round",
             number=number,
             of=rounds_before + training.rounds,
             fold=fold,
             folds=campaign.validation.folds or 1,
-            seconds=round(records[-1].seconds, 2),
-            sites=sites,
-            train_loss=loss,
+            seconds=round(record.seconds, 2),
+            sites=record.sites,
+            train_loss=record.train_loss,
         )
     return weights, path_norm
 

@@ -66,12 +66,12 @@ class Pending:
 
 
 class Follower:
-    """Reads an event log that is being written and tells what is new."""
+    """Reads an event log that is being written and tells what is new; of a run that is resumed only what comes now."""
 
-    def __init__(self, path: Path, *, console: Console) -> None:
+    def __init__(self, path: Path, *, console: Console, resumed: bool = False) -> None:
         self._path = path
         self._console = console
-        self._seen = 0
+        self._seen = len(read_events(path)) if resumed else 0
         self._began: datetime | None = None
         self._rounds = False
         self._pending = Pending()

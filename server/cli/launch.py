@@ -16,12 +16,15 @@ from rich.console import Console
 
 from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
+from fedage.deploy.machine.campaign_file import load_campaign
 from fedage.deploy.machine.lifetime import hang_up
 from fedage.server.campaign.recover import KILLED, recover
 from fedage.server.cli.follow import Follower
 from fedage.server.cli.summary import print_summary
+from fedage.server.record.events import RESUMED, EventLog
 from fedage.server.record.results import read_results
-from fedage.server.record.run_folder import RESULTS, RunFolder
+from fedage.server.record.run_folder import CAMPAIGN, RESULTS, RunFolder
+from fedage.server.superlink.control import must_run
 from fedage.server.superlink.home import CoordinatorHome
 from fedage.server.superlink.superlink import run_status, stop_run, submit
 
@@ -55,9 +58,32 @@ def launch(home: CoordinatorHome, campaign: Campaign, *, run: str | None, out: P
     if place.path.exists():
         raise FedAgeError(f"{place.path} exists: a run named {run!r} was recorded there; give another name with --name")
     console.print(f"campaign {campaign.campaign.name}, digest {campaign.digest}")
+    return _followed(home, campaign, place, out=out, console=console, resumed=False)
+
+
+def resume(home: CoordinatorHome, place: RunFolder, *, out: Path | None) -> str:
+    """Go on with a run that ended before it had finished, as `launch` does otherwise.
+
+    Raises
+    ------
+    FedAgeError
+        If the run goes on or has nothing to go on from, the SuperLink is not running, or the record cannot be written.
+    """
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    if not (place.path / CAMPAIGN).is_file():
+        raise FedAgeError(f"{place.path} is not the folder of a run: it has no {CAMPAIGN}")
+    campaign = load_campaign(place.path / CAMPAIGN)
+    must_run(home)
+    console.print(f"campaign {campaign.campaign.name}, run {place.name}, digest {campaign.digest}")
+    return _followed(home, campaign, place, out=out, console=console, resumed=True)
+
+
+def _followed(
+    home: CoordinatorHome, campaign: Campaign, place: RunFolder, *, out: Path | None, console: Console, resumed: bool
+) -> str:
     try:
         with _interruptible(), place.waiting():
-            status = _conducted(home, campaign, place, console=console)
+            status = _conducted(home, campaign, place, console=console, resumed=resumed)
     except OSError as error:
         raise FedAgeError(
             f"{place.path} cannot be written ({error.strerror or type(error).__name__}), so the run is followed no "
@@ -69,13 +95,21 @@ def launch(home: CoordinatorHome, campaign: Campaign, *, run: str | None, out: P
     if results.is_file():
         print_summary(read_results(results), console=console)
         console.print(f"report: {(out or place.path) / 'report.html'}")
+    if status != "finished" and place.is_resumable():
+        console.print(f"to go on with it: fedage campaign resume --home {home.root} {place.campaign}/{place.name}")
     return status
 
 
-def _conducted(home: CoordinatorHome, campaign: Campaign, place: RunFolder, *, console: Console) -> str:
+def _conducted(home: CoordinatorHome, campaign: Campaign, place: RunFolder, *, console: Console, resumed: bool) -> str:
     """Submit and follow a run to its record, whatever ends it."""
-    (place.path / "campaign.toml").write_text(campaign.text, encoding="utf-8")
-    follower = Follower(place.events, console=console)
+    if resumed:
+        place.take_up()
+        events = EventLog(place.events)
+        events.emit(RESUMED)
+        events.close()
+    else:
+        (place.path / CAMPAIGN).write_text(campaign.text, encoding="utf-8")
+    follower = Follower(place.events, console=console, resumed=resumed)
     try:
         follower.say("submitting the run to the SuperLink")
         place.submitted_as(submit(home, campaign_text=campaign.text, run_name=place.name))
@@ -85,7 +119,9 @@ def _conducted(home: CoordinatorHome, campaign: Campaign, place: RunFolder, *, c
         console.print("stopping; the record is written first (once more Ctrl-C: do not wait for it)")
         status = _stopped(home, place, follower)
     except FedAgeError:
-        if place.submitted_as() is None:
+        if resumed:
+            recover(place, reason="it could not be resumed")
+        elif place.submitted_as() is None:
             shutil.rmtree(place.path)  # nothing was submitted, so there is no run
         raise
     return status

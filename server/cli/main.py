@@ -215,6 +215,46 @@ def run(
         raise typer.Exit(130 if status == "stopped" else 1)
 
 
+@campaign.command("list")
+def list_runs(home: Home) -> None:
+    """List the runs of this coordinator: how each ended or how far it is, and which can be resumed."""
+    from fedage.server.cli.runs import listed
+    from fedage.server.superlink.home import CoordinatorHome
+
+    loaded = CoordinatorHome.load(home)
+    lines = listed(loaded.runs)
+    typer.echo("\n".join(lines) if lines else f"no run yet below {loaded.runs}")
+
+
+@campaign.command("resume")
+def resume(
+    home: Home,
+    run_name: Annotated[
+        str | None, typer.Argument(metavar="[CAMPAIGN/RUN]", help="the run; the last that did not finish if not given")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="also put the record here when the run ends")] = None,
+    with_parent: Annotated[
+        bool, typer.Option("--with-parent", help="stop when the process that started this is gone", hidden=True)
+    ] = False,
+) -> None:
+    """Go on with a run that was stopped, killed or failed, after its last finished round or exchange.
+
+    The sites count it as the same run. With the same sites taking part it ends with the same model and figures as a run
+    that was never interrupted.
+    """
+    from fedage.deploy.machine.processes import end_with_parent
+    from fedage.server.cli.launch import resume as go_on
+    from fedage.server.cli.runs import unfinished_run
+    from fedage.server.superlink.home import CoordinatorHome
+
+    if with_parent:
+        end_with_parent()
+    loaded = CoordinatorHome.load(home)
+    status = go_on(loaded, unfinished_run(loaded.runs, run_name), out=out)
+    if status != "finished":
+        raise typer.Exit(130 if status == "stopped" else 1)
+
+
 @campaign.command("recover")
 def recover(
     home: Annotated[

@@ -8,6 +8,7 @@
 `report.html`             the record, drawn
 `state/progress.json`     the record so far, in the form of `results.json`; gone once that is there
 `state/updates/`          the sites' updates of the round under way; gone when the round ends
+`state/journal/`          what the sites have answered, so that the run can be resumed; gone when it has finished
 `state/run.json`          when the run was submitted, and as which run of Flower's
 `state/run.lock`          locked by the process that conducts the run, for as long as it lives; its number is in it
 `state/follow.lock`       locked by the command that waits for the run to begin and follows it
@@ -70,6 +71,11 @@ class RunFolder:
     def updates(self) -> Path:
         """Where the updates of a round wait for its end."""
         return self.state / "updates"
+
+    @property
+    def journal(self) -> Path:
+        """The finished steps of the run."""
+        return self.state / "journal"
 
     @property
     def name(self) -> str:
@@ -173,6 +179,34 @@ class RunFolder:
             if reason := self.given_up():
                 raise RunRefused(f"the run {self.name} was given up: {reason}")
             yield
+
+    def is_resumable(self) -> bool:
+        """Whether there is something that a resumed run would go on from."""
+        return any(self.journal.glob("*.safetensors"))
+
+    def take_up(self) -> None:
+        """Let a run that ended begin once more. To be called by whoever waits for it (`waiting`).
+
+        What it recorded becomes its record so far, so that nothing is lost if it does not begin.
+
+        Raises
+        ------
+        FedAgeError
+            If it goes on, or has nothing to go on from.
+        """
+        if self.is_conducted():
+            raise FedAgeError(f"the run in {self.path} goes on; it can be resumed once it has ended")
+        if not self.is_resumable():
+            raise FedAgeError(
+                f"the run in {self.path} cannot be resumed: nothing of it is kept, as it has finished or ended before "
+                "its sites were known; start another one with fedage campaign run"
+            )
+        if (self.path / RESULTS).is_file():
+            (self.path / RESULTS).replace(self.progress)
+        (self.path / REPORT).unlink(missing_ok=True)
+        (self.state / "given-up.json").unlink(missing_ok=True)
+        with (self.state / "run.lock").open("w", encoding="utf-8"):
+            pass  # an empty lock is one that no process has held
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[bool]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, KINDS, TRAIN
 from fedage.server.record.events import EventLog
@@ -58,6 +59,25 @@ class Attendance:
     kinds: dict[str, frozenset[str] | None] = field(default_factory=dict)
     _closed: set[tuple[str, str]] = field(default_factory=set)
     _streaks: dict[str, _Streak] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """What is known now, for `restore`."""
+        return {
+            "refused": self.refused,
+            "undecided": self.undecided,
+            "troubles": self.troubles,
+            "kinds": {site: None if kinds is None else sorted(kinds) for site, kinds in self.kinds.items()},
+            "closed": sorted(self._closed),
+            "streaks": {site: asdict(streak) for site, streak in self._streaks.items()},
+        }
+
+    def restore(self, known: Mapping[str, Any]) -> None:
+        """Know what was known at an earlier time, as `to_json` gave it, and nothing else."""
+        self.refused, self.undecided = dict(known["refused"]), dict(known["undecided"])
+        self.troubles = {site: list(texts) for site, texts in known["troubles"].items()}
+        self.kinds = {site: None if kinds is None else frozenset(kinds) for site, kinds in known["kinds"].items()}
+        self._closed = {(site, step) for site, step in known["closed"]}
+        self._streaks = {site: _Streak(**streak) for site, streak in known["streaks"].items()}
 
     def note(
         self, site: str, step: str, reason: str, *, round_number: int = 0, rule: str = "", set_aside_by: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,15 +13,17 @@ from flwr.app import Message
 
 from fedage.common.campaign import Campaign
 from fedage.common.protocol.heads import SignedHead
-from fedage.common.protocol.messages import DESCRIBE, TRAIN, Packed, Payload, Reply, Request
+from fedage.common.protocol.messages import DESCRIBE, REPLAY, TRAIN, Packed, Payload, Reply, Request
 from fedage.common.statistics.statistic import MAX_PATIENTS
 from fedage.common.version import __version__
 from fedage.server.record.events import EventLog
 from fedage.server.record.heads import Heads
+from fedage.server.record.journal import Journal
 from fedage.server.sites.attendance import Attendance
 from fedage.server.sites.failure_text import in_words
 from fedage.server.sites.flower_records import read_reply, request_content
 from fedage.server.sites.incoming import Answer, CampaignFailed, Incoming
+from fedage.server.sites.kept_steps import KeptSteps, Replayed, step_of
 from fedage.server.superlink.grid import Again, Failure, PollingGrid
 
 __all__ = ["Answer", "CampaignFailed", "Session"]
@@ -56,8 +58,11 @@ class Session:
     heads: Heads | None = None
     nodes: dict[str, int] = field(default_factory=dict)
     attendance: Attendance = field(init=False)
+    steps: KeptSteps = field(init=False)
     answered_last: frozenset[str] = frozenset()
     sites_there: int | None = None
+    journal: Journal | None = None
+    """Of the answers of this run, and of the one before that it goes on from; None in simulation only."""
     patients: dict[str, int] = field(default_factory=dict)
     """By site, how many patients it described: no answer of the run may be of more."""
     _unheard: set[int] = field(default_factory=set)
@@ -65,6 +70,7 @@ class Session:
     def __post_init__(self) -> None:
         self.attendance = Attendance(self.events)
         self._incoming = Incoming(digest=self.campaign.digest, attendance=self.attendance, heads=self.heads)
+        self.steps = KeptSteps(self.journal, self.attendance, self._incoming.last_heads, self.patients)
 
     @property
     def troubles(self) -> Mapping[str, list[str]]:
@@ -99,6 +105,10 @@ class Session:
         CampaignFailed
             If the quorum does not answer, the sites that train do not make it, or two nodes call themselves the same.
         """
+        if (before := self.replayed(DESCRIBE)) is not None:
+            sites = {site: node for node, site in (self.admitted or {}).items()}
+            self.nodes = {site: sites[site] for site in before.answers if site in sites}
+            return before.answers
         about = self.campaign.campaign
         answers: dict[str, Answer] = {}
         try:
@@ -118,6 +128,7 @@ class Session:
                 self.attendance.note(site, DESCRIBE, "was not online or did not answer when the campaign began")
         makes_model = self.campaign.estimator is not None
         self.require_quorum(self._that_count(answers), step="offer", kind=TRAIN if makes_model else DESCRIBE)
+        self.steps.keep(DESCRIBE, answers)
         return answers
 
     def _gather(self, answers: dict[str, Answer]) -> set[int]:
@@ -227,16 +238,27 @@ class Session:
 
         Only sites whose policy answers this kind of message are asked, and of these only `sites` where given.
         `on_arrival` takes each answer that counts as it arrives; what it returns is kept in its place, so that large
-        arrays need not wait in memory for the last site.
+        arrays need not wait in memory for the last site. Whoever gives it keeps the step in the journal; all others
+        are kept, and looked for, here.
         """
+        step = step_of(kind, round_number=round_number, fold=fold)
+        if on_arrival is None and (before := self.replayed(step)) is not None:
+            return before.answers
         wanted = {site for site in self.nodes if self.attendance.may(site, kind) and (sites is None or site in sites)}
         online = self._online_for(wanted)
         nodes = {node: site for site, node in self.nodes.items() if site in wanted and node in online}
         for site in sorted(wanted - set(nodes.values())):
             self.attendance.note(site, kind, "offline", round_number=round_number)
-        request = self._request(kind, round_number=round_number, fold=fold)
+        request, resent = self._request(kind, round_number=round_number, fold=fold), False
         after = self._incoming.heads_known(nodes.values())
+        if self.journal is not None:
+            fresh = {"nonce": request.nonce, "after": after}
+            noted = self.journal.request(f"{step}, {__version__}", fresh)
+            resent = noted["nonce"] != request.nonce
+            # An answer that a site gave before the run was resumed ends where its log ended then.
+            request, after = replace(request, nonce=str(noted["nonce"])), {**after, **noted["after"]}
         answers: dict[str, Answer] = {}
+        stored_no_more: dict[int, str] = {}
 
         def arrived(node: int, reply: _Read | Failure) -> None:
             site = nodes[node]
@@ -247,6 +269,9 @@ class Session:
             if head.site != site:
                 self.attendance.note(site, kind, "answered under another name", round_number=round_number)
                 return
+            if resent and (head.status, head.rule) == ("refused", REPLAY):
+                stored_no_more[node] = site
+                return
             answer = self._incoming.accept(
                 head, packed, step=kind, round_number=round_number, nonce=request.nonce, after=after.get(site, 0)
             )
@@ -254,9 +279,22 @@ class Session:
                 answers[site] = answer if on_arrival is None else on_arrival(answer)
 
         self._exchange(request, dict.fromkeys(nodes, payload), arrived)
+        if stored_no_more:
+            request, resent = self._request(kind, round_number=round_number, fold=fold), False
+            self._exchange(request, dict.fromkeys(stored_no_more, payload), arrived)
         answers = dict(sorted(answers.items()))
         self.answered_last = frozenset(answers)
+        # Without a quorum the run ends, and the step is to be asked for once more when it is resumed.
+        if on_arrival is None and len(answers) >= self.campaign.quorum:
+            self.steps.keep(step, answers)
         return answers
+
+    def replayed(self, step: str) -> Replayed | None:
+        """A step as it was when the run got there before; None if it did not."""
+        before = self.steps.replayed(step)
+        if before is not None:
+            self.answered_last = frozenset(before.answers)
+        return before
 
     def _online_for(self, wanted: Collection[str]) -> set[int]:
         """The nodes online. Where too few of the wanted sites are, wait for them: they may just have been restarted."""

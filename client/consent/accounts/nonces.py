@@ -32,7 +32,7 @@ from sqlalchemy import Boolean, Column, Connection, Integer, MetaData, String, T
 
 from fedage.client.site.cancel import wait_for
 from fedage.client.site.durable import LOCK_WAIT_S, DurableFile, StoreUnavailable, named_failures
-from fedage.common.protocol.messages import RequestRefused
+from fedage.common.protocol.messages import REPLAY, RequestRefused
 from fedage.deploy.machine.atomic import sync
 
 NONCES_FILE = "nonces.db"
@@ -72,7 +72,7 @@ class Replayed(RequestRefused):
     """A request that may not be answered again."""
 
     def __init__(self, detail: str) -> None:
-        super().__init__("replay", detail)
+        super().__init__(REPLAY, detail)
 
 
 class Claim(Enum):

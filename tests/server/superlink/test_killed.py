@@ -153,3 +153,32 @@ def test_a_coordinator_that_is_killed_says_at_its_next_start_what_it_left(fleet:
     again, second = fleet.run(fleet.campaign("after-the-reboot", rounds=1))
     assert again.process.wait(WAIT_S) == 0, again.said
     assert record(second).run.status == "finished"
+
+
+@pytest.mark.slow
+def test_a_run_killed_twice_is_resumed_and_ends_like_one_that_was_not(fleet: Network) -> None:
+    """First the process of the run is killed, then the whole coordinator; both times in the middle of a round."""
+    campaign = fleet.campaign("resumed", rounds=5)
+    command, run = fleet.run(campaign)
+    until(lambda: rounds_done(run) >= 1, timeout_s=WAIT_S, what=lambda: command.said)
+    fleet.kill(SERVERAPP)
+    assert command.process.wait(WAIT_S) == 1
+    again = fleet.fedage("campaign", "resume", "--home", fleet.coordinator.root, log="again.log")
+    until(lambda: rounds_done(run) >= 3, timeout_s=WAIT_S, what=lambda: again.said)
+    again.end(signal.SIGKILL)
+    fleet.running["coordinator"].end(signal.SIGKILL)
+    until(lambda: not any(fleet.pids(what) for what in (SUPERLINK, EXECUTOR, SERVERAPP)), timeout_s=30)
+    fleet.start_coordinator()
+    until(run.is_recorded, timeout_s=60)
+    assert record(run).run.status != "finished"
+    last = fleet.fedage(
+        *("campaign", "resume", "--home", fleet.coordinator.root, f"{run.campaign}/{run.name}"), log="last.log"
+    )
+    assert last.process.wait(WAIT_S) == 0, last.said
+    found = record(run)
+    assert (found.run.status, [done.number for done in found.rounds]) == ("finished", [1, 2, 3, 4, 5])
+    assert all(len(done.sites) == len(found.sites) for done in found.rounds)
+    assert "round 1/5" not in last.said
+    whole, other = fleet.run(campaign, name="whole")
+    assert whole.process.wait(WAIT_S) == 0, whole.said
+    assert (run.path / "model.safetensors").read_bytes() == (other.path / "model.safetensors").read_bytes()
