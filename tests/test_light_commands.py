@@ -15,7 +15,7 @@ from tests.client.hospital import CAMPAIGN, Template
 SHIPPED = sorted((Path(__file__).parent.parent / "deploy" / "campaigns").glob("*.toml"))
 HEAVY = (
     "torch", "monai", "pandas", "pyarrow", "pydicom", "nibabel", "scipy", "flwr", "grpc", "lifelines", "matplotlib",
-    "ray", "cryptography.x509", "jinja2",
+    "ray", "cryptography.x509", "jinja2", "sqlalchemy",
 )  # fmt: skip
 RUN = """
 import json, sys

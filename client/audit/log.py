@@ -17,7 +17,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
@@ -28,10 +27,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
     load_pem_public_key,
 )
-from sqlalchemy import Column, Connection, Integer, LargeBinary, MetaData, String, Table, Text, select
 
 from fedage.client.audit.entries import Entry, canonical
 from fedage.client.site.durable import LOCK_WAIT_S, DurableFile, StoreUnavailable
+from fedage.client.site.sqlite import Connection, Row, Tables, insert, scalar
 from fedage.common.protocol.heads import Head, HeadMalformed, SignedHead, fingerprint
 from fedage.deploy.machine.atomic import write_atomically
 
@@ -42,16 +41,14 @@ PUBLIC_KEY_FILE = "audit.pub"
 
 _CONTEXT = b"fedage audit 1\n"
 
-metadata = MetaData()
-lines = Table(
-    "audit",
-    metadata,
-    Column("sequence", Integer, primary_key=True, autoincrement=False),
-    Column("body", Text, nullable=False),
-    Column("previous", String(64), nullable=False),
-    Column("hash", String(64), nullable=False),
-    Column("signature", LargeBinary(64), nullable=False),
-)
+_TABLES: Tables = {
+    "audit": (
+        "CREATE TABLE audit (sequence INTEGER NOT NULL, body TEXT NOT NULL, previous VARCHAR(64) NOT NULL, "
+        "hash VARCHAR(64) NOT NULL, signature BLOB NOT NULL, PRIMARY KEY (sequence))",
+    ),
+}
+ALL_LINES = "SELECT sequence, body, previous, hash, signature FROM audit ORDER BY sequence"
+_LAST_LINE = f"{ALL_LINES} DESC LIMIT 1"
 
 
 class AuditUnavailable(StoreUnavailable):
@@ -171,7 +168,7 @@ class AuditLog:
         self.public_key = self._key.public_key()
         # Read before the log: another process may append in between, and then the log is the longer of the two.
         known = self._read_head_file()
-        self._file = DurableFile(self.path, tables=metadata, unavailable=AuditUnavailable, lock_wait_s=lock_wait_s)
+        self._file = DurableFile(self.path, tables=_TABLES, unavailable=AuditUnavailable, lock_wait_s=lock_wait_s)
         self._last = Head(sequence=0, hash=genesis(self.public_key), time_utc="")
         with self._file.reading() as connection:
             self._last = self._checked_last(connection)
@@ -198,15 +195,8 @@ class AuditLog:
                 body = canonical({"sequence": sequence, "time_utc": time_utc, **entry.to_json()})
                 head = Head(sequence=sequence, hash=line_hash(last.hash, body), time_utc=time_utc)
                 signed = sign_head(head, key=self._key)
-                connection.execute(
-                    lines.insert().values(
-                        sequence=sequence,
-                        body=body,
-                        previous=last.hash,
-                        hash=head.hash,
-                        signature=bytes.fromhex(signed.signature),
-                    )
-                )
+                line = {"sequence": sequence, "body": body, "previous": last.hash, "hash": head.hash}
+                insert(connection, "audit", {**line, "signature": bytes.fromhex(signed.signature)})
             self._last = head
             self._write_head_file(signed)
             return signed
@@ -232,27 +222,25 @@ class AuditLog:
 
     def _checked_last(self, connection: Connection) -> Head:
         """The last line's head, if this site signed it and it does not lie before what this object has seen."""
-        row = connection.execute(select(lines).order_by(lines.c.sequence.desc()).limit(1)).one_or_none()
+        row = connection.execute(_LAST_LINE).fetchone()
         head = Head(sequence=0, hash=genesis(self.public_key), time_utc="") if row is None else self._head_of(row)
         if head.sequence < self._last.sequence:
             raise self._not_ours(f"ends at line {head.sequence}, but line {self._last.sequence} was written")
         return head
 
-    def _head_of(self, row: Any) -> Head:
+    def _head_of(self, row: Row) -> Head:
         try:
-            body = json.loads(row.body)
-            head = Head(sequence=row.sequence, hash=row.hash, time_utc=str(body["time_utc"]))
+            body = json.loads(row["body"])
+            head = Head(sequence=row["sequence"], hash=row["hash"], time_utc=str(body["time_utc"]))
         except (ValueError, KeyError, TypeError):
-            raise self._not_ours(f"line {row.sequence} cannot be read") from None
-        signed = SignedHead(**vars(head), signature=bytes(row.signature).hex())
-        if line_hash(row.previous, row.body) != row.hash or not signed.is_signed_by(self.public_key):
-            raise self._not_ours(f"line {row.sequence} is not signed with this site's key (audit.key)")
+            raise self._not_ours(f"line {row['sequence']} cannot be read") from None
+        signed = SignedHead(**vars(head), signature=bytes(row["signature"]).hex())
+        if line_hash(row["previous"], row["body"]) != row["hash"] or not signed.is_signed_by(self.public_key):
+            raise self._not_ours(f"line {row['sequence']} is not signed with this site's key (audit.key)")
         return head
 
     def _must_hold(self, connection: Connection, known: SignedHead) -> None:
-        stored_hash = connection.execute(
-            select(lines.c.hash).where(lines.c.sequence == known.sequence)
-        ).scalar_one_or_none()
+        stored_hash = scalar(connection, "SELECT hash FROM audit WHERE sequence = ?", (known.sequence,))
         if stored_hash != known.hash and known.sequence > 0:
             raise self._not_ours(f"does not contain line {known.sequence} as {HEAD_FILE} has it")
 

@@ -10,10 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 
-from sqlalchemy import select
-
 from fedage.client.audit.entries import Direction, Entry, Kind, Outcome
-from fedage.client.audit.log import AuditUnavailable, in_utc, lines
+from fedage.client.audit.log import ALL_LINES, AuditUnavailable, in_utc
 from fedage.client.site.durable import named_failures, read_only
 
 COLUMNS = (
@@ -129,12 +127,15 @@ def export_csv(chosen: Iterable[Line], *, to: TextIO) -> None:
 
 
 def _read(path: Path) -> Iterator[Line]:
-    with named_failures(path, unavailable=AuditUnavailable), read_only(path).connect() as connection:
-        for row in connection.execute(select(lines).order_by(lines.c.sequence)):
+    with named_failures(path, unavailable=AuditUnavailable), read_only(path) as connection:
+        for row in connection.execute(ALL_LINES):
             try:
-                body = json.loads(row.body)
+                body = json.loads(row["body"])
                 yield Line(
-                    sequence=row.sequence, time_utc=str(body["time_utc"]), entry=Entry.from_json(body), hash=row.hash
+                    sequence=row["sequence"],
+                    time_utc=str(body["time_utc"]),
+                    entry=Entry.from_json(body),
+                    hash=row["hash"],
                 )
             except (ValueError, TypeError, KeyError, AttributeError):
                 continue

@@ -13,14 +13,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from sqlalchemy import select
 
 from fedage.client.audit.entries import Entry
-from fedage.client.audit.log import HEAD_FILE, PUBLIC_KEY_FILE, genesis, line_hash, lines, read_heads, read_public_key
+from fedage.client.audit.log import (
+    ALL_LINES,
+    HEAD_FILE,
+    PUBLIC_KEY_FILE,
+    genesis,
+    line_hash,
+    read_heads,
+    read_public_key,
+)
 from fedage.client.site.durable import StoreUnavailable, named_failures, read_only
+from fedage.client.site.sqlite import Row
 from fedage.common.protocol.heads import HeadMalformed, SignedHead
 
 
@@ -137,25 +144,23 @@ def _unreadable(detail: str) -> VerificationReport:
 def _read(path: Path, key: Ed25519PublicKey) -> Iterable[_Line]:
     if not path.is_file():
         raise StoreUnavailable(path, "there is no audit log here")
-    with named_failures(path, unavailable=StoreUnavailable):
-        engine = read_only(path)
-        with engine.connect() as connection:
-            for row in connection.execute(select(lines).order_by(lines.c.sequence)):
-                yield _line(row, key)
+    with named_failures(path, unavailable=StoreUnavailable), read_only(path) as connection:
+        for row in connection.execute(ALL_LINES):
+            yield _line(row, key)
 
 
-def _line(row: Any, key: Ed25519PublicKey) -> _Line:
+def _line(row: Row, key: Ed25519PublicKey) -> _Line:
     claims, time_utc, ours = None, "", False
     try:
-        body = json.loads(row.body)
+        body = json.loads(row["body"])
         claims, time_utc = body["sequence"], body["time_utc"]
         Entry.from_json(body)
-        head = SignedHead(sequence=claims, hash=row.hash, time_utc=time_utc, signature=row.signature.hex())
-        ours = line_hash(row.previous, row.body) == row.hash and head.is_signed_by(key)
+        head = SignedHead(sequence=claims, hash=row["hash"], time_utc=time_utc, signature=row["signature"].hex())
+        ours = line_hash(row["previous"], row["body"]) == row["hash"] and head.is_signed_by(key)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         pass  # whatever it is, this site did not write it
     known = claims if type(claims) is int else None
-    return _Line(row.sequence, known, str(time_utc), str(row.previous), str(row.hash), ours)
+    return _Line(row["sequence"], known, str(time_utc), str(row["previous"]), str(row["hash"]), ours)
 
 
 def _check_lines(stored: list[_Line], *, newest_head: int | None) -> list[LogFinding]:

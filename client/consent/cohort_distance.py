@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from sqlalchemy import Connection, select
 
 from fedage.client.consent.cohort_sums import leaves_few_over
 from fedage.client.consent.frozen_values import FrozenValues, close_cells, rows_changed
-from fedage.client.consent.snapshot_tables import cells, cohort_sha256, cohorts, frozen, sorted_hashes, unpacked, values
+from fedage.client.consent.snapshot_tables import cohort_sha256, sorted_hashes, unpacked
+from fedage.client.site.sqlite import Connection, scalar
 from fedage.common.errors import FedAgeError
 
 
@@ -60,27 +60,25 @@ def too_close(
     """A campaign whose cohort is fewer than `minimum_count` patients away and that cohort, if there is one."""
     mine = set(members)
     # |A △ B| ≥ ||A| − |B||: a cohort of another size need not be read.
-    near = select(cohorts.c.id, cohorts.c.hashes).where(
-        cohorts.c.patients.between(len(members) - minimum_count + 1, len(members) + minimum_count - 1),
-    )
-    for row in connection.execute(near):
-        theirs = unpacked(row.hashes)
+    sizes = (len(members) - minimum_count + 1, len(members) + minimum_count - 1)
+    for row in connection.execute("SELECT id, hashes FROM cohorts WHERE patients BETWEEN ? AND ?", sizes):
+        theirs = unpacked(row["hashes"])
         if 0 < len(mine.symmetric_difference(theirs)) < minimum_count:
-            first = select(frozen.c.digest).where(frozen.c.cohort == row.id).order_by(frozen.c.id).limit(1)
-            digest: str = connection.execute(first).scalar_one()
-            return digest, theirs
+            return _first_campaign(connection, row["id"]), theirs
     return None
 
 
 def left_over(connection: Connection, members: tuple[str, ...], *, minimum_count: int) -> str:
     """A campaign among those whose cohorts, added to and subtracted from this one, leave a few over; empty if none."""
-    rows = connection.execute(select(cohorts.c.id, cohorts.c.sha256, cohorts.c.hashes).order_by(cohorts.c.id.desc()))
-    earlier = list({row.sha256: row for row in rows}.values())
-    place = leaves_few_over(members, [unpacked(row.hashes) for row in earlier], minimum_count=minimum_count)
-    if place is None:
-        return ""
-    first = select(frozen.c.digest).where(frozen.c.cohort == earlier[place].id).limit(1)
-    return str(connection.execute(first).scalar_one())
+    rows = connection.execute("SELECT id, sha256, hashes FROM cohorts ORDER BY id DESC")
+    earlier = list({row["sha256"]: row for row in rows}.values())
+    place = leaves_few_over(members, [unpacked(row["hashes"]) for row in earlier], minimum_count=minimum_count)
+    return "" if place is None else _first_campaign(connection, earlier[place]["id"])
+
+
+def _first_campaign(connection: Connection, cohort: int) -> str:
+    """The first campaign that a cohort was frozen for."""
+    return str(scalar(connection, "SELECT digest FROM frozen WHERE cohort = ? ORDER BY id LIMIT 1", (cohort,)))
 
 
 def require_parts_apart(connection: Connection, frozen_values: FrozenValues, *, minimum_count: int) -> None:
@@ -101,30 +99,34 @@ def require_parts_apart(connection: Connection, frozen_values: FrozenValues, *, 
 def _earlier(connection: Connection) -> Iterator[tuple[str, FrozenValues]]:
     """Every freezing so far with its cells, each different one once, with a campaign's digest."""
     known_keys = set()
-    chosen = select(frozen.c.id, frozen.c.digest, cohorts.c.hashes, cohorts.c.patients, cohorts.c.sha256).join(
-        cohorts, frozen.c.cohort == cohorts.c.id
+    chosen = (
+        "SELECT frozen.id, frozen.digest, cohorts.hashes, cohorts.patients, cohorts.sha256 "
+        "FROM frozen JOIN cohorts ON frozen.cohort = cohorts.id ORDER BY frozen.id"
     )
-    for row in connection.execute(chosen.order_by(frozen.c.id)).all():
-        cell_rows = connection.execute(select(cells.c.name, cells.c.members).where(cells.c.frozen == row.id)).all()
-        key = (row.sha256, tuple(sorted(members for _, members in cell_rows)))
+    for row in connection.execute(chosen).fetchall():
+        of_freezing = connection.execute("SELECT name, members FROM cells WHERE frozen = ?", (row["id"],))
+        cell_rows = of_freezing.fetchall()
+        key = (row["sha256"], tuple(sorted(members for _, members in cell_rows)))
         if cell_rows and key not in known_keys:
             known_keys.add(key)
             masks = {
-                name: np.unpackbits(np.frombuffer(members, dtype=np.uint8), count=row.patients).astype(np.bool_)
+                name: np.unpackbits(np.frombuffer(members, dtype=np.uint8), count=row["patients"]).astype(np.bool_)
                 for name, members in cell_rows
             }
-            yield row.digest, FrozenValues(patients=unpacked(row.hashes), cells=masks)
+            yield row["digest"], FrozenValues(patients=unpacked(row["hashes"]), cells=masks)
 
 
 def require_no_few_changes(
     connection: Connection, digest: str, frozen_values: FrozenValues, *, minimum_count: int
 ) -> None:
     """Raise `FewValuesChanged` if this campaign read almost the same of the same patients before."""
-    before = select(cohorts.c.sha256, values.c.rows).select_from(frozen).join(cohorts, frozen.c.cohort == cohorts.c.id)
-    before = before.join(values, values.c.frozen == frozen.c.id).where(frozen.c.digest == digest)
+    before = (
+        "SELECT cohorts.sha256, patients_values.rows FROM frozen JOIN cohorts ON frozen.cohort = cohorts.id "
+        "JOIN patients_values ON patients_values.frozen = frozen.id WHERE frozen.digest = ?"
+    )
     sha256 = cohort_sha256(sorted_hashes(frozen_values.patients))
-    for row in connection.execute(before):
-        if row.sha256 == sha256 and 0 < rows_changed(frozen_values.rows, row.rows) < minimum_count:
+    for row in connection.execute(before, (digest,)):
+        if row["sha256"] == sha256 and 0 < rows_changed(frozen_values.rows, row["rows"]) < minimum_count:
             raise FewValuesChanged(
                 f"what this campaign reads has changed since it was approved for fewer than {minimum_count} patients, "
                 "whose values its runs before and after would give away; wait until more have changed, or approve it "

@@ -23,21 +23,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from sqlalchemy import (
-    Column,
-    Connection,
-    Float,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    UniqueConstraint,
-    and_,
-    func,
-    select,
-)
 
 from fedage.client.site.durable import LOCK_WAIT_S, DurableFile, StoreUnavailable
+from fedage.client.site.sqlite import Connection, Tables, equal, insert, scalars
 from fedage.common.errors import FedAgeError
 from fedage.common.statistics.statistic import FloatArray
 
@@ -54,22 +42,15 @@ _SLACK = 1e-9
 _RATE, _NOISE, _STEPS = (1e-9, 1.0), (0.05, 1000.0), (1, 100_000_000)
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
-metadata = MetaData()
-charges = Table(
-    "charges",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("data_set", String(63), nullable=False, index=True),
-    Column("digest", String(64), nullable=False),
-    Column("round", Integer, nullable=False),
-    Column("fold", Integer, nullable=False),
-    Column("nonce", String(64), nullable=False),
-    Column("sampling_rate", Float, nullable=False),
-    Column("noise_multiplier", Float, nullable=False),
-    Column("steps", Integer, nullable=False),
-    Column("time_utc", String(27), nullable=False),
-    UniqueConstraint("digest", "round", "fold", "nonce"),
-)
+_TABLES: Tables = {
+    "charges": (
+        "CREATE TABLE charges (id INTEGER NOT NULL, data_set VARCHAR(63) NOT NULL, digest VARCHAR(64) NOT NULL, "
+        "round INTEGER NOT NULL, fold INTEGER NOT NULL, nonce VARCHAR(64) NOT NULL, sampling_rate FLOAT NOT NULL, "
+        "noise_multiplier FLOAT NOT NULL, steps INTEGER NOT NULL, time_utc VARCHAR(27) NOT NULL, PRIMARY KEY (id), "
+        "UNIQUE (digest, round, fold, nonce))",
+        "CREATE INDEX ix_charges_data_set ON charges (data_set)",
+    ),
+}
 
 
 class LedgerUnavailable(StoreUnavailable):
@@ -173,7 +154,7 @@ class Ledger:
 
     def __init__(self, home: Path, *, lock_wait_s: float = LOCK_WAIT_S) -> None:
         self._file = DurableFile(
-            home / LEDGER_FILE, tables=metadata, unavailable=LedgerUnavailable, lock_wait_s=lock_wait_s
+            home / LEDGER_FILE, tables=_TABLES, unavailable=LedgerUnavailable, lock_wait_s=lock_wait_s
         )
 
     def charge(
@@ -210,9 +191,8 @@ class Ledger:
                     f"data set {data_set}: ε would go from {before:.4g} to {after:.4g} (δ = {budget.delta:g}), its "
                     f"budget is {budget.epsilon:g}; ask for more noise or fewer rounds, or raise it in policy.toml"
                 )
-            connection.execute(
-                charges.insert().values(data_set=data_set, **request, **vars(mechanism), time_utc=_now())
-            )
+            row = {"data_set": data_set, **request, **vars(mechanism), "time_utc": _now()}
+            insert(connection, "charges", row)
         return Balance(data_set=data_set, budget=budget, spent_epsilon=after, charged_epsilon=after - before)
 
     def preview(self, data_set: str, *, mechanisms: Iterable[Mechanism], budget: Budget) -> Balance:
@@ -226,12 +206,8 @@ class Ledger:
     def by_campaign(self, data_set: str, *, delta: float) -> tuple[CampaignSpending, ...]:
         """What each campaign alone spent, by digest."""
         with self._file.reading() as connection:
-            counts = connection.execute(
-                select(charges.c.digest, func.count())
-                .where(charges.c.data_set == data_set)
-                .group_by(charges.c.digest)
-                .order_by(charges.c.digest)
-            ).all()
+            by_digest = "SELECT digest, count(*) FROM charges WHERE data_set = ? GROUP BY digest ORDER BY digest"
+            counts = connection.execute(by_digest, (data_set,)).fetchall()
             return tuple(
                 CampaignSpending(
                     digest=digest, charges=count, epsilon=epsilon(_history(connection, data_set, digest), delta=delta)
@@ -242,9 +218,7 @@ class Ledger:
     def data_sets(self) -> tuple[str, ...]:
         """Every data set that was ever charged."""
         with self._file.reading() as connection:
-            return tuple(
-                connection.execute(select(charges.c.data_set).distinct().order_by(charges.c.data_set)).scalars()
-            )
+            return tuple(scalars(connection, "SELECT DISTINCT data_set FROM charges ORDER BY data_set"))
 
     def close(self) -> None:
         """Close the file."""
@@ -284,23 +258,23 @@ def _rdp(sampling_rate: float, noise_multiplier: float) -> FloatArray:
 
 def _history(connection: Connection, data_set: str, digest: str | None = None) -> list[Mechanism]:
     """Everything charged to a data set, equal steps together, in an order that does not depend on when."""
-    wanted = charges.c.data_set == data_set
-    if digest is not None:
-        wanted = and_(wanted, charges.c.digest == digest)
-    kind = (charges.c.sampling_rate, charges.c.noise_multiplier)
-    rows = connection.execute(select(*kind, func.sum(charges.c.steps)).where(wanted).group_by(*kind).order_by(*kind))
+    wanted = {"data_set": data_set} | ({} if digest is None else {"digest": digest})
+    kind = "sampling_rate, noise_multiplier"
+    rows = connection.execute(
+        f"SELECT {kind}, sum(steps) FROM charges WHERE {equal(wanted)} GROUP BY {kind} ORDER BY {kind}", wanted
+    )
     return [Mechanism(sampling_rate=q, noise_multiplier=sigma, steps=int(steps)) for q, sigma, steps in rows]
 
 
 def _charged_before(
     connection: Connection, request: dict[str, int | str], *, data_set: str, mechanism: Mechanism
 ) -> bool:
-    same = and_(*(charges.c[name] == value for name, value in request.items()))
-    row = connection.execute(select(charges).where(same)).one_or_none()
+    what = "data_set, sampling_rate, noise_multiplier, steps"
+    row = connection.execute(f"SELECT {what} FROM charges WHERE {equal(request)}", request).fetchone()
     if row is None:
         return False
-    known = Mechanism(sampling_rate=row.sampling_rate, noise_multiplier=row.noise_multiplier, steps=row.steps)
-    if (row.data_set, known) != (data_set, mechanism):
+    known = Mechanism(**{name: row[name] for name in ("sampling_rate", "noise_multiplier", "steps")})
+    if (row["data_set"], known) != (data_set, mechanism):
         raise ChargeRefused("this request was charged before, for another data set or mechanism; send a new nonce")
     return True
 

@@ -6,50 +6,32 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-from sqlalchemy import Column, ForeignKey, Integer, LargeBinary, MetaData, String, Table
-
+from fedage.client.site.sqlite import Tables
 from fedage.common.errors import FedAgeError
 
 _HASH = re.compile(r"[0-9a-f]{32,128}")
 
-metadata = MetaData()
-cohorts_asked_for = Table(
-    "cohorts_asked_for",
-    metadata,
-    Column("sha256", String(64), primary_key=True),
-)
-cohorts = Table(
-    "cohorts",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("data_set", String(63), nullable=False, index=True),
-    Column("sha256", String(64), nullable=False),
-    Column("patients", Integer, nullable=False),
-    Column("hashes", LargeBinary, nullable=False),
-)
-frozen = Table(
-    "frozen",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("digest", String(64), nullable=False, index=True),
-    Column("cohort", ForeignKey(cohorts.c.id), nullable=False),
-    Column("time_utc", String(27), nullable=False),
-)
-
-cells = Table(
-    "cells",
-    metadata,
-    Column("frozen", ForeignKey(frozen.c.id), primary_key=True),
-    Column("name", String(128), primary_key=True),
-    Column("members", LargeBinary, nullable=False),
-)
-values = Table(
-    "patients_values",
-    metadata,
-    Column("frozen", ForeignKey(frozen.c.id), primary_key=True),
-    Column("rows", LargeBinary, nullable=False),
-    Column("sha256", String(64), nullable=False),
-)
+TABLES: Tables = {
+    "cohorts_asked_for": ("CREATE TABLE cohorts_asked_for (sha256 VARCHAR(64) NOT NULL, PRIMARY KEY (sha256))",),
+    "cohorts": (
+        "CREATE TABLE cohorts (id INTEGER NOT NULL, data_set VARCHAR(63) NOT NULL, sha256 VARCHAR(64) NOT NULL, "
+        "patients INTEGER NOT NULL, hashes BLOB NOT NULL, PRIMARY KEY (id))",
+        "CREATE INDEX ix_cohorts_data_set ON cohorts (data_set)",
+    ),
+    "frozen": (
+        "CREATE TABLE frozen (id INTEGER NOT NULL, digest VARCHAR(64) NOT NULL, cohort INTEGER NOT NULL, "
+        "time_utc VARCHAR(27) NOT NULL, PRIMARY KEY (id), FOREIGN KEY(cohort) REFERENCES cohorts (id))",
+        "CREATE INDEX ix_frozen_digest ON frozen (digest)",
+    ),
+    "cells": (
+        "CREATE TABLE cells (frozen INTEGER NOT NULL, name VARCHAR(128) NOT NULL, members BLOB NOT NULL, "
+        "PRIMARY KEY (frozen, name), FOREIGN KEY(frozen) REFERENCES frozen (id))",
+    ),
+    "patients_values": (
+        "CREATE TABLE patients_values (frozen INTEGER NOT NULL, rows BLOB NOT NULL, sha256 VARCHAR(64) NOT NULL, "
+        "PRIMARY KEY (frozen), FOREIGN KEY(frozen) REFERENCES frozen (id))",
+    ),
+}
 
 
 class NoHash(FedAgeError):

@@ -20,7 +20,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from sqlalchemy import Connection, select
 
 from fedage.client.consent.cohort_distance import (
     CohortsTogetherClose,
@@ -33,19 +32,15 @@ from fedage.client.consent.cohort_distance import (
 )
 from fedage.client.consent.frozen_values import FrozenValues
 from fedage.client.consent.snapshot_tables import (
-    cells,
+    TABLES,
     cohort_sha256,
-    cohorts,
-    cohorts_asked_for,
-    frozen,
-    metadata,
     packed,
     rows_sha256,
     sorted_hashes,
     unpacked,
-    values,
 )
 from fedage.client.site.durable import LOCK_WAIT_S, DurableFile, StoreUnavailable
+from fedage.client.site.sqlite import Connection, insert, scalars
 from fedage.common.errors import FedAgeError
 
 SNAPSHOTS_FILE = "snapshots.db"
@@ -104,7 +99,7 @@ class Snapshots:
 
     def __init__(self, home: Path, *, lock_wait_s: float = LOCK_WAIT_S) -> None:
         self._file = DurableFile(
-            home / SNAPSHOTS_FILE, tables=metadata, unavailable=SnapshotsUnavailable, lock_wait_s=lock_wait_s
+            home / SNAPSHOTS_FILE, tables=TABLES, unavailable=SnapshotsUnavailable, lock_wait_s=lock_wait_s
         )
 
     def freeze(
@@ -167,11 +162,8 @@ class Snapshots:
             if not few_changes:
                 require_no_few_changes(connection, digest, frozen_values, minimum_count=minimum_count)
             if cohort is None:
-                cohort = connection.execute(
-                    cohorts.insert()
-                    .values(data_set=data_set, sha256=sha256, patients=len(members), hashes=packed(members))
-                    .returning(cohorts.c.id)
-                ).scalar_one()
+                row = {"data_set": data_set, "sha256": sha256, "patients": len(members), "hashes": packed(members)}
+                cohort = insert(connection, "cohorts", row)
             _keep(connection, digest, cohort, frozen_values, minimum_count=minimum_count)
         return Snapshot(
             data_set=data_set, sha256=sha256, patients=members, values_sha256=rows_sha256(frozen_values.rows)
@@ -180,40 +172,37 @@ class Snapshots:
     def _may_ask(self, sha256: str, *, at_most: int) -> bool:
         """Whether a cohort may be asked for; it is written down, and stays so whatever is then said to it."""
         with self._file.transaction() as connection:
-            known = set(connection.execute(select(cohorts_asked_for.c.sha256)).scalars())
-            known |= set(connection.execute(select(cohorts.c.sha256)).scalars())
+            known = set(scalars(connection, "SELECT sha256 FROM cohorts_asked_for UNION SELECT sha256 FROM cohorts"))
             if sha256 in known:
                 return True
             if len(known) >= at_most:
                 return False
-            connection.execute(cohorts_asked_for.insert().values(sha256=sha256))
+            insert(connection, "cohorts_asked_for", {"sha256": sha256})
             return True
 
     def campaigns(self) -> set[str]:
         """Digests of all campaigns that a cohort was ever frozen for."""
         with self._file.reading() as connection:
-            return set(connection.execute(select(frozen.c.digest)).scalars())
+            return set(scalars(connection, "SELECT digest FROM frozen"))
 
     def of(self, digest: str) -> Snapshot | None:
         """The cohort frozen last for a campaign; None if none was."""
         chosen = (
-            select(cohorts, values.c.sha256.label("frozen_values"))
-            .join(frozen, frozen.c.cohort == cohorts.c.id)
-            .outerjoin(values, values.c.frozen == frozen.c.id)
-            .where(frozen.c.digest == digest)
-            .order_by(frozen.c.id.desc())
-            .limit(1)
+            "SELECT cohorts.data_set, cohorts.sha256, cohorts.hashes, patients_values.sha256 AS frozen_values "
+            "FROM frozen JOIN cohorts ON frozen.cohort = cohorts.id "
+            "LEFT JOIN patients_values ON patients_values.frozen = frozen.id "
+            "WHERE frozen.digest = ? ORDER BY frozen.id DESC LIMIT 1"
         )
         # While an approval compares cohorts, which may take long, the messages of other campaigns are answered.
         with self._file.reading() as connection:
-            row = connection.execute(chosen).one_or_none()
+            row = connection.execute(chosen, (digest,)).fetchone()
         if row is None:
             return None
         return Snapshot(
-            data_set=row.data_set,
-            sha256=row.sha256,
-            patients=unpacked(row.hashes),
-            values_sha256=row.frozen_values or "",
+            data_set=row["data_set"],
+            sha256=row["sha256"],
+            patients=unpacked(row["hashes"]),
+            values_sha256=row["frozen_values"] or "",
         )
 
     def close(self) -> None:
@@ -223,18 +212,16 @@ class Snapshots:
 
 def _equal(connection: Connection, sha256: str) -> dict[str, int]:
     """Numbers of the equal cohorts frozen before, by data set."""
-    same = select(cohorts.c.data_set, cohorts.c.id).where(cohorts.c.sha256 == sha256)
-    return {row.data_set: row.id for row in connection.execute(same)}
+    same = connection.execute("SELECT data_set, id FROM cohorts WHERE sha256 = ?", (sha256,))
+    return {row["data_set"]: row["id"] for row in same}
 
 
 def _keep(connection: Connection, digest: str, cohort: int, frozen_values: FrozenValues, *, minimum_count: int) -> None:
     """Write a freezing down; a cell of fewer than `minimum_count` patients never leaves, so it need not be known."""
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    row = frozen.insert().values(digest=digest, cohort=cohort, time_utc=now).returning(frozen.c.id)
-    number = connection.execute(row).scalar_one()
-    connection.execute(
-        values.insert().values(frozen=number, rows=frozen_values.rows, sha256=rows_sha256(frozen_values.rows))
-    )
+    number = insert(connection, "frozen", {"digest": digest, "cohort": cohort, "time_utc": now})
+    rows = {"rows": frozen_values.rows, "sha256": rows_sha256(frozen_values.rows)}
+    insert(connection, "patients_values", {"frozen": number, **rows})
     for name, mask in frozen_values.cells.items():
         if np.count_nonzero(mask) >= minimum_count:
-            connection.execute(cells.insert().values(frozen=number, name=name, members=np.packbits(mask).tobytes()))
+            insert(connection, "cells", {"frozen": number, "name": name, "members": np.packbits(mask).tobytes()})

@@ -11,14 +11,10 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, event, inspect
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
-
+from fedage.client.site.sqlite import Connection, Connections, Tables, connect, names_of_tables
 from fedage.common.errors import FedAgeError
 from fedage.deploy.machine.atomic import sync
 
@@ -32,7 +28,6 @@ _ROOM_BYTES = 1_000_000
 DISK_FULL = "DiskFull"
 """What a coordinator is told of a site whose disk is full, in place of an exception's type."""
 _RETRY_S = 0.02
-_READS = "fedage_reads"
 
 _REASONS = {
     sqlite3.SQLITE_BUSY: "locked by another process; end that process, or wait",
@@ -79,7 +74,7 @@ class DurableFile:
         self,
         path: Path,
         *,
-        tables: MetaData,
+        tables: Tables,
         unavailable: type[StoreUnavailable] = StoreUnavailable,
         lock_wait_s: float = LOCK_WAIT_S,
     ) -> None:
@@ -87,16 +82,14 @@ class DurableFile:
         self._unavailable = unavailable
         with self._named():
             _make(path)
-            self._engine = create_engine(
-                URL.create("sqlite", database=str(path)), connect_args={"timeout": lock_wait_s}
-            )
-            event.listen(self._engine, "connect", lambda connection, _: _set_up(connection, lock_wait_s=lock_wait_s))
-            event.listen(self._engine, "begin", _begin)
+        self._connections = Connections(lambda: _connected(path, lock_wait_s=lock_wait_s))
         with self.reading() as connection:
-            missing = set(tables.tables) - set(inspect(connection).get_table_names())
-        if missing:
+            is_complete = tables.keys() <= names_of_tables(connection)
+        if not is_complete:
             with self.transaction() as connection:
-                tables.create_all(connection)
+                there = names_of_tables(connection)  # anew, as another process may have been faster
+                for statement in (each for name in tables.keys() - there for each in tables[name]):
+                    connection.execute(statement)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -107,7 +100,7 @@ class DurableFile:
         StoreUnavailable
             (or the type given) if the file is locked, full, read-only or damaged. Nothing is written then.
         """
-        with self._named(), self._engine.begin() as connection:
+        with self._named(), self._connections.transaction("BEGIN IMMEDIATE") as connection:
             yield connection
 
     @contextmanager
@@ -119,13 +112,12 @@ class DurableFile:
         StoreUnavailable
             As `transaction`, but not for another process's transaction.
         """
-        reads = {_READS: True}
-        with self._named(), self._engine.connect().execution_options(**reads) as connection, connection.begin():
+        with self._named(), self._connections.transaction("BEGIN") as connection:
             yield connection
 
     def close(self) -> None:
         """Close the connections."""
-        self._engine.dispose()
+        self._connections.close()
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -138,8 +130,8 @@ def named_failures(path: Path, *, unavailable: type[StoreUnavailable]) -> Iterat
     """Raise `unavailable` with a reason in words for whatever SQLite or the file system refuses."""
     try:
         yield
-    except (DBAPIError, sqlite3.Error) as error:
-        code = getattr(getattr(error, "orig", error), "sqlite_errorcode", 0) & 0xFF
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISUSE):
             raise  # a mistake of ours, not of the file
         if code == sqlite3.SQLITE_IOERR and is_full(path.parent):
@@ -160,20 +152,16 @@ def is_full(folder: Path) -> bool:
     return room.f_bavail * room.f_frsize < _ROOM_BYTES
 
 
-def read_only(path: Path) -> Engine:
-    """An engine that cannot write `path`; a copy on read-only media is readable too."""
+@contextmanager
+def read_only(path: Path) -> Iterator[Connection]:
+    """A connection that cannot write `path`; a copy on read-only media is readable too."""
     wal = path.with_name(path.name + "-wal")
     shm = path.with_name(path.name + "-shm")
     writable = os.access(path.parent, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
     mode = "mode=ro" if wal.exists() or shm.exists() or writable else "immutable=1"
-    address = f"{path.resolve().as_uri()}?{mode}"
-
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(address, uri=True, timeout=LOCK_WAIT_S)
+    with closing(connect(path, wait_s=LOCK_WAIT_S, options=mode)) as connection:
         connection.text_factory = lambda raw: raw.decode(errors="replace")  # a spoilt text is shown, not fatal
-        return connection
-
-    return create_engine("sqlite://", creator=connect, poolclass=NullPool)
+        yield connection
 
 
 def _make(path: Path) -> None:
@@ -184,15 +172,15 @@ def _make(path: Path) -> None:
     sync(path.parent)
 
 
-def _set_up(connection: Any, *, lock_wait_s: float) -> None:
-    # The driver's own implicit BEGIN is off; _begin says when a transaction begins, and how.
-    connection.isolation_level = None
+def _connected(path: Path, *, lock_wait_s: float) -> Connection:
+    connection = connect(path, wait_s=lock_wait_s)
     _switch_to_wal(connection, until=time.monotonic() + lock_wait_s)
     for pragma in ("synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")
+    return connection
 
 
-def _switch_to_wal(connection: Any, *, until: float) -> None:
+def _switch_to_wal(connection: Connection, *, until: float) -> None:
     """Two processes that open a new file at once: SQLite answers "locked" to one of them without waiting."""
     while True:
         try:
@@ -202,7 +190,3 @@ def _switch_to_wal(connection: Any, *, until: float) -> None:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
                 raise
         time.sleep(_RETRY_S)
-
-
-def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get(_READS) else "BEGIN IMMEDIATE")

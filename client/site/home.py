@@ -51,7 +51,7 @@ def _address(value: str) -> str:
 class SiteConfig(BaseModel):
     """`site.toml`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
     name: Name = Field(description="the site's name in results")
     coordinator: Annotated[str, AfterValidator(_address)] = Field(description="host:port of the coordinator")

@@ -24,7 +24,7 @@ AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 class Part(BaseModel):
     """Base of the tables of `site.toml`: frozen, strict types, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class Mapped(Part):

@@ -40,7 +40,7 @@ COMPUTED = "model:"
 class Options(BaseModel):
     """Base of an estimator's own options in `[estimator.options]`: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
 
 
 AnyOptions = Options

@@ -50,9 +50,8 @@ def check_table(name: str, raw: Any, model: type[BaseModel], *, homes: Mapping[s
     homes
         For "belongs in": the table that knows each key.
     """
-    root = model.model_json_schema()
     if not isinstance(raw, Mapping):
-        known = ", ".join(root["properties"])
+        known = ", ".join(model.model_json_schema()["properties"])
         problem = Problem(
             name, f"{name} = {_words.show(raw)}: must be a table, not {_words.kind(raw)}; write [{name}] with {known}"
         )
@@ -61,6 +60,7 @@ def check_table(name: str, raw: Any, model: type[BaseModel], *, homes: Mapping[s
         return Checked(model.model_validate(raw), raw)
     except ValidationError as error:
         errors = error.errors(include_url=False)
+    root = model.model_json_schema()  # of a table without mistakes nobody asks for it, and it takes time
     sound = copy.deepcopy(_as_lists(raw))
     problems: dict[Problem, None] = {}
     bad = set()

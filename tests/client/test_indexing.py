@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from fedage.client.cli.index import SiteIndex, index_into
-from fedage.client.cohort.store.models import ImageFile
 from fedage.client.cohort.store.query import select
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.store.tables import read_table
@@ -164,8 +163,8 @@ def test_a_site_may_say_which_view_its_folder_holds_where_files_do_not(tmp_path:
 
     def views(**settings: Any) -> dict[str, str]:
         index(tmp_path / "home", data=str(data), **settings)
-        with CohortStore.open(tmp_path / "home") as store, store.reading() as session:
-            return {store.path_of(image.path): image.view for image in session.query(ImageFile)}
+        with CohortStore.open(tmp_path / "home") as store, store.reading() as connection:
+            return {store.path_of(path): view for path, view in connection.execute("SELECT path, view FROM images")}
 
     assert views() == {"none.dcm": "", "side.dcm": "LL", "breast.dcm": ""}
     assert views(view_if_unknown="AP") == {"none.dcm": "AP", "side.dcm": "LL", "breast.dcm": ""}

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Integer, MetaData, Table, func, select
 
 from fedage.client.audit import AuditLog, Direction, Entry, Kind
 from fedage.client.cohort.store import writer
@@ -24,13 +23,14 @@ from fedage.client.consent.frozen_values import FrozenValues
 from fedage.client.consent.ledger import Budget, Ledger, Mechanism
 from fedage.client.consent.snapshots import Snapshots
 from fedage.client.site.durable import DurableFile
+from fedage.client.site.sqlite import insert, scalar
 from fedage.common.protocol.messages import DESCRIBE, EVALUATE, TRAIN, Request
 from tests.client.hospital import Hospital, Template
 
 HELD_S = 0.3
 DIGEST = hashlib.sha256(b"campaign").hexdigest()
-metadata = MetaData()
-rows = Table("rows", metadata, Column("id", Integer, primary_key=True))
+ROWS = {"rows": ("CREATE TABLE rows (id INTEGER PRIMARY KEY)",)}
+COUNT = "SELECT count(*) FROM rows"
 
 
 @contextmanager
@@ -63,9 +63,8 @@ def freeze(home: Path) -> tuple[str, ...]:
 
 
 def add_row(home: Path) -> int:
-    with account_transaction(home / "account.db", tables=metadata) as connection:
-        connection.execute(rows.insert())
-        return int(connection.execute(select(func.count()).select_from(rows)).scalar_one())
+    with account_transaction(home / "account.db", tables=ROWS) as connection:
+        return insert(connection, "rows", {"id": None})
 
 
 WRITERS: dict[str, Callable[[Path], Any]] = {
@@ -86,7 +85,7 @@ MAKERS: dict[str, Callable[[Path], Any]] = {
     "ledger.db": Ledger,
     "snapshots.db": Snapshots,
     "accounts.db": RunLimits,
-    "account.db": lambda home: DurableFile(home / "account.db", tables=metadata),
+    "account.db": lambda home: DurableFile(home / "account.db", tables=ROWS),
 }
 
 
@@ -101,7 +100,7 @@ def test_a_second_writer_waits_for_the_first(file: str, tmp_path: Path) -> None:
 def test_it_waits_long_enough_for_a_busy_machine(file: str, tmp_path: Path) -> None:
     made = MAKERS[file](tmp_path)
     with (made if isinstance(made, DurableFile) else made._file).transaction() as connection:
-        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar_one() == 60_000
+        assert scalar(connection, "PRAGMA busy_timeout") == 60_000
     made.close()
 
 
@@ -115,25 +114,24 @@ READERS: dict[str, Callable[[Any], Any]] = {
 
 def _count(file: DurableFile) -> int:
     with file.reading() as connection:
-        return int(connection.execute(select(func.count()).select_from(rows)).scalar_one())
+        return int(scalar(connection, COUNT))
 
 
 @pytest.mark.parametrize("file", READERS)
 def test_a_reader_waits_for_nobody(file: str, tmp_path: Path) -> None:
     MAKERS[file](tmp_path).close()
-    with DurableFile(tmp_path / file, tables=MetaData()).transaction():
+    with DurableFile(tmp_path / file, tables={}).transaction():
         began = time.monotonic()
         assert READERS[file](MAKERS[file](tmp_path))
         assert time.monotonic() - began < 30  # a wait for the lock would be sixty seconds, and then fail
 
 
 def test_a_reader_sees_one_state_while_another_commits(tmp_path: Path) -> None:
-    file = DurableFile(tmp_path / "account.db", tables=metadata)
+    file = DurableFile(tmp_path / "account.db", tables=ROWS)
     with file.reading() as connection:
-        count = select(func.count()).select_from(rows)
-        before = connection.execute(count).scalar_one()
+        before = scalar(connection, COUNT)
         add_row(tmp_path)
-        assert (before, connection.execute(count).scalar_one()) == (0, 0)
+        assert (before, scalar(connection, COUNT)) == (0, 0)
     assert _count(file) == 1
 
 

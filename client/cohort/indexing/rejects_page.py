@@ -13,12 +13,11 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.table import Table
-from sqlalchemy import func, select
 
 from fedage.client.cohort.paths import SEPARATOR
 from fedage.client.cohort.reasons import Reason
-from fedage.client.cohort.store.models import RejectedFile
 from fedage.client.cohort.store.store import CohortStore
+from fedage.client.site.sqlite import scalars
 from fedage.common.version import __version__
 from fedage.deploy.machine.atomic import write_atomically
 
@@ -64,9 +63,10 @@ class RejectedGroup:
 def rejected_groups(store: CohortStore, *, paths: bool = False) -> tuple[RejectedGroup, ...]:
     """What is out in a store, the most frequent reason first."""
     kinds: dict[str, list[ScannerCount]] = defaultdict(list)
-    columns = (RejectedFile.reason, RejectedFile.modality, RejectedFile.manufacturer)
-    with store.reading() as session:
-        for code, modality, manufacturer, count in session.execute(select(*columns, func.count()).group_by(*columns)):
+    columns = "reason, modality, manufacturer"
+    counts = f"SELECT {columns}, count(*) FROM rejected_files GROUP BY {columns}"
+    with store.reading() as connection:
+        for code, modality, manufacturer, count in connection.execute(counts):
             kinds[code].append(ScannerCount(modality or UNKNOWN, manufacturer or UNKNOWN, count))
     groups = []
     for code, of_reason in kinds.items():
@@ -145,7 +145,7 @@ def _by_scanner(groups: tuple[RejectedGroup, ...]) -> list[tuple[str, str, int, 
 
 
 def _paths(store: CohortStore, code: str) -> tuple[str, ...]:
-    with store.reading() as session:
-        sealed = session.scalars(select(RejectedFile.path).where(RejectedFile.reason == code))
+    with store.reading() as connection:
+        sealed = scalars(connection, "SELECT path FROM rejected_files WHERE reason = ?", (code,))
         paths = sorted(store.path_of(one).replace(SEPARATOR, " → ") for one in sealed)
     return tuple(paths[:MAX_PATHS])

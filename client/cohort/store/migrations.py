@@ -1,6 +1,6 @@
 """From the tables of an earlier version to today's: ordered steps, one transaction, a backup of the file beforehand.
 
-A new version appends one step to `STEPS` and changes `models.py` so that a migrated file and a fresh one have the same
+A new version appends one step to `STEPS` and changes `schema.py` so that a migrated file and a fresh one have the same
 tables; the tests compare them.
 """
 
@@ -14,9 +14,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from filelock import FileLock
-from sqlalchemy import Connection
 
-from fedage.client.cohort.store.models import SCHEMA_VERSION, WITHOUT_WORDS
+from fedage.client.cohort.store.schema import SCHEMA_VERSION, WITHOUT_WORDS
+from fedage.client.site.sqlite import Connection
 from fedage.deploy.machine.atomic import sync
 
 LOCK = "migrate.lock"
@@ -87,8 +87,8 @@ def migrate(connection: Connection, version: int) -> None:
     """Run the steps from `version` on, inside the caller's transaction."""
     for step in range(version, SCHEMA_VERSION):
         for statement in STEPS[step]:
-            connection.exec_driver_sql(statement)
-    connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 @contextmanager

@@ -10,16 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import select as sql
-from sqlalchemy.orm import Session
 
 from fedage.client.cohort.ages import AgeSource
 from fedage.client.cohort.paths import SEPARATOR
 from fedage.client.cohort.sop_classes import normalise_modality
-from fedage.client.cohort.store.models import WITHOUT_WORDS, Exam, ImageFile, Outcome, OutcomeWord, Patient, Setting
 from fedage.client.cohort.store.one_person import not_one_person
+from fedage.client.cohort.store.schema import WITHOUT_WORDS
 from fedage.client.cohort.store.statements import statements_of_images
 from fedage.client.cohort.store.store import CohortStore
+from fedage.client.site.sqlite import Connection, placed, scalar, scalars
 from fedage.common.estimators.base import Input
 from fedage.common.estimators.takes import Content, Takes
 from fedage.common.statistics.statistic import FloatArray
@@ -189,10 +188,10 @@ def select(
     images_not_taken: Counter[str] = Counter()
     inputs = inputs or (replace(ANY_IMAGE, takes=takes or Takes()),)
     chosen: list[tuple[str, str | None, _Exam, dict[str, list[_Image]]]] = []
-    with store.reading() as session:
-        exams, (images, not_taken) = _exams(session), _images(session, modalities, inputs)
-        not_one = {} if patients is not None else not_one_person(statements_of_images(session))
-        for patient, sex in session.execute(sql(Patient.key, Patient.sex).order_by(Patient.key)):
+    with store.reading() as connection:
+        exams, (images, not_taken) = _exams(connection), _images(connection, modalities, inputs)
+        not_one = {} if patients is not None else not_one_person(statements_of_images(connection))
+        for patient, sex in connection.execute("SELECT key, sex FROM patients ORDER BY key"):
             if patients is not None and patient not in patients:
                 continue  # not counted either: how many came since would be told from one answer to the next
             if patient in not_one:
@@ -212,9 +211,9 @@ def select(
                 has_others = any(exam.key in not_taken for exam in exams[patient])
                 has_some = any(images.get(exam.key) for exam in exams[patient])
                 excluded[_why_not(with_images, of_manufacturer, has_others=has_others, has_some=has_some)] += 1
-        outcomes = _outcomes(session, [patient for patient, *_ in chosen])
-        words = _words(session)
-        words_known = session.get(Setting, WITHOUT_WORDS) is None
+        outcomes = _outcomes(connection, [patient for patient, *_ in chosen])
+        words = _words(connection)
+        words_known = scalar(connection, "SELECT name FROM settings WHERE name = ?", (WITHOUT_WORDS,)) is None
     images_by_patient = [
         list(dict.fromkeys(image for name in images_by_input for image in images_by_input[name]))
         for *_, images_by_input in chosen
@@ -274,41 +273,27 @@ def _why_not(imaged: list[_Exam], of_manufacturer: list[_Exam], *, has_others: b
     return "age-outside-cohort" if of_manufacturer else "other-manufacturer"
 
 
-def _exams(session: Session) -> dict[str, list[_Exam]]:
+def _exams(connection: Connection) -> dict[str, list[_Exam]]:
     """All exams by patient."""
     exams: dict[str, list[_Exam]] = defaultdict(list)
-    columns = sql(Exam.patient, Exam.key, Exam.age_years, Exam.age_source, Exam.age_capped, Exam.shifted_day)
-    for patient, key, age_years, source, capped, day, maker in session.execute(columns.add_columns(Exam.manufacturer)):
-        exams[patient].append(_Exam(key, age_years, source, capped, day, maker))
+    columns = "patient, key, age_years, age_source, age_capped, shifted_day, manufacturer"
+    for patient, *of_exam in connection.execute(f"SELECT {columns} FROM exams"):
+        exams[patient].append(_Exam(*of_exam))
     return exams
 
 
 def _images(
-    session: Session, modalities: tuple[str, ...], inputs: tuple[Input, ...]
+    connection: Connection, modalities: tuple[str, ...], inputs: tuple[Input, ...]
 ) -> tuple[dict[str, dict[str, list[_Image]]], dict[str, Counter[str]]]:
     """By exam and input, the images that are taken, those to be tried first in front; how many are not, by reason.
 
     An image goes to the first input that takes it.
     """
-    columns = sql(
-        ImageFile.exam,
-        ImageFile.key,
-        ImageFile.path,
-        ImageFile.size,
-        ImageFile.mtime_ns,
-        ImageFile.view,
-        ImageFile.body_part,
-        ImageFile.intent,
-        ImageFile.special,
-        ImageFile.laterality,
-        ImageFile.modality,
-        ImageFile.slices,
-    )
-    if modalities:
-        columns = columns.where(ImageFile.modality.in_(modalities))
+    columns = 'exam, key, path, size, mtime_ns, "view", body_part, intent, special, laterality, modality, slices'
+    only = "WHERE modality IN (SELECT value FROM json_each(:modalities))" if modalities else ""
     images: dict[str, dict[str, list[_Image]]] = {}
     not_taken: dict[str, Counter[str]] = {}
-    rows = session.execute(columns)
+    rows = connection.execute(f"SELECT {columns} FROM images {only}", {"modalities": placed(modalities)})
     for exam, key, path, size, mtime_ns, view, body_part, intent, special, laterality, modality, slices in rows:
         content = Content(view=view, body_part=body_part, intent=intent, special=special, laterality=laterality)
         image = _Image(key, path, content, size, mtime_ns, modality, 3 if slices > 1 else 2)
@@ -355,25 +340,23 @@ def _earliest(exams: list[_Exam]) -> _Exam:
     return min(exams, key=lambda exam: (exam.age_years, exam.key))
 
 
-def _outcomes(session: Session, patients: list[str]) -> dict[str, FloatArray]:
+def _outcomes(connection: Connection, patients: list[str]) -> dict[str, FloatArray]:
     rows = {patient: row for row, patient in enumerate(patients)}
     columns: dict[str, FloatArray] = {}
-    for patient, name, value in session.execute(
-        sql(Outcome.patient, Outcome.column, Outcome.value).order_by(Outcome.column)
-    ):
+    for patient, name, value in connection.execute('SELECT patient, "column", value FROM outcomes ORDER BY "column"'):
         column = columns.setdefault(name, np.full(len(patients), np.nan))
         if patient in rows:
             column[rows[patient]] = value
     return columns
 
 
-def _words(session: Session) -> dict[str, int]:
+def _words(connection: Connection) -> dict[str, int]:
     """How many patients of the store have a word in a column of outcomes.
 
     Attack: a campaign with other age limits each time asks whether the one patient with a word is among the patients.
     Rule: all patients of the store are looked at, whoever is chosen. Residual risk: that there is a word is told.
     """
-    return dict(Counter(session.scalars(sql(OutcomeWord.column))))
+    return dict(Counter(scalars(connection, 'SELECT "column" FROM outcome_words')))
 
 
 def _files_digest(images: list[_Image]) -> str:

@@ -8,21 +8,19 @@ and if the indexing is interrupted, it is neither in nor out.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Row, bindparam, select, text, update
 
 from fedage.client.cohort.dicom.geometry import Stack, build_stack
 from fedage.client.cohort.keys import Keys
 from fedage.client.cohort.paths import OBLIQUE, SEPARATOR
 from fedage.client.cohort.reasons import Reason
-from fedage.client.cohort.store.models import Series, Slice
 from fedage.client.cohort.store.one_person import Statement, why_not_one_person
+from fedage.client.site.sqlite import Connection, Row, placed, scalar, scalars
 
 PLACE_NUMBERS = 11
 """Of a slice: its position (3), the directions of its rows and columns (6), distances of rows and columns (2)."""
@@ -33,18 +31,23 @@ _OF_EXAM = ("patient", "age_years", "age_source", "age_capped", "shifted_day", "
 _OF_FILE = ("view", "laterality", "rows", "columns", "photometric", "transfer_syntax", "spacing_known", "burned_in")
 _OF_PERSON = ("study", "sex", "age_from_years", "age_until_years", "real_day", "is_placeholder_id")
 _OF_IMAGE = ("exam", "modality", *_OF_FILE)
-_OF_SERIES = [getattr(Series, name) for name in ("exam", "sex", "modality", *_OF_EXAM)]
-_OF_SLICE = [getattr(Slice, name) for name in ("path", "mtime_ns", "size", "place", *_OF_FILE)]
-_OF_SLICE += [getattr(Slice, name).label(f"person_{name}") for name in _OF_PERSON]
-
 _THESE = "SELECT value FROM json_each(:keys)"
+_SLICES = ", ".join(
+    [f'series."{name}"' for name in ("exam", "sex", "modality", *_OF_EXAM)]
+    + [f'slices."{name}"' for name in ("path", "mtime_ns", "size", "place", *_OF_FILE)]
+    + [f'slices."{name}" AS person_{name}' for name in _OF_PERSON]
+    + ["series.key AS series_key", "slices.key AS slice_key"]
+)
+_SLICES_OF_SERIES = (
+    f"SELECT {_SLICES} FROM series JOIN slices ON slices.series = series.key WHERE series.key IN ({_THESE}) "
+    "ORDER BY series.key, slices.key"
+)
 _TAKE_OUT = (
     f"DELETE FROM images WHERE key IN ({_THESE})",
     f"DELETE FROM images WHERE key IN (SELECT key FROM slices WHERE series IN ({_THESE}))",
     f"DELETE FROM rejected_files WHERE path IN (SELECT path FROM slices WHERE series IN ({_THESE}))",
     f"UPDATE series SET judged = 0 WHERE key IN ({_THESE})",
 )
-_OF_PATH = select(Slice.series).where(Slice.path == bindparam("sealed"))
 
 
 @dataclass
@@ -87,34 +90,32 @@ def orientation(stack: Stack) -> str:
 
 def series_of(connection: Connection, paths: Iterable[bytes]) -> set[str]:
     """The series that these files, by sealed path, are slices of."""
-    keys = (connection.scalar(_OF_PATH, {"sealed": path}) for path in paths)
+    keys = (scalar(connection, "SELECT series FROM slices WHERE path = ?", (path,)) for path in paths)
     return {key for key in keys if key is not None}
 
 
 def withdraw(connection: Connection, series: Collection[str]) -> None:
     """Delete the results for series that change; they are judged again later."""
     if series:
-        keys = json.dumps(list(series))
         for statement in _TAKE_OUT:
-            connection.execute(text(statement), {"keys": keys})
+            connection.execute(statement, {"keys": placed(series)})
 
 
 def judge_series(connection: Connection, keys: Keys, *, limit: int) -> SeriesRows | None:
     """Judge the next `limit` series that are not judged yet; None if there are none."""
-    unjudged = list(connection.scalars(select(Series.key).where(~Series.judged).order_by(Series.key).limit(limit)))
+    unjudged = scalars(connection, "SELECT key FROM series WHERE NOT judged ORDER BY key LIMIT ?", (limit,))
     if not unjudged:
         return None
     rows_to_write = SeriesRows()
-    wanted = (*_OF_SERIES, *_OF_SLICE, Series.key.label("series_key"), Slice.key.label("slice_key"))
-    slices = select(*wanted).join(Slice, Slice.series == Series.key).where(Series.key.in_(unjudged))
-    rows = connection.execute(slices.order_by(Series.key, Slice.key))
-    for _, files in groupby(rows, key=lambda row: row.series_key):
+    these = {"keys": placed(unjudged)}
+    rows = connection.execute(_SLICES_OF_SERIES, these)
+    for _, files in groupby(rows, key=lambda row: str(row["series_key"])):
         _judge_one(list(files), keys, rows_to_write)
-    connection.execute(update(Series).where(Series.key.in_(unjudged)).values(judged=True))
+    connection.execute(f"UPDATE series SET judged = 1 WHERE key IN ({_THESE})", these)
     return rows_to_write
 
 
-def _judge_one(files: Sequence[Row[Any]], keys: Keys, rows_to_write: SeriesRows) -> None:
+def _judge_one(files: Sequence[Row], keys: Keys, rows_to_write: SeriesRows) -> None:
     """Add the rows for one series; fields that all its files share are taken from the first."""
     first, stack = files[0], _series_stack(files) if len(files) > 1 else None
     if why_not_one_person(map(_statement, files)):
@@ -122,22 +123,22 @@ def _judge_one(files: Sequence[Row[Any]], keys: Keys, rows_to_write: SeriesRows)
     if isinstance(stack, Reason):
         rows_to_write.rejected += [_rejected_row(file, stack) for file in files]
         return
-    if rows_to_write.patients.get(first.patient) is None:
-        rows_to_write.patients[first.patient] = first.sex
-    exam = {name: getattr(first, name) for name in _OF_EXAM}
-    rows_to_write.exams.setdefault(first.exam, {"key": first.exam, **exam})
-    image = {name: getattr(first, name) for name in _OF_IMAGE}
-    image |= {name: getattr(first, f"person_{name}") for name in _OF_PERSON}
+    if rows_to_write.patients.get(first["patient"]) is None:
+        rows_to_write.patients[first["patient"]] = first["sex"]
+    exam = {name: first[name] for name in _OF_EXAM}
+    rows_to_write.exams.setdefault(first["exam"], {"key": first["exam"], **exam})
+    image = {name: first[name] for name in _OF_IMAGE}
+    image |= {name: first[f"person_{name}"] for name in _OF_PERSON}
     if stack is None:
-        alone = {"key": first.slice_key, "path": first.path, "mtime_ns": first.mtime_ns, "size": first.size}
+        alone = {"key": first["slice_key"], "path": first["path"], "mtime_ns": first["mtime_ns"], "size": first["size"]}
         rows_to_write.images.append({**image, **alone, "slices": 1, "voxel_mm": "", "orientation": ""})
         return
     between_slices, between_rows, between_columns = stack.spacing_mm
     volume = {
-        "key": first.series_key,
-        "path": keys.seal(volume_path(first.series_key)),
+        "key": first["series_key"],
+        "path": keys.seal(volume_path(first["series_key"])),
         "mtime_ns": _stamp(files),
-        "size": sum(file.size for file in files),
+        "size": sum(file["size"] for file in files),
         "slices": len(files),
         "voxel_mm": f"{between_rows:.4g} {between_columns:.4g} {between_slices:.4g}",
         "orientation": orientation(stack),
@@ -145,28 +146,28 @@ def _judge_one(files: Sequence[Row[Any]], keys: Keys, rows_to_write: SeriesRows)
     rows_to_write.images.append({**image, **volume, "spacing_known": True})
 
 
-def _statement(file: Row[Any]) -> Statement:
+def _statement(file: Row) -> Statement:
     return Statement(
-        exam=file.exam,
-        sex=file.person_sex,
-        age_from_years=file.person_age_from_years,
-        age_until_years=file.person_age_until_years,
-        real_day=file.person_real_day,
+        exam=file["exam"],
+        sex=file["person_sex"],
+        age_from_years=file["person_age_from_years"],
+        age_until_years=file["person_age_until_years"],
+        real_day=file["person_real_day"],
     )
 
 
-def _series_stack(files: Sequence[Row[Any]]) -> Stack | Reason:
-    if len({(file.rows, file.columns) for file in files}) > 1:
+def _series_stack(files: Sequence[Row]) -> Stack | Reason:
+    if len({(file["rows"], file["columns"]) for file in files}) > 1:
         return Reason.MIXED_ORIENTATION
-    return build_stack_from_places([file.place for file in files])
+    return build_stack_from_places([file["place"] for file in files])
 
 
-def _rejected_row(file: Row[Any], reason: Reason) -> dict[str, Any]:
-    stamp = {"path": file.path, "mtime_ns": file.mtime_ns, "size": file.size}
-    return {**stamp, "reason": str(reason), "modality": file.modality, "manufacturer": file.manufacturer}
+def _rejected_row(file: Row, reason: Reason) -> dict[str, Any]:
+    stamp = {"path": file["path"], "mtime_ns": file["mtime_ns"], "size": file["size"]}
+    return {**stamp, "reason": str(reason), "modality": file["modality"], "manufacturer": file["manufacturer"]}
 
 
-def _stamp(files: Sequence[Row[Any]]) -> int:
+def _stamp(files: Sequence[Row]) -> int:
     """A number that changes when a file of a series does."""
-    stamps = [(file.slice_key, file.mtime_ns, file.size) for file in files]
+    stamps = [(file["slice_key"], file["mtime_ns"], file["size"]) for file in files]
     return int.from_bytes(hashlib.sha256(repr(stamps).encode()).digest()[:7], "big")

@@ -10,34 +10,22 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select, text
-from sqlalchemy.exc import DatabaseError, IntegrityError, OperationalError
-from sqlalchemy.orm import Session
 
 from fedage.client.cohort.keys import Keys, StoreError, read_or_create
 from fedage.client.cohort.paths import OBLIQUE, SEPARATOR, FileStamp
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.store.migrations import OLDEST, backup, can_migrate, migrate, migration_lock
-from fedage.client.cohort.store.models import (
-    SCHEMA_VERSION,
-    Base,
-    Exam,
-    ImageFile,
-    Patient,
-    RejectedFile,
-    Series,
-    Setting,
-    Slice,
-)
+from fedage.client.cohort.store.schema import SCHEMA_VERSION, TABLES
 from fedage.client.cohort.table.identifiers import with_other_zeros
+from fedage.client.site.sqlite import Connection, Connections, connect, insert, placed, scalar, scalars
 
 __all__ = ["CohortStore", "FileStamp", "KnownFile", "StoreError", "Volumes"]
 
 DATABASE, KEY, LOCK = "cohort.db", "store.key", "index.lock"
-_BUSY_TIMEOUT_MS = 30_000
+_LOCK_WAIT_S = 30.0
 
 
 class KnownFile(NamedTuple):
@@ -58,8 +46,8 @@ class Volumes(NamedTuple):
 class CohortStore:
     """Open with `CohortStore.open`; a context manager. Safe to use from several threads."""
 
-    def __init__(self, home: Path, engine: Engine, keys: Keys) -> None:
-        self._home, self._engine, self._keys = home, engine, keys
+    def __init__(self, home: Path, connections: Connections, keys: Keys) -> None:
+        self._home, self._connections, self._keys = home, connections, keys
 
     @classmethod
     def open(cls, home: Path | str, *, key: bytes | None = None) -> CohortStore:
@@ -84,14 +72,11 @@ class CohortStore:
         file = home / DATABASE
         keys = Keys(read_or_create(home / KEY, given=key, may_create=not file.exists()))
         file.touch(mode=0o600)
-        # hide_parameters: what a statement held must not stand in an error.
-        engine = create_engine(f"sqlite:///{file}", hide_parameters=True)
-        event.listen(engine, "connect", _prepare)
-        store = cls(home, engine, keys)
+        store = cls(home, Connections(lambda: _connected(file)), keys)
         try:
             store._check(file)
         except BaseException:
-            engine.dispose()
+            store.close()
             raise
         return store
 
@@ -108,30 +93,30 @@ class CohortStore:
                     "fedage that made it, or move the file away and index again (store.key stays)"
                 )
             self._check_key(file)
-        except OperationalError:
+        except sqlite3.OperationalError:
             raise StoreError(f"{file} cannot be opened or is locked; end what holds it, then try again") from None
-        except DatabaseError:
+        except sqlite3.DatabaseError:
             raise StoreError(f"{file} is no cohort store or is damaged; move it away and index again") from None
 
     def _made_or_known(self) -> int:
         """The version of the file; a new one is made with today's tables."""
-        with self._engine.connect() as connection:  # without the write lock, which an indexing may hold for long
-            version = int(connection.execute(text("PRAGMA user_version")).scalar_one())
+        with self.reading() as connection:  # without the write lock, which an indexing may hold for long
+            version = int(scalar(connection, "PRAGMA user_version"))
         if version:
             return version
-        with self._engine.begin() as connection:
-            connection.execute(text("BEGIN IMMEDIATE"))
-            version = int(connection.execute(text("PRAGMA user_version")).scalar_one())
-            if version == 0 and not connection.execute(text("SELECT count(*) FROM sqlite_schema")).scalar_one():
-                Base.metadata.create_all(connection)
-                connection.execute(insert(Setting).values(name="key", value=self._keys.check().encode()))
-                connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
+        with self._writing() as connection:
+            version = int(scalar(connection, "PRAGMA user_version"))
+            if version == 0 and not scalar(connection, "SELECT count(*) FROM sqlite_schema"):
+                for statement in (each for statements in TABLES.values() for each in statements):
+                    connection.execute(statement)
+                insert(connection, "settings", {"name": "key", "value": self._keys.check().encode()})
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 version = SCHEMA_VERSION
         return version
 
     def _migrate(self, file: Path) -> None:
-        with self._engine.connect() as connection:
-            version = int(connection.execute(text("PRAGMA user_version")).scalar_one())
+        with self.reading() as connection:
+            version = int(scalar(connection, "PRAGMA user_version"))
         if not can_migrate(version):
             return  # another process did it while this one waited
         self._check_key(file)
@@ -143,18 +128,16 @@ class CohortStore:
                 f"({type(error).__name__}); give its folder room and try again"
             ) from None
         try:
-            with self._engine.begin() as connection:
-                connection.execute(text("BEGIN IMMEDIATE"))
+            with self._writing() as connection:
                 migrate(connection, version)
-        except DatabaseError as error:
+        except sqlite3.DatabaseError as error:
             raise StoreError(
-                f"{file} could not be brought from version {version} to {SCHEMA_VERSION} ({type(error.orig).__name__}) "
+                f"{file} could not be brought from version {version} to {SCHEMA_VERSION} ({type(error).__name__}) "
                 f"and is as it was; a copy is {backup_file.name}"
             ) from None
 
     def _check_key(self, file: Path) -> None:
-        with self._engine.connect() as connection:
-            stored = connection.execute(select(Setting.value).where(Setting.name == "key")).scalar_one_or_none()
+        stored = self.setting("key")
         if stored != self._keys.check().encode():
             raise StoreError(
                 f"{file} was made with another key; put the site's saved key back into {file.parent / KEY}"
@@ -170,7 +153,13 @@ class CohortStore:
 
     def close(self) -> None:
         """Close the database."""
-        self._engine.dispose()
+        self._connections.close()
+
+    def setting(self, name: str) -> bytes | None:
+        """A property of the store; None if it has none of this name."""
+        with self.reading() as connection:
+            value: bytes | None = scalar(connection, "SELECT value FROM settings WHERE name = ?", (name,))
+        return value
 
     def split_uniform(self, patient: str) -> float:
         """A number in [0, 1) of a hashed patient, from a second keyed hash."""
@@ -182,8 +171,8 @@ class CohortStore:
 
     def known_with_other_zeros(self, patient_ids: Iterable[str]) -> int:
         """Count identifiers that match no patient with images, but would with other leading zeros."""
-        with self.reading() as session:
-            known = set(session.scalars(select(Patient.key)))
+        with self.reading() as connection:
+            known = set(scalars(connection, "SELECT key FROM patients"))
         return sum(
             self.patient_key(patient_id) not in known
             and any(self.patient_key(variant) in known for variant in with_other_zeros(patient_id))
@@ -214,10 +203,10 @@ class CohortStore:
             lock.release()
 
     @contextmanager
-    def reading(self) -> Iterator[Session]:
-        """A session that sees one state of the store."""
-        with Session(self._engine) as session:
-            yield session
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that must not write: it sees one state of the store, and waits for nobody who writes."""
+        with self._connections.transaction("BEGIN") as connection:
+            yield connection
 
     @contextmanager
     def transaction(self) -> Iterator[tuple[Connection, Keys]]:
@@ -229,15 +218,17 @@ class CohortStore:
             If the file is locked, full or broken.
         """
         try:
-            with self._engine.begin() as connection:
-                connection.execute(text("BEGIN IMMEDIATE"))
+            with self._writing() as connection:
                 yield connection, self._keys
-        except IntegrityError:
+        except sqlite3.IntegrityError:
             raise StoreError("the store changed meanwhile; run one index at a time, then index again") from None
-        except OperationalError as error:
-            raise StoreError(
-                f"the store cannot be written ({type(error.orig).__name__}): locked or disk full"
-            ) from None
+        except sqlite3.OperationalError as error:
+            raise StoreError(f"the store cannot be written ({type(error).__name__}): locked or disk full") from None
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._connections.transaction("BEGIN IMMEDIATE") as connection:
+            yield connection
 
     @property
     def root(self) -> Path:
@@ -248,8 +239,7 @@ class CohortStore:
         StoreError
             If nothing was indexed yet.
         """
-        with self.reading() as session:
-            sealed = session.scalar(select(Setting.value).where(Setting.name == "root"))
+        sealed = self.setting("root")
         if sealed is None:
             raise StoreError("nothing is indexed yet; run fedage site index")
         return Path(self._keys.unseal(sealed))
@@ -257,21 +247,20 @@ class CohortStore:
     @property
     def has_images(self) -> bool:
         """Whether a folder was indexed."""
-        with self.reading() as session:
-            return session.scalar(select(Setting.name).where(Setting.name == "root")) is not None
+        return self.setting("root") is not None
 
     def files(self) -> dict[str, KnownFile]:
         """All files in the store, by relative path."""
         known: dict[str, KnownFile] = {}
-        flat = select(ImageFile.path, ImageFile.mtime_ns, ImageFile.size).where(
-            ImageFile.key.not_in(select(Series.key))
+        those_in = (
+            "SELECT path, mtime_ns, size FROM images WHERE key NOT IN (SELECT key FROM series) "
+            "UNION ALL SELECT path, mtime_ns, size FROM slices"
         )
-        slices = select(Slice.path, Slice.mtime_ns, Slice.size)
-        with self._engine.connect() as connection:
-            for sealed, mtime_ns, size in [*connection.execute(flat), *connection.execute(slices)]:
+        with self.reading() as connection:
+            for sealed, mtime_ns, size in connection.execute(those_in):
                 path = self._keys.unseal(sealed)
                 known[path] = KnownFile(FileStamp(path, mtime_ns, size), None)
-            rejected = select(RejectedFile.path, RejectedFile.mtime_ns, RejectedFile.size, RejectedFile.reason)
+            rejected = "SELECT path, mtime_ns, size, reason FROM rejected_files"
             for sealed, mtime_ns, size, reason in connection.execute(rejected):
                 path = self._keys.unseal(sealed)
                 known[path] = KnownFile(FileStamp(path, mtime_ns, size), Reason(reason))
@@ -279,47 +268,43 @@ class CohortStore:
 
     def rejected_for(self, reasons: Collection[Reason]) -> dict[str, Reason]:
         """The files that are out for one of these reasons, by relative path."""
-        wanted = select(RejectedFile.path, RejectedFile.reason).where(RejectedFile.reason.in_(reasons))
-        with self._engine.connect() as connection:
-            return {self._keys.unseal(sealed): Reason(reason) for sealed, reason in connection.execute(wanted)}
+        wanted = "SELECT path, reason FROM rejected_files WHERE reason IN (SELECT value FROM json_each(?))"
+        with self.reading() as connection:
+            rows = connection.execute(wanted, (placed(map(str, reasons)),))
+            return {self._keys.unseal(sealed): Reason(reason) for sealed, reason in rows}
 
     def slices(self, volume: str) -> tuple[str, ...]:
         """Relative paths of the files of a series that is in, by the path that stands for it; in no order."""
-        of_series = select(Slice.path).where(Slice.series == volume.removeprefix(SEPARATOR)).order_by(Slice.key)
-        with self.reading() as session:
-            return tuple(self._keys.unseal(sealed) for sealed in session.scalars(of_series))
+        of_series = "SELECT path FROM slices WHERE series = ? ORDER BY key"
+        with self.reading() as connection:
+            sealed_paths = scalars(connection, of_series, (volume.removeprefix(SEPARATOR),))
+        return tuple(map(self._keys.unseal, sealed_paths))
 
     def volumes(self) -> Volumes:
         """Totals over the series in the cohort."""
-        with self.reading() as session:
-            of_series = ImageFile.key.in_(select(Series.key))
-            number, files = session.execute(
-                select(func.count(), func.coalesce(func.sum(ImageFile.slices), 0)).where(of_series)
-            ).one()
-            oblique = select(func.count()).where(of_series, ImageFile.orientation.endswith(OBLIQUE))
-            return Volumes(number=number, files=files, oblique=session.scalar(oblique) or 0)
+        totals = (
+            "SELECT count(*), coalesce(sum(slices), 0), coalesce(sum(orientation LIKE '%' || ?), 0) FROM images "
+            "WHERE key IN (SELECT key FROM series)"
+        )
+        with self.reading() as connection:
+            return Volumes(*connection.execute(totals, (OBLIQUE,)).fetchone())
 
     def rejected_by_reason(self) -> dict[str, int]:
         """How many files are out, by reason code."""
-        with self.reading() as session:
-            rows = session.execute(select(RejectedFile.reason, func.count()).group_by(RejectedFile.reason))
-            return dict(sorted(rows))
+        with self.reading() as connection:
+            rows = connection.execute("SELECT reason, count(*) FROM rejected_files GROUP BY reason ORDER BY reason")
+            return {row[0]: row[1] for row in rows}
 
     def counts(self) -> dict[str, int]:
         """Number of `patients`, `exams` and `images`."""
-        with self.reading() as session:
-            tables = {"patients": Patient, "exams": Exam, "images": ImageFile}
+        with self.reading() as connection:
             return {
-                name: session.scalar(select(func.count()).select_from(table)) or 0 for name, table in tables.items()
+                table: scalar(connection, f"SELECT count(*) FROM {table}") for table in ("patients", "exams", "images")
             }
 
 
-def _prepare(connection: Any, _record: Any) -> None:
-    """Settings of every connection: write-ahead log, foreign keys, patience; transactions are begun by hand."""
-    connection.isolation_level = None  # else sqlite3 begins transactions by itself, and late
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = NORMAL")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
+def _connected(file: Path) -> Connection:
+    connection = connect(file, wait_s=_LOCK_WAIT_S)
+    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+    return connection

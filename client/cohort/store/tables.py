@@ -19,9 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sqlalchemy import select
 
-from fedage.client.cohort.store.models import Setting, TableColumn, TablePatient, TableRejected
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.store.writer import writing
 from fedage.client.cohort.table.cell_forms import (
@@ -49,10 +47,12 @@ from fedage.client.cohort.table.sex import kinds_of_words, words_problem
 from fedage.client.cohort.table.summary_rows import rows_of_nobody
 from fedage.client.cohort.table.units import NOT_FROM_BIRTH, ages_in_words, are_no_years, counts_from_conception
 from fedage.client.site.mapping import TableSource, as_mapped
+from fedage.client.site.sqlite import Row, scalar, scalars
 from fedage.common.errors import FedAgeError
 from fedage.common.statistics.statistic import FloatArray
 
 _VERSION = "6"
+_REJECTED = "SELECT reason, count FROM table_rejected"
 _MALE, _FEMALE = 2, 1
 _WORDS = {"m": _MALE, "male": _MALE, "f": _FEMALE, "female": _FEMALE}
 _PLACEHOLDER = "?"
@@ -123,13 +123,12 @@ def index_table(store: CohortStore, source: TableSource) -> TableReport:
         unchanged = _stored_settings(store).get("stamp") == about["stamp"]
         if not unchanged:
             _store_table(store, source, path, about)
-    with store.reading() as session:
-        rejected = {row.reason: row.count for row in session.scalars(select(TableRejected))}
+    with store.reading() as connection:
+        rejected = {row["reason"]: row["count"] for row in connection.execute(_REJECTED)}
         patients, columns = (
-            len(session.scalars(select(TablePatient.key)).all()),
-            session.scalars(select(TableColumn.name)).all(),
+            int(scalar(connection, f"SELECT count(*) FROM {table}")) for table in ("table_patients", "table_columns")
         )
-    return TableReport(patients=patients, columns=len(columns), unchanged=unchanged, rejected=rejected)
+    return TableReport(patients=patients, columns=columns, unchanged=unchanged, rejected=rejected)
 
 
 def forget_table(store: CohortStore) -> None:
@@ -144,19 +143,16 @@ def read_table(store: CohortStore) -> StoredTable | None:
     about = _stored_settings(store)
     if not about:
         return None
-    with store.reading() as session:
-        keys = list(session.scalars(select(TablePatient.key).order_by(TablePatient.position)))
-        columns = {
-            column.name: _to_series(column)
-            for column in session.scalars(select(TableColumn).order_by(TableColumn.position))
-        }
-        of_rows = {row.reason: row.count for row in session.scalars(select(TableRejected)) if ":" not in row.reason}
+    of_columns = "SELECT name, numbers, odd, words FROM table_columns ORDER BY position"
+    with store.reading() as connection:
+        keys = scalars(connection, "SELECT key FROM table_patients ORDER BY position")
+        columns = {column["name"]: _to_series(column) for column in connection.execute(of_columns)}
+        of_rows = {row["reason"]: row["count"] for row in connection.execute(_REJECTED) if ":" not in row["reason"]}
     return StoredTable(tuple(keys), pd.DataFrame(columns), about["age"], about["sex"], of_rows)
 
 
 def _stored_settings(store: CohortStore) -> dict[str, Any]:
-    with store.reading() as session:
-        sealed = session.scalar(select(Setting.value).where(Setting.name == "table"))
+    sealed = store.setting("table")
     return {} if sealed is None else dict(json.loads(store.path_of(sealed)))
 
 
@@ -327,15 +323,15 @@ def _is_code(column: pd.Series, values: FloatArray, code: float | str) -> NDArra
     return np.asarray(values == code)
 
 
-def _to_series(column: TableColumn) -> pd.Series:
-    values = np.frombuffer(column.numbers, dtype="<f8").astype(np.float64)
-    if column.odd is None and column.words is None:
+def _to_series(column: Row) -> pd.Series:
+    values = np.frombuffer(column["numbers"], dtype="<f8").astype(np.float64)
+    if column["odd"] is None and column["words"] is None:
         return pd.Series(values)
     cells = values.astype(object)
-    if column.odd is not None:
-        marks = np.frombuffer(column.odd, dtype=np.uint8)
+    if column["odd"] is not None:
+        marks = np.frombuffer(column["odd"], dtype=np.uint8)
         cells[marks == _NOT_A_NUMBER], cells[marks == _UNMAPPED] = _PLACEHOLDER, NOT_NAMED_CELL
-    if column.words is not None:
-        words = np.frombuffer(column.words, dtype=np.int8)
+    if column["words"] is not None:
+        words = np.frombuffer(column["words"], dtype=np.int8)
         cells[words == _MALE], cells[words == _FEMALE] = "m", "f"
     return pd.Series(cells, dtype=object)

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
 
 from fedage.client.cohort.ages import age_limits_years
 from fedage.client.cohort.dicom.facts import DicomFacts
 from fedage.client.cohort.keys import Keys
 from fedage.client.cohort.paths import FileStamp
 from fedage.client.cohort.reasons import Reason, Rejected
-from fedage.client.cohort.store.models import (
-    WITHOUT_WORDS,
-    Base,
-    Exam,
-    ImageFile,
-    Outcome,
-    OutcomeWord,
-    Patient,
-    RejectedFile,
-    Series,
-    Setting,
-    Slice,
-    TableColumn,
-    TablePatient,
-    TableRejected,
-)
+from fedage.client.cohort.store.schema import WITHOUT_WORDS
 from fedage.client.cohort.store.series import judge_series, series_of, withdraw
 from fedage.client.cohort.store.store import CohortStore
+from fedage.client.site.sqlite import Connection, insert, insert_all, placed, scalar, scalars
 
 READER_VERSION = "11"
 """Increased when files are read differently; the next indexing then reads all of them again."""
@@ -47,8 +30,7 @@ class LastIndexing(NamedTuple):
     @classmethod
     def read(cls, store: CohortStore) -> LastIndexing:
         """Read it from a store."""
-        with store.reading() as session:
-            sealed = session.scalar(select(Setting.value).where(Setting.name == "tree"))
+        sealed = store.setting("tree")
         return cls() if sealed is None else cls(*store.path_of(sealed).split(":"))
 
 
@@ -67,24 +49,21 @@ class Writer:
 
     def set_root(self, root: Path) -> None:
         """Remember the indexed folder."""
-        self._connection.execute(delete(Setting).where(Setting.name == "root"))
-        self._connection.execute(insert(Setting).values(name="root", value=self._keys.seal(str(root))))
+        self._set("root", self._keys.seal(str(root)))
 
     def remember(self, indexing: LastIndexing) -> None:
         """Store an indexing's digest, sealed, so that the database confirms no guess about the folder's contents."""
-        self._connection.execute(delete(Setting).where(Setting.name == "tree"))
-        self._connection.execute(insert(Setting).values(name="tree", value=self._keys.seal(":".join(indexing))))
+        self._set("tree", self._keys.seal(":".join(indexing)))
 
     def forget(self, paths: Iterable[str]) -> None:
         """Remove files that vanished or are read again."""
-        sealed = [{"sealed": self._keys.seal(path)} for path in paths]
+        sealed = [self._keys.seal(path) for path in paths]
         if not sealed:
             return
-        if self._connection.scalar(select(Slice.key).limit(1)) is not None:
-            withdraw(self._connection, series_of(self._connection, (one["sealed"] for one in sealed)))
-        for table in (ImageFile, RejectedFile, Slice):
-            name = table.__tablename__
-            self._connection.execute(text(f"DELETE FROM {name} WHERE path = :sealed"), sealed)
+        if scalar(self._connection, "SELECT key FROM slices LIMIT 1") is not None:
+            withdraw(self._connection, series_of(self._connection, sealed))
+        for table in ("images", "rejected_files", "slices"):
+            self._connection.executemany(f"DELETE FROM {table} WHERE path = ?", [(path,) for path in sealed])
 
     def add(self, entries: Sequence[tuple[FileStamp, DicomFacts | Rejected]]) -> None:
         """Store what was read from files; an image that is already stored is rejected as a duplicate.
@@ -99,7 +78,7 @@ class Writer:
         series: dict[str, dict[str, Any]] = {}
         slices: dict[str, dict[str, Any]] = {}
         keys = [self._keys.image(fact.sop_uid) for _, fact in facts]
-        existing = self._there(ImageFile.key, keys) | self._there(Slice.key, keys)
+        existing = self._there("images", keys) | self._there("slices", keys)
         for key, (stamp, fact) in zip(keys, facts, strict=True):
             if key in existing or key in images or key in slices:
                 rejected.append((stamp, Rejected(Reason.DUPLICATE_IMAGE, fact.modality, fact.manufacturer)))
@@ -115,8 +94,8 @@ class Writer:
             exams.setdefault(exam, self._exam(exam, patient, fact))
             images[key] = self._image(key, exam, stamp, fact) | self._person(patient, fact)
         self._add_exams(patients, exams)
-        self._insert(ImageFile, list(images.values()))
-        self._insert(RejectedFile, [self._rejected(stamp, fact) for stamp, fact in rejected])
+        insert_all(self._connection, "images", list(images.values()))
+        insert_all(self._connection, "rejected_files", [self._rejected(stamp, fact) for stamp, fact in rejected])
         self._add_slices(series, slices)
 
     def judge_series(self, *, limit: int = 500) -> bool:
@@ -125,15 +104,18 @@ class Writer:
         if rows is None:
             return False
         self._add_exams(rows.patients, rows.exams)
-        self._insert(ImageFile, rows.images)
-        self._insert(RejectedFile, rows.rejected)
+        insert_all(self._connection, "images", rows.images)
+        insert_all(self._connection, "rejected_files", rows.rejected)
         return True
 
     def prune(self) -> None:
         """Drop exams without images, patients without exams and series without slices."""
-        self._connection.execute(delete(Series).where(Series.key.not_in(select(Slice.series))))
-        self._connection.execute(delete(Exam).where(Exam.key.not_in(select(ImageFile.exam))))
-        self._connection.execute(delete(Patient).where(Patient.key.not_in(select(Exam.patient))))
+        for statement in (
+            "DELETE FROM series WHERE key NOT IN (SELECT series FROM slices)",
+            "DELETE FROM exams WHERE key NOT IN (SELECT exam FROM images)",
+            "DELETE FROM patients WHERE key NOT IN (SELECT patient FROM exams)",
+        ):
+            self._connection.execute(statement)
 
     def replace_outcomes(self, values: Mapping[str, Mapping[str, float]], words: Mapping[str, Collection[str]]) -> int:
         """Replace all stored outcomes.
@@ -151,10 +133,11 @@ class Writer:
             The number of unknown patients.
         """
         by_key = {self._keys.patient(patient_id): columns for patient_id, columns in values.items()}
-        known = self._there(Patient.key, by_key)
-        self._connection.execute(delete(Outcome))
-        self._insert(
-            Outcome,
+        known = self._there("patients", by_key)
+        self._connection.execute("DELETE FROM outcomes")
+        insert_all(
+            self._connection,
+            "outcomes",
             [
                 {"patient": key, "column": column, "value": value}
                 for key, columns in by_key.items()
@@ -163,12 +146,13 @@ class Writer:
             ],
         )
         words_by_key = ((self._keys.patient(patient_id), columns) for patient_id, columns in words.items())
-        self._connection.execute(delete(OutcomeWord))
-        self._insert(
-            OutcomeWord,
+        self._connection.execute("DELETE FROM outcome_words")
+        insert_all(
+            self._connection,
+            "outcome_words",
             [{"patient": key, "column": column} for key, columns in words_by_key if key in known for column in columns],
         )
-        self._connection.execute(delete(Setting).where(Setting.name == WITHOUT_WORDS))
+        self._set(WITHOUT_WORDS, None)
         return len(by_key) - len(known)
 
     def replace_table(
@@ -186,54 +170,52 @@ class Writer:
         patients
             Keyed hashes, a row each.
         columns
-            Rows of `TableColumn`, without their positions.
+            Rows of `table_columns`, without their positions.
         rejected
             Rows and cells set aside, by reason.
         about
             What the table was read from and how; sealed.
         """
-        for table in (TablePatient, TableColumn, TableRejected):
-            self._connection.execute(delete(table))
-        self._insert(TablePatient, [{"position": row, "key": key} for row, key in enumerate(patients)])
-        self._insert(TableColumn, [{"position": at, **column} for at, column in enumerate(columns)])
-        self._insert(TableRejected, [{"reason": code, "count": count} for code, count in rejected.items()])
-        self._connection.execute(delete(Setting).where(Setting.name == "table"))
-        if about:
-            self._connection.execute(insert(Setting).values(name="table", value=self._keys.seal(about)))
+        rows_by_table: dict[str, list[dict[str, Any]]] = {
+            "table_patients": [{"position": row, "key": key} for row, key in enumerate(patients)],
+            "table_columns": [{"position": at, **column} for at, column in enumerate(columns)],
+            "table_rejected": [{"reason": code, "count": count} for code, count in rejected.items()],
+        }
+        for table, rows in rows_by_table.items():
+            self._connection.execute(f"DELETE FROM {table}")
+            insert_all(self._connection, table, rows)
+        self._set("table", self._keys.seal(about) if about else None)
 
     def _add_exams(self, sexes: Mapping[str, str | None], exams: Mapping[str, dict[str, Any]]) -> None:
         self._add_patients(sexes)
-        existing = self._there(Exam.key, exams)
-        self._insert(Exam, [row for key, row in exams.items() if key not in existing])
+        existing = self._there("exams", exams)
+        insert_all(self._connection, "exams", [row for key, row in exams.items() if key not in existing])
 
     def _add_slices(self, series: Mapping[str, dict[str, Any]], slices: Mapping[str, dict[str, Any]]) -> None:
         if not slices:
             return
-        existing = self._there(Series.key, series)
+        existing = self._there("series", series)
         withdraw(self._connection, existing)
-        self._insert(Series, [row for key, row in series.items() if key not in existing])
-        self._insert(Slice, list(slices.values()))
+        insert_all(self._connection, "series", [row for key, row in series.items() if key not in existing])
+        insert_all(self._connection, "slices", list(slices.values()))
 
     def _add_patients(self, sexes: Mapping[str, str | None]) -> None:
-        existing = self._there(Patient.key, sexes)
-        self._insert(Patient, [{"key": key, "sex": sex} for key, sex in sexes.items() if key not in existing])
-        for key in existing:
-            if sexes[key] is not None:
-                unknown = update(Patient).where(Patient.key == key, Patient.sex.is_(None))
-                self._connection.execute(unknown.values(sex=sexes[key]))
+        existing = self._there("patients", sexes)
+        new = [{"key": key, "sex": sex} for key, sex in sexes.items() if key not in existing]
+        insert_all(self._connection, "patients", new)
+        said = [(sexes[key], key) for key in existing if sexes[key] is not None]
+        self._connection.executemany("UPDATE patients SET sex = ? WHERE key = ? AND sex IS NULL", said)
 
-    def _there(self, column: Any, keys: Iterable[str]) -> set[str]:
-        """Which of the keys the table holds; one parameter, however many keys there are."""
-        values = select(func.json_each(bindparam("keys")).table_valued("value").c.value)
-        return set(self._connection.scalars(select(column).where(column.in_(values)), {"keys": json.dumps(list(keys))}))
+    def _there(self, table: str, keys: Iterable[str]) -> set[str]:
+        """Which of the keys the table holds."""
+        these = f"SELECT key FROM {table} WHERE key IN (SELECT value FROM json_each(?))"
+        return set(scalars(self._connection, these, (placed(keys),)))
 
-    def _insert(self, table: type[Base], rows: list[dict[str, Any]]) -> None:
-        """Rows of the same columns; past SQLAlchemy's processing of each value, which takes half the time."""
-        if rows:
-            names = list(rows[0])
-            marks, columns = ", ".join("?" * len(names)), ", ".join(f'"{name}"' for name in names)
-            statement = f'INSERT INTO "{table.__tablename__}" ({columns}) VALUES ({marks})'
-            self._connection.exec_driver_sql(statement, [tuple(row[name] for name in names) for row in rows])
+    def _set(self, name: str, value: bytes | None) -> None:
+        """Write a property of the store down, or take it out."""
+        self._connection.execute("DELETE FROM settings WHERE name = ?", (name,))
+        if value is not None:
+            insert(self._connection, "settings", {"name": name, "value": value})
 
     def _stamp(self, stamp: FileStamp) -> dict[str, Any]:
         return {"path": self._keys.seal(stamp.path), "mtime_ns": stamp.mtime_ns, "size": stamp.size}

@@ -23,15 +23,59 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, MetaData
-
 from fedage.client.disclosure.guard import Withheld
 from fedage.client.site.durable import DurableFile, StoreUnavailable
+from fedage.client.site.sqlite import Connection, Tables
 
 ACCOUNTS_FILE = "accounts.db"
 
-metadata = MetaData()
-"""The tables of all accounts in the file; each module of this package adds its own."""
+TABLES: Tables = {
+    # run_limits
+    "runs": ("CREATE TABLE runs (digest VARCHAR(64) NOT NULL, run VARCHAR(63) NOT NULL, PRIMARY KEY (digest, run))",),
+    "runs_of_data_set": (
+        "CREATE TABLE runs_of_data_set (coordinator VARCHAR(64) NOT NULL, data_set VARCHAR(64) NOT NULL, "
+        "digest VARCHAR(64) NOT NULL, run VARCHAR(63) NOT NULL, PRIMARY KEY (coordinator, data_set, digest, run))",
+    ),
+    "models": (
+        "CREATE TABLE models (digest VARCHAR(64) NOT NULL, run VARCHAR(63) NOT NULL, fold INTEGER NOT NULL, "
+        "round INTEGER NOT NULL, model VARCHAR(64) NOT NULL, PRIMARY KEY (digest, run, fold, round))",
+    ),
+    # thresholds
+    "compared": (
+        'CREATE TABLE compared (account VARCHAR(128) NOT NULL, run VARCHAR(128) NOT NULL, "column" VARCHAR(63) '
+        'NOT NULL, members VARCHAR(64) NOT NULL, PRIMARY KEY (account, run, "column"))',
+    ),
+    "values_tried": (
+        'CREATE TABLE values_tried (account VARCHAR(128) NOT NULL, run VARCHAR(128) NOT NULL, "column" VARCHAR(63) '
+        "NOT NULL, value FLOAT NOT NULL, answered BOOLEAN NOT NULL, "
+        'PRIMARY KEY (account, run, "column", value))',
+    ),
+    "iterates": (
+        "CREATE TABLE iterates (account VARCHAR(128) NOT NULL, step VARCHAR(128) NOT NULL, members VARCHAR(64) "
+        "NOT NULL, exchange VARCHAR(63) NOT NULL, digest VARCHAR(64) NOT NULL, "
+        "PRIMARY KEY (account, step, members, exchange, digest))",
+    ),
+    "lines": (
+        "CREATE TABLE lines (account VARCHAR(128) NOT NULL, run VARCHAR(63) NOT NULL, slope FLOAT NOT NULL, "
+        "intercept FLOAT NOT NULL, PRIMARY KEY (account, run))",
+    ),
+    # table_grids
+    "paths": (
+        "CREATE TABLE paths (campaign VARCHAR(64) NOT NULL, run VARCHAR(128) NOT NULL, ends VARCHAR NOT NULL, "
+        "following INTEGER NOT NULL, told VARCHAR NOT NULL, PRIMARY KEY (campaign, run))",
+    ),
+    "given": ("CREATE TABLE given (campaign VARCHAR(64) NOT NULL, ends VARCHAR NOT NULL, PRIMARY KEY (campaign))",),
+    "given_years": (
+        "CREATE TABLE given_years (account VARCHAR(128) NOT NULL, patients VARCHAR(64) NOT NULL, time VARCHAR(128) "
+        "NOT NULL, years VARCHAR NOT NULL, PRIMARY KEY (account, patients, time))",
+    ),
+    "time_grids": (
+        "CREATE TABLE time_grids (account VARCHAR(128) NOT NULL, patients VARCHAR(64) NOT NULL, time VARCHAR(128) "
+        "NOT NULL, years FLOAT NOT NULL, PRIMARY KEY (account, patients, time))",
+    ),
+    # older_accounts: files of earlier releases whose rows are here, by their paths in the site's home
+    "taken_over": ("CREATE TABLE taken_over (file VARCHAR NOT NULL, PRIMARY KEY (file))",),
+}
 
 
 class AccountsUnavailable(StoreUnavailable):
@@ -39,7 +83,7 @@ class AccountsUnavailable(StoreUnavailable):
 
 
 @contextmanager
-def account_transaction(path: Path, *, tables: MetaData = metadata) -> Iterator[Connection]:
+def account_transaction(path: Path, *, tables: Tables = TABLES) -> Iterator[Connection]:
     """A transaction in the account file at `path`, which is made with these tables if it is not there.
 
     Raises

@@ -10,54 +10,33 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import (
-    Column,
-    Connection,
-    ForeignKey,
-    Integer,
-    LargeBinary,
-    MetaData,
-    String,
-    Table,
-    func,
-    select,
-    update,
-)
 
 from fedage.client.disclosure.guard import Withheld
+from fedage.client.site.sqlite import Connection, Tables, insert, insert_all, scalar
 from fedage.common.statistics.statistic import FloatArray
 
 _COLUMNS_AT_ONCE = 512
 
-metadata = MetaData()
-cohorts = Table(
-    "cohorts",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("sha256", String(64), unique=True, nullable=False),
-    Column("patients", LargeBinary, nullable=False),
-)
-columns = Table(
-    "columns",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("cohort", ForeignKey(cohorts.c.id), nullable=False, index=True),
-    Column("sha256", String(64), nullable=False, index=True),
-    Column("name", String, nullable=False),
-    Column("campaign", String(64), nullable=False),
-    Column("column_values", LargeBinary, nullable=False),
-    Column("members", LargeBinary, nullable=False),
-)
-questions = Table(
-    "questions",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("sha256", String(64), unique=True, nullable=False),
-    Column("compared_with", String, nullable=False),
-)
-"""What was answered, and which earlier columns it was then held against."""
-accepted = Table("campaigns_accepted", metadata, Column("campaign", String(64), primary_key=True))
-"""Campaigns whose nearly equal columns the administrator lets through."""
+TABLES: Tables = {
+    "cohorts": (
+        "CREATE TABLE cohorts (id INTEGER NOT NULL, sha256 VARCHAR(64) NOT NULL, patients BLOB NOT NULL, "
+        "PRIMARY KEY (id), UNIQUE (sha256))",
+    ),
+    "columns": (
+        "CREATE TABLE columns (id INTEGER NOT NULL, cohort INTEGER NOT NULL, sha256 VARCHAR(64) NOT NULL, "
+        "name VARCHAR NOT NULL, campaign VARCHAR(64) NOT NULL, column_values BLOB NOT NULL, members BLOB NOT NULL, "
+        "PRIMARY KEY (id), FOREIGN KEY(cohort) REFERENCES cohorts (id))",
+        "CREATE INDEX ix_columns_cohort ON columns (cohort)",
+        "CREATE INDEX ix_columns_sha256 ON columns (sha256)",
+    ),
+    # What was answered, and which earlier columns it was then held against.
+    "questions": (
+        "CREATE TABLE questions (id INTEGER NOT NULL, sha256 VARCHAR(64) NOT NULL, compared_with VARCHAR NOT NULL, "
+        "PRIMARY KEY (id), UNIQUE (sha256))",
+    ),
+    # Campaigns whose nearly equal columns the administrator lets through.
+    "campaigns_accepted": ("CREATE TABLE campaigns_accepted (campaign VARCHAR(64) NOT NULL, PRIMARY KEY (campaign))",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,22 +71,24 @@ def stored_columns(connection: Connection, ids: Collection[int] | None = None) -
     """The columns of these numbers, or all, cohort by cohort."""
     if ids is not None and not ids:
         return []
-    rows = connection.execute(select(columns).order_by(columns.c.cohort, columns.c.id)).all()
-    patients: dict[int, tuple[str, ...]] = {
-        row.id: tuple(row.patients.decode("ascii").split("\n")) for row in connection.execute(select(cohorts))
+    what = "id, cohort, name, campaign, column_values, members"
+    rows = connection.execute(f"SELECT {what} FROM columns ORDER BY cohort, id").fetchall()
+    patients = {
+        number: tuple(packed.decode("ascii").split("\n"))
+        for number, packed in connection.execute("SELECT id, patients FROM cohorts")
     }
     return [
         StoredColumn(
-            id=row.id,
-            cohort=row.cohort,
-            name=row.name,
-            campaign=row.campaign,
-            column_values=row.column_values,
-            members=row.members,
-            patients=patients[row.cohort],
+            id=row["id"],
+            cohort=row["cohort"],
+            name=row["name"],
+            campaign=row["campaign"],
+            column_values=row["column_values"],
+            members=row["members"],
+            patients=patients[row["cohort"]],
         )
         for row in rows
-        if ids is None or row.id in ids
+        if ids is None or row["id"] in ids
     ]
 
 
@@ -125,32 +106,31 @@ def blocks_of(stored: Sequence[StoredColumn]) -> Iterator[list[StoredColumn]]:
 
 def version_of(connection: Connection) -> int:
     """A number that rises whenever a question is kept."""
-    return int(connection.execute(select(func.coalesce(func.max(questions.c.id), 0))).scalar_one())
+    return int(scalar(connection, "SELECT coalesce(max(id), 0) FROM questions"))
 
 
 def compared_with(connection: Connection, question: str) -> tuple[int, ...] | None:
     """The earlier columns that a question was held against when it was answered; None if it never was."""
-    stored = select(questions.c.compared_with).where(questions.c.sha256 == question)
-    text = connection.execute(stored).scalar_one_or_none()
+    text = scalar(connection, "SELECT compared_with FROM questions WHERE sha256 = ?", (question,))
     return None if text is None else tuple(json.loads(text))
 
 
 def keep_question(connection: Connection, question: str, *, compared: Sequence[int]) -> None:
     """Write down that a question is answered, and which earlier columns it was held against."""
-    connection.execute(questions.insert().values(sha256=question, compared_with=json.dumps(list(compared))))
+    insert(connection, "questions", {"sha256": question, "compared_with": json.dumps(list(compared))})
 
 
 def is_accepted(connection: Connection, campaign: str) -> bool:
     """Whether the administrator lets nearly equal columns of a campaign through."""
-    known = select(accepted).where(accepted.c.campaign == campaign)
-    return connection.execute(known).one_or_none() is not None
+    known = "SELECT campaign FROM campaigns_accepted WHERE campaign = ?"
+    return scalar(connection, known, (campaign,)) is not None
 
 
 def accept(connection: Connection, campaign: str, *, similar: bool) -> None:
     """Write down whether the administrator lets nearly equal columns of a campaign through."""
-    connection.execute(accepted.delete().where(accepted.c.campaign == campaign))
+    connection.execute("DELETE FROM campaigns_accepted WHERE campaign = ?", (campaign,))
     if similar:
-        connection.execute(accepted.insert().values(campaign=campaign))
+        insert(connection, "campaigns_accepted", {"campaign": campaign})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,32 +159,29 @@ def keep_columns(
     cohort = _number_of(connection, patients)
     members = np.zeros(len(patients), dtype=np.bool_)
     members[rows] = True
-    this_cohort = select(columns.c.sha256, columns.c.id, columns.c.members).where(columns.c.cohort == cohort)
-    known = {row.sha256: row for row in connection.execute(this_cohort)}
+    this_cohort = connection.execute("SELECT sha256, id, members FROM columns WHERE cohort = ?", (cohort,))
+    known = {row["sha256"]: row for row in this_cohort}
     new = {each.sha256: each for each in packed if each.sha256 not in known}
-    if new:
-        mine = {"cohort": cohort, "campaign": campaign, "members": np.packbits(members).tobytes()}
-        values = [
-            {"sha256": each.sha256, "name": each.name, "column_values": each.column_values, **mine}
-            for each in new.values()
-        ]
-        connection.execute(columns.insert(), values)
+    mine = {"cohort": cohort, "campaign": campaign, "members": np.packbits(members).tobytes()}
+    values = [
+        {"sha256": each.sha256, "name": each.name, "column_values": each.column_values, **mine} for each in new.values()
+    ]
+    insert_all(connection, "columns", values)
     for sha256 in {each.sha256 for each in packed} & known.keys():
-        before = np.unpackbits(np.frombuffer(known[sha256].members, dtype=np.uint8), count=members.size) == 1
+        before = np.unpackbits(np.frombuffer(known[sha256]["members"], dtype=np.uint8), count=members.size) == 1
         if (members & ~before).any():
             both = np.packbits(before | members).tobytes()
-            connection.execute(update(columns).where(columns.c.id == known[sha256].id).values(members=both))
+            connection.execute("UPDATE columns SET members = ? WHERE id = ?", (both, known[sha256]["id"]))
 
 
 def _number_of(connection: Connection, patients: Sequence[str]) -> int:
     """The number of a cohort, which is written down if it is new."""
     text = "\n".join(patients)
     sha256 = hashlib.sha256(text.encode()).hexdigest()
-    known = connection.execute(select(cohorts.c.id).where(cohorts.c.sha256 == sha256)).scalar_one_or_none()
+    known = scalar(connection, "SELECT id FROM cohorts WHERE sha256 = ?", (sha256,))
     if known is not None:
         return int(known)
-    row = cohorts.insert().values(sha256=sha256, patients=text.encode()).returning(cohorts.c.id)
-    return int(connection.execute(row).scalar_one())
+    return insert(connection, "cohorts", {"sha256": sha256, "patients": text.encode()})
 
 
 def sha256_of(values: FloatArray) -> str:

@@ -28,10 +28,9 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from sqlalchemy import Boolean, Column, Connection, Integer, MetaData, String, Table, func, select
-
 from fedage.client.site.cancel import wait_for
 from fedage.client.site.durable import LOCK_WAIT_S, DurableFile, StoreUnavailable, named_failures
+from fedage.client.site.sqlite import Connection, Tables, insert, scalar, scalars
 from fedage.common.protocol.messages import REPLAY, RequestRefused
 from fedage.deploy.machine.atomic import sync
 
@@ -42,26 +41,19 @@ _HEADER_BYTES = 8
 _AGAIN = "this site has had this message before; send it again with a new nonce"
 _STALE_S = 24 * 3600.0
 
-metadata = MetaData()
-requests = Table(
-    "seen",
-    metadata,
-    Column("request", String(64), primary_key=True),
-    Column("run", String(64), nullable=False, index=True),
-    Column("content", String(64), nullable=False),
-    Column("answered", Boolean, nullable=False, default=False),
-    Column("reply_sha256", String(64)),
-    Column("reply_bytes", Integer, nullable=False, default=0),
-    Column("reply_order", Integer, nullable=False, default=0),
-)
-runs = Table(
-    "runs",
-    metadata,
-    Column("run", String(64), primary_key=True),
-    Column("requests", Integer, nullable=False),
-    Column("turn", Integer, nullable=False, index=True),
-    Column("closed", Boolean, nullable=False, default=False),
-)
+_TABLES: Tables = {
+    "seen": (
+        "CREATE TABLE seen (request VARCHAR(64) NOT NULL, run VARCHAR(64) NOT NULL, content VARCHAR(64) NOT NULL, "
+        "answered BOOLEAN NOT NULL, reply_sha256 VARCHAR(64), reply_bytes INTEGER NOT NULL, "
+        "reply_order INTEGER NOT NULL, PRIMARY KEY (request))",
+        "CREATE INDEX ix_seen_run ON seen (run)",
+    ),
+    "runs": (
+        "CREATE TABLE runs (run VARCHAR(64) NOT NULL, requests INTEGER NOT NULL, turn INTEGER NOT NULL, "
+        "closed BOOLEAN NOT NULL, PRIMARY KEY (run))",
+        "CREATE INDEX ix_runs_turn ON runs (turn)",
+    ),
+}
 
 
 class NoncesUnavailable(StoreUnavailable):
@@ -139,7 +131,7 @@ class Nonces:
         self._limits = limits or Limits()
         self._folder = home / REPLIES_FOLDER
         self._file = DurableFile(
-            home / NONCES_FILE, tables=metadata, unavailable=NoncesUnavailable, lock_wait_s=lock_wait_s
+            home / NONCES_FILE, tables=_TABLES, unavailable=NoncesUnavailable, lock_wait_s=lock_wait_s
         )
         with self._named():
             self._folder.mkdir(mode=0o700, exist_ok=True)
@@ -156,15 +148,16 @@ class Nonces:
             If no further request of this run can be remembered.
         """
         with self._file.transaction() as connection:
-            row = connection.execute(select(requests).where(requests.c.request == request.key)).one_or_none()
+            chosen = "SELECT content, answered, reply_sha256 FROM seen WHERE request = ?"
+            row = connection.execute(chosen, (request.key,)).fetchone()
             if row is None:
                 return self._remember(connection, request)
-        if row.content != request.content:
+        if row["content"] != request.content:
             return Claim.REPLAYED
-        if not row.answered:
+        if not row["answered"]:
             return Claim.UNFINISHED
         with self._named():
-            return Claim.AGAIN if self._is_whole(request.key, row.reply_sha256) else Claim.REPLAYED
+            return Claim.AGAIN if self._is_whole(request.key, row["reply_sha256"]) else Claim.REPLAYED
 
     def once(self, request: RequestId) -> None:
         """Remember a request that may come once only.
@@ -194,20 +187,17 @@ class Nonces:
         with self._named():
             size_bytes, sha256 = _write(unfinished, frames, at_most=self._limits.reply_bytes)
             with self._file.transaction() as connection:
-                answered = connection.execute(
-                    select(requests.c.answered).where(requests.c.request == request.key)
-                ).scalar_one_or_none()
+                answered = scalar(connection, "SELECT answered FROM seen WHERE request = ?", (request.key,))
                 if answered is None or answered:
                     unfinished.unlink(missing_ok=True)
                     raise Replayed("this message was answered before, or its run was closed")
                 if sha256 is not None:
                     unfinished.replace(self._path(request.key))
                     sync(self._folder)
-                latest = connection.execute(select(func.coalesce(func.max(requests.c.reply_order), 0))).scalar_one()
                 connection.execute(
-                    requests.update()
-                    .where(requests.c.request == request.key)
-                    .values(answered=True, reply_sha256=sha256, reply_bytes=size_bytes, reply_order=latest + 1)
+                    "UPDATE seen SET answered = 1, reply_sha256 = ?, reply_bytes = ?, "
+                    "reply_order = (SELECT max(reply_order) FROM seen) + 1 WHERE request = ?",
+                    (sha256, size_bytes, request.key),
                 )
                 dropped = _drop_oldest(connection, total_bytes=self._limits.total_bytes)
             self._unlink(dropped)
@@ -224,18 +214,20 @@ class Nonces:
         self._file.close()
 
     def _remember(self, connection: Connection, request: RequestId) -> Claim:
-        run = connection.execute(select(runs).where(runs.c.run == request.run_key)).one_or_none()
-        if run is not None and run.closed:
+        closed = scalar(connection, "SELECT closed FROM runs WHERE run = ?", (request.run_key,))
+        if closed:
             return Claim.REPLAYED
-        turn = connection.execute(select(func.coalesce(func.max(runs.c.turn), 0))).scalar_one() + 1
-        if run is None:
-            if connection.execute(select(func.count()).select_from(runs)).scalar_one() >= self._limits.runs:
+        turn = scalar(connection, "SELECT coalesce(max(turn), 0) FROM runs") + 1
+        if closed is None:
+            if scalar(connection, "SELECT count(*) FROM runs") >= self._limits.runs:
                 raise Replayed("this site can remember no further run")
-            connection.execute(runs.insert().values(run=request.run_key, requests=0, turn=turn))
+            insert(connection, "runs", {"run": request.run_key, "requests": 0, "turn": turn, "closed": False})
         self._unlink(_make_room(connection, request.run_key, nonces=self._limits.nonces))
-        this = runs.c.run == request.run_key
-        connection.execute(runs.update().where(this).values(requests=runs.c.requests + 1, turn=turn))
-        connection.execute(requests.insert().values(request=request.key, run=request.run_key, content=request.content))
+        one_more = "UPDATE runs SET requests = requests + 1, turn = ? WHERE run = ?"
+        connection.execute(one_more, (turn, request.run_key))
+        unanswered = {"answered": False, "reply_bytes": 0, "reply_order": 0}
+        this = {"request": request.key, "run": request.run_key, "content": request.content}
+        insert(connection, "seen", this | unanswered)
         return Claim.NEW
 
     def _is_whole(self, key: str, sha256: str | None) -> bool:
@@ -247,9 +239,8 @@ class Nonces:
 
     def _sweep(self) -> None:
         """Remove files that a crash left behind and no request knows."""
-        stored = select(requests.c.request).where(requests.c.reply_sha256.is_not(None))
         with self._file.reading() as connection:
-            known = set(connection.execute(stored).scalars())
+            known = set(scalars(connection, "SELECT request FROM seen WHERE reply_sha256 IS NOT NULL"))
         for path in self._folder.iterdir():
             if path.name not in known and time.time() - path.stat().st_mtime > _STALE_S:
                 path.unlink(missing_ok=True)
@@ -312,28 +303,24 @@ class Claims:
 def _make_room(connection: Connection, run: str, *, nonces: int) -> list[str]:
     """Close the runs quiet longest until one more request fits; the keys whose answers can go."""
     dropped: list[str] = []
-    while connection.execute(select(func.sum(runs.c.requests))).scalar_one() >= nonces:
-        others = select(runs.c.run).where(runs.c.closed.is_(False), runs.c.run != run)
-        quiet = connection.execute(others.order_by(runs.c.turn).limit(1)).scalar_one_or_none()
+    while scalar(connection, "SELECT sum(requests) FROM runs") >= nonces:
+        others = "SELECT run FROM runs WHERE NOT closed AND run != ? ORDER BY turn LIMIT 1"
+        quiet = scalar(connection, others, (run,))
         if quiet is None:
             raise Replayed("this site can remember no further message of this run; begin a new run")
-        dropped += connection.execute(select(requests.c.request).where(requests.c.run == quiet)).scalars()
-        connection.execute(requests.delete().where(requests.c.run == quiet))
-        connection.execute(runs.update().where(runs.c.run == quiet).values(closed=True, requests=0))
+        dropped += scalars(connection, "SELECT request FROM seen WHERE run = ?", (quiet,))
+        connection.execute("DELETE FROM seen WHERE run = ?", (quiet,))
+        connection.execute("UPDATE runs SET closed = 1, requests = 0 WHERE run = ?", (quiet,))
     return dropped
 
 
 def _drop_oldest(connection: Connection, *, total_bytes: int) -> list[str]:
     """Forget the oldest stored answers until the rest fits; their keys."""
     dropped: list[str] = []
-    stored = requests.c.reply_sha256.is_not(None)
-    while (connection.execute(select(func.sum(requests.c.reply_bytes)).where(stored)).scalar_one() or 0) > total_bytes:
-        oldest = connection.execute(
-            select(requests.c.request).where(stored).order_by(requests.c.reply_order).limit(1)
-        ).scalar_one()
-        connection.execute(
-            requests.update().where(requests.c.request == oldest).values(reply_sha256=None, reply_bytes=0)
-        )
+    stored = "reply_sha256 IS NOT NULL"
+    while (scalar(connection, f"SELECT sum(reply_bytes) FROM seen WHERE {stored}") or 0) > total_bytes:
+        oldest = scalar(connection, f"SELECT request FROM seen WHERE {stored} ORDER BY reply_order LIMIT 1")
+        connection.execute("UPDATE seen SET reply_sha256 = NULL, reply_bytes = 0 WHERE request = ?", (oldest,))
         dropped.append(oldest)
     return dropped
 

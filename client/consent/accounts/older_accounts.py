@@ -13,14 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Connection, String, Table, inspect, select
-
-from fedage.client.consent.accounts import run_limits, table_grids, thresholds
-from fedage.client.consent.accounts.account_file import ACCOUNTS_FILE, AccountsUnavailable, metadata
+from fedage.client.consent.accounts.account_file import ACCOUNTS_FILE, TABLES, AccountsUnavailable
 from fedage.client.site.durable import DurableFile, named_failures, read_only
-
-taken_over = Table("taken_over", metadata, Column("file", String, primary_key=True))
-"""Files of earlier releases whose rows are here, by their paths in the site's home."""
+from fedage.client.site.sqlite import Connection, insert, insert_all, names_of_tables, scalars
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +23,7 @@ class _OlderFile:
     """A file of an earlier release: its tables, and what the file itself said that is a column now."""
 
     path: Path
-    tables: tuple[Table, ...]
+    tables: tuple[str, ...]
     scope: dict[str, str] = field(default_factory=dict)
 
 
@@ -43,7 +38,7 @@ def take_over_older_accounts(home: Path, *, lock_wait_s: float) -> None:
     older = list(_older_files(home))
     if not older:
         return
-    file = DurableFile(home / ACCOUNTS_FILE, tables=metadata, unavailable=AccountsUnavailable, lock_wait_s=lock_wait_s)
+    file = DurableFile(home / ACCOUNTS_FILE, tables=TABLES, unavailable=AccountsUnavailable, lock_wait_s=lock_wait_s)
     try:
         with file.reading() as connection:
             known = _known(connection)
@@ -53,24 +48,24 @@ def take_over_older_accounts(home: Path, *, lock_wait_s: float) -> None:
             known = _known(connection)  # anew, as another process may have been faster
             for each in older:
                 if (name := _name(home, each)) not in known:
-                    for table, rows in _rows(each):
-                        connection.execute(table.insert(), rows)
-                    connection.execute(taken_over.insert().values(file=name))
+                    for table, rows in _rows(each, connection):
+                        insert_all(connection, table, rows)
+                    insert(connection, "taken_over", {"file": name})
     finally:
         file.close()
 
 
 def _older_files(home: Path) -> Iterator[_OlderFile]:
     if (path := home / "asked.db").is_file():
-        yield _OlderFile(path=path, tables=(run_limits.runs, run_limits.runs_of_data_set, run_limits.models))
+        yield _OlderFile(path=path, tables=("runs", "runs_of_data_set", "models"))
     for path in sorted(home.glob("accounts/*/thresholds.db")):
-        of_thresholds = (thresholds.compared, thresholds.tried, thresholds.iterates, thresholds.lines)
+        of_thresholds = ("compared", "values_tried", "iterates", "lines")
         yield _OlderFile(path=path, tables=of_thresholds, scope={"account": path.parent.name})
     for path in sorted(home.glob("accounts/*/given-grids.db")):
-        of_grids = (table_grids.given_years, table_grids.time_grids)
+        of_grids = ("given_years", "time_grids")
         yield _OlderFile(path=path, tables=of_grids, scope={"account": path.parent.name})
     for path in sorted(home.glob("state/*/table-grids.db")):
-        yield _OlderFile(path=path, tables=(table_grids.paths, table_grids.given), scope={"campaign": path.parent.name})
+        yield _OlderFile(path=path, tables=("paths", "given"), scope={"campaign": path.parent.name})
 
 
 def _name(home: Path, file: _OlderFile) -> str:
@@ -78,21 +73,22 @@ def _name(home: Path, file: _OlderFile) -> str:
 
 
 def _known(connection: Connection) -> set[str]:
-    return set(connection.execute(select(taken_over.c.file)).scalars())
+    return set(scalars(connection, "SELECT file FROM taken_over"))
 
 
-def _rows(file: _OlderFile) -> list[tuple[Table, list[dict[str, Any]]]]:
+def _rows(file: _OlderFile, connection: Connection) -> list[tuple[str, list[dict[str, Any]]]]:
     """The rows of a file as they are written down here, by table; tables without rows are left out."""
     rows_by_table = []
-    with named_failures(file.path, unavailable=AccountsUnavailable), read_only(file.path).connect() as older:
-        names = inspect(older).get_table_names()
-        for table in (each for each in file.tables if each.name in names):
-            read = older.exec_driver_sql(f'SELECT * FROM "{table.name}"').mappings()
-            rows = [{name: value for name, value in row.items() if name != "id"} | file.scope for row in read]
-            if any(set(row) != set(table.columns.keys()) for row in rows):
+    with named_failures(file.path, unavailable=AccountsUnavailable), read_only(file.path) as older:
+        names = names_of_tables(older)
+        for table in (each for each in file.tables if each in names):
+            columns = set(scalars(connection, "SELECT name FROM pragma_table_info(?)", (table,)))
+            read = older.execute(f'SELECT * FROM "{table}"')
+            rows = [{name: row[name] for name in row.keys() if name != "id"} | file.scope for row in read]  # noqa: SIM118
+            if any(set(row) != columns for row in rows):
                 raise AccountsUnavailable(
                     file.path,
-                    f"its table {table.name} is not of the form that this release takes over; restore the file from a "
+                    f"its table {table} is not of the form that this release takes over; restore the file from a "
                     "backup",
                 )
             if rows:

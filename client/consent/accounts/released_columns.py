@@ -28,12 +28,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
 
 from fedage.client.consent.accounts import columns_store
 from fedage.client.consent.accounts.account_file import account_transaction
-from fedage.client.consent.accounts.columns_store import StoredColumn, metadata
+from fedage.client.consent.accounts.columns_store import TABLES, StoredColumn
 from fedage.client.disclosure.guard import Withheld
+from fedage.client.site.sqlite import Connection
 from fedage.common.analyses.base import Analysis, Iterate
 from fedage.common.analyses.columns_read import ColumnsRead, ReadsColumns, with_earlier, with_rows
 from fedage.common.statistics.cohort import Cohort
@@ -226,7 +226,7 @@ class ReleasedColumns:
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with account_transaction(self._path, tables=metadata) as connection:
+        with account_transaction(self._path, tables=TABLES) as connection:
             yield connection
 
     def _without_model(self, read: ColumnsRead) -> ColumnsRead:

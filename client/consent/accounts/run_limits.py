@@ -11,35 +11,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Column, Integer, String, Table, func, select
-
-from fedage.client.consent.accounts.account_file import ACCOUNTS_FILE, AccountsUnavailable, metadata
+from fedage.client.consent.accounts.account_file import ACCOUNTS_FILE, TABLES, AccountsUnavailable
 from fedage.client.site.durable import LOCK_WAIT_S, DurableFile
+from fedage.client.site.sqlite import equal, insert, scalar
 from fedage.common.protocol.messages import Request, RequestRefused
-
-runs = Table(
-    "runs",
-    metadata,
-    Column("digest", String(64), primary_key=True),
-    Column("run", String(63), primary_key=True),
-)
-runs_of_data_set = Table(
-    "runs_of_data_set",
-    metadata,
-    Column("coordinator", String(64), primary_key=True),
-    Column("data_set", String(64), primary_key=True),
-    Column("digest", String(64), primary_key=True),
-    Column("run", String(63), primary_key=True),
-)
-models = Table(
-    "models",
-    metadata,
-    Column("digest", String(64), primary_key=True),
-    Column("run", String(63), primary_key=True),
-    Column("fold", Integer, primary_key=True),
-    Column("round", Integer, primary_key=True),
-    Column("model", String(64), nullable=False),
-)
 
 
 class RunLimits:
@@ -55,7 +30,7 @@ class RunLimits:
 
     def __init__(self, home: Path, *, lock_wait_s: float = LOCK_WAIT_S) -> None:
         self._file = DurableFile(
-            home / ACCOUNTS_FILE, tables=metadata, unavailable=AccountsUnavailable, lock_wait_s=lock_wait_s
+            home / ACCOUNTS_FILE, tables=TABLES, unavailable=AccountsUnavailable, lock_wait_s=lock_wait_s
         )
 
     def begin_run(
@@ -75,21 +50,20 @@ class RunLimits:
         RequestRefused
             Rule `runs` if it is a new one and as many of the campaign, or of all, were begun before.
         """
-        account = (runs_of_data_set.c.coordinator == coordinator) & (runs_of_data_set.c.data_set == data_set)
-        of_campaign = runs.c.digest == request.digest
-        this_run = select(runs).where(of_campaign, runs.c.run == request.run)
+        account = {"coordinator": coordinator, "data_set": data_set}
+        this = {"digest": request.digest, "run": request.run}
+        count_this = f"SELECT count(*) FROM runs WHERE {equal(this)}"
         with self._file.reading() as connection:  # which waits for nobody who writes into another account
-            if connection.execute(this_run).one_or_none():
+            if scalar(connection, count_this, this):
                 return
         with self._file.transaction() as connection:
-            if connection.execute(this_run).one_or_none():
+            if scalar(connection, count_this, this):
                 return
-            begun = connection.execute(select(func.count()).select_from(runs).where(of_campaign)).scalar_one()
-            in_all = connection.execute(select(func.count()).select_from(runs_of_data_set).where(account)).scalar_one()
+            begun = scalar(connection, "SELECT count(*) FROM runs WHERE digest = :digest", this)
+            in_all = scalar(connection, f"SELECT count(*) FROM runs_of_data_set WHERE {equal(account)}", account)
             if begun < at_most and in_all < at_most_in_all:
-                this = {"digest": request.digest, "run": request.run}
-                connection.execute(runs.insert().values(**this))
-                connection.execute(runs_of_data_set.insert().values(coordinator=coordinator, data_set=data_set, **this))
+                insert(connection, "runs", this)
+                insert(connection, "runs_of_data_set", account | this)
                 return
         raise RequestRefused(
             "runs",
@@ -107,11 +81,10 @@ class RunLimits:
             Rule `another-model` if the run has brought another one for this round and fold.
         """
         values = {"digest": request.digest, "run": request.run, "fold": request.fold, "round": request.round}
-        this = [models.c[name] == value for name, value in values.items()]
         with self._file.transaction() as connection:
-            known = connection.execute(select(models.c.model).where(*this)).scalar_one_or_none()
+            known = scalar(connection, f"SELECT model FROM models WHERE {equal(values)}", values)
             if known is None:
-                connection.execute(models.insert().values(**values, model=model))
+                insert(connection, "models", {**values, "model": model})
         if known not in (None, model):
             raise RequestRefused("another-model", "this run has brought another model for this round; start a new run")
 

@@ -25,47 +25,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from sqlalchemy import Column, ColumnElement, Connection, Float, Integer, String, Table, delete, select
 
-from fedage.client.consent.accounts.account_file import ACCOUNTS_FILE, account_transaction, metadata
+from fedage.client.consent.accounts.account_file import ACCOUNTS_FILE, account_transaction
 from fedage.client.disclosure.guard import Withheld
+from fedage.client.site.sqlite import Connection, equal, insert, scalar
 from fedage.common.analyses.base import Analysis, GridAsked, Gridded, Iterate, Rounding
 from fedage.common.statistics.statistic import Statistic
 
 RULE = "table-grid"
 TIME_GRID_RULE = "time-grid"
-
-paths = Table(
-    "paths",
-    metadata,
-    Column("campaign", String(64), primary_key=True),
-    Column("run", String(128), primary_key=True),
-    Column("ends", String, nullable=False),
-    Column("following", Integer, nullable=False),
-    Column("told", String, nullable=False),
-)
-given = Table(
-    "given",
-    metadata,
-    Column("campaign", String(64), primary_key=True),
-    Column("ends", String, nullable=False),
-)
-given_years = Table(
-    "given_years",
-    metadata,
-    Column("account", String(128), primary_key=True),
-    Column("patients", String(64), primary_key=True),
-    Column("time", String(128), primary_key=True),
-    Column("years", String, nullable=False),
-)
-time_grids = Table(
-    "time_grids",
-    metadata,
-    Column("account", String(128), primary_key=True),
-    Column("patients", String(64), primary_key=True),
-    Column("time", String(128), primary_key=True),
-    Column("years", Float, nullable=False),
-)
 
 
 class TableGrids:
@@ -115,14 +83,13 @@ class TableGrids:
         if question is None or not isinstance(analysis, Gridded):
             return analysis
         with account_transaction(self._path) as connection:
-            of_campaign = select(given.c.ends).where(given.c.campaign == self._campaign)
-            given_ends = connection.execute(of_campaign).scalar_one_or_none()
+            given_ends = scalar(connection, "SELECT ends FROM given WHERE campaign = ?", (self._campaign,))
             in_years = self._given_in_years(connection, analysis)
             frozen = _within(analysis.times, None if given_ends is None else _read(given_ends), in_years)
             refusal = self._refusal(connection, question, times=analysis.times, frozen=frozen)
             if not refusal and question.following is None:
                 if given_ends is None:
-                    connection.execute(given.insert().values(campaign=self._campaign, ends=_written(question.ends)))
+                    insert(connection, "given", {"campaign": self._campaign, "ends": _written(question.ends)})
                 if self._account is not None and in_years is None:
                     self._give(connection, analysis, question.ends if frozen is None else frozen)
         if refusal:
@@ -143,10 +110,9 @@ class TableGrids:
         column, years = rounding
         this = self._patients_and_time(column)
         with account_transaction(self._path) as connection:
-            where = [time_grids.c[name] == value for name, value in this.items()]
-            known = connection.execute(select(time_grids.c.years).where(*where)).scalar_one_or_none()
+            known = scalar(connection, f"SELECT years FROM time_grids WHERE {equal(this)}", this)
             if known is None:
-                connection.execute(time_grids.insert().values(**this, years=years))
+                insert(connection, "time_grids", {**this, "years": years})
         if known not in (None, years):
             raise Withheld(
                 TIME_GRID_RULE,
@@ -167,9 +133,9 @@ class TableGrids:
             if not question.ends and not statistic.scalar("start_together"):
                 tellable = (0, *tellable)
         with account_transaction(self._path) as connection:
-            connection.execute(delete(paths).where(self._this_run))
-            row = {"campaign": self._campaign, "run": self._run, "following": question.following}
-            connection.execute(paths.insert().values(**row, ends=_written(question.ends), told=_written(tellable)))
+            connection.execute(f"DELETE FROM paths WHERE {equal(self._this_run)}", self._this_run)
+            ends = {"ends": _written(question.ends), "told": _written(tellable)}
+            insert(connection, "paths", {**self._this_run, "following": question.following, **ends})
 
     def _question(self, analysis: Analysis, iterate: Iterate) -> GridAsked | None:
         if self._minimum_count == 1 or not isinstance(analysis, Gridded):
@@ -187,8 +153,9 @@ class TableGrids:
                 else "tables of other intervals were given before of these patients; those, or some of their ends, are "
                 "the only ones"
             )
-        last = connection.execute(select(paths).where(self._this_run)).one_or_none()
-        settled, tellable = (_read(last.ends), _read(last.told)) if last is not None else ((), ())
+        chosen = f"SELECT ends, told, following FROM paths WHERE {equal(self._this_run)}"
+        last = connection.execute(chosen, self._this_run).fetchone()
+        settled, tellable = (_read(last["ends"]), _read(last["told"])) if last is not None else ((), ())
         if not set(question.ends) <= {*settled, *tellable}:
             return (
                 "these intervals are none that this site has said it can tell in this run; it says so of none in which "
@@ -196,13 +163,13 @@ class TableGrids:
             )
         if question.following is None or last is None:
             return ""
-        repeated = question.ends == settled and question.following == last.following
-        onwards = question.ends[: len(settled)] == settled and question.following > last.following
+        repeated = question.ends == settled and question.following == last["following"]
+        onwards = question.ends[: len(settled)] == settled and question.following > last["following"]
         return "" if repeated or onwards else "questions about the intervals go forward only, with the settled ends"
 
     @property
-    def _this_run(self) -> ColumnElement[bool]:
-        return (paths.c.campaign == self._campaign) & (paths.c.run == self._run)
+    def _this_run(self) -> dict[str, str]:
+        return {"campaign": self._campaign, "run": self._run}
 
     def _patients_and_time(self, time: str) -> dict[str, str]:
         return {"account": self._account or "", "patients": self._patients, "time": time}
@@ -211,14 +178,14 @@ class TableGrids:
         """The ends of which tables were given in any campaign, in years; None if none were, or in simulation."""
         if self._account is None:
             return None
-        where = [given_years.c[name] == value for name, value in self._patients_and_time(analysis.time).items()]
-        known = connection.execute(select(given_years.c.years).where(*where)).scalar_one_or_none()
+        this = self._patients_and_time(analysis.time)
+        known = scalar(connection, f"SELECT years FROM given_years WHERE {equal(this)}", this)
         return None if known is None else frozenset(map(float, known.split()))
 
     def _give(self, connection: Connection, analysis: Gridded, ends: tuple[int, ...]) -> None:
         # Exact in text, as an end a hair before another one leaves out who is at it: equal only if every bit is.
         years = " ".join(repr(float(analysis.times[end])) for end in ends)
-        connection.execute(given_years.insert().values(**self._patients_and_time(analysis.time), years=years))
+        insert(connection, "given_years", {**self._patients_and_time(analysis.time), "years": years})
 
 
 def _within(

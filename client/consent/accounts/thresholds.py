@@ -35,10 +35,10 @@ import logging
 from pathlib import Path
 
 import numpy as np
-from sqlalchemy import Boolean, Column, Connection, Float, String, Table, select
 
-from fedage.client.consent.accounts.account_file import ACCOUNTS_FILE, account_transaction, metadata
+from fedage.client.consent.accounts.account_file import ACCOUNTS_FILE, account_transaction
 from fedage.client.disclosure.guard import Withheld
+from fedage.client.site.sqlite import Connection, equal, insert, scalar, scalars
 from fedage.common.analyses.base import Analysis, Counted, Iterate, Sparing, Thresholded, thresholds_of
 from fedage.common.protocol.messages import payload_digest
 from fedage.common.statistics.cohort import Cohort
@@ -50,41 +50,6 @@ MOST_VALUES = 4
 """Different values of one threshold that are tried, answered or not."""
 
 _OF_THE_MODEL = frozenset({"predicted_years", "raw_gap_years", "corrected_years", "gap_years", "cole_gap_years"})
-
-compared = Table(
-    "compared",
-    metadata,
-    Column("account", String(128), primary_key=True),
-    Column("run", String(128), primary_key=True),
-    Column("column", String(63), primary_key=True),
-    Column("members", String(64), nullable=False),
-)
-tried = Table(
-    "values_tried",
-    metadata,
-    Column("account", String(128), primary_key=True),
-    Column("run", String(128), primary_key=True),
-    Column("column", String(63), primary_key=True),
-    Column("value", Float, primary_key=True),
-    Column("answered", Boolean, nullable=False),
-)
-iterates = Table(
-    "iterates",
-    metadata,
-    Column("account", String(128), primary_key=True),
-    Column("step", String(128), primary_key=True),
-    Column("members", String(64), primary_key=True),
-    Column("exchange", String(63), primary_key=True),
-    Column("digest", String(64), primary_key=True),
-)
-lines = Table(
-    "lines",
-    metadata,
-    Column("account", String(128), primary_key=True),
-    Column("run", String(63), primary_key=True),
-    Column("slope", Float, nullable=False),
-    Column("intercept", Float, nullable=False),
-)
 
 
 class Thresholds:
@@ -183,12 +148,11 @@ class Thresholds:
         # By what is computed where an analysis says so: a model under another name is the same model.
         step = str(getattr(analysis, "account", analysis.name))
         this = {"account": self._account, "step": step, "members": members, "exchange": exchange}
-        where = [iterates.c[name] == value for name, value in this.items()]
         digest = payload_digest({name: np.asarray(block, dtype=np.float64) for name, block in iterate.items()})
         with account_transaction(self._path) as connection:
-            known = set(connection.execute(select(iterates.c.digest).where(*where)).scalars())
+            known = set(scalars(connection, f"SELECT digest FROM iterates WHERE {equal(this)}", this))
             if digest not in known and len(known) < most:
-                connection.execute(iterates.insert().values(**this, digest=digest))
+                insert(connection, "iterates", {**this, "digest": digest})
                 return
         if digest not in known:
             raise Withheld("iterate", f"{most} different iterates of {step} ({exchange}) were answered before")
@@ -213,12 +177,12 @@ class Thresholds:
         if self._minimum_count == 1:
             return
         with account_transaction(self._path) as connection:
-            this = (lines.c.account == self._account) & (lines.c.run == self._run)
-            known = connection.execute(select(lines).where(this)).one_or_none()
+            this = {"account": self._account, "run": self._run}
+            chosen = f"SELECT slope, intercept FROM lines WHERE {equal(this)}"
+            known = connection.execute(chosen, this).fetchone()
             if known is None:
-                row = {"account": self._account, "run": self._run, "slope": slope, "intercept": intercept}
-                connection.execute(lines.insert().values(**row))
-        if known is not None and (known.slope, known.intercept) != (slope, intercept):
+                insert(connection, "lines", {**this, "slope": slope, "intercept": intercept})
+        if known is not None and tuple(known) != (slope, intercept):
             raise Withheld("bias-line", "this run has used another bias line before; a run has one")
 
     def _refusal(
@@ -226,14 +190,13 @@ class Thresholds:
     ) -> str:
         """Why the value is not answered; empty if it is."""
         this = {"account": self._account, "run": run, "column": column}
-        group = [compared.c[name] == value for name, value in this.items()]
-        known = connection.execute(select(compared.c.members).where(*group)).scalar_one_or_none()
+        known = scalar(connection, f"SELECT members FROM compared WHERE {equal(this)}", this)
         if known is None:
-            connection.execute(compared.insert().values(**this, members=members))
+            insert(connection, "compared", {**this, "members": members})
         elif known != members:
             return f"another group of patients has been compared with a threshold on {column} before; there is one only"
-        rows = connection.execute(select(tried).where(*(tried.c[name] == known for name, known in this.items())))
-        before = {row.value: row.answered for row in rows}
+        rows = connection.execute(f"SELECT value, answered FROM values_tried WHERE {equal(this)}", this)
+        before = {value: bool(answered) for value, answered in rows}
         too_near = (
             f"fewer than {self._minimum_count} patients lie between this value of the threshold on {column} and one "
             "answered before; repeat that one"
@@ -244,7 +207,7 @@ class Thresholds:
             return f"{MOST_VALUES} values of the threshold on {column} were tried before; repeat one that was answered"
         counts = [count for other, answered in before.items() if answered for count in _between(patients, value, other)]
         near = any(0 < count < self._minimum_count for count in counts)
-        connection.execute(tried.insert().values(**this, value=value, answered=not near))
+        insert(connection, "values_tried", {**this, "value": value, "answered": not near})
         return too_near if near else ""
 
 

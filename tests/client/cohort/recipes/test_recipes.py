@@ -9,7 +9,6 @@ import pytest
 
 from fedage.client.cli.index import SiteIndex, index_into
 from fedage.client.cohort.recipes import NAMES, recipe
-from fedage.client.cohort.store.models import ImageFile
 from fedage.client.cohort.store.query import Selection, select
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.site.home import SiteConfig
@@ -232,9 +231,9 @@ def test_sides_views_and_sexes_come_from_the_table(tmp_path: Path) -> None:
     assert np.all(found.is_male == 0)
     assert sorted(len(images) for images in found.images) == [1, 2]
     told = {}
-    with CohortStore.open(tmp_path / "home") as store, store.reading() as session:
-        for image in session.query(ImageFile):
-            told[Path(store.path_of(image.path)).stem] = (image.laterality, image.view)
+    with CohortStore.open(tmp_path / "home") as store, store.reading() as connection:
+        for path, laterality, view in connection.execute("SELECT path, laterality, view FROM images"):
+            told[Path(store.path_of(path)).stem] = (laterality, view)
     assert told == {"462822612": ("L", "CC"), "1459541791": ("R", "MLO"), "220375232": ("R", "CC")}
 
 

@@ -12,8 +12,8 @@ import pytest
 from fedage.client.cohort.indexing.index import index_folder
 from fedage.client.cohort.keys import Keys
 from fedage.client.cohort.store import migrations
-from fedage.client.cohort.store.models import SCHEMA_VERSION
 from fedage.client.cohort.store.query import select
+from fedage.client.cohort.store.schema import SCHEMA_VERSION
 from fedage.client.cohort.store.store import CohortStore, StoreError
 from tests.client.cohort.dicoms import slice_at, write
 

@@ -141,9 +141,9 @@ def test_a_locked_or_full_store_says_so_and_keeps_what_it_had(tmp_path: Path) ->
     def fill(store: CohortStore) -> None:
         with writing(store) as writer:
             writer.set_root(tmp_path)
-            writer._connection.exec_driver_sql("PRAGMA max_page_count = 1")
-            writer._connection.exec_driver_sql("CREATE TABLE filler (x)")
-            writer._connection.exec_driver_sql("INSERT INTO filler VALUES (zeroblob(1000000))")
+            writer._connection.execute("PRAGMA max_page_count = 1")
+            writer._connection.execute("CREATE TABLE filler (x)")
+            writer._connection.execute("INSERT INTO filler VALUES (zeroblob(1000000))")
 
     with CohortStore.open(tmp_path) as store:
         with pytest.raises(StoreError, match="locked or disk full"):
