@@ -23,6 +23,8 @@ class Table(BaseModel):
 
 
 DEADLINE_S = 3600.0
+USUAL_AGE_STEP_YEARS = 5.0
+"""Of what a site's policy takes age limits as multiples unless it says otherwise."""
 
 
 def column_name(text: str) -> str:
@@ -269,7 +271,11 @@ def _validation() -> Validation:
 
 
 class Campaign(Table):
-    """A whole campaign file. `digest` is the SHA-256 of the file's bytes, as `sha256sum FILE` prints it."""
+    """A whole campaign file. `digest` is the SHA-256 of the file's bytes, as `sha256sum FILE` prints it.
+
+    What follows from the estimator that the file names is filled in when it is read: age limits that the file does not
+    state, and `predicted_columns`, those that the estimator predicts.
+    """
 
     campaign: About
     estimator: EstimatorChoice | None = None
@@ -284,6 +290,7 @@ class Campaign(Table):
     analyses: Analyses = Field(default_factory=Analyses)
     planted: Planted | None = None
     simulation: Simulation = Field(default_factory=Simulation)
+    predicted_columns: tuple[str, ...] = ()
     text: str = Field(repr=False, description="the file as it was read")
     digest: str = Field(description="SHA-256 of the file's bytes, hexadecimal")
 

@@ -65,6 +65,7 @@ def table_lines(
     about: str = "",
     without: tuple[str, ...] = (),
     only_set: bool = False,
+    examples: Mapping[str, Any] = EXAMPLES,
 ) -> list[str]:
     """The lines of one table, what is inside it included.
 
@@ -82,6 +83,8 @@ def table_lines(
         Keys to leave out.
     only_set
         Only what is set is in force: for options of which some exclude others.
+    examples
+        What keys without a telling default look like, by their dotted names.
     """
     root = model.model_json_schema()
     lines = [*comment(about or _heading(path, model)), _off(f"[{path}]", values is None)]
@@ -91,7 +94,8 @@ def table_lines(
         if key in without or (found.get("type") == "object" and "properties" not in found):
             continue  # a free-form table is somebody else's: the estimator's options
         if (part := _model_in(found, root)) is None:
-            lines += [*comment(_help(full, found, root)), _line(full, schema, root, values, only_set=only_set)]
+            line = _line(full, schema, root, values, only_set=only_set, examples=examples)
+            lines += [*comment(_help(full, found, root)), line]
             continue
         given = None if values is None else values.get(key)
         many = found.get("type") == "array"
@@ -122,12 +126,20 @@ def toml(value: Any) -> str:
     return repr(value)
 
 
-def _line(path: str, schema: Schema, root: Schema, values: Values | None, *, only_set: bool = False) -> str:
+def _line(
+    path: str,
+    schema: Schema,
+    root: Schema,
+    values: Values | None,
+    *,
+    only_set: bool = False,
+    examples: Mapping[str, Any] = EXAMPLES,
+) -> str:
     """`key = value`, out of force where it should be."""
     key, default = path.rpartition(".")[2], schema.get("default")
     if values is not None and key in values:
         return f"{key} = {toml(values[key])}"
-    shown = EXAMPLES.get(path, _some(schema)) if default in _EMPTY else default
+    shown = examples.get(path, _some(schema)) if default in _EMPTY else default
     required = key in root.get("required", ())
     in_force = values is not None and (required or (not only_set and default not in _EMPTY))
     return _off(f"{key} = {toml(shown)}", not in_force)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedage.common.campaign_file._sound import ValidValues
 from fedage.common.toml.problems import Problem
@@ -11,7 +11,10 @@ from fedage.common.toml.tables import check_table
 from fedage.common.toml.words import did_you_mean, show
 
 if TYPE_CHECKING:
+    from fedage.common.campaign.types import CohortChoice
     from fedage.common.estimators.base import Estimator
+
+_AGE_LIMITS = ("age_min_years", "age_max_years")
 
 
 def estimator_problems(sound: ValidValues) -> Iterator[Problem]:
@@ -77,6 +80,7 @@ def _phase_problems(sound: ValidValues, estimator: type[Estimator]) -> Iterator[
     try:
         made = estimators.make(estimator.name, sound["estimator.options"] or {})
         yield from _loss_problems(sound, made)
+        yield from _age_problems(sound, made)
         phases = [phase for phase in phases_of(made) if isinstance(phase, RoundsPhase)]
         for exact in (phase for phase in phases_of(made) if isinstance(phase, ExactPhase)):
             require_exact(exact, exact.analysis(Conditions(minimum_count=2)))
@@ -159,6 +163,53 @@ def _nothing_to_do(sound: ValidValues) -> Iterator[Problem]:
     for table in ("training", "bias", "validation", "planted"):
         if sound.has(table):
             yield Problem(table, f"[{table}] must not be there: without [estimator] nothing is trained; remove it")
+
+
+def from_estimator(sound: ValidValues, cohort: CohortChoice) -> dict[str, Any]:
+    """What follows from the estimator of a file without mistakes: its cohort with age limits, and predicted columns."""
+    made = _made(sound, sound["estimator.name"]) if sound.has("estimator") else None
+    if made is None:
+        return {}
+    from fedage.common.estimators.configure import usual_age_limits
+
+    limits = dict(zip(_AGE_LIMITS, usual_age_limits(made), strict=True))
+    stated = {key for key in _AGE_LIMITS if sound.given(f"cohort.{key}")}
+    narrowed = cohort.model_copy(update={key: years for key, years in limits.items() if key not in stated})
+    return {"cohort": narrowed, "predicted_columns": tuple(output.column for output in made.outputs)}
+
+
+def _made(sound: ValidValues, name: str) -> Estimator | None:
+    """The estimator as the file configures it; None where it has to see a table first, or refuses its options."""
+    from fedage.common import estimators
+
+    try:
+        return estimators.make(name, sound["estimator.options"] or {})
+    except (RuntimeError, ValueError):
+        return None
+
+
+def _age_problems(sound: ValidValues, made: Estimator) -> Iterator[Problem]:
+    """Ages that the estimator cannot learn or predict."""
+    from fedage.common.estimators.configure import usual_age_limits
+
+    usual = usual_age_limits(made)
+    stated = [sound[f"cohort.{key}"] if sound.given(f"cohort.{key}") else None for key in _AGE_LIMITS]
+    for key, years, bound, sign in zip(_AGE_LIMITS, stated, made.ages_years, (1, -1), strict=True):
+        if years is not None and sign * (years - bound) < 0:
+            low, high = made.ages_years
+            yield Problem(
+                f"cohort.{key}",
+                f"cohort.{key} = {years:g}: must be {'≥' if sign > 0 else '≤'} {bound:g}, as {made.name} with these "
+                f"options is for ages from {low:g} to {high:g}; change the limit, or the estimator's options",
+            )
+    low, high = (limit if years is None else years for limit, years in zip(usual, stated, strict=True))
+    if None in stated and low >= high:
+        yield Problem(
+            "cohort",
+            f"[cohort] must state age_min_years and age_max_years: {made.name} with these options is for ages from "
+            f"{made.ages_years[0]:g} to {made.ages_years[1]:g}, in which there are no limits of whole 5 years; state "
+            "them, or change the estimator's options",
+        )
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedage.common.campaign.types import Campaign, CoxModel, Groups, Survival
+from fedage.common.campaign.types import USUAL_AGE_STEP_YEARS, Campaign, CoxModel, Groups, Survival
 from fedage.common.presentation.wording import listed
 
 
@@ -29,10 +29,6 @@ def _sites(campaign: Campaign) -> str:
     if not sites:
         return "Any site that the coordinator has admitted may take part."
     return f"The sites expected are {listed(sites)}; {campaign.quorum} must answer for a step to count."
-
-
-USUAL_AGE_STEP_YEARS = 5.0
-"""Of what a site's policy takes age limits as multiples unless it says otherwise."""
 
 
 def limits_off_the_grid(campaign: Campaign) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fedage.common.campaign_file._analyses import ANALYSES
-from fedage.common.campaign_file._commented import comment, table_lines
+from fedage.common.campaign_file._commented import EXAMPLES, comment, table_lines
 from fedage.common.campaign_file.parse import TABLES
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def campaign_text(answers: Answers) -> str:
         "away to set the key. `fedage campaign check` says whether the file is right."
     )
     tables = _on_tables(estimator)
+    examples = {**EXAMPLES, "cohort.modality": [] if estimator is None else list(_modalities(estimator))}
     for table, model in TABLES.items():
         if table in _NOT_WRITTEN or not _belongs(table, estimator):
             continue
@@ -90,7 +91,7 @@ def campaign_text(answers: Answers) -> str:
             lines += _further_analyses()
             continue
         without = (*(("modality",) if tables else ()), *(("predicted",) if estimator is not None else ()))
-        lines += ["", "", *table_lines(table, model, chosen.get(table), without=without)]
+        lines += ["", "", *table_lines(table, model, chosen.get(table), without=without, examples=examples)]
         if table == "estimator" and estimator is not None:
             about = f"Options of {estimator.name}: {estimator.title}."
             set_here = chosen["estimator.options"]
@@ -160,7 +161,9 @@ def _chosen(answers: Answers, estimator: type[Estimator] | None) -> dict[str, di
         chosen["estimator"] = {"name": estimator.name}
         asks_features = "features" in estimator.Options.model_fields
         chosen["estimator.options"] = {"features": answers.features} if asks_features else {}
-        chosen["training"] = {"quorum": min(2, len(answers.sites))} if answers.sites else {}
+        chosen["cohort"] = _ages(estimator)
+        quorum = {"quorum": min(2, len(answers.sites))} if answers.sites else {}
+        chosen["training"] = {**estimator.usual_training, **quorum}
         chosen["validation"] = {"folds": _FOLDS} if _on_tables(estimator) else {"fractions": {}}
         chosen["bias"] = {}
     if _has_survival(answers):
@@ -174,6 +177,27 @@ def _chosen(answers: Answers, estimator: type[Estimator] | None) -> dict[str, di
             "covariates": usual if answers.held_fixed is None else answers.held_fixed,
         }
     return chosen
+
+
+def _modalities(estimator: type[Estimator]) -> tuple[str, ...]:
+    from fedage.common.estimators.base import modalities
+
+    return modalities(estimator)
+
+
+def _ages(estimator: type[Estimator]) -> dict[str, Any]:
+    """Age limits, for an estimator that cannot learn every age."""
+    from fedage.common.campaign.types import CohortChoice
+    from fedage.common.estimators import make
+    from fedage.common.estimators.base import on_tables
+    from fedage.common.estimators.configure import usual_age_limits
+
+    if on_tables(estimator):
+        return {}
+    low, high = usual_age_limits(make(estimator.name, {}))
+    any_age = CohortChoice()
+    found = {"age_min_years": low, "age_max_years": high}
+    return {key: years for key, years in found.items() if years != getattr(any_age, key)}
 
 
 def usual_covariates(estimator: str | None, *, age: str | None, predicted: str | None) -> tuple[str, ...]:

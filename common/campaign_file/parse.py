@@ -29,7 +29,7 @@ from fedage.common.campaign.types import (
 )
 from fedage.common.campaign_file._analyses import ANALYSES, analysis_problems, without_a_step
 from fedage.common.campaign_file._contradictions import contradictions
-from fedage.common.campaign_file._estimator import estimator_problems
+from fedage.common.campaign_file._estimator import estimator_problems, from_estimator
 from fedage.common.campaign_file._rules import not_built
 from fedage.common.campaign_file._sound import ValidValues
 from fedage.common.toml import text as _toml
@@ -94,6 +94,7 @@ def parse_campaign(text: str, *, name: str = "campaign.toml") -> Campaign:
     if problems:
         raise CampaignErrors(problems, name=name)
     values: dict[str, Any] = {key: table.value for key, table in checked.items()}
+    values |= from_estimator(sound, values.get("cohort", CohortChoice()))
     campaign = Campaign(**values, text=text, digest=hashlib.sha256(text.encode("utf-8")).hexdigest())
     if idle := list(without_a_step(campaign)):
         raise CampaignErrors(idle, name=name)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "fedage.estimators"
 _REGISTERED = {
+    "brain-sfcn": ("fedage.common.estimators.brain_sfcn", "BrainSFCN"),
     "chest-ca": ("fedage.common.estimators.chest_ca", "ChestCA"),
     "table-mlp": ("fedage.common.estimators.table_mlp", "TableMLP"),
     "table-ridge": ("fedage.common.estimators.table_ridge", "TableRidge"),

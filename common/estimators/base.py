@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -33,6 +34,8 @@ Arrays = Mapping[str, NDArray[Any]]
 ROW = "row"
 """Name of the input, and of the array, that is a row of the sites' tables."""
 PREDICTED_YEARS = "predicted_years"
+PREDICTED_SD_YEARS = "predicted_sd_years"
+"""Column with the SD that a model states of its predicted age; an estimator that predicts it is held to it."""
 COMPUTED = "model:"
 """Begins the names of columns that a model computes for an exact phase, so that none is taken for a site's own."""
 
@@ -301,6 +304,8 @@ class Estimator(Protocol):
     max_path_norm: ClassVar[float] = 8.0
     """The largest `training.max_path_norm`, whatever the rounds: several times what an ordinary run moves the model.
     A file may lower it, not raise it."""
+    usual_training: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    """Keys of `[training]` that a new campaign file sets otherwise than by the table's own defaults."""
     prediction_batch: ClassVar[int] = 64
     """Patients that are predicted at a time."""
     samples_version: ClassVar[int] = 1
@@ -316,6 +321,14 @@ class Estimator(Protocol):
         By default age alone, from 0 to 130 years.
         """
         return (AGE_OUTPUT,)
+
+    @property
+    def ages_years(self) -> tuple[float, float]:
+        """The ages at exam that the model can learn and predict, both included; 0 to 130 unless an estimator says less.
+
+        A campaign file may ask for fewer. One that states no limits asks for these, taken inwards to whole 5 years.
+        """
+        return (0.0, MAX_AGE_YEARS)
 
     @property
     def phases(self) -> tuple[Phase, ...]:

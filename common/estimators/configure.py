@@ -9,7 +9,7 @@ from fedage.common import estimators
 from fedage.common.analyses.agreement import agreed, rule_of
 from fedage.common.analyses.base import Analysis
 from fedage.common.analyses.exact import ExactAnalysis
-from fedage.common.campaign.types import Campaign
+from fedage.common.campaign.types import USUAL_AGE_STEP_YEARS, Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import Conditions, Estimator, ExactPhase, KinkedLoss, Phase, RoundsPhase
 from fedage.common.estimators.table import FEATURE
@@ -123,6 +123,17 @@ def phases_of(estimator: Estimator) -> tuple[Phase, ...]:
             f"{estimator.name} says trained_in_rounds = {estimator.trained_in_rounds}, its phases otherwise"
         )
     return phases
+
+
+def usual_age_limits(estimator: Estimator) -> tuple[float, float]:
+    """The limits of ages that a campaign file which states none asks for: the estimator's, inwards to whole steps.
+
+    Attack: limits that a coordinator moves file by file tell who is between two of them. Rule: those that follow from
+    an estimator's options lie on the grid that sites hold age limits to, and count as the file's own.
+    """
+    low, high = estimator.ages_years
+    step = USUAL_AGE_STEP_YEARS
+    return math.ceil(low / step) * step, math.floor(high / step) * step
 
 
 def kinked_loss(estimator: Estimator) -> str:

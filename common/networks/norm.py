@@ -16,8 +16,8 @@ _CHANNELS_PER_GROUP = 8
 _MAX_GROUPS = 32
 
 
-def norm_layer(channels: int, *, norm: Norm) -> nn.Module:
-    """A normalisation of (B, `channels`, H, W).
+def norm_layer(channels: int, *, norm: Norm, axes: int = 2) -> nn.Module:
+    """A normalisation of (B, `channels`, H, W), or of (B, `channels`, I, J, K) with three `axes`.
 
     GroupNorm has eight channels a group, at most 32 groups (64 channels: 8 groups, 128: 16, from 256 on: 32).
 
@@ -27,14 +27,14 @@ def norm_layer(channels: int, *, norm: Norm) -> nn.Module:
         If GroupNorm's channels do not fill the groups.
     """
     if norm == "batch":
-        return _layer("batch", channels)
+        return _layer("batch", channels, axes)
     groups = min(_MAX_GROUPS, channels // _CHANNELS_PER_GROUP)
     if channels % _CHANNELS_PER_GROUP or channels % groups:
         needed = f"a multiple of {_CHANNELS_PER_GROUP}, above 256 of {_MAX_GROUPS}"
         raise ValueError(f"channels={channels} must be {needed}, for GroupNorm")
-    return _layer(("group", {"num_groups": groups}), channels)
+    return _layer(("group", {"num_groups": groups}), channels, axes)
 
 
-def _layer(name: str | tuple[str, dict[str, int]], channels: int) -> nn.Module:
-    layer: nn.Module = get_norm_layer(name, spatial_dims=2, channels=channels)
+def _layer(name: str | tuple[str, dict[str, int]], channels: int, axes: int) -> nn.Module:
+    layer: nn.Module = get_norm_layer(name, spatial_dims=axes, channels=channels)
     return layer

@@ -84,3 +84,22 @@ def _matrices(draws: RandAffineGrid, count: int, *, side: tuple[int, int]) -> ND
     centre[:2, 2] = (np.array(side) - 1) / 2
     made: NDArray[np.float64] = centre @ turn @ shift @ scale @ np.linalg.inv(centre)
     return made
+
+
+def shifted_and_mirrored(volumes: torch.Tensor, *, most_voxels: int, generator: torch.Generator) -> torch.Tensor:
+    """Volumes (B, C, I, J, K), each shifted by whole voxels along each axis and, half of them, mirrored along I.
+
+    As SFCN is trained. A shift is uniform in ± `most_voxels`; at the border the nearest voxel is repeated. The draws
+    are the same on every machine and device.
+    """
+    count = len(volumes)
+    shifts = torch.randint(2 * most_voxels + 1, (count, 3), generator=generator, device=generator.device).tolist()
+    mirrored = torch.randint(2, (count,), generator=generator, device=generator.device).tolist()
+    padded = torch.nn.functional.pad(volumes, (most_voxels,) * 6, mode="replicate")
+    sides = volumes.shape[2:]
+    made = []
+    for volume, start, is_mirrored in zip(padded, shifts, mirrored, strict=True):
+        (i, j, k), (rows, columns, slices) = start, sides
+        moved = volume[:, i : i + rows, j : j + columns, k : k + slices]
+        made.append(moved.flip(1) if is_mirrored else moved)
+    return torch.stack(made)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from fedage.client.consent.policy.types import Disclosure
+from fedage.common.campaign.types import USUAL_AGE_STEP_YEARS
 from fedage.common.campaign_file import parse_campaign
-from fedage.common.campaign_file.describe import USUAL_AGE_STEP_YEARS, limits_off_the_grid
+from fedage.common.campaign_file.describe import limits_off_the_grid
 from tests.client.hospital import CAMPAIGN
 
 

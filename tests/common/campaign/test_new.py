@@ -84,6 +84,9 @@ def test_defaults_that_are_written_out_change_nothing(kind):
 
 
 CHOSEN = {
+    # What an estimator sets itself: ages that it can learn, and how it is trained.
+    ("cohort", "age_min_years"),
+    ("cohort", "age_max_years"),
     ("estimator", "options"),
     ("table", "age"),
     ("validation", "folds"),

@@ -14,7 +14,12 @@ def test_importing_the_registry_loads_no_torch():
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("chest-ca", {}), ("table-mlp", {"features": ["a", "b"]}), ("table-ridge", {"features": ["a", "b"]})],
+    [
+        ("brain-sfcn", {}),
+        ("chest-ca", {}),
+        ("table-mlp", {"features": ["a", "b"]}),
+        ("table-ridge", {"features": ["a", "b"]}),
+    ],
 )
 def test_every_registered_name_is_its_class_own_name(name, options):
     assert estimators.estimator_class(name).name == name
@@ -25,7 +30,7 @@ def test_the_names_above_are_all_there_are():
     # In a process of its own: other tests put packages with estimators on this one's path.
     code = "import fedage.common.estimators as e; print(*e.names())"
     told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert told.split() == ["chest-ca", "table-mlp", "table-ridge"]
+    assert told.split() == ["brain-sfcn", "chest-ca", "table-mlp", "table-ridge"]
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():

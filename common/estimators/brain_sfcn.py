@@ -1,0 +1,240 @@
+"""`brain-sfcn`: age from one T1-weighted volume of the head, by SFCN (Peng et al., Medical Image Analysis 2021).
+
+Layers, soft labels, loss, augmentation and the order of preprocessing (divided by the mean, then cropped) are the
+published ones; with norm = "batch" and 40 bins a published state loads. Our own design: bins and label SD by campaign,
+labels divided by their sum, any size and width, GroupNorm by default, and the SD of the predicted distribution as a
+column beside the age.
+
+GroupNorm is the default because sites would otherwise have to agree on running statistics: a mean of BatchNorm's
+variances over sites with other scanners is the variance of none of them, each batch couples its patients, and
+per-patient differential privacy refuses it. BatchNorm is there for published weights and for comparison.
+
+Shape legend: B patients, (I, J, K) = `shape`, a sample is (1, I, J, K) at `spacing_mm`; K bins of age in years.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from fedage.common.estimators.base import (
+    PREDICTED_SD_YEARS,
+    PREDICTED_YEARS,
+    Arrays,
+    Batch,
+    Estimator,
+    Input,
+    Options,
+    Output,
+    Phase,
+    Predictor,
+)
+from fedage.common.estimators.takes import Takes
+from fedage.common.networks.arrays import state_to_arrays
+from fedage.common.networks.names import Norm
+from fedage.common.preprocessing.image import Exam, FloatImage
+from fedage.common.preprocessing.names import Intensity
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+VOLUME = "t1w"
+_SIDE = 32
+"""Least voxels along an axis: five poolings by 2 leave one."""
+_LABEL_SDS = 3.0
+"""How many SDs of the label an age keeps from the first and the last bin."""
+
+
+_TAKES = Takes(views=("T1W",), may_be_unknown=frozenset(["view"]))
+
+
+class BrainSFCNOptions(Options):
+    """`[estimator.options]` of `brain-sfcn`."""
+
+    norm: Norm = Field(default="group", description="normalisation: group (federation, privacy) or batch (published)")
+    width: int = Field(default=32, ge=8, le=64, multiple_of=8, description="channels of the first block; 32 is SFCN")
+    shape: tuple[int, int, int] = Field(
+        default=(160, 192, 160), strict=False, description="voxels of a sample, right × front × up"
+    )
+    spacing_mm: float = Field(default=1.0, ge=0.5, le=8, description="side of a sample's voxels")
+    coarsest_mm: float = Field(
+        default=3.0, ge=0.5, le=10, description="largest spacing of a volume that is taken; coarser ones are set aside"
+    )
+    intensity: Intensity = Field(
+        default="mean",
+        description="grey values: divided by the volume's mean (published), or z-scores of the voxels above 0 "
+        "(foreground, for volumes without skull)",
+    )
+    first_bin_years: float = Field(default=12.0, ge=-30, le=130, description="where the first bin of age begins")
+    last_bin_years: float = Field(default=98.0, ge=-30, le=160, description="where the last bin of age ends")
+    bin_width_years: float = Field(default=1.0, ge=0.25, le=10, description="width of a bin")
+    label_sd_years: float = Field(
+        default=1.0, ge=0.5, le=10, description="SD of the soft label; ages keep 3 SDs from the first and last bin"
+    )
+    augment: bool = Field(default=True, description="random shifts and left-right mirroring in training")
+    shift_voxels: int = Field(default=2, ge=0, le=8, description="largest random shift along each axis")
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if not all(_SIDE <= side <= 256 for side in self.shape):
+            raise ValueError(f"shape={list(self.shape)} must be three numbers from {_SIDE} to 256")
+        bins = (self.last_bin_years - self.first_bin_years) / self.bin_width_years
+        if not 2 <= bins <= 500 or abs(bins - round(bins)) > 1e-9:
+            raise ValueError(
+                f"first_bin_years={self.first_bin_years:g} to last_bin_years={self.last_bin_years:g} must be 2 to 500 "
+                f"whole bins of bin_width_years={self.bin_width_years:g}; change one of the three"
+            )
+        if self.label_sd_years < self.bin_width_years / 2:
+            raise ValueError(
+                f"label_sd_years={self.label_sd_years:g} must be at least half of bin_width_years="
+                f"{self.bin_width_years:g}, else the label says in which bin an age is, and not where"
+            )
+        low, high = self.ages_years
+        if not low < high:
+            raise ValueError(
+                f"no age is {_LABEL_SDS:g} × label_sd_years={self.label_sd_years:g} from both the first and the last "
+                "bin; widen the bins' range"
+            )
+        return self
+
+    @property
+    def bins(self) -> int:
+        """How many."""
+        return round((self.last_bin_years - self.first_bin_years) / self.bin_width_years)
+
+    @property
+    def ages_years(self) -> tuple[float, float]:
+        """The ages whose labels the bins hold whole."""
+        margin = _LABEL_SDS * self.label_sd_years
+        return max(self.first_bin_years + margin, 0.0), min(self.last_bin_years - margin, 130.0)
+
+
+class BrainSFCN(Estimator):
+    """T1-weighted volume to age and its SD; see the module's docstring."""
+
+    name: ClassVar[str] = "brain-sfcn"
+    title: ClassVar[str] = "T1-weighted volume of the head, simple fully convolutional network with soft labels"
+    Options: ClassVar[type[Options]] = BrainSFCNOptions
+    trained_in_rounds: ClassVar[bool] = True
+    max_step_norm: ClassVar[float] = 50.0
+    max_path_norm: ClassVar[float] = 200.0
+    # The first block's output of one volume of full size takes 630 MB.
+    prediction_batch: ClassVar[int] = 4
+    inputs: tuple[Input, ...] = (Input(name=VOLUME, rank=3, modalities=("MR",), takes=_TAKES),)
+
+    def __init__(self, options: BrainSFCNOptions) -> None:
+        self.options: BrainSFCNOptions = options
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """Age between the centres of the first and the last bin, and the SD of the predicted distribution."""
+        chosen = self.options
+        half = chosen.bin_width_years / 2
+        low, high = max(chosen.first_bin_years + half, 0.0), min(chosen.last_bin_years - half, 130.0)
+        spread = (chosen.last_bin_years - chosen.first_bin_years) / 2
+        return (
+            Output(column=PREDICTED_YEARS, lower=low, upper=high),
+            Output(column=PREDICTED_SD_YEARS, lower=0.0, upper=spread),
+        )
+
+    @property
+    def ages_years(self) -> tuple[float, float]:
+        """Those that the bins hold."""
+        return self.options.ages_years
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """One phase in rounds."""
+        return (self.network,)
+
+    @property
+    def network(self) -> NetworkPhase:
+        """The phase."""
+        return NetworkPhase(self.options)
+
+    def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
+        """Predicted ages and SDs by the network."""
+        return self.network.predictor(arrays, device=device)
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """A volume (1, I, J, K)."""
+        return {VOLUME: (1, *self.options.shape)}
+
+    def preprocess(self, exam: Exam) -> Mapping[str, FloatImage]:
+        """A volume (1, I, J, K), see `volume_sample`. Raises `SampleRefused`."""
+        from fedage.common.preprocessing.volume import VolumeGrid, volume_sample
+
+        grid = VolumeGrid(
+            shape=self.options.shape,
+            spacing_mm=self.options.spacing_mm,
+            coarsest_mm=self.options.coarsest_mm,
+            intensity=self.options.intensity,
+        )
+        return {VOLUME: volume_sample(exam[VOLUME], grid)}
+
+
+@dataclass(frozen=True)
+class NetworkPhase:
+    """SFCN."""
+
+    options: BrainSFCNOptions
+    name: str = "network"
+    couples_samples: bool = False
+    smallest_batch: int = 1
+
+    def build(self, *, seed: int) -> nn.Module:
+        """The network, initialised from `seed` alone; the global random state is as before."""
+        import torch
+
+        from fedage.common.networks.sfcn import SFCN
+
+        chosen = self.options
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return SFCN(bins=chosen.bins, shape=chosen.shape, norm=chosen.norm, width=chosen.width)
+
+    def start(self, before: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:  # noqa: ARG002 - the first phase
+        """The network's arrays before any training."""
+        return dict(state_to_arrays(self.build(seed=seed)))
+
+    def training_batch(self, batch: Batch, *, generator: torch.Generator) -> Batch:
+        """Each volume shifted and, half of them, mirrored; unchanged if switched off."""
+        if not self.options.augment:
+            return batch
+        from fedage.common.preprocessing.augmentation import shifted_and_mirrored
+
+        volumes = shifted_and_mirrored(batch.inputs[VOLUME], most_voxels=self.options.shift_voxels, generator=generator)
+        return Batch({VOLUME: volumes}, batch.present, batch.targets)
+
+    def output(self, module: nn.Module, batch: Batch) -> Any:
+        """Log-probabilities (B, K)."""
+        return module(batch.inputs[VOLUME])
+
+    def loss(self, output: Any, batch: Batch) -> torch.Tensor:
+        """Divergence of the predicted distributions from the soft labels of ages (B,)."""
+        from fedage.common.losses.age_bins import divergence, soft_labels
+
+        labels = soft_labels(batch.targets["age_years"], self._edges(), sd=self.options.label_sd_years)
+        return divergence(output, labels)
+
+    def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
+        """Predicted ages and SDs."""
+        from fedage.common.estimators.predict import network_predictor
+        from fedage.common.losses.age_bins import mean_and_sd_years
+
+        def columns(output: torch.Tensor) -> dict[str, torch.Tensor]:
+            years, sd_years = mean_and_sd_years(output, self._edges())
+            return {PREDICTED_YEARS: years, PREDICTED_SD_YEARS: sd_years}
+
+        return network_predictor(lambda: self.build(seed=0), arrays, output=self.output, columns=columns, device=device)
+
+    def _edges(self) -> torch.Tensor:
+        from fedage.common.losses.age_bins import edges_years
+
+        chosen = self.options
+        return edges_years(chosen.first_bin_years, chosen.last_bin_years, chosen.bin_width_years)
