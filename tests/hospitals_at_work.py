@@ -122,9 +122,9 @@ class Network:
             )
         return Command(process, file)
 
-    def start_coordinator(self) -> Command:
+    def start_coordinator(self, *options: str) -> Command:
         (self.root / "coordinator.log").unlink(missing_ok=True)
-        started = self.fedage("coordinator", "start", "--home", self.coordinator.root, log="coordinator")
+        started = self.fedage("coordinator", "start", "--home", self.coordinator.root, *options, log="coordinator")
         self.running["coordinator"] = started
         started.wait_for("listening on")
         return started

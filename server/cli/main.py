@@ -54,13 +54,17 @@ def _where(hosts: tuple[str, ...], port: int) -> str:
 def start(
     home: Home,
     port: Annotated[int | None, typer.Option(help="another port than the configured one; 0 takes a free one")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on with the runs that the end of an earlier start cut off")
+    ] = False,
     with_parent: Annotated[
         bool, typer.Option("--with-parent", help="stop when standard input closes", hidden=True)
     ] = False,
 ) -> None:
     """Run the SuperLink with TLS and node authentication until interrupted; start again what dies.
 
-    A run whose process is gone gets its record here, also one that an earlier start left behind.
+    A run whose process is gone gets its record here. One that an earlier start left behind does too, or goes on with
+    --resume, as a service manager may start the coordinator.
     """
     from fedage.deploy.machine.lifetime import until_told_to_stop
     from fedage.server.cli.watch_runs import WatchRuns
@@ -72,7 +76,7 @@ def start(
         runs = WatchRuns(loaded, tell=typer.echo)
         with SuperLink(loaded, port=port, tell=typer.echo) as link:
             typer.echo(f"listening on {link.address}")
-            runs.left_behind()
+            runs.left_behind(resume=resume)
             while not stop.wait(0.5):
                 link.look()
                 runs.look()

@@ -168,17 +168,12 @@ def test_a_run_killed_twice_is_resumed_and_ends_like_one_that_was_not(fleet: Net
     again.end(signal.SIGKILL)
     fleet.running["coordinator"].end(signal.SIGKILL)
     until(lambda: not any(fleet.pids(what) for what in (SUPERLINK, EXECUTOR, SERVERAPP)), timeout_s=30)
-    fleet.start_coordinator()
-    until(run.is_recorded, timeout_s=60)
-    assert record(run).run.status != "finished"
-    last = fleet.fedage(
-        *("campaign", "resume", "--home", fleet.coordinator.root, f"{run.campaign}/{run.name}"), log="last.log"
-    )
-    assert last.process.wait(WAIT_S) == 0, last.said
+    restarted = fleet.start_coordinator("--resume")
+    until(run.is_recorded, timeout_s=WAIT_S, what=lambda: restarted.said)
+    assert "going on with the run resumed/r" in restarted.said
     found = record(run)
     assert (found.run.status, [done.number for done in found.rounds]) == ("finished", [1, 2, 3, 4, 5])
     assert all(len(done.sites) == len(found.sites) for done in found.rounds)
-    assert "round 1/5" not in last.said
     whole, other = fleet.run(campaign, name="whole")
     assert whole.process.wait(WAIT_S) == 0, whole.said
     assert (run.path / "model.safetensors").read_bytes() == (other.path / "model.safetensors").read_bytes()
