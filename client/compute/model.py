@@ -16,6 +16,7 @@ from fedage.common.analyses.base import Analysis
 from fedage.common.campaign import Campaign
 from fedage.common.estimators import EstimatorRefused
 from fedage.common.estimators.base import (
+    AGE,
     COMPUTED,
     PREDICTED_YEARS,
     Arrays,
@@ -162,13 +163,21 @@ def targets_of(
     Raises
     ------
     Withheld
-        Rule `missing-column`.
+        Rule `missing-column`, or `column-values` for values that the estimator does not know.
     """
     columns: dict[str, FloatArray] = {}
-    for column in dict.fromkeys(("age_years", *(target.column for target in estimator.targets))):
-        if column not in cohort.columns:
+    for target in dict.fromkeys((AGE, *estimator.targets)):
+        column = target.column
+        if column not in cohort.columns and not target.optional:
             raise Withheld("missing-column", f"this site has no column {column!r}, which the estimator learns from")
-        values = cohort[column][rows]
+        values = cohort[column][rows] if column in cohort.columns else np.full(rows.size, np.nan)
+        if target.values and not np.isin(values[np.isfinite(values)], target.values).all():
+            allowed = ", ".join(f"{value:g}" for value in target.values)
+            raise Withheld(
+                "column-values",
+                f"this site's column {column!r}, which the estimator learns from, has values other than {allowed}; "
+                "map them in site.toml, leave out what they do not cover, and index once more",
+            )
         if column != "age_years":
             known = int(np.count_nonzero(np.isfinite(values)))
             unknown = values.size - known

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "fedage.estimators"
 _REGISTERED = {
     "brain-sfcn": ("fedage.common.estimators.brain_sfcn", "BrainSFCN"),
+    "breast-4view": ("fedage.common.estimators.breast_4view", "Breast4View"),
     "chest-ca": ("fedage.common.estimators.chest_ca", "ChestCA"),
     "table-mlp": ("fedage.common.estimators.table_mlp", "TableMLP"),
     "table-ridge": ("fedage.common.estimators.table_ridge", "TableRidge"),

@@ -81,9 +81,20 @@ class Target:
 
     Only patients with an age are trained on. A column that too few patients of a site know, or differ in, counts as
     unknown for all of the site.
+
+    Parameters
+    ----------
+    column
+        Its name.
+    optional
+        Whether a site without the column takes part, nothing of it known there.
+    values
+        The values that it may have; empty for any.
     """
 
     column: str
+    optional: bool = False
+    values: tuple[float, ...] = ()
 
 
 AGE = Target(column="age_years")

@@ -5,3 +5,5 @@ from __future__ import annotations
 from typing import Literal
 
 Norm = Literal["group", "batch"]
+Backbone = Literal["resnet18", "resnet50", "efficientnet-b0", "densenet121", "convnext-tiny"]
+"""Image networks of `fedage.common.networks.backbones`."""

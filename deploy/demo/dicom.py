@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     UID,
     ComputedRadiographyImageStorage,
+    DigitalMammographyXRayImageStorageForPresentation,
     DigitalXRayImageStorageForPresentation,
     ExplicitVRLittleEndian,
     RLELossless,
@@ -50,10 +51,33 @@ class Exam:
         return generate_uid(entropy_srcs=[*self.entropy, what])
 
 
-def write_dicom(path: Path, *, stored: NDArray[np.uint16], exam: Exam, hospital: Hospital) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """What the header says of one picture of an exam; `name` tells its pictures apart."""
+
+    study: str = "Chest PA (phantom)"
+    body_part: str = "CHEST"
+    view: str = "PA"
+    laterality: str = "U"
+    orientation: tuple[str, str] = ("L", "F")
+    name: str = ""
+    number: int = 1
+
+
+_CLASSES = {
+    "CR": ComputedRadiographyImageStorage,
+    "DX": DigitalXRayImageStorageForPresentation,
+    "MG": DigitalMammographyXRayImageStorageForPresentation,
+}
+
+
+def write_dicom(
+    path: Path, *, stored: NDArray[np.uint16], exam: Exam, hospital: Hospital, picture: Picture | None = None
+) -> None:
     """Write stored values (H, W) and the exam's header to `path`, encoded as the hospital's scanner does."""
-    dataset = _patient_and_study(exam, hospital)
-    _pixels(dataset, stored, hospital)
+    picture = picture or Picture()
+    dataset = _patient_and_study(exam, hospital, picture)
+    _pixels(dataset, stored, hospital, picture)
     scanner = hospital.scanner
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
@@ -66,42 +90,40 @@ def write_dicom(path: Path, *, stored: NDArray[np.uint16], exam: Exam, hospital:
     dataset.save_as(path, enforce_file_format=True, overwrite=True)
 
 
-def _patient_and_study(exam: Exam, hospital: Hospital) -> Dataset:
+def _patient_and_study(exam: Exam, hospital: Hospital, picture: Picture) -> Dataset:
     scanner = hospital.scanner
     ds = Dataset()
     ds.SpecificCharacterSet = "ISO_IR 192"
     ds.ImageType = ["ORIGINAL", "PRIMARY"]
-    ds.SOPClassUID = (
-        DigitalXRayImageStorageForPresentation if scanner.modality == "DX" else ComputedRadiographyImageStorage
-    )
-    ds.SOPInstanceUID = exam.uid("instance")
+    ds.SOPClassUID = _CLASSES[scanner.modality]
+    ds.SOPInstanceUID = exam.uid(f"instance {picture.name}".strip())
     ds.StudyInstanceUID = exam.uid("study")
     ds.SeriesInstanceUID = exam.uid("series")
     ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = exam.study_date.strftime("%Y%m%d")
     ds.StudyTime = ds.SeriesTime = ds.AcquisitionTime = ds.ContentTime = exam.study_time.strftime("%H%M%S")
     ds.AccessionNumber = ""
     ds.StudyID = "1"
-    ds.SeriesNumber = ds.InstanceNumber = 1
+    ds.SeriesNumber, ds.InstanceNumber = 1, picture.number
     ds.Modality = scanner.modality
     ds.Manufacturer = scanner.manufacturer
     ds.ManufacturerModelName = scanner.model
     ds.InstitutionName = hospital.title
     ds.ReferringPhysicianName = ""
-    ds.StudyDescription = "Chest PA (phantom)"
+    ds.StudyDescription = picture.study
     ds.PatientName = f"Simulated^{exam.patient_id}"
     ds.PatientID = exam.patient_id
     ds.PatientBirthDate = exam.birth_date.strftime("%Y%m%d")
     ds.PatientSex = "M" if exam.is_male else "F"
     if scanner.writes_patient_age:
         ds.PatientAge = f"{exam.whole_years:03d}Y"
-    ds.BodyPartExamined = "CHEST"
-    ds.ViewPosition = "PA"
-    ds.PatientOrientation = ["L", "F"]
+    ds.BodyPartExamined = picture.body_part
+    ds.ViewPosition = picture.view
+    ds.PatientOrientation = list(picture.orientation)
     ds.ImageComments = IMAGE_COMMENTS
     return ds
 
 
-def _pixels(ds: Dataset, stored: NDArray[np.uint16], hospital: Hospital) -> None:
+def _pixels(ds: Dataset, stored: NDArray[np.uint16], hospital: Hospital, picture: Picture) -> None:
     scanner = hospital.scanner
     ds.SamplesPerPixel = 1
     ds.PhotometricInterpretation = scanner.photometric
@@ -112,8 +134,8 @@ def _pixels(ds: Dataset, stored: NDArray[np.uint16], hospital: Hospital) -> None
     ds.PixelRepresentation = 0
     ds.ImagerPixelSpacing = [scanner.spacing_mm, scanner.spacing_mm]
     ds.BurnedInAnnotation = "NO"
-    if scanner.modality == "DX":
-        ds.ImageLaterality = "U"
+    if scanner.modality != "CR":
+        ds.ImageLaterality = picture.laterality
         ds.DetectorType = "SCINTILLATOR"
         ds.PresentationIntentType = "FOR PRESENTATION"
         ds.PixelIntensityRelationship = "LOG"

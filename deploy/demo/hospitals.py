@@ -18,7 +18,7 @@ class Scanner:
     Parameters
     ----------
     manufacturer, model, modality
-        As in the DICOM header; `CR` (storage phosphor) or `DX` (flat panel).
+        As in the DICOM header; `CR` (storage phosphor), `DX` (flat panel) or `MG` (mammography).
     rows, columns, spacing_mm
         Matrix and pixel spacing; the field of view follows.
     bits_stored
@@ -41,7 +41,7 @@ class Scanner:
 
     manufacturer: str
     model: str
-    modality: Literal["CR", "DX"]
+    modality: Literal["CR", "DX", "MG"]
     rows: int
     columns: int
     spacing_mm: float

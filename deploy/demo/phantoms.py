@@ -119,15 +119,15 @@ def render_hospital(
     -------
     The truth behind every patient, in the order of the table.
     """
-    people = _generator(seed, hospital, "people")
-    exams = [_exam(hospital, number, seed=seed, rng=people) for number in _numbers(patients, people)]
+    people = generator_of(seed, hospital, "people")
+    exams = drawn_exams(hospital, patients, seed=seed, rng=people)
     age_years = np.array([exam.age_days / DAYS_PER_YEAR for exam in exams], dtype=np.float64)
     gap_years = GAP_SD_YEARS * people.standard_normal(patients)
     healthy = people.random(patients) < HEALTHY_FRACTION
-    follow_up = simulate_follow_up(age_years, gap_years, rng=_generator(seed, hospital, "follow-up"))
+    follow_up = simulate_follow_up(age_years, gap_years, rng=generator_of(seed, hospital, "follow-up"))
     truths = []
     for i, exam in enumerate(exams):
-        rng = _generator(seed, hospital, f"picture {i}")
+        rng = generator_of(seed, hospital, f"picture {i}")
         signs = Signs.of(age_years[i] + gap_years[i], rng=rng)
         density = render(
             signs,
@@ -162,9 +162,15 @@ def expose(density: FloatImage, *, scanner: Scanner, rng: np.random.Generator) -
     return np.asarray(np.rint(value * (2**scanner.bits_stored - 1)), dtype=np.uint16)
 
 
-def _generator(seed: int, hospital: Hospital, purpose: str) -> np.random.Generator:
+def generator_of(seed: int, hospital: Hospital, purpose: str) -> np.random.Generator:
+    """A generator of random numbers that is one purpose's own."""
     words = hashlib.sha256(f"{seed}/{hospital.name}/{purpose}".encode()).digest()
     return np.random.default_rng(int.from_bytes(words, "big"))
+
+
+def drawn_exams(hospital: Hospital, patients: int, *, seed: int, rng: np.random.Generator) -> list[Exam]:
+    """A hospital's exams, one a patient."""
+    return [_exam(hospital, number, seed=seed, rng=rng) for number in _numbers(patients, rng)]
 
 
 def _numbers(patients: int, rng: np.random.Generator) -> list[int]:

@@ -54,9 +54,12 @@ def test_a_file_is_never_replaced_without_force(new) -> None:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ((), "give --estimator brain-sfcn | chest-ca"),
+        ((), "give --estimator brain-sfcn | breast-4view"),
         (("--yes",), "or --analysis-only"),
-        (("--estimator", "chst-ca"), "--estimator chst-ca is not registered; allowed are brain-sfcn, chest-ca"),
+        (
+            ("--estimator", "chst-ca"),
+            "--estimator chst-ca is not registered; allowed are brain-sfcn, breast-4view",
+        ),
         (("--estimator", "chest-ca", "--analysis-only"), "exclude each other"),
         (("--estimator", "chest-ca", "--features", "x", "--id", "s"), "--id, --features: only for campaigns on tables"),
         (("--analysis-only", "--out", "no/such/file.toml"), "cannot be written (No such file or directory)"),
