@@ -239,7 +239,7 @@ _TEXTS = {
     Reason.ANIMAL: ("is of an animal, by its species, its breed, or the owner it names", _NOTHING),
     Reason.ZERO_AGE: (
         "gives PatientAge as zero (000Y, 000M, 000D), as programs do where they know none, and has no dates that "
-        "confirm it",
+        "confirm it; or a table gives 0 and nobody in it is younger than two",
         "export it with whole birth and study dates, or the age of a newborn in days or weeks from 1 on",
     ),
     Reason.SEVERAL_PEOPLE: (

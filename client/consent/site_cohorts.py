@@ -24,7 +24,7 @@ from fedage.client.cohort.table.messages import bounded_counts, kept_extreme
 from fedage.client.cohort.table.read import is_text_column, parse_numbers
 from fedage.client.cohort.table.site_table import SiteTable
 from fedage.client.cohort.table.sites import read_one_site
-from fedage.client.cohort.table.units import ages_in_words, are_no_years
+from fedage.client.cohort.table.units import ages_problem
 from fedage.client.consent.policy.types import DataSet
 from fedage.common import estimators
 from fedage.common.campaign import Campaign
@@ -147,8 +147,8 @@ def _with_campaign_names(
         # A word among 0 and 1 may be an event: who has it must not be missing for that.
         if is_text_column(values, odd) or (name == _event(campaign) and unexplained):
             raise _text_column(name, of="table", setting="table.columns")
-        if name == choice.age and are_no_years(values):
-            raise RequestRefused("age-unit", f"column {name!r} of this site's table {ages_in_words()}")
+        if name == choice.age and (problem := ages_problem(values)):
+            raise RequestRefused("age-unit", f"column {name!r} of this site's table {problem}")
     try:
         table = read_one_site(frame, pd.Series(stored.keys, dtype="string"), campaign, keys=_Hashed(split_uniform))
     except FedAgeError:

@@ -13,7 +13,7 @@ from fedage.client.cohort.table.messages import AGE_MAX_YEARS
 from fedage.client.cohort.table.read import is_text_column, parse_labels, parse_numbers, read_frame, without_bad_names
 from fedage.client.cohort.table.sex import kinds_of_words, parse_sexes, words_problem
 from fedage.client.cohort.table.summary_rows import rows_of_nobody
-from fedage.client.cohort.table.units import ages_in_words, are_no_years, counts_from_conception
+from fedage.client.cohort.table.units import ages_problem, counts_from_conception
 from fedage.client.prediction.exams import NewExams
 from fedage.common.bundle.container import Bundle
 from fedage.common.bundle.fits import features_of
@@ -159,8 +159,8 @@ def _ages(frame: pd.DataFrame, column: str | None, choice: TableChoice, *, what:
         raise FedAgeError(f"{what}: column {column!r} holds text, where ages in years belong; correct it or --age")
     if counts_from_conception(column):
         raise FedAgeError(f"{what}: column {column!r} counts from conception, and ages count from birth; correct --age")
-    if are_no_years(values):
-        raise FedAgeError(f"{what}: column {column!r} {ages_in_words()}")
+    if problem := ages_problem(values):
+        raise FedAgeError(f"{what}: column {column!r} {problem}")
     return values
 
 

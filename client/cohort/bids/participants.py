@@ -23,8 +23,15 @@ from fedage.client.cohort.table.header import columns_text, repeated_name_text
 from fedage.client.cohort.table.leading_lines import separator_in
 from fedage.client.cohort.table.limits import PARTICIPANTS, require_bounded
 from fedage.client.cohort.table.sex import FEMALE, FOREIGN, MALE, kinds_of_words, words_problem
-from fedage.client.cohort.table.units import NOT_FROM_BIRTH, ages_in_words, are_no_years, counts_from_conception
+from fedage.client.cohort.table.units import (
+    NOT_FROM_BIRTH,
+    ages_problem,
+    counts_from_conception,
+    is_another_age,
+    unlikely_zeros,
+)
 from fedage.common.errors import FedAgeError
+from fedage.common.statistics.statistic import FloatArray
 from fedage.deploy.machine import bounded
 
 Row = Mapping[str, str]
@@ -67,15 +74,19 @@ class AgeColumn:
         `year`, `month`, `week` or `day`.
     whole
         Whether all ages are whole numbers, that is, completed units.
+    is_zero_unknown
+        Whether a 0 stands for "unknown": nobody else is younger than two years.
     """
 
     unit: str
     whole: bool
+    is_zero_unknown: bool = False
 
     @classmethod
     def from_texts(cls, texts: Sequence[str], *, unit: str) -> AgeColumn:
         """Derive how a column's ages are to be read from all its texts."""
-        return cls(unit, whole=not any(_is_fraction(text) for text in texts))
+        is_zero_unknown = bool(unlikely_zeros(_plain_numbers(texts) / _PER_YEAR[unit]).any())
+        return cls(unit, not any(_is_fraction(text) for text in texts), is_zero_unknown)
 
     def require_plausible(self, texts: Sequence[str], *, file: str) -> None:
         """Refuse a column with many ages above any human age: the other ages are then wrong too.
@@ -85,11 +96,9 @@ class AgeColumn:
         FedAgeError
             Naming what is wrong, and the remedy.
         """
-        matches = [_NUMBER.fullmatch(text.strip()) for text in texts]
-        numbers = [float(match["number"]) for match in matches if match is not None and not match["unit"]]
-        if are_no_years(np.array(numbers, dtype=np.float64) / _PER_YEAR[self.unit]):
+        if problem := ages_problem(_plain_numbers(texts) / _PER_YEAR[self.unit]):
             raise FedAgeError(
-                f"{file}: column 'age' {ages_in_words()}, or give their unit in the JSON beside the table: "
+                f"{file}: column 'age' {problem}, or give their unit in the JSON beside the table: "
                 '"age": {"Units": "months"}'
             )
 
@@ -103,12 +112,20 @@ class AgeColumn:
         unit = _UNITS.get((match["unit"] or "").casefold() or self.unit) if match else None
         if match is None or unit is None:
             return Reason.UNREADABLE_AGE
+        if self.is_zero_unknown and float(match["number"]) == 0:
+            return Reason.ZERO_AGE
         capped = bool(match["cap"] or match["least"])
         number = float(match["number"]) + (0.5 if self.whole and not capped else 0.0)
         years = number / _PER_YEAR[unit]
         if not 0 <= years <= OLDEST_YEARS:
             return Reason.IMPLAUSIBLE_AGE
         return Age(years=years, source=_SOURCE[unit] if self.whole else AgeSource.AGE_MONTHS, capped=capped)
+
+
+def _plain_numbers(texts: Sequence[str]) -> FloatArray:
+    """The cells that are numbers without a unit of their own."""
+    matches = [_NUMBER.fullmatch(text.strip()) for text in texts]
+    return np.array([float(match["number"]) for match in matches if match and not match["unit"]], dtype=np.float64)
 
 
 def _is_fraction(text: str) -> bool:
@@ -282,17 +299,23 @@ def age_unit(sidecar: Mapping[str, Any], *, file: str, column: str = "age") -> s
         raise FedAgeError(
             f"{file} says that {column} {NOT_FROM_BIRTH}, in a column of its own, or correct the description"
         )
+    if is_another_age(" ".join(texts[1:])):
+        raise FedAgeError(
+            f"{file} describes {column} as an age at another moment than the exam, or as no age in years; give the age "
+            "at the exam in a column of its own, or correct the description"
+        )
     unit = _UNITS.get(stated.strip().casefold())
     if unit is None:
         raise FedAgeError(
             f"{file} says that {column} is in {stated[:30]!r}; allowed are years, months, weeks and days; correct it"
         )
-    words = re.findall("[a-z]{3,}", str(of_column.get("description", "")).casefold())
+    words = re.findall("[a-z]{3,}", " ".join(texts[1:]).casefold())
     units_mentioned = {_UNITS[word]: word for word in words if word in _UNITS}
     other_words = [word for of_unit, word in units_mentioned.items() if of_unit != "year"]
-    if not stated and other_words and "year" not in units_mentioned:
+    if other_words and "year" not in units_mentioned and (not stated or unit not in units_mentioned):
+        gives = f"gives the Units {stated[:30]!r}; correct one of them:" if stated else "gives no Units; add"
         raise FedAgeError(
-            f"{file} mentions {other_words[0]} in its description of {column} and gives no Units; add "
+            f"{file} mentions {other_words[0]} in its description of {column} and {gives} "
             f'"Units": "{_UNITS[other_words[0]]}", or "year" if the ages are years'
         )
     return unit

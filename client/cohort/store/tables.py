@@ -45,7 +45,7 @@ from fedage.client.cohort.table.outcomes import mapped_numbers
 from fedage.client.cohort.table.read import parse_labels, parse_numbers, read_frame, without_bad_names
 from fedage.client.cohort.table.sex import kinds_of_words, words_problem
 from fedage.client.cohort.table.summary_rows import rows_of_nobody
-from fedage.client.cohort.table.units import NOT_FROM_BIRTH, ages_in_words, are_no_years, counts_from_conception
+from fedage.client.cohort.table.units import NOT_FROM_BIRTH, ages_problem, counts_from_conception
 from fedage.client.site.mapping import TableSource, as_mapped
 from fedage.client.site.sqlite import Row, scalar, scalars
 from fedage.common.errors import FedAgeError
@@ -247,8 +247,8 @@ def _offered(frame: pd.DataFrame, source: TableSource, path: Path) -> dict[str, 
             raise FedAgeError(f"{path}: {problem}")
         if name == source.age and counts_from_conception(name):
             raise FedAgeError(f"{path}: column {name!r} {NOT_FROM_BIRTH} as table.age of site.toml")
-        if name == source.age and are_no_years(values):
-            raise FedAgeError(f"{path}: column {name!r} {ages_in_words()}")
+        if name == source.age and (problem := ages_problem(values)):
+            raise FedAgeError(f"{path}: column {name!r} {problem}")
     own_words = (source.male, source.female) != ("M", "F")
     if source.sex and not own_words and (problem := words_problem(kinds_of_words(frame[source.sex]))):
         mend = 'or say in site.toml what its words mean: male = "H", female = "M"'

@@ -20,7 +20,7 @@ from fedage.client.cohort.table.cell_forms import (
 from fedage.client.cohort.table.columns import Columns, named_columns
 from fedage.client.cohort.table.read import is_text_column
 from fedage.client.cohort.table.sex import words_problem
-from fedage.client.cohort.table.units import NOT_FROM_BIRTH, ages_in_words, are_no_years, counts_from_conception
+from fedage.client.cohort.table.units import NOT_FROM_BIRTH, ages_problem, counts_from_conception
 from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.statistics.cohort import (
@@ -89,8 +89,9 @@ def _problems(columns: Columns, rows: Rows, campaign: Campaign, *, features: Col
         yield f"column {table.sex!r} {problem}"
     if table and table.age and counts_from_conception(table.age):
         yield f"column {table.age!r} {NOT_FROM_BIRTH} as table.age"
-    if table and table.age and "age_years" in columns.cohort and are_no_years(columns.cohort["age_years"][rows]):
-        yield f"column {table.age!r} {ages_in_words()}"
+    ages = columns.cohort.get("age_years") if table and table.age else None
+    if table and ages is not None and (problem := ages_problem(ages[rows])):
+        yield f"column {table.age!r} {problem}"
     for column in dict.fromkeys([*numeric, *sorted(features)]):
         if table and column == table.sex:
             continue

@@ -27,6 +27,7 @@ _SENTENCES: Mapping[str, str] = {
     "repeated-header": "that holds the columns' names again, set aside",
     "summary-row": "at the end that summarise those above (Total, Mean and the like), set aside",
     "implausible-age": f"with an age below 0 or above {AGE_MAX_YEARS:g} years, set aside",
+    "zero-age": "with an age of 0 where nobody else is younger than two, as where 0 stands for unknown, set aside",
     "no-age": "without an age, set aside",
     "negative-time": "with a negative follow-up time, left out of the survival analyses",
 }

@@ -24,6 +24,7 @@ from fedage.client.cohort.table.cell_forms import (
 )
 from fedage.client.cohort.table.column_checks import named_column_problem
 from fedage.client.cohort.table.extremes import find_extremes
+from fedage.client.cohort.table.grouped_digits import grouped_by_points
 from fedage.client.cohort.table.header import columns_text, require_unique_names
 from fedage.client.cohort.table.identifiers import count_differing_in_writing, count_differing_in_zeros
 from fedage.client.cohort.table.messages import (
@@ -369,4 +370,5 @@ def _parse_numbers(column: pd.Series[str], missing: Sequence[float] = ()) -> tup
     if missing:
         is_filled &= ~np.isin(numbers, list(missing))
         numbers[~is_filled] = np.nan
+    numbers[grouped_by_points(numbers)] = np.nan
     return numbers, is_filled

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from fedage.client.cohort.table.grouped_digits import grouped_by_points
 from fedage.client.cohort.table.header import require_unique_names
 from fedage.client.cohort.table.limits import TABLE, require_bounded
 from fedage.client.cohort.table.quotes import require_all_read
@@ -213,7 +214,9 @@ def parse_numbers(column: pd.Series, *, missing: Sequence[float] = ()) -> tuple[
     values[~np.isfinite(values)] = np.nan
     for code in missing:
         values[values == code] = np.nan
-    return values, is_not_number
+    is_grouped = grouped_by_points(values)
+    values[is_grouped] = np.nan
+    return values, is_not_number | is_grouped
 
 
 def is_text_column(values: FloatArray, is_not_number: Mask) -> bool:

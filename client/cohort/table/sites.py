@@ -38,7 +38,7 @@ from fedage.client.cohort.table.sex import require_known, words_problem
 from fedage.client.cohort.table.site_names import site_names
 from fedage.client.cohort.table.site_table import SiteTable
 from fedage.client.cohort.table.summary_rows import rows_of_nobody
-from fedage.client.cohort.table.units import distant_median_messages, distant_year_messages
+from fedage.client.cohort.table.units import distant_median_messages, distant_year_messages, unlikely_zeros
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import TableChoice
 from fedage.common.errors import FedAgeError
@@ -360,8 +360,10 @@ def _has_usable_age(cohort: Mapping[str, np.ndarray], campaign: Campaign, *, rej
     if age is None:
         return is_usable
     implausible = (age < 0) | (age > AGE_MAX_YEARS)
+    zero = unlikely_zeros(np.where(implausible, np.nan, age))
     rejected["implausible-age"] = int(np.count_nonzero(implausible))
-    is_usable &= ~implausible
+    rejected["zero-age"] = int(np.count_nonzero(zero))
+    is_usable &= ~implausible & ~zero
     if campaign.estimator is not None:
         rejected["no-age"] = int(np.count_nonzero(np.isnan(age)))
         is_usable &= np.isfinite(age)

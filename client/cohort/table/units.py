@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedage.common.presentation.wording import listed
 from fedage.common.statistics.statistic import FloatArray
@@ -81,6 +82,8 @@ def _shortened(column: str) -> str:
 
 _OLDEST_YEARS = 130.0
 _FEWEST_TOO_OLD = 3
+_LAST_MONTH, _FEWEST_WITH_MONTHS, _FEWEST_MONTHS = 11, 12, 6
+_INFANT_YEARS = 2.0
 _FEW_TOO_OLD = 0.05
 
 
@@ -90,6 +93,15 @@ _FROM_CONCEPTION = re.compile(
     re.IGNORECASE,
 )
 _FROM_BIRTH = re.compile(r"post[\s_-]?natal|chronological|(?:after|since|from)[\s_-](?:the[\s_-])?birth", re.IGNORECASE)
+_OF_ANOTHER_MOMENT = re.compile(
+    r"\b(?:onset|diagnos[ie]s|death|decease|menarche|menopause|first (?:symptoms?|episode|seizure)|z-?scored?|z-?scores"
+    r"|standardi[sz]ed|normali[sz]ed|log-?transformed|demeaned)\b",
+    re.IGNORECASE,
+)
+_AT_EXAM = re.compile(
+    r"\b(?:scan\w*|mri|imaging|exam\w*|acqui\w+|session|visit|enrol\w*|inclusion|assessment|baseline|recruit\w*)\b",
+    re.IGNORECASE,
+)
 NOT_FROM_BIRTH = (
     "counts from conception or the last menstruation (postmenstrual, gestational), not from birth: give the age since "
     "birth"
@@ -120,12 +132,64 @@ def are_no_years(ages: FloatArray) -> bool:
     return bool(np.unique(above).size >= _FEWEST_TOO_OLD and above.size > _FEW_TOO_OLD * known.size)
 
 
-def ages_in_words() -> str:
-    """What is wrong with a column of ages that are no years, after its name."""
-    return (
-        f"holds many ages above {_OLDEST_YEARS:g}, as where they are months or days, or years of birth; the others "
-        "would be read as years: give ages in years"
-    )
+def are_years_and_months(ages: FloatArray) -> bool:
+    """Whether ages (n,) seem to be written as years.months, so that 45.11 is 45 years and 11 months; NaN ignored.
+
+    Then no two digits behind the point are above 11; of two decimals, one in eight are not.
+
+    Examples
+    --------
+    >>> are_years_and_months(np.array([6 + k + (k % 12) / 100 for k in range(24)]))
+    True
+    >>> are_years_and_months(np.array([6 + k + (k % 12) / 12 for k in range(24)]))
+    False
+    """
+    hundredths = 100 * (ages[np.isfinite(ages)] % 1)
+    months = np.rint(hundredths)
+    if not months.size or np.abs(hundredths - months).max() > 1e-6 or months.max() > _LAST_MONTH:
+        return False
+    return bool(np.count_nonzero(months) >= _FEWEST_WITH_MONTHS and np.unique(months).size >= _FEWEST_MONTHS)
+
+
+def unlikely_zeros(ages: FloatArray) -> NDArray[np.bool_]:
+    """Which ages (n,), NaN ignored, are a 0 that stands for "unknown": where nobody else is younger than two.
+
+    Examples
+    --------
+    >>> unlikely_zeros(np.array([0.0, 45, 61])).tolist(), unlikely_zeros(np.array([0.0, 0.5, 61])).tolist()
+    ([True, False, False], [False, False, False])
+    """
+    others = ages[np.isfinite(ages) & (ages != 0)]
+    is_zero: NDArray[np.bool_] = (ages == 0) & bool(others.size and others.min() >= _INFANT_YEARS)
+    return is_zero
+
+
+def is_another_age(text: str) -> bool:
+    """Whether a description speaks of an age at another moment than an exam, or of numbers that are no ages.
+
+    Examples
+    --------
+    >>> [is_another_age(text) for text in ("Age at onset of disease", "age (z-scored)", "age at death, years")]
+    [True, True, True]
+    >>> [is_another_age(text) for text in ("Age at scan; diagnosis is in another column", "Age in years", "")]
+    [False, False, False]
+    """
+    return bool(_OF_ANOTHER_MOMENT.search(text)) and not _AT_EXAM.search(text)
+
+
+def ages_problem(ages: FloatArray) -> str:
+    """What is wrong with a column of ages (n,) that are not in years, after its name; empty if nothing is."""
+    if are_no_years(ages):
+        return (
+            f"holds many ages above {_OLDEST_YEARS:g}, as where they are months or days, or years of birth; the others "
+            "would be read as years: give ages in years"
+        )
+    if are_years_and_months(ages):
+        return (
+            "seems to hold years and months with a point between them (45.11 for 45 years and 11 months), which would "
+            "be read as 45.11 years: give ages in years (45.92)"
+        )
+    return ""
 
 
 def distant_median_messages(columns: Mapping[str, Mapping[str, FloatArray]]) -> list[str]:
