@@ -146,6 +146,7 @@ def train_locally(
     with computing(where, threads=threads):
         module = placed(network_of(lambda: phase.build(seed=0), weights), where).train()
         optimiser = _optimiser(module, training, learning_rate(training, round_number=round_number))
+        pull = _Proximal.of(module, training.proximal or 0.01) if training.strategy == "fedprox" else None
         generator = torch.Generator().manual_seed(rng_seed)
         orders = torch.Generator().manual_seed(rng_seed if order_seed is None else order_seed)
         smallest = max(phase.smallest_batch, 2 if _has_batch_norm(module) else 1, minimum_count)
@@ -160,7 +161,7 @@ def train_locally(
                 for rows in epoch:
                     if should_stop():
                         raise TrainingStopped(f"training was stopped in round {round_number}")
-                    loss = _step(phase, module, optimiser, next(batches), where, generator)
+                    loss = _step(phase, module, optimiser, next(batches), where, generator, pull)
                     if not math.isfinite(loss):
                         raise TrainingDiverged(f"loss is {loss} in round {round_number}; {mend}")
                     loss_sum += loss * len(rows)
@@ -214,16 +215,38 @@ def _step(
     batch: Batch,
     where: torch.device,
     generator: torch.Generator,
+    pull: _Proximal | None,
 ) -> float:
-    """One batch: augment, loss, gradient, step. Returns the loss before the step."""
+    """One batch: augment, loss, gradient, step. Returns the loss before the step, without FedProx's term."""
     changed = phase.training_batch(batch, generator=generator)
     optimiser.zero_grad(set_to_none=True)
     with autocast(where):
         output = phase.output(module, changed)
     loss = phase.loss(as_float(output), changed)
     loss.backward()  # type: ignore[no-untyped-call]
+    if pull is not None:
+        pull.add_gradient()
     optimiser.step()
     return float(loss.detach())
+
+
+@dataclass(frozen=True)
+class _Proximal:
+    """FedProx (Li et al. 2020): the gradient μ (w - w₀) of μ/2 |w - w₀|², with w₀ the round's model."""
+
+    mu: float
+    parameters: tuple[torch.nn.Parameter, ...]
+    start: tuple[torch.Tensor, ...]
+
+    @classmethod
+    def of(cls, module: nn.Module, mu: float) -> _Proximal:
+        parameters = tuple(parameter for parameter in module.parameters() if parameter.requires_grad)
+        return cls(mu, parameters, tuple(parameter.detach().clone() for parameter in parameters))
+
+    def add_gradient(self) -> None:
+        for parameter, start in zip(self.parameters, self.start, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - start, alpha=self.mu)
 
 
 def _batches_of(

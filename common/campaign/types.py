@@ -119,6 +119,33 @@ class Training(Table):
     strategy: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "scaffold"] = Field(
         default="fedavg", description="how updates are aggregated"
     )
+    weighting: Literal["patients", "equal"] = Field(
+        default="patients", description="what a site's update counts by: its training patients, or the same for all"
+    )
+    proximal: float | None = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        description="fedprox: mu of mu/2 |w - w0|², which pulls a site back to the round's model; if not given 0.01",
+    )
+    server_learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=10,
+        description="rate of the server's step; if not given 1 with fedavgm, 0.01 with fedadam",
+    )
+    server_momentum: float | None = Field(
+        default=None, ge=0, lt=1, description="fedavgm: momentum of the server's step; if not given 0.9"
+    )
+    server_beta_1: float | None = Field(
+        default=None, ge=0, lt=1, description="fedadam: decay of the first moment; if not given 0.9"
+    )
+    server_beta_2: float | None = Field(
+        default=None, ge=0, lt=1, description="fedadam: decay of the second moment; if not given 0.99"
+    )
+    server_tau: float | None = Field(
+        default=None, gt=0, le=1, description="fedadam: added to the second moment's root; if not given 0.001"
+    )
     rounds: int = Field(ge=1, le=10000, description="federated rounds")
     local_epochs: int = Field(default=1, ge=1, le=1000, description="passes over a site's training patients a round")
     batch_size: int = Field(default=16, ge=1, le=4096, description="patients in a batch; at least the minimum count")
@@ -141,6 +168,13 @@ class Training(Table):
     quorum: int = Field(default=2, ge=1, le=10000, description="sites that must answer for a step to count")
     round_deadline_s: float = Field(
         default=DEADLINE_S, gt=0, le=604800, description="seconds a site has for one message"
+    )
+    wait_after_quorum_s: float | None = Field(
+        default=None,
+        ge=0,
+        le=604800,
+        description="seconds that a round waits for the other sites once the quorum has answered; if not given, until "
+        "the deadline",
     )
 
 

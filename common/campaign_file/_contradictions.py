@@ -107,6 +107,34 @@ def _norms(sound: ValidValues) -> Iterator[Problem]:
         )
 
 
+_OF_STRATEGY = {
+    "proximal": ("fedprox",),
+    "server_learning_rate": ("fedavgm", "fedadam"),
+    "server_momentum": ("fedavgm",),
+    "server_beta_1": ("fedadam",),
+    "server_beta_2": ("fedadam",),
+    "server_tau": ("fedadam",),
+}
+
+
+def _strategy(sound: ValidValues) -> Iterator[Problem]:
+    """A key of one strategy has no effect in another."""
+    strategy = sound["training.strategy"]
+    for key, strategies in _OF_STRATEGY.items():
+        if strategy is not None and sound.given(f"training.{key}") and strategy not in strategies:
+            yield Problem(
+                f"training.{key}",
+                f"training.{key} = {show(sound[f'training.{key}'])}: has no effect with training.strategy = "
+                f'"{strategy}"; leave it out, or use {" or ".join(strategies)}',
+            )
+    if strategy == "fedprox" and sound["privacy.mode"] == "sample":
+        yield Problem(
+            "training.strategy",
+            'training.strategy = "fedprox": not possible with privacy.mode = "sample", whose updates have no such '
+            'term; use "fedavg"',
+        )
+
+
 def _privacy(sound: ValidValues) -> Iterator[Problem]:
     budget = [key for key in ("epsilon", "noise_multiplier") if sound.given(f"privacy.{key}")]
     if len(budget) == 2:
@@ -309,6 +337,7 @@ _RULES: tuple[Callable[[ValidValues], Iterator[Problem]], ...] = (
     _validation,
     _folds,
     _norms,
+    _strategy,
     _privacy,
     _survival_columns,
     _survival_times,

@@ -33,9 +33,7 @@ class NotBuilt:
 _NEEDS_MODE = 'leave it out: it belongs to a differential privacy mode, and only privacy.mode = "none" is built'
 
 NOT_BUILT: tuple[NotBuilt, ...] = (
-    NotBuilt(
-        "training.strategy", 'use training.strategy = "fedavg"', values=("fedprox", "fedavgm", "fedadam", "scaffold")
-    ),
+    NotBuilt("training.strategy", 'use training.strategy = "fedprox" or another one', values=("scaffold",)),
     NotBuilt("privacy.mode", 'use privacy.mode = "none"', values=("sample", "client")),
     NotBuilt("privacy.epsilon", _NEEDS_MODE),
     NotBuilt("privacy.delta", _NEEDS_MODE),

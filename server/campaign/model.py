@@ -63,13 +63,14 @@ def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> 
             if campaign.training is None:
                 raise CampaignFailed("the campaign file has no rounds, and its estimator is trained in some")
             spool = Spool(RunFolder(folder).updates)
+            roles = roles_of(outline(partial(phase.build, seed=0)))
             try:
                 trained, path = train(
                     session,
                     made(k),
                     training=campaign.training,
-                    strategy=make_strategy(campaign.training, spool),
-                    roles=roles_of(outline(partial(phase.build, seed=0))),
+                    strategy=make_strategy(campaign.training, spool, learnt=roles.learnt),
+                    roles=roles,
                     path=folder / name,
                     records=record.rounds,
                     described=record.descriptions,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.numpy
+from numpy.typing import NDArray
 
 from fedage.common.analyses.base import Done, Iterate, Result
 from fedage.common.analyses.evaluation.metrics import VALIDATION
@@ -30,6 +31,8 @@ from fedage.server.sites.kept_steps import step_of
 from fedage.server.sites.session import Answer, CampaignFailed, Session
 from fedage.server.sites.sums import usable_statistics
 
+_STATE = "strategy:"
+"""Before the names of a strategy's own arrays in the journal."""
 DECIDING_SHARE = 0.9
 """Share of a round's patients above which a site is named: the mean of the updates is its own."""
 
@@ -139,6 +142,7 @@ def train(
                 fold=fold,
                 sites=sending.sites,
                 on_arrival=accepted.take,
+                enough=_Enough(accepted.patients, campaign.quorum, training.wait_after_quorum_s).reached,
             )
         knowing = set(answers)
         overall, by_site = validation.read(answers, round_number=number)
@@ -147,7 +151,11 @@ def train(
             _tell(session, records[-1])
         if before is not None:
             session.steps.know(before.known)
-            weights = dict(before.model) or weights
+            if before.model:
+                weights = {name: array for name, array in before.model.items() if not name.startswith(_STATE)}
+                strategy.restore(
+                    {n.removeprefix(_STATE): array for n, array in before.model.items() if n.startswith(_STATE)}
+                )
             record = RoundRecord(fold=fold, **before.more["record"])
             path_norm = before.more["path"]
         else:
@@ -170,7 +178,11 @@ def train(
                 "clipped": clipped,
             }
             series = f"fold {fold} from round {rounds_before + 1}"
-            session.steps.keep(step, answers, more={"record": told, "path": path_norm}, model=weights, series=series)
+            model: dict[str, NDArray[Any]] = {
+                **weights,
+                **{_STATE + name: array for name, array in strategy.state().items()},
+            }
+            session.steps.keep(step, answers, more={"record": told, "path": path_norm}, model=model, series=series)
         save_model(path, weights, about={**about, "round": number})
         records.append(record)
         session.events.emit(
@@ -195,6 +207,23 @@ def _mean_loss(losses: Mapping[str, tuple[float | None, int]]) -> float | None:
 def _tell(session: Session, record: RoundRecord) -> None:
     if record.validation is not None:
         session.events.emit("validation", round=record.number, mae_years=record.validation["mae_years"])
+
+
+@dataclass
+class _Enough:
+    """Whether a round waits no longer: the quorum answered so long ago."""
+
+    answered: Mapping[str, int]
+    quorum: int
+    wait_s: float | None
+    _since: float | None = None
+
+    def reached(self) -> bool:
+        if self.wait_s is None or len(self.answered) < self.quorum:
+            return False
+        if self._since is None:
+            self._since = time.monotonic()
+        return time.monotonic() >= self._since + self.wait_s
 
 
 @dataclass

@@ -233,13 +233,14 @@ class Session:
         fold: int = 0,
         sites: Collection[str] | None = None,
         on_arrival: Callable[[Answer], Answer] | None = None,
+        enough: Callable[[], bool] | None = None,
     ) -> dict[str, Answer]:
         """Send one request to the sites still online and wait for their answers until the round's deadline.
 
         Only sites whose policy answers this kind of message are asked, and of these only `sites` where given.
         `on_arrival` takes each answer that counts as it arrives; what it returns is kept in its place, so that large
         arrays need not wait in memory for the last site. Whoever gives it keeps the step in the journal; all others
-        are kept, and looked for, here.
+        are kept, and looked for, here. Once there is `enough`, the other sites' answers are not waited for.
         """
         step = step_of(kind, round_number=round_number, fold=fold)
         if on_arrival is None and (before := self.replayed(step)) is not None:
@@ -278,7 +279,7 @@ class Session:
             if answer is not None:
                 answers[site] = answer if on_arrival is None else on_arrival(answer)
 
-        self._exchange(request, dict.fromkeys(nodes, payload), arrived)
+        self._exchange(request, dict.fromkeys(nodes, payload), arrived, enough=enough)
         if stored_no_more:
             request, resent = self._request(kind, round_number=round_number, fold=fold), False
             self._exchange(request, dict.fromkeys(stored_no_more, payload), arrived)
@@ -332,7 +333,12 @@ class Session:
         )
 
     def _exchange(
-        self, request: Request, payloads: Mapping[int, Payload], arrived: Callable[[int, _Read | Failure], None]
+        self,
+        request: Request,
+        payloads: Mapping[int, Payload],
+        arrived: Callable[[int, _Read | Failure], None],
+        *,
+        enough: Callable[[], bool] | None = None,
     ) -> None:
         """One message a node, all with the same signed content where the payload is the same.
 
@@ -363,7 +369,8 @@ class Session:
         asked = sorted(self._site(node) or _UNNAMED for node in payloads)
         self.events.emit("asked", step=request.kind, round=request.round, fold=request.fold, sites=asked)
         again = None if self.sites_there else Again(message=once_more, tell=lost)
-        self.grid.exchange(messages, deadline_s=self.campaign.deadline_s, on_reply=read, keep=False, again=again)
+        deadline_s = self.campaign.deadline_s
+        self.grid.exchange(messages, deadline_s=deadline_s, on_reply=read, keep=False, stop=enough, again=again)
 
     def _site(self, node: int) -> str:
         return next((site for site, known in self.nodes.items() if known == node), (self.admitted or {}).get(node, ""))

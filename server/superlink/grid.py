@@ -303,7 +303,7 @@ def _in_words(code: int, reason: str) -> str:
 
 def _reason_to_end(*, ends: float, deadline_s: float, stop: Callable[[], bool] | None) -> str:
     if stop is not None and stop():
-        return "the exchange was stopped"
+        return "no answer when enough others had given theirs"
     return f"no answer within {deadline_s:g} s" if time.monotonic() >= ends else ""
 
 

@@ -291,3 +291,17 @@ def test_a_gpu_trains_and_predicts_near_the_cpu():
     assert trained[1].mean_loss == pytest.approx(trained[0].mean_loss, rel=0.05)
     on_cpu, on_gpu = (predict_years(estimator, weights, samples, device=device) for device in ("cpu", "cuda"))
     np.testing.assert_allclose(on_gpu, on_cpu, atol=0.5)
+
+
+@pytest.mark.parametrize("mu", [0.5, 3.0])
+def test_fedprox_pulls_a_site_back_to_the_rounds_model(mu):
+    """In one batch the first step is that of FedAvg; the second has μ (w₁ - w₀) more in its gradient."""
+    estimator = _estimator()
+    samples, ages = _samples(8)
+    start = state_to_arrays(network(estimator).build(seed=0))
+    options = {"optimiser": "sgd", "learning_rate": 1e-3}
+    after_one, plain = (_train(estimator, start, samples, ages, local_epochs=k, **options).weights for k in (1, 2))
+    pulled = _train(estimator, start, samples, ages, local_epochs=2, strategy="fedprox", proximal=mu, **options).weights
+    for name, array in plain.items():
+        np.testing.assert_allclose(pulled[name], array - 1e-3 * mu * (after_one[name] - start[name]), atol=1e-7)
+    assert not _same(pulled, plain)

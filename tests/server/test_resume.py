@@ -35,7 +35,8 @@ class CutOff(BaseException):
 class Coordinator:
     """Conducts one run over the same three sites, each time up to its n-th message."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, text: str = NETWORK + K) -> None:
+        self.text = text
         self.run = RunFolder(folder / "runs" / "folds" / "r1")
         self.sites = tables(folder)
         self.asked: list[str] = []
@@ -60,8 +61,8 @@ class Coordinator:
                 if self.run.has_begun():
                     self.take_up()
                 with self.run.conducting():
-                    text = parse_campaign(NETWORK + K)
-                    conduct(PollingGrid(grid, poll_s=0.001), text, place, key=None, admitted=grid.names)
+                    campaign = parse_campaign(self.text)
+                    conduct(PollingGrid(grid, poll_s=0.001), campaign, place, key=None, admitted=grid.names)
         except CutOff:
             return False
         return True
@@ -120,6 +121,17 @@ def test_a_run_cut_off_at_every_few_messages_ends_like_one_that_was_not(
     assert events.count("round") >= len(read_results(coordinator.run.path / "results.json").rounds) - times
     # What was answered is not asked for again: only the messages of the steps in which it was cut off.
     assert len(coordinator.asked) <= len(whole.asked) + 3 * times
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["fedavgm", "fedadam"])
+def test_a_strategys_own_arrays_are_resumed_too(tmp_path: Path, strategy: str) -> None:
+    text = (NETWORK + K).replace("rounds = 2", f'rounds = 4\nstrategy = "{strategy}"')
+    whole, coordinator = (Coordinator(tmp_path / name, text=text) for name in ("whole", "cut off"))
+    assert whole.conduct()
+    while not coordinator.conduct(cut_off_at=7):
+        pass
+    assert_same(coordinator, whole)
 
 
 @pytest.mark.slow

@@ -6,14 +6,19 @@ The rounds themselves (who is asked, what is checked, the bounds of a step, the 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from fedage.common.campaign.types import Training
 from fedage.server.campaign.strategies.base import RoundRequest, RoundStart, Step, Strategy
 from fedage.server.campaign.strategies.fedavg import FedAvg
+from fedage.server.campaign.strategies.server_optimisers import FedAdam, FedAvgM
 from fedage.server.campaign.strategies.spool import Spool
 from fedage.server.campaign.strategies.updates import Update, UpdateRefused, check_update
 
 __all__ = [
+    "FedAdam",
     "FedAvg",
+    "FedAvgM",
     "RoundRequest",
     "RoundStart",
     "Spool",
@@ -25,15 +30,35 @@ __all__ = [
     "make_strategy",
 ]
 
-_STRATEGIES = {"fedavg": FedAvg}
 
+def make_strategy(training: Training, spool: Spool, *, learnt: Collection[str]) -> Strategy:
+    """The strategy that a campaign file names; updates wait in `spool`, `learnt` names the network's parameters.
 
-def make_strategy(training: Training, spool: Spool) -> Strategy:
-    """The strategy that a campaign file names; updates wait in `spool`.
-
-    Raises
-    ------
-    KeyError
-        If there is none of that name; the campaign file is checked for it when it is read.
+    FedProx differs at the sites only, see `train_locally`.
     """
-    return _STRATEGIES[training.strategy](spool)
+    equal = training.weighting == "equal"
+    match training.strategy:
+        case "fedavgm":
+            return FedAvgM(
+                spool,
+                learnt=learnt,
+                rate=_given(training.server_learning_rate, 1.0),
+                momentum=_given(training.server_momentum, 0.9),
+                equal=equal,
+            )
+        case "fedadam":
+            return FedAdam(
+                spool,
+                learnt=learnt,
+                rate=_given(training.server_learning_rate, 0.01),
+                beta_1=_given(training.server_beta_1, 0.9),
+                beta_2=_given(training.server_beta_2, 0.99),
+                tau=_given(training.server_tau, 1e-3),
+                equal=equal,
+            )
+        case _:
+            return FedAvg(spool, equal=equal)
+
+
+def _given(value: float | None, default: float) -> float:
+    return default if value is None else value

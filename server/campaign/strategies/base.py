@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedage.common.networks.arrays import Weights
 from fedage.common.protocol.messages import Payload
@@ -64,3 +68,9 @@ class Strategy(Protocol):
 
     def finish(self) -> Step:
         """The next model from the updates accepted, at least one. The order of arrival changes no bit of it."""
+
+    def state(self) -> Mapping[str, NDArray[np.float64]]:
+        """What it keeps from round to round, by names of its own: kept with each round, for a run that is resumed."""
+
+    def restore(self, state: Mapping[str, NDArray[np.float64]]) -> None:
+        """Go on from the state after an earlier round."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,13 @@ class FedAvg:
     ----------
     spool
         Where they wait.
+    equal
+        Whether every site's update counts the same, whatever its patients.
     """
 
-    def __init__(self, spool: Spool) -> None:
+    def __init__(self, spool: Spool, *, equal: bool = False) -> None:
         self._spool = spool
+        self._equal = equal
         self._weights: Weights = {}
 
     def configure(self, start: RoundStart) -> RoundRequest:
@@ -41,20 +44,37 @@ class FedAvg:
         self._spool.add(update)
 
     def finish(self) -> Step:
-        """The mean update, added to the model."""
-        patients = self._spool.patients()
-        total = sum(patients.values())
+        """The mean update, as `step` has it, added to the model."""
         following: Weights = {}
         squared = 0.0
+        for name, mean in self._means():
+            change = self.step(name, mean)
+            squared += float(np.sum(change**2))
+            following[name] = moved(self._weights[name], change)
+        self._spool.clear()
+        return Step(weights=following, norm=float(np.sqrt(squared)))
+
+    def step(self, name: str, mean: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: ARG002 - of all arrays alike
+        """How far an array moves, given the mean of its updates."""
+        return mean
+
+    def state(self) -> dict[str, NDArray[np.float64]]:
+        """What is kept from round to round: nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, NDArray[np.float64]]) -> None:
+        """Go on from a state."""
+
+    def _means(self) -> Iterator[tuple[str, NDArray[np.float64]]]:
+        """The mean update of one array after another."""
+        patients = self._spool.patients()
+        counts = dict.fromkeys(patients, 1) if self._equal else patients
+        total = sum(counts.values())
         for name, current in self._weights.items():
             accumulator: NDArray[np.float64] = np.zeros(current.shape, dtype=np.float64)
             for site, change in self._spool.arrays(name):
-                accumulator += patients[site] * change.astype(np.float64)
-            mean = accumulator / total
-            squared += float(np.sum(mean**2))
-            following[name] = moved(current, mean)
-        self._spool.clear()
-        return Step(weights=following, norm=float(np.sqrt(squared)))
+                accumulator += counts[site] * change.astype(np.float64)
+            yield name, accumulator / total
 
 
 def moved(current: NDArray[Any], change: NDArray[np.float64]) -> NDArray[Any]:

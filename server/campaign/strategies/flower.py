@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy as FlowersStrategy
+from numpy.typing import NDArray
 
 from fedage.common.networks.arrays import Weights
 from fedage.common.protocol.messages import TRAIN
@@ -90,6 +92,13 @@ class FlowerStrategy:
         after = {name: made[name].numpy().astype(current.dtype) for name, current in before.items()}
         self._spool.clear()
         return Step(weights=after, norm=norm_between(before, after))
+
+    def state(self) -> dict[str, NDArray[np.float64]]:
+        """Nothing: what a strategy of Flower's keeps has no form of its own, so a resumed run begins it anew."""
+        return {}
+
+    def restore(self, state: Mapping[str, NDArray[np.float64]]) -> None:
+        """See `state`."""
 
     def _replies(self) -> Iterator[Message]:
         numbers = {site: number for number, site in enumerate(self._start.sites, start=1)}

@@ -54,7 +54,7 @@ def run(folder: Path, sites: Path) -> tuple[Results, dict[str, np.ndarray]]:
 def test_a_campaign_by_flowers_averaging_makes_the_same_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, our_model = run(tmp_path / "ours", tmp_path / "sites of ours")
 
-    def flowers_own(_training: Training, spool: Spool) -> Strategy:
+    def flowers_own(_training: Training, spool: Spool, **_options: object) -> Strategy:
         return FlowerStrategy(flowers.FedAvg(), spool, seed=7)
 
     monkeypatch.setattr(model, "make_strategy", flowers_own)

@@ -173,7 +173,7 @@ def test_an_exchange_can_be_stopped_at_a_quorum() -> None:
         stop=lambda: len(answered) >= 2,
     )
     assert {node for node, reply in found.items() if isinstance(reply, Message)} == {1, 2}
-    assert found[3] == Failure(UNANSWERED, "the exchange was stopped")
+    assert found[3] == Failure(UNANSWERED, "no answer when enough others had given theirs")
 
 
 def test_what_could_not_be_sent_is_told_at_once() -> None:
