@@ -25,6 +25,7 @@ _REGISTERED = {
     "brain-sfcn": ("fedage.common.estimators.brain_sfcn", "BrainSFCN"),
     "breast-4view": ("fedage.common.estimators.breast_4view", "Breast4View"),
     "chest-ca": ("fedage.common.estimators.chest_ca", "ChestCA"),
+    "cortex-vnn": ("fedage.common.estimators.cortex_vnn", "CortexVNN"),
     "table-mlp": ("fedage.common.estimators.table_mlp", "TableMLP"),
     "table-ridge": ("fedage.common.estimators.table_ridge", "TableRidge"),
 }

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
+from fedage.common.analyses.preparation.age_scale import AgeScale
 from fedage.common.estimators.base import ROW, Estimator, Input, Output
 from fedage.common.estimators.ridge import ROW_INPUT
-from fedage.common.estimators.table import TableOptions
+from fedage.common.estimators.table import FeatureOptions
 
-Chosen = TypeVar("Chosen", bound=TableOptions)
+if TYPE_CHECKING:
+    import torch
+
+Chosen = TypeVar("Chosen", bound=FeatureOptions)
 
 
 class RowEstimator(Estimator, Generic[Chosen]):
@@ -46,3 +51,21 @@ class RowEstimator(Estimator, Generic[Chosen]):
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """A row (p,)."""
         return {ROW: (len(self.row_columns),)}
+
+
+def scaled(age_years: torch.Tensor, scale: AgeScale) -> torch.Tensor:
+    """Ages (B,) in years on their scale; those below it, which the preparation leaves out, count as its lowest."""
+    import torch
+
+    if scale.kind == "linear":
+        return age_years
+    return torch.log((age_years + scale.offset_years).clamp(min=math.exp(scale.bounds[0])))
+
+
+def years(output: torch.Tensor, scale: AgeScale) -> torch.Tensor:
+    """Ages (B,) in years from (B,) on the scale, at least 0."""
+    import torch
+
+    lower, upper = scale.bounds
+    inside = output.clamp(lower, upper)
+    return (inside if scale.kind == "linear" else torch.exp(inside) - scale.offset_years).clamp(min=0.0)

@@ -30,7 +30,7 @@ class FeaturesMissing(FedAgeError):
     """A site's table has not the features that the campaign file names."""
 
 
-class TableOptions(Options):
+class FeatureOptions(Options):
     """Options of every estimator on tables."""
 
     features: tuple[str, ...] = Field(
@@ -41,7 +41,6 @@ class TableOptions(Options):
     exclude: tuple[str, ...] = Field(
         default=(), strict=False, description="columns or patterns that are no features after all"
     )
-    add_sex: bool = Field(default=False, description="whether sex is a feature too")
     age_scale: Literal["log", "linear"] = Field(default="log", description="what is linear in the features")
     age_offset_years: float = Field(default=0.0, ge=-20, le=130, description="added before the logarithm")
     penalty: Literal["auto"] | float = Field(
@@ -55,9 +54,13 @@ class TableOptions(Options):
         return tuple(normal_name(name) for name in names)
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _offset_only_for_log(self) -> Self:
         if self.age_scale == "linear" and "age_offset_years" in self.model_fields_set:
             raise ValueError('age_offset_years has no effect with age_scale = "linear"; remove it')
+        return self
+
+    @model_validator(mode="after")
+    def _penalty_allowed(self) -> Self:
         if self.penalty != "auto" and not 0 < self.penalty <= 1e12:
             raise ValueError(f'penalty={self.penalty:g} must be "auto" or a number above 0, up to 1e12')
         if self.penalty != "auto" and "inner_folds" in self.model_fields_set:
@@ -79,6 +82,11 @@ class TableOptions(Options):
         """
         return _resolved(self.features, self.exclude, tuple(available))
 
+    @property
+    def has_patterns(self) -> bool:
+        """Whether the features are named by patterns, not all plainly."""
+        return any(_is_pattern(wanted) for wanted in self.features)
+
     def row_columns(self, features: Sequence[str] | None) -> tuple[str, ...]:
         """The cohort's columns that make a row, from resolved features; None where the options name them plainly.
 
@@ -88,16 +96,26 @@ class TableOptions(Options):
             Before patterns are resolved.
         """
         if features is None:
-            if any(_is_pattern(wanted) for wanted in self.features):
+            if self.has_patterns:
                 raise RuntimeError("the features are named by patterns; call for_table(columns) first")
             features = self.resolve(self.features)
-        return (*(FEATURE + name for name in features), *(("is_male",) if self.add_sex else ()))
+        return tuple(FEATURE + name for name in features)
 
     @property
     def age_output(self) -> Output:
         """Predicted age, with the least and greatest that the scale has."""
         low, high = self.scale.to_years(np.array(self.scale.bounds))
         return Output(column=PREDICTED_YEARS, lower=float(low), upper=float(high))
+
+
+class TableOptions(FeatureOptions):
+    """Options of the estimators on any features of a table, sex among them."""
+
+    add_sex: bool = Field(default=False, description="whether sex is a feature too")
+
+    def row_columns(self, features: Sequence[str] | None) -> tuple[str, ...]:
+        """As of the features, with the column of the sex behind them."""
+        return (*super().row_columns(features), *(("is_male",) if self.add_sex else ()))
 
 
 @lru_cache(maxsize=64)

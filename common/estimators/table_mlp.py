@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from fedage.common.errors import FedAgeError
-from fedage.common.estimators._rows import RowEstimator
+from fedage.common.estimators._rows import RowEstimator, scaled, years
 from fedage.common.estimators.base import (
     PREDICTED_YEARS,
     ROW,
@@ -174,13 +174,10 @@ class NetworkPhase:
 
     def loss(self, output: Any, batch: Batch) -> torch.Tensor:
         """Mean loss of (B,) against ages (B,), on the age scale."""
-        import torch
         from torch.nn import functional
 
-        age_years, scale = batch.targets["age_years"], self.options.scale
-        # Ages below the scale, which the preparation leaves out, count as its lowest.
-        shifted = (age_years + scale.offset_years).clamp(min=math.exp(scale.bounds[0]))
-        target = age_years if scale.kind == "linear" else torch.log(shifted)
+        scale = self.options.scale
+        target = scaled(batch.targets["age_years"], scale)
         if self.options.loss == "huber":
             return functional.huber_loss(output, target, delta=_HUBER_DELTA[scale.kind])
         if self.options.loss == "l1":
@@ -201,13 +198,7 @@ class NetworkPhase:
 
     def age_years(self, output: torch.Tensor) -> torch.Tensor:
         """Ages (B,) in years from (B,)."""
-        import torch
-
-        scale = self.options.scale
-        lower, upper = scale.bounds
-        inside = output.clamp(lower, upper)
-        years = inside if scale.kind == "linear" else torch.exp(inside) - scale.offset_years
-        return years.clamp(min=0.0)
+        return years(output, self.options.scale)
 
 
 def _require_told_apart(names: Sequence[str], means: NDArray[np.float64], sds: NDArray[np.float64]) -> None:

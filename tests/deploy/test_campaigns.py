@@ -18,7 +18,7 @@ from fedage.deploy.machine.campaign_file import load_campaign
 from tests.deploy.simulating import as_csv, simulated
 
 FOLDER = Path(str(files("fedage.deploy"))) / "campaigns"
-NAMES = ("abide1-mlp", "abide1-ridge", "lung-survival", "lung-survival-pooled")
+NAMES = ("abide1-mlp", "abide1-ridge", "fcon1000-vnn", "lung-survival", "lung-survival-pooled")
 ABIDE = Path(__file__).parents[3] / "shared/data/abide1/abide1-freesurfer.csv"
 
 
