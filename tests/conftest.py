@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from fedage.common import estimators
@@ -25,6 +26,17 @@ if TYPE_CHECKING:
 # A run of the tests in the background inherits that Ctrl-C is ignored, and so would the commands that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Workers of pytest-xdist share the cores: with threads of their own they wait for one another. Before numpy is loaded.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(_name, "1")
+
+# Each commit of a site's accounts waits for the disk, tens of thousands of times in all; memory does not let it wait.
+_IN_MEMORY, _ROOM_BYTES, _LEFT_BYTES = Path("/dev/shm"), 4_000_000_000, 8_000_000_000
+_HAS_ROOM = os.access(_IN_MEMORY, os.W_OK) and shutil.disk_usage(_IN_MEMORY).free > _ROOM_BYTES
+if _HAS_ROOM and psutil.virtual_memory().available > _LEFT_BYTES:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_IN_MEMORY))
 
 _COMPUTING_FILES = 6
 """After one file that starts processes; all of these have begun before two thirds of the others have."""
