@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedage.client.cohort.selection.fold_assignment import FEWEST_FOLDS, folds_for
-from fedage.client.consent.ledger import ChargeRefused
-from fedage.client.consent.mechanism import NoPrivateTraining, mechanism_of
 from fedage.client.consent.policy import Allowed, Refused
 from fedage.client.consent.rules import SiteRules
 from fedage.client.consent.terms import budget_of
@@ -14,6 +12,9 @@ from fedage.client.disclosure.guard import Withheld
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import CampaignErrors
 from fedage.common.campaign_file.describe import in_words as campaign_in_words
+from fedage.common.estimators.configure import phases_known, rounds_phases
+from fedage.common.estimators.private_training import NoPrivateTraining, mechanism_of
+from fedage.common.privacy.accountant import ChargeRefused
 from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, KINDS, TRAIN, RequestRefused
 
 
@@ -97,7 +98,11 @@ def _budget(rules: SiteRules, campaign: Campaign, allowed: Allowed) -> Iterator[
         )
         times = campaign.training.rounds if campaign.training else 0
         try:
-            mechanisms = [mechanism_of(campaign, patients=patients) for patients in trained if patients] * times
+            estimator = phases_known(campaign)
+            times *= len(rounds_phases(estimator))
+            mechanisms = [
+                mechanism_of(campaign, estimator, patients=patients) for patients in trained if patients
+            ] * times
         except (NoPrivateTraining, ChargeRefused) as refused:
             yield f"Its privacy cannot be accounted for: {refused}."
     balance = rules.ledger.preview(name, mechanisms=mechanisms, budget=budget_of(data_set))

@@ -65,6 +65,10 @@ class Keys:
         """A 63-bit seed that only who holds the key can know."""
         return int.from_bytes(self._digest(f"seed, {use}", text.encode())[:8], "big") >> 1
 
+    def secret(self, use: str) -> bytes:
+        """32 bytes for a use of their own, which tell nothing of the key."""
+        return self._digest(f"secret, {use}", b"")
+
     def image(self, sop_uid: str) -> str:
         """Hash of a SOPInstanceUID."""
         return self._digest("image", sop_uid.encode()).hex()

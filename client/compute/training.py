@@ -27,11 +27,14 @@ from fedage.common.networks.devices import autocast, computing, placed, resolve_
 __all__ = [
     "ModelRefused",
     "PredictionStopped",
+    "Proximal",
     "TooFewSamples",
     "TrainedUpdate",
     "TrainingDiverged",
     "TrainingStopped",
+    "check_data",
     "learning_rate",
+    "optimiser_of",
     "predict_columns",
     "train_locally",
 ]
@@ -69,14 +72,14 @@ class TrainedUpdate:
     n
         Patients trained on: the update's weight in the average.
     mean_loss
-        Mean over all patients and epochs of the round, on the estimator's own scale.
+        Mean over all patients and epochs of the round, on the estimator's own scale; None if it is not told.
     seconds
         Wall time.
     """
 
     weights: Weights
     n: int
-    mean_loss: float
+    mean_loss: float | None
     seconds: float
 
 
@@ -140,13 +143,13 @@ def train_locally(
     ModelRefused, TooFewSamples, TrainingDiverged, TrainingStopped
     """
     started = time.perf_counter()
-    _check_data(samples, targets)
+    check_data(samples, targets)
     where = resolve_device(device)
     mend = f"lower training.learning_rate={training.learning_rate:g}"
     with computing(where, threads=threads):
         module = placed(network_of(lambda: phase.build(seed=0), weights), where).train()
-        optimiser = _optimiser(module, training, learning_rate(training, round_number=round_number))
-        pull = _Proximal.of(module, training.proximal or 0.01) if training.strategy == "fedprox" else None
+        optimiser = optimiser_of(module, training, learning_rate(training, round_number=round_number))
+        pull = Proximal.of(module, training)
         generator = torch.Generator().manual_seed(rng_seed)
         orders = torch.Generator().manual_seed(rng_seed if order_seed is None else order_seed)
         smallest = max(phase.smallest_batch, 2 if _has_batch_norm(module) else 1, minimum_count)
@@ -215,7 +218,7 @@ def _step(
     batch: Batch,
     where: torch.device,
     generator: torch.Generator,
-    pull: _Proximal | None,
+    pull: Proximal | None,
 ) -> float:
     """One batch: augment, loss, gradient, step. Returns the loss before the step, without FedProx's term."""
     changed = phase.training_batch(batch, generator=generator)
@@ -231,7 +234,7 @@ def _step(
 
 
 @dataclass(frozen=True)
-class _Proximal:
+class Proximal:
     """FedProx (Li et al. 2020): the gradient μ (w - w₀) of μ/2 |w - w₀|², with w₀ the round's model."""
 
     mu: float
@@ -239,11 +242,15 @@ class _Proximal:
     start: tuple[torch.Tensor, ...]
 
     @classmethod
-    def of(cls, module: nn.Module, mu: float) -> _Proximal:
+    def of(cls, module: nn.Module, training: Training) -> Proximal | None:
+        """For a network with the round's model; None in a campaign that does not ask for it."""
+        if training.strategy != "fedprox":
+            return None
         parameters = tuple(parameter for parameter in module.parameters() if parameter.requires_grad)
-        return cls(mu, parameters, tuple(parameter.detach().clone() for parameter in parameters))
+        return cls(training.proximal or 0.01, parameters, tuple(parameter.detach().clone() for parameter in parameters))
 
     def add_gradient(self) -> None:
+        """Add it to the gradients that the parameters have."""
         for parameter, start in zip(self.parameters, self.start, strict=True):
             if parameter.grad is not None:
                 parameter.grad.add_(parameter.detach() - start, alpha=self.mu)
@@ -274,7 +281,8 @@ def _waits_for(where: torch.device) -> bool:
     return where.type != "cpu"
 
 
-def _check_data(samples: Samples, targets: Mapping[str, NDArray[np.float64]]) -> None:
+def check_data(samples: Samples, targets: Mapping[str, NDArray[np.float64]]) -> None:
+    """Raise `ValueError` for targets that are not one for each sample, or ages that are not finite."""
     for name, column in targets.items():
         if column.shape != (len(samples),):
             raise ValueError(f"{len(samples)} samples need as many values of {name}, not an array of {column.shape}")
@@ -304,7 +312,8 @@ def _has_batch_norm(module: nn.Module) -> bool:
     return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
 
 
-def _optimiser(module: nn.Module, training: Training, rate: float) -> torch.optim.Optimizer:
+def optimiser_of(module: nn.Module, training: Training, rate: float) -> torch.optim.Optimizer:
+    """The local optimiser that the campaign's table asks for, with this learning rate."""
     parameters = list(module.parameters())
     if training.optimiser == "sgd":
         return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=training.weight_decay)

@@ -1,11 +1,8 @@
 """The site's ledger of ε: what each data set has spent, over all rounds and campaigns, kept for good.
 
-Every noisy training is a sampled Gaussian mechanism: each patient joins a step with probability q (Poisson sampling),
-the sum of clipped gradients gets noise of σ times the clip norm, T steps. Adjacency is adding or removing one patient.
-Rényi DP adds up over steps, rounds and campaigns, ε_α = Σ T·ε_α(q, σ) (Mironov, Talwar, Zhang 2019, arXiv 1908.10530),
-and converts to (ε, δ) once, at the end (Balle et al. 2020, arXiv 1905.09982, Theorem 21):
-
-    ε = min over α of  ε_α + log((α − 1)/α) − (log δ + log α)/(α − 1).
+What is charged is a mechanism (`common.privacy.accountant`), so that ε of everything together is their composition and
+not a sum of figures. A request is charged once: what it asks, of which data, gives the same noise and the same answer
+each time, and tells nothing the second time.
 
 It is a file of its own beside the audit log: that one is only ever appended to, line after line, while the ledger is
 asked for sums, and neither has to wait for the other. ε charged is a field of the audit log too, so that a ledger put
@@ -14,32 +11,20 @@ back from an older copy can be told.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-
 from fedage.client.site.durable import LOCK_WAIT_S, DurableFile, StoreUnavailable
-from fedage.client.site.sqlite import Connection, Tables, equal, insert, scalars
+from fedage.client.site.sqlite import Connection, Tables, equal, insert, scalar, scalars
 from fedage.common.errors import FedAgeError
-from fedage.common.statistics.statistic import FloatArray
+from fedage.common.privacy.accountant import Budget, ChargeRefused, Mechanism, epsilon
 
 LEDGER_FILE = "ledger.db"
-ORDERS: tuple[float, ...] = (
-    *(1 + x / 10 for x in range(1, 100)),
-    *(float(order) for order in range(12, 64)),
-    *(64.0, 72.0, 80.0, 96.0, 112.0, 128.0, 160.0, 192.0, 256.0, 384.0, 512.0),
-)
-"""Rényi orders α: those of Opacus, and larger ones for budgets well below 1."""
-
 _SLACK = 1e-9
 """A campaign whose noise was chosen to end exactly at the budget must not fail by the rounding of its last round."""
-_RATE, _NOISE, _STEPS = (1e-9, 1.0), (0.05, 1000.0), (1, 100_000_000)
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 _TABLES: Tables = {
@@ -50,15 +35,16 @@ _TABLES: Tables = {
         "UNIQUE (digest, round, fold, nonce))",
         "CREATE INDEX ix_charges_data_set ON charges (data_set)",
     ),
+    "answers": (
+        "CREATE TABLE answers (content VARCHAR(64) NOT NULL, sha256 VARCHAR(64) NOT NULL, PRIMARY KEY (content))",
+    ),
 }
+"""`nonce` is the digest of what an answer follows from. `answers` has the noised answer to each training charged: a
+second one that is another has noise of its own, and costs again."""
 
 
 class LedgerUnavailable(StoreUnavailable):
     """The ledger cannot be read or written: nothing private may be trained."""
-
-
-class ChargeRefused(FedAgeError):
-    """A charge that makes no sense: a mechanism out of bounds, or a nonce used for something else before."""
 
 
 class BudgetExceeded(FedAgeError):
@@ -71,44 +57,11 @@ class BudgetExceeded(FedAgeError):
     detail = "this training would pass the ε budget of the site's data set"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mechanism:
-    """One training as a sampled Gaussian mechanism.
+class CampaignTotalExceeded(FedAgeError):
+    """A training would pass what the approved file lets the site spend on it in all; as `BudgetExceeded`."""
 
-    Parameters
-    ----------
-    sampling_rate
-        q, the probability with which a patient joins a step, in (0, 1].
-    noise_multiplier
-        σ, the noise's standard deviation over the clip norm.
-    steps
-        T, how many noisy steps.
-    """
-
-    sampling_rate: float
-    noise_multiplier: float
-    steps: int
-
-    def __post_init__(self) -> None:
-        bounds = {"sampling_rate": _RATE, "noise_multiplier": _NOISE, "steps": _STEPS}
-        for name, (low, high) in bounds.items():
-            value = getattr(self, name)
-            if not low <= value <= high:  # NaN too
-                raise ChargeRefused(f"{name}={value} must be from {low:g} to {high:g}; see [privacy] of the campaign")
-        if type(self.steps) is not int:
-            raise ChargeRefused(f"steps={self.steps} must be a whole number")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """What a data set may spend in all: ε at δ."""
-
-    epsilon: float
-    delta: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.epsilon < math.inf or not 0 < self.delta < 1:
-            raise ChargeRefused(f"epsilon={self.epsilon} must be > 0 and delta={self.delta} between 0 and 1")
+    rule = "campaign-epsilon"
+    detail = "this training would pass the ε that the approved campaign file lets this site spend on it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,12 +74,15 @@ class Balance:
         ε of everything ever charged to it, at the budget's δ.
     charged_epsilon
         By how much the charge asked about moved it; 0 if it had been charged before.
+    campaign_epsilon
+        ε of everything charged to it by this campaign alone, at the δ of the campaign's total; None without one.
     """
 
     data_set: str
     budget: Budget
     spent_epsilon: float
     charged_epsilon: float = 0.0
+    campaign_epsilon: float | None = None
 
     @property
     def left_epsilon(self) -> float:
@@ -164,27 +120,42 @@ class Ledger:
         digest: str,
         round: int,
         fold: int,
-        nonce: str,
+        content: str,
         mechanism: Mechanism,
         budget: Budget,
+        total: Budget | None = None,
     ) -> Balance:
-        """Charge a training, on disk, before it begins. The same request again is charged once.
+        """Charge a training, on disk, before it begins. The same training again is charged once.
+
+        Parameters
+        ----------
+        content
+            Digest of everything that the noised answer follows from; at most 64 characters.
+        budget, total
+            What the data set may spend over all campaigns, and this campaign alone.
 
         Raises
         ------
-        BudgetExceeded
-            If ε composed with everything before would pass the budget; nothing is charged then.
+        BudgetExceeded, CampaignTotalExceeded
+            If ε composed with everything before would pass the budget or the total; nothing is charged then.
         ChargeRefused
-            If this nonce was charged for another data set or mechanism.
+            If this content was charged for another data set or mechanism.
         """
         _must_be_name(data_set)
-        _rdp(mechanism.sampling_rate, mechanism.noise_multiplier)  # slow the first time: not while holding the lock
         with self._file.transaction() as connection:
             history = _history(connection, data_set)
             before = epsilon(history, delta=budget.delta)
-            request: dict[str, int | str] = {"digest": digest, "round": round, "fold": fold, "nonce": nonce}
+            own = _history(connection, data_set, digest)
+            request: dict[str, int | str] = {"digest": digest, "round": round, "fold": fold, "nonce": content}
             if _charged_before(connection, request, data_set=data_set, mechanism=mechanism):
-                return Balance(data_set=data_set, budget=budget, spent_epsilon=before)
+                spent = None if total is None else epsilon(own, delta=total.delta)
+                return Balance(data_set=data_set, budget=budget, spent_epsilon=before, campaign_epsilon=spent)
+            spent = None if total is None else epsilon([*own, mechanism], delta=total.delta)
+            if total is not None and spent is not None and not spent <= total.epsilon * (1 + _SLACK):
+                raise CampaignTotalExceeded(
+                    f"data set {data_set}: the campaign would spend ε {spent:.4g} (δ = {total.delta:g}), its file says "
+                    f"{total.epsilon:g}; a run that is to be repeated needs a campaign file of its own"
+                )
             after = epsilon([*history, mechanism], delta=budget.delta)
             if not after <= budget.epsilon * (1 + _SLACK):
                 raise BudgetExceeded(
@@ -193,7 +164,21 @@ class Ledger:
                 )
             row = {"data_set": data_set, **request, **vars(mechanism), "time_utc": _now()}
             insert(connection, "charges", row)
-        return Balance(data_set=data_set, budget=budget, spent_epsilon=after, charged_epsilon=after - before)
+        return Balance(
+            data_set=data_set,
+            budget=budget,
+            spent_epsilon=after,
+            charged_epsilon=max(0.0, after - before),
+            campaign_epsilon=spent,
+        )
+
+    def is_same_answer(self, *, content: str, sha256: str) -> bool:
+        """Whether this is the answer that a charged training has given before, or its first; on disk then."""
+        with self._file.transaction() as connection:
+            known = scalar(connection, "SELECT sha256 FROM answers WHERE content = ?", (content,))
+            if known is None:
+                insert(connection, "answers", {"content": content, "sha256": sha256})
+            return known in (None, sha256)
 
     def preview(self, data_set: str, *, mechanisms: Iterable[Mechanism], budget: Budget) -> Balance:
         """Where the data set would stand after these trainings: what an administrator reads before approving."""
@@ -201,7 +186,7 @@ class Ledger:
             history = _history(connection, data_set)
         before = epsilon(history, delta=budget.delta)
         after = epsilon([*history, *mechanisms], delta=budget.delta)
-        return Balance(data_set=data_set, budget=budget, spent_epsilon=after, charged_epsilon=after - before)
+        return Balance(data_set=data_set, budget=budget, spent_epsilon=after, charged_epsilon=max(0.0, after - before))
 
     def by_campaign(self, data_set: str, *, delta: float) -> tuple[CampaignSpending, ...]:
         """What each campaign alone spent, by digest."""
@@ -225,37 +210,6 @@ class Ledger:
         self._file.close()
 
 
-def epsilon(mechanisms: Iterable[Mechanism], *, delta: float) -> float:
-    """ε at δ of these mechanisms one after another; 0 for none, infinite where no order bounds it."""
-    total: FloatArray = np.zeros(len(ORDERS))
-    count = 0
-    for mechanism in mechanisms:
-        total = total + mechanism.steps * _rdp(mechanism.sampling_rate, mechanism.noise_multiplier)
-        count += 1
-    if count == 0:
-        return 0.0
-    orders = np.asarray(ORDERS)
-    by_order = total + np.log((orders - 1) / orders) - (math.log(delta) + np.log(orders)) / (orders - 1)
-    return max(0.0, float(np.min(np.where(np.isnan(by_order), np.inf, by_order))))
-
-
-@lru_cache(maxsize=512)
-def _rdp(sampling_rate: float, noise_multiplier: float) -> FloatArray:
-    """ε_α of one step for every order, shape (len(ORDERS),)."""
-    from opacus.accountants.analysis.rdp import compute_rdp  # type: ignore[import-untyped]  # brings torch along
-
-    try:
-        values = compute_rdp(q=sampling_rate, noise_multiplier=noise_multiplier, steps=1, orders=list(ORDERS))
-    except (ValueError, OverflowError, ZeroDivisionError):
-        raise ChargeRefused(
-            f"sampling_rate={sampling_rate:g} with noise_multiplier={noise_multiplier:g} cannot be accounted for; "
-            "choose a larger noise multiplier"
-        ) from None
-    rdp = np.maximum(np.asarray(values, dtype=np.float64), 0.0)
-    rdp.flags.writeable = False
-    return rdp
-
-
 def _history(connection: Connection, data_set: str, digest: str | None = None) -> list[Mechanism]:
     """Everything charged to a data set, equal steps together, in an order that does not depend on when."""
     wanted = {"data_set": data_set} | ({} if digest is None else {"digest": digest})
@@ -275,7 +229,7 @@ def _charged_before(
         return False
     known = Mechanism(**{name: row[name] for name in ("sampling_rate", "noise_multiplier", "steps")})
     if (row["data_set"], known) != (data_set, mechanism):
-        raise ChargeRefused("this request was charged before, for another data set or mechanism; send a new nonce")
+        raise ChargeRefused("this training was charged before, for another data set or mechanism")
     return True
 
 

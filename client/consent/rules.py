@@ -25,7 +25,7 @@ from fedage.client.consent.approvals import ApprovalError, Approvals, CampaignsU
 from fedage.client.consent.cohort_cache import CohortCache
 from fedage.client.consent.cohort_distance import CohortsUsedUp, FewValuesChanged, SnapshotTooClose
 from fedage.client.consent.frozen_values import frozen_of
-from fedage.client.consent.ledger import BudgetExceeded, ChargeRefused, Ledger, Mechanism
+from fedage.client.consent.ledger import Balance, BudgetExceeded, CampaignTotalExceeded, Ledger
 from fedage.client.consent.policy import Allowed, PolicyErrors, PolicyFile, Refused, facts_of
 from fedage.client.consent.similar_columns import account_of, similar_columns
 from fedage.client.consent.site_cohorts import SiteCohorts
@@ -38,6 +38,7 @@ from fedage.common import estimators
 from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import modalities
+from fedage.common.privacy.accountant import Budget, ChargeRefused, Mechanism
 from fedage.common.protocol.messages import DESCRIBE, Request, RequestRefused
 
 logger = logging.getLogger(__name__)
@@ -280,31 +281,31 @@ class SiteRules:
         self.audit.append(self._decision(Kind.REVOKE, self.known(digest), digest=digest))
         self.approvals.revoke(digest)
 
-    def charge(self, terms: Terms, request: Request, mechanism: Mechanism) -> float:
-        """Charge a private training to the ledger, on disk, before it begins; the ε that it cost.
+    def charge(self, terms: Terms, request: Request, mechanism: Mechanism, *, content: str, total: Budget) -> Balance:
+        """Charge a private training to the ledger, on disk, before it begins; see `Ledger.charge`.
 
         Raises
         ------
         RequestRefused
-            Rule `budget`; rule `privacy-mechanism` for one that cannot be accounted for.
+            Rules `budget` and `campaign-epsilon`; rule `privacy-mechanism` for one that cannot be accounted for.
         """
         try:
-            balance = self.ledger.charge(
+            return self.ledger.charge(
                 terms.allowed.data_set_name,
                 digest=request.digest,
                 round=request.round,
                 fold=request.fold,
-                nonce=request.nonce,
+                content=content,
                 mechanism=mechanism,
                 budget=budget_of(terms.allowed.data_set),
+                total=total,
             )
-        except BudgetExceeded as exceeded:
+        except (BudgetExceeded, CampaignTotalExceeded) as exceeded:
             raise RequestRefused(exceeded.rule, exceeded.detail) from None
         except ChargeRefused:
             raise RequestRefused(
                 "privacy-mechanism", "the campaign's noise and sampling cannot be accounted for at this site"
             ) from None
-        return balance.charged_epsilon
 
     def account_name(self, data_set: str) -> str:
         """What the account of a data set and this coordinator is called, over all campaigns."""

@@ -6,10 +6,10 @@ import sys
 from dataclasses import dataclass
 
 from fedage.client.cohort.site_cohort import SiteCohort
-from fedage.client.consent.ledger import Budget
 from fedage.client.consent.policy import Allowed, DataSet
 from fedage.client.consent.snapshots import Snapshot
 from fedage.common.campaign import Campaign
+from fedage.common.privacy.accountant import Budget
 
 UNBOUNDED_EPSILON = sys.float_info.max
 """A data set without a budget: what is spent on it is kept all the same, and nothing is refused."""

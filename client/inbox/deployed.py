@@ -88,8 +88,14 @@ class DeployedSite:
         Attack: a coordinator who knows which patients share a batch, or what noise was added to whom, has linear
         equations for what each of them contributed. Rule: nothing that training draws follows from what it knows.
         """
-        keys = Keys(read_or_create(self._home.store_key, given=None, may_create=False))
-        return keys.seed("training", " ".join(map(str, (campaign.digest, *parts))))
+        return self._keys().seed("training", " ".join(map(str, (campaign.digest, *parts))))
+
+    def privacy_secret(self) -> bytes:
+        """By the site's own key."""
+        return self._keys().secret("privacy")
+
+    def _keys(self) -> Keys:
+        return Keys(read_or_create(self._home.store_key, given=None, may_create=False))
 
     def state_dir(self, digest: str) -> Path:
         """The folder of a campaign's state."""

@@ -13,8 +13,9 @@ from fedage.common.campaign import Campaign
 from fedage.common.protocol.messages import DESCRIBE, Payload, Request, RequestRefused
 
 if TYPE_CHECKING:  # the policy, the ledger and their databases: only where there are any
-    from fedage.client.consent.ledger import Mechanism
+    from fedage.client.consent.ledger import Balance
     from fedage.client.consent.terms import Terms
+    from fedage.common.privacy.accountant import Budget, Mechanism
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +55,21 @@ class Work:
         if self.site.rules is not None:
             self.site.rules.run_limits.bring_model(self.request, model=model)
 
-    def charge(self, mechanism: Mechanism) -> float:
-        """Charge a private training to the site's ledger before it begins; the ε it cost, 0 in simulation.
+    def charge(self, mechanism: Mechanism, *, content: str, total: Budget) -> Balance | None:
+        """Charge a private training to the site's ledger before it begins; None in simulation, which has no ledger.
 
         Raises
         ------
         RequestRefused
-            Rule `budget`, if it would pass the data set's budget.
+            Rule `budget` or `campaign-epsilon`, if it would pass the data set's budget or the campaign's total.
         """
         if self.site.rules is None or self.terms is None:
-            return 0.0
-        return self.site.rules.charge(self.terms, self.request, mechanism)
+            return None
+        return self.site.rules.charge(self.terms, self.request, mechanism, content=content, total=total)
+
+    def is_same_answer(self, *, content: str, sha256: str) -> bool:
+        """Whether a charged training gave this answer before, or gives its first; True in simulation."""
+        return self.site.rules is None or self.site.rules.ledger.is_same_answer(content=content, sha256=sha256)
 
 
 @dataclass(frozen=True, kw_only=True)

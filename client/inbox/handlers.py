@@ -37,11 +37,11 @@ from fedage.client.compute.model import (
 )
 from fedage.client.compute.round_sums import of_a_round
 from fedage.client.compute.training import TooFewSamples, TrainingDiverged, train_locally
-from fedage.client.consent.mechanism import NoPrivateTraining, mechanism_of
 from fedage.client.disclosure.guard import Withheld, releasable_counts, releasable_parts, require
 from fedage.client.inbox.exchange import Handler, respond
 from fedage.client.inbox.gate import Answer, Work
 from fedage.client.inbox.model_continuity import admit_model
+from fedage.client.inbox.private_round import OUTSIDE, train_private_round
 from fedage.client.inbox.sites import site_for
 from fedage.client.site.cancel import should_stop
 from fedage.common.analyses.evaluation.metrics import VALIDATION, Evaluation
@@ -163,31 +163,51 @@ def train(work: Work) -> Answer:
     limits = step_limits(campaign)
     work.bring_model(payload_digest(weights))
     validation = np.flatnonzero(cohort["is_validation"] == 1)
-    predicted = predict_in_training(site, estimator, phase, site_cohort, weights, rows=validation)
-    if predicted is None:
+    is_private, epsilon, of_privacy = campaign.privacy.mode != "none", 0.0, dict[str, Any]()
+    predicted = (
+        None if is_private else predict_in_training(site, estimator, phase, site_cohort, weights, rows=validation)
+    )
+    if is_private:
+        contributed = Contributions(sums={}, withheld={VALIDATION: dict(OUTSIDE)})
+    elif predicted is None:
         contributed = Contributions(sums={}, withheld={VALIDATION: dict(_NO_AGE_YET)})
     else:
         contributed = _sums(work, cohort.with_columns(predicted_years=predicted), iterates)
         judged = registered(campaign)[VALIDATION]
         if site.guard and work.minimum_count > 1 and isinstance(judged, Evaluation):
             contributed = of_a_round(contributed, judged, estimator=estimator, predicted=predicted[validation])
-    epsilon = _charge(work, patients=int(chosen.size))
+    samples = samples_of(site_cohort, chosen)
+    # Under differential privacy nothing is left out by how many have it: one patient more would change all targets.
+    targets = targets_of(estimator, cohort, chosen, minimum_count=1 if is_private else work.minimum_count)
     try:
-        update = train_locally(
-            phase,
-            weights,
-            samples_of(site_cohort, chosen),
-            targets_of(estimator, cohort, chosen, minimum_count=work.minimum_count),
-            training=campaign.training,
-            round_number=place[1],
-            rng_seed=site.training_seed(campaign, "augmentation", request.fold, request.round),
-            # Not by the round: the same batches in every one.
-            order_seed=site.training_seed(campaign, "batches", request.fold, place[0]),
-            minimum_count=work.minimum_count if site.guard else 1,
-            threads=site.threads,
-            device=site.device,
-            should_stop=should_stop,
-        )
+        if is_private:
+            update, epsilon, of_privacy = train_private_round(
+                work,
+                estimator,
+                phase,
+                weights,
+                samples,
+                targets,
+                cohort=cohort,
+                phase_number=place[0],
+                round_number=place[1],
+            )
+        else:
+            update = train_locally(
+                phase,
+                weights,
+                samples,
+                targets,
+                training=campaign.training,
+                round_number=place[1],
+                rng_seed=site.training_seed(campaign, "augmentation", request.fold, request.round),
+                # Not by the round: the same batches in every one.
+                order_seed=site.training_seed(campaign, "batches", request.fold, place[0]),
+                minimum_count=work.minimum_count if site.guard else 1,
+                threads=site.threads,
+                device=site.device,
+                should_stop=should_stop,
+            )
     except ModelRefused as refused:
         raise RequestRefused("model", str(refused)) from None
     except TrainingDiverged as diverged:
@@ -201,6 +221,8 @@ def train(work: Work) -> Answer:
         "seconds": update.seconds,
         "withheld": contributed.withheld,
     }
+    if of_privacy:
+        info["privacy"] = of_privacy
     if roles is not None and limits is not None:
         within = clipped_step(weights, change, roles, step_norm=limits.step_norm)
         info["clipped"] = any(within[name] is not change[name] for name in roles.moving)
@@ -212,25 +234,6 @@ def train(work: Work) -> Answer:
         patients=min(int(chosen.size) + contributed.patients, site_cohort.cohort.n),
         smallest_cell=min(int(chosen.size), contributed.smallest_cell or int(chosen.size)),
     )
-
-
-def _charge(work: Work, *, patients: int) -> float:
-    """The one place where a private training is paid for, before anything of it begins; its ε.
-
-    Raises
-    ------
-    RequestRefused
-        Rule `budget` if the data set's budget does not allow it; `not-built`, as no private trainer is there yet.
-    """
-    if work.campaign.privacy.mode == "none":
-        return 0.0
-    try:
-        mechanism = mechanism_of(work.campaign, patients=patients)
-    except NoPrivateTraining as refused:
-        raise RequestRefused("privacy-mechanism", str(refused)) from None
-    work.charge(mechanism)
-    # Training without noise under a campaign that promises it must not happen, whatever else goes wrong.
-    raise RequestRefused("not-built", "this release has no training with privacy for each patient")
 
 
 @app.evaluate()

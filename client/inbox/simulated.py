@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fedage.client.cohort.keys import read_or_create
 from fedage.client.cohort.selection.table_cohorts import table_cohort
 from fedage.client.cohort.site_cohort import SiteCohort
 from fedage.client.cohort.table.site_table import read_site_table
@@ -13,6 +14,8 @@ from fedage.common.campaign import Campaign
 from fedage.common.protocol.messages import derived_seed
 from fedage.deploy.machine.campaign_file import load_campaign
 from fedage.deploy.machine.simulation import SimulatedSiteJob, SimulationJob
+
+PRIVACY_KEY = "privacy.key"
 
 
 class SimulatedSite:
@@ -41,6 +44,13 @@ class SimulatedSite:
     def training_seed(self, campaign: Campaign, *parts: str | int) -> int:
         """As the campaign's seed says, so that a simulation can be repeated."""
         return derived_seed("train", campaign.campaign.seed, self.name, *parts)
+
+    def privacy_secret(self) -> bytes:
+        """Drawn for each simulation and kept while it runs.
+
+        Not as the campaign's seed says: whoever reads a published file could subtract the noise of a published model.
+        """
+        return read_or_create(self._site.home / PRIVACY_KEY, given=None, may_create=True)
 
     def state_dir(self, digest: str) -> Path:
         """The folder of a campaign's state."""

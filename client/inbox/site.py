@@ -51,5 +51,8 @@ class Site(Protocol):
     def training_seed(self, campaign: Campaign, *parts: str | int) -> int:
         """A seed of what training at this site draws; at a deployed site no coordinator can know it."""
 
+    def privacy_secret(self) -> bytes:
+        """32 bytes that noise and sampling with privacy for each patient follow from; the site's alone."""
+
     def state_dir(self, digest: str) -> Path:
         """Where the site keeps what belongs to a campaign (predictions); created on demand."""

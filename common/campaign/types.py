@@ -200,7 +200,9 @@ class Privacy(Table):
 
     mode: Literal["none", "sample", "client"] = Field(default="none", description="differential privacy")
     epsilon: float | None = Field(default=None, gt=0, description="privacy budget ε of the campaign")
-    delta: float | None = Field(default=None, gt=0, lt=1, description="δ")
+    delta: float | None = Field(
+        default=None, ge=1e-11, lt=1, description="δ, well below one over the patients of a site"
+    )
     noise_multiplier: float | None = Field(default=None, gt=0, description="noise over clip norm, instead of ε")
     clip_norm: float | None = Field(default=None, gt=0, description="L2 norm of one patient's gradient")
     secure_aggregation: bool = Field(default=False, description="hide each site's sums from the server")

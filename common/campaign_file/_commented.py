@@ -58,6 +58,8 @@ EXAMPLES: Mapping[str, Any] = {
     "groups.reference": 0.0,
     "estimator.options.features": ["*"],
     "estimator.options.exclude": ["*_id"],
+    "estimator.options.ranges": {"*_thickness": [1.0, 5.0]},
+    "estimator.options.age_range_years": [20.0, 90.0],
 }
 """What a key looks like that has no default, or one that does not show it."""
 _EMPTY: tuple[Any, ...] = (None, [], {})
@@ -98,7 +100,8 @@ def table_lines(
     inner: list[str] = []
     for key, schema in root["properties"].items():
         found, full = resolve(schema, root), f"{path}.{key}"
-        if key in without or (found.get("type") == "object" and "properties" not in found):
+        is_free = found.get("type") == "object" and "properties" not in found
+        if key in without or (is_free and full not in EXAMPLES):
             continue  # a free-form table is somebody else's: the estimator's options
         if (part := _model_in(found, root)) is None:
             line = _line(full, schema, root, values, only_set=only_set, examples=examples)
@@ -127,10 +130,15 @@ def toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(key)} = {toml(item)}" for key, item in value.items()) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(toml(item) for item in value) + "]"
     return repr(value)
+
+
+def _key(name: str) -> str:
+    """A key as TOML writes it: with quotation marks where it has to have them."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml(name)
 
 
 def _line(

@@ -150,9 +150,23 @@ def _privacy(sound: ValidValues) -> Iterator[Problem]:
                 "privacy.mode",
                 f'privacy.mode = "{mode}": needs privacy.epsilon or privacy.noise_multiplier, and has neither; add one',
             )
+        if not sound.has("training"):
+            yield Problem(
+                "privacy.mode",
+                f'privacy.mode = "{mode}": needs [training], whose updates get the noise; sums of analyses have none; '
+                'add [training], or use privacy.mode = "none"',
+            )
         for key in ("delta", "clip_norm"):
             if not sound.given(f"privacy.{key}") and not sound.wrong(f"privacy.{key}"):
                 yield Problem("privacy.mode", f'privacy.mode = "{mode}": needs privacy.{key}, which is missing; add it')
+    if mode == "none":
+        for key in ("epsilon", "delta", "noise_multiplier", "clip_norm"):
+            if sound.given(f"privacy.{key}"):
+                yield Problem(
+                    f"privacy.{key}",
+                    f'privacy.{key} = {show(sound[f"privacy.{key}"])}: has no effect with privacy.mode = "none"; set '
+                    'privacy.mode = "sample", or remove it',
+                )
     quorum = sound["training.quorum"]
     if sound["privacy.secure_aggregation"] is True and quorum is not None and quorum < 2:
         yield Problem(

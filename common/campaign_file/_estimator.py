@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from fedage.common.campaign_file._private import privacy_problems
 from fedage.common.campaign_file._sound import ValidValues
 from fedage.common.toml.problems import Problem
 from fedage.common.toml.tables import check_table
@@ -78,9 +79,11 @@ def _phase_problems(sound: ValidValues, estimator: type[Estimator]) -> Iterator[
     from fedage.common.estimators.configure import PhaseRefused, phases_of, require_exact
 
     try:
-        made = estimators.make(estimator.name, sound["estimator.options"] or {})
+        made = estimators.make(estimator.name, sound["estimator.options"] or {}).for_any_table()
         yield from _loss_problems(sound, made)
         yield from _age_problems(sound, made)
+        if sound["privacy.mode"] == "sample":
+            yield from privacy_problems(made)
         phases = [phase for phase in phases_of(made) if isinstance(phase, RoundsPhase)]
         for exact in (phase for phase in phases_of(made) if isinstance(phase, ExactPhase)):
             require_exact(exact, exact.analysis(Conditions(minimum_count=2)))
@@ -91,12 +94,6 @@ def _phase_problems(sound: ValidValues, estimator: type[Estimator]) -> Iterator[
         return  # it has to see a table first, or its options are refused for what they say together
     batch = sound["training.batch_size"] if sound.has("training") else None
     for phase in phases:
-        if sound["privacy.mode"] == "sample" and phase.couples_samples:
-            yield Problem(
-                "privacy.mode",
-                f'privacy.mode = "sample": not possible with {estimator.name}, whose loss relates the samples of a '
-                "batch to each other, so that one patient's gradient cannot be told apart; choose another of the two",
-            )
         if batch is not None and batch < phase.smallest_batch:
             yield Problem(
                 "training.batch_size",

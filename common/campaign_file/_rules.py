@@ -30,15 +30,9 @@ class NotBuilt:
     values: tuple[Any, ...] | None = None
 
 
-_NEEDS_MODE = 'leave it out: it belongs to a differential privacy mode, and only privacy.mode = "none" is built'
-
 NOT_BUILT: tuple[NotBuilt, ...] = (
     NotBuilt("training.strategy", 'use training.strategy = "fedprox" or another one', values=("scaffold",)),
-    NotBuilt("privacy.mode", 'use privacy.mode = "none"', values=("sample", "client")),
-    NotBuilt("privacy.epsilon", _NEEDS_MODE),
-    NotBuilt("privacy.delta", _NEEDS_MODE),
-    NotBuilt("privacy.noise_multiplier", _NEEDS_MODE),
-    NotBuilt("privacy.clip_norm", _NEEDS_MODE),
+    NotBuilt("privacy.mode", 'use privacy.mode = "sample" or "none"', values=("client",)),
     NotBuilt("privacy.secure_aggregation", "use privacy.secure_aggregation = false", values=(True,)),
     NotBuilt("bias.method", 'use bias.method = "linear"', values=("age-level",)),
     NotBuilt("bias.scope", 'use bias.scope = "site" or "pooled"', values=("partial",)),

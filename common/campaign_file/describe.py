@@ -209,7 +209,12 @@ def _privacy(campaign: Campaign) -> list[str]:
             if privacy.noise_multiplier is not None
             else "no stated budget"
         )
-        first = f"Differential privacy hides the contribution of {unit} ({budget})."
+        first = (
+            f"Differential privacy hides the contribution of {unit} to the updates of the model ({budget}): all exams "
+            "of a patient are one contribution, and the number of your patients is taken to be known. It does not "
+            "cover how far predicted ages are off, the age-bias line and the other analyses: their sums leave without "
+            "noise, under the minimum count and your policy; the validation of each round is not told."
+        )
     second = (
         "Secure aggregation is on: the coordinator sees only the sum over sites."
         if privacy.secure_aggregation

@@ -38,6 +38,10 @@ class RowEstimator(Estimator, Generic[Chosen]):
         """A copy that knows its features by name. Raises `FeaturesMissing`."""
         return type(self)(self.options, self.options.resolve(columns))
 
+    def for_any_table(self) -> Self:
+        """A copy with one feature of no table."""
+        return type(self)(self.options, ("feature",))
+
     @property
     def outputs(self) -> tuple[Output, ...]:
         """Predicted age, within the bounds of its scale."""

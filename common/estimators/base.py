@@ -374,6 +374,10 @@ class Estimator(Protocol):
         """A copy that knows the numeric columns of the sites' tables; itself if it takes no row."""
         return self
 
+    def for_any_table(self) -> Self:
+        """A copy whose phases can be looked at before a table has been seen; itself if it takes no row."""
+        return self
+
     @property
     def row_columns(self) -> tuple[str, ...]:
         """The cohort's columns that make a row, in order; none for an estimator that takes no row."""

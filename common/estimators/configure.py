@@ -41,6 +41,19 @@ def configured(campaign: Campaign, features: Sequence[str] = ()) -> Estimator | 
     return estimators.make(campaign.estimator.name, campaign.estimator.options).for_table(features)
 
 
+def phases_known(campaign: Campaign) -> Estimator:
+    """The campaign's estimator, for whoever asks about its phases before any table has been seen.
+
+    Raises
+    ------
+    PhaseRefused
+        In a campaign without one.
+    """
+    if campaign.estimator is None:
+        raise PhaseRefused("the campaign file has no estimator")
+    return estimators.make(campaign.estimator.name, campaign.estimator.options).for_any_table()
+
+
 def initial_seed(campaign: Campaign, *, fold: int) -> int:
     """The seed of a fold's first model."""
     return derived_seed("initial-weights", campaign.campaign.seed, fold)

@@ -34,6 +34,7 @@ from fedage.common.estimators.base import (
     Standard,
 )
 from fedage.common.estimators.ridge import FEATURE, RidgePhase, TableOptions, vector
+from fedage.common.estimators.stated import is_range, stated_standard
 from fedage.common.networks.arrays import state_to_arrays
 
 if TYPE_CHECKING:
@@ -51,7 +52,18 @@ class TableMLPOptions(TableOptions):
     """`[estimator.options]` of `table-mlp`."""
 
     hidden: tuple[int, ...] = Field(default=(64,), strict=False, min_length=1, description="sizes of hidden layers")
-    start: Literal["ridge", "mean"] = Field(default="ridge", description="prediction before any training")
+    start: Literal["ridge", "mean", "stated"] = Field(
+        default="ridge",
+        description='prediction before any training; "stated" is the middle of age_range_years and sums no patients',
+    )
+    ranges: dict[str, tuple[float, float]] = Field(
+        default_factory=dict,
+        strict=False,
+        description='with start = "stated": range of each feature by column or pattern, to standardise by',
+    )
+    age_range_years: tuple[float, float] | None = Field(
+        default=None, strict=False, description='with start = "stated": youngest and oldest age expected'
+    )
     noise: Literal["ridge"] | float = Field(
         default="ridge", description='SD of noise on standardised features in training, or "ridge": √(λ / n)'
     )
@@ -68,8 +80,9 @@ class TableMLPOptions(TableOptions):
             raise ValueError(f"hidden={list(self.hidden)} must be sizes from 1 to 4096")
         if self.noise != "ridge" and not 0 <= self.noise <= 100:
             raise ValueError(f'noise={self.noise:g} must be "ridge" or a number from 0 to 100')
-        if self.start == "mean" and self.noise == "ridge":
+        if self.start != "ridge" and self.noise == "ridge":
             raise ValueError('noise = "ridge" needs start = "ridge"; give noise as a number, such as 1.0')
+        _check_stated(self)
         return self
 
 
@@ -83,7 +96,12 @@ class TableMLP(RowEstimator[TableMLPOptions]):
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        """The standardisation, with a ridge regression if the network starts from it; then the network."""
+        """The standardisation, with a ridge regression if the network starts from it; then the network.
+
+        With stated ranges there is nothing to sum before the network.
+        """
+        if self.options.start == "stated":
+            return (self.network,)
         prepared = RidgePhase(
             self.row_columns,
             lambda result, _before, _seed: self._prepared(result),
@@ -102,7 +120,7 @@ class TableMLP(RowEstimator[TableMLPOptions]):
     @property
     def network(self) -> NetworkPhase:
         """The phase in rounds."""
-        return NetworkPhase(self.options, len(self.row_columns))
+        return NetworkPhase(self.options, self.row_columns)
 
     def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
         """Predicted ages by the network."""
@@ -136,7 +154,7 @@ class NetworkPhase:
     """The network on p features."""
 
     options: TableMLPOptions
-    features: int
+    columns: tuple[str, ...]
     name: str = "network"
     couples_samples: bool = False
     smallest_batch: int = 1
@@ -149,13 +167,20 @@ class NetworkPhase:
 
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return TableNetwork(self.features, self.options.hidden)
+            return TableNetwork(len(self.columns), self.options.hidden)
 
     def start(self, before: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:
         """The network before training: its buffers from the exact phase, its weights from `seed`."""
         network = self.build(seed=seed)
-        network.set_standard(before)
+        network.set_standard(before or self._stated())
         return dict(state_to_arrays(network))
+
+    def _stated(self) -> dict[str, NDArray[Any]]:
+        options, ages = self.options, self.options.age_range_years
+        if options.start != "stated" or ages is None or options.noise == "ridge":
+            raise FedAgeError("a network that does not start from stated ranges starts from the phase before")
+        standard = stated_standard(self.columns, options.ranges, scale=options.scale, age_range_years=ages)
+        return {**standard, "noise": np.array([options.noise])}
 
     def training_batch(self, batch: Batch, *, generator: torch.Generator) -> Batch:
         """(B, p) to (B, 2p): some values made missing, and the noise that the network adds to the features."""
@@ -199,6 +224,22 @@ class NetworkPhase:
     def age_years(self, output: torch.Tensor) -> torch.Tensor:
         """Ages (B,) in years from (B,)."""
         return years(output, self.options.scale)
+
+
+def _check_stated(options: TableMLPOptions) -> None:
+    """Raise `ValueError` for ranges that are none, are missing, or have no effect."""
+    ages = options.age_range_years
+    if options.start != "stated":
+        if options.ranges or ages is not None:
+            given = "ranges" if options.ranges else "age_range_years"
+            raise ValueError(f'{given} has no effect without start = "stated"; remove it')
+        return
+    if not options.ranges or ages is None:
+        raise ValueError('start = "stated" needs ranges of the features and age_range_years; add them')
+    if wrong := [name for name, stated in options.ranges.items() if not is_range(stated)]:
+        raise ValueError(f"ranges.{wrong[0]} must be two numbers, the smaller one first")
+    if not (is_range(ages) and options.scale.usable(np.array(ages)).all()):
+        raise ValueError(f"age_range_years={list(ages)} must be two ages on the age scale, the younger one first")
 
 
 def _require_told_apart(names: Sequence[str], means: NDArray[np.float64], sds: NDArray[np.float64]) -> None:

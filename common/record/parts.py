@@ -101,6 +101,19 @@ class AuditHead(Part):
     time_utc: str = Field(description="by the site's clock")
 
 
+class SitePrivacy(Part):
+    """Differential privacy of what a site sent to train the model, for each of its patients; its own word."""
+
+    epsilon: Number = Field(description="ε of all its updates of this campaign together")
+    delta: Number = Field(description="δ that it holds at")
+    noise_multiplier: Number = Field(description="σ: the noise's standard deviation over the clip norm")
+    sampling_rate: Number = Field(description="q: the probability that a patient joins a step")
+    steps: int = Field(description="noisy steps of a round")
+    clip_norm: Number = Field(description="L2 norm that one patient's gradient is clipped to")
+    adjacency: str = Field(default="add or remove one patient", description="which two data sets are neighbours")
+    accountant: str = Field(default="", description="how ε is computed")
+
+
 class SiteRecord(Part):
     """One site: what it brought, what it set aside, what it withheld."""
 
@@ -138,6 +151,9 @@ class SiteRecord(Part):
     fedage_version: str = Field(default="", description="its FedAge version")
     withheld: tuple[Withheld, ...] = Field(default=(), description="contributions that did not leave")
     troubles: tuple[str, ...] = Field(default=(), description="what went wrong, in plain words")
+    privacy: SitePrivacy | None = Field(
+        default=None, description="of a campaign with differential privacy, after the site's last update"
+    )
     audit_head: AuditHead | None = Field(default=None, description="of its audit log; null in simulation")
 
 
@@ -156,3 +172,6 @@ class Round(Part):
     validation_mae_years_by_site: dict[str, Number] = Field(default_factory=dict, description="the same by site")
     sites: tuple[str, ...] = Field(default=(), description="sites whose update counted")
     update_norm: Number = Field(default=None, description="L2 norm of the averaged update")
+    epsilon_by_site: dict[str, Number] = Field(
+        default_factory=dict, description="ε that each site has spent on the campaign by then, with privacy only"
+    )

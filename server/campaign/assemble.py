@@ -9,6 +9,7 @@ from typing import Any
 
 from fedage.common.analyses import plan
 from fedage.common.campaign import Campaign
+from fedage.common.estimators.private_training import ASSUMPTIONS
 from fedage.common.estimators.table import FEATURE
 from fedage.common.protocol.messages import ANALYSE, TRAIN
 from fedage.common.version import __version__
@@ -64,6 +65,7 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
                 },
                 sites=tuple(done.sites),
                 update_norm=done.update_norm,
+                epsilon_by_site={site: told["epsilon"] for site, told in sorted(done.privacy.items())},
             )
             for done in record.rounds
         ),
@@ -153,8 +155,17 @@ def _site(name: str, session: Session, record: Record) -> record_of.SiteRecord:
         withheld=withheld,
         troubles=troubles,
         role=session.attendance.role(name),
+        privacy=_privacy(name, session.campaign, record),
         audit_head=_audit_head(name, session),
     )
+
+
+def _privacy(name: str, campaign: Campaign, record: Record) -> record_of.SitePrivacy | None:
+    """What a site's last update said of its privacy."""
+    told = next((done.privacy[name] for done in reversed(record.rounds) if name in done.privacy), None)
+    if told is None:
+        return None
+    return record_of.SitePrivacy(**told, clip_norm=campaign.privacy.clip_norm)
 
 
 def _held_out_in_folds(campaign: Campaign, answer: Answer) -> int | None:
@@ -222,11 +233,24 @@ def rules_off(campaign: Campaign, place: Place) -> list[str]:
     return [f"The campaign file does without {' and without '.join(off)}.{kept}"]
 
 
+def private_notes(campaign: Campaign) -> list[str]:
+    """What differential privacy of the campaign covers, and what not."""
+    if campaign.privacy.mode != "sample":
+        return []
+    return [
+        "The model was trained with differential privacy for each patient of each site: its weights are covered by "
+        f"the (ε, δ) told for each site, where {ASSUMPTIONS}.",
+        "Outside this guarantee: how far predicted ages are off, the age-bias line and all other analyses, whose sums "
+        "have no noise and are protected by the sites' disclosure control only; any choice made by looking at them.",
+    ]
+
+
 def _notes(campaign: Campaign, place: Place, findings: AnalysisOutcomes) -> list[str]:
     notes = ["The analyses are exact sums over the sites."]
     if campaign.training is not None:
         training = "Federated averaging with local epochs is not pooled training"
         notes = [f"{training}; the analyses are sums, exact unless noted."]
+    notes += private_notes(campaign)
     if not place.guard:
         notes.append("The sites' disclosure control was switched off: these figures may single out patients.")
     notes += rules_off(campaign, place)

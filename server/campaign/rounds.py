@@ -29,6 +29,7 @@ from fedage.server.campaign.strategies import RoundStart, Strategy, Update, Upda
 from fedage.server.campaign.strategies.step import limited_step
 from fedage.server.sites.kept_steps import step_of
 from fedage.server.sites.session import Answer, CampaignFailed, Session
+from fedage.server.sites.site_info import Privacy
 from fedage.server.sites.sums import usable_statistics
 
 _STATE = "strategy:"
@@ -49,6 +50,8 @@ class RoundRecord:
     validation: Result | None = None
     validation_by_site: dict[str, Result] = field(default_factory=dict)
     fold: int = 0
+    privacy: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By site, what its updates had cost by then (`site_info.Privacy`); empty without differential privacy."""
     clipped: bool = False
     """Whether the mean of the updates went further than the bounds of a step or of the run."""
 
@@ -169,6 +172,7 @@ def train(
             loss = _mean_loss({site: (answers[site].info.loss, n) for site, n in accepted.patients.items()})
             seconds, sites = time.monotonic() - started, sorted(accepted.patients)
             record = RoundRecord(number, seconds, sites, loss, made_of_them.norm, fold=fold, clipped=clipped)
+            record.privacy = {site: told.model_dump() for site, told in accepted.privacy.items()}
             told = {
                 "number": number,
                 "seconds": seconds,
@@ -176,6 +180,7 @@ def train(
                 "train_loss": loss,
                 "update_norm": made_of_them.norm,
                 "clipped": clipped,
+                "privacy": record.privacy,
             }
             series = f"fold {fold} from round {rounds_before + 1}"
             model: dict[str, NDArray[Any]] = {
@@ -243,6 +248,8 @@ class _Accepted:
     limits: StepLimits
     patients: dict[str, int] = field(default_factory=dict)
     """By site, how many patients its update was trained on."""
+    privacy: dict[str, Privacy] = field(default_factory=dict)
+    """By site, what its updates have cost until now."""
 
     def take(self, answer: Answer) -> Answer:
         """Check an answer's update and hand it on; the answer without it, so that no two are in memory at once."""
@@ -261,6 +268,8 @@ class _Accepted:
             return without
         self.strategy.accept(update)
         self.patients[answer.site] = update.n
+        if answer.info.privacy is not None:
+            self.privacy[answer.site] = answer.info.privacy
         if answer.info.clipped:
             bound = f"training.max_step_norm = {self.limits.step_norm:g}"
             self._note(answer.site, f"its update was clipped to the bounds of a step ({bound})")

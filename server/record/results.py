@@ -22,6 +22,7 @@ from fedage.common.record.parts import (
     CampaignInfo,
     Round,
     RunInfo,
+    SitePrivacy,
     SiteRecord,
     Withheld,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "ResultsUnreadable",
     "Round",
     "RunInfo",
+    "SitePrivacy",
     "SiteRecord",
     "StepResult",
     "Withheld",

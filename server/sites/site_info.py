@@ -35,6 +35,19 @@ class Reason(BaseModel):
         return f"{self.rule}: {self.detail}"
 
 
+class Privacy(BaseModel):
+    """What a site's updates of a campaign cost its patients until now, and by which noise."""
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+
+    epsilon: Annotated[float, Field(ge=0)]
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    noise_multiplier: Annotated[float, Field(gt=0)]
+    sampling_rate: Annotated[float, Field(gt=0, le=1)]
+    steps: Count
+    accountant: Code = ""
+
+
 class SiteInfo(BaseModel):
     """The `info` of a reply; which parts are there depends on the request. Unknown parts are ignored.
 
@@ -55,6 +68,7 @@ class SiteInfo(BaseModel):
     loss: float | None = None
     seconds: float = 0.0
     clipped: bool = False
+    privacy: Privacy | None = None
     withheld: dict[Code, Reason] = Field(default_factory=dict, max_length=1000)
     audit_key: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
     kinds: list[MessageKind] | None = Field(default=None, max_length=4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import resource
 import shutil
@@ -22,21 +21,14 @@ from fedage.client.agent.service import Agent
 from fedage.client.audit import Direction, Kind, Outcome, verify
 from fedage.client.audit.log import LOG_FILE
 from fedage.client.consent.accounts.nonces import RequestId
-from fedage.client.consent.ledger import Ledger, epsilon
-from fedage.client.consent.mechanism import mechanism_of, noise_for
-from fedage.client.consent.policy import DataSet
-from fedage.client.consent.terms import budget_of
 from fedage.client.inbox import handlers
-from fedage.client.inbox.gate import Work
 from fedage.client.site.cancel import Cancellation
 from fedage.client.site.durable import StoreUnavailable
-from fedage.common.campaign.types import Privacy
 from fedage.common.protocol.messages import (
     ANALYSE,
     DESCRIBE,
     EVALUATE,
     TRAIN,
-    RequestRefused,
     join_iterates,
     join_model,
     pack,
@@ -295,61 +287,6 @@ def test_wherever_the_disk_fills_up_nothing_leaves_without_its_line(hospital: Ho
     assert outcomes[0] == "AuditUnavailable"
     assert outcomes[-1] == "ok"
     assert set(outcomes) <= {"AuditUnavailable", "NoncesUnavailable", "SnapshotsUnavailable", "ok"}
-
-
-def private(hospital: Hospital, **values: Any) -> Any:
-    """The campaign with privacy for each patient, which no file can ask for yet."""
-    privacy = Privacy(mode="sample", clip_norm=1.0, minimum_count=3, **values)
-    return hospital.campaign.model_copy(update={"privacy": privacy})
-
-
-def work(hospital: Hospital, campaign: Any) -> Work:
-    rules = hospital.site.rules
-    request = hospital.request(TRAIN, round=1)
-    terms = dataclasses.replace(rules.terms(request), campaign=campaign)
-    rules.policy.path.write_text(POLICY)
-    return Work(
-        site=hospital.site,
-        campaign=campaign,
-        request=request,
-        payload=hospital.payload(TRAIN),
-        site_cohort=terms.site_cohort,
-        terms=dataclasses.replace(
-            terms,
-            allowed=dataclasses.replace(terms.allowed, data_set=DataSet(epsilon=3.0, delta=1e-5)),
-        ),
-    )
-
-
-def test_a_private_training_is_paid_for_before_it_begins_and_never_done_without_noise(
-    hospital: Hospital, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def never(*_: Any, **__: Any) -> None:
-        raise AssertionError("trained")
-
-    monkeypatch.setattr(handlers, "train_locally", never)
-    asked = work(hospital, private(hospital, noise_multiplier=2.0))
-    train = handlers.train.__wrapped__  # type: ignore[attr-defined]
-    for _ in range(2):  # the same request is charged once
-        with pytest.raises(RequestRefused, match="not-built"):
-            train(asked)
-    n = int((asked.site_cohort.cohort["is_train"] == 1).sum())
-    mechanism = mechanism_of(asked.campaign, patients=n)
-    assert (mechanism.sampling_rate, mechanism.steps) == (16 / n if n > 16 else 1.0, -(-n // 16))
-    spent = Ledger(hospital.home).preview("all", mechanisms=[], budget=budget_of(asked.terms.allowed.data_set))
-    assert spent.spent_epsilon == pytest.approx(epsilon([mechanism], delta=1e-5))
-    with pytest.raises(RequestRefused, match="budget") as refusal:
-        train(work(hospital, private(hospital, noise_multiplier=0.3)))
-    assert refusal.value.rule == "budget"
-    assert not any(character.isdigit() for character in refusal.value.detail)
-
-
-def test_a_campaigns_epsilon_is_spent_over_all_its_rounds_and_no_more(hospital: Hospital) -> None:
-    campaign = private(hospital, epsilon=2.0, delta=1e-5)
-    mechanism = mechanism_of(campaign, patients=100)
-    spent = epsilon([mechanism] * 2, delta=1e-5)  # two rounds
-    assert 1.98 < spent <= 2.0
-    assert noise_for(1.0, delta=1e-5, rate=0.16, steps=14) > mechanism.noise_multiplier
 
 
 def test_copies_of_the_home_are_told_apart_from_the_log(hospital: Hospital, tmp_path: Path) -> None:

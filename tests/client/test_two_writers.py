@@ -20,10 +20,11 @@ from fedage.client.consent.accounts.account_file import account_transaction
 from fedage.client.consent.accounts.nonces import Claim, Nonces, RequestId
 from fedage.client.consent.accounts.run_limits import RunLimits
 from fedage.client.consent.frozen_values import FrozenValues
-from fedage.client.consent.ledger import Budget, Ledger, Mechanism
+from fedage.client.consent.ledger import Ledger
 from fedage.client.consent.snapshots import Snapshots
 from fedage.client.site.durable import DurableFile
 from fedage.client.site.sqlite import insert, scalar
+from fedage.common.privacy.accountant import Budget, Mechanism
 from fedage.common.protocol.messages import DESCRIBE, EVALUATE, TRAIN, Request
 from tests.client.hospital import Hospital, Template
 
@@ -52,7 +53,7 @@ def charge(home: Path) -> float:
     budget, mechanism = Budget(epsilon=8.0, delta=1e-5), Mechanism(sampling_rate=0.1, noise_multiplier=2.0, steps=3)
     return (
         Ledger(home)
-        .charge("chest", digest=DIGEST, round=1, fold=0, nonce="n", mechanism=mechanism, budget=budget)
+        .charge("chest", digest=DIGEST, round=1, fold=0, content="n", mechanism=mechanism, budget=budget)
         .charged_epsilon
     )
 

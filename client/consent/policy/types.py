@@ -103,7 +103,7 @@ class DataSet(Table):
     epsilon: float | None = Field(
         default=None, gt=0, le=1000, description="ε this data set may ever spend; none: training need not be private"
     )
-    delta: float | None = Field(default=None, gt=0, lt=0.01, description="δ of its ε")
+    delta: float | None = Field(default=None, ge=1e-11, lt=0.01, description="δ of its ε")
 
 
 class Policy(Table):

@@ -16,9 +16,9 @@ from flwr.app import Message
 from fedage.client.agent.service import Agent
 from fedage.client.audit import Direction, Kind
 from fedage.client.cohort.samples import exams
-from fedage.client.consent.ledger import Mechanism
 from fedage.client.inbox import handlers
 from fedage.client.site.cancel import Cancellation
+from fedage.common.privacy.accountant import Budget, Mechanism
 from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, TRAIN, Reply, RequestRefused
 from fedage.server.sites.flower_records import read_reply
 from tests.client.hospital import PATIENTS, POLICY, Hospital, Template
@@ -174,7 +174,10 @@ def hospital_charge(hospital: Hospital, mechanism: Mechanism, data_set: object, 
     rules, request = hospital.site.rules, hospital.request(TRAIN, round=1, nonce=f"{number:032x}")
     terms = rules.terms(request)
     allowed = replace(terms.allowed, data_set=data_set)
-    return rules.charge(replace(terms, allowed=allowed), request, mechanism)
+    total = Budget(epsilon=1e9, delta=1e-5)
+    return rules.charge(
+        replace(terms, allowed=allowed), request, mechanism, content=request.nonce, total=total
+    ).charged_epsilon
 
 
 def test_nothing_leaves_after_an_approval_was_taken_back(template: Template, tmp_path: Path) -> None:

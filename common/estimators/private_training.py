@@ -1,0 +1,75 @@
+"""What a campaign's training with privacy for each patient is at a site: its mechanism, how often, and its total."""
+
+from __future__ import annotations
+
+import math
+
+from fedage.common.campaign import Campaign
+from fedage.common.errors import FedAgeError
+from fedage.common.estimators.base import Estimator
+from fedage.common.estimators.configure import rounds_phases
+from fedage.common.privacy.accountant import Budget, Mechanism, NoNoise, epsilon, noise_for
+
+ASSUMPTIONS = (
+    "the unit is the patient: all exams of one are one sample; adjacency is adding or removing one patient; the number "
+    "of a site's patients is public, and so is in which part or fold a patient is; the noise is the site's secret"
+)
+"""What (ε, δ) of a site is a statement about."""
+
+
+class NoPrivateTraining(FedAgeError):
+    """The campaign trains nothing, or not privately, or its budget needs more noise than can be accounted for."""
+
+
+def mechanism_of(campaign: Campaign, estimator: Estimator, *, patients: int) -> Mechanism:
+    """One round's training at a site with so many training patients.
+
+    A patient joins a step with probability q = B / n (Poisson sampling); a pass over the data is ⌈n / B⌉ steps.
+
+    Raises
+    ------
+    NoPrivateTraining
+        If there is none to charge for.
+    ChargeRefused
+        If it cannot be accounted for.
+    """
+    training, privacy = campaign.training, campaign.privacy
+    if training is None or privacy.mode != "sample" or patients < 1:
+        raise NoPrivateTraining("there is no training with privacy for each patient to account for")
+    rate = min(1.0, training.batch_size / patients)
+    steps = training.local_epochs * math.ceil(patients / training.batch_size)
+    noise = privacy.noise_multiplier
+    if noise is None:
+        if privacy.epsilon is None or privacy.delta is None:
+            raise NoPrivateTraining("the campaign gives neither a noise multiplier nor ε and δ")
+        try:
+            noise = noise_for(
+                privacy.epsilon, delta=privacy.delta, rate=rate, steps=steps * trainings_of(campaign, estimator)
+            )
+        except NoNoise as refused:
+            raise NoPrivateTraining(str(refused)) from None
+    return Mechanism(sampling_rate=rate, noise_multiplier=noise, steps=steps)
+
+
+def trainings_of(campaign: Campaign, estimator: Estimator) -> int:
+    """How many times a campaign trains at a site: once a round of each phase that is trained, of each fold."""
+    if campaign.training is None:
+        return 0
+    return campaign.training.rounds * len(rounds_phases(estimator)) * (campaign.validation.folds or 1)
+
+
+def approved_total(campaign: Campaign, estimator: Estimator, mechanism: Mechanism) -> Budget:
+    """What the approved file lets a site spend on it in all: its ε, or that of all its rounds.
+
+    Raises
+    ------
+    NoPrivateTraining
+        In a campaign without δ.
+    """
+    privacy = campaign.privacy
+    if privacy.delta is None:
+        raise NoPrivateTraining("the campaign gives no δ")
+    total = privacy.epsilon
+    if total is None:
+        total = epsilon([mechanism] * trainings_of(campaign, estimator), delta=privacy.delta)
+    return Budget(epsilon=total, delta=privacy.delta)

@@ -1,0 +1,93 @@
+"""Training with privacy for each patient in a simulation: noised, accounted for by site, stated in the record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from fedage.common.analyses.evaluation import results as evaluation_results
+from fedage.common.privacy.accountant import Mechanism, epsilon
+from tests.deploy.simulating import Simulated, as_csv, simulated
+
+FILE = """
+[campaign]
+name = "private"
+purpose = "Train a small network with privacy for each patient"
+seed = 5
+
+[estimator]
+name = "table-mlp"
+[estimator.options]
+features = ["x*"]
+start = "stated"
+noise = 0.0
+hidden = [4]
+age_scale = "linear"
+age_range_years = [20, 80]
+[estimator.options.ranges]
+"*" = [-3, 3]
+
+[table]
+id = "who"
+age = "age"
+
+[training]
+rounds = 3
+batch_size = 16
+optimiser = "sgd"
+learning_rate = 0.01
+
+[privacy]
+mode = "sample"
+delta = 1e-5
+clip_norm = 100.0
+"""
+
+
+def table(*, patients: int = 400, seed: int = 0) -> pd.DataFrame:
+    chance = np.random.default_rng(seed)
+    x = chance.normal(size=(patients, 3))
+    age = np.clip(50 + 8 * x[:, 0] - 4 * x[:, 1] + chance.normal(size=patients), 20, 80)
+    site = [f"site {'ab'[k % 2]}" for k in range(patients)]
+    return pd.DataFrame(x, columns=["x1", "x2", "x3"]).assign(
+        who=[f"p{k}" for k in range(patients)], site=site, age=age
+    )
+
+
+def run(folder: Path, text: str) -> Simulated:
+    return simulated(folder, text, data=as_csv(table(), folder / "table.csv"), site_column="site")
+
+
+def test_a_target_epsilon_is_reached_at_each_site_and_the_record_says_what_it_covers(tmp_path: Path) -> None:
+    done = run(tmp_path, FILE + "epsilon = 6.0\n")
+    assert done.results.run.status == "finished"
+    for site in done.results.sites:
+        privacy = site.privacy
+        assert privacy is not None
+        assert 5.9 < privacy.epsilon <= 6.0
+        n = site.patients_by_part["train"]
+        assert privacy.sampling_rate == 16 / n
+        made = Mechanism(
+            sampling_rate=privacy.sampling_rate, noise_multiplier=privacy.noise_multiplier, steps=privacy.steps
+        )
+        assert privacy.epsilon == pytest.approx(epsilon([made] * 3, delta=1e-5))
+        assert [done_round.epsilon_by_site[site.name] for done_round in done.results.rounds] == pytest.approx(
+            [epsilon([made] * k, delta=1e-5) for k in (1, 2, 3)]
+        )
+    assert all(one.train_loss is None for one in done.results.rounds)
+    assert all(one.validation_mae_years is None for one in done.results.rounds[:-1])  # the last is the run's model
+    assert any("Outside this guarantee" in note for note in done.results.notes)
+    assert evaluation_results.evaluation(done.results).test.raw.overall is not None
+
+
+def test_noise_is_of_the_simulation_and_not_of_the_campaigns_seed(tmp_path: Path) -> None:
+    models = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        folder = run(tmp_path / name, FILE + "noise_multiplier = 1.0\n").folder
+        models.append(load_file(folder / "model.safetensors"))
+    assert any(np.abs(models[0][name] - models[1][name]).max() > 1e-3 for name in models[0])
