@@ -200,7 +200,8 @@ _TEXTS = {
         "convert it again, to the magnitude",
     ),
     Reason.BAD_AFFINE: (
-        "does not say where its voxels lie (no form code, a matrix without an inverse, or lengths outside 0.05-20 mm)",
+        "does not say where its voxels lie (no form code, a matrix without an inverse, skewed axes, lengths outside "
+        "0.05-20 mm, or two matrices of the scanner that differ)",
         "convert it again from the DICOM files",
     ),
     Reason.NOT_FINITE: ("holds NaN or infinite voxels", "convert it again, or set them to the background"),

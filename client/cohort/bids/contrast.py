@@ -1,4 +1,4 @@
-"""Whether a volume of a BIDS data set was acquired with a contrast agent, and is no plain T1-weighted image.
+"""Whether a volume of a BIDS data set is no plain T1-weighted image: acquired with a contrast agent, or a localizer.
 
 The entity `ce-` states it (`ce-gadolinium`). Where it is not used, laboratories write it into `acq-` (`acq-postgd`),
 and the JSON sidecar names the agent. A label such as `acq-precontrast` states that there was none.
@@ -17,7 +17,20 @@ _AGENT = re.compile(
     r"gado|gad(?![a-z])|gd(?![a-z])|dota|contrast|postce|(?:^|t1w?|with|plus|\+)ce(?![a-z])|t1c(?![a-z])", re.I
 )
 _UNKNOWN = frozenset(["", "N/A", "NA", "NONE", "NO", "UNKNOWN", "0", "FALSE", "NULL"])
+LOCALIZER = "localizer"
+_LOCALIZER = re.compile(r"_acq-[A-Za-z0-9+]*(?:locali[sz]er|scout|survey|topogram|inplane)", re.I)
 _SIDECAR = ("ContrastBolusIngredient", "ContrastBolusAgent")
+
+
+def is_localizer(name: str) -> bool:
+    """Whether a volume's name states a scan that only planned others, or a slab beside a functional one.
+
+    Examples
+    --------
+    >>> [is_localizer(f"sub-1_acq-{label}_T1w.nii") for label in ("scout", "headLocalizer", "inplaneT1", "mprage")]
+    [True, True, True, False]
+    """
+    return bool(_LOCALIZER.search(name))
 
 
 def is_contrast_enhanced(name: str, sidecar: Mapping[str, object]) -> bool:

@@ -235,6 +235,8 @@ def read_description(path: Path) -> Mapping[str, Any]:
     """
     if not path.exists():
         return {}
+    if not path.is_file():  # a pipe would be waited for
+        raise FedAgeError(f"{path.name} is no file, and it may give the unit of ages; remove it")
     try:
         content = bounded.read_json(path, most_bytes=_MAX_JSON_BYTES, encoding="utf-8-sig")
     except (ValueError, bounded.FileTooLarge):
@@ -250,7 +252,9 @@ def read_description(path: Path) -> Mapping[str, Any]:
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
-    """A JSON object from a file; empty if the file is missing or cannot be read."""
+    """A JSON object from a file; empty if there is no such file, or it cannot be read."""
+    if not path.is_file():
+        return {}
     try:
         content = bounded.read_json(path, most_bytes=_MAX_JSON_BYTES, encoding="utf-8-sig")
     except (OSError, ValueError):

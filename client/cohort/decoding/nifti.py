@@ -44,6 +44,10 @@ _GZIP = b"\x1f\x8b"
 _OTHER_PACKERS = (b"PK\x03\x04", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf\x27\x1c")
 _LFS, _ANNEX = b"version https://git-lfs", b"/annex/objects/"
 _LEAST_MM, _MOST_MM = 0.05, 20.0
+_SCANNER = 1
+"""NIFTI_XFORM_SCANNER_ANAT: both codes then stand for the scanner's own coordinates."""
+_SAME, _SKEW = 0.1, 0.1
+"""How far two affines of one scanner may differ, of the largest entry; and the cosine of axes at right angles."""
 
 
 @dataclass(frozen=True)
@@ -233,9 +237,21 @@ def _affine_mm(image: Any) -> FloatArray:
         scale = 1.0
     affine = np.array(image.affine, dtype=np.float64)
     affine[:3] *= scale
-    if not np.all(np.isfinite(affine)) or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    if not np.all(np.isfinite(affine)) or abs(np.linalg.det(affine[:3, :3])) < 1e-9 or _is_skewed(affine):
         raise _VolumeRejected(Reason.BAD_AFFINE)
+    if int(header["sform_code"]) == _SCANNER == int(header["qform_code"]):
+        # Of the same scanner, so that they are the same but for rounding; nobody knows which of two is wrong.
+        qform = np.array(header.get_qform(), dtype=np.float64)
+        qform[:3] *= scale
+        if np.abs(qform[:3, :3] - affine[:3, :3]).max() > _SAME * np.abs(affine[:3, :3]).max():
+            raise _VolumeRejected(Reason.BAD_AFFINE)
     return affine
+
+
+def _is_skewed(affine: FloatArray) -> bool:
+    """Whether axes are far from right angles, so that no turn and flip of them gives the body's shape."""
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.abs(directions.T @ directions - np.eye(3)).max() > _SKEW)
 
 
 def _spacing_mm(affine: FloatArray) -> tuple[float, float, float]:

@@ -2,12 +2,13 @@
 
 The view stands in ViewPosition or ViewCodeSequence, the body part in BodyPartExamined or AnatomicRegionSequence; where
 the two say different things, the answer is `CONTRADICTORY`. Free descriptions (`descriptions`) and PatientOrientation
-only keep a radiograph out: they tell a lateral, oblique, lordotic or decubitus view from a frontal one and another part
-from the chest. The study's description does so where those of the image itself do not say otherwise. A modifier of a
-radiograph's view makes it another one unless it tells only how the patient stood or breathed. Scanners write a
+only keep a radiograph out: they tell a lateral, oblique, lordotic or decubitus view from a frontal one and another
+part from the chest. The study's description does so where those of the image itself do not say otherwise. A modifier
+of a radiograph's view makes it another one unless it tells only how the patient stood or breathed. Scanners write a
 default into ViewPosition or into PatientOrientation alike: where only these two differ, either may be wrong and the
-radiograph stays out; where a code or a description says the frontal view as ViewPosition does, that counts. Codes are
-those of PS3.16 CID 4010, 4014, 4015 and 4031, in SNOMED CT and in the older SRT.
+radiograph stays out; where a code or a description says the frontal view as ViewPosition does, that counts. Mammograms
+(`mammograms`) and series of slices (`cross_sections`) have rules of their own. Codes are those of PS3.16 CID 4010,
+4014, 4015 and 4031, in SNOMED CT and in the older SRT.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from fedage.client.cohort.dicom import cross_sections, mammograms
 from fedage.client.cohort.dicom.descriptions import (
     has_lateral,
     is_frontal,
@@ -28,7 +30,7 @@ from fedage.client.cohort.dicom.descriptions import (
     other_part,
     unusual_view,
 )
-from fedage.client.cohort.sop_classes import RADIOGRAPHS
+from fedage.client.cohort.sop_classes import CROSS_SECTIONAL, RADIOGRAPHS
 from fedage.common.estimators.takes import CONTRADICTORY, Content
 
 _UNKNOWN = frozenset(["", "UNKNOWN", "UNK", "OTHER", "NONE", "NA", "DEFAULT", "UNDEFINED", "UNSPECIFIED", "ANY"])
@@ -86,13 +88,6 @@ _FILLERS = frozenset(
         *("LEFT", "RIGHT", "BOTH", "L", "R", "LT", "RT", "LATERAL", "LAT", "VIEW", "VIEWS"),
     ]
 )
-_MODIFIERS = {
-    "spot": (("399055006", "R-102D7"), ("SPOT",)),
-    "magnification": (("399163009", "R-102D6"), ("MAGNIF", "MAG")),
-    "implant-displaced": (("399209000", "R-102D5"), ("IMPLANT DISPLAC", "EKLUND")),
-}
-_HARMLESS_MODIFIERS = frozenset(["442581004", "R-40AB3", "442593008", "R-40ABE"])
-"""Nipple in profile and infra-mammary fold: whole views."""
 _HARMLESS_WORDS = frozenset(
     [
         *("ERECT", "UPRIGHT", "STANDING", "SITTING", "SUPINE", "RECUMBENT", "WEIGHT", "BEARING", "PORTABLE", "MOBILE"),
@@ -103,22 +98,6 @@ _HARMLESS_WORDS = frozenset(
 _TOMOSYNTHESIS = frozenset(f"1.2.840.10008.5.1.4.1.1.13.1.{tail}" for tail in (3, 4, 5))
 _FOR_PROCESSING = frozenset(f"1.2.840.10008.5.1.4.1.1.1.{tail}" for tail in ("1.1", "2.1", "3.1"))
 _FOR_PRESENTATION = frozenset(f"1.2.840.10008.5.1.4.1.1.1.{tail}" for tail in ("1", "2", "3"))
-_SYNTHETIC_WORDS = (
-    "C-VIEW",
-    "CVIEW",
-    "S-VIEW",
-    "V-PREVIEW",
-    "INSIGHT 2D",
-    "SYNTHETIC 2D",
-    "SYNTHESIZED 2D",
-    "GENERATED 2D",
-    "INTELLIGENT 2D",
-    "SYNTH 2D",
-    "SYNTHETIC",
-    "SYNTHESIZED",
-)
-_MAGNIFIED_FROM = 1.3
-"""Estimated magnification of a contact mammogram is at most 1.1, of a magnification view at least 1.5."""
 _MOST_CHARACTERS = 16
 
 
@@ -142,8 +121,12 @@ class HeaderText:
         StudyDescription, used where nothing else names a part of the body.
     orientation
         PatientOrientation: where rows and columns point, e.g. `P`, `F`.
+    lateralities
+        ImageLaterality and Laterality.
     magnification
-        EstimatedRadiographicMagnificationFactor.
+        EstimatedRadiographicMagnificationFactor, or as distances give it.
+    contrast_agent
+        ContrastBolusAgent.
     has_specimen, has_biopsy_target
         Whether there is a specimen or its container, or a biopsy's target.
     """
@@ -163,7 +146,9 @@ class HeaderText:
     descriptions: Sequence[str] = ()
     study: str = ""
     orientation: Sequence[str] = ()
+    lateralities: Sequence[str] = ()
     magnification: float | None = None
+    contrast_agent: str = ""
     has_specimen: bool = False
     has_biopsy_target: bool = False
 
@@ -192,10 +177,18 @@ def derive_content(header: HeaderText) -> Content:
             body_part = CONTRADICTORY
         elif not body_part:
             body_part = described_part
+    laterality = ""
+    if header.modality == "MG":
+        laterality = mammograms.side_of(header.lateralities, texts=[header.view_position, *header.descriptions])
+        view = CONTRADICTORY if mammograms.view_contradicts(view, header.descriptions) else view
+    elif header.modality == "MR":
+        weightings = (cross_sections.weighting([text]) for text in header.descriptions)
+        view = view or next(filter(None, weightings), "")
     return Content(
         view=view,
         body_part=body_part,
         intent=_intent(header),
+        laterality=laterality,
         special=" ".join(sorted(_special(header, view=view_of_codes, body_part=body_part))),
     )
 
@@ -319,41 +312,30 @@ def _special(header: HeaderText, *, view: str, body_part: str) -> set[str]:
         special.add("contrast-examination")
     if header.modality in RADIOGRAPHS and not all(map(_is_harmless, header.view_modifiers)):
         special.add("modified-view")
+    if header.modality in CROSS_SECTIONAL:
+        special |= cross_sections.special_words(
+            header.image_type, header.descriptions, contrast_agent=header.contrast_agent
+        )
     return special | (_special_mammogram(header) if header.modality == "MG" else set())
+
+
+def _special_mammogram(header: HeaderText) -> set[str]:
+    special = mammograms.special_words(
+        (header.view_position, *header.descriptions, *header.image_type),
+        study=header.study,
+        modifiers=[(modifier.value, modifier.meaning) for modifier in header.view_modifiers],
+        magnification=header.magnification,
+    )
+    if header.partial_view == "YES":
+        special.add("partial-view")
+    if header.breast_implant == "YES":
+        special.add("breast-implant")  # the whole breast, with the implant in it
+    if header.contrast_agent not in _UNKNOWN:
+        special.add("contrast-enhanced")
+    return special
 
 
 def _is_harmless(modifier: Code) -> bool:
     """Whether a modifier of a radiograph's view says only how the patient stood, breathed or was brought."""
     words = set(re.findall("[A-Z]+", modifier.meaning))
     return bool(words) and words <= _HARMLESS_WORDS
-
-
-def _special_mammogram(header: HeaderText) -> set[str]:
-    """Special views of a breast; descriptions are read because many scanners say it nowhere else."""
-    special = {"partial-view"} if header.partial_view == "YES" else set()
-    texts = " ".join(("", header.view_position, *header.descriptions, ""))
-    for name, (codes, words) in _MODIFIERS.items():
-        is_coded = any(
-            code.value in codes or any(re.search(rf"\b{word}", code.meaning) for word in words)
-            for code in header.view_modifiers
-        )
-        if is_coded or any(re.search(rf"\b{word}", texts) for word in words):
-            special.add(name)
-    if header.magnification is not None and header.magnification >= _MAGNIFIED_FROM:
-        special.add("magnification")
-    if re.search(r"\b(BIOPSY|STEREO|STEREOTACTIC|STEREOTAXIS)\b", texts):
-        special.add("biopsy")
-    if re.search(r"\bSPECIMEN", texts):
-        special.add("specimen")
-    if any(word in texts for word in _SYNTHETIC_WORDS):
-        special.add("generated-2d")
-    if re.search(r"\bTOMOSYNTHESIS\b", texts) and header.sop_class not in _TOMOSYNTHESIS:
-        special.add("tomosynthesis")
-    if re.search(r"\b(ID|CCID|MLOID)\b", header.view_position):
-        special.add("implant-displaced")
-    known_modifiers = {*_HARMLESS_MODIFIERS, *(code for codes, _ in _MODIFIERS.values() for code in codes)}
-    if any(code.value not in known_modifiers for code in header.view_modifiers) and not special:
-        special.add("modified-view")  # rolled, tangential, cleavage, axillary tail and others: part of a breast
-    if header.breast_implant == "YES":
-        special.add("breast-implant")  # the whole breast, with the implant in it
-    return special

@@ -20,12 +20,14 @@ _IMAGE_TYPE, _INTENT, _SERIES_DESCRIPTION = 0x00080008, 0x00080068, 0x0008103E
 _BODY_PART, _MAGNIFICATION, _PADDLE, _PROCESSING = 0x00180015, 0x00181114, 0x001811A4, 0x00181400
 _VIEW_POSITION, _QUALITY_CONTROL, _PARTIAL_VIEW = 0x00185101, 0x00280300, 0x00281350
 _CONTAINER, _PROTOCOL, _STUDY_DESCRIPTION, _PATIENT_ORIENTATION = 0x00400512, 0x00181030, 0x00081030, 0x00200020
-_BREAST_IMPLANT = 0x00281300
+_BREAST_IMPLANT, _CONTRAST_AGENT = 0x00281300, 0x00180010
+_TO_DETECTOR, _TO_PATIENT = 0x00181110, 0x00181111
 TAGS = frozenset(
     [
         *(_IMAGE_TYPE, tags.SOP_CLASS, _INTENT, _SERIES_DESCRIPTION, _BODY_PART, _MAGNIFICATION, _PADDLE, _PROCESSING),
         *(_VIEW_POSITION, _QUALITY_CONTROL, _PARTIAL_VIEW, _CONTAINER, _PROTOCOL),
         *(_STUDY_DESCRIPTION, _PATIENT_ORIENTATION, _BREAST_IMPLANT, tags.CHARSET),
+        *(_CONTRAST_AGENT, _TO_DETECTOR, _TO_PATIENT, tags.IMAGE_LATERALITY, tags.LATERALITY),
     ]
 )
 _REGIONS, _BIOPSY_TARGET, _SPECIMEN, _VIEWS, _MODIFIERS = 0x00082218, 0x00182041, 0x00400560, 0x00540220, 0x00540222
@@ -92,7 +94,9 @@ def _content(header: _Raw, modality: str) -> Content:
             descriptions=[_text(header, tag) for tag in (_SERIES_DESCRIPTION, _PROTOCOL, _PROCESSING, _PADDLE)],
             study=_text(header, _STUDY_DESCRIPTION),
             orientation=_texts(header, _PATIENT_ORIENTATION),
-            magnification=_number(header, _MAGNIFICATION),
+            lateralities=[_text(header, tag) for tag in (tags.IMAGE_LATERALITY, tags.LATERALITY)],
+            magnification=_number(header, _MAGNIFICATION) or _magnification(header),
+            contrast_agent=_text(header, _CONTRAST_AGENT),
             has_specimen=bool(header.sequences[_SEQUENCES.index(_SPECIMEN)]) or bool(_text(header, _CONTAINER)),
             has_biopsy_target=bool(header.sequences[_SEQUENCES.index(_BIOPSY_TARGET)]),
         )
@@ -131,6 +135,12 @@ def _number(header: _Raw, tag: int) -> float | None:
         return float(_text(header, tag))
     except ValueError:
         return None
+
+
+def _magnification(header: _Raw) -> float | None:
+    """Of the plane where the patient lies, by the source's distances; None where they are not given."""
+    to_detector, to_patient = _number(header, _TO_DETECTOR), _number(header, _TO_PATIENT)
+    return to_detector / to_patient if to_detector and to_patient and to_patient > 0 else None
 
 
 def _items(header: _Raw, tag: int) -> list[dict[int, bytes]]:

@@ -150,7 +150,8 @@ def _facts(header: Header, table_facts: TableFacts) -> DicomFacts | Reason:
     sex = table_facts.sex or header.text(tags.SEX).upper()
     modality, frames = table_facts.modality or modality_of(header), frame_count(header)
     content = read_content(header, modality=modality, view=table_facts.view)
-    laterality = table_facts.laterality or header.text(tags.IMAGE_LATERALITY) or header.text(tags.LATERALITY)
+    stated_side = header.text(tags.IMAGE_LATERALITY) or header.text(tags.LATERALITY)
+    of_content = content.laterality if modality == "MG" else stated_side.upper()[:1]
     is_assumed = not content.view and modality in RADIOGRAPHS
     of_series = modality in CROSS_SECTIONAL and frames == 1 and not is_stack(header.text(tags.SOP_CLASS))
     if of_series and "quality-control" in content.special.split():
@@ -171,7 +172,7 @@ def _facts(header: Header, table_facts: TableFacts) -> DicomFacts | Reason:
         body_part=content.body_part,
         intent=content.intent,
         special=content.special,
-        laterality=laterality.upper()[:1],
+        laterality=table_facts.laterality.upper()[:1] or of_content,
         rows=header.unsigned_short(tags.ROWS),
         columns=header.unsigned_short(tags.COLUMNS),
         photometric=header.text(tags.PHOTOMETRIC).upper()[:32],

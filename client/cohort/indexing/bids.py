@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fedage.client.cohort.bids.contrast import CONTRAST_ENHANCED, is_contrast_enhanced
+from fedage.client.cohort.bids.contrast import CONTRAST_ENHANCED, LOCALIZER, is_contrast_enhanced, is_localizer
 from fedage.client.cohort.bids.label_maps import LABEL_MAP, label_map_view
 from fedage.client.cohort.bids.participants import read_json
 from fedage.client.cohort.bids.session_files import STANDARD, BidsLayout, FolderWalk
@@ -31,7 +31,7 @@ from fedage.common.errors import FedAgeError
 __all__ = ["PARTICIPANTS", "STANDARD", "BidsFacts", "BidsLayout", "index_bids", "is_bids"]
 
 _DESCRIPTION = "dataset_description.json"
-_READER = "bids-5"
+_READER = "bids-6"
 _BATCH = 100
 _PART = re.compile(r"_part-(?!mag_)")
 """In the name of a volume that holds another part of complex values than the magnitude: phase, real, imaginary."""
@@ -192,6 +192,8 @@ def _facts(root: Path, volume: Path, session: Session) -> DicomFacts | Rejected:
         identity, view, special = volume.relative_to(root).as_posix(), label_map_view(volume.name), LABEL_MAP
     elif is_contrast_enhanced(volume.name, {**shared_sidecar, **own_sidecar}):
         special = CONTRAST_ENHANCED
+    elif is_localizer(volume.name):
+        special = LOCALIZER
     return BidsFacts(
         patient_id=session.participant,
         study_uid=session.label or "ses-",

@@ -72,7 +72,9 @@ _PERSON = (
 )
 _TO_7 = tuple(f"ALTER TABLE {table} ADD COLUMN {column}" for table in ("images", "slices") for column in _PERSON)
 """Another reader fills them at the next indexing."""
-STEPS: Mapping[int, tuple[str, ...]] = {2: _TO_3, 3: _TO_4, 4: _TO_5, 5: _TO_6, 6: _TO_7}
+_TO_8 = tuple(f"ALTER TABLE slices ADD COLUMN {name} VARCHAR DEFAULT '' NOT NULL" for name in ("body_part", "special"))
+"""As above."""
+STEPS: Mapping[int, tuple[str, ...]] = {2: _TO_3, 3: _TO_4, 4: _TO_5, 5: _TO_6, 6: _TO_7, 7: _TO_8}
 """By version, the statements that lead to the next."""
 
 OLDEST = min(STEPS)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fedage.client.site.sqlite import Tables
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 WITHOUT_WORDS = "outcomes-without-words"
 """Setting of a store whose outcomes were read before cells with words were marked."""
 
@@ -73,7 +73,7 @@ TABLES: Tables = {
             "slices INTEGER DEFAULT '1' NOT NULL",  # of a volume, along its third axis
             "voxel_mm VARCHAR DEFAULT '' NOT NULL",  # of a volume: three lengths, blanks between
             "orientation VARCHAR DEFAULT '' NOT NULL",  # of a volume: where its axes point, e.g. RAS; whether oblique
-            "body_part VARCHAR DEFAULT '' NOT NULL",  # of a radiograph, see takes.Content
+            "body_part VARCHAR DEFAULT '' NOT NULL",  # see takes.Content
             "intent VARCHAR DEFAULT '' NOT NULL",  # PRESENTATION, PROCESSING or nothing said
             "special VARCHAR DEFAULT '' NOT NULL",  # what makes it no ordinary view; blanks between
             *_PERSON,
@@ -110,6 +110,8 @@ TABLES: Tables = {
             *_PIXELS,
             "burned_in VARCHAR NOT NULL",
             *_PERSON,
+            "body_part VARCHAR DEFAULT '' NOT NULL",
+            "special VARCHAR DEFAULT '' NOT NULL",
             'PRIMARY KEY ("key")',
             'FOREIGN KEY(series) REFERENCES series ("key") ON DELETE CASCADE',
             "UNIQUE (path)",

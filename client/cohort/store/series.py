@@ -21,6 +21,7 @@ from fedage.client.cohort.paths import OBLIQUE, SEPARATOR
 from fedage.client.cohort.reasons import Reason
 from fedage.client.cohort.store.one_person import Statement, why_not_one_person
 from fedage.client.site.sqlite import Connection, Row, placed, scalar, scalars
+from fedage.common.estimators.takes import CONTRADICTORY
 
 PLACE_NUMBERS = 11
 """Of a slice: its position (3), the directions of its rows and columns (6), distances of rows and columns (2)."""
@@ -29,12 +30,13 @@ _AXES = ("LR", "PA", "SI")
 
 _OF_EXAM = ("patient", "age_years", "age_source", "age_capped", "shifted_day", "manufacturer")
 _OF_FILE = ("view", "laterality", "rows", "columns", "photometric", "transfer_syntax", "spacing_known", "burned_in")
+_OF_CONTENT = ("body_part", "special")
 _OF_PERSON = ("study", "sex", "age_from_years", "age_until_years", "real_day", "is_placeholder_id")
 _OF_IMAGE = ("exam", "modality", *_OF_FILE)
 _THESE = "SELECT value FROM json_each(:keys)"
 _SLICES = ", ".join(
     [f'series."{name}"' for name in ("exam", "sex", "modality", *_OF_EXAM)]
-    + [f'slices."{name}"' for name in ("path", "mtime_ns", "size", "place", *_OF_FILE)]
+    + [f'slices."{name}"' for name in ("path", "mtime_ns", "size", "place", *_OF_FILE, *_OF_CONTENT)]
     + [f'slices."{name}" AS person_{name}' for name in _OF_PERSON]
     + ["series.key AS series_key", "slices.key AS slice_key"]
 )
@@ -129,6 +131,8 @@ def _judge_one(files: Sequence[Row], keys: Keys, rows_to_write: SeriesRows) -> N
     rows_to_write.exams.setdefault(first["exam"], {"key": first["exam"], **exam})
     image = {name: first[name] for name in _OF_IMAGE}
     image |= {name: first[f"person_{name}"] for name in _OF_PERSON}
+    image |= {"view": _common(files, "view"), "body_part": _common(files, "body_part")}
+    image["special"] = " ".join(sorted({word for file in files for word in file["special"].split()}))
     if stack is None:
         alone = {"key": first["slice_key"], "path": first["path"], "mtime_ns": first["mtime_ns"], "size": first["size"]}
         rows_to_write.images.append({**image, **alone, "slices": 1, "voxel_mm": "", "orientation": ""})
@@ -144,6 +148,12 @@ def _judge_one(files: Sequence[Row], keys: Keys, rows_to_write: SeriesRows) -> N
         "orientation": orientation(stack),
     }
     rows_to_write.images.append({**image, **volume, "spacing_known": True})
+
+
+def _common(files: Sequence[Row], name: str) -> str:
+    """What all slices say, or those that say anything; `CONTRADICTORY` where they differ."""
+    values = {str(file[name]) for file in files} - {""}
+    return CONTRADICTORY if len(values) > 1 else next(iter(values), "")
 
 
 def _statement(file: Row) -> Statement:

@@ -17,7 +17,7 @@ from fedage.client.cohort.store.series import judge_series, series_of, withdraw
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.site.sqlite import Connection, insert, insert_all, placed, scalar, scalars
 
-READER_VERSION = "11"
+READER_VERSION = "12"
 """Increased when files are read differently; the next indexing then reads all of them again."""
 
 
@@ -253,7 +253,7 @@ class Writer:
         return of_exam | {"exam": exam, "sex": fact.sex, "modality": fact.modality, "judged": False}
 
     def _slice(self, key: str, series: str, stamp: FileStamp, fact: DicomFacts) -> dict[str, Any]:
-        of_image = {name: getattr(fact, name) for name in _OF_SLICE}
+        of_image = {name: getattr(fact, name) for name in (*_OF_SLICE, "body_part", "special")}
         return self._stamp(stamp) | {"key": key, "series": series, "place": fact.place} | of_image
 
     def _image(self, key: str, exam: str, stamp: FileStamp, fact: DicomFacts) -> dict[str, Any]:

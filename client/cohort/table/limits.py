@@ -78,6 +78,10 @@ def require_bounded(path: Path, limits: TableLimits) -> FirstLine:
         Naming what is allowed. A file that cannot be opened passes: whoever reads it says why.
     """
     parquet = path.suffix.lower() == ".parquet"
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise FedAgeError(
+            f"{path} is a pipe, a socket or a device, for which a reader could wait for ever; give a file"
+        )
     try:
         if (size := path.stat().st_size) > limits.size_bytes:
             raise FedAgeError(f"{path} has {size} bytes; allowed are {limits.size_bytes}: divide it")

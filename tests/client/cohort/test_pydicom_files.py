@@ -20,6 +20,7 @@ from fedage.client.cohort.store.query import select
 from fedage.client.cohort.store.store import CohortStore
 from fedage.common import estimators
 from fedage.common.estimators.base import Input
+from fedage.common.estimators.takes import Takes
 from fedage.common.preprocessing.image import Exam, SampleRefused
 
 FOLDER = Path(pydicom.data.__file__).parent / "test_files"
@@ -112,7 +113,8 @@ def test_all_of_them_go_the_whole_way(
         of_series = sum(report.rejected.get(code, 0) for code in ("missing-slices", "mixed-orientation"))
         assert (report.volumes, of_series) == (1, 19)  # five CT slices; a CT with a gap, scouts, an angiogram
         assert report.images - report.volumes + 5 + of_series + duplicates == len(taken)
-        selection = select(store, modalities=(), age_min_years=0, age_max_years=130)
+        whatever_it_is = Takes(special=frozenset(["localizer", "contrast-enhanced", "derived"]))
+        selection = select(store, modalities=(), age_min_years=0, age_max_years=130, takes=whatever_it_is)
     assert selection.n == report.patients
     for estimator in (Whole(), estimators.make("chest-ca", {"image_size": 64})):
         made = SampleCache(tmp_path / "cache", root=FOLDER).build(selection, estimator)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +225,16 @@ def test_a_table_without_participants_is_refused(
         index_bids(store, data_set(tmp_path / "data", participants))
     with pytest.raises(FedAgeError, match=r"has no participants\.tsv"):
         index_bids(store, tmp_path)
+
+
+@pytest.mark.timeout(20)
+def test_pipes_among_descriptions_are_not_waited_for(store: CohortStore, tmp_path: Path) -> None:
+    root = data_set(tmp_path / "data", "participant_id\tage\nsub-a\t40.5\n")
+    beside = t1w(root, "a").with_name("sub-a_T1w.json")
+    beside.unlink(missing_ok=True)
+    os.mkfifo(beside)
+    os.mkfifo(root / "T1w.json")
+    assert index_bids(store, root).images == 1
+    os.mkfifo(root / "participants.json")
+    with pytest.raises(FedAgeError, match=r"participants\.json is no file"):
+        index_bids(store, root)

@@ -75,3 +75,17 @@ def test_only_plain_volumes_are_taken_and_the_others_are_counted(tmp_path: Path)
     either = Takes(views=("T1W",), special=frozenset(["contrast-enhanced"]))
     everybody = select(store, modalities=("MR",), age_min_years=0, age_max_years=130, takes=either)
     assert len(everybody.keys) == 3
+
+
+@pytest.mark.parametrize("label", ["localizer", "headScout", "inplaneT1"])
+def test_a_localizer_is_no_plain_volume(tmp_path: Path, label: str) -> None:
+    root = data_set(tmp_path / "data", "participant_id\tage\tsex\nsub-01\t30\tF\nsub-02\t40\tM\n")
+    volume(root / "sub-01" / "anat" / f"sub-01_acq-{label}_T1w.nii.gz")
+    volume(root / "sub-01" / "anat" / "sub-01_acq-mprage_T1w.nii.gz")
+    volume(root / "sub-02" / "anat" / f"sub-02_acq-{label}_T1w.nii.gz")
+    store = CohortStore.open(tmp_path / "home", key=KEY)
+    assert index_bids(store, root).images == 3
+    found = select(store, modalities=("MR",), age_min_years=0, age_max_years=130, takes=Takes(views=("T1W",)))
+    assert found.keys == (store.patient_key("sub-01"),)
+    assert [len(images) for images in found.images] == [1]
+    assert found.images_not_taken == {"localizer": 2}

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fedage.client.cohort.decoding.nifti import VolumeFacts, load_volume, read_volume
-from fedage.client.cohort.reasons import Rejected
+from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.common.preprocessing.image import SampleRefused
 
 NIBABEL = Path(nib.__file__).parent / "tests/data"
@@ -207,3 +207,51 @@ def test_how_a_volume_is_packed_is_named_where_that_is_wrong(tmp_path: Path, cas
     assert isinstance(found, Rejected)
     assert str(found.code) == code
     assert found.code.sentence
+
+
+def _flipped_qform(image: nib.Nifti1Image) -> None:
+    image.set_qform(np.diag([-2.0, 2.0, 2.0, 1.0]), 1)
+
+
+def _other_lengths(image: nib.Nifti1Image) -> None:
+    image.set_qform(np.diag([1.0, 1.0, 1.0, 1.0]), 1)
+
+
+def _turned(image: nib.Nifti1Image) -> None:
+    image.set_qform(np.array([[0.0, 2, 0, 0], [2, 0, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]), 1)
+
+
+def _skewed(image: nib.Nifti1Image) -> None:
+    image.set_qform(None, 0)
+    image.set_sform(np.array([[2.0, 0.8, 0, 0], [0, 2, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]), 1)
+
+
+def _registered(image: nib.Nifti1Image) -> None:
+    image.set_qform(np.diag([1.9, 2.2, 2.0, 1.0]), 1)
+    image.set_sform(np.diag([2.0, 2.0, 2.0, 1.0]), 4)
+
+
+def _rounded(image: nib.Nifti1Image) -> None:
+    image.set_qform(np.diag([2.0001, 1.9999, 2.0, 1.0]), 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_in"),
+    [
+        (_flipped_qform, False),
+        (_other_lengths, False),
+        (_turned, False),
+        (_skewed, False),
+        (_registered, True),
+        (_rounded, True),
+    ],
+)
+def test_two_matrices_of_one_scanner_that_differ_and_skewed_axes_are_out(
+    tmp_path: Path, change: Callable[[nib.Nifti1Image], None], is_in: bool
+) -> None:
+    image = nib.Nifti1Image(np.arange(60, dtype=np.float32).reshape(3, 4, 5), np.diag([2.0, 2.0, 2.0, 1.0]))
+    image.set_sform(np.diag([2.0, 2.0, 2.0, 1.0]), 1)
+    change(image)
+    nib.save(image, tmp_path / "a.nii")
+    found = read_volume(tmp_path / "a.nii")
+    assert isinstance(found, VolumeFacts) if is_in else found == Rejected(Reason.BAD_AFFINE, modality="MR")

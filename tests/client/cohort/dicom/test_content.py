@@ -342,7 +342,7 @@ MG: dict[str, Any] = {
         ({"SeriesDescription": "L MLO Tomosynthesis Slice"}, "tomosynthesis"),
         ({"SeriesDescription": "R CC Intelligent 2D"}, "generated-2d"),
         ({"SeriesDescription": "R CC Synth 2D"}, "generated-2d"),
-        ({"SeriesDescription": "L CC CESM subtracted"}, "subtracted"),
+        ({"SeriesDescription": "L CC CESM subtracted"}, "contrast-enhanced subtracted"),
         ({"ImageType": ["DERIVED", "PRIMARY", "RECOMBINED"]}, "subtracted"),
     ],
 )

@@ -204,7 +204,7 @@ def test_a_step_that_fails_leaves_the_old_store(tmp_path: Path, data: Path, monk
     before = tables(tmp_path / "home/cohort.db")
     broken = {2: (*migrations.STEPS[2], "ALTER TABLE nowhere ADD COLUMN x")}
     monkeypatch.setattr(migrations, "STEPS", broken)
-    with pytest.raises(StoreError, match=r"from version 2 to 7 .*is as it was"):
+    with pytest.raises(StoreError, match=r"from version 2 to 8 .*is as it was"):
         CohortStore.open(tmp_path / "home")
     assert tables(tmp_path / "home/cohort.db") == before
     monkeypatch.undo()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,3 +110,24 @@ def test_a_first_line_is_counted_as_its_reader_does(tmp_path: Path) -> None:
     ):
         (tmp_path / "t.csv").write_text(text)
         assert first_line(tmp_path / "t.csv", most_columns=10).columns == columns, text
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("name", "reading"),
+    [
+        ("o.csv", read_outcomes),
+        ("t.csv", read_frame),
+        ("t.parquet", read_frame),
+        ("participants.tsv", lambda path: read_rows(path, key="participant_id")),
+        ("r.csv", lambda path: table(path.parent, path.name, ("a",))),
+    ],
+)
+def test_a_pipe_or_a_device_is_refused_and_not_waited_for(
+    tmp_path: Path, name: str, reading: Callable[[Path], object]
+) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(FedAgeError, match="is a pipe, a socket or a device"):
+        reading(tmp_path / name)
+    with pytest.raises(FedAgeError, match="is a pipe, a socket or a device"):
+        require_bounded(Path("/dev/null"), TABLE)
