@@ -26,7 +26,7 @@ class SiteCohort:
     snapshot
         A digest that is equal exactly for equal cohorts, or empty where it is not kept.
     features
-        Columns of the site's table that an estimator may use; empty for images.
+        Columns of the site's table that an estimator may use; of outcomes those that it reads beside images.
     keys
         Keyed hashes of the patients in row order; empty in simulated tables.
     """

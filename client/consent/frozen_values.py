@@ -19,6 +19,7 @@ from fedage.client.cohort.site_cohort import SiteCohort
 from fedage.client.cohort.table.columns import MODEL_COLUMNS, named_columns
 from fedage.common.analyses.same_patients import sets_summed
 from fedage.common.campaign import Campaign
+from fedage.common.estimators.configure import configured
 from fedage.common.statistics.cohort import INCOMPLETE, SET_ASIDE
 
 Mask = NDArray[np.bool_]
@@ -91,7 +92,7 @@ def _cells(site_cohort: SiteCohort, campaign: Campaign) -> dict[str, Mask]:
 
 def _rows(site_cohort: SiteCohort, campaign: Campaign, order: NDArray[np.intp]) -> bytes:
     """A digest of each patient's values in the columns that the campaign reads, in this order."""
-    used = {*_OF_EVERY_CAMPAIGN, *MODEL_COLUMNS, *named_columns(campaign), *site_cohort.features}
+    used = {*_OF_EVERY_CAMPAIGN, *MODEL_COLUMNS, *named_columns(campaign), *_features(site_cohort, campaign)}
     if campaign.planted is not None:
         used.add(campaign.planted.true_gap)
     names = sorted(used & set(site_cohort.cohort.columns))
@@ -102,6 +103,12 @@ def _rows(site_cohort: SiteCohort, campaign: Campaign, order: NDArray[np.intp]) 
         hashlib.sha256(heading + site_cohort.keys[row].encode() + values[row].tobytes()).digest()[:ROW_BYTES]
         for row in order
     )
+
+
+def _features(site_cohort: SiteCohort, campaign: Campaign) -> tuple[str, ...]:
+    """The columns of the row that the estimator takes."""
+    estimator = configured(campaign, site_cohort.features)
+    return () if estimator is None else estimator.row_columns
 
 
 def rows_changed(rows: bytes, others: bytes) -> int:

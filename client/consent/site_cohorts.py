@@ -12,13 +12,14 @@ import numpy as np
 
 from fedage.client.cohort.samples.cache import SampleCache
 from fedage.client.cohort.selection.parts import with_parts
+from fedage.client.cohort.selection.row import feature_columns, with_complete_rows, with_row
 from fedage.client.cohort.selection.table_cohorts import AGES_YEARS, table_cohort
 from fedage.client.cohort.site_cohort import SiteCohort
 from fedage.client.cohort.sop_classes import normalise_modality
 from fedage.client.cohort.store.query import Selection, select
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.table.cell_forms import NOT_NAMED, form_codes
-from fedage.client.cohort.table.columns import named_columns
+from fedage.client.cohort.table.columns import columns_beside_images, named_columns
 from fedage.client.cohort.table.extremes import find_extremes
 from fedage.client.cohort.table.messages import bounded_counts, kept_extreme
 from fedage.client.cohort.table.read import is_text_column, parse_numbers
@@ -30,7 +31,7 @@ from fedage.common import estimators
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import TableChoice
 from fedage.common.errors import FedAgeError
-from fedage.common.estimators.base import Estimator, modalities
+from fedage.common.estimators.base import Estimator, image_inputs, modalities
 from fedage.common.estimators.table import FeaturesMissing
 from fedage.common.protocol.messages import RequestRefused
 from fedage.common.statistics.cohort import Cohort
@@ -215,13 +216,16 @@ class ImageCohorts:
             rejected_files = store.rejected_by_reason()
             samples = SampleCache(self._home / "cache", root=store.root).build(selection, estimator)
         selection = samples.selection
+        cohort = _cohort(selection, campaign, estimator)
+        with_rows, unknown_columns = with_row(samples.samples, cohort, campaign, estimator)
         return SiteCohort(
-            cohort=_cohort(selection, campaign),
-            samples=samples.samples,
+            cohort=cohort,
+            samples=with_rows,
             excluded=selection.excluded,
-            rejected_files={**rejected_files, **_extremes(selection, campaign)},
+            rejected_files={**rejected_files, **_extremes(selection, campaign), **unknown_columns},
             rejected_samples=dict(Counter(selection.images_not_taken) + Counter(samples.rejected)),
             snapshot=selection.snapshot,
+            features=columns_beside_images(estimator),
             keys=selection.keys,
         )
 
@@ -230,7 +234,8 @@ class ImageCohorts:
         estimator = self._estimator(campaign)
         with CohortStore.open(self._home) as store:
             selection = _select(store, campaign, estimator, data_set=data_set)
-        return SiteCohort(cohort=_cohort(selection, campaign), samples=None, keys=selection.keys)
+        cohort = _cohort(selection, campaign, estimator)
+        return SiteCohort(cohort, samples=None, features=columns_beside_images(estimator), keys=selection.keys)
 
     def count(self, campaign: Campaign, *, data_set: DataSet | None = None) -> int:
         """How many patients the store has for it; some of their images may turn out not to be usable."""
@@ -244,10 +249,11 @@ class ImageCohorts:
         return estimators.make(campaign.estimator.name, campaign.estimator.options)
 
 
-def _cohort(selection: Selection, campaign: Campaign) -> Cohort:
+def _cohort(selection: Selection, campaign: Campaign, estimator: Estimator) -> Cohort:
     """The columns of the patients selected, with the campaign's parts."""
     columns: dict[str, FloatArray] = {
         **selection.outcomes,
+        **feature_columns(selection, estimator),
         "age_years": selection.age_years,
         "is_male": selection.is_male,
     }
@@ -281,18 +287,19 @@ def _select(
         age_max_years=min(chosen.age_max_years, offered.age_max_years),
         manufacturers=offered.manufacturer,
         patients=patients,
-        inputs=estimator.inputs,
+        inputs=image_inputs(estimator),
     )
-    event = _event(campaign)
-    if event in selection.outcomes and not selection.words_known:
-        raise RequestRefused(
-            "text-column",
-            f"this site's outcomes were indexed by an earlier release, which did not keep whether column {event!r} "
-            "holds texts; index once more",
-        )
-    if event is not None and event in selection.words:
-        raise _text_column(event, of="outcomes", setting="outcome_columns.columns")
-    return selection
+    # A word among numbers may be one of them: whose it is must not be missing for that.
+    for name in (_event(campaign), *columns_beside_images(estimator)):
+        if name in selection.outcomes and not selection.words_known:
+            raise RequestRefused(
+                "text-column",
+                f"this site's outcomes were indexed by an earlier release, which did not keep whether column {name!r} "
+                "holds texts; index once more",
+            )
+        if name is not None and name in selection.words:
+            raise _text_column(name, of="outcomes", setting="outcome_columns.columns")
+    return with_complete_rows(selection, estimator)
 
 
 def _within(data_set: DataSet, wanted: tuple[str, ...]) -> tuple[str, ...]:

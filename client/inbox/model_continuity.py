@@ -236,7 +236,7 @@ def _must_fit_the_site(work: Work, weights: Arrays) -> None:
     Judged by the mean and SD of all patients of the campaign here, which sums tell anyway.
     """
     standard, samples = _estimator(work).standard(weights), work.site_cohort.samples
-    if standard is None or samples is None or len(samples) < work.minimum_count:
+    if standard is None or samples is None or ROW not in samples.arrays or len(samples) < work.minimum_count:
         return
     means, unit = standard.means, standard.units
     x = np.asarray(samples[ROW], dtype=np.float64)

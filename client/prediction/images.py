@@ -16,12 +16,13 @@ from fedage.client.cohort.ages import OLDEST_YEARS
 from fedage.client.cohort.indexing.bids import index_bids, is_bids
 from fedage.client.cohort.indexing.index import index_folder
 from fedage.client.cohort.samples.cache import SampleCache
+from fedage.client.cohort.selection.row import with_complete_rows, with_row_to_predict
 from fedage.client.cohort.store.query import EligibleImage, select
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.prediction.exams import NewExams
 from fedage.common.bundle.container import Bundle
 from fedage.common.errors import FedAgeError
-from fedage.common.estimators.base import Estimator, Samples, modalities
+from fedage.common.estimators.base import ROW, Estimator, Samples, image_inputs, modalities, row_input
 from fedage.common.preprocessing.image import Exam, SampleRefused
 
 _NIFTI = (".nii", ".nii.gz")
@@ -77,7 +78,9 @@ def _selected(
     rejected: Mapping[str, int],
 ) -> NewExams:
     wanted = bundle.description.modality or modalities(estimator)
-    selection = select(store, modalities=wanted, age_min_years=0.0, age_max_years=OLDEST_YEARS, inputs=estimator.inputs)
+    inputs = image_inputs(estimator)
+    selection = select(store, modalities=wanted, age_min_years=0.0, age_max_years=OLDEST_YEARS, inputs=inputs)
+    selection = with_complete_rows(selection, estimator)
     set_aside = Counter(rejected) + Counter(selection.excluded) + Counter(selection.images_not_taken)
     if selection.n == 0:
         raise FedAgeError(_nothing(what, bundle, wanted, set_aside))
@@ -90,7 +93,7 @@ def _selected(
     return NewExams(
         names=tuple(map(_path, made.selection.images_by_input)),
         age_years=made.selection.age_years,
-        samples=made.samples,
+        samples=with_row_to_predict(made.samples, made.selection, estimator),
         set_aside=dict(set_aside),
         notes=notes,
     )
@@ -105,7 +108,9 @@ def _path(images: Mapping[str, tuple[EligibleImage, ...]]) -> str:
 def _nothing(what: str, bundle: Bundle, wanted: tuple[str, ...], set_aside: Mapping[str, int]) -> str:
     reasons = ", ".join(f"{count} {code}" for code, count in sorted(set_aside.items())) or "no image was found"
     needed = ", ".join(
-        f"{one.name} ({'a volume' if one.rank == 3 else 'an image'})" for one in bundle.description.inputs
+        f"{one.name} ({'a volume' if one.rank == 3 else 'an image'})"
+        for one in bundle.description.inputs
+        if one.rank > 1
     )
     of = f" of modality {' or '.join(wanted)}" if wanted else ""
     needs = f"{bundle.description.estimator} can predict; it needs {needed}{of}"
@@ -116,7 +121,13 @@ def _one_volume(path: Path, estimator: Estimator) -> NewExams:
     # Imported here: readers of images take a moment.
     from fedage.client.cohort.samples.exams import load_eligible
 
-    needed = [one for one in estimator.inputs if not one.optional]
+    row = row_input(estimator)
+    if row is not None and not row.optional:
+        raise FedAgeError(
+            f"{path} is one volume, and {estimator.name} also reads {', '.join(estimator.row_columns)} of the patient; "
+            "index the volume with its outcomes, then predict the site's exams"
+        )
+    needed = [one for one in image_inputs(estimator) if not one.optional]
     if len(needed) != 1 or needed[0].rank != 3:
         what = ", ".join(f"{one.name} ({'a volume' if one.rank == 3 else 'an image'})" for one in needed)
         raise FedAgeError(f"{path} is one volume, and {estimator.name} needs {what}; give an exam of that kind")
@@ -127,5 +138,8 @@ def _one_volume(path: Path, estimator: Estimator) -> NewExams:
     except SampleRefused as refused:
         raise FedAgeError(f"{path} cannot be predicted: {refused}") from None
     samples = Samples({name: np.asarray(array)[None] for name, array in arrays.items()})
+    if row is not None:
+        nothing_known = np.full((1, len(estimator.row_columns)), np.nan)
+        samples = Samples({**samples.arrays, ROW: nothing_known}, {ROW: np.zeros(1, dtype=np.bool_)})
     notes = (f"{path.name}: a file of its own, whose contrast nobody checked and whose patient's age is not known",)
     return NewExams(names=(path.name,), age_years=np.array([np.nan]), samples=samples, notes=notes)

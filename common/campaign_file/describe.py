@@ -67,13 +67,33 @@ def _training(campaign: Campaign) -> list[str]:
         return ["It trains nothing: it only analyses what the tables hold."]
     whom = "healthy training patients" if campaign.cohort.train_on == "healthy" else "training patients"
     if training is None:
-        return [f"Your site sends the sums that the estimator {estimator.name} is computed from, over your {whom}."]
+        return [
+            *_beside_images(campaign),
+            f"Your site sends the sums that the estimator {estimator.name} is computed from, over your {whom}.",
+        ]
     return [
+        *_beside_images(campaign),
         f"Your site trains the age estimator {estimator.name} on its own machine, together with the other "
         f"sites: {_count(training.rounds, 'round')}, each {_count(training.local_epochs, 'pass', 'passes')} over "
         f"your {whom} ({training.strategy}, batches of {training.batch_size}).",
         _steps(campaign),
     ]
+
+
+def _beside_images(campaign: Campaign) -> list[str]:
+    """Which columns an estimator on images reads of each patient."""
+    # Imported here: estimators read campaign files in turn.
+    from fedage.common import estimators
+    from fedage.common.estimators.base import on_tables
+    from fedage.common.estimators.table import FEATURE
+
+    if campaign.estimator is None:
+        return []
+    estimator = estimators.make(campaign.estimator.name, campaign.estimator.options)
+    if on_tables(estimator) or not estimator.row_columns:
+        return []
+    names = ["sex" if name == "is_male" else name.removeprefix(FEATURE) for name in estimator.row_columns]
+    return [f"Beside the images it reads of each patient: {listed(names)}."]
 
 
 def _steps(campaign: Campaign) -> str:

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, NDArray[Any]]
 """A model, by the names of its arrays."""
 ROW = "row"
-"""Name of the input, and of the array, that is a row of the sites' tables."""
+"""Name of the input, and of the array, that is a row of the sites' tables: of a table's features, or beside images of
+columns of the site's outcomes."""
 PREDICTED_YEARS = "predicted_years"
 PREDICTED_SD_YEARS = "predicted_sd_years"
 """Column with the SD that a model states of its predicted age; an estimator that predicts it is held to it."""
@@ -322,6 +323,7 @@ class Estimator(Protocol):
     samples_version: ClassVar[int] = 1
     """Raised when `preprocess` makes other arrays of the same exam; a site then makes its samples anew."""
     inputs: tuple[Input, ...]
+    """On the class those of every configuration; an instance that its options give a row beside images has that too."""
     targets: tuple[Target, ...] = (AGE,)
     options: AnyOptions
 
@@ -380,7 +382,12 @@ class Estimator(Protocol):
 
     @property
     def row_columns(self) -> tuple[str, ...]:
-        """The cohort's columns that make a row, in order; none for an estimator that takes no row."""
+        """The cohort's columns that make a row, in order: `feature:NAME` for a column NAME, and `is_male`; none for an
+        estimator that takes no row.
+
+        Beside images a name is no pattern. A value that is not known is NaN, and `present[ROW]` says who has all of
+        them: everybody, unless the input is optional.
+        """
         return ()
 
     def standard(self, arrays: Arrays) -> Standard | None:  # noqa: ARG002 - of images there is no row
@@ -389,8 +396,18 @@ class Estimator(Protocol):
 
 
 def on_tables(estimator: Estimator | type[Estimator]) -> bool:
-    """Whether it takes a row of the sites' tables."""
-    return any(one.rank == 1 for one in estimator.inputs)
+    """Whether it takes a row of the sites' tables and no image."""
+    return all(one.rank == 1 for one in estimator.inputs)
+
+
+def image_inputs(estimator: Estimator) -> tuple[Input, ...]:
+    """What it takes of an exam's images."""
+    return tuple(one for one in estimator.inputs if one.rank != 1)
+
+
+def row_input(estimator: Estimator) -> Input | None:
+    """The row that it takes; None if it takes none."""
+    return next((one for one in estimator.inputs if one.rank == 1), None)
 
 
 def modalities(estimator: Estimator | type[Estimator]) -> tuple[str, ...]:

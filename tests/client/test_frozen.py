@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedage.client.cohort.selection.parts import with_parts
+from fedage.client.cohort.site_cohort import SiteCohort
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.consent.cohort_distance import FewValuesChanged, PartsTooClose
-from fedage.client.consent.frozen_values import ROW_BYTES, FrozenValues, close_cells
+from fedage.client.consent.frozen_values import ROW_BYTES, FrozenValues, close_cells, frozen_of, rows_changed
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.protocol.messages import ANALYSE, DESCRIBE
+from fedage.common.statistics.cohort import Cohort
 from tests.client.hospital import CAMPAIGN, POLICY, Hospital, Template, refused
 
 MINIMUM = 5
@@ -38,6 +41,29 @@ def test_parts_are_equal_or_far_enough_apart(moved: int, close: bool) -> None:
     first = cohort(everybody, train=set(everybody[:30]), test=set(everybody[30:]))
     second = cohort(everybody, train=set(everybody[: 30 - moved]), test=set(everybody[30 - moved :]))
     assert (close_cells(second, first, minimum_count=MINIMUM) is not None) == close
+
+
+def of_table(*, moved: str = "") -> bytes:
+    """What is frozen of 20 patients whose table has features, one value of one patient moved."""
+    text = (
+        '[campaign]\nname = "t"\npurpose = "Freeze features"\nseed = 1\n[estimator]\nname = "table-ridge"\n'
+        "[estimator.options]\n"
+        'features = ["f*"]\nexclude = ["f3"]\n[table]\nage = "age"\n'
+    )
+    names = ("feature:f1", "feature:f2", "feature:f3")
+    columns = {name: np.arange(20.0) + k for k, name in enumerate(names)}
+    if moved:
+        columns[f"feature:{moved}"] = columns[f"feature:{moved}"] + (np.arange(20) == 7)
+    columns |= {"age_years": 40 + np.arange(20.0), "is_male": np.arange(20) % 2.0}
+    campaign = parse_campaign(text)
+    made = with_parts(Cohort(columns), np.linspace(0, 0.99, 20), campaign)
+    features = tuple(name.removeprefix("feature:") for name in names)
+    return frozen_of(SiteCohort(made, samples=None, features=features, keys=people(range(20))), campaign).rows
+
+
+@pytest.mark.parametrize(("moved", "changed"), [("f1", 1), ("f2", 1), ("f3", 0), ("", 0)])
+def test_features_that_the_estimator_reads_are_frozen(moved: str, changed: int) -> None:
+    assert rows_changed(of_table(), of_table(moved=moved)) == changed
 
 
 def test_parts_may_not_change_their_names_and_be_nearly_the_same() -> None:

@@ -25,7 +25,7 @@ from fedage.client.cohort.samples.rows import RowFile, RowWriter
 from fedage.client.cohort.sop_classes import PIXELS_VERSION
 from fedage.client.cohort.store.query import EligibleImage, Selection
 from fedage.client.site.cancel import stop_if_cancelled, wait_for
-from fedage.common.estimators.base import Estimator, Rows, Samples
+from fedage.common.estimators.base import ROW, Estimator, Rows, Samples, image_inputs
 from fedage.common.preprocessing.image import FloatImage
 from fedage.common.version import __version__
 from fedage.deploy.machine.atomic import sync
@@ -187,7 +187,8 @@ def _array_file(number: int) -> str:
 
 
 def _shapes(estimator: Estimator) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(shape) for name, shape in estimator.shapes().items()}
+    """Of the arrays that are made of images: a row beside them is read with the patients' columns."""
+    return {name: tuple(shape) for name, shape in estimator.shapes().items() if name != ROW}
 
 
 def _locked(stream: IO[bytes]) -> bool:
@@ -207,7 +208,7 @@ def _cache_name(selection: Selection, estimator: Estimator) -> str:
         getattr(estimator, "samples_version", 1),
         "" if options is None else options.model_dump_json(),
         sorted(_shapes(estimator).items()),
-        [[one.name, one.rank, one.optional] for one in estimator.inputs],
+        [[one.name, one.rank, one.optional] for one in image_inputs(estimator)],
         selection.snapshot,
         selection.files_digest,
     ]

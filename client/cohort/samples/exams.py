@@ -18,7 +18,7 @@ from fedage.client.cohort.decoding.images import load_image
 from fedage.client.cohort.decoding.nifti import SUFFIXES, load_volume
 from fedage.client.cohort.decoding.stacks import Volume, load_enhanced, load_series
 from fedage.client.cohort.store.query import EligibleImage
-from fedage.common.estimators.base import Estimator
+from fedage.common.estimators.base import ROW, Estimator, image_inputs
 from fedage.common.preprocessing.image import Exam, FloatImage, Image, SampleRefused
 
 _RAS_OF_DICOM = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -56,13 +56,14 @@ def arrays_of(
     input whose images are all refused counts as missing.
     """
     codes: list[str] = []
-    ranks = {one.name: one.rank for one in estimator.inputs}
+    inputs = image_inputs(estimator)
+    ranks = {one.name: one.rank for one in inputs}
     remaining: dict[str, Iterator[EligibleImage]] = {}
     for name, images_of_input in images.items():
         fitting = [image for image in images_of_input if ranks.get(name, 0) in (0, image.rank)]
         codes += ["not-a-volume" if ranks.get(name) == 3 else "multi-frame"] * (len(images_of_input) - len(fitting))
         remaining[name] = iter(fitting)
-    optional = {one.name for one in estimator.inputs if one.optional}
+    optional = {one.name for one in inputs if one.optional}
     exam: dict[str, Image] = {}
     for name in images:
         if not _load_next(name, remaining, exam, codes, root=root) and name not in optional:
@@ -72,7 +73,7 @@ def arrays_of(
             return _checked(estimator, Exam(dict(exam))), codes
         except SampleRefused as refused:
             codes.append(refused.code)
-            name = refused.input or (next(iter(exam)) if len(estimator.inputs) == 1 else "")
+            name = refused.input or (next(iter(exam)) if len(inputs) == 1 else "")
             if name not in exam or (not _load_next(name, remaining, exam, codes, root=root) and name not in optional):
                 return None, codes
     return None, codes
@@ -100,8 +101,8 @@ def _checked(estimator: Estimator, exam: Exam) -> Mapping[str, FloatImage]:
         raise
     except Exception as error:  # noqa: BLE001 (one odd image must not end a site's campaign)
         raise SampleRefused("preprocessing-failed", type(error).__name__) from None
-    shapes = estimator.shapes()
-    may_lack = any(one.optional for one in estimator.inputs)
+    shapes = {name: shape for name, shape in estimator.shapes().items() if name != ROW}
+    may_lack = any(one.optional for one in image_inputs(estimator))
     if not arrays or not set(arrays) <= set(shapes) or (set(arrays) != set(shapes) and not may_lack):
         raise SampleRefused("wrong-arrays", f"{sorted(arrays)}")
     for name, array in arrays.items():

@@ -19,6 +19,8 @@ from fedage.common.analyses.plan import definitions
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import TableChoice
 from fedage.common.errors import FedAgeError
+from fedage.common.estimators.base import on_tables
+from fedage.common.estimators.table import FEATURE
 from fedage.common.statistics.statistic import FloatArray
 
 if TYPE_CHECKING:
@@ -83,6 +85,12 @@ def estimator_outline(campaign: Campaign) -> Estimator:
     return estimators.make(campaign.estimator.name, campaign.estimator.options)
 
 
+def columns_beside_images(estimator: Estimator) -> tuple[str, ...]:
+    """Columns of the site's outcomes that make the row of an estimator on images, by their names there."""
+    row = () if on_tables(estimator) else estimator.row_columns
+    return tuple(column.removeprefix(FEATURE) for column in row if column.startswith(FEATURE))
+
+
 def named_columns(campaign: Campaign) -> tuple[str, ...]:
     """Table columns that the campaign's analyses name: outcomes, covariates, groups, health."""
     table, names = campaign.table, []
@@ -97,6 +105,7 @@ def named_columns(campaign: Campaign) -> tuple[str, ...]:
     if campaign.estimator is not None:
         target_columns = (target.column for target in estimator_outline(campaign).targets)
         names += [column for column in target_columns if column not in ("age_years", "is_male")]  # read anyway
+        names += columns_beside_images(estimator_outline(campaign))
         computed.update(model_columns(campaign))
     elif table and table.predicted and table.age:
         computed.update(("predicted_years", "raw_gap_years"))

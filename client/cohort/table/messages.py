@@ -12,7 +12,7 @@ from fedage.client.cohort.table.extremes import count_text
 AGE_MAX_YEARS = 130.0
 
 _NO_EVENT_CODE, _NO_SEX_CODE, _EXTREME = "neither-0-nor-1:", "neither-sex:", "kept-extreme:"
-_LEFT_OUT = "left-out-"
+_LEFT_OUT, _NOT_IN_ROW = "left-out-", "unknown-in-row:"
 _OTHER_COLUMNS, _OTHER_EXTREMES = "not-a-number-in-other-columns", "kept-extremes-in-other-columns"
 _SENTENCES: Mapping[str, str] = {
     "row-without-id": "without an identifier, set aside",
@@ -38,6 +38,11 @@ _REASON_CHARACTERS = 80
 _NAME_CHARACTERS, _DIGEST_CHARACTERS = 60, 8
 _COUNT_MAX = 100_000_000
 _SHOWN = 8
+
+
+def unknown_in_row(column: str) -> str:
+    """Reason code of a column that counts as unknown for all patients in the row of an estimator on images."""
+    return f"{_NOT_IN_ROW}{_short(column)}"
 
 
 def not_a_number(column: str, form: str = OTHER) -> str:
@@ -119,6 +124,11 @@ def reason_text(reason: str, count: int) -> str:
     if reason.startswith(_EXTREME):
         code, _, column = column.partition(":")
         return extreme_text(column, code, count)
+    if reason.startswith(_NOT_IN_ROW):
+        return (
+            f"column {reason.removeprefix(_NOT_IN_ROW)!r} counts as unknown for all {count} patients where the "
+            "estimator reads it beside the images: too few of those in training know it, lack it or differ in it"
+        )
     if reason.startswith(_NO_SEX_CODE):
         return (
             f"{cells} of column {reason.removeprefix(_NO_SEX_CODE)!r} {it_is} neither M, F, male, female nor a code "

@@ -71,3 +71,20 @@ class VolumeNetwork(nn.Module):
             "age": self.age(embedding).squeeze(1),
             "male": self.male(embedding).squeeze(1),
         }
+
+
+class BesideNetwork(nn.Module):
+    """(B, 1, S, S) and a row (B, p), NaN where not known, to age (B,); a row beside which nothing is known adds 0."""
+
+    def __init__(self, size: int, columns: int) -> None:
+        super().__init__()
+        self.image = nn.Sequential(nn.Flatten(), nn.Linear(size * size, 16), nn.ReLU(), nn.Linear(16, 1))
+        self.row = nn.Linear(2 * columns, 1, bias=False) if columns else None
+
+    def forward(self, image: torch.Tensor, row: torch.Tensor | None) -> torch.Tensor:
+        out: torch.Tensor = self.image(image).squeeze(1)
+        if self.row is not None and row is not None:
+            known = torch.isfinite(row)
+            beside = torch.cat([torch.nan_to_num(row), known.to(row.dtype)], dim=1)
+            out = out + self.row(beside).squeeze(1)
+        return out
