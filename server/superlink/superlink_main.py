@@ -9,18 +9,25 @@ other machines only the first is answered.
 from __future__ import annotations
 
 import ipaddress
+import math
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from flwr.supercore.corestate.sql_corestate import SqlCoreState
+from flwr.superlink import config_loader
 from flwr.superlink import main as superlink_main
 from flwr.superlink.cli import flower_superlink
 
 from fedage.deploy.machine.processes import end_with_parent
+from fedage.server.superlink.object_store import FileObjectStoreFactory
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_EXPIRY_LOOK_S = 1.0
 
 OPEN_PATHS = ("/v1/fleet/", "/health")
 
@@ -78,10 +85,31 @@ def free_keys_of_removed_nodes() -> None:
     setattr(SqlLinkState, "create_node", create)  # noqa: B010 - mypy knows no assignment to a method
 
 
+def keep_objects_in_files() -> None:
+    """Let Flower keep the parts of messages in `FileObjectStore`."""
+    vars(config_loader)["ObjectStoreFactory"] = FileObjectStoreFactory
+
+
+def look_for_expired_tasks_once_a_second() -> None:
+    """Flower looks whenever it is asked for a run's status, which is for each part of a message, and locks for it."""
+    look = SqlCoreState._cleanup_expired_task_tokens
+    last: dict[int, float] = {}
+
+    def look_at_times(self: SqlCoreState) -> None:
+        now = time.monotonic()
+        if now - last.get(id(self), -math.inf) >= _EXPIRY_LOOK_S:
+            last[id(self)] = now
+            look(self)
+
+    setattr(SqlCoreState, "_cleanup_expired_task_tokens", look_at_times)  # noqa: B010 - as above
+
+
 def main() -> None:
     """Run the SuperLink until told to stop."""
     end_with_parent()
     free_keys_of_removed_nodes()
+    keep_objects_in_files()
+    look_for_expired_tasks_once_a_second()
     create = superlink_main.create_app
 
     def create_guarded(*arguments: Any, **options: Any) -> Any:
