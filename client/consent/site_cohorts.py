@@ -222,7 +222,12 @@ class ImageCohorts:
             cohort=cohort,
             samples=with_rows,
             excluded=selection.excluded,
-            rejected_files={**rejected_files, **_extremes(selection, campaign), **unknown_columns},
+            rejected_files={
+                **rejected_files,
+                **_extremes(selection, campaign),
+                **_of_later_exams(selection, campaign),
+                **unknown_columns,
+            },
             rejected_samples=dict(Counter(selection.images_not_taken) + Counter(samples.rejected)),
             snapshot=selection.snapshot,
             features=columns_beside_images(estimator),
@@ -250,14 +255,29 @@ class ImageCohorts:
 
 
 def _cohort(selection: Selection, campaign: Campaign, estimator: Estimator) -> Cohort:
-    """The columns of the patients selected, with the campaign's parts."""
+    """The columns of the patients selected, with the campaign's parts.
+
+    A follow-up time counts from a patient's first exam. Where the campaign takes a later one, because the first is
+    outside its ages or shows another view, the time from there is not known.
+    """
+    time = campaign.survival.time if campaign.survival else ""
     columns: dict[str, FloatArray] = {
-        **selection.outcomes,
+        name: np.where(selection.has_earlier_exam, np.nan, column) if name == time else column
+        for name, column in selection.outcomes.items()
+    }
+    columns |= {
         **feature_columns(selection, estimator),
         "age_years": selection.age_years,
         "is_male": selection.is_male,
     }
     return with_parts(Cohort(columns), selection.split_uniform, campaign)
+
+
+def _of_later_exams(selection: Selection, campaign: Campaign) -> dict[str, int]:
+    """Patients whose follow-up time counts from an earlier exam than the campaign takes, by reason."""
+    times = selection.outcomes.get(campaign.survival.time) if campaign.survival else None
+    count = 0 if times is None else int(np.count_nonzero(selection.has_earlier_exam & np.isfinite(times)))
+    return {"follow-up-from-an-earlier-exam": count} if count else {}
 
 
 def _extremes(selection: Selection, campaign: Campaign) -> dict[str, int]:

@@ -66,6 +66,8 @@ class Selection:
         Age at exam; how wide an interval it stands for; whether it only says "at least".
     is_male
         1, 0, NaN if unknown.
+    has_earlier_exam
+        Whether the patient has an earlier exam with an image of these modalities, which is not taken or not eligible.
     unit
         u in [0, 1): drives the split, and moves nobody when patients are added.
     images, image_keys
@@ -92,6 +94,7 @@ class Selection:
     age_resolution_years: FloatArray = field(repr=False)
     age_capped: Mask = field(repr=False)
     is_male: FloatArray = field(repr=False)
+    has_earlier_exam: Mask = field(repr=False)
     split_uniform: FloatArray = field(repr=False)
     images: tuple[tuple[str, ...], ...] = field(repr=False)
     image_keys: tuple[tuple[str, ...], ...] = field(repr=False)
@@ -125,6 +128,7 @@ class Selection:
             age_resolution_years=self.age_resolution_years[rows],
             age_capped=self.age_capped[rows],
             is_male=self.is_male[rows],
+            has_earlier_exam=self.has_earlier_exam[rows],
             split_uniform=self.split_uniform[rows],
             images=tuple(self.images[row] for row in rows),
             image_keys=tuple(self.image_keys[row] for row in rows),
@@ -188,6 +192,7 @@ def select(
     images_not_taken: Counter[str] = Counter()
     inputs = inputs or (replace(ANY_IMAGE, takes=takes or Takes()),)
     chosen: list[tuple[str, str | None, _Exam, dict[str, list[_Image]]]] = []
+    has_earlier: list[bool] = []
     with store.reading() as connection:
         exams, (images, not_taken) = _exams(connection), _images(connection, modalities, inputs)
         not_one = {} if patients is not None else not_one_person(statements_of_images(connection))
@@ -207,6 +212,8 @@ def select(
             if eligible:
                 baseline = _earliest(eligible)
                 chosen.append((patient, sex, baseline, images[baseline.key]))
+                imaged = [exam for exam in exams[patient] if exam.key in images or exam.key in not_taken]
+                has_earlier.append(_earliest(imaged) != baseline)
             else:
                 has_others = any(exam.key in not_taken for exam in exams[patient])
                 has_some = any(images.get(exam.key) for exam in exams[patient])
@@ -226,6 +233,7 @@ def select(
         ),
         age_capped=np.array([exam.age_capped for _, _, exam, _ in chosen], dtype=np.bool_),
         is_male=np.array([{"M": 1.0, "F": 0.0}.get(sex or "", np.nan) for _, sex, *_ in chosen], dtype=np.float64),
+        has_earlier_exam=np.array(has_earlier, dtype=np.bool_),
         split_uniform=np.array([store.split_uniform(patient) for patient, *_ in chosen], dtype=np.float64),
         images=tuple(
             tuple(store.path_of(image.path) for image in images_by_input) for images_by_input in images_by_patient
