@@ -66,10 +66,12 @@ class Session:
     patients: dict[str, int] = field(default_factory=dict)
     """By site, how many patients it described: no answer of the run may be of more."""
     _unheard: set[int] = field(default_factory=set)
+    _resumed: bool = False
 
     def __post_init__(self) -> None:
         self.attendance = Attendance(self.events)
         self._incoming = Incoming(digest=self.campaign.digest, attendance=self.attendance, heads=self.heads)
+        self._resumed = self.journal is not None and len(self.journal) > 0
         self.steps = KeptSteps(self.journal, self.attendance, self._incoming.last_heads, self.patients)
 
     @property
@@ -299,7 +301,10 @@ class Session:
 
     def _online_for(self, wanted: Collection[str]) -> set[int]:
         """The nodes online. Where too few of the wanted sites are, wait for them: they may just have been restarted."""
-        deadline = time.monotonic() + min(_BACK_WITHIN_S, self.campaign.deadline_s)
+        wait_s = min(_BACK_WITHIN_S, self.campaign.deadline_s)
+        if self._resumed:  # perhaps with the whole coordinator, to which they connect again now
+            wait_s, self._resumed = max(_BACK_WITHIN_S, self.campaign.campaign.wait_s), False
+        deadline = time.monotonic() + wait_s
         told = False
         while True:
             online = set(self.grid.get_node_ids())

@@ -172,7 +172,8 @@ def test_a_run_killed_twice_is_resumed_and_ends_like_one_that_was_not(fleet: Net
     until(run.is_recorded, timeout_s=WAIT_S, what=lambda: restarted.said)
     assert "going on with the run resumed/r" in restarted.said
     found = record(run)
-    assert (found.run.status, [done.number for done in found.rounds]) == ("finished", [1, 2, 3, 4, 5])
+    assert found.run.status == "finished", found.run.reason
+    assert [done.number for done in found.rounds] == [1, 2, 3, 4, 5]
     assert all(len(done.sites) == len(found.sites) for done in found.rounds)
     whole, other = fleet.run(campaign, name="whole")
     assert whole.process.wait(WAIT_S) == 0, whole.said
