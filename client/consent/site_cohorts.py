@@ -308,6 +308,7 @@ def _select(
         manufacturers=offered.manufacturer,
         patients=patients,
         inputs=image_inputs(estimator),
+        coarsest_age_years=estimator.coarsest_age_years,
     )
     # A word among numbers may be one of them: whose it is must not be missing for that.
     for name in (_event(campaign), *columns_beside_images(estimator)):

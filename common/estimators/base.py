@@ -9,6 +9,7 @@ Shape legend: n patients, B patients in a batch; a sample is one patient's named
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -324,15 +325,14 @@ class Estimator(Protocol):
     """Raised when `preprocess` makes other arrays of the same exam; a site then makes its samples anew."""
     inputs: tuple[Input, ...]
     """On the class those of every configuration; an instance that its options give a row beside images has that too."""
+    coarsest_age_years: float = math.inf
+    """Widest interval that the age at an exam may be known to lie in; other exams are left out."""
     targets: tuple[Target, ...] = (AGE,)
     options: AnyOptions
 
     @property
     def outputs(self) -> tuple[Output, ...]:
-        """The columns that are predicted, `predicted_years` among them; with the bounds that the network itself has.
-
-        By default age alone, from 0 to 130 years.
-        """
+        """The columns predicted, `predicted_years` among them, with the bounds of the network; age alone by default."""
         return (AGE_OUTPUT,)
 
     @property
@@ -355,10 +355,7 @@ class Estimator(Protocol):
     def preprocess(self, exam: Exam) -> Mapping[str, FloatImage]:  # noqa: ARG002 - of a table there are no images
         """An exam's images to named arrays, float32; one that the exam cannot give is left out.
 
-        Raises
-        ------
-        SampleRefused
-            By default: an estimator on tables takes no images, its row is read as it is.
+        Raises `SampleRefused`, by default always: an estimator on tables takes no images, its row is read as it is.
         """
         raise SampleRefused("not-a-table", "this estimator takes rows of a table, not images")
 

@@ -9,6 +9,7 @@ Shape legend: B patients in a batch, S = `image_size`; a sample is (1, S, S). Ag
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -55,6 +56,9 @@ class ChestCAOptions(Options):
         description="training loss; huber and l1 need privacy.minimum_count = 1, as they bend at a patient",
     )
     huber_delta_years: float = Field(default=5.0, gt=0, le=130, description="error from which huber is linear")
+    age_in: Literal["years", "months"] = Field(
+        default="years", description="scale that ages count on; in months, exams of which whole years are known are out"
+    )
     augment: bool = Field(
         default=True, description="random shifts, rotation, zoom, contrast and brightness in training"
     )
@@ -65,7 +69,18 @@ class ChestCAOptions(Options):
             raise ValueError(f'huber_delta_years has no effect with loss="{self.loss}"; remove it or set loss="huber"')
         return self
 
+    @model_validator(mode="after")
+    def _of_children(self) -> Self:
+        if self.age_in == "months" and self.centre_years > _OLDEST_CHILD_YEARS:
+            raise ValueError(
+                f'age_in = "months" is for children, and centre_years={self.centre_years:g} is above '
+                f"{_OLDEST_CHILD_YEARS:g}; give it in years, not in months, e.g. centre_years = 8 and scale_years = 5"
+            )
+        return self
 
+
+_OLDEST_CHILD_YEARS = 21.0
+_MONTH_YEARS = 1 / 12
 _TAKES = Takes(
     views=("PA", "AP", "FRONTAL"),
     body_parts=("CHEST",),
@@ -89,6 +104,8 @@ class ChestCA(Estimator):
 
     def __init__(self, options: ChestCAOptions) -> None:
         self.options: ChestCAOptions = options
+        # `PatientAge` 004Y is anything from 48 months to under 60.
+        self.coarsest_age_years = _MONTH_YEARS if options.age_in == "months" else math.inf
 
     @property
     def phases(self) -> tuple[Phase, ...]:

@@ -124,6 +124,14 @@ class CortexVNN(RowEstimator[CortexVNNOptions]):
     title: ClassVar[str] = "Cortical thickness, coVariance network"
     Options: ClassVar[type[Options]] = CortexVNNOptions
     trained_in_rounds: ClassVar[bool] = True
+    # From the best linear filters some hundred small steps are enough; from random ones it takes thousands.
+    usual_training: ClassVar[Mapping[str, Any]] = {
+        "local_epochs": 5,
+        "batch_size": 4096,
+        "optimiser": "adam",
+        "learning_rate": 0.003,
+        "final_learning_rate_fraction": 0.1,
+    }
     prediction_batch: ClassVar[int] = 256
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -166,6 +167,7 @@ def select(
     patients: Collection[str] | None = None,
     takes: Takes | None = None,
     inputs: tuple[Input, ...] = (),
+    coarsest_age_years: float = math.inf,
 ) -> Selection:
     """The patients with an eligible exam, each with the earliest one: it has an image for every input that is needed.
 
@@ -185,6 +187,8 @@ def select(
         What is taken where no inputs are given; None means any image.
     inputs
         What the estimator's exams hold.
+    coarsest_age_years
+        Widest interval that the age at an exam may be known to lie in, as the estimator says.
     """
     modalities = tuple(map(normalise_modality, modalities))
     of_makers = frozenset(name.strip().casefold() for name in manufacturers)
@@ -206,7 +210,8 @@ def select(
             of_manufacturer = [
                 exam for exam in with_images if not of_makers or exam.manufacturer.strip().casefold() in of_makers
             ]
-            eligible = [exam for exam in of_manufacturer if age_min_years <= exam.age_years <= age_max_years]
+            of_age = [exam for exam in of_manufacturer if age_min_years <= exam.age_years <= age_max_years]
+            eligible = [exam for exam in of_age if AgeSource(exam.age_source).resolution_years <= coarsest_age_years]
             for exam in exams[patient]:
                 images_not_taken.update(not_taken.get(exam.key, {}))
             if eligible:
@@ -217,7 +222,8 @@ def select(
             else:
                 has_others = any(exam.key in not_taken for exam in exams[patient])
                 has_some = any(images.get(exam.key) for exam in exams[patient])
-                excluded[_why_not(with_images, of_manufacturer, has_others=has_others, has_some=has_some)] += 1
+                why_not = _why_not(with_images, of_manufacturer, has_others=has_others, has_some=has_some)
+                excluded["age-too-coarse" if of_age else why_not] += 1
         outcomes = _outcomes(connection, [patient for patient, *_ in chosen])
         words = _words(connection)
         words_known = scalar(connection, "SELECT name FROM settings WHERE name = ?", (WITHOUT_WORDS,)) is None

@@ -5,11 +5,13 @@ from monai.transforms import RandAffineGrid
 from pydantic import ValidationError
 from scipy import ndimage
 
+from fedage.common.campaign.types import Training
 from fedage.common.estimators import make
 from fedage.common.estimators.base import Batch
+from fedage.common.networks.arrays import load_arrays
 from fedage.common.preprocessing.augmentation import RandomChanges
 from fedage.common.preprocessing.image import Exam, Image, SampleRefused
-from tests.of_estimators import network
+from tests.of_estimators import network, train_locally
 
 _SEED_OF_5 = 236_996_814
 """The first number below 2³² of torch's generator with seed 5."""
@@ -238,3 +240,37 @@ def test_draws_are_those_of_a_numpy_random_state(small, count):
         made = network(small).augment(torch.full((count, 1, 64, 64), grey), generator=torch.Generator().manual_seed(5))
         np.testing.assert_allclose(made.amin(dim=(1, 2, 3)), grey * gain + offset, atol=1e-5)
         np.testing.assert_allclose(made.amax(dim=(1, 2, 3)), grey * gain + offset, atol=1e-5)
+
+
+# --- months, and plain PyTorch ---
+
+
+@pytest.mark.parametrize("centre", [60.0, 96.0, 24.0])
+def test_months_given_as_years_are_no_childs_age(centre):
+    with pytest.raises(ValidationError, match="give it in years, not in months"):
+        make("chest-ca", {"age_in": "months", "centre_years": centre})
+    assert make("chest-ca", {"age_in": "months", "centre_years": centre / 12}).coarsest_age_years == 1 / 12
+
+
+def test_one_site_is_plain_pytorch_bit_for_bit():
+    made = make("chest-ca", {"image_size": 64, "width": 8, "augment": False, "centre_years": 8.0, "scale_years": 5.0})
+    rng = np.random.default_rng(1)
+    images, age = rng.normal(size=(6, 1, 64, 64)).astype(np.float32), rng.uniform(0, 16, 6)
+    begin = network(made).start({}, seed=3)
+    training = Training(rounds=1, local_epochs=2, batch_size=3, optimiser="adam", learning_rate=1e-3)
+    update = train_locally(made, begin, images, age, training=training, round_number=1, rng_seed=7, threads=1)
+    plain = network(made).build(seed=0)
+    load_arrays(plain, begin)
+    optimiser = torch.optim.Adam(plain.parameters(), lr=1e-3)
+    order = torch.Generator().manual_seed(7)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for _ in range(2):
+        for rows in torch.randperm(6, generator=order).split(3):
+            target = (torch.from_numpy(age.astype(np.float32))[rows] - 8.0) / 5.0
+            optimiser.zero_grad()
+            ((plain(torch.from_numpy(images)[rows]).squeeze(1) - target) ** 2).mean().backward()
+            optimiser.step()
+    torch.set_num_threads(threads)
+    for name, array in update.weights.items():
+        np.testing.assert_array_equal(array, plain.state_dict()[name].numpy())

@@ -11,6 +11,7 @@ from fedage.client.cohort.store.one_person import SEVERAL_PEOPLE
 from fedage.client.cohort.store.query import select
 from fedage.client.cohort.store.statements import count_not_one_person
 from fedage.client.cohort.store.store import CohortStore
+from fedage.common import estimators
 from fedage.common.campaign.types import Fractions
 from fedage.common.estimators.takes import Takes
 from tests.client.cohort.dicoms import write
@@ -56,6 +57,29 @@ def test_exams_of_one_age_are_told_apart_by_day(store: CohortStore, tmp_path: Pa
     found = select(store, modalities=(), age_min_years=0, age_max_years=130)
     assert found.images == (("1.dcm",),)
     assert (found.age_years.tolist(), found.age_resolution_years.tolist()) == ([50.5], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("dates", "is_in"),
+    [
+        ({"PatientBirthDate": None, "PatientAge": "004Y"}, False),
+        ({"PatientBirthDate": None, "PatientAge": "048M"}, True),
+        ({"PatientBirthDate": None, "PatientAge": "200W"}, True),
+        ({"PatientBirthDate": None, "PatientAge": "999D"}, True),
+        ({"PatientBirthDate": "20160203", "StudyDate": "20200301", "PatientAge": "004Y"}, True),
+    ],
+)
+def test_whole_years_are_too_coarse_for_an_estimator_in_months(
+    store: CohortStore, tmp_path: Path, dates: dict[str, str | None], is_in: bool
+) -> None:
+    write(tmp_path / "data/a.dcm", "a", **dates)
+    index_folder(store, tmp_path / "data")
+    limits = {"modalities": (), "age_min_years": 0, "age_max_years": 130}
+    assert select(store, **limits).n == 1
+    chest = estimators.make("chest-ca", {"age_in": "months", "centre_years": 8.0})
+    found = select(store, **limits, coarsest_age_years=chest.coarsest_age_years)
+    assert found.n == is_in
+    assert found.excluded == ({} if is_in else {"age-too-coarse": 1})
 
 
 def test_capped_ages_are_flagged(store: CohortStore, tmp_path: Path) -> None:
