@@ -20,7 +20,7 @@ formulas. A patent application on the clinical use of coVariance networks exists
 
 Legend: B patients in a batch, p regions, M models that differ in their first weights; ŷ in years, t age on its scale.
 Region j contributes c_j = w_j · (mean over features of the last layer, less its start); t̂ = mean + SD · mean_j c_j, and
-the regional residual is c_j − mean_j c_j, in SDs of t. They sum to 0 over the regions.
+the regional residual r_j is c_j − mean_j c_j, in SDs of t. They sum to 0 over the regions.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
 RESIDUAL = "residual:"
 """Begins the names of columns of regional residuals: `residual:MODEL:REGION`, models from 1."""
+EIGENVECTOR = "eigenvector:"
+"""Begins the names of columns of |⟨r/‖r‖, v⟩|, r a patient's residuals and v an eigenvector of C."""
 _START = "start"
 _LARGEST_RESIDUAL = 1e3
 """In SDs of age."""
@@ -89,6 +91,10 @@ class CortexVNNOptions(FeatureOptions):
         default=False, description="whether regional residuals are kept beside the age; names every region in features"
     )
 
+    eigenvectors: int = Field(
+        default=0, ge=0, le=50, description="leading eigenvectors of C that residuals are laid along, kept beside them"
+    )
+
     @model_validator(mode="after")
     def _sizes(self) -> Self:
         if len(self.layers) != len(self.taps):
@@ -99,6 +105,8 @@ class CortexVNNOptions(FeatureOptions):
             raise ValueError('start = "linear" needs two features in every layer but the last; or set start = "random"')
         if self.noise != "ridge" and not 0 <= self.noise <= 100:
             raise ValueError(f'noise={self.noise:g} must be "ridge" or a number from 0 to 100')
+        if self.eigenvectors and not self.residuals:
+            raise ValueError("eigenvectors need residuals = true")
         if self.residuals and self.has_patterns:
             raise ValueError(
                 "residuals = true makes a column of each region, which sites approve by name; name the regions in "
@@ -113,8 +121,14 @@ class CortexVNNOptions(FeatureOptions):
 
     @property
     def residual_columns(self) -> tuple[str, ...]:
-        """The columns of regional residuals, model by model."""
-        return tuple(f"{RESIDUAL}{model}:{region}" for model in range(1, self.models + 1) for region in self.regions)
+        """The columns of regional residuals, model by model; none unless they are asked for."""
+        models = range(1, self.models + 1) if self.residuals else ()
+        return tuple(f"{RESIDUAL}{model}:{region}" for model in models for region in self.regions)
+
+    @property
+    def eigenvector_columns(self) -> tuple[str, ...]:
+        """The columns of what residuals have along eigenvectors, that of the largest eigenvalue first."""
+        return tuple(f"{EIGENVECTOR}{number}" for number in range(1, self.eigenvectors + 1))
 
 
 class CortexVNN(RowEstimator[CortexVNNOptions]):
@@ -155,13 +169,16 @@ class CortexVNN(RowEstimator[CortexVNNOptions]):
     @property
     def outputs(self) -> tuple[Output, ...]:
         """Age, and the regional residuals if they are asked for."""
-        names = self.options.residual_columns if self.options.residuals else ()
         bounds = {"lower": -_LARGEST_RESIDUAL, "upper": _LARGEST_RESIDUAL}
-        return (self.options.age_output, *(Output(column=name, **bounds) for name in names))
+        return (
+            self.options.age_output,
+            *(Output(column=name, **bounds) for name in self.options.residual_columns),
+            *(Output(column=name, lower=0.0, upper=1.0) for name in self.options.eigenvector_columns),
+        )
 
     def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
         """Ages, the mean of the models', and regional residuals."""
-        return self.network.predictor(arrays, device=device, residuals=self.options.residuals)
+        return self.network.predictor(arrays, device=device)
 
     def standard(self, arrays: Arrays) -> Standard:
         """The network's fixed buffers."""
@@ -284,22 +301,26 @@ class FiltersPhase:
         error: torch.Tensor = (output["sds"] - target[:, None]) ** 2
         return error.mean()
 
-    def predictor(self, arrays: Arrays, *, device: str, residuals: bool = False) -> Predictor:
+    def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
         """Predicted ages, and regional residuals if they are asked for."""
         from fedage.common.estimators.predict import network_predictor
 
-        names = self.options.residual_columns if residuals else ()
+        options = self.options
 
         def output(module: Any, batch: Batch) -> Any:
             each = module.contributions(batch.inputs[ROW])
-            residuals = {"residuals": module.residuals(each)} if names else {}
-            return {"sds": module.mean_over_regions(each), "age": module.age, **residuals}
+            made = {"sds": module.mean_over_regions(each), "age": module.age}
+            if options.residuals:
+                made["residuals"] = module.residuals(each)
+                made["along"] = module.along_eigenvectors(made["residuals"], most=options.eigenvectors)
+            return made
 
         def columns(made: Any) -> Mapping[str, torch.Tensor]:
             mean, sd = made["age"]
-            found = {PREDICTED_YEARS: years(mean + sd * made["sds"].mean(dim=1), self.options.scale)}
-            if names:
-                found |= dict(zip(names, made["residuals"].flatten(1).unbind(dim=1), strict=True))
+            found = {PREDICTED_YEARS: years(mean + sd * made["sds"].mean(dim=1), options.scale)}
+            if options.residuals:
+                found |= dict(zip(options.residual_columns, made["residuals"].flatten(1).unbind(dim=1), strict=True))
+                found |= dict(zip(options.eigenvector_columns, made["along"].unbind(dim=1), strict=True))
             return found
 
         return network_predictor(lambda: self.build(seed=0), arrays, output=output, columns=columns, device=device)

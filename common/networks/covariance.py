@@ -133,6 +133,13 @@ class CovarianceNetwork(nn.Module):
         """(B, M, p) less their mean over the regions looked at; 0 for a region that is not."""
         return (contributions - self.mean_over_regions(contributions)[..., None]) * torch.sign(self.units)
 
+    def along_eigenvectors(self, residuals: torch.Tensor, *, most: int) -> torch.Tensor:
+        """|⟨r/‖r‖, v⟩| of residuals (B, M, p) with the leading eigenvectors of C, the mean over models, (B, most)."""
+        _, vectors = torch.linalg.eigh(self.covariance)
+        size = residuals.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        along: torch.Tensor = residuals / size @ vectors.flip(1)[:, :most]
+        return along.abs().mean(dim=1)
+
     def mean_over_regions(self, contributions: torch.Tensor) -> torch.Tensor:
         """(B, M, p) to (B, M)."""
         return contributions.sum(dim=-1) / (self.units > 0).sum().clamp(min=1)
