@@ -39,7 +39,7 @@ class ConcurrentFetcher:
     most
         Messages in work at a time.
     poll_s
-        Seconds between two looks for work while there is none.
+        Seconds between two looks for work that found none, also while there is work: the coordinator answers each.
     """
 
     def __init__(
@@ -50,14 +50,18 @@ class ConcurrentFetcher:
         self._most = most
         self._poll_s = poll_s
         self._asked_at = 0.0
+        self._nothing_at = -poll_s
 
     def fetch(self, **arguments: Any) -> int:
         """Fetch a message if there is room for one; returns always, so that what is ready is sent."""
         state = arguments["state"]
         in_work = state.get_tasks(statuses=_UNFINISHED)
-        fetched = self._fetch(**arguments) if len(in_work) < self._most else None
-        if fetched is not None:
-            return fetched
+        may_look = not in_work or time.monotonic() - self._nothing_at >= self._poll_s
+        if may_look and len(in_work) < self._most:
+            fetched = self._fetch(**arguments)
+            if fetched is not None:
+                return fetched
+            self._nothing_at = time.monotonic()
         if in_work:
             self._end_what_is_not_wanted(state, in_work, arguments["get_run"])
         time.sleep(min(_BUSY_POLL_S, self._poll_s) if in_work else self._poll_s)

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from types import SimpleNamespace
 
 import flwr
+import pytest
 from flwr.clientapp import ClientApp
 from flwr.supercore.inflatable import inflatable_utils
 from flwr.supercore.run import RunNotRunningException
@@ -140,3 +141,26 @@ def test_a_supernode_fetches_beside_work_up_to_its_bound_and_sends_what_is_ready
     state.replies = ["a", "b"]
     several.send(state=state)
     assert sent == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("in_work", "most", "poll_s", "looks"),
+    [(0, 2, 0.01, 3), (1, 2, 30.0, 1), (3, 4, 30.0, 1), (1, 2, 0.01, 3), (2, 2, 0.01, 0)],
+)
+def test_a_supernode_at_work_asks_for_more_no_oftener_than_one_without(
+    in_work: int, most: int, poll_s: float, looks: int
+) -> None:
+    """It looks for replies all the same: no look waits for `poll_s`."""
+    state, fetched = FakeState(), list[int]()
+    state.tasks = [SimpleNamespace(task_id=number, run_id=1) for number in range(in_work)]
+
+    def fetch(**_arguments: object) -> None:
+        fetched.append(1)
+
+    several = ConcurrentFetcher(fetch=fetch, send=lambda **_: None, most=most, poll_s=poll_s)
+    running = SimpleNamespace(status=SimpleNamespace(status="running"))
+    began = time.monotonic()
+    for _look in range(3):
+        assert several.fetch(state=state, get_run=lambda _run: running) is not None
+    assert len(fetched) == looks
+    assert time.monotonic() - began < 20

@@ -150,7 +150,7 @@ def start(network: Network, name: str, *, executor: str, address: str) -> None:
     )
     register_node(network.coordinator, home.node_public_key, name)
     settings = (home.root / "site.toml").read_text()
-    for key, value in (("executor", f'"{executor}"'), ("poll_s", "0.2"), ("max_message_mb", "50")):
+    for key, value in (("executor", f'"{executor}"'), ("poll_s", "0.5"), ("max_message_mb", "50")):
         line = next(line for line in settings.splitlines() if line.startswith(f"{key} ="))
         settings = settings.replace(line, f"{key} = {value}")
     (home.root / "site.toml").write_text(settings.replace("# relay_user =", f'relay_user = "{OTHER}"'))

@@ -128,7 +128,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
             made = Network(root, coordinator, link, mark)
             try:
                 for name, executor in (("north", "resident"), ("south", "per-message")):
-                    home = made.make(name, executor=f'"{executor}"', poll_s="0.2")
+                    home = made.make(name, executor=f'"{executor}"', poll_s="0.5")
                     register_node(coordinator, home.node_public_key, name)
                     made.start(home)
                 for site in made.sites.values():

@@ -36,7 +36,7 @@ def pull(grid: Grid, ids: list[str], *, timeout_s: float = 60.0) -> list[dict[st
             left.discard(reply.metadata.reply_to_message_id)
             said = {"error": reply.error.reason} if reply.has_error() else dict(reply.content["said"])
             told.append({**said, "node": str(reply.metadata.src_node_id)})
-        time.sleep(0.1)
+        time.sleep(0.3)
     return told
 
 
