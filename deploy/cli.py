@@ -35,6 +35,9 @@ def simulate(
     data: Annotated[Path, typer.Option(help="one table with a site column, or a folder with one sub-folder a site")],
     site_column: Annotated[str | None, typer.Option(help="column of the table that names the site")] = None,
     out: Annotated[Path | None, typer.Option(help="empty folder for the record; runs/NAME/TIME if not given")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="the bundle that the file validates, where it names one in estimator.bundle")
+    ] = None,
     check_pooled: Annotated[
         bool,
         typer.Option(
@@ -49,7 +52,15 @@ def simulate(
     from fedage.deploy.simulate import simulate as run
 
     console = Console(highlight=False, soft_wrap=True, markup=False)
-    found = run(campaign_file, data=data, site_column=site_column, out=out, check_pooled=check_pooled, console=console)
+    found = run(
+        campaign_file,
+        data=data,
+        site_column=site_column,
+        out=out,
+        bundle=bundle,
+        check_pooled=check_pooled,
+        console=console,
+    )
     if found.run.status != "finished":
         raise typer.Exit(1)
 

@@ -33,6 +33,7 @@ from fedage.deploy.machine.lifetime import hang_up
 from fedage.deploy.machine.processes import ProcessTree, flower_environment
 from fedage.deploy.machine.simulation import ENGINE_ENDED, VARIABLE, Share, SimulatedSiteJob, SimulationJob, share_of
 from fedage.deploy.simulation_main import RECORD_S, SCRATCH
+from fedage.server.campaign.bundles import put_bundle
 from fedage.server.campaign.recover import recover
 from fedage.server.cli.follow import Follower
 from fedage.server.cli.summary import print_summary
@@ -54,6 +55,7 @@ def simulate(
     data: Path | str,
     site_column: str | None = None,
     out: Path | str | None = None,
+    bundle: Path | str | None = None,
     check_pooled: bool = False,
     console: Console | None = None,
 ) -> Results:
@@ -69,6 +71,8 @@ def simulate(
         The table's column that names the site.
     out
         Empty folder for the record; `runs/NAME/TIME` if not given.
+    bundle
+        The bundle that the campaign validates, where its file names one.
     check_pooled
         Fit the same models on one table of all patients too, and record how far apart the figures are.
     console
@@ -91,7 +95,10 @@ def simulate(
         console.print(NO_GUARD)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder = (Path(out) if out is not None else Path("runs") / campaign.campaign.name / stamp).absolute()
+    if check_pooled and (campaign.bundle or campaign.validation.sites):
+        raise FedAgeError("--check-pooled compares a campaign all of whose sites train; leave it out")
     with _terminable(), _work_in(folder) as work:
+        put_bundle(campaign, Path(bundle) if bundle is not None else None, folder=folder)
         sites = tuple(virtual_sites(campaign, Path(data), site_column=site_column, work=work, console=console))
         job = SimulationJob(
             campaign=folder / "campaign.toml",

@@ -219,7 +219,7 @@ def hospital_home(
     settings = settings.replace("poll_s = 1.0", "poll_s = 0.3")
     settings += f'[table]\npath = "{table}"\nid = "who"\nage = "age"\nsex = "sex"\n'
     (home.root / "site.toml").write_text(settings)
-    (home.root / "policy.toml").write_text('[approval]\nmode = "automatic"\n')
+    (home.root / "policy.toml").write_text('[approval]\nmode = "automatic"\nbundles = "automatic"\n')
     index_site(home.root)
     return home
 

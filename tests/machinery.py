@@ -60,7 +60,7 @@ class MemorySite:
 
     def offer(self, text: str, *, digest: str) -> None:
         if self.approves:
-            self.campaigns[digest] = parse_campaign(text)
+            self.campaigns[digest] = parse_campaign(text).at(self.name)
 
     def cohort(self, campaign: Campaign) -> SiteCohort:
         if self.unit is None:

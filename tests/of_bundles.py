@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from fedage.common.bundle.description import Description, Origin, TrainedOn
+from fedage.common.bundle.fits import fields_of
+from fedage.common.estimators import make
+from fedage.common.protocol.messages import payload_digest
 from fedage.server.campaign.export import export_bundle
 from tests.deploy.simulating import Simulated, as_csv, simulated
 
@@ -78,3 +84,20 @@ def public_key(key: Ed25519PrivateKey) -> bytes:
 def ran(folder: Path, text: str = RIDGE, *, table: pd.DataFrame | None = None) -> Simulated:
     data = as_csv(patients() if table is None else table, folder / "table.csv")
     return simulated(folder / "run", text, data=data, site_column="hospital")
+
+
+def described(estimator: str, options: Mapping[str, Any], weights: Mapping[str, Any], **changes: Any) -> Description:
+    """A description of arrays that no campaign made."""
+    origin = Origin(
+        campaign="c", purpose="of a test", digest="0" * 64, run="r", environment="simulation", guard=True, phantoms=True
+    )
+    made = make(estimator, options).for_table(list(options.get("features", ())))
+    values: dict[str, Any] = {
+        "fedage_version": "0.1.0",
+        "origin": origin,
+        **fields_of(made, options),
+        "trained_on": TrainedOn(sites={"harbour": 40}, age_limits_years=(0.0, 130.0)),
+        "weights_sha256": payload_digest(weights),
+        "card": "",
+    }
+    return Description.model_validate(values | changes)

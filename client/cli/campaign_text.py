@@ -27,11 +27,11 @@ def title(rules: SiteRules, digest: str, state: str) -> str:
 def campaign_text(rules: SiteRules, digest: str) -> Iterator[str]:
     """Everything about a campaign known here, one sentence an item."""
     try:
-        campaign = rules.approvals.campaign(digest)
+        rules.approvals.campaign(digest)
     except CampaignErrors as errors:
         yield f"the file has {len(errors.problems)} mistakes and cannot be approved"
         return
-    if campaign is None:
+    if (campaign := rules.known(digest)) is None:
         yield "the file kept here is not the one with this digest and cannot be approved"
         return
     yield f"Who asks: the coordinator pinned at this site, whose key has the fingerprint {rules.coordinator}."
@@ -120,13 +120,14 @@ def _trained_on(campaign: Campaign, patients: int, *, minimum_count: int) -> lis
         return [round(patients * validation.fractions.train)]
     folds = validation.folds or 1
     used = folds_for(patients, 0, folds=folds, minimum_count=minimum_count)
-    return [patients * (used - 1) // used] * used + [patients] * (folds - used) if used else []
+    on_everybody = folds - used + validation.final_model
+    return [patients * (used - 1) // used] * used + [patients] * on_everybody if used else []
 
 
 def _folds(campaign: Campaign, patients: int, *, minimum_count: int) -> Iterator[str]:
     """In how many folds the site's patients are held out, where that is not all of them."""
     folds = campaign.validation.folds
-    if campaign.estimator is None or folds is None:
+    if campaign.estimator is None or folds is None or campaign.validates:
         return
     used = folds_for(patients, 0, folds=folds, minimum_count=minimum_count)
     if not used:

@@ -123,7 +123,7 @@ def contributions(
     thresholds = Thresholds(
         accounts,
         account="" if account is None else account.name,
-        run=f"{campaign.digest[:16]} {run}",
+        run=_account_of_model(campaign, run=run),
         minimum_count=minimum_count,
         patients="" if account is None else account.patients,
         has_model=campaign.estimator is not None,
@@ -140,7 +140,7 @@ def contributions(
         folder if account is None else account.columns_folder or account.folder,
         patients=account.keys if account and account.keys else tuple(map(str, range(cohort.n))),
         campaign=campaign.digest,
-        of_the_model=model_columns(campaign).union(name for name in cohort.columns if name.startswith(COMPUTED)),
+        of_the_model=_own_columns(campaign, cohort),
         minimum_count=minimum_count,
     )
     rule = rule_of(campaign) if guard else None
@@ -173,6 +173,26 @@ def contributions(
         patients=int(np.count_nonzero(behind)),
         smallest_cell=min((one.smallest.count for one in left.values() if one.smallest), default=None),
     )
+
+
+def _account_of_model(campaign: Campaign, *, run: str) -> str:
+    """Whose account the thresholds and the line on a model's columns are: the run's that made it, or the bundle's.
+
+    Attack: each run of a campaign that validates a bundle, and each file that names it, compares the same predictions
+    with other values. Rule: they share one account.
+    """
+    return f"{campaign.digest[:16]} {run}" if campaign.bundle is None else f"bundle {campaign.bundle[:32]}"
+
+
+def _own_columns(campaign: Campaign, cohort: Cohort) -> frozenset[str]:
+    """Columns that follow from sums over all sites, so that no account of them is kept.
+
+    Attack: two bundles that predict the same for all but a few; the sums by the one less those by the other are theirs.
+    Rule: what a bundle predicts is accounted for as a column of the site's table is.
+    """
+    if campaign.bundle is not None:
+        return frozenset()
+    return model_columns(campaign).union(name for name in cohort.columns if name.startswith(COMPUTED))
 
 
 class _Missing(Withheld):

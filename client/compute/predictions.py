@@ -125,6 +125,20 @@ def with_stored(cohort: Cohort, folder: Path, *, run: str, snapshot: str) -> Coh
     return cohort.with_columns(**columns)
 
 
+def with_final_model(cohort: Cohort, folder: Path, *, run: str, snapshot: str) -> Cohort:
+    """The cohort with the predictions of a model that none of these patients had a part in.
+
+    Raises
+    ------
+    Withheld
+        Rule `cohort-changed`; rule `no-predictions` if there are none.
+    """
+    predicted = with_predictions(cohort, folder, run=run, snapshot=snapshot)
+    if predicted is cohort:
+        raise Withheld("no-predictions", "this site has no predictions of the final model")
+    return predicted
+
+
 def name_of(run: str, *, fold: int | None) -> str:
     """What a run's predictions by one fold's model are kept under; the run's own name without folds."""
     return run if fold is None else f"{run}--fold-{fold}"

@@ -53,6 +53,8 @@ class SiteRules:
     ----------
     coordinator
         Fingerprint of the pinned coordinator's key.
+    site
+        The site's name, by which a campaign file may give it a role.
     now
         The wall clock.
     lock_wait_s
@@ -69,10 +71,11 @@ class SiteRules:
         home: Path,
         *,
         coordinator: str,
+        site: str = "",
         now: Callable[[], datetime] = utc_now,
         lock_wait_s: float = LOCK_WAIT_S,
     ) -> None:
-        self.coordinator, self.home = coordinator, home
+        self.coordinator, self.home, self._site = coordinator, home, site
         self.approvals = Approvals(home)
         self.policy = PolicyFile(home)
         self.audit = AuditLog(home, now=now, lock_wait_s=lock_wait_s)
@@ -106,14 +109,14 @@ class SiteRules:
 
     def count(self, campaign: Campaign, allowed: Allowed) -> int:
         """How many patients the store has now for a campaign. Raises `RequestRefused` if it has nothing of the kind."""
-        return self._reader.count(campaign, data_set=allowed.data_set)
+        return self._reader.count(campaign.at(self._site), data_set=allowed.data_set)
 
     def known(self, digest: str) -> Campaign | None:
         """The campaign of a digest that was offered or approved here, if its file can be read."""
-        try:
-            return self.approvals.campaign(digest)
-        except FedAgeError:
-            return None
+        with suppress(FedAgeError):
+            if (found := self.approvals.campaign(digest)) is not None:
+                return found.at(self._site)
+        return None
 
     def decide(self, campaign: Campaign, *, kind: str, data_set: str | None = None) -> Allowed | Refused:
         """What the policy says to a kind of message of a campaign; the data set chosen at approval if none is given."""
@@ -122,6 +125,7 @@ class SiteRules:
         return self._decide(campaign, kind=kind, data_set=data_set)
 
     def _decide(self, campaign: Campaign, *, kind: str, data_set: str | None) -> Allowed | Refused:
+        campaign = campaign.at(self._site)
         estimator = campaign.estimator
         modality: tuple[str, ...] = ()
         if estimator is not None:
@@ -167,7 +171,7 @@ class SiteRules:
                 data_set=decision.data_set_name,
                 at_most_in_all=requests.runs,
             )
-        campaign = with_disclosure(campaign, decision)
+        campaign = with_disclosure(campaign.at(self._site), decision)
         return Terms(campaign=campaign, allowed=decision, site_cohort=self._frozen(campaign, decision, frozen))
 
     def cohort(self, campaign: Campaign) -> SiteCohort:
@@ -181,7 +185,8 @@ class SiteRules:
         decision = self.decide(campaign, kind=DESCRIBE)
         if isinstance(decision, Refused):
             raise RequestRefused(decision.rule, decision.sentence)
-        return self._frozen(with_disclosure(campaign, decision), decision, self.snapshots.of(campaign.digest))
+        of_site = with_disclosure(campaign.at(self._site), decision)
+        return self._frozen(of_site, decision, self.snapshots.of(campaign.digest))
 
     def approve(
         self,
@@ -227,7 +232,7 @@ class SiteRules:
                 f"{CampaignsUsedUp.detail} (requests.campaigns = {requests.campaigns} in policy.toml)"
             )
         # As every later message reads it: the minimum count decides who is set aside, and so what is frozen.
-        campaign = with_disclosure(campaign, decision)
+        campaign = with_disclosure(campaign.at(self._site), decision)
         frozen_values = frozen_of(self._cohorts.read(campaign, decision.data_set), campaign)
         cohort_of = None
 
@@ -265,7 +270,7 @@ class SiteRules:
             raise RequestRefused(decision.rule, decision.sentence)
         if not (self.columns_folder / RELEASED_FILE).exists():
             return {}  # no sums by any column have left, so the cohort need not be read for it
-        campaign = with_disclosure(campaign, decision)
+        campaign = with_disclosure(campaign.at(self._site), decision)
         site_cohort = self._reader.columns(campaign, data_set=decision.data_set)
         return similar_columns(self.columns_folder, campaign, site_cohort)
 
@@ -351,7 +356,7 @@ class SiteRules:
         try:
             if self.approvals.is_approved(campaign.digest):
                 return
-            if not self._approves_by_itself(campaign.digest):
+            if not self._approves_by_itself(campaign):
                 raise self._not_approved(campaign.digest)
             self.approve(campaign, unless_declined=True)
         except SnapshotTooClose as close:
@@ -368,9 +373,10 @@ class SiteRules:
         finally:
             self._approving.release()
 
-    def _approves_by_itself(self, digest: str) -> bool:
-        automatic = self.policy.current().approval.mode == "automatic"
-        return automatic and not self.approvals.is_declined(digest)
+    def _approves_by_itself(self, campaign: Campaign) -> bool:
+        approval = self.policy.current().approval
+        automatic = approval.mode == "automatic" and (campaign.bundle is None or approval.bundles == "automatic")
+        return automatic and not self.approvals.is_declined(campaign.digest)
 
     def _not_approved(self, digest: str) -> RequestRefused:
         if self.approvals.is_declined(digest):

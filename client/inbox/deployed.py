@@ -42,7 +42,9 @@ class DeployedSite:
     ) -> None:
         self._home = home
         self._key = home.coordinator_key()
-        self._rules = SiteRules(home.root, coordinator=fingerprint(self._key), now=now, lock_wait_s=lock_wait_s)
+        self._rules = SiteRules(
+            home.root, coordinator=fingerprint(self._key), site=home.config.name, now=now, lock_wait_s=lock_wait_s
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> DeployedSite:
@@ -76,7 +78,7 @@ class DeployedSite:
 
     def approved(self, digest: str) -> Campaign | None:
         """The campaign if this site has approved exactly this file."""
-        return self._rules.approvals.approved(digest)
+        return self._rules.known(digest) if self._rules.approvals.is_approved(digest) else None
 
     def offer(self, text: str, *, digest: str) -> None:
         """Keep an offered file."""

@@ -38,6 +38,7 @@ from fedage.client.compute.model import (
 from fedage.client.compute.round_sums import of_a_round
 from fedage.client.compute.training import TooFewSamples, TrainingDiverged, train_locally
 from fedage.client.disclosure.guard import Withheld, releasable_counts, releasable_parts, require
+from fedage.client.inbox.bundles import model_of_bundle
 from fedage.client.inbox.exchange import Handler, respond
 from fedage.client.inbox.gate import Answer, Work
 from fedage.client.inbox.model_continuity import admit_model
@@ -139,6 +140,8 @@ def train(work: Work) -> Answer:
     if set(iterates) - {VALIDATION}:
         # Any model may come in training: what compares or corrects its predictions is for the run's one model.
         raise RequestRefused("unknown-step", "a training request may ask for the validation of its model only")
+    if campaign.validates:
+        raise RequestRefused("role", _ONLY_VALIDATES)
     check_fold(campaign, request.fold, all_folds_allowed=False)
     cohort = parts_for_fold(site_cohort.cohort, campaign, request.fold)
     chosen = np.flatnonzero(cohort["is_train"] == 1)
@@ -242,13 +245,18 @@ def evaluate(work: Work) -> Answer:
     """Predict the patients the model was not trained on, keep the predictions, answer the first analyses."""
     site, campaign, request, site_cohort = work.site, work.campaign, work.request, work.site_cohort
     check_fold(campaign, request.fold, all_folds_allowed=False)
+    if request.fold == campaign.final_fold and not campaign.validates:
+        raise RequestRefused("fold", "this site's patients made the final model, so it is not judged by them")
     weights, iterates = split_payload(work.payload)
+    if campaign.bundle is not None:
+        weights = dict(model_of_bundle(work))
     folder, model = site.state_dir(request.digest), payload_digest(weights)
     snapshot = predictions.cohort_digest(site_cohort.cohort, snapshot=site_cohort.snapshot)
     run = predictions.name_of(request.run, fold=request.fold if campaign.validation.folds else None)
     if not predictions.are_kept(folder, run=run, model=model, snapshot=snapshot):
         estimator = estimator_of(campaign, site_cohort)
-        admit_model(work, weights, name=run, phase=len(phases_of(estimator)))
+        if campaign.bundle is None:
+            admit_model(work, weights, name=run, phase=len(phases_of(estimator)))
         rows = held_out(site_cohort.cohort, campaign, request.fold)
         predicted = predict(site, estimator, site_cohort, weights, rows=np.flatnonzero(rows))
         predictions.keep(folder, run=run, columns=predicted, model=model, snapshot=snapshot)
@@ -275,8 +283,11 @@ def _analyse(work: Work, iterates: Iterates, before: Arrays | None = None) -> An
     folds = campaign.validation.folds if campaign.estimator else None
     if folds is None:
         cohort = predictions.with_predictions(site_cohort.cohort, folder, run=request.run, snapshot=snapshot)
-    elif request.fold < folds:
+    elif request.fold != folds:
         cohort = parts_for_fold(site_cohort.cohort, campaign, request.fold)
+    elif campaign.validates and campaign.final_fold is not None:
+        run = predictions.name_of(request.run, fold=campaign.final_fold)
+        cohort = predictions.with_final_model(site_cohort.cohort, folder, run=run, snapshot=snapshot)
     else:
         cohort = predictions.with_all_folds(site_cohort.cohort, folder, run=request.run, folds=folds, snapshot=snapshot)
     cohort = _with_phase_columns(work, cohort, iterates, before or {})
@@ -286,7 +297,7 @@ def _analyse(work: Work, iterates: Iterates, before: Arrays | None = None) -> An
 
 def _with_phase_columns(work: Work, cohort: Cohort, iterates: Iterates, before: Arrays) -> Cohort:
     """The cohort with what an exact phase sums over that the model before it computes, after accounting for that."""
-    if work.campaign.estimator is None:
+    if work.campaign.estimator is None or work.campaign.validates:
         return cohort
     estimator = estimator_of(work.campaign, work.site_cohort)
     for k, phase in enumerate(phases_of(estimator)):
@@ -313,7 +324,9 @@ def _sums(work: Work, cohort: Cohort, iterates: Iterates) -> Contributions:
     withheld: dict[str, dict[str, str]] = {}
     for step in set(exact) & set(iterates):
         # A model is made of these sums: to answer them is to train.
-        if rules is not None and KINDS[TRAIN] not in rules.kinds():
+        if work.campaign.validates:
+            withheld[step] = {"rule": "role", "detail": _ONLY_VALIDATES}
+        elif rules is not None and KINDS[TRAIN] not in rules.kinds():
             withheld[step] = {"rule": "message-kind", "detail": "by its policy, this site trains no model"}
         elif too_few := why_no_training(work.site_cohort.cohort, work.campaign, minimum_count=work.minimum_count):
             withheld[step] = {"rule": "minimum-count", "detail": too_few}
@@ -335,6 +348,7 @@ def _sums(work: Work, cohort: Cohort, iterates: Iterates) -> Contributions:
     return replace(contributed, withheld={**contributed.withheld, **withheld})
 
 
+_ONLY_VALIDATES = "by the approved campaign file this site only validates, and nothing is made of its patients"
 _NO_AGE_YET = {"rule": "no-age-yet", "detail": "the model predicts no age in this phase"}
 _NOBODY_HELD_OUT = {"rule": "no-patients-in-fold", "detail": "this site holds out no patients in this fold"}
 
@@ -342,7 +356,7 @@ _NOBODY_HELD_OUT = {"rule": "no-patients-in-fold", "detail": "this site holds ou
 def _judges(work: Work) -> bool:
     """Whether the model that a request is about may be judged by any patient: of some folds a site holds out nobody."""
     count = work.campaign.validation.folds if work.campaign.estimator else None
-    if count is None or work.request.fold >= count:
+    if count is None or work.request.fold == count:
         return True
     return bool(held_out(work.site_cohort.cohort, work.campaign, work.request.fold).any())
 

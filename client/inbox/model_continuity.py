@@ -128,7 +128,7 @@ def admit_model(
         _must_be_like(own, weights)
         if not is_same_model(estimator, weights, own):
             raise RequestRefused(FIRST_MODEL, _NOT_THAT_ONE)
-        _must_fit_the_site(work, weights)
+        must_fit_the_site(work, weights)
         return None
 
 
@@ -193,7 +193,7 @@ def _begun(
     names = None if round_number == 1 else array_roles.fixed
     if not is_same_model(_estimator(work), weights, first, names=names):
         raise RequestRefused(FIRST_MODEL, _NOT_THAT_ONE)
-    _must_fit_the_site(work, weights)
+    must_fit_the_site(work, weights)
     model = first if round_number > 1 else dict(weights)
     model = {**model, **{name: np.asarray(weights[name]) for name in array_roles.fixed}}
     # The bound is one of the run: what its phases before have used is gone.
@@ -230,7 +230,7 @@ def _must_be_like(model: Arrays, weights: Arrays) -> None:
         raise RequestRefused("model", str(refused)) from None
 
 
-def _must_fit_the_site(work: Work, weights: Arrays) -> None:
+def must_fit_the_site(work: Work, weights: Arrays) -> None:
     """Refuse a standardisation by which a table's patients here lie far out, as groups: it would be a threshold.
 
     Judged by the mean and SD of all patients of the campaign here, which sums tell anyway.

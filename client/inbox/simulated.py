@@ -25,7 +25,7 @@ class SimulatedSite:
     rules = None
 
     def __init__(self, job: SimulationJob, site: SimulatedSiteJob) -> None:
-        self._campaign = load_campaign(job.campaign)
+        self._campaign = load_campaign(job.campaign).at(site.name)
         self._site = site
         self.name = site.name
         self.threads = job.threads

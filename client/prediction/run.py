@@ -12,21 +12,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from fedage.client.cohort.table.read import SUFFIXES as TABLES
 from fedage.client.prediction.exams import EXAM, OUTSIDE, Hardware, NewExams, predicted_columns
 from fedage.client.prediction.tables import Named
 from fedage.client.site.home import SiteHome, read_public_key
 from fedage.common.bundle.card import limits, line_in_words
-from fedage.common.bundle.container import MAX_BUNDLE_BYTES, Bundle, BundleRefused, read_bundle
+from fedage.common.bundle.container import Bundle
 from fedage.common.bundle.description import OVERALL, Line
 from fedage.common.bundle.fits import estimator_of, require_weights
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import Estimator, on_tables
 from fedage.common.statistics.statistic import FloatArray
 from fedage.deploy.machine.atomic import write_atomically
-from fedage.deploy.machine.bounded import FileTooLarge, read_at_most
+from fedage.deploy.machine.bundle_file import load_bundle
 
 PREDICTIONS = "predictions"
 """Folder in a site's home."""
@@ -49,23 +47,6 @@ class Predicted:
     file: Path
     columns: Mapping[str, FloatArray]
     said: tuple[str, ...]
-
-
-def open_bundle(path: Path, *, trusted: Ed25519PublicKey) -> Bundle:
-    """A bundle from disk, signed by the key that is trusted.
-
-    Raises
-    ------
-    BundleRefused
-        In one line, with the mend.
-    """
-    try:
-        content = read_at_most(path, most_bytes=MAX_BUNDLE_BYTES)
-    except FileTooLarge as error:
-        raise BundleRefused(f"{path} has {error.strerror}: it is no bundle") from None
-    except OSError as error:
-        raise BundleRefused(f"{path} cannot be read ({error.strerror}); give the path of a bundle") from None
-    return read_bundle(content, name=str(path), trusted=[trusted])
 
 
 def predict(
@@ -112,7 +93,7 @@ def predict(
         raise FedAgeError("say where to write with --out; with --home it goes into the site's folder")
     trusted = read_public_key(Path(key)) if key is not None else site.coordinator_key() if site is not None else None
     assert trusted is not None
-    opened = open_bundle(Path(bundle), trusted=trusted)
+    _, opened = load_bundle(Path(bundle), trusted=[trusted])
     estimator = estimator_of(opened.description, name=str(bundle))
     require_weights(estimator, opened.weights, name=str(bundle))
     chosen, whose = _line(opened, line, site=site.config.name if site is not None else None)

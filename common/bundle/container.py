@@ -26,7 +26,6 @@ from fedage.common.protocol.heads import fingerprint, key_from_hex, key_to_hex
 from fedage.common.protocol.messages import payload_digest
 
 SUFFIX = ".fedage"
-MAX_BUNDLE_BYTES = 4 * 2**30
 _CONTEXT = b"fedage bundle 1\n"
 _METADATA = "fedage-bundle"
 _LENGTH_BYTES = 8

@@ -10,8 +10,10 @@ from pydantic import ValidationError
 from fedage.common import estimators
 from fedage.common.bundle.container import Arrays, BundleRefused
 from fedage.common.bundle.description import BoundedColumn, Description, InputTaken
+from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import Estimator, Input
+from fedage.common.estimators.configure import configured
 from fedage.common.estimators.table import FEATURE, TableOptions
 from fedage.common.networks.arrays import ModelRefused
 
@@ -101,6 +103,28 @@ def _shapes(estimator: Estimator) -> dict[str, tuple[int, ...]]:
 
 def _ranks(inputs: Sequence[InputTaken | Input]) -> dict[str, int]:
     return {one.name: one.rank for one in inputs}
+
+
+def require_campaign(description: Description, campaign: Campaign, *, name: str = "the bundle") -> None:
+    """Refuse a bundle that is not of the estimator and options that a campaign file states.
+
+    Raises
+    ------
+    BundleRefused
+    """
+    asked = campaign.estimator
+    estimator = estimator_of(description, name=name)
+    if asked is None or asked.name != estimator.name:
+        raise BundleRefused(
+            f"{name} is of {estimator.name}, and the campaign file's estimator is {asked.name if asked else 'none'}; "
+            "correct estimator.name, or give the bundle that the file was written for"
+        )
+    asked_for = configured(campaign, features_of(description))
+    if asked_for is None or asked_for.options != estimator.options:
+        raise BundleRefused(
+            f"{name} has other options than estimator.options of the campaign file, features by their names included; "
+            "write the file with fedage campaign new --bundle"
+        )
 
 
 def require_weights(estimator: Estimator, weights: Arrays, *, name: str = "the bundle") -> None:

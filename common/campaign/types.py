@@ -6,7 +6,7 @@ Units are in the names. Where a value exists in the plan but not yet in the code
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -65,6 +65,11 @@ class EstimatorChoice(Table):
     """`[estimator]`: which estimator, with its own options."""
 
     name: str = Field(description="a registered estimator")
+    bundle: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
+        default=None,
+        description="SHA-256 of a model bundle, as fedage campaign export prints it: that model is validated at the "
+        "sites, and nothing is trained",
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="the estimator's own options")
 
 
@@ -193,6 +198,14 @@ class Validation(Table):
     folds: int | None = Field(
         default=None, ge=2, le=20, description="patient-wise cross-fitting; a small site holds patients out in fewer"
     )
+    final_model: bool = Field(
+        default=False,
+        description="with folds: make one more model on everybody, to be exported; sites that only validate judge it",
+    )
+    sites: tuple[Name, ...] = Field(
+        default=(),
+        description="sites that only validate: they train nothing, and nothing fitted on them is applied to others",
+    )
 
 
 class Privacy(Table):
@@ -302,6 +315,12 @@ class Planted(Table):
     )
 
 
+FOLDS_OF_A_BUNDLE = 5
+"""Where a model is only validated, folds are those by which each site's own bias line is fitted without whom it
+corrects."""
+Role = Literal["train", "validate"]
+
+
 def _validation() -> Validation:
     return Validation(fractions=Fractions(train=0.7, validation=0.15, test=0.15))
 
@@ -329,6 +348,40 @@ class Campaign(Table):
     predicted_columns: tuple[str, ...] = ()
     text: str = Field(repr=False, description="the file as it was read")
     digest: str = Field(description="SHA-256 of the file's bytes, hexadecimal")
+    role: Role = Field(default="train", description="of the site that reads the file, see `at`; not in the file")
+
+    def role_of(self, site: str) -> Role:
+        """What a site does by the file: train, judged by its held-out patients, or only validate."""
+        return "validate" if self.bundle is not None or site in self.validation.sites else "train"
+
+    def at(self, site: str) -> Self:
+        """The file as a site reads it."""
+        role = self.role_of(site)
+        return self if role == self.role else self.model_copy(update={"role": role})
+
+    @property
+    def validates(self) -> bool:
+        """Whether the site that reads the file only validates."""
+        return self.role == "validate"
+
+    @property
+    def bundle(self) -> str | None:
+        """SHA-256 of the bundle that is validated; None where a model is made."""
+        return self.estimator.bundle if self.estimator is not None else None
+
+    @property
+    def final_fold(self) -> int | None:
+        """What a request gives as its fold for the model on everybody, or the bundle's; None without such a model.
+
+        One past the number that stands for all folds together.
+        """
+        folds = self.validation.folds
+        return folds + 1 if folds is not None and (self.validation.final_model or self.bundle is not None) else None
+
+    @property
+    def models(self) -> int:
+        """How many models a run makes: one, or one a fold, and one more on everybody where the file asks for it."""
+        return (self.validation.folds or 1) + self.validation.final_model
 
     @property
     def quorum(self) -> int:

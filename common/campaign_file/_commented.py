@@ -41,6 +41,8 @@ EXAMPLES: Mapping[str, Any] = {
     "training.max_step_norm": 1.0,
     "training.max_path_norm": 5.0,
     "validation.folds": 5,
+    "validation.sites": ["east"],
+    "estimator.bundle": "0" * 64,
     "validation.fractions.train": 0.7,
     "validation.fractions.validation": 0.15,
     "validation.fractions.test": 0.15,

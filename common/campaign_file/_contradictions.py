@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
 from fedage.common.campaign_file._sound import ValidValues
+from fedage.common.campaign_file._validating import bundle_alone, has_bundle, repeated, validating_sites
 from fedage.common.toml.problems import Problem
 from fedage.common.toml.words import show
 
@@ -30,13 +30,15 @@ def _sites(sound: ValidValues) -> Iterator[Problem]:
     quorum = sound["training.quorum"] if sound.has("training") else None
     if not sites:
         return
-    yield from _repeated("campaign.sites", sites, "list every site once")
-    listed = len({site for site in sites if site is not None})
+    yield from repeated("campaign.sites", sites, "list every site once")
+    validating = set((sound["validation.sites"] if sound.has("validation") else None) or ())
+    listed = len({site for site in sites if site is not None} - validating)
     if quorum is not None and not sound.wrong("campaign.sites") and quorum > listed:
+        train = " that train" if validating else ""
         yield Problem(
             "training.quorum",
             f"training.quorum = {quorum}{_default(sound, 'training.quorum')}: must be ≤ {listed}, the number of sites "
-            f"in campaign.sites; set training.quorum to at most {listed}, or list more sites",
+            f"in campaign.sites{train}; set training.quorum to at most {listed}, or list more sites",
         )
 
 
@@ -59,7 +61,7 @@ def _validation(sound: ValidValues) -> Iterator[Problem]:
         yield Problem(
             "validation", "[validation] has both fractions and folds: one of them is allowed; remove the other"
         )
-    if not has_fractions and not has_folds and not sound.wrong("validation"):
+    if not has_fractions and not has_folds and not sound.wrong("validation") and not has_bundle(sound):
         yield Problem(
             "validation",
             "[validation] has neither fractions nor folds: one of them is needed; add "
@@ -86,6 +88,8 @@ def _validation(sound: ValidValues) -> Iterator[Problem]:
 
 
 def _folds(sound: ValidValues) -> Iterator[Problem]:
+    if has_bundle(sound):
+        return  # the line for all is the bundle's
     if sound["validation.folds"] is not None and sound.has("validation") and sound["bias.scope"] == "pooled":
         yield Problem(
             "bias.scope",
@@ -186,7 +190,7 @@ def _survival_columns(sound: ValidValues) -> Iterator[Problem]:
             f"survival.event = {show(event)}: must not be the column of survival.time; name the column with 1 and 0",
         )
     strata = sound["survival.strata"] or ()
-    yield from _repeated("survival.strata", strata, "list every column once")
+    yield from repeated("survival.strata", strata, "list every column once")
     names = []
     for position, model in enumerate(sound["survival.models"] or (), start=1):
         if model is None:
@@ -194,7 +198,7 @@ def _survival_columns(sound: ValidValues) -> Iterator[Problem]:
         key = f"survival.models[{position}]"
         names.append(model.get("name"))
         covariates = [column for column in model.get("covariates", ()) if column is not None]
-        yield from _repeated(f"{key}.covariates", covariates, "list every covariate once")
+        yield from repeated(f"{key}.covariates", covariates, "list every covariate once")
         for column in dict.fromkeys(covariates):
             if column in (time, event):
                 role = "time" if column == time else "event"
@@ -209,7 +213,7 @@ def _survival_columns(sound: ValidValues) -> Iterator[Problem]:
                     f"{key}.covariates = {show(covariates)}: must not contain {show(column)}, which survival.strata "
                     "stratifies on; keep it in one place",
                 )
-    yield from _repeated("survival.models", names, "give every model its own name", what="name")
+    yield from repeated("survival.models", names, "give every model its own name", what="name")
 
 
 def _survival_times(sound: ValidValues) -> Iterator[Problem]:
@@ -272,7 +276,7 @@ def _groups(sound: ValidValues) -> Iterator[Problem]:
             "of the group to compare with",
         )
     covariates = [covariate for covariate in sound["groups.covariates"] or () if covariate is not None]
-    yield from _repeated("groups.covariates", covariates, "list every covariate once")
+    yield from repeated("groups.covariates", covariates, "list every covariate once")
     for covariate in dict.fromkeys(covariates):
         if covariate == column or covariate in NOT_HELD_FIXED:
             why = "the column that tells the groups" if covariate == column else "which is the gap or a part of it"
@@ -334,13 +338,6 @@ def _planted(sound: ValidValues) -> Iterator[Problem]:
             )
 
 
-def _repeated(key: str, items: Iterable[Any], mend: str, *, what: str = "item") -> Iterator[Problem]:
-    counts = Counter(item for item in items if item is not None)
-    for item, count in counts.items():
-        if count > 1:
-            yield Problem(key, f"{key}: the {what} {show(item)} is there {count} times, allowed is once; {mend}")
-
-
 def _default(sound: ValidValues, key: str) -> str:
     return "" if sound.given(key) else " (the default)"
 
@@ -349,6 +346,8 @@ _RULES: tuple[Callable[[ValidValues], Iterator[Problem]], ...] = (
     _sites,
     _ages,
     _validation,
+    bundle_alone,
+    validating_sites,
     _folds,
     _norms,
     _strategy,

@@ -43,7 +43,8 @@ def fit_problems(sound: ValidValues, estimator: type[Estimator]) -> Iterator[Pro
     """What does not fit between the file and this estimator."""
     from fedage.common.estimators.base import modalities, on_tables
 
-    yield from _training_problems(sound, estimator)
+    if sound["estimator.bundle"] is None:
+        yield from _training_problems(sound, estimator)
     if sound.has("table") and sound.given("table.predicted"):
         yield Problem(
             "table.predicted",

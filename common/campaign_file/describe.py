@@ -65,6 +65,17 @@ def _training(campaign: Campaign) -> list[str]:
     estimator, training = campaign.estimator, campaign.training
     if estimator is None:
         return ["It trains nothing: it only analyses what the tables hold."]
+    if estimator.bundle is not None:
+        return [
+            f"It trains nothing: it validates a model of the age estimator {estimator.name} that was made before, the "
+            f"bundle with the SHA-256 {estimator.bundle}. Your site takes that model and no other."
+        ]
+    if campaign.validates:
+        return [
+            f"Your site trains nothing: other sites make a model of the age estimator {estimator.name}, and it is "
+            "judged by your patients. Nothing of them goes into the model, its standardisation or a line that corrects "
+            "others."
+        ]
     whom = "healthy training patients" if campaign.cohort.train_on == "healthy" else "training patients"
     if training is None:
         return [
@@ -113,16 +124,32 @@ def _parts(campaign: Campaign) -> list[str]:
     if campaign.estimator is None:
         return []
     validation = campaign.validation
+    if campaign.validates:
+        return _parts_of_validation(campaign)
     if validation.fractions is None:
+        final = ["One more model is made on all of your patients who may train, and nobody is judged by it."]
         return [
             f"Your patients are split into up to {validation.folds} parts, each with at least the minimum count of "
-            "those who train; each part is judged by a model it did not train."
+            "those who train; each part is judged by a model it did not train.",
+            *(final if validation.final_model else []),
         ]
     parts = validation.fractions
     return [
         f"Your patients are split once, by a key that stays with you: {parts.train:.0%} train the model, "
         f"{parts.validation:.0%} set the age-bias correction, {parts.test:.0%} are only reported on."
     ]
+
+
+def _parts_of_validation(campaign: Campaign) -> list[str]:
+    parts = campaign.validation.fractions
+    if parts is not None:
+        return [
+            f"Your patients are split once, by a key that stays with you: {parts.validation:.0%} set your site's "
+            "age-bias line, the others are only reported on."
+        ]
+    line = "" if campaign.bias.scope == "pooled" else "; each part is corrected by a line fitted on the others"
+    models = "" if campaign.final_fold is not None else ", and each part is judged by a model of its own"
+    return [f"All of your patients are reported on, in {campaign.validation.folds} parts{models}{line}."]
 
 
 def _analyses(campaign: Campaign) -> list[str]:

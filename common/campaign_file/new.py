@@ -5,7 +5,8 @@ What is written is derived from the models that check a file, so a key that is a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fedage.common.campaign_file._analyses import ANALYSES
@@ -28,6 +29,8 @@ class Answers:
     ----------
     estimator
         A registered name, or None for a campaign that only analyses tables.
+    bundle, options, table
+        SHA-256 of a bundle that is validated, with its estimator's options and how it read tables.
     name, purpose, seed, sites
         As in `[campaign]`.
     age_column, id_column, sex_column
@@ -66,6 +69,9 @@ class Answers:
     group_equals: float = 1.0
     group_reference: float = 0.0
     held_fixed: tuple[str, ...] | None = None
+    bundle: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    table: Mapping[str, Any] = field(default_factory=dict)
 
 
 def campaign_text(answers: Answers) -> str:
@@ -86,6 +92,8 @@ def campaign_text(answers: Answers) -> str:
     examples = {**EXAMPLES, "cohort.modality": [] if estimator is None else list(_modalities(estimator))}
     for table, model in TABLES.items():
         if table in _NOT_WRITTEN or not _belongs(table, estimator):
+            continue
+        if table == "training" and answers.bundle is not None:
             continue
         if table == ANALYSES:
             lines += _further_analyses()
@@ -156,7 +164,7 @@ def _chosen(answers: Answers, estimator: type[Estimator] | None) -> dict[str, di
             "predicted": answers.predicted_column,
             "sex": answers.sex_column,
         }
-        chosen["table"] = {key: column for key, column in columns.items() if column is not None}
+        chosen["table"] = {key: column for key, column in columns.items() if column is not None} | dict(answers.table)
     if estimator is not None:
         chosen["estimator"] = {"name": estimator.name}
         asks_features = "features" in estimator.Options.model_fields
@@ -164,8 +172,13 @@ def _chosen(answers: Answers, estimator: type[Estimator] | None) -> dict[str, di
         chosen["cohort"] = _ages(estimator)
         quorum = {"quorum": min(2, len(answers.sites))} if answers.sites else {}
         chosen["training"] = {**estimator.usual_training, **quorum}
-        chosen["validation"] = {"folds": _FOLDS} if _on_tables(estimator) else {"fractions": {}}
+        folds = {"folds": _FOLDS, "final_model": True}
+        chosen["validation"] = folds if _on_tables(estimator) else {"fractions": {}}
         chosen["bias"] = {}
+        if answers.bundle is not None:
+            chosen["estimator"]["bundle"] = answers.bundle
+            chosen["estimator.options"] = dict(answers.options)
+            chosen["validation"] = {"folds": _FOLDS}
     if _has_survival(answers):
         chosen["survival"] = _survival(answers)
     if answers.group_column is not None:

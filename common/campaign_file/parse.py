@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from fedage.common.campaign.types import (
+    FOLDS_OF_A_BUNDLE,
     About,
     Analyses,
     Bias,
@@ -95,6 +96,8 @@ def parse_campaign(text: str, *, name: str = "campaign.toml") -> Campaign:
         raise CampaignErrors(problems, name=name)
     values: dict[str, Any] = {key: table.value for key, table in checked.items()}
     values |= from_estimator(sound, values.get("cohort", CohortChoice()))
+    if sound["estimator.bundle"] is not None and "validation" not in values:
+        values["validation"] = Validation(folds=FOLDS_OF_A_BUNDLE)
     campaign = Campaign(**values, text=text, digest=hashlib.sha256(text.encode("utf-8")).hexdigest())
     if idle := list(without_a_step(campaign)):
         raise CampaignErrors(idle, name=name)

@@ -52,10 +52,10 @@ def mechanism_of(campaign: Campaign, estimator: Estimator, *, patients: int) -> 
 
 
 def trainings_of(campaign: Campaign, estimator: Estimator) -> int:
-    """How many times a campaign trains at a site: once a round of each phase that is trained, of each fold."""
+    """How many times a campaign trains at a site: once a round of each phase that is trained, of each model."""
     if campaign.training is None:
         return 0
-    return campaign.training.rounds * len(rounds_phases(estimator)) * (campaign.validation.folds or 1)
+    return campaign.training.rounds * len(rounds_phases(estimator)) * campaign.models
 
 
 def approved_total(campaign: Campaign, estimator: Estimator, mechanism: Mechanism) -> Budget:

@@ -16,7 +16,9 @@ EVERYTHING = "training and evaluation"
 TOOK_PART = frozenset({"took part", "dropped out"})
 _TOO_FEW = "minimum-count"
 """The rule by which a site refuses a campaign for which it has too few patients."""
-_NO_TRAINING = frozenset({"evaluation only", "analyses only", "answers offers only"})
+VALIDATION_ONLY = "validation only"
+"""The role of a site that by the campaign file only validates."""
+_NO_TRAINING = frozenset({"evaluation only", "analyses only", "answers offers only", VALIDATION_ONLY})
 
 
 def participants(results: Results) -> list[SiteRecord]:
@@ -78,9 +80,12 @@ def training_in_words(results: Results) -> tuple[list[SiteRecord], str]:
         f"the {what} of {listed(names)} are in {count or 'none'} of {len(steps)} {unit}"
         for count, names in sorted(partly.items(), reverse=True)
     ]
-    only = [site.name for site in took_part if site.role in _NO_TRAINING]
-    if only:
-        clauses.append(f"{listed(only)} {'was' if len(only) == 1 else 'were'} not trained on, by policy")
+    for by_file, why in ((True, "and only validate by the campaign file"), (False, "by policy")):
+        only = [s.name for s in took_part if s.role in _NO_TRAINING and (s.role == VALIDATION_ONLY) == by_file]
+        if only:
+            one = len(only) == 1
+            said = why.replace("validate", "validates") if one else why
+            clauses.append(f"{listed(only)} {'was' if one else 'were'} not trained on, {said}")
     return whole, "; ".join(clauses)
 
 

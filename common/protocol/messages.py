@@ -311,6 +311,8 @@ def printable(text: str) -> str:
 
 MODEL_PREFIX, PREPARATION_PREFIX, TRAINED_PREFIX = "model:", "preparation:", "trained:"
 """Of names in a payload: arrays of the model, and what a model of the run follows from (`protocol.basis`)."""
+BUNDLE = "bundle:file"
+"""Name in a payload of the bytes of a bundle (`common.bundle`), which has a model and all that proves whose it is."""
 
 
 def join_model(weights: Payload) -> dict[str, NDArray[Any]]:
@@ -328,9 +330,20 @@ def without_model(payload: Payload) -> dict[str, NDArray[Any]]:
     return {name: array for name, array in payload.items() if not name.startswith(MODEL_PREFIX)}
 
 
+def join_bundle(content: bytes) -> dict[str, NDArray[Any]]:
+    """Payload name for the bytes of a bundle."""
+    return {BUNDLE: np.frombuffer(content, dtype=np.uint8)}
+
+
+def bundle_of(payload: Payload) -> bytes | None:
+    """The bytes of a bundle in a payload; None if it has none, or something else under that name."""
+    array = payload.get(BUNDLE)
+    return None if array is None or array.dtype != np.uint8 or array.ndim != 1 else array.tobytes()
+
+
 def split_payload(payload: Payload) -> tuple[dict[str, NDArray[Any]], dict[str, dict[str, NDArray[np.float64]]]]:
     """Model weights by name, and iterates by step, of one payload. Raises `RequestRefused` as `split_iterates` does."""
-    others = (MODEL_PREFIX, PREPARATION_PREFIX, TRAINED_PREFIX)
+    others = (MODEL_PREFIX, PREPARATION_PREFIX, TRAINED_PREFIX, BUNDLE)
     return model_of(payload), split_iterates({name: a for name, a in payload.items() if not name.startswith(others)})
 
 

@@ -63,7 +63,18 @@ class CampaignInfo(Part):
         default=None, description="rounds of training asked for, in each fold; null where a model needs none"
     )
     folds: int | None = Field(default=None, description="folds of cross-fitting; null without")
+    final_model: bool = Field(
+        default=False, description="whether one more model was made on everybody, beside the folds'"
+    )
+    bundle: str = Field(
+        default="", description="SHA-256 of the bundle that was validated; empty where a model was made"
+    )
     minimum_count: int = Field(description="fewest patients behind any released cell")
+
+    @property
+    def model_folds(self) -> int | None:
+        """Folds that each have a model of their own; None without, and where a bundle's model is validated."""
+        return None if self.bundle else self.folds
 
 
 class RunInfo(Part):
@@ -161,7 +172,9 @@ class Round(Part):
     """One round of training. Validation figures are those of the model after it."""
 
     number: int = Field(ge=1, description="from 1, in each fold again")
-    fold: int | None = Field(default=None, ge=1, description="from 1; null without folds")
+    fold: int | None = Field(
+        default=None, ge=1, description="from 1, one more than there are for the final model; null without folds"
+    )
     seconds: Number = Field(default=None, description="wall time")
     train_loss: Number = Field(default=None, description="mean of the sites' losses, weighted by their patients")
     validation_mae_years: Number = Field(

@@ -14,7 +14,9 @@ class Preparation(AnalysisResult):
     to lie in an interval only; means and standard deviations are exact sums.
     """
 
-    fold: int | None = Field(default=None, ge=1, description="from 1; null without folds")
+    fold: int | None = Field(
+        default=None, ge=1, description="from 1, one more than there are for the final model; null without folds"
+    )
     n: int = Field(description="training patients with a usable age, all sites")
     left_out: int = Field(default=0, description="patients without a usable age")
     left_out_few_sites: int = Field(

@@ -85,6 +85,10 @@ class Results(Part):
     analyses: Mapping[str, StepResult] = Field(
         default_factory=dict, description="by registered step; its result is described where its analysis is"
     )
+    external: Mapping[str, StepResult] = Field(
+        default_factory=dict,
+        description="the same steps over the sites that only validate, where others train; `analyses` is without them",
+    )
     pooled_check: PooledCheck | None = Field(
         default=None, description="null unless the run was simulated with --check-pooled"
     )

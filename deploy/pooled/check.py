@@ -266,6 +266,8 @@ def _ridge(
         return
     columns = phase.cohort_columns
     for made in results.preparation:
+        if made.fold is not None and made.fold > (campaign.validation.folds or 0):
+            continue  # the final model, which nobody here is predicted by
         step = "ridge" if made.fold is None else f"ridge, fold {made.fold}"
         if made.stood_in:
             not_compared[step] = "site means stand in for missing values that few patients share"

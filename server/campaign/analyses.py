@@ -51,10 +51,12 @@ def run_stage(
     following_kind: str,
     fold: int = 0,
     sites: Collection[str] | None = None,
+    quorum: bool = True,
 ) -> None:
     """Run analyses to their end. The first exchange is a `kind` message with `payload`, later ones `following_kind`.
 
-    All sites whose policy allows it take part, or of these only `sites`.
+    All sites whose policy allows it take part, or of these only `sites`. Without `quorum` an exchange that nobody
+    answers ends the analyses, not the run.
 
     A site that withholds or fails an exchange of an iterative analysis leaves that analysis, and the analysis begins
     again with the sites that remain: sums of different sets of sites would not be one likelihood. Where an iterate is
@@ -71,8 +73,9 @@ def run_stage(
         head = dict(payload or {}) if exchange == 0 else {}
         now = kind if exchange == 0 else following_kind
         payload_now = {**head, **join_iterates({**(extra or {}), **iterates})}
-        answers = session.ask(now, payload_now, fold=fold, sites=sites)
-        session.require_quorum(answers, step="analyses", kind=now)
+        answers = session.ask(now, payload_now, fold=fold, sites=sites, needed=None if quorum else 0)
+        if quorum:
+            session.require_quorum(answers, step="analyses", kind=now)
         exchange += 1
         session.events.emit("exchange", number=exchange, steps=sorted(iterates), sites=sorted(answers))
         for name in list(iterates):

@@ -11,6 +11,7 @@ from fedage.common.analyses import plan
 from fedage.common.campaign import Campaign
 from fedage.common.estimators.private_training import ASSUMPTIONS
 from fedage.common.estimators.table import FEATURE
+from fedage.common.protocol.heads import fingerprint
 from fedage.common.protocol.messages import ANALYSE, TRAIN
 from fedage.common.version import __version__
 from fedage.server.campaign.analyses import AnalysisOutcomes
@@ -35,6 +36,8 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
             estimator=campaign.estimator.name if campaign.estimator else "",
             minimum_count=campaign.privacy.minimum_count,
             folds=campaign.validation.folds,
+            final_model=campaign.validation.final_model,
+            bundle=campaign.bundle or "",
             train_on=campaign.cohort.train_on,
             rounds=campaign.training.rounds if campaign.training else None,
         ),
@@ -50,13 +53,12 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
         phantoms=campaign.planted is not None,
         sites=tuple(_sites(session, record)),
         preparation=tuple(
-            _preparation(fold + 1 if campaign.validation.folds else None, found)
-            for fold, found in sorted(record.preparation.items())
+            _preparation(_number(campaign, fold), found) for fold, found in sorted(record.preparation.items())
         ),
         rounds=tuple(
             record_of.Round(
                 number=done.number,
-                fold=done.fold + 1 if campaign.validation.folds else None,
+                fold=_number(campaign, done.fold),
                 seconds=done.seconds,
                 train_loss=done.train_loss,
                 validation_mae_years=done.validation["mae_years"] if done.validation else None,
@@ -70,9 +72,40 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
             for done in record.rounds
         ),
         analyses=_analyses(campaign, findings),
-        notes=(*_notes(campaign, place, findings), *_clipped(record)),
+        external=_analyses(campaign, record.external) if validates_beside(session) else {},
+        notes=(*_notes(campaign, place, findings), *_of_bundle(record), *_clipped(record)),
     )
     return _concluded(campaign, results)
+
+
+def validates_beside(session: Session) -> bool:
+    """Whether some sites only validate what others make."""
+    return session.campaign.bundle is None and bool(session.validating_sites)
+
+
+def _number(campaign: Campaign, fold: int) -> int | None:
+    """A fold from 1, one more than there are for the model on everybody; None without folds."""
+    folds = campaign.validation.folds
+    return None if folds is None else min(fold, folds) + 1
+
+
+def _of_bundle(record: Record) -> list[str]:
+    """Whose model was validated, and how it did where it was made."""
+    if record.bundle is None:
+        return []
+    found = record.bundle.description
+    origin, errors = found.origin, found.errors
+    sites = ", ".join(sorted(found.trained_on.sites))
+    there = (
+        f" There predicted ages were off by {errors.mae_years:.2f} years on average, on {errors.n} patients."
+        if errors is not None and errors.mae_years is not None
+        else ""
+    )
+    whose = f"sites {sites or 'not named'}), signed by the key {fingerprint(record.bundle.key)[:16]}…"
+    return [
+        f"Nothing was trained: the model is that of campaign {origin.campaign}, run {origin.run} "
+        f"({origin.environment}; {whose}.{there}"
+    ]
 
 
 def _concluded(campaign: Campaign, results: Results) -> Results:
@@ -125,7 +158,8 @@ def _site(name: str, session: Session, record: Record) -> record_of.SiteRecord:
     answer = record.descriptions.get(name)
     withheld = tuple(
         record_of.Withheld(step=step, reason=reason)
-        for step, reason in sorted(record.findings.withheld.get(name, {}).items())
+        for found in (record.findings, record.external)
+        for step, reason in sorted(found.withheld.get(name, {}).items())
     )
     troubles = tuple(session.troubles.get(name, ()))
     if answer is None:
@@ -192,7 +226,9 @@ def _dropped_out(name: str, session: Session, record: Record) -> int | None:
     that is gone at the end has dropped out, and the number is a round of the last fold.
     """
     rounds = record.rounds if session.attendance.answers(name, TRAIN) else []
-    analysed = bool(record.findings.contributors) and session.attendance.answers(name, ANALYSE)
+    analysed = bool(record.findings.contributors or record.external.contributors) and session.attendance.answers(
+        name, ANALYSE
+    )
     if session.campaign.validation.folds is not None:
         if name in session.answered_last:
             return None

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,12 +22,15 @@ from fedage.common.analyses.base import Analysis
 from fedage.common.analyses.bias.bias_line import BIAS
 from fedage.common.analyses.evaluation.metrics import VALIDATION
 from fedage.common.analyses.plan import left_out, stages
+from fedage.common.bundle.container import BundleRefused
 from fedage.common.campaign import Campaign
 from fedage.common.protocol.messages import ANALYSE, EVALUATE
 from fedage.common.statistics.statistic import FloatArray
 from fedage.server.campaign.analyses import AnalysisOutcomes, run_stage
 from fedage.server.campaign.assemble import assemble
+from fedage.server.campaign.bundles import bundle_of_run
 from fedage.server.campaign.model import make_model
+from fedage.server.campaign.run_model import RunModel
 from fedage.server.campaign.run_so_far import Place, Record
 from fedage.server.record.events import EventLog, read_events
 from fedage.server.record.heads import Heads
@@ -226,15 +230,9 @@ def _phases(session: Session, record: Record, *, folder: Path) -> None:
         _predict(session, record, after_prediction, folder=folder)
     else:
         run_stage(session, after_prediction, kind=ANALYSE, findings=findings, following_kind=ANALYSE)
-    run_stage(
-        session,
-        after_correction,
-        kind=ANALYSE,
-        findings=findings,
-        extra=_bias_line(campaign, findings),
-        following_kind=ANALYSE,
-        fold=all_folds(campaign),
-    )
+    line = _bias_line(campaign, record)
+    for judged in _judged(session, record):
+        judged.run(session, after_correction, kind=ANALYSE, extra=line, fold=all_folds(campaign))
     session.events.emit("analysed", seconds=round(time.monotonic() - started, 2))
 
 
@@ -243,28 +241,80 @@ def all_folds(campaign: Campaign) -> int:
     return campaign.validation.folds or 0
 
 
-def _predict(session: Session, record: Record, analyses: Sequence[Analysis], *, folder: Path) -> None:
-    """Make the model, or one model a fold, have the sites predict, and run the analyses of the predictions."""
-    campaign, findings = session.campaign, record.findings
-    if campaign.validation.folds is None:
-        made = make_model(session, record, folder=folder, fold=0)
+@dataclass(frozen=True)
+class _Judged:
+    """Sites whose sums make one result: all, or where some train and others only validate, each of the two."""
+
+    sites: list[str] | None
+    findings: AnalysisOutcomes
+    quorum: bool = True
+
+    def run(self, session: Session, analyses: Sequence[Analysis], *, kind: str, **options: Any) -> None:
         run_stage(
             session,
             analyses,
-            kind=EVALUATE,
-            payload=made.payload,
-            findings=findings,
+            kind=kind,
+            findings=self.findings,
             following_kind=ANALYSE,
+            sites=self.sites,
+            quorum=self.quorum,
+            **options,
         )
+
+
+def _judged(session: Session, record: Record) -> list[_Judged]:
+    validating = session.validating_sites
+    if not validating or session.campaign.bundle is not None:
+        return [_Judged(None, record.findings)]
+    others = sorted(set(session.nodes) - set(validating))
+    return [_Judged(others, record.findings), _Judged(validating, record.external, quorum=False)]
+
+
+def _predict(session: Session, record: Record, analyses: Sequence[Analysis], *, folder: Path) -> None:
+    """Make the model, or one model a fold, have the sites predict, and run the analyses of the predictions."""
+    campaign, judged = session.campaign, _judged(session, record)
+    if campaign.bundle is not None:
+        _predict_by_bundle(session, record, folder=folder)
+    elif campaign.validation.folds is None:
+        made = make_model(session, record, folder=folder, fold=0)
+        for each in judged:
+            each.run(session, analyses, kind=EVALUATE, payload=made.payload)
         _last_validation(session, record)
         return
-    for fold in range(campaign.validation.folds):
+    else:
+        _predict_by_folds(session, record, folds=campaign.validation.folds, folder=folder)
+    for each in judged:
+        each.run(session, analyses, kind=ANALYSE, fold=all_folds(campaign))
+
+
+def _predict_by_bundle(session: Session, record: Record, *, folder: Path) -> None:
+    assert session.campaign.final_fold is not None
+    try:
+        found = bundle_of_run(session.campaign, folder)
+    except BundleRefused as refused:
+        raise CampaignFailed(str(refused)) from None
+    assert found is not None
+    content, record.bundle = found
+    answers = session.ask(EVALUATE, RunModel({}, bundle=content).payload, fold=session.campaign.final_fold)
+    session.require_quorum(answers, step="predictions by the bundle", kind=EVALUATE)
+    session.events.emit("bundle", digest=record.bundle.digest, sites=sorted(answers))
+
+
+def _predict_by_folds(session: Session, record: Record, *, folds: int, folder: Path) -> None:
+    """A model a fold, judged by who was held out of it; the one on everybody is judged where nobody was trained on."""
+    campaign, validating = session.campaign, session.validating_sites
+    judging_folds = None if campaign.final_fold is None else sorted(set(session.nodes) - set(validating))
+    for fold in range(folds):
         made = make_model(session, record, folder=folder, fold=fold)
-        answers = session.ask(EVALUATE, made.payload, fold=fold)
+        answers = session.ask(EVALUATE, made.payload, fold=fold, sites=judging_folds)
         session.require_quorum(answers, step=f"predictions of fold {fold + 1}", kind=EVALUATE)
         judging = sorted(site for site in answers if _holds_out(record.descriptions.get(site), fold))
-        session.events.emit("fold", number=fold + 1, of=campaign.validation.folds, sites=judging)
-    run_stage(session, analyses, kind=ANALYSE, findings=findings, following_kind=ANALYSE, fold=all_folds(campaign))
+        session.events.emit("fold", number=fold + 1, of=folds, sites=judging)
+    if campaign.final_fold is not None:
+        made = make_model(session, record, folder=folder, fold=campaign.final_fold)
+        if validating:
+            session.ask(EVALUATE, made.payload, fold=campaign.final_fold, sites=validating, needed=0)
+        session.events.emit("final-model", sites=validating)
 
 
 def _holds_out(described: Answer | None, fold: int) -> bool:
@@ -281,9 +331,15 @@ def _last_validation(session: Session, record: Record) -> None:
         session.events.emit("validation", round=last.number, mae_years=overall["mae_years"])
 
 
-def _bias_line(campaign: Campaign, findings: AnalysisOutcomes) -> dict[str, dict[str, FloatArray]]:
-    """What the sites need to correct with a pooled line; with one line a site they need nothing from here."""
-    line = findings.results.get(BIAS)
-    if campaign.bias.scope == "site" or line is None:
+def _bias_line(campaign: Campaign, record: Record) -> dict[str, dict[str, FloatArray]]:
+    """What the sites need to correct with a pooled line; with one line a site they need nothing from here.
+
+    Of a bundle it is the bundle's, fitted where it was made; nothing of sites that only validate goes into a line.
+    """
+    if campaign.bias.scope == "site":
         return {}
-    return {"bias-line": {"line": np.array([line["slope"], line["intercept_years"]])}}
+    if record.bundle is not None:
+        ready = record.bundle.description.overall_line
+        return {} if ready is None else {"bias-line": {"line": np.array([ready.slope, ready.intercept_years])}}
+    line = record.findings.results.get(BIAS)
+    return {} if line is None else {"bias-line": {"line": np.array([line["slope"], line["intercept_years"]])}}

@@ -32,7 +32,8 @@ def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> 
         If the sites' tables do not agree, an exact phase fails, or a round loses the quorum.
     """
     campaign = session.campaign
-    name = "model.safetensors" if campaign.validation.folds is None else f"model-fold-{fold + 1}.safetensors"
+    for_everybody = campaign.validation.folds is None or fold == campaign.final_fold
+    name = "model.safetensors" if for_everybody else f"model-fold-{fold + 1}.safetensors"
     try:
         described = {site: answer.info.features for site, answer in record.descriptions.items()}
         features = agreed_features(campaign, described)

@@ -128,7 +128,7 @@ def train(
         all_know = knowing.issuperset(session.training_sites)
         accepted = _Accepted(session, strategy, weights, number, described=described, roles=roles, limits=limits)
         step = step_of(TRAIN, round_number=number, fold=fold)
-        before = session.replayed(step)
+        before = session.replayed(step, sites=session.training_sites)
         if before is not None:
             answers = before.answers
         else:
@@ -194,8 +194,8 @@ def train(
             "round",
             number=number,
             of=rounds_before + training.rounds,
-            fold=fold,
-            folds=campaign.validation.folds or 1,
+            fold=min(fold, campaign.validation.folds or 0),
+            folds=campaign.models,
             seconds=round(record.seconds, 2),
             sites=record.sites,
             train_loss=record.train_loss,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from fedage.common.bundle.container import Bundle
 from fedage.server.campaign.analyses import AnalysisOutcomes
 from fedage.server.campaign.rounds import RoundRecord
 from fedage.server.sites.session import Answer
@@ -31,6 +32,9 @@ class Record:
     descriptions: dict[str, Answer] = field(default_factory=dict)
     rounds: list[RoundRecord] = field(default_factory=list)
     findings: AnalysisOutcomes = field(default_factory=AnalysisOutcomes)
+    external: AnalysisOutcomes = field(default_factory=AnalysisOutcomes)
+    """Of the sites that only validate, where others train."""
+    bundle: Bundle | None = None
     preparation: dict[int, dict[str, object]] = field(default_factory=dict)
     status: str = "failed"
     reason: str = ""

@@ -175,6 +175,11 @@ def in_words(event: dict[str, Any]) -> str:
             text = f"    after round {event['round']}: validation MAE {event['mae_years']:.2f} years"
         case "fold":
             text = f"fold {event['number']}/{event['of']}: predicted at {len(event['sites'])} sites"
+        case "final-model":
+            at = f", predicted at {', '.join(event['sites'])}" if event["sites"] else ""
+            text = f"one more model made on everybody{at}"
+        case "bundle":
+            text = f"bundle {str(event['digest'])[:16]}…: predicted at {len(event['sites'])} sites"
         case "exchange":
             text = f"exchange {event['number']}: {', '.join(event['steps'])}"
         case "analysis-restarted":

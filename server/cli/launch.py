@@ -18,6 +18,7 @@ from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.deploy.machine.campaign_file import load_campaign
 from fedage.deploy.machine.lifetime import hang_up
+from fedage.server.campaign.bundles import put_bundle
 from fedage.server.campaign.recover import KILLED, recover
 from fedage.server.cli.follow import Follower
 from fedage.server.cli.summary import print_summary
@@ -40,7 +41,9 @@ _STOP_S = 60.0
 """Time for a run that was told to stop to write its record itself."""
 
 
-def launch(home: CoordinatorHome, campaign: Campaign, *, run: str | None, out: Path | None) -> str:
+def launch(
+    home: CoordinatorHome, campaign: Campaign, *, run: str | None, out: Path | None, bundle: Path | None = None
+) -> str:
     """Submit, follow, and copy the record to `out`. Returns the status: finished, stopped or failed.
 
     However the run ends, its record is written before it is copied: by the run itself, or from what is on disk if its
@@ -58,6 +61,7 @@ def launch(home: CoordinatorHome, campaign: Campaign, *, run: str | None, out: P
     if place.path.exists():
         raise FedAgeError(f"{place.path} exists: a run named {run!r} was recorded there; give another name with --name")
     console.print(f"campaign {campaign.campaign.name}, digest {campaign.digest}")
+    put_bundle(campaign, bundle, folder=place.path)
     return _followed(home, campaign, place, out=out, console=console, resumed=False)
 
 

@@ -202,6 +202,9 @@ def run(
     home: Home,
     out: Annotated[Path | None, typer.Option(help="also put the record here when the run ends")] = None,
     name: Annotated[str | None, typer.Option(help="name of the run; the time if not given")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="the bundle that the file validates, where it names one in estimator.bundle")
+    ] = None,
     with_parent: Annotated[
         bool, typer.Option("--with-parent", help="stop when the process that started this is gone", hidden=True)
     ] = False,
@@ -214,7 +217,7 @@ def run(
 
     if with_parent:
         end_with_parent()
-    status = launch(CoordinatorHome.load(home), load_campaign(file), run=name, out=out)
+    status = launch(CoordinatorHome.load(home), load_campaign(file), run=name, out=out, bundle=bundle)
     if status != "finished":
         raise typer.Exit(130 if status == "stopped" else 1)
 

@@ -52,6 +52,9 @@ def new(
     equals: Annotated[float | None, typer.Option(help="groups: its value for the group of interest")] = None,
     reference: Annotated[float | None, typer.Option(help="groups: its value for the reference group")] = None,
     held_fixed: Annotated[str | None, typer.Option(help="groups: columns held fixed, commas between")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="validate the model in this bundle, which gives estimator, options and columns")
+    ] = None,
     out: Annotated[Path, typer.Option(help="the file to write")] = Path("campaign.toml"),
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="ask nothing; take the default of what is not given")
@@ -65,21 +68,31 @@ def new(
     if out.exists() and not force:
         raise CannotWrite(f"{out} exists; give another file with --out, or --force to replace it")
     ask = Questions(asking=not yes and sys.stdin.isatty())
+    validated = _of_bundle(bundle, estimator, analysis_only) if bundle is not None else {}
+    estimator = validated.get("estimator", estimator)
     implied = next((flag for flag, value in (("--analyses", analyses), ("--predicted", predicted)) if value), None)
     kind = _kind(estimator, analysis_only, ask, implied=implied)
     follow_up = {"time": time, "event": event, "covariates": covariates}
     groups = {"group_column": group_column, "equals": equals, "reference": reference, "held_fixed": held_fixed}
     wanted = _analyses(kind, ask, analyses, follow_up=follow_up, groups=groups, predicted=predicted)
+    usual = _purpose(kind, wanted, validates=bool(validated))
     about: dict[str, Any] = {
         "name": ask("campaign.name", "Name of the campaign", name, default=kind or ANALYSIS_ONLY),
         "purpose": ask(
-            "campaign.purpose", "What is asked of the sites, in a sentence", purpose, default=_purpose(kind, wanted)
+            "campaign.purpose",
+            "What is asked of the sites, in a sentence",
+            purpose,
+            default=usual,
         ),
         "seed": ask("campaign.seed", "Seed", seed, default=1, read=int),
         "sites": ask(
             "campaign.sites", "Sites, with commas between (none: whoever is admitted)", sites, default=(), read=words
         ),
-        **_about_tables(kind, ask, wanted, age=age, id_column=id_column, sex=sex, features=features),
+        **(
+            _columns_of_bundle(validated, age=age, id_column=id_column, sex=sex, features=features)
+            if validated
+            else _about_tables(kind, ask, wanted, age=age, id_column=id_column, sex=sex, features=features)
+        ),
     }
     if kind is None:
         about |= _predicted(ask, wanted, predicted)
@@ -96,6 +109,35 @@ def new(
     _write(out, text, force=force)
     typer.echo(f"{out}: ok, digest {campaign.digest}")
     typer.echo(f"Every key is explained in it. After an edit: fedage campaign check {out}")
+
+
+def _of_bundle(bundle: Path, estimator: str | None, analysis_only: bool) -> dict[str, Any]:
+    """Estimator, options and columns of a bundle."""
+    from fedage.common.bundle.fits import estimator_of
+    from fedage.deploy.machine.bundle_file import load_bundle
+
+    if estimator is not None or analysis_only:
+        raise CannotWrite("--bundle says which estimator it is; leave --estimator and --analysis-only out")
+    _, read = load_bundle(bundle)
+    estimator_of(read.description, name=str(bundle))
+    found = read.description
+    table = {key: value for key, value in (found.table or {}).items() if value is not None and value != []}
+    return {"estimator": found.estimator, "bundle": read.digest, "options": found.options, "table": table}
+
+
+def _columns_of_bundle(validated: dict[str, Any], **given: str | None) -> dict[str, Any]:
+    """What the bundle says, with other columns of the sites' tables where a flag names one."""
+    if given.pop("features") is not None:
+        raise CannotWrite("--features: the bundle has its own; leave it out")
+    table, on_tables = dict(validated["table"]), bool(validated["table"])
+    for key, value in (("age", given["age"]), ("id", given["id_column"]), ("sex", given["sex"])):
+        if value is not None and not on_tables:
+            raise CannotWrite(
+                f"--{key}: only for campaigns on tables, and this bundle's model takes images; leave it out"
+            )
+        if value is not None:
+            table[key] = value
+    return {"bundle": validated["bundle"], "options": validated["options"], "table": table, "age_column": None}
 
 
 def _kind(estimator: str | None, analysis_only: bool, ask: Questions, *, implied: str | None) -> str | None:
@@ -157,7 +199,9 @@ def _read_analyses(text: str) -> tuple[str, ...]:
     return chosen
 
 
-def _purpose(kind: str | None, wanted: frozenset[str]) -> str:
+def _purpose(kind: str | None, wanted: frozenset[str], *, validates: bool) -> str:
+    if kind is not None and validates:
+        return f"Validate a model of {kind} that was made elsewhere at sites that had no part in it"
     if kind is not None:
         return f"Learn together to estimate age with {kind}, correct the age bias and report how good it is"
     if len(wanted) == 1:

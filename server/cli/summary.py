@@ -8,7 +8,7 @@ from rich.text import Text
 
 from fedage.common.presentation.participation import TOOK_PART, patients_told, status
 from fedage.server.record.results import Results, SiteRecord
-from fedage.server.report import pooled_text, preparation_text, site_text, withheld_text
+from fedage.server.report import external, pooled_text, preparation_text, site_text, withheld_text
 from fedage.server.report.shown import in_rich, shown_of
 
 _MOST_POINTS = 3
@@ -18,10 +18,10 @@ def print_summary(results: Results, *, console: Console) -> None:
     """Per site patients and MAE, hazard ratios, and beside them what the planted truth implies."""
     if results.phantoms:
         console.print("Images in this run are phantoms rendered by FedAge; every figure below is from them.")
-    if results.campaign.folds:
+    if results.campaign.model_folds:
         console.print(
-            f"With {results.campaign.folds} folds: each patient is predicted by the model that was made without their "
-            "fold, and counts as a test patient."
+            f"With {results.campaign.model_folds} folds: each patient is predicted by the model that was made without "
+            "their fold, and counts as a test patient."
         )
     for sentence in site_text.held_out(results):
         console.print(Text(sentence))
@@ -37,6 +37,10 @@ def print_summary(results: Results, *, console: Console) -> None:
                 continue
             printed.add(item)
         console.print(Text(item) if isinstance(item, str) else in_rich(item))
+    if beside := external.external_of(results):
+        console.print(Text(external.HEADING))
+        for item in (item for each in shown_of(beside) for item in each.terminal):
+            console.print(Text(item) if isinstance(item, str) else in_rich(item))
     for sentence in pooled_text.sentences(results):
         console.print(Text(sentence))
     for site in results.sites:

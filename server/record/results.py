@@ -70,6 +70,10 @@ class Results(generic.Results):
     analyses: dict[str, StepResult] = Field(
         default_factory=dict, description="by registered step; its result is described where its analysis is"
     )
+    external: dict[str, StepResult] = Field(
+        default_factory=dict,
+        description="the same steps over the sites that only validate, where others train; `analyses` is without them",
+    )
 
 
 class ResultsUnreadable(FedAgeError):

@@ -16,10 +16,10 @@ def captions(results: Results) -> dict[str, Any]:
 
 
 def _learning(results: Results) -> str:
-    folds = "in each fold (thin); bold is the mean over folds" if results.campaign.folds else "at each site"
+    folds = "in each fold (thin); bold is the mean over folds" if results.campaign.model_folds else "at each site"
     sites = {site for finished in results.rounds for site in finished.validation_mae_years_by_site}
     whose, mean = f"for the sites together (bold) and {folds}", "the sites' mean training loss"
-    if len(sites) == 1 and not results.campaign.folds:
+    if len(sites) == 1 and not results.campaign.model_folds:
         whose, mean = f"at {next(iter(sites))}, the only site that tells it", "the training loss"
     return (
         "Mean absolute error of the averaged model after each round, on validation patients it was not trained on, "

@@ -17,7 +17,7 @@ def preparation(results: Results) -> Table:
     folds = any(item.fold is not None for item in results.preparation)
     rows = tuple(
         (
-            *((NONE if item.fold is None else count(item.fold),) if folds else ()),
+            *((_fold(results, item),) if folds else ()),
             count(item.n),
             left_out(item.left_out, few_sites=item.left_out_few_sites),
             NONE if item.features is None else count(item.features - len(item.unused)),
@@ -49,7 +49,7 @@ def cross_validation(results: Results) -> Table:
     penalties = sorted({penalty for item in tried for penalty, _ in item.cross_validation if penalty is not None})
     errors = [dict(item.cross_validation) for item in tried]
     rows = tuple((_digits(penalty), *(number(found.get(penalty), 4) for found in errors)) for penalty in penalties)
-    headers = tuple("RMSE" if item.fold is None else f"RMSE, fold {item.fold}" for item in tried)
+    headers = tuple("RMSE" if item.fold is None else f"RMSE, fold {_fold(results, item).text}" for item in tried)
     note = "On the age scale of the model (years, or the logarithm of years). The strongest penalty "
     "whose error is hardly above the least is used."
     return Table(
@@ -59,6 +59,13 @@ def cross_validation(results: Results) -> Table:
         why_empty="No penalty was chosen by cross-validation.",
         note=note if rows else "",
     )
+
+
+def _fold(results: Results, item: Preparation) -> Cell:
+    """The fold, or that the model is the one on everybody."""
+    if item.fold is None:
+        return NONE
+    return count(item.fold) if item.fold <= (results.campaign.folds or 0) else words("all")
 
 
 def _error(item: Preparation, which: int) -> float | None:

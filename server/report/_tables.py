@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from fedage.common.presentation.cells import (
     NONE,
+    Cell,
     Table,
     count,
     number,
@@ -112,7 +113,7 @@ def rounds(results: Results) -> Table:
     folds = any(item.fold is not None for item in results.rounds)
     rows = tuple(
         (
-            *((NONE if item.fold is None else count(item.fold),) if folds else ()),
+            *((_fold(results, item.fold),) if folds else ()),
             count(item.number),
             number(item.seconds, 1),
             number(item.train_loss, 4),
@@ -127,8 +128,17 @@ def rounds(results: Results) -> Table:
     return Table("rounds", headers_by_fold if folds else headers, rows, why_empty=no_rounds(results))
 
 
+def _fold(results: Results, fold: int | None) -> Cell:
+    """A fold; of the model on everybody that it is that one."""
+    if fold is None:
+        return NONE
+    return count(fold) if fold <= (results.campaign.folds or 0) else words("all")
+
+
 def no_rounds(results: Results) -> str:
     """Why there is no round."""
     if results.solved_exactly:
         return "The model is solved exactly from the sites' sums, so there are no rounds."
+    if results.campaign.bundle:
+        return "Nothing was trained: the model was made before, and was validated."
     return "No round of training was finished."

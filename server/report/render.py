@@ -11,7 +11,16 @@ from markupsafe import Markup
 
 from fedage.common.presentation.cells import Table
 from fedage.server.record.results import Results
-from fedage.server.report import _captions, _happened, _pooled, _preparation, _tables, pooled_text, preparation_text
+from fedage.server.report import (
+    _captions,
+    _happened,
+    _pooled,
+    _preparation,
+    _tables,
+    external,
+    pooled_text,
+    preparation_text,
+)
 from fedage.server.report import summary as _summary
 from fedage.server.report.figure_learning import learning_curve
 from fedage.server.report.shown import notes_in_words, shown_of
@@ -68,7 +77,7 @@ def render_report(results: Results, *, events: Sequence[Mapping[str, Any]] | Non
         figures=figures,
         tables=tables,
         nothing=_nothing(figures, tables),
-        sections=sections_of(results, shown),
+        sections=[*sections_of(results, shown), *external.sections(results)],
         first=[block for each in shown for block in each.first],
         sites_told=_summary.sites_told(results),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedage.common.presentation.participation import EVERYTHING
+from fedage.common.presentation.participation import EVERYTHING, VALIDATION_ONLY
 from fedage.common.presentation.wording import listed
 from fedage.server.record.results import Results, SiteRecord
 
@@ -18,7 +18,8 @@ PURPOSE = (
 
 def are_told(results: Results) -> bool:
     """Whether there is anything to tell: simulated sites have neither policy nor audit log."""
-    return any(site.audit_head is not None or site.role not in ("", EVERYTHING) for site in results.sites)
+    usual = ("", EVERYTHING, VALIDATION_ONLY)  # the last is told by the file, in simulation too
+    return any(site.audit_head is not None or site.role not in usual for site in results.sites)
 
 
 def audit_head(site: SiteRecord) -> str:
@@ -29,7 +30,7 @@ def audit_head(site: SiteRecord) -> str:
 
 def held_out(results: Results) -> list[str]:
     """Which sites hold patients out in some of the folds only, and what that means; nothing if there are none."""
-    folds = results.campaign.folds
+    folds = results.campaign.model_folds
     few: dict[int, list[str]] = {}
     for site in results.sites:
         if folds and site.held_out_in_folds is not None and site.held_out_in_folds < folds:
@@ -46,6 +47,6 @@ def held_out(results: Results) -> list[str]:
 def curves(results: Results) -> str:
     """Whose figures by round are, against the final ones."""
     evaluating = [site.name for site in results.sites if site.role == _EVALUATES]
-    final = "the final figures" if results.campaign.folds else "those of the last round, and the final figures,"
+    final = "the final figures" if results.campaign.model_folds else "those of the last round, and the final figures,"
     names = f" ({', '.join(evaluating)} only evaluate{'s' if len(evaluating) == 1 else ''})" if evaluating else ""
     return f"The figures by round are of the sites that train; {final} are of all sites that evaluate{names}."

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from fedage.common.presentation.blocks import Display
-from fedage.common.presentation.participation import participants, training_in_words
+from fedage.common.presentation.participation import participants, patients_told, training_in_words
 from fedage.common.presentation.wording import listed
 from fedage.server.record.results import Results
+from fedage.server.report import external
 from fedage.server.report.rounds import rounds_in_words
 from fedage.server.report.shown import shown_of, subjects_not_asked_for
 from fedage.server.report.withheld_text import in_short
@@ -19,6 +20,7 @@ def sentences(results: Results, shown: Sequence[Display] | None = None) -> list[
     return [
         _what_ran(results),
         *(sentence for each in shown or shown_of(results) for sentence in each.sentences),
+        *external.sentences(results),
         *in_short(results),
     ]
 
@@ -84,6 +86,9 @@ def _ended(results: Results) -> str:
 def _what_ran(results: Results) -> str:
     took_part, others = training_in_words(results)
     exact, estimator = results.solved_exactly, results.campaign.estimator
+    if results.campaign.bundle and participants(results):
+        at = listed([f"{site.name} ({patients_told(site)} patients)" for site in participants(results)])
+        return f"A model that was made before, of the age estimator {estimator}, was validated at {at}."
     if not participants(results) or (estimator and not results.rounds and not exact):
         return "No round of training was finished." if estimator else "No site took part."
     if not took_part:
@@ -99,8 +104,8 @@ def _what_ran(results: Results) -> str:
     if not estimator:
         return f"{sites} took part in a campaign that only analyses{took}: no model was made."
     if exact:
-        folds = len(results.preparation)
-        each = f", once for each of {folds} folds" if folds > 1 else ""
+        folds, final = results.campaign.folds, results.campaign.final_model
+        each = f", once for each of {folds} folds{' and once on everybody' if final else ''}" if folds else ""
         return (
             f"{sites} made the age estimator {estimator}{together}{took}: solved exactly from sums{each}, so no rounds "
             f"of training were needed.{rest}"

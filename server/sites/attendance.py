@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fedage.common.campaign.types import Role
+from fedage.common.presentation.participation import VALIDATION_ONLY
 from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, KINDS, TRAIN
 from fedage.server.record.events import EventLog
 
@@ -53,6 +55,7 @@ class Attendance:
     """
 
     events: EventLog
+    role_in_file: Callable[[str], Role] = lambda _site: "train"
     refused: dict[str, str] = field(default_factory=dict)
     undecided: dict[str, str] = field(default_factory=dict)
     troubles: dict[str, list[str]] = field(default_factory=dict)
@@ -116,7 +119,9 @@ class Attendance:
         self.events.emit("site-left-out", site=site, rule=rule, reason=told)
 
     def answers(self, site: str, kind: str) -> bool:
-        """Whether a site's policy answers a kind of message."""
+        """Whether a site answers a kind of message, by the file's role for it and by its policy."""
+        if kind == TRAIN and self.role_in_file(site) == "validate":
+            return False
         kinds = self.kinds.get(site)
         return kinds is None or KINDS[kind] in kinds
 
@@ -125,10 +130,12 @@ class Attendance:
         return self.answers(site, kind) and (site, kind) not in self._closed
 
     def role(self, site: str) -> str:
-        """What a site that accepted the offer does in the run, by its policy; empty for others."""
+        """What a site that accepted the offer does in the run, by the file or its policy; empty for others."""
         if site not in self.kinds:
             return ""
         kinds = self.kinds[site]
+        if self.role_in_file(site) == "validate" and (kinds is None or {KINDS[EVALUATE], KINDS[ANALYSE]} <= kinds):
+            return VALIDATION_ONLY
         if kinds is None or kinds >= {KINDS[kind] for kind in (TRAIN, EVALUATE, ANALYSE)}:
             return "training and evaluation"
         if not kinds & {KINDS[TRAIN], KINDS[EVALUATE], KINDS[ANALYSE]}:
@@ -144,7 +151,8 @@ class Attendance:
             if site in self.refused:
                 clauses.append(f"{site}: {self.refused[site]}")
             elif site in self.kinds and not self.answers(site, kind):
-                clauses.append(f"{site}: {self.role(site)}, by its policy")
+                whose = "by the campaign file" if self.role(site) == VALIDATION_ONLY else "by its policy"
+                clauses.append(f"{site}: {self.role(site)}, {whose}")
             elif texts := self.troubles.get(site):
                 clauses.append(f"{site}: {texts[-1]}")
             else:

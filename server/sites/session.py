@@ -69,7 +69,7 @@ class Session:
     _resumed: bool = False
 
     def __post_init__(self) -> None:
-        self.attendance = Attendance(self.events)
+        self.attendance = Attendance(self.events, role_in_file=self.campaign.role_of)
         self._incoming = Incoming(digest=self.campaign.digest, attendance=self.attendance, heads=self.heads)
         self._resumed = self.journal is not None and len(self.journal) > 0
         self.steps = KeptSteps(self.journal, self.attendance, self._incoming.last_heads, self.patients)
@@ -93,6 +93,11 @@ class Session:
     def training_sites(self) -> list[str]:
         """The sites online whose patients may make a model, in order."""
         return [site for site in sorted(self.nodes) if self.attendance.may(site, TRAIN)]
+
+    @property
+    def validating_sites(self) -> list[str]:
+        """The sites online that by the file only validate, in order."""
+        return [site for site in sorted(self.nodes) if self.campaign.role_of(site) == "validate"]
 
     def describe(self) -> dict[str, Answer]:
         """Offer the campaign to the nodes online and learn who they are and what they bring.
@@ -128,7 +133,7 @@ class Session:
         for site in about.sites:
             if not (site in answers or site in self.refused or site in self.troubles):
                 self.attendance.note(site, DESCRIBE, "was not online or did not answer when the campaign began")
-        makes_model = self.campaign.estimator is not None
+        makes_model = self.campaign.estimator is not None and self.campaign.bundle is None
         self.require_quorum(self._that_count(answers), step="offer", kind=TRAIN if makes_model else DESCRIBE)
         self.steps.keep(DESCRIBE, answers)
         return answers
@@ -177,7 +182,8 @@ class Session:
 
     def _that_count(self, answers: Collection[str]) -> list[str]:
         """The sites that count for the quorum: where a model is made, those whose policy lets them train."""
-        return [site for site in answers if self.campaign.estimator is None or self.attendance.may(site, TRAIN)]
+        makes_model = self.campaign.estimator is not None and self.campaign.bundle is None
+        return [site for site in answers if not makes_model or self.attendance.may(site, TRAIN)]
 
     def _may_take_part(self, node: int) -> bool:
         """Whether a node is admitted, and one of the sites that the file names, as far as its admission tells."""
@@ -236,16 +242,18 @@ class Session:
         sites: Collection[str] | None = None,
         on_arrival: Callable[[Answer], Answer] | None = None,
         enough: Callable[[], bool] | None = None,
+        needed: int | None = None,
     ) -> dict[str, Answer]:
         """Send one request to the sites still online and wait for their answers until the round's deadline.
 
         Only sites whose policy answers this kind of message are asked, and of these only `sites` where given.
         `on_arrival` takes each answer that counts as it arrives; what it returns is kept in its place, so that large
         arrays need not wait in memory for the last site. Whoever gives it keeps the step in the journal; all others
-        are kept, and looked for, here. Once there is `enough`, the other sites' answers are not waited for.
+        are kept, and looked for, here. Once there is `enough`, the other sites' answers are not waited for. With fewer
+        than are `needed`, the quorum if not given, the step is not kept.
         """
         step = step_of(kind, round_number=round_number, fold=fold)
-        if on_arrival is None and (before := self.replayed(step)) is not None:
+        if on_arrival is None and (before := self.replayed(step, sites=sites)) is not None:
             return before.answers
         wanted = {site for site in self.nodes if self.attendance.may(site, kind) and (sites is None or site in sites)}
         online = self._online_for(wanted)
@@ -286,18 +294,22 @@ class Session:
             request, resent = self._request(kind, round_number=round_number, fold=fold), False
             self._exchange(request, dict.fromkeys(stored_no_more, payload), arrived)
         answers = dict(sorted(answers.items()))
-        self.answered_last = frozenset(answers)
+        self._answered(answers, sites)
         # Without a quorum the run ends, and the step is to be asked for once more when it is resumed.
-        if on_arrival is None and len(answers) >= self.campaign.quorum:
+        if on_arrival is None and len(answers) >= (self.campaign.quorum if needed is None else needed):
             self.steps.keep(step, answers)
         return answers
 
-    def replayed(self, step: str) -> Replayed | None:
-        """A step as it was when the run got there before; None if it did not."""
+    def replayed(self, step: str, *, sites: Collection[str] | None = None) -> Replayed | None:
+        """A step as it was when the run got there before, asked of `sites` or all; None if it did not."""
         before = self.steps.replayed(step)
         if before is not None:
-            self.answered_last = frozenset(before.answers)
+            self._answered(before.answers, sites)
         return before
+
+    def _answered(self, answers: Collection[str], sites: Collection[str] | None) -> None:
+        """Note who answered last; a site that was not asked this time is where it was."""
+        self.answered_last = (self.answered_last - set(self.nodes if sites is None else sites)) | set(answers)
 
     def _online_for(self, wanted: Collection[str]) -> set[int]:
         """The nodes online. Where too few of the wanted sites are, wait for them: they may just have been restarted."""

@@ -13,6 +13,7 @@ from fedage.client.inbox.simulated import SimulatedSite
 from fedage.deploy.machine.campaign_file import load_campaign
 from fedage.deploy.machine.simulation import SimulationJob
 from fedage.deploy.simulate import virtual_sites
+from fedage.server.campaign.bundles import put_bundle
 from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.results import Results, read_results
@@ -28,13 +29,16 @@ class Simulated:
     job: SimulationJob
 
 
-def simulated(folder: Path, text: str, *, data: Path, site_column: str | None = None) -> Simulated:
+def simulated(
+    folder: Path, text: str, *, data: Path, site_column: str | None = None, bundle: Path | None = None
+) -> Simulated:
     out, work = folder / "out", folder / "work"
     out.mkdir(parents=True)
     work.mkdir()
     file = out / "campaign.toml"
     file.write_text(text, encoding="utf-8")
     campaign = load_campaign(file)
+    put_bundle(campaign, bundle, folder=out)
     said = io.StringIO()
     console = Console(file=said, soft_wrap=True, markup=False, highlight=False)
     sites = tuple(virtual_sites(campaign, data, site_column=site_column, work=work, console=console))

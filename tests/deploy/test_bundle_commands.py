@@ -6,6 +6,8 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from click.testing import CliRunner
 
 from fedage.common.errors import FedAgeError
 from fedage.deploy.cli import app
+from fedage.deploy.machine.campaign_file import load_campaign
+from fedage.server.record.results import read_results
 from fedage.server.superlink.home import init_home
 from tests.deploy.simulating import Simulated, as_csv
 from tests.of_bundles import Exported, patients
@@ -50,6 +54,42 @@ def test_a_run_becomes_a_bundle_and_a_bundle_predicts(run: Simulated, home: Path
     for words in ("Trained on", "no medical device", "30 exams predicted", f"predictions: {tmp_path / 'ages.csv'}"):
         assert words in told
     assert len(pd.read_csv(tmp_path / "ages.csv")) == 30
+
+
+def test_a_campaign_file_is_written_from_a_bundle(run: Simulated, home: Path, tmp_path: Path) -> None:
+    bundle, file = tmp_path / "model.fedage", tmp_path / "elsewhere.toml"
+    said("campaign", "export", run.folder, "--home", home, "--out", bundle)
+    said("campaign", "new", "--bundle", bundle, "--out", file, "--yes")
+    campaign = load_campaign(file)
+    assert campaign.bundle == hashlib.sha256(bundle.read_bytes()).hexdigest()
+    assert campaign.estimator is not None
+    assert list(campaign.estimator.options["features"]) == [f"region_{letter}" for letter in "abcd"]
+    assert campaign.table is not None
+    assert (campaign.table.id, campaign.table.age, campaign.table.missing) == ("subject", "age", (-9999.0,))
+    assert "nothing: it validates a model" in said("campaign", "check", file)
+    for more, words in (
+        (("--estimator", "table-ridge"), "leave --estimator"),
+        (("--features", "x"), "the bundle has its own"),
+    ):
+        with pytest.raises(FedAgeError, match=words):
+            said("campaign", "new", "--bundle", bundle, "--out", tmp_path / "x.toml", "--yes", *more)
+    with pytest.raises(FedAgeError, match="give it with --bundle"):
+        said("simulate", file, "--data", as_csv(patients(n=40), tmp_path / "t.csv"), "--site-column", "hospital")
+
+
+@pytest.mark.slow
+@pytest.mark.processes
+def test_a_bundle_is_validated_by_the_command(run: Simulated, home: Path, tmp_path: Path) -> None:
+    bundle, file, out = tmp_path / "model.fedage", tmp_path / "elsewhere.toml", tmp_path / "out"
+    said("campaign", "export", run.folder, "--home", home, "--out", bundle)
+    said("campaign", "new", "--bundle", bundle, "--out", file, "--yes")
+    data = as_csv(patients(("east", "upper"), n=100, seed=5), tmp_path / "other.csv")
+    words = ["simulate", file, "--bundle", bundle, "--data", data, "--site-column", "hospital", "--out", out]
+    done = subprocess.run(
+        [sys.executable, "-m", "fedage.deploy", *map(str, words)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_results(out / "results.json").analyses["evaluation:test"].sites == ("east", "upper")
 
 
 def failed(folder: Path) -> None:

@@ -72,6 +72,8 @@ def with_parts(cohort: Cohort, split_uniform: FloatArray, campaign: Campaign) ->
     train, held_out, test = split(
         split_uniform, validation.fractions or Fractions(train=0.7, validation=0.15, test=0.15)
     )
+    if campaign.validates:  # nobody is trained on, so they are reported on
+        train, test = nobody, train | test
     may_train = _may_train(cohort, campaign)
     few_not_healthy = nobody.copy()
     for part in (held_out, test):
@@ -88,16 +90,23 @@ def with_parts(cohort: Cohort, split_uniform: FloatArray, campaign: Campaign) ->
 
 
 def parts_for_fold(cohort: Cohort, campaign: Campaign, fold: int) -> Cohort:
-    """The parts while the model of one fold is made: trained without that fold, validated on it."""
+    """The parts while the model of one fold is made: trained without that fold, validated on it.
+
+    Attack: the final model, made on everybody, is held against the folds' models. Rule: it is made of the same patients
+    as the folds' models together, and its inner folds are the folds, so that each of its sums is one of theirs, or
+    what theirs give by adding and subtracting: whole folds, of the minimum count at least.
+    """
     if campaign.validation.folds is None:
         return cohort
-    held_out = cohort["fold"] == fold
-    by_fold = held_out_in(cohort, campaign) < campaign.validation.folds
+    is_final = fold == campaign.final_fold
+    out = held_out(cohort, campaign, fold)
+    by_fold = is_final or held_out_in(cohort, campaign) < campaign.validation.folds
     inner = split_uniform_by_fold(cohort["fold"]) if by_fold else _derived_uniform(cohort[INNER_PLACE], fold + 1)
+    trains = ~out & _may_train(cohort, campaign) & (cohort["fold"] != NO_FOLD) & (not campaign.validates)
     return cohort.with_columns(
-        is_train=(~held_out & _may_train(cohort, campaign) & (cohort["fold"] != NO_FOLD)).astype(np.float64),
-        is_validation=held_out.astype(np.float64),
-        is_test=held_out.astype(np.float64),
+        is_train=trains.astype(np.float64),
+        is_validation=out.astype(np.float64),
+        is_test=out.astype(np.float64),
         **{INNER_PLACE: inner},
     )
 
@@ -123,21 +132,27 @@ def held_out(cohort: Cohort, campaign: Campaign, fold: int) -> np.ndarray:
     """Whom a model (of a fold) may be judged by: everybody it was not, or could not be, trained on, (n,) bool."""
     if campaign.validation.folds is None:
         return np.asarray(cohort["is_train"] != 1)
+    if fold == campaign.final_fold:
+        return np.asarray((cohort["fold"] != NO_FOLD) & campaign.validates)
     return np.asarray(cohort["fold"] == fold)
 
 
 def check_fold(campaign: Campaign, fold: int, *, all_folds_allowed: bool) -> None:
-    """Refuse a fold that the campaign file does not have.
+    """Refuse a fold that the campaign file does not have, or has for sites of the other role.
 
     Raises
     ------
     RequestRefused
         Rule `fold`.
     """
-    count = campaign.validation.folds if campaign.estimator else None
-    last = 0 if count is None else count if all_folds_allowed else count - 1
-    if not 0 <= fold <= last:
-        raise RequestRefused("fold", f"this request may be for the folds 0 to {last} only")
+    count, final = campaign.validation.folds if campaign.estimator else None, campaign.final_fold
+    allowed = {0} if count is None else {*range(count), *({count} if all_folds_allowed else ())}
+    if final is not None and count is not None:
+        # Whoever only validates judges the final model where there is one, and no other: one model, one question.
+        allowed = {final, *(allowed - {*range(count)} if campaign.validates else allowed)}
+    if fold not in allowed:
+        folds = f"0 to {max(allowed)}" if final is None else ", ".join(map(str, sorted(allowed)))
+        raise RequestRefused("fold", f"this request may be for the folds {folds} only")
 
 
 def held_out_in(cohort: Cohort, campaign: Campaign) -> int:

@@ -119,7 +119,7 @@ def facts_of(
         at=at,
         estimator=campaign.estimator.name if campaign.estimator else None,
         modality=campaign.cohort.modality or modality,
-        trains=campaign.estimator is not None,
+        trains=campaign.estimator is not None and not campaign.validates,
         private=campaign.privacy.mode == "sample",
         secure_aggregation=campaign.privacy.secure_aggregation,
         minimum_count=campaign.privacy.minimum_count,

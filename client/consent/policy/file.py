@@ -41,6 +41,9 @@ campaigns = 50
 [approval]
 # "manual": a person reads each campaign and types fedage site approve. "automatic": all that this file allows.
 mode = "manual"
+# The same for campaigns that validate a model made elsewhere (a bundle): its coordinator may choose it freely, so a
+# person reads each such file unless this is "automatic" too.
+bundles = "manual"
 
 [disclosure]
 # Fewest patients behind any number that leaves; a campaign may ask for more, never for fewer.

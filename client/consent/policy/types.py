@@ -48,6 +48,9 @@ class Approval(Table):
     mode: Literal["manual", "automatic"] = Field(
         default="manual", description="manual: fedage site approve; automatic: whatever this policy allows"
     )
+    bundles: Literal["manual", "automatic"] = Field(
+        default="manual", description="the same for campaigns that validate a model which no campaign here made"
+    )
 
 
 class Disclosure(Table):

@@ -41,7 +41,8 @@ def _requests(policy: Policy) -> Iterator[str]:
     if policy.approval.mode == "manual":
         yield "A person approves each campaign file."
     else:
-        yield "Every campaign file that this policy allows is approved without a person."
+        but = "" if policy.approval.bundles == "automatic" else ", but for those that validate a model made elsewhere"
+        yield f"Every campaign file that this policy allows is approved without a person{but}."
     for exception in requests.exceptions:
         yield f"Although it is no sum over patients, this may leave: {_EXCEPTION_WORDS[exception]}."
     if not requests.exceptions:

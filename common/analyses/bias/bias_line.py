@@ -212,9 +212,15 @@ def _note(results: Results) -> str:
     how = f"({bias.method}, scope {bias.scope})"
     scale = {"de-lange": "de Lange's", "cole": "Cole's"}.get(bias.scale, bias.scale)
     split = f" High and low gap are split on {scale} scale." if survival_results.survival(results) else ""
-    if results.campaign.folds:
+    if results.campaign.bundle and bias.scope == "pooled":
         return (
-            f"For reading only: fitted on the out-of-fold predictions of all healthy patients {how}. The patients of "
+            f"For reading only: fitted on all healthy patients {how}. Ages are corrected by the line that the "
+            f"validated model brings, which nobody here was used for.{split}"
+        )
+    if results.campaign.folds:
+        predictions = "predictions" if results.campaign.bundle else "out-of-fold predictions"
+        return (
+            f"For reading only: fitted on the {predictions} of all healthy patients {how}. The patients of "
             f"each fold are corrected by a line that is fitted without them.{split}"
         )
     return f"Fitted on held-out healthy patients {how}; no patient reported here was used.{split}"

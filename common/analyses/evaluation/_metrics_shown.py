@@ -63,7 +63,7 @@ def shown(results: Results) -> Display:
 
 def _errors(results: Results) -> list[str]:
     test = evaluation_results.evaluation(results).test
-    folds = ", each predicted by the model made without their fold," if results.campaign.folds else ""
+    folds = ", each predicted by the model made without their fold," if results.campaign.model_folds else ""
     if not results.campaign.estimator and test.raw.overall is None:
         return []
     if test.raw.overall is None or test.raw.overall.mae_years is None:
@@ -216,7 +216,19 @@ def _lost(raw: Metrics) -> Cell:
 
 def evaluation(name: str, results: Results, found: Evaluated, *, step: str) -> Table:
     """One evaluation by site and overall; `step` is its registered name."""
-    headers = ("site", "patients", "MAE", "RMSE", "mean error", "|error| ≤ 5 years", "Pearson r", POOLED_MEAN, OWN_MEAN)
+    headers = (
+        "site",
+        "patients",
+        "MAE",
+        "RMSE",
+        "mean error",
+        "|error| ≤ 5 years",
+        "Pearson r",
+        "calibration slope",
+        "intercept, years",
+        POOLED_MEAN,
+        OWN_MEAN,
+    )
     everyone = [(words(site), metrics) for site, metrics in sorted(found.by_site.items())]
     if found.overall is not None:
         everyone += pooled_row(results, step, list(found.by_site), found.overall)
@@ -229,6 +241,8 @@ def evaluation(name: str, results: Results, found: Evaluated, *, step: str) -> T
             number(metrics.mean_error_years),
             share_between(metrics.cs_5, metrics.cs_5_low, metrics.cs_5_high),
             number(metrics.pearson_r, 3),
+            number(metrics.calibration_slope, 3),
+            number(metrics.calibration_intercept_years),
             at_least(metrics.mae_of_mean_years, bound=metrics.mae_of_mean_at_least),
             number(metrics.mae_of_site_mean_years),
         )

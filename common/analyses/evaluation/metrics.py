@@ -270,12 +270,21 @@ class Evaluation:
                 "cs_5_low": total.scalar("within_5_low") / n,
                 "cs_5_high": total.scalar("within_5_high") / n,
                 "pearson_r": float(covariance / np.sqrt(var_u * var_v)) if varies else None,
+                **_calibration(covariance, var_v, age=_around(iterate) + mean_u, predicted=_around(iterate) + mean_v),
                 "mae_of_mean_years": total.scalar("from_mean") / judged if judged >= 1 else None,
                 "mae_of_mean_n": round(judged),
                 "mae_of_mean_at_least": total.scalar("from_mean_bound_n") > 0.5,
                 "mae_of_site_mean_years": total.scalar("from_site_mean") / n,
             }
         )
+
+
+def _calibration(covariance: float, variance: float, *, age: float, predicted: float) -> dict[str, float | None]:
+    """The line Ω = intercept + slope · ŷ, from moments of both: 0 and 1 where predictions need no rescaling."""
+    if variance <= 1e-12:
+        return {"calibration_slope": None, "calibration_intercept_years": None}
+    slope = covariance / variance
+    return {"calibration_slope": slope, "calibration_intercept_years": age - slope * predicted}
 
 
 def _around(iterate: Iterate) -> float:

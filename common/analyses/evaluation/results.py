@@ -19,6 +19,10 @@ class Metrics(AnalysisResult):
     cs_5_low: Number = Field(default=None, description="lower bound of cs_5; sites tell no count of few patients")
     cs_5_high: Number = Field(default=None, description="upper bound of cs_5")
     pearson_r: Number = Field(default=None, description="Pearson correlation; null where one does not vary")
+    calibration_slope: Number = Field(
+        default=None, description="b of chronological = a + b · predicted age, least squares; 1 if well calibrated"
+    )
+    calibration_intercept_years: Number = Field(default=None, description="a of that line; 0 if well calibrated")
     mean_error_years: Number = Field(default=None, description="mean of predicted minus chronological")
     rmse_years: Number = Field(default=None, description="root mean squared error")
     mae_of_mean_years: Number = Field(default=None, description="MAE of predicting the mean age of all sites")

@@ -12,15 +12,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedage.client.prediction.run import predict
 from fedage.common.bundle.container import write_bundle
-from fedage.common.bundle.description import Description, Line, Origin, TrainedOn
-from fedage.common.bundle.fits import fields_of
+from fedage.common.bundle.description import Line
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators import make
-from fedage.common.protocol.messages import payload_digest
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_hospital
 from tests.client.hospital import Template
-from tests.of_bundles import public_key
+from tests.of_bundles import described, public_key
 from tests.of_estimators import built
 
 OPTIONS = {"image_size": 64, "width": 8}
@@ -36,21 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_images_bundle(file: Path, key: Ed25519PrivateKey, public: Path) -> None:
-    estimator = make("chest-ca", OPTIONS)
-    weights = built(estimator, seed=3)
-    origin = Origin(
-        campaign="c", purpose="of a test", digest="0" * 64, run="r", environment="simulation", guard=True, phantoms=True
-    )
-    description = Description(
-        fedage_version="0.1.0",
-        origin=origin,
-        **fields_of(estimator, OPTIONS),
-        trained_on=TrainedOn(sites={"harbour": 40}, age_limits_years=(0.0, 130.0)),
-        lines={"harbour": LINE},
-        weights_sha256=payload_digest(weights),
-        card="",
-    )
-    file.write_bytes(write_bundle(description, weights, key=key))
+    weights = built(make("chest-ca", OPTIONS), seed=3)
+    file.write_bytes(write_bundle(described("chest-ca", OPTIONS, weights, lines={"harbour": LINE}), weights, key=key))
     public.write_bytes(public_key(key))
 
 
