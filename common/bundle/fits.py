@@ -14,7 +14,7 @@ from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import Estimator, Input
 from fedage.common.estimators.configure import configured
-from fedage.common.estimators.table import FEATURE, TableOptions
+from fedage.common.estimators.table import FEATURE, FeatureOptions
 from fedage.common.networks.arrays import ModelRefused
 
 NOT_INSTALLED = "is not installed here; install the package that brings it, or a release that has it"
@@ -28,7 +28,7 @@ def features_of(description: Description) -> tuple[str, ...]:
 def plain_options(options: Mapping[str, Any], estimator: Estimator) -> dict[str, Any]:
     """Options of a campaign file with the features of a table by their names, whatever patterns found them."""
     plain = dict(options)
-    if isinstance(estimator.options, TableOptions):
+    if isinstance(estimator.options, FeatureOptions):
         names = [column.removeprefix(FEATURE) for column in estimator.row_columns if column.startswith(FEATURE)]
         plain |= {"features": names}
         plain.pop("exclude", None)
@@ -78,7 +78,7 @@ def estimator_of(description: Description, *, name: str = "the bundle") -> Estim
 
 def fields_of(estimator: Estimator, options: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a description that the estimator and its options in the campaign file give."""
-    scale = estimator.options.scale if isinstance(estimator.options, TableOptions) else None
+    scale = estimator.options.scale if isinstance(estimator.options, FeatureOptions) else None
     return {
         "estimator": estimator.name,
         "options": plain_options(options, estimator),

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedage.common.bundle.container import BundleRefused, read_bundle, write_bundle
 from fedage.common.bundle.description import BoundedColumn, Description, InputTaken, Line, Origin, TrainedOn
-from fedage.common.bundle.fits import estimator_of, require_weights
+from fedage.common.bundle.fits import estimator_of, fields_of, require_weights
 from fedage.common.estimators import make
 from fedage.common.protocol.messages import payload_digest
 
@@ -168,3 +168,23 @@ def test_a_checkpoint_of_another_estimator_is_refused() -> None:
             require_weights(estimator, wrong)
     with pytest.raises(BundleRefused, match="holds no model of table-mlp"):
         require_weights(network, WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("table-ridge", {"features": ["t*"], "exclude": ["t3"], "add_sex": True}),
+        ("table-mlp", {"features": ["t1", "t*"], "age_scale": "linear"}),
+        ("cortex-vnn", {"features": ["t*"], "exclude": ["t3"]}),
+    ],
+)
+def test_what_a_pattern_found_is_in_the_options_of_every_estimator_on_tables(
+    name: str, options: dict[str, Any]
+) -> None:
+    """So that the same columns are read elsewhere, whatever else a table there has."""
+    made = make(name, options).for_table(["t1", "t2", "t3", "other"])
+    fields = fields_of(made, options)
+    assert "exclude" not in fields["options"]
+    again = make(name, fields["options"]).for_table(["t1", "t2", "t3", "t4", "t99", "other"])
+    assert tuple(again.row_columns) == tuple(made.row_columns) == fields["row"]
+    assert fields["age_scale"] == options.get("age_scale", "log")
