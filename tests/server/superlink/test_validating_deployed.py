@@ -43,7 +43,7 @@ final_model = true
 sites = ["west"]
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(2400)]
 
 
 def at_west(net: Network, model: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +60,7 @@ def test_train_here_validate_there(tmp_path: Path) -> None:
         file = tmp_path / "train-two.toml"
         file.write_text(TRAIN_TWO)
         command, run = net.run(file)
-        assert command.process.wait(300) == 0, command.said
+        assert command.process.wait(900) == 0, command.said
         results = read_results(run.path / "results.json")
         age, predicted = at_west(net, load_file(run.path / "model.safetensors"))
         outside = results.external["evaluation:test"]
@@ -83,7 +83,7 @@ def test_train_here_validate_there(tmp_path: Path) -> None:
         assert parse_campaign(second.read_text()).campaign.sites == ("west",)
         words = ["campaign", "run", second, "--home", net.coordinator.root, "--name", "r", "--bundle", bundle]
         command = net.fedage(*words, log="elsewhere")
-        assert command.process.wait(300) == 0, command.said
+        assert command.process.wait(900) == 0, command.said
         again = read_results(net.coordinator.run_folder("elsewhere", "r") / "results.json")
         result = again.analyses["evaluation:test"].result
         assert result is not None
