@@ -22,7 +22,8 @@ from fedage.common.campaign.types import Training
 from fedage.common.estimators.base import Arrays, Batch, Predictor, RoundsPhase, Samples
 from fedage.common.estimators.predict import as_float, batch_of
 from fedage.common.networks.arrays import ModelRefused, Weights, network_of, state_to_arrays
-from fedage.common.networks.devices import autocast, computing, placed, resolve_device
+from fedage.common.networks.devices import autocast, computing, layers_draw_from, placed, resolve_device
+from fedage.common.protocol.messages import derived_seed
 
 __all__ = [
     "ModelRefused",
@@ -126,7 +127,7 @@ def train_locally(
     round_number
         Of the phase, from 1.
     rng_seed
-        Drives augmentation, and the batches if there is no `order_seed`.
+        Drives augmentation and dropout, and the batches if there is no `order_seed`.
     order_seed
         Drives which patients make a batch, and the order of batches; see `_batches`.
     minimum_count
@@ -146,7 +147,7 @@ def train_locally(
     check_data(samples, targets)
     where = resolve_device(device)
     mend = f"lower training.learning_rate={training.learning_rate:g}"
-    with computing(where, threads=threads):
+    with computing(where, threads=threads), layers_draw_from(derived_seed("layers", rng_seed), where):
         module = placed(network_of(lambda: phase.build(seed=0), weights), where).train()
         optimiser = optimiser_of(module, training, learning_rate(training, round_number=round_number))
         pull = Proximal.of(module, training)

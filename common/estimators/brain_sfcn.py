@@ -1,13 +1,14 @@
 """`brain-sfcn`: age from one T1-weighted volume of the head, by SFCN (Peng et al., Medical Image Analysis 2021).
 
 Layers, soft labels, loss, augmentation and the order of preprocessing (divided by the mean, then cropped) are the
-published ones; with norm = "batch" and 40 bins a published state loads. Our own design: bins and label SD by campaign,
-labels divided by their sum, any size and width, GroupNorm by default, and the SD of the predicted distribution as a
-column beside the age.
+published ones; with 40 bins of one year a published state loads. Our own design: bins and label SD by campaign, labels
+divided by their sum, any size, width and number of poolings, and the SD of the predicted distribution as a column
+beside the age.
 
-GroupNorm is the default because sites would otherwise have to agree on running statistics: a mean of BatchNorm's
-variances over sites with other scanners is the variance of none of them, each batch couples its patients, and
-per-patient differential privacy refuses it. BatchNorm is there for published weights and for comparison.
+BatchNorm, the published layer, is the default in a federation too: on phantom heads it learns in a hundred steps, while
+GroupNorm, which standardises each patient alone, leaves so little difference between patients that it learnt nothing in
+two hundred (deploy/guides/benchmarks.md). The sites' running means and variances are averaged as the weights are.
+GroupNorm is for per-patient differential privacy, which refuses layers that look at a whole batch.
 
 Shape legend: B patients, (I, J, K) = `shape`, a sample is (1, I, J, K) at `spacing_mm`; K bins of age in years.
 """
@@ -44,22 +45,24 @@ if TYPE_CHECKING:
     from torch import nn
 
 VOLUME = "t1w"
-_SIDE = 32
-"""Least voxels along an axis: five poolings by 2 leave one."""
+_LEAST_SIDE = 16
 _LABEL_SDS = 3.0
 """How many SDs of the label an age keeps from the first and the last bin."""
 
 
-_TAKES = Takes(views=("T1W",), may_be_unknown=frozenset(["view"]))
+_TAKES = Takes(views=("T1W",), body_parts=("HEAD", "BRAIN", "SKULL"), may_be_unknown=frozenset(["body_part"]))
 
 
 class BrainSFCNOptions(Options):
     """`[estimator.options]` of `brain-sfcn`."""
 
-    norm: Norm = Field(default="group", description="normalisation: group (federation, privacy) or batch (published)")
+    norm: Norm = Field(default="batch", description="normalisation: batch (published), or group (for privacy)")
     width: int = Field(default=32, ge=8, le=64, multiple_of=8, description="channels of the first block; 32 is SFCN")
     shape: tuple[int, int, int] = Field(
         default=(160, 192, 160), strict=False, description="voxels of a sample, right × front × up"
+    )
+    poolings: int = Field(
+        default=5, ge=2, le=5, description="blocks that halve the volume; 5 is SFCN, 3 suits sides below 64"
     )
     spacing_mm: float = Field(default=1.0, ge=0.5, le=8, description="side of a sample's voxels")
     coarsest_mm: float = Field(
@@ -81,8 +84,11 @@ class BrainSFCNOptions(Options):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
-        if not all(_SIDE <= side <= 256 for side in self.shape):
-            raise ValueError(f"shape={list(self.shape)} must be three numbers from {_SIDE} to 256")
+        least = max(_LEAST_SIDE, 2**self.poolings)
+        if not all(least <= side <= 256 for side in self.shape):
+            raise ValueError(
+                f"shape={list(self.shape)} must be three numbers from {least} to 256 with poolings={self.poolings}"
+            )
         bins = (self.last_bin_years - self.first_bin_years) / self.bin_width_years
         if not 2 <= bins <= 500 or abs(bins - round(bins)) > 1e-9:
             raise ValueError(
@@ -196,7 +202,13 @@ class NetworkPhase:
         chosen = self.options
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return SFCN(bins=chosen.bins, shape=chosen.shape, norm=chosen.norm, width=chosen.width)
+            return SFCN(
+                bins=chosen.bins,
+                shape=chosen.shape,
+                norm=chosen.norm,
+                width=chosen.width,
+                poolings=chosen.poolings,
+            )
 
     def start(self, before: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:  # noqa: ARG002 - the first phase
         """The network's arrays before any training."""

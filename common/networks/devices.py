@@ -77,6 +77,20 @@ def autocast(where: torch.device) -> AbstractContextManager[object]:
 
 
 @contextmanager
+def layers_draw_from(seed: int, where: torch.device) -> Iterator[None]:
+    """Let layers that draw, such as dropout, draw from a seed; torch's global random state is put back afterwards.
+
+    Attack: layers take torch's global state, which is the same in every fresh process; who knows what it dropped has
+    weights of patients that no secret hides. Rule: they draw from the seed of the training, at a deployed site its own.
+    """
+    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if where.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        yield
+
+
+@contextmanager
 def computing(where: torch.device, *, threads: int | None) -> Iterator[None]:
     """Torch's threads and cuDNN's determinism, put back afterwards: the process is an agent's and does other things."""
     before = torch.get_num_threads()

@@ -20,8 +20,8 @@ from fedage.common.networks.arrays import ModelRefused
 from fedage.common.networks.names import Norm
 from fedage.common.networks.norm import norm_layer
 
-HALVINGS = 5
-"""Poolings by 2 before the last block."""
+POOLINGS = 5
+"""By 2, one after each block but the last, in the published network."""
 _CHANNELS = (1, 2, 4, 8, 8, 2)
 """Of the six blocks, in units of the first one's."""
 _DROPOUT = 0.5
@@ -37,30 +37,41 @@ class SFCN(nn.Module):
     bins
         Age bins.
     shape
-        (I, J, K), each at least 32.
+        (I, J, K), each at least 2 ** poolings.
     norm
         "batch" as published, or "group".
     width
         Channels of the first block, a multiple of 8; 32 is the published network.
+    poolings
+        Of the first so many blocks. With the published five a volume of 32 a side ends in one voxel, of which
+        GroupNorm leaves next to nothing; three leave 4 a side.
     """
 
-    def __init__(self, *, bins: int, shape: tuple[int, int, int], norm: Norm = "batch", width: int = 32) -> None:
+    def __init__(
+        self,
+        *,
+        bins: int,
+        shape: tuple[int, int, int],
+        norm: Norm = "batch",
+        width: int = 32,
+        poolings: int = POOLINGS,
+    ) -> None:
         super().__init__()
         channels = [width * times for times in _CHANNELS]
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
         inputs = 1
         for number, outputs in enumerate(channels):
-            is_last = number == HALVINGS
+            is_last = number == len(channels) - 1
             size, padding = (1, 0) if is_last else (3, 1)
             blocks[f"conv_{number}"] = nn.Sequential(
                 nn.Conv3d(inputs, outputs, size, padding=padding),
                 norm_layer(outputs, norm=norm, axes=3),
-                *(() if is_last else (nn.MaxPool3d(2, stride=2),)),
+                *((nn.MaxPool3d(2, stride=2),) if number < poolings else ()),
                 nn.ReLU(inplace=True),
             )
             inputs = outputs
         self.feature_extractor = nn.Sequential(blocks)
-        pooled = tuple(side // 2**HALVINGS for side in shape)
+        pooled = tuple(side // 2**poolings for side in shape)
         self.classifier = nn.Sequential(
             OrderedDict(
                 average_pool=nn.AvgPool3d(pooled), dropout=nn.Dropout(_DROPOUT), conv_6=nn.Conv3d(inputs, bins, 1)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from fedage.deploy.demo.phantoms import Planted
+from fedage.deploy.demo.hospitals import HOSPITALS, WITH_DEFAULT_POLICY
+from fedage.deploy.demo.kinds import DemoKind
+from fedage.deploy.demo.phantoms import Planted, render_all
 
 
 @dataclass(frozen=True)
@@ -131,3 +134,17 @@ true_gap = "true_gap_years"
 [planted.irreducible_mae_years]
 {irreducible}
 """
+
+
+def _render(folder: Path, seed: int, quick: bool) -> Planted:
+    return render_all(folder, seed=seed, patients_per_site=80 if quick else 150)
+
+
+DEMO = DemoKind(
+    sites=tuple(hospital.name for hospital in HOSPITALS),
+    shown="chest radiographs",
+    render=_render,
+    campaign_file=campaign_file,
+    minimum_count=lambda quick: (QUICK if quick else FULL).minimum_count,
+    with_default_policy=WITH_DEFAULT_POLICY,
+)

@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +53,22 @@ Progress = Callable[[str, int, int], None]
 """Called with the hospital's name, patients rendered and patients in all."""
 
 
+class Place(Protocol):
+    """A hospital of phantoms, whatever its scanner."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def patient_prefix(self) -> str: ...
+
+    @property
+    def age_min_years(self) -> float: ...
+
+    @property
+    def age_max_years(self) -> float: ...
+
+
 @dataclass(frozen=True)
 class Truth:
     """One rendered patient: what the picture was drawn from and what followed."""
@@ -66,16 +83,16 @@ class Truth:
     image: Path
 
 
-def planted(hospitals: Sequence[Hospital] = HOSPITALS) -> Planted:
+def planted(hospitals: Sequence[Place] = HOSPITALS, *, gap_sd_years: float = GAP_SD_YEARS) -> Planted:
     """What the phantoms of these hospitals are rendered with."""
     ranges = {hospital.name: (hospital.age_min_years, hospital.age_max_years) for hospital in hospitals}
     return Planted(
         hazard_ratio_per_year=HAZARD_RATIO_PER_YEAR,
         hazard_ratio_per_year_of_age=float(np.exp(LOG_HAZARD_RATIO_PER_YEAR_OF_AGE)),
-        gap_sd_years=GAP_SD_YEARS,
+        gap_sd_years=gap_sd_years,
         age_range_years=ranges,
         irreducible_mae_years={
-            name: irreducible_mae_years(age_min_years=low, age_max_years=high, gap_sd_years=GAP_SD_YEARS)
+            name: irreducible_mae_years(age_min_years=low, age_max_years=high, gap_sd_years=gap_sd_years)
             for name, (low, high) in ranges.items()
         },
     )
@@ -141,7 +158,7 @@ def render_hospital(
         truths.append(_truth(exam, i, age_years, gap_years, healthy, follow_up, path))
         if progress is not None:
             progress(hospital.name, i + 1, patients)
-    _write_outcomes(out_dir / OUTCOMES_FILE, truths)
+    write_outcomes(out_dir / OUTCOMES_FILE, truths)
     return truths
 
 
@@ -162,13 +179,13 @@ def expose(density: FloatImage, *, scanner: Scanner, rng: np.random.Generator) -
     return np.asarray(np.rint(value * (2**scanner.bits_stored - 1)), dtype=np.uint16)
 
 
-def generator_of(seed: int, hospital: Hospital, purpose: str) -> np.random.Generator:
+def generator_of(seed: int, hospital: Place, purpose: str) -> np.random.Generator:
     """A generator of random numbers that is one purpose's own."""
     words = hashlib.sha256(f"{seed}/{hospital.name}/{purpose}".encode()).digest()
     return np.random.default_rng(int.from_bytes(words, "big"))
 
 
-def drawn_exams(hospital: Hospital, patients: int, *, seed: int, rng: np.random.Generator) -> list[Exam]:
+def drawn_exams(hospital: Place, patients: int, *, seed: int, rng: np.random.Generator) -> list[Exam]:
     """A hospital's exams, one a patient."""
     return [_exam(hospital, number, seed=seed, rng=rng) for number in _numbers(patients, rng)]
 
@@ -178,7 +195,7 @@ def _numbers(patients: int, rng: np.random.Generator) -> list[int]:
     return [int(n) for n in 100_000 + rng.permutation(max(4 * patients, 1000))[:patients]]
 
 
-def _exam(hospital: Hospital, number: int, *, seed: int, rng: np.random.Generator) -> Exam:
+def _exam(hospital: Place, number: int, *, seed: int, rng: np.random.Generator) -> Exam:
     study_date = datetime.date(2009, 1, 5) + datetime.timedelta(days=int(rng.integers(3 * 365)))
     age_days = int(rng.uniform(hospital.age_min_years, hospital.age_max_years) * DAYS_PER_YEAR)
     return Exam(
@@ -206,7 +223,7 @@ def _truth(
     )
 
 
-def _write_outcomes(path: Path, truths: Sequence[Truth]) -> None:
+def write_outcomes(path: Path, truths: Sequence[Truth]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["patient_id", "time_years", "event", "healthy", "true_gap_years"])

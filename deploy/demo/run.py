@@ -22,9 +22,7 @@ from types import FrameType
 from rich.console import Console
 
 from fedage.common.errors import FedAgeError
-from fedage.deploy.demo.campaign import FULL, QUICK, campaign_file
-from fedage.deploy.demo.hospitals import HOSPITALS, WITH_DEFAULT_POLICY
-from fedage.deploy.demo.phantoms import render_all
+from fedage.deploy.demo.kinds import DemoKind, demo_of
 from fedage.deploy.machine.processes import PARENT
 
 _STOP_S = 20.0
@@ -56,27 +54,29 @@ class Folders:
         return self.root / "logs"
 
 
-def run_demo(*, out: Path | None, quick: bool, seed: int) -> int:
+def run_demo(*, out: Path | None, quick: bool, seed: int, estimator: str = "chest-ca") -> int:
     """Run the demo and return an exit status.
 
     Raises
     ------
     FedAgeError
-        If `out` is not empty, or a command fails.
+        If `out` is not empty, a command fails, or there is no demo of this estimator.
     """
+    kind = demo_of(estimator)
     folders = Folders(_output_folder(out))
     console = Console(highlight=False, soft_wrap=True)
     began = time.monotonic()
     console.print(
-        f"[bold]FedAge demo[/bold] in {folders.root}: three hospitals with phantoms, rendered images of nobody"
+        f"[bold]FedAge demo[/bold] in {folders.root}: {len(kind.sites)} hospitals with phantoms, rendered "
+        f"{kind.shown} of nobody"
     )
     with _interruptible(), ExitStack() as running:
-        names = [hospital.name for hospital in HOSPITALS]
+        names = kind.sites
         with console.status("rendering phantoms"):
-            planted = render_all(folders.images, seed=seed, patients_per_site=80 if quick else 150)
+            planted = kind.render(folders.images, seed, quick)
         campaign = folders.root / "demo-campaign.toml"
-        campaign.write_text(campaign_file(planted, sites=names, seed=seed, quick=quick), encoding="utf-8")
-        _say(console, began, f"{sum(1 for _ in folders.images.rglob('*.dcm'))} DICOM files rendered")
+        campaign.write_text(kind.campaign_file(planted, sites=names, seed=seed, quick=quick), encoding="utf-8")
+        _say(console, began, f"{sum(1 for _ in _images(folders.images))} image files rendered")
         with console.status("starting the coordinator"):
             _fedage("coordinator", "init", "--home", folders.coordinator, "--host", "localhost")
             address = running.enter_context(_coordinator(folders))
@@ -85,7 +85,7 @@ def run_demo(*, out: Path | None, quick: bool, seed: int) -> int:
             list(
                 pool.map(
                     lambda name: _prepare_site(
-                        folders, name, address=address, seed=seed, campaign=campaign, quick=quick
+                        folders, name, kind=kind, address=address, seed=seed, campaign=campaign, quick=quick
                     ),
                     names,
                 )
@@ -126,7 +126,14 @@ def _output_folder(out: Path | None) -> Path:
     return folder.resolve()
 
 
-def _prepare_site(folders: Folders, name: str, *, address: str, seed: int, campaign: Path, quick: bool) -> None:
+def _images(folder: Path) -> Iterator[Path]:
+    """Files of images below a folder."""
+    return (path for path in folder.rglob("*") if path.name.endswith((".dcm", ".nii", ".nii.gz")))
+
+
+def _prepare_site(
+    folders: Folders, name: str, *, kind: DemoKind, address: str, seed: int, campaign: Path, quick: bool
+) -> None:
     home, images = folders.site(name), folders.images / name
     # A real hospital's key comes from its own randomness; the demo's comes from the seed so that the split, and with
     # it every number, is the same each time.
@@ -142,10 +149,10 @@ def _prepare_site(folders: Folders, name: str, *, address: str, seed: int, campa
         *("--store-key", key, "--threads", "1"),
     )
     key.unlink()
-    if name not in WITH_DEFAULT_POLICY:
+    if name not in kind.with_default_policy:
         # The few phantoms of a demo need a smaller minimum than a hospital's policy has.
         policy = home / "policy.toml"
-        ours = f"minimum_count = {(QUICK if quick else FULL).minimum_count}"
+        ours = f"minimum_count = {kind.minimum_count(quick)}"
         policy.write_text(policy.read_text(encoding="utf-8").replace("minimum_count = 10", ours), encoding="utf-8")
     _fedage("coordinator", "admit", "--home", folders.coordinator, name, home / "node.pub")
     _fedage("site", "index", "--home", home)

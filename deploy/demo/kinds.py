@@ -1,0 +1,69 @@
+"""Which estimators the demo shows, each with phantoms and a campaign file of its own; without imports until asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol
+
+from fedage.common.errors import FedAgeError
+from fedage.deploy.demo.truth import Planted
+
+_KINDS = {
+    "brain-sfcn": "fedage.deploy.demo.brain_campaign",
+    "chest-ca": "fedage.deploy.demo.campaign",
+}
+"""By estimator, the module with its `DEMO`."""
+
+
+class CampaignFile(Protocol):
+    """Makes the text of the demo's campaign file."""
+
+    def __call__(self, planted: Planted, /, *, sites: tuple[str, ...], seed: int, quick: bool) -> str: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoKind:
+    """What the demo of one estimator is made of.
+
+    Parameters
+    ----------
+    sites
+        The hospitals, in the order of their names.
+    shown
+        What is rendered, e.g. `chest radiographs`.
+    render
+        Writes `FOLDER/SITE/images` and `FOLDER/SITE/outcomes.csv` for a seed, fewer patients if quick.
+    campaign_file
+        The campaign's text.
+    minimum_count
+        What the policies of the hospitals allow, quick or not; those in `with_default_policy` keep 10.
+    """
+
+    sites: tuple[str, ...]
+    shown: str
+    render: Callable[[Path, int, bool], Planted]
+    campaign_file: CampaignFile
+    minimum_count: Callable[[bool], int]
+    with_default_policy: frozenset[str] = frozenset()
+
+
+def names() -> tuple[str, ...]:
+    """The estimators that there is a demo of."""
+    return tuple(_KINDS)
+
+
+def demo_of(estimator: str) -> DemoKind:
+    """The demo of an estimator.
+
+    Raises
+    ------
+    FedAgeError
+        If there is none.
+    """
+    if estimator not in _KINDS:
+        raise FedAgeError(f"there is no demo of estimator {estimator!r}; there are those of {', '.join(names())}")
+    found: DemoKind = import_module(_KINDS[estimator]).DEMO
+    return found
