@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -148,8 +148,10 @@ def _not_one_person(reason: str, count: int) -> str:
 def _bids(config: SiteConfig, chosen: Recipe | None, root: Path) -> BidsLayout | None:
     """How the BIDS data set is laid out; None for DICOM files."""
     if chosen is not None:
-        return chosen.bids
-    return STANDARD if config.layout == "bids" or (config.layout == "auto" and is_bids(root)) else None
+        layout = chosen.bids
+    else:
+        layout = STANDARD if config.layout == "bids" or (config.layout == "auto" and is_bids(root)) else None
+    return layout if layout is None or config.derivative is None else replace(layout, derivative=config.derivative)
 
 
 def _outcomes(

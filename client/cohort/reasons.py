@@ -51,6 +51,7 @@ class Reason(StrEnum):
     NOT_3D = "not-3d"
     NOT_GREY = "not-grey-values"
     BAD_AFFINE = "bad-affine"
+    OTHER_GRID = "other-grid"
     NOT_FINITE = "not-finite"
     NO_CONTRAST = "no-contrast"
     NOT_IN_TABLE = "not-in-table"
@@ -203,6 +204,10 @@ _TEXTS = {
         "does not say where its voxels lie (no form code, a matrix without an inverse, skewed axes, lengths outside "
         "0.05-20 mm, or two matrices of the scanner that differ)",
         "convert it again from the DICOM files",
+    ),
+    Reason.OTHER_GRID: (
+        "is derived, and not on the grid of the volume it was made of, or of the others in its template's space",
+        "make it again from the volume beside which it lies",
     ),
     Reason.NOT_FINITE: ("holds NaN or infinite voxels", "convert it again, or set them to the background"),
     Reason.NO_CONTRAST: ("has the same value everywhere", "copy it again"),

@@ -59,6 +59,11 @@ class SiteConfig(BaseModel):
     layout: Literal["auto", "dicom", "bids"] = Field(
         default="auto", description="what data is; auto: bids where it has a data set's tables or folders, else dicom"
     )
+    derivative: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,100}$")] | None = Field(
+        default=None,
+        description="folder below derivatives/ of a BIDS data set, with volumes that the hospital's tools made, e.g. "
+        "without skull",
+    )
     recipe: RecipeName | None = Field(
         default=None, description="a public data set that data holds: its tables, columns and links are then known"
     )

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from numpy.typing import NDArray
@@ -50,12 +51,20 @@ _LABEL_SDS = 3.0
 """How many SDs of the label an age keeps from the first and the last bin."""
 
 
-_TAKES = Takes(views=("T1W",), body_parts=("HEAD", "BRAIN", "SKULL"), may_be_unknown=frozenset(["body_part"]))
+def _takes(volumes: str) -> Takes:
+    view = "-".join(["T1W", *([volumes.upper()] if volumes else [])])
+    return Takes(views=(view,), body_parts=("HEAD", "BRAIN", "SKULL"), may_be_unknown=frozenset(["body_part"]))
 
 
 class BrainSFCNOptions(Options):
     """`[estimator.options]` of `brain-sfcn`."""
 
+    volumes: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9+]*(-[A-Za-z0-9+]+)?$",
+        description="empty for the scanner's own volumes, else the space and description of derived ones that the "
+        "sites supply, e.g. brain or MNI152NLin6Asym-brain",
+    )
     norm: Norm = Field(default="batch", description="normalisation: batch (published), or group (for privacy)")
     width: int = Field(default=32, ge=8, le=64, multiple_of=8, description="channels of the first block; 32 is SFCN")
     shape: tuple[int, int, int] = Field(
@@ -129,12 +138,24 @@ class BrainSFCN(Estimator):
     trained_in_rounds: ClassVar[bool] = True
     max_step_norm: ClassVar[float] = 50.0
     max_path_norm: ClassVar[float] = 200.0
+    # What heads of nobody were learnt with in deploy/guides/benchmarks.md.
+    usual_training: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {
+            "rounds": 30,
+            "local_epochs": 2,
+            "batch_size": 10,
+            "learning_rate": 3e-3,
+            "final_learning_rate_fraction": 0.05,
+            "weight_decay": 0.01,
+        }
+    )
     # The first block's output of one volume of full size takes 630 MB.
     prediction_batch: ClassVar[int] = 4
-    inputs: tuple[Input, ...] = (Input(name=VOLUME, rank=3, modalities=("MR",), takes=_TAKES),)
+    inputs: tuple[Input, ...] = (Input(name=VOLUME, rank=3, modalities=("MR",), takes=_takes("")),)
 
     def __init__(self, options: BrainSFCNOptions) -> None:
         self.options: BrainSFCNOptions = options
+        self.inputs = (Input(name=VOLUME, rank=3, modalities=("MR",), takes=_takes(options.volumes)),)
 
     @property
     def outputs(self) -> tuple[Output, ...]:

@@ -113,7 +113,8 @@ def render(signs: BrainSigns, head: Head, *, shape: tuple[int, int, int], spacin
         return np.asarray(0.5 - 0.5 * np.tanh((radius - 1) * np.float32(mm) / soft), dtype=np.float32)
 
     scalp_v, skull_v, fluid_v, grey_v, white_v = head.tissue
-    r = np.sqrt((x / 74) ** 2 + (y / 92) ** 2 + (z / 80) ** 2)  # 1 at the outer face of the brain's room
+    # 1 at the outer face of the brain's room.
+    r = np.asarray(np.sqrt((x / 74) ** 2 + (y / 92) ** 2 + (z / 80) ** 2), dtype=np.float32)
     ribbon, furrow = strength(signs.ribbon), strength(signs.furrows)
     # Furrows: folds of the brain's surface in three directions, deeper with age.
     a, b, c, na, nb, nc = head.folds

@@ -21,6 +21,8 @@ from fedage.client.compute.training import predict_columns, train_locally
 from fedage.common.campaign.types import Training
 from fedage.common.estimators import make
 from fedage.common.estimators.base import Estimator, Samples
+from fedage.common.networks.roles import roles_of
+from fedage.common.networks.steps import learnt_norm
 from fedage.common.preprocessing.image import Exam, Image
 from fedage.deploy.demo.brains import BRAIN_HOSPITALS, draw_patients, planted_in_brains
 from fedage.deploy.demo.phantoms import DAYS_PER_YEAR
@@ -71,6 +73,7 @@ def train(estimator: Estimator, sites: Sites, *, rounds: int, epochs: int, rate:
         final_learning_rate_fraction=0.05, weight_decay=0.01,
     )  # fmt: skip
     count = sum(len(ages) for _, ages in sites.values())
+    roles, first, longest = roles_of(phase.build(seed=seed)), weights, [0.0, 0.0]
     for number in range(1, rounds + 1):
         total: dict[str, np.ndarray] = {}
         for order, (x, ages) in enumerate(sites.values()):
@@ -78,10 +81,22 @@ def train(estimator: Estimator, sites: Sites, *, rounds: int, epochs: int, rate:
                 phase, weights, Samples({"t1w": x}), {"age_years": ages}, training=training, round_number=number,
                 rng_seed=1000 * number + order, order_seed=order, threads=1, device="cpu",
             )  # fmt: skip
+            longest[0] = max(longest[0], learnt_norm(difference(update.weights, weights), roles))
             for name, array in update.weights.items():
                 total[name] = total.get(name, 0.0) + array.astype(np.float64) * (update.n / count)
-        weights = {name: array.astype(np.float32) for name, array in total.items()}
+        following = {name: array.astype(np.float32) for name, array in total.items()}
+        longest[1] += learnt_norm(difference(following, weights), roles)
+        weights = following
+    print(
+        f"  the longest update of a site {longest[0]:.2f}, the path of the model {longest[1]:.2f}, from its beginning "
+        f"{learnt_norm(difference(weights, first), roles):.2f}",
+        flush=True,
+    )
     return weights
+
+
+def difference(after: dict, before: dict) -> dict:
+    return {name: array - before[name] for name, array in after.items()}
 
 
 def predicted(estimator: Estimator, weights: dict, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -39,10 +39,13 @@ class BidsLayout:
         Folders that hold the participants' folders.
     anat
         Folder of the volumes inside a session's.
+    derivative
+        Folder below `derivatives` whose volumes are read too; none if empty.
     """
 
     bases: tuple[str, ...] = (".",)
     anat: str = "anat"
+    derivative: str = ""
 
 
 STANDARD = BidsLayout()
@@ -84,6 +87,7 @@ class SessionFiles:
     day: date | None = field(repr=False)
     misnamed: tuple[Path, ...] = ()
     label_maps: tuple[Path, ...] = ()
+    derived: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ def read_participant(
     """A participant's sessions: those with a folder, and those named in a table."""
     session_rows: dict[str, list[Row]] = defaultdict(list)
     unreadable, unit = False, None
+    read_too = [pipeline for pipeline in pipelines if pipeline.name == layout.derivative]
     file = folder / f"{folder.name}_sessions.tsv"
     try:
         for row in read_rows(file, key="session_id") if file.is_file() else ():
@@ -153,7 +158,13 @@ def read_participant(
             for path in (*entries, *(path for derived in derived_folders for path in walk.listed(derived)))
             if is_label_map(path.name, participant=folder.name, session=label) and path.is_file()
         )
-        sessions[label] = SessionFiles(label, volumes, tuple(session_rows[label]), day, misnamed, label_maps)
+        derived = tuple(
+            path
+            for place in anat_folders(read_too, participant=folder.name, session=label, anat=layout.anat)
+            for path in _t1w_candidates(walk.listed(place))
+            if _is_of(path.name, folder.name, label)
+        )
+        sessions[label] = SessionFiles(label, volumes, tuple(session_rows[label]), day, misnamed, label_maps, derived)
     if "" not in sessions:
         for label in {*session_rows, *(label for row in rows if (label := session_of(row)))} - sessions.keys():
             rows_of_label = tuple(session_rows.get(label, ()))

@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 
 from fedage.client.cohort.ages import DAYS_PER_YEAR, OLDEST_YEARS, Age
+from fedage.client.cohort.bids.derivatives import derivative_folder
 from fedage.client.cohort.bids.label_maps import DERIVATIVES
 from fedage.client.cohort.bids.participants import (
     AgeColumn,
@@ -58,6 +59,8 @@ class Session:
         Files that look like such a volume, but are not named as one of this participant and session.
     label_maps
         Segmentations of its volumes.
+    derived
+        Volumes that the site's tools made of them.
     day
         Its date, if all of the participant's sessions have one; it may be shifted.
     age
@@ -72,6 +75,7 @@ class Session:
     volumes: tuple[Path, ...] = field(repr=False)
     misnamed: tuple[Path, ...] = field(repr=False)
     label_maps: tuple[Path, ...] = field(repr=False)
+    derived: tuple[Path, ...] = field(repr=False)
     day: date | None = field(repr=False)
     age: Age | Reason
     sex: str | None
@@ -101,6 +105,7 @@ def read_sessions(walk: FolderWalk, layout: BidsLayout) -> list[Session]:
     for row in read_rows(root / PARTICIPANTS, key="participant_id"):
         rows[with_prefix(row["participant_id"], "sub-")].append(row)
     pipelines = walk.folders(root / DERIVATIVES, "")
+    derivative_folder(pipelines, layout.derivative)
     participants = {
         folder.name: read_participant(folder, walk, layout, tuple(rows.get(folder.name, ())), pipelines)
         for base in layout.bases
@@ -133,6 +138,7 @@ def read_sessions(walk: FolderWalk, layout: BidsLayout) -> list[Session]:
             session.volumes,
             session.misnamed,
             session.label_maps if session.volumes else (),
+            session.derived if session.volumes else (),
             session.day if participant.has_days else None,
             Reason.ZEROS_DIFFER
             if not participant.rows and without_zeros(name) in ids_without_zeros

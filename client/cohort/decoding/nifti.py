@@ -68,11 +68,12 @@ class Volume:
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeFacts:
-    """Shape, voxel lengths and where the stored axes point, e.g. `LPS`."""
+    """Shape, voxel lengths, where the stored axes point, e.g. `LPS`, and the affine's first three rows, voxel to mm."""
 
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     orientation: str
+    affine_mm: tuple[float, ...]
 
 
 class _VolumeRejected(Exception):
@@ -93,7 +94,12 @@ def read_volume(path: Path) -> VolumeFacts | Rejected:
         return Rejected(Reason(str(answer.get("rejected", Reason.UNREADABLE))), modality="MR")
     facts = answer["facts"]
     (i, j, k), (x, y, z) = facts["shape"], facts["spacing_mm"]
-    return VolumeFacts(shape=(i, j, k), spacing_mm=(x, y, z), orientation=str(facts["orientation"]))
+    return VolumeFacts(
+        shape=(i, j, k),
+        spacing_mm=(x, y, z),
+        orientation=str(facts["orientation"]),
+        affine_mm=tuple(float(number) for number in facts["affine_mm"]),
+    )
 
 
 def load_volume(path: Path) -> Volume:
@@ -172,7 +178,10 @@ def _open(path: Path) -> tuple[Any, VolumeFacts]:
     affine = _affine_mm(image)
     orientation = "".join(str(code) for code in aff2axcodes(affine))
     return image, VolumeFacts(
-        shape=(shape[0], shape[1], shape[2]), spacing_mm=_spacing_mm(affine), orientation=orientation
+        shape=(shape[0], shape[1], shape[2]),
+        spacing_mm=_spacing_mm(affine),
+        orientation=orientation,
+        affine_mm=tuple(float(number) for number in affine[:3].ravel()),
     )
 
 

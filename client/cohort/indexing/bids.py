@@ -16,12 +16,14 @@ from functools import partial
 from pathlib import Path
 
 from fedage.client.cohort.bids.contrast import CONTRAST_ENHANCED, LOCALIZER, is_contrast_enhanced, is_localizer
+from fedage.client.cohort.bids.derivatives import derived_view
 from fedage.client.cohort.bids.label_maps import LABEL_MAP, label_map_view
 from fedage.client.cohort.bids.participants import read_json
 from fedage.client.cohort.bids.session_files import STANDARD, BidsLayout, FolderWalk
 from fedage.client.cohort.bids.sessions import PARTICIPANTS, Session, read_sessions
 from fedage.client.cohort.decoding.nifti import read_volume
 from fedage.client.cohort.dicom.facts import DicomFacts
+from fedage.client.cohort.indexing.derived_grids import DerivedGrids
 from fedage.client.cohort.indexing.index import IndexReport
 from fedage.client.cohort.reasons import Reason, Rejected
 from fedage.client.cohort.store.store import CohortStore, FileStamp
@@ -31,7 +33,7 @@ from fedage.common.errors import FedAgeError
 __all__ = ["PARTICIPANTS", "STANDARD", "BidsFacts", "BidsLayout", "index_bids", "is_bids"]
 
 _DESCRIPTION = "dataset_description.json"
-_READER = "bids-6"
+_READER = "bids-7"
 _BATCH = 100
 _PART = re.compile(r"_part-(?!mag_)")
 """In the name of a volume that holds another part of complex values than the magnitude: phase, real, imaginary."""
@@ -140,13 +142,14 @@ def _read(
 def _plan(walk: FolderWalk, sessions: list[Session]) -> _Plan:
     """Every volume with its stamp; one that vanishes meanwhile is not there."""
     todo: _Plan = {}
+    grids = DerivedGrids([path for session in sessions for path in session.derived])
     for session in sessions:
-        for volume in (*session.volumes, *session.misnamed, *session.label_maps):
+        for volume in (*session.volumes, *session.misnamed, *session.label_maps, *session.derived):
             try:
                 path, stamp = volume.relative_to(walk.root).as_posix(), _stamp(walk.root, volume, session)
             except OSError:
                 continue
-            todo[path] = stamp, partial(_facts, walk.root, volume, session)
+            todo[path] = stamp, partial(_facts, walk.root, volume, session, grids)
     return todo
 
 
@@ -156,8 +159,8 @@ def _sidecars(root: Path, volume: Path) -> tuple[Path, Path]:
 
 
 def _described_volume(volume: Path, session: Session) -> Path:
-    """The volume whose JSON tells the scanner: of a label map that which it was made of."""
-    return session.volumes[0] if volume in session.label_maps else volume
+    """The volume whose JSON tells the scanner: of a label map or a derived volume that which it was made of."""
+    return session.volumes[0] if volume in (*session.label_maps, *session.derived) else volume
 
 
 def _stamp(root: Path, volume: Path, session: Session) -> FileStamp:
@@ -176,7 +179,7 @@ def _exam_day(session: Session) -> int | None:
     return None if session.position is None else session.position + 1
 
 
-def _facts(root: Path, volume: Path, session: Session) -> DicomFacts | Rejected:
+def _facts(root: Path, volume: Path, session: Session, grids: DerivedGrids) -> DicomFacts | Rejected:
     if volume in session.misnamed:
         return Rejected(Reason.MISNAMED, modality="MR")
     if isinstance(session.age, Reason):
@@ -190,6 +193,10 @@ def _facts(root: Path, volume: Path, session: Session) -> DicomFacts | Rejected:
     identity, view, special = volume.name, "T1W", ""
     if volume in session.label_maps:  # two pipelines may give theirs the same name
         identity, view, special = volume.relative_to(root).as_posix(), label_map_view(volume.name), LABEL_MAP
+    elif volume in session.derived:
+        if not grids.fits(volume, volume_facts, made_of=session.volumes[0]):
+            return Rejected(Reason.OTHER_GRID, modality="MR")
+        identity, view = volume.relative_to(root).as_posix(), derived_view(volume.name)
     elif is_contrast_enhanced(volume.name, {**shared_sidecar, **own_sidecar}):
         special = CONTRAST_ENHANCED
     elif is_localizer(volume.name):

@@ -1,0 +1,32 @@
+"""A whole campaign of `brain-sfcn` as real processes: `fedage demo --estimator brain-sfcn`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedage.common.analyses.evaluation import results as evaluation_results
+from fedage.common.analyses.evaluation.predicted_sd import PredictedSDs
+from fedage.server.record.results import read_results
+
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
+
+
+def test_three_hospitals_with_series_and_bids_learn_together(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    command = [sys.executable, "-m", "fedage.deploy", "demo", "--estimator", "brain-sfcn", "--quick"]
+    done = subprocess.run([*command, "--out", str(folder)], capture_output=True, text=True, timeout=1800, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = read_results(folder / "results.json")
+    assert results.run.status == "finished"
+    assert results.phantoms
+    assert [site.status for site in results.sites] == ["took part"] * 3
+    overall = evaluation_results.evaluation(results).test.raw.overall
+    assert overall is not None
+    assert overall.mae_years is not None
+    found, _ = results.outcome("predicted-sd", PredictedSDs)
+    assert found is not None
+    assert found.n == overall.n
