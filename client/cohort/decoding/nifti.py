@@ -73,7 +73,7 @@ class VolumeFacts:
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     orientation: str
-    affine_mm: tuple[float, ...]
+    affine_mm: tuple[float, ...] = field(default=(), compare=False)
 
 
 class _VolumeRejected(Exception):

@@ -47,7 +47,8 @@ class DerivedGrids:
         found = [facts for path in self._by_view[view][:_LOOKED_AT] if (facts := _facts(path)) is not None]
         if not found:
             return None
-        return Counter(found).most_common(1)[0][0]
+        alike = Counter(next(k for k, other in enumerate(found) if same_grid(facts, other)) for facts in found)
+        return found[alike.most_common(1)[0][0]]
 
 
 def same_grid(one: VolumeFacts, other: VolumeFacts) -> bool:
