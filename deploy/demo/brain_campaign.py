@@ -49,8 +49,8 @@ equals = 1
 
 [training]
 strategy = "fedavg"
-rounds = {4 if quick else 16}
-local_epochs = {4 if quick else 3}
+rounds = {6 if quick else 16}
+local_epochs = {6 if quick else 3}
 batch_size = 10
 optimiser = "adamw"
 learning_rate = 3e-3
@@ -94,7 +94,7 @@ true_gap = "true_gap_years"
 
 
 def _render(folder: Path, seed: int, quick: bool) -> Planted:
-    return render_brains(folder, seed=seed, patients_per_site=60 if quick else 120)
+    return render_brains(folder, seed=seed, patients_per_site=90 if quick else 150)
 
 
 DEMO = DemoKind(
