@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 DICOMDIR = "1.2.840.10008.1.3.10"
-PIXELS_VERSION = "2"
+PIXELS_VERSION = "3"
 """Raised when the same file gives other pixels; samples are then made anew."""
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."

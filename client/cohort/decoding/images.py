@@ -30,6 +30,8 @@ from fedage.common.preprocessing.image import Image, SampleRefused
 
 UNKNOWN_SPACING_MM = (1.0, 1.0)
 _SPACING_KEYWORDS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+_FEWEST_SHADES = 0.05
+"""Of the pixels, between the darkest and the brightest; collimated films have a quarter."""
 _PROJECTIONS = frozenset(["CR", "DX", "MG", "IO", "PX", "RG", "RF", "XA"])
 """Modalities whose values mean little before the VOI LUT; elsewhere it is one of many ways to view an image."""
 
@@ -65,7 +67,8 @@ def decode_image(path: Path, *, on_size: Callable[[int], None] | None = None) ->
     ------
     SampleRefused
         With the code `undecodable`, `too-large`, `colour`, `multi-frame`, `contradictory-bits`, `only-padding`,
-        `bad-voi-lut` or, where memory is limited and it needs more, `decoder-failed`. Never any other exception.
+        `bad-voi-lut`, `contradictory-polarity` or, where memory is limited and it needs more, `decoder-failed`. Never
+        any other exception.
     """
     silence_decoders()
     if is_volume(path.name):
@@ -77,7 +80,12 @@ def decode_image(path: Path, *, on_size: Callable[[int], None] | None = None) ->
             if on_size is not None:
                 on_size(int(header.Rows) * int(header.Columns))
             stored = stored_frame(stream, header)
-            pixels = with_background(_grey(stored.values, header), stored.is_padding)
+            pixels = _grey(stored.values, header)
+            if _modality(header) in _PROJECTIONS:
+                _require_one_polarity(header)
+                if _has_voi(header):
+                    _require_shades(pixels, stored.values)
+            pixels = with_background(pixels, stored.is_padding)
         return Image(
             pixels=np.ascontiguousarray(pixels, dtype=np.float32),
             spacing_mm=_spacing_mm(header),
@@ -129,6 +137,27 @@ def _apply_luts(stored: NDArray[Any], header: Dataset) -> NDArray[Any]:
     return displayed
 
 
+def _require_shades(pixels: NDArray[Any], stored: NDArray[Any]) -> None:
+    """Refuse an image that its window made black and white: such windows are placeholders, or another image's."""
+    inside = np.mean((pixels > pixels.min()) & (pixels < pixels.max()))
+    if inside < _FEWEST_SHADES <= np.mean((stored > stored.min()) & (stored < stored.max())):
+        raise SampleRefused("bad-voi-lut", "the window makes nearly all of the image black or white")
+
+
+def _require_one_polarity(header: Dataset) -> None:
+    """Refuse an image of which one element says that brighter is denser and another the opposite.
+
+    MONOCHROME2 goes with the shape IDENTITY, and MONOCHROME1 with INVERSE (PS3.3 section C.8.11.3). Values for
+    processing rise with the beam where PixelIntensityRelationshipSign is 1, so that MONOCHROME1 turns them round.
+    """
+    turned = str(header.PhotometricInterpretation) == "MONOCHROME1"
+    shape = str(header.get("PresentationLUTShape", "") or "").upper()
+    for_processing = "PROCESSING" in str(header.get("PresentationIntentType", "") or "").upper()
+    sign = _first(header.get("PixelIntensityRelationshipSign")) if for_processing else None
+    if (shape == "INVERSE" and not turned) or (sign in (-1, 1) and turned != (sign == 1)):
+        raise SampleRefused("contradictory-polarity", "whether brighter is denser is said in two ways")
+
+
 def _has_voi(header: Dataset) -> bool:
     """Whether there is a table, or a window that is more than a placeholder of width 0."""
     if header.get("VOILUTSequence"):
@@ -158,4 +187,8 @@ def _spacing_mm(header: Dataset) -> tuple[float, float]:
             continue
         if math.isfinite(row) and math.isfinite(column) and row > 0 and column > 0:
             return row, column
-    return UNKNOWN_SPACING_MM
+    try:  # at least the shape of a pixel
+        row, column = (float(part) for part in header.get("PixelAspectRatio"))
+        return (row / column, 1.0) if 0.1 < row / column < 10 else UNKNOWN_SPACING_MM
+    except (TypeError, ValueError, ZeroDivisionError):
+        return UNKNOWN_SPACING_MM

@@ -3,6 +3,7 @@
 import logging
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -102,3 +103,67 @@ def test_threads_read_at_once_without_a_warning(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def chest() -> np.ndarray:
+    """Values of 12 bits in an even spread, as a chest's shades."""
+    return np.linspace(400, 3600, 48 * 40).astype(np.uint16).reshape(48, 40)
+
+
+@pytest.mark.parametrize(
+    ("window", "refused"),
+    [
+        ({"WindowCenter": 2000, "WindowWidth": 1}, True),
+        ({"WindowCenter": 2000, "WindowWidth": 20}, True),
+        ({"WindowCenter": 127, "WindowWidth": 255}, True),  # of an image of 8 bits
+        ({"WindowCenter": 40, "WindowWidth": 400}, True),  # of soft tissue in CT
+        ({"WindowCenter": 2000, "WindowWidth": 600}, False),
+        ({"WindowCenter": 2000, "WindowWidth": 0}, False),  # none
+        ({"WindowCenter": 2048, "WindowWidth": 4096}, False),
+    ],
+)
+def test_a_window_that_leaves_no_shades_is_refused(tmp_path: Path, window: dict[str, float], refused: bool) -> None:
+    write(tmp_path / "a.dcm", pixels=chest(), **window)
+    if not refused:
+        assert np.unique(load_image(tmp_path / "a.dcm").pixels).size > 100
+        return
+    with pytest.raises(SampleRefused) as no:
+        load_image(tmp_path / "a.dcm")
+    assert no.value.code == "bad-voi-lut"
+
+
+RAW = {"PresentationIntentType": "FOR PROCESSING", "Modality": "DX"}
+
+
+@pytest.mark.parametrize(
+    ("elements", "refused"),
+    [
+        ({"PresentationLUTShape": "INVERSE"}, True),
+        ({**RAW, "PixelIntensityRelationshipSign": 1}, True),
+        ({**RAW, "PixelIntensityRelationshipSign": -1, "PhotometricInterpretation": "MONOCHROME1"}, True),
+        ({**RAW, "PixelIntensityRelationshipSign": -1}, False),
+        ({**RAW, "PixelIntensityRelationshipSign": 1, "PhotometricInterpretation": "MONOCHROME1"}, False),
+        ({"PresentationLUTShape": "INVERSE", "PhotometricInterpretation": "MONOCHROME1"}, False),
+        ({"PresentationIntentType": "FOR PRESENTATION", "PixelIntensityRelationshipSign": 1}, False),  # shown as is
+    ],
+)
+def test_an_image_that_contradicts_itself_on_what_is_bright_is_refused(
+    tmp_path: Path, elements: dict[str, Any], refused: bool
+) -> None:
+    write(tmp_path / "a.dcm", pixels=chest(), **elements)
+    if not refused:
+        assert load_image(tmp_path / "a.dcm").pixels.shape == (48, 40)
+        return
+    with pytest.raises(SampleRefused) as no:
+        load_image(tmp_path / "a.dcm")
+    assert no.value.code == "contradictory-polarity"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "spacing"), [(["1", "2"], (0.5, 1.0)), (["3", "2"], (1.5, 1.0)), (["1", "0"], (1, 1))]
+)
+def test_without_a_spacing_the_shape_of_pixels_counts(
+    tmp_path: Path, ratio: list[str], spacing: tuple[float, float]
+) -> None:
+    write(tmp_path / "a.dcm", pixels=chest(), ImagerPixelSpacing=None, PixelAspectRatio=ratio)
+    assert load_image(tmp_path / "a.dcm").spacing_mm == spacing
