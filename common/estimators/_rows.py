@@ -38,9 +38,9 @@ class RowEstimator(Estimator, Generic[Chosen]):
         """A copy that knows its features by name. Raises `FeaturesMissing`."""
         return type(self)(self.options, self.options.resolve(columns))
 
-    def for_any_table(self) -> Self:
-        """A copy with one feature of no table."""
-        return type(self)(self.options, ("feature",))
+    def for_any_table(self, features: int = 1) -> Self:
+        """A copy with so many features of no table."""
+        return type(self)(self.options, tuple(f"feature {number}" for number in range(features)))
 
     @property
     def outputs(self) -> tuple[Output, ...]:

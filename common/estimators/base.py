@@ -373,7 +373,7 @@ class Estimator(Protocol):
         """A copy that knows the numeric columns of the sites' tables; itself if it takes no row."""
         return self
 
-    def for_any_table(self) -> Self:
+    def for_any_table(self, features: int = 1) -> Self:  # noqa: ARG002 - of images there is no table
         """A copy whose phases can be looked at before a table has been seen; itself if it takes no row."""
         return self
 

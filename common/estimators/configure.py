@@ -41,8 +41,13 @@ def configured(campaign: Campaign, features: Sequence[str] = ()) -> Estimator | 
     return estimators.make(campaign.estimator.name, campaign.estimator.options).for_table(features)
 
 
-def phases_known(campaign: Campaign) -> Estimator:
+def phases_known(campaign: Campaign, *, features: int = 1) -> Estimator:
     """The campaign's estimator, for whoever asks about its phases before any table has been seen.
+
+    Parameters
+    ----------
+    features
+        How many a row is to have, where it takes rows.
 
     Raises
     ------
@@ -51,7 +56,7 @@ def phases_known(campaign: Campaign) -> Estimator:
     """
     if campaign.estimator is None:
         raise PhaseRefused("the campaign file has no estimator")
-    return estimators.make(campaign.estimator.name, campaign.estimator.options).for_any_table()
+    return estimators.make(campaign.estimator.name, campaign.estimator.options).for_any_table(features)
 
 
 def initial_seed(campaign: Campaign, *, fold: int) -> int:

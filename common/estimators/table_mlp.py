@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,12 +51,14 @@ _MOST_ROUNDING = 1e-3
 class TableMLPOptions(TableOptions):
     """`[estimator.options]` of `table-mlp`."""
 
-    hidden: tuple[int, ...] = Field(default=(64,), strict=False, min_length=1, description="sizes of hidden layers")
+    hidden: tuple[int, ...] = Field(
+        default=(64,), strict=False, description="sizes of hidden layers; none for a linear correction"
+    )
     start: Literal["ridge", "mean", "stated"] = Field(
         default="ridge",
         description='prediction before any training; "stated" is the middle of age_range_years and sums no patients',
     )
-    ranges: dict[str, tuple[float, float]] = Field(
+    ranges: dict[str, Annotated[tuple[float, float], Field(strict=False)]] = Field(
         default_factory=dict,
         strict=False,
         description='with start = "stated": range of each feature by column or pattern, to standardise by',

@@ -33,7 +33,7 @@ class TableNetwork(nn.Module):
         layers: list[nn.Module] = []
         for inside, outside in zip((features, *hidden), hidden, strict=False):
             layers += [nn.Linear(inside, outside), nn.GELU()]
-        last = nn.Linear(hidden[-1], 1)
+        last = nn.Linear((features, *hidden)[-1], 1)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.correction = nn.Sequential(*layers, last)

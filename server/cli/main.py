@@ -196,6 +196,26 @@ def check(file: Annotated[Path, typer.Argument(help="the campaign file")]) -> No
         typer.echo(f"note: {odd}")
 
 
+@campaign.command("privacy")
+def privacy(
+    file: Annotated[Path, typer.Argument(help="the campaign file")],
+    patients: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="patients of a site; several times for several sizes [default: 50 to 1000]"),
+    ] = None,
+    features: Annotated[int, typer.Option(min=1, help="features of a row, of an estimator on tables")] = 100,
+    budget: Annotated[
+        float | None, typer.Option(min=1e-6, help="ε that a site's data set may spend, unused until now")
+    ] = None,
+) -> None:
+    """Show what differential privacy will cost before it is spent: for sites of several sizes the noise, and ε."""
+    from fedage.deploy.machine.campaign_file import load_campaign
+    from fedage.server.cli.privacy_plan import SIZES, privacy_plan
+
+    for line in privacy_plan(load_campaign(file), patients=tuple(patients or SIZES), features=features, budget=budget):
+        typer.echo(line)
+
+
 @campaign.command("run")
 def run(
     file: Annotated[Path, typer.Argument(help="the campaign file")],

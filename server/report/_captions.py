@@ -21,6 +21,8 @@ def _learning(results: Results) -> str:
     whose, mean = f"for the sites together (bold) and {folds}", "the sites' mean training loss"
     if len(sites) == 1 and not results.campaign.model_folds:
         whose, mean = f"at {next(iter(sites))}, the only site that tells it", "the training loss"
+    if any(finished.epsilon_by_site for finished in results.rounds):
+        mean = "ε that the updates have cost until then, at the site where it is largest; no training loss is told"
     return (
         "Mean absolute error of the averaged model after each round, on validation patients it was not trained on, "
         f"{whose}. Right: {mean}. {site_text.curves(results)}{_estimated(results)}"

@@ -15,6 +15,7 @@ from fedage.common.presentation.cells import (
     words,
 )
 from fedage.common.presentation.participation import participants, patients_told
+from fedage.common.presentation.wording import listed
 from fedage.server.record.results import Results, SiteRecord
 from fedage.server.report import site_text
 from fedage.server.report.withheld_text import withholdings
@@ -106,6 +107,34 @@ def troubles(results: Results) -> Table:
         for trouble, times in Counter(site.troubles).items()
     )
     return Table("troubles", ("site", "what went wrong"), rows, why_empty="Nothing went wrong at any site.")
+
+
+def privacy(results: Results) -> Table:
+    """What each site's updates cost its patients, in a campaign with differential privacy."""
+    told = [(site.name, site.privacy) for site in results.sites if site.privacy is not None]
+    rows = tuple(
+        (
+            words(name),
+            number(one.epsilon, 3),
+            words(f"{one.delta:g}" if one.delta is not None else ""),
+            number(one.noise_multiplier, 3),
+            number(one.clip_norm, 3),
+            number(one.sampling_rate, 4),
+            count(one.steps),
+        )
+        for name, one in told
+    )
+    accountants = sorted({one.accountant for _, one in told if one.accountant})
+    return Table(
+        "privacy",
+        ("site", "ε", "δ", "noise multiplier", "clip norm", "sampling rate", "steps a round"),
+        rows,
+        why_empty="The campaign was without differential privacy.",
+        note=f"By the {listed(accountants)}, for adding or removing one patient. Each site's own word. It covers the "
+        "model's weights, not the errors, bias lines and other analyses of this report."
+        if accountants
+        else "",
+    )
 
 
 def rounds(results: Results) -> Table:

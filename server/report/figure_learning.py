@@ -44,7 +44,9 @@ def learning_curve(results: Results, references: Sequence[tuple[float, str]] = (
             )
         dot = "o" if last == 1 else ""  # a line of one point cannot be seen
         whose = _whose(results)
-        for axes, of, width, words in ((error, _error, 3.0, whose), (loss, _loss, 2.0, None)):
+        private = any(item.epsilon_by_site for item in rounds)
+        right = _epsilon if private else _loss
+        for axes, of, width, words in ((error, _error, 3.0, whose), (loss, right, 2.0, None)):
             for number, fold in enumerate(folds if len(folds) > 1 else ()):
                 own = [(item.number, of(item)) for item in fold]
                 label = "a fold" if words and not number else None
@@ -74,7 +76,7 @@ def learning_curve(results: Results, references: Sequence[tuple[float, str]] = (
             error.legend(
                 loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=min(len(sites) + 1 if len(folds) == 1 else 2, 4)
             )
-        loss.set_title("Training loss")
+        loss.set_title("ε, of the site that spent most" if private else "Training loss")
         for axes in (error, loss):
             axes.set_xlabel("round")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
@@ -102,6 +104,10 @@ def _loss(item: Round) -> float | None:
     return item.train_loss
 
 
+def _epsilon(item: Round) -> float | None:
+    return max((value for value in item.epsilon_by_site.values() if value is not None), default=None)
+
+
 def _line(axes: Axes, values: Sequence[tuple[int, float | None]], **style: Any) -> None:
     known = [(x, y) for x, y in values if y is not None]
     if known:
@@ -111,6 +117,8 @@ def _line(axes: Axes, values: Sequence[tuple[int, float | None]], **style: Any) 
 def _label(rounds: Sequence[Round]) -> str:
     known = [error for _, error in mean_over_folds(rounds, _error)]
     told = rounds_in_words(rounds)
+    if not known and any(item.epsilon_by_site for item in rounds):
+        return f"ε over {told}; no validation error was released"
     if not known:
         return f"Training loss over {told}; no validation error was released"
     mean = "mean validation MAE" if len(by_fold(rounds)) > 1 else "validation MAE"

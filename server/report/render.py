@@ -102,6 +102,7 @@ def _all_tables(results: Results, events: Sequence[Mapping[str, Any]] | None) ->
         "preparation": _preparation.preparation(results),
         "cross_validation": _preparation.cross_validation(results),
         "rounds": _tables.rounds(results),
+        "privacy": _tables.privacy(results),
         "events": _happened.timeline(events),
     }
 

@@ -91,3 +91,15 @@ def test_noise_is_of_the_simulation_and_not_of_the_campaigns_seed(tmp_path: Path
         folder = run(tmp_path / name, FILE + "noise_multiplier = 1.0\n").folder
         models.append(load_file(folder / "model.safetensors"))
     assert any(np.abs(models[0][name] - models[1][name]).max() > 1e-3 for name in models[0])
+
+
+def test_the_report_shows_what_each_site_has_spent(tmp_path: Path) -> None:
+    done = run(tmp_path, FILE.replace("rounds = 3", "rounds = 2") + "noise_multiplier = 2.0\n")
+    page = (done.folder / "report.html").read_text(encoding="utf-8")
+    assert 'id="table-privacy"' in page
+    assert "Differential privacy of the updates" in page
+    assert "ε, of the site that spent most" in page or "of the site that spent most" in page
+    for site in done.results.sites:
+        assert site.privacy is not None
+        assert site.privacy.epsilon is not None
+        assert f"{site.privacy.epsilon:.3f}" in page

@@ -1,0 +1,143 @@
+"""`fedage campaign privacy`: what a campaign with privacy for each patient will cost, before anything is spent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+from fedage.common.campaign import Campaign
+from fedage.common.errors import FedAgeError
+from fedage.common.estimators.base import Estimator, RoundsPhase
+from fedage.common.estimators.configure import phases_known, phases_of
+from fedage.common.estimators.private_training import (
+    ASSUMPTIONS,
+    NoPrivateTraining,
+    approved_total,
+    mechanism_of,
+    trainings_of,
+)
+from fedage.common.privacy.accountant import ACCOUNTANT, ChargeRefused, Mechanism, epsilon
+
+SIZES = (50, 100, 200, 500, 1000)
+"""Patients of a site, where nobody says how many."""
+_LOUD = 1.0
+
+
+def privacy_plan(
+    campaign: Campaign, *, patients: Sequence[int] = SIZES, features: int = 100, budget: float | None = None
+) -> Iterator[str]:
+    """What it costs a site of each size, one line an item.
+
+    Parameters
+    ----------
+    patients
+        Of a site, all parts together.
+    features
+        Of a row, where the estimator takes rows of tables.
+    budget
+        ε that a site's data set may spend, nothing of it spent yet.
+
+    Raises
+    ------
+    FedAgeError
+        For a campaign without such training.
+    """
+    if campaign.privacy.mode != "sample":
+        raise FedAgeError(
+            f'privacy.mode = "{campaign.privacy.mode}": the campaign spends no ε; set privacy.mode = "sample", delta, '
+            "clip_norm, and epsilon or noise_multiplier"
+        )
+    estimator = phases_known(campaign, features=features)
+    parameters, rounds = _parameters(estimator), trainings_of(campaign, estimator)
+    yield (
+        f"Differential privacy at δ = {campaign.privacy.delta:g}, by the {ACCOUNTANT} of {rounds} trainings, where "
+        f"{ASSUMPTIONS}."
+    )
+    yield f"The largest network has {parameters} learnt parameters; its updates move by their noise as follows."
+    for count in patients:
+        yield from _of_site(campaign, estimator, count, parameters=parameters, rounds=rounds, budget=budget)
+    yield (
+        "Noise is the L2 norm of a step's noise over that of the largest possible mean gradient, every patient's at "
+        "the clip norm and all in one direction: above 1 a single step is mostly noise, and only many steps of many "
+        "sites learn together. More patients, fewer rounds and fewer parameters help; so does a larger batch_size."
+    )
+
+
+def _of_site(
+    campaign: Campaign,
+    estimator: Estimator,
+    count: int,
+    *,
+    parameters: int,
+    rounds: int,
+    budget: float | None,
+) -> Iterator[str]:
+    trained = _trained(campaign, count)
+    if trained < 1:
+        yield f"{count} patients: none to train on."
+        return
+    try:
+        made = mechanism_of(campaign, estimator, patients=trained)
+        total = approved_total(campaign, estimator, made)
+    except (NoPrivateTraining, ChargeRefused) as refused:
+        yield f"{count} patients ({trained} train): not possible: {refused}."
+        return
+    expected = made.sampling_rate * trained
+    step = made.noise_multiplier * math.sqrt(parameters) / expected
+    run = step / math.sqrt(made.steps * rounds)
+    after = ", ".join(
+        f"{_epsilon(made, k, delta=total.delta):.3g} after {k}" for k in dict.fromkeys((1, *_between(rounds), rounds))
+    )
+    left = ""
+    if budget is not None:
+        spent = _epsilon(made, rounds, delta=total.delta)
+        left = (
+            f"; of a budget of {budget:g} {budget - spent:.3g} would be left"
+            if spent <= budget
+            else f"; a budget of {budget:g} would refuse it after "
+            f"{_affordable(made, rounds, budget, total.delta)} trainings"
+        )
+    yield (
+        f"{count} patients: an update of {trained}, each in a step with probability {made.sampling_rate:.3g} "
+        f"({expected:.3g} expected), {made.steps} steps a round, noise multiplier {made.noise_multiplier:.4g}; "
+        f"ε {after}; noise {step:.3g} of a step, {run:.3g} of the whole run{left}."
+    )
+    if step > _LOUD * math.sqrt(made.steps * rounds):
+        yield "  The noise of the whole run outweighs any gradient: a site of this size cannot teach the model."
+
+
+def _trained(campaign: Campaign, count: int) -> int:
+    validation = campaign.validation
+    if validation.fractions is not None:
+        return round(count * validation.fractions.train)
+    folds = validation.folds or 1
+    return count * (folds - 1) // folds
+
+
+def _between(rounds: int) -> tuple[int, ...]:
+    return tuple(k for k in (rounds // 4, rounds // 2) if k > 1)
+
+
+def _epsilon(mechanism: Mechanism, times: int, *, delta: float) -> float:
+    return epsilon([mechanism] * times, delta=delta)
+
+
+def _affordable(mechanism: Mechanism, rounds: int, budget: float, delta: float) -> int:
+    """The most trainings within a budget."""
+    low, high = 0, rounds
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if _epsilon(mechanism, middle, delta=delta) <= budget else (low, middle)
+    return low
+
+
+def _parameters(estimator: Estimator) -> int:
+    """Learnt parameters of the largest network."""
+    from fedage.common.networks.arrays import outline
+
+    return max(
+        sum(p.numel() for p in outline(partial(phase.build, seed=0)).parameters() if p.requires_grad)
+        for phase in phases_of(estimator)
+        if isinstance(phase, RoundsPhase)
+    )

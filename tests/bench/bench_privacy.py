@@ -1,0 +1,232 @@
+"""What privacy for each patient costs: time of a training step by engine, and error by ε on real tables.
+
+    PYTHONPATH=. python tests/bench/bench_privacy.py speed
+    PYTHONPATH=. python tests/bench/bench_privacy.py error --data ../shared/data --seeds 3
+
+`speed`: seconds of a batch's gradients, plain and with each patient's clipped alone, as a ratio; engines of Opacus that
+cannot take a network are said so. `error`: federated averaging of `table-mlp` from stated ranges over the hospitals of
+a table, 70 % of the patients of each trained on, by the site's own trainer; MAE on the others, mean over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from fedage.client.compute.patient_gradients import ClippedGradients
+from fedage.client.compute.private_training import PrivateTraining, train_privately
+from fedage.client.compute.training import train_locally
+from fedage.common import estimators
+from fedage.common.campaign.types import Training
+from fedage.common.estimators.base import Batch, RoundsPhase, Samples
+from fedage.common.estimators.predict import as_float
+from fedage.common.privacy.accountant import Mechanism, noise_for
+from fedage.common.privacy.noise import key_for
+
+CPU = torch.device("cpu")
+NETWORKS: dict[str, tuple[str, dict[str, Any], str, tuple[int, ...]]] = {
+    "2D 64²": ("chest-ca", {"image_size": 64, "width": 16}, "image", (1, 64, 64)),
+    "2D 128²": ("chest-ca", {"image_size": 128, "width": 32}, "image", (1, 128, 128)),
+}
+
+
+def gradients_of(name: str, options: dict[str, Any], array: str, shape: tuple[int, ...], *, size: int) -> None:
+    made = estimators.make(name, options)
+    phase = next(one for one in made.phases if isinstance(one, RoundsPhase))
+    chance = np.random.default_rng(0)
+    present = torch.ones(size, dtype=torch.bool)
+    images = torch.from_numpy(chance.normal(size=(size, *shape)).astype(np.float32))
+    ages = torch.from_numpy(chance.uniform(20, 80, size).astype(np.float32))
+    batch = Batch({array: images}, {array: present}, {"age_years": ages})
+    patients = np.arange(size, dtype=np.intp)
+
+    def plain() -> None:
+        module = phase.build(seed=0).train()
+        torch.autograd.grad(phase.loss(as_float(phase.output(module, batch)), batch), list(module.parameters()))
+
+    def ours(by_row: bool) -> None:
+        gradients = ClippedGradients(phase, phase.build(seed=0).train(), clip_norm=1.0, where=CPU)
+        gradients._by_row = by_row
+        total, most = gradients.zeros(), gradients.most_rows
+        for start in range(0, size, most):
+            rows = slice(start, start + most)
+            gradients.add(
+                total,
+                Batch(
+                    *({k: v[rows] for k, v in part.items()} for part in (batch.inputs, batch.present, batch.targets))
+                ),
+                patients[rows] - start,
+            )
+
+    def opacus(mode: str) -> None:
+        from opacus.grad_sample import GradSampleModule
+        from opacus.grad_sample.gsm_exp_weights import GradSampleModuleExpandedWeights
+
+        module: Any = phase.build(seed=0).train()
+        wrapped: Any = (
+            GradSampleModuleExpandedWeights(module, loss_reduction="mean")
+            if mode == "ew"
+            else GradSampleModule(module, loss_reduction="mean", force_functorch=mode == "functorch")
+        )
+        phase.loss(as_float(phase.output(wrapped, batch)), batch).backward()  # type: ignore[no-untyped-call]
+        norms = torch.stack([p.grad_sample.flatten(1).norm(dim=1) for p in module.parameters()]).norm(dim=0)
+        for p in module.parameters():
+            torch.tensordot((1 / norms).clamp(max=1), p.grad_sample, dims=1)
+
+    engines: dict[str, Callable[[], None]] = {
+        "torch.func, by row (ours)": lambda: ours(True),
+        "one patient at a time (ours)": lambda: ours(False),
+        "Opacus ew": lambda: opacus("ew"),
+        "Opacus hooks": lambda: opacus("hooks"),
+        "Opacus functorch": lambda: opacus("functorch"),
+    }
+    base = _seconds(plain)
+    print(f"{name} {shape}, {size} patients: plain {base:.3f} s", flush=True)
+    for engine, run in engines.items():
+        try:
+            took = _seconds(run)
+        except (RuntimeError, AttributeError, ValueError) as error:
+            print(f"  {engine}: not possible ({str(error)[:60]})", flush=True)
+            continue
+        print(f"  {engine}: {took:.3f} s, {took / base:.1f} times", flush=True)
+
+
+def _seconds(run: Callable[[], None], *, times: int = 5) -> float:
+    run()
+    found = []
+    for _ in range(times):
+        began = time.perf_counter()
+        run()
+        found.append(time.perf_counter() - began)
+    return min(found)
+
+
+def fcon1000(data: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[float, float], tuple[float, float]]:
+    frame = pd.read_csv(data / "thickness/fcon1000.csv")
+    site = next(name for name in ("site", "Site", "SITE") if name in frame)
+    columns = [name for name in frame if name.endswith("_thickness")]
+    return frame[columns].to_numpy(), frame["age"].to_numpy(), frame[site].to_numpy(), (1.5, 4.0), (5.0, 90.0)
+
+
+def abide1(data: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[float, float], tuple[float, float]]:
+    frame = pd.read_csv(data / "abide1/abide1-freesurfer.csv")
+    frame = frame[frame["DX_GROUP"] == -1]
+    columns = [name for name in frame if name.endswith("_ThickAvg")]
+    return frame[columns].to_numpy(), frame["AGE_AT_SCAN"].to_numpy(), frame["SITE"].to_numpy(), (1.5, 4.0), (5.0, 30.0)
+
+
+TABLES = {"fcon1000": fcon1000, "ABIDE I controls": abide1}
+
+
+def error(
+    data: Path, table: str, *, epsilon: float, seed: int, rounds: int, rate: float, clip: float, hidden: list[int]
+) -> tuple[float, float]:
+    """MAE of the model and of the mean age of the training patients, in years."""
+    x, age, site, spread, ages = TABLES[table](data)
+    chance = np.random.default_rng(seed)
+    trained = chance.random(age.size) < 0.7
+    estimator = estimators.make(
+        "table-mlp",
+        {
+            "features": ["*"],
+            "start": "stated",
+            "noise": 0.0,
+            "hidden": hidden,
+            "age_scale": "linear",
+            "ranges": {"*": spread},
+            "age_range_years": ages,
+        },
+    ).for_table([f"x{k}" for k in range(x.shape[1])])
+    (phase,) = estimator.phases
+    assert isinstance(phase, RoundsPhase)
+    model = phase.start({}, seed=seed)
+    # Clipped gradients are short, so that larger steps are safe.
+    rate = rate if np.isfinite(epsilon) else rate / 4
+    training = Training(rounds=rounds, optimiser="sgd", learning_rate=rate, batch_size=4096)
+    for number in range(1, rounds + 1):
+        changes, sizes = [], []
+        for name in np.unique(site):
+            rows = np.flatnonzero(trained & (site == name))
+            if rows.size < 3:
+                continue
+            samples, targets = Samples({"row": x[rows].astype(np.float32)}), {"age_years": age[rows].astype(float)}
+            common: dict[str, Any] = {"training": training, "round_number": number, "threads": 1, "device": "cpu"}
+            if np.isinf(epsilon):
+                update = train_locally(phase, model, samples, targets, rng_seed=seed, **common)
+            else:
+                noise = noise_for(epsilon, delta=1e-5, rate=1.0, steps=rounds)
+                update = train_privately(
+                    phase,
+                    model,
+                    samples,
+                    targets,
+                    private=PrivateTraining(
+                        mechanism=Mechanism(sampling_rate=1.0, noise_multiplier=noise, steps=1),
+                        clip_norm=clip,
+                        key=key_for(b"bench", table, str(name), str(number), str(seed), str(epsilon)),
+                    ),
+                    **common,
+                )
+            changes.append(update.weights)
+            sizes.append(rows.size)
+        model = {
+            key: np.average([change[key] for change in changes], axis=0, weights=sizes).astype(np.float32)
+            for key in model
+        }
+    held = np.flatnonzero(~trained)
+    predicted = estimator.predictor(model, device="cpu")(Samples({"row": x[held].astype(np.float32)}))
+    return (
+        float(np.abs(np.asarray(predicted["predicted_years"]) - age[held]).mean()),
+        float(np.abs(age[trained].mean() - age[held]).mean()),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["speed", "error"])
+    parser.add_argument("--data", type=Path, default=Path(__file__).parents[3] / "shared/data")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rate", type=float, default=0.0001)
+    parser.add_argument("--clip", type=float, default=500.0)
+    parser.add_argument("--hidden", type=int, nargs="*", default=[])
+    parser.add_argument("--epsilons", type=float, nargs="*", default=[1.0, 3.0, 8.0, np.inf])
+    parser.add_argument("--tables", nargs="*", default=list(TABLES))
+    asked = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    if asked.what == "speed":
+        for network in NETWORKS.values():
+            gradients_of(*network, size=16)
+        return
+    for table in asked.tables:
+        for epsilon in asked.epsilons:
+            made = np.array(
+                [
+                    error(
+                        asked.data,
+                        table,
+                        epsilon=epsilon,
+                        seed=seed,
+                        rounds=asked.rounds,
+                        rate=asked.rate,
+                        clip=asked.clip,
+                        hidden=asked.hidden,
+                    )
+                    for seed in range(asked.seeds)
+                ]
+            )
+            mae, mean = made.mean(axis=0)
+            print(f"{table}: ε {epsilon:g}: MAE {mae:.2f} (SD {made[:, 0].std():.2f}), mean age {mean:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
