@@ -52,9 +52,9 @@ KEY = bytes(range(32))
 NAMES = ("a", "b", "c")
 
 
-def patient_text() -> str:
+def patient_text(*, rounds: int = 12, exact: bool = True) -> str:
     """A campaign that waits for hospitals on a busy machine."""
-    text = campaign_text(rounds=12, exact=True).replace("wait_s = 1\n", "wait_s = 120\n")
+    text = campaign_text(rounds=rounds, exact=exact).replace("wait_s = 1\n", "wait_s = 120\n")
     return text.replace("round_deadline_s = 1", "round_deadline_s = 120")
 
 
@@ -250,7 +250,7 @@ def test_what_stands_beside_the_image_is_learnt(tmp_path: Path, exact: bool) -> 
         columns = {"age_years": found["age_years"], "is_male": found["is_male"], "feature:score": found["score"]}
         samples = Samples({"chest": pictures(60 + found["seen"], seed), ROW: row})
         members.append(site_with(name, tmp_path, columns, samples, seed))
-    results = run(tmp_path, campaign_text(rounds=2 if exact else 12, exact=exact), members)
+    results = run(tmp_path, patient_text(rounds=2 if exact else 12, exact=exact), members)
     assert error_of(results) < (0.6 if exact else 0.4) * OF_THE_MEAN_YEARS
     if exact:
         model = load_file(tmp_path / "run" / "model-fold-1.safetensors")
