@@ -13,8 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from filelock import FileLock
-
 from fedage.client.cohort.store.schema import SCHEMA_VERSION, WITHOUT_WORDS
 from fedage.client.site.sqlite import Connection
 from fedage.deploy.machine.atomic import sync
@@ -96,6 +94,9 @@ def migrate(connection: Connection, version: int) -> None:
 @contextmanager
 def migration_lock(home: Path) -> Iterator[None]:
     """Wait until nobody else migrates this home's store, and hold the others back."""
+    # Imported here: a store of today is not migrated, and it takes a moment.
+    from filelock import FileLock
+
     with FileLock(home / LOCK):
         yield
 

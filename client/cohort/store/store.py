@@ -12,8 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from filelock import FileLock, Timeout
-
 from fedage.client.cohort.keys import Keys, StoreError, read_or_create
 from fedage.client.cohort.paths import OBLIQUE, SEPARATOR, FileStamp
 from fedage.client.cohort.reasons import Reason
@@ -192,6 +190,9 @@ class CohortStore:
         StoreError
             If another process or thread is indexing.
         """
+        # Imported here: whoever only reads takes no lock, and it takes a moment.
+        from filelock import FileLock, Timeout
+
         lock = FileLock(self._home / LOCK, timeout=0)
         try:
             lock.acquire()
