@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,13 @@ from fedage.common.analyses.base import Analysis, Iterate, IterateRefused, Resul
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read_by
 from fedage.common.analyses.survival.cox_by_site import CoxBySite
 from fedage.common.campaign.types import Campaign
+from fedage.common.presentation.blocks import Display, NamedRun, Section, TitledTable
+from fedage.common.presentation.cells import Cell, Table, words
+from fedage.common.record.parts import AnalysisResult
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.statistic import FloatArray
 
+Found = TypeVar("Found", bound=AnalysisResult)
 MOST_ESTIMATES = 5
 """Different β that a site answers for one model of the same patients: a run has one, or one more if a site leaves."""
 
@@ -83,6 +87,27 @@ class AfterCox:
 
     def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:
         return columns_read_by(self.model, cohort, iterate)
+
+
+def side_by_side(
+    runs: Sequence[NamedRun],
+    result: type[Found],
+    rows: Callable[[Found], Iterable[tuple[Cell, ...]]],
+    *,
+    name: str,
+    headers: tuple[str, ...],
+    title: str,
+    caption: str,
+    place: int,
+) -> Display:
+    """What several runs have found of one kind, the run in front of each row; nothing where none has any."""
+    found = tuple(
+        (words(run.label), *row) for run in runs for each in run.results.found(result).values() for row in rows(each)
+    )
+    if not found:
+        return Display()
+    told = TitledTable(Table(name, ("run", *headers), found), caption)
+    return Display(terminal=(told,), sections=(Section(name, title, (told,), place=place),))
 
 
 def strata_of(strata: FloatArray) -> Iterator[NDArray[np.intp]]:

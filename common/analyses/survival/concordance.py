@@ -26,6 +26,7 @@ from fedage.common.analyses.survival._after_cox import (
     AfterCox,
     models_by_site,
     reduced,
+    side_by_side,
     strata_of,
 )
 from fedage.common.analyses.survival._follow_up import round_up
@@ -254,13 +255,16 @@ _NOTE = (
 
 
 def _compared(runs: Sequence[NamedRun]) -> Display:
-    rows = tuple(
-        (cells.words(run.label), *_row(found)) for run in runs for found in run.results.found(Concordance).values()
+    return side_by_side(
+        runs,
+        Concordance,
+        lambda found: (_row(found),),
+        name=NAME,
+        headers=_HEADERS,
+        title="Concordance",
+        caption=_CAPTION,
+        place=61,
     )
-    if not rows:
-        return Display()
-    told = TitledTable(cells.Table(NAME, ("run", *_HEADERS), rows), _CAPTION)
-    return Display(terminal=(told,), sections=(Section(NAME, "Concordance", (told,), place=61),))
 
 
 ANALYSIS = Definition(

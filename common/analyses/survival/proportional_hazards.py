@@ -31,6 +31,7 @@ from fedage.common.analyses.survival._after_cox import (
     AfterCox,
     models_by_site,
     reduced,
+    side_by_side,
     strata_of,
 )
 from fedage.common.analyses.survival._cox_contributions import LOWEST_ETA
@@ -283,6 +284,7 @@ def _slope(value: float | None) -> Cell:
 
 
 _SLOPE_DIGITS, _MOST_SLOPE_DIGITS = 4, 12
+_CAPTION = "Proportional hazards (scaled Schoenfeld residuals)"
 _HEADERS = ("model", "covariate", "χ²", "df", "p", "log hazard ratio per unit of time")
 
 
@@ -308,7 +310,7 @@ def _shown(results: Results) -> Display:
         f"{_words(name)} is not computed: {step.not_computed}." for name, step in steps.items() if not step.result
     ]
     table = Rows(NAME, _HEADERS, tuple(row for found in tests for row in _rows(found)), why_empty=" ".join(missing))
-    told = TitledTable(table, "Proportional hazards (scaled Schoenfeld residuals)")
+    told = TitledTable(table, _CAPTION)
     return Display(
         sentences=tuple(_sentence(found) for found in tests),
         terminal=(told, *(f"{text[0].upper()}{text[1:]}" for text in missing)),
@@ -323,16 +325,16 @@ _NOTE = (
 
 
 def _compared(runs: Sequence[NamedRun]) -> Display:
-    rows = tuple(
-        (words(run.label), *row)
-        for run in runs
-        for found in run.results.found(HazardsTest).values()
-        for row in _rows(found)
+    return side_by_side(
+        runs,
+        HazardsTest,
+        _rows,
+        name=NAME,
+        headers=_HEADERS,
+        title="Proportional hazards",
+        caption=_CAPTION,
+        place=60,
     )
-    if not rows:
-        return Display()
-    told = TitledTable(Rows(NAME, ("run", *_HEADERS), rows), "Proportional hazards (scaled Schoenfeld residuals)")
-    return Display(terminal=(told,), sections=(Section(NAME, "Proportional hazards", (told,), place=60),))
 
 
 ANALYSIS = Definition(
