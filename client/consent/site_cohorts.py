@@ -31,7 +31,8 @@ from fedage.common import estimators
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import TableChoice
 from fedage.common.errors import FedAgeError
-from fedage.common.estimators.base import Estimator, image_inputs, modalities
+from fedage.common.estimators.base import Estimator, modalities
+from fedage.common.estimators.inputs import image_inputs
 from fedage.common.estimators.table import FeaturesMissing
 from fedage.common.protocol.messages import RequestRefused
 from fedage.common.statistics.cohort import Cohort

@@ -22,7 +22,8 @@ from fedage.client.cohort.store.store import CohortStore
 from fedage.client.prediction.exams import NewExams
 from fedage.common.bundle.container import Bundle
 from fedage.common.errors import FedAgeError
-from fedage.common.estimators.base import ROW, Estimator, Samples, image_inputs, modalities, row_input
+from fedage.common.estimators.base import ROW, Estimator, Samples, modalities
+from fedage.common.estimators.inputs import image_inputs, row_input
 from fedage.common.preprocessing.image import Exam, SampleRefused
 
 _NIFTI = (".nii", ".nii.gz")

@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, NDArray[Any]]
 """A model, by the names of its arrays."""
 ROW = "row"
-"""Name of the input, and of the array, that is a row of the sites' tables: of a table's features, or beside images of
-columns of the site's outcomes."""
+"""Name of the input, and of the array, that is a row of the sites' tables, or beside images of their outcomes."""
 PREDICTED_YEARS = "predicted_years"
 PREDICTED_SD_YEARS = "predicted_sd_years"
 """Column with the SD that a model states of its predicted age; an estimator that predicts it is held to it."""
@@ -67,7 +66,7 @@ class Input:
     takes
         Which images of these modalities; the site leaves out all others and counts them by reason.
     optional
-        Whether an exam may do without it.
+        Whether an exam may do without it; a row beside images without some values, which `present[ROW]` says.
     """
 
     name: str
@@ -379,12 +378,7 @@ class Estimator(Protocol):
 
     @property
     def row_columns(self) -> tuple[str, ...]:
-        """The cohort's columns that make a row, in order: `feature:NAME` for a column NAME, and `is_male`; none for an
-        estimator that takes no row.
-
-        Beside images a name is no pattern. A value that is not known is NaN, and `present[ROW]` says who has all of
-        them: everybody, unless the input is optional.
-        """
+        """The cohort's columns of a row, in order: `feature:NAME` for a column NAME, and `is_male`; maybe none."""
         return ()
 
     def standard(self, arrays: Arrays) -> Standard | None:  # noqa: ARG002 - of images there is no row
@@ -395,16 +389,6 @@ class Estimator(Protocol):
 def on_tables(estimator: Estimator | type[Estimator]) -> bool:
     """Whether it takes a row of the sites' tables and no image."""
     return all(one.rank == 1 for one in estimator.inputs)
-
-
-def image_inputs(estimator: Estimator) -> tuple[Input, ...]:
-    """What it takes of an exam's images."""
-    return tuple(one for one in estimator.inputs if one.rank != 1)
-
-
-def row_input(estimator: Estimator) -> Input | None:
-    """The row that it takes; None if it takes none."""
-    return next((one for one in estimator.inputs if one.rank == 1), None)
 
 
 def modalities(estimator: Estimator | type[Estimator]) -> tuple[str, ...]:

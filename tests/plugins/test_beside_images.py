@@ -251,7 +251,7 @@ def test_what_stands_beside_the_image_is_learnt(tmp_path: Path, exact: bool) -> 
         samples = Samples({"chest": pictures(60 + found["seen"], seed), ROW: row})
         members.append(site_with(name, tmp_path, columns, samples, seed))
     results = run(tmp_path, patient_text(rounds=2 if exact else 12, exact=exact), members)
-    assert error_of(results) < (0.6 if exact else 0.4) * OF_THE_MEAN_YEARS
+    assert error_of(results) < (0.6 if exact else 0.45) * OF_THE_MEAN_YEARS
     if exact:
         model = load_file(tmp_path / "run" / "model-fold-1.safetensors")
         score, male = model["ridge.coefficients"][1:] / model["ridge.sds"][1:]

@@ -25,7 +25,8 @@ from fedage.client.cohort.samples.rows import RowFile, RowWriter
 from fedage.client.cohort.sop_classes import PIXELS_VERSION
 from fedage.client.cohort.store.query import EligibleImage, Selection
 from fedage.client.site.cancel import stop_if_cancelled, wait_for
-from fedage.common.estimators.base import ROW, Estimator, Rows, Samples, image_inputs
+from fedage.common.estimators.base import ROW, Estimator, Rows, Samples
+from fedage.common.estimators.inputs import image_inputs
 from fedage.common.preprocessing.image import FloatImage
 from fedage.common.version import __version__
 from fedage.deploy.machine.atomic import sync

@@ -18,7 +18,8 @@ from fedage.client.cohort.decoding.images import load_image
 from fedage.client.cohort.decoding.nifti import SUFFIXES, load_volume
 from fedage.client.cohort.decoding.stacks import Volume, load_enhanced, load_series
 from fedage.client.cohort.store.query import EligibleImage
-from fedage.common.estimators.base import ROW, Estimator, image_inputs
+from fedage.common.estimators.base import ROW, Estimator
+from fedage.common.estimators.inputs import image_inputs
 from fedage.common.preprocessing.image import Exam, FloatImage, Image, SampleRefused
 
 _RAS_OF_DICOM = np.diag([-1.0, -1.0, 1.0, 1.0])

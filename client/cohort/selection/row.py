@@ -24,7 +24,8 @@ from fedage.client.cohort.table.columns import columns_beside_images
 from fedage.client.cohort.table.messages import unknown_in_row
 from fedage.common.analyses.agreement import rule_of
 from fedage.common.campaign import Campaign
-from fedage.common.estimators.base import ROW, Estimator, Samples, row_input
+from fedage.common.estimators.base import ROW, Estimator, Samples
+from fedage.common.estimators.inputs import row_input
 from fedage.common.estimators.table import FEATURE
 from fedage.common.protocol.messages import RequestRefused
 from fedage.common.statistics.cohort import Cohort
