@@ -95,7 +95,7 @@ class RegionalDifference:
 
     @property
     def reducible(self) -> tuple[str, ...]:
-        return (*self.regions, *(f"eigenvector {number}" for number in self.eigenvectors))
+        return (*self._residuals(1), *self._eigen)
 
     def reduced(self, kept: Sequence[bool]) -> RegionalDifference:
         split = len(self.regions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pydantic import Field as Described
+from pydantic import field_validator
 
 from fedage.common.record.parts import AnalysisResult, Number
 
@@ -57,3 +58,9 @@ class RegionalResiduals(AnalysisResult):
     withheld_columns: tuple[str, ...] = Described(
         default=(), description="regions left out at all sites, as few patients make up too much of a sum at one"
     )
+
+    @field_validator("withheld_columns")
+    @classmethod
+    def _regions(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Regions, not the columns that stand for them in the sites' agreement."""
+        return tuple(name.removeprefix("residual:1:") for name in names)
