@@ -260,7 +260,10 @@ class NetworkPhase:
         )
 
     def training_batch(self, batch: Batch, *, generator: torch.Generator) -> Batch:
-        """Each view changed by draws of its own; with a seed for what the network draws."""
+        """Each view changed by draws of its own; with seeds (B,) for what the network draws.
+
+        A part of the batch is drawn for by the seed of its first exam, so that an exam alone is by its own.
+        """
         import torch
 
         views = dict(batch.inputs)
@@ -269,7 +272,7 @@ class NetworkPhase:
 
             for name in VIEWS:
                 views[name] = changed(views[name], flips=self.options.flips, generator=generator)
-        views[_SEED] = torch.randint(2**62, (1,), generator=generator, device=generator.device)
+        views[_SEED] = torch.randint(2**62, (len(batch.targets["age_years"]),), generator=generator, device=generator.device)
         return Batch(views, batch.present, batch.targets)
 
     def output(self, module: torch.nn.Module, batch: Batch) -> Any:
@@ -279,7 +282,7 @@ class NetworkPhase:
         views, present = ([found[name] for name in VIEWS] for found in (batch.inputs, batch.present))
         generator = None
         if _SEED in batch.inputs:
-            generator = torch.Generator(views[0].device).manual_seed(int(batch.inputs[_SEED]))
+            generator = torch.Generator(views[0].device).manual_seed(int(batch.inputs[_SEED][0]))
         return module(views, present, generator=generator)
 
     def loss(self, output: Any, batch: Batch) -> torch.Tensor:

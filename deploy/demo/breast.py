@@ -22,7 +22,7 @@ from scipy.special import ndtri
 FloatImage = NDArray[np.float32]
 View = Literal["CC", "MLO"]
 
-SIGN_SCATTER_YEARS = 2.5
+SIGN_SCATTER_YEARS = 1.5
 """SD of a sign of age about its course, independent from sign to sign and woman to woman."""
 DENSITY_SCATTER_YEARS = 22.0
 """The same of density."""
@@ -132,7 +132,7 @@ def _band(shape: tuple[int, int], scale_pixels: float, rng: np.random.Generator)
 
 def _islands(signs: BreastSigns, shape: tuple[int, int], spacing_mm: float, rng: np.random.Generator) -> FloatImage:
     """Glandular tissue, 0 to 1: so much of the disc as the density says, in islands of a size that grows with age."""
-    size_mm = 3.0 * np.exp(0.9 * np.clip(_strength(signs.coarseness), -0.7, 1.7))
+    size_mm = 4.0 * np.exp(1.0 * np.clip(_strength(signs.coarseness), -0.5, 1.5))
     above = _band(shape, float(size_mm) / spacing_mm, rng) - np.float32(ndtri(1 - signs.dense_part))
     return np.asarray(0.5 + 0.5 * np.tanh(2.5 * above), dtype=np.float32)
 
@@ -141,7 +141,7 @@ def _vessels(
     signs: BreastSigns, x: FloatImage, y: FloatImage, depth: float, half: float, rng: np.random.Generator
 ) -> FloatImage:
     """A few arteries towards the nipple; their walls brighten as they calcify."""
-    calcium = 0.06 + 0.16 * max(_strength(signs.vessels) + 0.4, 0.0)
+    calcium = 0.02 + 0.24 * max(_strength(signs.vessels) + 0.3, 0.0)
     shadow: FloatImage = np.zeros(np.broadcast_shapes(x.shape, y.shape), dtype=np.float32)
     for k in range(4):
         start = half * (-0.75 + 0.5 * k + 0.12 * rng.standard_normal())
