@@ -38,6 +38,9 @@ def simulate(
     bundle: Annotated[
         Path | None, typer.Option(help="the bundle that the file validates, where it names one in estimator.bundle")
     ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="file of the weights that the campaign begins with, if it names some")
+    ] = None,
     check_pooled: Annotated[
         bool,
         typer.Option(
@@ -59,6 +62,7 @@ def simulate(
         out=out,
         bundle=bundle,
         check_pooled=check_pooled,
+        weights=weights,
         console=console,
     )
     if found.run.status != "finished":

@@ -29,6 +29,7 @@ from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.configure import agreed_features
 from fedage.deploy.machine.campaign_file import load_campaign
+from fedage.deploy.machine.given_weights import keep_given
 from fedage.deploy.machine.lifetime import hang_up
 from fedage.deploy.machine.processes import ProcessTree, flower_environment
 from fedage.deploy.machine.simulation import ENGINE_ENDED, VARIABLE, Share, SimulatedSiteJob, SimulationJob, share_of
@@ -57,6 +58,7 @@ def simulate(
     out: Path | str | None = None,
     bundle: Path | str | None = None,
     check_pooled: bool = False,
+    weights: Path | None = None,
     console: Console | None = None,
 ) -> Results:
     """Simulate a campaign on a table or a folder, one virtual site a site of the data; the record stays in a folder.
@@ -75,6 +77,8 @@ def simulate(
         The bundle that the campaign validates, where its file names one.
     check_pooled
         Fit the same models on one table of all patients too, and record how far apart the figures are.
+    weights
+        File of the weights that the campaign begins with, if it names some.
     console
         Where progress and the summary are printed; nowhere if not given.
 
@@ -89,6 +93,7 @@ def simulate(
         If the campaign file, the data or the output folder cannot be used.
     """
     campaign = campaign if isinstance(campaign, Campaign) else load_campaign(campaign)
+    keep_given(campaign, weights)
     console = console or Console(quiet=True)
     console.print(f"campaign {campaign.campaign.name}, digest {campaign.digest}")
     if not campaign.simulation.guard:
@@ -110,6 +115,7 @@ def simulate(
             sites=sites,
         )
         job.campaign.write_bytes(campaign.text.encode("utf-8"))
+        keep_given(campaign, weights, folder=folder)
         try:
             _run(job, work=work, console=console)
         except KeyboardInterrupt:

@@ -71,7 +71,15 @@ class _FirstModels:
         features, fold = work.site_cohort.features, work.request.fold
         sums = [(name, payload_digest({"total": s.total, **s.iterate})) for name, s in sorted(basis.sums.items())]
         trained = payload_digest(basis.trained) if basis.trained is not None else ""
-        key = (work.campaign.digest, f"{fold} {phase} {work.campaign.cell_minimum}", trained, str(sums), *features)
+        given = payload_digest(basis.given) if basis.given is not None else ""
+        key = (
+            work.campaign.digest,
+            f"{fold} {phase} {work.campaign.cell_minimum}",
+            trained,
+            given,
+            str(sums),
+            *features,
+        )
         with self.lock:
             if key not in self.models:
                 self.models[key] = model_before(work.campaign, features, fold=fold, phase=phase, basis=basis)
@@ -175,7 +183,7 @@ def _worked_out(work: Work, *, name: str, phase: int, basis: Basis) -> dict[str,
     if trained is not None and basis.trained is not None:
         assert work.campaign.training is not None
         after = work.campaign.training.rounds + 1
-        before = Basis(sums=basis.sums)
+        before = Basis(sums=basis.sums, given=basis.given)
         _in_training(work, basis.trained, name=name, phase=trained, round_number=after, basis=before)
     try:
         return _first_models.before(work, phase=phase, basis=basis)

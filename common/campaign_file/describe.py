@@ -16,11 +16,28 @@ def in_words(campaign: Campaign) -> list[str]:
         _sites(campaign),
         _cohort(campaign),
         *_training(campaign),
+        *_given(campaign),
         *_parts(campaign),
         *_analyses(campaign),
         *_leaves(campaign),
         *_privacy(campaign),
         f"Approving means approving the file with digest {campaign.digest}, and nothing else.",
+    ]
+
+
+def _given(campaign: Campaign) -> list[str]:
+    """Weights that come from outside the campaign."""
+    if campaign.estimator is None or campaign.table is not None:
+        return []
+    # Imported here: estimators read campaign files in turn.
+    from fedage.common import estimators
+
+    digest = estimators.make(campaign.estimator.name, campaign.estimator.options).given_sha256
+    if not digest:
+        return []
+    return [
+        f"The model begins with weights from outside the campaign, of the digest {digest}: ask what they were trained "
+        "on, as whoever makes them may choose what the model looks at."
     ]
 
 

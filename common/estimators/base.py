@@ -343,6 +343,16 @@ class Estimator(Protocol):
         return (0.0, MAX_AGE_YEARS)
 
     @property
+    def given_sha256(self) -> str:
+        """The digest (`arrays_sha256`) of arrays that the first phase in rounds starts from; empty if it needs none.
+
+        They travel with the first model. Attack: weights chosen for a site's patients instead of published ones. Rule:
+        the campaign file has their digest, and a site starts from no others. Residual risk: a coordinator that makes a
+        file of such weights and has it approved; who approves sees that weights come from outside the campaign.
+        """
+        return ""
+
+    @property
     def phases(self) -> tuple[Phase, ...]:
         """The phases in order, each with a name of its own."""
         raise NotImplementedError

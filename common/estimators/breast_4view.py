@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
+import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
@@ -42,7 +43,7 @@ from fedage.common.estimators.base import (
     Target,
 )
 from fedage.common.estimators.takes import Takes
-from fedage.common.networks.arrays import state_to_arrays
+from fedage.common.networks.arrays import check_arrays, state_to_arrays
 from fedage.common.networks.names import Backbone, Norm
 from fedage.common.preprocessing.image import Exam, FloatImage, SampleRefused
 
@@ -55,7 +56,7 @@ VIEWS = {f"{side}-{view}": (side, view) for view in ("CC", "MLO") for side in ("
 """L-CC, R-CC, L-MLO, R-MLO, the paper's order; by name the side and the view."""
 DENSITY_CODES = (1.0, 2.0, 3.0, 4.0)
 """ACR A to D in the column of densities."""
-_SEED = "random seed"
+_SEED, _BACKBONE = "random seed", "backbone.network."
 _WIDE = ("resnet18", "resnet50")
 
 
@@ -63,6 +64,13 @@ class Breast4ViewOptions(Options):
     """`[estimator.options]` of `breast-4view`."""
 
     backbone: Backbone = Field(default="resnet18", description="the network that sees each view")
+    weights_sha256: str = Field(
+        default="",
+        pattern="^([0-9a-f]{64})?$",
+        max_length=64,
+        description="digest of the file of published weights that the backbone begins with, as fedage campaign weights "
+        "prints it; empty for random ones",
+    )
     norm: Norm = Field(default="group", description="normalisation: group (small batches, privacy) or batch, published")
     width: int = Field(
         default=64, ge=8, le=128, multiple_of=8, description="channels of a ResNet's first stage; 64 is the published"
@@ -167,6 +175,11 @@ class Breast4View(Estimator):
         return float(self.options.age_min_years), float(self.options.age_max_years)
 
     @property
+    def given_sha256(self) -> str:
+        """Of the backbone's published weights."""
+        return self.options.weights_sha256
+
+    @property
     def phases(self) -> tuple[Phase, ...]:
         """One phase in rounds."""
         return (self.network,)
@@ -227,9 +240,20 @@ class NetworkPhase:
         """Three patients make a triplet; BatchNorm needs two."""
         return 3 if self.options.uses_triplet else 2 if self.options.norm == "batch" else 1
 
-    def start(self, before: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:  # noqa: ARG002 - the first phase
-        """The network's arrays before any training."""
-        return dict(state_to_arrays(self.build(seed=seed)))
+    def start(self, before: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:
+        """The network's arrays before any training; the backbone's are those given, if any are.
+
+        Raises
+        ------
+        ModelRefused
+            If the given ones are not a backbone's.
+        """
+        arrays = dict(state_to_arrays(self.build(seed=seed)))
+        if not self.options.weights_sha256:
+            return arrays
+        own = {name: array.shape for name, array in arrays.items() if name.startswith(_BACKBONE)}
+        check_arrays({_BACKBONE + name: array for name, array in before.items()}, own)
+        return {**arrays, **{_BACKBONE + name: np.asarray(array, np.float32) for name, array in before.items()}}
 
     def build(self, *, seed: int) -> FourViews:
         """The network, initialised from `seed` alone; the global random state is as before."""
@@ -272,7 +296,9 @@ class NetworkPhase:
 
             for name in VIEWS:
                 views[name] = changed(views[name], flips=self.options.flips, generator=generator)
-        views[_SEED] = torch.randint(2**62, (len(batch.targets["age_years"]),), generator=generator, device=generator.device)
+        views[_SEED] = torch.randint(
+            2**62, (len(batch.targets["age_years"]),), generator=generator, device=generator.device
+        )
         return Batch(views, batch.present, batch.targets)
 
     def output(self, module: torch.nn.Module, batch: Batch) -> Any:

@@ -19,7 +19,7 @@ from fedage.common.campaign.types import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import Arrays, Estimator, ExactPhase, RoundsPhase
 from fedage.common.estimators.configure import configured, exact_analysis, initial_seed, phases_of
-from fedage.common.networks.arrays import outline
+from fedage.common.networks.arrays import ModelRefused, arrays_sha256, outline
 from fedage.common.networks.roles import ArrayRoles, roles_of
 from fedage.common.protocol.basis import Basis, PreparedSums
 from fedage.common.statistics.influence import InfluenceRefused
@@ -61,7 +61,7 @@ def model_before(
     phases = phases_of(estimator)
     trained = last_rounds(estimator, before=phase)
     if trained is None:
-        model: dict[str, NDArray[Any]] = {}
+        model = _given(estimator, basis)
     elif basis.trained is None:
         raise NoFirstModel("a model of this phase comes with the model that was trained before, and came without")
     else:
@@ -71,8 +71,24 @@ def model_before(
             raise NoFirstModel("the phases are none that a model follows from")
         model = _solved(campaign, between, model, basis.sums.get(between.name), seed=seed)
     if phase < len(phases) and isinstance(following := phases[phase], RoundsPhase):
-        model = following.start(model, seed=seed)
+        try:
+            model = following.start(model, seed=seed)
+        except ModelRefused as refused:
+            raise NoFirstModel(str(refused)) from None
     return model
+
+
+def _given(estimator: Estimator, basis: Basis) -> dict[str, NDArray[Any]]:
+    """The arrays that the first model begins with, by the digest in the approved file; none where it has no digest."""
+    if not estimator.given_sha256:
+        return {}
+    if basis.given is None:
+        raise NoFirstModel("the campaign file names weights that the first model begins with, and they did not come")
+    if arrays_sha256(basis.given) != estimator.given_sha256:
+        raise NoFirstModel(
+            "the weights that came with the first model are not those whose digest the campaign file has"
+        )
+    return dict(basis.given)
 
 
 def last_rounds(estimator: Estimator, *, before: int) -> int | None:

@@ -6,6 +6,7 @@ A model is a dict of float32 arrays, the entries of the network's `state_dict` w
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,16 @@ def state_to_arrays(module: nn.Module) -> Weights:
         for name, tensor in module.state_dict().items()
         if not name.endswith(_COUNTER)
     }
+
+
+def arrays_sha256(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """The SHA-256 of a safetensors file with these arrays and nothing else, whatever their order here."""
+    # Imported here: a command line that reads campaign files needs no arrays.
+    import safetensors.numpy
+
+    return hashlib.sha256(
+        safetensors.numpy.save({k: np.ascontiguousarray(arrays[k]) for k in sorted(arrays)})
+    ).hexdigest()
 
 
 def outline(build: Callable[[], nn.Module]) -> nn.Module:

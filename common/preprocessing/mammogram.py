@@ -6,8 +6,7 @@ that the chest wall is on the left; it is cropped to the breast, filled up with 
 no breast is stretched, and resized by area averaging; grey values inside the breast are cut to percentiles and
 scaled, the lowest to −1 and the highest to 1. Air is −1.
 
-Kept by hand, as MONAI (1.6) needs scikit-image for them: the threshold and the largest part. `Resize`: see
-`radiograph`.
+Kept by hand: the largest part, as MONAI (1.6) needs scikit-image for it, and the resize, see `radiograph`.
 
 Shapes: H × W pixels of an image; a sample is (1, h, w).
 """
@@ -27,7 +26,8 @@ from torch.nn import functional
 from fedage.common.preprocessing.image import FloatImage, Image, SampleRefused
 
 _CLIP_PERCENTILES = (0.5, 99.5)
-_BINS = 256
+_TISSUE_FROM, _SPREADS = 0.1, 6.0
+"""Tissue begins so far on the way from air to the brightest, and so many median deviations above air."""
 _SEARCHED_SIDE = 256
 """Pixels along the longer side of the coarse image in which the breast is looked for."""
 _SMALLEST_PART, _LARGEST_PART = 0.03, 0.98
@@ -89,7 +89,7 @@ def _breast(pixels: FloatImage) -> NDArray[np.bool_]:
     """The largest connected part above the threshold, without holes, (H, W)."""
     step = max(1, math.ceil(max(pixels.shape) / _SEARCHED_SIDE))
     coarse = ndimage.uniform_filter(pixels, size=step, mode="nearest")[step // 2 :: step, step // 2 :: step]
-    labels, count = ndimage.label(coarse > _otsu(coarse))
+    labels, count = ndimage.label(coarse > _above_air(coarse))
     if not count:
         raise SampleRefused("no-breast", "no part of the image stands out from its background")
     sizes = np.bincount(labels.ravel())[1:]
@@ -105,15 +105,15 @@ def _breast(pixels: FloatImage) -> NDArray[np.bool_]:
     return np.ascontiguousarray(np.pad(fine, missing, mode="edge")[: pixels.shape[0], : pixels.shape[1]])
 
 
-def _otsu(values: FloatImage) -> float:
-    """The threshold that parts values into two groups of the largest variance between them (Otsu 1979)."""
-    counts, edges = np.histogram(values, bins=_BINS)
-    centres = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)[:-1]
-    sums = np.cumsum(counts * centres)
-    above = counts.sum() - below
-    gap = sums[:-1] / np.maximum(below, 1) - (sums[-1] - sums[:-1]) / np.maximum(above, 1)
-    return float(edges[1 + int(np.argmax(below * above * gap**2))])
+def _above_air(coarse: FloatImage) -> float:
+    """A grey value above the air's: that of the darker side's edge, and a part of the way to the brightest tissue.
+
+    Thresholds that part an image's histogram in two, such as Otsu's, take fat for air where a breast has dense tissue.
+    """
+    edge = min((coarse[:, :2], coarse[:, -2:]), key=lambda side: float(np.median(side)))
+    air = float(np.median(edge))
+    spread = float(np.median(np.abs(edge - air)))
+    return air + max(_SPREADS * spread, _TISSUE_FROM * (float(np.percentile(coarse, 99)) - air))
 
 
 def _scaled(inside: FloatImage, mask: NDArray[np.bool_]) -> FloatImage:

@@ -309,7 +309,7 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-MODEL_PREFIX, PREPARATION_PREFIX, TRAINED_PREFIX = "model:", "preparation:", "trained:"
+MODEL_PREFIX, PREPARATION_PREFIX, TRAINED_PREFIX, GIVEN_PREFIX = "model:", "preparation:", "trained:", "given:"
 """Of names in a payload: arrays of the model, and what a model of the run follows from (`protocol.basis`)."""
 BUNDLE = "bundle:file"
 """Name in a payload of the bytes of a bundle (`common.bundle`), which has a model and all that proves whose it is."""
@@ -343,7 +343,7 @@ def bundle_of(payload: Payload) -> bytes | None:
 
 def split_payload(payload: Payload) -> tuple[dict[str, NDArray[Any]], dict[str, dict[str, NDArray[np.float64]]]]:
     """Model weights by name, and iterates by step, of one payload. Raises `RequestRefused` as `split_iterates` does."""
-    others = (MODEL_PREFIX, PREPARATION_PREFIX, TRAINED_PREFIX, BUNDLE)
+    others = (MODEL_PREFIX, PREPARATION_PREFIX, TRAINED_PREFIX, GIVEN_PREFIX, BUNDLE)
     return model_of(payload), split_iterates({name: a for name, a in payload.items() if not name.startswith(others)})
 
 

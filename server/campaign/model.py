@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from fedage.common.analyses.preparation.table_preparation import NAME as PREPARATION
 from fedage.common.errors import FedAgeError
-from fedage.common.estimators.base import ExactPhase, RoundsPhase
+from fedage.common.estimators.base import Estimator, ExactPhase, RoundsPhase
 from fedage.common.estimators.configure import agreed_features, configured, exact_analysis, phases_of
 from fedage.common.estimators.derive import last_rounds, model_before
 from fedage.common.networks.arrays import outline
 from fedage.common.networks.roles import roles_of
 from fedage.common.protocol.basis import Basis
 from fedage.common.protocol.messages import ANALYSE
+from fedage.deploy.machine.given_weights import load_given
 from fedage.server.campaign.analyses import AnalysisOutcomes, run_stage
 from fedage.server.campaign.rounds import save_model, train
 from fedage.server.campaign.run_model import RunModel
@@ -49,7 +54,7 @@ def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> 
         follows_rounds = phase > 0 and last_rounds(estimator, before=phase) == phase - 1
         begins_rounds = phase < len(phases) and isinstance(phases[phase], RoundsPhase)
         if basis.trained is not None and follows_rounds and not begins_rounds:
-            return RunModel(dict(basis.trained), Basis(sums=basis.sums))
+            return RunModel(dict(basis.trained), replace(basis, trained=None))
         try:
             return RunModel(model_before(campaign, features, fold=fold, phase=phase, basis=basis), basis)
         except FedAgeError as error:
@@ -57,7 +62,7 @@ def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> 
 
     # By an exported model's columns a site knows which of its own a pattern of the file meant.
     about = {"campaign_digest": campaign.digest, "fold": fold, "row": list(estimator.row_columns)}
-    basis = Basis()
+    basis = Basis(given=_given_weights(estimator, RunFolder(folder)))
     rounds_before, path = 0, 0.0
     for k, phase in enumerate(phases):
         if isinstance(phase, RoundsPhase):
@@ -83,7 +88,7 @@ def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> 
             finally:
                 spool.clear()
             rounds_before += campaign.training.rounds
-            basis = Basis(trained, basis.sums)
+            basis = replace(basis, trained=trained)
         else:
             before = made(k) if k else RunModel({})
             basis = _with_sums(session, record, phase, before, basis, fold=fold)
@@ -91,6 +96,16 @@ def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> 
     if isinstance(phases[-1], ExactPhase):  # a trained one is on disk with its round
         save_model(folder / name, finished.weights, about=about)
     return finished
+
+
+def _given_weights(estimator: Estimator, place: RunFolder) -> dict[str, NDArray[Any]] | None:
+    """The arrays of the file that the campaign's first model begins with; None where it names none."""
+    if not estimator.given_sha256:
+        return None
+    try:
+        return load_given(place.given, sha256=estimator.given_sha256)
+    except FedAgeError as error:
+        raise CampaignFailed(str(error)) from None
 
 
 def _with_sums(

@@ -17,6 +17,7 @@ from rich.console import Console
 from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.deploy.machine.campaign_file import load_campaign
+from fedage.deploy.machine.given_weights import keep_given
 from fedage.deploy.machine.lifetime import hang_up
 from fedage.server.campaign.bundles import put_bundle
 from fedage.server.campaign.recover import KILLED, recover
@@ -42,7 +43,13 @@ _STOP_S = 60.0
 
 
 def launch(
-    home: CoordinatorHome, campaign: Campaign, *, run: str | None, out: Path | None, bundle: Path | None = None
+    home: CoordinatorHome,
+    campaign: Campaign,
+    *,
+    run: str | None,
+    out: Path | None,
+    bundle: Path | None = None,
+    weights: Path | None = None,
 ) -> str:
     """Submit, follow, and copy the record to `out`. Returns the status: finished, stopped or failed.
 
@@ -52,8 +59,10 @@ def launch(
     Raises
     ------
     FedAgeError
-        If there is a run of this name, the SuperLink is not running, or the record cannot be written.
+        If there is a run of this name, the SuperLink is not running, the record cannot be written, or `weights` are
+        not those that the campaign begins with.
     """
+    keep_given(campaign, weights)
     # What sites say is shown as it is, never read as markup.
     console = Console(highlight=False, soft_wrap=True, markup=False)
     run = run or datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
@@ -62,7 +71,7 @@ def launch(
         raise FedAgeError(f"{place.path} exists: a run named {run!r} was recorded there; give another name with --name")
     console.print(f"campaign {campaign.campaign.name}, digest {campaign.digest}")
     put_bundle(campaign, bundle, folder=place.path)
-    return _followed(home, campaign, place, out=out, console=console, resumed=False)
+    return _followed(home, campaign, place, out=out, console=console, resumed=False, weights=weights)
 
 
 def resume(home: CoordinatorHome, place: RunFolder, *, out: Path | None) -> str:
@@ -83,10 +92,19 @@ def resume(home: CoordinatorHome, place: RunFolder, *, out: Path | None) -> str:
 
 
 def _followed(
-    home: CoordinatorHome, campaign: Campaign, place: RunFolder, *, out: Path | None, console: Console, resumed: bool
+    home: CoordinatorHome,
+    campaign: Campaign,
+    place: RunFolder,
+    *,
+    out: Path | None,
+    console: Console,
+    resumed: bool,
+    weights: Path | None = None,
 ) -> str:
     try:
         with _interruptible(), place.waiting():
+            if not resumed:
+                keep_given(campaign, weights, folder=place.path)
             status = _conducted(home, campaign, place, console=console, resumed=resumed)
     except OSError as error:
         raise FedAgeError(

@@ -225,6 +225,9 @@ def run(
     bundle: Annotated[
         Path | None, typer.Option(help="the bundle that the file validates, where it names one in estimator.bundle")
     ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="file of the weights that the campaign begins with, if it names some")
+    ] = None,
     with_parent: Annotated[
         bool, typer.Option("--with-parent", help="stop when the process that started this is gone", hidden=True)
     ] = False,
@@ -237,9 +240,22 @@ def run(
 
     if with_parent:
         end_with_parent()
-    status = launch(CoordinatorHome.load(home), load_campaign(file), run=name, out=out, bundle=bundle)
+    status = launch(CoordinatorHome.load(home), load_campaign(file), run=name, out=out, bundle=bundle, weights=weights)
     if status != "finished":
         raise typer.Exit(130 if status == "stopped" else 1)
+
+
+@campaign.command("weights")
+def published_weights(
+    file: Annotated[Path, typer.Argument(help="a published state dict (.pth) of an image network")],
+    backbone: Annotated[str, typer.Option(help="which network, as estimator.options.backbone names it")],
+    out: Annotated[Path, typer.Option(help="the file to write")],
+) -> None:
+    """Turn published weights into the file that a campaign begins with, and say its digest for the campaign file."""
+    from fedage.server.cli.published_weights import write_weights
+
+    digest = write_weights(file, backbone=backbone, out=out)
+    typer.echo(f'{out}: weights_sha256 = "{digest}"')
 
 
 @campaign.command("list")

@@ -3,6 +3,7 @@
 ========================= ===================================================================================
 `campaign.toml`           the campaign file
 `events.jsonl`            what happened, a line each
+`given.safetensors`       published weights that the first model begins with, in a campaign that names some
 `model*.safetensors`      the model after the last finished round, or one of each fold
 `results.json`            the record; there once the run has ended
 `report.html`             the record, drawn
@@ -34,6 +35,7 @@ from typing import Literal, TextIO
 from fedage.common.errors import FedAgeError
 from fedage.deploy.machine.atomic import write_atomically
 from fedage.deploy.machine.bounded import MAX_STATE_BYTES, read_json
+from fedage.deploy.machine.given_weights import GIVEN
 
 RESULTS, REPORT, EVENTS, CAMPAIGN = "results.json", "report.html", "events.jsonl", "campaign.toml"
 STATE = "state"
@@ -66,6 +68,11 @@ class RunFolder:
     def progress(self) -> Path:
         """The record so far."""
         return self.state / "progress.json"
+
+    @property
+    def given(self) -> Path:
+        """Weights that the first model begins with."""
+        return self.path / GIVEN
 
     @property
     def updates(self) -> Path:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from fedage.client.compute.patient_gradients import ClippedGradients
 from fedage.client.compute.training import predict_columns, train_locally
 from fedage.common.campaign.types import Training
 from fedage.common.estimators import make
@@ -233,6 +234,31 @@ def test_training_draws_from_its_own_seed_alone() -> None:
     ]
     assert np.array_equal(*ages)
     assert ((ages[0] >= 40) & (ages[0] <= 75)).all()
+
+
+def test_privacy_for_each_patient_takes_an_exam_by_itself() -> None:
+    """With dropout, draws and missing views: a batch's clipped sum is that of its exams alone, but for rounding."""
+    estimator = tiny(triplet=0.0, dropout=0.5, draws=2, density=0.0)
+    phase = network(estimator)
+    given = phase.training_batch(batch(lacking=(("R-CC", 1), ("L-MLO", 1))), generator=torch.Generator().manual_seed(3))
+    module = phase.build(seed=0).train()
+    where = torch.device("cpu")
+    gradients = ClippedGradients(phase, module, clip_norm=1.0, where=where)
+    together, alone = gradients.zeros(), gradients.zeros()
+    gradients.add(together, given, np.arange(4))
+    for exam in range(4):
+        own = gradients.zeros()
+        one = Batch(
+            *(
+                {name: x[exam : exam + 1] for name, x in part.items()}
+                for part in (given.inputs, given.present, given.targets)
+            )
+        )
+        gradients.add(own, one, np.zeros(1, dtype=np.intp))
+        assert sum(float(x.square().sum()) for x in own.values()) == pytest.approx(1.0, rel=1e-3)
+        for name, x in own.items():
+            alone[name] += x
+    assert all(torch.allclose(together[name], alone[name], rtol=1e-4, atol=1e-6) for name in alone)
 
 
 def test_the_model_of_another_estimator_is_refused_in_a_line() -> None:
