@@ -1,13 +1,15 @@
 """Attention of the positions of a feature map to each other and to another map (Mammo-AGE's local path).
 
 Shape legend: R maps, d channels, h × w positions; heads of eight channels. Every random number is drawn from the given
-generator; without one nothing is dropped.
+generator; without one nothing is dropped. In training the weights of positions to each other are computed twice instead
+of kept: of 32 × 16 positions those of twenty attentions are a GiB for each exam.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from fedage.common.networks.names import Norm
 from fedage.common.networks.norm import norm_layer
@@ -19,8 +21,8 @@ def dropped(x: torch.Tensor, part: float, generator: torch.Generator | None) -> 
     """Values set to 0 with probability `part`, the others scaled up; `x` itself without a generator."""
     if generator is None or part == 0:
         return x
-    keep = torch.rand(x.shape, generator=generator, device=x.device) >= part
-    return x * keep.to(x.dtype) / (1 - part)
+    left_out = torch.rand(x.shape, generator=generator, device=x.device) < part
+    return x.masked_fill(left_out, 0.0) / (1 - part)
 
 
 class Projection(nn.Module):
@@ -56,9 +58,19 @@ class Attention(nn.Module):
     def forward(self, x: torch.Tensor, seen: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
         """(R, N, d) and (R, M, d) to (R, N, d)."""
         q, (k, v) = self._heads(self.query(x)), map(self._heads, self.key_value(seen).chunk(2, dim=-1))
-        weights = (q @ k.transpose(-2, -1) * HEAD_CHANNELS**-0.5).softmax(dim=-1)  # (R, heads, N, M)
-        mixed = dropped(weights, self.dropout, generator) @ v
+        if generator is None:
+            mixed = self._mixed(q, k, v, None)
+        else:
+            # A seed, so that what is dropped is the same when it is computed again.
+            seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+            mixed = checkpoint(self._mixed, q, k, v, seed, use_reentrant=False, preserve_rng_state=False)
         return dropped(self.out(mixed.transpose(1, 2).flatten(2)), self.dropout, generator)
+
+    def _mixed(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seed: int | None) -> torch.Tensor:
+        """(R, heads, N, 8): what each position makes of those it looks at."""
+        generator = None if seed is None else torch.Generator(q.device).manual_seed(seed)
+        weights = (q @ k.transpose(-2, -1) * HEAD_CHANNELS**-0.5).softmax(dim=-1)  # (R, heads, N, M)
+        return torch.as_tensor(dropped(weights, self.dropout, generator) @ v)
 
     @staticmethod
     def _heads(x: torch.Tensor) -> torch.Tensor:
