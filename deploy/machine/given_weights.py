@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
-from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
-from fedage.common.estimators.configure import configured
 from fedage.deploy.machine.atomic import write_atomically
 from fedage.deploy.machine.bounded import read_at_most
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from fedage.common.campaign import Campaign
 
 GIVEN = "given.safetensors"
 """Its name in the folder of a run."""
@@ -54,6 +55,9 @@ def keep_given(campaign: Campaign, weights: Path | None, *, folder: Path | None 
     FedAgeError
         If the campaign needs a file and none is given, needs none and one is, or the file is another one.
     """
+    # Imported here: the folder of a run needs only the file's name.
+    from fedage.common.estimators.configure import configured
+
     estimator = configured(campaign) if campaign.estimator is not None and campaign.table is None else None
     needed = "" if estimator is None or campaign.bundle is not None else estimator.given_sha256
     if not needed:
