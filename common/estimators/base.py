@@ -300,10 +300,7 @@ class Standard:
 
 
 class Estimator(Protocol):
-    """One way to estimate age. An instance is configured by the campaign file and holds no data.
-
-    Subclasses get the defaults below, for estimators on images.
-    """
+    """One way to estimate age, configured by the campaign file; holds no data. Defaults are those of images."""
 
     name: ClassVar[str]
     title: ClassVar[str]
@@ -371,10 +368,7 @@ class Estimator(Protocol):
     def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
         """Predicted columns, `predicted_years` among them, by the finished model.
 
-        Raises
-        ------
-        ModelRefused
-            If the arrays are not those of this estimator.
+        Raises `ModelRefused` if the arrays are not those of this estimator.
         """
         raise NotImplementedError
 

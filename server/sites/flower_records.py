@@ -23,6 +23,7 @@ from fedage.common.protocol.messages import (
     sign,
     unpack,
 )
+from fedage.server.superlink.grid import Failure
 
 
 def request_content(request: Request, payload: Payload, *, key: Ed25519PrivateKey | None) -> RecordDict:
@@ -55,6 +56,15 @@ def read_reply(message: Message) -> tuple[Reply, Packed]:
     if record is not None and not len(packed):
         raise ValueError("malformed reply: its payload is empty")
     return Reply.from_fields(dict(head)), packed
+
+
+def read_or_failure(message: Message) -> tuple[Reply, Packed] | Failure:
+    """`read_reply`, or a failure in its place."""
+    try:
+        return read_reply(message)
+    except Exception as error:  # noqa: BLE001 - whatever a stranger's bytes bring about, the campaign goes on
+        ours = str(error).startswith("malformed reply")
+        return Failure(code=0, reason=str(error) if ours else "malformed reply")
 
 
 def read_arrays(packed: Packed) -> dict[str, NDArray[Any]]:

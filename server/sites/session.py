@@ -21,7 +21,7 @@ from fedage.server.record.heads import Heads
 from fedage.server.record.journal import Journal
 from fedage.server.sites.attendance import Attendance
 from fedage.server.sites.failure_text import in_words
-from fedage.server.sites.flower_records import read_reply, request_content
+from fedage.server.sites.flower_records import read_or_failure, request_content
 from fedage.server.sites.incoming import Answer, CampaignFailed, Incoming
 from fedage.server.sites.kept_steps import KeptSteps, Replayed, step_of
 from fedage.server.superlink.grid import Again, Failure, PollingGrid
@@ -336,7 +336,9 @@ class Session:
             return
         did = "can train" if step == "offer" and kind == TRAIN else "answered"
         why = self.attendance.why_missing(answers, expected=self.campaign.campaign.sites, kind=kind)
-        raise CampaignFailed(f"{step}: {found} {_sites(found)} {did}, the quorum is {quorum} ({why})")
+        raise CampaignFailed(
+            f"{step}: {found} {'site' if found == 1 else 'sites'} {did}, the quorum is {quorum} ({why})"
+        )
 
     def _request(self, kind: str, *, round_number: int = 0, fold: int = 0, campaign: str = "") -> Request:
         return Request(
@@ -372,7 +374,7 @@ class Session:
 
         def read(node: int, reply: Message | Failure) -> None:
             self.events.emit("answer", site=self._site(node), step=request.kind, round=request.round)
-            arrived(node, reply if isinstance(reply, Failure) else _read(reply))
+            arrived(node, reply if isinstance(reply, Failure) else read_or_failure(reply))
 
         def once_more(node: int) -> Message:
             # The same signed bytes: a site that has answered them already gives its stored answer.
@@ -386,20 +388,9 @@ class Session:
         asked = sorted(self._site(node) or _UNNAMED for node in payloads)
         self.events.emit("asked", step=request.kind, round=request.round, fold=request.fold, sites=asked)
         again = None if self.sites_there else Again(message=once_more, tell=lost)
-        deadline_s = self.campaign.deadline_s
-        self.grid.exchange(messages, deadline_s=deadline_s, on_reply=read, keep=False, stop=enough, again=again)
+        self.grid.exchange(
+            messages, deadline_s=self.campaign.deadline_s, on_reply=read, keep=False, stop=enough, again=again
+        )
 
     def _site(self, node: int) -> str:
         return next((site for site, known in self.nodes.items() if known == node), (self.admitted or {}).get(node, ""))
-
-
-def _read(reply: Message) -> _Read | Failure:
-    try:
-        return read_reply(reply)
-    except Exception as error:  # noqa: BLE001 - whatever a stranger's bytes bring about, the campaign goes on
-        ours = str(error).startswith("malformed reply")
-        return Failure(code=0, reason=str(error) if ours else "malformed reply")
-
-
-def _sites(number: int) -> str:
-    return "site" if number == 1 else "sites"
