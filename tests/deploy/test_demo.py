@@ -186,7 +186,8 @@ def running(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_demo_leaves_no_process(number: signal.Signals, tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     with running(folder) as process:

@@ -30,6 +30,7 @@ def must_have_lost_nothing(found: Results, said: str, *, rounds: int = ROUNDS) -
     assert {tuple(done.sites) for done in found.rounds} == {("east", "north", "south")}
 
 
+@pytest.mark.slow
 def test_agents_killed_at_once_in_a_round_are_asked_again(fleet: Network) -> None:
     command, run = fleet.run(fleet.campaign("agents", rounds=ROUNDS))
     until(lambda: rounds_done(run) >= 2, timeout_s=WAIT_S, what=lambda: command.said)
@@ -51,6 +52,7 @@ def test_agents_killed_while_they_read_the_offer_are_asked_again(fleet: Network)
     must_have_lost_nothing(record(run), command.said, rounds=2)
 
 
+@pytest.mark.slow
 def test_a_killed_node_comes_back_into_its_round(fleet: Network) -> None:
     command, run = fleet.run(fleet.campaign("node", rounds=ROUNDS))
     until(lambda: rounds_done(run) >= 2, timeout_s=WAIT_S, what=lambda: command.said)

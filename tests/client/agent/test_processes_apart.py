@@ -219,7 +219,7 @@ def test_a_later_training_of_the_same_run_ends_the_earlier_within_seconds(networ
     assert sorted(said["site"] for said in told["second"]) == sorted(SITES)
 
 
-@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize("stopped", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_run_that_ends_ends_its_trainings_within_seconds(network: Network, stopped: bool) -> None:
     files = {site: (network.root / site / "training", network.root / site / "stopped") for site in SITES}
     for training, ended in files.values():

@@ -74,6 +74,7 @@ def test_a_killed_executor_is_started_again_and_takes_the_next_run(fleet: Networ
     assert record(run).run.status == "finished"
 
 
+@pytest.mark.slow
 def test_an_executor_killed_in_a_run_leaves_a_record_and_the_next_run_is_taken(fleet: Network) -> None:
     """Its death ends the process of the run, which writes its record if it can; else others do."""
     command, run = fleet.run(fleet.campaign("executor-in-a-run"))
@@ -88,6 +89,7 @@ def test_an_executor_killed_in_a_run_leaves_a_record_and_the_next_run_is_taken(f
     assert record(second).run.status == "finished"
 
 
+@pytest.mark.slow
 def test_ctrl_c_writes_the_record_before_it_copies_it(fleet: Network, tmp_path: Path) -> None:
     command, run = fleet.run(fleet.campaign("interrupted"), out=tmp_path)
     until(lambda: rounds_done(run) >= 1, timeout_s=WAIT_S, what=lambda: command.said)
@@ -101,14 +103,8 @@ def test_ctrl_c_writes_the_record_before_it_copies_it(fleet: Network, tmp_path: 
     until(lambda: not fleet.pids(SERVERAPP), timeout_s=20)
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
-        signal.SIGKILL,
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_an_abandoned_run_never_begins(fleet: Network, number: int) -> None:
     """The executor is held still, so that the run stays in the queue when the command that waits for it ends."""
     (executor,) = fleet.pids(EXECUTOR)
