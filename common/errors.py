@@ -17,8 +17,9 @@ Exception
 │   ├── BudgetExceeded                       client/consent/ledger
 │   ├── BundleRefused                        common/bundle/container
 │   ├── CampaignErrors                       common/toml/problems
+│   ├── CampaignTotalExceeded                client/consent/ledger
 │   ├── CannotWrite                          server/cli/new_campaign
-│   ├── ChargeRefused                        client/consent/ledger
+│   ├── ChargeRefused                        common/privacy/accountant
 │   ├── CohortsUsedUp                        client/consent/cohort_distance
 │   ├── EstimatorRefused                     common/estimators
 │   ├── FeaturesDiffer                       common/estimators/configure
@@ -27,8 +28,11 @@ Exception
 │   ├── NoBundle                             server/campaign/export
 │   ├── NoFirstModel                         common/estimators/derive
 │   ├── NoHash                               client/consent/snapshot_tables
+│   ├── NoNoise                              common/privacy/accountant
+│   ├── NoPrivateTraining                    common/estimators/private_training
 │   ├── PhaseRefused                         common/estimators/configure
 │   ├── PolicyErrors                         client/consent/policy/parse
+│   ├── RangeMissing                         common/estimators/stated
 │   ├── ResultsUnreadable                    server/record/results
 │   ├── RunRefused                           server/record/run_folder
 │   ├── RunUnusable                          server/compare/runs
@@ -55,6 +59,7 @@ Exception
 ├── Refused                                  client/cohort/decoding/archive
 └── WireError                                client/node/wire
 ValueError
+├── BatchNormRefused                         client/compute/private_training
 ├── EndsEarly                                client/cohort/dicom/header
 ├── EntryRefused                             client/audit/entries
 ├── HeadMalformed                            common/protocol/heads
@@ -62,7 +67,6 @@ ValueError
 ├── IterateRefused                           common/analyses/base
 ├── Malformed                                client/cohort/dicom/header
 ├── ModelRefused                             common/networks/arrays
-├── NoPrivateTraining                        client/consent/mechanism
 ├── NoSumOfPatients                          common/analyses/exact
 ├── NoWindow                                 client/consent/policy/hours
 ├── NotDicom                                 client/cohort/dicom/header

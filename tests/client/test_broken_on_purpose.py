@@ -177,7 +177,7 @@ def test_a_locked_account_of_thresholds_withholds_what_it_would_account_for(
 def test_a_file_that_is_written_by_an_approval_or_an_indexing_is_read_meanwhile(
     hospital: Hospital, file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_BUSY_TIMEOUT_MS", 200)
+    monkeypatch.setattr(store, "_LOCK_WAIT_S", 0.2)
     with locked(hospital.home / file):
         assert hospital.ask(TRAIN, round=1).status == "ok"
     hospital.must_be_intact()

@@ -161,7 +161,8 @@ def test_outcomes_of_an_earlier_release_are_refused_until_they_are_indexed_again
             for table in ("images", "slices")
             for column in _PERSON
         )
-        db.executescript("DROP TABLE outcome_words;" + "".join(added) + "PRAGMA user_version = 5;")
+        later = "".join(f"ALTER TABLE slices DROP COLUMN {column};" for column in ("body_part", "special"))
+        db.executescript("DROP TABLE outcome_words;" + "".join(added) + later + "PRAGMA user_version = 5;")
     with pytest.raises(RequestRefused, match=r"indexed by an earlier release.*index once more"):
         ImageCohorts(home).count(ON_IMAGES)
     assert outcomes(tmp_path, ["1"]) == home

@@ -18,6 +18,8 @@ NEEDED = {
     "campaign/rounds.py": {"evaluation.metrics"},
     # The same, after the last round; and the sites correct ages by the fitted line, as the file says.
     "campaign/conduct.py": {"evaluation.metrics", "bias.bias_line"},
+    # A bundle's card and lines are these results, whatever else the campaign asked for.
+    "campaign/export.py": {"evaluation.results", "bias.results", "bias.bias_line"},
     # No analysis of a campaign: a phase in the making of models on tables.
     "campaign/model.py": {"preparation.table_preparation"},
     "report/withheld_text.py": {"preparation.table_preparation"},

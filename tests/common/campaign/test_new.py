@@ -87,7 +87,7 @@ CHOSEN = {
     # What an estimator sets itself: ages that it can learn, and how it is trained.
     ("cohort", "age_min_years"),
     ("cohort", "age_max_years"),
-    *(("training", key) for key in ("local_epochs", "batch_size", "learning_rate", "weight_decay")),
+    *(("training", key) for key in ("local_epochs", "batch_size", "learning_rate", "weight_decay", "optimiser")),
     ("training", "final_learning_rate_fraction"),
     ("estimator", "options"),
     ("table", "age"),
