@@ -13,6 +13,7 @@ from fedage.deploy.demo.truth import Planted
 
 _KINDS = {
     "brain-sfcn": "fedage.deploy.demo.brain_campaign",
+    "breast-4view": "fedage.deploy.demo.breast_campaign",
     "chest-ca": "fedage.deploy.demo.campaign",
 }
 """By estimator, the module with its `DEMO`."""
