@@ -1,9 +1,9 @@
 """What `breast-4view` learns on phantom mammograms at three hospitals: together, alone and pooled.
 
-Run as `PYTHONPATH=. python tests/bench/bench_breast.py`. Exams are rendered as the demo renders them and preprocessed as a site
-does; rounds are averaged in this process (simulated, not run as processes). Every arm takes the same number of gradient
-steps, and the learning rates of the federated and the pooled arm are the best of `--rates` on a part that is not
-reported.
+Run as `PYTHONPATH=. python tests/bench/bench_breast.py`. Exams are rendered as the demo renders them and preprocessed
+as a site does; rounds are averaged in this process (simulated, not run as processes). Every arm takes the same number
+of gradient steps, and the learning rates of the federated and the pooled arm are the best of `--rates` on a part that
+is not reported.
 """
 
 from __future__ import annotations
