@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.main import get_command
 
 from fedage.client.cli.main import site
 from fedage.client.cli.predict import predict
@@ -24,9 +25,9 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(compare)
 app.command()(predict)
-app.add_typer(coordinator, name="coordinator")
-app.add_typer(campaign, name="campaign")
-app.add_typer(site, name="site")
+_GROUPS = {"coordinator": coordinator, "campaign": campaign, "site": site}
+for _name, _group in _GROUPS.items():
+    app.add_typer(_group, name=_name)
 
 
 @app.command()
@@ -90,7 +91,7 @@ def main() -> None:
     gc.set_threshold(50_000)
     try:
         # Without its standalone mode Typer returns the status that a command exits with.
-        status = app(standalone_mode=False)
+        status = get_command(_with_group_of(sys.argv[1:]))(standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except FedAgeError as error:
         sys.stderr.write(f"fedage: {error}\n")
@@ -101,3 +102,12 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         sys.stderr.write("fedage: stopped\n")
         sys.exit(130)
+
+
+def _with_group_of(words: list[str]) -> typer.Typer:
+    """The command line with the group of commands that is called alone: Typer reads the signature of every command."""
+    if not words or words[0] not in _GROUPS:
+        return app
+    called = typer.Typer(name="fedage", add_completion=False)
+    called.add_typer(_GROUPS[words[0]], name=words[0])
+    return called
