@@ -93,8 +93,6 @@ def _cells(site_cohort: SiteCohort, campaign: Campaign) -> dict[str, Mask]:
 def _rows(site_cohort: SiteCohort, campaign: Campaign, order: NDArray[np.intp]) -> bytes:
     """A digest of each patient's values in the columns that the campaign reads, in this order."""
     used = {*_OF_EVERY_CAMPAIGN, *MODEL_COLUMNS, *named_columns(campaign), *_features(site_cohort, campaign)}
-    if campaign.planted is not None:
-        used.add(campaign.planted.true_gap)
     names = sorted(used & set(site_cohort.cohort.columns))
     values = np.column_stack([site_cohort.cohort[name] for name in names]).astype("<f8")
     values[np.isnan(values)] = np.nan  # one bit pattern for what is missing

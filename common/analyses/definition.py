@@ -20,6 +20,7 @@ from fedage.common.presentation.blocks import Display, NamedRun
 from fedage.common.record.parts import AnalysisResult
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
+from fedage.common.toml.problems import Problem
 
 BoolArray = NDArray[np.bool_]
 
@@ -60,6 +61,10 @@ class LeftOut:
 
 
 def _nothing_of_a_campaign(campaign: Campaign) -> Iterable[str]:  # noqa: ARG001 - it has nothing to say of any
+    return ()
+
+
+def _no_problems(campaign: Campaign) -> Iterable[Problem]:  # noqa: ARG001 - see above
     return ()
 
 
@@ -113,8 +118,12 @@ class Definition:
     subject
         What a report says a campaign without any step of it did not ask for, e.g. `a survival analysis`; several
         analyses may be of one subject. Empty where nobody misses it.
+    phantoms
+        Whether a campaign that asks for it is on phantoms: every figure of its runs is shown as one of nobody.
     needs_in_words
         What the file has to have for such a table to imply a step.
+    problems
+        What its options say against the rest of the file.
     asked
         What it asks of a site, in sentences that an administrator reads before approving.
     columns
@@ -127,7 +136,7 @@ class Definition:
     notes
         What a reader of the record must know of a result, in sentences without the step's name.
     conclude
-        Steps that follow from the record so far without another exchange, by name.
+        Steps that follow from the record so far without another exchange, by name; those of its own that it completes.
     shown
         What it shows of a run.
     compared
@@ -147,7 +156,9 @@ class Definition:
     builds_on: tuple[str, ...] = ()
     options: type[Table] | None = None
     subject: str = ""
+    phantoms: bool = False
     needs_in_words: str = ""
+    problems: Callable[[Campaign], Iterable[Problem]] = _no_problems
     asked: Callable[[Campaign], Iterable[str]] = _nothing_of_a_campaign
     columns: Callable[[Campaign], Iterable[str]] = _nothing_of_a_campaign
     sets: Callable[[Campaign, Cohort], Iterable[BoolArray]] = _no_sets

@@ -25,6 +25,11 @@ def definitions(campaign: Campaign) -> list[Definition]:
     return registry.in_order([*found, *(each for each in others if each is not None)])
 
 
+def on_phantoms(campaign: Campaign) -> bool:
+    """Whether the patients of a campaign are phantoms, as an analysis that it asks for says."""
+    return any(each.phantoms for each in definitions(campaign))
+
+
 def steps_of(campaign: Campaign, name: str) -> dict[str, Step]:
     """The steps of one analysis, by their names."""
     return _by_analysis(campaign).get(name, {})

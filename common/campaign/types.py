@@ -304,17 +304,6 @@ class Analyses(Table):
         return found
 
 
-class Planted(Table):
-    """`[planted]`: the truth behind phantoms. Only a campaign on phantoms has it, and its report says phantoms."""
-
-    hazard_ratio_per_year: Positive = Field(description="of the true gap")
-    gap_sd_years: Positive = Field(description="standard deviation σ of the true gap")
-    true_gap: Column = Field(default="true_gap_years", description="outcome column with the true gap")
-    irreducible_mae_years: dict[str, Positive] = Field(
-        default_factory=dict, description="by site: MAE of the posterior median of age given the biological age"
-    )
-
-
 FOLDS_OF_A_BUNDLE = 5
 """Where a model is only validated, folds are those by which each site's own bias line is fitted without whom it
 corrects."""
@@ -343,7 +332,6 @@ class Campaign(Table):
     survival: Survival | None = None
     groups: Groups | None = None
     analyses: Analyses = Field(default_factory=Analyses)
-    planted: Planted | None = None
     simulation: Simulation = Field(default_factory=Simulation)
     predicted_columns: tuple[str, ...] = ()
     text: str = Field(repr=False, description="the file as it was read")

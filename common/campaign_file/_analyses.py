@@ -38,17 +38,26 @@ def analysis_problems(sound: ValidValues) -> Iterator[Problem]:
         yield from check_table(key, given, definition.options).problems
 
 
-def without_a_step(campaign: Campaign) -> Iterator[Problem]:
-    """Analyses that are asked for and have nothing to compute in this campaign."""
+def analyses_asked_for_by_name() -> list[str]:
+    """The analyses that are installed here and asked for by a table of their own."""
+    from fedage.common.analyses.registry import names
+
+    return names()
+
+
+def contradictory_analyses(campaign: Campaign) -> Iterator[Problem]:
+    """Analyses that are asked for and have nothing to compute in this campaign, or options that it contradicts."""
     if not campaign.analyses.asked_for():
         return
     from fedage.common.analyses import registry
     from fedage.common.analyses.plan import steps_of
 
     for name in campaign.analyses.asked_for():
-        definition = registry.definition_of(name)
-        if definition is not None and not steps_of(campaign, name):
-            key = f"{ANALYSES}.{name}"
+        definition, key = registry.definition_of(name), f"{ANALYSES}.{name}"
+        if definition is None:
+            continue
+        yield from definition.problems(campaign)
+        if not steps_of(campaign, name):
             yield Problem(
                 key, f"[{key}] has nothing to compute: {definition.needs_in_words}; add it, or remove [{key}]"
             )

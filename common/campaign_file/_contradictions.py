@@ -319,25 +319,6 @@ def _named_columns(sound: ValidValues) -> set[Any]:
     return named
 
 
-def _planted(sound: ValidValues) -> Iterator[Problem]:
-    if not sound.has("planted"):
-        return
-    if not sound.has("survival"):
-        yield Problem(
-            "planted", "[planted] needs [survival]: a planted hazard ratio is compared with a Cox model; add it"
-        )
-    sites, irreducible = sound["campaign.sites"], sound["planted.irreducible_mae_years"]
-    if not sites or sound.wrong("campaign.sites"):
-        return
-    for site in irreducible or {}:
-        if site not in sites:
-            yield Problem(
-                "planted.irreducible_mae_years",
-                f"planted.irreducible_mae_years.{site}: must be a site of campaign.sites ({', '.join(sites)}); "
-                "correct the name or list the site",
-            )
-
-
 def _default(sound: ValidValues, key: str) -> str:
     return "" if sound.given(key) else " (the default)"
 
@@ -358,5 +339,4 @@ _RULES: tuple[Callable[[ValidValues], Iterator[Problem]], ...] = (
     _sexes,
     _groups,
     _healthy,
-    _planted,
 )

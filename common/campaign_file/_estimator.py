@@ -158,7 +158,7 @@ def _nothing_to_do(sound: ValidValues) -> Iterator[Problem]:
         yield Problem("table.age", "table.age is missing: predicted ages are held against it; name the column")
     if not sound.has("table"):
         yield Problem("table", "[table] is missing: a campaign without [estimator] analyses the sites' tables; add it")
-    for table in ("training", "bias", "validation", "planted"):
+    for table in ("training", "bias", "validation"):
         if sound.has(table):
             yield Problem(table, f"[{table}] must not be there: without [estimator] nothing is trained; remove it")
 

@@ -191,10 +191,7 @@ def _analyses(campaign: Campaign) -> list[str]:
         sentences.append(_grid(survival))
     if campaign.groups is not None:
         sentences.append(_groups(campaign.groups))
-    sentences += _further(campaign)
-    if campaign.planted is not None:
-        sentences.append("It is a campaign on phantoms with a planted truth, not on patients.")
-    return sentences
+    return [*sentences, *_further(campaign)]
 
 
 def _further(campaign: Campaign) -> list[str]:

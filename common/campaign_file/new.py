@@ -16,8 +16,6 @@ from fedage.common.campaign_file.parse import TABLES
 if TYPE_CHECKING:
     from fedage.common.estimators.base import Estimator
 
-_NOT_WRITTEN = ("planted",)
-"""Only a program that renders phantoms can write this table."""
 _FOLDS = 5
 
 
@@ -91,7 +89,7 @@ def campaign_text(answers: Answers) -> str:
     tables = _on_tables(estimator)
     examples = {**EXAMPLES, "cohort.modality": [] if estimator is None else list(_modalities(estimator))}
     for table, model in TABLES.items():
-        if table in _NOT_WRITTEN or not _belongs(table, estimator):
+        if not _belongs(table, estimator):
             continue
         if table == "training" and answers.bundle is not None:
             continue

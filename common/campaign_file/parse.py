@@ -20,7 +20,6 @@ from fedage.common.campaign.types import (
     CohortChoice,
     EstimatorChoice,
     Groups,
-    Planted,
     Privacy,
     Simulation,
     Survival,
@@ -28,7 +27,12 @@ from fedage.common.campaign.types import (
     Training,
     Validation,
 )
-from fedage.common.campaign_file._analyses import ANALYSES, analysis_problems, without_a_step
+from fedage.common.campaign_file._analyses import (
+    ANALYSES,
+    analyses_asked_for_by_name,
+    analysis_problems,
+    contradictory_analyses,
+)
 from fedage.common.campaign_file._contradictions import contradictions
 from fedage.common.campaign_file._estimator import estimator_problems, from_estimator
 from fedage.common.campaign_file._rules import not_built
@@ -50,7 +54,6 @@ TABLES: dict[str, type[BaseModel]] = {
     "survival": Survival,
     "groups": Groups,
     ANALYSES: Analyses,
-    "planted": Planted,
     "simulation": Simulation,
 }
 _REQUIRED = tuple(name for name in TABLES if Campaign.model_fields[name].is_required())
@@ -99,8 +102,8 @@ def parse_campaign(text: str, *, name: str = "campaign.toml") -> Campaign:
     if sound["estimator.bundle"] is not None and "validation" not in values:
         values["validation"] = Validation(folds=FOLDS_OF_A_BUNDLE)
     campaign = Campaign(**values, text=text, digest=hashlib.sha256(text.encode("utf-8")).hexdigest())
-    if idle := list(without_a_step(campaign)):
-        raise CampaignErrors(idle, name=name)
+    if contradictory := list(contradictory_analyses(campaign)):
+        raise CampaignErrors(contradictory, name=name)
     return campaign
 
 
@@ -120,6 +123,8 @@ def _unknown_tables(tables: dict[str, Any]) -> list[Problem]:
             mend = f"it belongs in [{homes[0]}]"
         elif close is not None:
             mend = f"did you mean [{close}]?"
+        elif (analysis := did_you_mean(key, analyses_asked_for_by_name())) is not None:
+            mend = f"did you mean [{ANALYSES}.{analysis}]?"
         else:
             mend = f"a campaign file has {', '.join(f'[{table}]' for table in TABLES)}"
         what = f"[{key}]: unknown table" if isinstance(tables[key], dict) else f"{key}: unknown key outside any table"

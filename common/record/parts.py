@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -42,10 +43,33 @@ class Part(BaseModel):
         return plain(values)
 
 
+@dataclass(frozen=True)
+class Reference:
+    """What a figure of other analyses is shown beside, e.g. the error of the best possible reader of a simulation.
+
+    Parameters
+    ----------
+    heading
+        Of its column in a table.
+    words
+        What it is, in a sentence or a legend.
+    values
+        By what the figure is of, a site or a covariate; under an empty name over all.
+    """
+
+    heading: str
+    words: str
+    values: Mapping[str, Number]
+
+
 class AnalysisResult(Part):
     """Base of what an analysis found: further keys are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
+
+    def references(self) -> Mapping[str, Reference]:
+        """What other analyses show beside their figures: `mae_years` by site, `hazard_ratio` by covariate."""
+        return {}
 
 
 class CampaignInfo(Part):

@@ -17,6 +17,7 @@ from fedage.common.record.parts import (
     AnalysisResult,
     CampaignInfo,
     Part,
+    Reference,
     Round,
     RunInfo,
     SiteRecord,
@@ -126,6 +127,11 @@ class Results(Part):
         """The steps of one analysis, in the record's order."""
         return {name: step for name, step in self.analyses.items() if step.analysis == analysis}
 
-    def found(self, kind: type[F]) -> dict[str, F]:
+    def of_type(self, kind: type[F]) -> dict[str, F]:
         """The results of one type over all contributing sites, by step, in the record's order."""
         return {name: step.result for name, step in self.analyses.items() if isinstance(step.result, kind)}
+
+    def reference(self, figure: str) -> Reference | None:
+        """What a figure is shown beside (`AnalysisResult.references`): of the first analysis that gives anything."""
+        given = (step.result.references() for step in self.analyses.values() if step.result is not None)
+        return next((references[figure] for references in given if figure in references), None)

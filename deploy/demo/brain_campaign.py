@@ -83,12 +83,12 @@ covariates = ["gap_years", "age_years"]
 name = "true-gap"
 covariates = ["true_gap_years", "age_years"]
 
-[planted]
+[analyses.planted-truth]
 hazard_ratio_per_year = {planted.hazard_ratio_per_year}
 gap_sd_years = {planted.gap_sd_years}
 true_gap = "true_gap_years"
 
-[planted.irreducible_mae_years]
+[analyses.planted-truth.irreducible_mae_years]
 {irreducible}
 """
 

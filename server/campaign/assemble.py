@@ -50,7 +50,7 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
             environment=place.environment,  # type: ignore[arg-type]
             guard=place.guard,
         ),
-        phantoms=campaign.planted is not None,
+        phantoms=plan.on_phantoms(campaign),
         sites=tuple(_sites(session, record)),
         preparation=tuple(
             _preparation(_number(campaign, fold), found) for fold, found in sorted(record.preparation.items())
@@ -112,7 +112,9 @@ def _concluded(campaign: Campaign, results: Results) -> Results:
     """The record with the steps that follow from others."""
     for definition in plan.definitions(campaign):
         concluded = {
-            step: StepResult(analysis=definition.name, result=found)
+            step: results.analyses.get(step, StepResult(analysis=definition.name)).model_copy(
+                update={"result": found, "not_computed": ""}
+            )
             for step, found in definition.conclude(campaign, results).items()
         }
         if concluded:
@@ -290,7 +292,7 @@ def _notes(campaign: Campaign, place: Place, findings: AnalysisOutcomes) -> list
     if not place.guard:
         notes.append("The sites' disclosure control was switched off: these figures may single out patients.")
     notes += rules_off(campaign, place)
-    if campaign.planted is not None:
+    if plan.on_phantoms(campaign):
         notes.append("Images are phantoms rendered by FedAge, and the follow-up was simulated.")
     analyses = plan.analysis_of_steps(campaign)
     for step, found in sorted(findings.results.items()):

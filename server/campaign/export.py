@@ -176,8 +176,8 @@ def _patients(parts: Mapping[str, int | None], everybody: int | None) -> int | N
 def _ages_seen(results: Results) -> tuple[float, float] | None:
     """Between which ages test patients are told of: bins whose counts are not withheld."""
     seen: list[tuple[float, float]] = []
-    for grid in results.found(CountsByAge).values():
+    for grid in results.of_type(CountsByAge).values():
         seen += [pair for pair, cells in zip(pairwise(grid.edges_years), grid.counts, strict=True) if sum(cells)]
-    for gaps in results.found(GapsByAge).values():
+    for gaps in results.of_type(GapsByAge).values():
         seen += [pair for pair, count in zip(pairwise(gaps.edges_years), gaps.counts, strict=True) if count]
     return (min(low for low, _ in seen), max(high for _, high in seen)) if seen else None

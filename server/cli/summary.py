@@ -15,7 +15,7 @@ _MOST_POINTS = 3
 
 
 def print_summary(results: Results, *, console: Console) -> None:
-    """Per site patients and MAE, hazard ratios, and beside them what the planted truth implies."""
+    """Per site patients and MAE, hazard ratios, and beside them their references, if there are any."""
     if results.phantoms:
         console.print("Images in this run are phantoms rendered by FedAge; every figure below is from them.")
     if results.campaign.model_folds:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedage.common.analyses._of_file import COX
 from fedage.common.analyses.agreement import COLUMNS, Agreed
 from fedage.common.analyses.base import Analysis, Iterate
+from fedage.common.analyses.of_file import COX
 from fedage.common.analyses.plan import registered
 from fedage.common.analyses.survival import results as survival_results
 from fedage.common.analyses.survival.kaplan_meier import KAPLAN_MEIER

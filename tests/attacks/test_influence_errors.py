@@ -32,7 +32,7 @@ minimum_count = 10
 guard = {guard}
 [survival]
 time_grid_years = 0.1
-[planted]
+[analyses.planted-truth]
 hazard_ratio_per_year = 1.05
 gap_sd_years = 1.0
 [[survival.models]]
@@ -128,7 +128,7 @@ def test_without_a_guard_an_extreme_prediction_is_read_from_a_message(tmp_path: 
     assert 60 + extreme_of(got, "predicted", "predicted_squared") == pytest.approx(97.75, abs=0.6)
 
 
-@pytest.mark.parametrize("step", [*STEPS, "error-curve:test", "evaluation:test-corrected", "attenuation"])
+@pytest.mark.parametrize("step", [*STEPS, "error-curve:test", "evaluation:test-corrected", "planted-truth"])
 @pytest.mark.parametrize("change", EXTREME.values(), ids=EXTREME)
 def test_no_message_is_made_up_by_one_patient(change: Change, step: str, tmp_path: Path) -> None:
     """Refused by name, or none of the columns whose products it holds is dominated by the target."""
@@ -138,7 +138,7 @@ def test_no_message_is_made_up_by_one_patient(change: Change, step: str, tmp_pat
         assert one.refusals[0][0] in {"influence", "bias-line"}
         assert not any(character.isdigit() for character in one.refusals[0][1].replace("10", ""))
         return
-    assert step in {"error-curve:test", "attenuation"}, "every sum of ages, predictions and errors has to be refused"
+    assert step in {"error-curve:test", "planted-truth"}, "every sum of ages, predictions and errors has to be refused"
     if step == "error-curve:test":
         error = one.cohort["predicted_years"] - one.cohort["age_years"]
         centred = (error - error.mean()) ** 2

@@ -93,7 +93,7 @@ OF_SUMS: dict[str, dict[str, str]] = {
         "censored_at_end": CELL,
     },
     "table-preparation": {"n": CELL, **_LEFT_OUT, "fails": FLAG, "present": CELL, "below": CELL},
-    "attenuation": {"n": CELL, **_LEFT_OUT},
+    "planted-truth": {"n": CELL, **_LEFT_OUT},
 }
 """By kind of step, each block of whole numbers."""
 DIFFERENCES = {

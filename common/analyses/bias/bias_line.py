@@ -12,7 +12,6 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 from pydantic import Field as Described
 
-from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._summed import ages_and_errors
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
 from fedage.common.analyses.columns import (
@@ -25,6 +24,7 @@ from fedage.common.analyses.columns import (
 )
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
+from fedage.common.analyses.left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses.survival import results as survival_results
 from fedage.common.campaign.types import Campaign
 from fedage.common.presentation.blocks import Display, Paragraph, Section, TitledTable

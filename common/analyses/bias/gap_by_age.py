@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.analyses._age_bins import age_edges, bin_of
-from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
-from fedage.common.analyses._of_file import has_predictions
 from fedage.common.analyses.agreement import rule_of
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
 from fedage.common.analyses.bias.bias_line import correction_of
@@ -18,6 +16,8 @@ from fedage.common.analyses.bias.results import GapsByAge
 from fedage.common.analyses.columns import MAX_PATIENTS, bound_of, in_subset, usable
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
+from fedage.common.analyses.left_out import left_out_fields, left_out_result, left_out_values
+from fedage.common.analyses.of_file import has_predictions
 from fedage.common.campaign.types import Campaign
 from fedage.common.presentation.blocks import Display, FigureBlock, Section
 from fedage.common.presentation.participation import drawn, has_predicted_ages

@@ -9,7 +9,6 @@ from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.analyses.evaluation.errors_text import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to, may_lose
 from fedage.common.analyses.evaluation.errors_text import sentences as losses
 from fedage.common.analyses.evaluation.results import CountsByAge, Evaluated, Metrics
-from fedage.common.analyses.planted_results import truth_of
 from fedage.common.presentation.blocks import Block, Display, Folded, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import NONE, POOLED, Cell, Table, at_least, count, number, share_between, words
 from fedage.common.presentation.participation import (
@@ -50,7 +49,7 @@ def shown(results: Results) -> Display:
             table = TitledTable(held_out, f"{held}, raw, in years")
             blocks.append(Folded("Validation patients", (table,)))
     first = TitledTable(headline(results), f"Error of the predicted age on {judged(results)}, in years")
-    there = raw.rows or corrected.rows or held_out.rows or results.found(CountsByAge)
+    there = raw.rows or corrected.rows or held_out.rows or results.of_type(CountsByAge)
     return Display(
         sentences=(*_errors(results), *said),
         references=tuple(_references(results)),
@@ -77,9 +76,9 @@ def _errors(results: Results) -> list[str]:
         against.append(f"predicting the mean age for everybody would be off by {bound}{raw.mae_of_mean_years:.2f}")
     if raw.mae_of_site_mean_years is not None:
         against.append(f"each site's own mean by {raw.mae_of_site_mean_years:.2f}")
-    truth = truth_of(results)
-    if truth is not None and truth.irreducible_mae_years is not None:
-        against.append(f"the best possible reader by {truth.irreducible_mae_years:.2f}")
+    reference = results.reference("mae_years")
+    if reference is not None and (value := reference.values.get("")) is not None:
+        against.append(f"{reference.words} by {value:.2f}")
     said = [f"{found}{'; ' + ', '.join(against) if against else ''}."]
     corrected = test.corrected.overall
     if corrected is not None and corrected.mae_years is not None:
@@ -165,23 +164,23 @@ _THE_MEAN = "the mean age"
 
 def headline(results: Results) -> Table:
     """The first screen's table: MAE of each site, raw first."""
-    test, planted = evaluation_results.evaluation(results).test, truth_of(results)
+    test, reference = evaluation_results.evaluation(results).test, results.reference("mae_years")
     pooled_mean = POOLED_MEAN if len(test.raw.by_site) > 1 else _THE_MEAN
     headers = ["site", "test patients", "MAE raw", "MAE corrected", pooled_mean, OWN_MEAN, "loses to"]
-    if planted is not None:
-        headers.append("irreducible MAE")
+    if reference is not None:
+        headers.append(reference.heading)
     rows = []
     for name in sorted(test.raw.by_site):
         raw, corrected = test.raw.by_site[name], test.corrected.by_site.get(name)
         row = _mae_row(name, raw, corrected)
-        if planted is not None:
-            row.append(number(planted.irreducible_mae_years_by_site.get(name)))
+        if reference is not None:
+            row.append(number(reference.values.get(name)))
         rows.append(tuple(replace(cell, text=cell.text.replace(POOLED_MEAN, pooled_mean)) for cell in row))
     if test.raw.overall is not None and is_pooled(results, TEST, by_site=list(test.raw.by_site)):
         label = pooled_label(results, TEST, by_site=list(test.raw.by_site))
         row = _mae_row(label, test.raw.overall, test.corrected.overall, pooled=True)
-        if planted is not None:
-            row.append(number(planted.irreducible_mae_years))
+        if reference is not None:
+            row.append(number(reference.values.get("")))
         rows.append(tuple(row))
     note = (
         "The means are what predicting them for everybody would miss by (MAE). The model loses to one where its raw "

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field as Described
 
-from fedage.common.analyses._of_file import has_predictions
 from fedage.common.analyses._summed import ages_and_errors
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
 from fedage.common.analyses.columns import (
@@ -30,6 +29,7 @@ from fedage.common.analyses.columns import (
 )
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
+from fedage.common.analyses.of_file import has_predictions
 from fedage.common.campaign.types import Campaign, Table
 from fedage.common.presentation.blocks import Display, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import Cell as Shown
@@ -218,7 +218,7 @@ def _asked(campaign: Campaign) -> Iterator[str]:
 def _shown(results: Results) -> Display:
     if not results.steps_of(NAME):
         return Display()
-    found = next(iter(results.found(AgeErrors).values()), None)
+    found = next(iter(results.of_type(AgeErrors).values()), None)
     if found is None:
         why = next(iter(results.steps_of(NAME).values())).not_computed
         return Display(sections=(Section(NAME, "Errors by sex and age", (Paragraph(why, missing=True),), place=15),))

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
-from fedage.common.analyses._of_file import has_predictions
 from fedage.common.analyses._summed import group_of
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
 from fedage.common.analyses.columns import MAX_GAP_YEARS, MAX_PATIENTS, in_subset, usable
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.evaluation.results import CORRECTED, CS_YEARS, TEST, CumulativeScores
+from fedage.common.analyses.left_out import left_out_fields, left_out_result, left_out_values
+from fedage.common.analyses.of_file import has_predictions
 from fedage.common.campaign.types import Campaign
 from fedage.common.presentation.blocks import Display, NamedRun
 from fedage.common.record.results import Results

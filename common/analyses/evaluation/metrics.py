@@ -12,8 +12,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
-from fedage.common.analyses._of_file import BoolArray, has_predictions
 from fedage.common.analyses._summed import ages_and_errors
 from fedage.common.analyses.base import (
     Again,
@@ -38,6 +36,8 @@ from fedage.common.analyses.columns import (
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.evaluation.results import CS_YEARS, Metrics
+from fedage.common.analyses.left_out import left_out_fields, left_out_result, left_out_values
+from fedage.common.analyses.of_file import BoolArray, has_predictions
 from fedage.common.campaign.types import Campaign
 from fedage.common.presentation.blocks import Display, NamedRun
 from fedage.common.record.results import Results

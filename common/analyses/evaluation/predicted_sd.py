@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field as Described
 
-from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses._summed import group_of
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
 from fedage.common.analyses.columns import MAX_AGE_YEARS, MAX_GAP_YEARS, MAX_PATIENTS, in_subset, usable
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.evaluation.error_curve import join_cells
+from fedage.common.analyses.left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.campaign.types import Campaign
 from fedage.common.presentation.blocks import Display
 from fedage.common.record.parts import AnalysisResult, Number

@@ -27,7 +27,6 @@ import numpy as np
 from pydantic import Field as Described
 
 from fedage.common.analyses._guarded_groups import encode, guarded_groups
-from fedage.common.analyses._of_file import has_predictions
 from fedage.common.analyses._summed import group_of
 from fedage.common.analyses.base import (
     Again,
@@ -42,6 +41,7 @@ from fedage.common.analyses.base import (
 from fedage.common.analyses.columns import MAX_GAP_YEARS, MAX_PATIENTS, cells_of_predictions, in_subset, usable
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
+from fedage.common.analyses.of_file import has_predictions
 from fedage.common.campaign.types import Campaign, Table
 from fedage.common.presentation.blocks import Display
 from fedage.common.record.parts import AnalysisResult, Number
@@ -210,7 +210,7 @@ def _asked(campaign: Campaign) -> Iterator[str]:
 
 
 def _shown(results: Results) -> Display:
-    found = next(iter(results.found(RankCorrelation).values()), None)
+    found = next(iter(results.of_type(RankCorrelation).values()), None)
     if found is None or found.spearman is None or found.error is None:
         return Display()
     return Display(

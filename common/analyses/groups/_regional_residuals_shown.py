@@ -18,7 +18,7 @@ def shown(results: Results, *, name: str) -> Display:
     steps = results.steps_of(name)
     if not steps:
         return Display()
-    found = next(iter(results.found(RegionalResiduals).values()), None)
+    found = next(iter(results.of_type(RegionalResiduals).values()), None)
     if found is None:
         why = next(iter(steps.values())).not_computed
         return Display(sections=(Section(name, "Regional residuals", (Paragraph(why, missing=True),), place=55),))

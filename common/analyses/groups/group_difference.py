@@ -22,8 +22,6 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
-from fedage.common.analyses._of_file import beside, compared_gap, computed, gap_of, tells_raw_gap
 from fedage.common.analyses.agreement import agreed
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, Result, check_iterate
 from fedage.common.analyses.columns import MAX_PATIENTS, TwoGroups, bound_of, present, usable, within_bounds
@@ -33,6 +31,8 @@ from fedage.common.analyses.groups import _roc
 from fedage.common.analyses.groups._auc import _HISTOGRAMS, _auc
 from fedage.common.analyses.groups._regression import _COLLINEAR, _FOUND, _ROUNDING, _regress
 from fedage.common.analyses.groups.result import GroupDifferenceResult
+from fedage.common.analyses.left_out import left_out_fields, left_out_result, left_out_values
+from fedage.common.analyses.of_file import beside, compared_gap, computed, gap_of, tells_raw_gap
 from fedage.common.campaign.types import Campaign
 from fedage.common.presentation.blocks import Display, NamedRun
 from fedage.common.record.results import Results

@@ -27,7 +27,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field as Described
 
-from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses.agreement import agreed
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, Result, check_iterate
 from fedage.common.analyses.columns import MAX_PATIENTS, bound_of, usable, within_bounds
@@ -36,6 +35,7 @@ from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.groups._regional_regression import centred, regress_all
 from fedage.common.analyses.groups.group_difference import reported
 from fedage.common.analyses.groups.regional_result import RegionalResiduals
+from fedage.common.analyses.left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.campaign.types import Campaign, Column, Table
 from fedage.common.presentation.blocks import Display
 from fedage.common.record.results import Results

@@ -18,7 +18,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.common.analyses._left_out import left_out_result
 from fedage.common.analyses.base import (
     Again,
     Done,
@@ -30,6 +29,7 @@ from fedage.common.analyses.base import (
     check_iterate,
 )
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read, earlier_columns
+from fedage.common.analyses.left_out import left_out_result
 from fedage.common.analyses.preparation import _ridge, _table_quantiles
 from fedage.common.analyses.preparation import table_sums as _table_sums
 from fedage.common.analyses.preparation._table_missing import enough_present

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.analyses._guarded_groups import decode, guarded_groups
-from fedage.common.analyses._left_out import left_out_fields, left_out_values
 from fedage.common.analyses.base import IterateRefused
 from fedage.common.analyses.columns import MAX_AGE_YEARS, MAX_PATIENTS
+from fedage.common.analyses.left_out import left_out_fields, left_out_values
 from fedage.common.analyses.preparation._table_missing import enough_present, stood_in
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
 

@@ -102,7 +102,7 @@ def side_by_side(
 ) -> Display:
     """What several runs have found of one kind, the run in front of each row; nothing where none has any."""
     found = tuple(
-        (words(run.label), *row) for run in runs for each in run.results.found(result).values() for row in rows(each)
+        (words(run.label), *row) for run in runs for each in run.results.of_type(result).values() for row in rows(each)
     )
     if not found:
         return Display()

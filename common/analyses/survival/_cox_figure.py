@@ -6,15 +6,15 @@ A ratio is per unit of its covariate, or per standard deviation where the unit i
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from fedage.common.analyses.planted_results import truth_of
 from fedage.common.analyses.survival import results as survival_results
-from fedage.common.analyses.survival._hazards_text import implied_hazard_ratio, in_unit, ratio_decimals, told_per_sd
+from fedage.common.analyses.survival._hazards_text import in_unit, ratio_decimals, told_per_sd
 from fedage.common.presentation.svg import INK, MARK, MUTED, SERIES, draw, only_some_spines
 from fedage.common.presentation.wording import shortened
 from fedage.common.record.results import Results
@@ -30,18 +30,19 @@ class _Row:
     hazard_ratio: float
     low: float
     high: float
-    implied: float | None
+    reference: float | None
 
 
 def forest(results: Results) -> str | None:
     """The figure, or None if no model has a finite interval."""
-    rows = _rows(results)
+    reference = results.reference("hazard_ratio")
+    rows = _rows(results, {} if reference is None else reference.values)
     if not rows:
         return None
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        _points(axes, rows)
+        _points(axes, rows, "" if reference is None else reference.words)
         axes.axvline(1, color=INK, linewidth=1.0)
         axes.set_yticks(range(len(rows)), [row.words for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -51,7 +52,7 @@ def forest(results: Results) -> str | None:
         _log_scale(axes, rows)
         of_sd = ", or per SD where a line says so" if any(row.per_sd for row in rows) else ""
         axes.set_xlabel(f"hazard ratio per unit (per year for gaps and age{of_sd}), logarithmic")
-        if any(row.implied is not None for row in rows):
+        if any(row.reference is not None for row in rows):
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1 + 0.75 / (len(rows) + 1)), ncols=2)
 
     label = "Hazard ratios with 95 % intervals: " + "; ".join(f"{row.words} {_in_words(row)}" for row in rows)
@@ -63,7 +64,7 @@ def _in_words(row: _Row) -> str:
     return f"{row.hazard_ratio:.{decimals}f} ({row.low:.{decimals}f} to {row.high:.{decimals}f})"
 
 
-def _rows(results: Results) -> list[_Row]:
+def _rows(results: Results, references: Mapping[str, float | None]) -> list[_Row]:
     rows = []
     for model in survival_results.models(results):
         for item in model.covariates:
@@ -71,24 +72,24 @@ def _rows(results: Results) -> list[_Row]:
             if ratio is None or low is None or high is None or min(ratio, low) <= 0:
                 continue
             per_sd = told_per_sd(item)
-            implied = None if per_sd else implied_hazard_ratio(truth_of(results), item.name)
+            reference = None if per_sd else references.get(item.name)
             words = f"{shortened(f'{model.model}: {item.name}')}{', per SD' if per_sd else ''}"
-            rows.append(_Row(words, item.name.endswith("gap_years"), per_sd, ratio, low, high, implied))
+            rows.append(_Row(words, item.name.endswith("gap_years"), per_sd, ratio, low, high, reference))
     return rows
 
 
-def _points(axes: Axes, rows: list[_Row]) -> None:
-    told = {"point": False, "implied": False}
+def _points(axes: Axes, rows: list[_Row], reference: str) -> None:
+    labelled = {"point": False, "reference": False}
     for number, row in enumerate(rows):
         colour = SERIES[0] if row.is_gap else MUTED
         axes.plot([row.low, row.high], [number, number], color=colour, linewidth=2.0, solid_capstyle="butt")
-        label = "estimate, 95 % interval" if row.is_gap and not told["point"] else None
+        label = "estimate, 95 % interval" if row.is_gap and not labelled["point"] else None
         axes.plot([row.hazard_ratio], [number], color=colour, marker="s", markersize=6, linestyle="", label=label)
-        told["point"] = told["point"] or label is not None
-        if row.implied is not None:
-            label = None if told["implied"] else "implied by the planted truth"
+        labelled["point"] = labelled["point"] or label is not None
+        if row.reference is not None:
+            label = None if labelled["reference"] else reference
             axes.plot(
-                [row.implied],
+                [row.reference],
                 [number],
                 markerfacecolor="none",
                 markeredgecolor=MARK,
@@ -98,7 +99,7 @@ def _points(axes: Axes, rows: list[_Row]) -> None:
                 linestyle="",
                 label=label,
             )
-            told["implied"] = True
+            labelled["reference"] = True
 
 
 def _log_scale(axes: Axes, rows: list[_Row]) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from fedage.common.analyses.planted_results import truth_of
 from fedage.common.analyses.survival import results as survival_results
 from fedage.common.analyses.survival._hazards_text import (
-    implied_hazard_ratio,
     in_unit,
     per_sd,
     ratio_decimals,
@@ -69,10 +67,11 @@ def heading(results: Results) -> str:
 
 
 def _caption(results: Results) -> str:
+    reference = results.reference("hazard_ratio")
     return (
         f"Hazard ratios per unit with 95 % intervals{_per_sd_too(results)}"
         f"{'; gaps in colour' if _has_gap(results) else ''}."
-        f"{' Diamonds mark what the planted truth implies.' if truth_of(results) else ''}"
+        f"{f' Diamonds mark {reference.words}.' if reference is not None else ''}"
     )
 
 
@@ -147,7 +146,6 @@ _GAPS = {
     "gap_years": "corrected gap",
     "cole_gap_years": "corrected gap on Cole's scale",
     "raw_gap_years": "raw gap",
-    "true_gap_years": "true (planted) gap",
 }
 
 
@@ -168,8 +166,7 @@ def _why(reason: str) -> str:
 
 def _terminal(results: Results) -> TitledTable:
     """The models as the end of a run shows them."""
-    planted = truth_of(results)
-    expected = {} if planted is None else dict(planted.expected_hazard_ratio)
+    reference = results.reference("hazard_ratio")
     headers = ("model", "covariate", "hazard ratio (95 % interval)", "events")
     rows: list[tuple[Cell, ...]] = []
     for model in _models(results):
@@ -180,7 +177,6 @@ def _terminal(results: Results) -> TitledTable:
             rows.append((words(title), Cell("-"), Cell("not computed")))
             continue
         for covariate in model.covariates:
-            truth = expected.get(covariate.name)
             ratio, low, high = covariate.hazard_ratio, covariate.ci95_low, covariate.ci95_high
             decimals = ratio_decimals(ratio, low, high)
             between = f"{_number(low, decimals)} to {_number(high, decimals)}"
@@ -190,12 +186,13 @@ def _terminal(results: Results) -> TitledTable:
                 Cell(f"{_number(ratio, decimals)} ({between}){per_sd(covariate, decimals=decimals)}"),
                 Cell("-" if model.events is None else str(model.events)),
             ]
-            if planted is not None:
-                row.append(Cell("" if truth is None else f"{truth:.{decimals}f}"))
+            if reference is not None:
+                value = reference.values.get(covariate.name)
+                row.append(Cell("" if value is None else f"{value:.{decimals}f}"))
             rows.append(tuple(row))
             title = ""
-    implied = ("implied by truth",) if planted is not None else ()
-    return TitledTable(Table("cox", (*headers, *implied), tuple(rows)), "Cox models")
+    beside = (reference.heading,) if reference is not None else ()
+    return TitledTable(Table("cox", (*headers, *beside), tuple(rows)), "Cox models")
 
 
 def _number(value: float | None, decimals: int = 3) -> str:
@@ -204,11 +201,11 @@ def _number(value: float | None, decimals: int = 3) -> str:
 
 def hazards(results: Results) -> Table:
     """The hazard-ratio table: every covariate of every model."""
-    planted = truth_of(results)
+    reference = results.reference("hazard_ratio")
     headers = ["model", "covariate", "hazard ratio per unit", "95 % interval", "p", "HR per SD"]
     headers += ["patients", "events", "sites"]
-    if planted is not None:
-        headers.append("planted truth implies")
+    if reference is not None:
+        headers.append(reference.heading)
     rows: list[tuple[Cell, ...]] = []
     for model in _models(results):
         if not model.covariates:
@@ -226,8 +223,8 @@ def hazards(results: Results) -> Table:
                 count(model.events) if model.events is not None else NONE,
                 _sites(results, model),
             ]
-            if planted is not None:
-                row.append(number(implied_hazard_ratio(planted, item.name), decimals))
+            if reference is not None:
+                row.append(number(reference.values.get(item.name), decimals))
             rows.append(tuple(row))
     return Table("hazards", tuple(headers), tuple(rows), why_empty=_no_model(results))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-from fedage.common.analyses.planted_results import PlantedTruth
 from fedage.common.analyses.survival.results import Coefficient
 
 _USUAL, _MOST = 3, 12
@@ -72,8 +71,3 @@ def per_sd(item: Coefficient, *, decimals: int) -> str:
         return f"; per SD {ratio:.3f}"
     digits = ratio_decimals(ratio, low, high)
     return f"; per SD {ratio:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
-def implied_hazard_ratio(planted: PlantedTruth | None, column: str) -> float | None:
-    """What the planted truth implies for the hazard ratio of a column, if it implies anything."""
-    return planted.expected_hazard_ratio.get(column) if planted is not None else None

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.common.analyses.survival._follow_up import table_index
+from fedage.common.analyses.survival.follow_up import table_index
 from fedage.common.statistics.statistic import Cell, FloatArray
 
 _AT_TABLE_TIME = 1e-6

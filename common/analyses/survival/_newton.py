@@ -16,7 +16,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedage.common.analyses._left_out import left_out_fields, left_out_result
 from fedage.common.analyses.base import (
     MAX_EXCHANGES,
     Again,
@@ -29,6 +28,7 @@ from fedage.common.analyses.base import (
     check_iterate,
 )
 from fedage.common.analyses.columns import MAX_OUTCOME, MAX_PATIENTS, bound_of
+from fedage.common.analyses.left_out import left_out_fields, left_out_result
 from fedage.common.analyses.survival._partial_likelihood import Likelihood
 from fedage.common.statistics.statistic import Field, FloatArray, Layout, Statistic
 

@@ -29,7 +29,7 @@ from fedage.common.analyses.survival._after_cox import (
     side_by_side,
     strata_of,
 )
-from fedage.common.analyses.survival._follow_up import round_up
+from fedage.common.analyses.survival.follow_up import round_up
 from fedage.common.campaign.types import Campaign, Name, Table
 from fedage.common.presentation import cells
 from fedage.common.presentation.blocks import Display, NamedRun, Paragraph, Section, TitledTable
@@ -221,7 +221,7 @@ def _shown(results: Results) -> Display:
     missing = [
         f"{_words(name)} is not computed: {step.not_computed}." for name, step in steps.items() if step.result is None
     ]
-    found = results.found(Concordance).values()
+    found = results.of_type(Concordance).values()
     table = cells.Table(NAME, _HEADERS, tuple(map(_row, found)), why_empty=" ".join(missing))
     by_site = tuple(
         (cells.words(site), *_row(own))

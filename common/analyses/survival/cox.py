@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from fedage.common.analyses._of_file import COX, BoolArray, beside, computed, followed_with, levels_of, why_not
 from fedage.common.analyses.agreement import agreed, rule_of
 from fedage.common.analyses.base import Analysis
 from fedage.common.analyses.columns import TwoGroups
 from fedage.common.analyses.definition import Definition, LeftOut, Step
-from fedage.common.analyses.survival._follow_up import with_start
+from fedage.common.analyses.of_file import COX, BoolArray, beside, computed, followed_with, levels_of, why_not
 from fedage.common.analyses.survival.cox_by_site import CoxBySite
 from fedage.common.analyses.survival.cox_pooled import CoxPooled
+from fedage.common.analyses.survival.follow_up import with_start
 from fedage.common.analyses.survival.results import CoxResult
 from fedage.common.analyses.survival.table_grid import TABLE_GRID, TableGrid
 from fedage.common.campaign.types import Campaign, CoxModel, Survival

@@ -12,14 +12,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from fedage.common.analyses._left_out import left_out_values
 from fedage.common.analyses.base import Iterate, Outcome, Result
 from fedage.common.analyses.columns import MAX_PATIENTS, TwoGroups, present
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read, earlier_columns
+from fedage.common.analyses.left_out import left_out_values
 from fedage.common.analyses.survival import _newton
 from fedage.common.analyses.survival._cox_contributions import Contributions, contributions_at, require_spread
-from fedage.common.analyses.survival._follow_up import FollowedPatients, followed, round_up
 from fedage.common.analyses.survival._partial_likelihood import Likelihood, Ties, of_strata, pack, unpack
+from fedage.common.analyses.survival.follow_up import FollowedPatients, followed, round_up
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.influence import Group, InfluenceRule
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic

@@ -25,17 +25,17 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.common.analyses._left_out import left_out_values
 from fedage.common.analyses.base import Again, GridAsked, Iterate, IterateRefused, NotComputable, Outcome, Result
 from fedage.common.analyses.base import check_iterate as check_blocks
 from fedage.common.analyses.columns import MAX_PATIENTS, TwoGroups, present
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read, earlier_columns
+from fedage.common.analyses.left_out import left_out_values
 from fedage.common.analyses.survival import _newton
 from fedage.common.analyses.survival._cox_contributions import spread_in_groups, weighted_moments
-from fedage.common.analyses.survival._follow_up import after_start, check_table_times, table_index
 from fedage.common.analyses.survival._groups import stratum_of
 from fedage.common.analyses.survival._intervals import SiteTable, ends_of
 from fedage.common.analyses.survival._partial_likelihood import Ties, of_tables
+from fedage.common.analyses.survival.follow_up import after_start, check_table_times, table_index
 from fedage.common.analyses.survival.table_grid import TableGrid
 from fedage.common.presentation.wording import years
 from fedage.common.statistics.cohort import Cohort

@@ -12,8 +12,6 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from fedage.common.analyses._left_out import left_out_fields, left_out_result, left_out_values
-from fedage.common.analyses._of_file import NO_TABLES, BoolArray, curves_by, followed_with
 from fedage.common.analyses.base import (
     Analysis,
     Done,
@@ -27,17 +25,19 @@ from fedage.common.analyses.base import (
 from fedage.common.analyses.columns import MAX_PATIENTS
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, LeftOut, Step
+from fedage.common.analyses.left_out import left_out_fields, left_out_result, left_out_values
+from fedage.common.analyses.of_file import NO_TABLES, BoolArray, curves_by, followed_with
 from fedage.common.analyses.survival import table_grid
 from fedage.common.analyses.survival._curve import IntervalCounts, curve, grouped_log_rank
-from fedage.common.analyses.survival._follow_up import (
+from fedage.common.analyses.survival._groups import groups_of_gap
+from fedage.common.analyses.survival._intervals import at_table_time, ends_of
+from fedage.common.analyses.survival.follow_up import (
     FollowedPatients,
     after_start,
     check_table_times,
     table_index,
     with_start,
 )
-from fedage.common.analyses.survival._groups import groups_of_gap
-from fedage.common.analyses.survival._intervals import at_table_time, ends_of
 from fedage.common.analyses.survival.results import Curves
 from fedage.common.analyses.survival.table_grid import TABLE_GRID, TableGrid
 from fedage.common.campaign.types import Campaign

@@ -35,9 +35,9 @@ from fedage.common.analyses.survival._after_cox import (
     strata_of,
 )
 from fedage.common.analyses.survival._cox_contributions import LOWEST_ETA
-from fedage.common.analyses.survival._follow_up import round_up
 from fedage.common.analyses.survival._partial_likelihood import unpack
 from fedage.common.analyses.survival.cox_by_site import CoxBySite
+from fedage.common.analyses.survival.follow_up import round_up
 from fedage.common.campaign.types import Campaign, Name, Table
 from fedage.common.presentation.blocks import Display, NamedRun, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import Cell, count, number, p_value, words
@@ -303,7 +303,7 @@ def _rows(found: HazardsTest) -> Iterator[tuple[Cell, ...]]:
 
 
 def _shown(results: Results) -> Display:
-    steps, tests = results.steps_of(NAME), list(results.found(HazardsTest).values())
+    steps, tests = results.steps_of(NAME), list(results.of_type(HazardsTest).values())
     if not steps:
         return Display()
     missing = [

@@ -30,7 +30,6 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from fedage.common.analyses._median import HISTOGRAM, bracket, histograms
-from fedage.common.analyses._of_file import computed, curves_by, levels_of
 from fedage.common.analyses.base import (
     MAX_EXCHANGES,
     Again,
@@ -48,7 +47,10 @@ from fedage.common.analyses.base import (
 from fedage.common.analyses.columns import MAX_GAP_YEARS, MAX_PATIENTS
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
-from fedage.common.analyses.survival._follow_up import (
+from fedage.common.analyses.of_file import computed, curves_by, levels_of
+from fedage.common.analyses.survival._groups import groups_of_gap, stratum_of
+from fedage.common.analyses.survival._intervals import SiteTable, at_table_time, ends_of, flags
+from fedage.common.analyses.survival.follow_up import (
     FollowedPatients,
     after_start,
     check_table_times,
@@ -56,8 +58,6 @@ from fedage.common.analyses.survival._follow_up import (
     table_index,
     with_start,
 )
-from fedage.common.analyses.survival._groups import groups_of_gap, stratum_of
-from fedage.common.analyses.survival._intervals import SiteTable, at_table_time, ends_of, flags
 from fedage.common.analyses.survival.results import GridResult
 from fedage.common.campaign.types import Campaign
 from fedage.common.statistics.cohort import Cohort

@@ -145,7 +145,7 @@ def test_under_the_guard_it_is_what_lifelines_says_and_each_sites_own_is_there(r
 
 
 def test_it_is_shown_in_terminal_report_and_comparison(run: Simulated, tmp_path_factory) -> None:
-    found = run.results.found(Concordance)["concordance:both"]
+    found = run.results.of_type(Concordance)["concordance:both"]
     pairs = f"{found.comparable:,}".replace(",", " ")
     console = Console(file=io.StringIO(), width=200)
     print_summary(run.results, console=console)
@@ -161,7 +161,7 @@ def test_it_is_shown_in_terminal_report_and_comparison(run: Simulated, tmp_path_
     )  # fmt: skip
     comparison = compare(load_runs([run.folder, again.folder]))
     print_comparison(comparison, console=console)
-    second = again.results.found(Concordance)["concordance:both"]
+    second = again.results.of_type(Concordance)["concordance:both"]
     for text in (console.file.getvalue(), render_comparison(comparison)):  # type: ignore[attr-defined]
         assert pairs in text
         assert f"{second.c_index:.3f}" in text

@@ -31,7 +31,7 @@ def campaign(*, survival=None, planted=True, **tables):
             "cohort": {"age_min_years": 40.0, "age_max_years": 85.0},
             "training": {"rounds": 1},
             "survival": {"models": MODELS, "table_times_years": (1.0, 3.0, 5.0)} if survival is None else survival,
-            "planted": {"hazard_ratio_per_year": 1.05, "gap_sd_years": 6.0} if planted else None,
+            "analyses": {"planted-truth": {"hazard_ratio_per_year": 1.05, "gap_sd_years": 6.0}} if planted else {},
             "text": "",
             "digest": "",
             **tables,
@@ -110,7 +110,7 @@ def test_names_in_order():
         "cox:gap-pooled",
         "cox:truth",
         "kaplan-meier",
-        "attenuation",
+        "planted-truth",
     ]
     assert list(plan.registered(campaign())) == names(predicted) + names(corrected)
     assert plan.left_out(campaign()) == {}
@@ -128,7 +128,7 @@ def test_a_campaign_without_survival_or_planted_truth():
         "error-curve:test-corrected",
     ]
     assert plan.left_out(found) == {}
-    assert "attenuation" not in plan.registered(campaign(planted=False))
+    assert "planted-truth" not in plan.registered(campaign(planted=False))
 
 
 def test_the_file_decides_about_the_models():
@@ -176,7 +176,7 @@ def test_without_a_minimum_count_there_is_no_influence_rule():
 
 def test_groups_are_compared_by_the_corrected_and_the_raw_gap():
     found = plan.registered(with_groups())
-    assert list(found)[-1] == GROUPS
+    assert list(found)[-2:] == [GROUPS, "planted-truth"]
     assert GROUPS_RAW in names(plan.stages(with_groups())[0]), "raw gaps need no correction"
     asked = {"equals": 1.0, "reference": 0.0, "covariates": ("age_years",), "minimum_count": 10}
     asked["beside"] = ("gap_years", "age_years", "is_male", "true_gap_years", TwoGroups("ill", 1.0, 0.0))
@@ -217,7 +217,7 @@ def test_a_whole_campaign_runs_and_its_results_are_json(hospitals):
     assert results["evaluation:test"].result["mae_years"] > results["evaluation:test-corrected"].result["mae_years"]
     assert results["bias"].result["slope"] == pytest.approx(0.72, abs=0.08)
     tested = sum(int(site["is_test"].sum()) for site in hospitals.values())
-    for name in ("cox:gap", "cox:gap-pooled", "kaplan-meier", "attenuation"):
+    for name in ("cox:gap", "cox:gap-pooled", "kaplan-meier", "planted-truth"):
         assert results[name].result["n"] == tested
 
 

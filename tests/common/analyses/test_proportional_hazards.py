@@ -172,7 +172,7 @@ def test_under_the_guard_it_is_what_lifelines_says_and_is_in_the_record(run: Sim
 def test_it_is_shown_in_terminal_report_and_comparison(run: Simulated, tmp_path_factory) -> None:
     console = Console(file=io.StringIO(), width=200)
     print_summary(run.results, console=console)
-    marker = run.results.found(HazardsTest)["proportional-hazards:first"].covariates[1]
+    marker = run.results.of_type(HazardsTest)["proportional-hazards:first"].covariates[1]
     shown = f"{marker.chi2:.3f}"
     terminal = console.file.getvalue()  # type: ignore[attr-defined]
     assert "Proportional hazards" in terminal
@@ -184,13 +184,13 @@ def test_it_is_shown_in_terminal_report_and_comparison(run: Simulated, tmp_path_
     other = tmp_path_factory.mktemp("other")
     text = CAMPAIGN + 'models = ["first"]\ntime_transform = "log1p"\n'
     again = simulated(other, text, data=as_csv(patients(), other / "data.csv"), site_column="hospital")
-    assert list(again.results.found(HazardsTest)) == ["proportional-hazards:first"]
+    assert list(again.results.of_type(HazardsTest)) == ["proportional-hazards:first"]
     comparison = compare(load_runs([run.folder, again.folder]))
     print_comparison(comparison, console=console)
     page = render_comparison(comparison)
     for text in (console.file.getvalue(), page):  # type: ignore[attr-defined]
         assert shown in text
-        assert f"{again.results.found(HazardsTest)['proportional-hazards:first'].covariates[1].chi2:.3f}" in text
+        assert f"{again.results.of_type(HazardsTest)['proportional-hazards:first'].covariates[1].chi2:.3f}" in text
     assert "analyses.proportional-hazards.time_transform" in page
     assert read_results(run.folder / "results.json") == run.results
 

@@ -105,14 +105,14 @@ def _table(label, found):
 
 
 def _shown(results):
-    told = _table("this run", results.found(Mean))
-    sentences = tuple(f"The mean is {each.mean:.4f}." for each in results.found(Mean).values())
+    told = _table("this run", results.of_type(Mean))
+    sentences = tuple(f"The mean is {each.mean:.4f}." for each in results.of_type(Mean).values())
     return Display(sentences=sentences, terminal=(told,), sections=(Section("mean", "Means", (told,)),))
 
 
 def _compared(runs):
-    told = tuple(_table(run.label, run.results.found(Mean)) for run in runs)
-    means = {run.label: found for run in runs for found in run.results.found(Mean).values()}
+    told = tuple(_table(run.label, run.results.of_type(Mean)) for run in runs)
+    means = {run.label: found for run in runs for found in run.results.of_type(Mean).values()}
     drawn = FigureBlock(lambda: "<svg>two bars</svg>", "A bar a run.", runs=tuple(means)[:1])
     return Display(
         terminal=told,
@@ -136,8 +136,8 @@ ANALYSIS = Definition(
     notes=lambda result: [f"{result['n']} patients were measured."],
     shown=_shown,
     compared=_compared,
-    figures=lambda results: {"mean_height": [each.mean for each in results.found(Mean).values()]},
-    missing=lambda results: {} if results.found(Mean) else {"height": "nobody measured it"},
+    figures=lambda results: {"mean_height": [each.mean for each in results.of_type(Mean).values()]},
+    missing=lambda results: {} if results.of_type(Mean) else {"height": "nobody measured it"},
 )
 '''
 

@@ -6,9 +6,9 @@ import pytest
 from lifelines import CoxPHFitter, KaplanMeierFitter
 
 from fedage.common.analyses.base import NotComputable, run_locally
-from fedage.common.analyses.survival._follow_up import with_start
 from fedage.common.analyses.survival.cox_by_site import CoxBySite
 from fedage.common.analyses.survival.cox_pooled import CoxPooled
+from fedage.common.analyses.survival.follow_up import with_start
 from fedage.common.analyses.survival.kaplan_meier import KaplanMeier
 from fedage.common.analyses.survival.table_grid import TableGrid
 from fedage.common.statistics.cohort import Cohort

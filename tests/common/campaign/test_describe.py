@@ -47,7 +47,9 @@ def test_follows_the_file() -> None:
     groups = said(BASE + '[groups]\ncolumn = "dx"\nequals = 1\nreference = -1\n')
     assert "patients with dx = 1 with that of patients with dx = -1 inside each site, with age_years held" in groups
     assert "held fixed" not in said(BASE + '[groups]\ncolumn = "dx"\nequals = 1\nreference = 0\ncovariates = []\n')
-    assert "phantoms" in said(BASE + "[survival]\n[planted]\nhazard_ratio_per_year = 1.05\ngap_sd_years = 6\n")
+    assert "phantoms" in said(
+        BASE + "[survival]\n[analyses.planted-truth]\nhazard_ratio_per_year = 1.05\ngap_sd_years = 6\n"
+    )
 
 
 @pytest.mark.parametrize(

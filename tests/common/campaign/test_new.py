@@ -42,7 +42,6 @@ def test_the_file_is_right_for_every_kind_of_campaign(kind, sites, follow_up):
     assert campaign.campaign.sites == sites
     assert (campaign.estimator.name if campaign.estimator else None) == kind
     assert (campaign.table is not None) == reads_tables(kind)
-    assert campaign.planted is None
     assert (campaign.survival is not None) == bool(kind is None or follow_up)
     if follow_up:
         assert (campaign.survival.time, campaign.survival.event) == ("years", "died")

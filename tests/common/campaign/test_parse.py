@@ -230,11 +230,6 @@ CONTRADICTIONS = {
         '[groups]\ncolumn = "dx"\nequals = 1\nreference = 2\ncovariates = ["raw_gap_years"]\n',
         "which is the gap or a part of it",
     ),
-    "planted": ("[planted]\nhazard_ratio_per_year = 1.05\ngap_sd_years = 6\n", "[planted] needs [survival]"),
-    "planted site": (
-        "[planted]\nhazard_ratio_per_year = 1.05\ngap_sd_years = 6\nirreducible_mae_years = { east = 3 }\n[survival]\n",
-        "irreducible_mae_years.east: must be a site of campaign.sites (north, south, west)",
-    ),
 }
 
 

@@ -278,7 +278,6 @@ def test_without_the_guard_every_figure_says_so(values: dict[str, Any], html: st
             "groups",
             "No figure: too few.",
         ),
-        ({}, "planted", "Nothing was planted"),
         ({}, "learning", "No round of training was finished."),
         ({}, "ages", "No site released it."),
         (
@@ -299,7 +298,7 @@ def test_a_run_that_failed_at_once_still_has_its_report(values: dict[str, Any]) 
     run = {**values["run"], "status": "failed", "reason": "1 sites online after 120 s, the quorum is 2"}
     kept = {key: values[key] for key in ("fedage_version", "flwr_version", "campaign", "phantoms")}
     page = Page(render_report(Results.model_validate({**kept, "run": run}), events=[]))
-    empty = {"survival", "groups", "events"}
+    empty = {"survival", "groups", "planted", "events"}
     assert [a["id"] for tag, a in page.tags if tag == "section"] == [name for name in SECTIONS if name not in empty]
     assert "This run failed: 1 sites online after 120 s" in page.text[""]
 

@@ -9,9 +9,9 @@ import pytest
 from fedage.common.analyses.bias.bias_line import correction_of
 from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.analyses.groups import result
-from fedage.common.analyses.planted_results import truth_of
 from fedage.common.analyses.survival import results as survival_results
 from fedage.common.record.results import SCHEMA_VERSION
+from fedage.deploy.demo.planted_truth import PlantedTruth
 from fedage.server.compare.comparison import compare
 from fedage.server.compare.runs import load_runs
 from fedage.server.record.results import Results, read_results, write_results
@@ -81,8 +81,8 @@ def test_every_part_is_found_again(values: dict[str, Any], tmp_path: Path) -> No
     assert result.groups(found) is not None
     assert result.groups(found).corrected.by_site["west"].not_computed == "it has patients of one group only"
     assert result.groups(found).raw is not None
-    assert truth_of(found) is not None
-    assert len(truth_of(found).checks) == 4
+    assert len(found.of_type(PlantedTruth)["planted-truth"].checks) == 4
+    assert found.reference("hazard_ratio").values["gap_years"] == 1.138
     assert found.notes == tuple(values["notes"])
 
 
@@ -94,7 +94,8 @@ def test_of_no_estimator_no_age_is_told(values: dict[str, Any], tmp_path: Path) 
         == "the campaign has no estimator, so it predicts no age itself and judges none that the sites' tables bring"
     )
     assert result.groups(found) is None
-    assert truth_of(found) is None
+    assert found.of_type(PlantedTruth) == {}
+    assert found.reference("hazard_ratio") is None
 
 
 def test_reasons_and_costs_of_a_run_that_was_cut_off_are_kept(values: dict[str, Any], tmp_path: Path) -> None:

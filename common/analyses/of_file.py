@@ -20,6 +20,7 @@ NO_TABLES = "needs times at which tables may leave a site; set survival.table_ti
 
 
 def why_not(survival: Survival, model: CoxModel) -> str:
+    """Why the file does not allow to compute a Cox model, with the mend; empty if it does."""
     if model.by_site:
         return ""
     if not survival.table_times_years:
@@ -53,6 +54,7 @@ def beside(campaign: Campaign, earlier: list[CoxModel]) -> tuple[str | TwoGroups
 
 
 def levels_of(survival: Survival) -> tuple[tuple[float, ...], ...]:
+    """The values of each strata column of an unstratified model."""
     return tuple((0.0, 1.0) for _ in survival.strata)
 
 
@@ -66,6 +68,7 @@ def curves_by(campaign: Campaign) -> str | None:
 
 
 def gap_of(campaign: Campaign) -> str:
+    """The column of gaps on the scale that the file chooses."""
     return "gap_years" if campaign.bias.scale == "de-lange" else "cole_gap_years"
 
 

@@ -1,11 +1,17 @@
 import numpy as np
 import pytest
 
-from fedage.common.analyses.base import NotComputable, run_locally
+from fedage.common.analyses.base import Done, NotComputable, run_locally
 from fedage.common.analyses.bias.bias_line import correct_cole, correct_de_lange
 from fedage.common.analyses.survival.cox_by_site import CoxBySite
-from fedage.common.analyses.survival.planted import Attenuation
 from fedage.common.statistics.cohort import Cohort
+from fedage.deploy.demo.attenuation import Attenuation
+
+
+def result_of(analysis, sites):
+    outcome = run_locally(analysis, sites)
+    assert isinstance(outcome, Done)
+    return outcome.result
 
 
 def hospital(rng, n, *, youngest=40.0, oldest=85.0, slope=0.72, noise=2.0, hazard_ratio=1.05):
@@ -27,39 +33,39 @@ def hospital(rng, n, *, youngest=40.0, oldest=85.0, slope=0.72, noise=2.0, hazar
     )
 
 
-def test_a_perfect_reader_whose_line_has_slope_072(tools):
+def test_a_perfect_reader_whose_line_has_slope_072():
     rng = np.random.default_rng(0)
-    found = tools.result_of(Attenuation(1.05), {"a": hospital(rng, 500, noise=0.0)})
+    found = result_of(Attenuation(1.05), {"a": hospital(rng, 500, noise=0.0)})
     # The de Lange gap is 0.72 of the true one, so a year of it stands for 1/0.72; Cole's is the true one.
-    assert found["gaps"]["gap_years"]["attenuation"] == pytest.approx(1 / 0.72, rel=1e-9)
-    assert found["gaps"]["gap_years"]["expected_hazard_ratio_per_year"] == pytest.approx(1.0701, abs=1e-4)
-    assert found["gaps"]["gap_years"]["correlation_given_age"] == pytest.approx(1, rel=1e-12)
-    assert found["gaps"]["cole_gap_years"]["attenuation"] == pytest.approx(1, rel=1e-9)
+    assert found["attenuation"] == pytest.approx({"gap_years": 1 / 0.72, "cole_gap_years": 1}, rel=1e-9)
+    assert found["expected_hazard_ratio"]["gap_years"] == pytest.approx(1.0701, abs=1e-4)
+    assert found["expected_hazard_ratio"]["true_gap_years"] == 1.05
+    assert found["correlation_given_age"]["gap_years"] == pytest.approx(1, rel=1e-12)
 
 
-def test_attenuation_is_the_coefficient_of_least_squares_within_sites(tools):
+def test_attenuation_is_the_coefficient_of_least_squares_within_sites():
     rng = np.random.default_rng(1)
     sites = {"a": hospital(rng, 60), "b": hospital(rng, 90, youngest=60, slope=0.5), "c": hospital(rng, 1)}
-    found = tools.result_of(Attenuation(1.05), sites)
+    found = result_of(Attenuation(1.05), sites)
     for column in ("gap_years", "cole_gap_years"):
         dummies = np.concatenate([np.tile(np.eye(3)[k], (site.n, 1)) for k, site in enumerate(sites.values())])
         design = np.concatenate([site.matrix((column, "age_years")) for site in sites.values()])
         truth = np.concatenate([site["true_gap_years"] for site in sites.values()])
         coef = np.linalg.lstsq(np.column_stack([design, dummies]), truth, rcond=None)[0][0]
-        assert found["gaps"][column]["attenuation"] == pytest.approx(coef, rel=1e-9)
-        assert found["gaps"][column]["expected_hazard_ratio_per_year"] == pytest.approx(1.05**coef, rel=1e-9)
-        assert 0 < found["gaps"][column]["correlation_given_age"] < 1
+        assert found["attenuation"][column] == pytest.approx(coef, rel=1e-9)
+        assert found["expected_hazard_ratio"][column] == pytest.approx(1.05**coef, rel=1e-9)
+        assert 0 < found["correlation_given_age"][column] < 1
 
 
-def test_cox_covers_the_planted_ratio_on_the_true_gap_and_the_attenuated_one_on_the_estimate(tools):
+def test_cox_covers_the_planted_ratio_on_the_true_gap_and_the_attenuated_one_on_the_estimate():
     rng = np.random.default_rng(2)
     sites = {"a": hospital(rng, 1500), "b": hospital(rng, 1500, youngest=55), "c": hospital(rng, 1500, oldest=70)}
-    expected = tools.result_of(Attenuation(1.05), sites)["gaps"]
-    aims = {"true_gap_years": 1.05} | {c: gap["expected_hazard_ratio_per_year"] for c, gap in expected.items()}
+    aims = result_of(Attenuation(1.05), sites)["expected_hazard_ratio"]
     for column, aim in aims.items():
-        first = tools.result_of(CoxBySite("cox:t", (column, "age_years")), sites)["covariates"][0]
+        first = result_of(CoxBySite("cox:t", (column, "age_years")), sites)["covariates"][0]
         assert first["ci95"][0] < aim < first["ci95"][1]
     # The two estimated gaps' aims differ by more than an interval, so that the test can tell them apart.
+    assert first["name"] == "cole_gap_years"
     assert aims["gap_years"] > first["ci95"][1]
 
 
@@ -69,11 +75,12 @@ def test_too_few(n):
     assert isinstance(outcome, NotComputable)
 
 
-def test_a_gap_that_does_not_vary_has_no_attenuation(tools):
+def test_a_gap_that_does_not_vary_has_no_attenuation():
     cohort = hospital(np.random.default_rng(0), 30)
     flat = cohort.with_columns(gap_years=np.zeros(30), true_gap_years=np.where(np.arange(30) == 4, np.nan, 1.5))
-    found = tools.result_of(Attenuation(1.05), {"a": flat})
-    assert found["gaps"] == {"gap_years": None, "cole_gap_years": None}
+    found = result_of(Attenuation(1.05), {"a": flat})
+    assert found["attenuation"] == found["correlation_given_age"] == {}
+    assert found["expected_hazard_ratio"] == {"true_gap_years": 1.05}
     assert (found["n"], found["left_out"]) == (29, 1)
 
 

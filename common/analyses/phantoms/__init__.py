@@ -1,1 +1,0 @@
-"""Phantoms only: what a run found beside what the truth planted in them implies."""
