@@ -14,6 +14,7 @@ from fedage.client.compute import predictions
 from fedage.client.consent.accounts.released_columns import ReleasedColumns
 from fedage.client.consent.accounts.table_grids import TableGrids
 from fedage.client.consent.accounts.thresholds import Thresholds
+from fedage.client.consent.accounts.told_bins import ToldBins
 from fedage.client.disclosure.guard import Withheld, is_releasable, release
 from fedage.client.site.cancel import stop_if_cancelled
 from fedage.common.analyses.agreement import rule_of
@@ -136,9 +137,12 @@ def contributions(
         account=None if account is None else account.name,
         patients="" if account is None else account.patients,
     )
+    over_all = folder if account is None else account.columns_folder or account.folder
+    patients = account.keys if account and account.keys else tuple(map(str, range(cohort.n)))
+    told_bins = ToldBins(over_all, patients=patients, minimum_count=minimum_count)
     released = ReleasedColumns(
-        folder if account is None else account.columns_folder or account.folder,
-        patients=account.keys if account and account.keys else tuple(map(str, range(cohort.n))),
+        over_all,
+        patients=patients,
         campaign=campaign.digest,
         of_the_model=_own_columns(campaign, cohort),
         minimum_count=minimum_count,
@@ -159,7 +163,15 @@ def contributions(
             if step not in steps:
                 raise Withheld(UNKNOWN_STEP, "the approved campaign file contains no such step")
             left[step] = _one(
-                steps[step], cohort, iterate, thresholds, grids, released, minimum_count=minimum_count, rule=rule
+                steps[step],
+                cohort,
+                iterate,
+                thresholds,
+                grids,
+                told_bins,
+                released,
+                minimum_count=minimum_count,
+                rule=rule,
             )
             subset = getattr(steps[step], "subset", None)
             behind |= True if subset is None else cohort[subset] == 1
@@ -218,6 +230,7 @@ def _one(
     iterate: Mapping[str, FloatArray],
     thresholds: Thresholds,
     grids: TableGrids,
+    told_bins: ToldBins,
     released: ReleasedColumns,
     *,
     minimum_count: int,
@@ -228,7 +241,7 @@ def _one(
         _require_follow_up(analysis, cohort)
         thresholds.require_counted(analysis, cohort, iterate)
         grids.require_rounding(analysis)
-        analysis = grids.accounted(analysis, iterate)
+        analysis = told_bins.accounted(grids.accounted(analysis, iterate), cohort)
         while True:
             question = released.question_of(analysis, cohort, iterate)
             statistic = analysis.local(question.cohort, iterate)

@@ -135,7 +135,10 @@ class Counted(Protocol):
         """Column that is 1 for the patients of the analysis; None for all."""
 
     def counted(self, iterate: Iterate) -> tuple[str, int]:
-        """Which exchange the iterate is for, and how many different ones of it are answered."""
+        """Which exchange the iterate is for, and how many different ones of it are answered.
+
+        An array `grid` of the analysis, if it has one, counts as part of the iterate.
+        """
 
 
 @runtime_checkable

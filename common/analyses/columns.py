@@ -52,6 +52,12 @@ def in_subset(cohort: Cohort, subset: str | None, *, healthy_only: bool = False)
     return cohort.where(mask)
 
 
+def is_usable(cohort: Cohort, columns: tuple[str, ...], *, subset: str | None = None) -> NDArray[np.bool_]:
+    """Whom `in_subset` and `usable` leave, (n,)."""
+    inside = np.ones(cohort.n, dtype=np.bool_) if subset is None else np.asarray(cohort[subset] == 1)
+    return inside & within_bounds(cohort, columns)
+
+
 def usable(cohort: Cohort, columns: tuple[str, ...]) -> tuple[Cohort, int]:
     """The patients with a known and possible value in every column, and how many had to be left out.
 

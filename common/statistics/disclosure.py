@@ -50,13 +50,14 @@ def suppress_small_cells(counts: FloatArray, minimum: int) -> Suppressed:
     return _suppress(counts, _large_enough(counts, minimum), minimum)
 
 
-def suppress_by_row(counts: FloatArray, minimum: int) -> Suppressed:
+def suppress_by_row(counts: FloatArray, minimum: int, *, rows: NDArray[np.bool_] | None = None) -> Suppressed:
     """The same for a table (R, C) whose row totals are known from elsewhere: no row's withheld total is small either.
 
-    A row of fewer than `minimum` patients is withheld altogether, as the table of the row totals has to withhold it.
+    A row of fewer than `minimum` patients is withheld altogether, as the table of the row totals has to withhold it,
+    and so is one that is not among `rows` (R,).
     """
-    rows = [suppress_small_cells(row, minimum) for row in counts]
-    return _suppress(counts, np.array([row.shown for row in rows]).reshape(counts.shape), minimum)
+    shown = np.array([suppress_small_cells(row, minimum).shown for row in counts]).reshape(counts.shape)
+    return _suppress(counts, shown if rows is None else shown & rows[:, None], minimum)
 
 
 def without_few(statistic: Statistic, *, minimum: int) -> Statistic:

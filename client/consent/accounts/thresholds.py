@@ -49,7 +49,10 @@ logger = logging.getLogger(__name__)
 MOST_VALUES = 4
 """Different values of one threshold that are tried, answered or not."""
 
-_OF_THE_MODEL = frozenset({"predicted_years", "raw_gap_years", "corrected_years", "gap_years", "cole_gap_years"})
+_OF_THE_MODEL = frozenset(
+    {"predicted_years", "raw_gap_years", "corrected_years", "gap_years", "cole_gap_years", "mape_floor"}
+)
+"""What is compared that the model has made; `mape_floor` weighs its errors."""
 
 
 class Thresholds:
@@ -141,7 +144,13 @@ class Thresholds:
         """
         if self._minimum_count > 1 and isinstance(analysis, Counted):
             members = self._members(cohort, analysis.subset)
-            self._require_few(analysis, members, *analysis.counted(iterate), iterate=iterate)
+            exchange, most = analysis.counted(iterate)
+            if (grid := getattr(analysis, "grid", None)) is not None:
+                # Cells that a model's predictions make are another model's in another run.
+                run = self._run if self._of_the_run else ""
+                members = hashlib.sha256(f"{run} {members}".encode()).hexdigest()
+                iterate = {**iterate, "grid": grid}
+            self._require_few(analysis, members, exchange, most, iterate=iterate)
 
     def _require_few(self, analysis: Counted, members: str, exchange: str, most: int, *, iterate: Iterate) -> None:
         """Account for an iterate of which only so many different ones are answered, by step and patients for good."""

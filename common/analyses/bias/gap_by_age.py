@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from fedage.common.analyses.agreement import rule_of
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
 from fedage.common.analyses.bias.bias_line import correction_of
 from fedage.common.analyses.bias.results import GapsByAge
-from fedage.common.analyses.columns import MAX_PATIENTS, bound_of, in_subset, usable
+from fedage.common.analyses.columns import MAX_PATIENTS, bound_of, in_subset, is_usable, usable
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.left_out import left_out_fields, left_out_result, left_out_values
@@ -22,8 +22,9 @@ from fedage.common.campaign.types import Campaign
 from fedage.common.presentation.blocks import Display, FigureBlock, Section
 from fedage.common.presentation.participation import drawn, has_predicted_ages
 from fedage.common.record.results import Results
+from fedage.common.statistics.age_cuts import bins_between, cuts_of
 from fedage.common.statistics.cohort import Cohort
-from fedage.common.statistics.disclosure import Suppressed, suppress_small_cells
+from fedage.common.statistics.disclosure import Suppressed
 from fedage.common.statistics.influence import InfluenceRule, dominated
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
 
@@ -32,7 +33,8 @@ from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, 
 class GapByAge:
     """Mean and SD of a gap in each bin of chronological age, the picture of age bias.
 
-    A bin of few patients is withheld, and with `influence` one of which a single patient makes up most of the spread.
+    A bin is told between cuts (`age_cuts`); with `influence` one of which a single patient makes up most of the spread
+    is withheld too.
 
     Result: `n`, `left_out`, `withheld`, `edges_years`, and per bin `counts`, `mean_years`, `sd_years` (None where there
     is nobody, or too few; the SD has n − 1 degrees of freedom).
@@ -45,6 +47,7 @@ class GapByAge:
     subset: str = "is_test"
     minimum_count: int = 1
     influence: InfluenceRule | None = None
+    cuts: frozenset[int] | None = None
     per_site: bool = False
 
     def first(self) -> Iterate:
@@ -69,7 +72,8 @@ class GapByAge:
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
         kept, left_out = usable(in_subset(cohort, self.subset), ("age_years", self.gap))
         bins, where, gap = len(self.edges_years) - 1, bin_of(kept["age_years"], self.edges_years), kept[self.gap]
-        safe = self._suppressed(np.bincount(where, minlength=bins).astype(np.float64), where, gap)
+        counts = np.bincount(where, minlength=bins).astype(np.float64)
+        safe = self._suppressed(counts, where, gap, shown=self._told(kept))
         values: dict[str, FloatArray | float] = {
             "n": kept.n,
             **left_out_values(left_out),
@@ -85,16 +89,32 @@ class GapByAge:
         ]
         return Statistic.of(self.layout(iterate), values, cells)
 
-    def _suppressed(self, counts: FloatArray, where: NDArray[np.intp], gap: FloatArray) -> Suppressed:
-        """Without small bins, those of which one patient makes up most of the spread, and what would tell either.
+    def binned(self, cohort: Cohort) -> NDArray[np.bool_]:
+        """Whoever has a gap."""
+        return is_usable(cohort, ("age_years", self.gap), subset=self.subset)
+
+    def telling(self, cuts: frozenset[int]) -> GapByAge:
+        """With these cuts."""
+        return replace(self, cuts=cuts)
+
+    def _told(self, kept: Cohort) -> NDArray[np.bool_]:
+        """The bins that may be told."""
+        cuts = self.cuts
+        if cuts is None:
+            cuts = cuts_of(kept["age_years"], self.edges_years, minimum_count=self.minimum_count)
+        return bins_between(cuts, len(self.edges_years) - 1)
+
+    def _suppressed(
+        self, counts: FloatArray, where: NDArray[np.intp], gap: FloatArray, *, shown: NDArray[np.bool_]
+    ) -> Suppressed:
+        """Without bins that are not `shown`, those of which one patient is most of the spread, and what tells either.
 
         Σgap and Σgap² over everybody are known from elsewhere, hence those of all withheld bins together.
         """
-        safe, rule = suppress_small_cells(counts, self.minimum_count), self.influence
-        if rule is None:
-            return safe
-        shown = safe.shown & ~np.array([dominated(gap[where == each], rule) for each in range(counts.size)])
-        while not shown.all():
+        rule = self.influence
+        if rule is not None:
+            shown = shown & ~np.array([dominated(gap[where == each], rule) for each in range(counts.size)])
+        while rule is not None and not shown.all():
             withheld = ~shown[where]
             few = 0 < np.count_nonzero(withheld) < self.minimum_count
             occupied = np.where(shown & (counts > 0), counts, np.inf)

@@ -2,8 +2,11 @@
 
 For children an error of half a year is large at one and small at fifteen, so that papers give months and percentages.
 MAPE is the mean of |e| / max(Ω, floor): near birth a percentage of age means nothing, so ages below a stated floor
-count as the floor. Groups follow from the file: everybody, each sex, and bins of age. A site tells a group's sums only
-where they are of enough patients, and where those of the others do not follow by subtraction (`suppress_small_cells`).
+count as the floor. Groups follow from the file: everybody, each sex, and bins of age. A site tells a bin between cuts
+(`age_cuts`), and the sexes where they are of enough patients and no run of bins is of nearly the same ones.
+
+Attack: sums of |e| / max(Ω, floor) with several floors, of the same predictions, tell who is between two. Rule: a floor
+is a threshold on age, of which a site keeps account; another one that few are near costs MAPE and nothing else.
 
 Notation: Ω chronological age, ŷ predicted age, e = ŷ − Ω, years.
 """
@@ -11,7 +14,7 @@ Notation: Ω chronological age, ŷ predicted age, e = ŷ − Ω, years.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -25,6 +28,7 @@ from fedage.common.analyses.columns import (
     MAX_PATIENTS,
     cells_of_predictions,
     in_subset,
+    is_usable,
     usable,
 )
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
@@ -37,6 +41,7 @@ from fedage.common.presentation.cells import Table as Rows
 from fedage.common.presentation.cells import count, number, percent, words
 from fedage.common.record.parts import AnalysisResult, Number
 from fedage.common.record.results import Results
+from fedage.common.statistics.age_cuts import bins_between, cuts_of
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.disclosure import suppress_small_cells
 from fedage.common.statistics.influence import Group
@@ -45,7 +50,8 @@ from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, 
 NAME = "age-errors"
 _MONTHS = 12.0
 _MOST_BINS = 130
-_SUMS = ("n", "absolute", "error", "relative")
+_SUMS = ("n", "absolute", "error", "relative", "relative_n")
+_FLOOR = "mape_floor"
 _UNITS = {"months": _MONTHS, "years": 1.0}
 
 
@@ -99,7 +105,9 @@ class ErrorsByGroup:
     mape_floor_years: float = 1.0
     healthy_only: bool = False
     minimum_count: int = 1
+    cuts: frozenset[int] | None = None
     name: str = NAME
+    subset: str = "is_test"
     per_site: bool = True
 
     @property
@@ -121,6 +129,7 @@ class ErrorsByGroup:
                 Field("absolute", size, lower=0.0, upper=most),
                 Field("error", size, lower=-most, upper=most),
                 Field("relative", size, lower=0.0, upper=most / self.mape_floor_years),
+                Field("relative_n", size, lower=0.0, upper=MAX_PATIENTS, whole=True),
                 Field("withheld", lower=0.0, upper=MAX_PATIENTS, whole=True),
             )
         )
@@ -135,6 +144,7 @@ class ErrorsByGroup:
             "absolute": np.abs(error) @ member,
             "error": error @ member,
             "relative": relative @ member,
+            "relative_n": member.sum(axis=0),
             "withheld": float(withheld),
         }
         cells = [Cell(int(many), "patients of one group") for many in member.sum(axis=0)]
@@ -144,6 +154,28 @@ class ErrorsByGroup:
     def summed(self, cohort: Cohort, iterate: Iterate) -> list[Group]:  # noqa: ARG002 - one-shot
         kept, _ = self._evaluated(cohort)
         return [ages_and_errors(kept["age_years"], kept["predicted_years"], of="the patients evaluated")]
+
+    def thresholds(self, iterate: Iterate) -> dict[str, float]:  # noqa: ARG002 - one-shot
+        return {_FLOOR: self.mape_floor_years}
+
+    def compared(self, cohort: Cohort) -> Cohort:
+        kept, _ = self._evaluated(cohort)
+        return kept.with_columns(**{_FLOOR: kept["age_years"]})
+
+    def spared(self, statistic: Statistic) -> Statistic:
+        values = {field.name: statistic[field.name] for field in statistic.layout.fields}
+        values |= {name: np.zeros_like(values[name]) for name in ("relative", "relative_n")}
+        return replace(statistic, vector=statistic.layout.flatten(values))
+
+    def binned(self, cohort: Cohort) -> NDArray[np.bool_]:
+        """Who is evaluated."""
+        inside = is_usable(cohort, ("age_years", "predicted_years"), subset=self.subset)
+        inside &= np.abs(cohort["predicted_years"] - cohort["age_years"]) <= MAX_GAP_YEARS
+        return inside & (cohort["healthy"] == 1) if self.healthy_only else inside
+
+    def telling(self, cuts: frozenset[int]) -> ErrorsByGroup:
+        """With these cuts."""
+        return replace(self, cuts=cuts)
 
     def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - one-shot
         return columns_read(self._evaluated(cohort)[0], needed=("age_years", "predicted_years"))
@@ -158,9 +190,11 @@ class ErrorsByGroup:
                 "n": round(n),
                 "mae": float(absolute / n * unit),
                 "mean_error": float(error / n * unit),
-                "mape": float(relative / n),
+                "mape": float(relative / relative_n) if relative_n >= 1 else None,
             }
-            for name, n, absolute, error, relative in zip(self._groups, *(total[each] for each in _SUMS), strict=True)
+            for name, n, absolute, error, relative, relative_n in zip(
+                self._groups, *(total[each] for each in _SUMS), strict=True
+            )
             if n >= 1
         ]
         about = {"unit": self.unit, "mape_floor_years": self.mape_floor_years}
@@ -169,7 +203,7 @@ class ErrorsByGroup:
     def _evaluated(self, cohort: Cohort) -> tuple[Cohort, int]:
         """As `Evaluation` has them, so that no two sums are of nearly the same patients."""
         kept, left_out = usable(
-            in_subset(cohort, "is_test", healthy_only=self.healthy_only), ("age_years", "predicted_years")
+            in_subset(cohort, self.subset, healthy_only=self.healthy_only), ("age_years", "predicted_years")
         )
         plausible = np.abs(kept["predicted_years"] - kept["age_years"]) <= MAX_GAP_YEARS
         return kept.where(plausible), left_out
@@ -183,13 +217,31 @@ class ErrorsByGroup:
             np.searchsorted(self.edges_years, kept["age_years"], side="right") - 1, 0, len(self.edges_years) - 2
         )
         bins = place[:, None] == np.arange(len(self.edges_years) - 1)
-        told = np.column_stack([np.ones(kept.n, dtype=np.bool_), self._large(sexes)[:, :2], self._large(bins)])
+        cuts = self.cuts
+        if cuts is None:
+            cuts = cuts_of(kept["age_years"], self.edges_years, minimum_count=self.minimum_count)
+        bins_told = bins & bins_between(cuts, bins.shape[1])
+        sexes_told = self._large(sexes)[:, :2] & ~_is_near_a_run(sexes, place, cuts, minimum_count=self.minimum_count)
+        told = np.column_stack([np.ones(kept.n, dtype=np.bool_), sexes_told, bins_told])
         return kept, told, int(kept.n - told[:, 3:].any(axis=1).sum())
 
     def _large(self, groups: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Groups (n, g) without the members of those that are not told."""
         shown = suppress_small_cells(groups.sum(axis=0).astype(np.float64), self.minimum_count).shown
         return groups & shown
+
+
+def _is_near_a_run(
+    sexes: NDArray[np.bool_], place: NDArray[np.intp], cuts: frozenset[int], *, minimum_count: int
+) -> bool:
+    """Whether a sex (n, 3) and the patients between two cuts are the same but for a few: their sums are subtracted."""
+    by_bin = np.zeros((max(cuts) + 1, sexes.shape[1]), dtype=np.int64)
+    np.add.at(by_bin, place + 1, sexes)
+    below = np.cumsum(by_bin, axis=0)[sorted(cuts)]  # (cuts, 3)
+    start, end = np.triu_indices(len(cuts), 1)
+    inside = below[end] - below[start]
+    differ = sexes.sum(axis=0) + inside.sum(axis=1, keepdims=True) - 2 * inside
+    return bool(np.any((differ > 0) & (differ < minimum_count)))
 
 
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone

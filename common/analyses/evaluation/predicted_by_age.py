@@ -6,15 +6,16 @@ Cells with few patients are withheld at the site, before anything leaves.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedage.common.analyses._age_bins import age_edges, bin_of
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
 from fedage.common.analyses.bias.gap_by_age import RAW
 from fedage.common.analyses.bias.results import GapsByAge
-from fedage.common.analyses.columns import MAX_PATIENTS, in_subset, usable
+from fedage.common.analyses.columns import MAX_PATIENTS, in_subset, is_usable, usable
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.evaluation.results import CountsByAge, cells_are_drawn, withheld_share
@@ -24,6 +25,7 @@ from fedage.common.campaign.types import Campaign
 from fedage.common.presentation.blocks import Display, FigureBlock, Section
 from fedage.common.presentation.participation import drawn, has_predicted_ages
 from fedage.common.record.results import Results
+from fedage.common.statistics.age_cuts import bins_between, cuts_of
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.disclosure import suppress_by_row
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
@@ -42,6 +44,7 @@ class PredictedByAge:
     subset: str = "is_test"
     prediction: str = "predicted_years"
     minimum_count: int = 1
+    cuts: frozenset[int] | None = None
     per_site: bool = False
 
     def first(self) -> Iterate:
@@ -67,7 +70,7 @@ class PredictedByAge:
         cell = bin_of(kept["age_years"], self.edges_years) * bins + bin_of(kept[self.prediction], self.edges_years)
         table = np.bincount(cell, minlength=bins * bins).reshape(bins, bins).astype(np.float64)
         # The rows' totals are what `GapByAge` gives, so what is withheld in a row must not follow from them either.
-        safe = suppress_by_row(table, self.minimum_count)
+        safe = suppress_by_row(table, self.minimum_count, rows=self._told(kept))
         values: dict[str, FloatArray | float] = {
             "n": kept.n,
             **left_out_values(left_out),
@@ -81,8 +84,32 @@ class PredictedByAge:
         ]
         return Statistic.of(self.layout(iterate), values, cells)
 
+    def binned(self, cohort: Cohort) -> NDArray[np.bool_]:
+        """Whoever has a prediction."""
+        return is_usable(cohort, ("age_years", self.prediction), subset=self.subset)
+
+    def telling(self, cuts: frozenset[int]) -> PredictedByAge:
+        """With rows between these cuts only."""
+        return replace(self, cuts=cuts)
+
+    def counted(self, iterate: Iterate) -> tuple[str, int]:  # noqa: ARG002 - the same for all
+        """One grid: the cells of a coarser one less those of a finer one are of few patients."""
+        return "grid", 1
+
+    @property
+    def grid(self) -> FloatArray:
+        """What is counted."""
+        return np.array(self.edges_years)
+
     def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - one-shot
         return columns_read(in_subset(cohort, self.subset), needed=("age_years", self.prediction))
+
+    def _told(self, kept: Cohort) -> NDArray[np.bool_]:
+        """The rows that may be told."""
+        cuts = self.cuts
+        if cuts is None:
+            cuts = cuts_of(kept["age_years"], self.edges_years, minimum_count=self.minimum_count)
+        return bins_between(cuts, len(self.edges_years) - 1)
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:  # noqa: ARG002 - one-shot
         if total.scalar("n") < 1:
