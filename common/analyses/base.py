@@ -137,7 +137,7 @@ class Counted(Protocol):
     def counted(self, iterate: Iterate) -> tuple[str, int]:
         """Which exchange the iterate is for, and how many different ones of it are answered.
 
-        An array `grid` of the analysis, if it has one, counts as part of the iterate.
+        An array `edges_counted` of the analysis, if it has one, counts as part of the iterate.
         """
 
 

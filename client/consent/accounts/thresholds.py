@@ -145,7 +145,7 @@ class Thresholds:
         if self._minimum_count > 1 and isinstance(analysis, Counted):
             members = self._members(cohort, analysis.subset)
             exchange, most = analysis.counted(iterate)
-            if (grid := getattr(analysis, "grid", None)) is not None:
+            if (grid := getattr(analysis, "edges_counted", None)) is not None:
                 # Cells that a model's predictions make are another model's in another run.
                 run = self._run if self._of_the_run else ""
                 members = hashlib.sha256(f"{run} {members}".encode()).hexdigest()

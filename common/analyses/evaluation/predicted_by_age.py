@@ -97,7 +97,7 @@ class PredictedByAge:
         return "grid", 1
 
     @property
-    def grid(self) -> FloatArray:
+    def edges_counted(self) -> FloatArray:
         """What is counted."""
         return np.array(self.edges_years)
 
