@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -89,16 +90,15 @@ def cuts_of(
     # How many patients are below an edge tells two cuts apart: edges with nobody in between are one.
     chosen = [0, age_years.size]
     tables = [_Before.of(each, order) for each in earlier]
-    for edge in sorted(range(1, last), key=lambda k: (_roundness(edges_years[k]), k)):
-        position = int(below[edge])
-        place = bisect_left(chosen, position)
-        if chosen[place] == position:
-            continue
-        if min(position - chosen[place - 1], chosen[place] - position) < minimum_count:
-            continue
-        runs = [(start, position) for start in chosen[:place]] + [(position, end) for end in chosen[place:]]
-        if not any(table.has_near(runs, minimum_count) for table in tables):
-            chosen.insert(place, position)
+    for least_round in range(len(_ROUND_YEARS) + 1):
+        round_enough = {int(below[k]) for k in range(1, last) if _roundness(edges_years[k]) <= least_round}
+        for start, end in pairwise(tuple(chosen)):
+            wanted = sorted(position for position in round_enough if start < position < end)
+            for position in _joined((start, *wanted, end), minimum_count):
+                place = bisect_left(chosen, position)
+                runs = [(one, position) for one in chosen[:place]] + [(position, one) for one in chosen[place:]]
+                if not any(table.has_near(runs, minimum_count) for table in tables):
+                    chosen.insert(place, position)
     kept = set(chosen)
     return frozenset(edge for edge in range(last + 1) if int(below[edge]) in kept)
 
@@ -112,6 +112,26 @@ def cells_between(age_years: FloatArray, edges_years: Sequence[float], cuts: fro
 def bins_between(cuts: frozenset[int], bins: int) -> NDArray[np.bool_]:
     """Which bins (K,) have a cut at either edge."""
     return np.array([k in cuts and k + 1 in cuts for k in range(bins)], dtype=np.bool_)
+
+
+def _joined(positions: Sequence[int], minimum_count: int) -> list[int]:
+    """Positions between the first and the last that leave so many patients on either side, so that few bins are lost.
+
+    Of all ways the one in which the fewest patients, times the bins joined beyond the first, are in joined bins.
+    """
+    best: list[tuple[float, int]] = [(0.0, 0)]
+    for end in range(1, len(positions)):
+        ways = [
+            (best[start][0] + (positions[end] - positions[start]) * (end - start - 1), start)
+            for start in range(end)
+            if positions[end] - positions[start] >= minimum_count
+        ]
+        best.append(min(ways, default=(np.inf, 0)))
+    found, at = [], len(positions) - 1
+    while at and np.isfinite(best[at][0]):
+        at = best[at][1]
+        found.append(positions[at])
+    return found[-2::-1] if found else []
 
 
 def _roundness(edge_years: float) -> int:
