@@ -1,4 +1,4 @@
-"""`fedage simulate`: the same ServerApp and ClientApp in Flower's simulation engine, one virtual node a site."""
+"""`fedage simulate`: the same ServerApp and ClientApp, in one process or in Flower's engine, a node a site."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 from rich.console import Console
 
@@ -43,6 +44,8 @@ from fedage.server.record.results import Results, read_results
 from fedage.server.record.run_folder import REPORT, RESULTS, RunFolder
 
 WORK = "work"
+_ENGINES: dict[str, Literal["process", "flower"]] = {"table": "process", "images": "flower"}
+"""Small tables take longer to be sent between an engine's processes than to be summed."""
 _LOG = "simulation.log"
 _POLL_S = 0.2
 _STOP_S = 8.0
@@ -113,6 +116,7 @@ def simulate(
             threads=1,
             share=_share(sites, console=console),
             sites=sites,
+            engine=_ENGINES[sites[0].kind],
         )
         job.campaign.write_bytes(campaign.text.encode("utf-8"))
         keep_given(campaign, weights, folder=folder)
@@ -227,10 +231,13 @@ def virtual_sites(
 
 def _share(sites: tuple[SimulatedSiteJob, ...], *, console: Console) -> Share:
     """What each site gets of this machine, said in a line. Tables are too small for a GPU to be worth its start."""
+    if sites[0].kind == "table":
+        console.print(f"{len(sites)} sites, one after another, computing on the CPU")
+        return Share()
     # Imported here: it takes seconds.
     import torch
 
-    gpus = torch.cuda.device_count() if sites[0].kind == "images" and torch.cuda.is_available() else 0
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     share = share_of(len(sites), cpus=os.cpu_count() or 1, gpus=gpus)
     where = f"{gpus} x {torch.cuda.get_device_name(0)}" if gpus else "the CPU"
     console.print(f"{len(sites)} sites, {share.at_a_time} at a time, computing on {where}; starting the engine")

@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from fedage.deploy.machine.processes import end_with_parent, is_orphaned
 from fedage.deploy.machine.simulation import ENGINE_ENDED, VARIABLE, Share, SimulationJob, current_job
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
     from flwr.serverapp import ServerApp
 
+_TOLD_TO_END = "its process was told to end"
 SCRATCH = "FEDAGE_SCRATCH"
 """Names a folder with a short path, for the engine's sockets."""
 RECORD_S = 15.0
@@ -29,7 +30,7 @@ the sites' last training the report alone has taken longer than `RECORD_S`.
 
 
 def main() -> int:
-    """Run Flower's simulation engine over the job's sites."""
+    """Run the campaign over the job's sites, in this process or in Flower's simulation engine."""
     job, scratch = current_job(), os.environ.get(SCRATCH)
     if job is None or scratch is None:
         sys.stderr.write(f"{VARIABLE} and {SCRATCH} do not name a job; this is started by fedage simulate\n")
@@ -37,10 +38,12 @@ def main() -> int:
     # The engine sets the same handler once it has started.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(number))
     end_with_parent(grace_s=ORPHANED_RECORD_S + 3)
-    from flwr.simulation import run_simulation
-
     from fedage.client.node.app import app as client_app
     from fedage.server.campaign.app import app as server_app
+
+    if job.engine == "process":
+        return _simulate_here(job, client_app, server_app)
+    from flwr.simulation import run_simulation
 
     try:
         _simulate(run_simulation, client_app, server_app, sites=len(job.sites), share=job.share, scratch=scratch)
@@ -48,10 +51,26 @@ def main() -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if not isinstance(error, SystemExit):
             traceback.print_exc()
-        _let_it_write(job, reason="its process was told to end" if isinstance(error, SystemExit) else ENGINE_ENDED)
+        _let_it_write(job, reason=_TOLD_TO_END if isinstance(error, SystemExit) else ENGINE_ENDED)
         sys.stderr.flush()
         # The ServerApp's thread would wait on for sites that will never answer.
         os._exit(1)
+    return 0
+
+
+def _simulate_here(job: SimulationJob, client_app: ClientApp, server_app: ServerApp) -> int:
+    """Run the ServerApp and the sites in this thread; a signal ends the run as a stop by a person does."""
+    from flwr.app import Context, RecordDict
+    from flwr.serverapp import Grid
+
+    from fedage.deploy.simulation_grid import SitesInProcess
+
+    signal.signal(signal.SIGTERM, lambda _number, _frame: job.stop(_TOLD_TO_END))
+    try:
+        server_app(cast(Grid, SitesInProcess(job, client_app)), Context(1, 0, {}, RecordDict(), {}))
+    except BaseException:  # noqa: BLE001 - whatever it was, the record says it
+        traceback.print_exc()
+        return 1
     return 0
 
 

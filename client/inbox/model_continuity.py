@@ -167,7 +167,8 @@ def _in_training(
         return account.roles
     else:
         _must_be_like(account.model, weights)
-    _write(path, _moved(account, weights, limits=limits, digest=digest, round_number=round_number))
+    moved = _moved(account, weights, limits=limits, digest=digest, round_number=round_number)
+    _write(path, moved, durable=work.site.rules is not None)  # a simulation's is gone when it ends
     return account.roles
 
 
@@ -283,7 +284,7 @@ def _read(path: Path) -> _Account | None:
         raise StoreUnavailable(path, "damaged; restore it from a backup, or start a new run") from None
 
 
-def _write(path: Path, account: _Account) -> None:
+def _write(path: Path, account: _Account, *, durable: bool) -> None:
     """On disk before anything is computed with the model; a crash leaves the old account or the new one."""
     fields = {
         "round": account.round,
@@ -293,4 +294,5 @@ def _write(path: Path, account: _Account) -> None:
     }
     arrays = {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in account.model.items()}
     with named_failures(path, unavailable=StoreUnavailable):
-        write_atomically(path, safetensors.numpy.save(arrays, metadata={_FILE_KEY: json.dumps(fields)}))
+        content = safetensors.numpy.save(arrays, metadata={_FILE_KEY: json.dumps(fields)})
+        write_atomically(path, content, durable=durable)

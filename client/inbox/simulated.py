@@ -10,6 +10,7 @@ from fedage.client.cohort.site_cohort import SiteCohort
 from fedage.client.cohort.table.site_table import read_site_table
 from fedage.client.consent.site_cohorts import ImageCohorts
 from fedage.client.inbox.site import Site
+from fedage.client.site.durable import only_while_running
 from fedage.common.campaign import Campaign
 from fedage.common.protocol.messages import derived_seed
 from fedage.deploy.machine.campaign_file import load_campaign
@@ -69,11 +70,12 @@ class SimulatedSite:
 
 
 def simulated_site(partition: int, job: SimulationJob) -> Site:
-    """The site of a virtual node.
+    """The site of a virtual node, in a process that has no other sites.
 
     Raises
     ------
     IndexError
         If the simulation has more nodes than sites.
     """
+    only_while_running()
     return SimulatedSite(job, job.sites[partition])

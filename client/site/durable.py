@@ -28,6 +28,7 @@ _ROOM_BYTES = 1_000_000
 DISK_FULL = "DiskFull"
 """What a coordinator is told of a site whose disk is full, in place of an exception's type."""
 _RETRY_S = 0.02
+_on_disk = True
 
 _REASONS = {
     sqlite3.SQLITE_BUSY: "locked by another process; end that process, or wait",
@@ -172,8 +173,18 @@ def _make(path: Path) -> None:
     sync(path.parent)
 
 
+def only_while_running() -> None:
+    """Let files of this process survive no loss of power: a simulation's are removed when it ends."""
+    global _on_disk
+    _on_disk = False
+
+
 def _connected(path: Path, *, lock_wait_s: float) -> Connection:
     connection = connect(path, wait_s=lock_wait_s)
+    if not _on_disk:
+        connection.execute("PRAGMA journal_mode = MEMORY")
+        connection.execute("PRAGMA synchronous = OFF")
+        return connection
     _switch_to_wal(connection, until=time.monotonic() + lock_wait_s)
     for pragma in ("synchronous = FULL", "foreign_keys = ON"):
         connection.execute(f"PRAGMA {pragma}")

@@ -12,6 +12,7 @@ code is rounder the more of its last bits are 0. Notation: v values, c groups.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +26,7 @@ CODES = 2**32
 _ZERO = np.int64(2**31)
 _SIXTEENFOLD_BITS = 25
 """Four powers of two in codes: 23 bits of mantissa and 2 of exponent."""
+_VALUES_AT_ONCE = 2**20
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -78,16 +80,35 @@ def guarded_groups(values: FloatArray, *, minimum_count: int) -> Groups:
     where the site's own median lies, which moves no quantile of all sites by more than as many ranks. Fewer *present*
     patients make no group at all.
     """
-    present = np.sort(values[np.isfinite(values)])
-    if present.size < minimum_count:
-        return Groups(*(np.empty(0, dtype=np.int64) for _ in range(4)))
-    missing = values.size - present.size
-    if 0 < missing < minimum_count:
-        middle = present.size // 2
-        present = np.insert(present, middle, np.full(missing, present[middle]))
-    codes = encode(present)
+    return guarded_groups_of([values], minimum_count=minimum_count)[0]
+
+
+def guarded_groups_of(columns: Iterable[FloatArray], *, minimum_count: int) -> list[Groups]:
+    """`guarded_groups` of each of several columns, many of them cut together."""
+    found: list[Groups] = []
+    block: list[FloatArray] = []
+    for values in columns:
+        block.append(_present(values, minimum_count=minimum_count))
+        if sum(map(len, block)) > _VALUES_AT_ONCE:
+            found += _cut(block, minimum_count=minimum_count)
+            block = []
+    return found + _cut(block, minimum_count=minimum_count)
+
+
+def _cut(present: Sequence[FloatArray], *, minimum_count: int) -> list[Groups]:
+    """The groups of sorted values of several columns."""
+    sizes = np.array([values.size for values in present], dtype=np.int64)
+    if not sizes.any():
+        return [Groups(*(np.empty(0, dtype=np.int64) for _ in range(4)))] * sizes.size
+    every = np.concatenate(present)
+    codes = encode(every)
+    # With the number of their column in front of them the codes of all columns are in order.
+    column = np.repeat(np.arange(sizes.size, dtype=np.int64), sizes)
+    ordered = column * CODES + codes
     # The parts of one round side by side: rows [first, last) of the sorted codes.
-    first, last = np.array([0]), np.array([codes.size])
+    last = np.cumsum(sizes)
+    first = last - sizes
+    first, last = first[sizes > 0], last[sizes > 0]
     done: list[tuple[Codes, Codes]] = []
     while first.size:
         wide = last - first >= 2 * minimum_count
@@ -96,14 +117,31 @@ def guarded_groups(values: FloatArray, *, minimum_count: int) -> Groups:
         cuttable = wide.copy()
         cuttable[wide] = apart
         done.append((first[~cuttable], last[~cuttable]))
-        cut = np.searchsorted(codes, _roundest(lowest[apart], highest[apart]))
+        at = column[first[cuttable]] * CODES + _roundest(lowest[apart], highest[apart])
+        cut = np.searchsorted(ordered, at)
         first, last = np.concatenate([first[cuttable], cut]), np.concatenate([cut, last[cuttable]])
-    first, last = (np.sort(np.concatenate(column)) for column in zip(*done, strict=True))
+    first, last = (np.sort(np.concatenate(side)) for side in zip(*done, strict=True))
     start, end = _ends(codes[first], codes[last - 1])
-    between = _roundest(codes[last[:-1] - 1], codes[first[1:]])
-    start[1:], end[:-1] = np.maximum(start[1:], between), np.minimum(end[:-1], between)
-    mean = np.clip(encode(np.add.reduceat(present, first) / (last - first)), start, end - 1)
-    return Groups(start=start, mean=mean, end=end, count=last - first)
+    beside = np.flatnonzero(column[first[1:]] == column[first[:-1]])
+    between = _roundest(codes[last[beside] - 1], codes[first[beside + 1]])
+    start[beside + 1], end[beside] = np.maximum(start[beside + 1], between), np.minimum(end[beside], between)
+    mean = np.clip(encode(np.add.reduceat(every, first) / (last - first)), start, end - 1)
+    parts = np.searchsorted(column[first], np.arange(1, sizes.size))
+    split = (np.split(each, parts) for each in (start, mean, end, last - first))
+    return [Groups(start=s, mean=m, end=e, count=c) for s, m, e, c in zip(*split, strict=True)]
+
+
+def _present(values: FloatArray, *, minimum_count: int) -> FloatArray:
+    """The finite values in order, with a few missing ones at their median; none where they are few."""
+    known = np.isfinite(values)
+    present: FloatArray = np.sort(values if known.all() else values[known])
+    if present.size < minimum_count:
+        return present[:0]
+    missing = values.size - present.size
+    if 0 < missing < minimum_count:
+        middle = present.size // 2
+        present = np.insert(present, middle, np.full(missing, present[middle]))
+    return present
 
 
 def _bits(whole: Codes) -> Codes:

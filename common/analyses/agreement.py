@@ -31,7 +31,8 @@ from fedage.common.analyses.base import (
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read_by, earlier_columns
 from fedage.common.campaign.types import Campaign
 from fedage.common.statistics.cohort import Cohort
-from fedage.common.statistics.influence import Group, InfluenceRefused, InfluenceRule, passing
+from fedage.common.statistics.influence import Group, InfluenceRefused, InfluenceRule
+from fedage.common.statistics.influence_recent import passing_as_before
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 COLUMNS = "columns"
@@ -222,7 +223,7 @@ class Agreed:
         return smallest is not None and smallest.count >= self.rule.minimum_count
 
     def _passing(self, cohort: Cohort) -> BoolArray:
-        ok = passing(self.analysis.influence_groups(cohort, self.rule), self.rule)
+        ok = passing_as_before(self.analysis.influence_groups(cohort, self.rule), self.rule)
         if np.count_nonzero(ok) < self.analysis.fewest_columns:
             raise InfluenceRefused("of each column, too few patients make up too much of the sums")
         return ok

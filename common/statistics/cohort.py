@@ -18,7 +18,7 @@ plus the outcome columns that the campaign file names (`time_years`, `event`, co
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,6 +125,26 @@ def only_events_in_words(column: str) -> str:
     )
 
 
+class _Chosen(Mapping[str, FloatArray]):
+    """Columns of some of the patients, each copied when it is first read: a wide table has many that nobody reads."""
+
+    def __init__(self, columns: Mapping[str, FloatArray], mask: NDArray[np.bool_]) -> None:
+        self._columns, self._mask = columns, np.array(mask)
+        self._read: dict[str, FloatArray] = {}
+
+    def __getitem__(self, name: str) -> FloatArray:
+        column = self._read.get(name)
+        if column is None:
+            column = self._read[name] = self._columns[name][self._mask]
+        return column
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
 @dataclass(frozen=True)
 class Cohort:
     """Columns of equal length (n,), float64, NaN where missing."""
@@ -132,6 +152,8 @@ class Cohort:
     columns: Mapping[str, FloatArray]
 
     def __post_init__(self) -> None:
+        if isinstance(self.columns, _Chosen):  # of a cohort, whose columns have one length
+            return
         lengths = {name: column.shape for name, column in self.columns.items()}
         if len(set(lengths.values())) > 1 or any(len(shape) != 1 for shape in lengths.values()):
             raise ValueError(f"cohort columns must be one-dimensional and of one length, not {lengths}")
@@ -155,7 +177,7 @@ class Cohort:
 
     def where(self, mask: NDArray[np.bool_]) -> Cohort:
         """The patients for which `mask` (n,) is true."""
-        return Cohort({name: column[mask] for name, column in self.columns.items()})
+        return Cohort(_Chosen(self.columns, mask))
 
     def complete(self, names: tuple[str, ...]) -> Cohort:
         """The patients with a finite value in every named column."""

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from fedage.common.statistics.influence_beside import nearly_repeats
 from fedage.common.statistics.influence_earlier import nearly_repeats_earlier
-from fedage.common.statistics.influence_few import centred_at_mean, few_make_up, few_make_up_pairs
+from fedage.common.statistics.influence_few import centred_at_mean, few_make_up, few_make_up_pairs, most_frequent
 from fedage.common.statistics.statistic import FloatArray
 
 BoolArray = NDArray[np.bool_]
@@ -148,7 +148,8 @@ def differing(values: FloatArray) -> int:
 
 def enough_differ(columns: FloatArray, *, minimum_count: int) -> BoolArray:
     """Which columns (p,) of (n, p) are the same for everybody or differ for at least the minimum count."""
-    counts = np.array([differing(column) for column in columns.T], dtype=np.intp)
+    most = most_frequent(columns)[1]
+    counts = np.isfinite(columns).sum(axis=0) - np.where(most > 1, most, 0)
     enough: BoolArray = (counts == 0) | (counts >= minimum_count)
     return enough
 

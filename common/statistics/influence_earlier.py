@@ -19,14 +19,13 @@ Legend: n patients, p columns, r earlier columns, c pairs.
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import OrderedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedage.common.statistics._recent import Recent
 from fedage.common.statistics.influence_beside import few_unequal
-from fedage.common.statistics.influence_few import on_a_line, patients_off_a_line
+from fedage.common.statistics.influence_few import most_frequent, on_a_line, patients_off_a_line
 from fedage.common.statistics.statistic import FloatArray
 
 BoolArray = NDArray[np.bool_]
@@ -57,28 +56,7 @@ def nearly_repeats_earlier(columns: FloatArray, earlier: FloatArray, *, minimum_
     return found
 
 
-class _Answers:
-    """Which pairs of columns were found to differ for a few: an analysis in steps asks of the same pairs at each."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[bytes, bool] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: bytes) -> bool | None:
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
-
-    def put(self, key: bytes, answer: bool) -> bool:
-        with self._lock:
-            self._kept[key] = answer
-            while len(self._kept) > _KEPT_ANSWERS:
-                self._kept.popitem(last=False)
-        return answer
-
-
-_answers = _Answers()
+_answers: Recent[bool] = Recent(most=_KEPT_ANSWERS)
 
 
 def differs_for_few(x: FloatArray, y: FloatArray, *, minimum_count: int) -> bool:
@@ -86,10 +64,7 @@ def differs_for_few(x: FloatArray, y: FloatArray, *, minimum_count: int) -> bool
     digest = hashlib.sha256(f"{minimum_count} {x.size} ".encode())
     for column in (x, y):
         digest.update(np.ascontiguousarray(column, dtype="<f8").tobytes())
-    known = _answers.get(digest.digest())
-    if known is not None:
-        return known
-    return _answers.put(digest.digest(), _differs_for_few(x, y, minimum_count=minimum_count))
+    return _answers.of(digest.digest(), lambda: _differs_for_few(x, y, minimum_count=minimum_count))
 
 
 def _differs_for_few(x: FloatArray, y: FloatArray, *, minimum_count: int) -> bool:
@@ -177,12 +152,7 @@ def _may_be_near(x: FloatArray, y: FloatArray) -> BoolArray:
 
 def _unlike_the_most(columns: FloatArray) -> NDArray[np.float32]:
     """Who (n, p) has another value than the most frequent one."""
-    unlike = np.zeros(columns.shape, dtype=np.float32)
-    for j, column in enumerate(columns.T):
-        known = np.isfinite(column)
-        values, counts = np.unique(column[known], return_counts=True)
-        if values.size:
-            unlike[:, j] = known & (column != values[int(np.argmax(counts))])
+    unlike: NDArray[np.float32] = (np.isfinite(columns) & (columns != most_frequent(columns)[0])).astype(np.float32)
     return unlike
 
 

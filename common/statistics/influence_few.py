@@ -47,6 +47,23 @@ def centred_at_mean(columns: FloatArray) -> FloatArray:
     return result
 
 
+def most_frequent(columns: FloatArray) -> tuple[FloatArray, NDArray[np.intp]]:
+    """The most frequent finite value of each column (p,) of (n, p), the least of several, and how many have it.
+
+    NaN and 0 for a column without any.
+    """
+    n, p = columns.shape
+    if not n:
+        return np.full(p, np.nan), np.zeros(p, dtype=np.intp)
+    ordered = np.sort(np.where(np.isfinite(columns), columns, np.nan), axis=0)  # NaN last
+    place = np.arange(n)[:, None]
+    begins = np.ones((n, p), dtype=np.bool_)
+    begins[1:] = ordered[1:] != ordered[:-1]
+    so_far = np.where(np.isnan(ordered), 0, place + 1 - np.maximum.accumulate(np.where(begins, place, 0), axis=0))
+    most = np.argmax(so_far, axis=0)
+    return ordered[most, np.arange(p)], so_far[most, np.arange(p)]
+
+
 def few_make_up(columns: FloatArray, *, minimum_count: int) -> BoolArray:
     """Which centred columns (p,) of (n, p) fewer than the minimum count of patients make up, but for a hundredth."""
     n, p = columns.shape

@@ -1,4 +1,4 @@
-"""What a simulation's processes are told: one file, written by the command, read by the ServerApp and every actor.
+"""What a simulation's processes are told: one file, written by the command, read by the ServerApp and every site.
 
 Flower's simulation engine gives a virtual node nothing but a number, and moves it between processes. So the file maps
 numbers to sites, and everything a site keeps is on disk.
@@ -46,7 +46,10 @@ class Share(BaseModel):
 
 
 class SimulationJob(BaseModel):
-    """One simulated run. Where a file `stop_file` appears, the run writes its record and ends."""
+    """One simulated run. Where a file `stop_file` appears, the run writes its record and ends.
+
+    `engine` says where the sites are: one after another in the run's own process, or in those of Flower's engine.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,6 +60,7 @@ class SimulationJob(BaseModel):
     threads: int = 1
     share: Share = Share()
     sites: tuple[SimulatedSiteJob, ...]
+    engine: Literal["process", "flower"] = "flower"
 
     def write(self, path: Path) -> None:
         """Write the file that `VARIABLE` names to the processes of the run."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from fedage.common.statistics import influence_earlier
+from fedage.common.statistics._recent import Recent
 from fedage.common.statistics.influence_beside import nearly_repeats
 from fedage.common.statistics.influence_earlier import differs_for_few, near_pairs, nearly_repeats_earlier
 from fedage.common.statistics.influence_few import centred_at_mean, few_make_up
@@ -139,9 +139,7 @@ def test_what_was_found_of_other_columns_or_another_minimum_is_not_the_answer(
 
 
 def test_answers_are_kept_for_so_many_pairs_only() -> None:
-    answers = influence_earlier._Answers()
-    for number in range(influence_earlier._KEPT_ANSWERS + 5):
-        answers.put(str(number).encode(), True)
-    assert answers.get(b"4") is None
-    assert answers.get(b"5") is True
-    assert len(answers._kept) == influence_earlier._KEPT_ANSWERS
+    answers, computed = Recent[int](most=5), list[int]()
+    for number in (*range(8), 3, 7, 0):
+        answers.of(str(number).encode(), lambda number=number: computed.append(number) or number)
+    assert computed == [*range(8), 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -50,7 +51,8 @@ def test_an_engine_that_fails_before_any_site_is_met_is_started_once_more(
     def attempt(job: SimulationJob, job_file: Path, **others: object) -> str | None:
         nonlocal attempts
         attempts += 1
-        job.model_copy(update={"share": share if attempts <= failures else job.share}).write(job_file)
+        now = share if attempts <= failures else Share(at_a_time=2)
+        job.model_copy(update={"share": now, "engine": "flower"}).write(job_file)
         return ATTEMPT(job, job_file, **others)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "_attempt", attempt)
@@ -72,8 +74,10 @@ def test_an_engine_that_fails_before_any_site_is_met_is_started_once_more(
 @pytest.mark.processes
 @pytest.mark.parametrize("what", ["raylet", pytest.param("gcs_server", marks=pytest.mark.slow)])
 def test_an_engine_that_is_killed_in_a_run_fails_it_and_its_log_is_kept(what: str, tmp_path: Path) -> None:
+    in_the_engine = "from fedage.deploy import cli, simulate; simulate._ENGINES['table'] = 'flower'; cli.main()"
+    _python, _m, _package, *arguments = command(tmp_path, LONG, table())
     process = subprocess.Popen(
-        command(tmp_path, LONG, table()), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-c", in_the_engine, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     events, deadline = tmp_path / "out" / "events.jsonl", time.monotonic() + 180
     try:

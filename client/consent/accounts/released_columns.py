@@ -34,6 +34,7 @@ from fedage.client.consent.accounts.account_file import account_transaction
 from fedage.client.consent.accounts.columns_store import TABLES, StoredColumn
 from fedage.client.disclosure.guard import Withheld
 from fedage.client.site.sqlite import Connection
+from fedage.common.analyses.agreement import Agreed
 from fedage.common.analyses.base import Analysis, Iterate
 from fedage.common.analyses.columns_read import ColumnsRead, ReadsColumns, with_earlier, with_rows
 from fedage.common.statistics.cohort import Cohort
@@ -147,13 +148,16 @@ class ReleasedColumns:
             known = columns_store.compared_with(connection, digest)
             version = columns_store.version_of(connection)
             is_accepted = columns_store.is_accepted(connection, self._campaign)
-            stored = columns_store.stored_columns(connection, () if is_accepted else known)
+            # The others have been held against the earlier columns when the question was first asked, by this.
+            holds_itself = bool(read.judged) or isinstance(analysis, Agreed)
+            nothing_to_hold = is_accepted or (known is not None and not holds_itself)
+            stored = columns_store.stored_columns(connection, () if nothing_to_hold else known)
         now = np.column_stack([column[read.rows] for column in values.values()])
         earlier = self._to_compare(stored, now, rows=read.rows, all_of_them=known is not None)
         if known is None:
             self._require_needed(list(values), now, earlier, needed=len(read.needed))
         compared_cohort = cohort
-        if earlier.ids:
+        if earlier.ids and holds_itself:
             whole = np.full((cohort.n, len(earlier.ids)), np.nan)
             whole[read.rows] = earlier.values
             compared_cohort = with_earlier(cohort, whole)

@@ -11,12 +11,12 @@ where the count below passes n/4, n/2 or 3n/4; between two patients, the middle 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from fedage.common.analyses._guarded_groups import CODES, Codes, decode, guarded_groups
+from fedage.common.analyses._guarded_groups import CODES, Codes, Groups, decode, guarded_groups_of
 from fedage.common.analyses.base import Iterate, IterateRefused, check_iterate
 from fedage.common.analyses.columns import MAX_PATIENTS
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
@@ -84,19 +84,31 @@ def local(columns: Iterable[FloatArray], iterate: Iterate, *, patients: int, min
     How many have no value of a feature follows from `present`; where they are few, the mean stands in for them.
     """
     points = _points(iterate)  # (p, c, g)
-    below, present = np.zeros(points.shape), np.zeros(len(points))
-    smallest = patients
-    for j, values in enumerate(columns):
-        groups = guarded_groups(_without_few_missing(values, minimum_count=minimum_count), minimum_count=minimum_count)
-        if not groups.n:
-            continue
-        present[j] = groups.n
-        below[j] = groups.below(points[j], by=groups.mean)
-        below[j, _LEAST_MEDIAN] = groups.below(points[j, _LEAST_MEDIAN], by=groups.start)
-        below[j, _GREATEST_MEDIAN] = groups.below(points[j, _GREATEST_MEDIAN], by=groups.end - 1)
-        smallest = min(smallest, int(groups.count.min()))
+    filled = (_without_few_missing(values, minimum_count=minimum_count) for values in columns)
+    groups = guarded_groups_of(filled, minimum_count=minimum_count)
+    present = np.array([one.n for one in groups], dtype=np.float64)
+    smallest = min([patients, *(int(one.count.min()) for one in groups if one.n)])
     who = [Cell(patients, "training patients"), Cell(smallest, "patients in one group of a feature's values")]
-    return Statistic.of(layout(len(points)), {"present": present, "below": below}, who)
+    return Statistic.of(layout(len(points)), {"present": present, "below": _below(points, groups)}, who)
+
+
+def _below(points: Codes, groups: Sequence[Groups]) -> FloatArray:
+    """How many patients are below each grid point (p, c, g), if all of a group lie where the curve has them."""
+    features, curves, steps = points.shape
+    column = np.repeat(np.arange(features), [one.count.size for one in groups])
+    count, start, mean, end = (
+        np.concatenate([getattr(one, name) for one in groups]) for name in ("count", "start", "mean", "end")
+    )
+    at = np.stack([mean] * curves, axis=1)
+    at[:, _LEAST_MEDIAN], at[:, _GREATEST_MEDIAN] = start, end - 1
+    # With the number of their row in front of them the points of all rows are in order.
+    row = np.arange(features * curves, dtype=np.int64).reshape(features, curves)
+    ordered = (row[..., None] * (2 * CODES) + points).ravel()
+    first_above = np.searchsorted(ordered, row[column] * (2 * CODES) + at, side="right") - row[column] * steps
+    counts = np.zeros((features, curves, steps + 1))
+    np.add.at(counts, (column[:, None], np.arange(curves)[None], first_above), count[:, None])
+    below: FloatArray = np.cumsum(counts, axis=-1)[..., :-1]
+    return below
 
 
 def _without_few_missing(values: FloatArray, *, minimum_count: int) -> FloatArray:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.common.analyses._guarded_groups import decode, guarded_groups
+from fedage.common.analyses._guarded_groups import decode, guarded_groups_of
 from fedage.common.analyses.base import IterateRefused
 from fedage.common.analyses.columns import MAX_AGE_YEARS, MAX_PATIENTS
 from fedage.common.analyses.left_out import left_out_fields, left_out_values
@@ -181,26 +181,27 @@ def _told(
 
     The ends of the guarded groups enclose every patient and are no patient's value, so being refused tells of no one.
     """
-    told = np.zeros(len(columns), dtype=np.bool_)
-    for j, column in enumerate(columns):
-        values = column[rows]
-        groups = guarded_groups(values, minimum_count=minimum_count)
-        told[j] = groups.n > 0
-        if not told[j] or spread[j] <= 0:
-            continue
-        ends = decode(np.array([groups.start[0], groups.end[-1] - 1]))
-        # What float32 cannot hold lies beyond the last group's end.
-        beyond = np.nanmax(np.abs(_finite(values))) > np.finfo(np.float32).max
-        with np.errstate(over="ignore"):
-            # Such a centre would leave few values of a column: a threshold, for which no spread is too wide.
-            least = max(_COARSEST * np.ptp(ends), 2 * np.spacing(np.abs(ends).max()))
-            beyond |= bool(np.ptp(ends) > 0 and np.spacing(abs(centre[j])) > least)
-            far = np.abs((ends - centre[j]) / spread[j]).max() > CLIP / 2
-        if far or beyond:
-            raise IterateRefused(
-                f"the centre and spread of feature {j + 1} may leave a patient more than {CLIP / 2:g} spreads away; "
-                'if the column has a code for "missing", name it in table.missing'
-            )
+    values = [column[rows] for column in columns]
+    groups = guarded_groups_of(values, minimum_count=minimum_count)
+    told = np.array([one.n > 0 for one in groups], dtype=np.bool_)
+    asked = np.flatnonzero(told & (spread > 0))
+    if not asked.size:
+        return told
+    ends = decode(np.array([[groups[j].start[0], groups[j].end[-1] - 1] for j in asked]))  # (those, 2)
+    # What float32 cannot hold lies beyond the last group's end.
+    largest = np.array([np.nanmax(np.abs(_finite(values[j]))) for j in asked])
+    beyond = largest > np.finfo(np.float32).max
+    width = np.ptp(ends, axis=1)
+    with np.errstate(over="ignore"):
+        # Such a centre would leave few values of a column: a threshold, for which no spread is too wide.
+        least = np.maximum(_COARSEST * width, 2 * np.spacing(np.abs(ends).max(axis=1)))
+        beyond |= (width > 0) & (np.spacing(np.abs(centre[asked])) > least)
+        far = np.abs((ends - centre[asked, None]) / spread[asked, None]).max(axis=1) > CLIP / 2
+    if (refused := np.flatnonzero(far | beyond)).size:
+        raise IterateRefused(
+            f"the centre and spread of feature {asked[refused[0]] + 1} may leave a patient more than {CLIP / 2:g} "
+            'spreads away; if the column has a code for "missing", name it in table.missing'
+        )
     return told
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedage.common.analyses._guarded_groups import CODES, decode, encode, guarded_groups
+from fedage.common.analyses._guarded_groups import CODES, Groups, decode, encode, guarded_groups, guarded_groups_of
 from fedage.common.analyses.base import IterateRefused
 from fedage.common.analyses.preparation import _table_quantiles as quantiles
 from fedage.common.statistics.statistic import FloatArray, Statistic
@@ -41,6 +41,35 @@ def test_groups_by_hand() -> None:
     assert decode(groups.end[:1]).tolist() == decode(groups.start[1:]).tolist() == [4.0]
     assert decode(groups.start[:1])[0] <= 1.0
     assert decode(groups.end[1:])[0] > 7.0
+
+
+@pytest.mark.parametrize("minimum_count", [1, 3, 10])
+@pytest.mark.parametrize("seed", range(5))
+def test_columns_cut_together_are_cut_as_each_alone(seed: int, minimum_count: int) -> None:
+    rng = np.random.default_rng(seed)
+    columns = [
+        rng.normal(size=37),
+        np.round(rng.normal(size=20)),
+        np.where(rng.random(64) < 0.2, np.nan, rng.normal(size=64) * 1e5),
+        np.full(15, -3.0),
+        np.full(9, np.nan),
+        np.empty(0),
+        rng.normal(size=minimum_count),
+    ]
+    together = guarded_groups_of(columns, minimum_count=minimum_count)
+    for values, groups in zip(columns, together, strict=True):
+        alone = guarded_groups(values, minimum_count=minimum_count)
+        for name in ("start", "mean", "end", "count"):
+            np.testing.assert_array_equal(getattr(groups, name), getattr(alone, name))
+        points = np.sort(rng.integers(0, CODES, (1, 5, 9)))
+        below = quantiles._below(points, [groups])[0]
+        for curve, by in enumerate((groups.mean, groups.mean, groups.mean, groups.start, groups.end - 1)):
+            np.testing.assert_array_equal(below[curve], groups.below(points[0, curve], by=by))
+
+
+def test_no_columns_have_no_groups() -> None:
+    assert guarded_groups_of([], minimum_count=3) == []
+    assert isinstance(guarded_groups(np.full(4, np.nan), minimum_count=3), Groups)
 
 
 @pytest.mark.parametrize("minimum_count", [1, 2, 10])
