@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fedage.common.statistics import influence_recent
+from fedage.common.statistics._recent import Recent
 from fedage.common.statistics.cohort import Cohort, MissingColumn
 from fedage.common.statistics.influence import Group, InfluenceRefused, InfluenceRule, passing
 from fedage.common.statistics.influence_few import most_frequent
@@ -44,6 +45,7 @@ def test_the_same_groups_are_judged_once(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_whatever_decides_is_judged_anew(change: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(influence_recent, "_answers", Recent(most=9))
     passing_as_before([group(13)], RULE)
     asked: list[Group] = []
 
