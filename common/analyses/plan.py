@@ -5,29 +5,18 @@ Each analysis says in its own file which steps it has and what they need; here t
 
 from __future__ import annotations
 
-from fedage.common.analyses import registry
 from fedage.common.analyses.base import Analysis
 from fedage.common.analyses.definition import Definition, Step
+from fedage.common.analyses.registry import of_campaign
 from fedage.common.campaign.types import Campaign
 
 CORRECTED_COLUMNS = ("corrected_years", "gap_years", "cole_gap_years")
 """Columns that are there once ages are corrected."""
 
 
-def definitions(campaign: Campaign) -> list[Definition]:
-    """The analyses that a campaign may have steps of: FedAge's own, and those that the file asks for by a table.
-
-    What is asked for so and is not installed here is left out: the file's check says so.
-    """
-    asked = campaign.analyses.asked_for()
-    found = [each for each in registry.own().values() if each.options is None or each.name in asked]
-    others = (registry.definition_of(name) for name in asked if name not in registry.own())
-    return registry.in_order([*found, *(each for each in others if each is not None)])
-
-
 def on_phantoms(campaign: Campaign) -> bool:
     """Whether the patients of a campaign are phantoms, as an analysis that it asks for says."""
-    return any(each.phantoms for each in definitions(campaign))
+    return any(each.phantoms for each in of_campaign(campaign))
 
 
 def steps_of(campaign: Campaign, name: str) -> dict[str, Step]:
@@ -37,7 +26,7 @@ def steps_of(campaign: Campaign, name: str) -> dict[str, Step]:
 
 def analysis_of_steps(campaign: Campaign) -> dict[str, Definition]:
     """The analysis that each step belongs to, those that cannot be computed among them."""
-    by_name = {each.name: each for each in definitions(campaign)}
+    by_name = {each.name: each for each in of_campaign(campaign)}
     found = {step: by_name[name] for name, steps in _by_analysis(campaign).items() for step in steps}
     return found | {step: each for each in by_name.values() for step in each.left_out(campaign)}
 
@@ -47,7 +36,7 @@ def about_steps(campaign: Campaign) -> dict[str, dict[str, object]]:
     found = {step: dict(each.about) for steps in _by_analysis(campaign).values() for step, each in steps.items()}
     return found | {
         step: dict(each.about)
-        for definition in definitions(campaign)
+        for definition in of_campaign(campaign)
         for step, each in definition.left_out(campaign).items()
     }
 
@@ -72,7 +61,7 @@ def registered(campaign: Campaign) -> dict[str, Analysis]:
 
 def left_out(campaign: Campaign) -> dict[str, str]:
     """What the file asks for and does not allow to compute: name of the step to the reason."""
-    return {step: each.reason for one in definitions(campaign) for step, each in one.left_out(campaign).items()}
+    return {step: each.reason for one in of_campaign(campaign) for step, each in one.left_out(campaign).items()}
 
 
 def _by_analysis(campaign: Campaign) -> dict[str, dict[str, Step]]:
@@ -85,7 +74,7 @@ def _by_analysis(campaign: Campaign) -> dict[str, dict[str, Step]]:
     """
     there: dict[str, Analysis] = {}
     found: dict[str, dict[str, Step]] = {}
-    for definition in definitions(campaign):
+    for definition in of_campaign(campaign):
         own = {step.analysis.name: step for step in definition.steps(campaign, there)}
         if taken := own.keys() & there.keys():
             raise ValueError(f"analysis {definition.name}: step {min(taken)} is another analysis' already")

@@ -1,21 +1,40 @@
-"""Which analyses there are: the files of the folders here, and those that installed packages bring."""
+"""Which analyses there are: FedAge's own, a line each, and those that installed packages bring."""
 
 from __future__ import annotations
 
 import importlib
-import pkgutil
 import re
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import entry_points
 
-from fedage.common import analyses
 from fedage.common.analyses.definition import Definition
+from fedage.common.campaign.types import Campaign
 from fedage.common.errors import FedAgeError
 
 GROUP = "fedage.analyses"
 """Entry points of this group are analyses of other packages, under their names."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_OWN_TABLE = "analyses"
+_OWN = {
+    "evaluation": ("evaluation.metrics", ""),
+    "age-errors": ("evaluation.age_errors", _OWN_TABLE),
+    "rank-correlation": ("evaluation.rank_correlation", _OWN_TABLE),
+    "bias": ("bias.bias_line", ""),
+    "predicted-by-age": ("evaluation.predicted_by_age", ""),
+    "gap-by-age": ("bias.gap_by_age", ""),
+    "error-curve": ("evaluation.error_curve", ""),
+    "predicted-sd": ("evaluation.predicted_sd", ""),
+    "table-grid": ("survival.table_grid", "survival"),
+    "cox": ("survival.cox", "survival"),
+    "kaplan-meier": ("survival.kaplan_meier", "survival"),
+    "groups": ("groups.group_difference", "groups"),
+    "regional-residuals": ("groups.regional_residuals", _OWN_TABLE),
+    "proportional-hazards": ("survival.proportional_hazards", _OWN_TABLE),
+    "concordance": ("survival.concordance", _OWN_TABLE),
+}
+"""By name: the module in this folder, and the table of a campaign file without which the analysis has no step (a table
+of its own below `[analyses]`; or none). A command that reads a campaign loads those alone that the campaign has."""
 
 
 class AnalysisUnusable(FedAgeError):
@@ -25,13 +44,24 @@ class AnalysisUnusable(FedAgeError):
 @cache
 def own() -> dict[str, Definition]:
     """FedAge's own analyses, by name, each after those that it builds on."""
-    found = {}
-    for module in pkgutil.walk_packages(analyses.__path__, f"{analyses.__name__}."):
-        if not module.name.rpartition(".")[2].startswith("_"):
-            definition = getattr(importlib.import_module(module.name), "ANALYSIS", None)
-            if isinstance(definition, Definition):
-                found[definition.name] = definition
-    return {definition.name: definition for definition in in_order(found.values())}
+    return {definition.name: definition for definition in in_order(_own(name) for name in _OWN)}
+
+
+def of_campaign(campaign: Campaign) -> list[Definition]:
+    """The analyses that a campaign may have steps of, each after those that it builds on.
+
+    What the file asks for by a table of its own and is not installed here is left out: the file's check says so.
+
+    Raises
+    ------
+    AnalysisUnusable
+        If an installed package has one that is asked for, and it cannot be loaded, or is not one.
+    """
+    asked = campaign.analyses.asked_for()
+    there = {"": True, _OWN_TABLE: False}
+    implied = (n for n, (_, table) in _OWN.items() if there.get(table, getattr(campaign, table, None) is not None))
+    loaded = {name: definition_of(name) for name in (*implied, *asked)}
+    return in_order(each for each in loaded.values() if each is not None)
 
 
 def names() -> list[str]:
@@ -49,8 +79,9 @@ def definition_of(name: str) -> Definition | None:
     AnalysisUnusable
         If an installed package has it and it cannot be loaded, or is not one.
     """
-    found = own().get(name)
-    return found if found is not None or name not in _points() else _load(name)
+    if name in _OWN:
+        return _own(name)
+    return _load(name) if name in _points() else None
 
 
 def in_order(definitions: Iterable[Definition]) -> list[Definition]:
@@ -72,6 +103,12 @@ def in_order(definitions: Iterable[Definition]) -> list[Definition]:
         left.remove(ready)
         done[ready.name] = ready
     return list(done.values())
+
+
+@cache
+def _own(name: str) -> Definition:
+    found: Definition = importlib.import_module(f"{__package__}.{_OWN[name][0]}").ANALYSIS
+    return found
 
 
 def _points() -> dict[str, str]:

@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.common.analyses.plan import definitions
+from fedage.common.analyses.registry import of_campaign
 from fedage.common.campaign.types import Campaign
 from fedage.common.statistics.cohort import Cohort
 
@@ -31,7 +31,7 @@ def sets_summed(campaign: Campaign, cohort: Cohort) -> list[BoolArray]:
     cohort
         With `is_test` and `healthy`.
     """
-    return [mask for each in definitions(campaign) for mask in each.sets(campaign, cohort)]
+    return [mask for each in of_campaign(campaign) for mask in each.sets(campaign, cohort)]
 
 
 def few_apart(sets: Sequence[BoolArray], *, minimum: int) -> BoolArray:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fedage.common.analyses import plan
+from fedage.common.analyses.registry import of_campaign
 from fedage.common.campaign import Campaign
 from fedage.common.estimators.private_training import ASSUMPTIONS
 from fedage.common.estimators.table import FEATURE
@@ -110,7 +111,7 @@ def _of_bundle(record: Record) -> list[str]:
 
 def _concluded(campaign: Campaign, results: Results) -> Results:
     """The record with the steps that follow from others."""
-    for definition in plan.definitions(campaign):
+    for definition in of_campaign(campaign):
         concluded = {
             step: results.analyses.get(step, StepResult(analysis=definition.name)).model_copy(
                 update={"result": found, "not_computed": ""}

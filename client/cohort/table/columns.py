@@ -15,7 +15,7 @@ from fedage.client.cohort.table.header import columns_text
 from fedage.client.cohort.table.read import Mask, is_text_column, parse_numbers
 from fedage.client.cohort.table.sex import kinds_of_words, parse_sexes
 from fedage.common import estimators
-from fedage.common.analyses.plan import definitions
+from fedage.common.analyses.registry import of_campaign
 from fedage.common.campaign import Campaign
 from fedage.common.campaign.types import TableChoice
 from fedage.common.errors import FedAgeError
@@ -96,7 +96,7 @@ def named_columns(campaign: Campaign) -> tuple[str, ...]:
     table, names = campaign.table, []
     if campaign.cohort.healthy != "all":
         names.append(campaign.cohort.healthy.column)
-    names += [column for definition in definitions(campaign) for column in definition.columns(campaign)]
+    names += [column for definition in of_campaign(campaign) for column in definition.columns(campaign)]
     computed = {"healthy"}
     if table and table.age:
         computed.add("age_years")

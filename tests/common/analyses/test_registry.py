@@ -1,6 +1,8 @@
 """Analyses of other installed packages: found by entry point, asked for by the file, computed, recorded and shown."""
 
+import importlib
 import io
+import pkgutil
 import sys
 import textwrap
 from dataclasses import replace
@@ -11,10 +13,13 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from fedage.common import analyses
 from fedage.common.analyses import registry
+from fedage.common.analyses.definition import Definition
 from fedage.common.analyses.plan import registered, stages
 from fedage.common.campaign_file import CampaignErrors, parse_campaign
 from fedage.common.campaign_file.describe import in_words
+from fedage.common.statistics.cohort import Cohort
 from fedage.server.cli.summary import print_summary
 from fedage.server.compare import tables
 from fedage.server.compare.comparison import Comparison, compare
@@ -298,3 +303,24 @@ def test_steps_stand_after_what_they_need() -> None:
     names = [analysis.name for analysis in after]
     assert names.index("cox:m") < names.index("concordance:m")
     assert not before
+
+
+def test_the_registry_names_every_analysis_of_the_folder() -> None:
+    found = {}
+    for module in pkgutil.walk_packages(analyses.__path__, f"{analyses.__name__}."):
+        definition = getattr(importlib.import_module(module.name), "ANALYSIS", None)
+        if isinstance(definition, Definition):
+            found[definition.name] = definition
+    assert registry.own() == found
+
+
+def test_what_a_campaign_does_not_imply_has_nothing_to_say_of_it() -> None:
+    campaign = parse_campaign(CAMPAIGN.partition("[analyses")[0] + 'predicted = "predicted"\n')
+    of_it = registry.of_campaign(campaign)
+    assert {"evaluation", "bias"} <= {each.name for each in of_it}
+    for definition in registry.own().values():
+        if definition not in of_it:
+            assert not list(definition.steps(campaign, {})), definition.name
+            assert not list(definition.columns(campaign)), definition.name
+            assert not definition.left_out(campaign), definition.name
+            assert not list(definition.sets(campaign, Cohort({"is_test": np.ones(3), "healthy": np.ones(3)})))
