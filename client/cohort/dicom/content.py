@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from fedage.client.cohort.dicom import cross_sections, mammograms
+from fedage.client.cohort.dicom import cross_sections, heads, mammograms
 from fedage.client.cohort.dicom.descriptions import (
     has_lateral,
     is_frontal,
@@ -73,11 +73,14 @@ _MAMMOGRAM_OF_SIDE = re.compile(r"(?:R|L|RIGHT|LEFT)[ _-]?(CC|MLO|ML|LM|LMO|XCCL
 _PARTS = {
     "CHEST": ("51185008", "816094009", "43799004", "39607008", "T-D3000", "T-D3200", "T-28000"),
     "BREAST": ("76752008", "T-04000"),
+    "HEAD": ("69536005", "T-D1100"),
+    "BRAIN": ("12738006", "T-A0100"),
 }
 _PART_OF_CODE = {code: part for part, codes in _PARTS.items() for code in codes}
 _PART_WORDS = {
     "CHEST": frozenset(["CHEST", "THORAX", "LUNG", "LUNGS", "TORAX", "TORACE", "CXR"]),
     "BREAST": frozenset(["BREAST", "BREASTS", "MAMMA", "MAMMO", "MAMMOGRAM", "MAMMOGRAPHY"]),
+    "BRAIN": frozenset(["BRAIN", "GEHIRN", "HIRN", "CERVEAU", "CEREBRO", "CERVELLO", "ENCEFALO", "CEREBRUM"]),
     "PHANTOM": frozenset(["PHANTOM"]),
 }
 _FILLERS = frozenset(
@@ -159,7 +162,7 @@ def derive_content(header: HeaderText) -> Content:
     body_part = _combine(
         body_part_from_text(header.body_part),
         _term_of_codes(header.regions, _PART_OF_CODE, body_part_from_text),
-        refines=_is_same,
+        refines=_is_part_of_head,
     )
     view = _combine(view_from_text(header.view_position), view_of_codes, refines=_is_refined)
     if header.modality in RADIOGRAPHS:
@@ -177,6 +180,8 @@ def derive_content(header: HeaderText) -> Content:
             body_part = CONTRADICTORY
         elif not body_part:
             body_part = described_part
+    elif header.modality in CROSS_SECTIONAL:
+        body_part = heads.body_part_of(body_part, header.descriptions, header.study)
     laterality = ""
     if header.modality == "MG":
         laterality = mammograms.side_of(header.lateralities, texts=[header.view_position, *header.descriptions])
@@ -223,6 +228,8 @@ def body_part_from_text(text: str) -> str:
     words = frozenset(re.findall("[A-Z]+", text))
     if text in _UNKNOWN or not words or words <= _UNKNOWN:
         return ""
+    if words & heads.HEAD_WORDS and words <= heads.HEAD_WORDS | _FILLERS | {"NECK", "BRAIN"}:
+        return "HEAD"
     for part, part_names in _PART_WORDS.items():
         if part_names & words and (part == "PHANTOM" or words <= part_names | _FILLERS):
             return part
@@ -250,8 +257,9 @@ def _is_refined(coarse: str, fine: str) -> bool:
     return any(coarse == word and fine in finer for word, finer in pairs)
 
 
-def _is_same(coarse: str, fine: str) -> bool:
-    return coarse == fine
+def _is_part_of_head(coarse: str, fine: str) -> bool:
+    """Whether two words for the head differ in what they are exact about."""
+    return coarse == "HEAD" and fine in ("BRAIN", "SKULL")
 
 
 def _is_seen_from_side(orientation: Sequence[str]) -> bool:

@@ -43,18 +43,19 @@ _WORDS = {
     ),
     "derived": (
         r"MPRS?|MIPS?|MINIPS?|ADC|EADC|CBF|CBV|TTP|TMAX|REFORMAT\w*|PHASE MAP|FIELD ?MAP|T[12](?: ?STAR|\*)? ?MAPS?"
+        r"|INV ?-?[0-9]|SUB|SUBS|SUBTR\w*|SUBTRAKT\w*|SUSTRACC\w*|MASKS?|SEGMENTATION|SEG|T1 IMAGES"
     ),
 }
 """By word of `Content.special`, what descriptions hold, whole words."""
 _CONTRAST = re.compile(
     r"(?<![A-Z0-9])(?:GD|GAD|GADO\w*|DOTAREM|MAGNEVIST|CONTRAST\w*|KONTRAST\w*|KM|MDC|CE|INJ\w*|POSTGD"
-    r"|C\+|\+ ?C|\+ ?GD|\+ ?KM|T1C)(?![A-Z0-9])"
+    r"|C\+|\+ ?C|\+ ?GD|\+ ?KM|T1C|POST(?! ?-?OP)|POST-?[CKG][A-Z]*|NACHKONTRAST\w*)(?![A-Z0-9])"
 )
 _WITHOUT = re.compile(
     r"\b(?:PRE|WITHOUT|WO|W/O|NON|NO|NATIVE?|PLAIN|OHNE|SANS|SENZA|SIN|SEM|UNENHANCED|BEFORE|C-)(?![A-Z])"
 )
 _WEIGHTINGS = {
-    "T1W": r"T1(?![0-9])|MP2?RAGE|F?SPGR|BRAVO|MDEFT|VIBE|TFL3D",
+    "T1W": r"T1(?![0-9]| ?RHO)|MP2?RAGE|F?SPGR|BRAVO|MDEFT|VIBE|TFL3D",
     "T2W": r"T2(?!\*|[ _-]?STAR|[0-9])|CISS|FIESTA|HASTE",
     "FLAIR": r"FLAIR|TIRM",
     "STIR": "STIR",
@@ -63,7 +64,9 @@ _WEIGHTINGS = {
     "PDW": r"PDW?(?![A-Z])|PROTON",
     "BOLD": r"BOLD|F?MRI[ _-]REST|RESTING|RSFMRI",
     "ANGIO": r"TOF|ANGIO|MRA(?![A-Z])|MRV(?![A-Z])",
-    "PERFUSION": r"ASL|PERF|PCASL",
+    "PERFUSION": r"ASL|PERF|PCASL|DCE|DSC",
+    "MTW": r"MTC?(?![A-Z])|MAGNETI[SZ]ATION TRANSFER|NEUROMELANIN|NM-?MRI",
+    "OTHER": r"T1 ?RHO|SPIN ?-?LOCK|BLACK ?BLOOD|VESSEL ?WALL|VWI",
 }
 
 
@@ -98,7 +101,7 @@ def weighting(texts: Sequence[str]) -> str:
     """
     joined = " ".join(text.replace("_", " ") for text in texts)
     found = {
-        term for term, pattern in _WEIGHTINGS.items() if re.search(rf"(?<![A-Z0-9])(?:[23]D)?(?:{pattern})", joined)
+        term for term, pattern in _WEIGHTINGS.items() if re.search(rf"(?<![A-Z0-9])(?:[23]D|S)?(?:{pattern})", joined)
     }
     if found == {"T2W", "FLAIR"}:
         return "FLAIR"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fedage.client.cohort.bids.contrast import CONTRAST_ENHANCED, LOCALIZER, is_contrast_enhanced, is_localizer
+from fedage.client.cohort.bids.contrast import described_content
 from fedage.client.cohort.bids.derivatives import derived_view
 from fedage.client.cohort.bids.label_maps import LABEL_MAP, label_map_view
 from fedage.client.cohort.bids.participants import read_json
@@ -33,7 +33,7 @@ from fedage.common.errors import FedAgeError
 __all__ = ["PARTICIPANTS", "STANDARD", "BidsFacts", "BidsLayout", "index_bids", "is_bids"]
 
 _DESCRIPTION = "dataset_description.json"
-_READER = "bids-7"
+_READER = "bids-8"
 _BATCH = 100
 _PART = re.compile(r"_part-(?!mag_)")
 """In the name of a volume that holds another part of complex values than the magnitude: phase, real, imaginary."""
@@ -190,17 +190,17 @@ def _facts(root: Path, volume: Path, session: Session, grids: DerivedGrids) -> D
     if isinstance(volume_facts, Rejected):
         return volume_facts
     shared_sidecar, own_sidecar = map(read_json, _sidecars(root, _described_volume(volume, session)))
-    identity, view, special = volume.name, "T1W", ""
+    sidecar = {**shared_sidecar, **own_sidecar}
+    identity, view, special, body_part = volume.name, "T1W", "", ""
     if volume in session.label_maps:  # two pipelines may give theirs the same name
         identity, view, special = volume.relative_to(root).as_posix(), label_map_view(volume.name), LABEL_MAP
     elif volume in session.derived:
         if not grids.fits(volume, volume_facts, made_of=session.volumes[0]):
             return Rejected(Reason.OTHER_GRID, modality="MR")
         identity, view = volume.relative_to(root).as_posix(), derived_view(volume.name)
-    elif is_contrast_enhanced(volume.name, {**shared_sidecar, **own_sidecar}):
-        special = CONTRAST_ENHANCED
-    elif is_localizer(volume.name):
-        special = LOCALIZER
+    else:
+        content = described_content(volume.name, sidecar)
+        view, special, body_part = content.view, content.special, content.body_part
     return BidsFacts(
         patient_id=session.participant,
         study_uid=session.label or "ses-",
@@ -208,9 +208,10 @@ def _facts(root: Path, volume: Path, session: Session, grids: DerivedGrids) -> D
         exam_day=_exam_day(session),
         sex=session.sex,
         age=session.age,
-        manufacturer=str({**shared_sidecar, **own_sidecar}.get("Manufacturer", "")).strip()[:64],
+        manufacturer=str(sidecar.get("Manufacturer", "")).strip()[:64],
         modality="MR",
         view=view,
+        body_part=body_part,
         special=special,
         laterality="",
         rows=volume_facts.shape[0],
