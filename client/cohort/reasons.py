@@ -191,7 +191,10 @@ _TEXTS = {
         "is the small text that git-lfs or git-annex keeps in a large file's place, not the file",
         "fetch the contents of the data set (git lfs pull, git annex get, datalad get)",
     ),
-    Reason.DAMAGED: ("does not unpack: its compressed data are damaged", "copy it again, or pack it again"),
+    Reason.DAMAGED: (
+        "does not unpack, or not to what was packed, or its header says that the voxels begin inside it",
+        "copy it again, or pack it again",
+    ),
     Reason.NOT_3D: (
         "is no single volume: fewer than three dimensions, several volumes, or less than two voxels along an axis",
         "keep one volume a file",

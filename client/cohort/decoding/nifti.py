@@ -32,6 +32,7 @@ MAX_VOXELS = 1 << 28
 EXPANSION_FREE_BYTES, MAX_EXPANSION = 64 * 2**20, 100
 """What any file may unpack to, and how many times its own size beyond that; heads compress to a half or a tenth."""
 SUFFIXES = (".nii", ".nii.gz")
+_PIECE_BYTES = 2**20
 
 _MM_PER_UNIT = {"mm": 1.0, "meter": 1e3, "micron": 1e-3, "unknown": 1.0}
 _HEADER_SIZES = (348, 540)
@@ -121,6 +122,7 @@ def decode_facts(path: Path, *, on_size: Callable[[int], None]) -> VolumeFacts |
         image, facts = _open(path)
         on_size(math.prod(facts.shape))
         _voxels(image)
+        _require_whole(path, most_bytes=_most_bytes(path))
     except _VolumeRejected as out:
         return Rejected(out.code, modality="MR")
     except MemoryError:
@@ -170,9 +172,10 @@ def _open(path: Path) -> tuple[Any, VolumeFacts]:
     if len(shape) != 3 or min(shape) < 2:
         raise _VolumeRejected(Reason.NOT_3D)
     item_bytes = int(image.get_data_dtype().itemsize)
-    most_bytes = EXPANSION_FREE_BYTES + MAX_EXPANSION * path.stat().st_size
-    if math.prod(shape) > MAX_VOXELS or math.prod(shape) * item_bytes > most_bytes:
+    if math.prod(shape) > MAX_VOXELS or math.prod(shape) * item_bytes > _most_bytes(path):
         raise _VolumeRejected(Reason.TOO_LARGE)
+    if getattr(image.dataobj, "offset", 0) < image.header.single_vox_offset:
+        raise _VolumeRejected(Reason.DAMAGED)  # the header itself would be the first voxels
     if image.get_data_dtype().kind not in "iuf":
         raise _VolumeRejected(Reason.NOT_GREY)
     affine = _affine_mm(image)
@@ -183,6 +186,30 @@ def _open(path: Path) -> tuple[Any, VolumeFacts]:
         orientation=orientation,
         affine_mm=tuple(float(number) for number in affine[:3].ravel()),
     )
+
+
+def _most_bytes(path: Path) -> int:
+    """What a file may unpack to."""
+    return EXPANSION_FREE_BYTES + MAX_EXPANSION * path.stat().st_size
+
+
+def _require_whole(path: Path, *, most_bytes: int) -> None:
+    """Refuse a packed file whose checksum says that it has been changed: nibabel reads no further than its voxels."""
+    if not path.name.endswith(".gz"):
+        return
+    unpacked, rest = 0, b""
+    with path.open("rb") as stream:
+        while (rest or (rest := stream.read(_PIECE_BYTES))).startswith(_GZIP):
+            member = zlib.decompressobj(16 + zlib.MAX_WBITS)
+            try:
+                while not member.eof and rest and unpacked <= most_bytes:
+                    unpacked += len(member.decompress(rest, _PIECE_BYTES))
+                    rest = member.unconsumed_tail or stream.read(_PIECE_BYTES)
+            except zlib.error:
+                raise _VolumeRejected(Reason.DAMAGED) from None
+            if not member.eof:
+                raise _VolumeRejected(Reason.TRUNCATED if unpacked <= most_bytes else Reason.TOO_LARGE)
+            rest = member.unused_data
 
 
 def _without_single_ends(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -255,3 +255,54 @@ def test_two_matrices_of_one_scanner_that_differ_and_skewed_axes_are_out(
     nib.save(image, tmp_path / "a.nii")
     found = read_volume(tmp_path / "a.nii")
     assert isinstance(found, VolumeFacts) if is_in else found == Rejected(Reason.BAD_AFFINE, modality="MR")
+
+
+def _wrong_checksum(packed: bytes) -> bytes:
+    return packed[:-8] + bytes([packed[-8] ^ 1]) + packed[-7:]
+
+
+def _one_byte_changed(packed: bytes) -> bytes:
+    """In a block stored as it is: it unpacks, and one voxel is another."""
+    place = len(packed) // 2
+    return packed[:place] + bytes([packed[place] ^ 0x40]) + packed[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "code"),
+    [
+        (_wrong_checksum, 9, Reason.DAMAGED),
+        (_one_byte_changed, 0, Reason.DAMAGED),
+        (lambda packed: packed[:-4] + bytes(4), 9, Reason.DAMAGED),  # another length
+        (lambda packed: packed[:-3], 9, Reason.TRUNCATED),
+        (lambda packed: packed, 9, None),
+        (lambda packed: packed + bytes(512), 9, None),  # a tape's blocks
+    ],
+)
+def test_a_packed_volume_is_read_to_its_checksum(
+    change: Callable[[bytes], bytes], level: int, code: Reason | None, tmp_path: Path
+) -> None:
+    data = np.random.default_rng(1).integers(0, 900, (12, 13, 14)).astype(np.int16)
+    plain = save(tmp_path / "a.nii", data, np.diag([2.0, 2, 2, 1])).read_bytes()
+    (tmp_path / "a.nii.gz").write_bytes(change(gzip.compress(plain, level)))
+    found = read_volume(tmp_path / "a.nii.gz")
+    assert (found.code if isinstance(found, Rejected) else None) == code
+
+
+def test_a_volume_packed_in_several_members_is_whole(tmp_path: Path) -> None:
+    plain = save(tmp_path / "a.nii", np.arange(1000.0).reshape(10, 10, 10), np.diag([2.0, 2, 2, 1])).read_bytes()
+    members = gzip.compress(plain[:900]) + gzip.compress(plain[900:2000]) + gzip.compress(plain[2000:])
+    (tmp_path / "a.nii.gz").write_bytes(members)
+    assert not isinstance(read_volume(tmp_path / "a.nii.gz"), Rejected)
+    (tmp_path / "a.nii.gz").write_bytes(_wrong_checksum(members))
+    assert isinstance(read_volume(tmp_path / "a.nii.gz"), Rejected)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0, 348.0, 351.0])
+def test_a_header_is_not_read_as_voxels(offset: float, tmp_path: Path) -> None:
+    path = save(tmp_path / "a.nii", np.arange(1000.0).reshape(10, 10, 10), np.diag([2.0, 2, 2, 1]))
+    content = bytearray(path.read_bytes())
+    content[108:112] = np.array(offset, "<f4").tobytes()
+    path.write_bytes(bytes(content))
+    assert isinstance(read_volume(path), Rejected)
+    with pytest.raises(SampleRefused):
+        load_volume(path)
