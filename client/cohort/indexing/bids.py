@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fedage.client.cohort.bids.contrast import described_content
 from fedage.client.cohort.bids.derivatives import derived_view
 from fedage.client.cohort.bids.label_maps import LABEL_MAP, label_map_view
 from fedage.client.cohort.bids.participants import read_json
@@ -23,6 +22,7 @@ from fedage.client.cohort.bids.session_files import STANDARD, BidsLayout, Folder
 from fedage.client.cohort.bids.sessions import PARTICIPANTS, Session, read_sessions
 from fedage.client.cohort.decoding.nifti import read_volume
 from fedage.client.cohort.dicom.facts import DicomFacts
+from fedage.client.cohort.indexing.bids_content import described_content
 from fedage.client.cohort.indexing.derived_grids import DerivedGrids
 from fedage.client.cohort.indexing.index import IndexReport
 from fedage.client.cohort.reasons import Reason, Rejected

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fedage.client.cohort.bids.contrast import described_content, is_contrast_enhanced
+from fedage.client.cohort.bids.contrast import is_contrast_enhanced
 from fedage.client.cohort.dicom.content import Code, HeaderText, derive_content
 from fedage.client.cohort.dicom.descriptions import fold_text
+from fedage.client.cohort.indexing.bids_content import described_content
 from fedage.common.estimators.brain_sfcn import _takes
 
 TAKES = _takes("")
