@@ -45,6 +45,7 @@ class Kind(StrEnum):
     TRAIN = "train"
     EVALUATE = "evaluate"
     ANALYSE = "query.analyse"
+    SECURE = "query.secure"
     UNREADABLE = "unreadable"
     APPROVE = "approve"
     DECLINE = "decline"
@@ -55,7 +56,7 @@ class Kind(StrEnum):
     @classmethod
     def of(cls, text: str) -> Kind:
         """The kind of a message; what a site cannot know is `unreadable`."""
-        known = (cls.DESCRIBE, cls.TRAIN, cls.EVALUATE, cls.ANALYSE)
+        known = (cls.DESCRIBE, cls.TRAIN, cls.EVALUATE, cls.ANALYSE, cls.SECURE)
         return next((kind for kind in known if kind.value == text), cls.UNREADABLE)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fedage.client.cohort.site_cohort import SiteCohort
 from fedage.client.inbox.site import Site
 from fedage.common.campaign import Campaign
+from fedage.common.networks.roles import ArrayRoles
 from fedage.common.protocol.messages import DESCRIBE, Payload, Request, RequestRefused
 
 if TYPE_CHECKING:  # the policy, the ledger and their databases: only where there are any
@@ -88,6 +89,8 @@ class Answer:
         ε charged for it.
     steps, withheld
         Steps answered, and those withheld, each with its rule and reason.
+    roles
+        What the arrays of an update are; None for anything else.
     """
 
     info: Mapping[str, Any]
@@ -97,6 +100,7 @@ class Answer:
     epsilon: float = 0.0
     steps: tuple[str, ...] = ()
     withheld: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    roles: ArrayRoles | None = None
 
 
 def admit(site: Site, request: Request, payload: Payload) -> Work:

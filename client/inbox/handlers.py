@@ -41,8 +41,10 @@ from fedage.client.disclosure.guard import Withheld, releasable_counts, releasab
 from fedage.client.inbox.bundles import model_of_bundle
 from fedage.client.inbox.exchange import Handler, respond
 from fedage.client.inbox.gate import Answer, Work
+from fedage.client.inbox.masked_answer import hidden
 from fedage.client.inbox.model_continuity import admit_model
 from fedage.client.inbox.private_round import OUTSIDE, train_private_round
+from fedage.client.inbox.secure_stages import answer_stage
 from fedage.client.inbox.sites import site_for
 from fedage.client.site.cancel import should_stop
 from fedage.common.analyses.evaluation.metrics import VALIDATION, Evaluation
@@ -58,6 +60,7 @@ from fedage.common.protocol.messages import (
     DESCRIBE,
     EVALUATE,
     KINDS,
+    SECURE,
     TRAIN,
     RequestRefused,
     join_model,
@@ -76,7 +79,7 @@ class SiteHandlers(ClientApp):
     def __call__(self, message: Message, context: Context) -> Message:
         """Answer a message of any type."""
         kind = message.metadata.message_type
-        if kind not in KINDS:
+        if kind not in (*KINDS, SECURE):
             return respond(site_for(context), message, kind="unknown", handler=_unknown)
         return super().__call__(message, context)
 
@@ -94,11 +97,14 @@ def _answers(kind: str) -> Callable[[Handler], Callable[[Message, Context], Mess
     def decorate(handler: Handler) -> Callable[[Message, Context], Message]:
         @wraps(handler)
         def answer(message: Message, context: Context) -> Message:
-            return respond(site_for(context), message, kind=kind, handler=handler)
+            return respond(site_for(context), message, kind=kind, handler=hidden(handler))
 
         return answer
 
     return decorate
+
+
+app.query("secure")(_answers(SECURE)(answer_stage))
 
 
 @app.query("describe")
@@ -112,8 +118,8 @@ def describe(work: Work) -> Answer:
     others = site_cohort.cohort.n - sum(aside.values()) - sum(in_parts.values())
     used = sum(in_parts.values()) + (others if others >= minimum_count else 0)
     require(used, of="patients in the cohort", minimum_count=minimum_count)
-    excluded_counts = {**site_cohort.excluded, **{reason: count for reason, count in aside.items() if count}}
-    excluded = releasable_counts(excluded_counts, minimum_count=minimum_count)
+    set_aside = {reason: count for reason, count in aside.items() if count}
+    excluded = releasable_counts({**site_cohort.excluded, **set_aside}, minimum_count=minimum_count)
     info = {
         "patients": used,
         "minimum_count": minimum_count,
@@ -125,10 +131,13 @@ def describe(work: Work) -> Answer:
         "features": list(site_cohort.features),
         "device": device_in_words(work.site.device, trains=campaign.training is not None),
     }
+    if campaign.privacy.secure_aggregation:  # which hides how many a site brings
+        info = {key: info[key] for key in ("minimum_count", "features", "device")}
     if (rules := work.site.rules) is not None:
         info |= {"audit_key": key_to_hex(rules.audit.public_key), "kinds": rules.kinds()}
-    counts = [used, *parts.values(), *excluded.values()]
-    return Answer(info=info, patients=used, smallest_cell=min(count for count in counts if count))
+    return Answer(
+        info=info, patients=used, smallest_cell=min(filter(None, [used, *parts.values(), *excluded.values()]))
+    )
 
 
 @app.train()
@@ -236,6 +245,7 @@ def train(work: Work) -> Answer:
         payload={**join_model(change), **contributed.sums},
         patients=min(int(chosen.size) + contributed.patients, site_cohort.cohort.n),
         smallest_cell=min(int(chosen.size), contributed.smallest_cell or int(chosen.size)),
+        roles=roles,
     )
 
 

@@ -218,7 +218,17 @@ class Privacy(Table):
     )
     noise_multiplier: float | None = Field(default=None, gt=0, description="noise over clip norm, instead of ε")
     clip_norm: float | None = Field(default=None, gt=0, description="L2 norm of one patient's gradient")
-    secure_aggregation: bool = Field(default=False, description="hide each site's sums from the server")
+    secure_aggregation: bool = Field(
+        default=False, description="hide each site's sums from the coordinator, who sees only those over all sites"
+    )
+    minimum_sites: int = Field(
+        default=3, ge=2, le=10_000, description="with secure_aggregation: fewest sites in a sum that is opened"
+    )
+    site_keys: dict[Name, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(
+        default_factory=dict,
+        description="with secure_aggregation: each site's public key as fedage site audit key prints it there; sites "
+        "know each other by these, so that compare them before approving",
+    )
     minimum_count: int = Field(default=10, ge=1, le=1000, description="fewest patients behind any released cell")
     largest_share: float = Field(
         default=0.5,

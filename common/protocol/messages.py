@@ -42,6 +42,8 @@ EVALUATE = "evaluate"
 """A final model in; the site predicts and keeps the predictions. The sums of the first analyses come out."""
 ANALYSE = "query.analyse"
 """Iterates of registered analyses in, their sums out."""
+SECURE = "query.secure"
+"""Keys and seeds of secure aggregation (`protocol.secure`); answered by whoever answers more than offers."""
 KINDS = {DESCRIBE: "describe", TRAIN: "train", EVALUATE: "evaluate", ANALYSE: "analyse"}
 """What a site's policy and its answers call each kind of message."""
 
@@ -311,6 +313,8 @@ def printable(text: str) -> str:
 
 MODEL_PREFIX, PREPARATION_PREFIX, TRAINED_PREFIX, GIVEN_PREFIX = "model:", "preparation:", "trained:", "given:"
 """Of names in a payload: arrays of the model, and what a model of the run follows from (`protocol.basis`)."""
+SECURE_PART = "secure:part"
+"""Name in a payload of what is told of keys and masks (`protocol.secure`)."""
 BUNDLE = "bundle:file"
 """Name in a payload of the bytes of a bundle (`common.bundle`), which has a model and all that proves whose it is."""
 
@@ -343,7 +347,7 @@ def bundle_of(payload: Payload) -> bytes | None:
 
 def split_payload(payload: Payload) -> tuple[dict[str, NDArray[Any]], dict[str, dict[str, NDArray[np.float64]]]]:
     """Model weights by name, and iterates by step, of one payload. Raises `RequestRefused` as `split_iterates` does."""
-    others = (MODEL_PREFIX, PREPARATION_PREFIX, TRAINED_PREFIX, GIVEN_PREFIX, BUNDLE)
+    others = (MODEL_PREFIX, PREPARATION_PREFIX, TRAINED_PREFIX, GIVEN_PREFIX, BUNDLE, SECURE_PART)
     return model_of(payload), split_iterates({name: a for name, a in payload.items() if not name.startswith(others)})
 
 

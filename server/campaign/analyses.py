@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from fedage.common.analyses.base import (
     MAX_EXCHANGES,
@@ -18,9 +20,11 @@ from fedage.common.analyses.base import (
     Outcome,
     Result,
 )
+from fedage.common.privacy.masked_statistic import STATISTIC_WORDS, summed_statistic
 from fedage.common.protocol.basis import PreparedSums
-from fedage.common.protocol.messages import join_iterates
-from fedage.common.statistics.statistic import FloatArray, Statistic, total
+from fedage.common.protocol.messages import Payload, join_iterates
+from fedage.common.statistics.statistic import FloatArray, Layout, Statistic, total
+from fedage.server.sites.secure_sums import Summed, ask_summed
 from fedage.server.sites.session import Answer, Session
 from fedage.server.sites.sums import usable_statistics
 
@@ -72,34 +76,44 @@ def run_stage(
     while iterates:
         head = dict(payload or {}) if exchange == 0 else {}
         now = kind if exchange == 0 else following_kind
+        steps = {name: (by_name[name], iterate) for name, iterate in iterates.items()}
         payload_now = {**head, **join_iterates({**(extra or {}), **iterates})}
-        answers = session.ask(now, payload_now, fold=fold, sites=sites, needed=None if quorum else 0)
+        sums_of, answers = _asked(session, now, payload_now, steps, fold=fold, sites=sites, quorum=quorum)
         if quorum:
             session.require_quorum(answers, step="analyses", kind=now)
         exchange += 1
         session.events.emit("exchange", number=exchange, steps=sorted(iterates), sites=sorted(answers))
         for name in list(iterates):
             analysis = by_name[name]
-            statistics = _statistics(session, analysis, iterates[name], answers, findings)
+            sums = sums_of[name]
+            for site, reason in sums.missing.items():
+                findings.withheld.setdefault(site, {})[name] = reason
             before = taking_part[name]
-            present = set(statistics) if before is None else before & set(statistics)
+            present = sums.sites if before is None else before & sums.sites
+            if sums.hidden and before is not None and sums.sites != before and getattr(analysis, "same_sites", True):
+                left = NotComputable(
+                    "the sites that took part changed in between, and the sums of some of them cannot be taken out of "
+                    "hidden ones; start another run"
+                )
+                _record(analysis, iterates.pop(name), sums, left, findings)
+                continue
             if before is not None and present != before and getattr(analysis, "same_sites", True):
                 session.events.emit("analysis-restarted", step=name, left=sorted(before - present))
                 iterates[name], taken[name] = begins[name], 0
                 taking_part[name] = present
                 continue
             taken[name] += 1
-            taking_part[name] = present
-            statistics = {site: statistics[site] for site in present}
-            if isinstance(analysis, Costed):
-                findings.costs.setdefault(name, []).extend(analysis.costs(statistics, iterates[name]))
-            outcome = _combine(analysis, iterates[name], statistics)
+            sums = sums.of(present)
+            taking_part[name] = sums.sites
+            if isinstance(analysis, Costed) and not sums.hidden:
+                findings.costs.setdefault(name, []).extend(analysis.costs(sums.by_site, iterates[name]))
+            outcome = _combine(analysis, iterates[name], sums)
             if isinstance(outcome, Again) and taken[name] < MAX_EXCHANGES:
                 iterates[name] = outcome.iterate
                 continue
             if isinstance(outcome, Again):
                 outcome = NotComputable(f"did not converge in {MAX_EXCHANGES} exchanges")
-            _record(analysis, iterates.pop(name), statistics, outcome, findings)
+            _record(analysis, iterates.pop(name), sums, outcome, findings)
         for name, following in list(waiting.items()):
             first = following.preceding.name
             if first in findings.results:
@@ -114,26 +128,100 @@ def run_stage(
         findings.not_computed[name] = f"{following.preceding.name}, which it begins with, has no result"
 
 
-def _statistics(
-    session: Session, analysis: Analysis, iterate: Iterate, answers: dict[str, Answer], findings: AnalysisOutcomes
-) -> dict[str, Statistic]:
-    """The sites' sums for one step; what cannot be used is recorded with its reason."""
-    found, missing = usable_statistics(session, analysis.name, analysis.layout(iterate), answers)
-    for site, reason in missing.items():
-        findings.withheld.setdefault(site, {})[analysis.name] = reason
-    return found
+@dataclass(frozen=True, kw_only=True)
+class _Sums:
+    """The sums for one step.
+
+    Parameters
+    ----------
+    sites
+        Whose they are.
+    total
+        Over all of them; None where there are none that can be used.
+    by_site
+        Those of each site; nothing where they are hidden.
+    missing
+        Why there are none of other sites.
+    hidden
+        Whether only the total is seen.
+    why
+        Why there is no total.
+    """
+
+    layout: Layout
+    sites: set[str]
+    total: Statistic | None
+    by_site: Mapping[str, Statistic] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    hidden: bool = False
+    why: str = "every site withheld its contribution"
+
+    def of(self, sites: Collection[str]) -> _Sums:
+        """The sums of these sites only, where they are seen by site."""
+        if self.hidden:
+            return self
+        by_site = {site: self.by_site[site] for site in sites}
+        return replace(
+            self, sites=set(by_site), by_site=by_site, total=total(self.layout, by_site) if by_site else None
+        )
 
 
-def _combine(analysis: Analysis, iterate: Iterate, statistics: Mapping[str, Statistic]) -> Outcome:
-    if not statistics:
-        return NotComputable("every site withheld its contribution")
-    return analysis.combine(total(analysis.layout(iterate), statistics), iterate)
+def _asked(
+    session: Session,
+    kind: str,
+    payload: Payload,
+    steps: Mapping[str, tuple[Analysis, Iterate]],
+    *,
+    fold: int,
+    sites: Collection[str] | None,
+    quorum: bool,
+) -> tuple[dict[str, _Sums], dict[str, Answer]]:
+    """The sites' sums for steps, and what else they answered; what cannot be used is there with its reason."""
+    layouts = {name: analysis.layout(iterate) for name, (analysis, iterate) in steps.items()}
+    if session.campaign.privacy.secure_aggregation:
+        blocks = {name: (layout.size, STATISTIC_WORDS) for name, layout in layouts.items()}
+        summed = ask_summed(session, kind, payload, blocks=blocks, fold=fold, sites=sites)
+        return {name: _hidden(name, layout, summed) for name, layout in layouts.items()}, summed.answers
+    answers = session.ask(kind, payload, fold=fold, sites=sites, needed=None if quorum else 0)
+    found = {}
+    for name, layout in layouts.items():
+        statistics, missing = usable_statistics(session, name, layout, answers)
+        sums = _Sums(layout=layout, sites=set(statistics), total=None, by_site=statistics, missing=missing)
+        found[name] = sums.of(statistics)
+    return found, answers
+
+
+def _hidden(name: str, layout: Layout, summed: Summed) -> _Sums:
+    """The sum for one step of which no site's is seen."""
+    missing = {
+        site: str(answer.info.withheld.get(name, "no contribution in the answer"))
+        for site, answer in summed.answers.items()
+        if site not in summed.contributors.get(name, ())
+    }
+    rows = summed.totals.get(name)
+    sites = set(summed.contributors.get(name, ()))
+    if rows is None:
+        why = summed.refused.get(name, "every site withheld its contribution")
+        return _Sums(layout=layout, sites=sites, total=None, missing=missing, hidden=True, why=why)
+    vector = summed_statistic(layout, rows, sites=summed.members)
+    lower, upper = layout.bounds()
+    if np.any(vector < np.minimum(len(sites) * lower, lower)) or np.any(vector > np.maximum(len(sites) * upper, upper)):
+        why = "the sum over the sites is outside the bounds that the campaign file implies: some site's was, too"
+        return _Sums(layout=layout, sites=sites, total=None, missing=missing, hidden=True, why=why)
+    found = Statistic(layout=layout, vector=vector, smallest=None)
+    return _Sums(layout=layout, sites=sites, total=found, missing=missing, hidden=True)
+
+
+def _combine(analysis: Analysis, iterate: Iterate, sums: _Sums) -> Outcome:
+    if sums.total is None:
+        return NotComputable(sums.why)
+    return analysis.combine(sums.total, iterate)
 
 
 def _record(
     analysis: Analysis,
     iterate: Iterate,
-    statistics: Mapping[str, Statistic],
+    sums: _Sums,
     outcome: Done | NotComputable,
     findings: AnalysisOutcomes,
 ) -> None:
@@ -141,11 +229,11 @@ def _record(
         findings.not_computed[analysis.name] = outcome.reason
     else:
         findings.results[analysis.name] = outcome.result
-        summed = total(analysis.layout(iterate), statistics).vector
+        summed = Statistic.zero(sums.layout).vector if sums.total is None else sums.total.vector
         findings.made_from[analysis.name] = PreparedSums(iterate=iterate, total=summed)
-    findings.contributors[analysis.name] = sorted(statistics)
+    findings.contributors[analysis.name] = sorted(sums.sites)
     if analysis.per_site:
-        for site, statistic in sorted(statistics.items()):
+        for site, statistic in sorted(sums.by_site.items()):
             alone: Any = analysis.combine(statistic, iterate)
             if isinstance(alone, Done):
                 findings.by_site.setdefault(analysis.name, {})[site] = alone.result

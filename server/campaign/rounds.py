@@ -18,16 +18,21 @@ from fedage.common.analyses.plan import registered
 from fedage.common.campaign.types import Training
 from fedage.common.estimators.configure import step_limits
 from fedage.common.networks.arrays import Weights
+from fedage.common.networks.masked_update import UPDATE_WORDS, mean_update, update_size
 from fedage.common.networks.roles import ArrayRoles
 from fedage.common.networks.steps import StepLimits
+from fedage.common.privacy.masked_statistic import STATISTIC_WORDS, summed_statistic
+from fedage.common.privacy.ring import OutOfRange
 from fedage.common.protocol.basis import Basis
-from fedage.common.protocol.messages import TRAIN, join_iterates, model_of, without_model
-from fedage.common.statistics.statistic import total
+from fedage.common.protocol.messages import TRAIN, Payload, join_iterates, model_of, without_model
+from fedage.common.protocol.secure import UPDATE
+from fedage.common.statistics.statistic import FloatArray, Statistic, total
 from fedage.deploy.machine.atomic import write_atomically
 from fedage.server.campaign.run_model import RunModel
 from fedage.server.campaign.strategies import RoundStart, Strategy, Update, UpdateRefused, check_update
 from fedage.server.campaign.strategies.step import limited_step
 from fedage.server.sites.kept_steps import step_of
+from fedage.server.sites.secure_sums import STEPS_KEPT, Reserved, ask_summed, reserve
 from fedage.server.sites.session import Answer, CampaignFailed, Session
 from fedage.server.sites.site_info import Privacy
 from fedage.server.sites.sums import usable_statistics
@@ -67,8 +72,16 @@ class _Validation:
         # It takes one exchange (`Evaluation.baseline` is false): every answer holds all there is.
         self.iterate: Iterate = self.analysis.first()
 
-    def read(self, answers: dict[str, Answer], *, round_number: int) -> tuple[Result | None, dict[str, Result]]:
+    def read(
+        self, answers: dict[str, Answer], *, round_number: int, summed: FloatArray | None = None
+    ) -> tuple[Result | None, dict[str, Result]]:
+        """What they come to: over all sites, and by site where no sums are hidden; `summed` (v,) is a hidden sum."""
         layout = self.analysis.layout(self.iterate)
+        if summed is not None:
+            outcome = self.analysis.combine(Statistic(layout, summed, None), self.iterate)
+            return (outcome.result if isinstance(outcome, Done) else None), {}
+        if self.session.campaign.privacy.secure_aggregation:
+            return None, {}
         statistics, _ = usable_statistics(
             self.session, VALIDATION, layout, answers, kind=TRAIN, round_number=round_number
         )
@@ -128,6 +141,8 @@ def train(
         all_know = knowing.issuperset(session.training_sites)
         accepted = _Accepted(session, strategy, weights, number, described=described, roles=roles, limits=limits)
         step = step_of(TRAIN, round_number=number, fold=fold)
+        hides = campaign.privacy.secure_aggregation
+        keys = reserve(session, TRAIN, sites=session.training_sites) if hides else None
         before = session.replayed(step, sites=session.training_sites)
         if before is not None:
             answers = before.answers
@@ -138,17 +153,22 @@ def train(
             }
             start = RoundStart(number=number, weights=weights, sites=tuple(session.training_sites))
             sending = strategy.configure(start)
-            answers = session.ask(
-                TRAIN,
-                {**payload, **sending.payload},
-                round_number=number,
-                fold=fold,
-                sites=sending.sites,
-                on_arrival=accepted.take,
-                enough=_Enough(accepted.patients, campaign.quorum, training.wait_after_quorum_s).reached,
-            )
+            payload |= sending.payload
+            if keys is not None:
+                answers = accepted.take_sum(payload, keys, validation=validation, fold=fold, training=training)
+            else:
+                answers = session.ask(
+                    TRAIN,
+                    payload,
+                    round_number=number,
+                    fold=fold,
+                    sites=sending.sites,
+                    on_arrival=accepted.take,
+                    enough=_Enough(accepted.patients, campaign.quorum, training.wait_after_quorum_s).reached,
+                )
         knowing = set(answers)
-        overall, by_site = validation.read(answers, round_number=number)
+        validated = (accepted.sums if before is None else before.sums).get(VALIDATION)
+        overall, by_site = validation.read(answers, round_number=number, summed=validated)
         if len(records) > first:
             records[-1].validation, records[-1].validation_by_site = overall, by_site
             _tell(session, records[-1])
@@ -169,7 +189,9 @@ def train(
             path_norm += norm
             if clipped:
                 session.events.emit("step-clipped", number=number, fold=fold, norm=limits.step_norm)
-            loss = _mean_loss({site: (answers[site].info.loss, n) for site, n in accepted.patients.items()})
+            loss = accepted.loss
+            if keys is None:
+                loss = _mean_loss({site: (answers[site].info.loss, n) for site, n in accepted.patients.items()})
             seconds, sites = time.monotonic() - started, sorted(accepted.patients)
             record = RoundRecord(number, seconds, sites, loss, made_of_them.norm, fold=fold, clipped=clipped)
             record.privacy = {site: told.model_dump() for site, told in accepted.privacy.items()}
@@ -187,7 +209,15 @@ def train(
                 **weights,
                 **{_STATE + name: array for name, array in strategy.state().items()},
             }
-            session.steps.keep(step, answers, more={"record": told, "path": path_norm}, model=model, series=series)
+            session.steps.keep(
+                step,
+                answers,
+                more={"record": told, "path": path_norm},
+                model=model,
+                series=series,
+                sums=accepted.sums,
+                replaces=STEPS_KEPT if keys is not None else 0,
+            )
         save_model(path, weights, about={**about, "round": number})
         records.append(record)
         session.events.emit(
@@ -247,9 +277,53 @@ class _Accepted:
     roles: ArrayRoles
     limits: StepLimits
     patients: dict[str, int] = field(default_factory=dict)
-    """By site, how many patients its update was trained on."""
+    """By site, how many patients its update was trained on; 0 where that is hidden."""
     privacy: dict[str, Privacy] = field(default_factory=dict)
     """By site, what its updates have cost until now."""
+    loss: float | None = None
+    sums: dict[str, FloatArray] = field(default_factory=dict)
+    """What came with hidden updates, over all sites."""
+
+    def take_sum(
+        self, payload: Payload, keys: Reserved, *, validation: _Validation, fold: int, training: Training
+    ) -> dict[str, Answer]:
+        """Ask for updates that only their sum is seen of, and hand on their mean as one update; the answers.
+
+        Raises
+        ------
+        CampaignFailed
+            If the sum could not be opened.
+        """
+        layout = validation.analysis.layout(validation.iterate)
+        summed = ask_summed(
+            self.session,
+            TRAIN,
+            payload,
+            blocks={UPDATE: (update_size(self.weights), UPDATE_WORDS), VALIDATION: (layout.size, STATISTIC_WORDS)},
+            round_number=self.number,
+            fold=fold,
+            wait_s=training.wait_after_quorum_s,
+            reserved=keys,
+        )
+        if (rows := summed.totals.get(UPDATE)) is None:
+            why = summed.refused.get(UPDATE, "no site answered")
+            missing = self.session.attendance.why_missing(
+                summed.answers, expected=self.session.campaign.campaign.sites, kind=TRAIN
+            )
+            raise CampaignFailed(f"round {self.number}: the sites' updates were not added up: {why} ({missing})")
+        try:
+            mean = mean_update(rows, self.weights, self.roles, limits=self.limits, sites=summed.members)
+            update = Update(site="all sites", change=mean.change, n=mean.n)
+            check_update(update, self.weights, patients=mean.n, roles=self.roles, limits=self.limits)
+        except (OutOfRange, UpdateRefused) as refused:
+            raise CampaignFailed(f"round {self.number}: the sum of the updates is none of sites': {refused}") from None
+        self.strategy.accept(update)
+        self.loss = mean.loss
+        self.patients = dict.fromkeys(summed.contributors[UPDATE], 0)
+        self.privacy = {s: a.info.privacy for s, a in summed.answers.items() if a.info.privacy is not None}
+        if (rows := summed.totals.get(VALIDATION)) is not None:
+            self.sums[VALIDATION] = summed_statistic(layout, rows, sites=summed.members)
+        return summed.answers
 
     def take(self, answer: Answer) -> Answer:
         """Check an answer's update and hand it on; the answer without it, so that no two are in memory at once."""

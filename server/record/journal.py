@@ -5,6 +5,9 @@ answers of the one before comes to the same place by itself, whatever phase, fol
 mechanism for all of them, and none of them has a checkpoint of its own. A round of training is kept as its outcome, not
 as the sites' updates.
 
+Where sums are hidden (secure aggregation) no site's are here: of a step under way the sum of the masked words and what
+opens it, so that a resumed run opens the same sum, by the same seeds, and nobody is asked for others.
+
 Attack: somebody who reads the coordinator's disk sees each site's sums. Rule: the folder is the coordinator's own (mode
 0700), holds no single site's update, and is removed when the run has finished. Residual risk: the journal of a run that
 failed stays, as it may be resumed; whoever runs the coordinator sees the same sums while a run goes on.
@@ -104,15 +107,15 @@ class Journal:
         self._next += 1
         return entry
 
-    def keep(self, entry: Entry) -> None:
-        """A step that was finished just now, on disk when this returns.
+    def keep(self, entry: Entry, *, replaces: int = 0) -> None:
+        """A step that was finished just now, on disk when this returns; in the place of the last ones it `replaces`.
 
         Raises
         ------
         OSError
             If the disk does not take it.
         """
-        number = self._next
+        number = self._next - replaces
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         told: dict[str, Any] = {"step": entry.step, "fields": dict(entry.fields), "series": entry.series}
         if entry.series:
@@ -120,8 +123,9 @@ class Journal:
             told["model_sha256"] = hashlib.sha256(content).hexdigest()
             write_atomically(self._model(number), content, mode=0o600)
         write_atomically(self._file(number), _packed(told, entry.arrays), mode=0o600)
-        self._entries.append(told)
-        self._next += 1
+        self._drop_from(number + 1)
+        self._entries[number:] = [told]
+        self._next = number + 1
         self._request.unlink(missing_ok=True)
         self._prune()
 

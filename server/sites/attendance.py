@@ -8,7 +8,7 @@ from typing import Any
 
 from fedage.common.campaign.types import Role
 from fedage.common.presentation.participation import VALIDATION_ONLY
-from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, KINDS, TRAIN
+from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, KINDS, SECURE, TRAIN
 from fedage.server.record.events import EventLog
 
 NOT_YET = "not-approved"
@@ -123,6 +123,8 @@ class Attendance:
         if kind == TRAIN and self.role_in_file(site) == "validate":
             return False
         kinds = self.kinds.get(site)
+        if kind == SECURE:
+            return kinds is None or bool(kinds - {KINDS[DESCRIBE]})
         return kinds is None or KINDS[kind] in kinds
 
     def may(self, site: str, kind: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedage.common.protocol.heads import SignedHead
@@ -28,6 +28,7 @@ class Replayed:
     more: Mapping[str, Any]
     model: Payload
     known: Mapping[str, Any]
+    sums: Payload = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,21 @@ class KeptSteps:
         more: Mapping[str, Any] | None = None,
         model: Payload | None = None,
         series: str = "",
+        sums: Payload | None = None,
+        replaces: int = 0,
     ) -> None:
         """Note a finished step.
 
         Parameters
         ----------
+        sums
+            Arrays of all sites together.
         more
             What else is told of the step, JSON.
         model, series
             See `Entry`.
+        replaces
+            How many of the last steps kept it stands for.
         """
         if self.journal is None:
             return
@@ -73,7 +80,8 @@ class KeptSteps:
             "more": more or {},
         }
         arrays = {f"{site}|{name}": array for site, one in answers.items() for name, array in one.payload.items()}
-        self.journal.keep(Entry(step, fields, arrays, model or {}, series))
+        arrays |= {f"|{name}": array for name, array in (sums or {}).items()}
+        self.journal.keep(Entry(step, fields, arrays, model or {}, series), replaces=replaces)
 
     def replayed(self, step: str) -> Replayed | None:
         """A step as it was when the run got there before, and what was known of the sites then; None if it did not."""
@@ -81,7 +89,7 @@ class KeptSteps:
         if entry is None:
             return None
         self.know(entry.fields["known"])
-        payloads: dict[str, dict[str, Any]] = {site: {} for site in entry.fields["answers"]}
+        payloads: dict[str, dict[str, Any]] = {site: {} for site in ("", *entry.fields["answers"])}
         for key, array in entry.arrays.items():
             site, _, name = key.partition("|")
             payloads[site][name] = array
@@ -89,7 +97,7 @@ class KeptSteps:
             site: Answer(site, SiteInfo.model_validate_json(info), payloads[site])
             for site, info in entry.fields["answers"].items()
         }
-        return Replayed(answers, entry.fields["more"], entry.model, entry.fields["known"])
+        return Replayed(answers, entry.fields["more"], entry.model, entry.fields["known"], payloads[""])
 
     def know(self, known: Mapping[str, Any]) -> None:
         """Know of the sites what was known when a step was kept, and nothing else."""

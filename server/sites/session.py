@@ -24,6 +24,7 @@ from fedage.server.sites.failure_text import in_words
 from fedage.server.sites.flower_records import read_or_failure, request_content
 from fedage.server.sites.incoming import Answer, CampaignFailed, Incoming
 from fedage.server.sites.kept_steps import KeptSteps, Replayed, step_of
+from fedage.server.sites.secure_setting import Setting
 from fedage.server.superlink.grid import Again, Failure, PollingGrid
 
 __all__ = ["Answer", "CampaignFailed", "Session"]
@@ -35,8 +36,7 @@ _REOFFER_S, _REOFFER_SHARE, _REOFFER_MAX_S = 5.0, 0.05, 60.0
 _BACK_WITHIN_S = 90.0
 """A node that was killed may connect again some twenty seconds later; a machine that restarts takes longer."""
 _Read = tuple[Reply, Packed]
-_UNNAMED = "an unnamed site"
-"""In simulation a node that never answered has no name."""
+_UNNAMED = "an unnamed site"  # in simulation a node that never answered
 
 
 @dataclass
@@ -44,6 +44,7 @@ class Session:
     """One run of one campaign over a grid.
 
     `nodes` maps a site's name to its Flower node, `attendance` collects who takes part as what and what went wrong,
+    `setting` has the keys by which sums are hidden now (`secure_sums`),
     `answered_last` are the sites that answered the last request. `admitted` is the name each node was admitted under,
     `heads` keeps the heads of the sites' audit logs; both None in simulation only, where nodes have no identity; there
     `sites_there` tells how many to wait for, and for no others.
@@ -63,8 +64,8 @@ class Session:
     sites_there: int | None = None
     journal: Journal | None = None
     """Of the answers of this run, and of the one before that it goes on from; None in simulation only."""
-    patients: dict[str, int] = field(default_factory=dict)
-    """By site, how many patients it described: no answer of the run may be of more."""
+    patients: dict[str, int] = field(default_factory=dict)  # by site, described: no answer may be of more
+    setting: Setting | None = None
     _unheard: set[int] = field(default_factory=set)
     _resumed: bool = False
 
@@ -224,7 +225,8 @@ class Session:
             if answer := self._incoming.accept(
                 head, packed, step=DESCRIBE, nonce=request.nonce, after=after.get(head.site, 0)
             ):
-                if (described := answer.info.patients) is None or described > MAX_PATIENTS:
+                described = 0 if self.campaign.privacy.secure_aggregation else answer.info.patients
+                if described is None or described > MAX_PATIENTS:
                     told = f"it has to say how many patients it brings, at most {MAX_PATIENTS:.0f}"
                     self.attendance.leave_out(answer.site, told, rule="described-patients")
                     continue
@@ -243,6 +245,7 @@ class Session:
         on_arrival: Callable[[Answer], Answer] | None = None,
         enough: Callable[[], bool] | None = None,
         needed: int | None = None,
+        each: Mapping[str, Payload] | None = None,
     ) -> dict[str, Answer]:
         """Send one request to the sites still online and wait for their answers until the round's deadline.
 
@@ -250,7 +253,7 @@ class Session:
         `on_arrival` takes each answer that counts as it arrives; what it returns is kept in its place, so that large
         arrays need not wait in memory for the last site. Whoever gives it keeps the step in the journal; all others
         are kept, and looked for, here. Once there is `enough`, the other sites' answers are not waited for. With fewer
-        than are `needed`, the quorum if not given, the step is not kept.
+        than are `needed`, the quorum if not given, the step is not kept. `each` is what single sites get besides.
         """
         step = step_of(kind, round_number=round_number, fold=fold)
         if on_arrival is None and (before := self.replayed(step, sites=sites)) is not None:
@@ -289,10 +292,11 @@ class Session:
             if answer is not None:
                 answers[site] = answer if on_arrival is None else on_arrival(answer)
 
-        self._exchange(request, dict.fromkeys(nodes, payload), arrived, enough=enough)
+        sent = {node: payload if each is None else {**payload, **each[site]} for node, site in nodes.items()}
+        self._exchange(request, sent, arrived, enough=enough)
         if stored_no_more:
             request, resent = self._request(kind, round_number=round_number, fold=fold), False
-            self._exchange(request, dict.fromkeys(stored_no_more, payload), arrived)
+            self._exchange(request, {node: sent[node] for node in stored_no_more}, arrived)
         answers = dict(sorted(answers.items()))
         self._answered(answers, sites)
         # Without a quorum the run ends, and the step is to be asked for once more when it is resumed.

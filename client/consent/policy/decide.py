@@ -4,13 +4,13 @@
 |---|---|
 | `policy-unreadable` | `policy.toml` has mistakes or cannot be read: nothing is allowed then |
 | `coordinator` | the signer's fingerprint is not among `requests.coordinators` |
-| `message-kind` | the kind is not among `requests.kinds` |
+| `message-kind` | the kind is not among `requests.kinds` (keys of secure aggregation: nothing but offers is) |
 | `estimator` | the campaign's estimator is not among `requests.estimators` |
 | `exception` | the campaign needs something that is no sum and that `requests.exceptions` does not grant |
 | `secure-aggregation` | the site requires it and the campaign does not use it |
 | `data-set` | no data set of the site, or more than one, fits what the campaign asks |
 | `privacy-mode` | the data set has an ε budget and the campaign trains on it without per-patient privacy |
-| `hours` | work (anything but a describe) would begin outside `[hours]` |
+| `hours` | work (anything but a describe or the opening of a sum) would begin outside `[hours]` |
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from datetime import datetime
 from fedage.client.consent.policy.hours import is_open
 from fedage.client.consent.policy.types import DataSet, ExceptionName, KindName, Policy
 from fedage.common.campaign import Campaign
-from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, TRAIN
+from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, SECURE, TRAIN
 
 KINDS: dict[str, KindName] = {DESCRIBE: "describe", TRAIN: "train", EVALUATE: "evaluate", ANALYSE: "analyse"}
 
@@ -136,7 +136,8 @@ def decide(policy: Policy, facts: Facts) -> Allowed | Refused:
     requests, kind = policy.requests, KINDS.get(facts.kind)
     if requests.coordinators and facts.coordinator not in requests.coordinators:
         return _no("coordinator", "this site's policy does not list the coordinator whose key signed the message")
-    if kind is None or kind not in requests.kinds:
+    answers_sums = bool(set(requests.kinds) - {"describe"})
+    if not answers_sums if facts.kind == SECURE else kind not in requests.kinds:
         return _no("message-kind", f"this site answers {_list(requests.kinds)} messages only")
     if facts.estimator is not None and requests.estimators and facts.estimator not in requests.estimators:
         return _no("estimator", f"this site allows the estimators {_list(requests.estimators)}")
@@ -159,7 +160,7 @@ def decide(policy: Policy, facts: Facts) -> Allowed | Refused:
         return _no(
             "privacy-mode", 'the data set has an ε budget: this site trains on it only with privacy.mode = "sample"'
         )
-    if kind != "describe" and policy.hours is not None and not is_open(policy.hours, facts.at):
+    if kind not in (None, "describe") and policy.hours is not None and not is_open(policy.hours, facts.at):
         return _no("hours", f"outside this site's hours (time zone {policy.hours.time_zone}); send it again later")
     return chosen
 

@@ -1,0 +1,241 @@
+"""A site's answer with masks over all its sums: what leaves where a campaign hides them from the coordinator.
+
+Attack: whoever reads an answer (the coordinator, its database, its disk) learns of one hospital. Rule: of an answer
+leave words of a ring, uniform to whoever lacks the seeds, and the reasons for what is withheld; weight, loss and time
+of a training are among the masked words or not told. What the coordinator checks of a bare answer is checked here
+before it is masked: finite, within the bounds of the layout for as many patients as the site has, within the step that
+the file allows. Residual risk: that a site takes part, which steps it contributes to, and its reasons are not hidden; a
+hostile site's figures within the bounds cannot be told from true ones.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from flwr.common.secure_aggregation.crypto.shamir import create_shares
+from flwr.common.secure_aggregation.crypto.symmetric_encryption import generate_shared_key
+
+from fedage.client.compute.contribute import BIAS_LINE
+from fedage.client.compute.model import exact_sums_of
+from fedage.client.disclosure.guard import Withheld
+from fedage.client.inbox.gate import Answer, Work
+from fedage.client.inbox.secure_stages import (
+    account_of,
+    channels_of,
+    encrypted,
+    members_of,
+    point,
+    private_key,
+    public_key,
+    run_key,
+    sharing_with,
+    signed_by_site,
+)
+from fedage.common.analyses.base import IterateRefused
+from fedage.common.analyses.plan import registered
+from fedage.common.estimators.configure import step_limits
+from fedage.common.networks.masked_update import update_rows
+from fedage.common.privacy import ring
+from fedage.common.privacy.masked_statistic import statistic_rows
+from fedage.common.privacy.ring import OutOfRange, digest_of
+from fedage.common.protocol.messages import (
+    DESCRIBE,
+    SECURE,
+    TRAIN,
+    RequestRefused,
+    model_of,
+    payload_digest,
+    split_payload,
+)
+from fedage.common.protocol.secure import (
+    MASKED,
+    UPDATE,
+    AskMasked,
+    Receipt,
+    SumId,
+    TellMasked,
+    check_word,
+    digest_of_all,
+    join_part,
+    neighbours,
+    pair_seed,
+    part_of,
+    question_of,
+    signed_total,
+    threshold_of,
+)
+from fedage.common.statistics.usable import why_unusable
+
+_KEPT_OF_INFO = ("withheld", "privacy")
+"""What an answer with masked sums says of the site beside them."""
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A block to be masked: its rows (v, w), and the digest of the values in it; None where it is zeros."""
+
+    name: str
+    rows: ring.Words
+    statistic: str | None
+
+
+def hidden(handler: Callable[[Work], Answer]) -> Callable[[Work], Answer]:
+    """The handler, with masks over the sums of what it answers where the campaign says so."""
+
+    def answer(work: Work) -> Answer:
+        if not work.campaign.privacy.secure_aggregation or work.request.kind in (DESCRIBE, SECURE):
+            return handler(work)
+        if needs_masks(work):  # refused before anything is computed
+            members_of(work, part_of(work.payload, AskMasked).keys)
+        return mask_answer(work, handler(work))
+
+    return answer
+
+
+def mask_answer(work: Work, answer: Answer) -> Answer:
+    """The answer with masks over all its arrays.
+
+    Raises
+    ------
+    RequestRefused
+        Rule `secure-aggregation` or `site-key`.
+    Withheld
+        Rule `sum-bounds` for an update that cannot be masked.
+    """
+    if not needs_masks(work):
+        return replace(answer, info={key: answer.info[key] for key in _KEPT_OF_INFO if key in answer.info})
+    asked = part_of(work.payload, AskMasked)
+    signed = members_of(work, asked.keys)
+    own = signed[work.site.name]
+    store, run = account_of(work), run_key(work)
+    try:
+        private, digest = private_key(store.private(run, own.epoch, asked.number)), digest_of_all(asked.keys)
+        if asked.number >= len(own.keys) or public_key(private) != own.keys[asked.number]:
+            raise RequestRefused("site-key", "the key sent as this site's is another one than it gave")
+        channels = channels_of(store.epoch(run, own.epoch), own)
+        question = question_of(
+            work.request.kind, round_number=work.request.round, fold=work.request.fold, payload=work.payload
+        )
+        of = SumId(digest, asked.number, question)
+        withheld = dict(answer.withheld)
+        blocks = list(_blocks(work, answer, withheld, sites=len(signed)))
+        near = [site for site in neighbours(work.site.name, channels, seed=own.channels) if site in signed]
+        shared = {site: generate_shared_key(private, point(signed[site].keys[asked.number])) for site in near}
+        seeds = {block.name: secrets.token_bytes(ring.SEED_BYTES) for block in blocks}
+        checks: dict[str, int] = {}
+        for block in blocks:
+            ring.add_mask(block.rows, seeds[block.name])
+            words = {}
+            for site, secret in shared.items():
+                sign = 1 if work.site.name < site else -1
+                ring.add_mask(block.rows, pair_seed(secret, of, block=block.name, use="mask"), sign=sign)
+                words[site] = check_word(pair_seed(secret, of, block=block.name, use="check"))
+            own_word = 1 + check_word(seeds[block.name]) + signed_total(work.site.name, words)
+            checks[block.name] = own_word % (1 << 64)
+        receipt = signed_by_site(
+            work,
+            Receipt(
+                site=work.site.name,
+                digest=work.request.digest,
+                run=work.request.run,
+                epoch=own.epoch,
+                number=asked.number,
+                keys=digest,
+                question=question,
+                contributes={block.name: block.statistic is not None for block in blocks},
+                checks=checks,
+                seeds={name: digest_of(seed.hex()) for name, seed in seeds.items()},
+            ),
+        )
+        holders = sharing_with(near, work.site.name)
+        parts = {name: create_shares(seed, threshold_of(len(holders)), len(holders)) for name, seed in seeds.items()}
+        told = {
+            site: encrypted(
+                work,
+                store,
+                own.epoch,
+                f"seeds of {asked.number}",
+                to=site,
+                body={name: parts[name][k].hex() for name in parts},
+            )
+            for k, site in enumerate(holders)
+        }
+        store.mask(
+            run,
+            own.epoch,
+            asked.number,
+            masked={
+                "receipt": receipt.model_dump_json(),
+                "keys": {site: signed[site].keys[asked.number] for site in near},
+                "seeds": {name: seed.hex() for name, seed in seeds.items()},
+                "statistics": {block.name: block.statistic for block in blocks},
+            },
+        )
+    finally:
+        store.close()
+    return replace(
+        answer,
+        info={**{key: answer.info[key] for key in _KEPT_OF_INFO if key in answer.info}, "withheld": withheld},
+        payload={
+            **{MASKED + block.name: block.rows for block in blocks},
+            **join_part(TellMasked(receipt=receipt, shares=told)),
+        },
+        steps=tuple(block.name for block in blocks if block.statistic is not None and block.name != UPDATE),
+        withheld=withheld,
+    )
+
+
+def needs_masks(work: Work) -> bool:
+    """Whether a request asks for sums at all; a prediction alone tells nothing but that it was done."""
+    return work.request.kind == TRAIN or bool(set(split_payload(work.payload)[1]) - {BIAS_LINE})
+
+
+def _blocks(work: Work, answer: Answer, withheld: dict[str, Mapping[str, str]], *, sites: int) -> Iterator[_Block]:
+    """The blocks that the request implies, in the order of their names; zeros where the site withholds."""
+    weights, iterates = split_payload(work.payload)
+    if work.request.kind == TRAIN:
+        limits, training = step_limits(work.campaign), work.campaign.training
+        if answer.roles is None or limits is None or training is None:
+            raise RequestRefused("secure-aggregation", "an update of a model without bounds cannot be masked")
+        # Never more than were approved, whatever the training says.
+        patients = min(int(answer.info["n"]), work.site_cohort.cohort.n)
+        try:
+            rows = update_rows(
+                weights,
+                model_of(answer.payload),
+                answer.roles,
+                limits=limits,
+                weight=1 if training.weighting == "equal" else patients,
+                loss=float(answer.info["loss"]),
+                sites=sites,
+            )
+        except OutOfRange as refused:
+            raise Withheld("sum-bounds", f"this site's update: {refused}") from None
+        # Before masks: what this site has in the sum, for its account of openings.
+        yield _Block(UPDATE, rows, _statistic(UPDATE, payload_digest({"": rows})))
+    steps = {**registered(work.campaign), **exact_sums_of(work.campaign, work.site_cohort)}
+    for step in sorted(set(iterates) & set(steps)):
+        try:
+            steps[step].check(iterates[step])
+            layout = steps[step].layout(iterates[step])
+        except IterateRefused:
+            continue  # withheld with the reason already; no site has a block of it
+        sums, statistic = np.zeros(layout.size), None
+        if (found := answer.payload.get(step)) is not None:
+            why = why_unusable(layout, found, patients=work.site_cohort.cohort.n)
+            if why is None:
+                sums = found
+                # Not by the step's name, which another file may change.
+                of = [type(steps[step]).__name__, payload_digest(iterates[step]), payload_digest({"": found})]
+                statistic = _statistic(*of)
+            else:
+                withheld[step] = {"rule": why[1], "detail": why[0]}
+        yield _Block(step, statistic_rows(layout, sums, sites=sites), statistic)
+
+
+def _statistic(*parts: str) -> str:
+    """What stands for a statistic at an iterate in the account of openings."""
+    return digest_of(*parts)

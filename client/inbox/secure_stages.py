@@ -1,0 +1,300 @@
+"""The stages of secure aggregation that come without sums: a channel, keys, and opening (`protocol.secure`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+from cryptography.fernet import InvalidToken
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from flwr.common.secure_aggregation.crypto.shamir import create_shares
+from flwr.common.secure_aggregation.crypto.symmetric_encryption import decrypt, encrypt, generate_shared_key
+from flwr.supercore.primitives.asymmetric import bytes_to_private_key, generate_key_pairs, private_key_to_bytes
+
+from fedage.client.consent.accounts.sum_keys import Epoch, SumKeyStore
+from fedage.client.inbox.gate import Answer, Work
+from fedage.common.privacy.ring import digest_of
+from fedage.common.protocol.heads import key_to_hex
+from fedage.common.protocol.messages import RequestRefused
+from fedage.common.protocol.secure import (
+    AskChannel,
+    AskKeys,
+    AskOpen,
+    Channel,
+    Receipt,
+    Signed,
+    SumKeys,
+    TellKeys,
+    TellOpen,
+    check_word,
+    digest_of_all,
+    join_part,
+    neighbours,
+    pair_seed,
+    part_of,
+    stage_of,
+    threshold_of,
+)
+
+SCALAR_BYTES = 48
+"""Of a private key on P-384: what is shared of it."""
+
+S = TypeVar("S", bound=Signed)
+
+
+def answer_stage(work: Work) -> Answer:
+    """The answer to a message of secure aggregation alone.
+
+    Raises
+    ------
+    RequestRefused
+        Rule `secure-aggregation`, or `site-key` for words that are not of the site they name.
+    """
+    if not work.campaign.privacy.secure_aggregation:
+        raise RequestRefused("secure-aggregation", "the approved campaign file hides no sums")
+    stages: dict[str, Callable[[Work, SumKeyStore], Answer]] = {"channels": _channel, "keys": _keys, "open": _open}
+    stage = stages.get(stage_of(work.payload))
+    if stage is None:
+        raise RequestRefused("secure-aggregation", "the message is of no stage that a site knows")
+    store = account_of(work)
+    try:
+        return stage(work, store)
+    finally:
+        store.close()
+
+
+def _channel(work: Work, store: SumKeyStore) -> Answer:
+    asked = part_of(work.payload, AskChannel)
+    private, public = generate_key_pairs()
+    channel = signed_by_site(
+        work,
+        Channel(
+            site=work.site.name,
+            digest=work.request.digest,
+            run=work.request.run,
+            epoch=asked.epoch,
+            key=_text(public),
+        ),
+    )
+    store.begin(run_key(work), asked.epoch, private=private_key_to_bytes(private))
+    return Answer(info={}, payload=join_part(channel))
+
+
+def _keys(work: Work, store: SumKeyStore) -> Answer:
+    asked = part_of(work.payload, AskKeys)
+    channels, run = members_of(work, asked.channels), run_key(work)
+    own = channels[work.site.name]
+    epoch = store.epoch(run, own.epoch)
+    if public_key(private_key(epoch.private)) != own.key:
+        raise RequestRefused("site-key", "the key sent as this site's is another one than it gave")
+    pairs = [generate_key_pairs() for _ in range(asked.count)]
+    digest = digest_of_all(asked.channels)
+    keys = signed_by_site(
+        work,
+        SumKeys(
+            site=work.site.name,
+            digest=work.request.digest,
+            run=work.request.run,
+            epoch=own.epoch,
+            channels=digest,
+            keys=tuple(_text(public) for _, public in pairs),
+        ),
+    )
+    told = json.dumps({"digest": digest, "keys": {site: each.key for site, each in channels.items()}})
+    store.keep_keys(run, own.epoch, told=told, private=[private_key_to_bytes(private) for private, _ in pairs])
+    holders = sharing_with(neighbours(work.site.name, sorted(channels), seed=digest), work.site.name)
+    threshold = threshold_of(len(holders))
+    shares = [
+        create_shares(private.private_numbers().private_value.to_bytes(SCALAR_BYTES, "big"), threshold, len(holders))
+        for private, _ in pairs
+    ]
+    bodies = {site: {str(n): parts[k].hex() for n, parts in enumerate(shares)} for k, site in enumerate(holders)}
+    tokens = {site: encrypted(work, store, own.epoch, "keys", to=site, body=body) for site, body in bodies.items()}
+    return Answer(info={}, payload=join_part(TellKeys(keys=keys, shares=tokens)))
+
+
+def _open(work: Work, store: SumKeyStore) -> Answer:
+    asked, name = part_of(work.payload, AskOpen), work.site.name
+    receipts, run = members_of(work, asked.receipts), run_key(work)
+    own = receipts[name]
+    private, masked = store.masked(run, own.epoch, own.number)
+    if own != Receipt.model_validate_json(masked["receipt"]):
+        raise RequestRefused("site-key", "the receipt sent as this site's is another one than it gave")
+    for receipt in asked.receipts:
+        if receipt.of != own.of:
+            raise RequestRefused("secure-aggregation", f"{receipt.site} has masked for another sum, or by other keys")
+        if receipt.contributes.keys() != own.contributes.keys():
+            raise RequestRefused("secure-aggregation", f"{receipt.site} has masked other blocks than this site")
+    near: Mapping[str, str] = masked["keys"]
+    if not set(asked.shares) <= set(receipts) or set(asked.missing) & set(receipts):
+        raise RequestRefused("secure-aggregation", "of a site either seeds or a key are opened, never both")
+    minimum = work.campaign.privacy.minimum_sites
+    refused = {
+        block: f"fewer than {minimum} sites contribute to it"
+        for block in own.contributes
+        if sum(receipt.contributes[block] for receipt in asked.receipts) < minimum
+    }
+    seeds: Mapping[str, str] = masked["seeds"]
+    shares = {
+        site: _decrypted(work, store, own.epoch, f"seeds of {own.number}", sender=site, token=token)
+        for site, token in asked.shares.items()
+    }
+    missing = {}
+    for site, token in asked.missing.items():
+        parts = _decrypted(work, store, own.epoch, "keys", sender=site, token=token)
+        missing[site] = str(parts.get(str(own.number), ""))
+    refused |= store.open_once(
+        run,
+        own.epoch,
+        own.number,
+        opening=digest_of_all(asked.receipts),
+        statistics={
+            block: (digest, [site for site, receipt in receipts.items() if receipt.contributes[block]])
+            for block, digest in masked["statistics"].items()
+            if digest is not None and block not in refused
+        },
+        minimum_sites=minimum,
+    )
+    opened = [block for block in own.contributes if block not in refused]
+    shared = {site: generate_shared_key(private_key(private), point(key)) for site, key in near.items()}
+    checks = {}
+    for block in opened:
+        checks[block] = {
+            site: check_word(pair_seed(secret, own.of, block=block, use="check"))
+            for site, secret in shared.items()
+            if site in receipts
+        }
+    return Answer(
+        info={},
+        payload=join_part(
+            TellOpen(
+                seeds={block: seeds[block] for block in opened},
+                shares={
+                    site: {block: str(parts[block]) for block in opened if block in parts}
+                    for site, parts in shares.items()
+                },
+                missing=missing,
+                checks=checks,
+                refused=refused,
+            )
+        ),
+    )
+
+
+def run_key(work: Work) -> str:
+    """What a run is called in the site's file."""
+    return f"{work.request.digest[:64]} {work.request.run}"
+
+
+def account_of(work: Work) -> SumKeyStore:
+    """The site's file: a deployed one's is of its home, over all campaigns."""
+    rules = work.site.rules
+    return SumKeyStore(work.site.state_dir(work.request.digest) if rules is None else rules.home)
+
+
+def signed_by_site(work: Work, told: S) -> S:
+    """Words with this site's signature; in simulation without."""
+    rules = work.site.rules
+    if rules is None:
+        return told
+    return told.model_copy(update={"signature": rules.audit.sign(told.signing_bytes()).hex()})
+
+
+def members_of(work: Work, told: Sequence[S]) -> dict[str, S]:
+    """What each site says of itself, by site, this one among them.
+
+    Raises
+    ------
+    RequestRefused
+        Rule `site-key` for words without the signature of the site that the campaign file names; `minimum-sites` for
+        too few; `secure-aggregation` for words of another run, or two of a site.
+    """
+    found = {each.site: each for each in told}
+    privacy, rules = work.campaign.privacy, work.site.rules
+    if len(found) != len(told) or work.site.name not in found:
+        raise RequestRefused("secure-aggregation", "each site speaks once for itself, this one among them")
+    if len(found) < privacy.minimum_sites:
+        raise RequestRefused(
+            "minimum-sites", f"a sum of fewer than privacy.minimum_sites = {privacy.minimum_sites} sites is not masked"
+        )
+    epoch = found[work.site.name].epoch
+    if any((e.digest, e.run, e.epoch) != (work.request.digest, work.request.run, epoch) for e in told):
+        raise RequestRefused("secure-aggregation", "keys of another campaign, run or setting-up")
+    if rules is None:
+        return found
+    if privacy.site_keys.get(work.site.name) != key_to_hex(rules.audit.public_key):
+        raise RequestRefused(
+            "site-key", "the campaign file has another key for this site than fedage site audit key shows, or none"
+        )
+    for each in told:
+        key = privacy.site_keys.get(each.site)
+        if key is None or not each.is_signed_by(key):
+            raise RequestRefused(
+                "site-key",
+                f"what is sent as {each.site}'s is not signed by the key that the campaign file has for it "
+                "(privacy.site_keys): somebody on the way, or the coordinator, has put another key in its place",
+            )
+    return found
+
+
+def channels_of(epoch: Epoch, own: SumKeys) -> list[str]:
+    """The sites that this one's keys were shared to. Raises `RequestRefused` for keys of another setting-up."""
+    told = json.loads(epoch.told) if epoch.told else {}
+    if told.get("digest") != own.channels:
+        raise RequestRefused("secure-aggregation", "keys of another setting-up")
+    return sorted(told["keys"])
+
+
+def sharing_with(near: Sequence[str], own: str) -> list[str]:
+    """Who holds shares of a site's secrets, in the order of the shares: its neighbours and itself."""
+    return sorted({*near, own})
+
+
+def encrypted(work: Work, store: SumKeyStore, epoch: str, what: str, *, to: str, body: Mapping[str, str]) -> str:
+    """What is for one site alone; it cannot be passed off as anything else, such as the seeds of another sum."""
+    envelope = {"of": digest_of(what, epoch, work.site.name, to), "body": dict(body)}
+    return encrypt(_channel_key(work, store, epoch, to), json.dumps(envelope).encode()).decode()
+
+
+def _decrypted(work: Work, store: SumKeyStore, epoch: str, what: str, *, sender: str, token: str) -> dict[str, object]:
+    try:
+        opened = json.loads(decrypt(_channel_key(work, store, epoch, sender), token.encode()))
+        if opened["of"] != digest_of(what, epoch, sender, work.site.name):
+            raise ValueError
+        return dict(opened["body"])
+    except (InvalidToken, ValueError, KeyError, TypeError):
+        raise RequestRefused(
+            "secure-share", f"the shares that {sender} sent to this site cannot be read: {sender} is to be left out"
+        ) from None
+
+
+def _channel_key(work: Work, store: SumKeyStore, epoch: str, site: str) -> bytes:
+    kept = store.epoch(run_key(work), epoch)
+    keys = json.loads(kept.told)["keys"] if kept.told else {}
+    if site not in keys:
+        raise RequestRefused("secure-aggregation", f"{site} has no channel in this setting-up")
+    return generate_shared_key(private_key(kept.private), point(keys[site]))
+
+
+def private_key(content: bytes) -> ec.EllipticCurvePrivateKey:
+    """A private key as the site keeps it."""
+    return bytes_to_private_key(content)
+
+
+def public_key(private: ec.EllipticCurvePrivateKey) -> str:
+    """The public half as it is told."""
+    return _text(private.public_key())
+
+
+def _text(key: ec.EllipticCurvePublicKey) -> str:
+    return key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint).hex()
+
+
+def point(text: str) -> ec.EllipticCurvePublicKey:
+    """A public key as it was told. Raises `RequestRefused` for none."""
+    try:
+        return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP384R1(), bytes.fromhex(text))
+    except ValueError:
+        raise RequestRefused("site-key", "a key that is no point of the curve") from None
