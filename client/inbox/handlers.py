@@ -135,9 +135,8 @@ def describe(work: Work) -> Answer:
         info = {key: info[key] for key in ("minimum_count", "features", "device")}
     if (rules := work.site.rules) is not None:
         info |= {"audit_key": key_to_hex(rules.audit.public_key), "kinds": rules.kinds()}
-    return Answer(
-        info=info, patients=used, smallest_cell=min(filter(None, [used, *parts.values(), *excluded.values()]))
-    )
+    cells = (used, *parts.values(), *excluded.values())
+    return Answer(info=info, patients=used, smallest_cell=min(filter(None, cells)))
 
 
 @app.train()
@@ -233,8 +232,7 @@ def train(work: Work) -> Answer:
         "seconds": update.seconds,
         "withheld": contributed.withheld,
     }
-    if of_privacy:
-        info["privacy"] = of_privacy
+    info |= {"privacy": of_privacy} if of_privacy else {}
     if roles is not None and limits is not None:
         within = clipped_step(weights, change, roles, step_norm=limits.step_norm)
         info["clipped"] = any(within[name] is not change[name] for name in roles.moving)

@@ -23,9 +23,8 @@ from fedage.client.compute.model import exact_sums_of
 from fedage.client.disclosure.guard import Withheld
 from fedage.client.inbox.gate import Answer, Work
 from fedage.client.inbox.secure_stages import (
+    Channels,
     account_of,
-    channels_of,
-    encrypted,
     members_of,
     point,
     private_key,
@@ -115,14 +114,16 @@ def mask_answer(work: Work, answer: Answer) -> Answer:
         private, digest = private_key(store.private(run, own.epoch, asked.number)), digest_of_all(asked.keys)
         if asked.number >= len(own.keys) or public_key(private) != own.keys[asked.number]:
             raise RequestRefused("site-key", "the key sent as this site's is another one than it gave")
-        channels = channels_of(store.epoch(run, own.epoch), own)
+        channels = Channels.kept(work, store, own.epoch)
+        if channels.digest != own.channels:
+            raise RequestRefused("secure-aggregation", "keys of another setting-up")
         question = question_of(
             work.request.kind, round_number=work.request.round, fold=work.request.fold, payload=work.payload
         )
         of = SumId(digest, asked.number, question)
         withheld = dict(answer.withheld)
         blocks = list(_blocks(work, answer, withheld, sites=len(signed)))
-        near = [site for site in neighbours(work.site.name, channels, seed=own.channels) if site in signed]
+        near = [site for site in neighbours(work.site.name, sorted(channels.keys), seed=own.channels) if site in signed]
         shared = {site: generate_shared_key(private, point(signed[site].keys[asked.number])) for site in near}
         seeds = {block.name: secrets.token_bytes(ring.SEED_BYTES) for block in blocks}
         checks: dict[str, int] = {}
@@ -153,13 +154,8 @@ def mask_answer(work: Work, answer: Answer) -> Answer:
         holders = sharing_with(near, work.site.name)
         parts = {name: create_shares(seed, threshold_of(len(holders)), len(holders)) for name, seed in seeds.items()}
         told = {
-            site: encrypted(
-                work,
-                store,
-                own.epoch,
-                f"seeds of {asked.number}",
-                to=site,
-                body={name: parts[name][k].hex() for name in parts},
+            site: channels.sealed(
+                f"seeds of {asked.number}", to=site, body={name: parts[name][k].hex() for name in parts}
             )
             for k, site in enumerate(holders)
         }

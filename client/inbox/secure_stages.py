@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from cryptography.fernet import InvalidToken
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -13,7 +14,7 @@ from flwr.common.secure_aggregation.crypto.shamir import create_shares
 from flwr.common.secure_aggregation.crypto.symmetric_encryption import decrypt, encrypt, generate_shared_key
 from flwr.supercore.primitives.asymmetric import bytes_to_private_key, generate_key_pairs, private_key_to_bytes
 
-from fedage.client.consent.accounts.sum_keys import Epoch, SumKeyStore
+from fedage.client.consent.accounts.sum_keys import SumKeyStore
 from fedage.client.inbox.gate import Answer, Work
 from fedage.common.privacy.ring import digest_of
 from fedage.common.protocol.heads import key_to_hex
@@ -102,8 +103,10 @@ def _keys(work: Work, store: SumKeyStore) -> Answer:
             keys=tuple(_text(public) for _, public in pairs),
         ),
     )
-    told = json.dumps({"digest": digest, "keys": {site: each.key for site, each in channels.items()}})
-    store.keep_keys(run, own.epoch, told=told, private=[private_key_to_bytes(private) for private, _ in pairs])
+    told = {"digest": digest, "keys": {site: each.key for site, each in channels.items()}}
+    private_keys = [private_key_to_bytes(private) for private, _ in pairs]
+    store.keep_keys(run, own.epoch, told=json.dumps(told), private=private_keys)
+    sealing = Channels.of(work, own.epoch, told=told, private=private_key(epoch.private))
     holders = sharing_with(neighbours(work.site.name, sorted(channels), seed=digest), work.site.name)
     threshold = threshold_of(len(holders))
     shares = [
@@ -111,7 +114,7 @@ def _keys(work: Work, store: SumKeyStore) -> Answer:
         for private, _ in pairs
     ]
     bodies = {site: {str(n): parts[k].hex() for n, parts in enumerate(shares)} for k, site in enumerate(holders)}
-    tokens = {site: encrypted(work, store, own.epoch, "keys", to=site, body=body) for site, body in bodies.items()}
+    tokens = {site: sealing.sealed("keys", to=site, body=body) for site, body in bodies.items()}
     return Answer(info={}, payload=join_part(TellKeys(keys=keys, shares=tokens)))
 
 
@@ -137,14 +140,14 @@ def _open(work: Work, store: SumKeyStore) -> Answer:
         if sum(receipt.contributes[block] for receipt in asked.receipts) < minimum
     }
     seeds: Mapping[str, str] = masked["seeds"]
+    channels = Channels.kept(work, store, own.epoch)
     shares = {
-        site: _decrypted(work, store, own.epoch, f"seeds of {own.number}", sender=site, token=token)
+        site: channels.opened(f"seeds of {own.number}", sender=site, token=token)
         for site, token in asked.shares.items()
     }
     missing = {}
     for site, token in asked.missing.items():
-        parts = _decrypted(work, store, own.epoch, "keys", sender=site, token=token)
-        missing[site] = str(parts.get(str(own.number), ""))
+        missing[site] = channels.opened("keys", sender=site, token=token).get(str(own.number), "")
     refused |= store.open_once(
         run,
         own.epoch,
@@ -172,8 +175,7 @@ def _open(work: Work, store: SumKeyStore) -> Answer:
             TellOpen(
                 seeds={block: seeds[block] for block in opened},
                 shares={
-                    site: {block: str(parts[block]) for block in opened if block in parts}
-                    for site, parts in shares.items()
+                    site: {block: parts[block] for block in opened if block in parts} for site, parts in shares.items()
                 },
                 missing=missing,
                 checks=checks,
@@ -217,7 +219,8 @@ def members_of(work: Work, told: Sequence[S]) -> dict[str, S]:
         raise RequestRefused("secure-aggregation", "each site speaks once for itself, this one among them")
     if len(found) < privacy.minimum_sites:
         raise RequestRefused(
-            "minimum-sites", f"a sum of fewer than privacy.minimum_sites = {privacy.minimum_sites} sites is not masked"
+            "minimum-sites",
+            f"a sum of fewer than privacy.minimum_sites = {privacy.minimum_sites} sites is neither masked nor opened",
         )
     epoch = found[work.site.name].epoch
     if any((e.digest, e.run, e.epoch) != (work.request.digest, work.request.run, epoch) for e in told):
@@ -239,43 +242,68 @@ def members_of(work: Work, told: Sequence[S]) -> dict[str, S]:
     return found
 
 
-def channels_of(epoch: Epoch, own: SumKeys) -> list[str]:
-    """The sites that this one's keys were shared to. Raises `RequestRefused` for keys of another setting-up."""
-    told = json.loads(epoch.told) if epoch.told else {}
-    if told.get("digest") != own.channels:
-        raise RequestRefused("secure-aggregation", "keys of another setting-up")
-    return sorted(told["keys"])
+@dataclass
+class Channels:
+    """What a site may say to others alone, in one setting-up.
+
+    Parameters
+    ----------
+    own
+        The site.
+    epoch
+        The setting-up.
+    digest
+        Of all sites' channels.
+    keys
+        By site, the key that the two of them have.
+    """
+
+    own: str
+    epoch: str
+    digest: str
+    keys: Mapping[str, bytes]
+
+    @classmethod
+    def kept(cls, work: Work, store: SumKeyStore, epoch: str) -> Channels:
+        """Those of a setting-up. Raises `RequestRefused` if there are none yet."""
+        found = store.epoch(run_key(work), epoch)
+        if found.told is None:
+            raise RequestRefused("secure-aggregation", "keys of another setting-up")
+        return cls.of(work, epoch, told=json.loads(found.told), private=private_key(found.private))
+
+    @classmethod
+    def of(cls, work: Work, epoch: str, *, told: Mapping[str, Any], private: ec.EllipticCurvePrivateKey) -> Channels:
+        """Those with a site's private key."""
+        keys = {site: generate_shared_key(private, point(key)) for site, key in told["keys"].items()}
+        return cls(work.site.name, epoch, told["digest"], keys)
+
+    def sealed(self, what: str, *, to: str, body: Mapping[str, str]) -> str:
+        """What is for one site alone; it cannot be passed off as anything else, such as the seeds of another sum."""
+        envelope = {"of": digest_of(what, self.epoch, self.own, to), "body": dict(body)}
+        return encrypt(self.keys[to], json.dumps(envelope).encode()).decode()
+
+    def opened(self, what: str, *, sender: str, token: str) -> dict[str, str]:
+        """What a site sent to this one alone.
+
+        Raises
+        ------
+        RequestRefused
+            Rule `secure-share` if it is not that.
+        """
+        try:
+            opened = json.loads(decrypt(self.keys[sender], token.encode()))
+            if opened["of"] != digest_of(what, self.epoch, sender, self.own):
+                raise ValueError
+            return {str(name): str(part) for name, part in opened["body"].items()}
+        except (InvalidToken, ValueError, KeyError, TypeError, AttributeError):
+            raise RequestRefused(
+                "secure-share", f"the shares that {sender} sent to this site cannot be read: {sender} is to be left out"
+            ) from None
 
 
 def sharing_with(near: Sequence[str], own: str) -> list[str]:
     """Who holds shares of a site's secrets, in the order of the shares: its neighbours and itself."""
     return sorted({*near, own})
-
-
-def encrypted(work: Work, store: SumKeyStore, epoch: str, what: str, *, to: str, body: Mapping[str, str]) -> str:
-    """What is for one site alone; it cannot be passed off as anything else, such as the seeds of another sum."""
-    envelope = {"of": digest_of(what, epoch, work.site.name, to), "body": dict(body)}
-    return encrypt(_channel_key(work, store, epoch, to), json.dumps(envelope).encode()).decode()
-
-
-def _decrypted(work: Work, store: SumKeyStore, epoch: str, what: str, *, sender: str, token: str) -> dict[str, object]:
-    try:
-        opened = json.loads(decrypt(_channel_key(work, store, epoch, sender), token.encode()))
-        if opened["of"] != digest_of(what, epoch, sender, work.site.name):
-            raise ValueError
-        return dict(opened["body"])
-    except (InvalidToken, ValueError, KeyError, TypeError):
-        raise RequestRefused(
-            "secure-share", f"the shares that {sender} sent to this site cannot be read: {sender} is to be left out"
-        ) from None
-
-
-def _channel_key(work: Work, store: SumKeyStore, epoch: str, site: str) -> bytes:
-    kept = store.epoch(run_key(work), epoch)
-    keys = json.loads(kept.told)["keys"] if kept.told else {}
-    if site not in keys:
-        raise RequestRefused("secure-aggregation", f"{site} has no channel in this setting-up")
-    return generate_shared_key(private_key(kept.private), point(keys[site]))
 
 
 def private_key(content: bytes) -> ec.EllipticCurvePrivateKey:

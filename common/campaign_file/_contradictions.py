@@ -171,12 +171,28 @@ def _privacy(sound: ValidValues) -> Iterator[Problem]:
                     f'privacy.{key} = {show(sound[f"privacy.{key}"])}: has no effect with privacy.mode = "none"; set '
                     'privacy.mode = "sample", or remove it',
                 )
-    quorum = sound["training.quorum"]
-    if sound["privacy.secure_aggregation"] is True and quorum is not None and quorum < 2:
+    yield from _hidden_sums(sound)
+
+
+def _hidden_sums(sound: ValidValues) -> Iterator[Problem]:
+    """With secure aggregation a sum over too few sites is not opened."""
+    hides, minimum = sound["privacy.secure_aggregation"], sound["privacy.minimum_sites"]
+    if not hides or minimum is None:
+        return
+    quorum, sites = sound["training.quorum"], sound["campaign.sites"]
+    default = _default(sound, "privacy.minimum_sites")
+    if sound.has("training") and quorum is not None and quorum < minimum:
         yield Problem(
             "training.quorum",
-            f"training.quorum = {quorum}: must be ≥ 2 with privacy.secure_aggregation = true (a sum over one site is "
-            "that site's own); set training.quorum to 2 or more",
+            f"training.quorum = {quorum}: must be ≥ privacy.minimum_sites = {minimum}{default} with "
+            "privacy.secure_aggregation = true (a sum over fewer sites is not opened); raise it, or lower "
+            "privacy.minimum_sites, to 2 at least",
+        )
+    if sites and len(sites) < minimum:
+        yield Problem(
+            "privacy.minimum_sites",
+            f"privacy.minimum_sites = {minimum}{default}: must be at most the {len(sites)} sites of campaign.sites; "
+            "list more sites, or lower it, to 2 at least",
         )
 
 
