@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
 
 from fedage.common.errors import FedAgeError
+from fedage.deploy.demo.campaign import DemoCampaign
 from fedage.deploy.demo.truth import Planted
 
 _KINDS = {
     "brain-sfcn": "fedage.deploy.demo.brain_campaign",
     "breast-4view": "fedage.deploy.demo.breast_campaign",
-    "chest-ca": "fedage.deploy.demo.campaign",
+    "chest-ca": "fedage.deploy.demo.chest_campaign",
 }
 """By estimator, the module with its `DEMO`."""
-
-
-class CampaignFile(Protocol):
-    """Makes the text of the demo's campaign file."""
-
-    def __call__(self, planted: Planted, /, *, sites: tuple[str, ...], seed: int, quick: bool) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,18 +31,25 @@ class DemoKind:
         What is rendered, e.g. `chest radiographs`.
     render
         Writes `FOLDER/SITE/images` and `FOLDER/SITE/outcomes.csv` for a seed, fewer patients if quick.
-    campaign_file
-        The campaign's text.
-    minimum_count
-        What the policies of the hospitals allow, quick or not; those in `with_default_policy` keep 10.
+    campaign
+        What its campaign file says, quick or not. The policies of the hospitals allow its minimum count.
+    with_default_policy
+        Hospitals whose policies keep 10.
     """
 
     sites: tuple[str, ...]
     shown: str
     render: Callable[[Path, int, bool], Planted]
-    campaign_file: CampaignFile
-    minimum_count: Callable[[bool], int]
+    campaign: Callable[[bool], DemoCampaign]
     with_default_policy: frozenset[str] = frozenset()
+
+    def minimum_count(self, quick: bool) -> int:
+        """What the policies of the hospitals allow."""
+        return self.campaign(quick).minimum_count
+
+    def campaign_file(self, planted: Planted, *, sites: Sequence[str], seed: int, quick: bool) -> str:
+        """The campaign's text."""
+        return self.campaign(quick).text(planted, sites=sites, seed=seed)
 
 
 def names() -> tuple[str, ...]:

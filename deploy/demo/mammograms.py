@@ -10,15 +10,16 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from fedage.deploy.demo.breast import BreastBuild, BreastSigns, View, render_view
 from fedage.deploy.demo.dicom import Picture, write_dicom
 from fedage.deploy.demo.follow_up import simulate_follow_up
-from fedage.deploy.demo.hospitals import Hospital, Scanner
+from fedage.deploy.demo.hospitals import HOSPITALS as CHEST_HOSPITALS
+from fedage.deploy.demo.hospitals import Hospital
 from fedage.deploy.demo.phantoms import (
     DAYS_PER_YEAR,
     GAP_SD_YEARS,
@@ -35,75 +36,50 @@ VIEWS: tuple[tuple[str, View], ...] = (("L", "CC"), ("R", "CC"), ("L", "MLO"), (
 LACKS_A_VIEW = 0.1
 """Part of the exams in which one view is missing."""
 
-_FIRST = Scanner(
-    manufacturer="Phantom Imaging",
-    model="Mammo 14",
-    modality="MG",
-    rows=128,
-    columns=76,
-    spacing_mm=1.8,
-    bits_stored=14,
-    photometric="MONOCHROME2",
-    transfer_syntax=ExplicitVRLittleEndian,
-    gain=0.55,
-    offset=0.20,
-    gamma=1.0,
-    noise_sd=0.006,
-    blur_mm=0.5,
-    writes_patient_age=True,
-)
+
+def _with_mammography(hospital: Hospital, *, ages_years: tuple[float, float], **scanner: Any) -> Hospital:
+    """A hospital of the chest phantoms with the ages of its screening and what its mammography system differs in."""
+    low, high = ages_years
+    system = replace(hospital.scanner, manufacturer="Phantom Imaging", modality="MG", **scanner)
+    return replace(hospital, age_min_years=low, age_max_years=high, scanner=system)
+
+
+_HARBOUR, _NORTH, _VALLEY = CHEST_HOSPITALS
 HOSPITALS: tuple[Hospital, ...] = (
-    Hospital(
-        name="harbour",
-        title="Harbour Clinic",
-        age_min_years=40.0,
-        age_max_years=75.0,
-        patient_prefix="HC",
-        scanner=_FIRST,
+    _with_mammography(
+        _HARBOUR,
+        ages_years=(40.0, 75.0),
+        model="Mammo 14",
+        rows=128,
+        columns=76,
+        spacing_mm=1.8,
+        noise_sd=0.006,
+        blur_mm=0.5,
     ),
-    Hospital(
-        name="north",
-        title="North County Hospital",
-        age_min_years=45.0,
-        age_max_years=75.0,
-        patient_prefix="NCH-",
-        scanner=replace(
-            _FIRST,
-            model="Mammo 12i",
-            rows=132,
-            columns=80,
-            spacing_mm=1.75,
-            bits_stored=12,
-            photometric="MONOCHROME1",
-            transfer_syntax=ImplicitVRLittleEndian,
-            gain=0.75,
-            offset=0.08,
-            gamma=1.1,
-            noise_sd=0.010,
-            blur_mm=0.8,
-            writes_patient_age=False,
-        ),
+    _with_mammography(
+        _NORTH,
+        ages_years=(45.0, 75.0),
+        model="Mammo 12i",
+        rows=132,
+        columns=80,
+        spacing_mm=1.75,
+        bits_stored=12,
+        offset=0.08,
+        gamma=1.1,
+        noise_sd=0.010,
+        blur_mm=0.8,
     ),
-    Hospital(
-        name="valley",
-        title="Valley University Hospital",
-        age_min_years=40.0,
-        age_max_years=70.0,
-        patient_prefix="V",
-        scanner=replace(
-            _FIRST,
-            model="Mammo 13",
-            rows=136,
-            columns=82,
-            spacing_mm=1.7,
-            bits_stored=13,
-            transfer_syntax=RLELossless,
-            gain=0.62,
-            offset=0.05,
-            gamma=0.9,
-            noise_sd=0.008,
-            blur_mm=0.6,
-        ),
+    _with_mammography(
+        _VALLEY,
+        ages_years=(40.0, 70.0),
+        model="Mammo 13",
+        rows=136,
+        columns=82,
+        spacing_mm=1.7,
+        bits_stored=13,
+        offset=0.05,
+        noise_sd=0.008,
+        blur_mm=0.6,
     ),
 )
 """In the order of their names, which is the order in which everything is summed."""

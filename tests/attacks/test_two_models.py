@@ -24,7 +24,7 @@ from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.influence import RULE, Group, InfluenceRefused, InfluenceRule, passing
 from fedage.common.statistics.influence_beside import nearly_repeats
 from fedage.common.statistics.statistic import FloatArray
-from fedage.deploy.demo.campaign import campaign_file
+from fedage.deploy.demo.chest_campaign import DEMO
 from fedage.deploy.demo.phantoms import Planted
 from tests.attacks.asked_of_a_site import Attacker, blocks, unpacked
 
@@ -352,7 +352,7 @@ def test_the_demo_s_models_keep_all_covariates(quick: bool) -> None:
         age_range_years=(40, 85),
         irreducible_mae_years={"x": 3.0, "y": 3.0},
     )
-    demo = parse_campaign(campaign_file(planted, sites=["x", "y"], seed=1, quick=quick))
+    demo = parse_campaign(DEMO.campaign_file(planted, sites=["x", "y"], seed=1, quick=quick))
     cohort = hospital(PLAIN, PLAIN)
     gap = cohort["raw_gap_years"] - 0.2 * (cohort["age_years"] - 60)
     true = gap + np.random.default_rng(5).normal(0, 2, PATIENTS)

@@ -21,7 +21,6 @@ from fedage.common.campaign_file import parse_campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators import make
 from fedage.common.preprocessing.image import Exam, Image
-from fedage.deploy.demo.brain_campaign import brain_campaign_file
 from fedage.deploy.demo.brains import (
     BRAIN_HOSPITALS,
     BrainHospital,
@@ -196,7 +195,7 @@ def test_what_is_planted_and_the_campaign_file() -> None:
     assert planted.gap_sd_years == 3.5
     assert all(2.4 < mae < 2.8 for mae in planted.irreducible_mae_years.values())
     for quick in (True, False):
-        text = brain_campaign_file(planted, sites=("harbour", "north", "valley"), seed=1, quick=quick)
+        text = demo_of("brain-sfcn").campaign_file(planted, sites=("harbour", "north", "valley"), seed=1, quick=quick)
         campaign = parse_campaign(text)
         assert campaign.estimator is not None
         assert campaign.estimator.name == "brain-sfcn"

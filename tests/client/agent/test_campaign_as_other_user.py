@@ -15,7 +15,7 @@ import pytest
 from fedage.client.site.home import SiteHome
 from fedage.client.supervisor.status import site_status
 from fedage.deploy.demo import run as demo
-from fedage.deploy.demo.campaign import campaign_file
+from fedage.deploy.demo.chest_campaign import DEMO
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_all
 from fedage.server.record.results import read_results
@@ -59,7 +59,7 @@ def test_a_campaign_passes_and_the_relays_user_can_open_nothing(monkeypatch: pyt
         planted = render_all(folders.images, seed=5, patients_per_site=40, hospitals=hospitals)
         folders.images.chmod(0o700)
         give_to_owner(folders.images)
-        text = campaign_file(planted, sites=names, seed=5, quick=True)
+        text = DEMO.campaign_file(planted, sites=names, seed=5, quick=True)
         text = re.sub(r"(?m)^rounds = .*$", "rounds = 1", text)
         text = re.sub(r"(?m)^local_epochs = .*$", "local_epochs = 1", text)
         campaign = root / "campaign.toml"

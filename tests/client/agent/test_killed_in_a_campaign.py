@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fedage.deploy.demo import run as demo
-from fedage.deploy.demo.campaign import campaign_file
+from fedage.deploy.demo.chest_campaign import DEMO
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_all
 from fedage.server.record.results import read_results
@@ -67,7 +67,7 @@ def test_a_campaign_outlives_the_kill_of_every_process_of_a_site(
     names = [hospital.name for hospital in HOSPITALS]
     folders = demo.Folders(tmp_path)
     planted = render_all(folders.images, seed=5, patients_per_site=40)
-    text = campaign_file(planted, sites=names, seed=5, quick=True)
+    text = DEMO.campaign_file(planted, sites=names, seed=5, quick=True)
     text = re.sub(r"(?m)^rounds = .*$", f"rounds = {ROUNDS}", text)
     text = re.sub(r"(?m)^quorum = .*$", "quorum = 1", text)
     campaign = tmp_path / "campaign.toml"
