@@ -230,6 +230,18 @@ def check_iterate(iterate: Iterate, shapes: Mapping[str, tuple[int, ...]], *, bo
             raise IterateRefused(f"iterate {name} must be finite and within ±{bound:g}")
 
 
+class OneExchange:
+    """Base of an analysis of one exchange, whose iterate is empty."""
+
+    def first(self) -> Iterate:
+        """Nothing."""
+        return {}
+
+    def check(self, iterate: Iterate) -> None:
+        """Refuse anything else."""
+        check_iterate(iterate, {}, bound=0.0)
+
+
 def run_locally(analysis: Analysis, sites: Mapping[str, Cohort], *, max_exchanges: int = MAX_EXCHANGES) -> Outcome:
     """Drive an analysis over cohorts in this process: the federated computation without the network.
 

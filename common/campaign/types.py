@@ -5,8 +5,7 @@ Units are in the names. Where a value exists in the plan but not yet in the code
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -299,6 +298,9 @@ class Groups(Table):
     covariates: tuple[Column, ...] = Field(default=("age_years",), description="columns held fixed beside the site")
 
 
+T = TypeVar("T", bound=Table)
+
+
 class Analyses(Table):
     """`[analyses.NAME]`: further analyses, each with the options of its own file."""
 
@@ -308,10 +310,9 @@ class Analyses(Table):
         """Their names, in the file's order."""
         return tuple(self.model_extra or {})
 
-    def options(self, name: str) -> Mapping[str, Any] | None:
-        """What the file says of one; None if it does not ask for it."""
-        found: Mapping[str, Any] | None = (self.model_extra or {}).get(name)
-        return found
+    def options(self, name: str, kind: type[T]) -> T:
+        """What the file says of one, its defaults if it does not ask for it."""
+        return kind.model_validate((self.model_extra or {}).get(name, {}))
 
 
 FOLDS_OF_A_BUNDLE = 5

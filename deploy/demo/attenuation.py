@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
-from fedage.common.analyses.base import Done, Iterate, NotComputable, Outcome, check_iterate
+from fedage.common.analyses.base import Done, Iterate, NotComputable, OneExchange, Outcome
 from fedage.common.analyses.columns import MAX_AGE_YEARS, MAX_GAP_YEARS, MAX_PATIENTS
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.left_out import left_out_fields, left_out_result, left_out_values
@@ -26,7 +26,7 @@ _WHO = "patients with a true and an estimated gap"
 
 
 @dataclass(frozen=True)
-class Attenuation:
+class Attenuation(OneExchange):
     """The attenuation factor λ of each estimated gap, on the patients of the survival analyses.
 
     Result: `n`, `left_out`, and by column of a gap `attenuation` λ, `correlation_given_age` of ĝ and g, and
@@ -59,12 +59,6 @@ class Attenuation:
     @property
     def _columns(self) -> tuple[str, ...]:
         return self.true_gap, "age_years", *self.gaps
-
-    def first(self) -> Iterate:
-        return {}
-
-    def check(self, iterate: Iterate) -> None:
-        check_iterate(iterate, {}, bound=0.0)
 
     def layout(self, iterate: Iterate) -> Layout:  # noqa: ARG002 - one-shot
         m, most = len(self._columns), _BOUND * MAX_PATIENTS

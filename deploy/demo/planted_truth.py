@@ -77,7 +77,7 @@ class PlantedTruth(AnalysisResult):
 
 
 def _options(campaign: Campaign) -> Options:
-    return Options.model_validate(campaign.analyses.options(NAME))
+    return campaign.analyses.options(NAME, Options)
 
 
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field as Described
 
 from fedage.common.analyses._summed import ages_and_errors
-from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
+from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, OneExchange, Outcome
 from fedage.common.analyses.columns import (
     MAX_AGE_YEARS,
     MAX_PATIENTS,
@@ -69,7 +69,7 @@ def correct_cole(predicted_years: FloatArray, *, slope: float, intercept: float)
 
 
 @dataclass(frozen=True)
-class BiasLine:
+class BiasLine(OneExchange):
     """Least squares of predicted on chronological age, healthy patients of one part only.
 
     Exact from (n, ΣΩ, ΣΩ², Σŷ, ΣΩŷ, Σŷ²), of all sites or of one.
@@ -83,12 +83,6 @@ class BiasLine:
     _: KW_ONLY
     prediction: str = "predicted_years"
     per_site: bool = True
-
-    def first(self) -> Iterate:
-        return {}
-
-    def check(self, iterate: Iterate) -> None:
-        check_iterate(iterate, {}, bound=0.0)
 
     def layout(self, iterate: Iterate) -> Layout:  # noqa: ARG002 - one-shot
         return _LAYOUT

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedage.common.analyses._age_bins import age_edges, bin_of
 from fedage.common.analyses.agreement import rule_of
-from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
+from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, OneExchange, Outcome
 from fedage.common.analyses.bias.bias_line import correction_of
 from fedage.common.analyses.bias.results import GapsByAge
 from fedage.common.analyses.columns import MAX_PATIENTS, bound_of, in_subset, is_usable, usable
@@ -30,7 +30,7 @@ from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, 
 
 
 @dataclass(frozen=True)
-class GapByAge:
+class GapByAge(OneExchange):
     """Mean and SD of a gap in each bin of chronological age, the picture of age bias.
 
     A bin is told between cuts (`age_cuts`); with `influence` one of which a single patient makes up most of the spread
@@ -49,12 +49,6 @@ class GapByAge:
     influence: InfluenceRule | None = None
     cuts: frozenset[int] | None = None
     per_site: bool = False
-
-    def first(self) -> Iterate:
-        return {}
-
-    def check(self, iterate: Iterate) -> None:
-        check_iterate(iterate, {}, bound=0.0)
 
     def layout(self, iterate: Iterate) -> Layout:  # noqa: ARG002 - one-shot
         bins, bound = (len(self.edges_years) - 1,), bound_of(self.gap)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from fedage.common.analyses.evaluation._errors_by_site_figure import Errors, Runs, SiteError, sites_of
+from fedage.common.analyses.evaluation._run_errors import Errors, Runs, SiteError, sites_of
 from fedage.common.analyses.evaluation.errors_text import AT_LEAST, OWN_MEAN, POOLED_MEAN, loses_to, may_lose
 from fedage.common.analyses.evaluation.results import evaluation
 from fedage.common.presentation.blocks import (

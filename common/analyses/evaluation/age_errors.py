@@ -22,17 +22,16 @@ from numpy.typing import NDArray
 from pydantic import Field as Described
 
 from fedage.common.analyses._summed import ages_and_errors
-from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
+from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, OneExchange, Outcome
 from fedage.common.analyses.columns import (
     MAX_GAP_YEARS,
     MAX_PATIENTS,
     cells_of_predictions,
-    in_subset,
     is_usable,
-    usable,
 )
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
+from fedage.common.analyses.evaluation._judged import AGES, judged
 from fedage.common.analyses.of_file import has_predictions
 from fedage.common.campaign.types import Campaign, Table
 from fedage.common.presentation.blocks import Display, Paragraph, Section, TitledTable
@@ -88,7 +87,7 @@ class AgeErrors(AnalysisResult):
 
 
 @dataclass(frozen=True)
-class ErrorsByGroup:
+class ErrorsByGroup(OneExchange):
     """See the module's docstring.
 
     Parameters
@@ -114,12 +113,6 @@ class ErrorsByGroup:
     def _groups(self) -> tuple[str, ...]:
         pairs = zip(self.edges_years, self.edges_years[1:], strict=False)
         return ("all", "male", "female", *(f"{low:g}-{high:g}" for low, high in pairs))
-
-    def first(self) -> Iterate:
-        return {}
-
-    def check(self, iterate: Iterate) -> None:
-        check_iterate(iterate, {}, bound=0.0)
 
     def layout(self, iterate: Iterate) -> Layout:  # noqa: ARG002 - one-shot
         size, most = (len(self._groups),), MAX_GAP_YEARS * MAX_PATIENTS
@@ -152,14 +145,14 @@ class ErrorsByGroup:
         return Statistic.of(self.layout(iterate), values, cells)
 
     def summed(self, cohort: Cohort, iterate: Iterate) -> list[Group]:  # noqa: ARG002 - one-shot
-        kept, _ = self._evaluated(cohort)
+        kept = self._evaluated(cohort)
         return [ages_and_errors(kept["age_years"], kept["predicted_years"], of="the patients evaluated")]
 
     def thresholds(self, iterate: Iterate) -> dict[str, float]:  # noqa: ARG002 - one-shot
         return {_FLOOR: self.mape_floor_years}
 
     def compared(self, cohort: Cohort) -> Cohort:
-        kept, _ = self._evaluated(cohort)
+        kept = self._evaluated(cohort)
         return kept.with_columns(**{_FLOOR: kept["age_years"]})
 
     def spared(self, statistic: Statistic) -> Statistic:
@@ -169,7 +162,7 @@ class ErrorsByGroup:
 
     def binned(self, cohort: Cohort) -> NDArray[np.bool_]:
         """Who is evaluated."""
-        inside = is_usable(cohort, ("age_years", "predicted_years"), subset=self.subset)
+        inside = is_usable(cohort, AGES, subset=self.subset)
         inside &= np.abs(cohort["predicted_years"] - cohort["age_years"]) <= MAX_GAP_YEARS
         return inside & (cohort["healthy"] == 1) if self.healthy_only else inside
 
@@ -178,7 +171,7 @@ class ErrorsByGroup:
         return replace(self, cuts=cuts)
 
     def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - one-shot
-        return columns_read(self._evaluated(cohort)[0], needed=("age_years", "predicted_years"))
+        return columns_read(self._evaluated(cohort), needed=AGES)
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:  # noqa: ARG002 - one-shot
         if total["n"][0] < 1:
@@ -200,17 +193,12 @@ class ErrorsByGroup:
         about = {"unit": self.unit, "mape_floor_years": self.mape_floor_years}
         return Done({**about, "groups": groups, "withheld": round(total.scalar("withheld"))})
 
-    def _evaluated(self, cohort: Cohort) -> tuple[Cohort, int]:
-        """As `Evaluation` has them, so that no two sums are of nearly the same patients."""
-        kept, left_out = usable(
-            in_subset(cohort, self.subset, healthy_only=self.healthy_only), ("age_years", "predicted_years")
-        )
-        plausible = np.abs(kept["predicted_years"] - kept["age_years"]) <= MAX_GAP_YEARS
-        return kept.where(plausible), left_out
+    def _evaluated(self, cohort: Cohort) -> Cohort:
+        return judged(cohort, subset=self.subset, healthy_only=self.healthy_only)[0]
 
     def _told(self, cohort: Cohort) -> tuple[Cohort, NDArray[np.bool_], int]:
         """The patients evaluated, who of them is in which group told (n, g), and how many are in no bin told."""
-        kept, _ = self._evaluated(cohort)
+        kept = self._evaluated(cohort)
         sex = kept.columns.get("is_male", np.full(kept.n, np.nan))
         sexes = np.column_stack([sex == 1, sex == 0, ~np.isin(sex, (0.0, 1.0))])
         place = np.clip(
@@ -245,10 +233,9 @@ def _is_near_a_run(
 
 
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
-    given = campaign.analyses.options(NAME)
-    if given is None or not has_predictions(campaign):
+    if not has_predictions(campaign):
         return
-    options = Options.model_validate(given)
+    options = campaign.analyses.options(NAME, Options)
     low, high, width = campaign.cohort.age_min_years, campaign.cohort.age_max_years, float(options.age_bin_years)
     first = np.floor(low / width) * width
     edges = tuple(float(edge) for edge in np.arange(first, max(high, first + width) + width / 2, width))
@@ -262,9 +249,8 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
     yield Step(analysis, ("predicted_years",))
 
 
-def _asked(campaign: Campaign) -> Iterator[str]:
-    if campaign.analyses.options(NAME) is not None:
-        yield "It sums errors of predicted ages, and errors over age, by sex and bins of age of enough patients each."
+def _asked(campaign: Campaign) -> Iterator[str]:  # noqa: ARG001 - the same for all
+    yield "It sums errors of predicted ages, and errors over age, by sex and bins of age of enough patients each."
 
 
 def _shown(results: Results) -> Display:

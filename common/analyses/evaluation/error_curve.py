@@ -11,24 +11,23 @@ sites add up to bounds of the pooled curve: that is its error, and the result st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.analyses._summed import group_of
-from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
-from fedage.common.analyses.columns import MAX_GAP_YEARS, MAX_PATIENTS, in_subset, usable
+from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, OneExchange, Outcome
+from fedage.common.analyses.columns import MAX_PATIENTS
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
+from fedage.common.analyses.evaluation import _error_curves_compared
+from fedage.common.analyses.evaluation._judged import judged
 from fedage.common.analyses.evaluation.results import CORRECTED, CS_YEARS, TEST, CumulativeScores
 from fedage.common.analyses.left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses.of_file import has_predictions
 from fedage.common.campaign.types import Campaign
-from fedage.common.presentation.blocks import Display, NamedRun
-from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.influence import Group
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
@@ -107,7 +106,7 @@ def _likely_share(first: int, end: int, spread_years: float) -> FloatArray:
 
 
 @dataclass(frozen=True)
-class ErrorCurve:
+class ErrorCurve(OneExchange):
     """CS(t) on one part of the patients, without a small cell.
 
     Result: `n`, `left_out` (a value missing or out of range), `thresholds_years`, and per threshold `cs_low` and
@@ -134,12 +133,6 @@ class ErrorCurve:
     minimum_count: int = 1
     healthy_only: bool = False
     per_site: bool = False
-
-    def first(self) -> Iterate:
-        return {}
-
-    def check(self, iterate: Iterate) -> None:
-        check_iterate(iterate, {}, bound=0.0)
 
     def layout(self, iterate: Iterate) -> Layout:  # noqa: ARG002 - one-shot
         def counts(name: str, *shape: int) -> Field:
@@ -176,11 +169,7 @@ class ErrorCurve:
         return columns_read(self._judged(cohort)[0], needed=("age_years", self.prediction))
 
     def _judged(self, cohort: Cohort) -> tuple[Cohort, int]:
-        """The patients with an age and a plausible prediction, and how many had to be left out."""
-        chosen = in_subset(cohort, self.subset, healthy_only=self.healthy_only)
-        kept, left_out = usable(chosen, ("age_years", self.prediction))
-        plausible = np.abs(kept[self.prediction] - kept["age_years"]) <= MAX_GAP_YEARS
-        return kept.where(plausible), left_out + int(np.count_nonzero(~plausible))
+        return judged(cohort, subset=self.subset, healthy_only=self.healthy_only, prediction=self.prediction)
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:  # noqa: ARG002 - one-shot
         n = total.scalar("n")
@@ -212,31 +201,13 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
             yield Step(curve, (column,))
 
 
-def _compared(runs: Sequence[NamedRun]) -> Display:
-    from fedage.common.analyses.evaluation._error_curves_compared import compared
-
-    return compared(runs)
-
-
-def _figures(results: Results) -> dict[str, Any]:
-    from fedage.common.analyses.evaluation._error_curves_compared import figures
-
-    return figures(results)
-
-
-def _missing(results: Results) -> dict[str, str]:
-    from fedage.common.analyses.evaluation._error_curves_compared import missing
-
-    return missing(results)
-
-
 ANALYSIS = Definition(
     name="error-curve",
     result=CumulativeScores,
     steps=_steps,
     words=lambda step: _WORDS.get(step, step),
-    compared=_compared,
-    figures=_figures,
-    missing=_missing,
+    compared=_error_curves_compared.compared,
+    figures=_error_curves_compared.figures,
+    missing=_error_curves_compared.missing,
     place=32,
 )

@@ -6,9 +6,9 @@ Notation: Ω chronological age, ŷ predicted age, e = ŷ − Ω, all in years.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -29,18 +29,16 @@ from fedage.common.analyses.columns import (
     MAX_PATIENTS,
     MAX_PREDICTED_YEARS,
     cells_of_predictions,
-    in_subset,
-    usable,
     within_bounds,
 )
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
+from fedage.common.analyses.evaluation import _evaluation_compared, _metrics_shown
+from fedage.common.analyses.evaluation._judged import judged
 from fedage.common.analyses.evaluation.results import CS_YEARS, Metrics
 from fedage.common.analyses.left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses.of_file import BoolArray, has_predictions
 from fedage.common.campaign.types import Campaign
-from fedage.common.presentation.blocks import Display, NamedRun
-from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.influence import Group
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
@@ -239,11 +237,7 @@ class Evaluation:
         }
 
     def _evaluated(self, cohort: Cohort) -> tuple[Cohort, int]:
-        """The patients with an age and a plausible prediction, and how many had to be left out."""
-        chosen = in_subset(cohort, self.subset, healthy_only=self.healthy_only)
-        kept, left_out = usable(chosen, ("age_years", self.prediction))
-        plausible = np.abs(kept[self.prediction] - kept["age_years"]) <= MAX_GAP_YEARS
-        return kept.where(plausible), left_out + int(np.count_nonzero(~plausible))
+        return judged(cohort, subset=self.subset, healthy_only=self.healthy_only, prediction=self.prediction)
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:
         n = total.scalar("n")
@@ -325,39 +319,15 @@ def _sets(campaign: Campaign, cohort: Cohort) -> Iterator[BoolArray]:
         yield part & within_bounds(cohort, ("age_years", "predicted_years")) & (gap <= MAX_GAP_YEARS)
 
 
-def _shown(results: Results) -> Display:
-    from fedage.common.analyses.evaluation._metrics_shown import shown
-
-    return shown(results)
-
-
-def _compared(runs: Sequence[NamedRun]) -> Display:
-    from fedage.common.analyses.evaluation._evaluation_compared import compared
-
-    return compared(runs)
-
-
-def _figures(results: Results) -> dict[str, Any]:
-    from fedage.common.analyses.evaluation._evaluation_compared import figures
-
-    return figures(results)
-
-
-def _missing(results: Results) -> dict[str, str]:
-    from fedage.common.analyses.evaluation._evaluation_compared import missing
-
-    return missing(results)
-
-
 ANALYSIS = Definition(
     name="evaluation",
     result=Metrics,
     steps=_steps,
     words=lambda step: _WORDS.get(step, step),
     sets=_sets,
-    shown=_shown,
-    compared=_compared,
-    figures=_figures,
-    missing=_missing,
+    shown=_metrics_shown.shown,
+    compared=_evaluation_compared.compared,
+    figures=_evaluation_compared.figures,
+    missing=_evaluation_compared.missing,
     place=10,
 )

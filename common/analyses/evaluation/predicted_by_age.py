@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.analyses._age_bins import age_edges, bin_of
-from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
+from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, OneExchange, Outcome
 from fedage.common.analyses.bias.gap_by_age import RAW
 from fedage.common.analyses.bias.results import GapsByAge
 from fedage.common.analyses.columns import MAX_PATIENTS, in_subset, is_usable, usable
@@ -32,7 +32,7 @@ from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, 
 
 
 @dataclass(frozen=True)
-class PredictedByAge:
+class PredictedByAge(OneExchange):
     """Counts of patients by bin of chronological age (rows) and of predicted age (columns).
 
     Result: `n`, `left_out`, `withheld` (patients in small cells), `edges_years`, `counts` (rows of lists).
@@ -46,12 +46,6 @@ class PredictedByAge:
     minimum_count: int = 1
     cuts: frozenset[int] | None = None
     per_site: bool = False
-
-    def first(self) -> Iterate:
-        return {}
-
-    def check(self, iterate: Iterate) -> None:
-        check_iterate(iterate, {}, bound=0.0)
 
     def layout(self, iterate: Iterate) -> Layout:  # noqa: ARG002 - one-shot
         bins = len(self.edges_years) - 1

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field as Described
 
 from fedage.common.analyses._summed import group_of
-from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
+from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, OneExchange, Outcome
 from fedage.common.analyses.columns import MAX_AGE_YEARS, MAX_GAP_YEARS, MAX_PATIENTS, in_subset, usable
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
@@ -48,7 +48,7 @@ class PredictedSDs(AnalysisResult):
 
 
 @dataclass(frozen=True)
-class PredictedSDCalibration:
+class PredictedSDCalibration(OneExchange):
     """See the head of this file. Result: `PredictedSDs`, and `left_out` (a value missing or out of range)."""
 
     name: str = NAME
@@ -56,12 +56,6 @@ class PredictedSDCalibration:
     minimum_count: int = 1
     healthy_only: bool = False
     per_site: bool = True
-
-    def first(self) -> Iterate:
-        return {}
-
-    def check(self, iterate: Iterate) -> None:
-        check_iterate(iterate, {}, bound=0.0)
 
     def layout(self, iterate: Iterate) -> Layout:  # noqa: ARG002 - one-shot
         def counts(name: str, *shape: int) -> Field:

@@ -20,10 +20,11 @@ import numpy as np
 from pydantic import Field as Described
 
 from fedage.common.analyses._summed import group_of
-from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, check_iterate
-from fedage.common.analyses.columns import MAX_GAP_YEARS, MAX_PATIENTS, cells_of_predictions, in_subset, usable
+from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, OneExchange, Outcome
+from fedage.common.analyses.columns import MAX_PATIENTS, cells_of_predictions
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
+from fedage.common.analyses.evaluation._judged import AGES, judged
 from fedage.common.analyses.of_file import has_predictions
 from fedage.common.campaign.types import Campaign, Table
 from fedage.common.presentation.blocks import Display
@@ -34,7 +35,6 @@ from fedage.common.statistics.influence import Group
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
 
 NAME = "rank-correlation"
-_COLUMNS = ("age_years", "predicted_years")
 
 
 class Options(Table):
@@ -49,7 +49,7 @@ class RankCorrelation(AnalysisResult):
 
 
 @dataclass(frozen=True)
-class RanksWithinSites:
+class RanksWithinSites(OneExchange):
     """See the module's docstring."""
 
     name: str = NAME
@@ -57,12 +57,6 @@ class RanksWithinSites:
     healthy_only: bool = False
     subset: str = "is_test"
     per_site: bool = True
-
-    def first(self) -> Iterate:
-        return {}
-
-    def check(self, iterate: Iterate) -> None:
-        check_iterate(iterate, {}, bound=0.0)
 
     def layout(self, iterate: Iterate) -> Layout:  # noqa: ARG002 - one-shot
         return Layout(
@@ -86,7 +80,7 @@ class RanksWithinSites:
         return [group_of({"rank of age": r, "rank of predicted age": s}, of="the patients evaluated")]
 
     def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - one-shot
-        return columns_read(self._evaluated(cohort), needed=_COLUMNS)
+        return columns_read(self._evaluated(cohort), needed=AGES)
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:  # noqa: ARG002 - one-shot
         n, rr, ss = (total.scalar(name) for name in ("n", "rr", "ss"))
@@ -98,13 +92,11 @@ class RanksWithinSites:
         return Done({"n": round(n), "spearman": rho})
 
     def _evaluated(self, cohort: Cohort) -> Cohort:
-        """As `Evaluation` has them."""
-        kept, _ = usable(in_subset(cohort, self.subset, healthy_only=self.healthy_only), _COLUMNS)
-        return kept.where(np.abs(kept["predicted_years"] - kept["age_years"]) <= MAX_GAP_YEARS)
+        return judged(cohort, subset=self.subset, healthy_only=self.healthy_only)[0]
 
     def _ranks(self, kept: Cohort) -> tuple[FloatArray, FloatArray]:
         """Centred mean ranks (n,) of age and of predicted age, over n."""
-        age, predicted = (_mean_ranks(kept[column]) for column in _COLUMNS)
+        age, predicted = (_mean_ranks(kept[column]) for column in AGES)
         return age, predicted
 
 
@@ -122,13 +114,12 @@ def _mean_ranks(values: FloatArray) -> FloatArray:
 
 
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
-    if campaign.analyses.options(NAME) is not None and has_predictions(campaign):
+    if has_predictions(campaign):
         yield Step(RanksWithinSites(healthy_only=campaign.cohort.train_on == "healthy"), ("predicted_years",))
 
 
-def _asked(campaign: Campaign) -> Iterator[str]:
-    if campaign.analyses.options(NAME) is not None:
-        yield "It sums products of your patients' ranks by age and by predicted age."
+def _asked(campaign: Campaign) -> Iterator[str]:  # noqa: ARG001 - the same for all
+    yield "It sums products of your patients' ranks by age and by predicted age."
 
 
 def _shown(results: Results) -> Display:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fedage.common.analyses.groups.regional_result import RegionalResiduals
+from fedage.common.analyses.groups.regional_result import NAME, RegionalResiduals
 from fedage.common.presentation.blocks import Display, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import Cell, Table, count, number, p_value, words
 from fedage.common.record.results import Results
@@ -13,16 +13,16 @@ _MOST_ROWS = 20
 _HEADERS = ("region", "diagnosis", "difference, SD of age", "p", "models higher", "models lower", "p, all diagnoses")
 
 
-def shown(results: Results, *, name: str) -> Display:
+def shown(results: Results) -> Display:
     """Everything, of a campaign that compares regions."""
-    steps = results.steps_of(name)
+    steps = results.steps_of(NAME)
     if not steps:
         return Display()
     found = next(iter(results.of_type(RegionalResiduals).values()), None)
     if found is None:
         why = next(iter(steps.values())).not_computed
-        return Display(sections=(Section(name, "Regional residuals", (Paragraph(why, missing=True),), place=55),))
-    table = Table(name, _HEADERS, tuple(_rows(found)), why_empty="no region was compared")
+        return Display(sections=(Section(NAME, "Regional residuals", (Paragraph(why, missing=True),), place=55),))
+    table = Table(NAME, _HEADERS, tuple(_rows(found)), why_empty="no region was compared")
     told = TitledTable(
         table, f"Regions, the {_MOST_ROWS} with the smallest p at most, against {found.column} = {found.reference:g}"
     )
@@ -39,11 +39,11 @@ def shown(results: Results, *, name: str) -> Display:
             for one in found.eigenvectors
         )
         headers = ("eigenvector", found.column, "mean |cosine|", "SD", "")
-        blocks.append(TitledTable(Table(f"{name}-eigenvectors", headers, shares), "Residuals along eigenvectors of C"))
+        blocks.append(TitledTable(Table(f"{NAME}-eigenvectors", headers, shares), "Residuals along eigenvectors of C"))
     return Display(
         sentences=(_sentence(found),),
         terminal=(told,),
-        sections=(Section(name, "Regional residuals", tuple(blocks), place=55),),
+        sections=(Section(NAME, "Regional residuals", tuple(blocks), place=55),),
     )
 
 

@@ -23,19 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.analyses.agreement import agreed
-from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, Result, check_iterate
+from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, OneExchange, Outcome, Result
 from fedage.common.analyses.columns import MAX_PATIENTS, TwoGroups, bound_of, present, usable, within_bounds
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read, earlier_columns
 from fedage.common.analyses.definition import Definition, Step
-from fedage.common.analyses.groups import _roc
+from fedage.common.analyses.groups import _group_difference_shown, _groups_compared, _roc
 from fedage.common.analyses.groups._auc import _HISTOGRAMS, _auc
 from fedage.common.analyses.groups._regression import _COLLINEAR, _FOUND, _ROUNDING, _regress
 from fedage.common.analyses.groups.result import GroupDifferenceResult
 from fedage.common.analyses.left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses.of_file import beside, compared_gap, computed, gap_of, tells_raw_gap
 from fedage.common.campaign.types import Campaign
-from fedage.common.presentation.blocks import Display, NamedRun
-from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import INCOMPLETE, Cohort
 from fedage.common.statistics.influence import Group, InfluenceRule
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
@@ -54,7 +52,7 @@ def reported(cohort: Cohort) -> NDArray[np.bool_]:
 
 
 @dataclass(frozen=True)
-class GroupDifference:
+class GroupDifference(OneExchange):
     """Difference of a gap between two groups, sites and covariates held fixed.
 
     Result: `n_group`, `n_reference`, `sites` (those with both groups), `left_out` (a value missing or out of range),
@@ -156,12 +154,6 @@ class GroupDifference:
         label = chosen[self.column]
         chosen = chosen.where((label == self.equals) | (label == self.reference))
         return usable(chosen, (self.gap, *self._complete_in))
-
-    def first(self) -> Iterate:
-        return {}
-
-    def check(self, iterate: Iterate) -> None:
-        check_iterate(iterate, {}, bound=0.0)
 
     @property
     def _columns(self) -> tuple[str, ...]:
@@ -337,18 +329,6 @@ def _sets(campaign: Campaign, cohort: Cohort) -> list[NDArray[np.bool_]]:
     return [each[0] | each[1], *each] if min(map(np.count_nonzero, each)) >= minimum else []
 
 
-def _shown(results: Results) -> Display:
-    from fedage.common.analyses.groups._group_difference_shown import shown
-
-    return shown(results)
-
-
-def _compared(runs: Sequence[NamedRun]) -> Display:
-    from fedage.common.analyses.groups._groups_compared import compared
-
-    return compared(runs)
-
-
 ANALYSIS = Definition(
     name="groups",
     subject="a comparison of groups",
@@ -357,7 +337,7 @@ ANALYSIS = Definition(
     words=lambda step: _WORDS.get(step, step),
     columns=_columns,
     sets=_sets,
-    shown=_shown,
-    compared=_compared,
+    shown=_group_difference_shown.shown,
+    compared=_groups_compared.compared,
     place=50,
 )

@@ -28,23 +28,21 @@ from numpy.typing import NDArray
 from pydantic import Field as Described
 
 from fedage.common.analyses.agreement import agreed
-from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome, Result, check_iterate
+from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, OneExchange, Outcome, Result
 from fedage.common.analyses.columns import MAX_PATIENTS, bound_of, usable, within_bounds
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read, earlier_columns
 from fedage.common.analyses.definition import Definition, Step
+from fedage.common.analyses.groups import _regional_residuals_shown
 from fedage.common.analyses.groups._regional_regression import centred, regress_all
 from fedage.common.analyses.groups.group_difference import reported
-from fedage.common.analyses.groups.regional_result import RegionalResiduals
+from fedage.common.analyses.groups.regional_result import NAME, RegionalResiduals
 from fedage.common.analyses.left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.campaign.types import Campaign, Column, Table
-from fedage.common.presentation.blocks import Display
-from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.influence import Group, InfluenceRule
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
 from fedage.common.toml.column_names import normal_name
 
-NAME = "regional-residuals"
 _BOUND = 1e3
 """Largest |residual|, in SDs of age."""
 _STEADY = 0.3
@@ -62,7 +60,7 @@ class Options(Table):
 
 
 @dataclass(frozen=True)
-class RegionalDifference:
+class RegionalDifference(OneExchange):
     """The comparison; see the module's docstring.
 
     Parameters
@@ -170,12 +168,6 @@ class RegionalDifference:
         kept = kept.where(np.isin(kept[self.column], enough))
         groups: NDArray[np.bool_] = kept[self.column][:, None] == np.array(self._groups)
         return kept, asked - kept.n, groups
-
-    def first(self) -> Iterate:
-        return {}
-
-    def check(self, iterate: Iterate) -> None:
-        check_iterate(iterate, {}, bound=0.0)
 
     def layout(self, iterate: Iterate) -> Layout:  # noqa: ARG002 - one-shot
         widest = max(1.0, *(2 * bound_of(name) for name in self.covariates), 1.0)
@@ -306,18 +298,13 @@ class RegionalDifference:
 _COLLINEAR = 1e-9
 
 
-def _asked_for(campaign: Campaign) -> Options | None:
-    given = campaign.analyses.options(NAME)
-    return None if given is None else Options.model_validate(given)
-
-
 def _keeps_residuals(campaign: Campaign) -> bool:
     return campaign.estimator is not None and bool(campaign.estimator.options.get("residuals"))
 
 
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
-    options = _asked_for(campaign)
-    if options is None or campaign.estimator is None or not _keeps_residuals(campaign):
+    options = campaign.analyses.options(NAME, Options)
+    if campaign.estimator is None or not _keeps_residuals(campaign):
         return
     of_estimator: Mapping[str, Any] = campaign.estimator.options
     excluded = [normal_name(pattern) for pattern in of_estimator.get("exclude", ())]
@@ -338,15 +325,14 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
 
 
 def _columns(campaign: Campaign) -> Iterator[str]:
-    options = _asked_for(campaign)
-    if options is not None:
-        yield from (options.column, *options.covariates)
+    options = campaign.analyses.options(NAME, Options)
+    yield from (options.column, *options.covariates)
 
 
 def _sets(campaign: Campaign, cohort: Cohort) -> list[NDArray[np.bool_]]:
     """The patients of each group, those that are large enough."""
-    options, minimum = _asked_for(campaign), campaign.cell_minimum
-    if options is None or options.column not in cohort.columns:
+    options, minimum = campaign.analyses.options(NAME, Options), campaign.cell_minimum
+    if options.column not in cohort.columns:
         return []
     present = tuple(name for name in options.covariates if name in cohort.columns)
     compared = reported(cohort) & within_bounds(cohort, present)
@@ -356,19 +342,13 @@ def _sets(campaign: Campaign, cohort: Cohort) -> list[NDArray[np.bool_]]:
 
 
 def _asked(campaign: Campaign) -> Iterator[str]:
-    options = _asked_for(campaign)
-    if options is not None and _keeps_residuals(campaign):
+    options = campaign.analyses.options(NAME, Options)
+    if _keeps_residuals(campaign):
         yield (
             f"It compares regional residuals between {len(options.diagnoses) + 1} groups by {options.column}: for each "
             "region and model your site sends sums of their products with group and covariates, all about the site's "
             "own means, and sums of squares."
         )
-
-
-def _shown(results: Results) -> Display:
-    from fedage.common.analyses.groups._regional_residuals_shown import shown
-
-    return shown(results, name=NAME)
 
 
 ANALYSIS = Definition(
@@ -381,6 +361,6 @@ ANALYSIS = Definition(
     asked=_asked,
     columns=_columns,
     sets=_sets,
-    shown=_shown,
+    shown=_regional_residuals_shown.shown,
     place=55,
 )

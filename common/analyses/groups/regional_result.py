@@ -7,6 +7,8 @@ from pydantic import field_validator
 
 from fedage.common.record.parts import AnalysisResult, Number
 
+NAME = "regional-residuals"
+
 
 class DiagnosisDifference(AnalysisResult):
     """One region in one diagnosis against the reference."""

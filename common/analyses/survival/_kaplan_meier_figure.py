@@ -26,7 +26,7 @@ def kaplan_meier(found: Curves | None) -> str | None:
     groups, times = found.groups, found.table_times
     every = -(-len(times) // (_MOST_TICKS - 1))
     shown = sorted({0.0, *times[every - 1 :: every]})
-    lines = _grouped_curve if grouped(found) else _curve
+    lines = _grouped_curve if found.is_grouped else _curve
 
     def paint(figure: Figure) -> None:
         curves, table = figure.subplots(2, 1, sharex=True, height_ratios=(10, 0.75 * len(groups)))
@@ -145,14 +145,3 @@ def _last(group: SurvivalCurve, times: Sequence[float]) -> str:
     """The last point that there is, with its time."""
     shown = [(time, value) for time, value in zip(times, group.survival, strict=False) if value is not None]
     return f"{shown[-1][1]:.0%} at {years(shown[-1][0])}" if shown else "unknown"
-
-
-def grouped(found: Curves) -> bool:
-    """Whether anything is left open at a point: somebody censored between table times, or table times merged."""
-    if found.merged_table_times:
-        return True
-    return any(
-        low is not None and high is not None and high - low > 1e-9
-        for group in found.groups
-        for low, high in zip(group.bound_low, group.bound_high, strict=True)
-    )

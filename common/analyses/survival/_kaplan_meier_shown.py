@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fedage.common.analyses.survival import results as survival_results
 from fedage.common.analyses.survival._cox_shown import heading
-from fedage.common.analyses.survival._kaplan_meier_figure import grouped
 from fedage.common.analyses.survival.results import Curves, GridCost, LogRank, SurvivalCurve
 from fedage.common.presentation.blocks import Display, FigureBlock, Folded, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import NONE, Cell, Table, count, interval, number, p_value, percent, words
@@ -105,7 +104,7 @@ def _survival(results: Results) -> str:
         of = f"{everyone}{column} ({' and '.join(names)})"
     else:
         of = f"all {everyone}"
-    is_grouped = grouped(found)
+    is_grouped = found.is_grouped
     sites = f" at {len(found.sites)} site{'' if len(found.sites) == 1 else 's'}" if found.sites else ""
     return (
         f"{'Actuarial' if is_grouped else 'Kaplan-Meier'} estimate for {of}{sites}, with 95 % intervals (shaded)."

@@ -186,7 +186,7 @@ def _require_spread(pairs: FloatArray, rule: InfluenceRule) -> None:
 
 
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
-    options = Options.model_validate(campaign.analyses.options(NAME) or {})
+    options = campaign.analyses.options(NAME, Options)
     for model, cox in models_by_site(campaign, steps, options.models):
         yield Step(ModelConcordance(f"{NAME}:{cox.name.partition(':')[2]}", model, cox), needs=(model.name,))
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from fedage.common.analyses.agreement import agreed, rule_of
 from fedage.common.analyses.base import Analysis
 from fedage.common.analyses.columns import TwoGroups
 from fedage.common.analyses.definition import Definition, LeftOut, Step
 from fedage.common.analyses.of_file import COX, BoolArray, beside, computed, followed_with, levels_of, why_not
+from fedage.common.analyses.survival import _cox_compared, _cox_shown
 from fedage.common.analyses.survival.cox_by_site import CoxBySite
 from fedage.common.analyses.survival.cox_pooled import CoxPooled
 from fedage.common.analyses.survival.follow_up import with_start
 from fedage.common.analyses.survival.results import CoxResult
 from fedage.common.analyses.survival.table_grid import TABLE_GRID, TableGrid
 from fedage.common.campaign.types import Campaign, CoxModel, Survival
-from fedage.common.presentation.blocks import Display, NamedRun
-from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 
 NAME = "cox"
@@ -98,30 +96,6 @@ def _sets(campaign: Campaign, cohort: Cohort) -> Iterator[BoolArray]:
             yield followed_with(cohort, campaign, (*model.covariates, *survival.strata))
 
 
-def _shown(results: Results) -> Display:
-    from fedage.common.analyses.survival._cox_shown import shown
-
-    return shown(results)
-
-
-def _compared(runs: Sequence[NamedRun]) -> Display:
-    from fedage.common.analyses.survival._cox_compared import compared
-
-    return compared(runs)
-
-
-def _figures(results: Results) -> Mapping[str, Any]:
-    from fedage.common.analyses.survival._cox_compared import figures
-
-    return figures(results)
-
-
-def _missing(results: Results) -> Mapping[str, str]:
-    from fedage.common.analyses.survival._cox_compared import missing
-
-    return missing(results)
-
-
 ANALYSIS = Definition(
     name=NAME,
     subject="a survival analysis",
@@ -132,9 +106,9 @@ ANALYSIS = Definition(
     columns=_columns,
     sets=_sets,
     left_out=_left_out,
-    shown=_shown,
-    compared=_compared,
-    figures=_figures,
-    missing=_missing,
+    shown=_cox_shown.shown,
+    compared=_cox_compared.compared,
+    figures=_cox_compared.figures,
+    missing=_cox_compared.missing,
     place=41,
 )

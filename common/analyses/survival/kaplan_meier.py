@@ -27,7 +27,7 @@ from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, LeftOut, Step
 from fedage.common.analyses.left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses.of_file import NO_TABLES, BoolArray, curves_by, followed_with
-from fedage.common.analyses.survival import table_grid
+from fedage.common.analyses.survival import _curves_compared, _kaplan_meier_shown, table_grid
 from fedage.common.analyses.survival._curve import IntervalCounts, curve, grouped_log_rank
 from fedage.common.analyses.survival._groups import groups_of_gap
 from fedage.common.analyses.survival._intervals import at_table_time, ends_of
@@ -41,9 +41,7 @@ from fedage.common.analyses.survival.follow_up import (
 from fedage.common.analyses.survival.results import Curves
 from fedage.common.analyses.survival.table_grid import TABLE_GRID, TableGrid
 from fedage.common.campaign.types import Campaign
-from fedage.common.presentation.blocks import Display, NamedRun
 from fedage.common.presentation.wording import years
-from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
 
@@ -296,18 +294,6 @@ def _sets(campaign: Campaign, cohort: Cohort) -> Iterator[BoolArray]:
             yield followed_with(cohort, campaign, step.analysis.needed)
 
 
-def _shown(results: Results) -> Display:
-    from fedage.common.analyses.survival._kaplan_meier_shown import shown
-
-    return shown(results)
-
-
-def _compared(runs: Sequence[NamedRun]) -> Display:
-    from fedage.common.analyses.survival._curves_compared import compared
-
-    return compared(runs)
-
-
 ANALYSIS = Definition(
     name=KAPLAN_MEIER,
     subject="a survival analysis",
@@ -318,7 +304,7 @@ ANALYSIS = Definition(
     columns=_columns,
     sets=_sets,
     left_out=_left_out,
-    shown=_shown,
-    compared=_compared,
+    shown=_kaplan_meier_shown.shown,
+    compared=_curves_compared.compared,
     place=42,
 )

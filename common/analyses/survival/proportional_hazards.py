@@ -241,7 +241,7 @@ def _require_spread(of_deaths: FloatArray, contributions: FloatArray, rule: Infl
 
 
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
-    options = Options.model_validate(campaign.analyses.options(NAME) or {})
+    options = campaign.analyses.options(NAME, Options)
     for model, cox in models_by_site(campaign, steps, options.models):
         name = f"{NAME}:{cox.name.partition(':')[2]}"
         yield Step(ProportionalHazards(name, model, cox, transform=options.time_transform), needs=(model.name,))
@@ -252,7 +252,7 @@ def _words(step: str) -> str:
 
 
 def _asked(campaign: Campaign) -> Iterator[str]:
-    options = Options.model_validate(campaign.analyses.options(NAME) or {})
+    options = campaign.analyses.options(NAME, Options)
     yield (
         "It tests whether effects change with follow-up: for Cox models with sites apart your site also sends the sum "
         f"and the sum of squares of {_TRANSFORMS[options.time_transform]} over those with an event, and for each "

@@ -122,6 +122,15 @@ class Curves(AnalysisResult):
     held_back: tuple[GridCost, ...] = Described(default=(), description="which sites cost how much resolution")
     not_computed: str = Described(default="", description="why there is no result")
 
+    @property
+    def is_grouped(self) -> bool:
+        """Whether a point leaves anything open: somebody censored between table times, or table times merged."""
+        return bool(self.merged_table_times) or any(
+            low is not None and high is not None and high - low > 1e-9
+            for group in self.groups
+            for low, high in zip(group.bound_low, group.bound_high, strict=True)
+        )
+
 
 class GridCost(AnalysisResult):
     """Sites that make an interval between table times longer for all, or end the curves."""

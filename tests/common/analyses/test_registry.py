@@ -101,7 +101,7 @@ class MeanOfColumn:
 
 
 def _column(campaign):
-    return Options.model_validate(campaign.analyses.options("mean-of-column")).column
+    return campaign.analyses.options("mean-of-column", Options).column
 
 
 def _table(label, found):
