@@ -21,7 +21,7 @@ from fedage.common.bundle.container import Bundle
 from fedage.common.bundle.description import OVERALL, Line
 from fedage.common.bundle.fits import estimator_of, require_weights
 from fedage.common.errors import FedAgeError
-from fedage.common.estimators.base import Estimator, on_tables
+from fedage.common.estimators.base import PREDICTED_YEARS, Estimator, on_tables
 from fedage.common.statistics.statistic import FloatArray
 from fedage.deploy.machine.atomic import write_atomically
 from fedage.deploy.machine.bundle_file import load_bundle
@@ -106,11 +106,14 @@ def predict(
     _write(file, exams.names, columns)
     corrected = line_in_words(whose, chosen) if chosen is not None else "no bias line, so no corrected gap"
     outside = sum(value == 1 for value in columns[OUTSIDE])
+    age = next(output for output in estimator.outputs if output.column == PREDICTED_YEARS)
+    cut = sum(value in (age.lower, age.upper) for value in columns[PREDICTED_YEARS])
     said = [
         *limits(opened.description),
         *exams.notes,
         f"{len(exams.names)} exams predicted; {corrected}",
         *([f"{outside} of them outside the ages seen in training ({OUTSIDE} = 1)"] if outside else []),
+        *([f"{cut} predictions are cut to {age.lower:g} or {age.upper:g} years: look at their rows"] if cut else []),
         *([f"set aside: {_counts(exams.set_aside)}"] if exams.set_aside else []),
     ]
     return Predicted(file=file, columns=columns, said=tuple(said))

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fedage.client.cohort.table.cell_forms import form_codes
+from fedage.client.cohort.table.column_checks import named_column_problem
 from fedage.client.cohort.table.header import columns_text
 from fedage.client.cohort.table.messages import AGE_MAX_YEARS
 from fedage.client.cohort.table.read import is_text_column, parse_labels, parse_numbers, read_frame, without_bad_names
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 MISSING = "missing_features"
 FAR_SDS = 10.0
 """A column whose median lies so many of the model's SDs from its mean is of another unit or another measure."""
+FAR_VALUE_SDS = 20.0
+"""So is a single value: a code for missing (-999), or a row in another unit."""
 _SHOWN = 5
 
 
@@ -121,6 +126,9 @@ def _exams(
         columns[FEATURE + name], is_no_number = parse_numbers(frame[name], missing=choice.missing)
         if is_text_column(columns[FEATURE + name], is_no_number):
             raise FedAgeError(f"{what}: column {name!r} holds text, and it is a feature of the bundle; give numbers")
+        codes = form_codes(frame[name], is_no_number)
+        if problem := named_column_problem(name, codes, columns[FEATURE + name], texts=()):
+            raise FedAgeError(f"{what}: {problem}")
         if count := int(is_no_number.sum()):
             notes = [*notes, f"{what}: {count} cells of column {name!r} are no numbers and count as missing"]
     known = np.isfinite(np.column_stack([columns[FEATURE + name] for name in features]))
@@ -141,6 +149,19 @@ def _exams(
     }
     kept = np.flatnonzero(~no_age & ~no_feature & ~no_sex)
     _require_same_measures(rows[kept], bundle, estimator, what=what)
+    far = _far_values(rows[kept], bundle, estimator)
+    if far.any():
+        where = [estimator.row_columns[k].removeprefix(FEATURE) for k in np.flatnonzero(far.any(axis=0))]
+        more = f" and {len(where) - _SHOWN} more" if len(where) > _SHOWN else ""
+        columns_far = listed([repr(name) for name in where[:_SHOWN]])
+        notes = [
+            *notes,
+            f"{what}: {int(far.any(axis=1).sum())} rows have a value more than {FAR_VALUE_SDS:g} standard deviations "
+            f"from the patients trained on, in {columns_far}{more}, and are not predicted: "
+            "leave a cell empty that says missing by a number, and give every row in the same unit",
+        ]
+        set_aside["far-value"] = int(far.any(axis=1).sum())
+        kept = kept[~far.any(axis=1)]
     return NewExams(
         names=tuple(names[row] for row in kept),
         age_years=ages[kept],
@@ -170,6 +191,14 @@ def _sexes(frame: pd.DataFrame, column: str | None, choice: TableChoice, *, what
     if problem := words_problem(kinds_of_words(frame[column])):
         raise FedAgeError(f"{what}: column {column!r} {problem}")
     return parse_sexes(frame[column], choice)[0]
+
+
+def _far_values(rows: FloatArray, bundle: Bundle, estimator: Estimator) -> NDArray[np.bool_]:
+    """Which values (n, p) no patient trained on can have had, to go by the model's means and SDs."""
+    standard = estimator.standard(bundle.weights)
+    if standard is None:
+        return np.zeros(rows.shape, dtype=np.bool_)
+    return np.abs((rows - standard.means) * standard.units) > FAR_VALUE_SDS  # NaN is not
 
 
 def _require_same_measures(rows: FloatArray, bundle: Bundle, estimator: Estimator, *, what: str) -> None:

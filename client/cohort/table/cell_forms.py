@@ -75,7 +75,7 @@ FORMS = (
     ),
     _form(
         "digits-grouped",
-        rf"[+-]?\d{{1,3}}([,.'’{_BLANKS}])\d{{3}}(?:\1\d{{3}})*(?:[.,]\d+)?|[+-]?\d{{1,2}}(?:,\d\d)+,\d{{3}}(?:\.\d+)?",
+        rf"[+-]?\d{{1,3}}([,.'’_{_BLANKS}])\d{{3}}(?:\1\d{{3}})*(?:[.,]\d+)?|[+-]?\d{{1,2}}(?:,\d\d)+,\d{{3}}(?:\.\d+)?",
         'numbers with a sign between thousands (such as "1,234.5", "1.234" for 1234, or "1 234")',
         'write "1234.5": a point before the decimals, nothing between thousands',
     ),

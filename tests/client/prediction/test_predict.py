@@ -159,3 +159,50 @@ def test_columns_may_be_called_otherwise(made: Exported, new: pd.DataFrame, tmp_
     pd.testing.assert_frame_equal(table, expected)
     with pytest.raises(FedAgeError, match="no column 'Age'"):
         predicted(made, new, tmp_path, named=Named(age="Age"))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "rows"),
+    [
+        ("region_a", -999.0, [0]),
+        ("region_b", -9999.5, [3, 7]),
+        ("region_c", 99.0, [1]),
+        ("region_d", 1896.0, list(range(20))),  # micrometres at two fifths of the rows
+    ],
+)
+def test_a_value_that_no_patient_can_have_is_set_aside_and_said(
+    column: str, value: float, rows: list[int], made: Exported, new: pd.DataFrame, tmp_path: Path
+) -> None:
+    changed = new.copy()
+    changed.loc[rows, column] = value
+    table, done = predicted(made, changed, tmp_path)
+    assert table["exam"].tolist() == new["subject"].drop(rows).tolist()
+    assert table["predicted_years"].between(1, 129).all()
+    said = " ".join(done.said)
+    assert f"{len(rows)} far-value" in said
+    assert repr(column) in said
+
+
+def test_a_value_at_the_edge_of_what_was_seen_is_predicted(made: Exported, new: pd.DataFrame, tmp_path: Path) -> None:
+    changed = new.copy()
+    changed.loc[0, "region_a"] += 3.0  # eight SDs
+    table, _ = predicted(made, changed, tmp_path)
+    assert len(table) == len(new)
+
+
+def test_predictions_that_are_cut_are_said(made: Exported, new: pd.DataFrame, tmp_path: Path) -> None:
+    changed = new.copy()
+    changed.loc[[0, 1], ["region_a", "region_b", "region_c", "region_d"]] += 6.0
+    table, done = predicted(made, changed, tmp_path)
+    assert (table["predicted_years"][:2] == 0).all()
+    assert any("2 predictions are cut to 0 or 130 years" in sentence for sentence in done.said)
+
+
+@pytest.mark.parametrize("cells", [["1,5", "2,25"], ["1_200", "1_300"], ["1.9*", "2.0*"], ["2·1", "1·9"]])
+def test_numbers_written_otherwise_are_refused_not_missing(
+    cells: list[str], made: Exported, new: pd.DataFrame, tmp_path: Path
+) -> None:
+    changed = new.astype({"region_a": object})
+    changed.loc[[0, 1], "region_a"] = cells
+    with pytest.raises(FedAgeError, match="region_a"):
+        predicted(made, changed, tmp_path)
