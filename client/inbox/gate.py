@@ -116,6 +116,7 @@ def admit(site: Site, request: Request, payload: Payload) -> Work:
             raise RequestRefused("digest", "the campaign file sent does not have the digest it was offered under")
         site.offer(request.campaign, digest=request.digest)
     if site.rules is not None:
+        site.rules.policy.wait_until_readable()
         terms = site.rules.terms(request)
         return Work(
             site=site,

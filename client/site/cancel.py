@@ -40,6 +40,11 @@ class Cancellation:
         return self._reason
 
     @property
+    def left_s(self) -> float:
+        """Seconds until the answer is worthless."""
+        return max(0.0, self._deadline - time.monotonic())
+
+    @property
     def cancelled(self) -> bool:
         """Whether the handler should stop."""
         return self._event.is_set() or time.monotonic() > self._deadline
@@ -62,6 +67,12 @@ def should_stop() -> bool:
     """Whether the message being handled is cancelled; False outside an agent."""
     current = _current.get()
     return current is not None and current.cancelled
+
+
+def left_s() -> float:
+    """Seconds that somebody waits for the message being handled; 0 outside an agent."""
+    current = _current.get()
+    return 0.0 if current is None else current.left_s
 
 
 def wait_for(has: Callable[[], bool], *, look_s: float = 0.05) -> None:

@@ -5,20 +5,26 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from fedage.client.consent.policy.decide import Allowed, Facts, Refused, decide
 from fedage.client.consent.policy.parse import PolicyErrors, load_policy
 from fedage.client.consent.policy.types import Policy
+from fedage.client.site.cancel import left_s, wait_for
 from fedage.common.toml.problems import Problem
 from fedage.common.toml.text import MAX_TOML_BYTES
 from fedage.deploy.machine.bounded import read_at_most
 
 POLICY_FILE = "policy.toml"
+GRACE_S = 30.0
+"""How long a message waits for a policy that cannot be read, as while somebody edits it; half of its time at most."""
 
 DEFAULT_TEXT = """\
 # What this site allows. Every line shows its default; fedage site policy show says the same in sentences.
-# A mistake in this file stops every answer until it is mended: nothing falls back to a default unseen.
+# A mistake in this file stops every answer until it is mended: nothing falls back to a default unseen. A message waits
+# up to 30 s for that, so that saving the file twice costs no round.
 
 [requests]
 # SHA-256 of each coordinator's public key that may ask; empty: the one pinned when this folder was made.
@@ -66,6 +72,9 @@ secure_aggregation = "optional"
 # saturday = ["00:00-24:00"]
 
 # Patients offered. Without such a table: all in the store, and no budget. ε is counted over all campaigns, for good.
+# From updates of a training without differential privacy, records of the patients trained on can be worked out. A data
+# set with epsilon is trained on with differential privacy only; to ask for it of everybody: [data_sets.all], epsilon
+# and delta. Exact regressions are trained without, so that such a data set refuses them.
 # [data_sets.mammograms]
 # modality = ["MG"]
 # age_min_years = 40
@@ -104,8 +113,25 @@ class PolicyFile:
                 self._read = (state, load_policy(self.path))
             return self._read[1]
 
+    def wait_until_readable(self) -> None:
+        """Wait a little for a policy that cannot be read; whether it is then, `current` says.
+
+        Attack: a policy that is broken for a moment is ignored, or the one before goes on to count. Rule: nothing is
+        answered meanwhile. Raises `Cancelled` if nobody waits for the message any more.
+        """
+        until = time.monotonic() + min(GRACE_S, left_s() / 2)
+        wait_for(lambda: self._is_readable() or time.monotonic() >= until, look_s=0.2)
+
+    def _is_readable(self) -> bool:
+        with suppress(PolicyErrors):
+            self.current()
+            return True
+        return False
+
     def digest(self) -> str | None:
         """SHA-256 of the file as it is now, `sha256sum` prints the same; None if none can be read."""
+        if not self.path.is_file():
+            return None  # a pipe would be waited for
         try:
             return hashlib.sha256(read_at_most(self.path, most_bytes=MAX_TOML_BYTES)).hexdigest()
         except OSError:

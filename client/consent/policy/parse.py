@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ def load_policy(path: Path) -> Policy:
         With every mistake, also when the file cannot be read: a policy that cannot be read allows nothing.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise IsADirectoryError(errno.EISDIR, "no file")  # a pipe would be waited for
         text = read_text_at_most(path, most_bytes=MAX_TOML_BYTES)
     except FileNotFoundError:
         return Policy()
@@ -58,6 +61,9 @@ def load_policy(path: Path) -> Policy:
     except UnicodeDecodeError:
         message = f"{path.name}: not UTF-8; save the file as UTF-8"
         raise PolicyErrors((Problem("", message),), name=path.name) from None
+    if not text:
+        message = f"{path.name}: is empty, as while it is being saved; write a line, or remove it and restart the agent"
+        raise PolicyErrors((Problem("", message),), name=path.name)
     return parse_policy(text, name=path.name)
 
 

@@ -180,7 +180,7 @@ def test_a_change_acts_at_once_and_a_mistake_refuses_everything(tmp_path: Path) 
     refused = policy.decide(facts)
     assert isinstance(refused, Refused)
     assert refused.rule == "policy-unreadable"
-    (tmp_path / "policy.toml").write_text("")
+    (tmp_path / "policy.toml").write_text("# what it is by default\n")
     assert isinstance(policy.decide(facts), Allowed)
     (tmp_path / "policy.toml").unlink()
     refused = policy.decide(facts)
