@@ -156,9 +156,11 @@ def targets_of(
 ) -> dict[str, FloatArray]:
     """What is learnt from, (rows,) by column, NaN where it is not known.
 
-    Attack: a diagnosis that two of a site's patients have shows in the update whom the loss tells apart. Rule: a target
-    other than age that fewer than the minimum count know, do not know, or differ in counts as unknown for all of the
-    site. Residual risk: an update tells of the patients behind it; only differential privacy bounds that.
+    Attack: a diagnosis that two of a site's patients have shows in the update whom the loss tells apart, and the head
+    of a class that one patient has learns from that patient alone. Rule: a target other than age that fewer than the
+    minimum count know, do not know, or differ in counts as unknown for all of the site; of classes (density A to D) the
+    rarest count as unknown until as many do. Residual risk: an update tells of the patients behind it; only
+    differential privacy bounds that.
 
     Raises
     ------
@@ -179,12 +181,30 @@ def targets_of(
                 "map them in site.toml, leave out what they do not cover, and index once more",
             )
         if column != "age_years":
+            values = _without_rare_classes(values, minimum_count=minimum_count) if target.values else values
             known = int(np.count_nonzero(np.isfinite(values)))
             unknown = values.size - known
             if known < minimum_count or 0 < unknown < minimum_count or 0 < differing(values) < minimum_count:
                 values = np.full(rows.size, np.nan)
         columns[column] = values
     return columns
+
+
+def _without_rare_classes(values: FloatArray, *, minimum_count: int) -> FloatArray:
+    """Classes (n,) without those that few have, and the next rarest until nobody or enough are unknown for it."""
+    classes, counts = np.unique(values[np.isfinite(values)], return_counts=True)
+    rarest_first = np.argsort(counts, kind="stable")
+    unknown = values.size - int(counts.sum())
+    dropped: list[float] = []
+    for place in rarest_first:
+        is_rare = counts[place] < minimum_count
+        if not is_rare and not (dropped and unknown < minimum_count):
+            break
+        dropped.append(float(classes[place]))
+        unknown += int(counts[place])
+    if dropped and classes.size - len(dropped) < 2:
+        return np.full(values.shape, np.nan)  # one class teaches nothing
+    return np.where(np.isin(values, dropped), np.nan, values)
 
 
 def samples_of(site_cohort: SiteCohort, rows: NDArray[np.intp]) -> Samples:

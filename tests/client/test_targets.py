@@ -56,3 +56,28 @@ def test_a_code_that_is_none_is_refused_and_not_read_as_another(odd: float) -> N
     with pytest.raises(Withheld, match="values other than 1, 2, 3, 4; map them") as refused:
         of([1.0, 2.0, 3.0, 4.0] * 9 + [1.0, 2.0, 3.0, odd], DENSITY)
     assert refused.value.rule == "column-values"
+
+
+@pytest.mark.parametrize(
+    ("values", "left"),
+    [
+        ([1.0] + [2.0] * 20 + [3.0] * 19, {2.0: 0, 3.0: 0}),  # with 1 goes 3, and one class teaches nothing
+        ([1.0] * 4 + [4.0] * 3 + [2.0] * 20 + [3.0] * 13, {2.0: 20, 3.0: 13}),
+        ([1.0] * 2 + [4.0] * 6 + [2.0] * 20 + [3.0] * 12, {2.0: 20, 3.0: 12}),  # 2 alone would be few unknown
+        ([1.0] * 3 + [np.nan] * 7 + [2.0] * 15 + [3.0] * 15, {2.0: 15, 3.0: 15}),
+        ([1.0] * 5 + [2.0] * 15 + [3.0] * 15 + [4.0] * 5, {1.0: 5, 2.0: 15, 3.0: 15, 4.0: 5}),
+    ],
+)
+def test_nobody_has_a_class_of_a_few(values: list[float], left: dict[float, int]) -> None:
+    found = of(values, DENSITY)
+    for value, count in left.items():
+        assert np.count_nonzero(found == value) == count
+    known = int(np.isfinite(found).sum())
+    assert known == sum(left.values())
+    assert known in (0, 40) or 40 - known >= 5
+
+
+def test_numbers_have_no_classes() -> None:
+    lung_volumes = Target(column="birads", optional=True)
+    values = np.linspace(2, 6, 40).tolist()
+    np.testing.assert_array_equal(of(values, lung_volumes), values)

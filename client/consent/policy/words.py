@@ -124,7 +124,7 @@ def _budget(data_set: DataSet) -> str:
     if data_set.epsilon is None or data_set.delta is None:
         return (
             "no ε budget, so models may be trained on it without differential privacy, and records of the patients "
-            "trained on can be worked out from the updates (an ε budget prevents that)"
+            "trained on can be worked out from the updates (an ε budget bounds that)"
         )
     return (
         f"models may be trained on it only with differential privacy, ε = {data_set.epsilon:g} at δ = "
