@@ -2,8 +2,8 @@
 
 Layers, soft labels, loss, augmentation and the order of preprocessing (divided by the mean, then cropped) are the
 published ones; with 40 bins of one year a published state loads. Our own design: bins and label SD by campaign, labels
-divided by their sum, any size, width and number of poolings, and the SD of the predicted distribution as a column
-beside the age.
+divided by their sum, any size, width, dropout and number of poolings, and the SD of the predicted distribution as a
+column beside the age.
 
 BatchNorm, the published layer, is the default in a federation too: on phantom heads it learns in a hundred steps, while
 GroupNorm, which standardises each patient alone, leaves so little difference between patients that it learnt nothing in
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
@@ -36,7 +37,7 @@ from fedage.common.estimators.base import (
     Predictor,
 )
 from fedage.common.estimators.takes import Takes
-from fedage.common.networks.arrays import state_to_arrays
+from fedage.common.networks.arrays import check_arrays, outline, shapes_of, state_to_arrays
 from fedage.common.networks.names import Norm
 from fedage.common.preprocessing.image import Exam, FloatImage
 from fedage.common.preprocessing.names import Intensity
@@ -49,6 +50,11 @@ VOLUME = "t1w"
 _LEAST_SIDE = 16
 _LABEL_SDS = 3.0
 """How many SDs of the label an age keeps from the first and the last bin."""
+_PUBLISHED = {
+    "norm": "batch", "width": 32, "poolings": 5, "intensity": "mean", "spacing_mm": 1.0,
+    "first_bin_years": 42.0, "last_bin_years": 82.0, "bin_width_years": 1.0,
+}  # fmt: skip
+"""Options of the network whose weights are published."""
 
 
 def _takes(volumes: str) -> Takes:
@@ -65,6 +71,13 @@ class BrainSFCNOptions(Options):
         description="empty for the scanner's own volumes, else the space and description of derived ones that the "
         "sites supply, e.g. brain or MNI152NLin6Asym-brain",
     )
+    weights_sha256: str = Field(
+        default="",
+        pattern="^([0-9a-f]{64})?$",
+        max_length=64,
+        description="digest of the file of published weights that the network begins with, as fedage campaign weights "
+        "prints it; empty for random ones",
+    )
     norm: Norm = Field(default="batch", description="normalisation: batch (published), or group (for privacy)")
     width: int = Field(default=32, ge=8, le=64, multiple_of=8, description="channels of the first block; 32 is SFCN")
     shape: tuple[int, int, int] = Field(
@@ -72,6 +85,12 @@ class BrainSFCNOptions(Options):
     )
     poolings: int = Field(
         default=5, ge=2, le=5, description="blocks that halve the volume; 5 is SFCN, 3 suits sides below 64"
+    )
+    dropout: float = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="part of values dropped before the last layer; 0.5 is SFCN",
     )
     spacing_mm: float = Field(default=1.0, ge=0.5, le=8, description="side of a sample's voxels")
     coarsest_mm: float = Field(
@@ -103,6 +122,12 @@ class BrainSFCNOptions(Options):
             raise ValueError(
                 f"first_bin_years={self.first_bin_years:g} to last_bin_years={self.last_bin_years:g} must be 2 to 500 "
                 f"whole bins of bin_width_years={self.bin_width_years:g}; change one of the three"
+            )
+        wrong = {name: value for name, value in _PUBLISHED.items() if getattr(self, name) != value}
+        if self.weights_sha256 and wrong:
+            raise ValueError(
+                "weights_sha256 needs the published network, as a state does not tell its bins and grey values; set "
+                + ", ".join(f"{name} = {value!r}" for name, value in wrong.items())
             )
         if self.label_sd_years < self.bin_width_years / 2:
             raise ValueError(
@@ -175,6 +200,11 @@ class BrainSFCN(Estimator):
         return self.options.ages_years
 
     @property
+    def given_sha256(self) -> str:
+        """Of the published weights."""
+        return self.options.weights_sha256
+
+    @property
     def phases(self) -> tuple[Phase, ...]:
         """One phase in rounds."""
         return (self.network,)
@@ -229,11 +259,21 @@ class NetworkPhase:
                 norm=chosen.norm,
                 width=chosen.width,
                 poolings=chosen.poolings,
+                dropout=chosen.dropout,
             )
 
-    def start(self, before: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:  # noqa: ARG002 - the first phase
-        """The network's arrays before any training."""
-        return dict(state_to_arrays(self.build(seed=seed)))
+    def start(self, before: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:
+        """The network's arrays before any training: those given, if any are.
+
+        Raises
+        ------
+        ModelRefused
+            If the given ones are not this network's.
+        """
+        if not self.options.weights_sha256:
+            return dict(state_to_arrays(self.build(seed=seed)))
+        check_arrays(before, shapes_of(outline(lambda: self.build(seed=seed))))
+        return {name: np.asarray(array, np.float32) for name, array in before.items()}
 
     def training_batch(self, batch: Batch, *, generator: torch.Generator) -> Batch:
         """Each volume shifted and, half of them, mirrored; unchanged if switched off."""

@@ -15,6 +15,9 @@ Our own where the sources say nothing, or where what they do cannot be done here
   authors' code draws there too).
 * the input is 512 × 256 by default, where the paper has 1024 × 512.
 
+BatchNorm, as published, is the default in a federation too, its running means and variances averaged as the weights
+are: GroupNorm, which differential privacy needs, learns more slowly on phantoms (deploy/guides/benchmarks.md).
+
 Shape legend: B exams in a batch; a sample is up to four arrays (1, H, W). Ages Ω in years.
 """
 
@@ -71,7 +74,7 @@ class Breast4ViewOptions(Options):
         description="digest of the file of published weights that the backbone begins with, as fedage campaign weights "
         "prints it; empty for random ones",
     )
-    norm: Norm = Field(default="group", description="normalisation: group (small batches, privacy) or batch, published")
+    norm: Norm = Field(default="batch", description="normalisation: batch (published), or group (for privacy)")
     width: int = Field(
         default=64, ge=8, le=128, multiple_of=8, description="channels of a ResNet's first stage; 64 is the published"
     )
@@ -154,7 +157,11 @@ class Breast4View(Estimator):
     trained_in_rounds: ClassVar[bool] = True
     max_step_norm: ClassVar[float] = 50.0
     max_path_norm: ClassVar[float] = 200.0
-    usual_training: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+    # The rate is the paper's; on phantoms three times as much learns faster (deploy/guides/benchmarks.md).
+    usual_training: ClassVar[Mapping[str, Any]] = MappingProxyType({
+        "rounds": 30, "local_epochs": 2, "batch_size": 16, "learning_rate": 1e-3, "final_learning_rate_fraction": 0.05,
+        "weight_decay": 0.01,
+    })  # fmt: skip
     prediction_batch: ClassVar[int] = 16
     inputs: tuple[Input, ...] = tuple(_input(name) for name in VIEWS)
 
@@ -243,10 +250,7 @@ class NetworkPhase:
     def start(self, before: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:
         """The network's arrays before any training; the backbone's are those given, if any are.
 
-        Raises
-        ------
-        ModelRefused
-            If the given ones are not a backbone's.
+        Raises `ModelRefused` if the given ones are not a backbone's.
         """
         arrays = dict(state_to_arrays(self.build(seed=seed)))
         if not self.options.weights_sha256:

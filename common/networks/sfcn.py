@@ -24,7 +24,8 @@ POOLINGS = 5
 """By 2, one after each block but the last, in the published network."""
 _CHANNELS = (1, 2, 4, 8, 8, 2)
 """Of the six blocks, in units of the first one's."""
-_DROPOUT = 0.5
+DROPOUT = 0.5
+"""Before the last layer, in the published network."""
 _PARALLEL = "module."
 """Begins the names of a state that was saved under `DataParallel`, as the published one is."""
 
@@ -45,6 +46,8 @@ class SFCN(nn.Module):
     poolings
         Of the first so many blocks. With the published five a volume of 32 a side ends in one voxel, of which
         GroupNorm leaves next to nothing; three leave 4 a side.
+    dropout
+        Part of the values set to 0 before the last layer.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class SFCN(nn.Module):
         norm: Norm = "batch",
         width: int = 32,
         poolings: int = POOLINGS,
+        dropout: float = DROPOUT,
     ) -> None:
         super().__init__()
         channels = [width * times for times in _CHANNELS]
@@ -74,7 +78,7 @@ class SFCN(nn.Module):
         pooled = tuple(side // 2**poolings for side in shape)
         self.classifier = nn.Sequential(
             OrderedDict(
-                average_pool=nn.AvgPool3d(pooled), dropout=nn.Dropout(_DROPOUT), conv_6=nn.Conv3d(inputs, bins, 1)
+                average_pool=nn.AvgPool3d(pooled), dropout=nn.Dropout(dropout), conv_6=nn.Conv3d(inputs, bins, 1)
             )
         )
 

@@ -21,6 +21,7 @@ shape = [32, 32, 32]
 spacing_mm = 6.0
 coarsest_mm = 6.0
 width = 8
+dropout = 0.1
 first_bin_years = 27.0
 last_bin_years = 99.0
 bin_width_years = 3.0
@@ -39,7 +40,7 @@ def _campaign(quick: bool) -> DemoCampaign:
         patients="phantom heads",
         purpose="Show on rendered heads that age can be learnt together from volumes and that the gap predicts events",
         estimator=_ESTIMATOR,
-        rounds=6 if quick else 16,
+        rounds=8 if quick else 16,
         local_epochs=6 if quick else 3,
     )
 

@@ -248,7 +248,7 @@ def run(
 @campaign.command("weights")
 def published_weights(
     file: Annotated[Path, typer.Argument(help="a published state dict (.pth) of an image network")],
-    backbone: Annotated[str, typer.Option(help="which network, as estimator.options.backbone names it")],
+    backbone: Annotated[str, typer.Option(help="which network, as estimator.options.backbone names it, or sfcn")],
     out: Annotated[Path, typer.Option(help="the file to write")],
 ) -> None:
     """Turn published weights into the file that a campaign begins with, and say its digest for the campaign file."""

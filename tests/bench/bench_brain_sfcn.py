@@ -29,7 +29,8 @@ from fedage.deploy.demo.phantoms import DAYS_PER_YEAR
 from tests.of_estimators import network
 
 OPTIONS = {
-    "shape": [32, 32, 32], "spacing_mm": 6.0, "coarsest_mm": 6.0, "width": 8, "poolings": 3, "shift_voxels": 1,
+    "shape": [32, 32, 32], "spacing_mm": 6.0, "coarsest_mm": 6.0, "width": 8, "poolings": 3, "dropout": 0.1,
+    "shift_voxels": 1,
     "first_bin_years": 27.0, "last_bin_years": 99.0, "bin_width_years": 3.0, "label_sd_years": 3.0,
 }  # fmt: skip
 IXI = Path(__file__).parents[2] / "../shared/data/ixi-t1w"

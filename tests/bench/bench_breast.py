@@ -32,7 +32,7 @@ OPTIONS: dict[str, Any] = {
     "image_width": 32,
     "width": 16,
     "local_channels": 32,
-    "local_blocks": 2,
+    "local_blocks": 1,
     "draws": 8,
     "dropout": 0.1,
     "age_min_years": 30,
@@ -169,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--rates", type=float, nargs="+", default=[3e-3, 1e-3])
-    parser.add_argument("--norm", choices=("group", "batch"), default="group")
+    parser.add_argument("--norm", choices=("group", "batch"), default="batch")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--alone", action="store_true", help="each hospital by itself as well")
     parser.add_argument("--option", nargs=2, action="append", default=[], metavar=("NAME", "NUMBER"))

@@ -27,6 +27,8 @@ def test_three_hospitals_with_series_and_bids_learn_together(tmp_path: Path) -> 
     overall = evaluation_results.evaluation(results).test.raw.overall
     assert overall is not None
     assert overall.mae_years is not None
+    assert overall.mae_of_mean_years is not None
+    assert overall.mae_years < 0.8 * overall.mae_of_mean_years
     found, _ = results.outcome("predicted-sd", PredictedSDs)
     assert found is not None
     assert found.n == overall.n

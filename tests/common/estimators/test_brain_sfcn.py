@@ -4,15 +4,19 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.numpy import load_file
 
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.campaign_file.new import Answers, campaign_text
+from fedage.common.errors import FedAgeError
 from fedage.common.estimators import make
 from fedage.common.estimators.base import Batch
 from fedage.common.estimators.configure import kinked_loss, usual_age_limits
+from fedage.common.networks.arrays import ModelRefused, state_to_arrays
 from fedage.common.preprocessing.augmentation import shifted_and_mirrored
 from fedage.common.preprocessing.image import Exam, Image
 from fedage.common.toml.problems import CampaignErrors
+from fedage.server.cli.published_weights import write_weights
 from tests.of_estimators import built, network, predict_years
 
 TINY = {"shape": [32, 32, 32], "spacing_mm": 6.0, "width": 8}
@@ -40,6 +44,43 @@ def campaign(cohort: str = "", options: str = ""):
 
 
 # --- options ---
+
+PUBLISHED = {"weights_sha256": "0" * 64, "first_bin_years": 42.0, "last_bin_years": 82.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"first_bin_years": 50.0, "last_bin_years": 90.0}, "set first_bin_years = 42.0, last_bin_years = 82.0"),
+        ({"norm": "group"}, "set norm = 'batch'"),
+        ({"width": 16}, "set width = 32"),
+        ({"intensity": "foreground"}, "set intensity = 'mean'"),
+        ({"spacing_mm": 2.0}, "set spacing_mm = 1.0"),
+    ],
+)
+def test_published_weights_need_the_published_network(change, said) -> None:
+    assert make("brain-sfcn", PUBLISHED).given_sha256 == "0" * 64
+    with pytest.raises(ValidationError, match=said):
+        make("brain-sfcn", PUBLISHED | change)
+
+
+def test_a_published_file_is_what_the_network_begins_with(tmp_path) -> None:
+    published = network(make("brain-sfcn", PUBLISHED)).build(seed=4)
+    file, out = tmp_path / "published.p", tmp_path / "out.safetensors"
+    torch.save({f"module.{name}": tensor for name, tensor in published.state_dict().items()}, file)
+    digest = write_weights(file, backbone="sfcn", out=out)
+    given = load_file(out)
+    phase = network(make("brain-sfcn", PUBLISHED | {"weights_sha256": digest, "shape": [32, 64, 32]}))
+    begun = phase.start(given, seed=9)
+    for name, array in state_to_arrays(published).items():
+        np.testing.assert_array_equal(begun[name], array)
+    state = published.state_dict()
+    del state["classifier.conv_6.bias"]
+    torch.save(state, file)
+    with pytest.raises(FedAgeError, match="the state is not one of this network"):
+        write_weights(file, backbone="sfcn", out=out)
+    with pytest.raises(ModelRefused, match="is missing"):
+        phase.start({name: array for name, array in given.items() if "conv_6" not in name}, seed=0)
 
 
 def test_the_published_network_by_its_options() -> None:
