@@ -98,7 +98,7 @@ test = 0.1
         'training.optimizer = "adam": unknown key; did you mean training.optimiser?',
         "validation.fractions = 0.7 + 0.1 + 0.1: must sum to 1, not 0.9; change train, validation or test",
         'estimator.name = "chest-cb": unknown estimator, known are '
-        'brain-sfcn, breast-4view, chest-ca, cortex-vnn, table-mlp, table-ridge; did you mean "chest-ca"?',
+        'age-ensemble, brain-sfcn, breast-4view, chest-ca, cortex-vnn, table-mlp, table-ridge; did you mean "chest-ca"?',
     ]
 
 

@@ -15,6 +15,7 @@ def test_importing_the_registry_loads_no_torch():
 @pytest.mark.parametrize(
     ("name", "options"),
     [
+        ("age-ensemble", {"features": ["a", "b"]}),
         ("brain-sfcn", {}),
         ("chest-ca", {}),
         ("cortex-vnn", {"features": ["a", "b"]}),
@@ -31,7 +32,9 @@ def test_the_names_above_are_all_there_are():
     # In a process of its own: other tests put packages with estimators on this one's path.
     code = "import fedage.common.estimators as e; print(*e.names())"
     told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert told.split() == ["brain-sfcn", "breast-4view", "chest-ca", "cortex-vnn", "table-mlp", "table-ridge"]
+    assert told.split() == [
+        *("age-ensemble", "brain-sfcn", "breast-4view", "chest-ca", "cortex-vnn", "table-mlp", "table-ridge")
+    ]
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
