@@ -89,7 +89,7 @@ def cuts_of(
     below[0], below[last] = 0, age_years.size
     # How many patients are below an edge tells two cuts apart: edges with nobody in between are one.
     chosen = [0, age_years.size]
-    tables = [_Before.of(each, order) for each in earlier]
+    tables = [_Before.of(each, order, places=np.unique(below)) for each in earlier if (each.cell >= 0).any()]
     for least_round in range(len(_ROUND_YEARS) + 1):
         round_enough = {int(below[k]) for k in range(1, last) if _roundness(edges_years[k]) <= least_round}
         for start, end in pairwise(tuple(chosen)):
@@ -141,17 +141,20 @@ def _roundness(edge_years: float) -> int:
 
 @dataclass(frozen=True)
 class _Before:
-    """An earlier table in today's order of ages: how many patients below each place were in each cell, and sizes."""
+    """An earlier table in today's order of ages: how many patients below some places (P,) were in each cell (P, c)."""
 
+    places: Cells
     running: Cells
     sizes: Cells
 
     @classmethod
-    def of(cls, earlier: EarlierCells, order: NDArray[np.intp]) -> _Before:
-        inside = earlier.cell[order][:, None] == np.arange(earlier.sizes.size)
-        running = np.zeros((order.size + 1, earlier.sizes.size), dtype=np.int64)
-        np.cumsum(inside, axis=0, out=running[1:])
-        return cls(running, earlier.sizes)
+    def of(cls, earlier: EarlierCells, order: NDArray[np.intp], *, places: Cells) -> _Before:
+        cell, cells = earlier.cell[order], earlier.sizes.size
+        part = np.searchsorted(places, np.arange(order.size), side="right") - 1
+        was = cell >= 0
+        counts = np.bincount(part[was] * cells + cell[was], minlength=places.size * cells).reshape(-1, cells)
+        running = np.concatenate([np.zeros((1, cells), dtype=np.int64), np.cumsum(counts, axis=0)[:-1]])
+        return cls(places, running, earlier.sizes)
 
     def has_near(self, runs: Sequence[tuple[int, int]], minimum_count: int) -> bool:
         """Whether one of the runs differs from a run of these cells for a few patients, and not for none.
@@ -160,7 +163,8 @@ class _Before:
         that is U itself, every other run differs by whole cells.
         """
         starts, ends = np.array(runs).T
-        gain = np.cumsum(2 * (self.running[ends] - self.running[starts]) - self.sizes, axis=1)
+        inside = self.running[np.searchsorted(self.places, ends)] - self.running[np.searchsorted(self.places, starts)]
+        gain = np.cumsum(2 * inside - self.sizes, axis=1)
         gain = np.concatenate([np.zeros((len(runs), 1), dtype=np.int64), gain], axis=1)
         best = (gain[:, 1:] - np.minimum.accumulate(gain[:, :-1], axis=1)).max(axis=1)
         differ = ends - starts - best
