@@ -35,12 +35,13 @@ _SPECIAL_WORDS = {
     "breast-implant": r"IMPLANTS?\b(?! ?DISPL)|PROTHESE|PROTESI",
     "specimen": "SPECIMEN|PRAPARAT|PIECE OPERATOIRE",
     "generated-2d": (
-        r"C-?VIEW|S-VIEW|V-PREVIEW|INSIGHT 2D|GENERATED 2D|INTELLIGENT 2D|SYNTH 2D|SYNTHETIC|SYNTHESI[SZ]ED"
+        r"C-?VIEW|S-VIEW|V-PREVIEW|INSIGHT ?2D|GENERATED ?2D|INTELLIGENT ?2D|SYNTH ?2D|SYNTHETIC|SYNTHESI[SZ]ED|S2D\b"
+        r"|CLARITY ?2D|SMART ?2D"
     ),
     "tomosynthesis": r"TOMOSYNTHES\w*|TOMO (?:SLICE|SLAB|PROJ|RECON)|DBT\b|SLABS?\b",
     "contrast-enhanced": (
         r"CEDM\b|CESM\b|CEM\b|(?:WITH|POST) CONTRAST|CONTRAST[ -](?:ENH|MED|AGENT|MAMM)|KONTRASTM"
-        r"|(?:HIGH|LOW)[ _]ENERGY|IODINE"
+        r"|(?:HIGH|LOW)[ _]ENERGY|IODINE|(?:[LR][ _-]?)?(?:CC|MLO)[_-](?:HE|LE)\b|SENOBRIGHT"
     ),
     "derived": r"CAD\b",
 }
