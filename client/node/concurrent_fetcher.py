@@ -11,6 +11,7 @@ replies are outstanding, sends what is ready, and ends the tasks of runs that ha
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from types import ModuleType
@@ -22,6 +23,8 @@ from flwr.supercore.run import RunNotRunningException
 MOST = 4
 """Messages in work at a time."""
 _BUSY_POLL_S = 0.1
+_SOON_S, _SOON_SHARE = 0.1, 0.1
+"""After a reply the next message often follows: the shortest wait for it, and the share of the time since then."""
 _ASK_ABOUT_RUNS_S = 2.0
 _UNFINISHED = (Status.PENDING, Status.STARTING, Status.RUNNING)
 _NOTHING_NEW = 0
@@ -40,17 +43,27 @@ class ConcurrentFetcher:
         Messages in work at a time.
     poll_s
         Seconds between two looks for work that found none, also while there is work: the coordinator answers each.
+    fetched
+        Called when there is another message.
     """
 
     def __init__(
-        self, *, fetch: Callable[..., int | None], send: Callable[..., None], most: int = MOST, poll_s: float
+        self,
+        *,
+        fetch: Callable[..., int | None],
+        send: Callable[..., None],
+        most: int = MOST,
+        poll_s: float,
+        fetched: Callable[[], None] = lambda: None,
     ) -> None:
         self._fetch = fetch
         self._send = send
         self._most = most
+        self._fetched = fetched
         self._poll_s = poll_s
         self._asked_at = 0.0
         self._nothing_at = -poll_s
+        self._worked_at = -math.inf
 
     def fetch(self, **arguments: Any) -> int:
         """Fetch a message if there is room for one; returns always, so that what is ready is sent."""
@@ -58,13 +71,18 @@ class ConcurrentFetcher:
         in_work = state.get_tasks(statuses=_UNFINISHED)
         may_look = not in_work or time.monotonic() - self._nothing_at >= self._poll_s
         if may_look and len(in_work) < self._most:
-            fetched = self._fetch(**arguments)
-            if fetched is not None:
-                return fetched
+            run_id = self._fetch(**arguments)
+            if run_id is not None:
+                self._fetched()
+                return run_id
             self._nothing_at = time.monotonic()
         if in_work:
             self._end_what_is_not_wanted(state, in_work, arguments["get_run"])
-        time.sleep(min(_BUSY_POLL_S, self._poll_s) if in_work else self._poll_s)
+            self._worked_at = time.monotonic()
+            time.sleep(min(_BUSY_POLL_S, self._poll_s))
+        else:
+            soon_s = max(_SOON_S, _SOON_SHARE * (time.monotonic() - self._worked_at))
+            time.sleep(min(soon_s, self._poll_s))
         return _NOTHING_NEW
 
     def send(self, **arguments: Any) -> None:
@@ -88,7 +106,7 @@ class ConcurrentFetcher:
                     state.finish_task(task.task_id, sub_status=SubStatus.STOPPED, details="the run has ended")
 
 
-def install(module: ModuleType, *, poll_s: float, most: int = MOST) -> None:
+def install(module: ModuleType, *, poll_s: float, fetched: Callable[[], None] = lambda: None) -> None:
     """Put `ConcurrentFetcher` in front of the two functions of Flower's module.
 
     Raises
@@ -96,7 +114,9 @@ def install(module: ModuleType, *, poll_s: float, most: int = MOST) -> None:
     AttributeError
         If the module has them no more.
     """
-    both = ConcurrentFetcher(fetch=module._pull_and_store_message, send=module._push_messages, most=most, poll_s=poll_s)
+    both = ConcurrentFetcher(
+        fetch=module._pull_and_store_message, send=module._push_messages, poll_s=poll_s, fetched=fetched
+    )
     vars(module).update(_pull_and_store_message=both.fetch, _push_messages=both.send)
 
 

@@ -15,6 +15,7 @@ import argparse
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,8 +42,8 @@ from fedage.deploy.machine.processes import end_with_parent
 
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 
-_BUSY_POLL_S, _IDLE_POLL_S = 0.1, 0.3
-_BUSY_FOR_S = 10.0
+_POLL_S = 0.5
+"""Longest wait between two looks for tasks; the SuperNode says at once when it has one."""
 _STARTING_S = 60.0
 _HEARTBEAT_S = 1.0
 """A task that is withdrawn is noticed this soon; Flower's own heartbeat takes some twenty seconds."""
@@ -62,19 +63,39 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent()
     shorten_pulls()
-    serve(f"127.0.0.1:{options.port}", socket=options.socket, secret=options.secret.read_bytes())
+    there_is_one = threading.Event()
+    threading.Thread(target=_listen, args=(there_is_one,), daemon=True, name="listen").start()
+    serve(
+        f"127.0.0.1:{options.port}",
+        socket=options.socket,
+        secret=options.secret.read_bytes(),
+        there_is_one=there_is_one,
+    )
 
 
-def serve(address: str, *, socket: str, secret: bytes) -> None:
-    """Take tasks, several at a time; returns when the SuperNode does not answer any more."""
+def _listen(there_is_one: threading.Event) -> None:
+    """The SuperNode writes a byte for each message it has fetched."""
+    while os.read(sys.stdin.fileno(), 64):
+        there_is_one.set()
+
+
+def serve(address: str, *, socket: str, secret: bytes, there_is_one: threading.Event) -> None:
+    """Take tasks, several at a time; returns when the SuperNode does not answer any more.
+
+    Parameters
+    ----------
+    there_is_one
+        Set when there may be a task; without it a look is taken now and then.
+    """
     client = _client(address, SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods={ACQUIRE}))
     wanted = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
-    last_work = began = time.monotonic()
+    began = time.monotonic()
     answered = False
     free = threading.BoundedSemaphore(MOST)
     workers = ThreadPoolExecutor(MOST, thread_name_prefix="task")
     while True:
         free.acquire()
+        there_is_one.clear()
         try:
             offered = client.AcquireTask(wanted)
             answered = True
@@ -86,11 +107,9 @@ def serve(address: str, *, socket: str, secret: bytes) -> None:
         if offered is not None and offered.HasField("task") and offered.token:
             done = workers.submit(work, address, offered.token, socket=socket)
             done.add_done_callback(lambda _done: free.release())
-            last_work = time.monotonic()
         else:
             free.release()
-            busy = time.monotonic() - last_work < _BUSY_FOR_S
-            time.sleep(_BUSY_POLL_S if busy else _IDLE_POLL_S)
+            there_is_one.wait(_POLL_S)
 
 
 def work(address: str, token: str, *, socket: str) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import secrets
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from flwr.supernode import start_client_internal
@@ -30,16 +32,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options, flowers = parser.parse_known_args(arguments)
     flowers += ["--host", "127.0.0.1", "--port", options.port]
     end_with_parent()
+    fetched: Callable[[], None] = _nobody_to_wake
     if options.executor_socket:
         flowers += ["--isolation", "process", "--superexec-auth-secret-file", options.executor_secret]
         command = [sys.executable, "-m", "fedage.client.node.executor", "--port", options.port]
         command += ["--socket", options.executor_socket, "--secret", options.executor_secret]
         _make_secret(Path(options.executor_secret))
-        threading.Thread(target=_run_executor, args=(command,), daemon=True, name="executor").start()
+        executor = _start_executor(command)
+        fetched = partial(_wake, executor)
     shorten_sleeps(start_client_internal, poll_s=options.poll_s)
     shorten_pulls()
     hasten_heartbeats()
-    several.install(start_client_internal, poll_s=options.poll_s)
+    several.install(start_client_internal, poll_s=options.poll_s, fetched=fetched)
     sys.argv = ["flower-supernode", *flowers]
     flower_supernode()
 
@@ -50,10 +54,28 @@ def _make_secret(file: Path) -> None:
         stream.write(secrets.token_bytes(32))
 
 
-def _run_executor(command: Sequence[str]) -> None:
+def _start_executor(command: Sequence[str]) -> subprocess.Popen[bytes]:
     """A SuperNode whose executor is gone would look online and be deaf: it ends too, and both are started again."""
-    subprocess.run(command, stdin=subprocess.DEVNULL, env={**os.environ, PARENT: str(os.getpid())}, check=False)
-    os.kill(os.getpid(), signal.SIGTERM)
+    environment = {**os.environ, PARENT: str(os.getpid())}
+    executor = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
+
+    def watch() -> None:
+        executor.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True, name="executor").start()
+    return executor
+
+
+def _wake(executor: subprocess.Popen[bytes]) -> None:
+    """Tell the executor that there is a message; one that is busy finds it anyway."""
+    assert executor.stdin is not None
+    with contextlib.suppress(OSError):
+        os.write(executor.stdin.fileno(), b".")
+
+
+def _nobody_to_wake() -> None:
+    """Flower's own executor looks by itself."""
 
 
 if __name__ == "__main__":

@@ -211,7 +211,7 @@ class PollingGrid:
         second, and never cost more than a twentieth of the time already waited.
     """
 
-    def __init__(self, grid: AnyGrid, *, poll_s: float = 0.15) -> None:
+    def __init__(self, grid: AnyGrid, *, poll_s: float = 0.1) -> None:
         self._grid = grid
         self._poll_s = poll_s
 

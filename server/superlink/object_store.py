@@ -81,6 +81,12 @@ class FileObjectStore(InMemoryObjectStore):
         with file:  # open, so that it can be read although somebody removes it now
             return file.read()
 
+    def has_all(self, object_id: str) -> bool:
+        """Whether an object and all below it are here; True for one that is not known."""
+        with self.lock_store:
+            entry = self.store.get(object_id)
+            return entry is None or (entry.is_available and all(map(self.has_all, entry.child_object_ids)))
+
     def delete(self, object_id: str) -> None:
         """See `ObjectStore`."""
         with self.lock_store:

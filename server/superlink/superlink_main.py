@@ -21,6 +21,7 @@ from flwr.superlink.cli import flower_superlink
 
 from fedage.deploy.machine.processes import end_with_parent
 from fedage.server.superlink.object_store import FileObjectStoreFactory
+from fedage.server.superlink.whole_replies import announce_whole_replies
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -110,6 +111,7 @@ def main() -> None:
     free_keys_of_removed_nodes()
     keep_objects_in_files()
     look_for_expired_tasks_once_a_second()
+    announce_whole_replies()
     create = superlink_main.create_app
 
     def create_guarded(*arguments: Any, **options: Any) -> Any:

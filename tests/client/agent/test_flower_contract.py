@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
+import sys
+import threading
 import time
 from importlib.metadata import version
 from types import SimpleNamespace
@@ -15,6 +19,7 @@ from flwr.supercore.run import RunNotRunningException
 from flwr.supernode import start_client_internal
 from flwr.supernode.runtime import run_clientapp
 
+from fedage.client.node import concurrent_fetcher, executor, supernode_main
 from fedage.client.node.concurrent_fetcher import ConcurrentFetcher
 from fedage.client.node.flower_waits import ShortWaitClock, shorten_pulls
 
@@ -122,7 +127,8 @@ def test_a_supernode_fetches_beside_work_up_to_its_bound_and_sends_what_is_ready
     def send(*, state: FakeState) -> None:
         sent.extend(state.get_messages_legacy(is_reply=True))
 
-    several = ConcurrentFetcher(fetch=fetch, send=send, most=2, poll_s=0.01)
+    told: list[int] = []
+    several = ConcurrentFetcher(fetch=fetch, send=send, most=2, poll_s=0.01, fetched=lambda: told.append(1))
 
     def get_run(run_id: int) -> SimpleNamespace:
         if run_id == 6:
@@ -141,6 +147,49 @@ def test_a_supernode_fetches_beside_work_up_to_its_bound_and_sends_what_is_ready
     state.replies = ["a", "b"]
     several.send(state=state)
     assert sent == ["a", "b"]
+    assert len(told) == 2  # of each message that was fetched
+
+
+def test_after_work_a_supernode_looks_soon_and_then_ever_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, waits = [100.0], list[float]()
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda s: waits.append(s) or now.__setitem__(0, now[0] + s))
+    monkeypatch.setattr(concurrent_fetcher, "time", clock)
+    state = FakeState()
+    several = ConcurrentFetcher(fetch=lambda **_: None, send=lambda **_: None, poll_s=3.0)
+    running = SimpleNamespace(status=SimpleNamespace(status="running"))
+    several.fetch(state=state, get_run=lambda _run: running)
+    assert waits == [3.0]  # no work so far
+    state.tasks = [SimpleNamespace(task_id=1, run_id=1)]
+    several.fetch(state=state, get_run=lambda _run: running)
+    state.tasks, waits[:] = [], []
+    while now[0] < 200:
+        several.fetch(state=state, get_run=lambda _run: running)
+    assert waits[0] <= 0.2
+    assert waits == sorted(waits)
+    assert waits[-1] == 3.0
+    assert len(waits) < 70
+
+
+def test_an_executor_is_woken_by_its_supernode(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor_process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    supernode_main._wake(executor_process)
+    assert executor_process.stdin is not None
+    executor_process.stdin.write(b"\n")
+    executor_process.stdin.flush()
+    assert executor_process.wait(60) == 0
+    supernode_main._wake(executor_process)  # one that is gone is no error
+    executor_process.stdin.close()
+    read, write = os.pipe()
+    woken = threading.Event()
+    with os.fdopen(read) as stream:
+        monkeypatch.setattr(executor.sys, "stdin", stream)
+        listening = threading.Thread(target=executor._listen, args=(woken,))
+        listening.start()
+        os.write(write, b".")
+        assert woken.wait(30)
+        os.close(write)
+        listening.join(30)
+        assert not listening.is_alive()
 
 
 @pytest.mark.parametrize(
