@@ -64,11 +64,6 @@ class Basis:
         """The basis after one more exact phase."""
         return replace(self, sums={**self.sums, phase: sums})
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether the model follows from the file alone."""
-        return self.trained is None and not self.sums and self.given is None
-
 
 def join_basis(basis: Basis) -> dict[str, NDArray[Any]]:
     """Payload names for a basis."""

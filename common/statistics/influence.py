@@ -214,18 +214,6 @@ def all_pass(groups: Sequence[Group], rule: InfluenceRule) -> bool:
         return False
 
 
-def require_passing(columns: FloatArray, rule: InfluenceRule, *, names: Sequence[str], of: str) -> None:
-    """Refuse sums and sums of squares of columns (n, p) that have to be there all.
-
-    Raises
-    ------
-    InfluenceRefused
-        With the column.
-    """
-    group = Group(of=of, columns=np.empty((len(columns), 0)), always=columns, names_always=tuple(names))
-    _require_always(group, rule)
-
-
 def require_sums(groups: Sequence[Group], rule: InfluenceRule) -> None:
     """Refuse sums of products of columns, all of them `always`, that cannot do without one of these.
 

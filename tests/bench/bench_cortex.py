@@ -22,8 +22,8 @@ from fedage.common.estimators.cortex_vnn import CortexVNN, CortexVNNOptions, tra
 from fedage.common.estimators.table_ridge import TableRidge, TableRidgeOptions
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.statistic import FloatArray
-from fedage.deploy.demo.thickness import SITES, anatomy, draw_site, irreducible
 from tests import of_estimators
+from tests.bench.thickness import SITES, anatomy, draw_site, irreducible
 from tests.of_estimators import predict_years, train_locally, weights_from
 
 DATA = Path(__file__).parents[3] / "shared/data"

@@ -14,7 +14,7 @@ from fedage.common.statistics.influence import (
     differing,
     largest_shares,
     passing,
-    require_passing,
+    require_sums,
 )
 from fedage.common.statistics.influence_few import few_make_up_pairs
 
@@ -93,8 +93,9 @@ def test_a_site_too_small_for_two_values_leaves_instead_of_the_column():
 def test_what_is_in_every_sum_must_pass():
     with pytest.raises(InfluenceRefused, match="sums of age"):
         passing([group([0, 1, 0, 1, 0, 1, 0, 1], always=[60, 60, 60, 60, 60, 60, 60, 20])], RULE)
+    gap, none = np.array([[0.0]] * 11 + [[9.0]]), np.empty((12, 0))
     with pytest.raises(InfluenceRefused, match="sums of gap"):
-        require_passing(np.array([[0.0]] * 11 + [[9.0]]), RULE, names=("gap",), of="the patients")
+        require_sums([Group(of="the patients", columns=none, always=gap, names_always=("gap",))], RULE)
 
 
 @pytest.mark.parametrize("ties", [True, False])

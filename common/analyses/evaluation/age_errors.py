@@ -48,7 +48,6 @@ from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, 
 
 NAME = "age-errors"
 _MONTHS = 12.0
-_MOST_BINS = 130
 _SUMS = ("n", "absolute", "error", "relative", "relative_n")
 _FLOOR = "mape_floor"
 _UNITS = {"months": _MONTHS, "years": 1.0}

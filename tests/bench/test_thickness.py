@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedage.deploy.demo.thickness import (
+from tests.bench.thickness import (
     CONTROL,
     FIRST,
     GAP_SD_YEARS,
