@@ -12,44 +12,7 @@ from fedage.common.campaign_file._contradictions import STRATA_OF_POOLED_MODELS
 from fedage.common.campaign_file._rules import NOT_BUILT
 from fedage.common.campaign_file.parse import TABLES
 from fedage.deploy.machine.campaign_file import load_campaign
-
-GOOD = """
-[campaign]
-name = "first-light"
-purpose = "Estimate age together and relate the gap to survival"
-seed = 7
-sites = ["north", "south", "west"]
-
-[estimator]
-name = "chest-ca"
-
-[training]
-rounds = 3
-"""
-SURVIVAL = """
-[survival]
-models = [{ name = "gap", covariates = ["gap_years", "age_years"] }]
-"""
-
-
-def messages(text: str) -> list[str]:
-    with pytest.raises(CampaignErrors) as caught:
-        parse_campaign(text)
-    for problem in caught.value.problems:
-        assert "\n" not in problem.message
-        assert problem.message.isprintable()
-    return [problem.message for problem in caught.value.problems]
-
-
-def only_message(text: str) -> str:
-    found = messages(text)
-    assert len(found) == 1, found
-    return found[0]
-
-
-def replaced(old: str, new: str, text: str = GOOD) -> str:
-    assert old in text
-    return text.replace(old, new)
+from tests.common.campaign.texts import GOOD, SURVIVAL, messages, only_message, replaced
 
 
 def test_a_small_file_is_a_frozen_campaign_with_the_documented_defaults() -> None:
@@ -344,70 +307,3 @@ def test_one_code_for_both_sexes_is_refused():
     )
     with pytest.raises(CampaignErrors, match=r"table.female = 1: must not be table.male \(the default\)"):
         parse_campaign(text)
-
-
-ANALYSES_ONLY = """
-[campaign]
-name = "only"
-purpose = "Analyse what the tables hold"
-seed = 1
-[table]
-age = "age"
-"""
-HEALTHY = '[cohort.healthy]\ncolumn = "dx"\nequals = 0\n'
-COX = '[survival]\nmodels = [{{ name = "m", covariates = ["{}"] }}]\n'
-
-
-@pytest.mark.parametrize(
-    ("tables", "says"),
-    [
-        ('[cohort]\ntrain_on = "healthy"\n' + COX.format("x"), 'cohort.train_on = "healthy": must be "all" in'),
-        ('[cohort]\ntrain_on = "healthy"\n' + HEALTHY + COX.format("healthy"), "name the column of predicted ages"),
-        (HEALTHY + '[groups]\ncolumn = "dx"\nequals = 1\nreference = 0\n', "[cohort.healthy] has no effect"),
-        (HEALTHY + COX.format("x"), "or remove [cohort.healthy]"),
-        (HEALTHY + 'TABLE\npredicted = "p"\n', 'set cohort.train_on = "healthy" to judge predicted ages on them'),
-    ],
-)
-def test_the_healthy_are_refused_where_they_would_change_nothing(tables: str, says: str) -> None:
-    text = ANALYSES_ONLY
-    if "TABLE" in tables:
-        tables, more = tables.split("TABLE\n")
-        text += more
-    assert says in only_message(text + tables)
-
-
-@pytest.mark.parametrize(
-    "tables",
-    [
-        'predicted = "p"\n[cohort]\ntrain_on = "healthy"\n' + HEALTHY,
-        HEALTHY + COX.format("healthy"),
-        HEALTHY + '[survival]\nstrata = ["healthy"]\nmodels = [{ name = "m", covariates = ["x"] }]\n',
-        HEALTHY + '[groups]\ncolumn = "healthy"\nequals = 0\nreference = 1\n',
-        COX.format("x") + '[cohort]\nhealthy = "all"\n',
-    ],
-)
-def test_the_healthy_are_taken_where_an_analysis_rests_on_them(tables: str) -> None:
-    parse_campaign(ANALYSES_ONLY + tables)
-
-
-@pytest.mark.parametrize(
-    ("written", "mend"),
-    [
-        ('"18-38"', "it holds two: set cohort.age_min_years = 18 and cohort.age_max_years = 38"),
-        ('"18 – 38"', "it holds two: set cohort.age_min_years = 18 and cohort.age_max_years = 38"),
-        ('"40 to 59.5 years"', "it holds two: set cohort.age_min_years = 40 and cohort.age_max_years = 59.5"),
-        ("[18, 38]", "it holds two: set cohort.age_min_years = 18 and cohort.age_max_years = 38"),
-        ('"18"', "write it without quotation marks: cohort.age_{which}_years = 18"),
-        ('"adults"', "set cohort.age_{which}_years to a number"),
-    ],
-)
-@pytest.mark.parametrize("which", ["min", "max"])
-def test_an_age_limit_that_is_a_range_is_told_so(written: str, mend: str, which: str) -> None:
-    text = (
-        '[campaign]\nname = "t"\npurpose = "Try an age limit"\nseed = 1\n[table]\nid = "who"\nage = "age"\n'
-        f"[survival]\n[cohort]\nage_{which}_years = {written}\n"
-    )
-    with pytest.raises(CampaignErrors) as refused:
-        parse_campaign(text)
-    assert f"cohort.age_{which}_years = " in str(refused.value)
-    assert mend.format(which=which) in str(refused.value)

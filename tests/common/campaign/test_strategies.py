@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fedage.common.campaign_file import parse_campaign
-from tests.common.campaign.test_parse import GOOD, messages
+from tests.common.campaign.texts import GOOD, messages
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from fedage.client.cohort.store.query import Selection, select
 from fedage.client.cohort.store.store import CohortStore
 from fedage.common.estimators.base import Input
 from fedage.common.estimators.takes import Takes
-from tests.client.cohort.dicom.test_content import MG, content
+from tests.client.cohort.dicom.contents import MG, content
 from tests.client.cohort.dicoms import slice_at, write
 
 SCREENING = Takes(views=("CC", "MLO"), lateralities=("L", "R"))
