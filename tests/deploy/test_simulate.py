@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,126 +10,14 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from fedage.client.cohort.selection.fold_assignment import round_robin_folds
-from fedage.client.cohort.table.sites import read_site_tables
 from fedage.common.analyses.evaluation import results as evaluation_results
-from fedage.common.campaign_file import parse_campaign
 from fedage.common.errors import FedAgeError
-from fedage.common.estimators.configure import configured
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_all
-from fedage.deploy.machine.simulation import VARIABLE
-from fedage.deploy.simulate import NO_GUARD, _undisturbed, simulate
-from fedage.deploy.simulation_main import ORPHANED_RECORD_S
-from fedage.server.record.results import Results, read_results
+from fedage.deploy.simulate import NO_GUARD, simulate
+from fedage.server.record.results import read_results
+from tests.deploy.simulated import ABIDE, FOLDS, RIDGE, command, hold_against_pooled, nothing_left, table
 from tests.deploy.simulating import as_csv, simulated
-
-ABIDE = Path(__file__).parents[3] / "shared/data/abide1/abide1-freesurfer.csv"
-PENALTY, FOLDS = 50.0, 3
-
-RIDGE = f"""
-[campaign]
-name = "ridge"
-purpose = "Hold the federated ridge regression against a pooled one"
-seed = 5
-
-[estimator]
-name = "table-ridge"
-[estimator.options]
-features = ["*"]
-penalty = {PENALTY}
-
-[table]
-id = "who"
-age = "age"
-sex = "sex"
-
-[validation]
-folds = {FOLDS}
-
-[privacy]
-minimum_count = 1
-
-[simulation]
-guard = false
-"""
-
-
-def table(*, patients: int = 120, features: int = 8, sites: int = 2, seed: int = 0) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(patients, features))
-    age = np.exp(3.5 + 0.2 * x[:, 0] - 0.1 * x[:, 1] + 0.05 * rng.normal(size=patients))
-    frame = pd.DataFrame(x * 10.0 ** rng.integers(-2, 4, features), columns=[f"x{k}" for k in range(features)])
-    site = [f"site {k % sites}" for k in range(patients)]
-    return frame.assign(who=[f"p{k}" for k in range(patients)], site=site, age=age, sex=np.arange(patients) % 2)
-
-
-def pooled(x: np.ndarray, age: np.ndarray, fold: np.ndarray, *, train: np.ndarray, k: int) -> tuple[np.ndarray, float]:
-    """Ridge on standardised columns and log age, written out: slopes on raw columns, and the intercept."""
-    rows = train & (fold != k)
-    mean, sd, t = x[rows].mean(axis=0), x[rows].std(axis=0), np.log(age[rows])
-    z = (x[rows] - mean) / sd
-    slopes = np.linalg.solve(z.T @ z + PENALTY * np.eye(x.shape[1]), z.T @ (t - t.mean())) / sd
-    return slopes, float(t.mean() - slopes @ mean)
-
-
-def hold_against_pooled(folder: Path, results: Results, text: str, data: Path, *, site_column: str) -> None:
-    """Every fold's model and the overall error are those of one table."""
-    campaign = parse_campaign(text)
-    read = read_site_tables(data, campaign, site_column=site_column)
-    estimator = configured(campaign, next(iter(read.sites.values())).features)
-    assert estimator is not None
-    names = [column.removeprefix("feature:") for column in estimator.row_columns]
-    x = np.concatenate([np.column_stack([s.columns[f"feature:{n}"] for n in names]) for s in read.sites.values()])
-    age = np.concatenate([site.columns["age_years"] for site in read.sites.values()])
-    health = [
-        site.columns.get("DX_GROUP", np.full(site.split_uniform.size, -1.0)) == -1 for site in read.sites.values()
-    ]
-    pairs = zip(read.sites.values(), health, strict=True)
-    fold = np.concatenate(
-        [round_robin_folds(site.split_uniform, healthy.astype(float), FOLDS) for site, healthy in pairs]
-    )
-    train = np.ones(age.size, dtype=bool)
-    if "DX_GROUP" in text:
-        train = np.concatenate([site.columns["DX_GROUP"] == -1 for site in read.sites.values()])
-    predicted = np.full(age.size, np.nan)
-    for k in range(FOLDS):
-        slopes, intercept = pooled(x, age, fold, train=train, k=k)
-        model = load_file(folder / f"model-fold-{k + 1}.safetensors")
-        np.testing.assert_allclose(model["coefficients"] / model["sds"], slopes, rtol=1e-8, atol=1e-12)
-        predicted[fold == k] = np.exp(x[fold == k] @ slopes + intercept)
-    overall = evaluation_results.evaluation(results).test.raw.overall
-    assert overall is not None
-    assert overall.n == int(train.sum())
-    assert overall.mae_years == pytest.approx(np.abs(predicted - age)[train].mean(), abs=1e-8)
-
-
-def command(folder: Path, text: str, frame: pd.DataFrame) -> list[str]:
-    file = folder / "ridge.toml"
-    file.write_text(text, encoding="utf-8")
-    data = as_csv(frame, folder / "table.csv")
-    given = ["--data", str(data), "--site-column", "site", "--out", str(folder / "out")]
-    return [sys.executable, "-m", "fedage.deploy", "simulate", str(file), *given]
-
-
-def still_there(folder: Path) -> list[str]:
-    """Processes of a simulation into this folder."""
-    wanted, found = f"{VARIABLE}={folder / 'out' / 'work' / 'job.json'}".encode(), []
-    for environ in (entry / "environ" for entry in Path("/proc").glob("[0-9]*")):
-        try:
-            if wanted in environ.read_bytes().split(b"\0"):
-                found.append((environ.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue
-    return found
-
-
-def nothing_left(folder: Path) -> bool:
-    """Ray's daemons have been told to end when the command does; on a busy machine the last takes a moment to."""
-    deadline = time.monotonic() + 10
-    while still_there(folder) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return still_there(folder) == []
 
 
 @pytest.mark.processes
@@ -157,139 +40,6 @@ def test_in_a_process_of_its_own_it_is_pooled_ridge_and_leaves_nothing_behind(tm
     # In this process it is the same, but for clocks and names of runs.
     again = simulated(tmp_path / "again", RIDGE, data=tmp_path / "table.csv", site_column="site").results
     assert again.model_dump(exclude={"run"}) == results.model_dump(exclude={"run"})
-
-
-def below(parent: int) -> list[int]:
-    """Processes that this one has started, and those started by them."""
-    children = list[int]()
-    for file in Path(f"/proc/{parent}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            children += map(int, file.read_text().split())
-    return [pid for child in children for pid in (child, *below(child))]
-
-
-def lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-@pytest.mark.processes
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGINT,
-        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
-        signal.SIGKILL,
-    ],
-)
-def test_stopped_it_leaves_no_process_behind(number: signal.Signals, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        command(tmp_path, LONG, table()),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    deadline = time.monotonic() + 120
-    try:
-        # The run has begun, and is not yet over.
-        while not (tmp_path / "out" / "events.jsonl").is_file() and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        # A process may rename itself, which hides its environment: these are found by who started them.
-        started = below(process.pid)
-        process.send_signal(number)
-        said, _ = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert "Traceback" not in said
-    if number == signal.SIGKILL:
-        # Nobody is there to stop the engine, which ends by itself and has time to write its record.
-        deadline = time.monotonic() + ORPHANED_RECORD_S + 15
-        while (still_there(tmp_path) or any(map(lives, started))) and time.monotonic() < deadline:
-            time.sleep(0.1)
-    assert nothing_left(tmp_path)
-    assert not any(map(lives, started))
-    if number == signal.SIGKILL:
-        return
-    assert process.returncode == 130, said
-    assert "stopping; what was finished stays in" in said
-    assert not (tmp_path / "out" / "work").exists()
-    run = read_results(tmp_path / "out" / "results.json").run
-    assert (run.status, run.environment, run.guard) == ("stopped", "simulation", False)
-    assert (tmp_path / "out" / "report.html").is_file()
-
-
-LONG = (
-    RIDGE.replace("table-ridge", "table-mlp")
-    .replace(f"penalty = {PENALTY}\n", "")
-    .replace(f"[validation]\nfolds = {FOLDS}\n", "")
-    + "\n[training]\nrounds = 10000\n"
-)
-
-
-def _driver(folder: Path) -> int:
-    """The process with the engine and the ServerApp."""
-    wanted = f"{VARIABLE}={folder / 'out' / 'work' / 'job.json'}".encode()
-    for environ in (entry / "environ" for entry in Path("/proc").glob("[0-9]*")):
-        try:
-            ours = wanted in environ.read_bytes().split(b"\0")
-            if ours and b"simulation_main" in (environ.parent / "cmdline").read_bytes():
-                return int(environ.parent.name)
-        except OSError:
-            continue
-    raise AssertionError("no driver")
-
-
-@pytest.mark.processes
-@pytest.mark.parametrize(
-    "whom",
-    [
-        "command",
-        pytest.param("driver", marks=pytest.mark.slow),
-        "driver at once",
-        pytest.param("command at once", marks=pytest.mark.slow),
-    ],
-)
-def test_rounds_that_were_finished_are_in_the_record_of_a_stopped_run(whom: str, tmp_path: Path) -> None:
-    """Whoever is told to stop, and even if the command has no time to say goodbye."""
-    process = subprocess.Popen(
-        command(tmp_path, LONG, table()), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    events, out = tmp_path / "out" / "events.jsonl", tmp_path / "out"
-    deadline = time.monotonic() + 180
-    try:
-        while not (events.is_file() and events.read_text().count('"event": "round"') > 1):
-            assert process.poll() is None, process.communicate()[0]
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        if whom.startswith("driver"):
-            os.kill(_driver(tmp_path), signal.SIGKILL if "at once" in whom else signal.SIGTERM)
-        else:
-            process.send_signal(signal.SIGINT if whom == "command" else signal.SIGKILL)
-        said, _ = process.communicate(timeout=60)
-        while still_there(tmp_path) and time.monotonic() < deadline:
-            time.sleep(0.2)
-    finally:
-        process.kill()
-    results = read_results(out / "results.json")
-    assert results.run.status == ("failed" if whom == "driver at once" else "stopped"), (results.run, said)
-    assert len(results.rounds) > 1
-    assert (out / "report.html").is_file()
-    assert nothing_left(tmp_path)
-    assert "Traceback" not in said
-    assert process.returncode == {"command": 130, "command at once": -signal.SIGKILL}.get(whom, 1)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_does_not_cut_the_stopping_short(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with _undisturbed():
-        signal.raise_signal(number)
-    assert signal.getsignal(number) is before
 
 
 def test_the_same_seed_gives_the_same_results_and_another_seed_others(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from fedage.deploy import simulate as module
 from fedage.deploy.machine.simulation import ENGINE_ENDED, Share, SimulationJob
 from fedage.deploy.simulate import simulate
 from fedage.server.record.results import read_results
+from tests.deploy.simulated import LONG, RIDGE, below, command, nothing_left, table
 from tests.deploy.simulating import as_csv
-from tests.deploy.test_simulate import LONG, RIDGE, below, command, nothing_left, table
 
 ATTEMPT = module._attempt
 AT_ONCE, LATER = Share(at_a_time=-1), Share(at_a_time=2, gpu=1.0)

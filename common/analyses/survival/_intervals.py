@@ -9,12 +9,13 @@ An interval can be told if d, c and the rest of every group are 0 or at least th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedage.common.analyses.base import Result
 from fedage.common.analyses.survival.follow_up import table_index
 from fedage.common.statistics.statistic import Cell, FloatArray
 
@@ -149,3 +150,27 @@ def flags(ends: Sequence[int], times: int) -> FloatArray:
 def ends_of(block: FloatArray) -> tuple[int, ...]:
     """The indices of the table times that are flagged."""
     return tuple(int(end) for end in np.flatnonzero(block))
+
+
+def latest_sites(
+    next_ends: Mapping[str, int], times: tuple[float, ...], *, settled: tuple[int, ...], earliest: int
+) -> list[Result]:
+    """The sites whose next interval ends latest, where that is after the earliest end asked about, and what it costs.
+
+    Parameters
+    ----------
+    next_ends
+        By site, the index of the table time at which the next interval can end; `len(times)` for none.
+    """
+    latest = max(next_ends.values(), default=earliest)
+    if latest <= earliest:
+        return []
+    others = [end for end in next_ends.values() if end < latest]
+    return [
+        {
+            "sites": sorted(site for site, end in next_ends.items() if end == latest),
+            "from_years": times[settled[-1]] if settled else 0.0,
+            "to_years": times[latest] if latest < len(times) else None,
+            "others_to_years": times[max(others)] if others else None,
+        }
+    ]

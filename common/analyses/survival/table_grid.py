@@ -49,7 +49,7 @@ from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.of_file import computed, curves_by, levels_of
 from fedage.common.analyses.survival._groups import groups_of_gap, stratum_of
-from fedage.common.analyses.survival._intervals import SiteTable, at_table_time, ends_of, flags
+from fedage.common.analyses.survival._intervals import SiteTable, at_table_time, ends_of, flags, latest_sites
 from fedage.common.analyses.survival.follow_up import (
     FollowedPatients,
     after_start,
@@ -124,8 +124,6 @@ class TableGrid:
     def __post_init__(self) -> None:
         check_table_times(self.times, self.name)
 
-    # -- what the tables share
-
     def followed(self, cohort: Cohort, needed: tuple[str, ...]) -> FollowedPatients:
         """The patients of a table that needs these columns.
 
@@ -199,8 +197,6 @@ class TableGrid:
         if not self.gap:
             return {}
         return {"split": ()} if self.split_gap_at == "zero" else {"split": (), "low": (), "high": ()}
-
-    # -- the analysis
 
     def first(self) -> Iterate:
         if self._has_median:
@@ -283,11 +279,8 @@ class TableGrid:
         if total.scalar("n") < 1:
             return NotComputable("no patient with a follow-up time and an event of 0 or 1")
         groups = {name: iterate[name] for name in self._split_blocks()}
-        ends, earliest, question = (
-            ends_of(iterate["ends"]),
-            int(iterate["following"]),
-            int(iterate["question"]),
-        )
+        ends, earliest = ends_of(iterate["ends"]), int(iterate["following"])
+        question = int(iterate["question"])
         times, latest = len(self.times), int(np.max(np.flatnonzero(total["next_end"]), initial=-1))
         if latest < times and latest > earliest and question < MOST_QUESTIONS:
             return Again(self._ask(groups, ends, latest, question + 1))
@@ -321,21 +314,9 @@ class TableGrid:
         """Which sites make the interval asked about longer than the others need it, or end the grid."""
         if self._finds_median(iterate) or not by_site:
             return []
-        ends, earliest, none = ends_of(iterate["ends"]), int(iterate["following"]), len(self.times)
-        flagged = {site: np.flatnonzero(found["next_end"]) for site, found in by_site.items()}
-        named = {site: int(found[0]) for site, found in flagged.items() if found.size}
-        latest = max(named.values(), default=earliest)
-        if latest <= earliest:
-            return []
-        others = [end for end in named.values() if end < latest]
-        return [
-            {
-                "sites": sorted(site for site, end in named.items() if end == latest),
-                "from_years": self.times[ends[-1]] if ends else 0.0,
-                "to_years": self.times[latest] if latest < none else None,
-                "others_to_years": self.times[max(others)] if others else None,
-            }
-        ]
+        answers = {site: np.flatnonzero(statistic["next_end"]) for site, statistic in by_site.items()}
+        next_ends = {site: int(answer[0]) for site, answer in answers.items() if answer.size}
+        return latest_sites(next_ends, self.times, settled=ends_of(iterate["ends"]), earliest=int(iterate["following"]))
 
     @property
     def _has_median(self) -> bool:
