@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "fedage.estimators"
 _REGISTERED = {
     "age-ensemble": ("fedage.common.estimators.age_ensemble", "AgeEnsemble"),
+    "brain-contrastive": ("fedage.common.estimators.brain_contrastive", "BrainContrastive"),
     "brain-sfcn": ("fedage.common.estimators.brain_sfcn", "BrainSFCN"),
     "breast-4view": ("fedage.common.estimators.breast_4view", "Breast4View"),
     "chest-ca": ("fedage.common.estimators.chest_ca", "ChestCA"),

@@ -29,24 +29,19 @@ from fedage.common.estimators.base import (
     PREDICTED_YEARS,
     Arrays,
     Batch,
-    Estimator,
-    Input,
     Options,
     Output,
     Phase,
     Predictor,
 )
-from fedage.common.estimators.takes import Takes
+from fedage.common.estimators.head_volumes import VOLUME, HeadVolumeOptions, HeadVolumes
 from fedage.common.networks.arrays import check_arrays, outline, shapes_of, state_to_arrays
 from fedage.common.networks.names import Norm
-from fedage.common.preprocessing.image import Exam, FloatImage
-from fedage.common.preprocessing.names import Intensity
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-VOLUME = "t1w"
 _LEAST_SIDE = 16
 _LABEL_SDS = 3.0
 """How many SDs of the label an age keeps from the first and the last bin."""
@@ -57,20 +52,9 @@ _PUBLISHED = {
 """Options of the network whose weights are published."""
 
 
-def _takes(volumes: str) -> Takes:
-    view = "-".join(["T1W", *([volumes.upper()] if volumes else [])])
-    return Takes(views=(view,), body_parts=("HEAD", "BRAIN", "SKULL"), may_be_unknown=frozenset(["body_part"]))
-
-
-class BrainSFCNOptions(Options):
+class BrainSFCNOptions(HeadVolumeOptions):
     """`[estimator.options]` of `brain-sfcn`."""
 
-    volumes: str = Field(
-        default="",
-        pattern=r"^[A-Za-z0-9+]*(-[A-Za-z0-9+]+)?$",
-        description="empty for the scanner's own volumes, else the space and description of derived ones that the "
-        "sites supply, e.g. brain or MNI152NLin6Asym-brain",
-    )
     weights_sha256: str = Field(
         default="",
         pattern="^([0-9a-f]{64})?$",
@@ -80,9 +64,6 @@ class BrainSFCNOptions(Options):
     )
     norm: Norm = Field(default="batch", description="normalisation: batch (published), or group (for privacy)")
     width: int = Field(default=32, ge=8, le=64, multiple_of=8, description="channels of the first block; 32 is SFCN")
-    shape: tuple[int, int, int] = Field(
-        default=(160, 192, 160), strict=False, description="voxels of a sample, right × front × up"
-    )
     poolings: int = Field(
         default=5, ge=2, le=5, description="blocks that halve the volume; 5 is SFCN, 3 suits sides below 64"
     )
@@ -91,15 +72,6 @@ class BrainSFCNOptions(Options):
         ge=0,
         lt=1,
         description="part of values dropped before the last layer; 0.5 is SFCN",
-    )
-    spacing_mm: float = Field(default=1.0, ge=0.5, le=8, description="side of a sample's voxels")
-    coarsest_mm: float = Field(
-        default=3.0, ge=0.5, le=10, description="largest spacing of a volume that is taken; coarser ones are set aside"
-    )
-    intensity: Intensity = Field(
-        default="mean",
-        description="grey values: divided by the volume's mean (published), or z-scores of the voxels above 0 "
-        "(foreground, for volumes without skull)",
     )
     first_bin_years: float = Field(default=12.0, ge=-30, le=130, description="where the first bin of age begins")
     last_bin_years: float = Field(default=98.0, ge=-30, le=160, description="where the last bin of age ends")
@@ -154,7 +126,7 @@ class BrainSFCNOptions(Options):
         return max(self.first_bin_years + margin, 0.0), min(self.last_bin_years - margin, 130.0)
 
 
-class BrainSFCN(Estimator):
+class BrainSFCN(HeadVolumes):
     """T1-weighted volume to age and its SD; see the module's docstring."""
 
     name: ClassVar[str] = "brain-sfcn"
@@ -176,11 +148,10 @@ class BrainSFCN(Estimator):
     )
     # The first block's output of one volume of full size takes 630 MB.
     prediction_batch: ClassVar[int] = 4
-    inputs: tuple[Input, ...] = (Input(name=VOLUME, rank=3, modalities=("MR",), takes=_takes("")),)
 
     def __init__(self, options: BrainSFCNOptions) -> None:
+        super().__init__(options)
         self.options: BrainSFCNOptions = options
-        self.inputs = (Input(name=VOLUME, rank=3, modalities=("MR",), takes=_takes(options.volumes)),)
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -217,22 +188,6 @@ class BrainSFCN(Estimator):
     def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
         """Predicted ages and SDs by the network."""
         return self.network.predictor(arrays, device=device)
-
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """A volume (1, I, J, K)."""
-        return {VOLUME: (1, *self.options.shape)}
-
-    def preprocess(self, exam: Exam) -> Mapping[str, FloatImage]:
-        """A volume (1, I, J, K), see `volume_sample`. Raises `SampleRefused`."""
-        from fedage.common.preprocessing.volume import VolumeGrid, volume_sample
-
-        grid = VolumeGrid(
-            shape=self.options.shape,
-            spacing_mm=self.options.spacing_mm,
-            coarsest_mm=self.options.coarsest_mm,
-            intensity=self.options.intensity,
-        )
-        return {VOLUME: volume_sample(exam[VOLUME], grid)}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ Shape legend: B images in a batch, H × W pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import monai  # noqa: F401 - as a whole first: of two threads that begin with two parts of it one fails
@@ -103,3 +104,40 @@ def shifted_and_mirrored(volumes: torch.Tensor, *, most_voxels: int, generator: 
         moved = volume[:, i : i + rows, j : j + columns, k : k + slices]
         made.append(moved.flip(1) if is_mirrored else moved)
     return torch.stack(made)
+
+
+def with_a_cube_cut_out(
+    volumes: torch.Tensor, *, generator: torch.Generator, side_fraction: float = 0.25, probability: float = 0.5
+) -> torch.Tensor:
+    """Volumes (B, C, I, J, K), of each with this probability a box of `side_fraction` of each side set to 0."""
+    drawn = torch.rand((len(volumes), 4), generator=generator, device=generator.device).tolist()
+    made = volumes.clone()
+    for volume, (chance, *places) in zip(made, drawn, strict=True):
+        if chance < probability:
+            volume[(slice(None), *_box(volume.shape[1:], places, side_fraction))] = 0.0
+    return made
+
+
+def cropped_in_place(
+    volumes: torch.Tensor, *, generator: torch.Generator, side_fraction: float = 121 / 128
+) -> torch.Tensor:
+    """Volumes (B, C, I, J, K), of each a random box of `side_fraction` of each side kept in the middle, 0 around it.
+
+    As OpenBHB's random crop of 121 × 128 × 121 voxels, padded to 128³ again.
+    """
+    drawn = torch.rand((len(volumes), 3), generator=generator, device=generator.device).tolist()
+    made = torch.zeros_like(volumes)
+    for volume, target, places in zip(volumes, made, drawn, strict=True):
+        middle = _box(volume.shape[1:], (0.5, 0.5, 0.5), side_fraction)
+        target[(slice(None), *middle)] = volume[(slice(None), *_box(volume.shape[1:], places, side_fraction))]
+    return made
+
+
+def _box(sides: Sequence[int], places: Sequence[float], side_fraction: float) -> tuple[slice, ...]:
+    """Slices of a box, along each axis at a place from 0 (first voxels) to 1 (last voxels)."""
+    found = []
+    for side, place in zip(sides, places, strict=True):
+        length = max(1, round(side * side_fraction))
+        start = min(int(place * (side - length + 1)), side - length)
+        found.append(slice(start, start + length))
+    return tuple(found)

@@ -16,7 +16,9 @@ def test_importing_the_registry_loads_no_torch():
     ("name", "options"),
     [
         ("age-ensemble", {"features": ["a", "b"]}),
+        ("brain-contrastive", {}),
         ("brain-sfcn", {}),
+        ("breast-4view", {}),
         ("chest-ca", {}),
         ("cortex-vnn", {"features": ["a", "b"]}),
         ("table-mlp", {"features": ["a", "b"]}),
@@ -33,7 +35,14 @@ def test_the_names_above_are_all_there_are():
     code = "import fedage.common.estimators as e; print(*e.names())"
     told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert told.split() == [
-        *("age-ensemble", "brain-sfcn", "breast-4view", "chest-ca", "cortex-vnn", "table-mlp", "table-ridge")
+        "age-ensemble",
+        "brain-contrastive",
+        "brain-sfcn",
+        "breast-4view",
+        "chest-ca",
+        "cortex-vnn",
+        "table-mlp",
+        "table-ridge",
     ]
 
 
