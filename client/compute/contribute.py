@@ -139,7 +139,12 @@ def contributions(
     )
     over_all = folder if account is None else account.columns_folder or account.folder
     patients = account.keys if account and account.keys else tuple(map(str, range(cohort.n)))
-    told_bins = ToldBins(over_all, patients=patients, minimum_count=minimum_count)
+    told_bins = ToldBins(
+        over_all,
+        patients=patients,
+        model=_account_of_model(campaign, run=run) if campaign.estimator is not None else "",
+        minimum_count=minimum_count,
+    )
     released = ReleasedColumns(
         over_all,
         patients=patients,

@@ -11,6 +11,8 @@ import pytest
 
 from fedage.client.cohort.selection.parts import with_parts
 from fedage.client.compute.contribute import Account, contributions
+from fedage.client.consent.accounts.told_bins import ToldBins
+from fedage.common.analyses.bias.gap_by_age import GapByAge
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import parse_campaign
@@ -207,3 +209,21 @@ def test_a_sex_that_is_nearly_a_bin_is_not_told(others: int, tmp_path: Path) -> 
     columns["is_male"] = (np.arange(sex.size) % 2).astype(float)
     told = asked(campaign(), columns, tmp_path / "another", names=names)["age-errors"]
     assert told["n"][1:3].min() >= MINIMUM
+
+
+def test_another_models_bins_of_a_cohort_that_grew_are_told(tmp_path: Path) -> None:
+    """Errors of two models do not subtract, so that a hospital whose patients come one by one keeps its figures."""
+    rng = np.random.default_rng(7)
+    age = rng.uniform(40, 80, 240)
+    edges = tuple(float(year) for year in range(40, 81, 10))
+    asks = GapByAge("gap-by-age:raw", "raw_gap_years", edges, minimum_count=MINIMUM)
+    cuts = {}
+    for model, many in (("first run", 220), ("second run", 240), ("first run", 240), ("third run", 220)):
+        columns = {"age_years": age[:many], "raw_gap_years": age[:many] * 0, "is_test": np.ones(many)}
+        account = ToldBins(tmp_path, patients=[str(k) for k in range(many)], model=model, minimum_count=MINIMUM)
+        found = account.accounted(asks, Cohort(columns))
+        assert isinstance(found, GapByAge)
+        assert found.cuts is not None
+        cuts[model, many] = len(found.cuts)
+    assert cuts["first run", 220] == cuts["second run", 240] == cuts["third run", 220] == 5
+    assert cuts["first run", 240] < 5

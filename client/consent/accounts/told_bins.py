@@ -3,6 +3,10 @@
 See `fedage.common.statistics.age_cuts` for the attack, the rule and what remains. Kept for good, over all campaigns,
 coordinators and data sets, as the patients are the same; with whom (8 bytes of a keyed hash each) and in which cell.
 What is about to be told is on disk before it is computed, so that two messages at once see each other.
+
+Errors of two models do not subtract; counts do. So a table of another model's predictions is held against those of the
+same patients only. Residual risk: where some patients have come, two campaigns that each train a model tell how many
+came in each bin.
 """
 
 from __future__ import annotations
@@ -24,8 +28,8 @@ from fedage.common.statistics.cohort import Cohort
 TOLD_BINS_FILE = "told-bins.db"
 _TABLES: Tables = {
     "tables": (
-        "CREATE TABLE tables (id INTEGER NOT NULL, sha256 VARCHAR(64) NOT NULL, patients BLOB NOT NULL, "
-        "cells BLOB NOT NULL, PRIMARY KEY (id), UNIQUE (sha256))",
+        "CREATE TABLE tables (id INTEGER NOT NULL, sha256 VARCHAR(64) NOT NULL, model VARCHAR(128) NOT NULL, "
+        "patients BLOB NOT NULL, cells BLOB NOT NULL, PRIMARY KEY (id), UNIQUE (sha256))",
     ),
 }
 _PATIENT, _CELL = "<u8", "<u2"
@@ -41,13 +45,15 @@ class ToldBins:
         Where it is kept: at a deployed site one folder for all campaigns.
     patients
         Keyed hashes of the cohort's patients, in the order of its rows.
+    model
+        Whose predictions they are: a run's, a bundle's, or the table's if empty.
     minimum_count
         Fewest patients for whom two tables may differ; 1 keeps no account.
     """
 
-    def __init__(self, folder: Path, *, patients: Sequence[str], minimum_count: int) -> None:
+    def __init__(self, folder: Path, *, patients: Sequence[str], model: str, minimum_count: int) -> None:
         self._path = folder / TOLD_BINS_FILE
-        self._patients = patients
+        self._patients, self._model = patients, model
         self._minimum_count = minimum_count
 
     def accounted(self, analysis: Analysis, cohort: Cohort) -> Analysis:
@@ -71,9 +77,9 @@ class ToldBins:
                 ages,
                 analysis.edges_years,
                 minimum_count=self._minimum_count,
-                earlier=_earlier(connection, hashes),
+                earlier=_earlier(connection, hashes, model=self._model),
             )
-            _keep(connection, hashes, cells_between(ages, analysis.edges_years, cuts))
+            _keep(connection, hashes, cells_between(ages, analysis.edges_years, cuts), model=self._model)
         return analysis.telling(cuts)
 
 
@@ -81,11 +87,13 @@ def _hash(patient: str) -> int:
     return int.from_bytes(hashlib.blake2b(patient.encode(), digest_size=8).digest(), "little")
 
 
-def _earlier(connection: Connection, hashes: Hashes) -> list[EarlierCells]:
+def _earlier(connection: Connection, hashes: Hashes, *, model: str) -> list[EarlierCells]:
     """What was told before, for the patients (n,) of today."""
     order = np.argsort(hashes)
+    today = hashes[order].astype(_PATIENT).tobytes()
+    which = "SELECT patients, cells FROM tables WHERE model = ? OR patients = ? ORDER BY id"
     found = []
-    for row in connection.execute("SELECT patients, cells FROM tables ORDER BY id"):
+    for row in connection.execute(which, (model, today)):
         theirs, cells = np.frombuffer(row["patients"], _PATIENT), np.frombuffer(row["cells"], _CELL)
         if theirs.size != cells.size or not theirs.size:
             raise Withheld("store-unavailable", "the site cannot read its account of what it has answered")
@@ -98,10 +106,10 @@ def _earlier(connection: Connection, hashes: Hashes) -> list[EarlierCells]:
     return found
 
 
-def _keep(connection: Connection, hashes: Hashes, cells: Cells) -> None:
+def _keep(connection: Connection, hashes: Hashes, cells: Cells, *, model: str) -> None:
     order = np.argsort(hashes)
     _, cells = np.unique(cells, return_inverse=True)  # without empty ones
     patients, packed = hashes[order].astype(_PATIENT).tobytes(), cells[order].astype(_CELL).tobytes()
-    sha256 = hashlib.sha256(patients + packed).hexdigest()
+    sha256 = hashlib.sha256(model.encode() + patients + packed).hexdigest()
     if scalar(connection, "SELECT id FROM tables WHERE sha256 = ?", (sha256,)) is None:
-        insert(connection, "tables", {"sha256": sha256, "patients": patients, "cells": packed})
+        insert(connection, "tables", {"sha256": sha256, "model": model, "patients": patients, "cells": packed})
