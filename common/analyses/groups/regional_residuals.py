@@ -21,11 +21,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field as Described
+from pydantic import model_validator
 
 from fedage.common.analyses.agreement import agreed
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, OneExchange, Outcome, Result
@@ -57,6 +58,13 @@ class Options(Table):
     reference: float = Described(description="its value for the reference group, e.g. controls")
     covariates: tuple[Column, ...] = Described(default=("age_years",), description="columns held fixed beside the site")
     alpha: float = Described(default=0.05, gt=0, lt=1, description="error over all regions together, of each test")
+
+    @model_validator(mode="after")
+    def _different(self) -> Self:
+        groups = (self.reference, *self.diagnoses)
+        if len(set(groups)) < len(groups):
+            raise ValueError("reference and diagnoses must be different values; remove the one that is there twice")
+        return self
 
 
 @dataclass(frozen=True)

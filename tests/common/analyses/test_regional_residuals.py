@@ -199,3 +199,10 @@ def test_agreement_changes_nothing_where_every_region_passes():
     campaign = parse_campaign(FILE.format(residuals="residuals = true"))
     held = found(agreed(analysis(minimum_count=10), campaign), by_site(everybody, site))
     assert held.regions == found(analysis(), by_site(everybody, site)).regions
+
+
+@pytest.mark.parametrize("diagnoses", ["[1, 1]", "[1, 0]", "[2, 1, 2.0]"])
+def test_a_group_that_is_there_twice_is_named_before_a_run(diagnoses):
+    text = FILE.format(residuals="residuals = true").replace("[1, 2]", diagnoses)
+    with pytest.raises(CampaignErrors, match="must be different values"):
+        parse_campaign(text)
