@@ -31,9 +31,8 @@ from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.heads import Heads
 from fedage.server.record.results import read_results
-from fedage.server.superlink.grid import PollingGrid
+from fedage.server.superlink.grid import PollingGrid, StoppableGrid
 from fedage.server.superlink.home import CoordinatorHome
-from fedage.server.superlink.stoppable import StoppableGrid
 from tests.client.hospital import CAMPAIGN, Template
 from tests.deploy.simulating import as_csv, simulated
 from tests.guides import EVERY, NETWORK, OF_FEDAGE, RESEARCH, ROOT, Command, ways

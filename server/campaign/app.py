@@ -32,9 +32,8 @@ def main(grid: Grid, context: Context) -> None:
     from fedage.server.record.heads import Heads
     from fedage.server.record.run_folder import RunFolder
     from fedage.server.sites.session import CampaignFailed
-    from fedage.server.superlink.grid import PollingGrid
+    from fedage.server.superlink.grid import PollingGrid, StoppableGrid, Stopped
     from fedage.server.superlink.home import CoordinatorHome
-    from fedage.server.superlink.stoppable import StoppableGrid, Stopped
 
     if (job := current_job()) is not None:
         simulated = load_campaign(job.campaign)

@@ -39,8 +39,7 @@ from fedage.server.record.results import Results, write_results
 from fedage.server.record.run_folder import RunFolder
 from fedage.server.report import render_report
 from fedage.server.sites.session import Answer, CampaignFailed, Session
-from fedage.server.superlink.grid import PollingGrid
-from fedage.server.superlink.stoppable import Stopped
+from fedage.server.superlink.grid import PollingGrid, Stopped
 
 _SAVED_AFTER = frozenset(
     {"started", "site", "site-left-out", "round", "validation", "fold", "recorded", "analysed", "site-trouble"}

@@ -30,7 +30,7 @@ from fedage.common.statistics.statistic import FloatArray, Statistic, total
 from fedage.deploy.machine.atomic import write_atomically
 from fedage.server.campaign.run_model import RunModel
 from fedage.server.campaign.strategies import RoundStart, Strategy, Update, UpdateRefused, check_update
-from fedage.server.campaign.strategies.step import limited_step
+from fedage.server.campaign.strategies.updates import limited_step
 from fedage.server.sites.kept_steps import step_of
 from fedage.server.sites.secure_sums import STEPS_KEPT, Reserved, ask_summed, reserve
 from fedage.server.sites.session import Answer, CampaignFailed, Session

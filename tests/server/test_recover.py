@@ -26,9 +26,8 @@ from fedage.server.cli.watch_runs import WatchRuns
 from fedage.server.record.events import EventLog, read_events
 from fedage.server.record.results import read_results
 from fedage.server.record.run_folder import RunFolder, RunRefused, run_folders
-from fedage.server.superlink.grid import PollingGrid
+from fedage.server.superlink.grid import PollingGrid, StoppableGrid, Stopped
 from fedage.server.superlink.home import init_home
-from fedage.server.superlink.stoppable import StoppableGrid, Stopped
 from tests.machinery import InProcessGrid, memory_site
 from tests.server.test_conduct import CAMPAIGN
 from tests.small_disk import fill, small_disk

@@ -12,8 +12,7 @@ from fedage.common.campaign.types import Training
 from fedage.server.campaign.strategies.base import RoundRequest, RoundStart, Step, Strategy
 from fedage.server.campaign.strategies.fedavg import FedAvg
 from fedage.server.campaign.strategies.server_optimisers import FedAdam, FedAvgM
-from fedage.server.campaign.strategies.spool import Spool
-from fedage.server.campaign.strategies.updates import Update, UpdateRefused, check_update
+from fedage.server.campaign.strategies.updates import Spool, Update, UpdateRefused, check_update
 
 __all__ = [
     "FedAdam",

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from fedage.common.networks.arrays import Weights
 from fedage.server.campaign.strategies.base import RoundRequest, RoundStart, Step
-from fedage.server.campaign.strategies.spool import Spool
-from fedage.server.campaign.strategies.updates import Update
+from fedage.server.campaign.strategies.updates import Spool, Update
 
 
 class FedAvg:

@@ -16,8 +16,7 @@ from fedage.common.networks.arrays import Weights
 from fedage.common.protocol.messages import TRAIN
 from fedage.server.campaign.strategies.base import RoundRequest, RoundStart, Step
 from fedage.server.campaign.strategies.fedavg import moved, norm_between
-from fedage.server.campaign.strategies.spool import Spool
-from fedage.server.campaign.strategies.updates import Update
+from fedage.server.campaign.strategies.updates import Spool, Update
 
 ARRAYS, METRICS, PATIENTS = "arrays", "metrics", "num-examples"
 """Names of the records and of the weight that Flower's strategies expect unless told otherwise."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedage.server.campaign.strategies.base import Step
 from fedage.server.campaign.strategies.fedavg import FedAvg
-from fedage.server.campaign.strategies.spool import Spool
+from fedage.server.campaign.strategies.updates import Spool
 
 FloatArray = NDArray[np.float64]
 _ROUNDS, _FIRST, _SECOND = "rounds", "m:", "v:"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedage.server.superlink.stoppable import StoppableGrid
+from fedage.server.superlink.grid import StoppableGrid
 
 
 class Recorded:
