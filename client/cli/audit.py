@@ -49,6 +49,25 @@ def verify(
     typer.echo(f"the audit log is intact: {report.lines} lines, held against {against}")
 
 
+@audit.command("key")
+def key(home: Home) -> None:
+    """Print this site's public key as campaign files with secure aggregation name it; give it to the coordinator.
+
+    Before approving such a campaign, compare the keys in it with what the other sites print, by telephone say: whoever
+    could put another key in the place of a site's would be that site to the others.
+    """
+    from fedage.client.audit.log import KEY_FILE, PUBLIC_KEY_FILE, site_key
+    from fedage.client.site.home import SiteHome
+    from fedage.common.protocol.heads import key_to_hex
+
+    site = SiteHome.load(home)
+    try:
+        found = site_key(home / KEY_FILE, public=home / PUBLIC_KEY_FILE)
+    except (OSError, ValueError):
+        raise FedAgeError(f"{home / KEY_FILE} cannot be read, or holds no Ed25519 key; restore it") from None
+    typer.echo(f'{site.config.name} = "{key_to_hex(found.public_key())}"')
+
+
 @audit.command("show")
 def show(
     home: Home,

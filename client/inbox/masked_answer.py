@@ -13,6 +13,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from flwr.common.secure_aggregation.crypto.shamir import create_shares
@@ -26,6 +27,7 @@ from fedage.client.inbox.secure_stages import (
     Channels,
     account_of,
     members_of,
+    must_name_this_site,
     point,
     private_key,
     public_key,
@@ -68,8 +70,8 @@ from fedage.common.protocol.secure import (
 )
 from fedage.common.statistics.usable import why_unusable
 
-_KEPT_OF_INFO = ("withheld", "privacy")
-"""What an answer with masked sums says of the site beside them."""
+_KEPT_OF_PRIVACY = ("epsilon", "delta", "accountant")
+"""What an answer with masked sums says of its privacy; noise and sampling follow from how many patients there are."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,10 @@ def hidden(handler: Callable[[Work], Answer]) -> Callable[[Work], Answer]:
     """The handler, with masks over the sums of what it answers where the campaign says so."""
 
     def answer(work: Work) -> Answer:
-        if not work.campaign.privacy.secure_aggregation or work.request.kind in (DESCRIBE, SECURE):
+        if not work.campaign.privacy.secure_aggregation or work.request.kind == SECURE:
+            return handler(work)
+        must_name_this_site(work)
+        if work.request.kind == DESCRIBE:
             return handler(work)
         if needs_masks(work):  # refused before anything is computed
             members_of(work, part_of(work.payload, AskMasked).keys)
@@ -105,7 +110,7 @@ def mask_answer(work: Work, answer: Answer) -> Answer:
         Rule `sum-bounds` for an update that cannot be masked.
     """
     if not needs_masks(work):
-        return replace(answer, info={key: answer.info[key] for key in _KEPT_OF_INFO if key in answer.info})
+        return replace(answer, info={"withheld": answer.withheld})
     asked = part_of(work.payload, AskMasked)
     signed = members_of(work, asked.keys)
     own = signed[work.site.name]
@@ -174,7 +179,7 @@ def mask_answer(work: Work, answer: Answer) -> Answer:
         store.close()
     return replace(
         answer,
-        info={**{key: answer.info[key] for key in _KEPT_OF_INFO if key in answer.info}, "withheld": withheld},
+        info=_info(answer, withheld),
         payload={
             **{MASKED + block.name: block.rows for block in blocks},
             **join_part(TellMasked(receipt=receipt, shares=told)),
@@ -182,6 +187,14 @@ def mask_answer(work: Work, answer: Answer) -> Answer:
         steps=tuple(block.name for block in blocks if block.statistic is not None and block.name != UPDATE),
         withheld=withheld,
     )
+
+
+def _info(answer: Answer, withheld: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """What is told beside masked sums: what is withheld and why, and what the update has cost."""
+    told: dict[str, Any] = {"withheld": withheld}
+    if (privacy := answer.info.get("privacy")) is not None:
+        told["privacy"] = {key: privacy[key] for key in _KEPT_OF_PRIVACY}
+    return told
 
 
 def needs_masks(work: Work) -> bool:
@@ -205,7 +218,7 @@ def _blocks(work: Work, answer: Answer, withheld: dict[str, Mapping[str, str]], 
                 answer.roles,
                 limits=limits,
                 weight=1 if training.weighting == "equal" else patients,
-                loss=float(answer.info["loss"]),
+                loss=float(answer.info["loss"] or 0.0),  # a private training tells none
                 sites=sites,
             )
         except OutOfRange as refused:

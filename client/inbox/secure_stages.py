@@ -227,10 +227,7 @@ def members_of(work: Work, told: Sequence[S]) -> dict[str, S]:
         raise RequestRefused("secure-aggregation", "keys of another campaign, run or setting-up")
     if rules is None:
         return found
-    if privacy.site_keys.get(work.site.name) != key_to_hex(rules.audit.public_key):
-        raise RequestRefused(
-            "site-key", "the campaign file has another key for this site than fedage site audit key shows, or none"
-        )
+    must_name_this_site(work)
     for each in told:
         key = privacy.site_keys.get(each.site)
         if key is None or not each.is_signed_by(key):
@@ -240,6 +237,17 @@ def members_of(work: Work, told: Sequence[S]) -> dict[str, S]:
                 "(privacy.site_keys): somebody on the way, or the coordinator, has put another key in its place",
             )
     return found
+
+
+def must_name_this_site(work: Work) -> None:
+    """Refuse (rule `site-key`) a file by which no other site would know this one; in simulation none has a key."""
+    rules = work.site.rules
+    if rules is not None and work.campaign.privacy.site_keys.get(work.site.name) != key_to_hex(rules.audit.public_key):
+        raise RequestRefused(
+            "site-key",
+            "privacy.site_keys of the campaign file has another key for this site than fedage site audit key prints, "
+            "or none; the coordinator corrects the file",
+        )
 
 
 @dataclass

@@ -276,12 +276,19 @@ def _privacy(campaign: Campaign) -> list[str]:
             "cover how far predicted ages are off, the age-bias line and the other analyses: their sums leave without "
             "noise, under the minimum count and your policy; the validation of each round is not told."
         )
+    if not privacy.secure_aggregation:
+        return [first, "Secure aggregation is off: the coordinator sees your site's own sums."]
     second = (
-        "Secure aggregation is on: the coordinator sees only the sum over sites."
-        if privacy.secure_aggregation
-        else "Secure aggregation is off: the coordinator sees your site's own sums."
+        "Secure aggregation is on: your site's sums and updates leave masked, and only their sum over at least "
+        f"{privacy.minimum_sites} sites is opened; that your site takes part, which steps it withholds and why are "
+        "told."
     )
-    return [first, second]
+    keys = ", ".join(f"{site} {key}" for site, key in sorted(privacy.site_keys.items()))
+    third = (
+        "The sites know each other by the keys in this file. Compare each with what fedage site audit key prints "
+        f"there, not by way of the coordinator, before you approve: {keys or 'the file has none'}."
+    )
+    return [first, second, third]
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

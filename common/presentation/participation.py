@@ -51,11 +51,20 @@ def is_pooled(results: Results, step: str, *, by_site: Sequence[str] = ()) -> bo
 
 
 def patients_told(site: SiteRecord) -> str:
-    """How many patients a site brought, `<min` where that is withheld, `-` of a site that never said."""
+    """How many patients a site brought: `<min` where that is withheld, `hidden`, or `-` of a site that never said."""
     if site.patients is not None:
         return str(site.patients)
+    if site.hidden:
+        return "hidden"
     said = site.status not in ("refused", "absent") or site.reason.startswith(_TOO_FEW)
     return "<min" if said else "-"
+
+
+def hidden_note(results: Results) -> str:
+    """What stands in the place of figures by site where single sites' sums were hidden; empty where they were not."""
+    if not any(site.hidden for site in results.sites):
+        return ""
+    return "By site: hidden from the coordinator by secure aggregation; only sums over all sites were opened."
 
 
 def training_in_words(results: Results) -> tuple[list[SiteRecord], str]:

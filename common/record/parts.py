@@ -141,9 +141,9 @@ class SitePrivacy(Part):
 
     epsilon: Number = Field(description="ε of all its updates of this campaign together")
     delta: Number = Field(description="δ that it holds at")
-    noise_multiplier: Number = Field(description="σ: the noise's standard deviation over the clip norm")
-    sampling_rate: Number = Field(description="q: the probability that a patient joins a step")
-    steps: int = Field(description="noisy steps of a round")
+    noise_multiplier: Number = Field(description="σ: the noise's standard deviation over the clip norm; null if hidden")
+    sampling_rate: Number = Field(description="q: the probability that a patient joins a step; null if hidden")
+    steps: int | None = Field(description="noisy steps of a round; null if hidden")
     clip_norm: Number = Field(description="L2 norm that one patient's gradient is clipped to")
     adjacency: str = Field(default="add or remove one patient", description="which two data sets are neighbours")
     accountant: str = Field(default="", description="how ε is computed")
@@ -163,6 +163,9 @@ class SiteRecord(Part):
     )
     reason: str = Field(default="", description="why it dropped out, refused or was absent")
     patients: int | None = Field(default=None, description="patients in the cohort; null if withheld or not told")
+    hidden: bool = Field(
+        default=False, description="whether its numbers are hidden from the coordinator (secure aggregation)"
+    )
     minimum_count: int | None = Field(
         default=None, description="fewest patients that it tells of: the larger of the campaign's and its own"
     )

@@ -182,6 +182,7 @@ def _site(name: str, session: Session, record: Record) -> record_of.SiteRecord:
         dropped_out_in_round=dropped,
         reason=troubles[-1] if dropped is not None and troubles else "",
         patients=answer.info.patients,
+        hidden=session.campaign.privacy.secure_aggregation,
         minimum_count=answer.info.minimum_count,
         patients_by_part=answer.info.parts,
         held_out_in_folds=_held_out_in_folds(session.campaign, answer),
@@ -272,6 +273,13 @@ def rules_off(campaign: Campaign, place: Place) -> list[str]:
     return [f"The campaign file does without {' and without '.join(off)}.{kept}"]
 
 
+HIDDEN = (
+    "Each site's sums were hidden from the coordinator (secure aggregation), which saw only those over all sites that "
+    "contributed. So results by site, and how many patients each site brought, are not told."
+)
+"""What stands in the record in the place of results by site."""
+
+
 def private_notes(campaign: Campaign) -> list[str]:
     """What differential privacy of the campaign covers, and what not."""
     if campaign.privacy.mode != "sample":
@@ -290,6 +298,8 @@ def _notes(campaign: Campaign, place: Place, findings: AnalysisOutcomes) -> list
         training = "Federated averaging with local epochs is not pooled training"
         notes = [f"{training}; the analyses are sums, exact unless noted."]
     notes += private_notes(campaign)
+    if campaign.privacy.secure_aggregation:
+        notes.append(HIDDEN)
     if not place.guard:
         notes.append("The sites' disclosure control was switched off: these figures may single out patients.")
     notes += rules_off(campaign, place)

@@ -219,6 +219,7 @@ def _phases(session: Session, record: Record, *, folder: Path) -> None:
             "site",
             site=site,
             patients=answer.info.patients,
+            hidden=campaign.privacy.secure_aggregation,
             device=answer.info.device,
             role=session.attendance.role(site),
         )

@@ -318,7 +318,7 @@ class _Accepted:
         except (OutOfRange, UpdateRefused) as refused:
             raise CampaignFailed(f"round {self.number}: the sum of the updates is none of sites': {refused}") from None
         self.strategy.accept(update)
-        self.loss = mean.loss
+        self.loss = mean.loss if self.session.campaign.privacy.mode == "none" else None
         self.patients = dict.fromkeys(summed.contributors[UPDATE], 0)
         self.privacy = {s: a.info.privacy for s, a in summed.answers.items() if a.info.privacy is not None}
         if (rows := summed.totals.get(VALIDATION)) is not None:

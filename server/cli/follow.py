@@ -134,7 +134,9 @@ def _online(online: int, expected: int, *, of: str = "") -> str:
     return f"{online} of {expected}{of} online"
 
 
-def _patients(count: int | None) -> str:
+def _patients(count: int | None, *, hidden: bool = False) -> str:
+    if hidden:
+        return "how many patients is hidden"
     return "fewer patients than may be told" if count is None else f"{count} patients"
 
 
@@ -151,7 +153,8 @@ def in_words(event: dict[str, Any]) -> str:
         case "site":
             role = str(event.get("role") or "")
             only = f", {role}" if role.endswith("only") else ""
-            text = f"{event['site']}: {_patients(event['patients'])}, computing on {event['device']}{only}"
+            brings = _patients(event["patients"], hidden=event.get("hidden", False))
+            text = f"{event['site']}: {brings}, computing on {event['device']}{only}"
         case "site-trouble":
             in_round = f" (round {event['round']})" if event.get("round") else ""
             text = f"{event['site']}: {KINDS.get(event['step'], event['step'])}{in_round}: {event['reason']}"

@@ -34,7 +34,7 @@ def sites(results: Results) -> Table:
             words(site.name),
             words(_status(site, folds=bool(folds))),
             *((words(site.role),) if told else ()),
-            count(site.patients) if patients_told(site) != "-" else NONE,
+            words("hidden") if site.hidden else count(site.patients) if patients_told(site) != "-" else NONE,
             *((words(_held_out(site, folds=len(folds))),) if folds else ()),
             *(count(site.patients_by_part[part]) if part in site.patients_by_part else NONE for part in parts),
         )

@@ -36,15 +36,18 @@ class Reason(BaseModel):
 
 
 class Privacy(BaseModel):
-    """What a site's updates of a campaign cost its patients until now, and by which noise."""
+    """What a site's updates of a campaign cost its patients until now, and by which noise.
+
+    By which noise is not told where sums are hidden: it follows from how many patients the site brings.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
 
     epsilon: Annotated[float, Field(ge=0)]
     delta: Annotated[float, Field(gt=0, lt=1)]
-    noise_multiplier: Annotated[float, Field(gt=0)]
-    sampling_rate: Annotated[float, Field(gt=0, le=1)]
-    steps: Count
+    noise_multiplier: Annotated[float, Field(gt=0)] | None = None
+    sampling_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    steps: Count | None = None
     accountant: Code = ""
 
 

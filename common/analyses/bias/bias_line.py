@@ -29,7 +29,7 @@ from fedage.common.analyses.survival import results as survival_results
 from fedage.common.campaign.types import Campaign
 from fedage.common.presentation.blocks import Display, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import Table, count, number, words
-from fedage.common.presentation.participation import pooled_row
+from fedage.common.presentation.participation import hidden_note, pooled_row
 from fedage.common.record.parts import AnalysisResult, Number, Part
 from fedage.common.record.results import NO_ESTIMATOR, Results
 from fedage.common.statistics.cohort import Cohort
@@ -237,7 +237,8 @@ def bias_lines(results: Results) -> Table:
         for site, line in everyone
     )
     headers = ("site", "healthy patients", "slope", "intercept, years", "residual SD, years")
-    return Table("bias", headers, rows, why_empty=bias.not_computed or "No site released a bias line.")
+    why = bias.not_computed or "No site released a bias line."
+    return Table("bias", headers, rows, note=hidden_note(results), why_empty=why)
 
 
 ANALYSIS = Definition(

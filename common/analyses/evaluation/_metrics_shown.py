@@ -13,6 +13,7 @@ from fedage.common.presentation.blocks import Block, Display, Folded, Paragraph,
 from fedage.common.presentation.cells import NONE, POOLED, Cell, Table, at_least, count, number, share_between, words
 from fedage.common.presentation.participation import (
     has_predicted_ages,
+    hidden_note,
     is_pooled,
     judged,
     participants,
@@ -247,7 +248,8 @@ def evaluation(name: str, results: Results, found: Evaluated, *, step: str) -> T
         )
         for site, metrics in everyone
     )
-    note = "Only one site released figures of its own." if len(found.by_site) == 1 < len(participants(results)) else ""
+    alone = len(found.by_site) == 1 < len(participants(results))
+    note = "Only one site released figures of its own." if alone else hidden_note(results)
     filled = [k for k in range(len(headers)) if headers[k] != POOLED_MEAN or any(row[k].value for row in rows)]
     kept = tuple(tuple(row[k] for k in filled) for row in rows)
     why = _why(found, "No site released it.")

@@ -6,7 +6,7 @@ from fedage.common.analyses.groups import result as groups_result
 from fedage.common.analyses.groups.result import Difference, GroupDifference, Groups
 from fedage.common.presentation.blocks import Display, FigureBlock, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import Cell, Table, count, interval, number, p_value, words
-from fedage.common.presentation.participation import pooled_label
+from fedage.common.presentation.participation import hidden_note, pooled_label
 from fedage.common.record.results import Results
 
 NOT_ASKED = "the campaign asked for no comparison of groups"
@@ -178,7 +178,7 @@ def group_sites(results: Results) -> Table:
     headers = (
         "site", "patients", "reference", "difference, years", "95 % interval", "p", "Cohen's d", "AUC", "95 % interval",
     )  # fmt: skip
-    return Table("group-sites", headers, tuple(rows), why_empty=_why(results))
+    return Table("group-sites", headers, tuple(rows), why_empty=hidden_note(results) or _why(results))
 
 
 def _compared(groups: Groups | None) -> list[tuple[str, GroupDifference]]:
