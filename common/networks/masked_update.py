@@ -23,6 +23,8 @@ from fedage.common.statistics.statistic import MAX_PATIENTS
 UPDATE_WORDS = 1
 """64 bits: an update may be of millions of values, whose bounds are near each other."""
 Arrays = Mapping[str, NDArray[Any]]
+_AT_ONCE = 1 << 15
+"""Values that are worked on while a processor's cache has them."""
 _LARGEST_LOSS = 1e4
 """Losses are shown and nothing is computed with them; a larger one is told as this one."""
 
@@ -72,8 +74,11 @@ def update_rows(
     head = np.array([weight, weight * min(max(loss, -_LARGEST_LOSS), _LARGEST_LOSS)], dtype=np.float64)
     rows[:2] = ring.encode(head, _head_places(sites), bounds=_HEAD, words=UPDATE_WORDS)
     for name, where, bound in _parts(before, roles, limits):
-        values = weight * np.asarray(change[name], dtype=np.float64).ravel()
-        rows[where] = ring.encode(values, _places(bound, sites), bounds=bound * weight, words=UPDATE_WORDS)
+        values, own, places = np.ravel(change[name]), rows[where], _places(bound, sites)
+        for start in range(0, values.size, _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            weighted = weight * values[part].astype(np.float64)
+            own[part] = ring.encode(weighted, places, bounds=bound * weight, words=UPDATE_WORDS)
     return rows
 
 
@@ -88,10 +93,13 @@ def mean_update(rows: ring.Words, before: Arrays, roles: ArrayRoles, *, limits: 
     n, loss = ring.decode(rows[:2], _head_places(sites))
     if not 1 <= n <= sites * MAX_PATIENTS:
         raise ring.OutOfRange("the weights of the updates sum to nothing that patients could be")
-    change = {
-        name: (ring.decode(rows[where], _places(bound, sites)) / n).reshape(before[name].shape)
-        for name, where, bound in _parts(before, roles, limits)
-    }
+    change = {}
+    for name, where, bound in _parts(before, roles, limits):
+        mean, own, places = np.empty(before[name].size), rows[where], _places(bound, sites)
+        for start in range(0, mean.size, _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            mean[part] = ring.decode(own[part], places) / n
+        change[name] = mean.reshape(before[name].shape)
     return MeanUpdate(n=round(n), loss=float(loss / n), change=change)
 
 

@@ -7,8 +7,12 @@ that one patient was trained on, and weighs the hidden units as is best under no
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from fedage.client.compute.private_training import PrivateTraining, train_privately
 from fedage.client.compute.training import train_locally
@@ -31,8 +35,13 @@ OPTIONS = {
 W = "correction.0.weight"
 
 
-def recovered(*, epsilon: float, trial: int) -> float:
-    """Correlation of the row that is recovered with the true one."""
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def bare_update(
+    trial: int, *, epsilon: float = np.inf
+) -> tuple[NDArray[np.float32], Arrays, Arrays, Callable[[Arrays], NDArray[np.float64]]]:
+    """A patient's row, the model that was trained on it alone, the update, and the row that follows from an update."""
     chance = np.random.default_rng(trial)
     row = chance.normal(size=(1, FEATURES)).astype(np.float32)
     made = estimators.make("table-mlp", OPTIONS).for_table([f"x{k}" for k in range(FEATURES)])
@@ -66,10 +75,20 @@ def recovered(*, epsilon: float, trial: int) -> float:
             threads=1,
             device="cpu",
         )
-    change = {W: (update.weights[W] - model[W].astype(np.float64)) / rate}
-    # Each hidden unit shows the row, by its weight in the sum that follows, which the attacker knows.
-    found = model["correction.2.weight"][0] @ change[W]
-    return float(np.corrcoef(found, row[0])[0, 1])
+
+    def inverted(change: Arrays) -> NDArray[np.float64]:
+        # Each hidden unit shows the row, by its weight in the sum that follows, which the attacker knows.
+        found: NDArray[np.float64] = model["correction.2.weight"][0] @ (change[W].astype(np.float64) / rate)
+        return found
+
+    change = {name: array.astype(np.float64) - model[name] for name, array in update.weights.items()}
+    return row[0], model, change, inverted
+
+
+def recovered(*, epsilon: float, trial: int) -> float:
+    """Correlation of the row that is recovered with the true one."""
+    row, _, change, inverted = bare_update(trial, epsilon=epsilon)
+    return float(np.corrcoef(inverted(change), row)[0, 1])
 
 
 def test_the_bare_update_of_one_patient_is_the_record() -> None:

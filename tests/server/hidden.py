@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, Message
 
 from fedage.client.cohort.site_cohort import SiteCohort
-from fedage.common.analyses.base import Analysis
+from fedage.common.analyses.base import Analysis, Iterate
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import parse_campaign
@@ -22,6 +23,7 @@ from fedage.common.protocol.secure import SECURE_PART
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.statistic import FloatArray
 from fedage.server.record.events import EventLog
+from fedage.server.record.heads import Heads
 from fedage.server.record.journal import Journal
 from fedage.server.sites.secure_sums import Summed, ask_summed
 from fedage.server.sites.session import Session
@@ -104,7 +106,9 @@ class Sites:
     journal: Journal | None = None
     run: str = "r1"
     text: str = CAMPAIGN
-    members: list[MemorySite] = field(default_factory=list)
+    members: list[Any] = field(default_factory=list)
+    key: Ed25519PrivateKey | None = None
+    heads: Heads | None = None
 
     def __post_init__(self) -> None:
         if not self.members:
@@ -119,7 +123,8 @@ class Sites:
             grid=Hasty(self.grid, poll_s=0.001),
             campaign=self.campaign,
             run=self.run,
-            key=None,
+            key=self.key,
+            heads=self.heads,
             events=Quiet(),
             admitted=self.grid.names,
             sites_there=len(self.members),
@@ -132,7 +137,9 @@ class Sites:
         return registered(self.campaign)
 
     def ask(self, *names: str, sites: Collection[str] | None = None, centre: float | None = None) -> Summed:
-        iterates = dict.fromkeys(names or (ONE, TWO), iterate_of(centre))
+        return self.ask_at(dict.fromkeys(names or (ONE, TWO), iterate_of(centre)), sites=sites)
+
+    def ask_at(self, iterates: Mapping[str, Iterate], *, sites: Collection[str] | None = None) -> Summed:
         blocks = {n: (self.steps[n].layout(it).size, STATISTIC_WORDS) for n, it in iterates.items()}
         return ask_summed(self.session, ANALYSE, join_iterates(iterates), blocks=blocks, sites=sites)
 
