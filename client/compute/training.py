@@ -22,10 +22,12 @@ from fedage.common.campaign.types import Training
 from fedage.common.estimators.base import Arrays, Batch, Predictor, RoundsPhase, Samples
 from fedage.common.estimators.predict import as_float, batch_of
 from fedage.common.networks.arrays import ModelRefused, Weights, network_of, state_to_arrays
+from fedage.common.networks.batch_norm import has_batch_norm
 from fedage.common.networks.devices import autocast, computing, layers_draw_from, placed, resolve_device
 from fedage.common.protocol.messages import derived_seed
 
 __all__ = [
+    "BatchTooLarge",
     "ModelRefused",
     "PredictionStopped",
     "Proximal",
@@ -49,13 +51,23 @@ Made = TypeVar("Made")
 class TooFewSamples(ValueError):
     """Not even one batch can be made of a site's training patients."""
 
+    rule = "too-few-samples"
+
 
 class TrainingDiverged(RuntimeError):
     """The loss or a weight stopped being a number."""
 
+    rule = "training-diverged"
+
 
 class TrainingStopped(RuntimeError):
     """`should_stop` said so; nothing of the round is kept."""
+
+
+class BatchTooLarge(RuntimeError):
+    """A batch does not fit into memory, and cannot be cut."""
+
+    rule = "out-of-memory"
 
 
 class PredictionStopped(RuntimeError):
@@ -76,12 +88,15 @@ class TrainedUpdate:
         Mean over all patients and epochs of the round, on the estimator's own scale; None if it is not told.
     seconds
         Wall time.
+    parts
+        Into how many parts a batch was cut to fit into memory; 1 if it fitted.
     """
 
     weights: Weights
     n: int
     mean_loss: float | None
     seconds: float
+    parts: int = 1
 
 
 def learning_rate(training: Training, *, round_number: int) -> float:
@@ -141,7 +156,7 @@ def train_locally(
 
     Raises
     ------
-    ModelRefused, TooFewSamples, TrainingDiverged, TrainingStopped
+    BatchTooLarge, ModelRefused, TooFewSamples, TrainingDiverged, TrainingStopped
     """
     started = time.perf_counter()
     check_data(samples, targets)
@@ -150,8 +165,8 @@ def train_locally(
     with computing(where, threads=threads), layers_draw_from(derived_seed("layers", rng_seed), where):
         module = placed(network_of(lambda: phase.build(seed=0), weights), where).train()
         optimiser = optimiser_of(module, training, learning_rate(training, round_number=round_number))
-        pull = Proximal.of(module, training)
         generator = torch.Generator().manual_seed(rng_seed)
+        steps = _Steps(phase, module, optimiser, where, generator, Proximal.of(module, training))
         orders = torch.Generator().manual_seed(rng_seed if order_seed is None else order_seed)
         smallest = max(phase.smallest_batch, 2 if _has_batch_norm(module) else 1, minimum_count)
         loss_sum, samples_seen = 0.0, 0
@@ -165,7 +180,7 @@ def train_locally(
                 for rows in epoch:
                     if should_stop():
                         raise TrainingStopped(f"training was stopped in round {round_number}")
-                    loss = _step(phase, module, optimiser, next(batches), where, generator, pull)
+                    loss = steps.step(next(batches))
                     if not math.isfinite(loss):
                         raise TrainingDiverged(f"loss is {loss} in round {round_number}; {mend}")
                     loss_sum += loss * len(rows)
@@ -179,7 +194,11 @@ def train_locally(
     if not all(np.isfinite(array).all() for array in trained.values()):
         raise TrainingDiverged(f"weights are not finite after round {round_number}; {mend}")
     return TrainedUpdate(
-        weights=trained, n=len(samples), mean_loss=loss_sum / samples_seen, seconds=time.perf_counter() - started
+        weights=trained,
+        n=len(samples),
+        mean_loss=loss_sum / samples_seen,
+        seconds=time.perf_counter() - started,
+        parts=steps.parts,
     )
 
 
@@ -212,26 +231,76 @@ def predict_columns(
     return {name: np.concatenate(parts) for name, parts in made.items()}
 
 
-def _step(
-    phase: RoundsPhase,
-    module: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    batch: Batch,
-    where: torch.device,
-    generator: torch.Generator,
-    pull: Proximal | None,
-) -> float:
-    """One batch: augment, loss, gradient, step. Returns the loss before the step, without FedProx's term."""
-    changed = phase.training_batch(batch, generator=generator)
-    optimiser.zero_grad(set_to_none=True)
-    with autocast(where):
-        output = phase.output(module, changed)
-    loss = phase.loss(as_float(output), changed)
-    loss.backward()  # type: ignore[no-untyped-call]
-    if pull is not None:
-        pull.add_gradient()
-    optimiser.step()
-    return float(loss.detach())
+@dataclass
+class _Steps:
+    """Steps of an optimiser. A batch that does not fit into memory is cut in two, again and again, and so are those
+    after it: the gradients of the parts, weighted by their sizes, add up to the batch's.
+    """
+
+    phase: RoundsPhase
+    module: nn.Module
+    optimiser: torch.optim.Optimizer
+    where: torch.device
+    generator: torch.Generator
+    pull: Proximal | None
+    parts: int = 1
+
+    def step(self, batch: Batch) -> float:
+        """One batch: augment, loss, gradient, step. Returns the loss before the step, without FedProx's term.
+
+        Raises
+        ------
+        BatchTooLarge
+            If it does not fit and its samples depend on each other, by the loss or by batch normalisation.
+        """
+        changed = self.phase.training_batch(batch, generator=self.generator)
+        count = len(next(iter(changed.targets.values())))
+        while True:
+            try:
+                loss = self._gradient(changed, count)
+                break
+            except torch.OutOfMemoryError:
+                pass  # outside the block, so that what its traceback holds is free
+            if self.phase.couples_samples or has_batch_norm(self.module) or self.parts >= count:
+                raise BatchTooLarge(
+                    f"a batch of {count} does not fit into the memory of {self.where} in {self.parts} parts, and "
+                    "cannot be cut further; lower training.batch_size"
+                )
+            self.parts = min(2 * self.parts, count)
+            if self.where.type == "cuda":
+                torch.cuda.empty_cache()
+        if self.pull is not None:
+            self.pull.add_gradient()
+        self.optimiser.step()
+        return loss
+
+    def _gradient(self, batch: Batch, count: int) -> float:
+        """Put the gradient of a batch into the parameters; its mean loss."""
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.parts == 1:
+            return self._backward(batch, share=1.0)
+        size = -(-count // self.parts)
+        return sum(
+            self._backward(_some(batch, slice(start, start + size)), share=min(size, count - start) / count)
+            for start in range(0, count, size)
+        )
+
+    def _backward(self, batch: Batch, *, share: float) -> float:
+        with autocast(self.where):
+            output = self.phase.output(self.module, batch)
+        loss = self.phase.loss(as_float(output), batch)
+        if share != 1.0:
+            loss = loss * share
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
+
+def _some(batch: Batch, rows: slice) -> Batch:
+    """Some samples of a batch."""
+    inputs, present, targets = (
+        {name: tensor[rows] for name, tensor in each.items()} for each in (batch.inputs, batch.present, batch.targets)
+    )
+    return Batch(inputs, present, targets)
 
 
 @dataclass(frozen=True)

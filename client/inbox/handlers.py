@@ -36,7 +36,7 @@ from fedage.client.compute.model import (
     targets_of,
 )
 from fedage.client.compute.round_sums import of_a_round
-from fedage.client.compute.training import TooFewSamples, TrainingDiverged, train_locally
+from fedage.client.compute.training import BatchTooLarge, TooFewSamples, TrainingDiverged, train_locally
 from fedage.client.disclosure.guard import Withheld, releasable_counts, releasable_parts, require
 from fedage.client.inbox.bundles import model_of_bundle
 from fedage.client.inbox.exchange import Handler, respond
@@ -221,10 +221,8 @@ def train(work: Work) -> Answer:
             )
     except ModelRefused as refused:
         raise RequestRefused("model", str(refused)) from None
-    except TrainingDiverged as diverged:
-        raise Withheld("training-diverged", str(diverged)) from None
-    except TooFewSamples as few:
-        raise Withheld("too-few-samples", str(few)) from None
+    except (BatchTooLarge, TooFewSamples, TrainingDiverged) as reason:
+        raise Withheld(reason.rule, str(reason)) from None
     change = {name: array - weights[name] for name, array in update.weights.items()}
     info = {
         "n": int(chosen.size),

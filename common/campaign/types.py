@@ -22,6 +22,8 @@ class Table(BaseModel):
 
 
 DEADLINE_S = 3600.0
+QUORUM_WAIT_S = 90.0
+"""A node that was killed may connect again some twenty seconds later; a machine that restarts takes longer."""
 USUAL_AGE_STEP_YEARS = 5.0
 """Of what a site's policy takes age limits as multiples unless it says otherwise."""
 
@@ -179,6 +181,13 @@ class Training(Table):
         le=604800,
         description="seconds that a round waits for the other sites once the quorum has answered; if not given, until "
         "the deadline",
+    )
+    quorum_wait_s: float | None = Field(
+        default=None,
+        ge=0,
+        le=604800,
+        description="seconds that a run waits for lost sites where fewer than the quorum are there, before "
+        "it fails; if not given 90, and no longer than the deadline",
     )
 
 
@@ -391,6 +400,12 @@ class Campaign(Table):
     def cell_minimum(self) -> int:
         """Fewest patients behind a cell: `privacy.minimum_count`, or 1 in a simulation that has no guard."""
         return self.privacy.minimum_count if self.simulation.guard else 1
+
+    @property
+    def quorum_wait_s(self) -> float:
+        """Seconds that a run waits for lost sites where the quorum is not there."""
+        given = self.training.quorum_wait_s if self.training else None
+        return min(QUORUM_WAIT_S, self.deadline_s) if given is None else given
 
     @property
     def deadline_s(self) -> float:

@@ -38,6 +38,7 @@ EXAMPLES: Mapping[str, Any] = {
     "training.server_beta_2": 0.99,
     "training.server_tau": 0.001,
     "training.wait_after_quorum_s": 60.0,
+    "training.quorum_wait_s": 600.0,
     "training.max_step_norm": 1.0,
     "training.max_path_norm": 5.0,
     "validation.folds": 5,

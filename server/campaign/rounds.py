@@ -28,6 +28,7 @@ from fedage.common.protocol.messages import TRAIN, Payload, join_iterates, model
 from fedage.common.protocol.secure import UPDATE
 from fedage.common.statistics.statistic import FloatArray, Statistic, total
 from fedage.deploy.machine.atomic import write_atomically
+from fedage.server.campaign.resting import FAILURES, REST, Resting
 from fedage.server.campaign.run_model import RunModel
 from fedage.server.campaign.strategies import RoundStart, Strategy, Update, UpdateRefused, check_update
 from fedage.server.campaign.strategies.updates import limited_step
@@ -134,6 +135,7 @@ def train(
     if limits is None:
         raise CampaignFailed("the campaign file trains nothing in rounds")
     weights, path_norm = made.weights, path_before
+    resting = Resting()
     knowing: set[str] = set()
     """Sites that have answered a model of this run: to others go the sums of a table's first model as well."""
     for number in range(rounds_before + 1, rounds_before + training.rounds + 1):
@@ -151,7 +153,8 @@ def train(
                 **RunModel(weights, Basis() if all_know else made.basis).payload,
                 **join_iterates({VALIDATION: validation.iterate}),
             }
-            start = RoundStart(number=number, weights=weights, sites=tuple(session.training_sites))
+            fit = resting.asked(session.training_sites, number=number, quorum=campaign.quorum)
+            start = RoundStart(number=number, weights=weights, sites=fit)
             sending = strategy.configure(start)
             payload |= sending.payload
             if keys is not None:
@@ -181,6 +184,7 @@ def train(
                 )
             record = RoundRecord(fold=fold, **before.more["record"])
             path_norm = before.more["path"]
+            resting = Resting.of(before.more.get("resting", {}))
         else:
             accepted.tell_who_decides()
             session.require_quorum(accepted.patients, step=f"round {number}", kind=TRAIN)
@@ -195,6 +199,8 @@ def train(
             seconds, sites = time.monotonic() - started, sorted(accepted.patients)
             record = RoundRecord(number, seconds, sites, loss, made_of_them.norm, fold=fold, clipped=clipped)
             record.privacy = {site: told.model_dump() for site, told in accepted.privacy.items()}
+            for site in resting.after(number, asked=sending.sites, accepted=accepted.patients):
+                accepted.note(site, f"{FAILURES} rounds without a usable update; it sits out the next {REST}")
             told = {
                 "number": number,
                 "seconds": seconds,
@@ -338,7 +344,7 @@ class _Accepted:
                 limits=self.limits,
             )
         except UpdateRefused as refusal:
-            self._note(answer.site, f"update set aside: {refusal}", set_aside_by=refusal.rule)
+            self.note(answer.site, f"update set aside: {refusal}", set_aside_by=refusal.rule)
             return without
         self.strategy.accept(update)
         self.patients[answer.site] = update.n
@@ -346,7 +352,10 @@ class _Accepted:
             self.privacy[answer.site] = answer.info.privacy
         if answer.info.clipped:
             bound = f"training.max_step_norm = {self.limits.step_norm:g}"
-            self._note(answer.site, f"its update was clipped to the bounds of a step ({bound})")
+            self.note(answer.site, f"its update was clipped to the bounds of a step ({bound})")
+        if answer.info.batch_parts > 1:
+            cut = f"a batch did not fit into its memory and was computed in {answer.info.batch_parts} parts"
+            self.note(answer.site, cut)
         return without
 
     def tell_who_decides(self) -> None:
@@ -355,7 +364,8 @@ class _Accepted:
         for site, n in sorted(self.patients.items()):
             if len(self.patients) > 1 and n > DECIDING_SHARE * total:
                 share = f"it has more than {DECIDING_SHARE:.0%} of the patients trained on, and so decides the model"
-                self._note(site, share)
+                self.note(site, share)
 
-    def _note(self, site: str, what: str, *, set_aside_by: str = "") -> None:
+    def note(self, site: str, what: str, *, set_aside_by: str = "") -> None:
+        """Record what there is to say of a site in this round."""
         self.session.attendance.note(site, TRAIN, what, round_number=self.number, set_aside_by=set_aside_by)

@@ -22,6 +22,7 @@ from fedage.deploy.machine.lifetime import hang_up
 from fedage.server.campaign.bundles import put_bundle
 from fedage.server.campaign.recover import KILLED, recover
 from fedage.server.cli.follow import Follower
+from fedage.server.cli.status import run_named, wait_for_round
 from fedage.server.cli.summary import print_summary
 from fedage.server.record.events import RESUMED, EventLog
 from fedage.server.record.results import read_results
@@ -89,6 +90,29 @@ def resume(home: CoordinatorHome, place: RunFolder, *, out: Path | None) -> str:
     must_run(home)
     console.print(f"campaign {campaign.campaign.name}, run {place.name}, digest {campaign.digest}")
     return _followed(home, campaign, place, out=out, console=console, resumed=True)
+
+
+def stop(home: CoordinatorHome, name: str | None, *, after_round: bool) -> str:
+    """Stop the run called `CAMPAIGN/RUN`, or the one that goes on, and wait for its record; what was done, in words.
+
+    Raises
+    ------
+    FedAgeError
+        If there is no such run, it does not go on, or the SuperLink is not running.
+    """
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    place = run_named(home.runs, name)
+    called = f"{place.campaign}/{place.name}"
+    if not place.is_conducted():
+        raise FedAgeError(f"the run {called} does not go on")
+    must_run(home)
+    if after_round:
+        wait_for_round(place, tell=console.print)
+    place.give_up("stopped at the coordinator by fedage campaign stop")
+    console.print("stopping; the record is written first")
+    status = _stopped(home, place, Follower(place.events, console=console, resumed=True))
+    again = f"; to go on with it: fedage campaign resume --home {home.root} {called}" if place.is_resumable() else ""
+    return f"{called}: {status}{again}"
 
 
 def _followed(

@@ -269,6 +269,49 @@ def list_runs(home: Home) -> None:
     typer.echo("\n".join(lines) if lines else f"no run yet below {loaded.runs}")
 
 
+RunName = Annotated[
+    str | None, typer.Argument(metavar="[CAMPAIGN/RUN]", help="the run; the one that goes on if not given")
+]
+
+
+@campaign.command("status")
+def status(home: Home, run_name: RunName = None) -> None:
+    """Show how runs are: sites, round, loss, error, seconds a round, time left."""
+    from rich.console import Console
+
+    from fedage.server.cli.status import show_status
+    from fedage.server.superlink.home import CoordinatorHome
+
+    show_status(CoordinatorHome.load(home).runs, run_name, console=Console(highlight=False))
+
+
+@campaign.command("watch")
+def watch(home: Home, run_name: RunName = None) -> None:
+    """Show how a run is, anew every second, until it ends; closing this does not stop the run."""
+    from rich.console import Console
+
+    from fedage.server.cli.status import run_named, watch_run
+    from fedage.server.superlink.home import CoordinatorHome
+
+    watch_run(run_named(CoordinatorHome.load(home).runs, run_name), console=Console(highlight=False))
+
+
+@campaign.command("stop")
+def stop(
+    home: Home,
+    run_name: RunName = None,
+    after_round: Annotated[
+        bool, typer.Option("--after-round", help="let the round under way end first; else it is abandoned")
+    ] = False,
+) -> None:
+    """Stop a run. Its record is written, and it can be resumed."""
+    from fedage.server.cli.launch import stop as stop_run
+    from fedage.server.superlink.home import CoordinatorHome
+
+    loaded = CoordinatorHome.load(home)
+    typer.echo(stop_run(loaded, run_name, after_round=after_round))
+
+
 @campaign.command("resume")
 def resume(
     home: Home,

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Message
 
 from fedage.common.campaign import Campaign
+from fedage.common.campaign.types import QUORUM_WAIT_S
 from fedage.common.protocol.heads import SignedHead
 from fedage.common.protocol.messages import DESCRIBE, REPLAY, TRAIN, Packed, Payload, Reply, Request
 from fedage.common.statistics.statistic import MAX_PATIENTS
@@ -25,7 +26,8 @@ from fedage.server.sites.flower_records import read_or_failure, request_content
 from fedage.server.sites.incoming import Answer, CampaignFailed, Incoming
 from fedage.server.sites.kept_steps import KeptSteps, Replayed, step_of
 from fedage.server.sites.secure_setting import Setting
-from fedage.server.superlink.grid import Again, Failure, PollingGrid
+from fedage.server.sites.waiting import coming_back, online_when_enough
+from fedage.server.superlink.grid import Again, Failure, PollingGrid, is_lost
 
 __all__ = ["Answer", "CampaignFailed", "Session"]
 
@@ -33,8 +35,6 @@ _LATECOMERS_S = 10.0
 _GATHER_S = 5.0
 """The offer goes to all expected sites at once, or after so long to those online: an administrator has to read it."""
 _REOFFER_S, _REOFFER_SHARE, _REOFFER_MAX_S = 5.0, 0.05, 60.0
-_BACK_WITHIN_S = 90.0
-"""A node that was killed may connect again some twenty seconds later; a machine that restarts takes longer."""
 _Read = tuple[Reply, Packed]
 _UNNAMED = "an unnamed site"  # in simulation a node that never answered
 
@@ -259,9 +259,12 @@ class Session:
         if on_arrival is None and (before := self.replayed(step, sites=sites)) is not None:
             return before.answers
         wanted = {site for site in self.nodes if self.attendance.may(site, kind) and (sites is None or site in sites)}
+        began = time.monotonic()
         online = self._online_for(wanted)
-        nodes = {node: site for site, node in self.nodes.items() if site in wanted and node in online}
-        for site in sorted(wanted - set(nodes.values())):
+        wait_s = 0.0 if self.sites_there else self.campaign.quorum_wait_s - (time.monotonic() - began)
+        nodes = {node: site for site, node in self.nodes.items() if site in wanted}
+        lost = set(nodes) - online
+        for site in sorted(nodes[node] for node in lost):
             self.attendance.note(site, kind, "offline", round_number=round_number)
         request, resent = self._request(kind, round_number=round_number, fold=fold), False
         after = self._incoming.heads_known(nodes.values())
@@ -278,6 +281,8 @@ class Session:
             site = nodes[node]
             if isinstance(reply, Failure):
                 self.attendance.note(site, kind, in_words(reply.reason), round_number=round_number)
+                if is_lost(reply):
+                    lost.add(node)
                 return
             head, packed = reply
             if head.site != site:
@@ -293,14 +298,17 @@ class Session:
                 answers[site] = answer if on_arrival is None else on_arrival(answer)
 
         sent = {node: payload if each is None else {**payload, **each[site]} for node, site in nodes.items()}
-        self._exchange(request, sent, arrived, enough=enough)
+        self._exchange(request, {node: one for node, one in sent.items() if node not in lost}, arrived, enough=enough)
         if stored_no_more:
             request, resent = self._request(kind, round_number=round_number, fold=fold), False
             self._exchange(request, {node: sent[node] for node in stored_no_more}, arrived)
+        quorum = self.campaign.quorum if needed is None else needed
+        for back in coming_back(self.grid, lost, enough=lambda: len(answers) >= quorum, wait_s=wait_s):
+            self._exchange(request, {node: sent[node] for node in back}, arrived)
         answers = dict(sorted(answers.items()))
         self._answered(answers, sites)
         # Without a quorum the run ends, and the step is to be asked for once more when it is resumed.
-        if on_arrival is None and len(answers) >= (self.campaign.quorum if needed is None else needed):
+        if on_arrival is None and len(answers) >= quorum:
             self.steps.keep(step, answers)
         return answers
 
@@ -317,21 +325,12 @@ class Session:
 
     def _online_for(self, wanted: Collection[str]) -> set[int]:
         """The nodes online. Where too few of the wanted sites are, wait for them: they may just have been restarted."""
-        wait_s = min(_BACK_WITHIN_S, self.campaign.deadline_s)
+        wait_s = self.campaign.quorum_wait_s
         if self._resumed:  # perhaps with the whole coordinator, to which they connect again now
-            wait_s, self._resumed = max(_BACK_WITHIN_S, self.campaign.campaign.wait_s), False
-        deadline = time.monotonic() + wait_s
-        told = False
-        while True:
-            online = set(self.grid.get_node_ids())
-            away = sorted(site for site in wanted if self.nodes[site] not in online)
-            enough = len(wanted) - len(away) >= min(self.campaign.quorum, len(wanted))
-            if enough or self.sites_there or time.monotonic() >= deadline:
-                return online
-            if not told:
-                self.events.emit("away", sites=away, quorum=self.campaign.quorum)
-                told = True
-            time.sleep(0.5)
+            wait_s, self._resumed = max(QUORUM_WAIT_S, wait_s, self.campaign.campaign.wait_s), False
+        quorum, wanted_nodes = self.campaign.quorum, {site: self.nodes[site] for site in wanted}
+        wait_s = 0.0 if self.sites_there else wait_s
+        return online_when_enough(self.grid, wanted_nodes, quorum=quorum, wait_s=wait_s, events=self.events)
 
     def require_quorum(self, answers: Collection[str], *, step: str, kind: str) -> None:
         """Raise `CampaignFailed` unless the quorum answered."""

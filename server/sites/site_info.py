@@ -71,6 +71,7 @@ class SiteInfo(BaseModel):
     loss: float | None = None
     seconds: float = 0.0
     clipped: bool = False
+    batch_parts: Count = 1
     privacy: Privacy | None = None
     withheld: dict[Code, Reason] = Field(default_factory=dict, max_length=1000)
     audit_key: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None

@@ -198,7 +198,7 @@ class _UnderWay:
         """A reply or a failure of a node; one of a node that may be back soon is kept back until then."""
         now = time.monotonic()
         more = self._sent.get(node, 0) < _SENT_AT_MOST and now < self._deadline
-        if self._again is not None and more and isinstance(reply, Failure) and _is_lost(reply):
+        if self._again is not None and more and isinstance(reply, Failure) and is_lost(reply):
             until = min(self._deadline, now + _BACK_WITHIN_S)
             self.lost[node] = _Lost(reply, until, not_before=now + _RESTART_S)
             self._again.tell(node, reply)
@@ -240,8 +240,8 @@ class _UnderWay:
             self._on_reply(node, result)
 
 
-def _is_lost(failure: Failure) -> bool:
-    """Whether a process of the site is gone; its supervisor starts it again."""
+def is_lost(failure: Failure) -> bool:
+    """Whether it may come back: a process of the site is gone; its supervisor starts it again."""
     return failure.code == ErrorCode.NODE_UNAVAILABLE or failure.reason in _LOST
 
 

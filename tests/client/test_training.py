@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from fedage.client.compute import training as training_module
 from fedage.client.compute.training import (
+    BatchTooLarge,
     TooFewSamples,
     TrainingDiverged,
     TrainingStopped,
@@ -16,6 +18,7 @@ from fedage.common.estimators.base import Batch
 from fedage.common.networks.arrays import ModelRefused, load_arrays, state_to_arrays
 from fedage.common.networks.devices import resolve_device
 from tests.of_estimators import network, predict_years, train_locally
+from tests.of_estimators import samples as samples_of
 
 
 def _estimator(**options):
@@ -51,6 +54,69 @@ def _train(estimator, weights, samples, ages, *, seed=1, round_number=1, should_
 
 def _same(a, b) -> bool:
     return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+# --- memory ---
+
+
+class _Narrow:
+    """A phase whose network fits into memory with so many samples at once."""
+
+    def __init__(self, phase, fits: int, *, couples: bool = False) -> None:
+        self._phase, self._fits, self.couples_samples, self.sizes = phase, fits, couples, []
+
+    def __getattr__(self, name):
+        return getattr(self._phase, name)
+
+    def output(self, module, batch):
+        self.sizes.append(len(batch.targets["age_years"]))
+        if self.sizes[-1] > self._fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self._phase.output(module, batch)
+
+
+def _train_narrow(phase, weights, samples, ages, **training):
+    table = Training.model_validate(
+        {"rounds": 1, "batch_size": 12, "learning_rate": 1e-2, "optimiser": "sgd", **training}
+    )
+    return training_module.train_locally(
+        phase,
+        weights,
+        samples_of(_estimator(), samples),
+        {"age_years": ages},
+        training=table,
+        round_number=1,
+        rng_seed=1,
+        threads=1,
+        device="cpu",
+    )
+
+
+@pytest.mark.parametrize(("fits", "parts"), [(12, 1), (6, 2), (7, 2), (3, 4), (1, 12)])
+def test_a_batch_that_does_not_fit_is_cut_and_trains_the_same(fits, parts):
+    phase = network(_estimator())
+    samples, ages = _samples(12)
+    weights = state_to_arrays(phase.build(seed=0))
+    whole = _train_narrow(phase, weights, samples, ages)
+    narrow = _Narrow(phase, fits)
+    cut = _train_narrow(narrow, weights, samples, ages)
+    assert cut.parts == parts
+    assert cut.mean_loss == pytest.approx(whole.mean_loss, rel=1e-5)
+    assert sum(size > fits for size in narrow.sizes) == math.ceil(
+        math.log2(parts)
+    )  # once for each halving, not each batch
+    for name, array in whole.weights.items():
+        np.testing.assert_allclose(cut.weights[name], array, rtol=1e-4, atol=1e-6)
+    assert whole.parts == 1
+
+
+@pytest.mark.parametrize(("norm", "couples", "fits"), [("batch", False, 6), ("group", True, 6), ("group", False, 0)])
+def test_a_batch_that_cannot_be_cut_is_refused_with_the_mend(norm, couples, fits):
+    phase = network(_estimator(norm=norm))
+    samples, ages = _samples(12)
+    weights = state_to_arrays(phase.build(seed=0))
+    with pytest.raises(BatchTooLarge, match=r"a batch of 12 does not fit .* lower training\.batch_size"):
+        _train_narrow(_Narrow(phase, fits, couples=couples), weights, samples, ages)
 
 
 # --- training ---
