@@ -23,10 +23,8 @@ image_width = 32
 width = 8
 local_channels = 16
 local_blocks = 1
-# Gaussian embeddings need many more steps than so few exams give: their noise has variance 1 from the beginning.
-draws = 0
-dropout = 0.0
-augment = false
+draws = 4
+dropout = 0.1
 age_min_years = 30
 age_max_years = 85
 
@@ -42,14 +40,14 @@ def _campaign(quick: bool) -> DemoCampaign:
         purpose="Show on rendered mammograms that age can be learnt together from four views and that the gap "
         "predicts events",
         estimator=_ESTIMATOR,
-        rounds=3 if quick else 16,
-        local_epochs=2 if quick else 3,
+        rounds=8 if quick else 16,
+        local_epochs=5 if quick else 3,
     )
 
 
 def _render(folder: Path, seed: int, quick: bool) -> Planted:
     for hospital in HOSPITALS:
-        render_mammography(hospital, out_dir=folder / hospital.name, seed=seed, patients=50 if quick else 150)
+        render_mammography(hospital, out_dir=folder / hospital.name, seed=seed, patients=90 if quick else 150)
     return planted(HOSPITALS)
 
 
