@@ -1,7 +1,8 @@
 """`chest-ca`: age from one frontal chest radiograph, by a ResNet-18 with Coordinate Attention.
 
 After the paediatric chest X-ray work in Insights into Imaging (2025), which combines the two. The depth, the insertion
-point, the image size, the loss and the augmentation are our own design, because the source does not say.
+point, the image size, the loss, the augmentation and the use of sex are our own design, because the source does not
+say.
 
 Shape legend: B patients in a batch, S = `image_size`; a sample is (1, S, S). Ages Ω and predictions ŷ in years,
 ŷ = centre + scale · output.
@@ -19,6 +20,7 @@ from pydantic import Field, model_validator
 
 from fedage.common.estimators.base import (
     PREDICTED_YEARS,
+    ROW,
     Arrays,
     Batch,
     Estimator,
@@ -58,6 +60,9 @@ class ChestCAOptions(Options):
     huber_delta_years: float = Field(default=5.0, gt=0, le=130, description="error from which huber is linear")
     age_in: Literal["years", "months"] = Field(
         default="years", description="scale that ages count on; in months, exams of which whole years are known are out"
+    )
+    sex_input: bool = Field(
+        default=False, description="whether sex is an input beside the image, which a patient may lack"
     )
     augment: bool = Field(
         default=True, description="random shifts, rotation, zoom, contrast and brightness in training"
@@ -104,6 +109,8 @@ class ChestCA(Estimator):
 
     def __init__(self, options: ChestCAOptions) -> None:
         self.options: ChestCAOptions = options
+        if options.sex_input:
+            self.inputs = (*type(self).inputs, Input(name=ROW, rank=1, optional=True))
         # `PatientAge` 004Y is anything from 48 months to under 60.
         self.coarsest_age_years = _MONTH_YEARS if options.age_in == "months" else math.inf
 
@@ -111,6 +118,11 @@ class ChestCA(Estimator):
     def phases(self) -> tuple[Phase, ...]:
         """One phase in rounds."""
         return (self.network,)
+
+    @property
+    def row_columns(self) -> tuple[str, ...]:
+        """Sex, if the options ask for it."""
+        return ("is_male",) if self.options.sex_input else ()
 
     @property
     def kinked_loss(self) -> str:
@@ -127,8 +139,9 @@ class ChestCA(Estimator):
         return self.network.predictor(arrays, device=device)
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """An image (1, S, S)."""
-        return {IMAGE: (1, self.options.image_size, self.options.image_size)}
+        """An image (1, S, S), and beside it maybe sex (1,)."""
+        row = {ROW: (1,)} if self.options.sex_input else {}
+        return {IMAGE: (1, self.options.image_size, self.options.image_size), **row}
 
     def preprocess(self, exam: Exam) -> Mapping[str, FloatImage]:
         """An image (1, S, S), see `square_sample`. Raises `SampleRefused`."""
@@ -151,8 +164,10 @@ class NetworkPhase:
         return dict(state_to_arrays(self.build(seed=seed)))
 
     def output(self, module: nn.Module, batch: Batch) -> Any:
-        """(B, 1)."""
-        return module(batch.inputs[IMAGE])
+        """(B, 1); a patient of unknown sex is as far from one as from the other."""
+        if not self.options.sex_input:
+            return module(batch.inputs[IMAGE])
+        return module(batch.inputs[IMAGE], (2 * batch.inputs[ROW] - 1).nan_to_num(0.0))
 
     def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
         """Predicted ages."""
@@ -168,7 +183,8 @@ class NetworkPhase:
 
     def training_batch(self, batch: Batch, *, generator: torch.Generator) -> Batch:
         """Each sample shifted, turned, zoomed and of another contrast; unchanged if switched off."""
-        return Batch({IMAGE: self.augment(batch.inputs[IMAGE], generator=generator)}, batch.present, batch.targets)
+        changed = self.augment(batch.inputs[IMAGE], generator=generator)
+        return Batch({**batch.inputs, IMAGE: changed}, batch.present, batch.targets)
 
     def augment(self, batch: torch.Tensor, *, generator: torch.Generator) -> torch.Tensor:
         """(B, 1, S, S)."""
@@ -190,7 +206,7 @@ class NetworkPhase:
 
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return ResNet18(norm=self.options.norm, width=self.options.width)
+            return ResNet18(norm=self.options.norm, width=self.options.width, sex=self.options.sex_input)
 
     def loss(self, output: Any, batch: Batch) -> torch.Tensor:
         """Mean loss of (B, 1) against ages (B,), on the output's scale so that learning rates are those of any net."""

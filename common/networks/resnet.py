@@ -63,9 +63,12 @@ class ResNet18(nn.Module):
         Channels of the first stage, a multiple of 8; 64 is the standard network.
     outputs
         Values a sample.
+    sex
+        Whether the sex, 1 male, -1 female, 0 unknown, scales and shifts the pooled features (FiLM, Perez et al., AAAI
+        2018; how the paediatric paper uses sex is not said). It changes nothing before any training, nor for who is 0.
     """
 
-    def __init__(self, *, norm: Norm, width: int = 64, outputs: int = 1) -> None:
+    def __init__(self, *, norm: Norm, width: int = 64, outputs: int = 1, sex: bool = False) -> None:
         super().__init__()
         self.stem = nn.Sequential(
             nn.Conv2d(1, width, kernel_size=7, stride=2, padding=3, bias=False),
@@ -83,12 +86,16 @@ class ResNet18(nn.Module):
                 inputs = channels
         self.stages = nn.Sequential(*blocks)
         self.head = nn.Linear(inputs, outputs)
+        self.by_sex = nn.Parameter(torch.zeros(2 * inputs)) if sex else None
         self._initialise()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, 1, H, W) to (B, outputs)."""
-        features = self.stages(self.stem(x))  # (B, 8·width, H / 32, W / 32)
-        return torch.as_tensor(self.head(features.mean(dim=(2, 3))))
+    def forward(self, x: torch.Tensor, sex: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, 1, H, W), and sex (B, 1) if the network takes it, to (B, outputs)."""
+        pooled = self.stages(self.stem(x)).mean(dim=(2, 3))  # (B, 8·width)
+        if self.by_sex is not None and sex is not None:
+            scale, shift = (sex * self.by_sex).chunk(2, dim=1)
+            pooled = pooled * (1 + scale) + shift
+        return torch.as_tensor(self.head(pooled))
 
     def _initialise(self) -> None:
         for module in self.modules():

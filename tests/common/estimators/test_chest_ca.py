@@ -5,9 +5,11 @@ from monai.transforms import RandAffineGrid
 from pydantic import ValidationError
 from scipy import ndimage
 
+from fedage.client.compute.training import predict_columns
+from fedage.client.compute.training import train_locally as train_samples
 from fedage.common.campaign.types import Training
 from fedage.common.estimators import make
-from fedage.common.estimators.base import Batch
+from fedage.common.estimators.base import ROW, Batch, Samples
 from fedage.common.networks.arrays import load_arrays
 from fedage.common.preprocessing.augmentation import RandomChanges
 from fedage.common.preprocessing.image import Exam, Image, SampleRefused
@@ -240,6 +242,45 @@ def test_draws_are_those_of_a_numpy_random_state(small, count):
         made = network(small).augment(torch.full((count, 1, 64, 64), grey), generator=torch.Generator().manual_seed(5))
         np.testing.assert_allclose(made.amin(dim=(1, 2, 3)), grey * gain + offset, atol=1e-5)
         np.testing.assert_allclose(made.amax(dim=(1, 2, 3)), grey * gain + offset, atol=1e-5)
+
+
+# --- sex as an input ---
+
+
+def with_sex(images, is_male):
+    return Samples({"image": images, ROW: np.asarray(is_male, dtype=np.float64)[:, None]})
+
+
+def test_sex_changes_nothing_before_training_and_nothing_where_it_is_unknown(small):
+    made = make("chest-ca", {"image_size": 64, "width": 8, "sex_input": True})
+    assert made.row_columns == ("is_male",)
+    assert [one.optional for one in made.inputs] == [False, True]
+    assert "by_sex" not in network(small).start({}, seed=3)
+    begin, plain = (network(one).start({}, seed=3) for one in (made, small))
+    images = np.random.default_rng(1).normal(size=(4, 1, 64, 64)).astype(np.float32)
+    samples = with_sex(images, [0, 1, np.nan, 1])
+    expected = predict_columns(small.predictor(plain, device="cpu"), Samples({"image": images}))["predicted_years"]
+    found = predict_columns(made.predictor(begin, device="cpu"), samples)["predicted_years"]
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_what_differs_between_the_sexes_is_learnt(norm):
+    """The same picture of boys and girls, who are four years apart: without sex there is nothing to be learnt."""
+    options = {"image_size": 64, "width": 8, "augment": False, "centre_years": 8.0, "scale_years": 2.0, "norm": norm}
+    made = make("chest-ca", {**options, "sex_input": True})
+    images = np.repeat(np.random.default_rng(1).normal(size=(1, 1, 64, 64)), 12, axis=0).astype(np.float32)
+    is_male = np.arange(12) % 2
+    training = Training(rounds=1, local_epochs=12, batch_size=6, optimiser="adam", learning_rate=1e-2)
+    update = train_samples(
+        network(made), network(made).start({}, seed=3), with_sex(images, is_male), {"age_years": 6.0 + 4 * is_male},
+        training=training, round_number=1, rng_seed=7, threads=1, device="cpu",
+    )  # fmt: skip
+    girl, boy, unknown = predict_columns(
+        made.predictor(update.weights, device="cpu"), with_sex(images[:3], [0, 1, np.nan])
+    )["predicted_years"]
+    assert boy - girl > 2
+    assert girl < unknown < boy
 
 
 # --- months, and plain PyTorch ---
