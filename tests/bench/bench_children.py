@@ -1,9 +1,9 @@
 """What `chest-ca` learns in months on phantom films of children at three hospitals: together, alone and pooled.
 
 Run as `PYTHONPATH=. python tests/bench/bench_children.py`. Films are rendered as phantoms are and preprocessed as a
-site does, sex is an input; rounds are averaged in this process (simulated, not run as processes). Every arm takes the same
-number of gradient steps; the learning rates of the federated and the pooled arm are the best of `--rates` on a part
-that is not reported.
+site does, sex is an input; rounds are averaged in this process (simulated, not run as processes). Every arm takes the
+same number of gradient steps; the learning rates of the federated and the pooled arm are the best of `--rates` on a
+part that is not reported.
 """
 
 from __future__ import annotations
