@@ -165,11 +165,21 @@ def _in_training(
         if known != digest:
             raise RequestRefused(ANOTHER_MODEL, "this run has brought another model for this round before")
         return account.roles
+    elif _is_finished(work, round_number) and digest in account.rounds.values():
+        # The model of an earlier round is kept: it was bounded when it came, and has been answered.
+        known_as = replace(account, rounds={**account.rounds, round_number: digest})
+        _write(path, known_as, durable=work.site.rules is not None)
+        return account.roles
     else:
         _must_be_like(account.model, weights)
     moved = _moved(account, weights, limits=limits, digest=digest, round_number=round_number)
     _write(path, moved, durable=work.site.rules is not None)  # a simulation's is gone when it ends
     return account.roles
+
+
+def _is_finished(work: Work, round_number: int) -> bool:
+    """Whether the model of a round is the one that the rounds of a phase end with."""
+    return work.campaign.training is not None and round_number == work.campaign.training.rounds + 1
 
 
 def _file(work: Work, name: str, *, phase: int) -> Path:

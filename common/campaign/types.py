@@ -160,6 +160,15 @@ class Training(Table):
     final_learning_rate_fraction: float = Field(
         default=1.0, gt=0, le=1, description="the rate decays by a cosine to this fraction in the last round"
     )
+    keep: Literal["last", "best"] = Field(
+        default="last", description="the model of the last round, or of that with the least validation error"
+    )
+    patience_rounds: int | None = Field(
+        default=None,
+        ge=1,
+        le=10000,
+        description="end the rounds once the validation error has not become less for so many; if not given, never",
+    )
     weight_decay: float = Field(default=0.0, ge=0, le=10, description="decoupled for adamw")
     max_step_norm: Norm | None = Field(
         default=None,

@@ -39,6 +39,7 @@ EXAMPLES: Mapping[str, Any] = {
     "training.server_tau": 0.001,
     "training.wait_after_quorum_s": 60.0,
     "training.quorum_wait_s": 600.0,
+    "training.patience_rounds": 10,
     "training.max_step_norm": 1.0,
     "training.max_path_norm": 5.0,
     "validation.folds": 5,

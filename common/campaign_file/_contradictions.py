@@ -121,6 +121,24 @@ _OF_STRATEGY = {
 }
 
 
+def _chosen_round(sound: ValidValues) -> Iterator[Problem]:
+    """A round is chosen by patients who do not judge the model, and whose errors are told."""
+    chosen = [key for key in ("patience_rounds", "keep") if sound[f"training.{key}"] not in (None, "last")]
+    for key in chosen:
+        named = f"training.{key} = {show(sound[f'training.{key}'])}"
+        if sound["validation.folds"] is not None and not sound["validation.fractions"]:
+            yield Problem(
+                f"training.{key}",
+                f"{named}: not possible with validation.folds, as those held out of a fold would choose the round "
+                "of the model that they judge; use [validation.fractions], or leave it out",
+            )
+        if sound["privacy.mode"] == "sample":
+            yield Problem(
+                f"training.{key}",
+                f'{named}: not possible with privacy.mode = "sample", in which no round\'s error is told; leave it out',
+            )
+
+
 def _strategy(sound: ValidValues) -> Iterator[Problem]:
     """A key of one strategy has no effect in another."""
     strategy = sound["training.strategy"]
@@ -347,6 +365,7 @@ _RULES: tuple[Callable[[ValidValues], Iterator[Problem]], ...] = (
     validating_sites,
     _folds,
     _norms,
+    _chosen_round,
     _strategy,
     _privacy,
     _survival_columns,

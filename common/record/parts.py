@@ -211,6 +211,9 @@ class Round(Part):
     )
     validation_mae_years_by_site: dict[str, Number] = Field(default_factory=dict, description="the same by site")
     sites: tuple[str, ...] = Field(default=(), description="sites whose update counted")
+    kept: bool | None = Field(
+        default=None, description="whether the model is this round's, by its validation error; null: the last one's"
+    )
     update_norm: Number = Field(default=None, description="L2 norm of the averaged update")
     epsilon_by_site: dict[str, Number] = Field(
         default_factory=dict, description="ε that each site has spent on the campaign by then, with privacy only"

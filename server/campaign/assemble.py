@@ -67,6 +67,7 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
                     site: result["mae_years"] for site, result in sorted(done.validation_by_site.items())
                 },
                 sites=tuple(done.sites),
+                kept=done.kept,
                 update_norm=done.update_norm,
                 epsilon_by_site={site: told["epsilon"] for site, told in sorted(done.privacy.items())},
             )

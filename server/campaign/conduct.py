@@ -324,7 +324,7 @@ def _holds_out(described: Answer | None, fold: int) -> bool:
 
 def _last_validation(session: Session, record: Record) -> None:
     """The validation figures of the last round's model come with the evaluation, not with another training."""
-    if record.rounds and (overall := record.findings.results.get(VALIDATION)):
+    if record.rounds and record.rounds[-1].kept is None and (overall := record.findings.results.get(VALIDATION)):
         last = record.rounds[-1]
         last.validation = overall
         last.validation_by_site = record.findings.by_site.get(VALIDATION, {})

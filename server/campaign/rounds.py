@@ -28,6 +28,7 @@ from fedage.common.protocol.messages import TRAIN, Payload, join_iterates, model
 from fedage.common.protocol.secure import UPDATE
 from fedage.common.statistics.statistic import FloatArray, Statistic, total
 from fedage.deploy.machine.atomic import write_atomically
+from fedage.server.campaign.best_round import BestRound
 from fedage.server.campaign.resting import FAILURES, REST, Resting
 from fedage.server.campaign.run_model import RunModel
 from fedage.server.campaign.strategies import RoundStart, Strategy, Update, UpdateRefused, check_update
@@ -60,6 +61,8 @@ class RoundRecord:
     """By site, what its updates had cost by then (`site_info.Privacy`); empty without differential privacy."""
     clipped: bool = False
     """Whether the mean of the updates went further than the bounds of a step or of the run."""
+    kept: bool | None = None
+    """Whether the model is this round's; None where that is the last one's anyway."""
 
 
 @dataclass
@@ -135,10 +138,13 @@ def train(
     if limits is None:
         raise CampaignFailed("the campaign file trains nothing in rounds")
     weights, path_norm = made.weights, path_before
-    resting = Resting()
+    resting, best = Resting(), BestRound(training)
     knowing: set[str] = set()
     """Sites that have answered a model of this run: to others go the sums of a table's first model as well."""
     for number in range(rounds_before + 1, rounds_before + training.rounds + 1):
+        if best.is_over():
+            session.events.emit("stopped-early", after=number - 1, best=best.number, mae_years=best.mae_years)
+            break
         started = time.monotonic()
         all_know = knowing.issuperset(session.training_sites)
         accepted = _Accepted(session, strategy, weights, number, described=described, roles=roles, limits=limits)
@@ -153,7 +159,9 @@ def train(
                 **RunModel(weights, Basis() if all_know else made.basis).payload,
                 **join_iterates({VALIDATION: validation.iterate}),
             }
-            fit = resting.asked(session.training_sites, number=number, quorum=campaign.quorum)
+            fit = tuple(session.training_sites)
+            if keys is None:  # who takes part in a masked sum has been agreed
+                fit = resting.asked(fit, number=number, quorum=campaign.quorum)
             start = RoundStart(number=number, weights=weights, sites=fit)
             sending = strategy.configure(start)
             payload |= sending.payload
@@ -175,10 +183,13 @@ def train(
         if len(records) > first:
             records[-1].validation, records[-1].validation_by_site = overall, by_site
             _tell(session, records[-1])
+        best.see(number - 1, weights, overall["mae_years"] if overall else None)
         if before is not None:
             session.steps.know(before.known)
             if before.model:
-                weights = {name: array for name, array in before.model.items() if not name.startswith(_STATE)}
+                own = {name: array for name, array in before.model.items() if not BestRound.is_its(name)}
+                weights = {name: array for name, array in own.items() if not name.startswith(_STATE)}
+                best.restore(before.model)
                 strategy.restore(
                     {n.removeprefix(_STATE): array for n, array in before.model.items() if n.startswith(_STATE)}
                 )
@@ -199,7 +210,8 @@ def train(
             seconds, sites = time.monotonic() - started, sorted(accepted.patients)
             record = RoundRecord(number, seconds, sites, loss, made_of_them.norm, fold=fold, clipped=clipped)
             record.privacy = {site: told.model_dump() for site, told in accepted.privacy.items()}
-            for site in resting.after(number, asked=sending.sites, accepted=accepted.patients):
+            tried = sending.sites if keys is None else ()
+            for site in resting.after(number, asked=tried, accepted=accepted.patients):
                 accepted.note(site, f"{FAILURES} rounds without a usable update; it sits out the next {REST}")
             told = {
                 "number": number,
@@ -214,11 +226,12 @@ def train(
             model: dict[str, NDArray[Any]] = {
                 **weights,
                 **{_STATE + name: array for name, array in strategy.state().items()},
+                **best.arrays(),
             }
             session.steps.keep(
                 step,
                 answers,
-                more={"record": told, "path": path_norm},
+                more={"record": told, "path": path_norm, "resting": resting.to_json()},
                 model=model,
                 series=series,
                 sums=accepted.sums,
@@ -236,7 +249,13 @@ def train(
             sites=record.sites,
             train_loss=record.train_loss,
         )
-    return weights, path_norm
+    kept = best.model(weights)
+    if kept is not weights:
+        session.events.emit("kept-best", round=best.number, mae_years=best.mae_years)
+        save_model(path, kept, about={**about, "round": best.number})
+        for record in records[first:]:
+            record.kept = record.number == best.number
+    return kept, path_norm
 
 
 def _mean_loss(losses: Mapping[str, tuple[float | None, int]]) -> float | None:

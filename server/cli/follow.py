@@ -176,6 +176,10 @@ def in_words(event: dict[str, Any]) -> str:
             )
         case "validation":
             text = f"    after round {event['round']}: validation MAE {event['mae_years']:.2f} years"
+        case "stopped-early":
+            text = f"no better since round {event['best']} (MAE {event['mae_years']:.2f} years): the rounds end early"
+        case "kept-best":
+            text = f"the model of round {event['round']} is kept (validation MAE {event['mae_years']:.2f} years)"
         case "fold":
             text = f"fold {event['number']}/{event['of']}: predicted at {len(event['sites'])} sites"
         case "final-model":
