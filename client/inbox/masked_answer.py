@@ -76,11 +76,11 @@ _KEPT_OF_PRIVACY = ("epsilon", "delta", "accountant")
 
 @dataclass(frozen=True)
 class _Block:
-    """A block to be masked: its rows (v, w), and the digest of the values in it; None where it is zeros."""
+    """A block to be masked: its rows (v, w), and the digests that stand for it in the account; none for zeros."""
 
     name: str
     rows: ring.Words
-    statistic: str | None
+    statistics: tuple[str, ...] = ()
 
 
 def hidden(handler: Callable[[Work], Answer]) -> Callable[[Work], Answer]:
@@ -151,7 +151,7 @@ def mask_answer(work: Work, answer: Answer) -> Answer:
                 number=asked.number,
                 keys=digest,
                 question=question,
-                contributes={block.name: block.statistic is not None for block in blocks},
+                contributes={block.name: bool(block.statistics) for block in blocks},
                 checks=checks,
                 seeds={name: digest_of(seed.hex()) for name, seed in seeds.items()},
             ),
@@ -171,8 +171,7 @@ def mask_answer(work: Work, answer: Answer) -> Answer:
             masked={
                 "receipt": receipt.model_dump_json(),
                 "keys": {site: signed[site].keys[asked.number] for site in near},
-                "seeds": {name: seed.hex() for name, seed in seeds.items()},
-                "statistics": {block.name: block.statistic for block in blocks},
+                "statistics": {block.name: block.statistics for block in blocks},
             },
         )
     finally:
@@ -184,7 +183,7 @@ def mask_answer(work: Work, answer: Answer) -> Answer:
             **{MASKED + block.name: block.rows for block in blocks},
             **join_part(TellMasked(receipt=receipt, shares=told)),
         },
-        steps=tuple(block.name for block in blocks if block.statistic is not None and block.name != UPDATE),
+        steps=tuple(block.name for block in blocks if block.statistics and block.name != UPDATE),
         withheld=withheld,
     )
 
@@ -223,8 +222,11 @@ def _blocks(work: Work, answer: Answer, withheld: dict[str, Mapping[str, str]], 
             )
         except OutOfRange as refused:
             raise Withheld("sum-bounds", f"this site's update: {refused}") from None
-        # Before masks: what this site has in the sum, for its account of openings.
-        yield _Block(UPDATE, rows, _statistic(UPDATE, payload_digest({"": rows})))
+        # Before masks: what this site has in the sum, for its account of openings; and what it was asked, as the same
+        # training comes to other last digits where a GPU does not repeat itself.
+        request = work.request
+        of_request = [request.digest, str(request.round), str(request.fold), payload_digest(weights)]
+        yield _Block(UPDATE, rows, (_statistic(UPDATE, payload_digest({"": rows})), _statistic(UPDATE, *of_request)))
     steps = {**registered(work.campaign), **exact_sums_of(work.campaign, work.site_cohort)}
     for step in sorted(set(iterates) & set(steps)):
         try:
@@ -232,17 +234,17 @@ def _blocks(work: Work, answer: Answer, withheld: dict[str, Mapping[str, str]], 
             layout = steps[step].layout(iterates[step])
         except IterateRefused:
             continue  # withheld with the reason already; no site has a block of it
-        sums, statistic = np.zeros(layout.size), None
+        sums, statistics = np.zeros(layout.size), tuple[str, ...]()
         if (found := answer.payload.get(step)) is not None:
             why = why_unusable(layout, found, patients=work.site_cohort.cohort.n)
             if why is None:
                 sums = found
                 # Not by the step's name, which another file may change.
                 of = [type(steps[step]).__name__, payload_digest(iterates[step]), payload_digest({"": found})]
-                statistic = _statistic(*of)
+                statistics = (_statistic(*of),)
             else:
                 withheld[step] = {"rule": why[1], "detail": why[0]}
-        yield _Block(step, statistic_rows(layout, sums, sites=sites), statistic)
+        yield _Block(step, statistic_rows(layout, sums, sites=sites), statistics)
 
 
 def _statistic(*parts: str) -> str:

@@ -139,7 +139,6 @@ def _open(work: Work, store: SumKeyStore) -> Answer:
         for block in own.contributes
         if sum(receipt.contributes[block] for receipt in asked.receipts) < minimum
     }
-    seeds: Mapping[str, str] = masked["seeds"]
     channels = Channels.kept(work, store, own.epoch)
     shares = {
         site: channels.opened(f"seeds of {own.number}", sender=site, token=token)
@@ -154,9 +153,9 @@ def _open(work: Work, store: SumKeyStore) -> Answer:
         own.number,
         opening=digest_of_all(asked.receipts),
         statistics={
-            block: (digest, [site for site, receipt in receipts.items() if receipt.contributes[block]])
-            for block, digest in masked["statistics"].items()
-            if digest is not None and block not in refused
+            block: (digests, [site for site, receipt in receipts.items() if receipt.contributes[block]])
+            for block, digests in masked["statistics"].items()
+            if digests and block not in refused
         },
         minimum_sites=minimum,
     )
@@ -173,7 +172,6 @@ def _open(work: Work, store: SumKeyStore) -> Answer:
         info={},
         payload=join_part(
             TellOpen(
-                seeds={block: seeds[block] for block in opened},
                 shares={
                     site: {block: parts[block] for block in opened if block in parts} for site, parts in shares.items()
                 },

@@ -5,7 +5,7 @@
 | `channels` | nothing | a public key of its own for this setting-up |
 | `keys` | all channels | one public key for each sum to come, and shares of the private halves |
 | with the request itself | the keys of one sum | its masked sums, and shares of its own masks' seeds |
-| `open` | whose masked sums there are | its seeds, and its shares: of a seed of who is there, of a key of who is not |
+| `open` | whose masked sums there are | its shares: of a seed of who is there (its own too), of a key of who is not |
 
 The first two are sent once for several sums. A mask between two sites follows from both their keys of this sum, and
 what one adds the other takes away; a site's own mask is taken away at the end, by its seed. Every site's words are
@@ -18,7 +18,8 @@ Attack: one mask under two vectors is subtracted. Rule: a key serves one sum; a 
 it masks, and answers another request for it with a refusal.
 Attack: with a site's own seed and its key together its sums are open. Rule: a site answers one `open` for a sum, in
 which every other site either is there (shares of its seeds) or is not (a share of its key). The threshold t is more
-than half of the n sites that share, so that no two groups of sites give both. Residual risk: t sites that tell an
+than half of the n sites that share, so that no two groups of sites give both. Nor does a site tell its own seeds: to it
+the coordinator would say that all are there, and to the others that it is missing. Residual risk: t sites that tell an
 honest coordinator, or 2t - n sites and one that tells sites different things, open the sums of another.
 Attack: sums over few sites, or over two sets of sites that differ by one, are subtracted. Rule: a site gives nothing
 for a step to which fewer than `privacy.minimum_sites` contribute, or whose sites differ by fewer from those of an
@@ -192,8 +193,6 @@ class TellOpen(Message):
 
     Parameters
     ----------
-    seeds
-        By block that may be opened, this site's own seed.
     shares
         By site and block, a share of that site's seed.
     missing
@@ -204,7 +203,6 @@ class TellOpen(Message):
         By block why it is not opened.
     """
 
-    seeds: dict[Name, Hex]
     shares: dict[Name, dict[Name, Hex]]
     missing: dict[Name, Hex]
     checks: dict[Name, dict[Name, Word]]

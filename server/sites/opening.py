@@ -108,15 +108,9 @@ def opened_totals(
 
 
 def _seed(opening: Opening, found: _Found, site: str, block: str) -> bytes | None:
-    """A site's own seed: as it tells it, or from the shares of its neighbours."""
+    """A site's own seed, from its neighbours' shares and its own."""
     digest = opening.receipts[site].seeds.get(block, "")
-    if site in opening.told and (told := opening.told[site].seeds.get(block)):
-        if ring.digest_of(told) == digest:
-            return bytes.fromhex(told)
-        found.faults[site] = "the seed that it tells is not that of its receipt"
-    shares = {
-        holder: told.shares.get(site, {}).get(block, "") for holder, told in opening.told.items() if holder != site
-    }
+    shares = {holder: told.shares.get(site, {}).get(block, "") for holder, told in opening.told.items()}
     threshold = threshold_of(len(opening.near(site)) + 1)
     for combined, used in _combined(shares, threshold=threshold):
         if ring.digest_of(combined.hex()) == digest:

@@ -258,7 +258,7 @@ def _opened(session: Session, setting: Setting, gathered: _Gathered, missing: Co
         site: join_part(
             AskOpen(
                 receipts=receipts,
-                shares={of: told[site] for of, told in sorted(gathered.shares.items()) if site in told and of != site},
+                shares={of: told[site] for of, told in sorted(gathered.shares.items()) if site in told},
                 missing={of: setting.shares[of][site] for of in missing if site in setting.shares[of]},
             )
         )

@@ -103,22 +103,18 @@ def test_a_site_that_masks_with_garbage_is_named(tmp_path: Path) -> None:
     assert {"a", "c"} & set(sites.session.troubles) == set()
 
 
-@pytest.mark.parametrize("what", ["seeds", "shares", "checks"])
+@pytest.mark.parametrize("what", ["own share", "shares", "checks"])
 def test_a_site_that_helps_to_open_with_garbage_is_named(tmp_path: Path, what: str) -> None:
     sites = Sites(tmp_path, names="abcde")
 
     def see(site: str, reply: Message) -> None:
         told = told_in(reply)
-        if site == "d" and "seeds" in told and what == "seeds":
-            change(reply, told={**told, "seeds": {ONE: "00" * 32}})
-        if site == "d" and "shares" in told and what == "shares" and "seeds" in told:
-            change(
-                reply, told={**told, "shares": {s: {ONE: p[ONE][:8] + "ab" * 48} for s, p in told["shares"].items()}}
-            )
+        if site == "d" and "missing" in told and what in ("own share", "shares"):
+            chosen = {"d"} if what == "own share" else set(told["shares"])
+            odd = {s: {ONE: told["shares"][s][ONE][:8] + "ab" * 48} for s in chosen}
+            change(reply, told={**told, "shares": {**told["shares"], **odd}})
         if site == "d" and "checks" in told and what == "checks":
             change(reply, told={**told, "checks": {ONE: dict.fromkeys(told["checks"][ONE], 7)}})
-        if site == "a" and "seeds" in told and "missing" in told and what == "shares":
-            change(reply, told={**told, "seeds": {}})  # so that a's seed has to come from shares
 
     sites.grid.see = see
     summed = sites.ask(ONE)

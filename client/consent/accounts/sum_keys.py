@@ -141,7 +141,7 @@ class SumKeyStore:
         number: int,
         *,
         opening: str,
-        statistics: Mapping[str, tuple[str, Collection[str]]],
+        statistics: Mapping[str, tuple[Sequence[str], Collection[str]]],
         minimum_sites: int,
     ) -> dict[str, str]:
         """Account for an opening, on disk before anything leaves; then the secrets of the sum are gone.
@@ -151,7 +151,7 @@ class SumKeyStore:
         opening
             Digest of what it was asked with.
         statistics
-            By block, the digest of what this site has in it and the sites that contribute to it.
+            By block, the digests that stand for what this site has in it, and the sites that contribute to it.
 
         Returns
         -------
@@ -172,17 +172,19 @@ class SumKeyStore:
             )
             if changed.rowcount != 1:
                 raise RequestRefused("secure-aggregation", "this site has helped to open this sum before")
-            for block, (statistic, sites) in statistics.items():
-                before = scalars(connection, "SELECT sites FROM openings WHERE statistic = ?", (statistic,))
-                told = json.dumps(sorted(sites))
-                if told in before:
-                    continue
-                if reason := _too_near(set(sites), map(json.loads, before), minimum_sites=minimum_sites):
-                    refused[block] = reason
-                elif len(before) >= MOST_SETS:
-                    refused[block] = "as many different sets of sites were opened of this statistic as may be"
-                else:
-                    insert(connection, "openings", {"statistic": statistic, "sites": told})
+            for block, (digests, sites) in statistics.items():
+                told, new = json.dumps(sorted(sites)), []
+                for statistic in digests:
+                    before = scalars(connection, "SELECT sites FROM openings WHERE statistic = ?", (statistic,))
+                    if told in before:
+                        continue
+                    if reason := _too_near(set(sites), map(json.loads, before), minimum_sites=minimum_sites):
+                        refused[block] = reason
+                    elif len(before) >= MOST_SETS:
+                        refused[block] = "as many different sets of sites were opened of this statistic as may be"
+                    new.append(statistic)
+                if block not in refused:
+                    insert_all(connection, "openings", [{"statistic": one, "sites": told} for one in new])
         return refused
 
     def close(self) -> None:
