@@ -5,8 +5,9 @@ record; so do two columns that are equal but for one patient, and the few whose 
 same for all who are trained on lets a coordinator's model move the prediction of the one patient elsewhere who differs.
 Rule: of the patients that each model is trained on the columns of a row pass the influence rule, as those of a table
 do; a column counts as unknown for all patients of the site if it does not pass, if fewer than the minimum count know it
-or lack it, or if nobody differs. Residual risk: an update tells of the patients behind it, and only differential
-privacy bounds that; rows are not held against the columns of earlier campaigns.
+or lack it, or if nobody differs. Under differential privacy the site refuses instead, as one patient more or less would
+change the updates by more than ε allows where that makes a column count. Residual risk: an update tells of the patients
+behind it, and only differential privacy bounds that; rows are not held against the columns of earlier campaigns.
 
 Legend: n patients, p columns.
 """
@@ -78,7 +79,7 @@ def with_row(
     Raises
     ------
     RequestRefused
-        Rule `influence` if a column counts as unknown that the estimator cannot do without.
+        Rule `influence` if a column counts as unknown that the estimator cannot do without, or in a private training.
     """
     wanted, names = row_input(estimator), estimator.row_columns
     if wanted is None:
@@ -88,11 +89,13 @@ def with_row(
     if (rule := rule_of(campaign)) is not None:
         out = ~_allowed(row, cohort, campaign, rule)
     plain = [name.removeprefix(FEATURE) for name in names]
-    if out.any() and not wanted.optional:
+    is_private = campaign.privacy.mode == "sample"
+    if out.any() and (is_private or not wanted.optional):
         raise RequestRefused(
             "influence",
             f"of the patients that a model is trained on here too few know {plain[int(np.argmax(out))]!r}, lack it or "
-            "differ in it; the estimator reads it beside the images and cannot do without",
+            "differ in it; the estimator reads it beside the images and "
+            + ("under differential privacy nothing is left out by that" if is_private else "cannot do without"),
         )
     row[:, out] = np.nan
     unknown = {unknown_in_row(name): cohort.n for name, is_out in zip(plain, out, strict=True) if is_out}
