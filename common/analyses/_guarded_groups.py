@@ -85,14 +85,14 @@ def guarded_groups(values: FloatArray, *, minimum_count: int) -> Groups:
 
 def guarded_groups_of(columns: Iterable[FloatArray], *, minimum_count: int) -> list[Groups]:
     """`guarded_groups` of each of several columns, many of them cut together."""
-    found: list[Groups] = []
+    groups: list[Groups] = []
     block: list[FloatArray] = []
     for values in columns:
         block.append(_present(values, minimum_count=minimum_count))
         if sum(map(len, block)) > _VALUES_AT_ONCE:
-            found += _cut(block, minimum_count=minimum_count)
+            groups += _cut(block, minimum_count=minimum_count)
             block = []
-    return found + _cut(block, minimum_count=minimum_count)
+    return groups + _cut(block, minimum_count=minimum_count)
 
 
 def _cut(present: Sequence[FloatArray], *, minimum_count: int) -> list[Groups]:

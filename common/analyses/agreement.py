@@ -122,8 +122,8 @@ class Agreed:
 
     @property
     def subset(self) -> str | None:
-        found: str | None = getattr(self.analysis, "subset", None)
-        return found
+        column: str | None = getattr(self.analysis, "subset", None)
+        return column
 
     def first(self) -> Iterate:
         return {}
@@ -231,8 +231,8 @@ class Agreed:
     def check_total(self, vector: FloatArray, iterate: Iterate) -> Statistic:
         """The total as a statistic of the analysis with the agreed columns (`ExactAnalysis.check_total`)."""
         inner: Any = self.after(iterate)
-        found: Statistic = inner.check_total(vector, _own(iterate))
-        return found
+        statistic: Statistic = inner.check_total(vector, _own(iterate))
+        return statistic
 
     def after(self, iterate: Iterate) -> Analysis:
         """The analysis with the columns that an iterate brings as agreed; one without any is not after an agreement."""

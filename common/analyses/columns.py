@@ -95,17 +95,17 @@ class TwoGroups:
 
     def member(self, cohort: Cohort) -> FloatArray:
         """1 for the group, 0 for the reference group, (n,); NaN for the others."""
-        told = cohort[self.column]
-        return np.where(told == self.equals, 1.0, np.where(told == self.reference, 0.0, np.nan))
+        codes = cohort[self.column]
+        return np.where(codes == self.equals, 1.0, np.where(codes == self.reference, 0.0, np.nan))
 
 
 def present(cohort: Cohort, columns: tuple[str | TwoGroups, ...]) -> FloatArray:
     """Those of the columns that the site has at all, (n, up to r); of the others it releases nothing."""
-    found = [np.empty((cohort.n, 0))]
+    columns_there = [np.empty((cohort.n, 0))]
     for each in columns:
         if (each.column if isinstance(each, TwoGroups) else each) in cohort.columns:
-            found.append((each.member(cohort) if isinstance(each, TwoGroups) else cohort[each])[:, None])
-    return np.concatenate(found, axis=1)
+            columns_there.append((each.member(cohort) if isinstance(each, TwoGroups) else cohort[each])[:, None])
+    return np.concatenate(columns_there, axis=1)
 
 
 def require_binary(cohort: Cohort, column: str, *, meaning: str) -> None:

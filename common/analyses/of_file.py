@@ -93,8 +93,8 @@ def followed_with(cohort: Cohort, campaign: Campaign, columns: tuple[str, ...]) 
     The others are those of predictions, which everybody gets, or missing for everybody.
     """
     present = tuple(name for name in columns if name in cohort.columns)
-    told: BoolArray = (cohort["is_test"] == 1) & within_bounds(cohort, present) & _followed(cohort, campaign)
-    return told
+    complete: BoolArray = (cohort["is_test"] == 1) & within_bounds(cohort, present) & _followed(cohort, campaign)
+    return complete
 
 
 def _followed(cohort: Cohort, campaign: Campaign) -> BoolArray:

@@ -27,14 +27,14 @@ def steps_of(campaign: Campaign, name: str) -> dict[str, Step]:
 def analysis_of_steps(campaign: Campaign) -> dict[str, Definition]:
     """The analysis that each step belongs to, those that cannot be computed among them."""
     by_name = {each.name: each for each in of_campaign(campaign)}
-    found = {step: by_name[name] for name, steps in _by_analysis(campaign).items() for step in steps}
-    return found | {step: each for each in by_name.values() for step in each.left_out(campaign)}
+    computable = {step: by_name[name] for name, steps in _by_analysis(campaign).items() for step in steps}
+    return computable | {step: each for each in by_name.values() for step in each.left_out(campaign)}
 
 
 def about_steps(campaign: Campaign) -> dict[str, dict[str, object]]:
     """What the file asks for in each step, those that cannot be computed among them."""
-    found = {step: dict(each.about) for steps in _by_analysis(campaign).values() for step, each in steps.items()}
-    return found | {
+    computable = {step: dict(each.about) for steps in _by_analysis(campaign).values() for step, each in steps.items()}
+    return computable | {
         step: dict(each.about)
         for definition in of_campaign(campaign)
         for step, each in definition.left_out(campaign).items()
@@ -73,11 +73,11 @@ def _by_analysis(campaign: Campaign) -> dict[str, dict[str, Step]]:
         If two analyses have a step of the same name.
     """
     there: dict[str, Analysis] = {}
-    found: dict[str, dict[str, Step]] = {}
+    by_analysis: dict[str, dict[str, Step]] = {}
     for definition in of_campaign(campaign):
         own = {step.analysis.name: step for step in definition.steps(campaign, there)}
         if taken := own.keys() & there.keys():
             raise ValueError(f"analysis {definition.name}: step {min(taken)} is another analysis' already")
         there |= {name: step.analysis for name, step in own.items()}
-        found[definition.name] = own
-    return found
+        by_analysis[definition.name] = own
+    return by_analysis

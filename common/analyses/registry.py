@@ -66,7 +66,7 @@ def of_campaign(campaign: Campaign) -> list[Definition]:
 
 def names() -> list[str]:
     """The analyses that a file can ask for by a table of their own, installed packages' ones among them."""
-    return sorted({name for name, found in own().items() if found.options is not None} | set(_points()))
+    return sorted({name for name, definition in own().items() if definition.options is not None} | set(_points()))
 
 
 def definition_of(name: str) -> Definition | None:
@@ -107,8 +107,8 @@ def in_order(definitions: Iterable[Definition]) -> list[Definition]:
 
 @cache
 def _own(name: str) -> Definition:
-    found: Definition = importlib.import_module(f"{__package__}.{_OWN[name][0]}").ANALYSIS
-    return found
+    definition: Definition = importlib.import_module(f"{__package__}.{_OWN[name][0]}").ANALYSIS
+    return definition
 
 
 def _points() -> dict[str, str]:
@@ -125,12 +125,12 @@ def _load(name: str) -> Definition:
     if not _NAME.fullmatch(name):
         raise AnalysisUnusable(f"analysis {name!r} of {whose}: a name has 1 to 63 lower-case letters, digits, hyphens")
     try:
-        found = points[0].load()
+        definition = points[0].load()
     except (ImportError, AttributeError) as error:
         raise AnalysisUnusable(f"analysis {name!r} of {whose} cannot be loaded: {error}; install it again") from error
-    if not isinstance(found, Definition) or found.name != name or found.options is None:
+    if not isinstance(definition, Definition) or definition.name != name or definition.options is None:
         raise AnalysisUnusable(
             f"analysis {name!r} of {whose}: {points[0].value} is no Definition of that name with options; an analysis "
             "of another package is asked for by a table of its own in the campaign file"
         )
-    return found
+    return definition

@@ -69,9 +69,9 @@ def _of_the_run(description: Description) -> Iterator[str]:
 def _limits(description: Description) -> Iterator[str]:
     trained, errors = description.trained_on, description.errors
     healthy = "healthy " if trained.train_on == "healthy" else ""
-    told = [n for n in trained.sites.values() if n is not None]
-    patients = f"{sum(told)} {healthy}patients" if told else f"{healthy}patients"
-    few = "" if len(told) == len(trained.sites) else " (some sites do not tell how many)"
+    counts = [n for n in trained.sites.values() if n is not None]
+    patients = f"{sum(counts)} {healthy}patients" if counts else f"{healthy}patients"
+    few = "" if len(counts) == len(trained.sites) else " (some sites do not tell how many)"
     sites = "1 site" if len(trained.sites) == 1 else f"{len(trained.sites)} sites"
     yield f"Trained on {patients}{few} of {sites}: {', '.join(sorted(trained.sites)) or 'none named'}."
     low, high = trained.ages_seen_years or trained.age_limits_years
@@ -105,8 +105,8 @@ def _inputs(description: Description) -> Iterator[str]:
     for one in description.inputs:
         if one.rank > 1:
             kind = "volume" if one.rank == 3 else "image"
-            found = f" ({', '.join(one.modalities)})" if one.modalities else ""
-            yield f"`{one.name}`: a {kind}{found}{', may be missing' if one.optional else ''}"
+            modalities = f" ({', '.join(one.modalities)})" if one.modalities else ""
+            yield f"`{one.name}`: a {kind}{modalities}{', may be missing' if one.optional else ''}"
     version = f"{description.estimator}, version {description.samples_version}"
     yield f"Preprocessing of {version}, with the options in the bundle."
     yield "Predicted columns: " + ", ".join(

@@ -53,7 +53,7 @@ def estimator_of(description: Description, *, name: str = "the bundle") -> Estim
             f"{name} has options that the {wanted} installed here does not know; install the release that made it "
             f"({description.fedage_version})"
         ) from None
-    told = {
+    stated = {
         "preprocessing is": (description.samples_version, estimator.samples_version),
         "columns of a row are": (description.row, tuple(estimator.row_columns)),
         "inputs are": (_ranks(description.inputs), _ranks(estimator.inputs)),
@@ -66,7 +66,7 @@ def estimator_of(description: Description, *, name: str = "the bundle") -> Estim
             {one.column: (one.lower, one.upper) for one in estimator.outputs},
         ),
     }
-    for what, (then, now) in told.items():
+    for what, (then, now) in stated.items():
         if then != now:
             raise BundleRefused(
                 f"{name} was made by another version of {wanted}: its {what} not "

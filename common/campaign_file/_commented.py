@@ -104,17 +104,17 @@ def table_lines(
     lines = [*comment(about or _heading(path, model)), _off(f"[{path}]", values is None)]
     inner: list[str] = []
     for key, schema in root["properties"].items():
-        found, full = resolve(schema, root), f"{path}.{key}"
-        is_free = found.get("type") == "object" and "properties" not in found
+        property_schema, full = resolve(schema, root), f"{path}.{key}"
+        is_free = property_schema.get("type") == "object" and "properties" not in property_schema
         if key in without or (is_free and full not in EXAMPLES):
             continue  # a free-form table is somebody else's: the estimator's options
-        if (part := _model_in(found, root)) is None:
+        if (part := _model_in(property_schema, root)) is None:
             line = _line(full, schema, root, values, only_set=only_set, examples=examples)
-            lines += [*comment(_help(full, found, root)), line]
+            lines += [*comment(_help(full, property_schema, root)), line]
             continue
         given = None if values is None else values.get(key)
-        many = found.get("type") == "array"
-        inner += ["", *comment(_help(full, found, root))]
+        many = property_schema.get("type") == "array"
+        inner += ["", *comment(_help(full, property_schema, root))]
         for item in given if many and given else [given]:
             inner.append(_off(f"[[{full}]]" if many else f"[{full}]", item is None))
             for name, one in part["properties"].items():
@@ -180,8 +180,8 @@ def _off(line: str, off: bool) -> str:
 
 def _model_in(schema: Schema, root: Schema) -> Schema | None:
     """The table that a key is, or a list of such tables; None for a plain key."""
-    found = resolve(schema["items"], root) if schema.get("type") == "array" and "items" in schema else schema
-    return {**found, "$defs": root.get("$defs", {})} if "properties" in found else None
+    model = resolve(schema["items"], root) if schema.get("type") == "array" and "items" in schema else schema
+    return {**model, "$defs": root.get("$defs", {})} if "properties" in model else None
 
 
 def _heading(path: str, model: type[BaseModel]) -> str:

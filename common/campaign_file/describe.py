@@ -201,8 +201,8 @@ def _further(campaign: Campaign) -> list[str]:
     # Imported here: only a file that asks for one needs to know them.
     from fedage.common.analyses.registry import definition_of
 
-    found = (definition_of(name) for name in campaign.analyses.asked_for())
-    return [sentence for each in found if each is not None for sentence in each.asked(campaign)]
+    asked_for = (definition_of(name) for name in campaign.analyses.asked_for())
+    return [sentence for each in asked_for if each is not None for sentence in each.asked(campaign)]
 
 
 def _groups(groups: Groups) -> str:

@@ -110,7 +110,7 @@ def _further_analyses() -> list[str]:
     # Imported here: an analysis gives its table to the campaign file, so it imports this package.
     from fedage.common.analyses.registry import own
 
-    tables = {f"{ANALYSES}.{name}": found.options for name, found in own().items()}
+    tables = {f"{ANALYSES}.{name}": definition.options for name, definition in own().items()}
     return [
         line
         for path, options in tables.items()
@@ -207,8 +207,8 @@ def _ages(estimator: type[Estimator]) -> dict[str, Any]:
         return {}
     low, high = usual_age_limits(make(estimator.name, {}))
     any_age = CohortChoice()
-    found = {"age_min_years": low, "age_max_years": high}
-    return {key: years for key, years in found.items() if years != getattr(any_age, key)}
+    limits = {"age_min_years": low, "age_max_years": high}
+    return {key: years for key, years in limits.items() if years != getattr(any_age, key)}
 
 
 def usual_covariates(estimator: str | None, *, age: str | None, predicted: str | None) -> tuple[str, ...]:

@@ -84,11 +84,11 @@ def make(name: str, options: Mapping[str, Any]) -> Estimator:
 @cache
 def _installed() -> dict[str, tuple[EntryPoint, ...]]:
     """Entry points of other packages by name; one with a name of ours is not looked at."""
-    found: dict[str, tuple[EntryPoint, ...]] = {}
+    points: dict[str, tuple[EntryPoint, ...]] = {}
     for point in entry_points(group=ENTRY_POINTS):
         if point.name not in _REGISTERED:
-            found[point.name] = (*found.get(point.name, ()), point)
-    return found
+            points[point.name] = (*points.get(point.name, ()), point)
+    return points
 
 
 def _loaded(name: str, points: tuple[EntryPoint, ...]) -> type[Estimator]:

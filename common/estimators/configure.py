@@ -112,7 +112,7 @@ def agreed_features(campaign: Campaign, columns: Mapping[str, Sequence[str]]) ->
     everywhere = frozenset.intersection(*chosen.values())
     for site, features in chosen.items():
         if extra := sorted(features - everywhere):
-            without = next(other for other, found in chosen.items() if extra[0] not in found)
+            without = next(other for other, features_there in chosen.items() if extra[0] not in features_there)
             more = f" and {len(extra) - 5} more" if len(extra) > 5 else ""
             raise FeaturesDiffer(
                 f"estimator.options.features finds columns at {site} that are no numeric column at {without}: "

@@ -121,7 +121,7 @@ class TableOptions(FeatureOptions):
 @lru_cache(maxsize=64)
 def _resolved(features: tuple[str, ...], exclude: tuple[str, ...], available: tuple[str, ...]) -> tuple[str, ...]:
     """See `TableOptions.resolve`; kept, because every message of a round asks again."""
-    found: set[str] = set()
+    chosen: set[str] = set()
     for wanted in features:
         matching = {name for name in available if fnmatchcase(name, wanted)} if _is_pattern(wanted) else {wanted}
         if not matching <= set(available) or not matching:
@@ -129,8 +129,8 @@ def _resolved(features: tuple[str, ...], exclude: tuple[str, ...], available: tu
                 f"estimator.options.features names {wanted!r}, which no numeric column of the table is "
                 f"(there are {_some(available)}); correct the name or the pattern"
             )
-        found |= matching
-    kept = sorted(name for name in found if not any(fnmatchcase(name, pattern) for pattern in exclude))
+        chosen |= matching
+    kept = sorted(name for name in chosen if not any(fnmatchcase(name, pattern) for pattern in exclude))
     if not kept:
         raise FeaturesMissing("estimator.options.exclude leaves no feature; exclude fewer columns")
     return tuple(kept)

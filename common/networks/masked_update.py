@@ -126,9 +126,9 @@ def _parts(before: Arrays, roles: ArrayRoles, limits: StepLimits) -> Iterator[tu
 def _furthest(before: Arrays, roles: ArrayRoles, limits: StepLimits) -> dict[str, float]:
     """How far one entry of each array may change in a round (`networks.steps`)."""
     excess = 1 + ROUNDING
-    found = dict.fromkeys(roles.learnt, limits.step_norm * excess) | dict.fromkeys(roles.fixed, 1.0)
+    furthest = dict.fromkeys(roles.learnt, limits.step_norm * excess) | dict.fromkeys(roles.fixed, 1.0)
     for mean, variance in roles.running:
         most = float(np.max(before[variance], initial=0.0)) + 1e-5
         grown = most * math.exp(RUNNING_STEP * excess)
-        found[mean], found[variance] = RUNNING_STEP * excess * math.sqrt(grown), grown
-    return found
+        furthest[mean], furthest[variance] = RUNNING_STEP * excess * math.sqrt(grown), grown
+    return furthest

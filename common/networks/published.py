@@ -33,12 +33,12 @@ def backbone_arrays(published: Mapping[str, NDArray[np.float32]], backbone: Back
     from fedage.common.networks.backbones import Features
 
     wanted = shapes_of(outline(lambda: Features(backbone).network))
-    found = [name for name in published if not _HEAD.match(name) and not name.endswith(_COUNTER)]
+    names = [name for name in published if not _HEAD.match(name) and not name.endswith(_COUNTER)]
     mend = f"give the state dict of a network of the kind {backbone}"
-    if len(found) != len(wanted):
-        raise ModelRefused(f"the weights have {len(found)} arrays, {backbone} has {len(wanted)}; {mend}")
+    if len(names) != len(wanted):
+        raise ModelRefused(f"the weights have {len(names)} arrays, {backbone} has {len(wanted)}; {mend}")
     made: Weights = {}
-    for theirs, (ours, shape) in zip(found, wanted.items(), strict=True):
+    for theirs, (ours, shape) in zip(names, wanted.items(), strict=True):
         array = np.asarray(published[theirs], dtype=np.float32)
         same_kind = _kind(theirs) == _kind(ours)
         if not same_kind or _without_ones(array.shape) != _without_ones(shape) or not np.isfinite(array).all():

@@ -47,9 +47,9 @@ class ArrayRoles:
     @classmethod
     def from_json(cls, text: str) -> ArrayRoles:
         """The inverse of `to_json`. Raises `ValueError` or `KeyError` for another text."""
-        found: dict[str, Any] = json.loads(text)
-        running = tuple((str(mean), str(variance)) for mean, variance in found["running"])
-        return cls(learnt=tuple(found["learnt"]), running=running, fixed=tuple(found["fixed"]))
+        fields: dict[str, Any] = json.loads(text)
+        running = tuple((str(mean), str(variance)) for mean, variance in fields["running"])
+        return cls(learnt=tuple(fields["learnt"]), running=running, fixed=tuple(fields["fixed"]))
 
 
 def roles_of(module: nn.Module) -> ArrayRoles:

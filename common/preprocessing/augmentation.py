@@ -135,9 +135,9 @@ def cropped_in_place(
 
 def _box(sides: Sequence[int], places: Sequence[float], side_fraction: float) -> tuple[slice, ...]:
     """Slices of a box, along each axis at a place from 0 (first voxels) to 1 (last voxels)."""
-    found = []
+    bounds = []
     for side, place in zip(sides, places, strict=True):
         length = max(1, round(side * side_fraction))
         start = min(int(place * (side - length + 1)), side - length)
-        found.append(slice(start, start + length))
-    return tuple(found)
+        bounds.append(slice(start, start + length))
+    return tuple(bounds)

@@ -111,5 +111,5 @@ def interval(low: float | None, high: float | None, digits: int = 3) -> Cell:
 def reasons(counts: Mapping[str, int | None], *, minimum: int | None = None) -> Cell:
     """Counts by reason code, in one cell; one that is null is some, but fewer than the site's minimum count."""
     few = "(withheld)" if minimum is None else f"fewer than {minimum}"
-    told = [f"{code} {few if n is None else n}" for code, n in sorted(counts.items()) if n != 0]
-    return Cell(", ".join(told)) if told else Cell("none")
+    parts = [f"{code} {few if n is None else n}" for code, n in sorted(counts.items()) if n != 0]
+    return Cell(", ".join(parts)) if parts else Cell("none")

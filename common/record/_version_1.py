@@ -31,8 +31,8 @@ def upgraded(values: Values) -> dict[str, Any]:
     kept = {key: value for key, value in values.items() if key not in PARTS}
     sites = values.get("contributors") or {}
     steps = {
-        step: {"sites": sites.get(step, ()), **found}
-        for step, found in [*_evaluation(values), *_figures(values), *_survival(values), *_groups(values)]
+        step: {"sites": sites.get(step, ()), **values_of_step}
+        for step, values_of_step in [*_evaluation(values), *_figures(values), *_survival(values), *_groups(values)]
     }
     truth = (
         {"planted-truth": {"analysis": "planted-truth", "result": truth}} if (truth := values.get("planted")) else {}
@@ -43,9 +43,9 @@ def upgraded(values: Values) -> dict[str, Any]:
 def _evaluation(values: Values) -> Iterator[tuple[str, dict[str, Any]]]:
     evaluation, predicts = values.get("evaluation") or {}, bool(_of(values, "campaign").get("estimator"))
     for (part, kind), step in _EVALUATIONS.items():
-        found = (evaluation.get(part) or {}).get(kind) or {}
-        if found.get("overall") or found.get("by_site") or (predicts and found.get("not_computed")):
-            yield step, _step("evaluation", found.get("overall"), found)
+        part_values = (evaluation.get(part) or {}).get(kind) or {}
+        if part_values.get("overall") or part_values.get("by_site") or (predicts and part_values.get("not_computed")):
+            yield step, _step("evaluation", part_values.get("overall"), part_values)
     bias = values.get("bias") or {}
     if bias.get("overall") or bias.get("lines") or predicts:
         about = {key: bias[key] for key in ("method", "scope", "scale") if key in bias}
@@ -79,11 +79,11 @@ def _survival(values: Values) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "kaplan-meier", _told_with_sites("kaplan-meier", rest, about, there=not curves.get("not_computed"))
 
 
-def _told_with_sites(analysis: str, found: Values, about: dict[str, Any], *, there: bool) -> dict[str, Any]:
+def _told_with_sites(analysis: str, part: Values, about: dict[str, Any], *, there: bool) -> dict[str, Any]:
     """A step whose part of the record named its sites; those win over the list beside."""
-    result = {key: value for key, value in found.items() if key not in ("sites", "not_computed")}
-    told = {"sites": found["sites"]} if found.get("sites") else {}
-    return {**_step(analysis, result if there else None, found, about), **told}
+    result = {key: value for key, value in part.items() if key not in ("sites", "not_computed")}
+    sites = {"sites": part["sites"]} if part.get("sites") else {}
+    return {**_step(analysis, result if there else None, part, about), **sites}
 
 
 def _groups(values: Values) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -92,31 +92,31 @@ def _groups(values: Values) -> Iterator[tuple[str, dict[str, Any]]]:
         return
     about = {key: groups[key] for key in ("column", "equals", "reference", "covariates") if key in groups}
     for key, step in (("corrected", "groups:gap"), ("raw", "groups:raw-gap")):
-        found = groups.get(key)
-        if found is None:
+        comparison = groups.get(key)
+        if comparison is None:
             continue
-        result = {name: value for name, value in found.items() if name not in ("by_site", "not_computed")}
-        own = {site: _own_difference(told) for site, told in (found.get("by_site") or {}).items()}
-        there = bool(found.get("unadjusted") or found.get("adjusted"))
-        yield step, {**_step("groups", {**result, **about} if there else None, found, about), "by_site": own}
+        result = {name: value for name, value in comparison.items() if name not in ("by_site", "not_computed")}
+        own = {site: _own_difference(own_values) for site, own_values in (comparison.get("by_site") or {}).items()}
+        there = bool(comparison.get("unadjusted") or comparison.get("adjusted"))
+        yield step, {**_step("groups", {**result, **about} if there else None, comparison, about), "by_site": own}
 
 
-def _own_difference(found: Values) -> dict[str, Any]:
+def _own_difference(values: Values) -> dict[str, Any]:
     """A site's own comparison, whose AUC is of its own pairs."""
     renamed = {f"auc{end}": f"auc_within_sites{end}" for end in ("", "_ci95_low", "_ci95_high")}
-    return {renamed.get(key, key): value for key, value in found.items()}
+    return {renamed.get(key, key): value for key, value in values.items()}
 
 
-def _step(analysis: str, result: Values | None, found: Values, about: dict[str, Any] | None = None) -> dict[str, Any]:
+def _step(analysis: str, result: Values | None, part: Values, about: dict[str, Any] | None = None) -> dict[str, Any]:
     return {
         "analysis": analysis,
         "about": about or {},
         "result": result,
-        "by_site": found.get("by_site") or {},
-        "not_computed": "" if result else found.get("not_computed") or "",
+        "by_site": part.get("by_site") or {},
+        "not_computed": "" if result else part.get("not_computed") or "",
     }
 
 
 def _of(values: Values, key: str) -> Values:
-    found = values.get(key)
-    return found if isinstance(found, Mapping) else {"estimator": getattr(found, "estimator", "")}
+    part = values.get(key)
+    return part if isinstance(part, Mapping) else {"estimator": getattr(part, "estimator", "")}

@@ -118,10 +118,10 @@ class Results(Part):
 
     def outcome(self, step: str, kind: type[F]) -> tuple[F | None, str | None]:
         """What a step found, and why if it found nothing; no reason where a record should have it and has not."""
-        found = self.analyses.get(step)
-        if found is None:
+        step_result = self.analyses.get(step)
+        if step_result is None:
             return None, None if self.campaign.estimator else NO_ESTIMATOR
-        return (found.result, None) if isinstance(found.result, kind) else (None, found.not_computed)
+        return (step_result.result, None) if isinstance(step_result.result, kind) else (None, step_result.not_computed)
 
     def steps_of(self, analysis: str) -> dict[str, StepResult]:
         """The steps of one analysis, in the record's order."""

@@ -310,12 +310,12 @@ def _small_cells(a: FloatArray, b: FloatArray, *, minimum_count: int) -> BoolArr
     two_b, high_b, low_b = _two_values(b)
     if not two_a.size or not two_b.size:
         return small
-    found = np.zeros((two_a.size, two_b.size), dtype=np.bool_)
+    are_small = np.zeros((two_a.size, two_b.size), dtype=np.bool_)
     for one in (high_a, low_a):
         for other in (high_b, low_b):
             cells = np.rint(one.T @ other)
-            found |= (cells > 0) & (cells < minimum_count)
-    small[np.ix_(two_a, two_b)] = found
+            are_small |= (cells > 0) & (cells < minimum_count)
+    small[np.ix_(two_a, two_b)] = are_small
     return small
 
 

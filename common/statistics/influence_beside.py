@@ -33,21 +33,21 @@ _EQUAL_FOR = 1 / 3
 
 def nearly_repeats(columns: FloatArray, beside: FloatArray, *, minimum_count: int) -> BoolArray:
     """Which columns (p,) of (n, p) differ for a few, but not for none, from a line on one of those beside (n, r)."""
-    found = np.zeros(columns.shape[1], dtype=np.bool_)
+    repeats = np.zeros(columns.shape[1], dtype=np.bool_)
     for other in beside.T:
         known = np.isfinite(other)
         if columns.shape[1] and known.any():
-            found |= _nearly_repeats_one(columns[known], other[known], minimum_count=minimum_count)
-    return found
+            repeats |= _nearly_repeats_one(columns[known], other[known], minimum_count=minimum_count)
+    return repeats
 
 
 def _nearly_repeats_one(columns: FloatArray, other: FloatArray, *, minimum_count: int) -> BoolArray:
     pairs = few_make_up_pairs(centred_at_mean(columns), centred_at_mean(other[:, None]), minimum_count=minimum_count)
-    found: BoolArray = pairs[:, 0]
+    repeats: BoolArray = pairs[:, 0]
     for j, column in enumerate(columns.T):
         known = np.isfinite(column)
-        found[j] |= few_unequal(column[known], other[known], minimum_count=minimum_count) > 0
-    return found
+        repeats[j] |= few_unequal(column[known], other[known], minimum_count=minimum_count) > 0
+    return repeats
 
 
 def few_unequal(a: FloatArray, b: FloatArray, *, minimum_count: int) -> int:

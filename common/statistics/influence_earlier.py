@@ -48,12 +48,12 @@ def nearly_repeats_earlier(columns: FloatArray, earlier: FloatArray, *, minimum_
     fewer patients than the minimum count have both are not compared, as sums over patients who are nearly all others
     are not about the few.
     """
-    found = np.zeros(columns.shape[1], dtype=np.bool_)
+    repeats = np.zeros(columns.shape[1], dtype=np.bool_)
     for column, other in near_pairs(columns, earlier, minimum_count=minimum_count):
-        found[column] = found[column] or differs_for_few(
+        repeats[column] = repeats[column] or differs_for_few(
             columns[:, column], earlier[:, other], minimum_count=minimum_count
         )
-    return found
+    return repeats
 
 
 _answers: Recent[bool] = Recent(most=_KEPT_ANSWERS)
@@ -87,8 +87,8 @@ def _differs_for_few(x: FloatArray, y: FloatArray, *, minimum_count: int) -> boo
 
 def _misses_one(x: FloatArray, y: FloatArray) -> BoolArray:
     """Who, of those in both sums, has a value in one of a column and an earlier one (of any equal shapes) only."""
-    found: BoolArray = ~np.isnan(y) & (np.isfinite(x) != np.isfinite(y))
-    return found
+    misses: BoolArray = ~np.isnan(y) & (np.isfinite(x) != np.isfinite(y))
+    return misses
 
 
 def _follow(x: FloatArray, y: FloatArray) -> bool:

@@ -76,14 +76,14 @@ def few_make_up(columns: FloatArray, *, minimum_count: int) -> BoolArray:
 def few_make_up_pairs(a: FloatArray, b: FloatArray, *, minimum_count: int) -> BoolArray:
     """For which pairs (p, q) of centred columns (n, p) and (n, q) a combination is made up by few patients."""
     n = a.shape[0]
-    found = np.zeros((a.shape[1], b.shape[1]), dtype=np.bool_)
+    dominated = np.zeros((a.shape[1], b.shape[1]), dtype=np.bool_)
     few = min(minimum_count - 1, n // 3)
-    if few < 1 or not found.size:
-        return found
+    if few < 1 or not dominated.size:
+        return dominated
     same = a is b
     a, b = _standardised(a), _standardised(b)
     triples = triples_of(n)
-    on_lines = np.zeros(found.shape, dtype=np.intp)
+    on_lines = np.zeros(dominated.shape, dtype=np.intp)
     low_a, low_b = a.astype(np.float32), b.astype(np.float32)
     for first, second, third in triples:
         one = np.outer(low_a[second] - low_a[first], low_b[third] - low_b[first])
@@ -93,10 +93,10 @@ def few_make_up_pairs(a: FloatArray, b: FloatArray, *, minimum_count: int) -> Bo
     varies = np.outer(np.any(a != 0, axis=0), np.any(b != 0, axis=0))
     near = (on_lines >= _FEWEST_ON_LINES) & varies
     for i, j in np.argwhere(np.triu(near, 1) if same else near):
-        found[i, j] = _few_off_a_line(a[:, i], b[:, j], triples, few)[0] > 0
+        dominated[i, j] = _few_off_a_line(a[:, i], b[:, j], triples, few)[0] > 0
     if same:  # a column is one with itself, and a pair is the same either way round
-        found |= found.T
-    return found
+        dominated |= dominated.T
+    return dominated
 
 
 def patients_off_a_line(x: FloatArray, y: FloatArray, *, minimum_count: int) -> tuple[int, int]:
@@ -163,15 +163,15 @@ def _few_off_a_line(x: FloatArray, y: FloatArray, triples: NDArray[np.intp], few
 def _off(points: FloatArray, normals: FloatArray) -> FloatArray:
     """Distances (n, lines) of points from lines through the median patient."""
     distance = points @ normals.T
-    found: FloatArray = distance - np.median(distance, axis=0)
-    return found
+    off: FloatArray = distance - np.median(distance, axis=0)
+    return off
 
 
 def _rest(off: FloatArray, few: int) -> FloatArray:
     """Σ of squares (p,) of (n, p) without the `few` largest."""
     squares = np.sort(off * off, axis=0)
-    found: FloatArray = squares[: len(squares) - few].sum(axis=0)
-    return found
+    rest: FloatArray = squares[: len(squares) - few].sum(axis=0)
+    return rest
 
 
 def _held_by(off: FloatArray, few: int) -> BoolArray:
@@ -183,5 +183,5 @@ def _held_by(off: FloatArray, few: int) -> BoolArray:
 
 def _standardised(columns: FloatArray) -> FloatArray:
     size = np.sqrt((columns * columns).mean(axis=0))
-    found: FloatArray = np.divide(columns, size, out=np.zeros_like(columns), where=size > 0)
-    return found
+    standardised: FloatArray = np.divide(columns, size, out=np.zeros_like(columns), where=size > 0)
+    return standardised

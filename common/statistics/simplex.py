@@ -45,7 +45,7 @@ def least_squares_weights(products: FloatArray) -> FloatArray:
     if not 1 <= members <= MOST_MEMBERS or not np.isfinite(products).all():
         raise ValueError(f"G must be of 1 to {MOST_MEMBERS} members, all numbers finite")
     scale = float(np.diag(products).max())
-    best, found = np.inf, np.zeros(members)
+    best, best_weights = np.inf, np.zeros(members)
     for size in range(1, members + 1):
         for support in combinations(range(members), size):
             inside = products[np.ix_(support, support)]
@@ -57,6 +57,6 @@ def least_squares_weights(products: FloatArray) -> FloatArray:
                 continue
             value = float(weights @ inside @ weights)
             if value < best - _SINGULAR * scale:
-                best, found = value, np.zeros(members)
-                found[list(support)] = weights
-    return found
+                best, best_weights = value, np.zeros(members)
+                best_weights[list(support)] = weights
+    return best_weights

@@ -67,12 +67,12 @@ def read(text: str, *, name: str) -> Source:
 
 
 def _explain(error: ValueError, *, name: str) -> tuple[Problem, int | None]:
-    found = _POSITION.match(str(error))
-    if found is None:
+    position = _POSITION.match(str(error))
+    if position is None:
         where, what, line = name, str(error), None
     else:
-        line = int(found["line"])
-        where, what = f"{name}, line {line}, column {found['column']}", found["what"]
+        line = int(position["line"])
+        where, what = f"{name}, line {line}, column {position['column']}", position["what"]
     what, mend = _in_words(what)
     return Problem("", f"{where}: not valid TOML: {what}; {mend}"), line
 

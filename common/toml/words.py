@@ -162,8 +162,8 @@ def describe_error(key: str, error: ErrorDetails, schema: Schema, root: Schema) 
 def _range_of(value: Any) -> tuple[str, str] | None:
     """Both ends of a range in one text or list, such as "18-38"; None if it is none."""
     text = "-".join(map(str, value)) if isinstance(value, (tuple, list)) else value
-    found = _RANGE.fullmatch(text.strip()) if isinstance(text, str) else None
-    return (found[1], found[2]) if found else None
+    limits = _RANGE.fullmatch(text.strip()) if isinstance(text, str) else None
+    return (limits[1], limits[2]) if limits else None
 
 
 def _broken_rule(error: ErrorDetails, schema: Schema, root: Schema) -> str:

@@ -208,8 +208,8 @@ def _hidden(name: str, layout: Layout, summed: Summed) -> _Sums:
     if np.any(vector < np.minimum(len(sites) * lower, lower)) or np.any(vector > np.maximum(len(sites) * upper, upper)):
         why = "the sum over the sites is outside the bounds that the campaign file implies: some site's was, too"
         return _Sums(layout=layout, sites=sites, total=None, missing=missing, hidden=True, why=why)
-    found = Statistic(layout=layout, vector=vector, smallest=None)
-    return _Sums(layout=layout, sites=sites, total=found, missing=missing, hidden=True)
+    statistic = Statistic(layout=layout, vector=vector, smallest=None)
+    return _Sums(layout=layout, sites=sites, total=statistic, missing=missing, hidden=True)
 
 
 def _combine(analysis: Analysis, iterate: Iterate, sums: _Sums) -> Outcome:

@@ -46,10 +46,10 @@ def main(grid: Grid, context: Context) -> None:
         )
 
         def stop() -> bool | str:
-            told = job.stopped()
-            if told == ENGINE_ENDED:  # nobody stopped the run: it failed
+            reason = job.stopped()
+            if reason == ENGINE_ENDED:  # nobody stopped the run: it failed
                 raise CampaignFailed(ENGINE_ENDED)
-            return told
+            return reason
 
         stoppable = StoppableGrid(grid, stop=stop)
         conduct(PollingGrid(stoppable, poll_s=0.02), simulated, place, key=None, admitted=None)

@@ -54,7 +54,7 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
         phantoms=plan.on_phantoms(campaign),
         sites=tuple(_sites(session, record)),
         preparation=tuple(
-            _preparation(_number(campaign, fold), found) for fold, found in sorted(record.preparation.items())
+            _preparation(_number(campaign, fold), prepared) for fold, prepared in sorted(record.preparation.items())
         ),
         rounds=tuple(
             record_of.Round(
@@ -69,7 +69,7 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
                 sites=tuple(done.sites),
                 kept=done.kept,
                 update_norm=done.update_norm,
-                epsilon_by_site={site: told["epsilon"] for site, told in sorted(done.privacy.items())},
+                epsilon_by_site={site: spent["epsilon"] for site, spent in sorted(done.privacy.items())},
             )
             for done in record.rounds
         ),
@@ -95,9 +95,9 @@ def _of_bundle(record: Record) -> list[str]:
     """Whose model was validated, and how it did where it was made."""
     if record.bundle is None:
         return []
-    found = record.bundle.description
-    origin, errors = found.origin, found.errors
-    sites = ", ".join(sorted(found.trained_on.sites))
+    description = record.bundle.description
+    origin, errors = description.origin, description.errors
+    sites = ", ".join(sorted(description.trained_on.sites))
     there = (
         f" There predicted ages were off by {errors.mae_years:.2f} years on average, on {errors.n} patients."
         if errors is not None and errors.mae_years is not None
@@ -115,9 +115,9 @@ def _concluded(campaign: Campaign, results: Results) -> Results:
     for definition in of_campaign(campaign):
         concluded = {
             step: results.analyses.get(step, StepResult(analysis=definition.name)).model_copy(
-                update={"result": found, "not_computed": ""}
+                update={"result": result, "not_computed": ""}
             )
-            for step, found in definition.conclude(campaign, results).items()
+            for step, result in definition.conclude(campaign, results).items()
         }
         if concluded:
             results = results.model_copy(update={"analyses": {**results.analyses, **concluded}})
@@ -133,7 +133,7 @@ def _analyses(campaign: Campaign, findings: AnalysisOutcomes) -> dict[str, StepR
                 "analysis": definition.name,
                 "about": about[step],
                 "result": {**findings.results[step], **about[step]} if step in findings.results else None,
-                "by_site": {site: {**found, **about[step]} for site, found in findings.by_site.get(step, {}).items()},
+                "by_site": {site: {**own, **about[step]} for site, own in findings.by_site.get(step, {}).items()},
                 "costs": findings.costs.get(step, ()),
                 "sites": findings.contributors.get(step, ()),
                 "not_computed": ""
@@ -145,12 +145,13 @@ def _analyses(campaign: Campaign, findings: AnalysisOutcomes) -> dict[str, StepR
     }
 
 
-def _preparation(fold: int | None, found: Mapping[str, Any]) -> record_of.Preparation:
+def _preparation(fold: int | None, prepared: Mapping[str, Any]) -> record_of.Preparation:
     """Features by the names that the tables give them."""
     names = {
-        key: tuple(name.removeprefix(FEATURE) for name in found.get(key, ())) for key in ("unused", "withheld_columns")
+        key: tuple(name.removeprefix(FEATURE) for name in prepared.get(key, ()))
+        for key in ("unused", "withheld_columns")
     }
-    return record_of.Preparation.model_validate({**found, **names, "fold": fold})
+    return record_of.Preparation.model_validate({**prepared, **names, "fold": fold})
 
 
 def _sites(session: Session, record: Record) -> list[record_of.SiteRecord]:
@@ -162,8 +163,8 @@ def _site(name: str, session: Session, record: Record) -> record_of.SiteRecord:
     answer = record.descriptions.get(name)
     withheld = tuple(
         record_of.Withheld(step=step, reason=reason)
-        for found in (record.findings, record.external)
-        for step, reason in sorted(found.withheld.get(name, {}).items())
+        for outcomes in (record.findings, record.external)
+        for step, reason in sorted(outcomes.withheld.get(name, {}).items())
     )
     troubles = tuple(session.troubles.get(name, ()))
     if answer is None:
@@ -201,10 +202,10 @@ def _site(name: str, session: Session, record: Record) -> record_of.SiteRecord:
 
 def _privacy(name: str, campaign: Campaign, record: Record) -> record_of.SitePrivacy | None:
     """What a site's last update said of its privacy."""
-    told = next((done.privacy[name] for done in reversed(record.rounds) if name in done.privacy), None)
-    if told is None:
+    spent = next((done.privacy[name] for done in reversed(record.rounds) if name in done.privacy), None)
+    if spent is None:
         return None
-    return record_of.SitePrivacy(**told, clip_norm=campaign.privacy.clip_norm)
+    return record_of.SitePrivacy(**spent, clip_norm=campaign.privacy.clip_norm)
 
 
 def _held_out_in_folds(campaign: Campaign, answer: Answer) -> int | None:
@@ -307,11 +308,11 @@ def _notes(campaign: Campaign, place: Place, findings: AnalysisOutcomes) -> list
     if plan.on_phantoms(campaign):
         notes.append("Images are phantoms rendered by FedAge, and the follow-up was simulated.")
     analyses = plan.analysis_of_steps(campaign)
-    for step, found in sorted(findings.results.items()):
+    for step, result in sorted(findings.results.items()):
         if step in analyses:
-            notes += [f"{step}: {note}" for note in analyses[step].notes(found)]
-    for step, found in sorted(findings.results.items()):
-        if left_out := found.get("withheld_columns"):
+            notes += [f"{step}: {note}" for note in analyses[step].notes(result)]
+    for step, result in sorted(findings.results.items()):
+        if left_out := result.get("withheld_columns"):
             notes.append(f"{step}: computed without {', '.join(left_out)}. {WHY_LEFT_OUT}")
     notes += [f"{step}: {reason}" for step, reason in sorted(findings.not_computed.items())]
     return notes

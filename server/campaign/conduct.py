@@ -290,11 +290,11 @@ def _predict(session: Session, record: Record, analyses: Sequence[Analysis], *, 
 def _predict_by_bundle(session: Session, record: Record, *, folder: Path) -> None:
     assert session.campaign.final_fold is not None
     try:
-        found = bundle_of_run(session.campaign, folder)
+        bundle = bundle_of_run(session.campaign, folder)
     except BundleRefused as refused:
         raise CampaignFailed(str(refused)) from None
-    assert found is not None
-    content, record.bundle = found
+    assert bundle is not None
+    content, record.bundle = bundle
     answers = session.ask(EVALUATE, RunModel({}, bundle=content).payload, fold=session.campaign.final_fold)
     session.require_quorum(answers, step="predictions by the bundle", kind=EVALUATE)
     session.events.emit("bundle", digest=record.bundle.digest, sites=sorted(answers))

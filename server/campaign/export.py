@@ -129,7 +129,9 @@ def _description(
         lines={site: _line(line) for site, line in bias.lines.items()},
         overall_line=_line(bias.overall) if bias.overall is not None else None,
         errors=_errors(test.overall),
-        errors_by_site={site: told for site, found in test.by_site.items() if (told := _errors(found)) is not None},
+        errors_by_site={
+            site: site_errors for site, metrics in test.by_site.items() if (site_errors := _errors(metrics)) is not None
+        },
         weights_sha256=payload_digest(weights),
         card="",
     )
@@ -140,14 +142,14 @@ def _line(line: Any) -> Line:
     return Line(slope=line.slope, intercept_years=line.intercept_years, n=line.n)
 
 
-def _errors(found: Metrics | None) -> Errors | None:
-    if found is None:
+def _errors(metrics: Metrics | None) -> Errors | None:
+    if metrics is None:
         return None
     return Errors(
-        n=found.n,
-        mae_years=found.mae_years,
-        mean_error_years=found.mean_error_years,
-        mae_of_mean_years=found.mae_of_mean_years,
+        n=metrics.n,
+        mae_years=metrics.mae_years,
+        mean_error_years=metrics.mean_error_years,
+        mae_of_mean_years=metrics.mae_of_mean_years,
     )
 
 
@@ -169,8 +171,8 @@ def _patients(parts: Mapping[str, int | None], everybody: int | None) -> int | N
     """Who was trained on: the part of that name, or with folds all of whom the folds are made."""
     if "train" in parts:
         return parts["train"]
-    told = [count for count in parts.values() if count is not None]
-    return sum(told) if told and len(told) == len(parts) else everybody
+    counts = [count for count in parts.values() if count is not None]
+    return sum(counts) if counts and len(counts) == len(parts) else everybody
 
 
 def _ages_seen(results: Results) -> tuple[float, float] | None:

@@ -260,8 +260,8 @@ def train(
 
 def _mean_loss(losses: Mapping[str, tuple[float | None, int]]) -> float | None:
     """The mean over patients of the losses that sites told, by site with its patients; None if none told any."""
-    told = [(loss, n) for loss, n in losses.values() if loss is not None]
-    return sum(loss * n for loss, n in told) / sum(n for _, n in told) if told else None
+    known = [(loss, n) for loss, n in losses.values() if loss is not None]
+    return sum(loss * n for loss, n in known) / sum(n for _, n in known) if known else None
 
 
 def _tell(session: Session, record: RoundRecord) -> None:

@@ -183,9 +183,9 @@ def _follow(home: CoordinatorHome, place: RunFolder, follower: Follower) -> str:
         if not place.has_begun():
             if now - asked > _ASK_EVERY_S:
                 asked = now
-                told = _told(home, place)
-                if told.startswith("finished") and not place.has_begun():
-                    return _not_begun(home, place, follower, why=f"it ended before it began ({told})")
+                outcome = _told(home, place)
+                if outcome.startswith("finished") and not place.has_begun():
+                    return _not_begun(home, place, follower, why=f"it ended before it began ({outcome})")
             if now - submitted > _BEGIN_S:
                 return _not_begun(home, place, follower, why=f"it did not begin within {_BEGIN_S:g} s")
         elif place.is_conducted():

@@ -167,15 +167,15 @@ def heads(
         known = f"admitted are {', '.join(names)}" if names else "no site is admitted yet"
         raise FedAgeError(f"no site is admitted as {site!r}; {known}")
     kept = Heads(loaded.heads)
-    found, key = kept.all(site), kept.key(site)
+    all_heads, key = kept.all(site), kept.key(site)
     if out is not None:
-        out.write_text("".join(f"{head.to_json()}\n" for head in found), encoding="utf-8")
-        typer.echo(f"{len(found)} heads of {site} written to {out}")
+        out.write_text("".join(f"{head.to_json()}\n" for head in all_heads), encoding="utf-8")
+        typer.echo(f"{len(all_heads)} heads of {site} written to {out}")
     elif key is None:
         typer.echo(f"nothing has come from the audit log of {site} yet")
     else:
-        last = f", the last of line {found[-1].sequence} ({found[-1].time_utc})" if found else ""
-        typer.echo(f"{site}: audit key {fingerprint(key)}, {len(found)} heads{last}")
+        last = f", the last of line {all_heads[-1].sequence} ({all_heads[-1].time_utc})" if all_heads else ""
+        typer.echo(f"{site}: audit key {fingerprint(key)}, {len(all_heads)} heads{last}")
     if begin_anew:
         moved = kept.begin_anew(site)
         typer.echo(f"begun anew for {site}" + (f"; the old heads are in {moved}" if moved else ""))

@@ -120,9 +120,9 @@ def _of_bundle(bundle: Path, estimator: str | None, analysis_only: bool) -> dict
         raise CannotWrite("--bundle says which estimator it is; leave --estimator and --analysis-only out")
     _, read = load_bundle(bundle)
     estimator_of(read.description, name=str(bundle))
-    found = read.description
-    table = {key: value for key, value in (found.table or {}).items() if value is not None and value != []}
-    return {"estimator": found.estimator, "bundle": read.digest, "options": found.options, "table": table}
+    description = read.description
+    table = {key: value for key, value in (description.table or {}).items() if value is not None and value != []}
+    return {"estimator": description.estimator, "bundle": read.digest, "options": description.options, "table": table}
 
 
 def _columns_of_bundle(validated: dict[str, Any], **given: str | None) -> dict[str, Any]:
@@ -178,8 +178,8 @@ def _analyses(
     flags = {name for name, values in implied.items() if any(value is not None for value in values)}
     if kind is not None:
         if given is not None or predicted is not None:
-            told = "--analyses" if given is not None else "--predicted"
-            raise CannotWrite(f"{told}: only with --analysis-only, and {kind} predicts; leave it out")
+            option = "--analyses" if given is not None else "--predicted"
+            raise CannotWrite(f"{option}: only with --analysis-only, and {kind} predicts; leave it out")
         return frozenset(flags)
     if given is None and flags:
         return frozenset(flags)
@@ -216,14 +216,14 @@ def _about_tables(kind: str | None, ask: Questions, wanted: frozenset[str], **gi
 
     if not reads_tables(kind):
         if flags := [flag for flag, value in given.items() if value is not None]:
-            told = ", ".join(f"--{flag.removesuffix('_column')}" for flag in flags)
-            raise CannotWrite(f"{told}: only for campaigns on tables, and {kind} reads images; leave it out")
+            options = ", ".join(f"--{flag.removesuffix('_column')}" for flag in flags)
+            raise CannotWrite(f"{options}: only for campaigns on tables, and {kind} reads images; leave it out")
         return {}
     if kind is None and given["features"] is not None:
         raise CannotWrite("--features: only for an estimator, and this campaign trains nothing; leave it out")
     needed = kind is not None or STATISTICS in wanted
     question = f"Column with the age in years{'' if needed else ' (-: not known)'}"
-    found: dict[str, Any] = {
+    answers: dict[str, Any] = {
         "age_column": ask("table.age", question, given["age"], default="age", read=str if needed else maybe),
         "id_column": ask(
             "table.id",
@@ -236,8 +236,8 @@ def _about_tables(kind: str | None, ask: Questions, wanted: frozenset[str], **gi
     }
     if kind is not None:
         question = 'Features, columns or patterns with commas between ("*": every numeric column)'
-        found["features"] = ask("features", question, given["features"], default=("*",), read=words)
-    return found
+        answers["features"] = ask("features", question, given["features"], default=("*",), read=words)
+    return answers
 
 
 def _predicted(ask: Questions, wanted: frozenset[str], given: str | None) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def unfinished_run(runs: Path, name: str | None) -> RunFolder:
     campaign, slash, run = name.partition("/")
     if not slash or not run or "/" in run or {campaign, run} & {"", ".", ".."}:
         raise FedAgeError(f"{name!r} names no run; give CAMPAIGN/RUN, one of these: {known}")
-    found = RunFolder(runs / campaign / run)
-    if not found.state.is_dir():
+    folder = RunFolder(runs / campaign / run)
+    if not folder.state.is_dir():
         raise FedAgeError(f"there is no run {name} below {runs}; those that can be resumed: {known}")
-    return found
+    return folder

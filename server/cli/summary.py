@@ -50,7 +50,7 @@ def print_summary(results: Results, *, console: Console) -> None:
     for sentence in withheld_text.in_full(results):
         console.print(Text(sentence))
     if site_text.are_told(results):
-        heads = [f"{site.name} {told}" for site in results.sites if (told := site_text.audit_head(site))]
+        heads = [f"{site.name} {head}" for site in results.sites if (head := site_text.audit_head(site))]
         console.print(Text(f"Audit logs: {'; '.join(heads) or 'none seen'}. {site_text.PURPOSE}"))
 
 

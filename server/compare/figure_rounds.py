@@ -36,8 +36,8 @@ def validation_by_round(comparison: Comparison) -> str | None:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
         legend_below(figure, panels[0])
 
-    told = "; ".join(f"{run.label} ends at {run.validation_mae_years[-1][1]:.2f} years" for run in known)
-    return draw(paint, name="rounds", label=f"Validation MAE after each round: {told}", size_in=(8.6, 3.8))
+    description = "; ".join(f"{run.label} ends at {run.validation_mae_years[-1][1]:.2f} years" for run in known)
+    return draw(paint, name="rounds", label=f"Validation MAE after each round: {description}", size_in=(8.6, 3.8))
 
 
 def _lines(axes: Axes, comparison: Comparison, *, first: int) -> None:

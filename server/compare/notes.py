@@ -37,8 +37,8 @@ def _differ(runs: Sequence[Run], what: str, of: Callable[[Run], str], why: str) 
     for run in runs:
         by_value.setdefault(of(run), []).append(run.label)
     if len(by_value) > 1:
-        told = "; ".join(f"{value} ({listed(labels)})" for value, labels in by_value.items())
-        yield f"Not the same {what}: {told}{f'. So {why}' if why else ''}."
+        differences = "; ".join(f"{value} ({listed(labels)})" for value, labels in by_value.items())
+        yield f"Not the same {what}: {differences}{f'. So {why}' if why else ''}."
 
 
 def _split(run: Run) -> str:

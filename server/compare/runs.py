@@ -75,7 +75,7 @@ def _record_of(path: Path) -> Path:
     if path.is_dir():
         if (path / RECORD).exists():
             return path / RECORD
-        inside = sorted(found.parent.relative_to(path).as_posix() for found in path.glob(f"*/{RECORD}"))
+        inside = sorted(record.parent.relative_to(path).as_posix() for record in path.glob(f"*/{RECORD}"))
         hint = f"it holds the runs {', '.join(inside[:3])}{', …' if len(inside) > 3 else ''}" if inside else ""
         raise RunUnusable(f"{path} has no {RECORD}; {hint or 'give the folder of a run that has ended'}")
     if not path.exists():

@@ -43,7 +43,11 @@ def differing(settings: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, ...
     """
     keys = sorted({key for one in settings for key in one if key not in _NAMING})
     values = {key: tuple(one.get(key) for one in settings) for key in keys}
-    return {key: found for key, found in values.items() if any(value != found[0] for value in found[1:])}
+    return {
+        key: values_of_key
+        for key, values_of_key in values.items()
+        if any(value != values_of_key[0] for value in values_of_key[1:])
+    }
 
 
 def but_for_the_seed(settings: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

@@ -55,21 +55,23 @@ def missing(comparison: Comparison) -> Table:
 
 def banners(comparison: Comparison) -> list[str]:
     """What a reader must know before any number."""
-    found = []
+    sentences = []
     rendered = [run.label for run in comparison.runs if run.phantoms]
     if rendered:
         whose = "all these runs" if len(rendered) == len(comparison.runs) else listed(rendered)
-        found.append(
+        sentences.append(
             f"Images in {whose} are phantoms rendered by FedAge. No figure from them says anything about patients."
         )
     unguarded = [run.label for run in comparison.runs if not run.guard]
     if unguarded:
         whose = "all these runs" if len(unguarded) == len(comparison.runs) else listed(unguarded)
-        found.append(f"Disclosure control was switched off in {whose}: figures may rest on single patients.")
+        sentences.append(f"Disclosure control was switched off in {whose}: figures may rest on single patients.")
     ended = [f"{run.label} {run.status}" for run in comparison.runs if run.status != "finished"]
     if ended:
-        found.append(f"Not every run finished ({', '.join(ended)}): what they show is what they had found until then.")
-    return found
+        sentences.append(
+            f"Not every run finished ({', '.join(ended)}): what they show is what they had found until then."
+        )
+    return sentences
 
 
 def _rounds(run: ComparedRun) -> Cell:

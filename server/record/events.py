@@ -62,7 +62,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         return []
-    found: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]:
         try:
             event = json.loads(line)
@@ -70,6 +70,6 @@ def read_events(path: Path) -> list[dict[str, Any]]:
             continue
         if isinstance(event, dict) and "event" in event and "time" in event:
             if event["event"] == RESUMED:
-                found = [earlier for earlier in found if earlier["event"] != "finished"]
-            found.append(event)
-    return found
+                events = [earlier for earlier in events if earlier["event"] != "finished"]
+            events.append(event)
+    return events

@@ -85,15 +85,15 @@ class Heads:
         if audit_key is None:
             raise HeadRefused("audit-key-missing", "tells no audit key; install the same FedAge release on both sides")
         with self._locked():
-            told, pinned = key_from_hex(audit_key), self.key(site)
+            key, pinned = key_from_hex(audit_key), self.key(site)
             if pinned is None:
-                pem = told.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+                pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
                 write_atomically(self.key_file(site), pem, mode=0o644)
                 return
-        if fingerprint(told) != fingerprint(pinned):
+        if fingerprint(key) != fingerprint(pinned):
             raise HeadRefused(
                 "audit-key-changed",
-                f"its audit key is not the one pinned (now {fingerprint(told)[:16]}…, pinned "
+                f"its audit key is not the one pinned (now {fingerprint(key)[:16]}…, pinned "
                 f"{fingerprint(pinned)[:16]}…); if its administrator confirms the new key, begin anew with "
                 f"fedage coordinator heads {site} --begin-anew, which keeps the old heads",
             )
@@ -126,13 +126,13 @@ class Heads:
         with self._locked():
             self._look(site)
             text = self.file(site).read_text(encoding="utf-8", errors="replace") if self.file(site).exists() else ""
-        found = []
+        heads = []
         for line in text.splitlines():
             try:
-                found.append(SignedHead.from_json(line))
+                heads.append(SignedHead.from_json(line))
             except HeadMalformed:
                 continue
-        return found
+        return heads
 
     def keep(self, site: str, head: SignedHead | None, *, after: int) -> SignedHead:
         """Check a head that came with an answer and return it; if the site signed it, keep it whatever it shows.

@@ -117,14 +117,14 @@ class Journal:
         """
         number = self._next - replaces
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        told: dict[str, Any] = {"step": entry.step, "fields": dict(entry.fields), "series": entry.series}
+        fields: dict[str, Any] = {"step": entry.step, "fields": dict(entry.fields), "series": entry.series}
         if entry.series:
             content = safetensors.numpy.save(dict(entry.model))
-            told["model_sha256"] = hashlib.sha256(content).hexdigest()
+            fields["model_sha256"] = hashlib.sha256(content).hexdigest()
             write_atomically(self._model(number), content, mode=0o600)
-        write_atomically(self._file(number), _packed(told, entry.arrays), mode=0o600)
+        write_atomically(self._file(number), _packed(fields, entry.arrays), mode=0o600)
         self._drop_from(number + 1)
-        self._entries[number:] = [told]
+        self._entries[number:] = [fields]
         self._next = number + 1
         self._request.unlink(missing_ok=True)
         self._prune()
@@ -160,13 +160,13 @@ class Journal:
         return self.folder / f"{number:06d}.model"
 
     def _read(self, number: int) -> Entry | None:
-        told, arrays = _unpacked(self._file(number)) or ({}, {})
-        if not told:
+        fields, arrays = _unpacked(self._file(number)) or ({}, {})
+        if not fields:
             return None
         model: Arrays = {}
-        if told["series"] and self._model(number).is_file():
+        if fields["series"] and self._model(number).is_file():
             model = safetensors.numpy.load(self._model(number).read_bytes())
-        return Entry(str(told["step"]), told["fields"], arrays, model, str(told["series"]))
+        return Entry(str(fields["step"]), fields["fields"], arrays, model, str(fields["series"]))
 
     def _drop_from(self, number: int) -> None:
         for later in range(number, len(self._entries)):
@@ -188,26 +188,26 @@ def _whole(folder: Path) -> list[dict[str, Any]]:
 
     Of a series of rounds the last model is needed; where it is damaged, the series goes back to the one before.
     """
-    found: list[dict[str, Any]] = []
-    while (told := _unpacked(folder / f"{len(found):06d}.safetensors")) is not None:
-        found.append(told[0])
-    for number, told_of in enumerate(found):
-        goes_on = number + 1 < len(found) and found[number + 1]["series"] == told_of["series"]
+    entries: list[dict[str, Any]] = []
+    while (entry := _unpacked(folder / f"{len(entries):06d}.safetensors")) is not None:
+        entries.append(entry[0])
+    for number, told_of in enumerate(entries):
+        goes_on = number + 1 < len(entries) and entries[number + 1]["series"] == told_of["series"]
         if told_of["series"] and not goes_on and not _has_its_model(folder, number, told_of):
             end = number
-            while end and found[end - 1]["series"] and not _has_its_model(folder, end - 1, found[end - 1]):
+            while end and entries[end - 1]["series"] and not _has_its_model(folder, end - 1, entries[end - 1]):
                 end -= 1
-            return found[:end]
-    return found
+            return entries[:end]
+    return entries
 
 
-def _has_its_model(folder: Path, number: int, told: Mapping[str, Any]) -> bool:
+def _has_its_model(folder: Path, number: int, fields: Mapping[str, Any]) -> bool:
     file = folder / f"{number:06d}.model"
-    return file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == told["model_sha256"]
+    return file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() == fields["model_sha256"]
 
 
-def _packed(told: Mapping[str, Any], arrays: Arrays) -> bytes:
-    text = json.dumps(told)
+def _packed(fields: Mapping[str, Any], arrays: Arrays) -> bytes:
+    text = json.dumps(fields)
     return safetensors.numpy.save(dict(arrays), metadata={_META: text, "sha256": _digest(text, arrays)})
 
 

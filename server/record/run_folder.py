@@ -115,14 +115,14 @@ class RunFolder:
 
     def given_up(self) -> str:
         """Why the coordinator gave the run up; empty if it has not."""
-        found = self.given_up_as()
-        return found[0] if found else ""
+        reason = self.given_up_as()
+        return reason[0] if reason else ""
 
     def given_up_as(self) -> tuple[str, Ended] | None:
         """Why the coordinator gave the run up, and what its record calls that."""
         try:
-            told = read_json(self.state / "given-up.json", most_bytes=MAX_STATE_BYTES)
-            return str(told["reason"]), "failed" if told["status"] == "failed" else "stopped"
+            values = read_json(self.state / "given-up.json", most_bytes=MAX_STATE_BYTES)
+            return str(values["reason"]), "failed" if values["status"] == "failed" else "stopped"
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError):
@@ -225,8 +225,8 @@ class RunFolder:
 
 def run_folders(runs: Path) -> list[RunFolder]:
     """The runs below a coordinator's `runs/`, oldest first; without those of releases that kept no state."""
-    found = [folder.parent for folder in runs.glob(f"*/*/{STATE}") if folder.is_dir()]
-    return [RunFolder(path) for path in sorted(found, key=lambda path: path.stat().st_mtime)]
+    folders = [folder.parent for folder in runs.glob(f"*/*/{STATE}") if folder.is_dir()]
+    return [RunFolder(path) for path in sorted(folders, key=lambda path: path.stat().st_mtime)]
 
 
 @contextlib.contextmanager

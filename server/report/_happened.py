@@ -15,10 +15,10 @@ def timeline(events: Sequence[Mapping[str, Any]] | None) -> Table:
     """Time, event and details of the events worth reading."""
     if events is None:
         return Table("events", why_empty="The event log was not given to this report.")
-    told = [event for event in events if event.get("event") not in _QUIET]
-    rows = tuple((words(_clock(event)), words(str(event.get("event", ""))), words(_details(event))) for event in told)
+    shown = [event for event in events if event.get("event") not in _QUIET]
+    rows = tuple((words(_clock(event)), words(str(event.get("event", ""))), words(_details(event))) for event in shown)
     why = "The event log is empty." if not events else "The event log holds no turn of the story."
-    note = f"{len(events) - len(told)} single answers and exchanges are left out." if len(told) < len(events) else ""
+    note = f"{len(events) - len(shown)} single answers and exchanges are left out." if len(shown) < len(events) else ""
     return Table("events", ("UTC", "event", "details"), rows, why_empty=why, note=note)
 
 

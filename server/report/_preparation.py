@@ -48,7 +48,7 @@ def cross_validation(results: Results) -> Table:
     tried = [item for item in results.preparation if item.cross_validation]
     penalties = sorted({penalty for item in tried for penalty, _ in item.cross_validation if penalty is not None})
     errors = [dict(item.cross_validation) for item in tried]
-    rows = tuple((_digits(penalty), *(number(found.get(penalty), 4) for found in errors)) for penalty in penalties)
+    rows = tuple((_digits(penalty), *(number(of_fold.get(penalty), 4) for of_fold in errors)) for penalty in penalties)
     headers = tuple("RMSE" if item.fold is None else f"RMSE, fold {_fold(results, item).text}" for item in tried)
     note = "On the age scale of the model (years, or the logarithm of years). The strongest penalty "
     "whose error is hardly above the least is used."

@@ -28,12 +28,12 @@ def sites(results: Results) -> Table:
     folds = tuple(f"fold {number}" for number in range(1, (results.campaign.folds or 0) + 1))
     # Without an estimator nobody is trained on or held out.
     parts = folds or (_PARTS if results.campaign.estimator else ())
-    told = site_text.are_told(results)
+    has_heads = site_text.are_told(results)
     rows = tuple(
         (
             words(site.name),
             words(_status(site, folds=bool(folds))),
-            *((words(site.role),) if told else ()),
+            *((words(site.role),) if has_heads else ()),
             words("hidden") if site.hidden else count(site.patients) if patients_told(site) != "-" else NONE,
             *((words(_held_out(site, folds=len(folds))),) if folds else ()),
             *(count(site.patients_by_part[part]) if part in site.patients_by_part else NONE for part in parts),
@@ -44,7 +44,7 @@ def sites(results: Results) -> Table:
     notes += site_text.held_out(results)
     return Table(
         "sites",
-        ("site", "status", *(("role",) if told else ()), "patients", *(("held out in",) if folds else ()), *parts),
+        ("site", "status", *(("role",) if has_heads else ()), "patients", *(("held out in",) if folds else ()), *parts),
         rows,
         why_empty="No site answered the offer of the campaign.",
         note=" ".join(notes),
@@ -53,7 +53,7 @@ def sites(results: Results) -> Table:
 
 def set_aside(results: Results) -> Table:
     """What each site could not use, what it computed on, and where its audit log stood."""
-    told = site_text.are_told(results)
+    has_heads = site_text.are_told(results)
     rows = tuple(
         (
             words(site.name),
@@ -61,17 +61,17 @@ def set_aside(results: Results) -> Table:
             reasons(site.rejected_files, minimum=site.minimum_count),
             reasons(site.rejected_samples, minimum=site.minimum_count),
             words(site.device),
-            *((words(site_text.audit_head(site)),) if told else ()),
+            *((words(site_text.audit_head(site)),) if has_heads else ()),
         )
         for site in participants(results)
     )
     headers = ("site", "patients excluded", "files rejected", "images refused", "device")
     return Table(
         "set-aside",
-        (*headers, *(("audit log",) if told else ())),
+        (*headers, *(("audit log",) if has_heads else ())),
         rows,
         why_empty="No site answered the offer of the campaign.",
-        note=site_text.PURPOSE if told else "",
+        note=site_text.PURPOSE if has_heads else "",
     )
 
 
@@ -111,7 +111,7 @@ def troubles(results: Results) -> Table:
 
 def privacy(results: Results) -> Table:
     """What each site's updates cost its patients, in a campaign with differential privacy."""
-    told = [(site.name, site.privacy) for site in results.sites if site.privacy is not None]
+    spent = [(site.name, site.privacy) for site in results.sites if site.privacy is not None]
     rows = tuple(
         (
             words(name),
@@ -122,9 +122,9 @@ def privacy(results: Results) -> Table:
             number(one.sampling_rate, 4),
             count(one.steps),
         )
-        for name, one in told
+        for name, one in spent
     )
-    accountants = sorted({one.accountant for _, one in told if one.accountant})
+    accountants = sorted({one.accountant for _, one in spent if one.accountant})
     return Table(
         "privacy",
         ("site", "ε", "δ", "noise multiplier", "clip norm", "sampling rate", "steps a round"),

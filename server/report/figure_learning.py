@@ -116,10 +116,10 @@ def _line(axes: Axes, values: Sequence[tuple[int, float | None]], **style: Any) 
 
 def _label(rounds: Sequence[Round]) -> str:
     known = [error for _, error in mean_over_folds(rounds, _error)]
-    told = rounds_in_words(rounds)
+    text = rounds_in_words(rounds)
     if not known and any(item.epsilon_by_site for item in rounds):
-        return f"ε over {told}; no validation error was released"
+        return f"ε over {text}; no validation error was released"
     if not known:
-        return f"Training loss over {told}; no validation error was released"
+        return f"Training loss over {text}; no validation error was released"
     mean = "mean validation MAE" if len(by_fold(rounds)) > 1 else "validation MAE"
-    return f"{mean[0].upper()}{mean[1:]} over {told}, from {known[0]:.2f} to {known[-1]:.2f} years"
+    return f"{mean[0].upper()}{mean[1:]} over {text}, from {known[0]:.2f} to {known[-1]:.2f} years"

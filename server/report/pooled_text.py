@@ -10,18 +10,18 @@ def sentences(results: Results) -> list[str]:
     check = results.pooled_check
     if check is None:
         return []
-    told = []
+    lines = []
     exact = [figure for figure in check.figures if not figure.grouped]
     grouped = [figure for figure in check.figures if figure.grouped]
     if exact:
-        told.append(f"{_compared(exact)} that are exact sums: the largest difference is {_largest(exact)}.")
+        lines.append(f"{_compared(exact)} that are exact sums: the largest difference is {_largest(exact)}.")
     if grouped:
-        told.append(
+        lines.append(
             f"{_compared(grouped)} from times grouped between common table times, against exact times: the largest "
             f"difference is {_largest(grouped)}."
         )
-    told += [f"{step} is not compared: {reason}." for step, reason in check.not_compared.items()]
-    return told or ["No figure of the run could be compared with one table of all patients."]
+    lines += [f"{step} is not compared: {reason}." for step, reason in check.not_compared.items()]
+    return lines or ["No figure of the run could be compared with one table of all patients."]
 
 
 def _compared(figures: list[PooledFigure]) -> str:

@@ -16,23 +16,23 @@ _PENALTY_FROM = {
 
 def sentences(results: Results) -> list[str]:
     """What the sites' sums gave the model; nothing for a model that needs no preparation."""
-    found = results.preparation
-    if not found:
+    prepared = results.preparation
+    if not prepared:
         return []
     exact = results.solved_exactly
     return [
         *_solution(results),
-        *_penalty(found),
-        _medians(found),
-        *_means_that_stand_in(found, exact=exact),
-        _unused(found),
-        *_withheld(found),
+        *_penalty(prepared),
+        _medians(prepared),
+        *_means_that_stand_in(prepared, exact=exact),
+        _unused(prepared),
+        *_withheld(prepared),
     ]
 
 
-def unused_anywhere(found: tuple[Preparation, ...]) -> list[str]:
+def unused_anywhere(prepared: tuple[Preparation, ...]) -> list[str]:
     """The features that are not used in some fold, in the table's order."""
-    return list(dict.fromkeys(name for item in found for name in item.unused))
+    return list(dict.fromkeys(name for item in prepared for name in item.unused))
 
 
 def _solution(results: Results) -> list[str]:
@@ -49,8 +49,8 @@ def _solution(results: Results) -> list[str]:
     ]
 
 
-def _penalty(found: tuple[Preparation, ...]) -> list[str]:
-    known = [item for item in found if item.penalty is not None]
+def _penalty(prepared: tuple[Preparation, ...]) -> list[str]:
+    known = [item for item in prepared if item.penalty is not None]
     if not known:
         return []
     values = [f"{item.penalty:g}" for item in known]
@@ -59,12 +59,12 @@ def _penalty(found: tuple[Preparation, ...]) -> list[str]:
     return [f"The penalty λ of the ridge regression is {shown}: {listed(sources)}."]
 
 
-def _medians(found: tuple[Preparation, ...]) -> str:
+def _medians(prepared: tuple[Preparation, ...]) -> str:
     said = (
         "Missing values are replaced by medians of all sites, which come from counts of patients in groups of values, "
         "so that each is only known to lie in an interval"
     )
-    errors = [item.median_error_in_sd for item in found if len(item.median_error_in_sd) == 2]
+    errors = [item.median_error_in_sd for item in prepared if len(item.median_error_in_sd) == 2]
     largest, middle = (max((pair[k] or 0.0 for pair in errors), default=None) for k in (0, 1))
     if largest is None or middle is None:
         return f"{said}."
@@ -81,12 +81,12 @@ def stand_ins(results: Results) -> list[str]:
     return _means_that_stand_in(results.preparation, exact=results.solved_exactly)
 
 
-def _means_that_stand_in(found: tuple[Preparation, ...], *, exact: bool) -> list[str]:
+def _means_that_stand_in(prepared: tuple[Preparation, ...], *, exact: bool) -> list[str]:
     """Where a site may not leave its missing values to the median of all, in the fold with most of it."""
-    most = max(found, key=lambda item: item.stood_in)
+    most = max(prepared, key=lambda item: item.stood_in)
     if not most.stood_in:
         return []
-    one, up_to = most.stood_in == 1, "up to " if len(found) > 1 else ""
+    one, up_to = most.stood_in == 1, "up to " if len(prepared) > 1 else ""
     sites = f" of {most.features} features at {len(most.sites)} sites" if most.features and most.sites else ""
     differs = ", and the model differs by that from the pooled one" if exact else ""
     return [
@@ -96,12 +96,12 @@ def _means_that_stand_in(found: tuple[Preparation, ...], *, exact: bool) -> list
     ]
 
 
-def _unused(found: tuple[Preparation, ...]) -> str:
-    names, features = unused_anywhere(found), found[0].features
+def _unused(prepared: tuple[Preparation, ...]) -> str:
+    names, features = unused_anywhere(prepared), prepared[0].features
     if not names:
         return f"All {features} features are used." if features else "Every feature is used."
     shown = listed(names) if len(names) <= _NAMED else f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED} more"
-    some = " in some folds" if any(set(item.unused) != set(names) for item in found) else ""
+    some = " in some folds" if any(set(item.unused) != set(names) for item in prepared) else ""
     of = f" of {features}" if features else ""
     alone = len(names) == 1
     return (
@@ -110,15 +110,15 @@ def _unused(found: tuple[Preparation, ...]) -> str:
     )
 
 
-def _withheld(found: tuple[Preparation, ...]) -> list[str]:
+def _withheld(prepared: tuple[Preparation, ...]) -> list[str]:
     folds: dict[str, list[str]] = {}
-    for item in found:
+    for item in prepared:
         for site in item.withheld:
             folds.setdefault(site, []).append("" if item.fold is None else str(item.fold))
     if not folds:
         return []
-    told = [
+    columns = [
         site if times == [""] else f"{site} (fold{'' if len(times) == 1 else 's'} {', '.join(times)})"
         for site, times in folds.items()
     ]
-    return [f"Not among those who made the model, because they withheld their sums: {listed(told)}."]
+    return [f"Not among those who made the model, because they withheld their sums: {listed(columns)}."]

@@ -30,7 +30,7 @@ def compared(runs: Sequence[NamedRun]) -> list[Display]:
 def figures_of(results: Results) -> dict[str, Any]:
     """The figures of each analysis of one run, by key, for a comparison as a document."""
     known, _ = _definitions([results])
-    return {key: found for definition in known for key, found in definition.figures(results).items()}
+    return {key: figure for definition in known for key, figure in definition.figures(results).items()}
 
 
 def missing_of(results: Results) -> dict[str, str]:
@@ -49,9 +49,9 @@ def subjects_not_asked_for(results: Results) -> list[str]:
 
 def step_in_words(results: Results, step: str) -> str:
     """A step of a record in its analysis' words; empty where no analysis that is installed here has it."""
-    found = results.analyses.get(step)
+    step_result = results.analyses.get(step)
     try:
-        definition = None if found is None else definition_of(found.analysis)
+        definition = None if step_result is None else definition_of(step_result.analysis)
     except AnalysisUnusable:
         return ""
     return "" if definition is None else definition.words(step)
@@ -59,13 +59,13 @@ def step_in_words(results: Results, step: str) -> str:
 
 def notes_in_words(results: Results) -> list[str]:
     """The record's notes, each step at their beginning in its analysis' words."""
-    told = []
+    notes = []
     for note in results.notes:
         begins = [step for step in results.analyses if note.startswith(f"{step}: ")]
         step = max(begins, key=len, default="")
         words = step_in_words(results, step) if step else ""
-        told.append(f"{words[:1].upper()}{words[1:]}{note.removeprefix(step)}" if words and words != step else note)
-    return told
+        notes.append(f"{words[:1].upper()}{words[1:]}{note.removeprefix(step)}" if words and words != step else note)
+    return notes
 
 
 def in_rich(titled: TitledTable) -> RichTable | Text:
@@ -86,14 +86,14 @@ def in_rich(titled: TitledTable) -> RichTable | Text:
 def _definitions(records: Sequence[Results]) -> tuple[list[Definition], tuple[str, ...]]:
     """The analyses in records, and a sentence on each that cannot be shown here."""
     named = {step.analysis for results in records for step in results.analyses.values()}
-    found, unknown = list(own().values()), []
+    definitions, unknown = list(own().values()), []
     for name in sorted(named - own().keys()):
         try:
             definition, why = definition_of(name), "no package with it is installed here"
         except AnalysisUnusable as error:
             definition, why = None, str(error)
         if definition is not None:
-            found.append(definition)
+            definitions.append(definition)
         else:
             unknown.append(f"What the analysis {name} found is in the record and not shown: {why}.")
-    return in_order(found), tuple(unknown)
+    return in_order(definitions), tuple(unknown)

@@ -37,11 +37,11 @@ def held_out(results: Results) -> list[str]:
             few.setdefault(site.held_out_in_folds, []).append(site.name)
     if not few:
         return []
-    told = "; ".join(
+    by_site = "; ".join(
         f"{listed(names)} hold{'s' if len(names) == 1 else ''} patients out in {count} of {folds} folds"
         for count, names in sorted(few.items(), reverse=True)
     )
-    return [f"{told}: too few for more at the minimum count. In the other folds all of their patients may train."]
+    return [f"{by_site}: too few for more at the minimum count. In the other folds all of their patients may train."]
 
 
 def curves(results: Results) -> str:

@@ -27,14 +27,16 @@ def sentences(results: Results, shown: Sequence[Display] | None = None) -> list[
 
 def banners(results: Results) -> list[str]:
     """What a reader must know before any number."""
-    found = []
+    sentences = []
     if results.phantoms:
-        found.append("Images in this run are phantoms rendered by FedAge. No figure here says anything about patients.")
+        sentences.append(
+            "Images in this run are phantoms rendered by FedAge. No figure here says anything about patients."
+        )
     if not results.run.guard:
-        found.append("Disclosure control was switched off in this run: figures may rest on single patients.")
+        sentences.append("Disclosure control was switched off in this run: figures may rest on single patients.")
     if results.run.status != "finished":
-        found.append(f"This run {_ended(results)}. What follows is what it had found until then.")
-    return found
+        sentences.append(f"This run {_ended(results)}. What follows is what it had found until then.")
+    return sentences
 
 
 def not_asked(results: Results) -> str:
@@ -95,12 +97,12 @@ def _what_ran(results: Results) -> str:
         return f"No site's contribution is in the whole of the age estimator {estimator}: {others}."
     rest = f" {sentence(others)}" if others else ""
     patients = [site.patients for site in took_part]
-    told = f", {sum(n for n in patients if n)} patients" if None not in patients else ""
+    patients_text = f", {sum(n for n in patients if n)} patients" if None not in patients else ""
     names = ", ".join(site.name for site in took_part)
     alone = len(took_part) == 1
     time = duration(results)
     took, together = f" in {time}" if time else "", "" if alone else " together"
-    sites = f"{len(took_part)} site{'' if alone else 's'} ({names}{told})"
+    sites = f"{len(took_part)} site{'' if alone else 's'} ({names}{patients_text})"
     if not estimator:
         return f"{sites} took part in a campaign that only analyses{took}: no model was made."
     if exact:

@@ -127,7 +127,9 @@ def _missing_in(results: Results, section: Section) -> list[Paragraph]:
         for site in results.sites
     ]
     analyses = {
-        step: found for step, found in results.analyses.items() if step in section.withheld or not _lacks_columns(found)
+        step: step_result
+        for step, step_result in results.analyses.items()
+        if step in section.withheld or not _lacks_columns(step_result)
     }
     made = tuple(item.model_copy(update={"withheld_columns": ()}) for item in results.preparation)
     of_section = results.model_copy(update={"sites": tuple(kept), "analyses": analyses, "preparation": made})

@@ -90,16 +90,16 @@ class Attendance:
         `rule` is the one it refused by, if it refused; `set_aside_by` the one by which its answer does not count here.
         """
         streak, texts = self._streaks.get(site), self.troubles.setdefault(site, [])
-        told = f"refused ({rule}): {reason}" if rule else f"{reason} ({set_aside_by})" if set_aside_by else reason
-        if streak is not None and streak.goes_on(step, told, round_number):
+        trouble = f"refused ({rule}): {reason}" if rule else f"{reason} ({set_aside_by})" if set_aside_by else reason
+        if streak is not None and streak.goes_on(step, trouble, round_number):
             texts[-1] = str(streak)
         else:
-            self._streaks[site] = _Streak(step, told, round_number, round_number)
+            self._streaks[site] = _Streak(step, trouble, round_number, round_number)
             texts.append(str(self._streaks[site]))
         if rule in _FINAL:
             self._closed.add((site, step))
         named = rule or set_aside_by
-        self.events.emit("site-trouble", site=site, step=step, round=round_number, rule=named, reason=told)
+        self.events.emit("site-trouble", site=site, step=step, round=round_number, rule=named, reason=trouble)
 
     def answer_to_offer(self, site: str, kinds: Collection[str] | None) -> None:
         """Record that a site accepted the offer, and what its policy answers; None: everything, in simulation."""
@@ -115,8 +115,8 @@ class Attendance:
         """Record that a site does not take part in the run."""
         self.undecided.pop(site, None)
         self.refused[site] = f"{rule}: {reason}" if rule else reason
-        told = f"refused ({rule}): {reason}" if rule else reason
-        self.events.emit("site-left-out", site=site, rule=rule, reason=told)
+        trouble = f"refused ({rule}): {reason}" if rule else reason
+        self.events.emit("site-left-out", site=site, rule=rule, reason=trouble)
 
     def answers(self, site: str, kind: str) -> bool:
         """Whether a site answers a kind of message, by the file's role for it and by its policy."""

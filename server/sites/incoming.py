@@ -116,8 +116,8 @@ class Incoming:
             self._set_aside(site, step, f"malformed reply: {error}", round_number=round_number)
             return None
         if odd:
-            told = f"told something malformed of {', '.join(odd)}; left out"
-            self.attendance.note(site, step, told, round_number=round_number)
+            trouble = f"told something malformed of {', '.join(odd)}; left out"
+            self.attendance.note(site, step, trouble, round_number=round_number)
         return Answer(site=site, info=info, payload=payload)
 
     def _check(

@@ -49,15 +49,15 @@ def usable_statistics(
     round_number: int = 0,
 ) -> tuple[dict[str, Statistic], dict[str, str]]:
     """By site the sums for a step, and why others have none; a broken rule is recorded with its name."""
-    found: dict[str, Statistic] = {}
+    usable: dict[str, Statistic] = {}
     missing: dict[str, str] = {}
     for site, answer in answers.items():
         read = read_statistic(step, layout, answer, patients=session.patients.get(site))
         if isinstance(read, Statistic):
-            found[site] = read
+            usable[site] = read
             continue
         missing[site] = str(read)
         if read.rule:
-            told = f"{step} set aside: {read.reason}"
-            session.attendance.note(site, kind, told, round_number=round_number, set_aside_by=read.rule)
-    return found, missing
+            trouble = f"{step} set aside: {read.reason}"
+            session.attendance.note(site, kind, trouble, round_number=round_number, set_aside_by=read.rule)
+    return usable, missing

@@ -196,8 +196,8 @@ def _nodes(home: CoordinatorHome) -> dict[int, NodeInfo]:
     from flwr.proto.control_pb2 import ListNodesRequest
 
     with control(home) as client:
-        found = client.ListNodes(ListNodesRequest()).nodes_info
-    return {node.node_id: node for node in found if node.status != "unregistered"}
+        nodes = client.ListNodes(ListNodesRequest()).nodes_info
+    return {node.node_id: node for node in nodes if node.status != "unregistered"}
 
 
 def _register(home: CoordinatorHome, key: bytes, name: str) -> int:

@@ -110,10 +110,10 @@ def run_status(home: CoordinatorHome, run_id: int) -> str:
     FedAgeError
         If the SuperLink is not running or knows no such run.
     """
-    found = _runs(home, run_id)
-    if run_id not in found:
+    runs = _runs(home, run_id)
+    if run_id not in runs:
         raise FedAgeError(f"the SuperLink knows no run {run_id}; its database was replaced, or the number is wrong")
-    return found[run_id]
+    return runs[run_id]
 
 
 def unfinished_runs(home: CoordinatorHome) -> list[int]:
@@ -134,8 +134,10 @@ def _runs(home: CoordinatorHome, run_id: int | None) -> dict[int, str]:
     with control(home) as client:
         answer = client.ListRuns(ListRunsRequest(run_id=run_id) if run_id is not None else ListRunsRequest())
     return {
-        run: f"{found.status.status}:{found.status.sub_status}" if found.status.sub_status else found.status.status
-        for run, found in answer.run_dict.items()
+        run: f"{run_info.status.status}:{run_info.status.sub_status}"
+        if run_info.status.sub_status
+        else run_info.status.status
+        for run, run_info in answer.run_dict.items()
     }
 
 
@@ -209,8 +211,8 @@ def _not_answering(home: CoordinatorHome, what: str) -> str:
 
 def _refusal(text: str) -> str:
     """What Flower says of a refusal, on one line."""
-    told = _json_in(text)
-    return _plain(str(told.get("public_details") or told.get("message") or text or "it did not say why"))
+    values = _json_in(text)
+    return _plain(str(values.get("public_details") or values.get("message") or text or "it did not say why"))
 
 
 def stop_run(home: CoordinatorHome, run_id: int) -> None:

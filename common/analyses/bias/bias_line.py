@@ -180,7 +180,7 @@ def correction_of(results: Results) -> Bias:
         return Bias(not_computed="" if results.campaign.estimator else NO_ESTIMATOR)
     return Bias(
         **step.about,
-        lines={site: found for site, found in step.by_site.items() if isinstance(found, FittedLine)},
+        lines={site: line for site, line in step.by_site.items() if isinstance(line, FittedLine)},
         overall=step.result if isinstance(step.result, FittedLine) else None,
         not_computed=step.not_computed,
     )
@@ -195,8 +195,8 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
 def _shown(results: Results) -> Display:
     if not results.campaign.estimator:
         return Display()
-    told = TitledTable(bias_lines(results), "Bias lines: predicted age = slope × chronological age + intercept")
-    blocks = (told, Paragraph(_note(results)))
+    lines = TitledTable(bias_lines(results), "Bias lines: predicted age = slope × chronological age + intercept")
+    blocks = (lines, Paragraph(_note(results)))
     section = Section("gap", "Age bias and its correction", blocks, place=22, reasons_once=True)
     return Display(sections=(section,))
 

@@ -174,9 +174,9 @@ def _shown(results: Results) -> Display:
 
 def _remaining_bias(results: Results) -> str:
     """From where to where the mean gap runs after correction: a straight line from other patients leaves some bias."""
-    found, _ = results.outcome(CORRECTED, GapsByAge)
-    known = [] if found is None else [(k, mean) for k, mean in enumerate(found.mean_years) if mean is not None]
-    if found is None or len(known) < 2:
+    gaps, _ = results.outcome(CORRECTED, GapsByAge)
+    known = [] if gaps is None else [(k, mean) for k, mean in enumerate(gaps.mean_years) if mean is not None]
+    if gaps is None or len(known) < 2:
         return ""
     (first, youngest), (last, oldest) = known[0], known[-1]
     bias = correction_of(results)
@@ -184,7 +184,7 @@ def _remaining_bias(results: Results) -> str:
     on = f", which was fitted on {fitted} other patients," if fitted and not results.campaign.folds else ""
     lines = "the line" if bias.scope == "pooled" or len(bias.lines) == 1 else "the sites' lines"
     were = on if lines == "the line" else on.replace(" was ", " were ")
-    edges = found.edges_years
+    edges = gaps.edges_years
     return (
         f" After correction the mean is {_signed(youngest)} years at {edges[first]:g} to {edges[first + 1]:g} years of "
         f"age and {_signed(oldest)} at {edges[last]:g} to {edges[last + 1]:g}: what differs from zero there is bias "
@@ -197,10 +197,10 @@ def _signed(value: float) -> str:
 
 
 def _withheld_bins(results: Results) -> str:
-    found, _ = results.outcome(RAW, GapsByAge)
-    if found is None or not found.withheld:
+    gaps, _ = results.outcome(RAW, GapsByAge)
+    if gaps is None or not gaps.withheld:
         return ""
-    return f" {found.withheld} patients in small bins (–) are withheld by their sites."
+    return f" {gaps.withheld} patients in small bins (–) are withheld by their sites."
 
 
 ANALYSIS = Definition(

@@ -46,9 +46,9 @@ def figures(results: Results) -> dict[str, Any]:
 
 def missing(results: Results) -> dict[str, str]:
     """Why a run has no curve, if it has none."""
-    told = {}
+    reasons = {}
     for name, step in (("raw", TEST), ("corrected", CORRECTED)):
-        found, why = results.outcome(step, CumulativeScores)
-        if found is None:
-            told[f"CS curve, {name}"] = _NOT_RECORDED if why is None else why
-    return told
+        curve, why = results.outcome(step, CumulativeScores)
+        if curve is None:
+            reasons[f"CS curve, {name}"] = _NOT_RECORDED if why is None else why
+    return reasons

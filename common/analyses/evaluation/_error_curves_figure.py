@@ -38,12 +38,12 @@ def error_curves(curves: Curves) -> str | None:
         left.set_ylabel("test patients")
         legend_below(figure, left if any(curve for _, _, curve in raw) else right)
 
-    told = "; ".join(
+    description = "; ".join(
         f"{label} {curve.cs[at]:.0%} within {CS_YEARS:g} years"
         for _, label, curve in raw
         if curve and (at := _at_five(curve)) is not None and curve.cs[at] is not None
     )
-    return draw(paint, name="errors", label=f"Cumulative score curves: {told}", size_in=(8.6, 4.0))
+    return draw(paint, name="errors", label=f"Cumulative score curves: {description}", size_in=(8.6, 4.0))
 
 
 def _curve(axes: Axes, number: int, label: str, curve: CumulativeScores | None) -> None:

@@ -41,9 +41,9 @@ def errors_by_site(errors: Runs) -> str | None:
         axes.set_xlabel("MAE raw, years")
         legend_below(figure, axes)
 
-    told = "; ".join(f"{label}: {_in_words(run, sites)}" for label, run in errors)
+    description = "; ".join(f"{label}: {_in_words(run, sites)}" for label, run in errors)
     height = 1.15 + len(groups) * max(0.34, _ROW_IN * runs + 0.08)
-    return draw(paint, name="sites", label=f"Raw MAE in years by site: {told}", size_in=(8.0, height))
+    return draw(paint, name="sites", label=f"Raw MAE in years by site: {description}", size_in=(8.0, height))
 
 
 def _largest(errors: Runs) -> float:
@@ -61,12 +61,12 @@ def _dots(axes: Axes, errors: Runs, number: int, groups: tuple[str, ...]) -> Non
     offset = (number - (runs - 1) / 2) * _GROUP / max(runs, 3)
     dots, ticks, crosses = [], [], []
     for group, site in enumerate(groups):
-        found = run.by_site.get(site)
-        error = run.mae_years_raw if group == 0 else (found.mae_years_raw if found else None)
-        mean = run.mae_of_mean_years if group == 0 else (found.mae_of_mean_years if found else None)
+        of_site = run.by_site.get(site)
+        error = run.mae_years_raw if group == 0 else (of_site.mae_years_raw if of_site else None)
+        mean = run.mae_of_mean_years if group == 0 else (of_site.mae_of_mean_years if of_site else None)
         if error is not None:
             dots.append((error, group + offset))
-        own = run.mae_of_site_mean_years if group == 0 else (found.mae_of_site_mean_years if found else None)
+        own = run.mae_of_site_mean_years if group == 0 else (of_site.mae_of_site_mean_years if of_site else None)
         if error is not None and mean is not None:
             ticks.append((mean, group + offset))
         if error is not None and own is not None:

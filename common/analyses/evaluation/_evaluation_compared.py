@@ -52,7 +52,7 @@ def compared(runs: Sequence[NamedRun]) -> Display:
     errors: Runs = [(run.label, errors_of(run.results)) for run in runs]
     repeats = list(repeats_of(runs))
     over_seeds = _over_seeds(repeats)
-    with_sites = tuple(label for label, found in errors if found.by_site)
+    with_sites = tuple(label for label, run_errors in errors if run_errors.by_site)
 
     def draw() -> str | None:
         # Imported here: drawing takes a moment, and a terminal draws nothing.
@@ -95,8 +95,8 @@ def compared(runs: Sequence[NamedRun]) -> Display:
 
 def figures(results: Results) -> dict[str, Any]:
     """Of one run, for the comparison as a document."""
-    found = errors_of(results)
-    return {name: getattr(found, name) for name in Errors.model_fields}
+    run_errors = errors_of(results)
+    return {name: getattr(run_errors, name) for name in Errors.model_fields}
 
 
 def missing(results: Results) -> dict[str, str]:
@@ -138,16 +138,16 @@ def _by_site(results: Results) -> dict[str, SiteError]:
     corrected = test.corrected.by_site
     return {
         site: SiteError(
-            n=found.n,
-            mae_years_raw=found.mae_years,
+            n=metrics.n,
+            mae_years_raw=metrics.mae_years,
             mae_years_corrected=corrected[site].mae_years if site in corrected else None,
-            mae_of_mean_years=found.mae_of_mean_years,
-            mae_of_mean_at_least=found.mae_of_mean_at_least,
-            mae_of_site_mean_years=found.mae_of_site_mean_years,
-            may_lose_to=(POOLED_MEAN,) if may_lose(found) else (),
-            loses_to=loses_to(found),
+            mae_of_mean_years=metrics.mae_of_mean_years,
+            mae_of_mean_at_least=metrics.mae_of_mean_at_least,
+            mae_of_site_mean_years=metrics.mae_of_site_mean_years,
+            may_lose_to=(POOLED_MEAN,) if may_lose(metrics) else (),
+            loses_to=loses_to(metrics),
         )
-        for site, found in sorted(test.raw.by_site.items())
+        for site, metrics in sorted(test.raw.by_site.items())
     }
 
 
@@ -174,7 +174,9 @@ def repeats_of(runs: Sequence[NamedRun]) -> Iterable[Repeats]:
 
 def _summary(errors: Runs, repeats: Sequence[Repeats]) -> list[str]:
     """What came out, in a sentence or two; only where runs are of the same patients is one called smaller."""
-    known = sorted((found.mae_years_raw, label) for label, found in errors if found.mae_years_raw is not None)
+    known = sorted(
+        (run_errors.mae_years_raw, label) for label, run_errors in errors if run_errors.mae_years_raw is not None
+    )
     if not known:
         return ["No run has an error on test patients."]
     if len(known) == 1:
@@ -196,16 +198,16 @@ def losses(errors: Runs) -> list[str]:
     said = []
     for label, run in errors:
         lost = {
-            mean: [site for site, found in run.by_site.items() if mean in found.loses_to]
+            mean: [site for site, site_error in run.by_site.items() if mean in site_error.loses_to]
             for mean in (POOLED_MEAN, OWN_MEAN)
         }
-        told = [f"to {_OF_A_SITE.get(mean, mean)} at {listed(sites)}" for mean, sites in lost.items() if sites]
-        if told:
-            said.append(f"{label} loses {' and '.join(told)}.")
-        open_ = [site for site, found in run.by_site.items() if found.may_lose_to]
+        parts = [f"to {_OF_A_SITE.get(mean, mean)} at {listed(sites)}" for mean, sites in lost.items() if sites]
+        if parts:
+            said.append(f"{label} loses {' and '.join(parts)}.")
+        open_ = [site for site, site_error in run.by_site.items() if site_error.may_lose_to]
         if open_:
             said.append(f"Whether {label} loses to {POOLED_MEAN} at {listed(open_)} is not known.")
-        elif not told and any(found.mae_of_mean_years is not None for found in run.by_site.values()):
+        elif not parts and any(site_error.mae_of_mean_years is not None for site_error in run.by_site.values()):
             where = f"any of its {len(run.by_site)} sites" if len(run.by_site) > 1 else "its only site"
             said.append(f"{label} loses to no mean at {where}.")
     return said
@@ -213,16 +215,28 @@ def losses(errors: Runs) -> list[str]:
 
 def _columns(errors: Runs) -> Iterable[Column]:
     """Of the comparison's first table."""
-    yield "test patients", {label: NONE if found.n is None else count(found.n) for label, found in errors}
-    yield "MAE raw", {label: number(found.mae_years_raw) for label, found in errors}
-    yield "MAE corrected", {label: number(found.mae_years_corrected) for label, found in errors}
+    yield (
+        "test patients",
+        {label: NONE if run_errors.n is None else count(run_errors.n) for label, run_errors in errors},
+    )
+    yield "MAE raw", {label: number(run_errors.mae_years_raw) for label, run_errors in errors}
+    yield "MAE corrected", {label: number(run_errors.mae_years_corrected) for label, run_errors in errors}
     yield (
         "MAE of the mean",
-        {label: at_least(found.mae_of_mean_years, bound=found.mae_of_mean_at_least) for label, found in errors},
+        {
+            label: at_least(run_errors.mae_of_mean_years, bound=run_errors.mae_of_mean_at_least)
+            for label, run_errors in errors
+        },
     )
-    yield "MAE of own means", {label: number(found.mae_of_site_mean_years) for label, found in errors}
-    yield "CS(≤5)", {label: share_between(found.cs_5, found.cs_5_low, found.cs_5_high) for label, found in errors}
-    yield "r", {label: number(found.pearson_r, 3) for label, found in errors}
+    yield "MAE of own means", {label: number(run_errors.mae_of_site_mean_years) for label, run_errors in errors}
+    yield (
+        "CS(≤5)",
+        {
+            label: share_between(run_errors.cs_5, run_errors.cs_5_low, run_errors.cs_5_high)
+            for label, run_errors in errors
+        },
+    )
+    yield "r", {label: number(run_errors.pearson_r, 3) for label, run_errors in errors}
 
 
 def by_site(errors: Runs) -> Table:
@@ -231,9 +245,9 @@ def by_site(errors: Runs) -> Table:
     if not sites:
         return Table("by-site", why_empty=_NO_SITE)
     if len(sites) <= _SITES_AS_COLUMNS:
-        rows = [(words(label), *(_mae(found, site) for site in sites)) for label, found in errors]
+        rows = [(words(label), *(_mae(run_errors, site) for site in sites)) for label, run_errors in errors]
         return Table("by-site", ("run", *sites), tuple(rows), note=_loss_note(errors))
-    columns = [(words(site), *(_mae(found, site) for _, found in errors)) for site in sites]
+    columns = [(words(site), *(_mae(run_errors, site) for _, run_errors in errors)) for site in sites]
     return Table("by-site", ("site", *(label for label, _ in errors)), tuple(columns), note=_loss_note(errors))
 
 
@@ -243,19 +257,19 @@ def means_by_site(errors: Runs) -> Table:
         (
             words(site),
             words(label),
-            count(found.n),
-            number(found.mae_years_raw),
-            number(found.mae_years_corrected),
-            at_least(found.mae_of_mean_years, bound=found.mae_of_mean_at_least),
-            number(found.mae_of_site_mean_years),
-            _lost(found),
+            count(site_error.n),
+            number(site_error.mae_years_raw),
+            number(site_error.mae_years_corrected),
+            at_least(site_error.mae_of_mean_years, bound=site_error.mae_of_mean_at_least),
+            number(site_error.mae_of_site_mean_years),
+            _lost(site_error),
         )
         for site in sites_of(errors)
         for label, run in errors
-        if (found := run.by_site.get(site)) is not None
+        if (site_error := run.by_site.get(site)) is not None
     )
     headers = ("site", "run", "test patients", "MAE raw", "MAE corrected", POOLED_MEAN, OWN_MEAN, "loses to")
-    bound = any(found.mae_of_mean_at_least for _, run in errors for found in run.by_site.values())
+    bound = any(site_error.mae_of_mean_at_least for _, run in errors for site_error in run.by_site.values())
     return Table("site-means", headers, rows, why_empty=_NO_SITE, note=AT_LEAST if bound else "")
 
 
@@ -274,47 +288,49 @@ def _over_seeds(repeats: Sequence[Repeats]) -> Table:
 
 
 def _mae(run: Errors, site: str) -> Cell:
-    found = run.by_site.get(site)
-    if found is None:
+    site_error = run.by_site.get(site)
+    if site_error is None:
         return NONE
-    cell = number(found.mae_years_raw)
-    return Cell(f"{cell.text}*", cell.value, mark="bad") if found.loses_to else cell
+    cell = number(site_error.mae_years_raw)
+    return Cell(f"{cell.text}*", cell.value, mark="bad") if site_error.loses_to else cell
 
 
-def _lost(found: SiteError) -> Cell:
-    told = [*found.loses_to, *(f"perhaps {mean}" for mean in found.may_lose_to)]
-    if told:
-        return Cell(" and ".join(told), mark="bad" if found.loses_to else "")
-    return NONE if found.mae_of_mean_years is None and found.mae_of_site_mean_years is None else words("neither")
+def _lost(site_error: SiteError) -> Cell:
+    means = [*site_error.loses_to, *(f"perhaps {mean}" for mean in site_error.may_lose_to)]
+    if means:
+        return Cell(" and ".join(means), mark="bad" if site_error.loses_to else "")
+    return (
+        NONE if site_error.mae_of_mean_years is None and site_error.mae_of_site_mean_years is None else words("neither")
+    )
 
 
 def _loss_note(errors: Runs) -> str:
-    if not any(found.loses_to for _, run in errors for found in run.by_site.values()):
+    if not any(site_error.loses_to for _, run in errors for site_error in run.by_site.values()):
         return ""
     return f"* is worse than predicting a mean age. {' '.join(losses(errors))}"
 
 
 def _other_sites(errors: Runs) -> Iterable[str]:
     """Sites that are not in all runs."""
-    by_run = {label: set(found.by_site) for label, found in errors if found.by_site}
+    by_run = {label: set(run_errors.by_site) for label, run_errors in errors if run_errors.by_site}
     where: dict[tuple[str, ...], list[str]] = {}
     for site in sorted(set().union(*by_run.values())):
         where.setdefault(tuple(label for label in by_run if site in by_run[label]), []).append(site)
     partly = {labels: sites for labels, sites in where.items() if len(labels) < len(by_run)}
     if partly:
-        told = "; ".join(f"{listed(sites)} only in {listed(labels)}" for labels, sites in partly.items())
-        yield f"Not the same sites: {told}. So figures over all sites are of different patients."
+        differences = "; ".join(f"{listed(sites)} only in {listed(labels)}" for labels, sites in partly.items())
+        yield f"Not the same sites: {differences}. So figures over all sites are of different patients."
 
 
 def _other_patients(errors: Runs) -> Iterable[str]:
     """Other patients behind a site's figure, where the sites are the same."""
     counts: dict[str, dict[str, int]] = {}
     for label, run in errors:
-        for site, found in run.by_site.items():
-            counts.setdefault(site, {})[label] = found.n
+        for site, site_error in run.by_site.items():
+            counts.setdefault(site, {})[label] = site_error.n
     uneven = {site: by_run for site, by_run in sorted(counts.items()) if len(set(by_run.values())) > 1}
     if uneven:
-        told = "; ".join(
+        differences = "; ".join(
             f"{site} {', '.join(f'{n} ({label})' for label, n in by_run.items())}" for site, by_run in uneven.items()
         )
-        yield f"Not the same number of test patients: {told}."
+        yield f"Not the same number of test patients: {differences}."

@@ -32,8 +32,8 @@ def shown(results: Results) -> Display:
     said = losses(results)
     if not has_predicted_ages(results):
         return Display(sentences=(*_errors(results), *said))
-    found = evaluation_results.evaluation(results)
-    test, validation = found.test, found.validation
+    evaluations = evaluation_results.evaluation(results)
+    test, validation = evaluations.test, evaluations.validation
     whose, held = _capital(judged(results)), _capital(judged(results).replace("test", "validation"))
     raw = evaluation("test-raw", results, test.raw, step=TEST)
     corrected = evaluation("test-corrected", results, test.corrected, step=CORRECTED)
@@ -70,7 +70,7 @@ def _errors(results: Results) -> list[str]:
         return [f"How good the predicted ages are is not known: {_unknown(test.raw.not_computed)}."]
     raw = test.raw.overall
     whose = f"{raw.n} {judged(results)}{folds}"
-    found = f"On {whose} the predicted age is off by {raw.mae_years:.2f} years on average (MAE, raw)"
+    sentence = f"On {whose} the predicted age is off by {raw.mae_years:.2f} years on average (MAE, raw)"
     against = []
     if raw.mae_of_mean_years is not None:
         bound = "at least " if raw.mae_of_mean_at_least else ""
@@ -80,7 +80,7 @@ def _errors(results: Results) -> list[str]:
     reference = results.reference("mae_years")
     if reference is not None and (value := reference.values.get("")) is not None:
         against.append(f"{reference.words} by {value:.2f}")
-    said = [f"{found}{'; ' + ', '.join(against) if against else ''}."]
+    said = [f"{sentence}{'; ' + ', '.join(against) if against else ''}."]
     corrected = test.corrected.overall
     if corrected is not None and corrected.mae_years is not None:
         said.append(
@@ -106,7 +106,7 @@ def _terminal(results: Results) -> TitledTable:
     """Each site's patients, status and errors, for the end of a run."""
     test = evaluation_results.evaluation(results).test
     note = "* is less than the model's raw error"
-    if any(found.mae_of_mean_at_least for found in test.raw.by_site.values()):
+    if any(metrics.mae_of_mean_at_least for metrics in test.raw.by_site.values()):
         note = f"{note}\n{AT_LEAST}"
     headers = ("site", "patients", "test", "MAE\nraw", "MAE\ncorrected", "mean\nof all", "own\nmean", "status")
     rows = [
@@ -155,8 +155,8 @@ def _means(metrics: Metrics | None) -> tuple[Cell, Cell]:
 def _mean(value: float | None, *, better: bool, bound: bool = False) -> Cell:
     if value is None:
         return _plain("-")
-    told = f"{'≥' if bound else ''}{value:.2f}"
-    return _plain(f"{told}*", mark="bad") if better else _plain(told)
+    text = f"{'≥' if bound else ''}{value:.2f}"
+    return _plain(f"{text}*", mark="bad") if better else _plain(text)
 
 
 _THE_MEAN = "the mean age"
@@ -187,7 +187,7 @@ def headline(results: Results) -> Table:
         "The means are what predicting them for everybody would miss by (MAE). The model loses to one where its raw "
         "error is larger."
     )
-    if any(found.mae_of_mean_at_least for found in test.raw.by_site.values()):
+    if any(metrics.mae_of_mean_at_least for metrics in test.raw.by_site.values()):
         note = f"{note} {AT_LEAST}"
     why = _why(test.raw, "No evaluation was released.")
     return Table("headline", tuple(headers), tuple(rows), why_empty=why, note=note if rows else "")
@@ -214,7 +214,7 @@ def _lost(raw: Metrics) -> Cell:
     return Cell(" and ".join(lost), mark="bad") if lost else words("neither")
 
 
-def evaluation(name: str, results: Results, found: Evaluated, *, step: str) -> Table:
+def evaluation(name: str, results: Results, evaluated: Evaluated, *, step: str) -> Table:
     """One evaluation by site and overall; `step` is its registered name."""
     headers = (
         "site",
@@ -229,9 +229,9 @@ def evaluation(name: str, results: Results, found: Evaluated, *, step: str) -> T
         POOLED_MEAN,
         OWN_MEAN,
     )
-    everyone = [(words(site), metrics) for site, metrics in sorted(found.by_site.items())]
-    if found.overall is not None:
-        everyone += pooled_row(results, step, list(found.by_site), found.overall)
+    everyone = [(words(site), metrics) for site, metrics in sorted(evaluated.by_site.items())]
+    if evaluated.overall is not None:
+        everyone += pooled_row(results, step, list(evaluated.by_site), evaluated.overall)
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (
             site,
@@ -248,17 +248,17 @@ def evaluation(name: str, results: Results, found: Evaluated, *, step: str) -> T
         )
         for site, metrics in everyone
     )
-    alone = len(found.by_site) == 1 < len(participants(results))
+    alone = len(evaluated.by_site) == 1 < len(participants(results))
     note = "Only one site released figures of its own." if alone else hidden_note(results)
     filled = [k for k in range(len(headers)) if headers[k] != POOLED_MEAN or any(row[k].value for row in rows)]
     kept = tuple(tuple(row[k] for k in filled) for row in rows)
-    why = _why(found, "No site released it.")
-    one = {POOLED_MEAN: _THE_MEAN} if len(found.by_site) == 1 else {}
+    why = _why(evaluated, "No site released it.")
+    one = {POOLED_MEAN: _THE_MEAN} if len(evaluated.by_site) == 1 else {}
     return Table(name, tuple(one.get(headers[k], headers[k]) for k in filled), kept, why_empty=why, note=note)
 
 
-def _why(found: Evaluated, otherwise: str) -> str:
-    return found.not_computed or otherwise
+def _why(evaluated: Evaluated, otherwise: str) -> str:
+    return evaluated.not_computed or otherwise
 
 
 def _capital(text: str) -> str:

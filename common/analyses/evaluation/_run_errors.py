@@ -44,4 +44,4 @@ Runs = Sequence[tuple[str, Errors]]
 
 def sites_of(errors: Runs) -> tuple[str, ...]:
     """Every site with an error in any run, in order of name."""
-    return tuple(sorted({site for _, found in errors for site in found.by_site}))
+    return tuple(sorted({site for _, run_errors in errors for site in run_errors.by_site}))

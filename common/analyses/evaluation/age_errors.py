@@ -209,8 +209,8 @@ class ErrorsByGroup(OneExchange):
             cuts = cuts_of(kept["age_years"], self.edges_years, minimum_count=self.minimum_count)
         bins_told = bins & bins_between(cuts, bins.shape[1])
         sexes_told = self._large(sexes)[:, :2] & ~_is_near_a_run(sexes, place, cuts, minimum_count=self.minimum_count)
-        told = np.column_stack([np.ones(kept.n, dtype=np.bool_), sexes_told, bins_told])
-        return kept, told, int(kept.n - told[:, 3:].any(axis=1).sum())
+        released = np.column_stack([np.ones(kept.n, dtype=np.bool_), sexes_told, bins_told])
+        return kept, released, int(kept.n - released[:, 3:].any(axis=1).sum())
 
     def _large(self, groups: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Groups (n, g) without the members of those that are not told."""
@@ -255,25 +255,25 @@ def _asked(campaign: Campaign) -> Iterator[str]:  # noqa: ARG001 - the same for 
 def _shown(results: Results) -> Display:
     if not results.steps_of(NAME):
         return Display()
-    found = next(iter(results.of_type(AgeErrors).values()), None)
-    if found is None:
+    result = next(iter(results.of_type(AgeErrors).values()), None)
+    if result is None:
         why = next(iter(results.steps_of(NAME).values())).not_computed
         return Display(sections=(Section(NAME, "Errors by sex and age", (Paragraph(why, missing=True),), place=15),))
-    unit = found.unit
+    unit = result.unit
     headers = ("patients", "n", f"MAE, {unit}", f"mean error, {unit}", "MAPE")
     rows: tuple[tuple[Shown, ...], ...] = tuple(
         (words(one.group), count(one.n), number(one.mae), number(one.mean_error), percent(one.mape))
-        for one in found.groups
+        for one in result.groups
     )
-    told = TitledTable(
+    table = TitledTable(
         Rows(NAME, headers, rows, why_empty="no site tells a group"), "Errors by sex and by age in years"
     )
     note = (
-        f"MAPE is the mean of |error| over age, where ages below {found.mape_floor_years:g} years count as that. "
-        f"{found.withheld} patients are in no bin of age, as too few are in theirs at their site."
+        f"MAPE is the mean of |error| over age, where ages below {result.mape_floor_years:g} years count as that. "
+        f"{result.withheld} patients are in no bin of age, as too few are in theirs at their site."
     )
-    section = Section(NAME, "Errors by sex and age", (told, Paragraph(note)), place=15)
-    return Display(terminal=(told,), sections=(section,))
+    section = Section(NAME, "Errors by sex and age", (table, Paragraph(note)), place=15)
+    return Display(terminal=(table,), sections=(section,))
 
 
 ANALYSIS = Definition(

@@ -40,33 +40,35 @@ def may_lose(metrics: Metrics | None) -> bool:
 def sentences(results: Results) -> list[str]:
     """Where the raw predicted ages lose to the mean of all sites and to the sites' own; nothing without sites."""
     by_site = evaluation_results.evaluation(results).test.raw.by_site
-    open_ = {site: found for site, found in by_site.items() if may_lose(found)}
-    told = {site: found for site, found in by_site.items() if site not in open_}
+    open_ = {site: metrics for site, metrics in by_site.items() if may_lose(metrics)}
+    decided = {site: metrics for site, metrics in by_site.items() if site not in open_}
     said = [
         *_against(
-            told, lambda found: found.mae_of_mean_years, f"the mean age{' of all sites' if len(by_site) > 1 else ''}"
+            decided,
+            lambda metrics: metrics.mae_of_mean_years,
+            f"the mean age{' of all sites' if len(by_site) > 1 else ''}",
         ),
         *_not_known(open_),
-        *_against(by_site, lambda found: found.mae_of_site_mean_years, "the site's own mean age"),
+        *_against(by_site, lambda metrics: metrics.mae_of_site_mean_years, "the site's own mean age"),
     ]
-    if any(found.mae_of_site_mean_years is not None for found in by_site.values()):
+    if any(metrics.mae_of_site_mean_years is not None for metrics in by_site.values()):
         said.append("A site's own mean is that of the very patients it is judged on: no model can know it beforehand.")
     return [" ".join(said)] if said else []
 
 
 def _not_known(by_site: Mapping[str, Metrics]) -> list[str]:
-    told = [
-        f"{site} ({found.mae_years:.2f} against at least {found.mae_of_mean_years:.2f} years)"
-        for site, found in sorted(by_site.items())
+    sites = [
+        f"{site} ({metrics.mae_years:.2f} against at least {metrics.mae_of_mean_years:.2f} years)"
+        for site, metrics in sorted(by_site.items())
     ]
-    return [f"Whether it loses to the mean age of all sites at {listed(told)} is not known."] if told else []
+    return [f"Whether it loses to the mean age of all sites at {listed(sites)} is not known."] if sites else []
 
 
 def _against(by_site: Mapping[str, Metrics], mean: Callable[[Metrics], float | None], what: str) -> list[str]:
     known = [
-        (site, found.mae_years, other)
-        for site, found in sorted(by_site.items())
-        if found.mae_years is not None and (other := mean(found)) is not None
+        (site, metrics.mae_years, other)
+        for site, metrics in sorted(by_site.items())
+        if metrics.mae_years is not None and (other := mean(metrics)) is not None
     ]
     if not known:
         return []

@@ -159,14 +159,14 @@ def _means_by_age(results: Results) -> str:
 
 
 def _cells(results: Results) -> str:
-    found, _ = results.outcome(NAME, CountsByAge)
-    if found is None:
+    counts, _ = results.outcome(NAME, CountsByAge)
+    if counts is None:
         return ""
-    share = withheld_share(found)
-    if cells_are_drawn(found):
+    share = withheld_share(counts)
+    if cells_are_drawn(counts):
         withheld = (
-            f" {found.withheld} patients ({_percent(share)}) are not in the counts: their sites withhold small cells."
-            if found.withheld
+            f" {counts.withheld} patients ({_percent(share)}) are not in the counts: their sites withhold small cells."
+            if counts.withheld
             else ""
         )
         return f" The number in a cell is how many patients it holds.{withheld}"

@@ -129,16 +129,16 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
 
 
 def _shown(results: Results) -> Display:
-    found, _ = results.outcome(NAME, PredictedSDs)
-    if found is None:
+    result, _ = results.outcome(NAME, PredictedSDs)
+    if result is None:
         return Display()
     parts = [
         f"{_between(low, high)} within {within:g} ({normal:.0%} if errors were normal)".replace("%", " %")
         for within, low, high, normal in zip(
-            found.within_sds[:2], found.share_low, found.share_high, found.normal_shares, strict=False
+            result.within_sds[:2], result.share_low, result.share_high, result.normal_shares, strict=False
         )
     ]
-    mean = "" if found.mean_sd_years is None else f" of {found.mean_sd_years:.1f} years on average"
+    mean = "" if result.mean_sd_years is None else f" of {result.mean_sd_years:.1f} years on average"
     return Display(sentences=(f"The model states an SD{mean}; of the errors, {parts[0]} SD and {parts[1]} SDs.",))
 
 

@@ -123,13 +123,13 @@ def _asked(campaign: Campaign) -> Iterator[str]:  # noqa: ARG001 - the same for 
 
 
 def _shown(results: Results) -> Display:
-    found = next(iter(results.of_type(RankCorrelation).values()), None)
-    if found is None or found.spearman is None:
+    result = next(iter(results.of_type(RankCorrelation).values()), None)
+    if result is None or result.spearman is None:
         return Display()
     return Display(
         sentences=(
-            f"Spearman's rank correlation of predicted with chronological age is {found.spearman:.3f} among the "
-            f"patients of each site, {found.n} in all.",
+            f"Spearman's rank correlation of predicted with chronological age is {result.spearman:.3f} among the "
+            f"patients of each site, {result.n} in all.",
         )
     )
 

@@ -117,7 +117,7 @@ def _evaluated(results: Results, name: str) -> Evaluated:
         return Evaluated(not_computed="" if results.campaign.estimator else NO_ESTIMATOR)
     return Evaluated(
         overall=step.result if isinstance(step.result, Metrics) else None,
-        by_site={site: found for site, found in step.by_site.items() if isinstance(found, Metrics)},
+        by_site={site: metrics for site, metrics in step.by_site.items() if isinstance(metrics, Metrics)},
         not_computed=step.not_computed,
     )
 

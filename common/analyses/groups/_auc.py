@@ -33,7 +33,7 @@ def _auc(total: Statistic) -> Result:
         np.concatenate([[0.0], np.cumsum(side.likely[::-1])[_ROC_STEP - 1 :: _ROC_STEP]]) / side.likely.sum()
         for side in (group, reference)
     ]
-    found: Result = {
+    result: Result = {
         "auc": auc,
         "auc_ci95": _roc.interval(auc, _roc.variance_between(group, reference)),
         "auc_low": share["low"],
@@ -43,8 +43,8 @@ def _auc(total: Statistic) -> Result:
         **_auc_within_sites(total),
         "roc": {"true_positive": rates[0].tolist(), "false_positive": rates[1].tolist()},
     }
-    why = _why_refused(found, open_width=share["joined_high"] - share["joined_low"])
-    return {**found, **dict.fromkeys(("auc", "auc_ci95", "auc_error", "roc")), "auc_refused": why} if why else found
+    why = _why_refused(result, open_width=share["joined_high"] - share["joined_low"])
+    return {**result, **dict.fromkeys(("auc", "auc_ci95", "auc_error", "roc")), "auc_refused": why} if why else result
 
 
 def _auc_within_sites(total: Statistic) -> Result:
@@ -54,16 +54,16 @@ def _auc_within_sites(total: Statistic) -> Result:
     return {"auc_within_sites": auc, "auc_within_sites_ci95": _roc.interval(auc, variance)}
 
 
-def _why_refused(found: Result, *, open_width: float) -> str:
+def _why_refused(result: Result, *, open_width: float) -> str:
     """Why the AUC of all pairs is not given: what joined cells leave open is more than chance does.
 
     What the width of a cell by itself leaves open is no reason: it rounds gaps as an instrument would.
     """
-    low, high = found["auc_ci95"] or (found["auc"], found["auc"])
+    low, high = result["auc_ci95"] or (result["auc"], result["auc"])
     if open_width <= high - low + _BOUND_TOLERANCE:
         return ""
-    chance = f"more than its 95 % interval ({high - low:.3f})" if found["auc_ci95"] else "and it has no 95 % interval"
+    chance = f"more than its 95 % interval ({high - low:.3f})" if result["auc_ci95"] else "and it has no 95 % interval"
     return (
-        f"gaps that leave a site in joined cells only leave {open_width:.3f} open ({found['auc_low']:.3f} to "
-        f"{found['auc_high']:.3f}), {chance}; the AUC of pairs of one site is exact"
+        f"gaps that leave a site in joined cells only leave {open_width:.3f} open ({result['auc_low']:.3f} to "
+        f"{result['auc_high']:.3f}), {chance}; the AUC of pairs of one site is exact"
     )

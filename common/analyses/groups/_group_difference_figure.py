@@ -41,10 +41,12 @@ def compared_groups(results: Results) -> str | None:
             left = figure.subplots()
         _differences(left, rows)
 
-    told = "; ".join(f"{row.words} {row.difference:.2f} ({row.low:.2f} to {row.high:.2f})" for row in rows)
+    description = "; ".join(f"{row.words} {row.difference:.2f} ({row.low:.2f} to {row.high:.2f})" for row in rows)
     auc = f"; ROC AUC {groups.corrected.auc:.3f}" if groups.corrected.auc is not None else ""
     height = max(1.1 + 0.3 * len(rows), 3.1)
-    return draw(paint, name="compared", label=f"Differences of the gap in years: {told}{auc}", size_in=(8.4, height))
+    return draw(
+        paint, name="compared", label=f"Differences of the gap in years: {description}{auc}", size_in=(8.4, height)
+    )
 
 
 def _rows(results: Results) -> list[_Row]:
@@ -52,16 +54,16 @@ def _rows(results: Results) -> list[_Row]:
     if groups is None:
         return []
     label = pooled_label(results, "groups:gap", by_site=list(groups.corrected.by_site))
-    found: list[tuple[str, str, Difference | None]] = [
+    differences: list[tuple[str, str, Difference | None]] = [
         (label, SERIES[0], groups.corrected.adjusted or groups.corrected.unadjusted)
     ]
     if groups.raw is not None:
         label = pooled_label(results, "groups:raw-gap", by_site=list(groups.raw.by_site))
-        found.append((f"{label}, raw gap", SERIES[1], groups.raw.adjusted or groups.raw.unadjusted))
-    found += [(site, MUTED, own.unadjusted) for site, own in groups.corrected.by_site.items()]
+        differences.append((f"{label}, raw gap", SERIES[1], groups.raw.adjusted or groups.raw.unadjusted))
+    differences += [(site, MUTED, own.unadjusted) for site, own in groups.corrected.by_site.items()]
     return [
         _Row(words, colour, item.difference_years, item.ci95_low, item.ci95_high)
-        for words, colour, item in found
+        for words, colour, item in differences
         if item is not None
         and item.difference_years is not None
         and item.ci95_low is not None
@@ -84,13 +86,13 @@ def _differences(axes: Axes, rows: list[_Row]) -> None:
     axes.set_title("Difference")
 
 
-def _curve(axes: Axes, found: GroupDifference) -> None:
-    if found.roc is not None:
-        axes.plot(found.roc.false_positive, found.roc.true_positive, color=SERIES[0])
+def _curve(axes: Axes, difference: GroupDifference) -> None:
+    if difference.roc is not None:
+        axes.plot(difference.roc.false_positive, difference.roc.true_positive, color=SERIES[0])
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.0, linestyle="dashed")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
     axes.set_aspect("equal")
     axes.set_xlabel("reference above a gap")
     axes.set_ylabel("group above it")
-    axes.set_title("ROC curve" if found.auc is None else f"ROC curve, all\npairs: AUC {found.auc:.2f}")
+    axes.set_title("ROC curve" if difference.auc is None else f"ROC curve, all\npairs: AUC {difference.auc:.2f}")

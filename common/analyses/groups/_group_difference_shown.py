@@ -54,11 +54,11 @@ def caption(results: Results) -> str:
     )
 
 
-def held_fixed(groups: Groups, found: GroupDifference) -> tuple[str, ...]:
+def held_fixed(groups: Groups, difference: GroupDifference) -> tuple[str, ...]:
     """The covariates that the adjusted difference holds fixed: those asked for that the sites did not leave out."""
-    if found.adjusted is None:
+    if difference.adjusted is None:
         return ()
-    return tuple(name for name in groups.covariates if name not in found.withheld_columns)
+    return tuple(name for name in groups.covariates if name not in difference.withheld_columns)
 
 
 def _sites(results: Results) -> str:
@@ -71,14 +71,14 @@ def sentences(results: Results) -> list[str]:
     groups = groups_result.groups(results)
     if groups is None:
         return []
-    found = groups.corrected
+    difference = groups.corrected
     named = f"{groups.column} = {groups.equals:g}", f"{groups.column} = {groups.reference:g}"
-    chosen = found.adjusted or found.unadjusted
+    chosen = difference.adjusted or difference.unadjusted
     if chosen is None or chosen.difference_years is None:
-        why = (found.not_computed or "no site released it").rstrip(".")
+        why = (difference.not_computed or "no site released it").rstrip(".")
         return [f"How the gap differs between {named[0]} and {named[1]} is not known: {why}."]
-    held = ", ".join(["site", *held_fixed(groups, found)]).replace("_years", "")
-    kind = "raw" if found.gap.startswith("raw") else "corrected"
+    held = ", ".join(["site", *held_fixed(groups, difference)]).replace("_years", "")
+    kind = "raw" if difference.gap.startswith("raw") else "corrected"
     size = f"{abs(chosen.difference_years):.2f} years {'larger' if chosen.difference_years >= 0 else 'smaller'}"
     said = f"With {held} held fixed, the {kind} gap of patients with {named[0]} is {size} than with {named[1]}"
     if chosen.ci95_low is None or chosen.ci95_high is None:
@@ -86,10 +86,10 @@ def sentences(results: Results) -> list[str]:
     open_ = chosen.ci95_low <= 0 <= chosen.ci95_high
     shown = f"{' The interval includes 0: no difference is shown.' if open_ else ''}{_not_adjusted(groups)}"
     auc = ""
-    if found.auc_within_sites is not None:
-        auc = f"; ROC AUC within sites {found.auc_within_sites:.3f}"
-        if found.auc_within_sites_ci95_low is not None and found.auc_within_sites_ci95_high is not None:
-            auc += f", {found.auc_within_sites_ci95_low:.3f} to {found.auc_within_sites_ci95_high:.3f}"
+    if difference.auc_within_sites is not None:
+        auc = f"; ROC AUC within sites {difference.auc_within_sites:.3f}"
+        if difference.auc_within_sites_ci95_low is not None and difference.auc_within_sites_ci95_high is not None:
+            auc += f", {difference.auc_within_sites_ci95_low:.3f} to {difference.auc_within_sites_ci95_high:.3f}"
     return [f"{said} (95 % interval of the difference {chosen.ci95_low:.2f} to {chosen.ci95_high:.2f}{auc}).{shown}"]
 
 
@@ -111,18 +111,18 @@ def group_difference(results: Results) -> Table:
     )  # fmt: skip
     rows: list[tuple[Cell, ...]] = []
     groups = groups_result.groups(results)
-    for name, found in _compared(groups):
-        if found.not_computed:
-            rows.append((words(name), words(f"not computed: {found.not_computed}")))
+    for name, difference in _compared(groups):
+        if difference.not_computed:
+            rows.append((words(name), words(f"not computed: {difference.not_computed}")))
             continue
         covariates = groups.covariates if groups is not None else ()
-        counts = (count(found.n_group), count(found.n_reference))
-        if covariates and found.adjusted is None:
-            rows.append((words(name), words(f"not adjusted: {found.not_adjusted}")))
-        elif groups is not None and found.adjusted is not None and (held := held_fixed(groups, found)):
-            rows.append((words(name), words(f"site, {', '.join(held)}"), *_cells(found.adjusted), *counts))
-        if found.unadjusted is not None:
-            rows.append((words(name), words("site"), *_cells(found.unadjusted), *counts))
+        counts = (count(difference.n_group), count(difference.n_reference))
+        if covariates and difference.adjusted is None:
+            rows.append((words(name), words(f"not adjusted: {difference.not_adjusted}")))
+        elif groups is not None and difference.adjusted is not None and (held := held_fixed(groups, difference)):
+            rows.append((words(name), words(f"site, {', '.join(held)}"), *_cells(difference.adjusted), *counts))
+        if difference.unadjusted is not None:
+            rows.append((words(name), words("site"), *_cells(difference.unadjusted), *counts))
     return Table("group-difference", headers, tuple(rows), why_empty=_why(results), note=_left_out(groups))
 
 
@@ -131,22 +131,22 @@ def group_auc(results: Results) -> Table:
     rows = tuple(
         (
             words(name),
-            number(found.auc_within_sites, 3),
-            interval(found.auc_within_sites_ci95_low, found.auc_within_sites_ci95_high, 3),
-            number(found.auc, 3),
-            interval(found.auc_ci95_low, found.auc_ci95_high, 3),
-            interval(found.auc_low, found.auc_high, 3),
+            number(difference.auc_within_sites, 3),
+            interval(difference.auc_within_sites_ci95_low, difference.auc_within_sites_ci95_high, 3),
+            number(difference.auc, 3),
+            interval(difference.auc_ci95_low, difference.auc_ci95_high, 3),
+            interval(difference.auc_low, difference.auc_high, 3),
         )
-        for name, found in _compared(groups_result.groups(results))
-        if found.auc_within_sites is not None
+        for name, difference in _compared(groups_result.groups(results))
+        if difference.auc_within_sites is not None
     )
     headers = (
         "gap", "AUC, pairs of one site", "95 % interval", "AUC, all pairs", "95 % interval", "lies between",
     )  # fmt: skip
     refused = [
-        f" The AUC of all pairs by the {name} gap is not given: {found.auc_refused}."
-        for name, found in _compared(groups_result.groups(results))
-        if found.auc_refused
+        f" The AUC of all pairs by the {name} gap is not given: {difference.auc_refused}."
+        for name, difference in _compared(groups_result.groups(results))
+        if difference.auc_refused
     ]
     between = "Gaps leave a site in joined cells only, so the AUC of all pairs is known between two bounds."
     note = f"{between}{''.join(refused)}" if rows else ""
@@ -157,22 +157,22 @@ def group_sites(results: Results) -> Table:
     """Each site's own difference, of the corrected gap and without covariates."""
     rows: list[tuple[Cell, ...]] = []
     groups = groups_result.groups(results)
-    for site, found in groups.corrected.by_site.items() if groups is not None else ():
-        if found.unadjusted is None:
-            rows.append((words(site), words(f"not computed: {found.not_computed or 'no result'}")))
+    for site, of_site in groups.corrected.by_site.items() if groups is not None else ():
+        if of_site.unadjusted is None:
+            rows.append((words(site), words(f"not computed: {of_site.not_computed or 'no result'}")))
             continue
-        difference = found.unadjusted
+        difference = of_site.unadjusted
         rows.append(
             (
                 words(site),
-                count(found.n_group),
-                count(found.n_reference),
+                count(of_site.n_group),
+                count(of_site.n_reference),
                 number(difference.difference_years),
                 interval(difference.ci95_low, difference.ci95_high, 2),
                 p_value(difference.p),
                 number(difference.cohens_d),
-                number(found.auc, 3),
-                interval(found.auc_ci95_low, found.auc_ci95_high, 3),
+                number(of_site.auc, 3),
+                interval(of_site.auc_ci95_low, of_site.auc_ci95_high, 3),
             )
         )
     headers = (
@@ -189,31 +189,31 @@ def _compared(groups: Groups | None) -> list[tuple[str, GroupDifference]]:
     return [(kind, groups.corrected), *([("raw", groups.raw)] if groups.raw is not None else [])]
 
 
-def _cells(found: Difference) -> tuple[Cell, ...]:
+def _cells(difference: Difference) -> tuple[Cell, ...]:
     return (
-        number(found.difference_years),
-        interval(found.ci95_low, found.ci95_high, 2),
-        number(found.se_years, 3),
-        number(found.t),
-        p_value(found.p),
-        number(found.cohens_d),
+        number(difference.difference_years),
+        interval(difference.ci95_low, difference.ci95_high, 2),
+        number(difference.se_years, 3),
+        number(difference.t),
+        p_value(difference.p),
+        number(difference.cohens_d),
     )
 
 
 def _left_out(groups: Groups | None) -> str:
     if groups is None:
         return ""
-    told = []
+    parts = []
     if groups.corrected.one_group_only:
-        told.append(
+        parts.append(
             f"{groups.corrected.one_group_only} patients at sites with one of the groups only are not compared."
         )
     if groups.corrected.left_out:
-        told.append(f"{groups.corrected.left_out} patients with a missing or impossible value are left out.")
+        parts.append(f"{groups.corrected.left_out} patients with a missing or impossible value are left out.")
     if few := groups.corrected.left_out_few_sites:
         sites = "1 site leaves" if few == 1 else f"{few} sites leave"
-        told.append(f"{sites} out fewer{' more' if groups.corrected.left_out else ''} than the minimum count each.")
-    return " ".join(told)
+        parts.append(f"{sites} out fewer{' more' if groups.corrected.left_out else ''} than the minimum count each.")
+    return " ".join(parts)
 
 
 def _why(results: Results) -> str:

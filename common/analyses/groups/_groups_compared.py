@@ -23,19 +23,19 @@ _NOTE = (
 
 def compared(runs: Sequence[NamedRun]) -> Display:
     """The table of the runs that compare groups; nothing where none does."""
-    found = [(run.label, groups) for run in runs if (groups := groups_result.groups(run.results)) is not None]
-    if not found:
+    groups_of_runs = [(run.label, groups) for run in runs if (groups := groups_result.groups(run.results)) is not None]
+    if not groups_of_runs:
         return Display()
-    titled = TitledTable(differences(found), _CAPTION)
+    titled = TitledTable(differences(groups_of_runs), _CAPTION)
     section = Section("groups", "Groups compared", (titled, Paragraph(_NOTE)), place=50)
     return Display(terminal=(titled,), sections=(section,))
 
 
-def differences(found: Sequence[tuple[str, Groups]]) -> Table:
+def differences(groups_of_runs: Sequence[tuple[str, Groups]]) -> Table:
     """A row for each run and gap, by label and groups: adjusted where the record has that, or why there is none."""
     rows = tuple(
         (words(label), words(kind), *_row(groups, difference))
-        for label, groups in found
+        for label, groups in groups_of_runs
         for kind, difference in _by_gap(groups)
     )
     return Table("groups-compared", _HEADERS, rows)
@@ -46,19 +46,19 @@ def _by_gap(groups: Groups) -> list[tuple[str, GroupDifference]]:
     return [(kind, groups.corrected), *([("raw", groups.raw)] if groups.raw is not None else [])]
 
 
-def _row(groups: Groups, found: GroupDifference) -> tuple[Cell, ...]:
+def _row(groups: Groups, difference: GroupDifference) -> tuple[Cell, ...]:
     named = (words(f"{groups.column} = {groups.equals:g}"), words(f"{groups.column} = {groups.reference:g}"))
-    chosen = found.adjusted or found.unadjusted
+    chosen = difference.adjusted or difference.unadjusted
     if chosen is None or chosen.difference_years is None:
-        why = words(f"not computed: {found.not_computed or 'no site released it'}")
+        why = words(f"not computed: {difference.not_computed or 'no site released it'}")
         return (*named, why, *([NONE] * 6))
     return (
         *named,
-        words(", ".join(["site", *held_fixed(groups, found)])),
+        words(", ".join(["site", *held_fixed(groups, difference)])),
         number(chosen.difference_years),
         interval(chosen.ci95_low, chosen.ci95_high, 2),
         p_value(chosen.p),
         number(chosen.cohens_d),
-        count(found.n_group),
-        count(found.n_reference),
+        count(difference.n_group),
+        count(difference.n_reference),
     )

@@ -18,16 +18,16 @@ def shown(results: Results) -> Display:
     steps = results.steps_of(NAME)
     if not steps:
         return Display()
-    found = next(iter(results.of_type(RegionalResiduals).values()), None)
-    if found is None:
+    result = next(iter(results.of_type(RegionalResiduals).values()), None)
+    if result is None:
         why = next(iter(steps.values())).not_computed
         return Display(sections=(Section(NAME, "Regional residuals", (Paragraph(why, missing=True),), place=55),))
-    table = Table(NAME, _HEADERS, tuple(_rows(found)), why_empty="no region was compared")
-    told = TitledTable(
-        table, f"Regions, the {_MOST_ROWS} with the smallest p at most, against {found.column} = {found.reference:g}"
+    table = Table(NAME, _HEADERS, tuple(_rows(result)), why_empty="no region was compared")
+    by_region = TitledTable(
+        table, f"Regions, the {_MOST_ROWS} with the smallest p at most, against {result.column} = {result.reference:g}"
     )
-    blocks: list[TitledTable | Paragraph] = [told, Paragraph(_note(found))]
-    if found.eigenvectors:
+    blocks: list[TitledTable | Paragraph] = [by_region, Paragraph(_note(result))]
+    if result.eigenvectors:
         shares = tuple(
             (
                 count(one.eigenvector),
@@ -36,19 +36,19 @@ def shown(results: Results) -> Display:
                 number(one.sd, 3),
                 words("steady" if one.is_steady else ""),
             )
-            for one in found.eigenvectors
+            for one in result.eigenvectors
         )
-        headers = ("eigenvector", found.column, "mean |cosine|", "SD", "")
+        headers = ("eigenvector", result.column, "mean |cosine|", "SD", "")
         blocks.append(TitledTable(Table(f"{NAME}-eigenvectors", headers, shares), "Residuals along eigenvectors of C"))
     return Display(
-        sentences=(_sentence(found),),
-        terminal=(told,),
+        sentences=(_sentence(result),),
+        terminal=(by_region,),
         sections=(Section(NAME, "Regional residuals", tuple(blocks), place=55),),
     )
 
 
-def _rows(found: RegionalResiduals) -> Iterator[tuple[Cell, ...]]:
-    by_p = sorted(found.regions, key=lambda each: (-each.models_differ, 1.0 if each.p is None else each.p))
+def _rows(result: RegionalResiduals) -> Iterator[tuple[Cell, ...]]:
+    by_p = sorted(result.regions, key=lambda each: (-each.models_differ, 1.0 if each.p is None else each.p))
     for region in by_p[:_MOST_ROWS]:
         for one in region.diagnoses:
             yield (
@@ -62,18 +62,18 @@ def _rows(found: RegionalResiduals) -> Iterator[tuple[Cell, ...]]:
             )
 
 
-def _sentence(found: RegionalResiduals) -> str:
-    differ = sum(2 * region.models_differ > found.models for region in found.regions)
+def _sentence(result: RegionalResiduals) -> str:
+    differ = sum(2 * region.models_differ > result.models for region in result.regions)
     return (
-        f"Regional residuals differ between {found.column} groups in {differ} of {len(found.regions)} regions in most "
-        f"of {found.models} model{'s' if found.models > 1 else ''} (p below {found.threshold:.2g}, Bonferroni)."
+        f"Regional residuals differ between {result.column} groups in {differ} of {len(result.regions)} regions in "
+        f"most of {result.models} model{'s' if result.models > 1 else ''} (p below {result.threshold:.2g}, Bonferroni)."
     )
 
 
-def _note(found: RegionalResiduals) -> str:
-    held = ", ".join(("site", *found.covariates)).replace("_years", "")
+def _note(result: RegionalResiduals) -> str:
+    held = ", ".join(("site", *result.covariates)).replace("_years", "")
     return (
-        f"{found.n_reference} patients of the reference and {', '.join(map(str, found.n))} of the diagnoses at "
-        f"{found.sites} sites, with {held} held fixed. A residual says which regions make a brain look older or "
+        f"{result.n_reference} patients of the reference and {', '.join(map(str, result.n))} of the diagnoses at "
+        f"{result.sites} sites, with {held} held fixed. A residual says which regions make a brain look older or "
         "younger than its other regions do; residuals of a patient sum to 0."
     )

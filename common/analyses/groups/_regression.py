@@ -31,16 +31,16 @@ def _regress(products: FloatArray, free: float) -> Result:
     df = free - scale.size
     rss = max(float(products[-1, -1] - slopes @ products[:-1, -1]), 0.0)
     sd = float(np.sqrt(rss / df)) if df >= 1 and rss > 0 else None
-    found: Result = dict.fromkeys(_FOUND)
-    found |= {"difference_years": float(slopes[0]), "df": round(df), "residual_sd_years": sd}
+    result: Result = dict.fromkeys(_FOUND)
+    result |= {"difference_years": float(slopes[0]), "df": round(df), "residual_sd_years": sd}
     if sd is not None:
         se = sd * float(np.sqrt(inverse[0, 0]))
         half, t = float(stdtrit(df, 0.975)) * se, float(slopes[0]) / se
-        found |= {
+        result |= {
             "se_years": se,
             "ci95": [float(slopes[0]) - half, float(slopes[0]) + half],
             "t": t,
             "p": 2 * float(stdtr(df, -abs(t))),
             "cohens_d": float(slopes[0]) / sd,
         }
-    return found
+    return result

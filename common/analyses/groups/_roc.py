@@ -76,18 +76,18 @@ def spans(counts: Counts, minimum_count: int) -> list[tuple[int, int]]:
     if minimum_count <= 1:
         return [(cell, cell + 1) for cell in range(counts.size)]
     running = np.concatenate([[0], np.cumsum(counts)])
-    found, todo = [], [(0, counts.size)]
+    done, todo = [], [(0, counts.size)]
     while todo:
         start, end = todo.pop()
         # Cuts c with enough patients in [start, c) and in [c, end).
         lowest = int(np.searchsorted(running, running[start] + minimum_count, side="left"))
         highest = int(np.searchsorted(running, running[end] - minimum_count, side="right")) - 1
         if lowest > highest:
-            found.append((start, end))
+            done.append((start, end))
             continue
         cut = _roundest(lowest, highest)
         todo += [(start, cut), (cut, end)]
-    return sorted(found)
+    return sorted(done)
 
 
 def _roundest(lowest: int, highest: int) -> int:

@@ -121,12 +121,12 @@ class RegionalDifference(OneExchange):
         if groups.sum(axis=0).astype(bool).sum() < 2:
             empty = np.empty((0, len(self.reducible)))
             return [Group(of="the patients compared", columns=empty, always=np.empty((0, 0)))]
-        fixed, found = kept.matrix(self.covariates), []
+        fixed, groups_summed = kept.matrix(self.covariates), []
         always = np.column_stack([groups[:, 1:].astype(np.float64), fixed])
         names = (*(f"{self.column} = {value:g}" for value in self.diagnoses), *self.covariates)
         for model in range(1, self.models + 1):
             columns = kept.matrix((*self._residuals(model), *self._eigen))
-            found.append(
+            groups_summed.append(
                 Group(
                     of="the patients compared",
                     columns=columns,
@@ -136,7 +136,7 @@ class RegionalDifference(OneExchange):
                     earlier=earlier_columns(kept),
                 )
             )
-            found += [
+            groups_summed += [
                 Group(
                     of="the patients of one group",
                     columns=columns[who],
@@ -146,11 +146,11 @@ class RegionalDifference(OneExchange):
                 for who in groups.T
                 if who.any()
             ]
-        return found
+        return groups_summed
 
     def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - one-shot
-        told = cohort[self.column]
-        made = {self.column: np.where(np.isin(told, self._groups), told, np.nan)}
+        codes = cohort[self.column]
+        made = {self.column: np.where(np.isin(codes, self._groups), codes, np.nan)}
         kept, _, _ = self._compared(cohort)
         return columns_read(kept, needed=(self.column, *self.covariates), made=made)
 
@@ -243,7 +243,7 @@ class RegionalDifference(OneExchange):
             return NotComputable(
                 f"the diagnoses and {', '.join(self.covariates)} cannot be told apart; remove a covariate"
             )
-        found = regress_all(total, varies=varies, diagnoses=G, df=float(df))
+        regressions = regress_all(total, varies=varies, diagnoses=G, df=float(df))
         threshold = self.alpha / len(self.regions)
         place = {int(g): k for k, g in enumerate(there)}
 
@@ -257,13 +257,13 @@ class RegionalDifference(OneExchange):
                     "models_higher": 0,
                     "models_lower": 0,
                 }
-            counts = found.p_each[k, :, j] < threshold
+            counts = regressions.p_each[k, :, j] < threshold
             return {
                 "diagnosis": self.diagnoses[g],
-                "difference_sd": float(found.slopes[k, :, j].mean()),
-                "p": float(np.median(found.p_each[k, :, j])),
-                "models_higher": int(np.count_nonzero(counts & (found.slopes[k, :, j] > 0))),
-                "models_lower": int(np.count_nonzero(counts & (found.slopes[k, :, j] < 0))),
+                "difference_sd": float(regressions.slopes[k, :, j].mean()),
+                "p": float(np.median(regressions.p_each[k, :, j])),
+                "models_higher": int(np.count_nonzero(counts & (regressions.slopes[k, :, j] > 0))),
+                "models_lower": int(np.count_nonzero(counts & (regressions.slopes[k, :, j] < 0))),
             }
 
         return Done(
@@ -279,8 +279,8 @@ class RegionalDifference(OneExchange):
                 "regions": [
                     {
                         "region": region,
-                        "p": float(np.median(found.p_all[:, j])),
-                        "models_differ": int(np.count_nonzero(found.p_all[:, j] < threshold)),
+                        "p": float(np.median(regressions.p_all[:, j])),
+                        "models_differ": int(np.count_nonzero(regressions.p_all[:, j] < threshold)),
                         "diagnoses": [of_diagnosis(g, j) for g in range(G)],
                     }
                     for j, region in enumerate(self.regions)
@@ -290,7 +290,7 @@ class RegionalDifference(OneExchange):
         )
 
     def _shares(self, total: Statistic) -> list[Result]:
-        found = []
+        shares = []
         for k, one in enumerate(self.eigenvectors):
             for g, value in enumerate(self._groups):
                 n = total["n"][g]
@@ -299,8 +299,8 @@ class RegionalDifference(OneExchange):
                 mean = total["eigen"][g, k] / n
                 sd = float(np.sqrt(max(total["eigen_squares"][g, k] - n * mean**2, 0.0) / (n - 1)))
                 steady = bool(sd < _STEADY * mean)
-                found.append({"eigenvector": one, "group": value, "mean": float(mean), "sd": sd, "is_steady": steady})
-        return found
+                shares.append({"eigenvector": one, "group": value, "mean": float(mean), "sd": sd, "is_steady": steady})
+        return shares
 
 
 _COLLINEAR = 1e-9

@@ -94,16 +94,16 @@ class GroupDifferenceResult(AnalysisResult):
         kept = {key: value for key, value in values.items() if key not in moved}
         for name in ("auc", "auc_within_sites"):
             kept[f"{name}_ci95_low"], kept[f"{name}_ci95_high"] = kept.pop(f"{name}_ci95") or (None, None)
-        adjusted, unadjusted = (_taken_apart(found) for found in (values, values["unadjusted"]))
+        adjusted, unadjusted = (_taken_apart(each) for each in (values, values["unadjusted"]))
         return {**kept, "adjusted": adjusted, "unadjusted": unadjusted}
 
 
-def _taken_apart(found: Mapping[str, Any]) -> dict[str, Any] | None:
-    if found["difference_years"] is None:
+def _taken_apart(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    if values["difference_years"] is None:
         return None
-    low, high = found["ci95"] or (None, None)
+    low, high = values["ci95"] or (None, None)
     kept = ("difference_years", "se_years", "t", "df", "p", "cohens_d", "residual_sd_years")
-    return {**{key: found[key] for key in kept}, "ci95_low": low, "ci95_high": high}
+    return {**{key: values[key] for key in kept}, "ci95_low": low, "ci95_high": high}
 
 
 _ONE_GROUP = "it has patients of one group only, so it adds nothing to the difference"
@@ -163,22 +163,22 @@ def _difference(results: Results, name: str, step: StepResult) -> GroupDifferenc
         if item.step == name
     }
     reasons |= {site: SiteDifference(not_computed=_ONE_GROUP) for site in step.sites}
-    by_site = reasons | {site: _own_difference(found) for site, found in step.by_site.items()}
-    found = step.result.model_dump() if isinstance(step.result, GroupDifferenceResult) else {}
+    by_site = reasons | {site: _own_difference(own) for site, own in step.by_site.items()}
+    own = step.result.model_dump() if isinstance(step.result, GroupDifferenceResult) else {}
     return GroupDifference.model_validate(
-        {**found, "by_site": dict(sorted(by_site.items())), "not_computed": step.not_computed}
+        {**own, "by_site": dict(sorted(by_site.items())), "not_computed": step.not_computed}
     )
 
 
-def _own_difference(found: AnalysisResult) -> SiteDifference:
-    if not isinstance(found, GroupDifferenceResult):
+def _own_difference(own: AnalysisResult) -> SiteDifference:
+    if not isinstance(own, GroupDifferenceResult):
         return SiteDifference()
     return SiteDifference(
-        n_group=found.n_group,
-        n_reference=found.n_reference,
-        unadjusted=found.unadjusted,
-        auc=found.auc_within_sites,
-        auc_ci95_low=found.auc_within_sites_ci95_low,
-        auc_ci95_high=found.auc_within_sites_ci95_high,
-        not_computed=found.not_computed,
+        n_group=own.n_group,
+        n_reference=own.n_reference,
+        unadjusted=own.unadjusted,
+        auc=own.auc_within_sites,
+        auc_ci95_low=own.auc_within_sites_ci95_low,
+        auc_ci95_high=own.auc_within_sites_ci95_high,
+        not_computed=own.not_computed,
     )

@@ -36,11 +36,11 @@ _AT_ONCE = 1 / 32
 
 def enough_present(columns: Sequence[FloatArray], groups: Sequence[Rows], *, minimum_count: int) -> BoolArray:
     """Which columns (p,) at least `minimum_count` patients, or nobody, have a value in, in each group of rows."""
-    told = np.ones(len(columns), dtype=np.bool_)
+    enough = np.ones(len(columns), dtype=np.bool_)
     for j, column in enumerate(columns):
         counts = [int(np.count_nonzero(np.isfinite(column[rows]))) for rows in groups]
-        told[j] = any(counts) and not any(0 < count < minimum_count for count in counts)
-    return told
+        enough[j] = any(counts) and not any(0 < count < minimum_count for count in counts)
+    return enough
 
 
 def stood_in(
@@ -59,9 +59,9 @@ def stood_in(
     minimum_count
         Fewest patients who miss the same features in a group.
     """
-    found = np.zeros(len(columns), dtype=np.bool_)
+    replaced = np.zeros(len(columns), dtype=np.bool_)
     if minimum_count <= 1:
-        return found
+        return replaced
     rows = np.concatenate(groups)
     left = [int(j) for j in np.flatnonzero(told) if not np.isfinite(columns[int(j)][rows]).all()]
     # A number for each feature and group: patients with the same sum of those (modulo 2⁶⁴) miss the same in one group.
@@ -77,9 +77,9 @@ def stood_in(
         by_most = _by_most(columns, left, rows[small]) or _by_most(columns, left, rows)
         for j in by_most[: max(1, int(len(left) * _AT_ONCE))]:
             pattern[_missing(columns[j], rows)] -= of_feature[j]
-            found[j] = True
+            replaced[j] = True
             left.remove(j)
-    return found
+    return replaced
 
 
 def _in_small(pattern: NDArray[np.uint64], minimum_count: int) -> BoolArray:

@@ -178,8 +178,8 @@ class TablePreparation:
     ) -> list[Group]:
         """Groups of rows, each with who they are in words, with the columns of these names."""
         columns = [cohort[name] for name in names]
-        told = enough_present(columns, [inside for _, inside in groups], minimum_count=self.minimum_count)
-        read = list(zip(columns, told, strict=True))
+        enough = enough_present(columns, [inside for _, inside in groups], minimum_count=self.minimum_count)
+        read = list(zip(columns, enough, strict=True))
         age = self.scale.from_years(cohort["age_years"])
         none = np.empty((cohort.n, 0))
         return [
@@ -317,10 +317,10 @@ class TablePreparation:
         following = _table_quantiles.narrower(total, iterate)
         if following is not None:
             return Again(following)
-        found = _table_quantiles.quartiles(total, iterate)
+        quartiles = _table_quantiles.quartiles(total, iterate)
         # A spread of 0 is how the sites are told of a feature that nobody could say anything about.
-        error = np.minimum((found.greatest_median - found.least_median) / 2, _LARGEST)
-        blocks = {"centre": found.median, "spread": np.minimum(found.spread, _LARGEST), "error": error}
+        error = np.minimum((quartiles.greatest_median - quartiles.least_median) / 2, _LARGEST)
+        blocks = {"centre": quartiles.median, "spread": np.minimum(quartiles.spread, _LARGEST), "error": error}
         return Again({name: np.nan_to_num(block, nan=0.0) for name, block in blocks.items()})
 
     def _after_sums(self, total: Statistic, iterate: Iterate) -> Outcome:

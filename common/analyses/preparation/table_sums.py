@@ -137,14 +137,14 @@ def standardise(x: FloatArray, centre: FloatArray, spread: FloatArray) -> FloatA
 def moments(total: Statistic, features: int, *, products: bool) -> list[Moments]:
     """The sums of each fold."""
     upper = np.triu_indices(features)
-    found = []
+    moments_of_groups = []
     for k in range(len(total["n"])):
         uu = total["uu"][k]
         if products:
             square = np.zeros((features, features))
             square[upper] = uu
             uu = square + np.triu(square, 1).T
-        found.append(
+        moments_of_groups.append(
             Moments(
                 n=float(total["n"][k]),
                 u=total["u"][k],
@@ -154,7 +154,7 @@ def moments(total: Statistic, features: int, *, products: bool) -> list[Moments]
                 ut=total["ut"][k],
             )
         )
-    return found
+    return moments_of_groups
 
 
 def inner_folds(place: FloatArray, *, folds: int, minimum_count: int) -> NDArray[np.intp]:

@@ -101,13 +101,13 @@ def side_by_side(
     place: int,
 ) -> Display:
     """What several runs have found of one kind, the run in front of each row; nothing where none has any."""
-    found = tuple(
+    all_rows = tuple(
         (words(run.label), *row) for run in runs for each in run.results.of_type(result).values() for row in rows(each)
     )
-    if not found:
+    if not all_rows:
         return Display()
-    told = TitledTable(Table(name, ("run", *headers), found), caption)
-    return Display(terminal=(told,), sections=(Section(name, title, (told,), place=place),))
+    table = TitledTable(Table(name, ("run", *headers), all_rows), caption)
+    return Display(terminal=(table,), sections=(Section(name, title, (table,), place=place),))
 
 
 def strata_of(strata: FloatArray) -> Iterator[NDArray[np.intp]]:
@@ -120,14 +120,14 @@ def strata_of(strata: FloatArray) -> Iterator[NDArray[np.intp]]:
 
 def estimate_of(cox: CoxBySite, model: Analysis, result: Result) -> Iterate:
     """The iterate of a model at its estimate, in the units in which the sites were asked for it."""
-    found = result["covariates"]
-    scale = np.array([covariate["sd"] for covariate in found])
-    beta = np.array([covariate["coef"] for covariate in found]) * scale
+    covariates = result["covariates"]
+    scale = np.array([covariate["sd"] for covariate in covariates])
+    beta = np.array([covariate["coef"] for covariate in covariates]) * scale
     zero = np.asarray(0.0)
     iterate = {"beta": beta, "last_beta": beta, "centre": np.zeros_like(beta), "scale": scale}
     iterate |= {"last_log_likelihood": zero, "null_log_likelihood": zero, "exchange": np.asarray(2.0)}
     if isinstance(model, Agreed):
-        kept = {covariate["name"] for covariate in found}
+        kept = {covariate["name"] for covariate in covariates}
         iterate[COLUMNS] = np.array([float(name in kept) for name in cox.covariates])
     return iterate
 

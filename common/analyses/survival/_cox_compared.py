@@ -92,8 +92,8 @@ def missing(results: Results) -> dict[str, str]:
 
 def first_with(ratios: Sequence[HazardRatio], gap: str) -> HazardRatio | None:
     """The first model with this gap, one stratified by site before others."""
-    found = [ratio for ratio in ratios if ratio.gap == gap]
-    return next((ratio for ratio in found if ratio.stratified_by_site), found[0] if found else None)
+    of_gap = [ratio for ratio in ratios if ratio.gap == gap]
+    return next((ratio for ratio in of_gap if ratio.stratified_by_site), of_gap[0] if of_gap else None)
 
 
 def _gaps(runs: Sequence[NamedRun]) -> list[str]:
@@ -172,9 +172,9 @@ def hazards(runs: Sequence[NamedRun]) -> Table:
 def covariates(runs: Sequence[NamedRun]) -> Table:
     """Covariates of Cox models without a gap, each per unit or, where a unit says little in any run, per SD in all."""
     without_gap = [run for run in runs if not hazard_ratios(run.results)]
-    found = [(run.label, ratio) for run in without_gap for ratio in _covariates(run.results)]
-    per_sd = {ratio.covariate for _, ratio in found if ratio.told_per_sd}
-    names = list(dict.fromkeys(ratio.covariate for _, ratio in found))
+    ratios = [(run.label, ratio) for run in without_gap for ratio in _covariates(run.results)]
+    per_sd = {ratio.covariate for _, ratio in ratios if ratio.told_per_sd}
+    names = list(dict.fromkeys(ratio.covariate for _, ratio in ratios))
     rows = tuple(
         (
             words(name),
@@ -185,7 +185,7 @@ def covariates(runs: Sequence[NamedRun]) -> Table:
             NONE if ratio.events is None else count(ratio.events),
         )
         for name in names
-        for label, ratio in found
+        for label, ratio in ratios
         if ratio.covariate == name
     )
     headers = ("covariate", "run", "model", "baseline hazard", "hazard ratio", "95 % interval", "per", "events")

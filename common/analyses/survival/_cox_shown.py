@@ -92,34 +92,34 @@ def sentences(results: Results) -> list[str]:
     survival = survival_results.survival(results)
     if survival is None:
         return []
-    found = [(model, item) for model in survival.cox for item in model.covariates if in_unit(item)[0] is not None]
+    estimates = [(model, item) for model in survival.cox for item in model.covariates if in_unit(item)[0] is not None]
     for column in _GAPS:
         # One sentence, for the model that matters most; the table under it has them all.
-        for model, item in found:
+        for model, item in estimates:
             if item.name == column:
                 return [_one_hazard(model, item, only=alone(results, model.sites))]
     said = []
-    if found:
-        first, items = _first(found)
+    if estimates:
+        first, items = _first(estimates)
         said = [_every_hazard(first, items, only=alone(results, first.sites))]
     why = next((model.not_computed for model in survival.cox if model.not_computed), "no model has a gap as covariate")
     if results.campaign.estimator:
         said.append(f"What the gap has to do with follow-up is not known: {_why(why)}.")
-    elif not found:
+    elif not estimates:
         said.append(
             f"What goes with follow-up is not known: {_why(why if survival.cox else 'no model was asked for')}."
         )
     return said
 
 
-def _first(found: list[tuple[CoxResult, Coefficient]]) -> tuple[CoxResult, list[Coefficient]]:
-    first = found[0][0]
-    return first, [item for model, item in found if model is first]
+def _first(estimates: list[tuple[CoxResult, Coefficient]]) -> tuple[CoxResult, list[Coefficient]]:
+    first = estimates[0][0]
+    return first, [item for model, item in estimates if model is first]
 
 
 def _every_hazard(model: CoxResult, items: list[Coefficient], *, only: str) -> str:
     """A model without a gap: all its covariates, each with the others held fixed."""
-    told, open_ = [], []
+    parts, open_ = [], []
     for item in items:
         ratio, low, high = in_unit(item)
         digits = ratio_decimals(ratio, low, high)
@@ -129,9 +129,9 @@ def _every_hazard(model: CoxResult, items: list[Coefficient], *, only: str) -> s
             within = f" (95 % interval {low:.{digits}f} to {high:.{digits}f})"
             if low <= 1 <= high:
                 open_.append(item.name)
-        told.append(f"{ratio:.{digits}f} per {unit} of {item.name}{within}")
+        parts.append(f"{ratio:.{digits}f} per {unit} of {item.name}{within}")
     shown = f" The interval of {listed(open_)} includes 1: no association is shown." if open_ else ""
-    return f"The Cox model {model.model} ({_fit(model, only)}) finds a hazard ratio of {listed(told)}.{shown}"
+    return f"The Cox model {model.model} ({_fit(model, only)}) finds a hazard ratio of {listed(parts)}.{shown}"
 
 
 def _fit(model: CoxResult, only: str) -> str:
@@ -248,9 +248,9 @@ def _sites(results: Results, model: CoxResult) -> Cell:
 
 def first_hazards(results: Results) -> Table:
     """The first screen's hazard ratios: those of the gaps, or without any all of the first model with a result."""
-    full, found = hazards(results), _models(results)
-    has_gap = any(item.name.endswith("gap_years") for model in found for item in model.covariates)
-    per_sd = [5] if not has_gap and any(told_per_sd(item) for model in found for item in model.covariates) else []
+    full, cox_models = hazards(results), _models(results)
+    has_gap = any(item.name.endswith("gap_years") for model in cox_models for item in model.covariates)
+    per_sd = [5] if not has_gap and any(told_per_sd(item) for model in cox_models for item in model.covariates) else []
     kept = [0, 1, 2, 3, *per_sd, *range(7, len(full.headers))]
     rows = [tuple(row[k] for k in kept) for row in full.rows if len(row) > 2]
     gaps = tuple(row for row in rows if row[1].text.endswith("gap_years"))

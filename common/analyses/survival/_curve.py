@@ -73,8 +73,8 @@ class IntervalCounts:
     @property
     def effective(self) -> FloatArray:
         """The n' of the estimate."""
-        found: FloatArray = self.at_risk - self.censored * np.where(self.events_inside > 0, 0.5, 1.0)
-        return found
+        at_risk_effectively: FloatArray = self.at_risk - self.censored * np.where(self.events_inside > 0, 0.5, 1.0)
+        return at_risk_effectively
 
     @property
     def smallest_effective(self) -> FloatArray:
@@ -168,8 +168,8 @@ def grouped_log_rank(counts: IntervalCounts) -> tuple[Result | None, str]:
     What grouping leaves open is the range of E with each group's censored at the start or at the end of their
     intervals; the test is refused where that is wider than the 95 % interval of O − E.
     """
-    found = log_rank(counts.effective, counts.events)
-    if found is None:
+    test = log_rank(counts.effective, counts.events)
+    if test is None:
         return None, ""
     extremes = (counts.smallest_effective, counts.largest_effective)
     expected = [
@@ -178,13 +178,13 @@ def grouped_log_rank(counts: IntervalCounts) -> tuple[Result | None, str]:
         for high in extremes
         if (other := log_rank(np.stack([low[0], high[1]]), counts.events)) is not None
     ]
-    open_width, sampling_width = max(expected) - min(expected), 2 * _Z95 * np.sqrt(found["variance"])
+    open_width, sampling_width = max(expected) - min(expected), 2 * _Z95 * np.sqrt(test["variance"])
     if open_width > sampling_width + 1e-9:
         return None, (
             f"times grouped between table times leave {open_width:.1f} expected events open, more than the 95 % "
             f"interval of observed minus expected ({sampling_width:.1f})"
         )
-    return {**found, "expected_bounds": [min(expected), max(expected)]}, ""
+    return {**test, "expected_bounds": [min(expected), max(expected)]}, ""
 
 
 def _product(events: FloatArray, at_risk: FloatArray) -> tuple[FloatArray, FloatArray]:

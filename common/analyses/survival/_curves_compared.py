@@ -18,23 +18,25 @@ _NOTE = "Curves are not drawn over each other: groups that are split at a gap ar
 
 def compared(runs: Sequence[NamedRun]) -> Display:
     """The table of the runs with curves; nothing where none asks for them."""
-    found = [(run.label, curves) for run in runs if (curves := survival_results.curves(run.results)) is not None]
-    if not found:
+    curves_of_runs = [
+        (run.label, curves) for run in runs if (curves := survival_results.curves(run.results)) is not None
+    ]
+    if not curves_of_runs:
         return Display()
-    titled = TitledTable(curves_in_numbers(found), _CAPTION)
+    titled = TitledTable(curves_in_numbers(curves_of_runs), _CAPTION)
     return Display(
         terminal=(titled,),
         sections=(Section("curves", "Survival curves", (titled, Paragraph(_NOTE)), place=43),),
     )
 
 
-def curves_in_numbers(found: Sequence[tuple[str, Curves]]) -> Table:
+def curves_in_numbers(curves_of_runs: Sequence[tuple[str, Curves]]) -> Table:
     """A row for each run and group; one for a run without curves, with the reason."""
-    with_curves = [curves for _, curves in found if curves.groups and curves.table_times]
+    with_curves = [curves for _, curves in curves_of_runs if curves.groups and curves.table_times]
     shared = set.intersection(*(set(curves.table_times) for curves in with_curves)) if with_curves else set()
     times = sorted(shared)[-_MOST_TIMES:]
     rows: list[tuple[Cell, ...]] = []
-    for label, curves in found:
+    for label, curves in curves_of_runs:
         ends = words(years(curves.table_times[-1])) if curves.table_times else NONE
         test = p_value(curves.log_rank.p) if curves.log_rank is not None else NONE
         for group in curves.groups:

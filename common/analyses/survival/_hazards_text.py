@@ -23,10 +23,10 @@ def ratio_decimals(*ratios: float | None) -> int:
     >>> [ratio_decimals(1.17, 1.05, 1.31), ratio_decimals(1.0000021, 1.0000011, 1.0000031), ratio_decimals(None)]
     [3, 7, 3]
     """
-    told = [ratio for ratio in ratios if ratio is not None and math.isfinite(ratio)]
-    if not told:
+    known = [ratio for ratio in ratios if ratio is not None and math.isfinite(ratio)]
+    if not known:
         return _USUAL
-    least = min((size for size in (max(told) - min(told), *told) if size > 0), default=1.0)
+    least = min((size for size in (max(known) - min(known), *known) if size > 0), default=1.0)
     if least >= 10 ** -(_USUAL - 1):
         return _USUAL
     return min(_MOST, max(_USUAL, _SIGNIFICANT - 1 - math.floor(math.log10(least))))

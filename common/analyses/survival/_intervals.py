@@ -109,8 +109,8 @@ class SiteTable:
 
     def nearest_cell(self) -> Cell:
         """A cell that keeps the site from telling any interval, for the guard."""
-        found = [self.cells(-1, end) for end in range(len(self.deaths_at))]
-        small = [int(cells[(cells > 0) & (cells < self.minimum_count)].min()) for cells in found if self._small(cells)]
+        by_end = [self.cells(-1, end) for end in range(len(self.deaths_at))]
+        small = [int(cells[(cells > 0) & (cells < self.minimum_count)].min()) for cells in by_end if self._small(cells)]
         return Cell(min(small, default=0), "patients with an event, without one, or still followed at any table time")
 
     def told_exactly(self, ends: Sequence[int]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -136,15 +136,15 @@ def at_table_time(time: FloatArray, leaves: NDArray[np.intp], times: tuple[float
     """Whether each time (n,) is the table time at which it is counted; true beyond the last one."""
     ends = np.append(np.asarray(times), np.inf)[leaves]
     beyond = leaves == len(times)
-    found: NDArray[np.bool_] = beyond | (ends - time <= _AT_TABLE_TIME)
-    return found
+    at_end: NDArray[np.bool_] = beyond | (ends - time <= _AT_TABLE_TIME)
+    return at_end
 
 
 def flags(ends: Sequence[int], times: int) -> FloatArray:
     """Ends of intervals as 0 and 1 for each table time, (T,): how an iterate says them."""
-    found = np.zeros(times)
-    found[list(ends)] = 1.0
-    return found
+    flagged = np.zeros(times)
+    flagged[list(ends)] = 1.0
+    return flagged
 
 
 def ends_of(block: FloatArray) -> tuple[int, ...]:

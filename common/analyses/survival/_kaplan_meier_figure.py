@@ -17,16 +17,16 @@ _MOST_TICKS = 11
 _BEYOND = 1.04
 
 
-def kaplan_meier(found: Curves | None) -> str | None:
+def kaplan_meier(result: Curves | None) -> str | None:
     """The figure, or None if there are no curves, or none with a point that may be shown."""
-    if found is None or not found.groups or not found.table_times:
+    if result is None or not result.groups or not result.table_times:
         return None
-    if not any(value is not None for group in found.groups for value in group.survival):
+    if not any(value is not None for group in result.groups for value in group.survival):
         return None
-    groups, times = found.groups, found.table_times
+    groups, times = result.groups, result.table_times
     every = -(-len(times) // (_MOST_TICKS - 1))
     shown = sorted({0.0, *times[every - 1 :: every]})
-    lines = _grouped_curve if found.is_grouped else _curve
+    lines = _grouped_curve if result.is_grouped else _curve
 
     def paint(figure: Figure) -> None:
         curves, table = figure.subplots(2, 1, sharex=True, height_ratios=(10, 0.75 * len(groups)))
@@ -41,7 +41,7 @@ def kaplan_meier(found: Curves | None) -> str | None:
         curves.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
         curves.legend(loc="lower left")
         curves.tick_params(labelbottom=True)
-        asked = max((*times, *found.asked_times))
+        asked = max((*times, *result.asked_times))
         curves.set_xlim(-0.02 * asked, asked * _BEYOND)
         curves.set_xticks(shown)
         curves.set_xlabel("follow-up, years")

@@ -23,22 +23,26 @@ def shown(results: Results) -> Display:
     def figure() -> str | None:
         from fedage.common.analyses.survival._kaplan_meier_figure import kaplan_meier
 
-        return kaplan_meier(found)
+        return kaplan_meier(curves)
 
-    found = survival_results.curves(results)
+    curves = survival_results.curves(results)
     points = survival_points(results)
     why = "no point of a curve is given, for the reasons below" if points.rows else "no table by time was computed"
-    why = found.not_computed if found is not None and found.not_computed else why
+    why = curves.not_computed if curves is not None and curves.not_computed else why
     blocks = (
         FigureBlock(figure, _survival(results), why),
-        TitledTable(survival_groups(results), groups_compared(found)),
-        *(Paragraph(sentence) for sentence in [*left_out(results), *sentences(found)]),
-        *((TitledTable(_log_rank(found.log_rank), "Log-rank test"),) if found is not None and found.log_rank else ()),
+        TitledTable(survival_groups(results), groups_compared(curves)),
+        *(Paragraph(sentence) for sentence in [*left_out(results), *sentences(curves)]),
+        *(
+            (TitledTable(_log_rank(curves.log_rank), "Log-rank test"),)
+            if curves is not None and curves.log_rank
+            else ()
+        ),
         *((Folded("Points of the curves", (TitledTable(points, "The curves' points"),)),) if points.rows else ()),
     )
     section = Section("survival", heading(results), blocks, place=40, withheld=_STEPS)
     return Display(
-        terminal=tuple(_terminal(found, left_out(results))) if found is not None else (), sections=(section,)
+        terminal=tuple(_terminal(curves, left_out(results))) if curves is not None else (), sections=(section,)
     )
 
 
@@ -48,34 +52,34 @@ def left_out(results: Results) -> list[str]:
     A site withholds its tables where too few of its patients leave, or stay, in an interval. Where patients die fast
     that comes first, and a curve of the others lies above one of all.
     """
-    found = survival_results.curves(results)
-    if found is None or not any(group.survival for group in found.groups):
+    curves = survival_results.curves(results)
+    if curves is None or not any(group.survival for group in curves.groups):
         return []
     withheld = {site.name for site in results.sites if any(item.step in _STEPS for item in site.withheld)}
-    sites = sorted(withheld - set(found.sites))
+    sites = sorted(withheld - set(curves.sites))
     if not sites:
         return []
     return [
         f"Not in the curves: {', '.join(sites)}, which withheld tables. A site does so where too few of its patients "
         "have the event in an interval, or leave without it, or stay, as where they die early: the curves are those of "
-        f"{', '.join(found.sites) or 'the others'}, and may lie above or below those of all sites."
+        f"{', '.join(curves.sites) or 'the others'}, and may lie above or below those of all sites."
     ]
 
 
-def _terminal(found: Curves, left_out_of: list[str]) -> list[TitledTable | str]:
+def _terminal(curves: Curves, left_out_of: list[str]) -> list[TitledTable | str]:
     """The curves at the last table times, with what grouping leaves open, or why there are none."""
-    told: list[TitledTable | str] = []
-    if found.not_computed:
-        told.append(f"Survival curves are not given: {found.not_computed}.")
-    shown_at = list(range(len(found.table_times)))[-_MOST_POINTS:]
-    if shown_at and found.groups:
-        headers = ("group", *(years(found.table_times[at]) for at in shown_at), "median, years")
+    lines: list[TitledTable | str] = []
+    if curves.not_computed:
+        lines.append(f"Survival curves are not given: {curves.not_computed}.")
+    shown_at = list(range(len(curves.table_times)))[-_MOST_POINTS:]
+    if shown_at and curves.groups:
+        headers = ("group", *(years(curves.table_times[at]) for at in shown_at), "median, years")
         rows = tuple(
             (words(group.name), *(words(point(group, at)) for at in shown_at), words(median(group)))
-            for group in found.groups
+            for group in curves.groups
         )
-        told.append(TitledTable(Table("curves", headers, rows, note=POINT), "survival"))
-    return [*told, *left_out_of, *sentences(found)]
+        lines.append(TitledTable(Table("curves", headers, rows, note=POINT), "survival"))
+    return [*lines, *left_out_of, *sentences(curves)]
 
 
 def _log_rank(test: LogRank) -> Table:
@@ -83,29 +87,29 @@ def _log_rank(test: LogRank) -> Table:
     return Table("log-rank", ("χ²", "degrees of freedom", "p"), (row,))
 
 
-def groups_compared(found: Curves | None) -> str:
+def groups_compared(curves: Curves | None) -> str:
     """E.g. `High gap against low gap`, `Male against female`, `All patients`."""
-    names = [group.name for group in found.groups] if found is not None else []
+    names = [group.name for group in curves.groups] if curves is not None else []
     if len(names) < 2:
         return _capital(names[0]) if names else "Kaplan-Meier estimate"
     return _capital(f"{names[1]} against {names[0]}")
 
 
 def _survival(results: Results) -> str:
-    found = survival_results.curves(results)
-    if found is None:
+    curves = survival_results.curves(results)
+    if curves is None:
         return ""
-    names, everyone = [group.name for group in found.groups], analysed(results)
+    names, everyone = [group.name for group in curves.groups], analysed(results)
     if "high gap" in names:
-        split = f", split at {found.split_years:.2f} years".replace("-", "−") if found.split_years is not None else ""
-        of = f"{everyone} with a high and a low {_gap(found)}{split}"
+        split = f", split at {curves.split_years:.2f} years".replace("-", "−") if curves.split_years is not None else ""
+        of = f"{everyone} with a high and a low {_gap(curves)}{split}"
     elif len(names) > 1:
-        column = f" by {found.column}" if found.column else ""
+        column = f" by {curves.column}" if curves.column else ""
         of = f"{everyone}{column} ({' and '.join(names)})"
     else:
         of = f"all {everyone}"
-    is_grouped = found.is_grouped
-    sites = f" at {len(found.sites)} site{'' if len(found.sites) == 1 else 's'}" if found.sites else ""
+    is_grouped = curves.is_grouped
+    sites = f" at {len(curves.sites)} site{'' if len(curves.sites) == 1 else 's'}" if curves.sites else ""
     return (
         f"{'Actuarial' if is_grouped else 'Kaplan-Meier'} estimate for {of}{sites}, with 95 % intervals (shaded)."
         f"{_GROUPED if is_grouped else ''}"
@@ -118,9 +122,9 @@ _GROUPED = (
 )
 
 
-def _gap(found: Curves) -> str:
+def _gap(curves: Curves) -> str:
     return {"raw_gap_years": "raw gap", "cole_gap_years": "corrected gap (Cole)"}.get(
-        found.column or "", "corrected gap"
+        curves.column or "", "corrected gap"
     )
 
 
@@ -133,25 +137,25 @@ _MOST_COSTS = 4
 POINT = "without the event; in brackets the 95 % interval, then what grouping of times leaves open"
 
 
-def sentences(found: Curves | None) -> list[str]:
+def sentences(curves: Curves | None) -> list[str]:
     """The sentences, none where there is nothing to say."""
-    if found is None:
+    if curves is None:
         return []
     said = []
-    if found.table_times and len(found.table_times) < len(found.asked_times):
+    if curves.table_times and len(curves.table_times) < len(curves.asked_times):
         said.append(
-            f"The curves have points at {len(found.table_times)} of the {len(found.asked_times)} table times asked "
+            f"The curves have points at {len(curves.table_times)} of the {len(curves.asked_times)} table times asked "
             "for: those between which every site has enough patients with an event, without one and followed on."
         )
-    if found.table_times and found.asked_times and found.table_times[-1] < found.asked_times[-1]:
+    if curves.table_times and curves.asked_times and curves.table_times[-1] < curves.asked_times[-1]:
         said.append(
-            f"They end at {years(found.table_times[-1])}: beyond it a site has too few patients left to tell of, and "
+            f"They end at {years(curves.table_times[-1])}: beyond it a site has too few patients left to tell of, and "
             "a curve of all sites cannot go on."
         )
-    said += _refusals(found)
-    if found.log_rank_refused:
-        said.append(f"The log-rank test is not given: {found.log_rank_refused}.")
-    said += _costs(found.held_back)
+    said += _refusals(curves)
+    if curves.log_rank_refused:
+        said.append(f"The log-rank test is not given: {curves.log_rank_refused}.")
+    said += _costs(curves.held_back)
     return said
 
 
@@ -182,10 +186,10 @@ def median(group: SurvivalCurve) -> str:
     return "not reached"
 
 
-def _refusals(found: Curves) -> list[str]:
+def _refusals(curves: Curves) -> list[str]:
     said = []
-    for group in found.groups:
-        refused = [(time, why) for time, why in zip(found.table_times, group.refused, strict=False) if why]
+    for group in curves.groups:
+        refused = [(time, why) for time, why in zip(curves.table_times, group.refused, strict=False) if why]
         if refused:
             times = ", ".join(f"{time:g}" for time, _ in refused)
             said.append(f"{group.name}: the point{'s' if len(refused) > 1 else ''} at {times} years: {refused[-1][1]}.")
@@ -225,20 +229,20 @@ def _lost(cost: GridCost) -> float:
 
 def survival_groups(results: Results) -> Table:
     """The curves in numbers."""
-    found = survival_results.curves(results)
+    curves = survival_results.curves(results)
     rows = []
-    for group in found.groups if found is not None else ():
+    for group in curves.groups if curves is not None else ():
         exact = group.median_survival is not None
         half = number(group.median_survival) if exact else words(median(group))
-        rows.append((words(group.name), count(group.n), count(group.events), _last_point(found, group), half))
-    why = found.not_computed if found is not None and found.not_computed else "No Kaplan-Meier table was computed."
-    last = f"without event at {years(found.table_times[-1])}" if found is not None and found.table_times else "last"
+        rows.append((words(group.name), count(group.n), count(group.events), _last_point(curves, group), half))
+    why = curves.not_computed if curves is not None and curves.not_computed else "No Kaplan-Meier table was computed."
+    last = f"without event at {years(curves.table_times[-1])}" if curves is not None and curves.table_times else "last"
     return Table("groups", ("group", "patients", "events", last, "median, years"), tuple(rows), why_empty=why)
 
 
-def _last_point(found: Curves | None, group: SurvivalCurve) -> Cell:
+def _last_point(curves: Curves | None, group: SurvivalCurve) -> Cell:
     """The value at the last table time, or at the last one at which there is one."""
-    times = found.table_times if found is not None else ()
+    times = curves.table_times if curves is not None else ()
     shown = [(time, value) for time, value in zip(times, group.survival, strict=False) if value is not None]
     if not shown:
         return words("refused") if any(group.refused) else NONE
@@ -249,11 +253,11 @@ def _last_point(found: Curves | None, group: SurvivalCurve) -> Cell:
 
 def survival_points(results: Results) -> Table:
     """Every point of the curves with its interval and what grouping leaves open."""
-    found = survival_results.curves(results)
+    curves = survival_results.curves(results)
     headers = ("group", "years", "at risk before", "events", "without event", "95 % interval", "left open by grouping")
     rows: list[tuple[Cell, ...]] = []
-    for group in found.groups if found is not None else ():
-        for at, time in enumerate(found.table_times if found is not None else ()):
+    for group in curves.groups if curves is not None else ():
+        for at, time in enumerate(curves.table_times if curves is not None else ()):
             value = group.survival[at]
             refused = at < len(group.refused) and bool(group.refused[at])
             rows.append(
@@ -267,7 +271,7 @@ def survival_points(results: Results) -> Table:
                     _span(group.bound_low, group.bound_high, at),
                 )
             )
-    why = found.not_computed if found is not None and found.not_computed else "No Kaplan-Meier table was computed."
+    why = curves.not_computed if curves is not None and curves.not_computed else "No Kaplan-Meier table was computed."
     return Table("points", headers, tuple(rows), why_empty=why)
 
 

@@ -124,8 +124,8 @@ def _risks(z: FloatArray, beta: FloatArray) -> FloatArray:
     moved = terms.std(axis=0) if len(z) else np.zeros_like(beta)
     counts = moved >= _SMALLEST_MOVE * np.abs(terms).max(initial=0.0)
     # Row by row in one order, so that equal patients have equal risks to the last bit.
-    found: FloatArray = np.where(counts, terms, 0.0).sum(axis=1)
-    return found
+    sums: FloatArray = np.where(counts, terms, 0.0).sum(axis=1)
+    return sums
 
 
 def pairs_of(time: FloatArray, event: NDArray[np.bool_], risk: FloatArray) -> FloatArray:
@@ -172,11 +172,11 @@ def comparable_of_each(time: FloatArray, event: NDArray[np.bool_]) -> FloatArray
 
 def _below(tree: NDArray[np.int64], rank: int) -> int:
     """How many have at most this rank."""
-    found = 0
+    below = 0
     while rank > 0:
-        found += int(tree[rank])
+        below += int(tree[rank])
         rank -= rank & -rank
-    return found
+    return below
 
 
 def _require_spread(pairs: FloatArray, rule: InfluenceRule) -> None:
@@ -209,9 +209,9 @@ def _number(value: float | None) -> str:
 _HEADERS = ("model", "C-index", "comparable pairs", "concordant", "tied risk")
 
 
-def _row(found: Concordance) -> tuple[cells.Cell, ...]:
-    counts = (cells.count(found.comparable), cells.count(found.concordant), cells.count(found.tied))
-    return (cells.words(found.model), cells.number(found.c_index, 3), *counts)
+def _row(result: Concordance) -> tuple[cells.Cell, ...]:
+    counts = (cells.count(result.comparable), cells.count(result.concordant), cells.count(result.tied))
+    return (cells.words(result.model), cells.number(result.c_index, 3), *counts)
 
 
 def _shown(results: Results) -> Display:
@@ -221,27 +221,27 @@ def _shown(results: Results) -> Display:
     missing = [
         f"{_words(name)} is not computed: {step.not_computed}." for name, step in steps.items() if step.result is None
     ]
-    found = results.of_type(Concordance).values()
-    table = cells.Table(NAME, _HEADERS, tuple(map(_row, found)), why_empty=" ".join(missing))
+    concordances = results.of_type(Concordance).values()
+    table = cells.Table(NAME, _HEADERS, tuple(map(_row, concordances)), why_empty=" ".join(missing))
     by_site = tuple(
         (cells.words(site), *_row(own))
         for step in steps.values()
         for site, own in step.by_site.items()
         if isinstance(own, Concordance)
     )
-    told, sites = TitledTable(table, _CAPTION), cells.Table(f"{NAME}-sites", ("site", *_HEADERS), by_site)
+    overall, sites = TitledTable(table, _CAPTION), cells.Table(f"{NAME}-sites", ("site", *_HEADERS), by_site)
     return Display(
         sentences=tuple(
             f"The Cox model {each.model} orders {_number(each.c_index)} of {each.comparable} comparable pairs of "
             "patients of one site right (C-index; 0.5 is chance)."
-            for each in found
+            for each in concordances
         ),
-        terminal=(told, *(f"{text[0].upper()}{text[1:]}" for text in missing)),
+        terminal=(overall, *(f"{text[0].upper()}{text[1:]}" for text in missing)),
         sections=(
             Section(
                 NAME,
                 "Concordance",
-                (told, *((TitledTable(sites, "C-index at each site"),) if by_site else ()), Paragraph(_NOTE)),
+                (overall, *((TitledTable(sites, "C-index at each site"),) if by_site else ()), Paragraph(_NOTE)),
                 place=61,
             ),
         ),
@@ -258,7 +258,7 @@ def _compared(runs: Sequence[NamedRun]) -> Display:
     return side_by_side(
         runs,
         Concordance,
-        lambda found: (_row(found),),
+        lambda result: (_row(result),),
         name=NAME,
         headers=_HEADERS,
         title="Concordance",

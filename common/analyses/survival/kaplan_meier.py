@@ -252,8 +252,8 @@ class KaplanMeier:
 def _remaining(n: FloatArray, events: FloatArray, censored: FloatArray, at_end: FloatArray) -> FloatArray:
     """Followed up to each end without an event, (groups, J), those censored at it included."""
     gone = np.cumsum(events + censored + at_end, axis=1)
-    found: FloatArray = n[:, None] - gone + at_end
-    return found
+    remaining: FloatArray = n[:, None] - gone + at_end
+    return remaining
 
 
 KAPLAN_MEIER = "kaplan-meier"

@@ -260,17 +260,17 @@ def _asked(campaign: Campaign) -> Iterator[str]:
     )
 
 
-def _sentence(found: HazardsTest) -> str:
-    doubtful = [f"{item.name} (p {_p(item.p)})" for item in found.covariates if item.p is not None and item.p < _ALPHA]
-    about = f"Proportional hazards in the Cox model {found.model} ({found.events} events): "
+def _sentence(test: HazardsTest) -> str:
+    doubtful = [f"{item.name} (p {_p(item.p)})" for item in test.covariates if item.p is not None and item.p < _ALPHA]
+    about = f"Proportional hazards in the Cox model {test.model} ({test.events} events): "
     if doubtful:
         return (
-            f"{about}the effect of {listed(doubtful)} changes with {_TRANSFORMS[found.time_transform]}, so that one "
+            f"{about}the effect of {listed(doubtful)} changes with {_TRANSFORMS[test.time_transform]}, so that one "
             "hazard ratio for all of the follow-up is an average."
         )
-    if found.p is not None and found.p < _ALPHA:
-        return f"{about}no single effect changes with time, but together they do (p {_p(found.p)})."
-    return f"{about}no effect is seen to change with {_TRANSFORMS[found.time_transform]} (together p {_p(found.p)})."
+    if test.p is not None and test.p < _ALPHA:
+        return f"{about}no single effect changes with time, but together they do (p {_p(test.p)})."
+    return f"{about}no effect is seen to change with {_TRANSFORMS[test.time_transform]} (together p {_p(test.p)})."
 
 
 def _p(p: float | None) -> str:
@@ -288,18 +288,18 @@ _CAPTION = "Proportional hazards (scaled Schoenfeld residuals)"
 _HEADERS = ("model", "covariate", "χ²", "df", "p", "log hazard ratio per unit of time")
 
 
-def _rows(found: HazardsTest) -> Iterator[tuple[Cell, ...]]:
-    for item in found.covariates:
+def _rows(test: HazardsTest) -> Iterator[tuple[Cell, ...]]:
+    for item in test.covariates:
         yield (
-            words(found.model),
+            words(test.model),
             words(item.name),
             number(item.chi2, 3),
             count(1),
             p_value(item.p),
             _slope(item.slope),
         )
-    if found.df > 1:
-        yield (words(found.model), words("all together"), number(found.chi2, 3), count(found.df), p_value(found.p))
+    if test.df > 1:
+        yield (words(test.model), words("all together"), number(test.chi2, 3), count(test.df), p_value(test.p))
 
 
 def _shown(results: Results) -> Display:
@@ -309,12 +309,12 @@ def _shown(results: Results) -> Display:
     missing = [
         f"{_words(name)} is not computed: {step.not_computed}." for name, step in steps.items() if not step.result
     ]
-    table = Rows(NAME, _HEADERS, tuple(row for found in tests for row in _rows(found)), why_empty=" ".join(missing))
-    told = TitledTable(table, _CAPTION)
+    table = Rows(NAME, _HEADERS, tuple(row for test in tests for row in _rows(test)), why_empty=" ".join(missing))
+    titled = TitledTable(table, _CAPTION)
     return Display(
-        sentences=tuple(_sentence(found) for found in tests),
-        terminal=(told, *(f"{text[0].upper()}{text[1:]}" for text in missing)),
-        sections=(Section(NAME, "Proportional hazards", (told, Paragraph(_NOTE)), place=60),),
+        sentences=tuple(_sentence(test) for test in tests),
+        terminal=(titled, *(f"{text[0].upper()}{text[1:]}" for text in missing)),
+        sections=(Section(NAME, "Proportional hazards", (titled, Paragraph(_NOTE)), place=60),),
     )
 
 

@@ -170,21 +170,21 @@ def survival(results: Results) -> Survival | None:
 
 def models(results: Results) -> tuple[CoxResult, ...]:
     """The Cox models that the campaign asks for."""
-    found = survival(results)
-    return () if found is None else found.cox
+    all_of = survival(results)
+    return () if all_of is None else all_of.cox
 
 
 def curves(results: Results) -> Curves | None:
     """The survival curves; None if the campaign asked for none."""
-    found = survival(results)
-    return None if found is None else found.kaplan_meier
+    all_of = survival(results)
+    return None if all_of is None else all_of.kaplan_meier
 
 
 def _cox(step: StepResult) -> CoxResult:
-    found = step.result if isinstance(step.result, CoxResult) else CoxResult.model_validate(step.about)
-    return found.model_copy(update={"sites": step.sites, "not_computed": step.not_computed})
+    cox = step.result if isinstance(step.result, CoxResult) else CoxResult.model_validate(step.about)
+    return cox.model_copy(update={"sites": step.sites, "not_computed": step.not_computed})
 
 
 def _curves(step: StepResult, costs: tuple[GridCost, ...]) -> Curves:
-    found = step.result if isinstance(step.result, Curves) else Curves.model_validate(step.about)
-    return found.model_copy(update={"sites": step.sites, "not_computed": step.not_computed, "held_back": costs})
+    curves_result = step.result if isinstance(step.result, Curves) else Curves.model_validate(step.about)
+    return curves_result.model_copy(update={"sites": step.sites, "not_computed": step.not_computed, "held_back": costs})

@@ -185,13 +185,13 @@ class TableGrid:
 
     def groups_begun(self, result: Result) -> dict[str, FloatArray]:
         """The blocks of an iterate that say the groups and the intervals of this grid's result."""
-        found = {"ends": flags(result["ends"], len(self.times))}
+        blocks = {"ends": flags(result["ends"], len(self.times))}
         if self.gap:
-            found["split"] = np.asarray(result["split_years"])
+            blocks["split"] = np.asarray(result["split_years"])
         if result["median_within_years"] is not None:
             low, high = result["median_within_years"]
-            found |= {"low": np.asarray(low), "high": np.asarray(high)}
-        return found
+            blocks |= {"low": np.asarray(low), "high": np.asarray(high)}
+        return blocks
 
     def _split_blocks(self) -> dict[str, tuple[int, ...]]:
         if not self.gap:
@@ -252,17 +252,17 @@ class TableGrid:
         ends, earliest = ends_of(iterate["ends"]), int(iterate["following"])
         if not table.can_tell_all(ends):
             raise IterateRefused("iterate ends has intervals that this site has not said it can tell")
-        found, first = table.next_end(ends[-1] if ends else -1, earliest), self._first_after_start
-        if found is None and not ends and table.next_end(-1, first) is None:
+        next_index, first = table.next_end(ends[-1] if ends else -1, earliest), self._first_after_start
+        if next_index is None and not ends and table.next_end(-1, first) is None:
             return Statistic.of(layout, self._nothing(), [Cell(patients.n, "patients followed"), table.nearest_cell()])
         next_end, single = np.zeros(len(self.times) + 1), np.zeros(len(self.times) + 1)
-        next_end[len(self.times) if found is None else found] = 1
-        single[table.single_intervals(found) if found == earliest else 0] = 1
+        next_end[len(self.times) if next_index is None else next_index] = 1
+        single[table.single_intervals(next_index) if next_index == earliest else 0] = 1
         exact = at_table_time(patients.time, table_index(patients.time, self.times), self.times).all()
         values: dict[str, FloatArray | float] = {
             "next_end": next_end,
             "single_intervals": single,
-            "start_together": float(bool(ends) or found != earliest or not self._tells_start(table, earliest)),
+            "start_together": float(bool(ends) or next_index != earliest or not self._tells_start(table, earliest)),
             "between_table_times": float(not exact),
             "n": patients.n,
         }
