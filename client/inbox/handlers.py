@@ -117,9 +117,10 @@ def describe(work: Work) -> Answer:
     # With the parts' sizes the number of all would tell how many are in none.
     others = site_cohort.cohort.n - sum(aside.values()) - sum(in_parts.values())
     used = sum(in_parts.values()) + (others if others >= minimum_count else 0)
-    require(used, of="patients in the cohort", minimum_count=minimum_count)
-    set_aside = {reason: count for reason, count in aside.items() if count}
-    excluded = releasable_counts({**site_cohort.excluded, **set_aside}, minimum_count=minimum_count)
+    if not campaign.privacy.secure_aggregation:
+        require(used, of="patients in the cohort", minimum_count=minimum_count)
+    left_out = {**site_cohort.excluded, **{reason: count for reason, count in aside.items() if count}}
+    excluded = releasable_counts(left_out, minimum_count=minimum_count)
     info = {
         "patients": used,
         "minimum_count": minimum_count,
@@ -135,8 +136,8 @@ def describe(work: Work) -> Answer:
         info = {key: info[key] for key in ("minimum_count", "features", "device")}
     if (rules := work.site.rules) is not None:
         info |= {"audit_key": key_to_hex(rules.audit.public_key), "kinds": rules.kinds()}
-    cells = (used, *parts.values(), *excluded.values())
-    return Answer(info=info, patients=used, smallest_cell=min(filter(None, cells)))
+    cells = filter(None, (used, *parts.values(), *excluded.values()))
+    return Answer(info=info, patients=used, smallest_cell=min(cells, default=None))
 
 
 @app.train()
@@ -315,12 +316,11 @@ def _with_phase_columns(work: Work, cohort: Cohort, iterates: Iterates, before: 
         run = predictions.name_of(work.request.run, fold=work.request.fold if work.campaign.validation.folds else None)
         stored_name = f"{run}--phase-{k + 1}"
         # Later exchanges of the phase bring no model: its columns are here.
-        if before and not predictions.are_kept(
-            folder, run=stored_name, model=payload_digest(before), snapshot=snapshot
-        ):
+        model = payload_digest(before)
+        if before and not predictions.are_kept(folder, run=stored_name, model=model, snapshot=snapshot):
             admit_model(work, before, name=run, phase=k)
             columns = columns_of(work.site, estimator, phase, work.site_cohort, before)
-            predictions.keep(folder, run=stored_name, columns=columns, model=payload_digest(before), snapshot=snapshot)
+            predictions.keep(folder, run=stored_name, columns=columns, model=model, snapshot=snapshot)
         cohort = predictions.with_stored(cohort, folder, run=stored_name, snapshot=snapshot)
     return cohort
 

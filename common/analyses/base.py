@@ -193,10 +193,13 @@ class GridAsked:
         Those settled, rising.
     following
         The earliest next end that is asked about; None where tables of `ends` are asked for.
+    of_total
+        Whether the minimum count is asked of the sum over all sites, so that no site has said which it can tell.
     """
 
     ends: tuple[int, ...]
     following: int | None
+    of_total: bool = False
 
 
 @runtime_checkable

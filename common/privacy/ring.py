@@ -2,7 +2,7 @@
 
 A vector is an array (v, w) of unsigned 64-bit words, the lowest first, each row a number of 64 w bits in two's
 complement. Sums wrap, so that a vector plus a uniform mask is uniform, and masks that cancel leave the sum exactly. One
-word is for model updates, two are for statistics, whose entries have ranges of very different size.
+word is for model updates, two or more are for statistics, whose entries have ranges of very different size.
 
 A value x becomes the whole number nearest to x 2^places; `places` follow from bounds that are known before any patient
 is looked at. The sum over s sites is then off by at most s 2^-(places + 1), and whole numbers are exact.
@@ -27,7 +27,6 @@ SEED_BYTES = 32
 MOST_PLACES = 80
 _CHUNK_WORDS = 1 << 16
 _ZEROS = bytes(8 * _CHUNK_WORDS)
-_WORD = 2.0**64
 
 
 class OutOfRange(ValueError):
@@ -65,34 +64,38 @@ def encode(values: FloatArray, places: NDArray[np.int64] | int, *, bounds: Float
     scaled = np.rint(np.ldexp(values, places))
     if words == 1:
         return scaled.astype(np.int64).view(np.uint64)[:, None]
-    size = np.abs(scaled)
-    high = np.floor(size / _WORD)
-    found = np.empty((values.size, 2), dtype=np.uint64)
-    found[:, 0] = (size - high * _WORD).astype(np.uint64)
-    found[:, 1] = high.astype(np.uint64)
+    left = np.abs(scaled)
+    found = np.empty((values.size, words), dtype=np.uint64)
+    for word in range(words - 1, -1, -1):
+        part = np.floor(np.ldexp(left, -64 * word))
+        found[:, word] = part.astype(np.uint64)
+        left -= np.ldexp(part, 64 * word)
     _negate(found, scaled < 0)
     return found
 
 
 def decode(total: Words, places: NDArray[np.int64] | int) -> FloatArray:
     """The values (v,) of a sum's words (v, w)."""
+    values: FloatArray
     if total.shape[1] == 1:
-        values: FloatArray = np.ldexp(total[:, 0].view(np.int64).astype(np.float64), -np.asarray(places))
+        values = np.ldexp(total[:, 0].view(np.int64).astype(np.float64), -np.asarray(places))
         return values
     size = total.copy()
-    negative = size[:, 1] >= np.uint64(1 << 63)
+    negative = size[:, -1] >= np.uint64(1 << 63)
     _negate(size, negative)
-    low, high = (size[:, word].astype(np.float64) for word in (0, 1))
-    values = np.ldexp(high, 64 - np.asarray(places)) + np.ldexp(low, -np.asarray(places))
+    values = np.zeros(len(size))
+    for word in range(size.shape[1] - 1, -1, -1):
+        values += np.ldexp(size[:, word].astype(np.float64), 64 * word - np.asarray(places))
     values[negative] *= -1
     return values
 
 
 def _negate(rows: Words, chosen: NDArray[np.bool_]) -> None:
-    """Two's complement of the chosen rows of two words, in place."""
+    """Two's complement of the chosen rows, in place."""
     flipped = ~rows[chosen]
-    flipped[:, 0] += np.uint64(1)
-    flipped[:, 1] += (flipped[:, 0] == 0).astype(np.uint64)
+    one = np.zeros_like(flipped)
+    one[:, 0] = 1
+    add(flipped, one)
     rows[chosen] = flipped
 
 
@@ -101,8 +104,12 @@ def add(into: Words, other: Words) -> None:
     if into.shape[1] == 1:
         into += other
         return
-    into[:, 0] += other[:, 0]
-    into[:, 1] += other[:, 1] + (into[:, 0] < other[:, 0]).astype(np.uint64)
+    carry = np.zeros(len(into), dtype=np.uint64)
+    for word in range(into.shape[1]):
+        into[:, word] += other[:, word]
+        passed = into[:, word] < other[:, word]
+        into[:, word] += carry
+        carry = (passed | (into[:, word] < carry)).astype(np.uint64)
 
 
 def subtract(into: Words, other: Words) -> None:
@@ -110,9 +117,13 @@ def subtract(into: Words, other: Words) -> None:
     if into.shape[1] == 1:
         into -= other
         return
-    borrow = (into[:, 0] < other[:, 0]).astype(np.uint64)
-    into[:, 0] -= other[:, 0]
-    into[:, 1] -= other[:, 1] + borrow
+    borrow = np.zeros(len(into), dtype=np.uint64)
+    for word in range(into.shape[1]):
+        passed = into[:, word] < other[:, word]
+        into[:, word] -= other[:, word]
+        passed |= into[:, word] < borrow
+        into[:, word] -= borrow
+        borrow = passed.astype(np.uint64)
 
 
 def add_mask(into: Words, seed: bytes, *, sign: int = 1) -> None:

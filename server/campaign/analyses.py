@@ -20,7 +20,7 @@ from fedage.common.analyses.base import (
     Outcome,
     Result,
 )
-from fedage.common.privacy.masked_statistic import STATISTIC_WORDS, summed_statistic
+from fedage.common.privacy.masked_statistic import statistic_words, summed_statistic
 from fedage.common.protocol.basis import PreparedSums
 from fedage.common.protocol.messages import Payload, join_iterates
 from fedage.common.statistics.statistic import FloatArray, Layout, Statistic, total
@@ -179,7 +179,7 @@ def _asked(
     """The sites' sums for steps, and what else they answered; what cannot be used is there with its reason."""
     layouts = {name: analysis.layout(iterate) for name, (analysis, iterate) in steps.items()}
     if session.campaign.privacy.secure_aggregation:
-        blocks = {name: (layout.size, STATISTIC_WORDS) for name, layout in layouts.items()}
+        blocks = {name: (layout.size, statistic_words(layout)) for name, layout in layouts.items()}
         summed = ask_summed(session, kind, payload, blocks=blocks, fold=fold, sites=sites)
         return {name: _hidden(name, layout, summed) for name, layout in layouts.items()}, summed.answers
     answers = session.ask(kind, payload, fold=fold, sites=sites, needed=None if quorum else 0)

@@ -21,7 +21,7 @@ from fedage.common.networks.arrays import Weights
 from fedage.common.networks.masked_update import UPDATE_WORDS, mean_update, update_size
 from fedage.common.networks.roles import ArrayRoles
 from fedage.common.networks.steps import StepLimits
-from fedage.common.privacy.masked_statistic import STATISTIC_WORDS, summed_statistic
+from fedage.common.privacy.masked_statistic import statistic_words, summed_statistic
 from fedage.common.privacy.ring import OutOfRange
 from fedage.common.protocol.basis import Basis
 from fedage.common.protocol.messages import TRAIN, Payload, join_iterates, model_of, without_model
@@ -324,7 +324,10 @@ class _Accepted:
             self.session,
             TRAIN,
             payload,
-            blocks={UPDATE: (update_size(self.weights), UPDATE_WORDS), VALIDATION: (layout.size, STATISTIC_WORDS)},
+            blocks={
+                UPDATE: (update_size(self.weights), UPDATE_WORDS),
+                VALIDATION: (layout.size, statistic_words(layout)),
+            },
             round_number=self.number,
             fold=fold,
             wait_s=training.wait_after_quorum_s,

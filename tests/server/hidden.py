@@ -17,7 +17,7 @@ from fedage.common.analyses.base import Analysis, Iterate
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import parse_campaign
-from fedage.common.privacy.masked_statistic import STATISTIC_WORDS, summed_statistic
+from fedage.common.privacy.masked_statistic import statistic_words, summed_statistic
 from fedage.common.protocol.messages import ANALYSE, PACKED, PAYLOAD, join_iterates, pack, read_packed, unpack
 from fedage.common.protocol.secure import SECURE_PART
 from fedage.common.statistics.cohort import Cohort
@@ -140,7 +140,8 @@ class Sites:
         return self.ask_at(dict.fromkeys(names or (ONE, TWO), iterate_of(centre)), sites=sites)
 
     def ask_at(self, iterates: Mapping[str, Iterate], *, sites: Collection[str] | None = None) -> Summed:
-        blocks = {n: (self.steps[n].layout(it).size, STATISTIC_WORDS) for n, it in iterates.items()}
+        layouts = {n: self.steps[n].layout(it) for n, it in iterates.items()}
+        blocks = {n: (layout.size, statistic_words(layout)) for n, layout in layouts.items()}
         return ask_summed(self.session, ANALYSE, join_iterates(iterates), blocks=blocks, sites=sites)
 
     def total(self, summed: Summed, name: str, *, centre: float | None = None) -> FloatArray:

@@ -23,6 +23,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,6 +121,17 @@ class ReleasedColumns:
         self._path = folder / RELEASED_FILE
         self._patients, self._campaign, self._of_the_model = tuple(patients), campaign, of_the_model
         self._minimum_count = minimum_count
+
+    def of_total(self) -> ReleasedColumns:
+        """The account as it is asked of sums that leave hidden, which small sites may have a part in.
+
+        At a site of a dozen patients any two columns differ for few; there those count that differ for a third or less.
+        """
+        if self._minimum_count == 1:
+            return self
+        asked = copy(self)
+        asked._minimum_count = max(2, min(self._minimum_count, len(self._patients) // 3))
+        return asked
 
     def question_of(self, analysis: Analysis, cohort: Cohort, iterate: Iterate) -> Question:
         """The question with the earlier columns that its own are held against as columns of its cohort.

@@ -153,6 +153,8 @@ class TableGrids:
                 else "tables of other intervals were given before of these patients; those, or some of their ends, are "
                 "the only ones"
             )
+        if question.of_total:
+            return ""
         chosen = f"SELECT ends, told, following FROM paths WHERE {equal(self._this_run)}"
         last = connection.execute(chosen, self._this_run).fetchone()
         settled, tellable = (_read(last["ends"]), _read(last["told"])) if last is not None else ((), ())

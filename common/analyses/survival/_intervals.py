@@ -140,6 +140,11 @@ def at_table_time(time: FloatArray, leaves: NDArray[np.intp], times: tuple[float
     return at_end
 
 
+def all_at_table_times(time: FloatArray, times: tuple[float, ...]) -> bool:
+    """Whether each time (n,) is a table time, or beyond the last one."""
+    return bool(at_table_time(time, table_index(time, times), times).all())
+
+
 def flags(ends: Sequence[int], times: int) -> FloatArray:
     """Ends of intervals as 0 and 1 for each table time, (T,): how an iterate says them."""
     flagged = np.zeros(times)

@@ -61,9 +61,9 @@ def _pooled(
         strata=survival.strata,
         levels=levels_of(survival),
         ties=survival.ties,
-        minimum_count=campaign.cell_minimum,
+        minimum_count=1 if campaign.privacy.secure_aggregation else campaign.cell_minimum,
         grid=grid,
-        influence=rule_of(campaign),
+        influence=None if campaign.privacy.secure_aggregation else rule_of(campaign),
         beside=others,
     )
 

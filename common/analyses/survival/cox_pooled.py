@@ -146,7 +146,11 @@ class CoxPooled:
         _newton.check_newton(_of_newton(iterate), self.covariates)
 
     def grid_asked(self, iterate: Iterate) -> GridAsked | None:
-        return GridAsked(ends_of(iterate["ends"]), None)
+        return GridAsked(ends_of(iterate["ends"]), None, of_total=self.of_total)
+
+    @property
+    def of_total(self) -> bool:
+        return self.preceding.of_total
 
     def within(self, ends: tuple[int, ...]) -> CoxPooled:
         return replace(self, grid=self.preceding.within(ends))
@@ -160,7 +164,7 @@ class CoxPooled:
         return "iterates", _newton.MOST_ITERATES
 
     def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - the same for all
-        needed = (self.time, self.event, *self.strata)
+        needed = (*self.preceding.followed_by, *self.strata)
         return columns_read(self.preceding.followed(cohort, self._needed).cohort, needed=needed, judged=self.covariates)
 
     def layout(self, iterate: Iterate) -> Layout:

@@ -122,10 +122,12 @@ class KaplanMeier:
         raise TypeError(f"{self.name} begins with the result of {self.preceding.name}")
 
     def begin(self, result: Result) -> Iterate:
-        return self.preceding.groups_begun(result)
+        exact = {"exact": np.asarray(float(result["exact"]))} if self.of_total else {}
+        return {**self.preceding.groups_begun(result), **exact}
 
     def check(self, iterate: Iterate) -> None:
-        self.preceding.check_groups(iterate, blocks={"ends": (len(self.times),)})
+        exact: dict[str, tuple[int, ...]] = {"exact": ()} if self.of_total else {}
+        self.preceding.check_groups(iterate, blocks={"ends": (len(self.times),), **exact})
         if not after_start([self.times[end] for end in ends_of(iterate["ends"])]):
             raise IterateRefused("iterate ends must name at least one table time above 0")
 
@@ -136,13 +138,17 @@ class KaplanMeier:
         return self._followed(cohort).cohort
 
     def grid_asked(self, iterate: Iterate) -> GridAsked | None:
-        return GridAsked(ends_of(iterate["ends"]), None)
+        return GridAsked(ends_of(iterate["ends"]), None, of_total=self.of_total)
+
+    @property
+    def of_total(self) -> bool:
+        return self.preceding.of_total
 
     def within(self, ends: tuple[int, ...]) -> KaplanMeier:
         return replace(self, grid=self.preceding.within(ends))
 
     def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - the same for all
-        needed = (self.time, self.event, *((self.gap,) if self.gap else ()))
+        needed = (*self.preceding.followed_by, *((self.gap,) if self.gap else ()))
         return columns_read(self._followed(cohort).cohort, needed=needed)
 
     def layout(self, iterate: Iterate) -> Layout:
@@ -174,6 +180,8 @@ class KaplanMeier:
             return counted.reshape(len(ends), groups).T.astype(np.float64)
 
         tell_events, tell_censored = table.told_exactly(ends)
+        if self.of_total and not iterate["exact"]:  # who leaves at an end could be few of all sites
+            tell_events = tell_censored = np.zeros(len(ends), dtype=bool)
         d, c = count(patients.event), count(~patients.event)
         d_at, c_at = count(patients.event & at_end) * tell_events, count(~patients.event & at_end) * tell_censored
         c_told = c_at.copy()
@@ -270,7 +278,7 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
         split_gap_at="zero" if survival.curves_by else survival.split_gap_at,
         time=survival.time,
         event=survival.event,
-        minimum_count=campaign.cell_minimum,
+        minimum_count=1 if campaign.privacy.secure_aggregation else campaign.cell_minimum,
         grid=grid,
     )
     yield Step(curves, (TABLE_GRID,), {"column": curves_by(campaign)})

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
+from importlib import import_module
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -49,13 +50,12 @@ from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.of_file import computed, curves_by, levels_of
 from fedage.common.analyses.survival._groups import groups_of_gap, stratum_of
-from fedage.common.analyses.survival._intervals import SiteTable, at_table_time, ends_of, flags, latest_sites
+from fedage.common.analyses.survival._intervals import SiteTable, all_at_table_times, ends_of, flags, latest_sites
 from fedage.common.analyses.survival.follow_up import (
     FollowedPatients,
     after_start,
     check_table_times,
     followed,
-    table_index,
     with_start,
 )
 from fedage.common.analyses.survival.results import GridResult
@@ -105,6 +105,7 @@ class TableGrid:
     """
 
     same_sites: ClassVar[bool] = False
+    of_total: ClassVar[bool] = False
 
     name: str
     times: tuple[float, ...]
@@ -241,7 +242,7 @@ class TableGrid:
 
     def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - the same for all
         strata = [column for columns, _ in self.strata for column in columns]
-        needed = (self.time, self.event, *self._gap_columns, *strata)
+        needed = (*self.followed_by, *self._gap_columns, *strata)
         return columns_read(self.followed(cohort, self._gap_columns).cohort, needed=needed)
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
@@ -258,12 +259,11 @@ class TableGrid:
         next_end, single = np.zeros(len(self.times) + 1), np.zeros(len(self.times) + 1)
         next_end[len(self.times) if next_index is None else next_index] = 1
         single[table.single_intervals(next_index) if next_index == earliest else 0] = 1
-        exact = at_table_time(patients.time, table_index(patients.time, self.times), self.times).all()
         values: dict[str, FloatArray | float] = {
             "next_end": next_end,
             "single_intervals": single,
             "start_together": float(bool(ends) or next_index != earliest or not self._tells_start(table, earliest)),
-            "between_table_times": float(not exact),
+            "between_table_times": float(not all_at_table_times(patients.time, self.times)),
             "n": patients.n,
         }
         return Statistic.of(layout, values, [Cell(patients.n, "patients followed")])
@@ -323,6 +323,10 @@ class TableGrid:
         return self.gap is not None and self.split_gap_at == "median"
 
     @property
+    def followed_by(self) -> tuple[str, ...]:
+        return self.time, self.event
+
+    @property
     def _gap_columns(self) -> tuple[str, ...]:
         return (self.gap,) if self.gap else ()
 
@@ -331,7 +335,6 @@ class TableGrid:
 
     @property
     def _first_after_start(self) -> int:
-        """Index of the first table time above 0."""
         return int(np.searchsorted(np.asarray(self.times), 0.0, side="right"))
 
     def _tells_start(self, table: SiteTable, end: int) -> bool:
@@ -339,8 +342,7 @@ class TableGrid:
         return self._first_after_start == 1 and table.can_tell(-1, 0) and table.can_tell(0, end)
 
     def _nothing(self) -> dict[str, FloatArray | float]:
-        size = len(self.times) + 1
-        flagged = {"next_end": np.zeros(size), "single_intervals": np.zeros(size)}
+        flagged = {name: np.zeros(len(self.times) + 1) for name in ("next_end", "single_intervals")}
         return {**flagged, "start_together": 0.0, "between_table_times": 0.0, "n": 0.0}
 
     def _ask(
@@ -377,6 +379,8 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
         minimum_count=campaign.cell_minimum,
         smallest_site=survival.curves_from_patients,
     )
+    if campaign.privacy.secure_aggregation:
+        grid = import_module("fedage.common.analyses.survival.total_grid").TotalGrid.of(grid)  # one of these
     yield Step(grid, ("gap_years",))
 
 
