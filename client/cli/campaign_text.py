@@ -11,7 +11,7 @@ from fedage.client.consent.terms import budget_of
 from fedage.client.disclosure.guard import Withheld
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import CampaignErrors
-from fedage.common.campaign_file.describe import in_words as campaign_in_words
+from fedage.common.campaign_file.describe import campaign_sentences
 from fedage.common.estimators.configure import phases_known, rounds_phases
 from fedage.common.estimators.private_training import NoPrivateTraining, mechanism_of
 from fedage.common.privacy.accountant import ChargeRefused
@@ -35,7 +35,7 @@ def campaign_text(rules: SiteRules, digest: str) -> Iterator[str]:
         yield "the file kept here is not the one with this digest and cannot be approved"
         return
     yield f"Who asks: the coordinator pinned at this site, whose key has the fingerprint {rules.coordinator}."
-    yield from campaign_in_words(campaign)
+    yield from campaign_sentences(campaign)
     decision = rules.decide(campaign, kind=DESCRIBE)
     if isinstance(decision, Refused):
         yield f"Your policy refuses it (rule {decision.rule}): {decision.sentence}."

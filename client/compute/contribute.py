@@ -28,8 +28,8 @@ from fedage.common.statistics.cohort import (
     Cohort,
     MissingColumn,
     UnusableColumn,
-    not_years_in_words,
-    only_events_in_words,
+    not_years_text,
+    only_events_text,
     tells_only_events,
 )
 from fedage.common.statistics.influence import InfluenceRefused, InfluenceRule, require_sums
@@ -289,10 +289,10 @@ def _require_follow_up(analysis: Analysis, cohort: Cohort) -> None:
     if not isinstance(time, str) or time not in cohort.columns:
         return
     if np.any(cohort[time] > LONGEST_FOLLOW_UP_YEARS):
-        raise UnusableColumn(time, not_years_in_words(time))
+        raise UnusableColumn(time, not_years_text(time))
     known = isinstance(event, str) and event in cohort.columns
     if known and tells_only_events(time=cohort[time], event=cohort[str(event)]):
-        raise UnusableColumn(str(event), only_events_in_words(str(event)))
+        raise UnusableColumn(str(event), only_events_text(str(event)))
 
 
 def _correct(

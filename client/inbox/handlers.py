@@ -52,7 +52,7 @@ from fedage.common.analyses.plan import registered
 from fedage.common.estimators.base import ExactPhase, RoundsPhase
 from fedage.common.estimators.configure import kinked_loss, phases_of, place_of_round, rounds_phases, step_limits
 from fedage.common.networks.arrays import ModelRefused
-from fedage.common.networks.devices import device_in_words
+from fedage.common.networks.devices import device_text
 from fedage.common.networks.steps import clipped_step
 from fedage.common.protocol.heads import key_to_hex
 from fedage.common.protocol.messages import (
@@ -130,7 +130,7 @@ def describe(work: Work) -> Answer:
         "rejected_files": releasable_counts(site_cohort.rejected_files, minimum_count=minimum_count),
         "rejected_samples": releasable_counts(site_cohort.rejected_samples, minimum_count=minimum_count),
         "features": list(site_cohort.features),
-        "device": device_in_words(work.site.device, trains=campaign.training is not None),
+        "device": device_text(work.site.device, trains=campaign.training is not None),
     }
     if campaign.privacy.secure_aggregation:  # which hides how many a site brings
         info = {key: info[key] for key in ("minimum_count", "features", "device")}

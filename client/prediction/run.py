@@ -16,7 +16,7 @@ from fedage.client.cohort.table.read import SUFFIXES as TABLES
 from fedage.client.prediction.exams import EXAM, OUTSIDE, Hardware, NewExams, predicted_columns
 from fedage.client.prediction.tables import Named
 from fedage.client.site.home import SiteHome, read_public_key
-from fedage.common.bundle.card import limits, line_in_words
+from fedage.common.bundle.card import limits, line_text
 from fedage.common.bundle.container import Bundle
 from fedage.common.bundle.description import OVERALL, Line
 from fedage.common.bundle.fits import estimator_of, require_weights
@@ -104,7 +104,7 @@ def predict(
         columns = predicted_columns(opened, estimator, exams, line=chosen, hardware=hardware)
     file = Path(out) if out is not None else _in_home(site, opened)
     _write(file, exams.names, columns)
-    corrected = line_in_words(whose, chosen) if chosen is not None else "no bias line, so no corrected gap"
+    corrected = line_text(whose, chosen) if chosen is not None else "no bias line, so no corrected gap"
     outside = sum(value == 1 for value in columns[OUTSIDE])
     age = next(output for output in estimator.outputs if output.column == PREDICTED_YEARS)
     cut = sum(value in (age.lower, age.upper) for value in columns[PREDICTED_YEARS])

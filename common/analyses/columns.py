@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedage.common.statistics.cohort import Cohort, UnusableColumn, not_binary_in_words
+from fedage.common.statistics.cohort import Cohort, UnusableColumn, not_binary_text
 from fedage.common.statistics.influence import differing
 from fedage.common.statistics.statistic import MAX_PATIENTS as MAX_PATIENTS
 from fedage.common.statistics.statistic import Cell, FloatArray
@@ -123,7 +123,7 @@ def require_binary(cohort: Cohort, column: str, *, meaning: str) -> None:
     """
     values = cohort[column]
     if not np.isin(values[np.isfinite(values)], (0.0, 1.0)).all():
-        raise UnusableColumn(column, not_binary_in_words(column, meaning=meaning))
+        raise UnusableColumn(column, not_binary_text(column, meaning=meaning))
 
 
 def cells_of_predictions(predicted: FloatArray) -> list[Cell]:

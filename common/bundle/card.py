@@ -127,7 +127,7 @@ def _table_row(name: str, patients: str, errors: Errors | None, line: Line | Non
     return f"| {name} | {patients} | {judged} | {mae} | {fitted} |"
 
 
-def line_in_words(name: str, line: Line) -> str:
+def line_text(name: str, line: Line) -> str:
     """A bias line for whoever reads corrected gaps."""
     whose = "the bias line over all sites of the training" if name == OVERALL else f"the bias line of site {name}"
     formula = f"{line.slope:.3f} × age {line.intercept_years:+.2f} years"

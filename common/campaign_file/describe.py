@@ -6,7 +6,7 @@ from fedage.common.campaign.types import USUAL_AGE_STEP_YEARS, Campaign, CoxMode
 from fedage.common.presentation.wording import listed
 
 
-def in_words(campaign: Campaign) -> list[str]:
+def campaign_sentences(campaign: Campaign) -> list[str]:
     """What is computed, what leaves the site, and which privacy, one sentence an item.
 
     Who asks is not in the file: it is whoever signs the requests, and is told beside these sentences.

@@ -24,7 +24,7 @@ def resolve_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def device_in_words(device: str, *, trains: bool) -> str:
+def device_text(device: str, *, trains: bool) -> str:
     """What a campaign is computed on here, for the coordinator: the device that "auto" is, and a GPU's model.
 
     Only training in rounds and its predictions use a GPU; sums over tables are computed on the CPU.

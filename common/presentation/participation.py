@@ -67,7 +67,7 @@ def hidden_note(results: Results) -> str:
     return "By site: hidden from the coordinator by secure aggregation; only sums over all sites were opened."
 
 
-def training_in_words(results: Results) -> tuple[list[SiteRecord], str]:
+def training_text(results: Results) -> tuple[list[SiteRecord], str]:
     """The sites whose contribution is in every round, or every fold of an exact model, and a clause on the others.
 
     Returns

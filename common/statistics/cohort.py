@@ -59,7 +59,7 @@ EVENT_MEANING = "1 (event) and 0 (censored)"
 """What the two values of an event column stand for."""
 
 
-def not_binary_in_words(column: str, *, meaning: str, values: Sequence[float] = ()) -> str:
+def not_binary_text(column: str, *, meaning: str, values: Sequence[float] = ()) -> str:
     """What is wrong with a column of other values than 0 and 1, after its name, and the mapping that would mend it.
 
     Which value is the event is not guessed, and none is left out: a value without a meaning would be missing.
@@ -91,7 +91,7 @@ LONGEST_FOLLOW_UP_YEARS = 130.0
 """Nobody is followed for longer: a larger time is one in days or months, a date, or a code for missing."""
 
 
-def not_years_in_words(column: str) -> str:
+def not_years_text(column: str) -> str:
     """What is wrong with a column of follow-up times that are no years, after its name, and the mapping to mend it."""
     return (
         f"holds times above {LONGEST_FOLLOW_UP_YEARS:g}, which are no years; if they are days, say so in the site's "
@@ -116,7 +116,7 @@ def tells_only_events(*, time: FloatArray, event: FloatArray) -> bool:
     return known.size > 0 and bool((known == 1).all()) and silent >= _FEWEST_WITHOUT_EVENT
 
 
-def only_events_in_words(column: str) -> str:
+def only_events_text(column: str) -> str:
     """What is wrong with such a column, after its name, and the mapping that would mend it."""
     mapped = f'{{ column = "{column}", values = {{ "1" = 1, "" = 0 }} }}'
     return (

@@ -50,15 +50,15 @@ class CampaignErrors(FedAgeError, ValueError):
 
     def __str__(self) -> str:
         count = len(self.problems)
-        return problems_in_words(f"{self.name}: {count} problem{'s' if count != 1 else ''}", self.problems)
+        return problems_text(f"{self.name}: {count} problem{'s' if count != 1 else ''}", self.problems)
 
 
-def problems_in_words(heading: str, problems: Sequence[Problem]) -> str:
+def problems_text(heading: str, problems: Sequence[Problem]) -> str:
     """A heading and a line for each problem, of which no more than `MOST_SHOWN` are shown.
 
     Examples
     --------
-    >>> print(problems_in_words("a.toml: 22 problems", [Problem("", "one")] * 22).splitlines()[-1])
+    >>> print(problems_text("a.toml: 22 problems", [Problem("", "one")] * 22).splitlines()[-1])
       and 2 more
     """
     lines = [heading, *(f"  - {problem}" for problem in problems[:MOST_SHOWN])]

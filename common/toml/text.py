@@ -73,11 +73,11 @@ def _explain(error: ValueError, *, name: str) -> tuple[Problem, int | None]:
     else:
         line = int(position["line"])
         where, what = f"{name}, line {line}, column {position['column']}", position["what"]
-    what, mend = _in_words(what)
+    what, mend = _what_and_mend(what)
     return Problem("", f"{where}: not valid TOML: {what}; {mend}"), line
 
 
-def _in_words(what: str) -> tuple[str, str]:
+def _what_and_mend(what: str) -> tuple[str, str]:
     if what.startswith("Cannot overwrite a value"):
         return "this key is given twice", "keep one of the two lines"
     if what.startswith("Cannot declare"):

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from fedage.common.errors import FedAgeError
 from fedage.common.toml import text as _toml
-from fedage.common.toml.problems import Problem, problems_in_words
+from fedage.common.toml.problems import Problem, problems_text
 from fedage.common.toml.tables import check_table
 from fedage.common.toml.text import MAX_TOML_BYTES
 from fedage.deploy.machine.bounded import FileTooLarge, read_text_at_most
@@ -25,7 +25,7 @@ class SettingsErrors(FedAgeError):
     def __init__(self, file: Path, problems: Iterable[Problem]) -> None:
         self.file = file
         self.problems = tuple(problems)
-        super().__init__(problems_in_words(f"{file}:", self.problems))
+        super().__init__(problems_text(f"{file}:", self.problems))
 
 
 def check_settings(values: Mapping[str, Any], model: type[Model], *, file: Path) -> Model:

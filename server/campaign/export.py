@@ -25,7 +25,7 @@ from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import Estimator
 from fedage.common.estimators.configure import configured
 from fedage.common.estimators.table import FEATURE
-from fedage.common.presentation.participation import training_in_words
+from fedage.common.presentation.participation import training_text
 from fedage.common.protocol.messages import payload_digest
 from fedage.common.version import __version__
 from fedage.deploy.machine.campaign_file import load_campaign
@@ -154,7 +154,7 @@ def _errors(metrics: Metrics | None) -> Errors | None:
 
 
 def _trained_on(campaign: Campaign, results: Results) -> TrainedOn:
-    whole, _ = training_in_words(results)
+    whole, _ = training_text(results)
     partly = {site for made in results.preparation for site in made.sites}
     partly |= {site for done in results.rounds for site in done.sites}
     sites = {site.name: _patients(site.patients_by_part, site.patients) for site in results.sites}

@@ -89,7 +89,7 @@ class Follower:
         for event in read_events(self._path)[self._seen :]:
             self._seen += 1
             self._pending.take(event)
-            if line := in_words(event):
+            if line := event_text(event):
                 self._console.print(line + self._left(event))
             if event["event"] == "finished":
                 if event.get("reason"):
@@ -144,7 +144,7 @@ def _loss(loss: float | None) -> str:
     return "loss not told" if loss is None else f"loss {loss:.3f}"
 
 
-def in_words(event: dict[str, Any]) -> str:
+def event_text(event: dict[str, Any]) -> str:
     """One line for a person, empty for events that only machines need."""
     time_of_day = str(event["time"])[11:19]
     match event["event"]:

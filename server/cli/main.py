@@ -184,13 +184,13 @@ def heads(
 @campaign.command("check")
 def check(file: Annotated[Path, typer.Argument(help="the campaign file")]) -> None:
     """Check a campaign file: every mistake at once, or its digest and what it means in words."""
-    from fedage.common.campaign_file.describe import in_words, limits_off_the_grid
+    from fedage.common.campaign_file.describe import campaign_sentences, limits_off_the_grid
     from fedage.deploy.machine.campaign_file import load_campaign
 
     checked = load_campaign(file)
     typer.echo(f"{file}: ok")
     typer.echo(f"digest {checked.digest}")
-    for sentence in in_words(checked):
+    for sentence in campaign_sentences(checked):
         typer.echo(f"- {sentence}")
     if odd := limits_off_the_grid(checked):
         typer.echo(f"note: {odd}")

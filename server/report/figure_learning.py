@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from fedage.common.presentation.participation import participants
 from fedage.common.presentation.svg import DASHES, INK, MARKERS, MUTED, SERIES, draw
 from fedage.server.record.results import Results, Round
-from fedage.server.report.rounds import by_fold, mean_over_folds, rounds_in_words
+from fedage.server.report.rounds import by_fold, mean_over_folds, rounds_text
 
 _FEW = 6
 
@@ -116,7 +116,7 @@ def _line(axes: Axes, values: Sequence[tuple[int, float | None]], **style: Any) 
 
 def _label(rounds: Sequence[Round]) -> str:
     known = [error for _, error in mean_over_folds(rounds, _error)]
-    text = rounds_in_words(rounds)
+    text = rounds_text(rounds)
     if not known and any(item.epsilon_by_site for item in rounds):
         return f"ε over {text}; no validation error was released"
     if not known:

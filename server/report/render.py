@@ -23,7 +23,7 @@ from fedage.server.report import (
 )
 from fedage.server.report import summary as _summary
 from fedage.server.report.figure_learning import learning_curve
-from fedage.server.report.shown import notes_in_words, shown_of
+from fedage.server.report.shown import notes_text, shown_of
 from fedage.server.report.withheld_text import sections_of
 
 
@@ -64,7 +64,7 @@ def render_report(results: Results, *, events: Sequence[Mapping[str, Any]] | Non
     css, _, _ = environment.loader.get_source(environment, "report.css") if environment.loader else ("", None, None)
     return template.render(
         results=results,
-        notes=notes_in_words(results),
+        notes=notes_text(results),
         css=Markup(css),
         banners=_summary.banners(results),
         summary=_summary.sentences(results, shown),

@@ -28,7 +28,7 @@ def mean_over_folds(rounds: Sequence[Round], value: Callable[[Round], float | No
     return [(number, statistics.fmean(found)) for number, found in sorted(known.items()) if len(found) == len(folds)]
 
 
-def rounds_in_words(rounds: Sequence[Round]) -> str:
+def rounds_text(rounds: Sequence[Round]) -> str:
     """E.g. `12 rounds`, `150 rounds in each of 5 folds`, or for a run cut off `160 rounds in 2 folds`."""
     lengths = [len(fold) for fold in by_fold(rounds)]
     if len(lengths) < 2:

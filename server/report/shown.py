@@ -47,7 +47,7 @@ def subjects_not_asked_for(results: Results) -> list[str]:
     return list(dict.fromkeys(each.subject for each in known if each.subject and each.subject not in asked))
 
 
-def step_in_words(results: Results, step: str) -> str:
+def step_text(results: Results, step: str) -> str:
     """A step of a record in its analysis' words; empty where no analysis that is installed here has it."""
     step_result = results.analyses.get(step)
     try:
@@ -57,13 +57,13 @@ def step_in_words(results: Results, step: str) -> str:
     return "" if definition is None else definition.words(step)
 
 
-def notes_in_words(results: Results) -> list[str]:
+def notes_text(results: Results) -> list[str]:
     """The record's notes, each step at their beginning in its analysis' words."""
     notes = []
     for note in results.notes:
         begins = [step for step in results.analyses if note.startswith(f"{step}: ")]
         step = max(begins, key=len, default="")
-        words = step_in_words(results, step) if step else ""
+        words = step_text(results, step) if step else ""
         notes.append(f"{words[:1].upper()}{words[1:]}{note.removeprefix(step)}" if words and words != step else note)
     return notes
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from fedage.common.presentation.blocks import Display
-from fedage.common.presentation.participation import participants, patients_told, training_in_words
+from fedage.common.presentation.participation import participants, patients_told, training_text
 from fedage.common.presentation.wording import listed
 from fedage.server.record.results import Results
 from fedage.server.report import external
-from fedage.server.report.rounds import rounds_in_words
+from fedage.server.report.rounds import rounds_text
 from fedage.server.report.shown import shown_of, subjects_not_asked_for
 from fedage.server.report.withheld_text import in_short
 
@@ -86,7 +86,7 @@ def _ended(results: Results) -> str:
 
 
 def _what_ran(results: Results) -> str:
-    took_part, others = training_in_words(results)
+    took_part, others = training_text(results)
     exact, estimator = results.solved_exactly, results.campaign.estimator
     if results.campaign.bundle and participants(results):
         at = listed([f"{site.name} ({patients_told(site)} patients)" for site in participants(results)])
@@ -112,4 +112,4 @@ def _what_ran(results: Results) -> str:
             f"{sites} made the age estimator {estimator}{together}{took}: solved exactly from sums{each}, so no rounds "
             f"of training were needed.{rest}"
         )
-    return f"{sites} trained the age estimator {estimator}{together} for {rounds_in_words(results.rounds)}{took}.{rest}"
+    return f"{sites} trained the age estimator {estimator}{together} for {rounds_text(results.rounds)}{took}.{rest}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from fedage.common.presentation.wording import listed
 from fedage.server.record.results import Results
-from fedage.server.report.shown import step_in_words
+from fedage.server.report.shown import step_text
 
 WHY_LEFT_OUT = (
     "At one site at least, too few patients differ in such a column or one of them makes up too much of a sum, "
@@ -31,7 +31,7 @@ def _left_out(results: Results) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield f"The model{of_folds} was made", columns
     for name, step in results.analyses.items():
         if columns := tuple(getattr(step.result, "withheld_columns", ())):
-            words = step_in_words(results, name) or name
+            words = step_text(results, name) or name
             yield f"{words[:1].upper()}{words[1:]} was computed", columns
 
 

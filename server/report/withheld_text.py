@@ -11,7 +11,7 @@ from fedage.common.presentation.participation import participants
 from fedage.common.presentation.wording import listed
 from fedage.server.record.results import Results, StepResult
 from fedage.server.report import withheld_columns
-from fedage.server.report.shown import step_in_words
+from fedage.server.report.shown import step_text
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class WithheldContribution:
     why: dict[str, list[str]]
     counted: tuple[str, ...] | None
     asked: int
-    in_words: str = ""
+    step_text: str = ""
     """The step in its analysis' own words, where that is known."""
 
     @property
     def words(self) -> str:
         """What it is, e.g. `the Cox model by-site`."""
-        return "the making of the model" if self.step == table_preparation.NAME else self.in_words or self.step
+        return "the making of the model" if self.step == table_preparation.NAME else self.step_text or self.step
 
     @property
     def rests_on(self) -> str:
@@ -74,7 +74,7 @@ def withholdings(results: Results) -> list[WithheldContribution]:
             steps.setdefault(item.step, {}).setdefault(item.reason, []).append(site.name)
     counted, asked = _counted(results), len(participants(results))
     return [
-        WithheldContribution(step, why, counted.get(step), asked, step_in_words(results, step))
+        WithheldContribution(step, why, counted.get(step), asked, step_text(results, step))
         for step, why in sorted(steps.items())
     ]
 

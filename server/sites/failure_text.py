@@ -19,6 +19,6 @@ _WORDS = {
 }
 
 
-def in_words(reason: str) -> str:
+def failure_text(reason: str) -> str:
     """A reason as a person reads it; the kind stays in it, for whoever looks at the site's own log."""
     return _WORDS.get(reason, reason)

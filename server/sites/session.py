@@ -21,7 +21,7 @@ from fedage.server.record.events import EventLog
 from fedage.server.record.heads import Heads
 from fedage.server.record.journal import Journal
 from fedage.server.sites.attendance import Attendance
-from fedage.server.sites.failure_text import in_words
+from fedage.server.sites.failure_text import failure_text
 from fedage.server.sites.flower_records import read_or_failure, request_content
 from fedage.server.sites.incoming import Answer, CampaignFailed, Incoming
 from fedage.server.sites.kept_steps import KeptSteps, Replayed, step_of
@@ -206,7 +206,7 @@ class Session:
         for node, reply in sorted(replies.items()):
             known = (self.admitted or {}).get(node, "")
             if isinstance(reply, Failure):
-                reason = f"did not answer the offer: {in_words(reply.reason)}"
+                reason = f"did not answer the offer: {failure_text(reply.reason)}"
                 self.attendance.note(known or _UNNAMED, DESCRIBE, reason)
                 self._unheard.add(node)
                 continue
@@ -280,7 +280,7 @@ class Session:
         def arrived(node: int, reply: _Read | Failure) -> None:
             site = nodes[node]
             if isinstance(reply, Failure):
-                self.attendance.note(site, kind, in_words(reply.reason), round_number=round_number)
+                self.attendance.note(site, kind, failure_text(reply.reason), round_number=round_number)
                 if is_lost(reply):
                     lost.add(node)
                 return
@@ -385,7 +385,7 @@ class Session:
             return Message(content, message_type=request.kind, dst_node_id=node, group_id=str(request.round))
 
         def lost(node: int, failure: Failure) -> None:
-            reason = f"{in_words(failure.reason)}; asked again when it is back"
+            reason = f"{failure_text(failure.reason)}; asked again when it is back"
             self.attendance.note(self._site(node) or _UNNAMED, request.kind, reason, round_number=request.round)
 
         asked = sorted(self._site(node) or _UNNAMED for node in payloads)

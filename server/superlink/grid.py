@@ -338,12 +338,12 @@ def _sorted_out(replies: Iterable[Message], waiting: dict[str, int]) -> Iterator
         if node is None:
             continue
         if reply.has_error():
-            yield node, Failure(reply.error.code, _in_words(reply.error.code, reply.error.reason or ""))
+            yield node, Failure(reply.error.code, _failure_text(reply.error.code, reply.error.reason or ""))
         else:
             yield node, reply
 
 
-def _in_words(code: int, reason: str) -> str:
+def _failure_text(code: int, reason: str) -> str:
     """A site's reason is one type's name; Flower's engine puts the class, the text and a traceback there."""
     if code in _OF_FLOWER:
         return _OF_FLOWER[code]

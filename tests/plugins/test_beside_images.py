@@ -29,7 +29,7 @@ from fedage.common import estimators
 from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import parse_campaign
-from fedage.common.campaign_file.describe import in_words
+from fedage.common.campaign_file.describe import campaign_sentences
 from fedage.common.estimators.base import ROW, Estimator, Samples
 from fedage.common.protocol.messages import RequestRefused
 from fedage.common.statistics.cohort import Cohort
@@ -230,9 +230,11 @@ def test_its_values_are_frozen_at_approval(tmp_path: Path) -> None:
 
 
 def test_an_administrator_reads_which_columns_it_takes() -> None:
-    text = " ".join(in_words(parse_campaign(campaign_text(clinical="score weight"))))
+    text = " ".join(campaign_sentences(parse_campaign(campaign_text(clinical="score weight"))))
     assert "Beside the images it reads of each patient: score, weight and sex." in text
-    assert "Beside the images" not in " ".join(in_words(parse_campaign(campaign_text(clinical="", sex_input=False))))
+    assert "Beside the images" not in " ".join(
+        campaign_sentences(parse_campaign(campaign_text(clinical="", sex_input=False)))
+    )
 
 
 def test_without_columns_it_is_an_estimator_on_images_alone() -> None:

@@ -130,8 +130,8 @@ def test_reading_its_campaign_loads_no_torch(name: str, installed: Path, tmp_pat
     code = (
         f"import sys; sys.path.insert(0, {str(installed)!r}); from pathlib import Path;"
         "from fedage.deploy.machine.campaign_file import load_campaign;"
-        "from fedage.common.campaign_file.describe import in_words;"
-        f"print(in_words(load_campaign(Path({str(file)!r})))); sys.exit('torch' in sys.modules)"
+        "from fedage.common.campaign_file.describe import campaign_sentences;"
+        f"print(campaign_sentences(load_campaign(Path({str(file)!r})))); sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

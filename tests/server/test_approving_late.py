@@ -12,7 +12,7 @@ from flwr.app import Message
 from fedage.client.audit import Direction, Kind
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.protocol.messages import DESCRIBE
-from fedage.server.cli.follow import in_words
+from fedage.server.cli.follow import event_text
 from fedage.server.record.events import EventLog, read_events
 from fedage.server.record.heads import Heads
 from fedage.server.sites import session as session_module
@@ -76,7 +76,7 @@ def describe(
 
 
 def followed(folder: Path) -> list[str]:
-    return [line[10:] for line in map(in_words, read_events(folder / "events.jsonl")) if line]
+    return [line[10:] for line in map(event_text, read_events(folder / "events.jsonl")) if line]
 
 
 def test_a_site_that_approves_while_the_coordinator_waits_takes_part(pair: list[Hospital], tmp_path: Path) -> None:

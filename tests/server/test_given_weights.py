@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 from fedage.client.cohort.site_cohort import SiteCohort
 from fedage.common.campaign_file import CampaignErrors, parse_campaign
-from fedage.common.campaign_file.describe import in_words
+from fedage.common.campaign_file.describe import campaign_sentences
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import Samples
 from fedage.common.estimators.breast_4view import VIEWS
@@ -139,8 +139,12 @@ def test_what_is_no_digest_is_a_mistake_of_the_file(digest: str) -> None:
 
 
 def test_who_approves_is_told_that_weights_come_from_outside() -> None:
-    assert any("from outside the campaign" in sentence for sentence in in_words(parse_campaign(CAMPAIGN_TEXT)))
-    assert not any("from outside" in sentence for sentence in in_words(parse_campaign(TEXT.format(digest=""))))
+    assert any(
+        "from outside the campaign" in sentence for sentence in campaign_sentences(parse_campaign(CAMPAIGN_TEXT))
+    )
+    assert not any(
+        "from outside" in sentence for sentence in campaign_sentences(parse_campaign(TEXT.format(digest="")))
+    )
 
 
 # --- the coordinator's file ---

@@ -18,7 +18,7 @@ from fedage.common.protocol.heads import Head, SignedHead, key_to_hex
 from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, TRAIN
 from fedage.server.campaign.conduct import conduct
 from fedage.server.campaign.run_so_far import Place
-from fedage.server.cli.follow import in_words
+from fedage.server.cli.follow import event_text
 from fedage.server.record.events import read_events
 from fedage.server.record.heads import Heads
 from fedage.server.record.results import Results, SiteRecord, read_results
@@ -95,7 +95,7 @@ def failure(folder: Path, grid: AuditedGrid, *, name: str = "run") -> str:
 
 
 def followed(folder: Path, name: str = "run") -> str:
-    return "\n".join(map(in_words, read_events(folder / name / "events.jsonl")))
+    return "\n".join(map(event_text, read_events(folder / name / "events.jsonl")))
 
 
 def test_every_head_is_kept_and_told_and_no_nonce_comes_twice(three: list[MemorySite], tmp_path: Path) -> None:

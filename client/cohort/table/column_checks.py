@@ -26,9 +26,9 @@ from fedage.common.errors import FedAgeError
 from fedage.common.statistics.cohort import (
     EVENT_MEANING,
     LONGEST_FOLLOW_UP_YEARS,
-    not_binary_in_words,
-    not_years_in_words,
-    only_events_in_words,
+    not_binary_text,
+    not_years_text,
+    only_events_text,
     tells_only_events,
 )
 from fedage.common.statistics.statistic import FloatArray
@@ -107,13 +107,13 @@ def _problems(columns: Columns, rows: Rows, campaign: Campaign, *, features: Col
                 by_form[most_frequent(codes)].append(column)
             elif column == event and not np.isin(values[np.isfinite(values)], (0.0, 1.0)).all():
                 codes = np.unique(values[np.isfinite(values)]).tolist()
-                yield f"column {event!r} {not_binary_in_words(event, meaning=EVENT_MEANING, values=codes)}"
+                yield f"column {event!r} {not_binary_text(event, meaning=EVENT_MEANING, values=codes)}"
     if campaign.survival and campaign.survival.time in columns.cohort:
         time = columns.cohort[campaign.survival.time][rows]
         if event in columns.cohort and tells_only_events(time=time, event=columns.cohort[str(event)][rows]):
-            yield f"column {event!r} {only_events_in_words(str(event))}"
+            yield f"column {event!r} {only_events_text(str(event))}"
         if (time > LONGEST_FOLLOW_UP_YEARS).any():
-            yield f"column {campaign.survival.time!r} {not_years_in_words(campaign.survival.time)}"
+            yield f"column {campaign.survival.time!r} {not_years_text(campaign.survival.time)}"
     for form, form_columns in by_form.items():
         description, remedy = description_and_remedy(
             form, texts=[word for column in form_columns for word in columns.yes_no_words.get(column, ())]

@@ -13,7 +13,7 @@ from fedage.client.consent.policy._checks import contradictions
 from fedage.client.consent.policy.types import Approval, DataSet, Disclosure, Hours, Policy, Requests
 from fedage.common.errors import FedAgeError
 from fedage.common.toml import text as _toml
-from fedage.common.toml.problems import Problem, printable, problems_in_words
+from fedage.common.toml.problems import Problem, printable, problems_text
 from fedage.common.toml.tables import Checked, check_table
 from fedage.common.toml.text import MAX_TOML_BYTES
 from fedage.common.toml.words import did_you_mean, kind, show
@@ -35,7 +35,7 @@ class PolicyErrors(FedAgeError):
         self.problems = problems
         self.name = printable(name)
         count = len(problems)
-        super().__init__(problems_in_words(f"{self.name}: {count} problem{'s' if count != 1 else ''}", problems))
+        super().__init__(problems_text(f"{self.name}: {count} problem{'s' if count != 1 else ''}", problems))
 
 
 def load_policy(path: Path) -> Policy:

@@ -41,7 +41,7 @@ def errors_by_site(errors: Runs) -> str | None:
         axes.set_xlabel("MAE raw, years")
         legend_below(figure, axes)
 
-    description = "; ".join(f"{label}: {_in_words(run, sites)}" for label, run in errors)
+    description = "; ".join(f"{label}: {_errors_text(run, sites)}" for label, run in errors)
     height = 1.15 + len(groups) * max(0.34, _ROW_IN * runs + 0.08)
     return draw(paint, name="sites", label=f"Raw MAE in years by site: {description}", size_in=(8.0, height))
 
@@ -51,7 +51,7 @@ def _largest(errors: Runs) -> float:
     return max((error for error in (*known, *(run.mae_years_raw for _, run in errors)) if error), default=1.0)
 
 
-def _in_words(run: Errors, sites: tuple[str, ...]) -> str:
+def _errors_text(run: Errors, sites: tuple[str, ...]) -> str:
     known = {site: run.by_site[site].mae_years_raw for site in sites if site in run.by_site}
     return ", ".join(f"{site} {error:.2f}" for site, error in known.items() if error is not None) or "none"
 

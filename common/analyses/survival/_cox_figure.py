@@ -55,11 +55,11 @@ def forest(results: Results) -> str | None:
         if any(row.reference is not None for row in rows):
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1 + 0.75 / (len(rows) + 1)), ncols=2)
 
-    label = "Hazard ratios with 95 % intervals: " + "; ".join(f"{row.words} {_in_words(row)}" for row in rows)
+    label = "Hazard ratios with 95 % intervals: " + "; ".join(f"{row.words} {_row_text(row)}" for row in rows)
     return draw(paint, name="forest", label=label, size_in=(7.6, 1.1 + 0.34 * len(rows)))
 
 
-def _in_words(row: _Row) -> str:
+def _row_text(row: _Row) -> str:
     decimals = ratio_decimals(row.hazard_ratio, row.low, row.high)
     return f"{row.hazard_ratio:.{decimals}f} ({row.low:.{decimals}f} to {row.high:.{decimals}f})"
 

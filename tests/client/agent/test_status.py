@@ -18,7 +18,7 @@ from fedage.client.site.cancel import Cancellation
 from fedage.client.site.durable import DISK_FULL, StoreUnavailable
 from fedage.client.site.home import SiteHome, init_site
 from fedage.client.supervisor.status import site_status, store_lines
-from fedage.server.sites.failure_text import in_words
+from fedage.server.sites.failure_text import failure_text
 from fedage.server.superlink.home import init_home
 from tests.small_disk import fill, small_disk
 
@@ -37,7 +37,7 @@ def test_a_full_disk_is_called_that_everywhere(tmp_path: Path) -> None:
         with pytest.raises(AuditUnavailable, match="the disk is full") as told:
             AuditLog(home).append(_entry())
         assert kind_of(told.value) == DISK_FULL
-        assert "its disk is full" in in_words(DISK_FULL)
+        assert "its disk is full" in failure_text(DISK_FULL)
         (home / "filling").unlink()
         assert store_lines(home)[0].startswith("disk: can be written")
 

@@ -18,7 +18,7 @@ from fedage.common.analyses import registry
 from fedage.common.analyses.definition import Definition
 from fedage.common.analyses.plan import registered, stages
 from fedage.common.campaign_file import CampaignErrors, parse_campaign
-from fedage.common.campaign_file.describe import in_words
+from fedage.common.campaign_file.describe import campaign_sentences
 from fedage.common.statistics.cohort import Cohort
 from fedage.server.cli.summary import print_summary
 from fedage.server.compare import tables
@@ -216,7 +216,7 @@ def test_a_packages_analysis_goes_all_the_way(site_packages: Path, tmp_path: Pat
     for text in (console.file.getvalue(), render_report(first), page):  # type: ignore[attr-defined]
         assert means[1] in text
     assert means[2] in page
-    assert "It computes the mean of height_cm." in in_words(parse_campaign(CAMPAIGN))
+    assert "It computes the mean of height_cm." in campaign_sentences(parse_campaign(CAMPAIGN))
     # Without the package the record is read, and what cannot be shown is said.
     monkeypatch.setattr(sys, "path", [each for each in sys.path if each != str(site_packages)])
     registry._load.cache_clear()

@@ -3,7 +3,7 @@
 import pytest
 
 from fedage.common.campaign_file import parse_campaign
-from fedage.common.campaign_file.describe import in_words
+from fedage.common.campaign_file.describe import campaign_sentences
 
 BASE = """
 [campaign]
@@ -18,7 +18,7 @@ rounds = 3
 
 
 def said(text: str) -> str:
-    return "\n".join(in_words(parse_campaign(text)))
+    return "\n".join(campaign_sentences(parse_campaign(text)))
 
 
 def test_says_what_is_computed_what_leaves_and_which_privacy() -> None:

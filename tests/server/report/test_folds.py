@@ -8,7 +8,7 @@ from fedage.server.record.results import Results, Round
 from fedage.server.report import _tables, site_text
 from fedage.server.report import summary as _summary
 from fedage.server.report.figure_learning import learning_curve
-from fedage.server.report.rounds import by_fold, mean_over_folds, rounds_in_words
+from fedage.server.report.rounds import by_fold, mean_over_folds, rounds_text
 
 
 def _rounds(errors: dict[int, list[float | None]]) -> list[Round]:
@@ -42,9 +42,9 @@ def test_without_folds_the_mean_is_the_value() -> None:
 
 
 def test_rounds_are_told_by_fold() -> None:
-    assert rounds_in_words(_rounds({1: [1.0] * 150, 2: [1.0] * 150})) == "150 rounds in each of 2 folds"
-    assert rounds_in_words(_rounds({1: [1.0] * 3, 2: [1.0]})) == "4 rounds in 2 folds"
-    assert rounds_in_words([Round(number=1)]) == "1 round"
+    assert rounds_text(_rounds({1: [1.0] * 150, 2: [1.0] * 150})) == "150 rounds in each of 2 folds"
+    assert rounds_text(_rounds({1: [1.0] * 3, 2: [1.0]})) == "4 rounds in 2 folds"
+    assert rounds_text([Round(number=1)]) == "1 round"
 
 
 def test_the_learning_curve_has_a_line_a_fold_and_does_not_run_past_the_last_round(folded: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from fedage.common.analyses.groups._group_difference_figure import compared_grou
 from fedage.common.analyses.groups._group_difference_shown import caption
 from fedage.common.analyses.groups.group_difference import GROUPS, GROUPS_RAW
 from fedage.common.presentation.blocks import FigureBlock
-from fedage.common.presentation.participation import patients_told, pooled_label, training_in_words
+from fedage.common.presentation.participation import patients_told, pooled_label, training_text
 from fedage.server.record.results import Results, SiteRecord
 from fedage.server.report import _tables, render_report
 from fedage.server.report import summary as _summary
@@ -135,7 +135,7 @@ def test_a_site_that_only_evaluates_is_not_said_to_train(values: dict[str, Any])
         item["sites"] = ["north", "south"]
     values["sites"][2]["role"] = "evaluation only"
     results = Results.model_validate(values)
-    assert [site.name for site in training_in_words(results)[0]] == ["north", "south"]
+    assert [site.name for site in training_text(results)[0]] == ["north", "south"]
     assert "West was not trained on, by policy." in _summary.sentences(results)[0]
 
 

@@ -9,7 +9,7 @@ from fedage.common.analyses.evaluation.results import evaluation as evaluation_o
 from fedage.common.analyses.survival._cox_shown import not_computed
 from fedage.common.presentation.blocks import Display, Paragraph, Section
 from fedage.server.record.results import Results
-from fedage.server.report.shown import notes_in_words
+from fedage.server.report.shown import notes_text
 from fedage.server.report.withheld_text import sections_of
 
 
@@ -24,7 +24,7 @@ from fedage.server.report.withheld_text import sections_of
     ],
 )
 def test_notes_begin_with_words(values: dict[str, Any], note: str, words: str) -> None:
-    assert notes_in_words(Results.model_validate({**values, "notes": [note]})) == [words]
+    assert notes_text(Results.model_validate({**values, "notes": [note]})) == [words]
 
 
 def test_a_section_tells_the_columns_withheld_from_its_own_steps(values: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from fedage.client.site.home import SiteHome, init_site
 from fedage.client.supervisor.supervise import run_site
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_hospital
-from fedage.server.cli.follow import in_words
+from fedage.server.cli.follow import event_text
 from fedage.server.record.events import read_events
 from fedage.server.record.results import read_results
 from fedage.server.record.run_folder import RunFolder
@@ -51,7 +51,7 @@ def test_a_campaign_goes_on_as_soon_as_the_site_that_was_awaited_approves(
     run = coordinator.run_folder("front-door", "r1")
 
     def followed() -> list[str]:
-        return [line[10:] for line in map(in_words, read_events(run / "events.jsonl")) if line]
+        return [line[10:] for line in map(event_text, read_events(run / "events.jsonl")) if line]
 
     with SuperLink(coordinator, port=0) as link, RunFolder(run).waiting():
         init_site(
