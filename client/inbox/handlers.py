@@ -232,6 +232,7 @@ def train(work: Work) -> Answer:
         "withheld": contributed.withheld,
     }
     info |= {"privacy": of_privacy} if of_privacy else {}
+    info |= {"batch_parts": update.parts} if update.parts > 1 else {}
     if roles is not None and limits is not None:
         within = clipped_step(weights, change, roles, step_norm=limits.step_norm)
         info["clipped"] = any(within[name] is not change[name] for name in roles.moving)
