@@ -216,9 +216,14 @@ def _refusal(text: str) -> str:
 
 
 def stop_run(home: CoordinatorHome, run_id: int) -> None:
-    """Stop a run; one that has ended already stays as it is."""
-    if not run_status(home, run_id).startswith("finished"):
+    """Stop a run; one that has ended already, or ends meanwhile, stays as it is."""
+    if run_status(home, run_id).startswith("finished"):
+        return
+    try:
         _flwr(home, "stop", str(run_id), CONNECTION)
+    except FedAgeError:
+        if not run_status(home, run_id).startswith("finished"):
+            raise
 
 
 def app_text(config: Mapping[str, ConfigValue], *, server_app: str, client_app: str) -> str:
