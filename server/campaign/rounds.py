@@ -151,7 +151,8 @@ def train(
         step = step_of(TRAIN, round_number=number, fold=fold)
         hides = campaign.privacy.secure_aggregation
         keys = reserve(session, TRAIN, sites=session.training_sites) if hides else None
-        before = session.replayed(step, sites=session.training_sites)
+        is_there = keys is None or session.steps.is_next(step)
+        before = session.replayed(step, sites=session.training_sites) if is_there else None
         if before is not None:
             answers = before.answers
         else:

@@ -94,6 +94,10 @@ class Journal:
         """From now on everything is new."""
         self._caught_up = True
 
+    def is_next(self, step: str) -> bool:
+        """Whether the next step as it was is this one; nothing is dropped if it is not."""
+        return self._next < len(self._entries) and self._entries[self._next]["step"] == step
+
     def replayed(self, step: str) -> Entry | None:
         """The next step as it was; None if it has not been finished.
 

@@ -83,6 +83,10 @@ class KeptSteps:
         arrays |= {f"|{name}": array for name, array in (sums or {}).items()}
         self.journal.keep(Entry(step, fields, arrays, model or {}, series), replaces=replaces)
 
+    def is_next(self, step: str) -> bool:
+        """Whether a step is the next that was finished before; of a hidden sum others may have been before it."""
+        return self.journal is not None and self.journal.is_next(step)
+
     def replayed(self, step: str) -> Replayed | None:
         """A step as it was when the run got there before, and what was known of the sites then; None if it did not."""
         entry = self.journal.replayed(step) if self.journal is not None else None

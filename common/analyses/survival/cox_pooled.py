@@ -164,7 +164,7 @@ class CoxPooled:
         return "iterates", _newton.MOST_ITERATES
 
     def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - the same for all
-        needed = (*self.preceding.followed_by, *self.strata)
+        needed = (*self.preceding.followed_by(), *self.strata)
         return columns_read(self.preceding.followed(cohort, self._needed).cohort, needed=needed, judged=self.covariates)
 
     def layout(self, iterate: Iterate) -> Layout:

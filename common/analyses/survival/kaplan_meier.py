@@ -148,7 +148,7 @@ class KaplanMeier:
         return replace(self, grid=self.preceding.within(ends))
 
     def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - the same for all
-        needed = (*self.preceding.followed_by, *((self.gap,) if self.gap else ()))
+        needed = (*self.preceding.followed_by(), *((self.gap,) if self.gap else ()))
         return columns_read(self._followed(cohort).cohort, needed=needed)
 
     def layout(self, iterate: Iterate) -> Layout:

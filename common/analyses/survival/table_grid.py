@@ -223,6 +223,9 @@ class TableGrid:
     def grid_asked(self, iterate: Iterate) -> GridAsked | None:
         return GridAsked(ends_of(iterate["ends"]), int(iterate["following"])) if iterate else None
 
+    def followed_by(self) -> tuple[str, ...]:
+        return self.time, self.event
+
     def within(self, ends: tuple[int, ...]) -> TableGrid:
         return replace(self, allowed=ends)
 
@@ -242,7 +245,7 @@ class TableGrid:
 
     def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - the same for all
         strata = [column for columns, _ in self.strata for column in columns]
-        needed = (*self.followed_by, *self._gap_columns, *strata)
+        needed = (*self.followed_by(), *self._gap_columns, *strata)
         return columns_read(self.followed(cohort, self._gap_columns).cohort, needed=needed)
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
@@ -321,10 +324,6 @@ class TableGrid:
     @property
     def _has_median(self) -> bool:
         return self.gap is not None and self.split_gap_at == "median"
-
-    @property
-    def followed_by(self) -> tuple[str, ...]:
-        return self.time, self.event
 
     @property
     def _gap_columns(self) -> tuple[str, ...]:

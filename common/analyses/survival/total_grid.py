@@ -55,7 +55,6 @@ class TotalGrid(TableGrid):
     def grid_asked(self, iterate: Iterate) -> GridAsked | None:  # noqa: ARG002 - halves are the same for all
         return None
 
-    @property
     def followed_by(self) -> tuple[str, ...]:
         """The columns of the follow-up that are held against earlier ones: where events come early, times are near
         the events at a small site, and no sums of the two would ever leave together.
