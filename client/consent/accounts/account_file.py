@@ -9,8 +9,8 @@ Kept elsewhere, and why:
 
 * `nonces.db`: whether a message was answered before is asked before its campaign, and so its data set, is known; it
   forgets whole runs when it is full, which an account never does.
-* `accounts/released-columns.db`: over all coordinators and data sets, as subtraction works across them; its values are
-  large, and writing them would hold up every other account.
+* `accounts/released-columns.db` and `accounts/told-bins.db`: over all coordinators and data sets, as subtraction works
+  across them; what they hold is large, and writing it would hold up every other account.
 * Models of a run and predictions (`model_continuity`, `predictions`): arrays of a run, in files that are replaced as a
   whole.
 * `snapshots.db` and `ledger.db`: cohorts and ε have rules over all campaigns, and are written at approval and before a
