@@ -241,6 +241,9 @@ def _blocks(work: Work, answer: Answer, withheld: dict[str, Mapping[str, str]], 
                 sums = found
                 # Not by the step's name, which another file may change.
                 of = [type(steps[step]).__name__, payload_digest(iterates[step]), payload_digest({"": found})]
+                if not iterates[step]:
+                    # Yes or no is the same of many columns: of which, as other sites may have to agree on others.
+                    of += getattr(getattr(steps[step], "analysis", None), "reducible", ())
                 statistics = (_statistic(*of),)
             else:
                 withheld[step] = {"rule": why[1], "detail": why[0]}

@@ -157,7 +157,6 @@ def _open(work: Work, store: SumKeyStore) -> Answer:
             for block, digests in masked["statistics"].items()
             if digests and block not in refused
         },
-        minimum_sites=minimum,
     )
     opened = [block for block in own.contributes if block not in refused]
     shared = {site: generate_shared_key(private_key(private), point(key)) for site, key in near.items()}

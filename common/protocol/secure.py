@@ -22,9 +22,8 @@ than half of the n sites that share, so that no two groups of sites give both. N
 the coordinator would say that all are there, and to the others that it is missing. Residual risk: t sites that tell an
 honest coordinator, or 2t - n sites and one that tells sites different things, open the sums of another.
 Attack: sums over few sites, or over two sets of sites that differ by one, are subtracted. Rule: a site gives nothing
-for a step to which fewer than `privacy.minimum_sites` contribute, or whose sites differ by fewer from those of an
-earlier opening of the same. Residual risk: more than two openings that add up to such a difference; at most four
-different sets of sites are opened of one statistic.
+for a step to which fewer than `privacy.minimum_sites` contribute, or whose sites are others than those of an earlier
+opening of the same. Residual risk: statistics that differ a little.
 """
 
 from __future__ import annotations

@@ -222,7 +222,7 @@ def test_two_analyses_that_differ_by_one_hospital_are_not_both_opened(tmp_path: 
     step = "cox:another" if other == "model renamed" else ONE
     summed = second.ask(step, sites="abc")
     assert summed.totals == {}
-    assert "the difference would tell of those few" in summed.refused[step]
+    assert "opened before over other sites" in summed.refused[step]
 
 
 def test_of_a_masked_update_of_one_patient_no_record_is_recovered() -> None:

@@ -9,12 +9,14 @@ import pytest
 from flwr.app import Message
 from safetensors.numpy import load_file
 
+from fedage.client.cohort.site_cohort import SiteCohort
 from fedage.common.protocol.messages import TRAIN
 from fedage.common.protocol.secure import MASKED, UPDATE
+from fedage.common.statistics.cohort import Cohort
 from fedage.server.record.journal import Journal
 from fedage.server.record.results import Results
 from fedage.server.sites.session import CampaignFailed
-from tests.machinery import InProcessGrid
+from tests.machinery import InProcessGrid, MemorySite
 from tests.server.hidden import ONE, TWO, Answers, Sites, change, payload_of, silent, survival_site, told_in
 from tests.server.test_conduct_folds import NETWORK, TABLE, run, tables
 
@@ -220,3 +222,18 @@ def test_a_round_with_a_garbled_update_ends_the_run_and_names_the_site(tmp_path:
     grid.see = see
     with pytest.raises(CampaignFailed, match="masked otherwise than agreed by b"):
         run(tmp_path, hidden(NETWORK + PARTS), [], grid=grid)
+
+
+def test_sites_agree_on_one_column_without_those_that_lack_it_and_on_another_with_them(tmp_path: Path) -> None:
+    """A yes to one column is no other yes, though both are the same numbers."""
+    members = [survival_site(name, tmp_path, count=80) for name in "abcd"]
+    columns = members[3].found.cohort.columns
+    without = Cohort({name: column for name, column in columns.items() if name != "is_male"})
+    members[3] = MemorySite("d", SiteCohort(cohort=without, samples=None), tmp_path)
+    sites = Sites(tmp_path, members=members, minimum_sites=3)
+    first = sites.ask_at({ONE: {}})
+    second = sites.ask_at({TWO: {}})
+    assert first.contributors[ONE] == tuple("abcd")
+    assert second.contributors[TWO] == tuple("abc")
+    assert ONE in first.totals
+    assert TWO in second.totals
