@@ -26,17 +26,17 @@ from fedage.common.estimators.base import (
     Predictor,
     Samples,
 )
-from fedage.common.estimators.ridge import AgeScale, RidgePhase, check_ridge, ridge_arrays, ridge_years
+from fedage.common.estimators.ridge import AgeScale, RidgePhase, check_ridge, ridge_years
 from fedage.common.estimators.table import FEATURE
-from fedage.common.networks.arrays import state_to_arrays
 from fedage.common.preprocessing.image import Exam, FloatImage
+from fedage_trial.phases import AgePhase, ridge_and_network, with_ridge
 from fedage_trial.views import SIZE, small
 
 if TYPE_CHECKING:
     import torch
 
-CENTRE_YEARS, SCALE_YEARS, SCALE = 60.0, 10.0, AgeScale("linear")
-_NETWORK_YEARS, _RIDGE = f"{COMPUTED}network years", "ridge."
+SCALE = AgeScale("linear")
+_NETWORK_YEARS = f"{COMPUTED}network years"
 
 
 class BesideOptions(Options):
@@ -49,51 +49,19 @@ class BesideOptions(Options):
 
 
 @dataclass(frozen=True)
-class BesidePhase:
+class BesidePhase(AgePhase):
     """The network."""
 
     columns: int
     name: str = "network"
-    couples_samples: bool = False
-    smallest_batch: int = 1
 
-    def build(self, *, seed: int) -> torch.nn.Module:
-        import torch
-
+    def network(self) -> torch.nn.Module:
         from fedage_trial.networks import BesideNetwork
 
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            return BesideNetwork(SIZE, self.columns)
-
-    def start(self, before: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:
-        return dict(state_to_arrays(self.build(seed=seed)))
-
-    def training_batch(self, batch: Batch, *, generator: torch.Generator) -> Batch:
-        return batch
+        return BesideNetwork(SIZE, self.columns)
 
     def output(self, module: torch.nn.Module, batch: Batch) -> Any:
         return module(batch.inputs["chest"], batch.inputs.get(ROW))
-
-    def loss(self, output: Any, batch: Batch) -> torch.Tensor:
-        from torch.nn import functional
-
-        return functional.mse_loss(output, (batch.targets["age_years"] - CENTRE_YEARS) / SCALE_YEARS)
-
-    def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
-        return self.named(arrays, PREDICTED_YEARS, device=device)
-
-    def named(self, arrays: Arrays, column: str, *, device: str) -> Predictor:
-        """The network's age under this name."""
-        from fedage.common.estimators.predict import network_predictor
-
-        return network_predictor(
-            lambda: self.build(seed=0),
-            arrays,
-            output=self.output,
-            columns=lambda output: {column: CENTRE_YEARS + SCALE_YEARS * output},
-            device=device,
-        )
 
 
 class Beside(Estimator):
@@ -127,10 +95,7 @@ class Beside(Estimator):
             return (self.network,)
         ridge = RidgePhase(
             (_NETWORK_YEARS, *self.row_columns),
-            lambda result, before, _seed: {
-                **before,
-                **{_RIDGE + name: array for name, array in ridge_arrays(result).items()},
-            },
+            with_ridge,
             scale=SCALE,
             penalty=1.0,
             computed=lambda before, device: self.network.named(before, _NETWORK_YEARS, device=device),
@@ -148,9 +113,8 @@ class Beside(Estimator):
     def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
         if not self.options.exact:
             return self.network.predictor(arrays, device=device)
-        ridge = {name.removeprefix(_RIDGE): a for name, a in arrays.items() if name.startswith(_RIDGE)}
+        ridge, network = ridge_and_network(arrays)
         check_ridge(ridge, 1 + len(self.row_columns))
-        network = {name: a for name, a in arrays.items() if not name.startswith(_RIDGE)}
         aged = self.network.named(network, _NETWORK_YEARS, device=device)
 
         def predict(samples: Samples) -> dict[str, NDArray[np.float64]]:

@@ -25,9 +25,9 @@ from fedage.common.estimators.base import (
     Predictor,
     Samples,
 )
-from fedage.common.estimators.ridge import AgeScale, RidgePhase, check_ridge, ridge_arrays, ridge_years
-from fedage.common.networks.arrays import state_to_arrays
+from fedage.common.estimators.ridge import AgeScale, RidgePhase, check_ridge, ridge_years
 from fedage.common.preprocessing.image import Exam, FloatImage
+from fedage_trial.phases import SeededPhase, ridge_and_network, with_ridge
 from fedage_trial.views import SIZE, small
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 DIMENSIONS, TEMPERATURE, WIDTH_YEARS = 4, 0.5, 5.0
 COLUMNS = tuple(f"{COMPUTED}embedding {k + 1}" for k in range(DIMENSIONS))
 SCALE = AgeScale("linear")
-_RIDGE = "ridge."
 
 
 class ContrastiveOptions(Options):
@@ -44,24 +43,17 @@ class ContrastiveOptions(Options):
 
 
 @dataclass(frozen=True)
-class EncoderPhase:
+class EncoderPhase(SeededPhase):
     """The encoder; it predicts no age."""
 
     name: str = "encoder"
     couples_samples: bool = True
     smallest_batch: int = 6
 
-    def build(self, *, seed: int) -> torch.nn.Module:
-        import torch
-
+    def network(self) -> torch.nn.Module:
         from fedage_trial.networks import Encoder
 
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            return Encoder(SIZE, DIMENSIONS)
-
-    def start(self, before: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:
-        return dict(state_to_arrays(self.build(seed=seed)))
+        return Encoder(SIZE, DIMENSIONS)
 
     def training_batch(self, batch: Batch, *, generator: torch.Generator) -> Batch:
         """Two noisy views of every patient, by name."""
@@ -123,10 +115,7 @@ class Contrastive(Estimator):
     def phases(self) -> tuple[Phase, ...]:
         ridge = RidgePhase(
             COLUMNS,
-            lambda result, before, _seed: {
-                **before,
-                **{_RIDGE + name: array for name, array in ridge_arrays(result).items()},
-            },
+            with_ridge,
             scale=SCALE,
             penalty=1.0,
             computed=embedded,
@@ -141,9 +130,9 @@ class Contrastive(Estimator):
         return {"image": small(exam["image"].pixels)}
 
     def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
-        ridge = {name.removeprefix(_RIDGE): a for name, a in arrays.items() if name.startswith(_RIDGE)}
+        ridge, network = ridge_and_network(arrays)
         check_ridge(ridge, DIMENSIONS)
-        embed = embedded({name: a for name, a in arrays.items() if not name.startswith(_RIDGE)}, device)
+        embed = embedded(network, device)
 
         def predict(samples: Samples) -> dict[str, NDArray[np.float64]]:
             columns = embed(samples)

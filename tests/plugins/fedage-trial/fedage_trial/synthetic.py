@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fedage.common.estimators.base import PREDICTED_YEARS, Arrays, Batch, Estimator, Input, Options, Phase, Predictor
+from fedage.common.estimators.base import Arrays, Batch, Estimator, Input, Options, Phase, Predictor
 from fedage.common.estimators.takes import Takes
-from fedage.common.networks.arrays import state_to_arrays
 from fedage.common.preprocessing.image import Exam, FloatImage, SampleRefused
-from fedage_trial.views import CENTRE_YEARS, SCALE_YEARS, SIZE
+from fedage_trial.phases import CENTRE_YEARS, SCALE_YEARS, AgePhase
+from fedage_trial.views import SIZE
 
 if TYPE_CHECKING:
     import torch
@@ -30,24 +29,15 @@ class SyntheticOptions(Options):
 
 
 @dataclass(frozen=True)
-class SyntheticPhase:
+class SyntheticPhase(AgePhase):
     """A network that sees label maps through random contrasts only while it is trained."""
 
     name: str = "synthetic"
-    couples_samples: bool = False
-    smallest_batch: int = 1
 
-    def build(self, *, seed: int) -> torch.nn.Module:
-        import torch
-
+    def network(self) -> torch.nn.Module:
         from fedage_trial.networks import ViewsNetwork
 
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            return ViewsNetwork()
-
-    def start(self, before: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:
-        return dict(state_to_arrays(self.build(seed=seed)))
+        return ViewsNetwork()
 
     def training_batch(self, batch: Batch, *, generator: torch.Generator) -> Batch:
         """Images made of the label maps; the real image is not looked at."""
@@ -71,17 +61,6 @@ class SyntheticPhase:
         error = (output - (batch.targets["age_years"] - CENTRE_YEARS) / SCALE_YEARS) ** 2
         found: torch.Tensor = (here * error).sum() / here.sum().clamp(min=1.0)
         return found
-
-    def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
-        from fedage.common.estimators.predict import network_predictor
-
-        return network_predictor(
-            lambda: self.build(seed=0),
-            arrays,
-            output=self.output,
-            columns=lambda output: {PREDICTED_YEARS: CENTRE_YEARS + SCALE_YEARS * output},
-            device=device,
-        )
 
 
 class Synthetic(Estimator):

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedage.common.estimators.base import (
-    PREDICTED_YEARS,
     Arrays,
     Batch,
     Estimator,
@@ -20,13 +18,13 @@ from fedage.common.estimators.base import (
     Predictor,
 )
 from fedage.common.estimators.takes import Takes
-from fedage.common.networks.arrays import state_to_arrays
 from fedage.common.preprocessing.image import Exam, FloatImage, SampleRefused
+from fedage_trial.phases import AgePhase
 
 if TYPE_CHECKING:
     import torch
 
-SIZE, CENTRE_YEARS, SCALE_YEARS = 16, 60.0, 10.0
+SIZE = 16
 VIEWS = {f"{side}-{view}": (side, view) for view in ("CC", "MLO") for side in ("L", "R")}
 
 
@@ -35,46 +33,18 @@ class ViewsOptions(Options):
 
 
 @dataclass(frozen=True)
-class ViewsPhase:
+class ViewsPhase(AgePhase):
     """The network."""
 
     name: str = "views"
-    couples_samples: bool = False
-    smallest_batch: int = 1
 
-    def build(self, *, seed: int) -> torch.nn.Module:
-        import torch
-
+    def network(self) -> torch.nn.Module:
         from fedage_trial.networks import ViewsNetwork
 
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            return ViewsNetwork()
-
-    def start(self, before: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:
-        return dict(state_to_arrays(self.build(seed=seed)))
-
-    def training_batch(self, batch: Batch, *, generator: torch.Generator) -> Batch:
-        return batch
+        return ViewsNetwork()
 
     def output(self, module: torch.nn.Module, batch: Batch) -> Any:
         return module(batch.inputs, batch.present)
-
-    def loss(self, output: Any, batch: Batch) -> torch.Tensor:
-        from torch.nn import functional
-
-        return functional.mse_loss(output, (batch.targets["age_years"] - CENTRE_YEARS) / SCALE_YEARS)
-
-    def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
-        from fedage.common.estimators.predict import network_predictor
-
-        return network_predictor(
-            lambda: self.build(seed=0),
-            arrays,
-            output=self.output,
-            columns=lambda output: {PREDICTED_YEARS: CENTRE_YEARS + SCALE_YEARS * output},
-            device=device,
-        )
 
 
 class FourViews(Estimator):

@@ -29,9 +29,9 @@ from fedage.common.estimators.base import (
     Samples,
     Target,
 )
-from fedage.common.estimators.ridge import AgeScale, RidgePhase, check_ridge, ridge_arrays, ridge_years
-from fedage.common.networks.arrays import state_to_arrays
+from fedage.common.estimators.ridge import AgeScale, RidgePhase, check_ridge, ridge_years
 from fedage.common.preprocessing.image import Exam, FloatImage, SampleRefused
+from fedage_trial.phases import SeededPhase, ridge_and_network, with_ridge
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 SIDE, STEP_MM = 16, 12.0
 CENTRE_YEARS, SCALE_YEARS = 50.0, 15.0
 SCALE = AgeScale("linear")
-_RIDGE = "ridge."
 
 
 class VolumeOptions(Options):
@@ -49,25 +48,16 @@ class VolumeOptions(Options):
 
 
 @dataclass(frozen=True)
-class VolumePhase:
+class VolumePhase(SeededPhase):
     """The network."""
 
     dimensions: int
     name: str = "network"
-    couples_samples: bool = False
-    smallest_batch: int = 1
 
-    def build(self, *, seed: int) -> torch.nn.Module:
-        import torch
-
+    def network(self) -> torch.nn.Module:
         from fedage_trial.networks import VolumeNetwork
 
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            return VolumeNetwork(self.dimensions)
-
-    def start(self, before: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:
-        return dict(state_to_arrays(self.build(seed=seed)))
+        return VolumeNetwork(self.dimensions)
 
     def training_batch(self, batch: Batch, *, generator: torch.Generator) -> Batch:
         """Some gain and offset."""
@@ -143,10 +133,7 @@ class VolumeThenRidge(Estimator):
     def phases(self) -> tuple[Phase, ...]:
         ridge = RidgePhase(
             tuple(f"{COMPUTED}embedding {k + 1}" for k in range(self.options.dimensions)),
-            lambda result, before, _seed: {
-                **before,
-                **{_RIDGE + name: array for name, array in ridge_arrays(result).items()},
-            },
+            with_ridge,
             scale=SCALE,
             penalty=1.0,
             computed=self._embedding_only,
@@ -175,9 +162,9 @@ class VolumeThenRidge(Estimator):
         return {"head": np.asarray(scaled[None], dtype=np.float32)}
 
     def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
-        ridge = {name.removeprefix(_RIDGE): a for name, a in arrays.items() if name.startswith(_RIDGE)}
+        ridge, network = ridge_and_network(arrays)
         check_ridge(ridge, self.options.dimensions)
-        embed = self.network.embedded({n: a for n, a in arrays.items() if not n.startswith(_RIDGE)}, device)
+        embed = self.network.embedded(network, device)
 
         def predict(samples: Samples) -> dict[str, NDArray[np.float64]]:
             found = dict(embed(samples))
