@@ -222,10 +222,9 @@ def _blocks(work: Work, answer: Answer, withheld: dict[str, Mapping[str, str]], 
             )
         except OutOfRange as refused:
             raise Withheld("sum-bounds", f"this site's update: {refused}") from None
-        # Before masks: what this site has in the sum, for its account of openings; and what it was asked, as the same
-        # training comes to other last digits where a GPU does not repeat itself.
-        request = work.request
-        of_request = [request.digest, str(request.round), str(request.fold), payload_digest(weights)]
+        # Before masks: what this site has in the sum, for its account of openings; and of which model, as the same
+        # training comes to other last digits by a GPU that does not repeat itself, or by another round's draws.
+        of_request = [work.request.digest, str(work.request.fold), payload_digest(weights)]
         yield _Block(UPDATE, rows, (_statistic(UPDATE, payload_digest({"": rows})), _statistic(UPDATE, *of_request)))
     steps = {**registered(work.campaign), **exact_sums_of(work.campaign, work.site_cohort)}
     for step in sorted(set(iterates) & set(steps)):
