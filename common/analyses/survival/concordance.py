@@ -9,7 +9,7 @@ patients: with many sites most pairs are across them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,15 +24,15 @@ from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.survival import _newton
 from fedage.common.analyses.survival._after_cox import (
     AfterCox,
+    ShownAfterCox,
     models_by_site,
     reduced,
-    side_by_side,
     strata_of,
 )
 from fedage.common.analyses.survival.follow_up import round_up
 from fedage.common.campaign.types import Campaign, Name, Table
 from fedage.common.presentation import cells
-from fedage.common.presentation.blocks import Display, NamedRun, Paragraph, Section, TitledTable
+from fedage.common.presentation.blocks import TitledTable
 from fedage.common.record.parts import AnalysisResult, Number
 from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
@@ -214,59 +214,41 @@ def _row(result: Concordance) -> tuple[cells.Cell, ...]:
     return (cells.words(result.model), cells.number(result.c_index, 3), *counts)
 
 
-def _shown(results: Results) -> Display:
-    steps = results.steps_of(NAME)
-    if not steps:
-        return Display()
-    missing = [
-        f"{_words(name)} is not computed: {step.not_computed}." for name, step in steps.items() if step.result is None
-    ]
-    concordances = results.of_type(Concordance).values()
-    table = cells.Table(NAME, _HEADERS, tuple(map(_row, concordances)), why_empty=" ".join(missing))
-    by_site = tuple(
+def _sentence(result: Concordance) -> str:
+    return (
+        f"The Cox model {result.model} orders {_number(result.c_index)} of {result.comparable} comparable pairs of "
+        "patients of one site right (C-index; 0.5 is chance)."
+    )
+
+
+def _by_site(results: Results) -> Iterator[TitledTable]:
+    rows = tuple(
         (cells.words(site), *_row(own))
-        for step in steps.values()
+        for step in results.steps_of(NAME).values()
         for site, own in step.by_site.items()
         if isinstance(own, Concordance)
     )
-    overall, sites = TitledTable(table, _CAPTION), cells.Table(f"{NAME}-sites", ("site", *_HEADERS), by_site)
-    return Display(
-        sentences=tuple(
-            f"The Cox model {each.model} orders {_number(each.c_index)} of {each.comparable} comparable pairs of "
-            "patients of one site right (C-index; 0.5 is chance)."
-            for each in concordances
-        ),
-        terminal=(overall, *(f"{text[0].upper()}{text[1:]}" for text in missing)),
-        sections=(
-            Section(
-                NAME,
-                "Concordance",
-                (overall, *((TitledTable(sites, "C-index at each site"),) if by_site else ()), Paragraph(_NOTE)),
-                place=61,
-            ),
-        ),
-    )
+    if rows:
+        yield TitledTable(cells.Table(f"{NAME}-sites", ("site", *_HEADERS), rows), "C-index at each site")
 
 
 _NOTE = (
     "Only pairs of patients of one site are counted, so this is not the C-index of the pooled patients. It is that of "
     "the very patients the model was fitted on, which flatters it."
 )
-
-
-def _compared(runs: Sequence[NamedRun]) -> Display:
-    return side_by_side(
-        runs,
-        Concordance,
-        lambda result: (_row(result),),
-        name=NAME,
-        headers=_HEADERS,
-        title="Concordance",
-        caption=_CAPTION,
-        place=61,
-    )
-
-
+_SHOWN = ShownAfterCox(
+    name=NAME,
+    result=Concordance,
+    words=_words,
+    rows=lambda result: (_row(result),),
+    headers=_HEADERS,
+    title="Concordance",
+    caption=_CAPTION,
+    note=_NOTE,
+    sentence=_sentence,
+    place=61,
+    more=_by_site,
+)
 ANALYSIS = Definition(
     name=NAME,
     result=Concordance,
@@ -276,7 +258,7 @@ ANALYSIS = Definition(
     options=Options,
     needs_in_words="it is of [[survival.models]] with by_site = true, of the names in `models` if there are any",
     asked=_asked,
-    shown=_shown,
-    compared=_compared,
+    shown=_SHOWN.shown,
+    compared=_SHOWN.compared,
     place=61,
 )

@@ -14,7 +14,7 @@ Kaplan-Meier estimate of all patients together is no such sum, and is not offere
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, Literal
 
@@ -29,9 +29,9 @@ from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.survival import _newton
 from fedage.common.analyses.survival._after_cox import (
     AfterCox,
+    ShownAfterCox,
     models_by_site,
     reduced,
-    side_by_side,
     strata_of,
 )
 from fedage.common.analyses.survival._cox_contributions import LOWEST_ETA
@@ -39,12 +39,9 @@ from fedage.common.analyses.survival._partial_likelihood import unpack
 from fedage.common.analyses.survival.cox_by_site import CoxBySite
 from fedage.common.analyses.survival.follow_up import round_up
 from fedage.common.campaign.types import Campaign, Name, Table
-from fedage.common.presentation.blocks import Display, NamedRun, Paragraph, Section, TitledTable
 from fedage.common.presentation.cells import Cell, count, number, p_value, words
-from fedage.common.presentation.cells import Table as Rows
 from fedage.common.presentation.wording import listed
 from fedage.common.record.parts import AnalysisResult, Number
-from fedage.common.record.results import Results
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.influence import InfluenceRefused, InfluenceRule, largest_shares
 from fedage.common.statistics.statistic import Field, FloatArray, Layout, Statistic
@@ -302,41 +299,22 @@ def _rows(test: HazardsTest) -> Iterator[tuple[Cell, ...]]:
         yield (words(test.model), words("all together"), number(test.chi2, 3), count(test.df), p_value(test.p))
 
 
-def _shown(results: Results) -> Display:
-    steps, tests = results.steps_of(NAME), list(results.of_type(HazardsTest).values())
-    if not steps:
-        return Display()
-    missing = [
-        f"{_words(name)} is not computed: {step.not_computed}." for name, step in steps.items() if not step.result
-    ]
-    table = Rows(NAME, _HEADERS, tuple(row for test in tests for row in _rows(test)), why_empty=" ".join(missing))
-    titled = TitledTable(table, _CAPTION)
-    return Display(
-        sentences=tuple(_sentence(test) for test in tests),
-        terminal=(titled, *(f"{text[0].upper()}{text[1:]}" for text in missing)),
-        sections=(Section(NAME, "Proportional hazards", (titled, Paragraph(_NOTE)), place=60),),
-    )
-
-
 _NOTE = (
     "A small p says that an effect changes with follow-up, not how much it matters: read it beside the last column, by "
     "how much the log hazard ratio rises per unit of (transformed) time. A test of each covariate is a test more."
 )
-
-
-def _compared(runs: Sequence[NamedRun]) -> Display:
-    return side_by_side(
-        runs,
-        HazardsTest,
-        _rows,
-        name=NAME,
-        headers=_HEADERS,
-        title="Proportional hazards",
-        caption=_CAPTION,
-        place=60,
-    )
-
-
+_SHOWN = ShownAfterCox(
+    name=NAME,
+    result=HazardsTest,
+    words=_words,
+    rows=_rows,
+    headers=_HEADERS,
+    title="Proportional hazards",
+    caption=_CAPTION,
+    note=_NOTE,
+    sentence=_sentence,
+    place=60,
+)
 ANALYSIS = Definition(
     name=NAME,
     result=HazardsTest,
@@ -346,7 +324,7 @@ ANALYSIS = Definition(
     options=Options,
     needs_in_words="it tests [[survival.models]] with by_site = true, of the names in `models` if there are any",
     asked=_asked,
-    shown=_shown,
-    compared=_compared,
+    shown=_SHOWN.shown,
+    compared=_SHOWN.compared,
     place=60,
 )
