@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from fedage.client.audit import show
 from fedage.client.audit.log import LOG_FILE
 from fedage.common.campaign_file import parse_campaign
+from fedage.common.protocol.messages import ANALYSE, EVALUATE, TRAIN
 from fedage.server.campaign.export import export_bundle
 from fedage.server.record.results import read_results
 from tests.deploy.test_external_validation import bundle_campaign
@@ -90,5 +91,5 @@ def test_train_here_validate_there(tmp_path: Path) -> None:
         assert result.model_dump()["mae_years"] == pytest.approx(found["mae_years"], abs=1e-9)
         assert again.preparation == ()
         kinds = {str(line.entry.kind) for line in show(net.root / "west" / LOG_FILE)}
-        assert "train" not in kinds
-        assert {"evaluate", "analyse"} <= kinds
+        assert TRAIN not in kinds
+        assert {EVALUATE, ANALYSE} <= kinds
