@@ -281,7 +281,7 @@ def _privacy(campaign: Campaign) -> list[str]:
     second = (
         "Secure aggregation is on: your site's sums and updates leave masked, and only their sum over at least "
         f"{privacy.minimum_sites} sites is opened; that your site takes part, which steps it withholds and why are "
-        "told."
+        "told. A coordinator that asks nearly the same of other sites can still work your sums out by differences."
     )
     keys = ", ".join(f"{site} {key}" for site, key in sorted(privacy.site_keys.items()))
     third = (

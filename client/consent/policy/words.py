@@ -85,7 +85,10 @@ def _disclosure(policy: Policy) -> Iterator[str]:
             "solved for the patients."
         )
     if policy.disclosure.secure_aggregation == "required":
-        yield "Campaigns must use secure aggregation, so that no coordinator sees this site's own sums."
+        yield (
+            "Campaigns must use secure aggregation, so that a coordinator who keeps to their rounds does not see this "
+            "site's own sums."
+        )
     else:
         yield "Campaigns may do without secure aggregation; the coordinator then sees this site's own sums."
 
