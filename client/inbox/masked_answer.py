@@ -110,7 +110,7 @@ def mask_answer(work: Work, answer: Answer) -> Answer:
         Rule `sum-bounds` for an update that cannot be masked.
     """
     if not needs_masks(work):
-        return replace(answer, info={"withheld": answer.withheld})
+        return replace(answer, info={"withheld": answer.withheld}, payload={})
     asked = part_of(work.payload, AskMasked)
     signed = members_of(work, asked.keys)
     own = signed[work.site.name]

@@ -1,6 +1,6 @@
 """Secure against plain aggregation of model updates: bytes and seconds of compute, by size of the model and sites.
 
-    python -m tests.bench.bench_secure [--quick]
+    PYTHONPATH=. python tests/bench/bench_secure.py [--quick]
 
 Plain: a site's update as float32, and the coordinator's weighted mean of them in float64. Secure: a site's weighted
 update in the ring with its masks; the coordinator's sum of the masked words, its opening, and the mean from it. Keys,
