@@ -7,43 +7,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from fedage.common.toml.column_names import PATTERN, is_column_name, normal_name
-
-
-class Table(BaseModel):
-    """Base of all tables: frozen, strict types, unknown keys refused.
-
-    What checks a table is built when one is first checked, as commands that only read need few of them.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
-
+from fedage.common.campaign.fields import Column as Column
+from fedage.common.campaign.fields import Fraction, Norm, NotNegative
+from fedage.common.campaign.fields import Header as Header
+from fedage.common.campaign.fields import Name as Name
+from fedage.common.campaign.fields import Positive as Positive
+from fedage.common.campaign.fields import Table as Table
 
 DEADLINE_S = 3600.0
 QUORUM_WAIT_S = 90.0
 """A node that was killed may connect again some twenty seconds later; a machine that restarts takes longer."""
 USUAL_AGE_STEP_YEARS = 5.0
 """Of what a site's policy takes age limits as multiples unless it says otherwise."""
-
-
-def column_name(text: str) -> str:
-    """The text in its normal form if it is a column's name; raises `ValueError` if not."""
-    text = normal_name(text)
-    if not is_column_name(text):
-        raise ValueError("must be a column name without blanks at its ends")
-    return text
-
-
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-Column = Annotated[str, Field(pattern=PATTERN), AfterValidator(column_name)]
-Header = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(normal_name)]
-"""A column of a table, whatever it is called there."""
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Norm = Annotated[float, Field(ge=1e-3, le=1e6)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class About(Table):

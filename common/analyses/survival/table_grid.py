@@ -244,8 +244,11 @@ class TableGrid:
         )
 
     def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - the same for all
-        strata = [column for columns, _ in self.strata for column in columns]
-        needed = (*self.followed_by(), *self._gap_columns, *strata)
+        needed = (
+            *self.followed_by(),
+            *self._gap_columns,
+            *(column for columns, _ in self.strata for column in columns),
+        )
         return columns_read(self.followed(cohort, self._gap_columns).cohort, needed=needed)
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
@@ -282,8 +285,7 @@ class TableGrid:
         if total.scalar("n") < 1:
             return NotComputable("no patient with a follow-up time and an event of 0 or 1")
         groups = {name: iterate[name] for name in self._split_blocks()}
-        ends, earliest = ends_of(iterate["ends"]), int(iterate["following"])
-        question = int(iterate["question"])
+        ends, earliest, question = ends_of(iterate["ends"]), int(iterate["following"]), int(iterate["question"])
         times, latest = len(self.times), int(np.max(np.flatnonzero(total["next_end"]), initial=-1))
         if latest < times and latest > earliest and question < MOST_QUESTIONS:
             return Again(self._ask(groups, ends, latest, question + 1))
@@ -301,13 +303,12 @@ class TableGrid:
                 f"still followed are none or at least the minimum count ({self.minimum_count} or more); leave out the "
                 "sites with few patients (survival.curves_from_patients), or ask for later survival.table_times_years"
             )
-        exact = len(ends) == times and total.scalar("between_table_times") == 0
         return Done(
             {
                 "ends": list(ends),
                 "table_times": shown,
                 "asked_times": after_start(self.times),
-                "exact": exact,
+                "exact": len(ends) == times and total.scalar("between_table_times") == 0,
                 "split_years": float(iterate["split"]) if self.gap else None,
                 "median_within_years": [float(iterate["low"]), float(iterate["high"])] if "low" in iterate else None,
             }

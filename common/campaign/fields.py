@@ -1,0 +1,36 @@
+"""What all tables of a campaign file are made of: their base, and the values that several of them have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from fedage.common.toml.column_names import PATTERN, is_column_name, normal_name
+
+
+class Table(BaseModel):
+    """Base of all tables: frozen, strict types, unknown keys refused.
+
+    What checks a table is built when one is first checked, as commands that only read need few of them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
+
+
+def column_name(text: str) -> str:
+    """The text in its normal form if it is a column's name; raises `ValueError` if not."""
+    text = normal_name(text)
+    if not is_column_name(text):
+        raise ValueError("must be a column name without blanks at its ends")
+    return text
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Column = Annotated[str, Field(pattern=PATTERN), AfterValidator(column_name)]
+Header = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(normal_name)]
+"""A column of a table, whatever it is called there."""
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Norm = Annotated[float, Field(ge=1e-3, le=1e6)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
