@@ -235,20 +235,15 @@ class TableGrid:
         size = (len(self.times) + 1,)
         return Layout(
             (
-                Field("next_end", size, lower=0.0, upper=1.0, whole=True),
-                Field("single_intervals", size, lower=0.0, upper=1.0, whole=True),
-                Field("start_together", lower=0.0, upper=1.0, whole=True),
-                Field("between_table_times", lower=0.0, upper=1.0, whole=True),
+                *(Field(name, size, lower=0.0, upper=1.0, whole=True) for name in ("next_end", "single_intervals")),
+                *(Field(name, lower=0.0, upper=1.0, whole=True) for name in ("start_together", "between_table_times")),
                 Field("n", lower=0.0, upper=MAX_PATIENTS, whole=True),
             )
         )
 
     def columns_read(self, cohort: Cohort, iterate: Iterate) -> ColumnsRead:  # noqa: ARG002 - the same for all
-        needed = (
-            *self.followed_by(),
-            *self._gap_columns,
-            *(column for columns, _ in self.strata for column in columns),
-        )
+        strata = [column for columns, _ in self.strata for column in columns]
+        needed = (*self.followed_by(), *self._gap_columns, *strata)
         return columns_read(self.followed(cohort, self._gap_columns).cohort, needed=needed)
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
