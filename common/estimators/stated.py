@@ -38,7 +38,7 @@ def ranges_of(columns: Sequence[str], ranges: Mapping[str, Range]) -> FloatArray
     ------
     RangeMissing
     """
-    found = []
+    from_ranges = []
     for column in columns:
         name = column.removeprefix(FEATURE)
         fitting = [stated for pattern, stated in ranges.items() if fnmatchcase(name, pattern)]
@@ -48,8 +48,8 @@ def ranges_of(columns: Sequence[str], ranges: Mapping[str, Range]) -> FloatArray
             raise RangeMissing(
                 f"estimator.options.ranges states no range of the feature {name!r}; add one, by name or pattern"
             )
-        found.append(fitting[0])
-    return np.array(found, dtype=np.float64).reshape(-1, 2)
+        from_ranges.append(fitting[0])
+    return np.array(from_ranges, dtype=np.float64).reshape(-1, 2)
 
 
 def stated_standard(

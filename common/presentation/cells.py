@@ -86,12 +86,12 @@ def count(value: int | None) -> Cell:
     return Cell("withheld") if value is None else Cell(f"{value:,}".replace(",", " "), repr(int(value)))
 
 
-def left_out(told: int, *, few_sites: int) -> Cell:
+def left_out(counted: int, *, few_sites: int) -> Cell:
     """Patients left out where sites tell how many; others leave out fewer than the minimum count each."""
     if not few_sites:
-        return count(told)
+        return count(counted)
     few = f"fewer than the minimum count at {few_sites} site{'s' if few_sites > 1 else ''}"
-    return Cell(f"{count(told).text}, and {few}" if told else few)
+    return Cell(f"{count(counted).text}, and {few}" if counted else few)
 
 
 def p_value(value: float | None) -> Cell:

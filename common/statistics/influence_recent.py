@@ -16,10 +16,10 @@ _answers: Recent[BoolArray | InfluenceRefused] = Recent(most=256)
 
 def passing_as_before(groups: Sequence[Group], rule: InfluenceRule) -> BoolArray:
     """`passing`, computed once of the same groups."""
-    found = _answers.of(_content(groups, rule), lambda: _passing(groups, rule))
-    if isinstance(found, InfluenceRefused):
-        raise InfluenceRefused(str(found), rule=found.rule)
-    return found.copy()
+    answer = _answers.of(_content(groups, rule), lambda: _passing(groups, rule))
+    if isinstance(answer, InfluenceRefused):
+        raise InfluenceRefused(str(answer), rule=answer.rule)
+    return answer.copy()
 
 
 def _passing(groups: Sequence[Group], rule: InfluenceRule) -> BoolArray | InfluenceRefused:

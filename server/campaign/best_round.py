@@ -60,9 +60,9 @@ class BestRound:
 
     def restore(self, kept: Mapping[str, NDArray[Any]]) -> None:
         """The best model out of the journal, if it is there."""
-        found = {name.removeprefix(_BEST): array for name, array in kept.items() if name.startswith(_BEST)}
-        if found:
-            self.weights = found
+        best = {name.removeprefix(_BEST): array for name, array in kept.items() if name.startswith(_BEST)}
+        if best:
+            self.weights = best
 
     @staticmethod
     def is_its(name: str) -> bool:

@@ -150,16 +150,16 @@ def run_named(runs: Path, name: str | None) -> RunFolder:
     """
     known = run_folders(runs)
     if name is not None:
-        found = [run for run in known if f"{run.campaign}/{run.name}" == name]
-        if not found:
+        chosen = [run for run in known if f"{run.campaign}/{run.name}" == name]
+        if not chosen:
             names = ", ".join(f"{run.campaign}/{run.name}" for run in known) or "none"
             raise FedAgeError(f"there is no run {name} below {runs}; there are: {names}")
-        return found[0]
-    found = [run for run in known if run.is_conducted()]
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(f"{run.campaign}/{run.name}" for run in found)
-    raise FedAgeError(f"several runs go on; name one: {names}" if found else f"no run below {runs} goes on")
+        return chosen[0]
+    chosen = [run for run in known if run.is_conducted()]
+    if len(chosen) == 1:
+        return chosen[0]
+    names = ", ".join(f"{run.campaign}/{run.name}" for run in chosen)
+    raise FedAgeError(f"several runs go on; name one: {names}" if chosen else f"no run below {runs} goes on")
 
 
 def wait_for_round(run: RunFolder, *, look_s: float = _LOOK_S, tell: Callable[[str], None]) -> None:

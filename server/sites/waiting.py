@@ -17,15 +17,15 @@ def online_when_enough(
     grid: PollingGrid, nodes: Mapping[str, int], *, quorum: int, wait_s: float, events: EventLog
 ) -> set[int]:
     """The nodes online, as soon as so many sites of `nodes` are among them as the quorum, or after `wait_s`."""
-    deadline, told = time.monotonic() + wait_s, False
+    deadline, announced = time.monotonic() + wait_s, False
     while True:
         online = set(grid.get_node_ids())
         away = sorted(site for site, node in nodes.items() if node not in online)
         if len(nodes) - len(away) >= min(quorum, len(nodes)) or time.monotonic() >= deadline:
             return online
-        if not told:
+        if not announced:
             events.emit("away", sites=away, quorum=quorum)
-            told = True
+            announced = True
         time.sleep(_LOOK_S)
 
 

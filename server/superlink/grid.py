@@ -103,8 +103,8 @@ class StoppableGrid:
         self._stop = stop
 
     def _go_on(self) -> AnyGrid:
-        if told := self._stop():
-            raise Stopped(told) if isinstance(told, str) else KeyboardInterrupt
+        if reason := self._stop():
+            raise Stopped(reason) if isinstance(reason, str) else KeyboardInterrupt
         return self._grid
 
     def get_node_ids(self) -> Iterable[int]:
@@ -349,8 +349,8 @@ def _failure_text(code: int, reason: str) -> str:
         return _OF_FLOWER[code]
     if _TYPE.fullmatch(reason):
         return reason
-    found = _CLASS.match(reason)
-    return found[1] if found else "failed and did not say why"
+    class_name = _CLASS.match(reason)
+    return class_name[1] if class_name else "failed and did not say why"
 
 
 def _reason_to_end(*, ends: float, deadline_s: float, stop: Callable[[], bool] | None) -> str:

@@ -44,7 +44,7 @@ def enough_present(columns: Sequence[FloatArray], groups: Sequence[Rows], *, min
 
 
 def stood_in(
-    columns: Sequence[FloatArray], groups: Sequence[Rows], *, told: BoolArray, minimum_count: int
+    columns: Sequence[FloatArray], groups: Sequence[Rows], *, enough: BoolArray, minimum_count: int
 ) -> BoolArray:
     """In which of the columns that are `told` (p,) the site's mean has to stand in for missing values.
 
@@ -63,7 +63,7 @@ def stood_in(
     if minimum_count <= 1:
         return replaced
     rows = np.concatenate(groups)
-    left = [int(j) for j in np.flatnonzero(told) if not np.isfinite(columns[int(j)][rows]).all()]
+    left = [int(j) for j in np.flatnonzero(enough) if not np.isfinite(columns[int(j)][rows]).all()]
     # A number for each feature and group: patients with the same sum of those (modulo 2⁶⁴) miss the same in one group.
     draw = np.random.default_rng(0)
     of_feature = {j: draw.integers(2**64, dtype=np.uint64) for j in left}

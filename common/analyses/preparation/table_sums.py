@@ -102,7 +102,7 @@ def local(
     groups = [rows[inside] for inside in inner]
     told = _told(columns, rows=rows, centre=centre, spread=spread, minimum_count=minimum_count)
     told &= enough_present(columns, groups, minimum_count=minimum_count)
-    filled = stood_in(columns, [*groups, held_out], told=told, minimum_count=minimum_count)
+    filled = stood_in(columns, [*groups, held_out], enough=told, minimum_count=minimum_count)
     own_mean = {int(j): float(np.nanmean(_finite(columns[int(j)][rows]))) for j in np.flatnonzero(filled)}
     shape = layout(p, folds, products=products)
     upper = np.triu_indices(p)
@@ -183,10 +183,10 @@ def _told(
     """
     values = [column[rows] for column in columns]
     groups = guarded_groups_of(values, minimum_count=minimum_count)
-    told = np.array([one.n > 0 for one in groups], dtype=np.bool_)
-    asked = np.flatnonzero(told & (spread > 0))
+    in_sums = np.array([one.n > 0 for one in groups], dtype=np.bool_)
+    asked = np.flatnonzero(in_sums & (spread > 0))
     if not asked.size:
-        return told
+        return in_sums
     ends = decode(np.array([[groups[j].start[0], groups[j].end[-1] - 1] for j in asked]))  # (those, 2)
     # What float32 cannot hold lies beyond the last group's end.
     largest = np.array([np.nanmax(np.abs(_finite(values[j]))) for j in asked])
@@ -202,7 +202,7 @@ def _told(
             f"the centre and spread of feature {asked[refused[0]] + 1} may leave a patient more than {CLIP / 2:g} "
             'spreads away; if the column has a code for "missing", name it in table.missing'
         )
-    return told
+    return in_sums
 
 
 def _finite(values: FloatArray) -> FloatArray:
