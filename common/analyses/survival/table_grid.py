@@ -67,8 +67,7 @@ MOST_QUESTIONS = MAX_EXCHANGES - 10
 """Exchanges in which a grid is settled; the others of the analysis are for where the gap is split. With many table
 times the next end asked for lies more than one further on."""
 
-Strata = tuple[tuple[str, ...], tuple[tuple[float, ...], ...]]
-"""Columns to stratify on, and for each its levels."""
+Strata = tuple[tuple[str, ...], tuple[tuple[float, ...], ...]]  # columns to stratify on, and the levels of each
 
 
 @dataclass(frozen=True)
@@ -256,7 +255,8 @@ class TableGrid:
             raise IterateRefused("iterate ends has intervals that this site has not said it can tell")
         next_index, first = table.next_end(ends[-1] if ends else -1, earliest), self._first_after_start
         if next_index is None and not ends and table.next_end(-1, first) is None:
-            return Statistic.of(layout, self._nothing(), [Cell(patients.n, "patients followed"), table.nearest_cell()])
+            nothing = {field.name: np.zeros(field.shape) for field in layout.fields}
+            return Statistic.of(layout, nothing, [Cell(patients.n, "patients followed"), table.nearest_cell()])
         next_end, single = np.zeros(len(self.times) + 1), np.zeros(len(self.times) + 1)
         next_end[len(self.times) if next_index is None else next_index] = 1
         single[table.single_intervals(next_index) if next_index == earliest else 0] = 1
@@ -335,10 +335,6 @@ class TableGrid:
     def _tells_start(self, table: SiteTable, end: int) -> bool:
         """Whether those who leave at time 0 can be told apart from those who leave after it, up to this end."""
         return self._first_after_start == 1 and table.can_tell(-1, 0) and table.can_tell(0, end)
-
-    def _nothing(self) -> dict[str, FloatArray | float]:
-        flagged = {name: np.zeros(len(self.times) + 1) for name in ("next_end", "single_intervals")}
-        return {**flagged, "start_together": 0.0, "between_table_times": 0.0, "n": 0.0}
 
     def _ask(
         self, groups: Mapping[str, FloatArray], ends: tuple[int, ...], following: int, question: int
