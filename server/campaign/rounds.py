@@ -211,7 +211,9 @@ def train(
             seconds, sites = time.monotonic() - started, sorted(accepted.patients)
             record = RoundRecord(number, seconds, sites, loss, made_of_them.norm, fold=fold, clipped=clipped)
             record.privacy = {site: told.model_dump() for site, told in accepted.privacy.items()}
-            tried = sending.sites if keys is None else ()
+            # One that is away costs nobody time, and is asked at once when it is back.
+            online = set(session.grid.get_node_ids()) if keys is None else set[int]()
+            tried = [site for site in sending.sites if session.nodes[site] in online]
             for site in resting.after(number, asked=tried, accepted=accepted.patients):
                 accepted.note(site, f"{FAILURES} rounds without a usable update; it sits out the next {REST}")
             told = {

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-SITES, PATIENTS, FEATURES, ROUNDS = 10, 60, 40, 10
+SITES, PATIENTS, FEATURES, ROUNDS = 10, 200, 40, 10
 
 CAMPAIGN = f"""
 [campaign]

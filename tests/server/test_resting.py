@@ -56,6 +56,30 @@ def test_nobody_rests_where_the_quorum_would_be_lost() -> None:
     assert asked_in(Resting(), {"c": set(range(30))}, rounds=6, quorum=3) == ["abc"] * 6
 
 
+@pytest.mark.slow
+def test_a_site_that_was_away_is_asked_as_soon_as_it_is_back(tmp_path: Path) -> None:
+    text = NETWORK.replace("rounds = 2", "rounds = 6").replace("round_deadline_s = 1", "round_deadline_s = 60")
+
+    def meddle(message: Message, node: int) -> Message:
+        rounds = message.metadata.message_type == TRAIN, int(message.metadata.group_id)
+        if rounds == (True, 4) and grid.names[node] == "a":
+            grid.offline.clear()  # from the next round on
+        return message
+
+    class Leaving(InProcessGrid):
+        def pull_messages(self, message_ids):  # type: ignore[no-untyped-def]
+            replies = super().pull_messages(message_ids)
+            if any((reply.metadata.message_type, reply.metadata.group_id) == (TRAIN, "1") for reply in replies):
+                self.offline.update(number for number, name in self.names.items() if name == "c")
+            return replies
+
+    grid = Leaving(tables(tmp_path), meddle=meddle)
+    place = Place(folder=tmp_path / "run", run="r1", environment="simulation", guard=True)
+    conduct(PollingGrid(grid, poll_s=0.01), parse_campaign(text + PARTS), place, key=None, admitted=grid.names)
+    found = read_results(tmp_path / "run" / "results.json")
+    assert [len(done.sites) for done in found.rounds] == [3, 2, 2, 2, 3, 3]
+
+
 def test_a_site_that_never_answers_is_asked_no_more_and_the_record_says_so(tmp_path: Path) -> None:
     text = NETWORK.replace("rounds = 2", "rounds = 5").replace(
         "round_deadline_s = 1", "round_deadline_s = 60\nwait_after_quorum_s = 0.01"
