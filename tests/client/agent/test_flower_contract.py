@@ -213,3 +213,19 @@ def test_a_supernode_at_work_asks_for_more_no_oftener_than_one_without(
         assert several.fetch(state=state, get_run=lambda _run: running) is not None
     assert len(fetched) == looks
     assert time.monotonic() - began < 20
+
+
+def test_a_message_cannot_be_made_outside_a_task() -> None:
+    """A ServerApp, and a simulation in one process, say which task they are before they write to a site."""
+    code = (
+        "from flwr.app import Message, RecordDict\n"
+        "from flwr.supercore.task_identity import TaskIdentity\n"
+        "def made(): return Message(RecordDict(), message_type='train', dst_node_id=1)\n"
+        "try: made()\n"
+        "except RuntimeError as error: print(error)\n"
+        "TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 2, 3\n"
+        "print(made().metadata.run_id)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[0].endswith("is not set.")
+    assert done.stdout.split("\n")[1] == "2"
