@@ -18,6 +18,8 @@ FEDAGE = typer.main.get_command(app)
 ELSEWHERE = {
     "campaign resume": "tests/server/test_resume.py",
     "campaign list": "tests/server/test_resume.py",
+    "campaign watch": "tests/server/test_status.py",
+    "campaign stop": "tests/server/test_status.py",
     "demo": "tests/deploy/test_demo.py",
     "campaign export": "tests/deploy/test_bundle_commands.py",
     "predict": "tests/deploy/test_bundle_commands.py",

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from fedage.common.errors import FedAgeError
+from fedage.server.cli.main import campaign as commands
 from fedage.server.cli.status import run_named, show_status, state_of, wait_for_round, watch_run
 from fedage.server.record.run_folder import RunFolder
+from fedage.server.superlink.home import init_home
 
 NOW = "2026-03-01T10:00:00.000+00:00"
 BEGUN = [
@@ -104,3 +107,15 @@ def test_which_run_is_meant(tmp_path: Path) -> None:
         run_named(tmp_path, None)
     for lock in locks:
         lock.close()
+
+
+def test_the_commands_by_name(tmp_path: Path) -> None:
+    home = init_home(tmp_path / "home", hosts=None, port=None)
+    run_with(home.runs, *BEGUN, {"event": "finished", "status": "failed", "reason": "no quorum"})
+    for command in ("status", "watch"):
+        said = CliRunner().invoke(commands, [command, "--home", str(home.root), "c/r1"])
+        assert said.exit_code == 0, said.output
+        assert "failed: no quorum" in said.output
+    stopped = CliRunner().invoke(commands, ["stop", "--home", str(home.root), "c/r1", "--after-round"])
+    assert isinstance(stopped.exception, FedAgeError)
+    assert str(stopped.exception) == "the run c/r1 does not go on"
