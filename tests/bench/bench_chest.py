@@ -70,7 +70,7 @@ def main(epochs: int) -> None:
             training=training,
             round_number=1,
             rng_seed=k,
-            threads=2,
+            threads=1,
             device="cpu",
         )
         found["mean"][outside] = age[inside].mean()
