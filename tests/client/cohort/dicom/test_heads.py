@@ -8,9 +8,9 @@ from fedage.client.cohort.bids.contrast import is_contrast_enhanced
 from fedage.client.cohort.dicom.content import Code, HeaderText, derive_content
 from fedage.client.cohort.dicom.descriptions import fold_text
 from fedage.client.cohort.indexing.bids_content import described_content
-from fedage.common.estimators.brain_sfcn import _takes
+from fedage.common.estimators.head_volumes import head_input
 
-TAKES = _takes("")
+TAKES = head_input("").takes
 
 
 def why_not(*descriptions: str, study: str = "", body_part: str = "", region: str = "") -> str | None:
