@@ -70,6 +70,7 @@ ValueError
 ├── NoSumOfPatients                          common/analyses/exact
 ├── NoWindow                                 client/consent/policy/hours
 ├── NotDicom                                 client/cohort/dicom/header
+├── OutOfRange                               common/privacy/ring
 ├── SampleRefused                            common/preprocessing/image
 ├── SiteInfoMalformed                        server/sites/site_info
 ├── StepTooLong                              common/networks/steps
@@ -80,6 +81,7 @@ ValueError
 ├── UnusableColumn                           common/statistics/cohort
 └── UpdateRefused                            server/campaign/strategies/updates
 RuntimeError
+├── BatchTooLarge                            client/compute/training
 ├── PredictionStopped                        client/compute/training
 ├── TrainingDiverged                         client/compute/training
 └── TrainingStopped                          client/compute/training

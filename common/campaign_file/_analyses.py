@@ -23,8 +23,9 @@ def analysis_problems(sound: ValidValues) -> Iterator[Problem]:
     # Imported here: only a file that asks for one needs to know them.
     from fedage.common.analyses import registry
 
+    known = registry.names()
     for name, given in sound.tables[ANALYSES].items():
-        key, known = f"{ANALYSES}.{name}", registry.names()
+        key = f"{ANALYSES}.{name}"
         try:
             definition = registry.definition_of(name) if name in known else None
         except registry.AnalysisUnusable as error:

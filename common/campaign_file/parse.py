@@ -114,16 +114,17 @@ def _check(key: str, raw: Any) -> Checked:
 
 def _unknown_tables(tables: dict[str, Any]) -> list[Problem]:
     problems = []
-    for key in tables:
-        if key in TABLES:
-            continue
+    unknown = [key for key in tables if key not in TABLES]
+    # Asked once: which analyses are installed takes milliseconds, and a file may have thousands of unknown keys.
+    analyses = analyses_asked_for_by_name() if unknown else []
+    for key in unknown:
         homes = [table for table, model in TABLES.items() if key in model.model_fields]
         close = did_you_mean(key, TABLES)
         if homes:
             mend = f"it belongs in [{homes[0]}]"
         elif close is not None:
             mend = f"did you mean [{close}]?"
-        elif (analysis := did_you_mean(key, analyses_asked_for_by_name())) is not None:
+        elif (analysis := did_you_mean(key, analyses)) is not None:
             mend = f"did you mean [{ANALYSES}.{analysis}]?"
         else:
             mend = f"a campaign file has {', '.join(f'[{table}]' for table in TABLES)}"

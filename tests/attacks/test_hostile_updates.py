@@ -59,9 +59,9 @@ def members(folder: Path) -> list[MemorySite]:
     return made
 
 
-ROUNDS = 10
+ROUNDS = 2
 LONG = FILE.replace("rounds = 2", f"rounds = {ROUNDS}")
-"""A run in which the site tries another update in each round."""
+"""A run in which the site tries another update in each round; after three that fail it would rest."""
 
 
 @pytest.fixture(scope="module")

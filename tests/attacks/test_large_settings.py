@@ -142,6 +142,7 @@ KEYS = {
     "unknown keys outside": "\n".join(f"key{number} = 1" for number in range(MANY)),
     "unknown tables": "\n".join(f"[key{number}]" for number in range(MANY)),
     "tables in a table": "\n".join(f"[{{table}}.key{number}]" for number in range(MANY)),
+    "tables of analyses": "\n".join(f"[analyses.key{number}]" for number in range(MANY)),
     "one long key": "[{table}]\n" + "k" * 250_000 + " = 1",
     "one long value": '[{table}]\nkey = "' + "v" * 250_000 + '"',
     "wrong items": "[{table}]\ncoordinators = [" + "1," * MANY + "]\nname = [" + "1," * MANY + "]",
