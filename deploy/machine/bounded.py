@@ -11,6 +11,7 @@ MAX_STATE_BYTES = 2**20
 """What a process writes of itself for others: who is supervised, why a run was given up."""
 MAX_RECORD_BYTES = 64 * 2**20
 """Records of runs, their events, and what a site keeps of a table: they grow with sites, rounds and patients."""
+_PART_BYTES = 2**20
 
 
 class FileTooLarge(OSError):
@@ -30,11 +31,14 @@ def read_at_most(path: Path, *, most_bytes: int) -> bytes:
     OSError
         If it cannot be read.
     """
+    content = bytearray()
     with path.open("rb") as stream:
-        content = stream.read(most_bytes + 1)
+        # Part by part: for one `read` of so many bytes a buffer of all of them is made, however small the file is.
+        while part := stream.read(min(_PART_BYTES, most_bytes + 1 - len(content))):
+            content += part
     if len(content) > most_bytes:
         raise FileTooLarge(path, most_bytes=most_bytes)
-    return content
+    return bytes(content)
 
 
 def read_text_at_most(path: Path, *, most_bytes: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from fedage.client.supervisor.state import read_state
 from fedage.common.campaign_file import CampaignErrors, parse_campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.toml.text import MAX_TOML_BYTES
-from fedage.deploy.machine.bounded import FileTooLarge, read_at_most, read_json
+from fedage.deploy.machine.bounded import MAX_RECORD_BYTES, FileTooLarge, read_at_most, read_json
 from fedage.deploy.machine.campaign_file import load_campaign
 from fedage.deploy.machine.settings import SettingsErrors, check_settings, toml_tables
 from fedage.server.compare.runs import RunUnusable, load_runs
@@ -229,3 +230,24 @@ def test_a_file_that_is_too_large_is_called_so_and_nothing_else(tmp_path: Path, 
 def test_a_supervisors_state_that_is_too_large_is_no_state(tmp_path: Path) -> None:
     huge(tmp_path / "state.json")
     assert read_state(tmp_path / "state.json") == {}
+
+
+def test_a_small_file_takes_little_memory_whatever_its_bound(tmp_path: Path) -> None:
+    file = tmp_path / "record.json"
+    file.write_text("[1]")
+    tracemalloc.start()
+    try:
+        assert read_json(file, most_bytes=MAX_RECORD_BYTES) == [1]
+        assert tracemalloc.get_traced_memory()[1] < 3 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [0, 2**20 - 1, 2**20, 2**20 + 1, 3 * 2**20])
+def test_a_file_of_several_parts_is_read_whole_or_refused(tmp_path: Path, size: int) -> None:
+    file, content = tmp_path / "record", os.urandom(size)
+    file.write_bytes(content)
+    assert read_at_most(file, most_bytes=size) == content
+    if size:
+        with pytest.raises(FileTooLarge):
+            read_at_most(file, most_bytes=size - 1)
