@@ -67,7 +67,7 @@ def test_a_campaign_passes_and_the_relays_user_can_open_nothing(monkeypatch: pyt
         demo._fedage("coordinator", "init", "--home", folders.coordinator, "--host", "localhost")
         address = running.enter_context(demo._coordinator(folders))
         for name in names:
-            demo._prepare_site(folders, name, address=address, seed=5, campaign=campaign, quick=True)
+            demo._prepare_site(folders, name, kind=DEMO, address=address, seed=5, campaign=campaign, quick=True)
             file = folders.site(name) / "site.toml"
             file.write_text(file.read_text().replace("# relay_user =", f'relay_user = "{OTHER}"'))
             give_to_owner(folders.site(name))

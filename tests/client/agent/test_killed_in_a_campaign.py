@@ -77,7 +77,7 @@ def test_a_campaign_outlives_the_kill_of_every_process_of_a_site(
         demo._fedage("coordinator", "init", "--home", folders.coordinator, "--host", "localhost")
         address = running.enter_context(demo._coordinator(folders))
         for name in names:
-            demo._prepare_site(folders, name, address=address, seed=5, campaign=campaign, quick=True)
+            demo._prepare_site(folders, name, kind=DEMO, address=address, seed=5, campaign=campaign, quick=True)
         for name in names:
             running.enter_context(demo._site(folders, name))
         log = folders.logs / "campaign.log"

@@ -171,7 +171,7 @@ def test_ten_and_more_are_counted_and_many_columns_stay_within_an_answer(tmp_pat
     assert len(found) == 11
     assert found["kept-extremes-in-other-columns"] == 80 * 12
     assert max(map(len, found)) <= 80
-    SiteInfo(patients=40, smallest_cell=10, rejected_files=found)
+    SiteInfo(patients=40, minimum_count=10, rejected_files=found)
     assert any("holds -999999, far beyond the others, in 12 cells" in reason_text(code, found[code]) for code in found)
 
 
