@@ -166,9 +166,17 @@ def approve(
             help="give sums by columns that differ for a few patients from columns of earlier campaigns",
         ),
     ] = False,
+    accept_other_sites: Annotated[
+        bool,
+        typer.Option(
+            "--accept-other-sites",
+            help="open hidden sums over other sites than in earlier campaigns; agree with those who are not in it",
+        ),
+    ] = False,
 ) -> None:
     """Approve a campaign file: this site will answer for exactly this text, over the patients it has now."""
     from fedage.client.cli.campaign_text import similar_columns_text
+    from fedage.client.consent.accounts.sum_keys import accept_other_sites as accept_other_sites_of
     from fedage.client.inbox.deployed import DeployedSite
     from fedage.common.campaign_file import parse_campaign
     from fedage.common.errors import FedAgeError
@@ -183,6 +191,8 @@ def approve(
         approved = rules.approve(
             parsed, data_set=data_set, few_changes=accept_few_changes, similar_columns=accept_similar_columns
         )
+        if parsed.privacy.secure_aggregation:
+            accept_other_sites_of(rules.home, parsed.digest, other_sites=accept_other_sites)
     except RequestRefused as refused:
         raise FedAgeError(f"not approved (rule {refused.rule}): {refused.detail}") from None
     patients = len(approved.snapshot.patients)

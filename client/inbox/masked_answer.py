@@ -11,7 +11,7 @@ hostile site's figures within the bounds cannot be told from true ones.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,17 +23,19 @@ from fedage.client.compute.contribute import BIAS_LINE
 from fedage.client.compute.model import exact_sums_of
 from fedage.client.disclosure.guard import Withheld
 from fedage.client.inbox.gate import Answer, Work
+from fedage.client.inbox.hidden_families import families_of, family_of_training
 from fedage.client.inbox.secure_stages import (
     Channels,
     account_of,
     members_of,
     must_name_this_site,
+    other_sites_text,
     point,
     private_key,
     public_key,
     run_key,
     sharing_with,
-    signed_by_site,
+    signed_words,
 )
 from fedage.common.analyses.base import IterateRefused
 from fedage.common.analyses.plan import registered
@@ -42,6 +44,7 @@ from fedage.common.networks.masked_update import update_rows
 from fedage.common.privacy import ring
 from fedage.common.privacy.masked_statistic import statistic_rows
 from fedage.common.privacy.ring import OutOfRange, digest_of
+from fedage.common.privacy.site_sets import SiteSet
 from fedage.common.protocol.messages import (
     DESCRIBE,
     SECURE,
@@ -62,12 +65,14 @@ from fedage.common.protocol.secure import (
     digest_of_all,
     join_part,
     neighbours,
+    own_seed,
     pair_seed,
     part_of,
     question_of,
     signed_total,
     threshold_of,
 )
+from fedage.common.statistics.statistic import FloatArray
 from fedage.common.statistics.usable import why_unusable
 
 _KEPT_OF_PRIVACY = ("epsilon", "delta", "accountant")
@@ -76,11 +81,12 @@ _KEPT_OF_PRIVACY = ("epsilon", "delta", "accountant")
 
 @dataclass(frozen=True)
 class _Block:
-    """A block to be masked: its rows (v, w), and the digests that stand for it in the account; none for zeros."""
+    """A block to be masked: its rows (v, w), its families in the account (none for zeros), its bare sums."""
 
     name: str
     rows: ring.Words
-    statistics: tuple[str, ...] = ()
+    families: tuple[str, ...] = ()
+    sums: FloatArray | None = None
 
 
 def hidden(handler: Callable[[Work], Answer]) -> Callable[[Work], Answer]:
@@ -93,7 +99,9 @@ def hidden(handler: Callable[[Work], Answer]) -> Callable[[Work], Answer]:
         if work.request.kind == DESCRIBE:
             return handler(work)
         if needs_masks(work):  # refused before anything is computed
-            members_of(work, part_of(work.payload, AskMasked).keys)
+            members = members_of(work, part_of(work.payload, AskMasked).keys)
+            if work.request.kind == TRAIN:
+                _must_fit(work, members)
         return mask_answer(work, handler(work))
 
     return answer
@@ -127,34 +135,37 @@ def mask_answer(work: Work, answer: Answer) -> Answer:
         )
         of = SumId(digest, asked.number, question)
         withheld = dict(answer.withheld)
+        disclosure = None if work.site.rules is None else work.site.rules.policy.current().disclosure
+        tells = work.campaign.privacy.results_by_site and (disclosure is None or disclosure.tells_own_results)
         blocks = list(_blocks(work, answer, withheld, sites=len(signed)))
         near = [site for site in neighbours(work.site.name, sorted(channels.keys), seed=own.channels) if site in signed]
         shared = {site: generate_shared_key(private, point(signed[site].keys[asked.number])) for site in near}
         seeds = {block.name: secrets.token_bytes(ring.SEED_BYTES) for block in blocks}
+        # Zeros are opened without their site.
+        own_parts = {block.name: secrets.token_hex(ring.SEED_BYTES) if block.families else "" for block in blocks}
         checks: dict[str, int] = {}
         for block in blocks:
-            ring.add_mask(block.rows, seeds[block.name])
+            seed = own_seed(seeds[block.name], own_parts[block.name])
+            ring.add_mask(block.rows, seed)
             words = {}
             for site, secret in shared.items():
                 sign = 1 if work.site.name < site else -1
                 ring.add_mask(block.rows, pair_seed(secret, of, block=block.name, use="mask"), sign=sign)
                 words[site] = check_word(pair_seed(secret, of, block=block.name, use="check"))
-            own_word = 1 + check_word(seeds[block.name]) + signed_total(work.site.name, words)
+            own_word = 1 + check_word(seed) + signed_total(work.site.name, words)
             checks[block.name] = own_word % (1 << 64)
-        receipt = signed_by_site(
+        receipt = signed_words(
             work,
-            Receipt(
-                site=work.site.name,
-                digest=work.request.digest,
-                run=work.request.run,
-                epoch=own.epoch,
-                number=asked.number,
-                keys=digest,
-                question=question,
-                contributes={block.name: bool(block.statistics) for block in blocks},
-                checks=checks,
-                seeds={name: digest_of(seed.hex()) for name, seed in seeds.items()},
-            ),
+            Receipt,
+            epoch=own.epoch,
+            number=asked.number,
+            keys=digest,
+            question=question,
+            contributes={block.name: bool(block.families) for block in blocks},
+            checks=checks,
+            seeds={name: digest_of(shared_part.hex()) for name, shared_part in seeds.items()},
+            may_be_left_out=disclosure is not None and disclosure.may_be_left_out,
+            tells=tells,
         )
         holders = sharing_with(near, work.site.name)
         parts = {name: create_shares(seed, threshold_of(len(holders)), len(holders)) for name, seed in seeds.items()}
@@ -171,7 +182,9 @@ def mask_answer(work: Work, answer: Answer) -> Answer:
             masked={
                 "receipt": receipt.model_dump_json(),
                 "keys": {site: signed[site].keys[asked.number] for site in near},
-                "statistics": {block.name: block.statistics for block in blocks},
+                "families": {block.name: block.families for block in blocks},
+                "own": own_parts,
+                "results": {block.name: block.sums.tolist() for block in blocks if tells and block.sums is not None},
             },
         )
     finally:
@@ -183,7 +196,7 @@ def mask_answer(work: Work, answer: Answer) -> Answer:
             **{MASKED + block.name: block.rows for block in blocks},
             **join_part(TellMasked(receipt=receipt, shares=told)),
         },
-        steps=tuple(block.name for block in blocks if block.statistics and block.name != UPDATE),
+        steps=tuple(block.name for block in blocks if block.families and block.name != UPDATE),
         withheld=withheld,
     )
 
@@ -222,10 +235,8 @@ def _blocks(work: Work, answer: Answer, withheld: dict[str, Mapping[str, str]], 
             )
         except OutOfRange as refused:
             raise Withheld("sum-bounds", f"this site's update: {refused}") from None
-        # Before masks: what this site has in the sum, for its account of openings; and of which model, as the same
-        # training comes to other last digits by a GPU that does not repeat itself, or by another round's draws.
-        of_request = [work.request.digest, str(work.request.fold), payload_digest(weights)]
-        yield _Block(UPDATE, rows, (_statistic(UPDATE, payload_digest({"": rows})), _statistic(UPDATE, *of_request)))
+        # Beside the family what this site has in the sum, before masks: another name does not make it another.
+        yield _Block(UPDATE, rows, (family_of_training(work), digest_of(UPDATE, payload_digest({"": rows}))))
     steps = {**registered(work.campaign), **exact_sums_of(work.campaign, work.site_cohort)}
     for step in sorted(set(iterates) & set(steps)):
         try:
@@ -233,7 +244,7 @@ def _blocks(work: Work, answer: Answer, withheld: dict[str, Mapping[str, str]], 
             layout = steps[step].layout(iterates[step])
         except IterateRefused:
             continue  # withheld with the reason already; no site has a block of it
-        sums, statistics = np.zeros(layout.size), tuple[str, ...]()
+        sums, families, own = np.zeros(layout.size), tuple[str, ...](), None
         if (found := answer.payload.get(step)) is not None:
             why = why_unusable(layout, found, patients=work.site_cohort.cohort.n)
             if why is None:
@@ -243,12 +254,21 @@ def _blocks(work: Work, answer: Answer, withheld: dict[str, Mapping[str, str]], 
                 if not iterates[step]:
                     # Yes or no is the same of many columns: of which, as other sites may have to agree on others.
                     of += getattr(getattr(steps[step], "analysis", None), "reducible", ())
-                statistics = (_statistic(*of),)
+                families = (digest_of(*of), *families_of(work, steps[step], iterates[step]))
+                own = found if steps[step].per_site and not getattr(steps[step], "of_total", False) else None
             else:
                 withheld[step] = {"rule": why[1], "detail": why[0]}
-        yield _Block(step, statistic_rows(layout, sums, sites=sites), statistics)
+        yield _Block(step, statistic_rows(layout, sums, sites=sites), families, own)
 
 
-def _statistic(*parts: str) -> str:
-    """What stands for a statistic at an iterate in the account of openings."""
-    return digest_of(*parts)
+def _must_fit(work: Work, members: Collection[str]) -> None:
+    """Refuse (rule `site-sets`) a training over sites of which no sum could be opened, before it is computed."""
+    sites, privacy = frozenset(members), work.campaign.privacy
+    now = SiteSet(sites=sites, agreed=sites if privacy.mode == "sample" else frozenset(), minimum=privacy.minimum_sites)
+    store = account_of(work)
+    try:
+        alone = store.must_fit(family_of_training(work), now, campaign=work.request.digest)
+    finally:
+        store.close()
+    if alone:
+        raise RequestRefused("site-sets", other_sites_text(work, alone))

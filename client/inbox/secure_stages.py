@@ -17,6 +17,7 @@ from flwr.supercore.primitives.asymmetric import bytes_to_private_key, generate_
 from fedage.client.consent.accounts.sum_keys import SumKeyStore
 from fedage.client.inbox.gate import Answer, Work
 from fedage.common.privacy.ring import digest_of
+from fedage.common.privacy.site_sets import SiteSet
 from fedage.common.protocol.heads import key_to_hex
 from fedage.common.protocol.messages import RequestRefused
 from fedage.common.protocol.secure import (
@@ -35,6 +36,7 @@ from fedage.common.protocol.secure import (
     neighbours,
     pair_seed,
     part_of,
+    set_of,
     stage_of,
     threshold_of,
 )
@@ -69,16 +71,7 @@ def answer_stage(work: Work) -> Answer:
 def _channel(work: Work, store: SumKeyStore) -> Answer:
     asked = part_of(work.payload, AskChannel)
     private, public = generate_key_pairs()
-    channel = signed_by_site(
-        work,
-        Channel(
-            site=work.site.name,
-            digest=work.request.digest,
-            run=work.request.run,
-            epoch=asked.epoch,
-            key=_text(public),
-        ),
-    )
+    channel = signed_words(work, Channel, epoch=asked.epoch, key=_text(public))
     store.begin(run_key(work), asked.epoch, private=private_key_to_bytes(private))
     return Answer(info={}, payload=join_part(channel))
 
@@ -92,17 +85,8 @@ def _keys(work: Work, store: SumKeyStore) -> Answer:
         raise RequestRefused("site-key", "the key sent as this site's is another one than it gave")
     pairs = [generate_key_pairs() for _ in range(asked.count)]
     digest = digest_of_all(asked.channels)
-    keys = signed_by_site(
-        work,
-        SumKeys(
-            site=work.site.name,
-            digest=work.request.digest,
-            run=work.request.run,
-            epoch=own.epoch,
-            channels=digest,
-            keys=tuple(_text(public) for _, public in pairs),
-        ),
-    )
+    publics = tuple(_text(public) for _, public in pairs)
+    keys = signed_words(work, SumKeys, epoch=own.epoch, channels=digest, keys=publics)
     told = {"digest": digest, "keys": {site: each.key for site, each in channels.items()}}
     private_keys = [private_key_to_bytes(private) for private, _ in pairs]
     store.keep_keys(run, own.epoch, told=json.dumps(told), private=private_keys)
@@ -133,31 +117,36 @@ def _open(work: Work, store: SumKeyStore) -> Answer:
     near: Mapping[str, str] = masked["keys"]
     if not set(asked.shares) <= set(receipts) or set(asked.missing) & set(receipts):
         raise RequestRefused("secure-aggregation", "of a site either seeds or a key are opened, never both")
-    minimum = work.campaign.privacy.minimum_sites
+    privacy = work.campaign.privacy
+    noised, minimum = privacy.mode == "sample", privacy.minimum_sites
+    sets = {block: set_of(block, asked.receipts, noised=noised, minimum=minimum) for block in own.contributes}
     refused = {
-        block: f"fewer than {minimum} sites contribute to it"
-        for block in own.contributes
-        if sum(receipt.contributes[block] for receipt in asked.receipts) < minimum
+        block: f"fewer than {each.minimum} sites contribute to it"
+        for block, each in sets.items()
+        if len(each.sites) < each.minimum
     }
     channels = Channels.kept(work, store, own.epoch)
-    shares = {
-        site: channels.opened(f"seeds of {own.number}", sender=site, token=token)
-        for site, token in asked.shares.items()
-    }
-    missing = {}
+    shares, missing, unreadable = dict[str, Mapping[str, str]](), dict[str, str](), set[str]()
+    for site, token in asked.shares.items():
+        shares[site] = channels.opened(f"seeds of {own.number}", sender=site, token=token, unreadable=unreadable)
     for site, token in asked.missing.items():
-        missing[site] = channels.opened("keys", sender=site, token=token).get(str(own.number), "")
-    refused |= store.open_once(
+        told = channels.opened("keys", sender=site, token=token, unreadable=unreadable)
+        missing[site] = told.get(str(own.number), "")
+    if unreadable:  # nothing is told, so that the same may be opened over the others
+        names = ", ".join(sorted(unreadable))
+        why = dict.fromkeys(own.contributes, f"the shares that {names} sent to {name} cannot be read")
+        declined = TellOpen(shares={}, missing={}, checks={}, refused=why, unreadable=tuple(sorted(unreadable)))
+        return Answer(info={}, payload=join_part(declined))
+    families: Mapping[str, Sequence[str]] = masked["families"]
+    alone = store.open_once(
         run,
         own.epoch,
         own.number,
         opening=digest_of_all(asked.receipts),
-        statistics={
-            block: (digests, [site for site, receipt in receipts.items() if receipt.contributes[block]])
-            for block, digests in masked["statistics"].items()
-            if digests and block not in refused
-        },
+        families={block: (of, sets[block]) for block, of in families.items() if of and block not in refused},
+        campaign=work.request.digest,
     )
+    refused |= {block: other_sites_text(work, sites) for block, sites in alone.items()}
     opened = [block for block in own.contributes if block not in refused]
     shared = {site: generate_shared_key(private_key(private), point(key)) for site, key in near.items()}
     checks = {}
@@ -177,8 +166,32 @@ def _open(work: Work, store: SumKeyStore) -> Answer:
                 missing=missing,
                 checks=checks,
                 refused=refused,
+                own={block: seed for block, seed in masked["own"].items() if block in opened and families[block]},
+                results={
+                    block: tuple(sums)
+                    for block, sums in masked["results"].items()
+                    if block in opened and _may_tell(sets[block], block, asked.receipts)
+                },
             )
         ),
+    )
+
+
+def _may_tell(sites: SiteSet, block: str, receipts: Sequence[Receipt]) -> bool:
+    """Whether this site may tell its own results: the others' would follow if they were too few."""
+    silent = sum(receipt.contributes[block] and not receipt.tells for receipt in receipts)
+    return silent == 0 or silent >= sites.minimum
+
+
+def other_sites_text(work: Work, alone: frozenset[str]) -> str:
+    """Why a sum is not opened; of sites that the campaign file does not name nothing is said."""
+    known = alone if work.site.rules is None else {*work.campaign.privacy.site_keys, *work.campaign.campaign.sites}
+    names = sorted(alone & known) or ["other sites"]
+    whose = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return (
+        f"sums of this kind were opened before over other sites, and by subtraction those of {whose} would be seen. "
+        "Run it over the same sites as then; a hospital may agree to be left out (may_be_left_out in policy.toml), "
+        "or the others approve it with --accept-other-sites"
     )
 
 
@@ -193,9 +206,10 @@ def account_of(work: Work) -> SumKeyStore:
     return SumKeyStore(work.site.state_dir(work.request.digest) if rules is None else rules.home)
 
 
-def signed_by_site(work: Work, told: S) -> S:
-    """Words with this site's signature; in simulation without."""
-    rules = work.site.rules
+def signed_words(work: Work, kind: type[S], *, epoch: str, **told_fields: Any) -> S:
+    """Words of a kind, of this site in this run, with its signature; in simulation without."""
+    rules, request = work.site.rules, work.request
+    told = kind(site=work.site.name, digest=request.digest, run=request.run, epoch=epoch, **told_fields)
     if rules is None:
         return told
     return told.model_copy(update={"signature": rules.audit.sign(told.signing_bytes()).hex()})
@@ -287,23 +301,16 @@ class Channels:
         envelope = {"of": digest_of(what, self.epoch, self.own, to), "body": dict(body)}
         return encrypt(self.keys[to], json.dumps(envelope).encode()).decode()
 
-    def opened(self, what: str, *, sender: str, token: str) -> dict[str, str]:
-        """What a site sent to this one alone.
-
-        Raises
-        ------
-        RequestRefused
-            Rule `secure-share` if it is not that.
-        """
+    def opened(self, what: str, *, sender: str, token: str, unreadable: set[str]) -> dict[str, str]:
+        """What a site sent to this one alone; if it is not that the sender joins `unreadable`."""
         try:
             opened = json.loads(decrypt(self.keys[sender], token.encode()))
             if opened["of"] != digest_of(what, self.epoch, sender, self.own):
                 raise ValueError
             return {str(name): str(part) for name, part in opened["body"].items()}
         except (InvalidToken, ValueError, KeyError, TypeError, AttributeError):
-            raise RequestRefused(
-                "secure-share", f"the shares that {sender} sent to this site cannot be read: {sender} is to be left out"
-            ) from None
+            unreadable.add(sender)
+            return {}
 
 
 def sharing_with(near: Sequence[str], own: str) -> list[str]:

@@ -218,6 +218,7 @@ class Privacy(Table):
     minimum_sites: int = Field(
         default=3, ge=2, le=10_000, description="with secure_aggregation: fewest sites in a sum that is opened"
     )
+    results_by_site: bool = Field(default=False, description="with secure_aggregation: ask for results by site too")
     site_keys: dict[Name, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(
         default_factory=dict,
         description="with secure_aggregation: each site's public key as fedage site audit key prints it there; sites "

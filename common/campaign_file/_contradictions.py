@@ -195,6 +195,12 @@ def _privacy(sound: ValidValues) -> Iterator[Problem]:
 def _hidden_sums(sound: ValidValues) -> Iterator[Problem]:
     """With secure aggregation a sum over too few sites is not opened."""
     hides, minimum = sound["privacy.secure_aggregation"], sound["privacy.minimum_sites"]
+    if sound["privacy.results_by_site"] and hides is False:
+        yield Problem(
+            "privacy.results_by_site",
+            "privacy.results_by_site = true: only with privacy.secure_aggregation = true, as results by site are told "
+            "without it; remove it",
+        )
     if not hides or minimum is None:
         return
     quorum, sites = sound["training.quorum"], sound["campaign.sites"]

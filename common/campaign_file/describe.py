@@ -280,9 +280,14 @@ def _privacy(campaign: Campaign) -> list[str]:
         return [first, "Secure aggregation is off: the coordinator sees your site's own sums."]
     second = (
         "Secure aggregation is on: your site's sums and updates leave masked, and only their sum over at least "
-        f"{privacy.minimum_sites} sites is opened; that your site takes part, which steps it withholds and why are "
-        "told. A coordinator that asks nearly the same of other sites can still work your sums out by differences."
+        f"{privacy.minimum_sites} sites is opened, and nothing of the same kind over other sites, which would tell "
+        "yours by subtraction: so a campaign waits for a site that leaves, or ends (may_be_left_out in policy.toml "
+        "lets the others go on without yours). That your site takes part, which steps it withholds and why are told."
     )
+    if privacy.mode == "sample":
+        second += " Training goes on without a site that leaves: its updates alone are noised as said above."
+    if privacy.results_by_site:
+        second += " It asks for results by site: yours are told if your policy has tells_own_results, else hidden."
     keys = ", ".join(f"{site} {key}" for site, key in sorted(privacy.site_keys.items()))
     third = (
         "The sites know each other by the keys in this file. Compare each with what fedage site audit key prints "

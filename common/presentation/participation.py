@@ -64,6 +64,9 @@ def hidden_note(results: Results) -> str:
     """What stands in the place of figures by site where single sites' sums were hidden; empty where they were not."""
     if not any(site.hidden for site in results.sites):
         return ""
+    telling = sorted({site for step in results.analyses.values() for site in step.by_site})
+    if telling:
+        return f"By site: {listed(telling)} told theirs; the others' are hidden by secure aggregation."
     return "By site: hidden from the coordinator by secure aggregation; only sums over all sites were opened."
 
 

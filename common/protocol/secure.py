@@ -8,7 +8,8 @@
 | `open` | whose masked sums there are | its shares: of a seed of who is there (its own too), of a key of who is not |
 
 The first two are sent once for several sums. A mask between two sites follows from both their keys of this sum, and
-what one adds the other takes away; a site's own mask is taken away at the end, by its seed. Every site's words are
+what one adds the other takes away; a site's own mask is taken away at the end, by its seed. That seed follows from a
+part of which all have shares and a part that the site alone tells, if it lets the sum be opened. Every site's words are
 signed by its audit key, which the campaign file names.
 
 Attack: a coordinator that gives each site other keys (its own, say) reads everything. Rule: a key that is not signed by
@@ -21,9 +22,10 @@ which every other site either is there (shares of its seeds) or is not (a share 
 than half of the n sites that share, so that no two groups of sites give both. Nor does a site tell its own seeds: to it
 the coordinator would say that all are there, and to the others that it is missing. Residual risk: t sites that tell an
 honest coordinator, or 2t - n sites and one that tells sites different things, open the sums of another.
-Attack: sums over few sites, or over two sets of sites that differ by one, are subtracted. Rule: a site gives nothing
-for a step to which fewer than `privacy.minimum_sites` contribute, or whose sites are others than those of an earlier
-opening of the same. Residual risk: statistics that differ a little.
+Attack: sums over few sites, or over two sets of sites that differ by one, are subtracted. Rule: a site lets no sum be
+opened to which fewer than `privacy.minimum_sites` contribute, nor one whose sites are others than those of an earlier
+sum of the same family (`common.privacy.site_sets`). Without its own part of its seed nobody opens it, whatever the
+others give. Residual risk: a site that is gone before it has told that part costs the sum, which is asked for anew.
 """
 
 from __future__ import annotations
@@ -40,13 +42,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedage.common.privacy.ring import derived, digest_of
+from fedage.common.privacy.site_sets import SiteSet
 from fedage.common.protocol.messages import RUN_NAME, SECURE_PART, Payload, RequestRefused, payload_digest
 
 MASKED = "masked:"
 """Before a block's name in a payload: its masked words."""
 UPDATE = "update"
 """The block of a training: the weight, the weight times the loss, the weighted change of all arrays."""
-KEYS_AT_ONCE = 8
+KEYS_AT_ONCE = 9
+"""For eight sums, and one that is asked for once more because a site has left."""
 MOST_KEYS = 64
 NEIGHBOURS = 32
 """Sites that one site shares masks with; up to one more than so many are all neighbours of each other."""
@@ -125,7 +129,11 @@ class Receipt(Signed):
     checks
         By block a masked 1, by which a site is named that masks otherwise than agreed.
     seeds
-        By block the digest of its own mask's seed.
+        By block the digest of the shared part of its own mask's seed.
+    may_be_left_out
+        Whether it has agreed that sums are opened with and without it, and its own found by subtraction.
+    tells
+        Whether it tells its own results beside those over all sites.
     """
 
     number: Annotated[int, Field(ge=0, lt=MOST_KEYS)]
@@ -134,6 +142,8 @@ class Receipt(Signed):
     contributes: dict[Name, bool]
     checks: dict[Name, Word]
     seeds: dict[Name, Digest]
+    may_be_left_out: bool = False
+    tells: bool = False
 
     @property
     def of(self) -> SumId:
@@ -200,12 +210,21 @@ class TellOpen(Message):
         By block and site, what the two of them have masked their checks with.
     refused
         By block why it is not opened.
+    own
+        By block that may be opened, the part of this site's seed that it alone knows.
+    unreadable
+        Sites whose shares for this one cannot be read: without them the sum can be asked for anew.
+    results
+        By block this site's own sums, where it tells them.
     """
 
     shares: dict[Name, dict[Name, Hex]]
     missing: dict[Name, Hex]
     checks: dict[Name, dict[Name, Word]]
-    refused: dict[Name, Annotated[str, Field(max_length=300)]]
+    refused: dict[Name, Annotated[str, Field(max_length=400)]]
+    own: dict[Name, Digest] = {}
+    unreadable: tuple[Name, ...] = ()
+    results: dict[Name, tuple[float, ...]] = {}
 
 
 M = TypeVar("M", bound=Message)
@@ -242,6 +261,22 @@ def stage_of(payload: Payload) -> str:
         return str(json.loads(payload[SECURE_PART].tobytes())["stage"])
     except (KeyError, ValueError, TypeError, AttributeError):
         return ""
+
+
+def set_of(block: str, receipts: Sequence[Receipt], *, noised: bool, minimum: int) -> SiteSet:
+    """The sites with sums in a block.
+
+    Parameters
+    ----------
+    noised
+        Whether each site's updates have noise of differential privacy: alone they tell what they are allowed to.
+    minimum
+        Fewest sites over which a sum is opened.
+    """
+    there = [receipt for receipt in receipts if receipt.contributes.get(block)]
+    sites = frozenset(receipt.site for receipt in there)
+    agreed = frozenset(receipt.site for receipt in there if receipt.may_be_left_out)
+    return SiteSet(sites=sites, agreed=sites if noised and block == UPDATE else agreed, minimum=minimum)
 
 
 def question_of(kind: str, *, round_number: int, fold: int, payload: Payload) -> str:
@@ -290,6 +325,11 @@ def pair_seed(shared: bytes, of: SumId, *, block: str, use: Literal["mask", "che
         The secret that both have by the Diffie-Hellman exchange of their keys for this sum.
     """
     return derived(shared, of.keys, of.number, of.question, block, use)
+
+
+def own_seed(shared: bytes, own: str) -> bytes:
+    """The seed of a site's own mask, from its shared part and the part that it alone tells; of zeros that is empty."""
+    return derived(shared, own, "own")
 
 
 def check_word(seed: bytes) -> int:

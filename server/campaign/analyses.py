@@ -26,7 +26,7 @@ from fedage.common.protocol.messages import Payload, join_iterates
 from fedage.common.statistics.statistic import FloatArray, Layout, Statistic, total
 from fedage.server.sites.secure_sums import Summed, ask_summed
 from fedage.server.sites.session import Answer, Session
-from fedage.server.sites.sums import usable_statistics
+from fedage.server.sites.sums import read_statistic, usable_statistics
 
 
 @dataclass
@@ -64,7 +64,8 @@ def run_stage(
 
     A site that withholds or fails an exchange of an iterative analysis leaves that analysis, and the analysis begins
     again with the sites that remain: sums of different sets of sites would not be one likelihood. Where an iterate is
-    only a threshold (`same_sites` false) it stays, and the remaining sites answer for it.
+    only a threshold (`same_sites` false) it stays, and the remaining sites answer for it. Hidden sums over the others
+    alone are opened only where the sites let them be; elsewhere the analysis ends with that reason.
     """
     by_name = {analysis.name: analysis for analysis in analyses}
     waiting = {name: a for name, a in by_name.items() if isinstance(a, Following)}
@@ -90,15 +91,11 @@ def run_stage(
                 findings.withheld.setdefault(site, {})[name] = reason
             before = taking_part[name]
             present = sums.sites if before is None else before & sums.sites
-            if sums.hidden and before is not None and sums.sites != before and getattr(analysis, "same_sites", True):
-                left = NotComputable(
-                    "the sites that took part changed in between, and the sums of some of them cannot be taken out of "
-                    "hidden ones; start another run"
-                )
-                _record(analysis, iterates.pop(name), sums, left, findings)
-                continue
-            if before is not None and present != before and getattr(analysis, "same_sites", True):
-                session.events.emit("analysis-restarted", step=name, left=sorted(before - present))
+            if sums.hidden:  # of others than before it was opened only if nobody's own follow from that
+                present = sums.sites
+            is_another = before is not None and present != before and getattr(analysis, "same_sites", True)
+            if is_another and not (sums.hidden and sums.total is None):
+                session.events.emit("analysis-restarted", step=name, left=sorted((before or set()) - present))
                 iterates[name], taken[name] = begins[name], 0
                 taking_part[name] = present
                 continue
@@ -139,7 +136,7 @@ class _Sums:
     total
         Over all of them; None where there are none that can be used.
     by_site
-        Those of each site; nothing where they are hidden.
+        Those of each site; where they are hidden, of the sites that tell theirs all the same.
     missing
         Why there are none of other sites.
     hidden
@@ -192,7 +189,7 @@ def _asked(
 
 
 def _hidden(name: str, layout: Layout, summed: Summed) -> _Sums:
-    """The sum for one step of which no site's is seen."""
+    """The sum for one step of which no site's is seen, but those of sites that tell their own."""
     missing = {
         site: str(answer.info.withheld.get(name, "no contribution in the answer"))
         for site, answer in summed.answers.items()
@@ -209,7 +206,12 @@ def _hidden(name: str, layout: Layout, summed: Summed) -> _Sums:
         why = "the sum over the sites is outside the bounds that the campaign file implies: some site's was, too"
         return _Sums(layout=layout, sites=sites, total=None, missing=missing, hidden=True, why=why)
     statistic = Statistic(layout=layout, vector=vector, smallest=None)
-    return _Sums(layout=layout, sites=sites, total=statistic, missing=missing, hidden=True)
+    by_site = {}
+    for site, vector in summed.results.get(name, {}).items():
+        own = read_statistic(name, layout, replace(summed.answers[site], payload={name: vector}))
+        if isinstance(own, Statistic):
+            by_site[site] = own
+    return _Sums(layout=layout, sites=sites, total=statistic, by_site=by_site, missing=missing, hidden=True)
 
 
 def _combine(analysis: Analysis, iterate: Iterate, sums: _Sums) -> Outcome:

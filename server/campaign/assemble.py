@@ -277,7 +277,7 @@ def rules_off(campaign: Campaign, place: Place) -> list[str]:
 
 HIDDEN = (
     "Each site's sums were hidden from the coordinator (secure aggregation), which saw only those over all sites that "
-    "contributed. So results by site, and how many patients each site brought, are not told."
+    "contributed. So results by site, and how many patients each site brought, are not told"
 )
 """What stands in the record in the place of results by site."""
 
@@ -301,7 +301,8 @@ def _notes(campaign: Campaign, place: Place, findings: AnalysisOutcomes) -> list
         notes = [f"{training}; the analyses are sums, exact unless noted."]
     notes += private_notes(campaign)
     if campaign.privacy.secure_aggregation:
-        notes.append(HIDDEN)
+        asked = campaign.privacy.results_by_site
+        notes.append(f"{HIDDEN}{', but by sites whose policy has tells_own_results' if asked else ''}.")
     if not place.guard:
         notes.append("The sites' disclosure control was switched off: these figures may single out patients.")
     notes += rules_off(campaign, place)

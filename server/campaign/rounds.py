@@ -34,11 +34,15 @@ from fedage.server.campaign.run_model import RunModel
 from fedage.server.campaign.strategies import RoundStart, Strategy, Update, UpdateRefused, check_update
 from fedage.server.campaign.strategies.updates import limited_step
 from fedage.server.sites.kept_steps import step_of
-from fedage.server.sites.secure_sums import STEPS_KEPT, Reserved, ask_summed, reserve
+from fedage.server.sites.secure_sums import Summed, ask_summed, give_up
 from fedage.server.sites.session import Answer, CampaignFailed, Session
+from fedage.server.sites.setting_up import Reserved, reserve
 from fedage.server.sites.site_info import Privacy
 from fedage.server.sites.sums import usable_statistics
+from fedage.server.sites.waiting import Enough
 
+BLOCKS = (UPDATE, VALIDATION)
+"""What a hidden round is a sum of."""
 _STATE = "strategy:"
 """Before the names of a strategy's own arrays in the journal."""
 DECIDING_SHARE = 0.9
@@ -150,7 +154,7 @@ def train(
         accepted = _Accepted(session, strategy, weights, number, described=described, roles=roles, limits=limits)
         step = step_of(TRAIN, round_number=number, fold=fold)
         hides = campaign.privacy.secure_aggregation
-        keys = reserve(session, TRAIN, sites=session.training_sites) if hides else None
+        keys = reserve(session, TRAIN, blocks=BLOCKS, sites=session.training_sites) if hides else None
         is_there = keys is None or session.steps.is_next(step)
         before = session.replayed(step, sites=session.training_sites) if is_there else None
         if before is not None:
@@ -176,7 +180,7 @@ def train(
                     fold=fold,
                     sites=sending.sites,
                     on_arrival=accepted.take,
-                    enough=_Enough(accepted.patients, campaign.quorum, training.wait_after_quorum_s).reached,
+                    enough=Enough(accepted.patients, campaign.quorum, training.wait_after_quorum_s).reached,
                 )
         knowing = set(answers)
         validated = (accepted.sums if before is None else before.sums).get(VALIDATION)
@@ -197,6 +201,8 @@ def train(
             record = RoundRecord(fold=fold, **before.more["record"])
             path_norm = before.more["path"]
             resting = Resting.of(before.more.get("resting", {}))
+            if keys is not None:
+                keys[0].used += before.more["retries"]
         else:
             accepted.tell_who_decides()
             session.require_quorum(accepted.patients, step=f"round {number}", kind=TRAIN)
@@ -234,11 +240,16 @@ def train(
             session.steps.keep(
                 step,
                 answers,
-                more={"record": told, "path": path_norm, "resting": resting.to_json()},
+                more={
+                    "record": told,
+                    "path": path_norm,
+                    "resting": resting.to_json(),
+                    "retries": accepted.summed.retries,
+                },
                 model=model,
                 series=series,
                 sums=accepted.sums,
-                replaces=STEPS_KEPT if keys is not None else 0,
+                replaces=accepted.summed.steps,
             )
         save_model(path, weights, about={**about, "round": number})
         records.append(record)
@@ -273,23 +284,6 @@ def _tell(session: Session, record: RoundRecord) -> None:
 
 
 @dataclass
-class _Enough:
-    """Whether a round waits no longer: the quorum answered so long ago."""
-
-    answered: Mapping[str, int]
-    quorum: int
-    wait_s: float | None
-    _since: float | None = None
-
-    def reached(self) -> bool:
-        if self.wait_s is None or len(self.answered) < self.quorum:
-            return False
-        if self._since is None:
-            self._since = time.monotonic()
-        return time.monotonic() >= self._since + self.wait_s
-
-
-@dataclass
 class _Accepted:
     """The usable updates of a round, handed to the strategy as they arrive.
 
@@ -311,6 +305,7 @@ class _Accepted:
     loss: float | None = None
     sums: dict[str, FloatArray] = field(default_factory=dict)
     """What came with hidden updates, over all sites."""
+    summed: Summed = field(default_factory=lambda: Summed({}))
 
     def take_sum(
         self, payload: Payload, keys: Reserved, *, validation: _Validation, fold: int, training: Training
@@ -336,11 +331,13 @@ class _Accepted:
             wait_s=training.wait_after_quorum_s,
             reserved=keys,
         )
+        self.summed = summed
         if (rows := summed.totals.get(UPDATE)) is None:
             why = summed.refused.get(UPDATE, "no site answered")
             missing = self.session.attendance.why_missing(
                 summed.answers, expected=self.session.campaign.campaign.sites, kind=TRAIN
             )
+            give_up(self.session, summed)
             raise CampaignFailed(f"round {self.number}: the sites' updates were not added up: {why} ({missing})")
         try:
             mean = mean_update(rows, self.weights, self.roles, limits=self.limits, sites=summed.members)

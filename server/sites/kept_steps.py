@@ -12,6 +12,7 @@ from fedage.common.protocol.messages import Payload
 from fedage.server.record.journal import Entry, Journal
 from fedage.server.sites.attendance import Attendance
 from fedage.server.sites.incoming import Answer
+from fedage.server.sites.opened_sets import OpenedSets
 from fedage.server.sites.site_info import SiteInfo
 
 
@@ -41,12 +42,15 @@ class KeptSteps:
         None in simulation, where nothing is kept.
     attendance, last_heads, patients
         What a session knows of its sites; brought back with a step that is replayed.
+    sets
+        Over which of them hidden sums were opened.
     """
 
     journal: Journal | None
     attendance: Attendance
     last_heads: dict[str, SignedHead]
     patients: dict[str, int]
+    sets: OpenedSets = field(default_factory=OpenedSets)
 
     def keep(
         self,
@@ -107,6 +111,7 @@ class KeptSteps:
         """Know of the sites what was known when a step was kept, and nothing else."""
         self.attendance.restore(known["attendance"])
         self.patients.update(known["patients"])
+        self.sets.restore(known.get("sets", {}))
         self.last_heads.update({site: SignedHead.from_json(head) for site, head in known["last_heads"].items()})
 
     def _known_now(self) -> dict[str, Any]:
@@ -114,5 +119,6 @@ class KeptSteps:
         return {
             "attendance": copy.deepcopy(self.attendance.to_json()),
             "patients": dict(self.patients),
+            "sets": self.sets.to_json(),
             "last_heads": {site: head.to_json() for site, head in self.last_heads.items()},
         }

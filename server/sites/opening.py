@@ -21,6 +21,7 @@ from fedage.common.protocol.secure import (
     TellOpen,
     check_word,
     neighbours,
+    own_seed,
     pair_seed,
     signed_total,
     threshold_of,
@@ -61,6 +62,12 @@ class Opening:
         """Who shares masks of this sum with a site."""
         return [other for other in self.sharing(site) if other in self.keys]
 
+    def own_part(self, site: str, block: str) -> str | None:
+        """The part of a site's seed that it alone tells; of zeros it is empty, None where it is not told."""
+        if not self.receipts[site].contributes.get(block):
+            return ""
+        return self.told[site].own.get(block) if site in self.told else None
+
     def sharing(self, site: str) -> list[str]:
         """Who has shares of a site's key, beside itself."""
         return neighbours(site, self.channels, seed=self.seed)
@@ -90,12 +97,17 @@ def opened_totals(
     for block, rows in sums.items():
         if block in found.refused:
             continue
+        own = {site: opening.own_part(site, block) for site in opening.receipts}
+        untold = [site for site, part in own.items() if part is None]
+        if untold:
+            found.refused[block] = f"{', '.join(untold)} did not let it be opened"
+            continue
         seeds = {site: _seed(opening, found, site, block) for site in opening.receipts}
         without = [site for site, seed in seeds.items() if seed is None]
         if without:
             found.refused[block] = f"the seeds of {', '.join(without)} could not be put together from the shares"
             continue
-        known = {site: seed for site, seed in seeds.items() if seed is not None}
+        known = {site: own_seed(seed, own[site] or "") for site, seed in seeds.items() if seed is not None}
         if _must_not_count(opening, found, block, known):
             continue
         for seed in known.values():
@@ -108,7 +120,7 @@ def opened_totals(
 
 
 def _seed(opening: Opening, found: _Found, site: str, block: str) -> bytes | None:
-    """A site's own seed, from its neighbours' shares and its own."""
+    """The shared part of a site's own seed, from its neighbours' shares and its own."""
     digest = opening.receipts[site].seeds.get(block, "")
     shares = {holder: told.shares.get(site, {}).get(block, "") for holder, told in opening.told.items()}
     threshold = threshold_of(len(opening.near(site)) + 1)

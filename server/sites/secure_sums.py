@@ -3,6 +3,9 @@
 The masked words are added as they arrive, so that not even one site's masked vector is kept. What the journal has of a
 step are the sum of the masked words, the receipts, and then the seeds and shares by which it was opened: from these a
 resumed run works out the same total, and asks nobody for anything twice.
+
+A sum is opened if every site with figures in it says yes. Where one has left before it was asked that, or its shares
+cannot be read, the sum is asked for once more without it, if the others may be opened alone (`OpenedSets`).
 """
 
 from __future__ import annotations
@@ -10,40 +13,34 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import TypeVar
 
 import numpy as np
 
 from fedage.common.privacy import ring
+from fedage.common.privacy.site_sets import SiteSet
 from fedage.common.protocol.messages import SECURE, Payload, RequestRefused
 from fedage.common.protocol.secure import (
-    KEYS_AT_ONCE,
     MASKED,
-    AskChannel,
-    AskKeys,
     AskMasked,
     AskOpen,
-    Channel,
-    Message,
     Receipt,
-    Signed,
-    SumKeys,
-    TellKeys,
     TellMasked,
     TellOpen,
     digest_of_all,
     join_part,
     neighbours,
     part_of,
+    set_of,
     threshold_of,
 )
+from fedage.common.statistics.statistic import FloatArray
 from fedage.server.sites.incoming import Answer
 from fedage.server.sites.kept_steps import step_of
 from fedage.server.sites.opening import Opening, opened_totals
 from fedage.server.sites.secure_setting import Setting
 from fedage.server.sites.session import Session
+from fedage.server.sites.setting_up import GIVEN_UP, Reserved, is_by, readable_parts, reserve, set_up
 
-M = TypeVar("M", bound=Message)
 _GRACE_S = 10.0
 """How long an opening waits for more sites once those that answered are enough."""
 
@@ -64,6 +61,12 @@ class Summed:
         How many sites masked at most: the ring's places are for so many.
     refused
         By block why it was not opened.
+    results
+        By block and site, the sums of sites that tell their own.
+    steps
+        How many steps the journal has of it.
+    retries
+        How many more keys it took than one.
     """
 
     answers: dict[str, Answer]
@@ -71,20 +74,9 @@ class Summed:
     contributors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     members: int = 1
     refused: Mapping[str, str] = field(default_factory=dict)
-
-
-Reserved = tuple[Setting, int, list[str]]
-"""Keys, which of them, and of which sites."""
-STEPS_KEPT = 2
-"""Steps that the journal has of one sum, which another that tells what came of it may replace."""
-
-
-def reserve(session: Session, kind: str, *, sites: Collection[str] | None = None) -> Reserved:
-    """Keys for one sum over the sites that answer this kind of message, set up where there are none left."""
-    wanted = {site for site in session.nodes if session.attendance.may(site, kind) and (sites is None or site in sites)}
-    setting = _set_up(session, wanted)
-    setting.used += 1
-    return setting, setting.used - 1, sorted(wanted & set(setting.keys))
+    results: Mapping[str, Mapping[str, FloatArray]] = field(default_factory=dict)
+    steps: int = 0
+    retries: int = 0
 
 
 def ask_summed(
@@ -110,10 +102,11 @@ def ask_summed(
     reserved
         Keys that were reserved before.
     """
-    minimum = session.campaign.privacy.minimum_sites
-    setting, number, members = reserved or reserve(session, kind, sites=sites)
-    few = f"fewer than privacy.minimum_sites = {minimum} sites answered, so that nothing is opened"
-    if len(members) < minimum:
+    privacy, request = session.campaign.privacy, (round_number, fold)
+    setting, number, members = reserved or reserve(session, kind, blocks=blocks, sites=sites)
+    members = session.steps.sets.members(blocks, members, privacy=privacy)
+    few = f"fewer than privacy.minimum_sites = {privacy.minimum_sites} sites answered, so that nothing is opened"
+    if len(members) < privacy.minimum_sites:
         return Summed({}, refused=dict.fromkeys(blocks, few))
     asked = AskMasked(number=number, keys=tuple(setting.keys[site] for site in members))
     gathered = _gathered(
@@ -122,7 +115,7 @@ def ask_summed(
         {**payload, **join_part(asked)},
         blocks,
         asked,
-        step=(round_number, fold),
+        step=request,
         sites=members,
         wait_s=wait_s,
     )
@@ -132,10 +125,41 @@ def ask_summed(
         for block in blocks
     }
     summed = Summed(gathered.answers, contributors=contributors, members=len(members))
-    if len(receipts) < minimum:
+    if len(receipts) < privacy.minimum_sites:
         return replace(summed, refused=dict.fromkeys(blocks, few))
+    summed = replace(summed, steps=1)
+    sets = {block: _set_of(session, block, receipts) for block in blocks}
+    if all(session.steps.sets.alone(block, each) for block, each in sets.items()):
+        refused = {b: _waits_for(session.steps.sets.alone(b, each)) for b, each in sets.items()}
+        return replace(summed, refused=refused)
+
+    def once_more(without: Collection[str], *, steps: int) -> Summed:
+        for site in without:
+            session.attendance.note(site, kind, _LEFT_OUT, round_number=round_number)
+        again = set_up(session, set(members) - set(without), sums=1)
+        again.used += 1
+        left = sorted((set(members) - set(without)) & set(again.keys))
+        found = ask_summed(
+            session,
+            kind,
+            payload,
+            blocks=blocks,
+            round_number=round_number,
+            fold=fold,
+            wait_s=wait_s,
+            reserved=(again, again.used - 1, left),
+        )
+        return replace(found, steps=found.steps + steps, retries=found.retries + 1)
+
+    step = step_of(kind, round_number=round_number, fold=fold)
+    if gone := _left_before_opening(session, receipts, blocks, step=step):
+        return once_more(gone, steps=2)
     missing = sorted(set(members) - set(receipts))
-    told = _opened(session, setting, gathered, missing)
+    told, is_kept = _opened(session, setting, gathered, missing)
+    summed = replace(summed, steps=1 + is_kept)
+    unreadable = sorted({site for each in told.values() for site in each.unreadable} & set(receipts))
+    if unreadable and _may_go_on(session, receipts, blocks, without=unreadable):
+        return once_more(unreadable, steps=2)
     opening = Opening(
         keys={site: setting.keys[site].keys[number] for site in members},
         channels=setting.channels,
@@ -147,7 +171,62 @@ def ask_summed(
     totals, refused, faults = opened_totals(opening, gathered.sums)
     for site, fault in faults.items():
         session.attendance.note(site, kind, fault, round_number=round_number, set_aside_by="masks")
-    return replace(summed, totals=totals, refused=refused)
+    for block in totals:
+        session.steps.sets.note(block, sets[block])
+    results = {
+        block: {site: np.array(each.results[block]) for site, each in sorted(told.items()) if block in each.results}
+        for block in totals
+    }
+    return replace(summed, totals=totals, refused=refused, results=results)
+
+
+def give_up(session: Session, summed: Summed) -> None:
+    """Before a run ends because a sum was not opened: let it ask for this sum anew when it is resumed."""
+    session.steps.keep(GIVEN_UP, {}, replaces=summed.steps)
+
+
+_OPENED = f"{step_of(SECURE, round_number=0, fold=0)}, opened"
+_LEFT_OUT = "left before the sum was opened, or its shares could not be read; the sum was asked for again without it"
+
+
+def _set_of(session: Session, block: str, receipts: Mapping[str, Receipt]) -> SiteSet:
+    privacy = session.campaign.privacy
+    noised, minimum = privacy.mode == "sample", privacy.minimum_sites
+    return set_of(block, list(receipts.values()), noised=noised, minimum=minimum)
+
+
+def _waits_for(alone: Collection[str]) -> str:
+    return (
+        f"opened without {', '.join(sorted(alone))}, it would tell the sums of {'these' if len(alone) > 1 else 'it'} "
+        "alone by subtraction from what was opened before; resume the run when all its sites are there"
+    )
+
+
+def _may_go_on(
+    session: Session, receipts: Mapping[str, Receipt], blocks: Collection[str], *, without: Collection[str]
+) -> bool:
+    """Whether a sum without some sites is worth asking for: the others are enough, and may be opened alone."""
+    left = {site: receipt for site, receipt in receipts.items() if site not in without}
+    sets = [(block, _set_of(session, block, left)) for block in blocks]
+    enough = len(left) >= session.campaign.privacy.minimum_sites
+    return enough and not any(session.steps.sets.alone(block, each) for block, each in sets)
+
+
+def _left_before_opening(
+    session: Session, receipts: Mapping[str, Receipt], blocks: Collection[str], *, step: str
+) -> list[str]:
+    """Sites with figures in a sum that have left, if it is to be asked for without them; of a resumed run as then."""
+    name = f"{step}, left"
+    if session.steps.is_next(name) and (before := session.steps.replayed(name)) is not None:
+        return list(before.more["left"])
+    if session.steps.is_next(_OPENED):
+        return []
+    online = set(session.grid.get_node_ids())
+    gone = [s for s, each in receipts.items() if any(each.contributes.values()) and session.nodes[s] not in online]
+    if not gone or not _may_go_on(session, receipts, blocks, without=gone):
+        return []
+    session.steps.keep(name, {}, more={"left": sorted(gone)})
+    return sorted(gone)
 
 
 @dataclass
@@ -165,6 +244,12 @@ class _Gathered:
     shares: dict[str, dict[str, str]] = field(default_factory=dict)
     sums: dict[str, ring.Words] = field(default_factory=dict)
     _enough_since: float | None = None
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """The sites without which the sum would not be opened."""
+        asked = [keys.site for keys in self.asked.keys]
+        return self.session.steps.sets.needed(self.blocks, asked, privacy=self.session.campaign.privacy)
 
     def take(self, answer: Answer) -> Answer:
         """Add one site's masked words; the answer without them. One that is not as asked is set aside and said so."""
@@ -185,7 +270,7 @@ class _Gathered:
 
     def reached(self) -> bool:
         """Whether the sites that answered are enough not to wait for the others."""
-        if self.wait_s is None or len(self.receipts) < self.session.campaign.quorum:
+        if self.wait_s is None or len(self.receipts) < self.session.campaign.quorum or self.needed - set(self.receipts):
             return False
         now = time.monotonic()
         self._enough_since = now if self._enough_since is None else self._enough_since
@@ -200,7 +285,7 @@ class _Gathered:
         of = (receipt.number, receipt.keys, receipt.epoch, receipt.contributes.keys())
         if of != (self.asked.number, digest_of_all(self.asked.keys), own.epoch, self.blocks.keys()):
             return "it masked for another sum, by other keys, or other sums than were asked for"
-        if not _is_by(self.session, answer.site, receipt):
+        if not is_by(self.session, answer.site, receipt):
             return "its receipt is not signed by the key that the campaign file has for it"
         for block, shape in self.blocks.items():
             words = answer.payload.get(MASKED + block)
@@ -239,6 +324,7 @@ def _gathered(
         sites=sites,
         on_arrival=gathered.take,
         enough=gathered.reached,
+        needed=len(sites) if gathered.needed else None,
     )
     gathered.answers = dict(sorted(gathered.answers.items()))
     if len(gathered.receipts) >= session.campaign.privacy.minimum_sites:
@@ -250,8 +336,13 @@ def _gathered(
     return gathered
 
 
-def _opened(session: Session, setting: Setting, gathered: _Gathered, missing: Collection[str]) -> dict[str, TellOpen]:
-    """What the sites tell to open a sum."""
+def _opened(
+    session: Session, setting: Setting, gathered: _Gathered, missing: Collection[str]
+) -> tuple[dict[str, TellOpen], bool]:
+    """What the sites tell to open a sum, and whether the journal has it.
+
+    Those with figures in it have to tell, and of the others so many that more than half do.
+    """
     receipts = tuple(receipt for _, receipt in sorted(gathered.receipts.items()))
     there = sorted(gathered.receipts)
     each = {
@@ -265,6 +356,7 @@ def _opened(session: Session, setting: Setting, gathered: _Gathered, missing: Co
         for site in there
     }
     threshold = threshold_of(len(neighbours(there[0], setting.channels, seed=setting.seed)) + 1)
+    needed = {site for site, receipt in gathered.receipts.items() if any(receipt.contributes.values())}
     found: set[str] = set()
     since: list[float] = []
 
@@ -273,79 +365,19 @@ def _opened(session: Session, setting: Setting, gathered: _Gathered, missing: Co
         return answer
 
     def enough() -> bool:
-        if len(found) < threshold:
+        if len(found) < threshold or not needed <= found:
             return False
         since.append(time.monotonic())
         return len(found) == len(there) or since[-1] - since[0] > _GRACE_S
 
-    name = f"{step_of(SECURE, round_number=0, fold=0)}, opened"
-    before = session.replayed(name, sites=there)
+    before = session.replayed(_OPENED, sites=there)
+    is_enough = before is not None
     if before is not None:
         answers = before.answers
     else:
-        answers = session.ask(SECURE, {}, each=each, sites=there, on_arrival=heard, enough=enough)
-        if len(answers) >= threshold:
-            session.steps.keep(name, answers)
-    return _parts(session, answers, TellOpen)
-
-
-def _set_up(session: Session, wanted: Collection[str]) -> Setting:
-    """The keys by which the next sum is hidden: those at hand, or others where they are used up or sites lack some."""
-    at_hand = session.setting
-    if at_hand is not None and at_hand.used < at_hand.count and at_hand.asked.issuperset(wanted):
-        return at_hand
-    turn = 1 if at_hand is None else at_hand.turn + 1
-    minimum = session.campaign.privacy.minimum_sites
-    epoch = ring.digest_of("epoch", session.campaign.digest, session.run, turn)[:32]
-    answers = session.ask(SECURE, join_part(AskChannel(epoch=epoch)), sites=wanted, needed=minimum)
-    channels = {
-        site: told for site, told in _parts(session, answers, Channel).items() if _is_usable(session, site, told, epoch)
-    }
-    setting = Setting(turn=turn, asked=frozenset(wanted), count=KEYS_AT_ONCE)
-    if len(channels) >= minimum:
-        asked = AskKeys(channels=tuple(told for _, told in sorted(channels.items())), count=setting.count)
-        answers = session.ask(SECURE, join_part(asked), sites=sorted(channels), needed=minimum)
-        found = {
-            site: told
-            for site, told in _parts(session, answers, TellKeys).items()
-            if _is_usable(session, site, told.keys, epoch)
-        }
-        digest = digest_of_all(asked.channels)
-        found = {site: t for site, t in found.items() if (t.keys.channels, len(t.keys.keys)) == (digest, setting.count)}
-        setting.channels, setting.seed = tuple(sorted(channels)), digest
-        setting.keys = {site: told.keys for site, told in found.items()}
-        setting.shares = {site: told.shares for site, told in found.items()}
-    session.setting = setting
-    return setting
-
-
-def _parts(session: Session, answers: Mapping[str, Answer], kind: type[M]) -> dict[str, M]:
-    """What each site tells; of one whose words cannot be read it is said."""
-    found = {}
-    for site, answer in sorted(answers.items()):
-        try:
-            found[site] = part_of(answer.payload, kind)
-        except RequestRefused as refused:
-            session.attendance.note(site, SECURE, refused.detail, set_aside_by=refused.rule)
-    return found
-
-
-def _is_usable(session: Session, site: str, told: Channel | SumKeys, epoch: str) -> bool:
-    """Whether the other sites would take a site's words for its own; if not it is said, and it is left out."""
-    of = (told.site, told.digest, told.run, told.epoch) == (site, session.campaign.digest, session.run, epoch)
-    if of and _is_by(session, site, told):
-        return True
-    told_so = (
-        "its key is not signed by the key that the campaign file has for it (privacy.site_keys); compare it with what "
-        "fedage site audit key shows there"
-    )
-    session.attendance.note(site, SECURE, told_so, set_aside_by="site-key")
-    return False
-
-
-def _is_by(session: Session, site: str, told: Signed) -> bool:
-    """Whether a site signed its words; in simulation nobody signs."""
-    if session.heads is None:
-        return told.site == site
-    key = session.campaign.privacy.site_keys.get(site)
-    return told.site == site and key is not None and told.is_signed_by(key)
+        fewest = max(threshold, len(needed))
+        answers = session.ask(SECURE, {}, each=each, sites=there, on_arrival=heard, enough=enough, needed=fewest)
+        is_enough = len(answers) >= threshold and needed <= set(answers)
+        if is_enough:
+            session.steps.keep(_OPENED, answers)
+    return readable_parts(session, answers, TellOpen), is_enough

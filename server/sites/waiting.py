@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from fedage.server.record.events import EventLog
 from fedage.server.superlink.grid import PollingGrid
@@ -41,3 +42,20 @@ def coming_back(grid: PollingGrid, lost: set[int], *, enough: Callable[[], bool]
         if back := sorted(lost.intersection(grid.get_node_ids())):
             lost.difference_update(back)
             yield back
+
+
+@dataclass
+class Enough:
+    """Whether a round waits no longer: the quorum answered so long ago."""
+
+    answered: Mapping[str, int]
+    quorum: int
+    wait_s: float | None
+    _since: float | None = None
+
+    def reached(self) -> bool:
+        if self.wait_s is None or len(self.answered) < self.quorum:
+            return False
+        if self._since is None:
+            self._since = time.monotonic()
+        return time.monotonic() >= self._since + self.wait_s

@@ -20,6 +20,7 @@ from fedage.common.protocol.secure import (
     AskOpen,
     TellOpen,
     join_part,
+    own_seed,
     pair_seed,
 )
 from fedage.server.sites import opening, secure_sums
@@ -46,7 +47,7 @@ class Split:
         monkeypatch.setattr(secure_sums._Gathered, "take", taken)
         monkeypatch.setattr(secure_sums, "_opened", self.opened)
 
-    def opened(self, session: Any, setting: Any, gathered: Any, _missing: Any) -> dict[str, TellOpen]:
+    def opened(self, session: Any, setting: Any, gathered: Any, _missing: Any) -> tuple[dict[str, TellOpen], bool]:
         def asked(site: str, *, there: str, gone: str) -> AskOpen:
             receipts = tuple(gathered.receipts[name] for name in sorted(there))
             shares = {of: told[site] for of, told in gathered.shares.items() if of in there and site in told}
@@ -61,9 +62,9 @@ class Split:
             for site in everybody
         }  # fmt: skip
         answers = session.ask(SECURE, {}, each={s: join_part(a) for s, a in each.items()}, sites=sorted(each))
-        told = secure_sums._parts(session, answers, TellOpen)
+        told = secure_sums.readable_parts(session, answers, TellOpen)
         self.victims_sums = self.attacked(setting, gathered, told)
-        return told
+        return told, True
 
     def attacked(self, setting: Any, gathered: Any, told: dict[str, TellOpen]) -> np.ndarray | None:
         """The victim's own sums, if its key and its own mask's seed can both be had."""
@@ -81,10 +82,11 @@ class Split:
         seed = opening._seed(
             Opening(**{**vars(known), "receipts": gathered.receipts, "missing": ()}), found, victim, ONE
         )
-        if not found.secrets or seed is None:
+        own = told[victim].own.get(ONE) if victim in told else None
+        if not found.secrets or seed is None or own is None:
             return None
         rows = self.words[ONE]
-        ring.add_mask(rows, seed, sign=-1)
+        ring.add_mask(rows, own_seed(seed, own), sign=-1)
         for (_, site), secret in found.secrets.items():
             sign = 1 if victim < site else -1
             of = gathered.receipts[victim].of

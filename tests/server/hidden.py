@@ -13,13 +13,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Array, Message
 
 from fedage.client.cohort.site_cohort import SiteCohort
+from fedage.client.consent.accounts.sum_keys import SumKeyStore
 from fedage.common.analyses.base import Analysis, Iterate
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.privacy.masked_statistic import statistic_words, summed_statistic
 from fedage.common.protocol.messages import ANALYSE, PACKED, PAYLOAD, join_iterates, pack, read_packed, unpack
-from fedage.common.protocol.secure import SECURE_PART
+from fedage.common.protocol.secure import MASKED, SECURE_PART
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.statistic import FloatArray
 from fedage.server.record.events import EventLog
@@ -109,6 +110,8 @@ class Sites:
     members: list[Any] = field(default_factory=list)
     key: Ed25519PrivateKey | None = None
     heads: Heads | None = None
+    forgets: bool = True
+    """A coordinator that asks what it knows to be refused, so that the sites have to refuse it."""
 
     def __post_init__(self) -> None:
         if not self.members:
@@ -142,6 +145,8 @@ class Sites:
     def ask_at(self, iterates: Mapping[str, Iterate], *, sites: Collection[str] | None = None) -> Summed:
         layouts = {n: self.steps[n].layout(it) for n, it in iterates.items()}
         blocks = {n: (layout.size, statistic_words(layout)) for n, layout in layouts.items()}
+        if self.forgets:
+            self.session.steps.sets.by_block.clear()
         return ask_summed(self.session, ANALYSE, join_iterates(iterates), blocks=blocks, sites=sites)
 
     def total(self, summed: Summed, name: str, *, centre: float | None = None) -> FloatArray:
@@ -186,3 +191,25 @@ def silent(site: str, *, stage: str, names: Mapping[int, str]) -> Meddle:
         return None if gone and names[node] == site else message
 
     return meddle
+
+
+def garble(site: MemorySite, block: str, *, rng: np.random.Generator) -> Seen:
+    """A site whose words and checks of a block are garbage, and who stands by them when the sum is to be opened."""
+
+    def see(name: str, reply: Message) -> None:
+        payload = payload_of(reply)
+        if name != site.name or MASKED + block not in payload:
+            return
+        told = told_in(reply)
+        told["receipt"]["checks"][block] = int(rng.integers(0, 2**63))
+        words = rng.integers(0, 2**64, size=payload[MASKED + block].shape, dtype=np.uint64)
+        change(reply, told=told, **{MASKED + block: words})
+        for digest in site.campaigns:
+            store = SumKeyStore(site.state_dir(digest))
+            with store._file.transaction() as connection:
+                row = connection.execute("SELECT rowid, masked FROM sum_keys WHERE masked IS NOT NULL").fetchone()
+                masked = {**json.loads(row["masked"]), "receipt": json.dumps(told["receipt"])}
+                connection.execute("UPDATE sum_keys SET masked = ? WHERE rowid = ?", (json.dumps(masked), row["rowid"]))
+            store.close()
+
+    return see

@@ -2,27 +2,29 @@
 
 A key serves one sum: `mask` takes it out of use in the transaction that notes what was masked with it, `open_once` lets
 one opening of that sum through, and the secrets are removed with it. The account of openings is kept for good, over all
-runs and campaigns: which sites' sums were opened together, by a digest of what this site had in them.
+runs and campaigns: over which sites the sums of each family were opened that this site had a part in. A family is an
+analysis of a column of a data set, or the training of an estimator on it, whatever the model or the iterate; and what
+this site's own figures stand for, under whatever name they are asked.
 
-Attack: sums over {A, B, C}, {A, D, E} and {B, C, D, E}, of which no two are near and no site is in all, give twice A's.
-Rule: a statistic is opened over one set of sites for good, so that of what is opened of it no two sets have a site in
-common. Residual risk: statistics that differ a little.
+Attack: the same over one site fewer, at an iterate or a model that differs by a hair. Rule: `common.privacy.site_sets`,
+before this site tells its own part of what opens a sum. Residual risk: two families that tell nearly the same; an
+administrator who accepts a campaign over other sites.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fedage.client.site.durable import DurableFile
-from fedage.client.site.sqlite import Tables, equal, insert, insert_all, scalars
+from fedage.client.site.sqlite import Connection, Tables, equal, insert, insert_all, scalar, scalars
+from fedage.common.privacy.site_sets import SiteSet, sites_alone
 from fedage.common.protocol.messages import RequestRefused
 
 SECURE_FILE = "secure.db"
-_ANOTHER_SET = "the same sums were opened before over other sites, and differences of such sums would tell of few"
 
 _TABLES: Tables = {
     "channels": (
@@ -35,7 +37,12 @@ _TABLES: Tables = {
     ),
     "openings": (
         "CREATE TABLE openings (statistic VARCHAR(64) NOT NULL, sites TEXT NOT NULL, PRIMARY KEY (statistic, sites))",
+    ),  # of releases that knew no families: read, not written
+    "site_sets": (
+        "CREATE TABLE site_sets (family VARCHAR(64) NOT NULL, sites TEXT NOT NULL, agreed TEXT NOT NULL, "
+        "minimum INTEGER NOT NULL, PRIMARY KEY (family, sites))",
     ),
+    "other_sites": ("CREATE TABLE other_sites (campaign VARCHAR(64) NOT NULL PRIMARY KEY)",),
 }
 
 
@@ -144,20 +151,23 @@ class SumKeyStore:
         number: int,
         *,
         opening: str,
-        statistics: Mapping[str, tuple[Sequence[str], Collection[str]]],
-    ) -> dict[str, str]:
+        families: Mapping[str, tuple[Sequence[str], SiteSet]],
+        campaign: str = "",
+    ) -> dict[str, frozenset[str]]:
         """Account for an opening, on disk before anything leaves; then the secrets of the sum are gone.
 
         Parameters
         ----------
         opening
             Digest of what it was asked with.
-        statistics
-            By block, the digests that stand for what this site has in it, and the sites that contribute to it.
+        families
+            By block, the families that it is of, and the sites that contribute to it.
+        campaign
+            Digest of the campaign file; of one accepted over other sites (`accept`) the account begins anew.
 
         Returns
         -------
-        Why a block is not to be opened, by block.
+        By block that is not to be opened, the sites whose sums would be found by subtraction.
 
         Raises
         ------
@@ -165,7 +175,7 @@ class SumKeyStore:
             If the sum was opened before.
         """
         where = {"run": run, "epoch": epoch, "number": number}
-        refused: dict[str, str] = {}
+        refused: dict[str, frozenset[str]] = {}
         with self._file.transaction() as connection:
             changed = connection.execute(
                 f"UPDATE sum_keys SET opened = :opening, private = NULL, masked = NULL "
@@ -174,19 +184,71 @@ class SumKeyStore:
             )
             if changed.rowcount != 1:
                 raise RequestRefused("secure-aggregation", "this site has helped to open this sum before")
-            for block, (digests, sites) in statistics.items():
-                told, new = json.dumps(sorted(sites)), []
-                for statistic in digests:
-                    before = scalars(connection, "SELECT sites FROM openings WHERE statistic = ?", (statistic,))
-                    if told in before:
-                        continue
-                    if before:
-                        refused[block] = _ANOTHER_SET
-                    new.append(statistic)
-                if block not in refused:
-                    insert_all(connection, "openings", [{"statistic": one, "sites": told} for one in new])
+            accepted = _is_accepted(connection, campaign)
+            for block, (of_block, now) in families.items():
+                earlier = {family: _sets(connection, family, minimum=now.minimum) for family in of_block}
+                alone = frozenset[str]().union(*(sites_alone(now, sets) for sets in earlier.values()))
+                if alone and not accepted:
+                    refused[block] = alone
+                    continue
+                for family, sets in earlier.items():
+                    if sites_alone(now, sets):
+                        connection.execute("DELETE FROM site_sets WHERE family = ?", (family,))
+                        connection.execute("DELETE FROM openings WHERE statistic = ?", (family,))
+                    _note(connection, family, now)
         return refused
+
+    def must_fit(self, family: str, now: SiteSet, *, campaign: str) -> frozenset[str]:
+        """The sites whose sums would be found by subtraction, whichever of these a sum is over; none if one may be."""
+        with self._file.reading() as connection:
+            if _is_accepted(connection, campaign):
+                return frozenset()
+            sets = _sets(connection, family, minimum=now.minimum)
+        alone: set[str] = set()
+        for before in sets:  # one that was in none before may have nothing to add in the end
+            alone |= sites_alone(replace(now, sites=now.sites & before.sites), [before])
+        return frozenset(alone)
+
+    def accept(self, campaign: str, *, other_sites: bool) -> None:
+        """Let sums of a campaign be opened over other sites than before from now on, or no longer, as approved."""
+        with self._file.transaction() as connection:
+            connection.execute("DELETE FROM other_sites WHERE campaign = ?", (campaign,))
+            if other_sites:
+                insert(connection, "other_sites", {"campaign": campaign})
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def accept_other_sites(home: Path, campaign: str, *, other_sites: bool) -> None:
+    """`SumKeyStore.accept` of a home. Raises `StoreUnavailable` if its file cannot be used."""
+    store = SumKeyStore(home)
+    try:
+        store.accept(campaign, other_sites=other_sites)
+    finally:
+        store.close()
+
+
+def _is_accepted(connection: Connection, campaign: str) -> bool:
+    return scalar(connection, "SELECT 1 FROM other_sites WHERE campaign = ?", (campaign,)) is not None
+
+
+def _sets(connection: Connection, family: str, *, minimum: int) -> list[SiteSet]:
+    """The sets of sites over which sums of a family were opened."""
+    rows = connection.execute("SELECT sites, agreed, minimum FROM site_sets WHERE family = ?", (family,)).fetchall()
+    sets = [_site_set(sites, agreed=agreed, minimum=fewest) for sites, agreed, fewest in rows]
+    old = scalars(connection, "SELECT sites FROM openings WHERE statistic = ?", (family,))
+    return sets + [_site_set(sites, agreed="[]", minimum=minimum) for sites in old]
+
+
+def _site_set(sites: str, *, agreed: str, minimum: int) -> SiteSet:
+    return SiteSet(sites=frozenset(json.loads(sites)), agreed=frozenset(json.loads(agreed)), minimum=minimum)
+
+
+def _note(connection: Connection, family: str, now: SiteSet) -> None:
+    """Note a set; of the same set as before the sites' newest word counts."""
+    fields = {"agreed": json.dumps(sorted(now.agreed)), "minimum": now.minimum}
+    where = {"family": family, "sites": json.dumps(sorted(now.sites))}
+    connection.execute(f"DELETE FROM site_sets WHERE {equal(where)}", where)
+    insert(connection, "site_sets", {**where, **fields})

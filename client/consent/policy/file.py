@@ -64,6 +64,12 @@ patients_per_column = 2.0
 age_step_years = 5.0
 # "required": only campaigns that hide this site's sums from the coordinator.
 secure_aggregation = "optional"
+# Hidden sums are opened over one set of sites. true: also over the others once this site has left, so that a campaign
+# need not wait for it; what this site had in them then follows by subtraction, as without secure aggregation.
+may_be_left_out = false
+# true: where a campaign asks for results by site (privacy.results_by_site), this site tells its own beside the hidden
+# sums: errors, bias line and groups, under the minimum count.
+tells_own_results = false
 
 # When work may begin, by this site's wall clock; a weekday left out is closed. Without the table: at any time.
 # [hours]

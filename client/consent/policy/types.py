@@ -74,6 +74,13 @@ class Disclosure(Table):
     secure_aggregation: Literal["optional", "required"] = Field(
         default="optional", description="whether each campaign has to hide this site's sums from the coordinator"
     )
+    may_be_left_out: bool = Field(
+        default=False,
+        description="whether hidden sums are opened with and without this site, whose own then follow by subtraction",
+    )
+    tells_own_results: bool = Field(
+        default=False, description="whether this site tells its own results beside hidden sums, if a campaign asks"
+    )
 
 
 class Hours(Table):

@@ -85,12 +85,21 @@ def _disclosure(policy: Policy) -> Iterator[str]:
             "solved for the patients."
         )
     if policy.disclosure.secure_aggregation == "required":
-        yield (
-            "Campaigns must use secure aggregation, so that a coordinator who keeps to their rounds does not see this "
-            "site's own sums."
-        )
+        yield "Campaigns must use secure aggregation, so that a coordinator does not see this site's own sums."
     else:
         yield "Campaigns may do without secure aggregation; the coordinator then sees this site's own sums."
+    if policy.disclosure.may_be_left_out:
+        yield (
+            "With secure aggregation the other sites may go on without this one once it has left; its own sums then "
+            "follow by subtraction."
+        )
+    else:
+        yield (
+            "With secure aggregation nothing is opened over the other sites alone once sums of the same kind were "
+            "opened with this one: a campaign waits for it, or ends."
+        )
+    if policy.disclosure.tells_own_results:
+        yield "It tells its own results beside hidden sums where a campaign asks for results by site."
 
 
 def _hours(hours: Hours | None) -> str:

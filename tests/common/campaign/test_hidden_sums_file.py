@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedage.common.campaign_file import parse_campaign
+from fedage.common.campaign_file import describe, parse_campaign
 from fedage.common.campaign_file.describe import campaign_sentences
 from fedage.common.toml.problems import CampaignErrors
 
@@ -36,6 +36,11 @@ def file(*, sites: str = THREE, quorum: int = 3, more: str = "") -> str:
         (file(quorum=2), "training.quorum", "must be ≥ privacy.minimum_sites = 3 (the default)"),
         (file(quorum=3, more="minimum_sites = 4"), "training.quorum", "must be ≥ privacy.minimum_sites = 4 with"),
         (file(sites='["north", "south"]'), "privacy.minimum_sites", "at most the 2 sites of campaign.sites"),
+        (
+            file(more="results_by_site = true").replace("secure_aggregation = true", "secure_aggregation = false"),
+            "privacy.results_by_site",
+            "told without it",
+        ),
         (file(more="minimum_sites = 1"), "privacy.minimum_sites", "2"),
         (file(more='[privacy.site_keys]\nnorth = "ab"'), "privacy.site_keys", "north"),
         (file(more=f'[privacy.site_keys]\n"North Hospital" = "{"ab" * 32}"'), "privacy.site_keys", "North"),
@@ -58,6 +63,15 @@ def test_what_is_right_passes(quorum: int, minimum: int) -> None:
     assert "fedage site audit key" in told
     for name, key in found.privacy.site_keys.items():
         assert f"{name} {key}" in told
+
+
+def test_an_administrator_reads_what_happens_when_a_site_leaves_and_what_is_told_by_site() -> None:
+    told = " ".join(campaign_sentences(parse_campaign(file(more="results_by_site = true"))))
+    assert "so a campaign waits for a site that leaves, or ends" in told
+    assert "yours are told if your policy has tells_own_results" in told
+    found = parse_campaign(file())
+    private = found.model_copy(update={"privacy": found.privacy.model_copy(update={"mode": "sample"})})
+    assert "Training goes on without a site that leaves" in " ".join(describe._privacy(private))
 
 
 def test_without_keys_an_administrator_is_told_so() -> None:
