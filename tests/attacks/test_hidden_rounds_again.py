@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from fedage.client.consent.accounts.sum_keys import SumKeyStore
+from fedage.common.privacy.site_sets import SiteSet
 
-ASKED = "what was asked of the model"
+TRAINING = "updates of an estimator on a data set"
 
 
 @pytest.fixture
@@ -21,31 +22,41 @@ def store(tmp_path: Path) -> Iterator[SumKeyStore]:
     made.close()
 
 
-def opened(store: SumKeyStore, number: int, *digests: str, sites: str) -> dict[str, str]:
+def opened(store: SumKeyStore, number: int, *families: str, sites: str) -> dict[str, frozenset[str]]:
     store.mask("run", "epoch", number, masked={"number": number})
-    told = {"update": (list(digests), list(sites))}
-    return store.open_once("run", "epoch", number, opening=f"{number}", statistics=told)
+    told = {"update": (list(families), SiteSet(sites=frozenset(sites), minimum=3))}
+    return store.open_once("run", "epoch", number, opening=f"{number}", families=told)
 
 
-@pytest.mark.parametrize("again", ["abc", "abcde", "bcd", "abcdefg", "aefg"])
-def test_another_last_digit_of_the_update_makes_no_other_sum(store: SumKeyStore, again: str) -> None:
-    """As where the site's GPU adds up in another order each time."""
-    assert opened(store, 0, "first digits", ASKED, sites="abcd") == {}
-    assert "opened before over other sites" in opened(store, 1, "second digits", ASKED, sites=again)["update"]
+@pytest.mark.parametrize(
+    ("again", "alone"), [("abc", "d"), ("abcde", "e"), ("bcd", "a"), ("abcdef", "ef"), ("aefg", "a"), ("bcde", "ae")]
+)
+def test_another_update_makes_no_other_sum(store: SumKeyStore, again: str, alone: str) -> None:
+    """Of the next round, or where the site's GPU adds up in another order each time."""
+    assert opened(store, 0, "first digits", TRAINING, sites="abcd") == {}
+    assert opened(store, 1, "second digits", TRAINING, sites=again)["update"] == set(alone)
 
 
 def test_another_question_makes_no_other_sum_of_the_same_update(store: SumKeyStore) -> None:
-    assert opened(store, 0, "digits", ASKED, sites="abcd") == {}
+    assert opened(store, 0, "digits", TRAINING, sites="abcd") == {}
     assert "update" in opened(store, 1, "digits", "asked under another name", sites="abc")
 
 
-def test_the_same_sites_and_other_rounds_are_opened(store: SumKeyStore) -> None:
-    assert opened(store, 0, "digits", ASKED, sites="abcd") == {}
-    assert opened(store, 1, "other digits", ASKED, sites="abcd") == {}
-    assert opened(store, 2, "of round 2", "asked in round 2", sites="abc") == {}
+def test_the_same_sites_and_other_families_are_opened(store: SumKeyStore) -> None:
+    assert opened(store, 0, "digits", TRAINING, sites="abcd") == {}
+    assert opened(store, 1, "other digits", TRAINING, sites="abcd") == {}
+    assert opened(store, 2, "of another estimator", "updates of another estimator", sites="abc") == {}
+    assert opened(store, 3, "with three sites more", TRAINING, sites="abcdefg") == {}
 
 
 def test_what_was_refused_is_not_on_account(store: SumKeyStore) -> None:
-    assert opened(store, 0, "digits", ASKED, sites="abcd") == {}
-    assert opened(store, 1, "refused", ASKED, sites="abc") != {}
+    assert opened(store, 0, "digits", TRAINING, sites="abcd") == {}
+    assert opened(store, 1, "refused", TRAINING, sites="abc") != {}
     assert opened(store, 2, "refused", "asked of another model", sites="abcd") == {}
+
+
+def test_what_an_earlier_release_has_opened_counts(store: SumKeyStore) -> None:
+    with store._file.transaction() as connection:
+        connection.execute('INSERT INTO openings VALUES (\'digits\', \'["a", "b", "c", "d"]\')')
+    assert opened(store, 0, "digits", TRAINING, sites="abc")["update"] == {"d"}
+    assert opened(store, 1, "digits", TRAINING, sites="abcd") == {}
