@@ -71,7 +71,7 @@ class PlantedTruth(AnalysisResult):
         return {
             "mae_years": Reference("irreducible MAE", "the best possible reader", errors),
             "hazard_ratio": Reference(
-                "planted truth implies", "what the planted truth implies", self.expected_hazard_ratio
+                "planted\ntruth\nimplies", "what the planted truth implies", self.expected_hazard_ratio
             ),
         }
 

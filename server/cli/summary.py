@@ -51,7 +51,7 @@ def print_summary(results: Results, *, console: Console) -> None:
         console.print(Text(sentence))
     if site_text.are_told(results):
         heads = [f"{site.name} {head}" for site in results.sites if (head := site_text.audit_head(site))]
-        console.print(Text(f"Audit logs: {'; '.join(heads) or 'none seen'}. {site_text.PURPOSE}"))
+        console.print(Text(f"Audit logs: {'; '.join(heads) or 'none seen'}. {site_text.HEADS}"))
 
 
 def _sites_of_analyses(results: Results) -> Table:

@@ -9,11 +9,11 @@ from fedage.server.record.results import Results, SiteRecord
 _EVALUATES = "evaluation only"
 _DIGITS = 12
 
-PURPOSE = (
-    "The role is what a site's own policy let it answer; the audit log's last line seen in this run, with the first "
-    "digits of its hash, is kept by the coordinator, so that a log cut short or rewritten later shows "
-    "(fedage site audit verify --head)."
+HEADS = (
+    "The audit log's last line seen in this run, with the first digits of its hash, is kept by the coordinator, so "
+    "that a log cut short or rewritten later shows (fedage site audit verify --head)."
 )
+PURPOSE = f"The role is what a site's own policy let it answer. {HEADS}"
 
 
 def are_told(results: Results) -> bool:

@@ -105,9 +105,6 @@ def _unknown(reason: str) -> str:
 def _terminal(results: Results) -> TitledTable:
     """Each site's patients, status and errors, for the end of a run."""
     test = evaluation_results.evaluation(results).test
-    note = "* is less than the model's raw error"
-    if any(metrics.mae_of_mean_at_least for metrics in test.raw.by_site.values()):
-        note = f"{note}\n{AT_LEAST}"
     headers = ("site", "patients", "test", "MAE\nraw", "MAE\ncorrected", "mean\nof all", "own\nmean", "status")
     rows = [
         (
@@ -127,9 +124,12 @@ def _terminal(results: Results) -> TitledTable:
         label = pooled_label(results, TEST, by_site=list(test.raw.by_site)).removesuffix(" sites")
         figures = (_plain(str(overall.n)), _plain(_mae(overall)), _plain(_mae(corrected)), *_means(overall))
         rows.append((Cell(label, mark=POOLED), Cell(""), *figures, Cell("")))
+    notes = ["* is less than the model's raw error"] if any(c.mark == "bad" for row in rows for c in row) else []
+    if any(metrics.mae_of_mean_at_least for metrics in test.raw.by_site.values()):
+        notes.append(AT_LEAST)
     healthy = "healthy " if results.campaign.train_on == "healthy" else ""
     caption = f"error of the predicted age of {healthy}test patients, years (MAE)"
-    return TitledTable(Table("errors", headers, tuple(rows), note=note), caption)
+    return TitledTable(Table("errors", headers, tuple(rows), note="\n".join(notes)), caption)
 
 
 def _plain(text: str, mark: str = "") -> Cell:

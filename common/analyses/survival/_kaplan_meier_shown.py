@@ -215,8 +215,9 @@ def _costs(costs: tuple[GridCost, ...]) -> list[str]:
         said.append(f"{len(costs) - _MOST_COSTS} more such intervals are in results.json.")
     if said:
         said.append(
-            "Sites with few patients can be left out of curves and of models with one baseline hazard with "
-            "survival.curves_from_patients in the campaign file."
+            "Under secure aggregation (privacy.secure_aggregation) the minimum count is asked of all sites together, "
+            "and no site makes intervals longer. Otherwise sites with few patients can be left out of curves and of "
+            "models with one baseline hazard with survival.curves_from_patients in the campaign file."
         )
     return said
 

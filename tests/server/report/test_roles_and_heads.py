@@ -10,7 +10,7 @@ import pytest
 
 from fedage.server.record.results import Results
 from fedage.server.report import _tables, render_report
-from fedage.server.report.site_text import PURPOSE
+from fedage.server.report.site_text import HEADS, PURPOSE
 from tests.server.report.test_sites_told import terminal
 
 CURVES = "The figures by round are of the sites that train; "
@@ -45,7 +45,8 @@ def test_the_sites_table_tells_role_and_head_with_what_they_are_for(deployed: di
 
 def test_the_terminal_tells_them_too(deployed: dict[str, Any]) -> None:
     shown = " ".join(line.strip() for line in terminal(Results.model_validate(deployed)).splitlines())
-    assert f"Audit logs: north line 42, 3f0c9a1b22de…. {PURPOSE}" in shown
+    assert f"Audit logs: north line 42, 3f0c9a1b22de…. {HEADS}" in shown
+    assert "The role is" not in shown, "a terminal has no such column"
     assert "evaluation only" in re.sub(r"[│\s]+", " ", shown)
 
 

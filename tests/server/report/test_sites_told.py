@@ -92,6 +92,7 @@ def test_losses_are_said_with_their_numbers_and_marked(values: dict[str, Any]) -
     assert "1.06*" in shown
     assert "8.00*" in shown
     assert "4.00*" not in shown
+    assert "* is less than" in shown
     assert "…" not in shown  # nothing cut off in 80 columns
     assert said in " ".join(line.strip() for line in shown.splitlines())
 
@@ -111,7 +112,9 @@ def test_what_a_site_says_is_text_and_not_markup(values: dict[str, Any], markup:
 
 
 def test_no_loss_is_said_too(values: dict[str, Any]) -> None:
-    (said,) = errors_text.sentences(with_errors(values, a=metrics(1, 2, None), b=metrics(2, 3, None)))
+    results = with_errors(values, a=metrics(1, 2, None), b=metrics(2, 3, None))
+    (said,) = errors_text.sentences(results)
+    assert "* is less than" not in terminal(results), "no figure has the star"
     assert (
         said == "The model loses to the mean age of all sites nowhere: it is at least as good at every one of 2 sites."
     )
