@@ -1,19 +1,28 @@
 """A campaign of three hospitals whose processes are killed at random moments ends like one that was left alone.
 
-Each kill takes one process, or the whole coordinator, at a moment drawn from a seed; whatever ended the run is answered
-by `fedage campaign resume`, as a person would. More kills: FEDAGE_CHAOS_KILLS=30, from FEDAGE_CHAOS_SEED on.
+Each kill takes one process, or the whole coordinator, at a moment drawn from a seed: of four seeds one while an update
+is uploaded, one while a round's end is written, one in an exact phase or an analysis, and one at any time. Whatever
+ended the run is answered by `fedage campaign resume`, as a person would. More kills: FEDAGE_CHAOS_KILLS=30, from
+FEDAGE_CHAOS_SEED on; what each did is appended to the file FEDAGE_CHAOS_LOG.
 """
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from flwr.proto.message_pb2 import ObjectTree
 
+from fedage.common.protocol.messages import ANALYSE, TRAIN
+from fedage.server.record.run_folder import RunFolder
 from tests.hospitals_at_work import (
     AGENT,
     CAMPAIGN,
@@ -32,9 +41,11 @@ from tests.hospitals_at_work import (
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(3600)]
 KILLS = int(os.environ.get("FEDAGE_CHAOS_KILLS", "3"))
+LOG = os.environ.get("FEDAGE_CHAOS_LOG")
 SEED = int(os.environ.get("FEDAGE_CHAOS_SEED", "0"))
 NAMES, ROUNDS, WAIT_S = ("north", "south", "west"), 6, 300.0
 VICTIMS = (SERVERAPP, SUPERLINK, EXECUTOR, NODE, AGENT, RELAY, "coordinator")
+MOMENTS = ("upload", "checkpoint", "exact phase", "any")
 LONGEST_S = 8.0
 """So long after a round at most something is killed: in the next one, an upload, or the writing of its end."""
 
@@ -45,39 +56,107 @@ def campaign(fleet: Network) -> Path:
     sites = ", ".join(f'"{name}"' for name in NAMES)
     text = CAMPAIGN.format(name="chaos", sites=sites, rounds=ROUNDS, quorum=len(NAMES), deadline_s=240)
     # Large enough for an upload to take a moment.
-    text = text.replace("hidden = [4]", "hidden = [400, 400]")
+    text = text.replace("hidden = [4]", "hidden = [800, 800]")
     file.write_text(text.replace(f"rounds = {ROUNDS}", f"rounds = {ROUNDS}\nquorum_wait_s = 240\nbatch_size = 64"))
     return file
 
 
-def strike(fleet: Network, what: str, rng: np.random.Generator) -> str:
-    """Kill one process of a kind, if there is one now; what was killed."""
+def strike(fleet: Network, what: str, pids: list[int], rng: np.random.Generator) -> str:
+    """Kill one process of a kind, if there is one; what was killed."""
     if what == "coordinator":
         fleet.running["coordinator"].end(signal.SIGKILL)
         until(lambda: not any(fleet.pids(each) for each in (SUPERLINK, EXECUTOR, SERVERAPP)), timeout_s=60)
         fleet.start_coordinator("--resume")
         return what
-    found = fleet.pids(what)
-    if not found:
+    if not pids:
         return f"no {what}"
-    os.kill(int(rng.choice(found)), signal.SIGKILL)
+    os.kill(int(rng.choice(pids)), signal.SIGKILL)
     return what
+
+
+def asked(run: RunFolder, kind: str) -> int:
+    """How often the sites were asked for something of a kind."""
+    lines = run.events.read_text(encoding="utf-8").splitlines() if run.events.is_file() else []
+    events = [json.loads(line) for line in lines if line.endswith("}")]
+    return sum(event["event"] == "asked" and event["step"] == kind for event in events)
+
+
+def uploads(store: Path, *, seen: int) -> list[str]:
+    """The parts that are not there yet of messages that the SuperLink has learnt of since its log was so long."""
+    with (store / "log").open("rb") as log:
+        log.seek(seen)
+        lines = log.read().decode("ascii", errors="replace").splitlines()
+    changes = [json.loads(line) for line in lines if line.endswith("}")]
+    trees = [ObjectTree.FromString(base64.b64decode(each["tree"])) for each in changes if each["do"] == "register"]
+    return [part for tree in trees[len(NAMES) :] for part in parts(tree) if not (store / part).exists()]
+
+
+def parts(tree: ObjectTree) -> list[str]:
+    return [tree.object_id, *(part for child in tree.children for part in parts(child))]
+
+
+def written(run: RunFolder) -> list[str]:
+    """Files of a run that are being written, or were when their writer was killed."""
+    found = list[str]()
+    for folder in (run.path, run.path / "state"):
+        with contextlib.suppress(FileNotFoundError):  # removed when the run has finished
+            found += [file.name for file in folder.glob("*.partial")]
+    return sorted(found)
+
+
+def moment(fleet: Network, run: RunFolder, kind: str, rng: np.random.Generator, ended: Callable[[], bool]) -> str:
+    """Wait for a moment of a kind; what it was like."""
+    after = int(rng.integers(0, ROUNDS + 1))  # before the first round are offer and exact phase, then the analyses
+
+    def reached(condition: Callable[[], bool]) -> bool:
+        deadline = time.monotonic() + WAIT_S
+        while not condition():
+            assert time.monotonic() < deadline, kind
+            if ended():
+                return False
+            time.sleep(0.001)
+        return True
+
+    if kind == "upload":
+        after = int(rng.integers(0, ROUNDS))
+        store = fleet.coordinator.root / "state-objects"
+        reached(lambda: asked(run, TRAIN) > after)
+        seen = (store / "log").stat().st_size
+        is_one = reached(lambda: bool(uploads(store, seen=seen)))
+        return f"{len(uploads(store, seen=seen))} parts of an upload missing in round {after + 1}" if is_one else "end"
+    if kind == "checkpoint":
+        after = int(rng.integers(0, ROUNDS))
+        reached(lambda: rounds_done(run) >= after)
+        reached(lambda: bool(written(run)))
+        return f"{', '.join(written(run)) or 'something'} being written after round {after}"
+    if kind == "exact phase":
+        count, after_s = int(rng.integers(1, 5)), float(rng.uniform(0.0, 0.3))
+        reached(lambda: asked(run, ANALYSE) >= count)
+        time.sleep(after_s)
+        return f"{after_s:.2f} s after exchange {count} of an exact phase or analysis began"
+    after_s = float(rng.uniform(0.0, LONGEST_S))
+    reached(lambda: rounds_done(run) >= after)
+    began = time.monotonic()
+    reached(lambda: time.monotonic() - began >= after_s)
+    return f"{after_s:.1f} s after round {after}"
 
 
 def run_to_its_end(fleet: Network, seed: int) -> tuple[Path, list[str]]:
     """One run with one kill; its folder, and what happened."""
     rng = np.random.default_rng(seed)
-    what, after_s = str(rng.choice(VICTIMS)), float(rng.uniform(0.0, LONGEST_S))
-    # Before the first round are the offer and the exact phase, after the last one the analyses.
-    after_rounds = int(rng.integers(0, ROUNDS + 1))
+    what = str(rng.choice(VICTIMS))
+    kind = MOMENTS[seed % len(MOMENTS)]
+    if kind == "checkpoint" and what not in (SERVERAPP, "coordinator"):
+        what = SERVERAPP  # which is who writes
     command, run = fleet.run(fleet.root / "chaos.toml", name=f"seed-{seed}")
     told = list[str]()
-    until(lambda: rounds_done(run) >= after_rounds, timeout_s=WAIT_S, what=lambda: command.said)
-    began = time.monotonic()
-    while time.monotonic() - began < after_s and command.process.poll() is None:
-        time.sleep(0.05)
+    until(lambda: run.events.is_file() and bool(fleet.pids(SERVERAPP)), timeout_s=WAIT_S, what=lambda: command.said)
+    pids = [] if what == "coordinator" else fleet.pids(what)  # looked up before: a look takes longer than some moments
+    when = moment(fleet, run, kind, rng, lambda: command.process.poll() is not None)
+    killed = strike(fleet, what, pids, rng)
     done = rounds_done(run)
-    told.append(f"seed {seed}: {strike(fleet, what, rng)} {after_s:.1f} s after round {after_rounds}")
+    left = ", ".join(written(run)) or "nothing"
+    told.append(f"seed {seed}: {killed} killed, {when}; {left} left half written")
     deadline = time.monotonic() + WAIT_S
     going: Command = command
     while not (run.is_recorded() and record(run).run.status == "finished"):
@@ -108,6 +187,9 @@ def test_a_run_in_which_anything_is_killed_ends_like_one_that_was_left_alone(tmp
             until(fleet.whole, timeout_s=120, what=lambda: fleet.running["coordinator"].said)
             folder, told = run_to_its_end(fleet, seed)
             print("; ".join(told), flush=True)
+            if LOG:
+                with Path(LOG).open("a", encoding="utf-8") as log:
+                    log.write("; ".join(told) + "\n")
             found = record(fleet.runs[-1][1])
             assert [done.number for done in found.rounds] == list(range(1, ROUNDS + 1)), told
             assert all(done.sites == NAMES for done in found.rounds), told
