@@ -11,7 +11,6 @@ from __future__ import annotations
 import ipaddress
 import math
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from flwr.supercore.corestate.sql_corestate import SqlCoreState
@@ -21,12 +20,8 @@ from flwr.superlink.cli import flower_superlink
 
 from fedage.deploy.machine.processes import end_with_parent
 from fedage.server.superlink.object_store import FileObjectStoreFactory
+from fedage.server.superlink.prompt_routes import AsgiApp, PromptRoutes, Receive, Scope, Send
 from fedage.server.superlink.whole_replies import announce_whole_replies
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _EXPIRY_LOOK_S = 1.0
 
@@ -116,7 +111,8 @@ def main() -> None:
 
     def create_guarded(*arguments: Any, **options: Any) -> Any:
         app = create(*arguments, **options)
-        app.add_middleware(LocalUnlessFleet)
+        app.add_middleware(PromptRoutes, linkstate_factory=app.state.linkstate_factory)
+        app.add_middleware(LocalUnlessFleet)  # the outermost
         return app
 
     vars(superlink_main)["create_app"] = create_guarded

@@ -1,0 +1,218 @@
+"""The SuperLink's busiest requests, answered by Flower's own handlers without the layers in front of them.
+
+A message is some eight objects, a request each. Each request passes nine layers of Starlette's `BaseHTTPMiddleware` and
+FastAPI's dependencies with a thread each, and asks the database who sends it and whether the run goes on. That took
+most of the SuperLink's time in a round of 11 MB models. For the requests named in `routes` there is one thread, and
+Flower's own authentication and handler; who sends and whether the run goes on is looked up once a second. Requests that
+write to the database do so one after another: SQLite lets those that meet sleep, in the end for a tenth of a second.
+
+Whatever goes otherwise than well (a refused key, an unknown object, any error) is left to Flower's whole app, which is
+given the same request and answers it. `tests/server/superlink/test_prompt_routes.py` holds what is used of Flower.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+from flwr.common.constant import Status
+from flwr.supercore.constant import TASK_TOKEN_HEADER
+from flwr.supercore.dependencies.task import authenticate_task
+from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
+from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
+from flwr.superlink.routers.fleet.node_auth import authenticate_node
+from flwr.superlink.servicer.fleet import fleet_handlers
+from flwr.superlink.servicer.runtime import runtime_handlers
+from starlette.requests import Request
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_KNOWN_S = 1.0
+"""So long at most a node that was removed, or a run that has ended, may still pass parts of messages."""
+_MOST_KNOWN = 4096
+_THREADS = 16
+_WRITES = frozenset({"push-object", "pull-messages", "push-messages"})
+
+
+def routes() -> dict[str, Callable[[Any, Any, Any], Any]]:
+    """By path, Flower's handler of a request, the state and the task (None for a node's request)."""
+    fleet: dict[str, Callable[[Any, Any, Any], Any]] = {
+        "push-object": lambda request, state, _task: fleet_handlers.push_object(request, state),
+        "pull-object": lambda request, state, _task: fleet_handlers.pull_object(request, state),
+        "pull-messages": lambda request, state, _task: fleet_handlers.pull_messages(request, state, state.object_store),
+        "push-messages": lambda request, state, _task: fleet_handlers.push_messages(request, state),
+        "get-run": lambda request, state, _task: fleet_handlers.get_run(request, state),
+        "confirm-message-received": lambda request, state, _task: fleet_handlers.confirm_message_received(
+            request, state, state.object_store
+        ),
+    }
+    runtime: dict[str, Callable[[Any, Any, Any], Any]] = {
+        "push-object": runtime_handlers.push_object,
+        "pull-object": runtime_handlers.pull_object,
+        "pull-messages": runtime_handlers.pull_messages,
+        "push-messages": runtime_handlers.push_messages,
+        "confirm-message-received": runtime_handlers.confirm_message_received,
+    }
+    return {f"{_FLEET}{name}": handler for name, handler in fleet.items()} | {
+        f"{_RUNTIME}{name}": handler for name, handler in runtime.items()
+    }
+
+
+_FLEET, _RUNTIME = "/v1/fleet/", "/v1/runtime/"
+
+
+class Remembering:
+    """Flower's state; what it says of a node's key and of a run that goes on holds for a second.
+
+    The bytes that a run has sent and received are added up and told once a second, too.
+    """
+
+    def __init__(self, state: Any) -> None:
+        self._state = state
+        self._lock = threading.Lock()
+        self._known: OrderedDict[Any, tuple[float, Any]] = OrderedDict()
+        self._traffic: dict[int, list[int]] = {}
+        self._told_at = time.monotonic()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._state, name)
+
+    def get_node_id_by_public_key(self, public_key: bytes) -> int | None:
+        """See `LinkState`; a key of no node is looked up each time."""
+        found: int | None = self._lookup(
+            ("node", public_key),
+            lambda: self._state.get_node_id_by_public_key(public_key),
+            keep=lambda node: node is not None,
+        )
+        return found
+
+    def get_run_status(self, run_ids: set[int]) -> Any:
+        """See `LinkState`; the status of a run that does not run is looked up each time."""
+        return self._lookup(
+            ("runs", frozenset(run_ids)),
+            lambda: self._state.get_run_status(run_ids),
+            keep=lambda found: all(status.status == Status.RUNNING for status in found.values()),
+        )
+
+    def store_traffic(self, run_id: int, *, bytes_sent: int, bytes_recv: int) -> None:
+        """See `LinkState`; added to the run once a second, and for the last second not at all."""
+        with self._lock:
+            sums = self._traffic.setdefault(run_id, [0, 0])
+            sums[0] += bytes_sent
+            sums[1] += bytes_recv
+            if time.monotonic() - self._told_at < _KNOWN_S:
+                return
+            told, self._traffic, self._told_at = self._traffic, {}, time.monotonic()
+        for run, (sent, received) in told.items():
+            self._state.store_traffic(run, bytes_sent=sent, bytes_recv=received)
+
+    def _lookup(self, key: Any, look: Callable[[], Any], *, keep: Callable[[Any], bool]) -> Any:
+        with self._lock:
+            at, value = self._known.get(key, (-_KNOWN_S, None))
+        if time.monotonic() - at < _KNOWN_S and value is not None:
+            return value
+        asked_at, value = time.monotonic(), look()
+        if keep(value):
+            with self._lock:
+                self._known[key] = asked_at, value
+                self._known.move_to_end(key)
+                while len(self._known) > _MOST_KNOWN:
+                    self._known.popitem(last=False)
+        return value
+
+
+class PromptRoutes:
+    """ASGI middleware: answers the requests of `routes`, and hands on all others, and those that go wrong.
+
+    Parameters
+    ----------
+    app
+        Flower's.
+    linkstate_factory
+        Whose `state()` is the SuperLink's.
+    """
+
+    def __init__(self, app: AsgiApp, *, linkstate_factory: Any) -> None:
+        self._app = app
+        self._routes = routes()
+        self._workers = ThreadPoolExecutor(_THREADS, thread_name_prefix="prompt")
+        self._writing = threading.Lock()
+        self._state = Remembering(linkstate_factory.state())
+        # What Flower's authentication looks for in its app.
+        factory = SimpleNamespace(state=lambda: self._state)
+        self._in_place_of_app = SimpleNamespace(state=SimpleNamespace(linkstate_factory=factory))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or pass on."""
+        path = scope.get("path", "")
+        if scope["type"] != "http" or scope.get("method") != "POST" or path not in self._routes:
+            await self._app(scope, receive, send)
+            return
+        if (body := await _body(receive)) is None:
+            return
+        answer = await asyncio.get_running_loop().run_in_executor(self._workers, self._answer, scope, path, body)
+        if answer is None:
+            await self._app(scope, _again(body, receive), send)
+            return
+        headers = [
+            (b"content-type", PROTOBUF_MEDIA_TYPE.encode()),
+            (b"content-length", str(len(answer)).encode()),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    def _answer(self, scope: Scope, path: str, body: bytes) -> bytes | None:
+        """The serialised answer; None if Flower's app is to answer."""
+        try:
+            request = Request({**scope, "app": self._in_place_of_app, "state": {}})
+            if request.headers.get("content-type", "").partition(";")[0].strip().lower() != PROTOBUF_MEDIA_TYPE:
+                return None
+            message = PROTOBUF_REQUEST_TYPES["POST", path].FromString(body)
+            request.state.protobuf_request = message
+            task = None
+            if path.startswith(_FLEET):
+                authenticate_node(request)
+            else:
+                task = authenticate_task(request, request.headers.get(TASK_TOKEN_HEADER), self._state)
+            with self._writing if path.rpartition("/")[2] in _WRITES else contextlib.nullcontext():
+                answer = self._routes[path](message, self._state, task)
+            content: bytes = answer.SerializeToString()
+        except Exception:  # noqa: BLE001 - Flower's app makes the same request fail in its own way
+            return None
+        return content
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """The whole body of a request; None if its sender has gone."""
+    parts: list[bytes] = []
+    while True:
+        event = await receive()
+        if event["type"] != "http.request":
+            return None
+        parts.append(event.get("body", b""))
+        if not event.get("more_body", False):
+            return b"".join(parts)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """The same body once more, then what else comes."""
+    told = False
+
+    async def once_more() -> MutableMapping[str, Any]:
+        nonlocal told
+        if told:
+            return await receive()
+        told = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return once_more
