@@ -10,6 +10,7 @@ as it comes, a client asks every 2 s. Each round's time is that between two of t
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -142,7 +143,7 @@ def main() -> None:
         began = [float(line) for line in times.read_text().split()] if times.is_file() else []
         if len(began) <= ROUNDS:
             sys.exit(f"the job came to no end: {done.stdout[-3000:]}")
-        seconds = [after - before for before, after in zip(began[1:], began[2:], strict=False)]
+        seconds = [after - before for before, after in itertools.pairwise(began[1:])]
         settings = ", ".join(f"{name} {value:g} s" for name, value in SETTINGS.items())
         print(f"load {os.getloadavg()[0]:.1f}; {len(seconds)} rounds, {SITES} sites, {VALUES * 4 / 1e6:.1f} MB")
         print(f"NVFLARE {version} ({settings}): {statistics.median(seconds):.2f} s a round", end=" ")
