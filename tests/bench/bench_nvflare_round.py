@@ -4,7 +4,7 @@ NVFLARE runs in an environment of its own, whose Python is an argument, as provi
 and three clients as processes of their own on this machine, with its mutual TLS. Its polling is tuned (`SETTINGS`);
 as it comes, a client asks every 2 s. Each round's time is that between two of the server's own `ROUND_STARTED` events.
 
-`PYTHONPATH=. python tests/bench/bench_nvflare_round.py --python /path/to/venv/bin/python` prints the median over rounds.
+`PYTHONPATH=. python tests/bench/bench_nvflare_round.py --python VENV/bin/python` prints the median over rounds.
 """
 
 from __future__ import annotations
