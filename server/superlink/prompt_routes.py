@@ -147,7 +147,7 @@ class PromptRoutes:
         self._routes = routes()
         self._workers = ThreadPoolExecutor(_THREADS, thread_name_prefix="prompt")
         self._writing = threading.Lock()
-        self._state = Remembering(linkstate_factory.state())
+        self._state: Any = Remembering(linkstate_factory.state())
         # What Flower's authentication looks for in its app.
         factory = SimpleNamespace(state=lambda: self._state)
         self._in_place_of_app = SimpleNamespace(state=SimpleNamespace(linkstate_factory=factory))
