@@ -23,16 +23,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fedage.client.compute.corrections import Proximal
 from fedage.client.compute.patient_gradients import ClippedGradients
 from fedage.client.compute.training import (
-    Proximal,
     TrainedUpdate,
     TrainingDiverged,
     TrainingStopped,
     check_data,
-    learning_rate,
     optimiser_of,
 )
+from fedage.common.campaign.learning_rate import learning_rate
 from fedage.common.campaign.types import Training
 from fedage.common.estimators.base import Arrays, RoundsPhase, Samples
 from fedage.common.estimators.predict import batch_of

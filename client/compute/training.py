@@ -17,12 +17,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fedage.client.compute.corrections import ControlTerm, Proximal
 from fedage.client.compute.prefetch import BATCHES_AHEAD, announcing, reading_ahead
+from fedage.common.campaign.learning_rate import learning_rate
 from fedage.common.campaign.types import Training
 from fedage.common.estimators.base import Arrays, Batch, Predictor, RoundsPhase, Samples
 from fedage.common.estimators.predict import as_float, batch_of
 from fedage.common.networks.arrays import ModelRefused, Weights, network_of, state_to_arrays
 from fedage.common.networks.batch_norm import has_batch_norm
+from fedage.common.networks.control_variates import ControlVariates
 from fedage.common.networks.devices import autocast, computing, layers_draw_from, placed, resolve_device
 from fedage.common.protocol.messages import derived_seed
 
@@ -30,13 +33,11 @@ __all__ = [
     "BatchTooLarge",
     "ModelRefused",
     "PredictionStopped",
-    "Proximal",
     "TooFewSamples",
     "TrainedUpdate",
     "TrainingDiverged",
     "TrainingStopped",
     "check_data",
-    "learning_rate",
     "optimiser_of",
     "predict_columns",
     "train_locally",
@@ -90,6 +91,8 @@ class TrainedUpdate:
         Wall time.
     parts
         Into how many parts a batch was cut to fit into memory; 1 if it fitted.
+    steps
+        Steps of the optimiser.
     """
 
     weights: Weights
@@ -97,15 +100,7 @@ class TrainedUpdate:
     mean_loss: float | None
     seconds: float
     parts: int = 1
-
-
-def learning_rate(training: Training, *, round_number: int) -> float:
-    """The rate of a round, 1 … `rounds`: a cosine from `learning_rate` down to its final fraction."""
-    if training.rounds == 1:
-        return training.learning_rate
-    done = min(max(round_number - 1, 0) / (training.rounds - 1), 1.0)
-    final = training.final_learning_rate_fraction
-    return training.learning_rate * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done)))
+    steps: int = 0
 
 
 def train_locally(
@@ -121,6 +116,7 @@ def train_locally(
     device: str = "auto",
     order_seed: int | None = None,
     minimum_count: int = 1,
+    control: ControlVariates | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainedUpdate:
     """Train from `weights` for one round's local epochs.
@@ -147,6 +143,8 @@ def train_locally(
         Drives which patients make a batch, and the order of batches; see `_batches`.
     minimum_count
         Fewest patients of a batch.
+    control
+        Control variates, in the strategy that has them.
     threads
         Of torch, while training.
     device
@@ -164,11 +162,16 @@ def train_locally(
     mend = f"lower training.learning_rate={training.learning_rate:g}"
     with computing(where, threads=threads), layers_draw_from(derived_seed("layers", rng_seed), where):
         module = placed(network_of(lambda: phase.build(seed=0), weights), where).train()
-        optimiser = optimiser_of(module, training, learning_rate(training, round_number=round_number))
+        rate = learning_rate(training, round_number=round_number)
+        optimiser = optimiser_of(module, training, rate)
         generator = torch.Generator().manual_seed(rng_seed)
-        steps = _Steps(phase, module, optimiser, where, generator, Proximal.of(module, training))
         orders = torch.Generator().manual_seed(rng_seed if order_seed is None else order_seed)
         smallest = max(phase.smallest_batch, 2 if _has_batch_norm(module) else 1, minimum_count)
+        count = training.local_epochs * _number_of_batches(len(samples), training.batch_size, smallest=smallest)
+        pull: Proximal | ControlTerm | None = Proximal.of(module, training)
+        if control is not None and count:
+            pull = ControlTerm.of(module, control.correction(steps=count, rate=rate))
+        steps = _Steps(phase, module, optimiser, where, generator, pull)
         loss_sum, samples_seen = 0.0, 0
 
         def read(rows: NDArray[np.int64]) -> Batch:
@@ -199,6 +202,7 @@ def train_locally(
         mean_loss=loss_sum / samples_seen,
         seconds=time.perf_counter() - started,
         parts=steps.parts,
+        steps=count,
     )
 
 
@@ -242,11 +246,11 @@ class _Steps:
     optimiser: torch.optim.Optimizer
     where: torch.device
     generator: torch.Generator
-    pull: Proximal | None
+    pull: Proximal | ControlTerm | None
     parts: int = 1
 
     def step(self, batch: Batch) -> float:
-        """One batch: augment, loss, gradient, step. Returns the loss before the step, without FedProx's term.
+        """One batch: augment, loss, gradient, step. Returns the loss before the step, without a strategy's term.
 
         Raises
         ------
@@ -303,29 +307,6 @@ def _some(batch: Batch, rows: slice) -> Batch:
     return Batch(inputs, present, targets)
 
 
-@dataclass(frozen=True)
-class Proximal:
-    """FedProx (Li et al. 2020): the gradient μ (w - w₀) of μ/2 |w - w₀|², with w₀ the round's model."""
-
-    mu: float
-    parameters: tuple[torch.nn.Parameter, ...]
-    start: tuple[torch.Tensor, ...]
-
-    @classmethod
-    def of(cls, module: nn.Module, training: Training) -> Proximal | None:
-        """For a network with the round's model; None in a campaign that does not ask for it."""
-        if training.strategy != "fedprox":
-            return None
-        parameters = tuple(parameter for parameter in module.parameters() if parameter.requires_grad)
-        return cls(training.proximal or 0.01, parameters, tuple(parameter.detach().clone() for parameter in parameters))
-
-    def add_gradient(self) -> None:
-        """Add it to the gradients that the parameters have."""
-        for parameter, start in zip(self.parameters, self.start, strict=True):
-            if parameter.grad is not None:
-                parameter.grad.add_(parameter.detach() - start, alpha=self.mu)
-
-
 def _batches_of(
     samples: Samples,
     batches: Sequence[Chosen],
@@ -369,13 +350,22 @@ def _batches(count: int, batch_size: int, *, smallest: int, generator: torch.Gen
     Rule: the same batches in the same order in every round of a campaign, drawn by a site's own secret, and a batch has
     the minimum count of patients. Residual risk: each campaign file has batches of its own.
     """
-    size = max(batch_size, smallest)
-    starts = list(range(0, count, size))
-    if len(starts) > 1 and count - starts[-1] < smallest:
-        starts.pop()
+    starts = _starts(count, batch_size, smallest=smallest)
     order = torch.randperm(count, generator=generator).numpy()
     batches = [order[start:end] for start, end in zip(starts, [*starts[1:], count], strict=True)]
     return [rows for rows in batches if len(rows) >= smallest]
+
+
+def _starts(count: int, batch_size: int, *, smallest: int) -> list[int]:
+    starts = list(range(0, count, max(batch_size, smallest)))
+    if len(starts) > 1 and count - starts[-1] < smallest:
+        starts.pop()
+    return starts
+
+
+def _number_of_batches(count: int, batch_size: int, *, smallest: int) -> int:
+    """How many `_batches` makes."""
+    return len(_starts(count, batch_size, smallest=smallest)) if count >= smallest else 0
 
 
 def _has_batch_norm(module: nn.Module) -> bool:
@@ -386,6 +376,8 @@ def optimiser_of(module: nn.Module, training: Training, rate: float) -> torch.op
     """The local optimiser that the campaign's table asks for, with this learning rate."""
     parameters = list(module.parameters())
     if training.optimiser == "sgd":
-        return torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=training.weight_decay)
+        # Control variates are mean gradients, which an update is K η times of without momentum only.
+        momentum = 0.0 if training.strategy == "scaffold" else 0.9
+        return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=training.weight_decay)
     chosen = torch.optim.AdamW if training.optimiser == "adamw" else torch.optim.Adam
     return chosen(parameters, lr=rate, weight_decay=training.weight_decay)

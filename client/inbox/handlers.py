@@ -5,7 +5,6 @@ Every handler answers with a reply record: `ok`, or `refused` with the rule and 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import wraps
@@ -25,11 +24,9 @@ from fedage.client.cohort.selection.parts import (
     why_no_training,
 )
 from fedage.client.compute import predictions
-from fedage.client.compute.contribute import UNKNOWN_STEP, Account, Contributions, contributions
+from fedage.client.compute.contribute import Contributions
 from fedage.client.compute.model import (
-    columns_of,
     estimator_of,
-    exact_sums_of,
     predict,
     predict_in_training,
     samples_of,
@@ -43,13 +40,15 @@ from fedage.client.inbox.exchange import Handler, respond
 from fedage.client.inbox.gate import Answer, Work
 from fedage.client.inbox.masked_answer import hidden
 from fedage.client.inbox.model_continuity import admit_model
+from fedage.client.inbox.own_training import begin_training, with_own_norms
 from fedage.client.inbox.private_round import OUTSIDE, train_private_round
 from fedage.client.inbox.secure_stages import answer_stage
 from fedage.client.inbox.sites import site_for
+from fedage.client.inbox.sums import NO_AGE_YET, ONLY_VALIDATES, answer_of, sums_of, with_phase_columns
 from fedage.client.site.cancel import should_stop
 from fedage.common.analyses.evaluation.metrics import VALIDATION, Evaluation
 from fedage.common.analyses.plan import registered
-from fedage.common.estimators.base import ExactPhase, RoundsPhase
+from fedage.common.estimators.base import RoundsPhase
 from fedage.common.estimators.configure import kinked_loss, phases_of, place_of_round, rounds_phases, step_limits
 from fedage.common.networks.arrays import ModelRefused
 from fedage.common.networks.devices import device_text
@@ -67,7 +66,6 @@ from fedage.common.protocol.messages import (
     payload_digest,
     split_payload,
 )
-from fedage.common.statistics.cohort import Cohort
 
 Arrays = Mapping[str, NDArray[Any]]
 Iterates = Mapping[str, Mapping[str, NDArray[np.float64]]]
@@ -150,7 +148,7 @@ def train(work: Work) -> Answer:
         # Any model may come in training: what compares or corrects its predictions is for the run's one model.
         raise RequestRefused("unknown-step", "a training request may ask for the validation of its model only")
     if campaign.validates:
-        raise RequestRefused("role", _ONLY_VALIDATES)
+        raise RequestRefused("role", ONLY_VALIDATES)
     check_fold(campaign, request.fold, all_folds_allowed=False)
     cohort = parts_for_fold(site_cohort.cohort, campaign, request.fold)
     chosen = np.flatnonzero(cohort["is_train"] == 1)
@@ -173,7 +171,11 @@ def train(work: Work) -> Answer:
     run = predictions.name_of(request.run, fold=request.fold if campaign.validation.folds else None)
     roles = admit_model(work, weights, name=run, phase=place[0], round_number=place[1])
     limits = step_limits(campaign)
+    own = None
+    if roles is not None and limits is not None:
+        own = begin_training(work, weights, name=run, phase=place[0], phase_round=place[1], roles=roles, limits=limits)
     work.bring_model(payload_digest(weights))
+    weights = weights if own is None else dict(own.weights)
     validation = np.flatnonzero(cohort["is_validation"] == 1)
     is_private, epsilon, of_privacy = campaign.privacy.mode != "none", 0.0, dict[str, Any]()
     predicted = (
@@ -182,9 +184,9 @@ def train(work: Work) -> Answer:
     if is_private:
         contributed = Contributions(sums={}, withheld={VALIDATION: dict(OUTSIDE)})
     elif predicted is None:
-        contributed = Contributions(sums={}, withheld={VALIDATION: dict(_NO_AGE_YET)})
+        contributed = Contributions(sums={}, withheld={VALIDATION: dict(NO_AGE_YET)})
     else:
-        contributed = _sums(work, cohort.with_columns(predicted_years=predicted), iterates)
+        contributed = sums_of(work, cohort.with_columns(predicted_years=predicted), iterates)
         judged = registered(campaign)[VALIDATION]
         if site.guard and work.minimum_count > 1 and isinstance(judged, Evaluation):
             contributed = of_a_round(contributed, judged, estimator=estimator, predicted=predicted[validation])
@@ -216,6 +218,7 @@ def train(work: Work) -> Answer:
                 # Not by the round: the same batches in every one.
                 order_seed=site.training_seed(campaign, "batches", request.fold, place[0]),
                 minimum_count=work.minimum_count if site.guard else 1,
+                control=None if own is None else own.control,
                 threads=site.threads,
                 device=site.device,
                 should_stop=should_stop,
@@ -233,11 +236,12 @@ def train(work: Work) -> Answer:
     }
     info |= {"privacy": of_privacy} if of_privacy else {}
     info |= {"batch_parts": update.parts} if update.parts > 1 else {}
-    if roles is not None and limits is not None:
+    if own is not None and roles is not None and limits is not None:
         within = clipped_step(weights, change, roles, step_norm=limits.step_norm)
         info["clipped"] = any(within[name] is not change[name] for name in roles.moving)
+        info |= own.keep(update.weights, within, learnt=roles.learnt, steps=update.steps)
         change = within
-    answer = _answer(contributed, info=info, epsilon=epsilon)
+    answer = answer_of(contributed, info=info, epsilon=epsilon)
     return replace(
         answer,
         payload={**join_model(change), **contributed.sums},
@@ -264,7 +268,9 @@ def evaluate(work: Work) -> Answer:
     if not predictions.are_kept(folder, run=run, model=model, snapshot=snapshot):
         estimator = estimator_of(campaign, site_cohort)
         if campaign.bundle is None:
-            admit_model(work, weights, name=run, phase=len(phases_of(estimator)))
+            last = len(phases_of(estimator))
+            admit_model(work, weights, name=run, phase=last)
+            weights = with_own_norms(work, weights, name=run, phase=last - 1)
         rows = held_out(site_cohort.cohort, campaign, request.fold)
         predicted = predict(site, estimator, site_cohort, weights, rows=np.flatnonzero(rows))
         predictions.keep(folder, run=run, columns=predicted, model=model, snapshot=snapshot)
@@ -298,102 +304,6 @@ def _analyse(work: Work, iterates: Iterates, before: Arrays | None = None) -> An
         cohort = predictions.with_final_model(site_cohort.cohort, folder, run=run, snapshot=snapshot)
     else:
         cohort = predictions.with_all_folds(site_cohort.cohort, folder, run=request.run, folds=folds, snapshot=snapshot)
-    cohort = _with_phase_columns(work, cohort, iterates, before or {})
-    contributed = _sums(work, cohort, iterates)
-    return _answer(contributed, info={"withheld": contributed.withheld})
-
-
-def _with_phase_columns(work: Work, cohort: Cohort, iterates: Iterates, before: Arrays) -> Cohort:
-    """The cohort with what an exact phase sums over that the model before it computes, after accounting for that."""
-    if work.campaign.estimator is None or work.campaign.validates:
-        return cohort
-    estimator = estimator_of(work.campaign, work.site_cohort)
-    for k, phase in enumerate(phases_of(estimator)):
-        if not isinstance(phase, ExactPhase) or phase.name not in iterates or not k:
-            continue
-        check_fold(work.campaign, work.request.fold, all_folds_allowed=False)
-        folder = work.site.state_dir(work.request.digest)
-        snapshot = predictions.cohort_digest(work.site_cohort.cohort, snapshot=work.site_cohort.snapshot)
-        run = predictions.name_of(work.request.run, fold=work.request.fold if work.campaign.validation.folds else None)
-        stored_name = f"{run}--phase-{k + 1}"
-        # Later exchanges of the phase bring no model: its columns are here.
-        model = payload_digest(before)
-        if before and not predictions.are_kept(folder, run=stored_name, model=model, snapshot=snapshot):
-            admit_model(work, before, name=run, phase=k)
-            columns = columns_of(work.site, estimator, phase, work.site_cohort, before)
-            predictions.keep(folder, run=stored_name, columns=columns, model=model, snapshot=snapshot)
-        cohort = predictions.with_stored(cohort, folder, run=stored_name, snapshot=snapshot)
-    return cohort
-
-
-def _sums(work: Work, cohort: Cohort, iterates: Iterates) -> Contributions:
-    exact, rules = exact_sums_of(work.campaign, work.site_cohort), work.site.rules
-    withheld: dict[str, dict[str, str]] = {}
-    for step in set(exact) & set(iterates):
-        # A model is made of these sums: to answer them is to train.
-        if work.campaign.validates:
-            withheld[step] = {"rule": "role", "detail": _ONLY_VALIDATES}
-        elif rules is not None and KINDS[TRAIN] not in rules.kinds():
-            withheld[step] = {"rule": "message-kind", "detail": "by its policy, this site trains no model"}
-        elif too_few := why_no_training(work.site_cohort.cohort, work.campaign, minimum_count=work.minimum_count):
-            withheld[step] = {"rule": "minimum-count", "detail": too_few}
-    if not _judges(work):
-        withheld |= {
-            step: dict(_NOBODY_HELD_OUT) for step in registered(work.campaign) if step in set(iterates) - set(exact)
-        }
-    iterates = {step: iterate for step, iterate in iterates.items() if step not in withheld}
-    contributed = contributions(
-        work.campaign,
-        cohort,
-        iterates,
-        folder=work.site.state_dir(work.request.digest),
-        run=predictions.name_of(work.request.run, fold=work.request.fold if work.campaign.validation.folds else None),
-        guard=work.site.guard,
-        more_steps=exact,
-        account=_account(work),
-    )
-    return replace(contributed, withheld={**contributed.withheld, **withheld})
-
-
-_ONLY_VALIDATES = "by the approved campaign file this site only validates, and nothing is made of its patients"
-_NO_AGE_YET = {"rule": "no-age-yet", "detail": "the model predicts no age in this phase"}
-_NOBODY_HELD_OUT = {"rule": "no-patients-in-fold", "detail": "this site holds out no patients in this fold"}
-
-
-def _judges(work: Work) -> bool:
-    """Whether the model that a request is about may be judged by any patient: of some folds a site holds out nobody."""
-    count = work.campaign.validation.folds if work.campaign.estimator else None
-    if count is None or work.request.fold == count:
-        return True
-    return bool(held_out(work.site_cohort.cohort, work.campaign, work.request.fold).any())
-
-
-def _account(work: Work) -> Account | None:
-    """The account that a deployed site keeps over all campaigns; a simulated site has only one."""
-    rules = work.site.rules
-    if rules is None or work.terms is None:
-        return None
-    # By who they are: a digest of what is read of them is another one for each file that names another column.
-    patients = hashlib.sha256("\n".join(sorted(work.site_cohort.keys)).encode()).hexdigest()
-    return Account(
-        folder=rules.home,
-        name=rules.account_name(work.terms.allowed.data_set_name),
-        patients=patients,
-        columns_folder=rules.columns_folder,
-        keys=work.site_cohort.keys,
-    )
-
-
-def _answer(contributed: Contributions, *, info: Mapping[str, Any], epsilon: float = 0.0) -> Answer:
-    """An answer with what the audit log is to say of its sums."""
-    return Answer(
-        info=info,
-        payload=contributed.sums,
-        patients=contributed.patients,
-        smallest_cell=contributed.smallest_cell,
-        epsilon=epsilon,
-        steps=tuple(contributed.sums),
-        withheld={
-            step: withheld for step, withheld in contributed.withheld.items() if withheld["rule"] != UNKNOWN_STEP
-        },
-    )
+    cohort = with_phase_columns(work, cohort, iterates, before or {})
+    contributed = sums_of(work, cohort, iterates)
+    return answer_of(contributed, info={"withheld": contributed.withheld})

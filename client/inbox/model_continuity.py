@@ -25,7 +25,7 @@ from fedage.client.site.durable import StoreUnavailable, named_failures
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import ROW, Estimator, RoundsPhase
 from fedage.common.estimators.configure import configured, phases_of, step_limits
-from fedage.common.estimators.derive import is_same_model, last_rounds, model_before, roles
+from fedage.common.estimators.derive import NoFirstModel, is_same_model, last_rounds, model_before, roles
 from fedage.common.networks.arrays import ModelRefused, check_arrays
 from fedage.common.networks.roles import ArrayRoles
 from fedage.common.networks.steps import ROUNDING, StepLimits, StepTooLong, step_between
@@ -157,7 +157,7 @@ def _in_training(
     limits, digest = step_limits(work.campaign), payload_digest(weights)
     if limits is None:
         raise RequestRefused("not-trained", "the approved campaign file trains nothing in rounds")
-    path = _file(work, name, phase=phase)
+    path = account_file(work, name, phase=phase)
     account = _read(path)
     if account is None:
         account = _begun(work, weights, name=name, phase=phase, digest=digest, round_number=round_number, basis=basis)
@@ -182,10 +182,10 @@ def _is_finished(work: Work, round_number: int) -> bool:
     return work.campaign.training is not None and round_number == work.campaign.training.rounds + 1
 
 
-def _file(work: Work, name: str, *, phase: int) -> Path:
-    """The account of a phase; the first one that is trained has the run's own name."""
+def account_file(work: Work, name: str, *, phase: int, kind: str = "model") -> Path:
+    """The account of a phase, or another file of it; that of the first phase that is trained has the run's own name."""
     suffix = f"--phase-{phase + 1}" if last_rounds(_estimator(work), before=phase) is not None else ""
-    return work.site.state_dir(work.request.digest) / f"model-{name}{suffix}.safetensors"
+    return work.site.state_dir(work.request.digest) / f"{kind}-{name}{suffix}.safetensors"
 
 
 def _worked_out(work: Work, *, name: str, phase: int, basis: Basis) -> dict[str, NDArray[Any]]:
@@ -208,7 +208,10 @@ def _begun(
     """The account of a phase at its first model, after checking the model sent if that is the first."""
     first = _worked_out(work, name=name, phase=phase, basis=basis)
     _must_be_like(first, weights)
-    array_roles = roles(work.campaign, work.site_cohort.features, phase=phase)
+    try:
+        array_roles = roles(work.campaign, work.site_cohort.features, phase=phase)
+    except NoFirstModel as refused:
+        raise RequestRefused(FIRST_MODEL, str(refused)) from None
     names = None if round_number == 1 else array_roles.fixed
     if not is_same_model(_estimator(work), weights, first, names=names):
         raise RequestRefused(FIRST_MODEL, _NOT_THAT_ONE)
@@ -217,7 +220,7 @@ def _begun(
     model = {**model, **{name: np.asarray(weights[name]) for name in array_roles.fixed}}
     # The bound is one of the run: what its phases before have used is gone.
     before = last_rounds(_estimator(work), before=phase)
-    earlier = None if before is None else _read(_file(work, name, phase=before))
+    earlier = None if before is None else _read(account_file(work, name, phase=before))
     path = 0.0 if earlier is None else earlier.path
     return _Account(model=model, round=1, path=path, rounds={1: digest} if round_number == 1 else {}, roles=array_roles)
 

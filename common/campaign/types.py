@@ -99,8 +99,8 @@ class Simulation(Table):
 class Training(Table):
     """`[training]`: how the model is trained together."""
 
-    strategy: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "scaffold"] = Field(
-        default="fedavg", description="how updates are aggregated"
+    strategy: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "scaffold", "fedbn"] = Field(
+        default="fedavg", description="how updates are aggregated; fedbn leaves batch normalisation at the sites"
     )
     weighting: Literal["patients", "equal"] = Field(
         default="patients", description="what a site's update counts by: its training patients, or the same for all"

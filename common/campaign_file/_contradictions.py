@@ -149,12 +149,56 @@ def _strategy(sound: ValidValues) -> Iterator[Problem]:
                 f"training.{key} = {show(sound[f'training.{key}'])}: has no effect with training.strategy = "
                 f'"{strategy}"; leave it out, or use {" or ".join(strategies)}',
             )
-    if strategy == "fedprox" and sound["privacy.mode"] == "sample":
+    if strategy in _NOT_PRIVATE and sound["privacy.mode"] == "sample":
         yield Problem(
             "training.strategy",
-            'training.strategy = "fedprox": not possible with privacy.mode = "sample", whose updates have no such '
-            'term; use "fedavg"',
+            f'training.strategy = "{strategy}": not possible with privacy.mode = "sample", {_NOT_PRIVATE[strategy]}; '
+            'use "fedavg"',
         )
+    if strategy == "scaffold":
+        yield from _control_variates(sound)
+    elif strategy == "fedbn":
+        yield from _norms_that_stay(sound)
+
+
+_NOT_PRIVATE = {
+    "fedprox": "whose updates have no such term",
+    "scaffold": "as control variates of updates with noise are noise, of every round again",
+    "fedbn": "as no patient's gradient can be clipped alone where the batch normalises",
+}
+
+
+def _control_variates(sound: ValidValues) -> Iterator[Problem]:
+    optimiser = sound["training.optimiser"]
+    if optimiser is not None and optimiser != "sgd":
+        yield Problem(
+            "training.optimiser",
+            f'training.optimiser = "{optimiser}"{_default(sound, "training.optimiser")}: must be "sgd" with '
+            'training.strategy = "scaffold", whose control variates are mean gradients; plain steps are taken',
+        )
+    if sound["privacy.secure_aggregation"]:
+        yield Problem(
+            "training.strategy",
+            'training.strategy = "scaffold": not possible with privacy.secure_aggregation, as control variates follow '
+            'from each site\'s own update and its number of steps, which are hidden; use "fedprox"',
+        )
+
+
+def _norms_that_stay(sound: ValidValues) -> Iterator[Problem]:
+    """A model without batch normalisation of its own predicts at no other site."""
+    if sound["training.keep"] == "best":
+        yield Problem(
+            "training.keep",
+            'training.keep = "best": not possible with training.strategy = "fedbn", as each site has its own batch '
+            "normalisation of its last round only; leave it out",
+        )
+    for key in ("sites", "final_model"):
+        if sound[f"validation.{key}"]:
+            yield Problem(
+                f"validation.{key}",
+                f"validation.{key} = {show(sound[f'validation.{key}'])}: not possible with training.strategy = "
+                '"fedbn": the model predicts only where it was trained (batch normalisation stays there); remove it',
+            )
 
 
 def _privacy(sound: ValidValues) -> Iterator[Problem]:

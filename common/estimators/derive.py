@@ -121,12 +121,25 @@ def roles(campaign: Campaign, features: Sequence[str], *, phase: int) -> ArrayRo
     Raises
     ------
     NoFirstModel
-        If the phase is not trained in rounds.
+        If the phase is not trained in rounds, or its batch normalisation cannot stay at the sites as the file wants.
     """
-    phases = phases_of(_estimator(campaign, features))
+    estimator = _estimator(campaign, features)
+    phases = phases_of(estimator)
     if not 0 <= phase < len(phases) or not isinstance(asked := phases[phase], RoundsPhase):
         raise NoFirstModel("the campaign file trains nothing in this phase")
-    return roles_of(outline(lambda: asked.build(seed=0)))
+    stays = campaign.training is not None and campaign.training.strategy == "fedbn"
+    found = roles_of(outline(lambda: asked.build(seed=0)), norms_stay=stays)
+    if stays and not found.local:
+        raise NoFirstModel(
+            'training.strategy = "fedbn": this network has no batch normalisation that could stay at the sites; use '
+            "an estimator or a norm option that has it, or another strategy"
+        )
+    if stays and len(phases) > 1 and (phase != len(phases) - 1 or last_rounds(estimator, before=phase) is not None):
+        raise NoFirstModel(
+            'training.strategy = "fedbn": batch normalisation that stays at the sites cannot go into another phase, '
+            "and this estimator has one after or before; use another strategy"
+        )
+    return found
 
 
 def _estimator(campaign: Campaign, features: Sequence[str]) -> Estimator:

@@ -28,12 +28,15 @@ class ArrayRoles:
     running
         Pairs of a running mean and its variance.
     fixed
-        All other buffers.
+        All other buffers, and what stays at the sites.
+    local
+        Of the fixed ones those that each site has its own of (FedBN).
     """
 
     learnt: tuple[str, ...]
     running: tuple[tuple[str, str], ...] = ()
     fixed: tuple[str, ...] = ()
+    local: tuple[str, ...] = ()
 
     @property
     def moving(self) -> tuple[str, ...]:
@@ -42,18 +45,47 @@ class ArrayRoles:
 
     def to_json(self) -> str:
         """As text."""
-        return json.dumps({"learnt": self.learnt, "running": self.running, "fixed": self.fixed})
+        return json.dumps(vars(self))
 
     @classmethod
     def from_json(cls, text: str) -> ArrayRoles:
         """The inverse of `to_json`. Raises `ValueError` or `KeyError` for another text."""
         fields: dict[str, Any] = json.loads(text)
         running = tuple((str(mean), str(variance)) for mean, variance in fields["running"])
-        return cls(learnt=tuple(fields["learnt"]), running=running, fixed=tuple(fields["fixed"]))
+        return cls(
+            learnt=tuple(fields["learnt"]),
+            running=running,
+            fixed=tuple(fields["fixed"]),
+            local=tuple(fields.get("local", ())),
+        )
 
 
-def roles_of(module: nn.Module) -> ArrayRoles:
-    """The roles of a network's arrays, those that travel (`state_to_arrays`)."""
+def roles_of(module: nn.Module, *, norms_stay: bool = False) -> ArrayRoles:
+    """The roles of a network's arrays, those that travel (`state_to_arrays`).
+
+    Parameters
+    ----------
+    norms_stay
+        Whether batch normalisation stays at the sites: its parameters, means and variances are fixed for all others.
+    """
+    found = _roles(module)
+    if not norms_stay:
+        return found
+    from torch import nn
+
+    prefixes = tuple(
+        f"{name}." for name, layer in module.named_modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)
+    )
+    local = tuple(name for name in (*found.moving, *found.fixed) if name.rpartition(".")[0] + "." in prefixes)
+    return ArrayRoles(
+        learnt=tuple(name for name in found.learnt if name not in local),
+        running=tuple(pair for pair in found.running if pair[0] not in local),
+        fixed=tuple(dict.fromkeys((*found.fixed, *local))),
+        local=local,
+    )
+
+
+def _roles(module: nn.Module) -> ArrayRoles:
     learnt = tuple(name for name, _ in module.named_parameters())
     buffers = [name for name, _ in module.named_buffers() if not name.endswith(_COUNTER)]
     variances = {name.removesuffix(_VARIANCE): name for name in buffers if name.endswith(_VARIANCE)}

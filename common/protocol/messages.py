@@ -313,6 +313,8 @@ def printable(text: str) -> str:
 
 MODEL_PREFIX, PREPARATION_PREFIX, TRAINED_PREFIX, GIVEN_PREFIX = "model:", "preparation:", "trained:", "given:"
 """Of names in a payload: arrays of the model, and what a model of the run follows from (`protocol.basis`)."""
+CONTROL_PREFIX, COUNTED_PREFIX = "control:", "counted:"
+"""Of names in a payload: arrays of the server's control variate, and by site the last round whose update counted."""
 SECURE_PART = "secure:part"
 """Name in a payload of what is told of keys and masks (`protocol.secure`)."""
 BUNDLE = "bundle:file"
@@ -347,7 +349,8 @@ def bundle_of(payload: Payload) -> bytes | None:
 
 def split_payload(payload: Payload) -> tuple[dict[str, NDArray[Any]], dict[str, dict[str, NDArray[np.float64]]]]:
     """Model weights by name, and iterates by step, of one payload. Raises `RequestRefused` as `split_iterates` does."""
-    others = (MODEL_PREFIX, PREPARATION_PREFIX, TRAINED_PREFIX, GIVEN_PREFIX, BUNDLE, SECURE_PART)
+    of_model = (MODEL_PREFIX, PREPARATION_PREFIX, TRAINED_PREFIX, GIVEN_PREFIX, CONTROL_PREFIX, COUNTED_PREFIX)
+    others = (*of_model, BUNDLE, SECURE_PART)
     return model_of(payload), split_iterates({name: a for name, a in payload.items() if not name.startswith(others)})
 
 

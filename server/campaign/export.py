@@ -65,6 +65,11 @@ def export_bundle(run: Path, *, key: Ed25519PrivateKey) -> tuple[bytes, Descript
 def _must_have_a_model(run: Path, campaign: Campaign, results: Results) -> None:
     if campaign.estimator is None:
         raise NoBundle(f"{run}: the campaign has no estimator, so there is no model to export")
+    if campaign.training is not None and campaign.training.strategy == "fedbn":
+        raise NoBundle(
+            f'{run}: with training.strategy = "fedbn" batch normalisation stays at the sites that trained, so that the '
+            "model predicts nowhere else; run the file with another strategy"
+        )
     if results.run.status != "finished":
         raise NoBundle(f"{run}: the run {results.run.status}; export one that finished, as only it was judged")
     if not (run / MODEL).is_file() and campaign.validation.folds is not None:

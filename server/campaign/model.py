@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import Estimator, ExactPhase, RoundsPhase
 from fedage.common.estimators.configure import agreed_features, configured, exact_analysis, phases_of
 from fedage.common.estimators.derive import last_rounds, model_before
-from fedage.common.networks.arrays import outline
-from fedage.common.networks.roles import roles_of
+from fedage.common.estimators.derive import roles as roles_in_phase
 from fedage.common.protocol.basis import Basis
 from fedage.common.protocol.messages import ANALYSE
 from fedage.deploy.machine.given_weights import load_given
@@ -69,7 +67,10 @@ def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> 
             if campaign.training is None:
                 raise CampaignFailed("the campaign file has no rounds, and its estimator is trained in some")
             spool = Spool(RunFolder(folder).updates)
-            roles = roles_of(outline(partial(phase.build, seed=0)))
+            try:
+                roles = roles_in_phase(campaign, features, phase=k)
+            except FedAgeError as error:
+                raise CampaignFailed(str(error)) from None
             try:
                 trained, path = train(
                     session,

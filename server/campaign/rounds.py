@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +15,25 @@ from numpy.typing import NDArray
 from fedage.common.analyses.base import Done, Iterate, Result
 from fedage.common.analyses.evaluation.metrics import VALIDATION
 from fedage.common.analyses.plan import registered
+from fedage.common.campaign.learning_rate import learning_rate
 from fedage.common.campaign.types import Training
 from fedage.common.estimators.configure import step_limits
 from fedage.common.networks.arrays import Weights
-from fedage.common.networks.masked_update import UPDATE_WORDS, mean_update, update_size
 from fedage.common.networks.roles import ArrayRoles
-from fedage.common.networks.steps import StepLimits
-from fedage.common.privacy.masked_statistic import statistic_words, summed_statistic
-from fedage.common.privacy.ring import OutOfRange
 from fedage.common.protocol.basis import Basis
-from fedage.common.protocol.messages import TRAIN, Payload, join_iterates, model_of, without_model
+from fedage.common.protocol.messages import TRAIN, join_iterates
 from fedage.common.protocol.secure import UPDATE
 from fedage.common.statistics.statistic import FloatArray, Statistic, total
 from fedage.deploy.machine.atomic import write_atomically
+from fedage.server.campaign.accepted import Accepted
 from fedage.server.campaign.best_round import BestRound
 from fedage.server.campaign.resting import FAILURES, REST, Resting
 from fedage.server.campaign.run_model import RunModel
-from fedage.server.campaign.strategies import RoundStart, Strategy, Update, UpdateRefused, check_update
+from fedage.server.campaign.strategies import RoundStart, Strategy
 from fedage.server.campaign.strategies.updates import limited_step
 from fedage.server.sites.kept_steps import step_of
-from fedage.server.sites.secure_sums import Summed, ask_summed, give_up
 from fedage.server.sites.session import Answer, CampaignFailed, Session
-from fedage.server.sites.setting_up import Reserved, reserve
-from fedage.server.sites.site_info import Privacy
+from fedage.server.sites.setting_up import reserve
 from fedage.server.sites.sums import usable_statistics
 from fedage.server.sites.waiting import Enough
 
@@ -45,8 +41,6 @@ BLOCKS = (UPDATE, VALIDATION)
 """What a hidden round is a sum of."""
 _STATE = "strategy:"
 """Before the names of a strategy's own arrays in the journal."""
-DECIDING_SHARE = 0.9
-"""Share of a round's patients above which a site is named: the mean of the updates is its own."""
 
 
 @dataclass
@@ -151,7 +145,7 @@ def train(
             break
         started = time.monotonic()
         all_know = knowing.issuperset(session.training_sites)
-        accepted = _Accepted(session, strategy, weights, number, described=described, roles=roles, limits=limits)
+        accepted = Accepted(session, strategy, weights, number, described=described, roles=roles, limits=limits)
         step = step_of(TRAIN, round_number=number, fold=fold)
         hides = campaign.privacy.secure_aggregation
         keys = reserve(session, TRAIN, blocks=BLOCKS, sites=session.training_sites) if hides else None
@@ -167,11 +161,13 @@ def train(
             fit = tuple(session.training_sites)
             if keys is None:  # who takes part in a masked sum has been agreed
                 fit = resting.asked(fit, number=number, quorum=campaign.quorum)
-            start = RoundStart(number=number, weights=weights, sites=fit)
+            rate = learning_rate(training, round_number=number - rounds_before)
+            start = RoundStart(number=number, weights=weights, sites=fit, learning_rate=rate)
             sending = strategy.configure(start)
             payload |= sending.payload
             if keys is not None:
-                answers = accepted.take_sum(payload, keys, validation=validation, fold=fold, training=training)
+                layout = validation.analysis.layout(validation.iterate)
+                answers = accepted.take_sum(payload, keys, layout=layout, fold=fold, training=training)
             else:
                 answers = session.ask(
                     TRAIN,
@@ -281,113 +277,3 @@ def _mean_loss(losses: Mapping[str, tuple[float | None, int]]) -> float | None:
 def _tell(session: Session, record: RoundRecord) -> None:
     if record.validation is not None:
         session.events.emit("validation", round=record.number, mae_years=record.validation["mae_years"])
-
-
-@dataclass
-class _Accepted:
-    """The usable updates of a round, handed to the strategy as they arrive.
-
-    One that breaks a rule is set aside and said so, and so is one that was clipped.
-    """
-
-    session: Session
-    strategy: Strategy
-    weights: Weights
-    number: int
-    _: KW_ONLY
-    described: Mapping[str, Answer]
-    roles: ArrayRoles
-    limits: StepLimits
-    patients: dict[str, int] = field(default_factory=dict)
-    """By site, how many patients its update was trained on; 0 where that is hidden."""
-    privacy: dict[str, Privacy] = field(default_factory=dict)
-    """By site, what its updates have cost until now."""
-    loss: float | None = None
-    sums: dict[str, FloatArray] = field(default_factory=dict)
-    """What came with hidden updates, over all sites."""
-    summed: Summed = field(default_factory=lambda: Summed({}))
-
-    def take_sum(
-        self, payload: Payload, keys: Reserved, *, validation: _Validation, fold: int, training: Training
-    ) -> dict[str, Answer]:
-        """Ask for updates that only their sum is seen of, and hand on their mean as one update; the answers.
-
-        Raises
-        ------
-        CampaignFailed
-            If the sum could not be opened.
-        """
-        layout = validation.analysis.layout(validation.iterate)
-        summed = ask_summed(
-            self.session,
-            TRAIN,
-            payload,
-            blocks={
-                UPDATE: (update_size(self.weights), UPDATE_WORDS),
-                VALIDATION: (layout.size, statistic_words(layout)),
-            },
-            round_number=self.number,
-            fold=fold,
-            wait_s=training.wait_after_quorum_s,
-            reserved=keys,
-        )
-        self.summed = summed
-        if (rows := summed.totals.get(UPDATE)) is None:
-            why = summed.refused.get(UPDATE, "no site answered")
-            missing = self.session.attendance.why_missing(
-                summed.answers, expected=self.session.campaign.campaign.sites, kind=TRAIN
-            )
-            give_up(self.session, summed)
-            raise CampaignFailed(f"round {self.number}: the sites' updates were not added up: {why} ({missing})")
-        try:
-            mean = mean_update(rows, self.weights, self.roles, limits=self.limits, sites=summed.members)
-            update = Update(site="all sites", change=mean.change, n=mean.n)
-            check_update(update, self.weights, patients=mean.n, roles=self.roles, limits=self.limits)
-        except (OutOfRange, UpdateRefused) as refused:
-            raise CampaignFailed(f"round {self.number}: the sum of the updates is none of sites': {refused}") from None
-        self.strategy.accept(update)
-        self.loss = mean.loss if self.session.campaign.privacy.mode == "none" else None
-        self.patients = dict.fromkeys(summed.contributors[UPDATE], 0)
-        self.privacy = {s: a.info.privacy for s, a in summed.answers.items() if a.info.privacy is not None}
-        if (rows := summed.totals.get(VALIDATION)) is not None:
-            self.sums[VALIDATION] = summed_statistic(layout, rows, sites=summed.members)
-        return summed.answers
-
-    def take(self, answer: Answer) -> Answer:
-        """Check an answer's update and hand it on; the answer without it, so that no two are in memory at once."""
-        update = Update(site=answer.site, change=model_of(answer.payload), n=answer.info.n)
-        without = replace(answer, payload=without_model(answer.payload))
-        try:
-            check_update(
-                update,
-                self.weights,
-                patients=self.described[answer.site].info.patients,
-                roles=self.roles,
-                limits=self.limits,
-            )
-        except UpdateRefused as refusal:
-            self.note(answer.site, f"update set aside: {refusal}", set_aside_by=refusal.rule)
-            return without
-        self.strategy.accept(update)
-        self.patients[answer.site] = update.n
-        if answer.info.privacy is not None:
-            self.privacy[answer.site] = answer.info.privacy
-        if answer.info.clipped:
-            bound = f"training.max_step_norm = {self.limits.step_norm:g}"
-            self.note(answer.site, f"its update was clipped to the bounds of a step ({bound})")
-        if answer.info.batch_parts > 1:
-            cut = f"a batch did not fit into its memory and was computed in {answer.info.batch_parts} parts"
-            self.note(answer.site, cut)
-        return without
-
-    def tell_who_decides(self) -> None:
-        """Name a site that alone decides the model: large registries exist, and so do sites that claim to be one."""
-        total = sum(self.patients.values())
-        for site, n in sorted(self.patients.items()):
-            if len(self.patients) > 1 and n > DECIDING_SHARE * total:
-                share = f"it has more than {DECIDING_SHARE:.0%} of the patients trained on, and so decides the model"
-                self.note(site, share)
-
-    def note(self, site: str, what: str, *, set_aside_by: str = "") -> None:
-        """Record what there is to say of a site in this round."""
-        self.session.attendance.note(site, TRAIN, what, round_number=self.number, set_aside_by=set_aside_by)

@@ -72,6 +72,8 @@ class SiteInfo(BaseModel):
     seconds: float = 0.0
     clipped: bool = False
     batch_parts: Count = 1
+    steps: Count = 0
+    control_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     privacy: Privacy | None = None
     withheld: dict[Code, Reason] = Field(default_factory=dict, max_length=1000)
     audit_key: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from fedage.common.campaign.types import Training
 from fedage.server.campaign.strategies.base import RoundRequest, RoundStart, Step, Strategy
 from fedage.server.campaign.strategies.fedavg import FedAvg
+from fedage.server.campaign.strategies.scaffold import Scaffold
 from fedage.server.campaign.strategies.server_optimisers import FedAdam, FedAvgM
 from fedage.server.campaign.strategies.updates import Spool, Update, UpdateRefused, check_update
 
@@ -20,6 +21,7 @@ __all__ = [
     "FedAvgM",
     "RoundRequest",
     "RoundStart",
+    "Scaffold",
     "Spool",
     "Step",
     "Strategy",
@@ -33,7 +35,7 @@ __all__ = [
 def make_strategy(training: Training, spool: Spool, *, learnt: Collection[str]) -> Strategy:
     """The strategy that a campaign file names; updates wait in `spool`, `learnt` names the network's parameters.
 
-    FedProx differs at the sites only, see `train_locally`.
+    FedProx and FedBN differ at the sites only, see `train_locally` and `client.inbox.own_training`.
     """
     equal = training.weighting == "equal"
     match training.strategy:
@@ -55,6 +57,8 @@ def make_strategy(training: Training, spool: Spool, *, learnt: Collection[str]) 
                 tau=_given(training.server_tau, 1e-3),
                 equal=equal,
             )
+        case "scaffold":
+            return Scaffold(spool, learnt=learnt, equal=equal)
         case _:
             return FedAvg(spool, equal=equal)
 

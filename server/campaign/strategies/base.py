@@ -26,11 +26,14 @@ class RoundStart:
         The model that goes out.
     sites
         The sites online whose patients may train, in order.
+    learning_rate
+        The sites' in this round.
     """
 
     number: int
     weights: Weights
     sites: tuple[str, ...]
+    learning_rate: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,11 +34,16 @@ class UpdateRefused(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Update:
-    """One site's change of the weights and the number of patients it was trained on."""
+    """One site's change of the weights and the number of patients it was trained on.
+
+    `steps` of the optimiser and `control_share` are told where there are control variates (`Scaffold`).
+    """
 
     site: str
     change: Mapping[str, NDArray[Any]]
     n: int
+    steps: int = 0
+    control_share: float = 1.0
 
 
 def check_update(
@@ -48,6 +53,7 @@ def check_update(
     patients: int | None,
     roles: ArrayRoles | None = None,
     limits: StepLimits | None = None,
+    most_steps: int | None = None,
 ) -> None:
     """Make sure that an update fits the model, the site's own description of its cohort, and the bounds of a step.
 
@@ -61,17 +67,21 @@ def check_update(
         How many the site described.
     roles, limits
         What the model's arrays are and how far it may move in a round; None checks no norm.
+    most_steps
+        The most steps of the optimiser that the update can be of; None where steps are not told.
 
     Raises
     ------
     UpdateRefused
-        Rule `update-patients`, `update-arrays`, `update-type`, `update-not-finite`, `update-norm`,
+        Rule `update-patients`, `update-steps`, `update-arrays`, `update-type`, `update-not-finite`, `update-norm`,
         `running-statistics` or `fixed-arrays`.
     """
     if update.n < 1:
         raise UpdateRefused("update-patients", "an update must come from at least one patient")
     if patients is None or update.n > patients:
         raise UpdateRefused("update-patients", "an update must not count more patients than the site described")
+    if most_steps is not None and not 1 <= update.steps <= most_steps:
+        raise UpdateRefused("update-steps", "an update must say the steps it was trained for, of one patient at least")
     if set(update.change) != set(weights):
         missing = sorted(printable(name)[:80] for name in set(update.change) ^ set(weights))
         raise UpdateRefused("update-arrays", f"the update's arrays are not the model's ({', '.join(missing[:3])} …)")

@@ -12,6 +12,7 @@ from tests.common.campaign.texts import GOOD, messages
     ("strategy", "keys"),
     [
         ("fedavg", ""),
+        ("fedbn", ""),
         ("fedprox", "proximal = 0.1"),
         ("fedavgm", "server_learning_rate = 0.5\nserver_momentum = 0.5"),
         ("fedadam", "server_learning_rate = 0.05\nserver_beta_1 = 0.8\nserver_beta_2 = 0.9\nserver_tau = 0.01"),
@@ -27,7 +28,3 @@ def test_a_strategy_has_its_keys_and_no_others(strategy: str, keys: str) -> None
             (found,) = messages(f'{GOOD}strategy = "{strategy}"\n{keys}\n{key}\n')
             assert f"training.{name} = " in found
             assert f'has no effect with training.strategy = "{strategy}"' in found
-
-
-def test_control_variates_are_not_built() -> None:
-    assert "planned, not built yet" in messages(GOOD + 'strategy = "scaffold"\n')[0]

@@ -9,8 +9,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from fedage.client.compute.training import learning_rate
 from fedage.common.analyses.preparation.table_preparation import INNER_PLACE
+from fedage.common.campaign.learning_rate import learning_rate
 from fedage.common.campaign.types import Training
 from fedage.common.estimators.base import ROW, Samples
 from fedage.common.estimators.cortex_vnn import CortexVNN, CortexVNNOptions, transferred
