@@ -92,6 +92,7 @@ def test_control_variates_make_another_model_and_stay_at_their_sites(tmp_path: P
     assert not np.array_equal(kept["a"][weight], kept["b"][weight])
 
 
+@pytest.mark.slow
 def test_a_run_with_control_variates_that_is_cut_off_and_resumed_ends_the_same(tmp_path: Path) -> None:
     whole, cut = (Coordinator(tmp_path / name, text=SCAFFOLD) for name in ("whole", "cut off"))
     assert whole.conduct()
