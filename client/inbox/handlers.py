@@ -49,7 +49,14 @@ from fedage.client.site.cancel import should_stop
 from fedage.common.analyses.evaluation.metrics import VALIDATION, Evaluation
 from fedage.common.analyses.plan import registered
 from fedage.common.estimators.base import RoundsPhase
-from fedage.common.estimators.configure import kinked_loss, phases_of, place_of_round, rounds_phases, step_limits
+from fedage.common.estimators.configure import (
+    kinked_loss,
+    phases_of,
+    place_of_round,
+    rounds_phases,
+    step_limits,
+    update_limits,
+)
 from fedage.common.networks.arrays import ModelRefused
 from fedage.common.networks.devices import device_text
 from fedage.common.networks.steps import clipped_step
@@ -170,18 +177,19 @@ def train(work: Work) -> Answer:
     assert isinstance(phase, RoundsPhase)
     run = predictions.name_of(request.run, fold=request.fold if campaign.validation.folds else None)
     roles = admit_model(work, weights, name=run, phase=place[0], round_number=place[1])
-    limits = step_limits(campaign)
+    limits, bounds = step_limits(campaign), update_limits(campaign)
     own = None
     if roles is not None and limits is not None:
         own = begin_training(work, weights, name=run, phase=place[0], phase_round=place[1], roles=roles, limits=limits)
     work.bring_model(payload_digest(weights))
     weights = weights if own is None else dict(own.weights)
     validation = np.flatnonzero(cohort["is_validation"] == 1)
-    is_private, epsilon, of_privacy = campaign.privacy.mode != "none", 0.0, dict[str, Any]()
+    is_private, epsilon, of_privacy = campaign.privacy.mode == "sample", 0.0, dict[str, Any]()
+    tells_round = campaign.privacy.mode == "none"
     predicted = (
-        None if is_private else predict_in_training(site, estimator, phase, site_cohort, weights, rows=validation)
+        None if not tells_round else predict_in_training(site, estimator, phase, site_cohort, weights, rows=validation)
     )
-    if is_private:
+    if not tells_round:
         contributed = Contributions(sums={}, withheld={VALIDATION: dict(OUTSIDE)})
     elif predicted is None:
         contributed = Contributions(sums={}, withheld={VALIDATION: dict(NO_AGE_YET)})
@@ -230,15 +238,16 @@ def train(work: Work) -> Answer:
     change = {name: array - weights[name] for name, array in update.weights.items()}
     info = {
         "n": int(chosen.size),
-        "loss": update.mean_loss,
+        "loss": update.mean_loss if tells_round else None,
         "seconds": update.seconds,
         "withheld": contributed.withheld,
     }
     info |= {"privacy": of_privacy} if of_privacy else {}
     info |= {"batch_parts": update.parts} if update.parts > 1 else {}
-    if own is not None and roles is not None and limits is not None:
-        within = clipped_step(weights, change, roles, step_norm=limits.step_norm)
-        info["clipped"] = any(within[name] is not change[name] for name in roles.moving)
+    if own is not None and roles is not None and bounds is not None:
+        within = clipped_step(weights, change, roles, step_norm=bounds.step_norm)
+        if campaign.privacy.mode != "client":
+            info["clipped"] = any(within[name] is not change[name] for name in roles.moving)
         info |= own.keep(update.weights, within, learnt=roles.learnt, steps=update.steps)
         change = within
     answer = answer_of(contributed, info=info, epsilon=epsilon)

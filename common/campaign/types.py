@@ -205,13 +205,20 @@ class Validation(Table):
 class Privacy(Table):
     """`[privacy]`."""
 
-    mode: Literal["none", "sample", "client"] = Field(default="none", description="differential privacy")
+    mode: Literal["none", "sample", "client"] = Field(
+        default="none",
+        description="differential privacy: none, for each patient (sample), or for each site as a whole (client)",
+    )
     epsilon: float | None = Field(default=None, gt=0, description="privacy budget ε of the campaign")
     delta: float | None = Field(
         default=None, ge=1e-11, lt=1, description="δ, well below one over the patients of a site"
     )
     noise_multiplier: float | None = Field(default=None, gt=0, description="noise over clip norm, instead of ε")
-    clip_norm: float | None = Field(default=None, gt=0, description="L2 norm of one patient's gradient")
+    clip_norm: float | None = Field(
+        default=None,
+        gt=0,
+        description="L2 norm that one patient's gradient, or with client one site's update, is clipped to",
+    )
     secure_aggregation: bool = Field(
         default=False, description="hide each site's sums from the coordinator, who sees only those over all sites"
     )

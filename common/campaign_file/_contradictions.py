@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
+from fedage.common.campaign_file._private import privacy_contradictions
 from fedage.common.campaign_file._sound import ValidValues
+from fedage.common.campaign_file._sound import default_words as _default
 from fedage.common.campaign_file._validating import bundle_alone, has_bundle, repeated, validating_sites
 from fedage.common.toml.problems import Problem
 from fedage.common.toml.words import show
@@ -132,10 +134,10 @@ def _chosen_round(sound: ValidValues) -> Iterator[Problem]:
                 f"{named}: not possible with validation.folds, as those held out of a fold would choose the round "
                 "of the model that they judge; use [validation.fractions], or leave it out",
             )
-        if sound["privacy.mode"] == "sample":
+        if (mode := sound["privacy.mode"]) in ("sample", "client"):
             yield Problem(
                 f"training.{key}",
-                f'{named}: not possible with privacy.mode = "sample", in which no round\'s error is told; leave it out',
+                f'{named}: not possible with privacy.mode = "{mode}", in which no round\'s error is told; leave it out',
             )
 
 
@@ -149,10 +151,11 @@ def _strategy(sound: ValidValues) -> Iterator[Problem]:
                 f"training.{key} = {show(sound[f'training.{key}'])}: has no effect with training.strategy = "
                 f'"{strategy}"; leave it out, or use {" or ".join(strategies)}',
             )
-    if strategy in _NOT_PRIVATE and sound["privacy.mode"] == "sample":
+    mode = sound["privacy.mode"]
+    if strategy in _NOT_PRIVATE and (mode == "sample" or (mode == "client" and strategy == "scaffold")):
         yield Problem(
             "training.strategy",
-            f'training.strategy = "{strategy}": not possible with privacy.mode = "sample", {_NOT_PRIVATE[strategy]}; '
+            f'training.strategy = "{strategy}": not possible with privacy.mode = "{mode}", {_NOT_PRIVATE[strategy]}; '
             'use "fedavg"',
         )
     if strategy == "scaffold":
@@ -163,7 +166,7 @@ def _strategy(sound: ValidValues) -> Iterator[Problem]:
 
 _NOT_PRIVATE = {
     "fedprox": "whose updates have no such term",
-    "scaffold": "as control variates of updates with noise are noise, of every round again",
+    "scaffold": "as control variates made of updates with noise are noise, and those made without are not covered",
     "fedbn": "as no patient's gradient can be clipped alone where the batch normalises",
 }
 
@@ -199,69 +202,6 @@ def _norms_that_stay(sound: ValidValues) -> Iterator[Problem]:
                 f"validation.{key} = {show(sound[f'validation.{key}'])}: not possible with training.strategy = "
                 '"fedbn": the model predicts only where it was trained (batch normalisation stays there); remove it',
             )
-
-
-def _privacy(sound: ValidValues) -> Iterator[Problem]:
-    budget = [key for key in ("epsilon", "noise_multiplier") if sound.given(f"privacy.{key}")]
-    if len(budget) == 2:
-        yield Problem(
-            "privacy.noise_multiplier",
-            f"privacy.epsilon = {show(sound['privacy.epsilon'])} and privacy.noise_multiplier = "
-            f"{show(sound['privacy.noise_multiplier'])}: each follows from the other; remove one of them",
-        )
-    mode = sound["privacy.mode"]
-    if mode in ("sample", "client"):
-        if not budget and not sound.wrong("privacy.epsilon") and not sound.wrong("privacy.noise_multiplier"):
-            yield Problem(
-                "privacy.mode",
-                f'privacy.mode = "{mode}": needs privacy.epsilon or privacy.noise_multiplier, and has neither; add one',
-            )
-        if not sound.has("training"):
-            yield Problem(
-                "privacy.mode",
-                f'privacy.mode = "{mode}": needs [training], whose updates get the noise; sums of analyses have none; '
-                'add [training], or use privacy.mode = "none"',
-            )
-        for key in ("delta", "clip_norm"):
-            if not sound.given(f"privacy.{key}") and not sound.wrong(f"privacy.{key}"):
-                yield Problem("privacy.mode", f'privacy.mode = "{mode}": needs privacy.{key}, which is missing; add it')
-    if mode == "none":
-        for key in ("epsilon", "delta", "noise_multiplier", "clip_norm"):
-            if sound.given(f"privacy.{key}"):
-                yield Problem(
-                    f"privacy.{key}",
-                    f'privacy.{key} = {show(sound[f"privacy.{key}"])}: has no effect with privacy.mode = "none"; set '
-                    'privacy.mode = "sample", or remove it',
-                )
-    yield from _hidden_sums(sound)
-
-
-def _hidden_sums(sound: ValidValues) -> Iterator[Problem]:
-    """With secure aggregation a sum over too few sites is not opened."""
-    hides, minimum = sound["privacy.secure_aggregation"], sound["privacy.minimum_sites"]
-    if sound["privacy.results_by_site"] and hides is False:
-        yield Problem(
-            "privacy.results_by_site",
-            "privacy.results_by_site = true: only with privacy.secure_aggregation = true, as results by site are told "
-            "without it; remove it",
-        )
-    if not hides or minimum is None:
-        return
-    quorum, sites = sound["training.quorum"], sound["campaign.sites"]
-    default = _default(sound, "privacy.minimum_sites")
-    if sound.has("training") and quorum is not None and quorum < minimum:
-        yield Problem(
-            "training.quorum",
-            f"training.quorum = {quorum}: must be ≥ privacy.minimum_sites = {minimum}{default} with "
-            "privacy.secure_aggregation = true (a sum over fewer sites is not opened); raise it, or lower "
-            "privacy.minimum_sites, to 2 at least",
-        )
-    if sites and len(sites) < minimum:
-        yield Problem(
-            "privacy.minimum_sites",
-            f"privacy.minimum_sites = {minimum}{default}: must be at most the {len(sites)} sites of campaign.sites; "
-            "list more sites, or lower it, to 2 at least",
-        )
 
 
 def _survival_columns(sound: ValidValues) -> Iterator[Problem]:
@@ -403,10 +343,6 @@ def _named_columns(sound: ValidValues) -> set[Any]:
     return named
 
 
-def _default(sound: ValidValues, key: str) -> str:
-    return "" if sound.given(key) else " (the default)"
-
-
 _RULES: tuple[Callable[[ValidValues], Iterator[Problem]], ...] = (
     _sites,
     _ages,
@@ -417,7 +353,7 @@ _RULES: tuple[Callable[[ValidValues], Iterator[Problem]], ...] = (
     _norms,
     _chosen_round,
     _strategy,
-    _privacy,
+    privacy_contradictions,
     _survival_columns,
     _survival_times,
     _pooled_models,

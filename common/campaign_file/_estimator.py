@@ -83,8 +83,8 @@ def _phase_problems(sound: ValidValues, estimator: type[Estimator]) -> Iterator[
         made = estimators.make(estimator.name, sound["estimator.options"] or {}).for_any_table()
         yield from _loss_problems(sound, made)
         yield from _age_problems(sound, made)
-        if sound["privacy.mode"] == "sample":
-            yield from privacy_problems(made)
+        if sound["privacy.mode"] in ("sample", "client"):
+            yield from privacy_problems(made, mode=sound["privacy.mode"])
         phases = [phase for phase in phases_of(made) if isinstance(phase, RoundsPhase)]
         for exact in (phase for phase in phases_of(made) if isinstance(phase, ExactPhase)):
             require_exact(exact, exact.analysis(Conditions(minimum_count=2)))

@@ -1,11 +1,13 @@
-"""What an estimator with privacy for each patient cannot have; each with what to use instead."""
+"""What `[privacy]` contradicts: its own keys, and parts of an estimator; each with what to use instead."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from fedage.common.campaign_file._sound import ValidValues, default_words
 from fedage.common.toml.problems import Problem
+from fedage.common.toml.words import show
 
 if TYPE_CHECKING:
     from fedage.common.estimators.base import Estimator, RoundsPhase
@@ -13,8 +15,8 @@ if TYPE_CHECKING:
 _KEY = "privacy.mode"
 
 
-def privacy_problems(estimator: Estimator) -> Iterator[Problem]:
-    """Losses that couple patients, sums without noise, normalisation by the batch; nothing to be private about."""
+def privacy_problems(estimator: Estimator, *, mode: str) -> Iterator[Problem]:
+    """Sums without noise and running statistics, which nothing clips; for each patient, losses that couple them."""
     from fedage.common.estimators.base import ExactPhase, RoundsPhase
     from fedage.common.estimators.configure import phases_of
 
@@ -23,28 +25,33 @@ def privacy_problems(estimator: Estimator) -> Iterator[Problem]:
     for phase in phases:
         if isinstance(phase, ExactPhase):
             yield _problem(
+                mode,
                 f"not possible with phase {phase.name!r} of {estimator.name} with these options, which sums training "
                 'patients without noise; use table-mlp with start = "stated" and ranges of the features, an estimator '
-                'without such a phase, or privacy.mode = "none"'
+                'without such a phase, or privacy.mode = "none"',
             )
     if not rounds:
         return
     for phase in rounds:
-        if phase.couples_samples:
+        if phase.couples_samples and mode == "sample":
             yield _problem(
+                mode,
                 f"not possible with {estimator.name}, whose loss relates the samples of a batch to each other, so that "
-                "one patient's gradient cannot be told apart; choose another of the two"
+                "one patient's gradient cannot be told apart; choose another of the two",
             )
         if _has_batch_norm(phase):
+            why = "mixes the patients of a batch, so that no patient's gradient can be clipped alone"
+            if mode == "client":
+                why = "has running means and variances, to which neither the clip norm nor the noise applies"
             yield _problem(
+                mode,
                 f"not possible with phase {phase.name!r} of {estimator.name} with these options: batch normalisation "
-                "mixes the patients of a batch, so that no patient's gradient can be clipped alone; use group "
-                'normalisation (estimator.options.norm = "group")'
+                f'{why}; use group normalisation (estimator.options.norm = "group")',
             )
 
 
-def _problem(sentence: str) -> Problem:
-    return Problem(_KEY, f'{_KEY} = "sample": {sentence}')
+def _problem(mode: str, sentence: str) -> Problem:
+    return Problem(_KEY, f'{_KEY} = "{mode}": {sentence}')
 
 
 def _has_batch_norm(phase: RoundsPhase) -> bool:
@@ -54,3 +61,73 @@ def _has_batch_norm(phase: RoundsPhase) -> bool:
     from fedage.common.networks.batch_norm import has_batch_norm
 
     return has_batch_norm(outline(partial(phase.build, seed=0)))
+
+
+def privacy_contradictions(sound: ValidValues) -> Iterator[Problem]:
+    """What the keys of `[privacy]` say against each other."""
+    budget = [key for key in ("epsilon", "noise_multiplier") if sound.given(f"privacy.{key}")]
+    if len(budget) == 2:
+        yield Problem(
+            "privacy.noise_multiplier",
+            f"privacy.epsilon = {show(sound['privacy.epsilon'])} and privacy.noise_multiplier = "
+            f"{show(sound['privacy.noise_multiplier'])}: each follows from the other; remove one of them",
+        )
+    mode = sound["privacy.mode"]
+    if mode in ("sample", "client"):
+        if not budget and not sound.wrong("privacy.epsilon") and not sound.wrong("privacy.noise_multiplier"):
+            yield Problem(
+                "privacy.mode",
+                f'privacy.mode = "{mode}": needs privacy.epsilon or privacy.noise_multiplier, and has neither; add one',
+            )
+        if not sound.has("training"):
+            yield Problem(
+                "privacy.mode",
+                f'privacy.mode = "{mode}": needs [training], whose updates get the noise; sums of analyses have none; '
+                'add [training], or use privacy.mode = "none"',
+            )
+        for key in ("delta", "clip_norm"):
+            if not sound.given(f"privacy.{key}") and not sound.wrong(f"privacy.{key}"):
+                yield Problem("privacy.mode", f'privacy.mode = "{mode}": needs privacy.{key}, which is missing; add it')
+    if mode == "none":
+        for key in ("epsilon", "delta", "noise_multiplier", "clip_norm"):
+            if sound.given(f"privacy.{key}"):
+                yield Problem(
+                    f"privacy.{key}",
+                    f'privacy.{key} = {show(sound[f"privacy.{key}"])}: has no effect with privacy.mode = "none"; set '
+                    'privacy.mode = "sample", or remove it',
+                )
+    yield from _hidden_sums(sound)
+
+
+def _hidden_sums(sound: ValidValues) -> Iterator[Problem]:
+    """With secure aggregation a sum over too few sites is not opened."""
+    hides, minimum = sound["privacy.secure_aggregation"], sound["privacy.minimum_sites"]
+    if hides and sound["privacy.mode"] == "client":
+        yield Problem(
+            "privacy.mode",
+            'privacy.mode = "client": not possible with privacy.secure_aggregation = true, which hides the weights '
+            'that the size of the noise follows from; use privacy.mode = "sample", or leave secure aggregation off',
+        )
+    if sound["privacy.results_by_site"] and hides is False:
+        yield Problem(
+            "privacy.results_by_site",
+            "privacy.results_by_site = true: only with privacy.secure_aggregation = true, as results by site are told "
+            "without it; remove it",
+        )
+    if not hides or minimum is None:
+        return
+    quorum, sites = sound["training.quorum"], sound["campaign.sites"]
+    default = default_words(sound, "privacy.minimum_sites")
+    if sound.has("training") and quorum is not None and quorum < minimum:
+        yield Problem(
+            "training.quorum",
+            f"training.quorum = {quorum}: must be ≥ privacy.minimum_sites = {minimum}{default} with "
+            "privacy.secure_aggregation = true (a sum over fewer sites is not opened); raise it, or lower "
+            "privacy.minimum_sites, to 2 at least",
+        )
+    if sites and len(sites) < minimum:
+        yield Problem(
+            "privacy.minimum_sites",
+            f"privacy.minimum_sites = {minimum}{default}: must be at most the {len(sites)} sites of campaign.sites; "
+            "list more sites, or lower it, to 2 at least",
+        )

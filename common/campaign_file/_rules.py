@@ -31,7 +31,6 @@ class NotBuilt:
 
 
 NOT_BUILT: tuple[NotBuilt, ...] = (
-    NotBuilt("privacy.mode", 'use privacy.mode = "sample" or "none"', values=("client",)),
     NotBuilt("bias.method", 'use bias.method = "linear"', values=("age-level",)),
     NotBuilt("bias.scope", 'use bias.scope = "site" or "pooled"', values=("partial",)),
 )

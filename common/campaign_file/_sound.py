@@ -64,3 +64,7 @@ class ValidValues:
                 return None
             value = value[part]
         return value
+
+
+def default_words(sound: ValidValues, key: str) -> str:
+    return "" if sound.given(key) else " (the default)"

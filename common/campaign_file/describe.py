@@ -262,7 +262,6 @@ def _privacy(campaign: Campaign) -> list[str]:
             "own policy only."
         )
     else:
-        unit = "one patient" if privacy.mode == "sample" else "your whole site"
         budget = (
             f"ε = {privacy.epsilon:g}, δ = {privacy.delta:g}"
             if privacy.epsilon is not None and privacy.delta is not None
@@ -270,12 +269,20 @@ def _privacy(campaign: Campaign) -> list[str]:
             if privacy.noise_multiplier is not None
             else "no stated budget"
         )
-        first = (
-            f"Differential privacy hides the contribution of {unit} to the updates of the model ({budget}): all exams "
-            "of a patient are one contribution, and the number of your patients is taken to be known. It does not "
-            "cover how far predicted ages are off, the age-bias line and the other analyses: their sums leave without "
-            "noise, under the minimum count and your policy; the validation of each round is not told."
+        of_patients = (
+            f"Differential privacy hides the contribution of one patient to the updates of the model ({budget}): all "
+            "exams of a patient are one contribution, and the number of your patients is taken to be known. It does "
+            "not cover how far predicted ages are off, the age-bias line and the other analyses: their sums leave "
+            "without noise, under the minimum count and your policy; the validation of each round is not told."
         )
+        of_sites = (
+            f"Differential privacy hides what your whole site contributes to the model ({budget}) from everybody but "
+            "the coordinator: your site clips its update, the coordinator sees it without noise and adds noise to the "
+            "mean of all sites, which you have to trust it with. A patient's record may be worked out from your update "
+            "as without differential privacy. How far predicted ages are off, the age-bias line and the other analyses "
+            "are not covered; the validation of each round is not told."
+        )
+        first = of_patients if privacy.mode == "sample" else of_sites
     if not privacy.secure_aggregation:
         return [first, "Secure aggregation is off: the coordinator sees your site's own sums."]
     second = (

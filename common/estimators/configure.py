@@ -80,6 +80,14 @@ def step_limits(campaign: Campaign) -> StepLimits | None:
     return StepLimits(step_norm=step, path_norm=min(path, asked))
 
 
+def update_limits(campaign: Campaign) -> StepLimits | None:
+    """How far one site's update may go: as the model, or the clip norm where whole sites are private."""
+    limits, clip = step_limits(campaign), campaign.privacy.clip_norm
+    if limits is None or campaign.privacy.mode != "client" or clip is None:
+        return limits
+    return StepLimits(step_norm=min(limits.step_norm, clip), path_norm=limits.path_norm)
+
+
 class FeaturesDiffer(FedAgeError):
     """The campaign's features are not the same columns at all sites."""
 

@@ -16,6 +16,13 @@ ASSUMPTIONS = (
 )
 """What (ε, δ) of a site is a statement about."""
 
+SITE_ASSUMPTIONS = (
+    "the unit is the site; adjacency is replacing all that one site's updates hold by nothing, with its weight in the "
+    "mean kept; which sites take part, and their weights, are public; every site takes part in every round, so that no "
+    "sampling lowers ε; the noise is the coordinator's secret, who sees the updates without it"
+)
+"""What (ε, δ) of a whole site is a statement about."""
+
 
 class NoPrivateTraining(FedAgeError):
     """The campaign trains nothing, or not privately, or its budget needs more noise than can be accounted for."""
@@ -49,6 +56,30 @@ def mechanism_of(campaign: Campaign, estimator: Estimator, *, patients: int) -> 
         except NoNoise as refused:
             raise NoPrivateTraining(str(refused)) from None
     return Mechanism(sampling_rate=rate, noise_multiplier=noise, steps=steps)
+
+
+def site_mechanism(campaign: Campaign, estimator: Estimator) -> Mechanism:
+    """One round with privacy for each whole site: one noisy step that every site takes part in.
+
+    Raises
+    ------
+    NoPrivateTraining
+        If there is none, or its budget needs more noise than can be accounted for.
+    ChargeRefused
+        If it cannot be accounted for.
+    """
+    privacy = campaign.privacy
+    if campaign.training is None or privacy.mode != "client":
+        raise NoPrivateTraining("there is no training with privacy for each site to account for")
+    noise = privacy.noise_multiplier
+    if noise is None:
+        if privacy.epsilon is None or privacy.delta is None:
+            raise NoPrivateTraining("the campaign gives neither a noise multiplier nor ε and δ")
+        try:
+            noise = noise_for(privacy.epsilon, delta=privacy.delta, rate=1.0, steps=trainings_of(campaign, estimator))
+        except NoNoise as refused:
+            raise NoPrivateTraining(str(refused)) from None
+    return Mechanism(sampling_rate=1.0, noise_multiplier=noise, steps=1)
 
 
 def trainings_of(campaign: Campaign, estimator: Estimator) -> int:

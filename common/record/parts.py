@@ -136,15 +136,24 @@ class AuditHead(Part):
     time_utc: str = Field(description="by the site's clock")
 
 
+WHOLE_SITE = "replace one site's updates by nothing"
+"""The neighbours where privacy is that of a whole site."""
+
+
 class SitePrivacy(Part):
-    """Differential privacy of what a site sent to train the model, for each of its patients; its own word."""
+    """Differential privacy of a site's part in training the model.
+
+    For each of its patients, by its own word; or for the site as a whole, by the coordinator's (see `adjacency`).
+    """
 
     epsilon: Number = Field(description="ε of all its updates of this campaign together")
     delta: Number = Field(description="δ that it holds at")
     noise_multiplier: Number = Field(description="σ: the noise's standard deviation over the clip norm; null if hidden")
-    sampling_rate: Number = Field(description="q: the probability that a patient joins a step; null if hidden")
+    sampling_rate: Number = Field(
+        description="q: the probability that a patient, or site, joins a step; null if hidden"
+    )
     steps: int | None = Field(description="noisy steps of a round; null if hidden")
-    clip_norm: Number = Field(description="L2 norm that one patient's gradient is clipped to")
+    clip_norm: Number = Field(description="L2 norm that one patient's gradient, or one site's update, is clipped to")
     adjacency: str = Field(default="add or remove one patient", description="which two data sets are neighbours")
     accountant: str = Field(default="", description="how ε is computed")
 

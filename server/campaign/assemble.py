@@ -10,13 +10,15 @@ from typing import Any
 from fedage.common.analyses import plan
 from fedage.common.analyses.registry import of_campaign
 from fedage.common.campaign import Campaign
-from fedage.common.estimators.private_training import ASSUMPTIONS
+from fedage.common.estimators.private_training import ASSUMPTIONS, SITE_ASSUMPTIONS
 from fedage.common.estimators.table import FEATURE
 from fedage.common.protocol.heads import fingerprint
 from fedage.common.protocol.messages import ANALYSE, TRAIN
+from fedage.common.record.parts import WHOLE_SITE
 from fedage.common.version import __version__
 from fedage.server.campaign.analyses import AnalysisOutcomes
 from fedage.server.campaign.run_so_far import Place, Record
+from fedage.server.campaign.site_privacy import add_site_costs
 from fedage.server.record import results as record_of
 from fedage.server.record.results import Results, StepResult
 from fedage.server.report.withheld_columns import WHY_LEFT_OUT
@@ -26,6 +28,7 @@ from fedage.server.sites.session import Answer, Session
 def assemble(session: Session, record: Record, place: Place) -> Results:
     """The record of a run, complete or cut off."""
     campaign, findings = session.campaign, record.findings
+    add_site_costs(campaign, record.rounds)
     results = Results(
         fedage_version=__version__,
         flwr_version=version("flwr"),
@@ -205,7 +208,8 @@ def _privacy(name: str, campaign: Campaign, record: Record) -> record_of.SitePri
     spent = next((done.privacy[name] for done in reversed(record.rounds) if name in done.privacy), None)
     if spent is None:
         return None
-    return record_of.SitePrivacy(**spent, clip_norm=campaign.privacy.clip_norm)
+    told = record_of.SitePrivacy(**spent, clip_norm=campaign.privacy.clip_norm)
+    return told.model_copy(update={"adjacency": WHOLE_SITE}) if campaign.privacy.mode == "client" else told
 
 
 def _held_out_in_folds(campaign: Campaign, answer: Answer) -> int | None:
@@ -284,14 +288,25 @@ HIDDEN = (
 
 def private_notes(campaign: Campaign) -> list[str]:
     """What differential privacy of the campaign covers, and what not."""
+    if campaign.privacy.mode == "client":
+        return [
+            "The model was trained with differential privacy for each whole site, towards everybody but the "
+            f"coordinator: its weights are covered by the (ε, δ) told for each site, where {SITE_ASSUMPTIONS}.",
+            _OUTSIDE,
+        ]
     if campaign.privacy.mode != "sample":
         return []
     return [
         "The model was trained with differential privacy for each patient of each site: its weights are covered by "
         f"the (ε, δ) told for each site, where {ASSUMPTIONS}.",
-        "Outside this guarantee: how far predicted ages are off, the age-bias line and all other analyses, whose sums "
-        "have no noise and are protected by the sites' disclosure control only; any choice made by looking at them.",
+        _OUTSIDE,
     ]
+
+
+_OUTSIDE = (
+    "Outside this guarantee: how far predicted ages are off, the age-bias line and all other analyses, whose sums "
+    "have no noise and are protected by the sites' disclosure control only; any choice made by looking at them."
+)
 
 
 def _notes(campaign: Campaign, place: Place, findings: AnalysisOutcomes) -> list[str]:

@@ -21,6 +21,7 @@ from fedage.server.campaign.analyses import AnalysisOutcomes, run_stage
 from fedage.server.campaign.rounds import save_model, train
 from fedage.server.campaign.run_model import RunModel
 from fedage.server.campaign.run_so_far import Record
+from fedage.server.campaign.site_privacy import site_noise
 from fedage.server.campaign.strategies import Spool, make_strategy
 from fedage.server.record.run_folder import RunFolder
 from fedage.server.sites.session import CampaignFailed, Session
@@ -76,7 +77,12 @@ def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> 
                     session,
                     made(k),
                     training=campaign.training,
-                    strategy=make_strategy(campaign.training, spool, learnt=roles.learnt),
+                    strategy=make_strategy(
+                        campaign.training,
+                        spool,
+                        learnt=roles.learnt,
+                        noise=site_noise(session, estimator, fold=fold, learnt=roles.learnt),
+                    ),
                     roles=roles,
                     path=folder / name,
                     records=record.rounds,

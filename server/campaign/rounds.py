@@ -17,7 +17,7 @@ from fedage.common.analyses.evaluation.metrics import VALIDATION
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign.learning_rate import learning_rate
 from fedage.common.campaign.types import Training
-from fedage.common.estimators.configure import step_limits
+from fedage.common.estimators.configure import step_limits, update_limits
 from fedage.common.networks.arrays import Weights
 from fedage.common.networks.roles import ArrayRoles
 from fedage.common.protocol.basis import Basis
@@ -132,8 +132,8 @@ def train(
     campaign = session.campaign
     validation = _Validation(session)
     first = len(records)
-    limits = step_limits(campaign)
-    if limits is None:
+    limits, bounds = step_limits(campaign), update_limits(campaign)
+    if limits is None or bounds is None:
         raise CampaignFailed("the campaign file trains nothing in rounds")
     weights, path_norm = made.weights, path_before
     resting, best = Resting(), BestRound(training)
@@ -145,7 +145,7 @@ def train(
             break
         started = time.monotonic()
         all_know = knowing.issuperset(session.training_sites)
-        accepted = Accepted(session, strategy, weights, number, described=described, roles=roles, limits=limits)
+        accepted = Accepted(session, strategy, weights, number, described=described, roles=roles, limits=bounds)
         step = step_of(TRAIN, round_number=number, fold=fold)
         hides = campaign.privacy.secure_aggregation
         keys = reserve(session, TRAIN, blocks=BLOCKS, sites=session.training_sites) if hides else None

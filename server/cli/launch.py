@@ -22,6 +22,7 @@ from fedage.deploy.machine.lifetime import hang_up
 from fedage.server.campaign.bundles import put_bundle
 from fedage.server.campaign.recover import KILLED, recover
 from fedage.server.cli.follow import Follower
+from fedage.server.cli.privacy_plan import privacy_plan
 from fedage.server.cli.status import run_named, wait_for_round
 from fedage.server.cli.summary import print_summary
 from fedage.server.record.events import RESUMED, EventLog
@@ -71,6 +72,8 @@ def launch(
     if place.path.exists():
         raise FedAgeError(f"{place.path} exists: a run named {run!r} was recorded there; give another name with --name")
     console.print(f"campaign {campaign.campaign.name}, digest {campaign.digest}")
+    if campaign.privacy.mode == "client":
+        console.print("\n".join(privacy_plan(campaign)))
     put_bundle(campaign, bundle, folder=place.path)
     return _followed(home, campaign, place, out=out, console=console, resumed=False, weights=weights)
 

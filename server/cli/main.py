@@ -194,6 +194,11 @@ def check(file: Annotated[Path, typer.Argument(help="the campaign file")]) -> No
         typer.echo(f"- {sentence}")
     if odd := limits_off_the_grid(checked):
         typer.echo(f"note: {odd}")
+    if checked.privacy.mode == "client":
+        from fedage.server.cli.privacy_plan import privacy_plan
+
+        for line in privacy_plan(checked):
+            typer.echo(line)
 
 
 @campaign.command("privacy")
@@ -208,7 +213,7 @@ def privacy(
         float | None, typer.Option(min=1e-6, help="ε that a site's data set may spend, unused until now")
     ] = None,
 ) -> None:
-    """Show what differential privacy will cost before it is spent: for sites of several sizes the noise, and ε."""
+    """Show what differential privacy will cost before it is spent: the noise and ε, by the size or number of sites."""
     from fedage.deploy.machine.campaign_file import load_campaign
     from fedage.server.cli.privacy_plan import SIZES, privacy_plan
 

@@ -1,4 +1,4 @@
-"""`fedage campaign privacy`: what a campaign with privacy for each patient will cost, before anything is spent."""
+"""`fedage campaign privacy`: what a campaign with differential privacy will cost, before anything is spent."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from functools import partial
 from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import Estimator, RoundsPhase
-from fedage.common.estimators.configure import phases_known, phases_of
+from fedage.common.estimators.configure import phases_known, phases_of, step_limits
 from fedage.common.estimators.private_training import (
     ASSUMPTIONS,
+    SITE_ASSUMPTIONS,
     NoPrivateTraining,
     approved_total,
     mechanism_of,
+    site_mechanism,
     trainings_of,
 )
 from fedage.common.privacy.accountant import ACCOUNTANT, ChargeRefused, Mechanism, epsilon
 
 SIZES = (50, 100, 200, 500, 1000)
 """Patients of a site, where nobody says how many."""
+SITES = (3, 10, 30, 100)
+"""How many sites take part, where the file lists none."""
 _LOUD = 1.0
 
 
@@ -43,6 +47,9 @@ def privacy_plan(
     FedAgeError
         For a campaign without such training.
     """
+    if campaign.privacy.mode == "client":
+        yield from _of_whole_sites(campaign, features=features)
+        return
     if campaign.privacy.mode != "sample":
         raise FedAgeError(
             f'privacy.mode = "{campaign.privacy.mode}": the campaign spends no ε; set privacy.mode = "sample", delta, '
@@ -62,6 +69,44 @@ def privacy_plan(
         "the clip norm and all in one direction: above 1 a single step is mostly noise, and only many steps of many "
         "sites learn together. More patients, fewer rounds and fewer parameters help; so does a larger batch_size."
     )
+
+
+def _of_whole_sites(campaign: Campaign, *, features: int) -> Iterator[str]:
+    """What privacy of whole sites costs, by how many take part: whatever their patients."""
+    estimator = phases_known(campaign, features=features)
+    parameters, rounds = _parameters(estimator), trainings_of(campaign, estimator)
+    try:
+        made = site_mechanism(campaign, estimator)
+    except (NoPrivateTraining, ChargeRefused) as refused:
+        raise FedAgeError(f'privacy.mode = "client": not possible: {refused}') from None
+    delta, clip, limits = campaign.privacy.delta or 0.0, campaign.privacy.clip_norm or 0.0, step_limits(campaign)
+    after = ", ".join(
+        f"{_epsilon(made, k, delta=delta):.3g} after {k}" for k in dict.fromkeys((1, *_between(rounds), rounds))
+    )
+    yield (
+        f"Differential privacy of whole sites at δ = {delta:g}, by the {ACCOUNTANT} of {rounds} rounds, where "
+        f"{SITE_ASSUMPTIONS}."
+    )
+    yield f"Noise multiplier {made.noise_multiplier:.4g}; ε {after}, of each site that takes part in all rounds."
+    yield f"The largest network has {parameters} learnt parameters; the model moves by its noise as follows."
+    named = campaign.campaign.sites
+    for sites in (len(named),) if named else SITES:
+        length = made.noise_multiplier * clip * math.sqrt(parameters) / sites
+        step, run = length / clip, length / clip / math.sqrt(rounds)
+        cut = ""
+        if limits is not None and length > limits.step_norm:
+            cut = f"; a round moves the model by {limits.step_norm:g} at most, so that it is scaled down with the noise"
+        yield (
+            f"{sites} sites: noise of L2 norm {length:.3g} in a round, {step:.3g} times the longest possible mean "
+            f"update, {run:.3g} times over the whole run{cut}."
+        )
+        if run > _LOUD:
+            yield "  The noise of the whole run outweighs any update: so few sites cannot teach a model of this size."
+    if campaign.training is not None and campaign.training.weighting != "equal":
+        yield (
+            "These are of equal weights. With weights by patients the noise is larger by the largest site's share "
+            'times the number of sites; training.weighting = "equal" avoids that.'
+        )
 
 
 def _of_site(

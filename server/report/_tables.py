@@ -16,6 +16,7 @@ from fedage.common.presentation.cells import (
 )
 from fedage.common.presentation.participation import participants, patients_told
 from fedage.common.presentation.wording import listed
+from fedage.common.record.parts import WHOLE_SITE
 from fedage.server.record.results import Results, SiteRecord
 from fedage.server.report import site_text
 from fedage.server.report.withheld_text import withholdings
@@ -125,12 +126,15 @@ def privacy(results: Results) -> Table:
         for name, one in spent
     )
     accountants = sorted({one.accountant for _, one in spent if one.accountant})
+    whose = "for adding or removing one patient. Each site's own word"
+    if any(one.adjacency == WHOLE_SITE for _, one in spent):
+        whose = "for whole sites, towards everybody but the coordinator, who adds the noise"
     return Table(
         "privacy",
         ("site", "ε", "δ", "noise multiplier", "clip norm", "sampling rate", "steps a round"),
         rows,
         why_empty="The campaign was without differential privacy.",
-        note=f"By the {listed(accountants)}, for adding or removing one patient. Each site's own word. It covers the "
+        note=f"By the {listed(accountants)}, {whose}. It covers the "
         "model's weights, not the errors, bias lines and other analyses of this report."
         if accountants
         else "",

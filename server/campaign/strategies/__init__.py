@@ -13,6 +13,7 @@ from fedage.server.campaign.strategies.base import RoundRequest, RoundStart, Ste
 from fedage.server.campaign.strategies.fedavg import FedAvg
 from fedage.server.campaign.strategies.scaffold import Scaffold
 from fedage.server.campaign.strategies.server_optimisers import FedAdam, FedAvgM
+from fedage.server.campaign.strategies.site_noise import SiteNoise
 from fedage.server.campaign.strategies.updates import Spool, Update, UpdateRefused, check_update
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "RoundRequest",
     "RoundStart",
     "Scaffold",
+    "SiteNoise",
     "Spool",
     "Step",
     "Strategy",
@@ -32,8 +34,12 @@ __all__ = [
 ]
 
 
-def make_strategy(training: Training, spool: Spool, *, learnt: Collection[str]) -> Strategy:
+def make_strategy(
+    training: Training, spool: Spool, *, learnt: Collection[str], noise: SiteNoise | None = None
+) -> Strategy:
     """The strategy that a campaign file names; updates wait in `spool`, `learnt` names the network's parameters.
+
+    `noise` is added to the mean of the updates, before an optimiser sees it.
 
     FedProx and FedBN differ at the sites only, see `train_locally` and `client.inbox.own_training`.
     """
@@ -46,6 +52,7 @@ def make_strategy(training: Training, spool: Spool, *, learnt: Collection[str]) 
                 rate=_given(training.server_learning_rate, 1.0),
                 momentum=_given(training.server_momentum, 0.9),
                 equal=equal,
+                noise=noise,
             )
         case "fedadam":
             return FedAdam(
@@ -56,11 +63,12 @@ def make_strategy(training: Training, spool: Spool, *, learnt: Collection[str]) 
                 beta_2=_given(training.server_beta_2, 0.99),
                 tau=_given(training.server_tau, 1e-3),
                 equal=equal,
+                noise=noise,
             )
         case "scaffold":
             return Scaffold(spool, learnt=learnt, equal=equal)
         case _:
-            return FedAvg(spool, equal=equal)
+            return FedAvg(spool, equal=equal, noise=noise)
 
 
 def _given(value: float | None, default: float) -> float:

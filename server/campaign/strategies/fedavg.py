@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fedage.common.networks.arrays import Weights
 from fedage.server.campaign.strategies.base import RoundRequest, RoundStart, Step
+from fedage.server.campaign.strategies.site_noise import SiteNoise
 from fedage.server.campaign.strategies.updates import Spool, Update
 
 
@@ -25,17 +26,21 @@ class FedAvg:
         Where they wait.
     equal
         Whether every site's update counts the same, whatever its patients.
+    noise
+        What is added to the mean, for privacy of whole sites; None for nothing.
     """
 
-    def __init__(self, spool: Spool, *, equal: bool = False) -> None:
+    def __init__(self, spool: Spool, *, equal: bool = False, noise: SiteNoise | None = None) -> None:
         self._spool = spool
         self._equal = equal
+        self._noise = noise
         self._weights: Weights = {}
+        self._number = 0
 
     def configure(self, start: RoundStart) -> RoundRequest:
         """All sites get the model and nothing else."""
         self._spool.clear()
-        self._weights = start.weights
+        self._weights, self._number = start.weights, start.number
         return RoundRequest(sites=start.sites)
 
     def accept(self, update: Update) -> None:
@@ -73,7 +78,11 @@ class FedAvg:
             accumulator: NDArray[np.float64] = np.zeros(current.shape, dtype=np.float64)
             for site, change in self._spool.arrays(name):
                 accumulator += counts[site] * change.astype(np.float64)
-            yield name, accumulator / total
+            mean = accumulator / total
+            if self._noise is not None:
+                share = max(counts.values()) / total
+                mean = self._noise.added(name, mean, round_number=self._number, largest_share=share)
+            yield name, mean
 
 
 def moved(current: NDArray[Any], change: NDArray[np.float64]) -> NDArray[Any]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fedage.server.campaign.strategies.base import Step
 from fedage.server.campaign.strategies.fedavg import FedAvg
+from fedage.server.campaign.strategies.site_noise import SiteNoise
 from fedage.server.campaign.strategies.updates import Spool
 
 FloatArray = NDArray[np.float64]
@@ -26,7 +27,7 @@ class FedAvgM(FedAvg):
 
     Parameters
     ----------
-    spool, equal
+    spool, equal, noise
         See `FedAvg`.
     learnt
         Names of the parameters.
@@ -35,9 +36,16 @@ class FedAvgM(FedAvg):
     """
 
     def __init__(
-        self, spool: Spool, *, learnt: Collection[str], rate: float, momentum: float, equal: bool = False
+        self,
+        spool: Spool,
+        *,
+        learnt: Collection[str],
+        rate: float,
+        momentum: float,
+        equal: bool = False,
+        noise: SiteNoise | None = None,
     ) -> None:
-        super().__init__(spool, equal=equal)
+        super().__init__(spool, equal=equal, noise=noise)
         self._learnt = frozenset(learnt)
         self._rate, self._momentum = rate, momentum
         self._moments: dict[str, FloatArray] = {}
@@ -64,7 +72,7 @@ class FedAdam(FedAvg):
 
     Parameters
     ----------
-    spool, equal
+    spool, equal, noise
         See `FedAvg`.
     learnt
         Names of the parameters.
@@ -82,8 +90,9 @@ class FedAdam(FedAvg):
         beta_2: float,
         tau: float,
         equal: bool = False,
+        noise: SiteNoise | None = None,
     ) -> None:
-        super().__init__(spool, equal=equal)
+        super().__init__(spool, equal=equal, noise=noise)
         self._learnt = frozenset(learnt)
         self._rate, self._beta_1, self._beta_2, self._tau = rate, beta_1, beta_2, tau
         self._rounds = 0
