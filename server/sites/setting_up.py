@@ -77,6 +77,8 @@ def set_up(session: Session, wanted: Collection[str], *, sums: int, needed: Coll
         setting.keys = {site: told.keys for site, told in found.items()}
         setting.shares = {site: told.shares for site, told in found.items()}
     session.setting = setting
+    if session.steps.is_next(GIVEN_UP):
+        return set_up(session, wanted, sums=sums, needed=needed)
     return setting
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,16 +42,16 @@ class Run:
         self.text = f"{text}[privacy]\nsecure_aggregation = true\n[privacy.site_keys]\n{keys}"
         self.run = RunFolder(folder / "runs" / "resumed" / "r1")
 
-    def conduct(self, *, cut_off_at: int = 0) -> bool:
-        """Whether the run came to its end."""
+    def conduct(self, *, cut_off_at: int = 0, silent: Callable[[str, Message], bool] | None = None) -> bool:
+        """Whether the run came to its end. `silent` says of which site which message is lost."""
         sent = 0
 
-        def meddle(message: Message, _node: int) -> Message:
+        def meddle(message: Message, node: int) -> Message | None:
             nonlocal sent
             sent += 1
             if sent == cut_off_at:
                 raise CutOff
-            return message
+            return None if silent is not None and silent(grid.names[node], message) else message
 
         grid = InProcessGrid(self.sites, meddle=meddle)
         place = Place(folder=self.run.path, run="r1", environment="deployment", guard=True)
