@@ -17,7 +17,7 @@ from fedage.common.protocol.messages import TRAIN, Payload, model_of, without_mo
 from fedage.common.protocol.secure import UPDATE
 from fedage.common.statistics.statistic import FloatArray, Layout
 from fedage.server.campaign.strategies import Strategy, Update, UpdateRefused, check_update
-from fedage.server.sites.secure_sums import Summed, ask_summed, give_up
+from fedage.server.sites.secure_sums import Summed, ask_summed
 from fedage.server.sites.session import Answer, CampaignFailed, Session
 from fedage.server.sites.setting_up import Reserved
 from fedage.server.sites.site_info import Privacy
@@ -79,7 +79,6 @@ class Accepted:
             missing = self.session.attendance.why_missing(
                 summed.answers, expected=self.session.campaign.campaign.sites, kind=TRAIN
             )
-            give_up(self.session, summed)
             raise CampaignFailed(f"round {self.number}: the sites' updates were not added up: {why} ({missing})")
         try:
             mean = mean_update(rows, self.weights, self.roles, limits=self.limits, sites=summed.members)

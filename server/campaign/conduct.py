@@ -38,6 +38,7 @@ from fedage.server.record.journal import Journal
 from fedage.server.record.results import Results, write_results
 from fedage.server.record.run_folder import RunFolder
 from fedage.server.report import render_report
+from fedage.server.sites.secure_sums import give_up_last
 from fedage.server.sites.session import Answer, CampaignFailed, Session
 from fedage.server.superlink.grid import PollingGrid, Stopped
 
@@ -135,6 +136,7 @@ def conduct(
         record.status, record.reason = "finished", ""
     except CampaignFailed as failure:
         record.reason = str(failure)
+        give_up_last(session)
         raise
     except BaseException as error:
         record.status = "stopped" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"

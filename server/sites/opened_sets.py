@@ -16,9 +16,13 @@ from fedage.common.protocol.secure import UPDATE
 
 @dataclass
 class OpenedSets:
-    """The sets of sites of one run, by block, in the order in which they were opened."""
+    """The sets of sites of one run, by block, in the order in which they were opened.
+
+    `unopened` is how many steps the journal has of the last sum, if nothing of it was opened.
+    """
 
     by_block: dict[str, list[SiteSet]] = field(default_factory=dict)
+    unopened: int | None = None
 
     def members(self, blocks: Collection[str], sites: Collection[str], *, privacy: Privacy) -> list[str]:
         """Of some sites those to ask: where all blocks have been opened, no others than had a part in one of them.

@@ -102,8 +102,25 @@ def ask_summed(
     reserved
         Keys that were reserved before.
     """
+    keys = reserved or reserve(session, kind, blocks=blocks, sites=sites)
+    summed = _summed(session, kind, payload, keys, blocks=blocks, round_number=round_number, fold=fold, wait_s=wait_s)
+    session.steps.sets.unopened = None if summed.totals else summed.steps
+    return summed
+
+
+def _summed(
+    session: Session,
+    kind: str,
+    payload: Payload,
+    reserved: Reserved,
+    *,
+    blocks: Mapping[str, tuple[int, int]],
+    round_number: int,
+    fold: int,
+    wait_s: float | None,
+) -> Summed:
     privacy, request = session.campaign.privacy, (round_number, fold)
-    setting, number, members = reserved or reserve(session, kind, blocks=blocks, sites=sites)
+    setting, number, members = reserved
     members = session.steps.sets.members(blocks, members, privacy=privacy)
     few = f"fewer than privacy.minimum_sites = {privacy.minimum_sites} sites answered, so that nothing is opened"
     if len(members) < privacy.minimum_sites:
@@ -139,15 +156,9 @@ def ask_summed(
         again = set_up(session, set(members) - set(without), sums=1)
         again.used += 1
         left = sorted((set(members) - set(without)) & set(again.keys))
-        found = ask_summed(
-            session,
-            kind,
-            payload,
-            blocks=blocks,
-            round_number=round_number,
-            fold=fold,
-            wait_s=wait_s,
-            reserved=(again, again.used - 1, left),
+        keys = (again, again.used - 1, left)
+        found = _summed(
+            session, kind, payload, keys, blocks=blocks, round_number=round_number, fold=fold, wait_s=wait_s
         )
         return replace(found, steps=found.steps + steps, retries=found.retries + 1)
 
@@ -158,7 +169,7 @@ def ask_summed(
     told, is_kept = _opened(session, setting, gathered, missing)
     summed = replace(summed, steps=1 + is_kept)
     unreadable = sorted({site for each in told.values() for site in each.unreadable} & set(receipts))
-    if unreadable and _may_go_on(session, receipts, blocks, without=unreadable):
+    if is_kept and unreadable and _may_go_on(session, receipts, blocks, without=unreadable):
         return once_more(unreadable, steps=2)
     opening = Opening(
         keys={site: setting.keys[site].keys[number] for site in members},
@@ -180,9 +191,10 @@ def ask_summed(
     return replace(summed, totals=totals, refused=refused, results=results)
 
 
-def give_up(session: Session, summed: Summed) -> None:
-    """Before a run ends because a sum was not opened: let it ask for this sum anew when it is resumed."""
-    session.steps.keep(GIVEN_UP, {}, replaces=summed.steps)
+def give_up_last(session: Session) -> None:
+    """Before a run ends because its last sum was not opened: let it ask for this sum anew when it is resumed."""
+    if (steps := session.steps.sets.unopened) is not None:
+        session.steps.keep(GIVEN_UP, {}, replaces=steps)
 
 
 _OPENED = f"{step_of(SECURE, round_number=0, fold=0)}, opened"

@@ -77,6 +77,22 @@ def test_a_training_waits_and_is_resumed_to_the_same_model(made: Callable[..., R
 
 
 @pytest.mark.slow
+def test_a_model_from_exact_sums_waits_and_is_resumed(made: Callable[..., Run]) -> None:
+    """West is away from the second exchange of the preparation on."""
+    run, heard = made("exact"), 0
+
+    def silent(site: str, message: Message) -> bool:
+        nonlocal heard
+        heard += site == "west" and message.metadata.message_type == "query.analyse"
+        return site == "west" and heard > 1
+
+    with pytest.raises(CampaignFailed, match=r"could not be solved from the sites' sums: opened without west"):
+        run.conduct(silent=silent)
+    assert run.conduct()
+    assert [done.sites for done in run.results().rounds] == [NAMES] * 3
+
+
+@pytest.mark.slow
 def test_sites_refuse_a_coordinator_that_goes_on(made: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     """It forgets over which sites the first round was opened; before they train, and when it asks to open."""
     from fedage.server.sites.opened_sets import OpenedSets
