@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,7 @@ class Sites:
     """Sites in memory, and the session of one run over them."""
 
     folder: Path
-    names: str = "abcd"
+    names: Sequence[str] = "abcd"
     minimum_sites: int = 2
     meddle: Meddle | None = None
     see: Seen | None = None
@@ -153,7 +153,7 @@ class Sites:
         layout = self.steps[name].layout(iterate_of(centre))
         return summed_statistic(layout, summed.totals[name], sites=summed.members)
 
-    def expected(self, name: str, sites: str, *, centre: float | None = None) -> FloatArray:
+    def expected(self, name: str, sites: Collection[str], *, centre: float | None = None) -> FloatArray:
         """What the sites' sums come to, added up here."""
         chosen = [site.cohort(self.campaign).cohort for site in self.members if site.name in sites]
         return np.sum([self.steps[name].local(c, iterate_of(centre)).vector for c in chosen], axis=0)
