@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -200,28 +198,6 @@ REAL = {
 }
 
 
-SPLIT = {"LeukSurv": ("num_age", 65.0), "d.oropha.rec": ("num_cond", 1.0)}
-"""What the two curves and the log-rank test are split by: above 65 years, and worse than the best condition."""
-
-
-def split_of(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    column, at = SPLIT[name]
-    return table.assign(above=table[column].astype(float) - at)
-
-
-def must_be_the_log_rank_test_of_the_pooled(found: Mapping[str, Any], table: pd.DataFrame, times: list[float]) -> None:
-    """To lifelines: of the patients, the follow-up ended at the last table time."""
-    from lifelines.statistics import logrank_test
-
-    high = (table["above"] > 0).to_numpy()
-    followed = np.minimum(table["time_years"], times[-1]).to_numpy()
-    event = table["event"].where(table["time_years"] <= times[-1], 0).to_numpy()
-    theirs = logrank_test(followed[high], followed[~high], event[high], event[~high])
-    assert 30 < high.sum() < len(high) - 30
-    assert found["chi2"] == pytest.approx(theirs.test_statistic, rel=1e-9)
-    assert found["p"] == pytest.approx(theirs.p_value, rel=1e-7)
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", REAL)
 def test_the_tables_of_real_small_hospitals_are_those_of_their_patients_pooled(name: str) -> None:
@@ -248,10 +224,6 @@ def test_the_tables_of_real_small_hospitals_are_those_of_their_patients_pooled(n
     fitted = CoxPHFitter().fit(table[[*covariates]].assign(t=followed, e=event), "t", "e")
     ours = [found["coef"] for found in model.result["covariates"]]
     np.testing.assert_allclose(ours, fitted.params_, rtol=1e-5)
-    high = registered(campaign(times, *covariates, curves_by="above"))["kaplan-meier"]
-    split = run_locally(high, apart(split_of(table, name), site))
-    assert isinstance(split, Done)
-    must_be_the_log_rank_test_of_the_pooled(split.result["log_rank"], split_of(table, name), times)
     # Bare, none of them could tell any table.
     bare = registered(campaign(times, *covariates, hidden=False))["table-grid"]
     counts = [found.smallest.count for s in hospitals.values() if (found := bare.local(s, bare.first())).smallest]
@@ -271,9 +243,8 @@ def test_they_are_so_through_masked_messages_too(name: str, tmp_path: Path) -> N
         healthy=1.0,
         age_years=frame["num_age"].astype(float),
     )
-    table = split_of(table, name)
     hospitals = apart(table, site)
-    made = campaign(times, *covariates, curves_by="above")
+    made = campaign(times, *covariates)
     members = [
         MemorySite(f"site-{number}", SiteCohort(cohort=cohort, samples=None), tmp_path / "sites")
         for number, cohort in hospitals.items()
@@ -294,12 +265,3 @@ def test_they_are_so_through_masked_messages_too(name: str, tmp_path: Path) -> N
             for value in ("survival", "coef", "se"):
                 if value in other:
                     np.testing.assert_allclose(one[value], other[value], rtol=1e-6)
-    curves = results.analyses["kaplan-meier"].result
-    assert curves is not None
-    must_be_the_log_rank_test_of_the_pooled(curves.model_dump()["log_rank"], table, found_times(curves, times))
-
-
-def found_times(curves: Any, times: list[float]) -> list[float]:
-    """The table times, none of which were joined."""
-    assert list(curves.model_dump()["table_times"]) == times
-    return times
