@@ -10,6 +10,11 @@ NOT_A_DEVICE = (
     "This model is for research. It is no medical device: no decision on a patient may rest on what it predicts."
 )
 
+_NOT_PRIVATE = (
+    "Weights follow from patients' data, and this model was trained without differential privacy: records or "
+    "membership may be worked out from them."
+)
+
 
 def limits(description: Description) -> list[str]:
     """For whom and how well the model works as far as is known, in sentences."""
@@ -46,9 +51,9 @@ def model_card(description: Description) -> str:
         "",
         "## What the bundle reveals",
         "",
-        "- Weights follow from patients' data. Without differential privacy, which no model has yet, records or "
-        "membership may be worked out from them. The table above tells of each site what its campaign told the "
-        "coordinator. Give the bundle only to those who may have that.",
+        f"- {description.privacy or _NOT_PRIVATE}",
+        "- The table above tells of each site what its campaign told the coordinator. Give the bundle only to those "
+        "who may have that.",
     ]
     return "\n".join(lines) + "\n"
 

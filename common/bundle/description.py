@@ -100,6 +100,7 @@ class Description(Part):
     overall_line: Line | None = Field(default=None, description="over all sites")
     errors: Errors | None = Field(default=None, description="over all sites that told any")
     errors_by_site: dict[str, Errors] = Field(default_factory=dict)
+    privacy: str = Field(default="", description="the weights' differential privacy in a sentence; empty without")
     weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="over names, types, shapes and values")
     card: str = Field(description="the model card, Markdown")
 

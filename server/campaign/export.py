@@ -27,6 +27,7 @@ from fedage.common.estimators.configure import configured
 from fedage.common.estimators.table import FEATURE
 from fedage.common.presentation.participation import training_text
 from fedage.common.protocol.messages import payload_digest
+from fedage.common.record.parts import WHOLE_SITE
 from fedage.common.version import __version__
 from fedage.deploy.machine.campaign_file import load_campaign
 from fedage.server.record.results import Results, read_results
@@ -137,10 +138,25 @@ def _description(
         errors_by_site={
             site: site_errors for site, metrics in test.by_site.items() if (site_errors := _errors(metrics)) is not None
         },
+        privacy=_privacy(results),
         weights_sha256=payload_digest(weights),
         card="",
     )
     return description.model_copy(update={"card": model_card(description)})
+
+
+def _privacy(results: Results) -> str:
+    """The differential privacy of the weights, of the site that it cost most; empty without."""
+    spent = [site.privacy for site in results.sites if site.privacy is not None and site.privacy.epsilon is not None]
+    if not spent:
+        return ""
+    worst = max(spent, key=lambda one: one.epsilon or 0.0)
+    of_sites = worst.adjacency == WHOLE_SITE
+    unit = "each whole site, towards everybody but the coordinator" if of_sites else "each patient of each site"
+    return (
+        f"The weights are differentially private for {unit}: ε = {worst.epsilon:.3g} at most, δ = {worst.delta:g}, to "
+        f"{worst.adjacency}. The errors and bias lines of this card are not covered."
+    )
 
 
 def _line(line: Any) -> Line:

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from safetensors.numpy import load_file
 
 from fedage.common.analyses.evaluation import results as evaluation_results
 from fedage.common.privacy.accountant import Mechanism, epsilon
+from fedage.server.campaign.export import export_bundle
 from tests.deploy.simulating import Simulated, as_csv, simulated
 
 FILE = """
@@ -82,6 +84,9 @@ def test_a_target_epsilon_is_reached_at_each_site_and_the_record_says_what_it_co
     assert all(one.validation_mae_years is None for one in done.results.rounds[:-1])  # the last is the run's model
     assert any("Outside this guarantee" in note for note in done.results.notes)
     assert evaluation_results.evaluation(done.results).test.raw.overall is not None
+    _, description = export_bundle(done.folder, key=Ed25519PrivateKey.generate())
+    spent = max(site.privacy.epsilon for site in done.results.sites if site.privacy is not None)
+    assert f"for each patient of each site: ε = {spent:.3g} at most, δ = 1e-05" in description.card
 
 
 def test_noise_is_of_the_simulation_and_not_of_the_campaigns_seed(tmp_path: Path) -> None:

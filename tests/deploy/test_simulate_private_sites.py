@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedage.common import estimators
 from fedage.common.campaign_file import CampaignErrors, parse_campaign
@@ -13,6 +14,7 @@ from fedage.common.campaign_file.describe import campaign_sentences
 from fedage.common.estimators.configure import phases_known, step_limits, update_limits
 from fedage.common.estimators.private_training import site_mechanism
 from fedage.common.privacy.accountant import Mechanism, epsilon
+from fedage.server.campaign.export import export_bundle
 from fedage.server.cli.privacy_plan import privacy_plan
 from tests.deploy.test_simulate_private import FILE, run
 
@@ -47,6 +49,10 @@ def test_epsilon_of_each_site_is_that_of_the_rounds_it_took_part_in(tmp_path: Pa
     page = (done.folder / "report.html").read_text(encoding="utf-8")
     assert "for whole sites, towards everybody but the coordinator, who adds the noise" in page
     assert "adding or removing one patient" not in page
+    _, description = export_bundle(done.folder, key=Ed25519PrivateKey.generate())
+    spent = max(site.privacy.epsilon for site in done.results.sites if site.privacy is not None)
+    assert f"for each whole site, towards everybody but the coordinator: ε = {spent:.3g} at most" in description.card
+    assert "trained without differential privacy" not in description.card
 
 
 def test_a_site_clips_its_update_and_the_model_keeps_its_own_bounds() -> None:

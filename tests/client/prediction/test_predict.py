@@ -75,6 +75,7 @@ def test_the_bundle_has_the_columns_that_a_pattern_found_and_the_card(made: Expo
     assert sum(n or 0 for n in described.trained_on.sites.values()) == made.run.results.preparation[0].n
     for words in ("# Model card", "| west |", "no medical device", "linear in age in years", "What the bundle reveals"):
         assert words in described.card
+    assert "trained without differential privacy" in described.card
 
 
 def test_rows_that_cannot_be_predicted_are_set_aside_and_counted(
