@@ -36,8 +36,9 @@ def privacy_problems(estimator: Estimator, *, mode: str) -> Iterator[Problem]:
         if phase.couples_samples and mode == "sample":
             yield _problem(
                 mode,
-                f"not possible with {estimator.name}, whose loss relates the samples of a batch to each other, so that "
-                "one patient's gradient cannot be told apart; choose another of the two",
+                f"not possible with {estimator.name} with these options, whose loss relates the samples of a batch to "
+                "each other, so that no patient's gradient can be told apart; give that part of the loss the weight "
+                "0 in estimator.options where it has one, or choose another of the two",
             )
         if _has_batch_norm(phase):
             why = "mixes the patients of a batch, so that no patient's gradient can be clipped alone"

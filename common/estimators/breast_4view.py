@@ -239,8 +239,8 @@ class NetworkPhase:
 
     @property
     def couples_samples(self) -> bool:
-        """By the triplet loss, and by BatchNorm."""
-        return self.options.uses_triplet or self.options.norm == "batch"
+        """By the triplet loss; that BatchNorm does so too is asked of the network."""
+        return self.options.uses_triplet
 
     @property
     def smallest_batch(self) -> int:
