@@ -77,7 +77,7 @@ def simulate(
     out
         Empty folder for the record; `runs/NAME/TIME` if not given.
     bundle
-        The bundle that the campaign validates, where its file names one.
+        The bundle that the campaign validates or begins with, where its file names one.
     check_pooled
         Fit the same models on one table of all patients too, and record how far apart the figures are.
     weights
@@ -103,7 +103,7 @@ def simulate(
         console.print(NO_GUARD)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     folder = (Path(out) if out is not None else Path("runs") / campaign.campaign.name / stamp).absolute()
-    if check_pooled and (campaign.bundle or campaign.validation.sites):
+    if check_pooled and (campaign.bundle_needed or campaign.validation.sites):
         raise FedAgeError("--check-pooled compares a campaign all of whose sites train; leave it out")
     with _terminable(), _work_in(folder) as work:
         put_bundle(campaign, Path(bundle) if bundle is not None else None, folder=folder)

@@ -375,7 +375,7 @@ class SiteRules:
 
     def _approves_by_itself(self, campaign: Campaign) -> bool:
         approval = self.policy.current().approval
-        automatic = approval.mode == "automatic" and (campaign.bundle is None or approval.bundles == "automatic")
+        automatic = approval.mode == "automatic" and (campaign.bundle_needed is None or approval.bundles == "automatic")
         return automatic and not self.approvals.is_declined(campaign.digest)
 
     def _not_approved(self, digest: str) -> RequestRefused:

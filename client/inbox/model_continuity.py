@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from fedage.client.inbox.gate import Work
+from fedage.client.inbox.start_bundle import with_start_bundle
 from fedage.client.site.durable import StoreUnavailable, named_failures
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import ROW, Estimator, RoundsPhase
@@ -117,11 +118,11 @@ def admit_model(
     ------
     RequestRefused
         Rule `model` for arrays that are not the campaign's; `first-model`, `model-standard`, `another-model`,
-        `model-step`, `running-statistics`, `fixed-arrays` or `model-path`.
+        `model-step`, `running-statistics`, `fixed-arrays`, `model-path` or `bundle`.
     StoreUnavailable
         If the account cannot be kept: nothing may be answered then.
     """
-    basis = split_basis(work.payload) if basis is None else basis
+    basis = with_start_bundle(work, split_basis(work.payload) if basis is None else basis)
     with _accounting:
         estimator = _estimator(work)
         phases = phases_of(estimator)

@@ -93,6 +93,7 @@ def _phase_problems(sound: ValidValues, estimator: type[Estimator]) -> Iterator[
         return
     except (RuntimeError, ValueError):
         return  # it has to see a table first, or its options are refused for what they say together
+    yield from _start_problems(sound, estimator, [isinstance(phase, RoundsPhase) for phase in phases_of(made)])
     batch = sound["training.batch_size"] if sound.has("training") else None
     for phase in phases:
         if batch is not None and batch < phase.smallest_batch:
@@ -101,6 +102,24 @@ def _phase_problems(sound: ValidValues, estimator: type[Estimator]) -> Iterator[
                 f"training.batch_size = {batch}: must be ≥ {phase.smallest_batch} with {estimator.name}, whose loss "
                 f"looks at a whole batch (phase {phase.name}); raise it",
             )
+
+
+def _start_problems(sound: ValidValues, estimator: type[Estimator], in_rounds: list[bool]) -> Iterator[Problem]:
+    """A bundle has the model after the last phase, so that only one phase in rounds, the last, can begin with it."""
+    if not sound.has("training") or sound["training.start_bundle"] is None:
+        return
+    if sum(in_rounds) != 1 or not in_rounds[-1]:
+        yield Problem(
+            "training.start_bundle",
+            f"training.start_bundle: not possible with {estimator.name}, whose model is made in other phases after the "
+            "first rounds; leave it out",
+        )
+    if (sound["estimator.options"] or {}).get("weights_sha256"):
+        yield Problem(
+            "training.start_bundle",
+            "training.start_bundle: not possible with estimator.options.weights_sha256, another model to begin with; "
+            "remove one of them",
+        )
 
 
 def _loss_problems(sound: ValidValues, made: Estimator) -> Iterator[Problem]:

@@ -226,8 +226,8 @@ def require_exact(phase: ExactPhase, analysis: object) -> ExactAnalysis:
 
 
 def exact_analyses(campaign: Campaign, features: Sequence[str]) -> dict[str, Analysis]:
-    """The analyses of all exact phases by name."""
+    """The analyses of all exact phases by name; none where a bundle stands for what comes before the rounds."""
     estimator = configured(campaign, features)
-    if estimator is None:
+    if estimator is None or (campaign.training is not None and campaign.training.start_bundle is not None):
         return {}
     return {p.name: exact_analysis(campaign, p) for p in phases_of(estimator) if isinstance(p, ExactPhase)}

@@ -60,6 +60,10 @@ def model_before(
     estimator, seed = _estimator(campaign, features), initial_seed(campaign, fold=fold)
     phases = phases_of(estimator)
     trained = last_rounds(estimator, before=phase)
+    if trained is None and campaign.training is not None and campaign.training.start_bundle is not None:
+        if basis.given is None:
+            raise NoFirstModel("the campaign file names a bundle that the rounds begin with, and it did not come")
+        return dict(basis.given)
     if trained is None:
         model = _given(estimator, basis)
     elif basis.trained is None:

@@ -20,6 +20,8 @@ from fedage.common.protocol.messages import (
     TRAINED_PREFIX,
     Payload,
     RequestRefused,
+    bundle_of,
+    join_bundle,
     split_iterates,
 )
 
@@ -54,11 +56,14 @@ class Basis:
         Of the exact phases since, by the phase's name.
     given
         The arrays that the first model begins with; None where the file names none.
+    bundle
+        The bytes of the bundle that they are of, which travel in their place; empty where they are of none.
     """
 
     trained: Mapping[str, NDArray[Any]] | None = None
     sums: Mapping[str, PreparedSums] = field(default_factory=dict)
     given: Mapping[str, NDArray[Any]] | None = None
+    bundle: bytes = b""
 
     def with_sums(self, phase: str, sums: PreparedSums) -> Basis:
         """The basis after one more exact phase."""
@@ -68,7 +73,10 @@ class Basis:
 def join_basis(basis: Basis) -> dict[str, NDArray[Any]]:
     """Payload names for a basis."""
     payload: dict[str, NDArray[Any]] = {TRAINED_PREFIX + name: array for name, array in (basis.trained or {}).items()}
-    payload |= {GIVEN_PREFIX + name: array for name, array in (basis.given or {}).items()}
+    if basis.bundle:
+        payload |= join_bundle(basis.bundle)
+    else:
+        payload |= {GIVEN_PREFIX + name: array for name, array in (basis.given or {}).items()}
     for phase, sums in basis.sums.items():
         payload[f"{PREPARATION_PREFIX}{phase}|{_TOTAL}"] = sums.total
         for block, values in sums.iterate.items():
@@ -93,4 +101,4 @@ def split_basis(payload: Payload) -> Basis:
         if total is None or any(not name.startswith(_ITERATE) for name in blocks):
             raise RequestRefused("malformed-request", "the sums of a phase are a total and one iterate, float64")
         sums[phase] = PreparedSums({name.removeprefix(_ITERATE): block for name, block in blocks.items()}, total)
-    return Basis(trained or None, sums, given or None)
+    return Basis(trained or None, sums, given or None, bundle_of(payload) or b"")

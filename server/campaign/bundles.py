@@ -1,4 +1,4 @@
-"""The bundle of a campaign that validates one: from a file to the run's folder, and from there to the sites."""
+"""The bundle that a campaign validates or begins with: from a file to the run's folder, and from there to the sites."""
 
 from __future__ import annotations
 
@@ -25,19 +25,21 @@ def put_bundle(campaign: Campaign, path: Path | None, *, folder: Path) -> None:
     BundleRefused
         If it is not the one that the file names, or not of the file's estimator and options.
     """
-    if campaign.bundle is None:
+    if campaign.bundle_needed is None:
         if path is not None:
-            raise FedAgeError("--bundle is for campaign files that name one in estimator.bundle; leave it out")
+            raise FedAgeError(
+                "--bundle is for campaign files that name one (estimator.bundle, training.start_bundle); leave it out"
+            )
         return
     if path is None:
         raise FedAgeError(
-            f"the campaign file validates the bundle with the SHA-256 {campaign.bundle[:16]}…; give it with --bundle"
+            f"the campaign file needs the bundle with the SHA-256 {campaign.bundle_needed[:16]}…; give it with --bundle"
         )
     content, bundle = load_bundle(path)
-    if bundle.digest != campaign.bundle:
+    if bundle.digest != campaign.bundle_needed:
         raise BundleRefused(
-            f"{path} has the SHA-256 {bundle.digest[:16]}…, and the campaign file names {campaign.bundle[:16]}…; give "
-            "that bundle, or correct estimator.bundle"
+            f"{path} has the SHA-256 {bundle.digest[:16]}…, and the campaign file names "
+            f"{campaign.bundle_needed[:16]}…; give that bundle, or correct the digest in the file"
         )
     require_campaign(bundle.description, campaign, name=str(path))
     require_weights(estimator_of(bundle.description, name=str(path)), bundle.weights, name=str(path))
@@ -46,10 +48,10 @@ def put_bundle(campaign: Campaign, path: Path | None, *, folder: Path) -> None:
 
 
 def bundle_of_run(campaign: Campaign, folder: Path) -> tuple[bytes, Bundle] | None:
-    """The bundle in a run's folder; None where the campaign validates none. Raises `BundleRefused`."""
-    if campaign.bundle is None:
+    """The bundle in a run's folder; None where the campaign needs none. Raises `BundleRefused`."""
+    if campaign.bundle_needed is None:
         return None
     content, bundle = load_bundle(folder / BUNDLE)
-    if bundle.digest != campaign.bundle:
+    if bundle.digest != campaign.bundle_needed:
         raise BundleRefused(f"{folder / BUNDLE} is not the bundle that the campaign file names; start another run")
     return content, bundle

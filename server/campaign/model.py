@@ -9,6 +9,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fedage.common.analyses.preparation.table_preparation import NAME as PREPARATION
+from fedage.common.bundle.container import BundleRefused
+from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import Estimator, ExactPhase, RoundsPhase
 from fedage.common.estimators.configure import agreed_features, configured, exact_analysis, phases_of
@@ -18,6 +20,7 @@ from fedage.common.protocol.basis import Basis
 from fedage.common.protocol.messages import ANALYSE
 from fedage.deploy.machine.given_weights import load_given
 from fedage.server.campaign.analyses import AnalysisOutcomes, run_stage
+from fedage.server.campaign.bundles import bundle_of_run
 from fedage.server.campaign.rounds import save_model, train
 from fedage.server.campaign.run_model import RunModel
 from fedage.server.campaign.run_so_far import Record
@@ -61,7 +64,7 @@ def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> 
 
     # By an exported model's columns a site knows which of its own a pattern of the file meant.
     about = {"campaign_digest": campaign.digest, "fold": fold, "row": list(estimator.row_columns)}
-    basis = Basis(given=_given_weights(estimator, RunFolder(folder)))
+    basis = _start(campaign, folder) or Basis(given=_given_weights(estimator, RunFolder(folder)))
     rounds_before, path = 0, 0.0
     for k, phase in enumerate(phases):
         if isinstance(phase, RoundsPhase):
@@ -96,13 +99,22 @@ def make_model(session: Session, record: Record, *, folder: Path, fold: int) -> 
                 spool.clear()
             rounds_before += campaign.training.rounds
             basis = replace(basis, trained=trained)
-        else:
+        elif not basis.bundle:  # which has what comes before the rounds
             before = made(k) if k else RunModel({})
             basis = _with_sums(session, record, phase, before, basis, fold=fold)
     finished = made(len(phases))
     if isinstance(phases[-1], ExactPhase):  # a trained one is on disk with its round
         save_model(folder / name, finished.weights, about=about)
     return finished
+
+
+def _start(campaign: Campaign, folder: Path) -> Basis | None:
+    """What a run begins with by the bundle that its file names; None where it names none."""
+    try:
+        bundle = bundle_of_run(campaign, folder)
+    except BundleRefused as refused:
+        raise CampaignFailed(str(refused)) from None
+    return None if bundle is None else Basis(given=bundle[1].weights, bundle=bundle[0])
 
 
 def _given_weights(estimator: Estimator, place: RunFolder) -> dict[str, NDArray[Any]] | None:

@@ -228,7 +228,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="also put the record here when the run ends")] = None,
     name: Annotated[str | None, typer.Option(help="name of the run; the time if not given")] = None,
     bundle: Annotated[
-        Path | None, typer.Option(help="the bundle that the file validates, where it names one in estimator.bundle")
+        Path | None, typer.Option(help="the bundle that the file names in estimator.bundle or training.start_bundle")
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="file of the weights that the campaign begins with, if it names some")
