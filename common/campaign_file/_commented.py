@@ -45,6 +45,7 @@ EXAMPLES: Mapping[str, Any] = {
     "validation.folds": 5,
     "validation.sites": ["east"],
     "estimator.bundle": "0" * 64,
+    "training.start_bundle": "0" * 64,
     "validation.fractions.train": 0.7,
     "validation.fractions.validation": 0.15,
     "validation.fractions.test": 0.15,

@@ -45,7 +45,7 @@ STRATEGIES = {
     "fedadam": 'strategy = "fedadam"\nserver_learning_rate = 0.02',
     "scaffold": 'strategy = "scaffold"',
 }
-RATES = (0.00003, 0.0001, 0.0003)
+RATES = (0.003, 0.01, 0.03, 0.1)
 PLAIN = 10
 """Steps without momentum are so much longer: those of momentum 0.9 come to ten times the rate."""
 TEXT = """
@@ -60,7 +60,7 @@ features = ["*"]
 hidden = [32]
 start = "mean"
 noise = 0.5
-age_scale = "linear"
+age_scale = "log"
 [table]
 age = "age"
 [training]

@@ -116,6 +116,7 @@ def test_taking_a_hash_away_sets_a_key_that_can_be_read(kind):
                 "each follows from the other",
                 "must not be there with estimator.bundle",
                 "use [validation.fractions]",
+                "whose model is made in other phases",
             )
             for problem in errors.problems:
                 assert any(words in problem.message for words in allowed) or "fractions" in problem.key, problem
