@@ -74,11 +74,9 @@ class FedAvg:
         patients = self._spool.patients()
         counts = dict.fromkeys(patients, 1) if self._equal else patients
         total = sum(counts.values())
-        for name, current in self._weights.items():
-            accumulator: NDArray[np.float64] = np.zeros(current.shape, dtype=np.float64)
-            for site, change in self._spool.arrays(name):
-                accumulator += counts[site] * change.astype(np.float64)
-            mean = accumulator / total
+        for name in self._weights:
+            mean = self._spool.add_up(name, counts)
+            mean /= total
             if self._noise is not None:
                 share = max(counts.values()) / total
                 mean = self._noise.added(name, mean, round_number=self._number, largest_share=share)
@@ -87,7 +85,7 @@ class FedAvg:
 
 def moved(current: NDArray[Any], change: NDArray[np.float64]) -> NDArray[Any]:
     """An array and its change, in the array's own type."""
-    return (current.astype(np.float64) + change).astype(current.dtype)
+    return np.add(current, change, dtype=np.float64).astype(current.dtype)
 
 
 def norm_between(before: Mapping[str, NDArray[Any]], after: Mapping[str, NDArray[Any]]) -> float:

@@ -7,21 +7,25 @@ Residual risk: a process that is killed leaves the updates of its last round the
 
 from __future__ import annotations
 
+import contextlib
+import math
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from fedage.common.networks.arrays import Weights, is_finite_float32
 from fedage.common.networks.roles import ArrayRoles
 from fedage.common.networks.steps import StepLimits, StepTooLong, clipped_step, learnt_norm, step_between
 from fedage.common.protocol.messages import printable
+
+_BLOCK = 1 << 15
+"""Values that are added at a time."""
 
 
 class UpdateRefused(ValueError):
@@ -103,8 +107,20 @@ def check_update(
         raise UpdateRefused(rule, str(long).replace("the model is further", "the update goes further")) from None
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where an array lies in a spool's file."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int
+
+
 class Spool:
     """The updates of one round, on disk.
+
+    A file is the arrays' bytes one after another; what lies where is known to this object only, as a file that a
+    process before left is never read.
 
     Parameters
     ----------
@@ -115,6 +131,7 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._patients: dict[str, int] = {}
+        self._places: list[dict[str, _Place]] = []
 
     def add(self, update: Update) -> None:
         """Write one site's update. A second one of a site is an error of the caller's.
@@ -129,38 +146,82 @@ class Spool:
         if update.site in self._patients:
             raise ValueError(f"the round has an update of {update.site} already")
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        places: dict[str, _Place] = {}
         # Numbered: a site's name need not be a file's name.
-        file = self._file(len(self._patients))
-        arrays = {name: np.ascontiguousarray(array) for name, array in update.change.items()}
-        safetensors.numpy.save_file(arrays, file)
+        with self._file(len(self._patients)).open("wb") as stream:
+            for name, array in update.change.items():
+                places[name] = _Place(array.dtype, array.shape, stream.tell())
+                stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        self._places.append(places)
         self._patients[update.site] = update.n
 
     def patients(self) -> dict[str, int]:
         """How many patients each update was trained on, in the order of the sites' names."""
         return dict(sorted(self._patients.items()))
 
-    def arrays(self, name: str) -> Iterator[tuple[str, NDArray[Any]]]:
-        """One array of every update, one at a time, in the order of the sites' names."""
-        numbers = {site: number for number, site in enumerate(self._patients)}
-        for site in sorted(numbers):
-            with safetensors.safe_open(self._file(numbers[site]), framework="numpy") as stored:
-                yield site, stored.get_tensor(name)
+    def add_up(self, name: str, counts: Mapping[str, int]) -> NDArray[np.float64]:
+        """Σ count · array over the updates, one after another in the order of the sites' names.
+
+        Block by block, so that what is added stays in the processor's cache.
+        """
+        files = [(counts[site], number) for site, number in self._in_order()]
+        first = self._places[0][name]
+        total: NDArray[np.float64] = np.zeros(first.shape, dtype=np.float64)
+        flat = total.reshape(-1)
+        scaled = np.empty(min(_BLOCK, flat.size), dtype=np.float64)
+        read = np.empty(scaled.nbytes, dtype=np.uint8)
+        with contextlib.ExitStack() as stack:
+            streams = [
+                (count, self._places[number][name], stack.enter_context(self._file(number).open("rb", buffering=0)))
+                for count, number in files
+            ]
+            for begin in range(0, flat.size, _BLOCK):
+                block = flat[begin : begin + _BLOCK]
+                for count, place, stream in streams:
+                    values = read[: block.size * place.dtype.itemsize].view(place.dtype)
+                    _read(stream, place, into=values, begin=begin)
+                    np.multiply(values, float(count), out=scaled[: block.size], dtype=np.float64)
+                    block += scaled[: block.size]
+        return total
 
     def updates(self) -> Iterator[Update]:
         """Every update whole, one at a time, in the order of the sites' names."""
-        numbers = {site: number for number, site in enumerate(self._patients)}
-        for site in sorted(numbers):
-            yield Update(
-                site=site, change=safetensors.numpy.load_file(self._file(numbers[site])), n=self._patients[site]
-            )
+        for site, number in self._in_order():
+            change = {name: self._array(name, number) for name in self._places[number]}
+            yield Update(site=site, change=change, n=self._patients[site])
+
+    def arrays(self, name: str) -> Iterator[tuple[str, NDArray[Any]]]:
+        """One array of every update, one at a time, in the order of the sites' names."""
+        for site, number in self._in_order():
+            yield site, self._array(name, number)
 
     def clear(self) -> None:
         """Remove what is there, also that of a process before this one."""
         self._patients.clear()
+        self._places.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _in_order(self) -> list[tuple[str, int]]:
+        return sorted((site, number) for number, site in enumerate(self._patients))
+
+    def _array(self, name: str, number: int) -> NDArray[Any]:
+        place = self._places[number][name]
+        values = np.empty(math.prod(place.shape), dtype=place.dtype)
+        with self._file(number).open("rb", buffering=0) as stream:
+            _read(stream, place, into=values, begin=0)
+        return values.reshape(place.shape)
+
     def _file(self, number: int) -> Path:
-        return self.folder / f"{number}.safetensors"
+        return self.folder / f"{number}.update"
+
+
+def _read(stream: IO[bytes], place: _Place, *, into: NDArray[Any], begin: int) -> None:
+    """Fill `into` with values of an array, from its value number `begin` on."""
+    left, at = memoryview(into.view(np.uint8)), place.offset + begin * place.dtype.itemsize
+    while left:
+        if not (got := os.preadv(stream.fileno(), [left], at)):
+            raise OSError("an update on disk is shorter than it was written")
+        left, at = left[got:], at + got
 
 
 def limited_step(

@@ -1,5 +1,7 @@
+import os
 import tracemalloc
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,5 +106,43 @@ def test_updates_wait_in_a_folder_of_the_coordinators_own_whatever_a_site_is_cal
     spool = Spool(tmp_path / "updates")
     spool.add(update(name, 1.0, 3))
     assert (tmp_path / "updates").stat().st_mode & 0o777 == 0o700
-    assert [file.name for file in (tmp_path / "updates").iterdir()] == ["0.safetensors"]
+    assert [file.name for file in (tmp_path / "updates").iterdir()] == ["0.update"]
     assert [(one.site, one.n) for one in spool.updates()] == [(name, 3)]
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [{"w": (3,)}, {"w": (2, 5, 7), "b": ()}, {"large": (2 * 32768 + 1,)}, {"exact": (32768,), "none": (0, 3)}],
+    ids=["one block", "several and a scalar", "more blocks", "a whole block and an empty array"],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_updates_are_added_as_numpy_adds_them_whole(
+    tmp_path: Path, shapes: dict[str, tuple[int, ...]], dtype: type[np.floating]
+) -> None:
+    rng, spool = np.random.default_rng(1), Spool(tmp_path / "updates")
+    updates = [
+        Update(site=site, n=n, change={name: rng.normal(size=shape).astype(dtype) for name, shape in shapes.items()})
+        for site, n in (("c", 7), ("a", 80), ("b", 3))
+    ]
+    for one in updates:
+        # A view with steps, as an array out of a message may be.
+        spool.add(replace(one, change={name: np.stack([array] * 2, -1)[..., 0] for name, array in one.change.items()}))
+    for name, shape in shapes.items():
+        whole = np.zeros(shape)
+        for one in sorted(updates, key=lambda one: one.site):
+            whole += one.n * one.change[name].astype(np.float64)
+        assert spool.add_up(name, spool.patients()).tobytes() == whole.tobytes()
+        assert [array.tobytes() for _, array in spool.arrays(name)] == [
+            one.change[name].tobytes() for one in sorted(updates, key=lambda one: one.site)
+        ]
+    assert [one.site for one in spool.updates()] == ["a", "b", "c"]
+
+
+def test_an_update_that_was_cut_off_is_not_read_as_a_shorter_one(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "updates")
+    spool.add(update("a", 1.0, 3))
+    (file,) = spool.folder.iterdir()
+    os.truncate(file, file.stat().st_size - 1)
+    for read in (lambda: spool.add_up("w", {"a": 3}), lambda: list(spool.arrays("w")), lambda: list(spool.updates())):
+        with pytest.raises(OSError, match="shorter than it was written"):
+            read()
