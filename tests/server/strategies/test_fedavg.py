@@ -143,6 +143,6 @@ def test_an_update_that_was_cut_off_is_not_read_as_a_shorter_one(tmp_path: Path)
     spool.add(update("a", 1.0, 3))
     (file,) = spool.folder.iterdir()
     os.truncate(file, file.stat().st_size - 1)
-    for read in (lambda: spool.add_up("w", {"a": 3}), lambda: list(spool.arrays("w")), lambda: list(spool.updates())):
+    for read in (lambda: spool.add_up("b", {"a": 3}), lambda: list(spool.arrays("b")), lambda: list(spool.updates())):
         with pytest.raises(OSError, match="shorter than it was written"):
             read()
