@@ -85,7 +85,8 @@ class FedAvg:
 
 def moved(current: NDArray[Any], change: NDArray[np.float64]) -> NDArray[Any]:
     """An array and its change, in the array's own type."""
-    return np.add(current, change, dtype=np.float64).astype(current.dtype)
+    exact: NDArray[np.float64] = np.add(current, change, dtype=np.float64)
+    return exact.astype(current.dtype)
 
 
 def norm_between(before: Mapping[str, NDArray[Any]], after: Mapping[str, NDArray[Any]]) -> float:

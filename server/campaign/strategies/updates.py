@@ -217,7 +217,7 @@ class Spool:
 
 def _read(stream: IO[bytes], place: _Place, *, into: NDArray[Any], begin: int) -> None:
     """Fill `into` with values of an array, from its value number `begin` on."""
-    left, at = memoryview(into.view(np.uint8)), place.offset + begin * place.dtype.itemsize
+    left, at = into.view(np.uint8).data, place.offset + begin * place.dtype.itemsize
     while left:
         if not (got := os.preadv(stream.fileno(), [left], at)):
             raise OSError("an update on disk is shorter than it was written")
