@@ -185,7 +185,14 @@ class RunFolder:
             # Given up between the first look and the lock: whoever gives up now sees the lock.
             if reason := self.given_up():
                 raise RunRefused(f"the run {self.name} was given up: {reason}")
+            self._clear_up()
             yield
+
+    def _clear_up(self) -> None:
+        """Remove what a process before this one was writing when it was killed, each time as large as the model."""
+        for folder in (self.path, self.journal):
+            for file in folder.glob(".*.partial"):
+                file.unlink(missing_ok=True)
 
     def is_resumable(self) -> bool:
         """Whether there is something that a resumed run would go on from."""

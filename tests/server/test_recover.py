@@ -153,6 +153,26 @@ def test_a_run_that_lives_or_is_waited_for_is_left_alone(tmp_path: Path) -> None
     assert waits.given_up() == ""
 
 
+@pytest.mark.parametrize(
+    ("left", "goes"),
+    [
+        (".model.safetensors.f9127a22.partial", True),
+        ("state/journal/.000003.model.01234567.partial", True),
+        ("state/journal/.request.json.89abcdef.partial", True),
+        ("state/.submitted.json.00000000.partial", False),  # perhaps written just now, by the command that waits
+        ("state/journal/000003.model", False),
+        ("model.safetensors", False),
+        ("notes.partial", False),
+    ],
+)
+def test_what_a_killed_process_was_writing_is_gone_when_the_run_goes_on(tmp_path: Path, left: str, goes: bool) -> None:
+    run = RunFolder(tmp_path / "m" / "r")
+    run.journal.mkdir(parents=True)
+    (run.path / left).write_bytes(b"half a model")
+    with run.waiting(), run.conducting():
+        assert (run.path / left).exists() is not goes
+
+
 def refused(run: RunFolder) -> str:
     with pytest.raises(RunRefused) as told, run.conducting():
         pass

@@ -98,7 +98,7 @@ def parts(tree: ObjectTree) -> list[str]:
 def written(run: RunFolder) -> list[str]:
     """Files of a run that are being written, or were when their writer was killed."""
     found = list[str]()
-    for folder in (run.path, run.path / "state"):
+    for folder in (run.path, run.state, run.journal):
         with contextlib.suppress(FileNotFoundError):  # removed when the run has finished
             found += [file.name for file in folder.glob("*.partial")]
     return sorted(found)
@@ -190,6 +190,7 @@ def test_a_run_in_which_anything_is_killed_ends_like_one_that_was_left_alone(tmp
             if LOG:
                 with Path(LOG).open("a", encoding="utf-8") as log:
                     log.write("; ".join(told) + "\n")
+            assert written(fleet.runs[-1][1]) == [], told
             found = record(fleet.runs[-1][1])
             assert [done.number for done in found.rounds] == list(range(1, ROUNDS + 1)), told
             assert all(done.sites == NAMES for done in found.rounds), told
