@@ -44,7 +44,8 @@ REAL = {
     file.name: file for file in (SHARED / "abide1" / "abide1-freesurfer.csv", SHARED / "thickness" / "fcon1000.csv")
 }
 BENCHES = {"bench_index": "--files 40 --repeats 1", "bench_samples": "--patients 20 --repeats 1",
-           "bench_training": "--patients 40 --repeats 1", "bench_simulate": "--runs 1"}  # fmt: skip
+           "bench_training": "--patients 40 --repeats 1", "bench_simulate": "--runs 1",
+           "bench_secure": "--quick"}  # fmt: skip
 """What makes a benchmark small; one that is not named runs as the guide has it."""
 
 

@@ -95,3 +95,8 @@ class Training(Table):
         description="seconds that a run waits for lost sites where fewer than the quorum are there, before "
         "it fails; if not given 90, and no longer than the deadline",
     )
+    finish_early: bool = Field(
+        default=False,
+        description="with privacy.secure_aggregation: where a site leaves for good, go on with the model of the last "
+        "round; otherwise the run fails and can be resumed",
+    )

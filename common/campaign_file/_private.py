@@ -115,6 +115,12 @@ def _hidden_sums(sound: ValidValues) -> Iterator[Problem]:
             "privacy.results_by_site = true: only with privacy.secure_aggregation = true, as results by site are told "
             "without it; remove it",
         )
+    if sound["training.finish_early"] and hides is False:
+        yield Problem(
+            "training.finish_early",
+            "training.finish_early = true: only with privacy.secure_aggregation = true, as rounds go on without a site "
+            "that leaves otherwise; remove it",
+        )
     if not hides or minimum is None:
         return
     quorum, sites = sound["training.quorum"], sound["campaign.sites"]

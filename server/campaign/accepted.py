@@ -26,6 +26,10 @@ DECIDING_SHARE = 0.9
 """Share of a round's patients above which a site is named: the mean of the updates is its own."""
 
 
+class NotAddedUp(CampaignFailed):
+    """The sum of a round's hidden updates was not opened: some site that has to be in it has left."""
+
+
 @dataclass
 class Accepted:
     """The usable updates of a round, handed to the strategy as they arrive.
@@ -57,8 +61,10 @@ class Accepted:
 
         Raises
         ------
-        CampaignFailed
+        NotAddedUp
             If the sum could not be opened.
+        CampaignFailed
+            If it is none of updates.
         """
         summed = ask_summed(
             self.session,
@@ -79,7 +85,7 @@ class Accepted:
             missing = self.session.attendance.why_missing(
                 summed.answers, expected=self.session.campaign.campaign.sites, kind=TRAIN
             )
-            raise CampaignFailed(f"round {self.number}: the sites' updates were not added up: {why} ({missing})")
+            raise NotAddedUp(f"round {self.number}: the sites' updates were not added up: {why} ({missing})")
         try:
             mean = mean_update(rows, self.weights, self.roles, limits=self.limits, sites=summed.members)
             update = Update(site="all sites", change=mean.change, n=mean.n)

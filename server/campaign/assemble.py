@@ -78,7 +78,7 @@ def assemble(session: Session, record: Record, place: Place) -> Results:
         ),
         analyses=_analyses(campaign, findings),
         external=_analyses(campaign, record.external) if validates_beside(session) else {},
-        notes=(*_notes(campaign, place, findings), *_of_bundle(record), *_clipped(record)),
+        notes=(*_notes(campaign, place, findings), *_of_bundle(record), *_clipped(record), *_ended(record)),
     )
     return _concluded(campaign, results)
 
@@ -262,6 +262,11 @@ def _clipped(record: Record) -> list[str]:
         f"In {clipped} of {len(record.rounds)} rounds the model's step was clipped to training.max_step_norm, or to "
         "what was left of training.max_path_norm: the model is not what it would have been without these bounds."
     ]
+
+
+def _ended(record: Record) -> list[str]:
+    """That a training ended before its time, as a site left whose update would have been seen."""
+    return [f"Training ended after round {done.number} ({done.ended})." for done in record.rounds if done.ended]
 
 
 def rules_off(campaign: Campaign, place: Place) -> list[str]:

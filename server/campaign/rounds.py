@@ -25,7 +25,7 @@ from fedage.common.protocol.messages import TRAIN, join_iterates
 from fedage.common.protocol.secure import UPDATE
 from fedage.common.statistics.statistic import FloatArray, Statistic, total
 from fedage.deploy.machine.atomic import write_atomically
-from fedage.server.campaign.accepted import Accepted
+from fedage.server.campaign.accepted import Accepted, NotAddedUp
 from fedage.server.campaign.best_round import BestRound
 from fedage.server.campaign.resting import FAILURES, REST, Resting
 from fedage.server.campaign.run_model import RunModel
@@ -59,6 +59,8 @@ class RoundRecord:
     """By site, what its updates had cost by then (`site_info.Privacy`); empty without differential privacy."""
     clipped: bool = False
     """Whether the mean of the updates went further than the bounds of a step or of the run."""
+    ended: str = ""
+    """Why no more rounds followed, where a site left; empty otherwise."""
     kept: bool | None = None
     """Whether the model is this round's; None where that is the last one's anyway."""
 
@@ -167,7 +169,15 @@ def train(
             payload |= sending.payload
             if keys is not None:
                 layout = validation.analysis.layout(validation.iterate)
-                answers = accepted.take_sum(payload, keys, layout=layout, fold=fold, training=training)
+                try:
+                    answers = accepted.take_sum(payload, keys, layout=layout, fold=fold, training=training)
+                except NotAddedUp as failed:
+                    if not (training.finish_early and len(records) > first):
+                        raise
+                    session.steps.sets.unopened = None  # the run goes on from here, also when it is resumed
+                    records[-1].ended = str(failed)
+                    session.events.emit("ended-without", after=number - 1, why=str(failed))
+                    break
             else:
                 answers = session.ask(
                     TRAIN,

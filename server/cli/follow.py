@@ -178,6 +178,8 @@ def event_text(event: dict[str, Any]) -> str:
             text = f"    after round {event['round']}: validation MAE {event['mae_years']:.2f} years"
         case "stopped-early":
             text = f"no better since round {event['best']} (MAE {event['mae_years']:.2f} years): the rounds end early"
+        case "ended-without":
+            text = f"{event['why']}; the rounds end with the model of round {event['after']}"
         case "kept-best":
             text = f"the model of round {event['round']} is kept (validation MAE {event['mae_years']:.2f} years)"
         case "fold":

@@ -54,6 +54,19 @@ class OpenedSets:
         """The sites whose sums would be found by subtraction, as far as is known here."""
         return sites_alone(now, self.by_block.get(block, ()))
 
+    def why_refused(self, block: str, now: SiteSet) -> str:
+        """Why the sites would not let a block be opened, as far as is known here; empty if they might."""
+        if len(now.sites) < now.minimum:
+            return f"fewer than {now.minimum} sites contribute to it"
+        if not (alone := self.alone(block, now)):
+            return ""
+        whose = ", ".join(sorted(alone))
+        over = f"without {whose}" if now.sites.isdisjoint(alone) else f"over {', '.join(sorted(now.sites))}"
+        return (
+            f"opened {over}, it would tell the sums of {whose} alone by subtraction from what was opened before; "
+            "resume the run when all its sites are there"
+        )
+
     def note(self, block: str, now: SiteSet) -> None:
         """Note that a block was opened; of the same sites the newest word counts."""
         others = [each for each in self.by_block.get(block, ()) if each.sites != now.sites]

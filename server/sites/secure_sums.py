@@ -146,8 +146,8 @@ def _summed(
         return replace(summed, refused=dict.fromkeys(blocks, few))
     summed = replace(summed, steps=1)
     sets = {block: _set_of(session, block, receipts) for block in blocks}
-    if all(session.steps.sets.alone(block, each) for block, each in sets.items()):
-        refused = {b: _waits_for(session.steps.sets.alone(b, each)) for b, each in sets.items()}
+    refused = {block: why for block, each in sets.items() if (why := session.steps.sets.why_refused(block, each))}
+    if len(refused) == len(sets):
         return replace(summed, refused=refused)
 
     def once_more(without: Collection[str], *, steps: int) -> Summed:
@@ -205,13 +205,6 @@ def _set_of(session: Session, block: str, receipts: Mapping[str, Receipt]) -> Si
     privacy = session.campaign.privacy
     noised, minimum = privacy.mode == "sample", privacy.minimum_sites
     return set_of(block, list(receipts.values()), noised=noised, minimum=minimum)
-
-
-def _waits_for(alone: Collection[str]) -> str:
-    return (
-        f"opened without {', '.join(sorted(alone))}, it would tell the sums of {'these' if len(alone) > 1 else 'it'} "
-        "alone by subtraction from what was opened before; resume the run when all its sites are there"
-    )
 
 
 def _may_go_on(

@@ -11,6 +11,7 @@ from flwr.app import Message
 from safetensors.numpy import load_file
 
 from fedage.client.audit.log import KEY_FILE, PUBLIC_KEY_FILE, site_key
+from fedage.common.analyses.evaluation.metrics import TEST, VALIDATION
 from fedage.common.protocol.messages import TRAIN
 from fedage.server.sites.session import CampaignFailed
 from fedage.server.superlink.home import init_home
@@ -65,7 +66,7 @@ def away(*rounds: int) -> Callable[[str, Message], bool]:
 def test_a_training_waits_and_is_resumed_to_the_same_model(made: Callable[..., Run]) -> None:
     whole, left = made("whole"), made("left", like="whole")
     assert whole.conduct()
-    with pytest.raises(CampaignFailed, match=r"round 2: .* opened without west, it would tell the sums of it alone"):
+    with pytest.raises(CampaignFailed, match=r"round 2: .* opened without west, it would tell the sums of west alone"):
         left.conduct(silent=away(2))
     assert [done.number for done in left.results().rounds] == [1]
     with pytest.raises(CampaignFailed, match="round 2"):
@@ -74,6 +75,27 @@ def test_a_training_waits_and_is_resumed_to_the_same_model(made: Callable[..., R
     assert [done.sites for done in left.results().rounds] == [NAMES] * 3
     models = [load_file(run.run.path / "model.safetensors") for run in (whole, left)]
     assert all((models[0][name] == models[1][name]).all() for name in models[0])
+
+
+@pytest.mark.slow
+def test_a_run_that_is_to_finish_goes_on_with_the_model_so_far(made: Callable[..., Run]) -> None:
+    """What is judged for the first time is of the sites that are left; what was opened with west is not."""
+    run = made("finishes")
+    run.text = run.text.replace("quorum_wait_s = 1", "quorum_wait_s = 1\nfinish_early = true")
+    trained = 0
+
+    def silent(site: str, message: Message) -> bool:
+        nonlocal trained
+        trained += site == "west" and message.metadata.message_type == TRAIN
+        return site == "west" and trained > 1
+
+    assert run.conduct(silent=silent)
+    results = run.results()
+    assert (results.run.status, [done.sites for done in results.rounds]) == ("finished", [NAMES])
+    assert any("Training ended after round 1 (round 2: the sites' updates were not" in note for note in results.notes)
+    assert results.analyses[TEST].sites == NAMES[:2]
+    assert results.analyses[TEST].result is not None
+    assert "those of west would be seen" in results.analyses[VALIDATION].not_computed
 
 
 @pytest.mark.slow

@@ -236,7 +236,7 @@ def test_rounds_do_not_go_on_without_a_site_that_leaves(tmp_path: Path) -> None:
         return None if grid[0].names[node] == "c" and seen >= 2 else message
 
     grid.append(InProcessGrid(tables(tmp_path, holes=False), meddle=meddle))
-    with pytest.raises(CampaignFailed, match="opened without c, it would tell the sums of it alone") as failed:
+    with pytest.raises(CampaignFailed, match="opened without c, it would tell the sums of c alone") as failed:
         run(tmp_path, hidden(NETWORK + PARTS), [], grid=grid[0])
     assert "round 2" in str(failed.value)
     assert "c: train (round 2): no answer" in str(failed.value)

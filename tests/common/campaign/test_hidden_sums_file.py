@@ -26,7 +26,7 @@ secure_aggregation = true
 THREE = '["north", "south", "west"]'
 
 
-def file(*, sites: str = THREE, quorum: int = 3, more: str = "") -> str:
+def file(*, sites: str = THREE, quorum: int | str = 3, more: str = "") -> str:
     return FILE.format(sites=sites, quorum=quorum, more=more)
 
 
@@ -40,6 +40,11 @@ def file(*, sites: str = THREE, quorum: int = 3, more: str = "") -> str:
             file(more="results_by_site = true").replace("secure_aggregation = true", "secure_aggregation = false"),
             "privacy.results_by_site",
             "told without it",
+        ),
+        (
+            file(quorum="3\nfinish_early = true").replace("aggregation = true", "aggregation = false"),
+            "training.finish_early",
+            "rounds go on without a site",
         ),
         (file(more="minimum_sites = 1"), "privacy.minimum_sites", "2"),
         (file(more='[privacy.site_keys]\nnorth = "ab"'), "privacy.site_keys", "north"),
