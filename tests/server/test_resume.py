@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Message
 from typer.testing import CliRunner
 
@@ -35,8 +36,8 @@ class CutOff(BaseException):
 class Coordinator:
     """Conducts one run over the same three sites, each time up to its n-th message."""
 
-    def __init__(self, folder: Path, *, text: str = NETWORK + K) -> None:
-        self.text = text
+    def __init__(self, folder: Path, *, text: str = NETWORK + K, key: Ed25519PrivateKey | None = None) -> None:
+        self.text, self.key = text, key
         self.run = RunFolder(folder / "runs" / "folds" / "r1")
         self.sites = tables(folder)
         self.asked: list[str] = []
@@ -62,7 +63,7 @@ class Coordinator:
                     self.take_up()
                 with self.run.conducting():
                     campaign = parse_campaign(self.text)
-                    conduct(PollingGrid(grid, poll_s=0.001), campaign, place, key=None, admitted=grid.names)
+                    conduct(PollingGrid(grid, poll_s=0.001), campaign, place, key=self.key, admitted=grid.names)
         except CutOff:
             return False
         return True
@@ -121,6 +122,38 @@ def test_a_run_cut_off_at_every_few_messages_ends_like_one_that_was_not(
     assert events.count("round") >= len(read_results(coordinator.run.path / "results.json").rounds) - times
     # What was answered is not asked for again: only the messages of the steps in which it was cut off.
     assert len(coordinator.asked) <= len(whole.asked) + 3 * times
+
+
+STATED = """penalty = 4.0
+start = "stated"
+noise = 0.0
+hidden = []
+age_scale = "linear"
+age_range_years = [5, 120]
+[estimator.options.ranges]
+"*" = [-1000000, 1000000]
+"""
+WHOLE_SITES = """[privacy]
+mode = "client"
+epsilon = 8.0
+delta = 1e-5
+clip_norm = 0.05
+"""
+
+
+@pytest.mark.slow
+def test_noise_for_whole_sites_is_the_same_in_a_run_that_is_resumed(tmp_path: Path) -> None:
+    """It follows from the coordinator's key; under another one it is other noise."""
+    text = NETWORK.replace("penalty = 4.0\n", STATED).replace("[privacy]\n", WHOLE_SITES) + K
+    key = Ed25519PrivateKey.generate()
+    whole, coordinator = (Coordinator(tmp_path / name, text=text, key=key) for name in ("whole", "cut off"))
+    assert whole.conduct()
+    while not coordinator.conduct(cut_off_at=7):
+        pass
+    assert_same(coordinator, whole)
+    other = Coordinator(tmp_path / "other", text=text, key=Ed25519PrivateKey.generate())
+    assert other.conduct()
+    assert other.outcome()[0] != whole.outcome()[0]
 
 
 @pytest.mark.slow
