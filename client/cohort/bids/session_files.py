@@ -6,9 +6,10 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
+from fedage.client.cohort.bids.counted_days import days_since_first
 from fedage.client.cohort.bids.label_maps import anat_folders, is_label_map
 from fedage.client.cohort.bids.participants import (
     Row,
@@ -27,6 +28,9 @@ _SESSION_COLUMNS = ("session", "ses", "session_label", "visit", "timepoint")
 _T1W = re.compile(r"(?P<participant>sub-[A-Za-z0-9+]+)(_[a-z]+-[A-Za-z0-9+]+)*_T1w\.nii(\.gz)?")
 _SESSION_IN_NAME = re.compile(r"_(ses-[A-Za-z0-9+]+)_")
 _LIKE_T1W = re.compile(r"(.*[^a-z])?(t1w?|mprage)\.nii(\.gz)?", re.IGNORECASE)
+_ANY_DAY = date(2000, 6, 15)
+"""What days are counted from where only the days between sessions are known."""
+_SPREAD_DAYS = 31
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,11 @@ class SessionFiles:
     label_maps: tuple[Path, ...] = ()
     derived: tuple[Path, ...] = ()
 
+    @property
+    def days_since_first(self) -> float | None:
+        """Days since the participant's first session, where the table of sessions counts them."""
+        return days_since_first(self.rows)
+
 
 @dataclass(frozen=True)
 class Participant:
@@ -147,7 +156,7 @@ def read_participant(
         volumes = tuple(path for path in candidates if _is_of(path.name, folder.name, label))
         misnamed = tuple(path for path in candidates if path not in volumes) + without_session
         without_session = ()
-        day = acquisition_day(common_value(session_rows[label], "acq_time") or "")
+        day = _day_of(session_rows[label])
         try:
             day = day or _scan_day(session_folder, volumes)
         except FedAgeError:
@@ -168,17 +177,20 @@ def read_participant(
     if "" not in sessions:
         for label in {*session_rows, *(label for row in rows if (label := session_of(row)))} - sessions.keys():
             rows_of_label = tuple(session_rows.get(label, ()))
-            sessions[label] = SessionFiles(
-                label, (), rows_of_label, acquisition_day(common_value(rows_of_label, "acq_time") or "")
-            )
-    sessions_without_placeholders = _without_placeholders(list(sessions.values()))
+            sessions[label] = SessionFiles(label, (), rows_of_label, _day_of(rows_of_label))
+    sessions_without_placeholders = _with_counted_days(_without_placeholders(list(sessions.values())))
     ordered = _order_sessions(sessions_without_placeholders)
     return Participant(tuple(ordered or sessions_without_placeholders), rows, ordered is not None, unreadable, unit)
 
 
+def _day_of(rows: Sequence[Row]) -> date | None:
+    """The day that a session's rows in its table of sessions give."""
+    return acquisition_day(common_value(rows, "acq_time") or "")
+
+
 def _t1w_candidates(paths: Iterable[Path]) -> tuple[Path, ...]:
-    """Files whose names end like those of T1-weighted volumes."""
-    return tuple(path for path in paths if _LIKE_T1W.fullmatch(path.name) and path.is_file())
+    """Files, and pipes or devices, whose names end like those of T1-weighted volumes."""
+    return tuple(path for path in paths if _LIKE_T1W.fullmatch(path.name) and not path.is_dir())
 
 
 def _is_of(name: str, participant: str, label: str) -> bool:
@@ -210,6 +222,20 @@ def _without_placeholders(sessions: list[SessionFiles]) -> list[SessionFiles]:
         by_label = [label_day(session.label) for session in sessions]
         if None not in by_label:
             sessions = [replace(session, day=day) for session, day in zip(sessions, by_label, strict=True)]
+    return sessions
+
+
+def _with_counted_days(sessions: list[SessionFiles]) -> list[SessionFiles]:
+    """Sessions with days as their table counts them where they have no dates; without days where the two differ."""
+    counts = [count for session in sessions if (count := session.days_since_first) is not None]
+    if len(counts) < len(sessions):
+        return sessions
+    if any(session.day is None for session in sessions):
+        days = [_ANY_DAY + timedelta(days=round(count)) for count in counts]
+        return [replace(session, day=day) for session, day in zip(sessions, days, strict=True)]
+    starts = [session.day.toordinal() - count for session, count in zip(sessions, counts, strict=True) if session.day]
+    if max(starts) - min(starts) > _SPREAD_DAYS:
+        return [replace(session, day=None) for session in sessions]
     return sessions
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from fedage.client.cohort.ages import DAYS_PER_YEAR, OLDEST_YEARS, Age
 from fedage.client.cohort.bids.derivatives import derivative_folder
@@ -41,6 +43,11 @@ from fedage.client.cohort.table.units import NOT_FROM_BIRTH, counts_from_concept
 from fedage.common.errors import FedAgeError
 
 PARTICIPANTS = "participants.tsv"
+_MOMENT = r"(?:mr_?i?_?)?(?:scan|scanning|mri?|exam|examination|acq|acquisition|imaging|visit|session)"
+_AT_SCAN = re.compile(
+    rf"(?:age_?(?:at_?)?(?:the_?)?{_MOMENT}|{_MOMENT}_?age)(?:_in)?(?:_?(?P<unit>year|month|week|day)s?)?"
+)
+"""Names of other columns of ages at the scan, in small letters."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +90,22 @@ class Session:
 
 @dataclass(frozen=True)
 class _Reading:
-    """How ages are read, in `participants.tsv` and in tables of sessions; and the label of the first session."""
+    """How ages are read, in `participants.tsv` and in tables of sessions; and the label of the first session.
+
+    `at_scan` are the other columns of ages at the scan, as `age_at_scan`.
+    """
 
     ages: AgeColumn
     later: AgeColumn
     first: str | None
+    at_scan: Mapping[str, AgeColumn]
+
+    def contradicts_itself(self, row: Row, *, ages: AgeColumn) -> bool:
+        """Whether a row's `age` and another age at the scan in it are more than a year apart."""
+        stated = [ages.age(row.get("age", ""))]
+        stated += [column.age(row.get(name, "")) for name, column in self.at_scan.items()]
+        years = [age.years for age in stated if isinstance(age, Age)]
+        return len(years) > 1 and max(years) - min(years) > 1
 
 
 def read_sessions(walk: FolderWalk, layout: BidsLayout) -> list[Session]:
@@ -123,6 +141,10 @@ def read_sessions(walk: FolderWalk, layout: BidsLayout) -> list[Session]:
         AgeColumn.from_texts([row.get("age", "") for name in names for row in rows[name]], unit=unit),
         AgeColumn.from_texts([row.get("age", "") for row in _rows_of(all_sessions)], unit=session_unit),
         first_label({session.label for session in all_sessions if session.label}),
+        _columns_at_scan(
+            [*(row for name in names for row in rows[name]), *_rows_of(all_sessions)],
+            {**sessions_sidecar, **participants_sidecar},
+        ),
     )
     reading.ages.require_plausible([row.get("age", "") for name in names for row in rows[name]], file=PARTICIPANTS)
     reading.later.require_plausible([row.get("age", "") for row in _rows_of(all_sessions)], file="sub-*_sessions.tsv")
@@ -149,6 +171,20 @@ def read_sessions(walk: FolderWalk, layout: BidsLayout) -> list[Session]:
         for position, session in enumerate(participant.sessions)
         if session.volumes or session.misnamed
     ]
+
+
+def _columns_at_scan(rows: Sequence[Row], sidecar: Mapping[str, Any]) -> dict[str, AgeColumn]:
+    """Other columns than `age` that hold ages at the scan, by name; in years where a name and the JSON give no unit."""
+    columns = {}
+    for name in sorted({name for row in rows for name in row}):
+        if match := _AT_SCAN.fullmatch(name):
+            try:
+                stated = age_unit(sidecar, file="participants.json", column=name)
+            except FedAgeError:  # no age at the scan, as its description says
+                continue
+            texts = [row.get(name, "") for row in rows]
+            columns[name] = AgeColumn.from_texts(texts, unit=match["unit"] or stated)
+    return columns
 
 
 def _sex_text(rows: Iterable[Row]) -> str:
@@ -178,6 +214,19 @@ def _require_ages(path: Path, rows: Iterable[Row]) -> None:
 
 
 def _age(participant: Participant, session: SessionFiles, reading: _Reading) -> Age | Reason:
+    """Age at a session, unless another column of its rows gives an age at the scan that is another one."""
+    age = _age_in_column_age(participant, session, reading)
+    rows = [row for row in participant.rows if session_of(row) in ("", session.label)]
+    session_ages = replace(reading.later, unit=participant.unit) if participant.unit else reading.later
+    differ = any(
+        reading.contradicts_itself(row, ages=ages)
+        for own_rows, ages in ((session.rows, session_ages), (rows, reading.ages))
+        for row in own_rows
+    )
+    return Reason.SEVERAL_AGES if differ and isinstance(age, Age) else age
+
+
+def _age_in_column_age(participant: Participant, session: SessionFiles, reading: _Reading) -> Age | Reason:
     """Age at a session: its own, else that of another session plus the time between them."""
     if participant.unreadable:
         return Reason.UNREADABLE_TABLE
@@ -222,6 +271,8 @@ def _first_session(participant: Participant, reading: _Reading) -> SessionFiles 
     None if that is not known, for example if all labels say that there was an earlier session.
     """
     sessions = participant.sessions
+    if any(session.days_since_first is not None for session in sessions):
+        return next((session for session in sessions if session.days_since_first == 0), None)
     if participant.has_days and (len(sessions) > 1 or label_day(sessions[0].label) is not None):
         return None if all(is_later(session.label) for session in sessions) else sessions[0]
     if len(sessions) == 1 and not sessions[0].label:

@@ -20,13 +20,15 @@ _IMAGE_TYPE, _INTENT, _SERIES_DESCRIPTION = 0x00080008, 0x00080068, 0x0008103E
 _BODY_PART, _MAGNIFICATION, _PADDLE, _PROCESSING = 0x00180015, 0x00181114, 0x001811A4, 0x00181400
 _VIEW_POSITION, _QUALITY_CONTROL, _PARTIAL_VIEW = 0x00185101, 0x00280300, 0x00281350
 _CONTAINER, _PROTOCOL, _STUDY_DESCRIPTION, _PATIENT_ORIENTATION = 0x00400512, 0x00181030, 0x00081030, 0x00200020
+_REQUESTED_PROCEDURE, _PERFORMED_STEP = 0x00321060, 0x00400254
 _BREAST_IMPLANT, _CONTRAST_AGENT = 0x00281300, 0x00180010
 _TO_DETECTOR, _TO_PATIENT = 0x00181110, 0x00181111
 TAGS = frozenset(
     [
         *(_IMAGE_TYPE, tags.SOP_CLASS, _INTENT, _SERIES_DESCRIPTION, _BODY_PART, _MAGNIFICATION, _PADDLE, _PROCESSING),
         *(_VIEW_POSITION, _QUALITY_CONTROL, _PARTIAL_VIEW, _CONTAINER, _PROTOCOL),
-        *(_STUDY_DESCRIPTION, _PATIENT_ORIENTATION, _BREAST_IMPLANT, tags.CHARSET),
+        *(_STUDY_DESCRIPTION, _REQUESTED_PROCEDURE, _PERFORMED_STEP),
+        *(_PATIENT_ORIENTATION, _BREAST_IMPLANT, tags.CHARSET),
         *(_CONTRAST_AGENT, _TO_DETECTOR, _TO_PATIENT, tags.IMAGE_LATERALITY, tags.LATERALITY),
     ]
 )
@@ -92,7 +94,7 @@ def _content(header: _Raw, modality: str) -> Content:
             partial_view=_text(header, _PARTIAL_VIEW),
             breast_implant=_text(header, _BREAST_IMPLANT),
             descriptions=[_text(header, tag) for tag in (_SERIES_DESCRIPTION, _PROTOCOL, _PROCESSING, _PADDLE)],
-            study=_text(header, _STUDY_DESCRIPTION),
+            study=_study(header),
             orientation=_texts(header, _PATIENT_ORIENTATION),
             lateralities=[_text(header, tag) for tag in (tags.IMAGE_LATERALITY, tags.LATERALITY)],
             magnification=_number(header, _MAGNIFICATION) or _magnification(header),
@@ -128,6 +130,12 @@ def _folded(header: _Raw, raw: bytes) -> str:
 
 def _text(header: _Raw, tag: int) -> str:
     return _texts(header, tag)[0]
+
+
+def _study(header: _Raw) -> str:
+    """What the study is called: by its description, else by the procedure that was requested or performed."""
+    named = (_text(header, tag) for tag in (_STUDY_DESCRIPTION, _REQUESTED_PROCEDURE, _PERFORMED_STEP))
+    return next(filter(None, named), "")
 
 
 def _number(header: _Raw, tag: int) -> float | None:

@@ -33,7 +33,7 @@ from fedage.common.errors import FedAgeError
 __all__ = ["PARTICIPANTS", "STANDARD", "BidsFacts", "BidsLayout", "index_bids", "is_bids"]
 
 _DESCRIPTION = "dataset_description.json"
-_READER = "bids-8"
+_READER = "bids-9"
 _BATCH = 100
 _PART = re.compile(r"_part-(?!mag_)")
 """In the name of a volume that holds another part of complex values than the magnitude: phase, real, imaginary."""
@@ -180,6 +180,8 @@ def _exam_day(session: Session) -> int | None:
 
 
 def _facts(root: Path, volume: Path, session: Session, grids: DerivedGrids) -> DicomFacts | Rejected:
+    if not volume.is_file():  # a pipe would be waited for
+        return Rejected(Reason.UNREADABLE, modality="MR")
     if volume in session.misnamed:
         return Rejected(Reason.MISNAMED, modality="MR")
     if isinstance(session.age, Reason):

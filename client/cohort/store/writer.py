@@ -17,7 +17,7 @@ from fedage.client.cohort.store.series import judge_series, series_of, withdraw
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.site.sqlite import Connection, insert, insert_all, placed, scalar, scalars
 
-READER_VERSION = "13"
+READER_VERSION = "14"
 """Increased when files are read differently; the next indexing then reads all of them again."""
 
 

@@ -176,12 +176,36 @@ def parse_labels(column: pd.Series) -> pd.Series:
     """Identifiers or names of sites as text, missing where blank.
 
     pandas reads whole numbers with a gap as 1.0, 2.0, …; where all are such numbers, ".0" is removed again.
+
+    Raises
+    ------
+    FedAgeError
+        If the file holds them as floating-point numbers that are not whole, or too large to be told apart.
     """
-    values = column.astype("string").str.strip()
+    values = _without_rounding(column).astype("string").str.strip()
     values = values.mask(values == "")
     if values.str.fullmatch(r"-?\d+(\.0)?").all():
         values = values.str.removesuffix(".0")
     return values
+
+
+def _without_rounding(column: pd.Series) -> pd.Series:
+    """A column of identifiers or names; floating-point numbers of a Parquet file as whole numbers."""
+    import pandas as pd
+
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    if not pd.api.types.is_float_dtype(column.dtype):
+        return column
+    numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    known = numbers[~np.isnan(numbers)]
+    largest = 2 ** (np.finfo(getattr(column.dtype, "numpy_dtype", column.dtype)).nmant + 1)
+    if (known != np.floor(known)).any() or (np.abs(known) >= largest).any():
+        raise FedAgeError(
+            f"column {column.name!r} names patients or sites by floating-point numbers that are not whole, or so large "
+            "that their last digits are lost, so that two may be read as one; save the column as text"
+        )
+    return column.astype("Float64").astype("Int64")
 
 
 def parse_numbers(column: pd.Series, *, missing: Sequence[float] = ()) -> tuple[FloatArray, Mask]:

@@ -238,3 +238,12 @@ def test_pipes_among_descriptions_are_not_waited_for(store: CohortStore, tmp_pat
     os.mkfifo(root / "participants.json")
     with pytest.raises(FedAgeError, match=r"participants\.json is no file"):
         index_bids(store, root)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("suffix", ["_T1w.nii", "_T1w.nii.gz", "_MPRAGE.nii"])
+def test_a_pipe_named_as_a_volume_is_set_aside_with_a_reason(store: CohortStore, tmp_path: Path, suffix: str) -> None:
+    root = data_set(tmp_path / "data", "participant_id\tage\nsub-a\t40.5\nsub-b\t50.5\n")
+    os.mkfifo(t1w(root, "a").with_name(f"sub-a_run-2{suffix}"))
+    report = index_bids(store, root)
+    assert (report.images, report.rejected) == (1, {"unreadable": 1})

@@ -304,3 +304,43 @@ def test_a_unit_beside_the_table_is_found_whatever_its_capitals(tmp_path: Path) 
 
 def test_no_labels_have_no_first() -> None:
     assert first_label([]) is None
+
+
+@pytest.mark.parametrize("column", ["days_since_baseline", "days_from_first_scan", "Days since enrolment"])
+def test_days_that_a_table_counts_order_sessions(tmp_path: Path, column: str) -> None:
+    table = f"session_id\t{column}\nses-zeta\t0\nses-alpha\t731\n"
+    root = tree(tmp_path, {"a": ["alpha", "zeta"]}, ONE | {"sub-a/sub-a_sessions.tsv": table})
+    assert ages(root) == {("a", "alpha"): 42.501, ("a", "zeta"): 40.5}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "session_id\tdays_since_baseline\nses-1\t400\nses-2\t800\n",  # the first session has no volume and no row
+        "session_id\tmonths_since_bl\nses-1\t6\n",
+        "session_id\tacq_time\tdays_since_baseline\nses-1\t2019-01-02\t40\nses-2\t2019-03-02\t100\n",
+    ],
+)
+def test_an_age_is_of_no_session_that_a_table_counts_as_later(tmp_path: Path, table: str) -> None:
+    root = tree(tmp_path, {"a": ["1", "2"]}, ONE | {"sub-a/sub-a_sessions.tsv": table})
+    assert set(ages(root).values()) == {NONE}
+
+
+def test_counted_days_and_dates_that_differ_tell_no_age_between(tmp_path: Path) -> None:
+    table = "session_id\tacq_time\tdays_since_baseline\nses-1\t2019-01-02\t0\nses-2\t2019-03-02\t1000\n"
+    root = tree(tmp_path, {"a": ["1", "2"]}, ONE | {"sub-a/sub-a_sessions.tsv": table})
+    assert ages(root) == {("a", "1"): 40.5, ("a", "2"): NONE}
+
+
+@pytest.mark.parametrize("column", ["age_at_scan", "scan_age", "Age_at_MRI_years", "age_months_at"])
+def test_two_ages_of_one_row_that_differ_are_several(tmp_path: Path, column: str) -> None:
+    table = f"participant_id\tage\t{column}\nsub-a\t40.5\t47.2\nsub-b\t40.5\t40.9\nsub-c\t40.5\tn/a\n"
+    root = tree(tmp_path, {"a": [""], "b": [""], "c": [""]}, {"participants.tsv": table})
+    several = 40.5 if column == "age_months_at" else "several-ages"
+    assert ages(root) == {("a", ""): several, ("b", ""): 40.5, ("c", ""): 40.5}
+
+
+def test_a_second_age_in_months_is_compared_in_years(tmp_path: Path) -> None:
+    table = "participant_id\tage\tage_at_scan_months\nsub-a\t40.5\t486.1\nsub-b\t40.5\t600.5\n"
+    root = tree(tmp_path, {"a": [""], "b": [""]}, {"participants.tsv": table})
+    assert ages(root) == {("a", ""): 40.5, ("b", ""): "several-ages"}

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
+from pydicom.uid import MRImageStorage
 
 from fedage.client.cohort.bids.contrast import is_contrast_enhanced
 from fedage.client.cohort.dicom.content import Code, HeaderText, derive_content
 from fedage.client.cohort.dicom.descriptions import fold_text
 from fedage.client.cohort.indexing.bids_content import described_content
 from fedage.common.estimators.head_volumes import head_input
+from tests.client.cohort.dicom.contents import content
 
 TAKES = head_input("").takes
+MR: dict[str, Any] = {"Modality": "MR", "SOPClassUID": MRImageStorage, "ViewPosition": None}
 
 
 def why_not(*descriptions: str, study: str = "", body_part: str = "", region: str = "") -> str | None:
@@ -135,3 +141,20 @@ def test_bids_volumes_are_read_with_their_sidecar(name: str, sidecar: dict[str, 
 def test_an_acquisition_after_an_operation_has_no_contrast_agent() -> None:
     names = ("sub-1_acq-postop_T1w.nii", "sub-1_acq-preKM_T1w.nii", "sub-1_acq-postero_T1w.nii")
     assert not any(is_contrast_enhanced(name, {}) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("elements", "taken"),
+    [
+        ({"RequestedProcedureDescription": "MR KNEE LEFT"}, False),
+        ({"PerformedProcedureStepDescription": "MRT LWS"}, False),
+        ({"RequestedProcedureDescription": "RM ADDOME E FEGATO"}, False),
+        ({"RequestedProcedureDescription": "MR BRAIN"}, True),
+        ({"StudyDescription": "MR BRAIN", "RequestedProcedureDescription": "MR KNEE"}, True),
+    ],
+)
+def test_a_procedure_s_name_tells_the_part_where_the_study_has_none(
+    tmp_path: Path, elements: dict[str, Any], taken: bool
+) -> None:
+    found = content(tmp_path / "a.dcm", **{**MR, "SeriesDescription": "T1 SAG", **elements})
+    assert (TAKES.why_not(found) is None) is taken
