@@ -10,12 +10,42 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 
+from fedage.common.errors import FedAgeError
+
 _ZEROS = re.compile(r"(?P<before>(?:.*\D)?)0*(?P<digits>\d+)", re.DOTALL)
 _WRITTEN_AS_NUMBER = re.compile(r"(?P<digits>\d+)\.0")
 _NUMBER = re.compile(r"-?\d+(?:\.0)?")
 _UNSEEN = ("Cf", "Cc")
 _LONGEST = 16
 """Longest run of digits that is tried with leading zeros."""
+_ROUNDED = re.compile(r"[+-]?\d(?:[.,]\d+)?E\+\d{2,3}", re.IGNORECASE)
+_AS_DAY = re.compile(
+    r"\d{1,2}[-.](?:jan|feb|m[aä]r|mrz|apr|may|mai|jun|jul|aug|sep|o[ck]t|nov|de[cz])\.?", re.IGNORECASE
+)
+_SPREADSHEET_ERROR = re.compile(r"#(?:N/A|REF!|VALUE!|NAME\?|NULL!|NUM!|DIV/0!|NV|BEZUG!|WERT!|ZAHL!)", re.IGNORECASE)
+
+
+def require_as_written(identifiers: Iterable[str], *, column: str) -> None:
+    """Refuse identifiers or names that a spreadsheet wrote otherwise: several of them become one.
+
+    Raises
+    ------
+    FedAgeError
+        If one is a number of which digits are lost (1.23457E+11), or a day (12-Mar for 12-3).
+    """
+    kinds = ((_ROUNDED, "numbers whose last digits are lost (as 1.2E+11)"), (_AS_DAY, "days (12-Mar)"))
+    for identifier in identifiers:
+        for pattern, what in kinds:
+            if pattern.fullmatch(identifier.strip()):
+                raise FedAgeError(
+                    f"column {column!r} names patients or sites by {what}, as a spreadsheet writes them, so that two "
+                    "may be read as one; export the table again with this column as text"
+                )
+
+
+def is_spreadsheet_error(identifier: str) -> bool:
+    """Whether a cell holds what a spreadsheet writes where a formula failed (`#REF!`): it names nobody."""
+    return _SPREADSHEET_ERROR.fullmatch(identifier.strip()) is not None
 
 
 def without_zeros(identifier: str) -> str:

@@ -26,7 +26,12 @@ from fedage.client.cohort.table.column_checks import named_column_problem
 from fedage.client.cohort.table.extremes import find_extremes
 from fedage.client.cohort.table.grouped_digits import grouped_by_points
 from fedage.client.cohort.table.header import columns_text, require_unique_names
-from fedage.client.cohort.table.identifiers import count_differing_in_writing, count_differing_in_zeros
+from fedage.client.cohort.table.identifiers import (
+    count_differing_in_writing,
+    count_differing_in_zeros,
+    is_spreadsheet_error,
+    require_as_written,
+)
 from fedage.client.cohort.table.messages import (
     extreme_text,
     kept_extreme,
@@ -153,7 +158,8 @@ def read_outcomes(
     nobodys = rows_of_nobody(table, id_column=id_column)
     is_nobodys = np.any([*nobodys.values()], axis=0)
     table, ids = table[~is_nobodys], ids[~is_nobodys]
-    has_id = ids != ""
+    require_as_written(ids.unique(), column=id_column)
+    has_id = ~ids.isin(["", *filter(is_spreadsheet_error, ids.unique())])
     table, ids = table[has_id], ids[has_id]
     counted_rows = np.ones(len(ids), dtype=np.bool_) if columns or rows_are_sessions else ~ids.duplicated()
     table, counted_ids = table[counted_rows], ids[counted_rows]

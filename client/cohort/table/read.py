@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fedage.client.cohort.table.grouped_digits import grouped_by_points
 from fedage.client.cohort.table.header import require_unique_names
+from fedage.client.cohort.table.identifiers import is_spreadsheet_error, require_as_written
 from fedage.client.cohort.table.limits import TABLE, require_bounded
 from fedage.client.cohort.table.quotes import require_all_read
 from fedage.client.cohort.table.text_table import open_text_table, too_many_cells
@@ -180,10 +181,14 @@ def parse_labels(column: pd.Series) -> pd.Series:
     Raises
     ------
     FedAgeError
-        If the file holds them as floating-point numbers that are not whole, or too large to be told apart.
+        If the file holds them as floating-point numbers that are not whole, or too large to be told apart, or if a
+        spreadsheet has rounded them or turned them into days.
     """
     values = _without_rounding(column).astype("string").str.strip()
     values = values.mask(values == "")
+    names = values.dropna().unique().tolist()
+    require_as_written(names, column=str(column.name))
+    values = values.mask(values.isin([name for name in names if is_spreadsheet_error(name)]))
     if values.str.fullmatch(r"-?\d+(\.0)?").all():
         values = values.str.removesuffix(".0")
     return values
