@@ -25,6 +25,7 @@ _OWN = {
     "gap-by-age": ("bias.gap_by_age", ""),
     "error-curve": ("evaluation.error_curve", ""),
     "predicted-sd": ("evaluation.predicted_sd", ""),
+    "site-probe": ("evaluation.likely_site", ""),
     "table-grid": ("survival.table_grid", "survival"),
     "cox": ("survival.cox", "survival"),
     "kaplan-meier": ("survival.kaplan_meier", "survival"),

@@ -34,3 +34,6 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Norm = Annotated[float, Field(ge=1e-3, le=1e6)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+LIKELY_SITE = "likely_site"
+"""Predicted column: the number of the likeliest site, from 1, in the order of those that train in campaign.sites."""

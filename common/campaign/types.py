@@ -271,6 +271,7 @@ class Campaign(Table):
     text: str = Field(repr=False, description="the file as it was read")
     digest: str = Field(description="SHA-256 of the file's bytes, hexadecimal")
     role: Role = Field(default="train", description="of the site that reads the file, see `at`; not in the file")
+    site: str = Field(default="", description="that site, see `at`; empty at the coordinator")
 
     def role_of(self, site: str) -> Role:
         """What a site does by the file: train, judged by its held-out patients, or only validate."""
@@ -278,8 +279,12 @@ class Campaign(Table):
 
     def at(self, site: str) -> Self:
         """The file as a site reads it."""
-        role = self.role_of(site)
-        return self if role == self.role else self.model_copy(update={"role": role})
+        return self.model_copy(update={"role": self.role_of(site), "site": site})
+
+    @property
+    def training_sites(self) -> tuple[str, ...]:
+        """The sites of `campaign.sites` that do not only validate."""
+        return tuple(site for site in self.campaign.sites if self.role_of(site) == "train")
 
     @property
     def validates(self) -> bool:

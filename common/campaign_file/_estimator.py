@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from fedage.common.campaign.fields import LIKELY_SITE
 from fedage.common.campaign_file._private import privacy_problems
 from fedage.common.campaign_file._sound import ValidValues
 from fedage.common.toml.problems import Problem
@@ -85,6 +86,7 @@ def _phase_problems(sound: ValidValues, estimator: type[Estimator]) -> Iterator[
         yield from _age_problems(sound, made)
         if sound["privacy.mode"] in ("sample", "client"):
             yield from privacy_problems(made, mode=sound["privacy.mode"])
+        yield from _site_probe_problems(sound, made)
         phases = [phase for phase in phases_of(made) if isinstance(phase, RoundsPhase)]
         for exact in (phase for phase in phases_of(made) if isinstance(phase, ExactPhase)):
             require_exact(exact, exact.analysis(Conditions(minimum_count=2)))
@@ -119,6 +121,25 @@ def _start_problems(sound: ValidValues, estimator: type[Estimator], in_rounds: l
             "training.start_bundle",
             "training.start_bundle: not possible with estimator.options.weights_sha256, another model to begin with; "
             "remove one of them",
+        )
+
+
+def _site_probe_problems(sound: ValidValues, made: Estimator) -> Iterator[Problem]:
+    """Sites that cannot be told apart, or may not."""
+    if not any(output.column == LIKELY_SITE for output in made.outputs):
+        return
+    train = set(sound["campaign.sites"] or ()) - set(sound["validation.sites"] or ())
+    if len(train) < 2:
+        yield Problem(
+            "campaign.sites",
+            f"campaign.sites has {len(train)} sites that train: estimator.options.site_probe needs at least 2 to tell "
+            "apart; name the sites",
+        )
+    if sound["privacy.secure_aggregation"]:
+        yield Problem(
+            "estimator.options.site_probe",
+            "estimator.options.site_probe: not possible with privacy.secure_aggregation = true, as what tells sites "
+            "apart shows the mean embedding of each, which is hidden; remove one of the two",
         )
 
 

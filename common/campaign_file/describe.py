@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedage.common.campaign.fields import LIKELY_SITE
 from fedage.common.campaign.types import USUAL_AGE_STEP_YEARS, Campaign, CoxModel, Groups, Survival
 from fedage.common.presentation.wording import listed
 
@@ -201,13 +202,14 @@ def _analyses(campaign: Campaign) -> list[str]:
 
 
 def _further(campaign: Campaign) -> list[str]:
-    """What the analyses ask that the file gives a table of their own."""
-    if not campaign.analyses.asked_for():
+    """What the analyses ask that the file gives a table of their own, or that an option of the estimator implies."""
+    names = (*campaign.analyses.asked_for(), *(["site-probe"] if LIKELY_SITE in campaign.predicted_columns else []))
+    if not names:
         return []
     # Imported here: only a file that asks for one needs to know them.
     from fedage.common.analyses.registry import definition_of
 
-    asked_for = (definition_of(name) for name in campaign.analyses.asked_for())
+    asked_for = (definition_of(name) for name in names)
     return [sentence for each in asked_for if each is not None for sentence in each.asked(campaign)]
 
 

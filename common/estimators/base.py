@@ -212,6 +212,10 @@ class Conditions:
     healthy_only: bool = False
     cross_fitted: bool = False
     influence: InfluenceRule | None = None
+    sites: tuple[str, ...] = ()
+    """Those that train, where the file names its sites."""
+    site: str = ""
+    """The one that sums; empty at the coordinator."""
 
 
 @runtime_checkable

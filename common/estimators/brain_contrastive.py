@@ -10,6 +10,10 @@ volumes of 121 × 145 × 121 (VBM). Our own design: any size and width, 16 dimen
 batch without two patients of near age compares nobody. The public code's "none" with two views makes equal views, and
 is refused here.
 
+With `site_probe` the same sums, each site's in a row of its own, give a linear discriminant of the sites: how well a
+patient who was not trained on is assigned to the right one is what the OpenBHB score asks (analysis `site-probe`).
+Published is a logistic regression; see `site_moments` for why it is none here.
+
 The loss relates all patients of a batch, so that no mechanism bounds what one patient adds: per-patient differential
 privacy is refused. Positives are sought within a site's batch; no site needs another's samples.
 
@@ -27,6 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from fedage.common.analyses.exact import MAX_SITES
+from fedage.common.analyses.preparation.site_moments import likeliest
+from fedage.common.analyses.preparation.table_sums import standardise
+from fedage.common.campaign.fields import LIKELY_SITE
 from fedage.common.estimators.base import (
     AGE_OUTPUT,
     COMPUTED,
@@ -39,9 +47,9 @@ from fedage.common.estimators.base import (
     Samples,
 )
 from fedage.common.estimators.head_volumes import VOLUME, HeadVolumeOptions, HeadVolumes
-from fedage.common.estimators.ridge import AgeScale, RidgePhase, check_ridge, ridge_arrays, ridge_years
+from fedage.common.estimators.ridge import AgeScale, RidgePhase, check_ridge, ridge_arrays, ridge_years, vector
 from fedage.common.losses.names import AgeKernel, ContrastiveLoss
-from fedage.common.networks.arrays import state_to_arrays
+from fedage.common.networks.arrays import ModelRefused, state_to_arrays
 from fedage.common.networks.names import VolumeEncoder
 
 if TYPE_CHECKING:
@@ -52,7 +60,7 @@ EMBEDDING = "embedding:"
 """Begins the names of columns of the embedding: `embedding:NUMBER`, from 1."""
 _LEAST_SIDE = 32
 _SCALE = AgeScale("linear")
-_RIDGE = "ridge."
+_RIDGE, _SITES = "ridge.", "sites."
 
 
 class BrainContrastiveOptions(HeadVolumeOptions):
@@ -79,6 +87,9 @@ class BrainContrastiveOptions(HeadVolumeOptions):
     )
     age_penalty: float = Field(default=1.0, gt=0, le=1e6, description="λ of the ridge regression of age")
     keep_embedding: bool = Field(default=False, description="whether the embedding is kept at the site beside the age")
+    site_probe: bool = Field(
+        default=False, description="whether it is asked how well the sites of campaign.sites are told from embeddings"
+    )
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
@@ -116,9 +127,10 @@ class BrainContrastive(HeadVolumes):
 
     @property
     def outputs(self) -> tuple[Output, ...]:
-        """Age, and the embedding if it is asked for."""
+        """Age, and the likeliest site and the embedding if they are asked for."""
         kept = self._columns(EMBEDDING) if self.options.keep_embedding else ()
-        return (AGE_OUTPUT, *(Output(column=name, lower=-1.0, upper=1.0) for name in kept))
+        site = (Output(column=LIKELY_SITE, lower=1.0, upper=MAX_SITES),) if self.options.site_probe else ()
+        return (AGE_OUTPUT, *site, *(Output(column=name, lower=-1.0, upper=1.0) for name in kept))
 
     @property
     def encoder(self) -> EncoderPhase:
@@ -134,29 +146,53 @@ class BrainContrastive(HeadVolumes):
             lambda result, before, _seed: {
                 **before,
                 **{_RIDGE + name: array for name, array in ridge_arrays(result).items()},
+                **self._site_arrays(result["model"]),
             },
             scale=_SCALE,
             penalty=self.options.age_penalty,
             computed=lambda before, device: self.encoder.embedding(before, names, device=device),
+            by_site=self.options.site_probe,
             name="age-probe",
         )
         return (self.encoder, probe)
 
     def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
-        """Predicted ages, and the embedding if it is kept."""
+        """Predicted ages, and the likeliest site and the embedding if they are asked for. Raises `ModelRefused`."""
         ridge = {name.removeprefix(_RIDGE): a for name, a in arrays.items() if name.startswith(_RIDGE)}
         check_ridge(ridge, self.options.dimensions)
         names = self._columns(EMBEDDING)
-        encoder = {name: a for name, a in arrays.items() if not name.startswith(_RIDGE)}
+        encoder = {name: a for name, a in arrays.items() if not name.startswith((_RIDGE, _SITES))}
+        probe = {name.removeprefix(_SITES): a for name, a in arrays.items() if name.startswith(_SITES)}
+        self._check_site_arrays(probe)
         embed = self.encoder.embedding(encoder, names, device=device)
 
         def predict(samples: Samples) -> dict[str, NDArray[np.float64]]:
             columns = embed(samples)
             rows = np.column_stack([columns[name] for name in names])
             kept = columns if self.options.keep_embedding else {}
-            return {PREDICTED_YEARS: ridge_years(ridge, rows, _SCALE), **kept}
+            site = {}
+            if self.options.site_probe:
+                z = standardise(rows, ridge["means"], ridge["sds"])
+                site = {LIKELY_SITE: likeliest(z, probe["directions"], probe["constants"])}
+            return {PREDICTED_YEARS: ridge_years(ridge, rows, _SCALE), **site, **kept}
 
         return predict
+
+    def _site_arrays(self, model: Mapping[str, Any]) -> dict[str, NDArray[np.float64]]:
+        if not self.options.site_probe:
+            return {}
+        if "site_directions" not in model:
+            raise ModelRefused("site_probe needs the sites in campaign.sites")
+        return {_SITES + name: vector(model, f"site_{name}") for name in ("directions", "constants")}
+
+    def _check_site_arrays(self, probe: Arrays) -> None:
+        names = {"directions", "constants"} if self.options.site_probe else set()
+        sites = probe["constants"].size if probe.keys() == names and names else 0
+        shapes = {"directions": (sites, self.options.dimensions), "constants": (sites,)}
+        if {name: a.shape for name, a in probe.items()} != {name: shapes[name] for name in names} or not all(
+            np.isfinite(a).all() for a in probe.values()
+        ):
+            raise ModelRefused("weights of the site probe are not those of these options; the campaign's differ")
 
     def _columns(self, before: str) -> tuple[str, ...]:
         return tuple(f"{before}{number}" for number in range(1, self.options.dimensions + 1))

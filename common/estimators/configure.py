@@ -203,6 +203,8 @@ def exact_analysis(campaign: Campaign, phase: ExactPhase) -> Analysis:
             healthy_only=campaign.cohort.train_on == "healthy",
             cross_fitted=campaign.validation.folds is not None,
             influence=rule_of(campaign),
+            sites=campaign.training_sites,
+            site=campaign.site,
         )
     )
     return agreed(require_exact(phase, analysis), campaign)

@@ -52,6 +52,8 @@ class RidgePhase:
         Whether the result has correlations, for another solution than the ridge.
     computed
         What computes the columns from the model before; None where they are in the sites' tables.
+    by_site
+        Whether the result has a discriminant of the sites, where the file names them (`site_moments`).
     """
 
     cohort_columns: tuple[str, ...]
@@ -63,6 +65,7 @@ class RidgePhase:
     products: bool = True
     correlations: bool = False
     computed: Callable[[Arrays, str], Predictor] | None = None
+    by_site: bool = False
     name: str = PREPARATION
 
     def analysis(self, conditions: Conditions) -> TablePreparation:
@@ -78,6 +81,8 @@ class RidgePhase:
             healthy_only=conditions.healthy_only,
             cross_fitted=conditions.cross_fitted,
             influence=conditions.influence,
+            sites=conditions.sites if self.by_site else (),
+            site=conditions.site,
             name=self.name,
         )
 

@@ -34,7 +34,7 @@ from fedage.common.analyses.columns import (
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.evaluation import _evaluation_compared, _metrics_shown
-from fedage.common.analyses.evaluation._judged import judged
+from fedage.common.analyses.evaluation._judged import judged, told_count
 from fedage.common.analyses.evaluation.results import CS_YEARS, Metrics
 from fedage.common.analyses.left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.analyses.of_file import BoolArray, has_predictions
@@ -215,16 +215,9 @@ class Evaluation:
         return self.baseline and not iterate
 
     def _within_5(self, error: FloatArray) -> dict[str, float]:
-        """Bounds of how many errors (n,) are within 5 years; equal unless these or the others are few or none.
-
-        None is told like few, as bounds for few alone would tell that there is one.
-        """
-        n, within, least = error.size, int(np.count_nonzero(np.abs(error) <= CS_YEARS)), self.minimum_count
-        low = high = within
-        if least > 1 and within < least:
-            low, high = 0, min(least, n)
-        if least > 1 and n - within < least:
-            low, high = (n - least if n >= 2 * least and within >= least else 0), n
+        """Bounds of how many errors (n,) are within 5 years."""
+        within = int(np.count_nonzero(np.abs(error) <= CS_YEARS))
+        low, high = told_count(within, of=error.size, minimum_count=self.minimum_count)
         return {"within_5_low": low, "within_5_high": high}
 
     def _from_mean(self, u: FloatArray) -> dict[str, float]:

@@ -30,7 +30,7 @@ from fedage.common.analyses.base import (
 )
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read, earlier_columns
 from fedage.common.analyses.left_out import left_out_result
-from fedage.common.analyses.preparation import _ridge, _table_quantiles
+from fedage.common.analyses.preparation import _ridge, _table_quantiles, site_moments
 from fedage.common.analyses.preparation import table_sums as _table_sums
 from fedage.common.analyses.preparation._table_missing import enough_present
 from fedage.common.analyses.preparation.age_scale import AgeScale
@@ -90,6 +90,9 @@ class TablePreparation:
     all_columns
         The file's, where sites agreed to leave some out; None for `columns`. Inner folds follow from all of them, so
         that they are the same whichever were agreed.
+    sites, site
+        Sites that a discriminant tells apart, `site_directions` and `site_constants` of the model; and the one that
+        sums. See `site_moments`.
     """
 
     columns: tuple[str, ...]
@@ -105,14 +108,16 @@ class TablePreparation:
     cross_fitted: bool = False
     influence: InfluenceRule | None = None
     all_columns: tuple[str, ...] | None = None
+    sites: tuple[str, ...] = ()
+    site: str = ""
     name: str = NAME
     per_site: bool = False
 
     fewest_columns: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        if self.correlations and not self.products:
-            raise ValueError("correlations need products of features")
+        if (self.correlations or self.sites) and not self.products:
+            raise ValueError("correlations and a discriminant of sites need products of features")
         if self.products and len(self.columns) > _table_sums.MAX_FEATURES:
             raise ValueError(
                 f"{len(self.columns)} features are too many for a ridge regression, which sends their products; "
@@ -143,6 +148,10 @@ class TablePreparation:
             with_age = np.zeros(inside.size)
             with_age[inside] = model["age_correlations"]
             model |= {"correlations": square.tolist(), "age_correlations": with_age.tolist()}
+        if self.sites:
+            directions = np.zeros((len(self.sites), inside.size))
+            directions[:, inside] = model["site_directions"]
+            model["site_directions"] = directions.tolist()
         return {**result, "features": inside.size, "model": model}
 
     def sums_products(self, iterate: Iterate) -> bool:
@@ -223,7 +232,8 @@ class TablePreparation:
     def layout(self, iterate: Iterate) -> Layout:
         if "low" in iterate:
             return _table_quantiles.layout(len(self.columns))
-        return _table_sums.layout(len(self.columns), self._folds, products=self.products)
+        sums = _table_sums.layout(len(self.columns), self._folds, products=self.products)
+        return Layout((*sums.fields, *site_moments.fields(len(self.sites), len(self.columns))))
 
     def local(self, cohort: Cohort, iterate: Iterate) -> Statistic:
         asked, rows = self._rows(cohort)
@@ -246,6 +256,10 @@ class TablePreparation:
                 products=self.products,
                 minimum_count=self.minimum_count,
             )
+            own = site_moments.own(statistic, site=self.site, sites=self.sites)
+            statistic = replace(
+                statistic, layout=self.layout(iterate), vector=np.concatenate([statistic.vector, own.ravel()])
+            )
         if not self.cross_fitted:
             return statistic
         held_out = Cell(int(self._outside(cohort).sum()), "training patients held out of one fold")
@@ -255,9 +269,11 @@ class TablePreparation:
         return replace(statistic, smallest=held_out)
 
     def check_total(self, vector: FloatArray, iterate: Iterate) -> Statistic:
-        return check_total(
-            self.layout(iterate), vector, features=len(self.columns), products=self.products, scale=self.scale
-        )
+        p = len(self.columns)
+        total = check_total(self.layout(iterate), vector, features=p, products=self.products, scale=self.scale)
+        if self.sites:
+            site_moments.check(total, reduce(add, _table_sums.moments(total, p, products=self.products)))
+        return total
 
     def combine(self, total: Statistic, iterate: Iterate) -> Outcome:
         if "low" in iterate:
@@ -353,6 +369,8 @@ class TablePreparation:
             result |= {"penalty": penalty, "penalty_from": source, "cross_validation": errors}
         if self.correlations:
             model["correlations"], model["age_correlations"] = _ridge.correlations(everybody)
+        if self.sites:
+            model |= site_moments.discriminant(total, everybody)
         return Done({**result, "model": model})
 
     def _penalty(self, by_fold: list[_table_sums.Moments]) -> tuple[float, str, list[list[float]]]:

@@ -8,10 +8,14 @@ import torch
 from pydantic import ValidationError
 from safetensors.numpy import load_file
 
+from fedage.common.analyses.evaluation.likely_site import ANALYSIS as DEFINITION
+from fedage.common.analyses.evaluation.likely_site import SiteProbe
 from fedage.common.campaign_file import parse_campaign
+from fedage.common.campaign_file.describe import campaign_sentences
 from fedage.common.estimators import make
 from fedage.common.estimators.base import Batch, Samples
 from fedage.common.estimators.configure import kinked_loss
+from fedage.common.networks.arrays import ModelRefused
 from fedage.common.preprocessing.augmentation import cropped_in_place, with_a_cube_cut_out
 from fedage.common.toml.problems import CampaignErrors
 from tests.of_estimators import network
@@ -114,6 +118,70 @@ def test_a_small_batch_and_privacy_for_each_patient_are_refused() -> None:
     private = 'minimum_count = 5\nmode = "sample"\nepsilon = 3.0\ndelta = 1e-5\nclip_norm = 1.0'
     with pytest.raises(CampaignErrors, match="brain-contrastive"):
         parse_campaign(campaign_text(rounds=1).replace("minimum_count = 5", private))
+
+
+def test_a_site_probe_needs_named_sites_and_sums_that_are_not_hidden() -> None:
+    text = campaign_text(rounds=1) + "site_probe = true\n"
+    campaign = parse_campaign(text)
+    assert campaign.predicted_columns == ("predicted_years", "likely_site")
+    assert any("which site the images are likely from" in sentence for sentence in campaign_sentences(campaign))
+    with pytest.raises(CampaignErrors, match=r"campaign\.sites has 0 sites that train"):
+        parse_campaign(text.replace('sites = ["a", "b", "c"]\n', ""))
+    with pytest.raises(CampaignErrors, match=r"campaign\.sites has 1 sites that train"):
+        parse_campaign(text + '[validation]\nfolds = 2\nfinal_model = true\nsites = ["a", "b"]\n')
+    with pytest.raises(CampaignErrors, match=r"site_probe: not possible with privacy\.secure_aggregation"):
+        parse_campaign(text.replace("[privacy]", "[privacy]\nsecure_aggregation = true"))
+    without = campaign_sentences(parse_campaign(campaign_text(rounds=1)))
+    assert not any("likely from" in sentence for sentence in without)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda _probe: {},
+        lambda probe: {**probe, "sites.directions": probe["sites.directions"][:, :3]},
+        lambda probe: {**probe, "sites.constants": np.array([0.0, np.nan, 0.0])},
+        lambda probe: {**probe, "sites.more": np.zeros(3)},
+    ],
+)
+def test_weights_of_another_probe_are_refused(changed) -> None:
+    estimator = make("brain-contrastive", {**TINY, "site_probe": True})
+    ridge = {f"ridge.{name}": np.ones(4) for name in ("medians", "means", "sds", "coefficients")}
+    model = {**network(estimator).start({}, seed=0), **ridge, "ridge.intercept": np.ones(1)}
+    probe = {"sites.directions": np.ones((3, 4)), "sites.constants": np.array([0.0, 2.0, 1.0])}
+    volumes = Samples({"t1w": np.random.default_rng(0).random((2, 1, SIDE, SIDE, SIDE), dtype=np.float32)})
+    predicted = estimator.predictor({**model, **probe}, device="cpu")(volumes)
+    assert predicted["likely_site"].tolist() == [2, 2]
+    with pytest.raises(ModelRefused, match="site probe"):
+        estimator.predictor({**model, **changed(probe)}, device="cpu")
+    with pytest.raises(ModelRefused, match="site probe"):
+        make("brain-contrastive", TINY).predictor({**model, **probe}, device="cpu")
+
+
+@pytest.mark.slow
+def test_sites_with_scanners_of_their_own_are_told_apart_and_one_that_only_validates_makes_the_score(
+    tmp_path: Path,
+) -> None:
+    members = []
+    for seed, name in enumerate("abcd"):
+        columns = cohort_of(40, seed)
+        volumes = heads(columns["age_years"], seed)
+        volumes[:, :, : 2 + 2 * seed, :2] += 2.0  # a mark of the scanner
+        members.append(site_with(name, tmp_path, columns, Samples({"t1w": volumes}), seed))
+    text = campaign_text(rounds=2).replace('sites = ["a", "b", "c"]', 'sites = ["a", "b", "c", "d"]')
+    text += 'site_probe = true\n[validation]\nfolds = 2\nfinal_model = true\nsites = ["d"]\n'
+    results = run(tmp_path, text, members)
+    probe, why = results.outcome("site-probe", SiteProbe)
+    assert probe is not None, why
+    assert set(probe.recall_low) == {"a", "b", "c"}
+    assert probe.n == 120
+    assert probe.balanced_accuracy_high > 0.6
+    assert probe.external_mae_years is not None
+    assert probe.openbhb_high == pytest.approx(probe.external_mae_years * probe.balanced_accuracy_high**0.3)
+    assert set(results.external["evaluation:test"].by_site) == {"d"}
+    assert probe.internal_mae_years == error_of(results)
+    (shown,) = DEFINITION.shown(results).sentences
+    assert "OpenBHB score" in shown
 
 
 @pytest.mark.slow
