@@ -16,6 +16,7 @@ OF_ANY_ANALYSIS = {"base", "definition", "plan", "registry"}
 NEEDED = {
     # A round of training is validated by this step's sums, which come with the sites' updates.
     "campaign/rounds.py": {"evaluation.metrics"},
+    "campaign/accepted.py": {"evaluation.metrics"},
     # The same, after the last round; and the sites correct ages by the fitted line, as the file says.
     "campaign/conduct.py": {"evaluation.metrics", "bias.bias_line"},
     # A bundle's card and lines are these results, whatever else the campaign asked for.
