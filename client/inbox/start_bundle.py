@@ -3,7 +3,8 @@
 Attack: under an approved digest a coordinator begins with a model of his own making, say one that single patients show
 in. Rule: the bytes have the SHA-256 that the approved file names, their signature and digests hold, and they are of the
 file's estimator with the file's options; arrays that come in their place are not looked at. Residual risk: a bundle may
-be made for the purpose before its file is approved, which is why approving such a file is a bundle's approval.
+be made for the purpose before its file is approved, which is why approving such a file is a bundle's approval; how
+steep its units may be is bounded where the first model is worked out (`fedage.common.estimators.derive`).
 """
 
 from __future__ import annotations

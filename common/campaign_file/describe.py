@@ -31,8 +31,9 @@ def _given(campaign: Campaign) -> list[str]:
     if campaign.training is not None and campaign.training.start_bundle is not None and not campaign.validates:
         return [
             f"The model begins with that of the bundle with the SHA-256 {campaign.training.start_bundle}, and with no "
-            "other: ask what it was trained on. Where it was trained on the same patients, those who are held out now "
-            "were not, and errors come out too small."
+            "other: ask who made it, as its maker chooses what the first model looks at, and ask what it was trained "
+            "on. Where it was trained on the same patients, those who are held out now were not, and errors come out "
+            "too small."
         ]
     if campaign.estimator is None or campaign.table is not None:
         return []

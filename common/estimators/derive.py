@@ -19,8 +19,9 @@ from fedage.common.campaign.types import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import Arrays, Estimator, ExactPhase, RoundsPhase
 from fedage.common.estimators.configure import configured, exact_analysis, initial_seed, phases_of
-from fedage.common.networks.arrays import ModelRefused, arrays_sha256, outline
+from fedage.common.networks.arrays import ModelRefused, arrays_sha256, outline, state_to_arrays
 from fedage.common.networks.roles import ArrayRoles, roles_of
+from fedage.common.networks.steps import learnt_norm
 from fedage.common.protocol.basis import Basis, PreparedSums
 from fedage.common.statistics.influence import InfluenceRefused
 
@@ -63,6 +64,8 @@ def model_before(
     if trained is None and campaign.training is not None and campaign.training.start_bundle is not None:
         if basis.given is None:
             raise NoFirstModel("the campaign file names a bundle that the rounds begin with, and it did not come")
+        if phase < len(phases) and isinstance(begun := phases[phase], RoundsPhase):
+            _require_usual_length(estimator, begun, basis.given, seed=seed)
         return dict(basis.given)
     if trained is None:
         model = _given(estimator, basis)
@@ -80,6 +83,25 @@ def model_before(
         except ModelRefused as refused:
             raise NoFirstModel(str(refused)) from None
     return model
+
+
+def _require_usual_length(estimator: Estimator, phase: RoundsPhase, weights: Arrays, *, seed: int) -> None:
+    """Refuse weights that no run of this estimator ends with.
+
+    Attack: a bundle whose hidden units are so steep that each lets single patients through; one update is then their
+    records. Rule: by L2 norm over all learnt arrays the weights are at most as long as a new network's and the longest
+    path of a run together, as whatever moved no further from a new network is. Residual risk: a direction of the
+    coordinator's choice within this length.
+    """
+    module = phase.build(seed=seed)
+    array_roles = roles_of(module)
+    allowed = learnt_norm(state_to_arrays(module), array_roles) + estimator.max_path_norm
+    if any(name not in weights for name in array_roles.learnt) or not learnt_norm(weights, array_roles) <= allowed:
+        raise NoFirstModel(
+            "the bundle that the rounds begin with has longer weights than any run of this estimator ends with (their "
+            "L2 norm is above that of a new network and the estimator's max_path_norm together); begin with a bundle "
+            "of a run"
+        )
 
 
 def _given(estimator: Estimator, basis: Basis) -> dict[str, NDArray[Any]]:
