@@ -72,7 +72,7 @@ def main(grid: Grid, context: Context) -> None:
                 campaign,
                 place,
                 key=home.signing_key(),
-                admitted=home.admitted(),
+                admitted=home.admitted_now(),
                 heads=Heads(home.heads),
             )
         except Stopped as stopped:

@@ -32,6 +32,7 @@ from fedage.server.campaign.run_model import RunModel
 from fedage.server.campaign.strategies import RoundStart, Strategy
 from fedage.server.campaign.strategies.updates import limited_step
 from fedage.server.sites.kept_steps import step_of
+from fedage.server.sites.late_sites import LateSites
 from fedage.server.sites.session import Answer, CampaignFailed, Session
 from fedage.server.sites.setting_up import reserve
 from fedage.server.sites.sums import usable_statistics
@@ -115,13 +116,13 @@ def train(
     roles: ArrayRoles,
     path: Path,
     records: list[RoundRecord],
-    described: Mapping[str, Answer],
+    described: dict[str, Answer],
     about: Mapping[str, Any],
     fold: int = 0,
     rounds_before: int = 0,
     path_before: float = 0.0,
 ) -> tuple[Weights, float]:
-    """All rounds with the sites `described`; each joins `records` as it ends, so that a run cut off keeps them.
+    """All rounds with the sites `described`, which late ones join; a round joins `records` as it ends, and is kept.
 
     Returns the model and how far the run has come; `rounds_before` and `path_before` are those of phases before,
     `about` is what the model's file says of it.
@@ -139,6 +140,7 @@ def train(
         raise CampaignFailed("the campaign file trains nothing in rounds")
     weights, path_norm = made.weights, path_before
     resting, best = Resting(), BestRound(training)
+    late = LateSites(session, described)
     knowing: set[str] = set()
     """Sites that have answered a model of this run: to others go the sums of a table's first model as well."""
     for number in range(rounds_before + 1, rounds_before + training.rounds + 1):
@@ -146,9 +148,11 @@ def train(
             session.events.emit("stopped-early", after=number - 1, best=best.number, mae_years=best.mae_years)
             break
         started = time.monotonic()
+        step = step_of(TRAIN, round_number=number, fold=fold)
+        if fold == 0:  # later ones' predictions could not be of every fold
+            late.take_in(round_number=number, next_step=step)
         all_know = knowing.issuperset(session.training_sites)
         accepted = Accepted(session, strategy, weights, number, described=described, roles=roles, limits=bounds)
-        step = step_of(TRAIN, round_number=number, fold=fold)
         hides = campaign.privacy.secure_aggregation
         keys = reserve(session, TRAIN, blocks=BLOCKS, sites=session.training_sites) if hides else None
         is_there = keys is None or session.steps.is_next(step)

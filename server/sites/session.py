@@ -147,7 +147,7 @@ class Session:
         asked: set[int] = set()
         told, awaited = -1, set[str]()
         while True:
-            online = {node for node in self.grid.get_node_ids() if self._may_take_part(node)}
+            online = {node for node in self.grid.get_node_ids() if self.may_take_part(node)}
             expected = self.sites_there or max(len(about.sites), self.campaign.quorum)
             if len(online) != told:
                 told = len(online)
@@ -161,7 +161,7 @@ class Session:
             if late or now >= ask_again:
                 wanted |= online & ({self.nodes[site] for site in self.attendance.undecided} | self._unheard)
             if wanted:
-                self._offer(wanted, answers)
+                self.offer(wanted, answers)
                 asked |= wanted
                 now = time.monotonic()
                 ask_again = now + min(max(_REOFFER_S, _REOFFER_SHARE * (now - began)), _REOFFER_MAX_S)
@@ -186,7 +186,7 @@ class Session:
         makes_model = self.campaign.estimator is not None and self.campaign.bundle is None
         return [site for site in answers if not makes_model or self.attendance.may(site, TRAIN)]
 
-    def _may_take_part(self, node: int) -> bool:
+    def may_take_part(self, node: int) -> bool:
         """Whether a node is admitted, and one of the sites that the file names, as far as its admission tells."""
         sites = self.campaign.campaign.sites
         if self.admitted is None:
@@ -197,12 +197,12 @@ class Session:
         sites = self.campaign.campaign.sites
         return bool(sites) and all(site in answers or site in self.refused for site in sites)
 
-    def _offer(self, nodes: set[int], answers: dict[str, Answer]) -> None:
+    def offer(self, nodes: set[int], answers: dict[str, Answer], *, enough: Callable[[], bool] | None = None) -> None:
         """Offer the campaign to nodes; the answers of those that accept go to `answers`."""
         request = self._request(DESCRIBE, campaign=self.campaign.text)
         after = self._incoming.heads_known({(self.admitted or {}).get(node, "") for node in nodes} - {""})
         replies: dict[int, _Read | Failure] = {}
-        self._exchange(request, {node: {} for node in sorted(nodes)}, replies.__setitem__)
+        self._exchange(request, {node: {} for node in sorted(nodes)}, replies.__setitem__, enough=enough)
         for node, reply in sorted(replies.items()):
             known = (self.admitted or {}).get(node, "")
             if isinstance(reply, Failure):

@@ -22,6 +22,7 @@ import json
 import os
 import re
 import urllib.parse
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -178,6 +179,10 @@ class CoordinatorHome:
         last = {int(line["node_id"]): line["name"] for line in lines}
         return {node: str(name) for node, name in last.items() if name is not None}
 
+    def admitted_now(self) -> Mapping[int, str]:
+        """As `admitted`, and also sites that are admitted while it is looked at."""
+        return _Admitted(self)
+
     def note_admission(self, node_id: int, name: str | None) -> None:
         """Remember which site a node is, or that it is none any more: a node is only believed to be that one."""
         line = json.dumps({"node_id": str(node_id), "name": name}) + "\n"
@@ -303,3 +308,26 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+class _Admitted(Mapping[int, str]):
+    """The admissions of a home, read again when their file has grown."""
+
+    def __init__(self, home: CoordinatorHome) -> None:
+        self._home, self._size, self._known = home, -1, dict[int, str]()
+
+    def _now(self) -> dict[int, str]:
+        file = self._home.root / "admitted.jsonl"
+        size = file.stat().st_size if file.is_file() else 0
+        if size != self._size:
+            self._known, self._size = self._home.admitted(), size
+        return self._known
+
+    def __getitem__(self, node: int) -> str:
+        return self._now()[node]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(dict(self._now()))
+
+    def __len__(self) -> int:
+        return len(self._now())
