@@ -8,7 +8,7 @@ model and the round. Columns of a cohort have the names that sites know; a file 
 from __future__ import annotations
 
 from fedage.client.inbox.gate import Work
-from fedage.common.analyses.base import Analysis, Iterate
+from fedage.common.analyses.base import Analysis, Iterate, subset_of
 from fedage.common.privacy.ring import digest_of
 from fedage.common.protocol.secure import UPDATE
 
@@ -31,11 +31,21 @@ def families_of(work: Work, step: Analysis, iterate: Iterate) -> list[str]:
     for name in _COLUMNS:
         found = getattr(read, name, None)
         columns |= {found} if isinstance(found, str) else set(found or ())
-    kind, subset = type(analysis).__name__, str(getattr(read, "subset", None) or "")
+    kind, subset = type(analysis).__name__, subset_of(step)
     return [
         digest_of("family", kind, "agreement" if agreeing else "", _data_set(work), subset, column)
         for column in sorted(columns) or [""]
     ]
+
+
+def family_of_analyses(work: Work, step: Analysis) -> str:
+    """The family of all analyses of the same part of a data set.
+
+    Attack: two analyses that have a sum in common, such as errors and errors by age, one of them over a site fewer.
+    Rule: all of them are over the sites that answer one of them, whether or not a site withholds its own sums. Residual
+    risk: an analysis that a site has to withhold, as it lacks a column that the file names.
+    """
+    return digest_of("family", "analyses", _data_set(work), subset_of(step))
 
 
 def _data_set(work: Work) -> str:

@@ -23,7 +23,7 @@ from fedage.client.compute.contribute import BIAS_LINE
 from fedage.client.compute.model import exact_sums_of
 from fedage.client.disclosure.guard import Withheld
 from fedage.client.inbox.gate import Answer, Work
-from fedage.client.inbox.hidden_families import families_of, family_of_training
+from fedage.client.inbox.hidden_families import families_of, family_of_analyses, family_of_training
 from fedage.client.inbox.secure_stages import (
     Channels,
     account_of,
@@ -81,11 +81,15 @@ _KEPT_OF_PRIVACY = ("epsilon", "delta", "accountant")
 
 @dataclass(frozen=True)
 class _Block:
-    """A block to be masked: its rows (v, w), its families in the account (none for zeros), its bare sums."""
+    """A block to be masked: its rows (v, w), its families in the account (none for zeros), its bare sums.
+
+    `answering` are families of which all sites that answer are the set, with or without sums of their own.
+    """
 
     name: str
     rows: ring.Words
     families: tuple[str, ...] = ()
+    answering: tuple[str, ...] = ()
     sums: FloatArray | None = None
 
 
@@ -183,6 +187,7 @@ def mask_answer(work: Work, answer: Answer) -> Answer:
                 "receipt": receipt.model_dump_json(),
                 "keys": {site: signed[site].keys[asked.number] for site in near},
                 "families": {block.name: block.families for block in blocks},
+                "answering": {block.name: block.answering for block in blocks},
                 "own": own_parts,
                 "results": {block.name: block.sums.tolist() for block in blocks if tells and block.sums is not None},
             },
@@ -258,7 +263,9 @@ def _blocks(work: Work, answer: Answer, withheld: dict[str, Mapping[str, str]], 
                 own = found if steps[step].per_site and not getattr(steps[step], "of_total", False) else None
             else:
                 withheld[step] = {"rule": why[1], "detail": why[0]}
-        yield _Block(step, statistic_rows(layout, sums, sites=sites), families, own)
+        # Of a round those answer that train; of analyses everybody, so that two of them are over the same sites.
+        answering = () if work.request.kind == TRAIN else (family_of_analyses(work, steps[step]),)
+        yield _Block(step, statistic_rows(layout, sums, sites=sites), families, answering, own)
 
 
 def _must_fit(work: Work, members: Collection[str]) -> None:

@@ -14,13 +14,14 @@ from flwr.common.secure_aggregation.crypto.shamir import create_shares
 from flwr.common.secure_aggregation.crypto.symmetric_encryption import decrypt, encrypt, generate_shared_key
 from flwr.supercore.primitives.asymmetric import bytes_to_private_key, generate_key_pairs, private_key_to_bytes
 
-from fedage.client.consent.accounts.sum_keys import SumKeyStore
+from fedage.client.consent.accounts.sum_keys import Judged, SumKeyStore
 from fedage.client.inbox.gate import Answer, Work
 from fedage.common.privacy.ring import digest_of
 from fedage.common.privacy.site_sets import SiteSet
 from fedage.common.protocol.heads import key_to_hex
 from fedage.common.protocol.messages import RequestRefused
 from fedage.common.protocol.secure import (
+    UPDATE,
     AskChannel,
     AskKeys,
     AskOpen,
@@ -138,12 +139,22 @@ def _open(work: Work, store: SumKeyStore) -> Answer:
         declined = TellOpen(shares={}, missing={}, checks={}, refused=why, unreadable=tuple(sorted(unreadable)))
         return Answer(info={}, payload=join_part(declined))
     families: Mapping[str, Sequence[str]] = masked["families"]
+    everybody = set_of("", asked.receipts, noised=False, minimum=minimum)
+    judged = {
+        # Of updates with noise no account is kept: each of them alone may be seen.
+        block: [
+            *(Judged(family, sets[block], is_noted=not (noised and block == UPDATE)) for family in of),
+            *(Judged(family, everybody) for family in masked["answering"].get(block, ())),
+        ]
+        for block, of in families.items()
+        if of and block not in refused
+    }
     alone = store.open_once(
         run,
         own.epoch,
         own.number,
         opening=digest_of_all(asked.receipts),
-        families={block: (of, sets[block]) for block, of in families.items() if of and block not in refused},
+        families=judged,
         campaign=work.request.digest,
     )
     refused |= {block: other_sites_text(work, sites) for block, sites in alone.items()}

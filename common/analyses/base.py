@@ -87,6 +87,12 @@ class Analysis(Protocol):
         """The result from the sum over sites, or the next iterate."""
 
 
+def subset_of(step: Analysis) -> str:
+    """The column that is 1 for the patients of a step, or of what it is made of; empty for all."""
+    analysis = getattr(step, "analysis", step)
+    return str(getattr(getattr(analysis, "cox", analysis), "subset", None) or "")
+
+
 @runtime_checkable
 class Thresholded(Protocol):
     """An analysis whose iterate is compared with a column patient by patient: two answers to near values give away

@@ -264,7 +264,7 @@ def stage_of(payload: Payload) -> str:
 
 
 def set_of(block: str, receipts: Sequence[Receipt], *, noised: bool, minimum: int) -> SiteSet:
-    """The sites with sums in a block.
+    """The sites with sums in a block; without the name of one those that answered.
 
     Parameters
     ----------
@@ -273,7 +273,7 @@ def set_of(block: str, receipts: Sequence[Receipt], *, noised: bool, minimum: in
     minimum
         Fewest sites over which a sum is opened.
     """
-    there = [receipt for receipt in receipts if receipt.contributes.get(block)]
+    there = [receipt for receipt in receipts if not block or receipt.contributes.get(block)]
     sites = frozenset(receipt.site for receipt in there)
     agreed = frozenset(receipt.site for receipt in there if receipt.may_be_left_out)
     return SiteSet(sites=sites, agreed=sites if noised and block == UPDATE else agreed, minimum=minimum)

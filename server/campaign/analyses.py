@@ -19,11 +19,13 @@ from fedage.common.analyses.base import (
     NotComputable,
     Outcome,
     Result,
+    subset_of,
 )
 from fedage.common.privacy.masked_statistic import statistic_words, summed_statistic
 from fedage.common.protocol.basis import PreparedSums
 from fedage.common.protocol.messages import Payload, join_iterates
 from fedage.common.statistics.statistic import FloatArray, Layout, Statistic, total
+from fedage.server.sites.opened_sets import group_of
 from fedage.server.sites.secure_sums import Summed, ask_summed
 from fedage.server.sites.session import Answer, Session
 from fedage.server.sites.sums import read_statistic, usable_statistics
@@ -177,7 +179,8 @@ def _asked(
     layouts = {name: analysis.layout(iterate) for name, (analysis, iterate) in steps.items()}
     if session.campaign.privacy.secure_aggregation:
         blocks = {name: (layout.size, statistic_words(layout)) for name, layout in layouts.items()}
-        summed = ask_summed(session, kind, payload, blocks=blocks, fold=fold, sites=sites)
+        groups = {name: group_of(subset_of(analysis)) for name, (analysis, _) in steps.items()}
+        summed = ask_summed(session, kind, payload, blocks=blocks, groups=groups, fold=fold, sites=sites)
         return {name: _hidden(name, layout, summed) for name, layout in layouts.items()}, summed.answers
     answers = session.ask(kind, payload, fold=fold, sites=sites, needed=None if quorum else 0)
     found = {}

@@ -38,7 +38,7 @@ from fedage.server.sites.setting_up import reserve
 from fedage.server.sites.sums import usable_statistics
 from fedage.server.sites.waiting import Enough
 
-BLOCKS = (UPDATE, VALIDATION)
+BLOCKS = {UPDATE: "", VALIDATION: ""}
 """What a hidden round is a sum of."""
 _STATE = "strategy:"
 """Before the names of a strategy's own arrays in the journal."""

@@ -36,6 +36,7 @@ from fedage.common.protocol.secure import (
 from fedage.common.statistics.statistic import FloatArray
 from fedage.server.sites.incoming import Answer
 from fedage.server.sites.kept_steps import step_of
+from fedage.server.sites.opened_sets import Blocks
 from fedage.server.sites.opening import Opening, opened_totals
 from fedage.server.sites.secure_setting import Setting
 from fedage.server.sites.session import Session
@@ -85,6 +86,7 @@ def ask_summed(
     payload: Payload,
     *,
     blocks: Mapping[str, tuple[int, int]],
+    groups: Blocks | None = None,
     round_number: int = 0,
     fold: int = 0,
     sites: Collection[str] | None = None,
@@ -97,13 +99,17 @@ def ask_summed(
     ----------
     blocks
         By block that is asked for, its rows and the words of a row.
+    groups
+        By block of an analysis, which others it shares its patients with (`opened_sets.group_of`).
     wait_s
         How long to wait for more sites once the quorum has answered; None until the deadline.
     reserved
         Keys that were reserved before.
     """
-    keys = reserved or reserve(session, kind, blocks=blocks, sites=sites)
-    summed = _summed(session, kind, payload, keys, blocks=blocks, round_number=round_number, fold=fold, wait_s=wait_s)
+    of_blocks = {block: (groups or {}).get(block, "") for block in blocks}
+    keys = reserved or reserve(session, kind, blocks=of_blocks, sites=sites)
+    step = (round_number, fold)
+    summed = _summed(session, kind, payload, keys, blocks=blocks, groups=of_blocks, request=step, wait_s=wait_s)
     session.steps.sets.unopened = None if summed.totals else summed.steps
     return summed
 
@@ -115,13 +121,13 @@ def _summed(
     reserved: Reserved,
     *,
     blocks: Mapping[str, tuple[int, int]],
-    round_number: int,
-    fold: int,
+    groups: Blocks,
+    request: tuple[int, int],
     wait_s: float | None,
 ) -> Summed:
-    privacy, request = session.campaign.privacy, (round_number, fold)
+    privacy, (round_number, fold) = session.campaign.privacy, request
     setting, number, members = reserved
-    members = session.steps.sets.members(blocks, members, privacy=privacy)
+    members = session.steps.sets.members(groups, members, privacy=privacy)
     few = f"fewer than privacy.minimum_sites = {privacy.minimum_sites} sites answered, so that nothing is opened"
     if len(members) < privacy.minimum_sites:
         return Summed({}, refused=dict.fromkeys(blocks, few))
@@ -132,6 +138,7 @@ def _summed(
         {**payload, **join_part(asked)},
         blocks,
         asked,
+        groups=groups,
         step=request,
         sites=members,
         wait_s=wait_s,
@@ -146,7 +153,11 @@ def _summed(
         return replace(summed, refused=dict.fromkeys(blocks, few))
     summed = replace(summed, steps=1)
     sets = {block: _set_of(session, block, receipts) for block in blocks}
-    refused = {block: why for block, each in sets.items() if (why := session.steps.sets.why_refused(block, each))}
+    answering = _set_of(session, "", receipts)
+    refused = {}
+    for block, each in sets.items():
+        if why := session.steps.sets.why_refused(block, each, group=groups[block], answering=answering):
+            refused[block] = why
     if len(refused) == len(sets):
         return replace(summed, refused=refused)
 
@@ -157,19 +168,17 @@ def _summed(
         again.used += 1
         left = sorted((set(members) - set(without)) & set(again.keys))
         keys = (again, again.used - 1, left)
-        found = _summed(
-            session, kind, payload, keys, blocks=blocks, round_number=round_number, fold=fold, wait_s=wait_s
-        )
+        found = _summed(session, kind, payload, keys, blocks=blocks, groups=groups, request=request, wait_s=wait_s)
         return replace(found, steps=found.steps + steps, retries=found.retries + 1)
 
     step = step_of(kind, round_number=round_number, fold=fold)
-    if gone := _left_before_opening(session, receipts, blocks, step=step):
+    if gone := _left_before_opening(session, receipts, groups, step=step):
         return once_more(gone, steps=2)
     missing = sorted(set(members) - set(receipts))
     told, is_kept = _opened(session, setting, gathered, missing)
     summed = replace(summed, steps=1 + is_kept)
     unreadable = sorted({site for each in told.values() for site in each.unreadable} & set(receipts))
-    if is_kept and unreadable and _may_go_on(session, receipts, blocks, without=unreadable):
+    if is_kept and unreadable and _may_go_on(session, receipts, groups, without=unreadable):
         return once_more(unreadable, steps=2)
     opening = Opening(
         keys={site: setting.keys[site].keys[number] for site in members},
@@ -184,6 +193,8 @@ def _summed(
         session.attendance.note(site, kind, fault, round_number=round_number, set_aside_by="masks")
     for block in totals:
         session.steps.sets.note(block, sets[block])
+        if groups[block]:
+            session.steps.sets.note(groups[block], answering)
     results = {
         block: {site: np.array(each.results[block]) for site, each in sorted(told.items()) if block in each.results}
         for block in totals
@@ -207,19 +218,18 @@ def _set_of(session: Session, block: str, receipts: Mapping[str, Receipt]) -> Si
     return set_of(block, list(receipts.values()), noised=noised, minimum=minimum)
 
 
-def _may_go_on(
-    session: Session, receipts: Mapping[str, Receipt], blocks: Collection[str], *, without: Collection[str]
-) -> bool:
+def _may_go_on(session: Session, receipts: Mapping[str, Receipt], blocks: Blocks, *, without: Collection[str]) -> bool:
     """Whether a sum without some sites is worth asking for: the others are enough, and may be opened alone."""
     left = {site: receipt for site, receipt in receipts.items() if site not in without}
-    sets = [(block, _set_of(session, block, left)) for block in blocks]
+    known, answering = session.steps.sets, _set_of(session, "", left)
     enough = len(left) >= session.campaign.privacy.minimum_sites
-    return enough and not any(session.steps.sets.alone(block, each) for block, each in sets)
+    return enough and not any(
+        known.alone(block, _set_of(session, block, left)) or known.alone(group, answering)
+        for block, group in blocks.items()
+    )
 
 
-def _left_before_opening(
-    session: Session, receipts: Mapping[str, Receipt], blocks: Collection[str], *, step: str
-) -> list[str]:
+def _left_before_opening(session: Session, receipts: Mapping[str, Receipt], blocks: Blocks, *, step: str) -> list[str]:
     """Sites with figures in a sum that have left, if it is to be asked for without them; of a resumed run as then."""
     name = f"{step}, left"
     if session.steps.is_next(name) and (before := session.steps.replayed(name)) is not None:
@@ -242,6 +252,7 @@ class _Gathered:
     kind: str
     asked: AskMasked
     blocks: Mapping[str, tuple[int, int]]
+    groups: Blocks
     _: KW_ONLY
     wait_s: float | None = None
     answers: dict[str, Answer] = field(default_factory=dict)
@@ -254,7 +265,7 @@ class _Gathered:
     def needed(self) -> frozenset[str]:
         """The sites without which the sum would not be opened."""
         asked = [keys.site for keys in self.asked.keys]
-        return self.session.steps.sets.needed(self.blocks, asked, privacy=self.session.campaign.privacy)
+        return self.session.steps.sets.needed(self.groups, asked, privacy=self.session.campaign.privacy)
 
     def take(self, answer: Answer) -> Answer:
         """Add one site's masked words; the answer without them. One that is not as asked is set aside and said so."""
@@ -306,6 +317,7 @@ def _gathered(
     blocks: Mapping[str, tuple[int, int]],
     asked: AskMasked,
     *,
+    groups: Blocks,
     step: tuple[int, int],
     sites: Collection[str],
     wait_s: float | None,
@@ -313,7 +325,7 @@ def _gathered(
     """The sum of the masked answers, of this request or as it was before the run was resumed."""
     round_number, fold = step
     name = f"{step_of(kind, round_number=round_number, fold=fold)}, masked"
-    gathered = _Gathered(session, kind, asked, blocks, wait_s=wait_s)
+    gathered = _Gathered(session, kind, asked, blocks, groups, wait_s=wait_s)
     if (before := session.replayed(name, sites=sites)) is not None:
         gathered.answers = before.answers
         for site, text in before.more["told"].items():

@@ -22,6 +22,7 @@ from fedage.common.protocol.secure import (
     part_of,
 )
 from fedage.server.sites.incoming import Answer
+from fedage.server.sites.opened_sets import Blocks
 from fedage.server.sites.secure_setting import Setting
 from fedage.server.sites.session import Session
 
@@ -32,7 +33,7 @@ Reserved = tuple[Setting, int, list[str]]
 """Keys, which of them, and of which sites."""
 
 
-def reserve(session: Session, kind: str, *, blocks: Collection[str], sites: Collection[str] | None = None) -> Reserved:
+def reserve(session: Session, kind: str, *, blocks: Blocks, sites: Collection[str] | None = None) -> Reserved:
     """Keys for one sum of some blocks over the sites that answer this kind of message, set up where there are none."""
     wanted = {site for site in session.nodes if session.attendance.may(site, kind) and (sites is None or site in sites)}
     needed = session.steps.sets.needed(blocks, wanted, privacy=session.campaign.privacy)

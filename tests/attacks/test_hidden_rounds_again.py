@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from fedage.client.consent.accounts.sum_keys import SumKeyStore
+from fedage.client.consent.accounts.sum_keys import Judged, SumKeyStore
 from fedage.common.privacy.site_sets import SiteSet
 
 TRAINING = "updates of an estimator on a data set"
@@ -23,8 +23,14 @@ def store(tmp_path: Path) -> Iterator[SumKeyStore]:
 
 
 def opened(store: SumKeyStore, number: int, *families: str, sites: str) -> dict[str, frozenset[str]]:
+    return opened_over(store, number, families, SiteSet(sites=frozenset(sites), minimum=3))
+
+
+def opened_over(
+    store: SumKeyStore, number: int, families: Sequence[str], now: SiteSet, *, noised: bool = False
+) -> dict[str, frozenset[str]]:
     store.mask("run", "epoch", number, masked={"number": number})
-    told = {"update": (list(families), SiteSet(sites=frozenset(sites), minimum=3))}
+    told = {"update": [Judged(family, now, is_noted=not noised) for family in families]}
     return store.open_once("run", "epoch", number, opening=f"{number}", families=told)
 
 
@@ -60,3 +66,14 @@ def test_what_an_earlier_release_has_opened_counts(store: SumKeyStore) -> None:
         connection.execute('INSERT INTO openings VALUES (\'digits\', \'["a", "b", "c", "d"]\')')
     assert opened(store, 0, "digits", TRAINING, sites="abc")["update"] == {"d"}
     assert opened(store, 1, "digits", TRAINING, sites="abcd") == {}
+
+
+def test_rounds_with_noise_between_do_not_free_the_bare_ones(store: SumKeyStore) -> None:
+    """Of updates with noise everybody may be left out; of the bare ones before and after nobody."""
+    whole, few = frozenset("abc"), frozenset("ab")
+    bare = [SiteSet(sites=sites, minimum=2) for sites in (whole, few)]
+    noised = [SiteSet(sites=sites, agreed=sites, minimum=2) for sites in (whole, few)]
+    assert opened_over(store, 0, [TRAINING], bare[0]) == {}
+    assert opened_over(store, 1, [TRAINING], noised[0], noised=True) == {}
+    assert opened_over(store, 2, [TRAINING], bare[1]) == {"update": {"c"}}
+    assert opened_over(store, 3, [TRAINING], noised[1], noised=True) == {"update": {"c"}}

@@ -17,7 +17,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fedage.client.site.durable import DurableFile
 from fedage.client.site.sqlite import Connection, Tables, equal, insert, insert_all, scalar, scalars
@@ -52,6 +52,14 @@ class Epoch:
 
     private: bytes
     told: str | None
+
+
+class Judged(NamedTuple):
+    """A family of a sum, and the sites of it; whether it is noted, or only held against what was."""
+
+    family: str
+    now: SiteSet
+    is_noted: bool = True
 
 
 class SumKeyStore:
@@ -151,7 +159,7 @@ class SumKeyStore:
         number: int,
         *,
         opening: str,
-        families: Mapping[str, tuple[Sequence[str], SiteSet]],
+        families: Mapping[str, Sequence[Judged]],
         campaign: str = "",
     ) -> dict[str, frozenset[str]]:
         """Account for an opening, on disk before anything leaves; then the secrets of the sum are gone.
@@ -161,7 +169,7 @@ class SumKeyStore:
         opening
             Digest of what it was asked with.
         families
-            By block, the families that it is of, and the sites that contribute to it.
+            By block, the families that it is of, each with the sites of it.
         campaign
             Digest of the campaign file; of one accepted over other sites (`accept`) the account begins anew.
 
@@ -185,17 +193,20 @@ class SumKeyStore:
             if changed.rowcount != 1:
                 raise RequestRefused("secure-aggregation", "this site has helped to open this sum before")
             accepted = _is_accepted(connection, campaign)
-            for block, (of_block, now) in families.items():
-                earlier = {family: _sets(connection, family, minimum=now.minimum) for family in of_block}
-                alone = frozenset[str]().union(*(sites_alone(now, sets) for sets in earlier.values()))
-                if alone and not accepted:
-                    refused[block] = alone
+            for block, of_block in families.items():
+                alone = {
+                    each: sites_alone(each.now, _sets(connection, each.family, minimum=each.now.minimum))
+                    for each in of_block
+                }
+                if any(alone.values()) and not accepted:
+                    refused[block] = frozenset[str]().union(*alone.values())
                     continue
-                for family, sets in earlier.items():
-                    if sites_alone(now, sets):
-                        connection.execute("DELETE FROM site_sets WHERE family = ?", (family,))
-                        connection.execute("DELETE FROM openings WHERE statistic = ?", (family,))
-                    _note(connection, family, now)
+                for each in of_block:
+                    if alone[each]:
+                        connection.execute("DELETE FROM site_sets WHERE family = ?", (each.family,))
+                        connection.execute("DELETE FROM openings WHERE statistic = ?", (each.family,))
+                    if each.is_noted:
+                        _note(connection, each.family, each.now)
         return refused
 
     def must_fit(self, family: str, now: SiteSet, *, campaign: str) -> frozenset[str]:
