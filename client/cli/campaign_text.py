@@ -12,8 +12,8 @@ from fedage.client.disclosure.guard import Withheld
 from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import CampaignErrors
 from fedage.common.campaign_file.describe import campaign_sentences
-from fedage.common.estimators.configure import phases_known, rounds_phases
-from fedage.common.estimators.private_training import NoPrivateTraining, mechanism_of
+from fedage.common.estimators.configure import phases_known
+from fedage.common.estimators.private_training import NoPrivateTraining, mechanism_of, times_of_a_model
 from fedage.common.privacy.accountant import ChargeRefused
 from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, KINDS, TRAIN, RequestRefused
 
@@ -96,10 +96,9 @@ def _budget(rules: SiteRules, campaign: Campaign, allowed: Allowed) -> Iterator[
         trained = _trained_on(
             campaign, rules.count(campaign, allowed), minimum_count=max(allowed.minimum_count, campaign.cell_minimum)
         )
-        times = campaign.training.rounds if campaign.training else 0
         try:
             estimator = phases_known(campaign)
-            times *= len(rounds_phases(estimator))
+            times = times_of_a_model(campaign, estimator)
             mechanisms = [
                 mechanism_of(campaign, estimator, patients=patients) for patients in trained if patients
             ] * times

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -81,12 +82,16 @@ class Contributions:
         How many patients are behind the sums together.
     smallest_cell
         The smallest group of patients behind any of them; None if nothing leaves.
+    epsilon, privacy
+        ε charged for them, and what the reply says of it; empty for sums without noise.
     """
 
     sums: dict[str, FloatArray]
     withheld: dict[str, dict[str, str]]
     patients: int = 0
     smallest_cell: int | None = None
+    epsilon: float = 0.0
+    privacy: Mapping[str, Any] = field(default_factory=dict)
 
 
 def contributions(

@@ -315,4 +315,5 @@ def _analyse(work: Work, iterates: Iterates, before: Arrays | None = None) -> An
         cohort = predictions.with_all_folds(site_cohort.cohort, folder, run=request.run, folds=folds, snapshot=snapshot)
     cohort = with_phase_columns(work, cohort, iterates, before or {})
     contributed = sums_of(work, cohort, iterates)
-    return answer_of(contributed, info={"withheld": contributed.withheld})
+    told = {"privacy": contributed.privacy} if contributed.privacy else {}
+    return answer_of(contributed, info={"withheld": contributed.withheld, **told})

@@ -16,6 +16,7 @@ from fedage.client.compute.contribute import UNKNOWN_STEP, Account, Contribution
 from fedage.client.compute.model import columns_of, estimator_of, exact_sums_of
 from fedage.client.inbox.gate import Answer, Work
 from fedage.client.inbox.model_continuity import admit_model
+from fedage.client.inbox.private_sums import with_noise
 from fedage.common.analyses.plan import registered
 from fedage.common.estimators.base import ExactPhase
 from fedage.common.estimators.configure import phases_of
@@ -76,7 +77,7 @@ def sums_of(work: Work, cohort: Cohort, iterates: Iterates) -> Contributions:
         more_steps=exact,
         account=_account(work),
     )
-    return replace(contributed, withheld={**contributed.withheld, **withheld})
+    return with_noise(work, replace(contributed, withheld={**contributed.withheld, **withheld}), cohort, exact)
 
 
 ONLY_VALIDATES = "by the approved campaign file this site only validates, and nothing is made of its patients"
@@ -115,7 +116,7 @@ def answer_of(contributed: Contributions, *, info: Mapping[str, Any], epsilon: f
         payload=contributed.sums,
         patients=contributed.patients,
         smallest_cell=contributed.smallest_cell,
-        epsilon=epsilon,
+        epsilon=epsilon + contributed.epsilon,
         steps=tuple(contributed.sums),
         withheld={
             step: withheld for step, withheld in contributed.withheld.items() if withheld["rule"] != UNKNOWN_STEP

@@ -6,17 +6,26 @@ the total of all sites solves it itself, after making sure that patients could h
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from fedage.common.analyses.agreement import Reducible
-from fedage.common.analyses.base import Iterate
+from fedage.common.analyses.base import Analysis, Iterate
 from fedage.common.analyses.columns import MAX_PATIENTS
 from fedage.common.statistics.statistic import FloatArray, Layout, Statistic
 
 MAX_SITES = 10_000
 """Most sites of a campaign, for what counts once a site and not once a patient."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SumsNoise:
+    """Noise of an exact phase with privacy for each patient: σ, and the L2 norm that a patient's row is cut to."""
+
+    noise_multiplier: float
+    clip_norm: float
 
 
 class NoSumOfPatients(ValueError):
@@ -29,6 +38,25 @@ class ExactAnalysis(Reducible, Protocol):
 
     def check_total(self, vector: FloatArray, iterate: Iterate) -> Statistic:
         """The total over all sites as a statistic. Raises `NoSumOfPatients` unless patients could have it."""
+
+
+@runtime_checkable
+class NoisedAnalysis(Analysis, Protocol):
+    """An exact phase's analysis of sums that one patient moves by at most 1, in L2 norm, whatever the patient.
+
+    So the site's noise of them is a Gaussian mechanism, and no rule needs to look at the patients behind them.
+    """
+
+    @property
+    def noised_block(self) -> str:
+        """The block of the statistic that gets noise; the others do not depend on any patient."""
+
+    @property
+    def noise_multiplier(self) -> float:
+        """The noise's standard deviation."""
+
+    def check_total(self, vector: FloatArray, iterate: Iterate) -> Statistic:
+        """As of `ExactAnalysis`."""
 
 
 def within_bounds(layout: Layout, vector: FloatArray) -> Statistic:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from fedage.common.campaign.fields import LIKELY_SITE
-from fedage.common.campaign_file._private import privacy_problems
+from fedage.common.campaign_file._private import noise_problems, privacy_problems
 from fedage.common.campaign_file._sound import ValidValues
 from fedage.common.toml.problems import Problem
 from fedage.common.toml.tables import check_table
@@ -86,6 +86,8 @@ def _phase_problems(sound: ValidValues, estimator: type[Estimator]) -> Iterator[
         yield from _age_problems(sound, made)
         if sound["privacy.mode"] in ("sample", "client"):
             yield from privacy_problems(made, mode=sound["privacy.mode"])
+        else:
+            yield from noise_problems(made)
         yield from _site_probe_problems(sound, made)
         phases = [phase for phase in phases_of(made) if isinstance(phase, RoundsPhase)]
         for exact in (phase for phase in phases_of(made) if isinstance(phase, ExactPhase)):

@@ -17,18 +17,24 @@ _KEY = "privacy.mode"
 
 def privacy_problems(estimator: Estimator, *, mode: str) -> Iterator[Problem]:
     """Sums without noise and running statistics, which nothing clips; for each patient, losses that couple them."""
-    from fedage.common.estimators.base import ExactPhase, RoundsPhase
+    from fedage.common.analyses.exact import NoisedAnalysis
+    from fedage.common.estimators.base import Conditions, ExactPhase, RoundsPhase
     from fedage.common.estimators.configure import phases_of
 
     phases = phases_of(estimator)
     rounds = [phase for phase in phases if isinstance(phase, RoundsPhase)]
     for phase in phases:
         if isinstance(phase, ExactPhase):
+            noised = isinstance(phase.analysis(Conditions(minimum_count=2)), NoisedAnalysis)
+            if noised and mode == "sample" and len(phases) == 1:
+                continue
+            instead = '; use table-ridge or table-mlp with start = "stated" and ranges of the features'
+            if mode == "client":
+                instead = ', as that of whole sites is of updates; use table-mlp with start = "stated" and ranges'
             yield _problem(
                 mode,
                 f"not possible with phase {phase.name!r} of {estimator.name} with these options, which sums training "
-                'patients without noise; use table-mlp with start = "stated" and ranges of the features, an estimator '
-                'without such a phase, or privacy.mode = "none"',
+                f'patients without noise{instead}, an estimator without such a phase, or privacy.mode = "none"',
             )
     if not rounds:
         return
@@ -48,6 +54,21 @@ def privacy_problems(estimator: Estimator, *, mode: str) -> Iterator[Problem]:
                 mode,
                 f"not possible with phase {phase.name!r} of {estimator.name} with these options: batch normalisation "
                 f'{why}; use group normalisation (estimator.options.norm = "group")',
+            )
+
+
+def noise_problems(estimator: Estimator) -> Iterator[Problem]:
+    """Sums that are for noise, in a campaign that adds none: no rule looks at the patients behind them."""
+    from fedage.common.analyses.exact import NoisedAnalysis
+    from fedage.common.estimators.base import Conditions, ExactPhase
+    from fedage.common.estimators.configure import phases_of
+
+    for phase in phases_of(estimator):
+        if isinstance(phase, ExactPhase) and isinstance(phase.analysis(Conditions(minimum_count=2)), NoisedAnalysis):
+            yield Problem(
+                "estimator.options.start",
+                f'estimator.options.start = "stated": {estimator.name} has it for sums with noise only; set '
+                'privacy.mode = "sample", epsilon, delta and clip_norm, or leave start out',
             )
 
 
@@ -80,7 +101,7 @@ def privacy_contradictions(sound: ValidValues) -> Iterator[Problem]:
                 "privacy.mode",
                 f'privacy.mode = "{mode}": needs privacy.epsilon or privacy.noise_multiplier, and has neither; add one',
             )
-        if not sound.has("training"):
+        if not sound.has("training") and not (mode == "sample" and sound.has("estimator")):
             yield Problem(
                 "privacy.mode",
                 f'privacy.mode = "{mode}": needs [training], whose updates get the noise; sums of analyses have none; '

@@ -27,7 +27,7 @@ from fedage.common.statistics.statistic import FloatArray
 if TYPE_CHECKING:
     import torch
 
-    from fedage.common.analyses.exact import ExactAnalysis
+    from fedage.common.analyses.exact import ExactAnalysis, NoisedAnalysis, SumsNoise
     from fedage.common.statistics.influence import InfluenceRule
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -216,6 +216,7 @@ class Conditions:
     """Those that train, where the file names its sites."""
     site: str = ""
     """The one that sums; empty at the coordinator."""
+    noise: SumsNoise | None = None
 
 
 @runtime_checkable
@@ -276,16 +277,14 @@ class ExactPhase(Protocol):
     def name(self) -> str:
         """Its name, unique in the estimator."""
 
-    def analysis(self, conditions: Conditions) -> ExactAnalysis:
+    def analysis(self, conditions: Conditions) -> ExactAnalysis | NoisedAnalysis:
         """The sums; its name is the phase's."""
 
     def solve(self, result: Mapping[str, Any], before: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:
         """The whole model after this phase; what is random in it depends on `seed` only."""
 
     def columns(self, before: Arrays, *, device: str) -> Predictor | None:
-        """Columns for the sums that the model of the phases before computes, e.g. an embedding, named `COMPUTED` and so
-        on; None: needs none.
-        """
+        """Columns for the sums that the model before computes, e.g. an embedding, named `COMPUTED` …; None for none."""
 
 
 Phase = RoundsPhase | ExactPhase

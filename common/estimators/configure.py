@@ -8,12 +8,20 @@ from collections.abc import Mapping, Sequence
 from fedage.common import estimators
 from fedage.common.analyses.agreement import agreed, rule_of
 from fedage.common.analyses.base import Analysis
-from fedage.common.analyses.exact import ExactAnalysis
+from fedage.common.analyses.exact import ExactAnalysis, NoisedAnalysis, SumsNoise
 from fedage.common.campaign.types import USUAL_AGE_STEP_YEARS, Campaign
 from fedage.common.errors import FedAgeError
-from fedage.common.estimators.base import Conditions, Estimator, ExactPhase, KinkedLoss, Phase, RoundsPhase
+from fedage.common.estimators.base import (
+    Conditions,
+    Estimator,
+    ExactPhase,
+    KinkedLoss,
+    Phase,
+    RoundsPhase,
+)
 from fedage.common.estimators.table import FEATURE
 from fedage.common.networks.steps import StepLimits
+from fedage.common.privacy.accountant import noise_for
 from fedage.common.protocol.messages import derived_seed
 
 
@@ -194,8 +202,10 @@ def exact_analysis(campaign: Campaign, phase: ExactPhase) -> Analysis:
     Raises
     ------
     PhaseRefused
-        If the analysis has no such groups, or another name than the phase.
+        If the analysis has no such groups, or another name than the phase; if it has noise and the campaign says
+        nothing of it, or the other way round.
     """
+    private = campaign.privacy.mode in ("sample", "client")
     analysis = phase.analysis(
         Conditions(
             minimum_count=campaign.cell_minimum,
@@ -205,19 +215,46 @@ def exact_analysis(campaign: Campaign, phase: ExactPhase) -> Analysis:
             influence=rule_of(campaign),
             sites=campaign.training_sites,
             site=campaign.site,
+            noise=sums_noise(campaign),
         )
     )
-    return agreed(require_exact(phase, analysis), campaign)
+    sound = require_exact(phase, analysis)
+    if isinstance(sound, NoisedAnalysis):
+        if campaign.privacy.mode != "sample" or campaign.training is not None or not sound.noise_multiplier > 0:
+            raise PhaseRefused(f"the sums of phase {phase.name!r} are for noise, and the campaign gives none")
+        return sound
+    if private:
+        raise PhaseRefused(f"the sums of phase {phase.name!r} have no noise, and the campaign promises privacy")
+    return agreed(sound, campaign)
 
 
-def require_exact(phase: ExactPhase, analysis: object) -> ExactAnalysis:
-    """The analysis of an exact phase, if its sums can be held to the rules.
+def sums_noise(campaign: Campaign) -> SumsNoise | None:
+    """The noise of the sums of a campaign that trains nothing in rounds: asked once of each of its models.
+
+    None without privacy for each patient.
+
+    Raises
+    ------
+    NoNoise
+        If no noise keeps within its ε.
+    """
+    privacy = campaign.privacy
+    if privacy.mode != "sample" or campaign.training is not None or privacy.clip_norm is None or privacy.delta is None:
+        return None
+    noise = privacy.noise_multiplier
+    if noise is None and privacy.epsilon is not None:
+        noise = noise_for(privacy.epsilon, delta=privacy.delta, rate=1.0, steps=campaign.models)
+    return None if noise is None else SumsNoise(noise_multiplier=noise, clip_norm=privacy.clip_norm)
+
+
+def require_exact(phase: ExactPhase, analysis: object) -> ExactAnalysis | NoisedAnalysis:
+    """The analysis of an exact phase, if its sums can be held to the rules, or are for noise.
 
     Raises
     ------
     PhaseRefused
     """
-    if not isinstance(analysis, ExactAnalysis):
+    if not isinstance(analysis, ExactAnalysis | NoisedAnalysis):
         raise PhaseRefused(
             f"the sums of phase {phase.name!r} cannot be held to the influence rule: its analysis must be an "
             "ExactAnalysis (common/analyses/exact.py)"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedage.common.analyses.agreement import Agreed
 from fedage.common.analyses.base import Done, IterateRefused
-from fedage.common.analyses.exact import ExactAnalysis, NoSumOfPatients
+from fedage.common.analyses.exact import ExactAnalysis, NoisedAnalysis, NoSumOfPatients
 from fedage.common.campaign.types import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import Arrays, Estimator, ExactPhase, RoundsPhase
@@ -129,7 +129,7 @@ def _solved(
     if sums is None:
         raise NoFirstModel("a model that is solved from sums comes with them, and this one came without")
     analysis = exact_analysis(campaign, phase)
-    if not isinstance(analysis, ExactAnalysis | Agreed):
+    if not isinstance(analysis, ExactAnalysis | NoisedAnalysis | Agreed):
         raise NoFirstModel("this estimator has no sums that could be checked")
     try:
         analysis.check(sums.iterate)

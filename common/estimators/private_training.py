@@ -7,7 +7,7 @@ import math
 from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import Estimator
-from fedage.common.estimators.configure import rounds_phases
+from fedage.common.estimators.configure import rounds_phases, sums_noise
 from fedage.common.privacy.accountant import Budget, Mechanism, NoNoise, epsilon, noise_for
 
 ASSUMPTIONS = (
@@ -29,7 +29,7 @@ class NoPrivateTraining(FedAgeError):
 
 
 def mechanism_of(campaign: Campaign, estimator: Estimator, *, patients: int) -> Mechanism:
-    """One round's training at a site with so many training patients.
+    """One round's training at a site with so many training patients, or the sums of an exact phase, which all join.
 
     A patient joins a step with probability q = B / n (Poisson sampling); a pass over the data is ⌈n / B⌉ steps.
 
@@ -41,6 +41,13 @@ def mechanism_of(campaign: Campaign, estimator: Estimator, *, patients: int) -> 
         If it cannot be accounted for.
     """
     training, privacy = campaign.training, campaign.privacy
+    if training is None and privacy.mode == "sample" and patients >= 1:
+        try:
+            of_sums = sums_noise(campaign)
+        except NoNoise as refused:
+            raise NoPrivateTraining(str(refused)) from None
+        if of_sums is not None:
+            return Mechanism(sampling_rate=1.0, noise_multiplier=of_sums.noise_multiplier, steps=1)
     if training is None or privacy.mode != "sample" or patients < 1:
         raise NoPrivateTraining("there is no training with privacy for each patient to account for")
     rate = min(1.0, training.batch_size / patients)
@@ -83,10 +90,18 @@ def site_mechanism(campaign: Campaign, estimator: Estimator) -> Mechanism:
 
 
 def trainings_of(campaign: Campaign, estimator: Estimator) -> int:
-    """How many times a campaign trains at a site: once a round of each phase that is trained, of each model."""
+    """How many times a campaign trains at a site: once a round of each phase that is trained, of each model.
+
+    Sums with noise count as once.
+    """
+    return times_of_a_model(campaign, estimator) * campaign.models
+
+
+def times_of_a_model(campaign: Campaign, estimator: Estimator) -> int:
+    """How often for one of its models."""
     if campaign.training is None:
-        return 0
-    return campaign.training.rounds * len(rounds_phases(estimator)) * campaign.models
+        return int(campaign.privacy.mode == "sample" and campaign.estimator is not None)
+    return campaign.training.rounds * len(rounds_phases(estimator))
 
 
 def approved_total(campaign: Campaign, estimator: Estimator, mechanism: Mechanism) -> Budget:

@@ -31,6 +31,24 @@ def is_range(stated: Range) -> bool:
     return bool(np.isfinite(stated).all() and stated[0] < stated[1])
 
 
+def check_stated(
+    *, is_stated: bool, ranges: Mapping[str, Range], age_range_years: Range | None, scale: AgeScale
+) -> None:
+    """Raise `ValueError` for ranges that are none, are missing, or have no effect."""
+    ages = age_range_years
+    if not is_stated:
+        if ranges or ages is not None:
+            given = "ranges" if ranges else "age_range_years"
+            raise ValueError(f'{given} has no effect without start = "stated"; remove it')
+        return
+    if not ranges or ages is None:
+        raise ValueError('start = "stated" needs ranges of the features and age_range_years; add them')
+    if wrong := [name for name, stated in ranges.items() if not is_range(stated)]:
+        raise ValueError(f"ranges.{wrong[0]} must be two numbers, the smaller one first")
+    if not (is_range(ages) and scale.usable(np.array(ages)).all()):
+        raise ValueError(f"age_range_years={list(ages)} must be two ages on the age scale, the younger one first")
+
+
 def ranges_of(columns: Sequence[str], ranges: Mapping[str, Range]) -> FloatArray:
     """The range (p, 2) of each column of a row: that of the first name or pattern that fits.
 

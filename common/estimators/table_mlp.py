@@ -34,7 +34,7 @@ from fedage.common.estimators.base import (
     Standard,
 )
 from fedage.common.estimators.ridge import FEATURE, RidgePhase, TableOptions, vector
-from fedage.common.estimators.stated import is_range, stated_standard
+from fedage.common.estimators.stated import check_stated, stated_standard
 from fedage.common.networks.arrays import state_to_arrays
 
 if TYPE_CHECKING:
@@ -84,7 +84,12 @@ class TableMLPOptions(TableOptions):
             raise ValueError(f'noise={self.noise:g} must be "ridge" or a number from 0 to 100')
         if self.start != "ridge" and self.noise == "ridge":
             raise ValueError('noise = "ridge" needs start = "ridge"; give noise as a number, such as 1.0')
-        _check_stated(self)
+        check_stated(
+            is_stated=self.start == "stated",
+            ranges=self.ranges,
+            age_range_years=self.age_range_years,
+            scale=self.scale,
+        )
         return self
 
 
@@ -226,22 +231,6 @@ class NetworkPhase:
     def age_years(self, output: torch.Tensor) -> torch.Tensor:
         """Ages (B,) in years from (B,)."""
         return years(output, self.options.scale)
-
-
-def _check_stated(options: TableMLPOptions) -> None:
-    """Raise `ValueError` for ranges that are none, are missing, or have no effect."""
-    ages = options.age_range_years
-    if options.start != "stated":
-        if options.ranges or ages is not None:
-            given = "ranges" if options.ranges else "age_range_years"
-            raise ValueError(f'{given} has no effect without start = "stated"; remove it')
-        return
-    if not options.ranges or ages is None:
-        raise ValueError('start = "stated" needs ranges of the features and age_range_years; add them')
-    if wrong := [name for name, stated in options.ranges.items() if not is_range(stated)]:
-        raise ValueError(f"ranges.{wrong[0]} must be two numbers, the smaller one first")
-    if not (is_range(ages) and options.scale.usable(np.array(ages)).all()):
-        raise ValueError(f"age_range_years={list(ages)} must be two ages on the age scale, the younger one first")
 
 
 def _require_told_apart(names: Sequence[str], means: NDArray[np.float64], sds: NDArray[np.float64]) -> None:

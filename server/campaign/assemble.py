@@ -18,7 +18,7 @@ from fedage.common.record.parts import WHOLE_SITE
 from fedage.common.version import __version__
 from fedage.server.campaign.analyses import AnalysisOutcomes
 from fedage.server.campaign.run_so_far import Place, Record
-from fedage.server.campaign.site_privacy import add_site_costs
+from fedage.server.campaign.site_privacy import add_site_costs, sums_cost
 from fedage.server.record import results as record_of
 from fedage.server.record.results import Results, StepResult
 from fedage.server.report.withheld_columns import WHY_LEFT_OUT
@@ -206,6 +206,8 @@ def _site(name: str, session: Session, record: Record) -> record_of.SiteRecord:
 def _privacy(name: str, campaign: Campaign, record: Record) -> record_of.SitePrivacy | None:
     """What a site's last update said of its privacy."""
     spent = next((done.privacy[name] for done in reversed(record.rounds) if name in done.privacy), None)
+    if name in record.noised_at:
+        spent = sums_cost(campaign, models=record.noised_at.count(name))
     if spent is None:
         return None
     told = record_of.SitePrivacy(**spent, clip_norm=campaign.privacy.clip_norm)

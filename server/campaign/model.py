@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from fedage.common.analyses.exact import NoisedAnalysis
 from fedage.common.analyses.preparation.table_preparation import NAME as PREPARATION
 from fedage.common.bundle.container import BundleRefused
 from fedage.common.campaign import Campaign
@@ -159,4 +160,6 @@ def _with_sums(
             "sites": findings.contributors[analysis.name],
             "withheld": {site: steps[analysis.name] for site, steps in sorted(findings.withheld.items())},
         }
+    if isinstance(analysis, NoisedAnalysis):
+        record.noised_at += findings.contributors[analysis.name]
     return basis.with_sums(phase.name, findings.made_from[analysis.name])

@@ -36,5 +36,7 @@ class Record:
     """Of the sites that only validate, where others train."""
     bundle: Bundle | None = None
     preparation: dict[int, dict[str, object]] = field(default_factory=dict)
+    noised_at: list[str] = field(default_factory=list)
+    """Sites that sent sums with noise, once for each model."""
     status: str = "failed"
     reason: str = ""

@@ -1,17 +1,18 @@
-"""Differential privacy of whole sites in a run: its noise, and what it has cost each site."""
+"""Differential privacy in a run: the noise of whole sites, and what that or noise on sums has cost each site."""
 
 from __future__ import annotations
 
 import secrets
 from collections import Counter
 from collections.abc import Collection, Iterable
+from typing import Any
 
 from fedage.common.campaign.types import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import Estimator
 from fedage.common.estimators.configure import phases_known
-from fedage.common.estimators.private_training import site_mechanism
-from fedage.common.privacy.accountant import ACCOUNTANT, epsilon
+from fedage.common.estimators.private_training import mechanism_of, site_mechanism
+from fedage.common.privacy.accountant import ACCOUNTANT, Mechanism, epsilon
 from fedage.common.privacy.noise import KEY_BYTES, key_for
 from fedage.server.campaign.rounds import RoundRecord
 from fedage.server.campaign.strategies import SiteNoise
@@ -46,6 +47,23 @@ def site_noise(session: Session, estimator: Estimator, *, fold: int, learnt: Col
     )
 
 
+def sums_cost(campaign: Campaign, *, models: int) -> dict[str, Any]:
+    """What sums with noise for so many models have cost a site's patients (`site_info.Privacy`)."""
+    mechanism, delta = mechanism_of(campaign, phases_known(campaign), patients=1), campaign.privacy.delta or 0.0
+    return _told(mechanism, epsilon=epsilon([mechanism] * models, delta=delta), delta=delta)
+
+
+def _told(mechanism: Mechanism, *, epsilon: float, delta: float) -> dict[str, Any]:
+    return {
+        "epsilon": epsilon,
+        "delta": delta,
+        "noise_multiplier": mechanism.noise_multiplier,
+        "sampling_rate": mechanism.sampling_rate,
+        "steps": mechanism.steps,
+        "accountant": ACCOUNTANT,
+    }
+
+
 def add_site_costs(campaign: Campaign, rounds: Iterable[RoundRecord]) -> None:
     """Put into each round what it and those before have cost each of its sites (`site_info.Privacy`).
 
@@ -62,11 +80,4 @@ def add_site_costs(campaign: Campaign, rounds: Iterable[RoundRecord]) -> None:
         taken_part.update(done.sites)
         costs = {count: epsilon([mechanism] * count, delta=delta) for count in {taken_part[s] for s in done.sites}}
         for site in done.sites:
-            done.privacy[site] = {
-                "epsilon": costs[taken_part[site]],
-                "delta": delta,
-                "noise_multiplier": mechanism.noise_multiplier,
-                "sampling_rate": mechanism.sampling_rate,
-                "steps": mechanism.steps,
-                "accountant": ACCOUNTANT,
-            }
+            done.privacy[site] = _told(mechanism, epsilon=costs[taken_part[site]], delta=delta)

@@ -56,6 +56,9 @@ def privacy_plan(
             "clip_norm, and epsilon or noise_multiplier"
         )
     estimator = phases_known(campaign, features=features)
+    if campaign.training is None:
+        yield from _of_sums(campaign, estimator, patients, features=features, budget=budget)
+        return
     parameters, rounds = _parameters(estimator), trainings_of(campaign, estimator)
     yield (
         f"Differential privacy at δ = {campaign.privacy.delta:g}, by the {ACCOUNTANT} of {rounds} trainings, where "
@@ -68,6 +71,48 @@ def privacy_plan(
         "Noise is the L2 norm of a step's noise over that of the largest possible mean gradient, every patient's at "
         "the clip norm and all in one direction: above 1 a single step is mostly noise, and only many steps of many "
         "sites learn together. More patients, fewer rounds and fewer parameters help; so does a larger batch_size."
+    )
+
+
+def _of_sums(
+    campaign: Campaign, estimator: Estimator, patients: Sequence[int], *, features: int, budget: float | None
+) -> Iterator[str]:
+    """What the sums of an exact phase cost a site, whatever its patients."""
+    models, clip = trainings_of(campaign, estimator), campaign.privacy.clip_norm or 0.0
+    try:
+        made = mechanism_of(campaign, estimator, patients=1)
+        total = approved_total(campaign, estimator, made)
+    except (NoPrivateTraining, ChargeRefused) as refused:
+        raise FedAgeError(f"not possible: {refused}") from None
+    spent = _epsilon(made, models, delta=total.delta)
+    after = ", ".join(f"{_epsilon(made, k, delta=total.delta):.3g} after {k}" for k in dict.fromkeys((1, models)))
+    left = ""
+    if budget is not None:
+        left = f"; of a budget of {budget:g} {budget - spent:.3g} would be left"
+        if spent > budget:
+            times = _affordable(made, models, budget, total.delta)
+            left = f"; a budget of {budget:g} would refuse it after {times} models"
+    yield (
+        f"Differential privacy at δ = {total.delta:g}, by the {ACCOUNTANT} of the sums of {models} models, where "
+        f"{ASSUMPTIONS}."
+    )
+    yield f"Noise multiplier {made.noise_multiplier:.4g}; ε {after}, at a site of any size{left}."
+    # As a symmetric matrix, its largest eigenvalue, see `noised_moments`; of a patient's row, at most C².
+    noise = made.noise_multiplier * clip**2 * math.sqrt(2 * features)
+    yield f"Below, the noise of the sums of {features} features and age, in the direction in which it is largest."
+    for count in patients:
+        trained = _trained(campaign, count)
+        if trained < 1:
+            yield f"{count} patients: none to train on."
+            continue
+        share = noise / (trained * clip**2)
+        yield f"{count} patients: sums of {trained}; noise {share:.3g} of the largest that they can be."
+        if share > _LOUD:
+            yield "  The noise outweighs any sums: a site of this size alone cannot teach the model."
+    yield (
+        "Over K sites the patients add up and the noise grows by √K. More patients, fewer features and fewer folds "
+        "help. privacy.clip_norm is best near the L2 norm of an ordinary row: √(features + 2) for features whose SD "
+        "is a quarter of their stated range."
     )
 
 

@@ -15,6 +15,7 @@ from fedage.common.privacy.accountant import epsilon
 from fedage.server.cli.main import campaign as commands
 from fedage.server.cli.privacy_plan import privacy_plan
 from tests.deploy.test_simulate_private import FILE
+from tests.deploy.test_simulate_private_ridge import FILE as RIDGE
 
 TEXT = FILE + "epsilon = 3.0\n"
 
@@ -46,6 +47,21 @@ def test_a_site_without_training_patients_and_a_site_too_small_are_told() -> Non
     lines = list(privacy_plan(parse_campaign(TEXT), patients=(0, 10), features=3000))
     assert lines[2] == "0 patients: none to train on."
     assert "cannot teach the model" in lines[4]
+
+
+@pytest.mark.parametrize(
+    ("more", "models", "left"),
+    [("", 1, "would be left"), ("[validation]\nfolds = 4\n", 4, "would be left"), ("", 1, "refuse it after 0 models")],
+)
+def test_sums_with_noise_cost_what_the_sites_will_charge(more: str, models: int, left: str) -> None:
+    campaign = parse_campaign(RIDGE + "epsilon = 2.0\n" + more)
+    lines = list(privacy_plan(campaign, patients=(0, 100, 2000), features=8, budget=1.0 if "refuse" in left else 3.0))
+    made = mechanism_of(campaign, phases_known(campaign), patients=100)
+    assert f"Noise multiplier {made.noise_multiplier:.4g}" in lines[1]
+    assert f"{epsilon([made] * models, delta=1e-5):.3g} after {models}" in lines[1]
+    assert left in lines[1]
+    trained = round(0.7 * 2000) if not more else 1500
+    assert f"2000 patients: sums of {trained}; noise {made.noise_multiplier * 4 / trained:.3g} of" in "\n".join(lines)
 
 
 def test_a_campaign_that_spends_nothing_is_refused_with_the_mend() -> None:
