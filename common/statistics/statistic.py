@@ -79,14 +79,29 @@ class Layout:
         return slices
 
     def bounds(self) -> tuple[FloatArray, FloatArray]:
-        """Lower and upper bound of every entry of one site's vector, two arrays (v,)."""
-        lower = np.concatenate([np.full(f.size, f.lower) for f in self.fields] or [np.empty(0)])
-        upper = np.concatenate([np.full(f.size, f.upper) for f in self.fields] or [np.empty(0)])
+        """Lower and upper bound of every entry of one site's vector, two arrays (v,) that cannot be written to."""
+        return self._bounds
+
+    @cached_property
+    def _bounds(self) -> tuple[FloatArray, FloatArray]:
+        sizes = [field.size for field in self.fields]
+        lower, upper = (
+            np.repeat(np.array(ends, dtype=np.float64), sizes)
+            for ends in ([field.lower for field in self.fields], [field.upper for field in self.fields])
+        )
+        lower.flags.writeable = upper.flags.writeable = False
         return lower, upper
 
     def whole(self) -> NDArray[np.bool_]:
-        """Which entries are counts, (v,)."""
-        return np.concatenate([np.full(f.size, f.whole) for f in self.fields] or [np.empty(0, dtype=np.bool_)])
+        """Which entries are counts, (v,), not to be written to."""
+        return self._whole
+
+    @cached_property
+    def _whole(self) -> NDArray[np.bool_]:
+        fields = self.fields
+        whole = np.repeat(np.array([f.whole for f in fields], dtype=np.bool_), [f.size for f in fields])
+        whole.flags.writeable = False
+        return whole
 
     def flatten(self, values: Mapping[str, FloatArray | float]) -> FloatArray:
         """Put named blocks into one vector (v,).

@@ -34,8 +34,8 @@ def why_unusable(layout: Layout, vector: NDArray[Any], *, patients: int | None =
     lower, upper = layout.bounds()
     if np.any(vector < lower) or np.any(vector > upper):
         return "a contribution outside the bounds that the campaign file implies", "sum-bounds"
-    whole = layout.whole()
-    if np.any(vector[whole] != np.rint(vector[whole])):
+    counts = vector[layout.whole()]
+    if np.any(counts != np.rint(counts)):
         return "a count that is not a whole number", "sum-count"
     if patients is not None:
         share = patients / MAX_PATIENTS * (1 + _ROUNDING)
