@@ -31,7 +31,7 @@ NETWORKS: dict[str, tuple[dict[str, Any], str, tuple[int, ...]]] = {
     "brain-sfcn": ({"shape": [32, 32, 32], "spacing_mm": 6.0, "width": 8, "poolings": 3}, "t1w", (1, 32, 32, 32)),
 }
 """By estimator its options, its input, and that one's shape."""
-PATIENTS = 160
+PATIENTS = 80
 
 
 def timed(call: Callable[[], object]) -> tuple[float, float]:

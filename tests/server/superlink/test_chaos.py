@@ -15,6 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -81,31 +82,40 @@ def asked(run: RunFolder, kind: str) -> int:
     return sum(event["event"] == "asked" and event["step"] == kind for event in events)
 
 
-def uploads(store: Path, *, seen: int) -> list[str]:
-    """The parts that are not there yet of messages that the SuperLink has learnt of since its log was so long."""
+def uploads(store: Path, *, seen: int, begun: bool) -> list[str]:
+    """The parts that are not there yet of replies that the SuperLink has learnt of since its log was so long.
+
+    With `begun` only of those of which some are there.
+    """
     with (store / "log").open("rb") as log:
         log.seek(seen)
         lines = log.read().decode("ascii", errors="replace").splitlines()
     changes = [json.loads(line) for line in lines if line.endswith("}")]
     trees = [ObjectTree.FromString(base64.b64decode(each["tree"])) for each in changes if each["do"] == "register"]
-    return [part for tree in trees[len(NAMES) :] for part in parts(tree) if not (store / part).exists()]
+    found = [parts(tree) for tree in trees[len(NAMES) :]]
+    missing = [[part for part in whole if not (store / part).exists()] for whole in found]
+    if begun:
+        missing = [left for left, whole in zip(missing, found, strict=True) if len(left) < len(whole)]
+    return [part for left in missing for part in left]
 
 
 def parts(tree: ObjectTree) -> list[str]:
     return [tree.object_id, *(part for child in tree.children for part in parts(child))]
 
 
-def written(run: RunFolder) -> list[str]:
-    """Files of a run that are being written, or were when their writer was killed."""
+def written(run: RunFolder, *, journal: bool = False) -> list[str]:
+    """Files of a run, or of its journal alone, that are being written, or were when their writer was killed."""
     found = list[str]()
-    for folder in (run.path, run.state, run.journal):
+    for folder in (run.journal,) if journal else (run.path, run.state, run.journal):
         with contextlib.suppress(FileNotFoundError):  # removed when the run has finished
             found += [file.name for file in folder.glob("*.partial")]
     return sorted(found)
 
 
-def moment(fleet: Network, run: RunFolder, kind: str, rng: np.random.Generator, ended: Callable[[], bool]) -> str:
-    """Wait for a moment of a kind; what it was like."""
+def moment(
+    fleet: Network, run: RunFolder, kind: str, rng: np.random.Generator, ended: Callable[[], bool], *, late: bool
+) -> str:
+    """Wait for a moment of a kind; what it was like. `late`: some of an upload is there; the journal is written."""
     after = int(rng.integers(0, ROUNDS + 1))  # before the first round are offer and exact phase, then the analyses
 
     def reached(condition: Callable[[], bool]) -> bool:
@@ -122,12 +132,19 @@ def moment(fleet: Network, run: RunFolder, kind: str, rng: np.random.Generator, 
         store = fleet.coordinator.root / "state-objects"
         reached(lambda: asked(run, TRAIN) > after)
         seen = (store / "log").stat().st_size
-        is_one = reached(lambda: bool(uploads(store, seen=seen)))
-        return f"{len(uploads(store, seen=seen))} parts of an upload missing in round {after + 1}" if is_one else "end"
+        look = partial(uploads, store, seen=seen, begun=late)
+        found = list[str]()
+
+        def is_one() -> bool:
+            found[:] = look()
+            return bool(found)
+
+        is_there = reached(is_one)
+        return f"{len(found)} parts of an upload missing in round {after + 1}" if is_there else "end"
     if kind == "checkpoint":
         after = int(rng.integers(0, ROUNDS))
         reached(lambda: rounds_done(run) >= after)
-        reached(lambda: bool(written(run)))
+        reached(lambda: bool(written(run, journal=late)))
         return f"{', '.join(written(run)) or 'something'} being written after round {after}"
     if kind == "exact phase":
         count, after_s = int(rng.integers(1, 5)), float(rng.uniform(0.0, 0.3))
@@ -152,7 +169,7 @@ def run_to_its_end(fleet: Network, seed: int) -> tuple[Path, list[str]]:
     told = list[str]()
     until(lambda: run.events.is_file() and bool(fleet.pids(SERVERAPP)), timeout_s=WAIT_S, what=lambda: command.said)
     pids = [] if what == "coordinator" else fleet.pids(what)  # looked up before: a look takes longer than some moments
-    when = moment(fleet, run, kind, rng, lambda: command.process.poll() is not None)
+    when = moment(fleet, run, kind, rng, lambda: command.process.poll() is not None, late=seed // 4 % 2 == 1)
     killed = strike(fleet, what, pids, rng)
     done = rounds_done(run)
     left = ", ".join(written(run)) or "nothing"
