@@ -200,8 +200,9 @@ _TEXTS = {
         "keep one volume a file",
     ),
     Reason.NOT_GREY: (
-        "holds colours, complex numbers or one part of these (phase, real, imaginary), not grey values",
-        "convert it again, to the magnitude",
+        "holds colours, labels of regions, complex numbers or one part of these (phase, real, imaginary), not grey "
+        "values",
+        "convert it again, to the magnitude; name a segmentation as one (_dseg)",
     ),
     Reason.BAD_AFFINE: (
         "does not say where its voxels lie (no form code, a matrix without an inverse, skewed axes, lengths outside "

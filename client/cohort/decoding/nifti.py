@@ -11,7 +11,7 @@ import math
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ _LFS, _ANNEX = b"version https://git-lfs", b"/annex/objects/"
 _LEAST_MM, _MOST_MM = 0.05, 20.0
 _SCANNER = 1
 """NIFTI_XFORM_SCANNER_ANAT: both codes then stand for the scanner's own coordinates."""
+_EVERY_SLICE, _FEWEST_PAIRS, _LABELS_ALIKE = 4, 1000, 0.8
+"""Slices looked at for labels, fewest pairs of neighbours that tell, and the share of equal ones from which they do."""
 _SAME, _SKEW = 0.1, 0.1
 """How far two affines of one scanner may differ, of the largest entry; and the cosine of axes at right angles."""
 
@@ -69,12 +71,16 @@ class Volume:
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeFacts:
-    """Shape, voxel lengths, where the stored axes point, e.g. `LPS`, and the affine's first three rows, voxel to mm."""
+    """Shape, voxel lengths, where the stored axes point, e.g. `LPS`, and the affine's first three rows, voxel to mm.
+
+    `are_labels` says that the voxels look like labels of regions and not like grey values.
+    """
 
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     orientation: str
     affine_mm: tuple[float, ...] = field(default=(), compare=False)
+    are_labels: bool = field(default=False, compare=False)
 
 
 class _VolumeRejected(Exception):
@@ -100,6 +106,7 @@ def read_volume(path: Path) -> VolumeFacts | Rejected:
         spacing_mm=(x, y, z),
         orientation=str(facts["orientation"]),
         affine_mm=tuple(float(number) for number in facts["affine_mm"]),
+        are_labels=bool(facts["are_labels"]),
     )
 
 
@@ -121,7 +128,7 @@ def decode_facts(path: Path, *, on_size: Callable[[int], None]) -> VolumeFacts |
     try:
         image, facts = _open(path)
         on_size(math.prod(facts.shape))
-        _voxels(image)
+        facts = replace(facts, are_labels=_are_labels(_voxels(image)))
         _require_whole(path, most_bytes=_most_bytes(path))
     except _VolumeRejected as out:
         return Rejected(out.code, modality="MR")
@@ -295,6 +302,20 @@ def _spacing_mm(affine: FloatArray) -> tuple[float, float, float]:
     if not all(_LEAST_MM <= length <= _MOST_MM for length in (x, y, z)):
         raise _VolumeRejected(Reason.BAD_AFFINE)
     return x, y, z
+
+
+def _are_labels(voxels: NDArray[np.float32]) -> bool:
+    """Whether voxels are whole numbers that are mostly those of their neighbours, as a segmentation's are.
+
+    Neighbours of a head's tissue differ by noise; the background, which is 0 in both, does not count.
+    """
+    some = voxels[:, :, ::_EVERY_SLICE]
+    here, beside = some[:-1], some[1:]
+    inside = (here != 0) & (beside != 0)
+    pairs = int(np.count_nonzero(inside))
+    if pairs < _FEWEST_PAIRS or not np.array_equal(some, np.rint(some)):
+        return False
+    return int(np.count_nonzero(inside & (here == beside))) > _LABELS_ALIKE * pairs
 
 
 def _voxels(image: Any) -> NDArray[np.float32]:

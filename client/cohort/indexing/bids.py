@@ -33,7 +33,7 @@ from fedage.common.errors import FedAgeError
 __all__ = ["PARTICIPANTS", "STANDARD", "BidsFacts", "BidsLayout", "index_bids", "is_bids"]
 
 _DESCRIPTION = "dataset_description.json"
-_READER = "bids-9"
+_READER = "bids-10"
 _BATCH = 100
 _PART = re.compile(r"_part-(?!mag_)")
 """In the name of a volume that holds another part of complex values than the magnitude: phase, real, imaginary."""
@@ -196,6 +196,8 @@ def _facts(root: Path, volume: Path, session: Session, grids: DerivedGrids) -> D
     identity, view, special, body_part = volume.name, "T1W", "", ""
     if volume in session.label_maps:  # two pipelines may give theirs the same name
         identity, view, special = volume.relative_to(root).as_posix(), label_map_view(volume.name), LABEL_MAP
+    elif volume_facts.are_labels:
+        return Rejected(Reason.NOT_GREY, modality="MR")
     elif volume in session.derived:
         if not grids.fits(volume, volume_facts, made_of=session.volumes[0]):
             return Rejected(Reason.OTHER_GRID, modality="MR")

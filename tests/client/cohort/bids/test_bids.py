@@ -247,3 +247,29 @@ def test_a_pipe_named_as_a_volume_is_set_aside_with_a_reason(store: CohortStore,
     os.mkfifo(t1w(root, "a").with_name(f"sub-a_run-2{suffix}"))
     report = index_bids(store, root)
     assert (report.images, report.rejected) == (1, {"unreadable": 1})
+
+
+def regions(*, values: int, kind: str, noise: float) -> Any:
+    """(40, 36, 32): balls in balls of so many values, background 0, noise inside."""
+    i, j, k = np.meshgrid(*(np.linspace(-1, 1, n) for n in (40, 36, 32)), indexing="ij")
+    inside = np.sqrt(i * i + j * j + k * k) < 0.95
+    level = np.ceil((1 - np.sqrt(i * i + j * j + k * k)) * values) * inside * (100 / values)
+    return np.where(inside, np.maximum(level + RNG.normal(0, noise, level.shape), 1), 0).astype(kind)
+
+
+@pytest.mark.parametrize(
+    ("data", "taken"),
+    [
+        (regions(values=4, kind="uint8", noise=0), False),
+        (regions(values=1, kind="int16", noise=0), False),
+        (regions(values=5, kind="float32", noise=0), False),
+        (regions(values=4, kind="uint8", noise=3), True),
+        (regions(values=4, kind="int16", noise=1.5), True),
+        (regions(values=4, kind="float32", noise=0.2), True),
+    ],
+)
+def test_labels_of_regions_are_no_head(store: CohortStore, tmp_path: Path, data: Any, taken: bool) -> None:
+    root = data_set(tmp_path / "data", "participant_id\tage\nsub-a\t40.5\n")
+    nib.save(nib.Nifti1Image(data, np.diag([1.0, 1.0, 1.0, 1.0])), t1w(root, "a"))
+    report = index_bids(store, root)
+    assert (report.images, report.rejected) == ((1, {}) if taken else (0, {"not-grey-values": 1}))
