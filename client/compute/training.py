@@ -171,7 +171,7 @@ def train_locally(
         pull: Proximal | ControlTerm | None = Proximal.of(module, training)
         if control is not None and count:
             pull = ControlTerm.of(module, control.correction(steps=count, rate=rate))
-        steps = _Steps(phase, module, optimiser, where, generator, pull)
+        steps = _Steps(phase, module, optimiser, where, generator, pull, micro_batch=training.micro_batch)
         loss_sum, samples_seen = 0.0, 0
 
         def read(rows: NDArray[np.int64]) -> Batch:
@@ -248,6 +248,7 @@ class _Steps:
     generator: torch.Generator
     pull: Proximal | ControlTerm | None
     parts: int = 1
+    micro_batch: int | None = None
 
     def step(self, batch: Batch) -> float:
         """One batch: augment, loss, gradient, step. Returns the loss before the step, without a strategy's term.
@@ -259,6 +260,7 @@ class _Steps:
         """
         changed = self.phase.training_batch(batch, generator=self.generator)
         count = len(next(iter(changed.targets.values())))
+        self._must_be_possible()
         while True:
             try:
                 loss = self._gradient(changed, count)
@@ -278,12 +280,19 @@ class _Steps:
         self.optimiser.step()
         return loss
 
+    def _must_be_possible(self) -> None:
+        if self.micro_batch is not None and (self.phase.couples_samples or has_batch_norm(self.module)):
+            raise BatchTooLarge(
+                f"training.micro_batch = {self.micro_batch}: the samples of a batch depend on each other, by the loss "
+                "or by batch normalisation, so that a batch has no parts; leave it out"
+            )
+
     def _gradient(self, batch: Batch, count: int) -> float:
         """Put the gradient of a batch into the parameters; its mean loss."""
         self.optimiser.zero_grad(set_to_none=True)
-        if self.parts == 1:
+        size = min(-(-count // self.parts), self.micro_batch or count)
+        if size == count:
             return self._backward(batch, share=1.0)
-        size = -(-count // self.parts)
         return sum(
             self._backward(_some(batch, slice(start, start + size)), share=min(size, count - start) / count)
             for start in range(0, count, size)

@@ -52,6 +52,13 @@ class Training(Table):
     rounds: int = Field(ge=1, le=10000, description="federated rounds")
     local_epochs: int = Field(default=1, ge=1, le=1000, description="passes over a site's training patients a round")
     batch_size: int = Field(default=16, ge=1, le=4096, description="patients in a batch; at least the minimum count")
+    micro_batch: int | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="patients computed at a time; the gradients of a batch's parts add up to its own. If not given, "
+        "the whole batch, in parts only where it does not fit into memory",
+    )
     optimiser: Literal["adam", "adamw", "sgd"] = Field(default="adamw", description="local optimiser")
     learning_rate: float = Field(default=1e-3, gt=0, le=10, description="local learning rate in the first round")
     final_learning_rate_fraction: float = Field(

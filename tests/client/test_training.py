@@ -110,6 +110,29 @@ def test_a_batch_that_does_not_fit_is_cut_and_trains_the_same(fits, parts):
     assert whole.parts == 1
 
 
+@pytest.mark.parametrize("micro_batch", [1, 4, 5, 7, 12, 40])
+def test_a_batch_computed_some_patients_at_a_time_trains_the_same(micro_batch):
+    phase = network(_estimator())
+    samples, ages = _samples(12)
+    weights = state_to_arrays(phase.build(seed=0))
+    whole = _train_narrow(phase, weights, samples, ages)
+    seen = _Narrow(phase, fits=min(micro_batch, 12))
+    found = _train_narrow(seen, weights, samples, ages, micro_batch=micro_batch)
+    assert max(seen.sizes) == min(micro_batch, 12)
+    assert found.parts == 1  # nothing had to be cut
+    for name, array in whole.weights.items():
+        np.testing.assert_allclose(found.weights[name], array, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("norm", "couples"), [("batch", False), ("group", True), ("batch", True)])
+def test_samples_that_depend_on_each_other_are_not_computed_apart(norm, couples):
+    phase = network(_estimator(norm=norm))
+    samples, ages = _samples(12)
+    weights = state_to_arrays(phase.build(seed=0))
+    with pytest.raises(BatchTooLarge, match=r"micro_batch = 4.*leave it out"):
+        _train_narrow(_Narrow(phase, 12, couples=couples), weights, samples, ages, micro_batch=4)
+
+
 @pytest.mark.parametrize(("norm", "couples", "fits"), [("batch", False, 6), ("group", True, 6), ("group", False, 0)])
 def test_a_batch_that_cannot_be_cut_is_refused_with_the_mend(norm, couples, fits):
     phase = network(_estimator(norm=norm))
