@@ -46,6 +46,7 @@ EXAMPLES: Mapping[str, Any] = {
     "validation.sites": ["east"],
     "estimator.bundle": "0" * 64,
     "training.start_bundle": "0" * 64,
+    "training.micro_batch": 4,
     "validation.fractions.train": 0.7,
     "validation.fractions.validation": 0.15,
     "validation.fractions.test": 0.15,
