@@ -1,4 +1,4 @@
-"""What privacy for each patient costs: time of a training step by engine, and error by ε on real tables.
+"""What privacy for each patient costs: time of a training step by engine, and error by ε on tables.
 
     PYTHONPATH=. python tests/bench/bench_privacy.py speed
     PYTHONPATH=. python tests/bench/bench_privacy.py error --data ../shared/data --seeds 3
@@ -6,6 +6,7 @@
 `speed`: seconds of a batch's gradients, plain and with each patient's clipped alone, as a ratio; engines of Opacus that
 cannot take a network are said so. `error`: federated averaging of `table-mlp` from stated ranges over the hospitals of
 a table, 70 % of the patients of each trained on, by the site's own trainer; MAE on the others, mean over seeds.
+`ridge`: the same of `table-ridge` from sums to which each site adds noise.
 """
 
 from __future__ import annotations
@@ -25,12 +26,20 @@ from fedage.client.compute.patient_gradients import ClippedGradients
 from fedage.client.compute.private_training import PrivateTraining, train_privately
 from fedage.client.compute.training import train_locally
 from fedage.common import estimators
+from fedage.common.analyses.base import Done, run_locally
+from fedage.common.analyses.exact import SumsNoise
+from fedage.common.analyses.preparation.noised_moments import NoisedMoments
+from fedage.common.analyses.preparation.table_preparation import INNER_PLACE
 from fedage.common.campaign.types import Training
-from fedage.common.estimators.base import Batch, RoundsPhase, Samples
+from fedage.common.estimators.base import Batch, Conditions, ExactPhase, RoundsPhase, Samples
 from fedage.common.estimators.predict import as_float
 from fedage.common.privacy.accountant import Mechanism, noise_for
-from fedage.common.privacy.noise import key_for
+from fedage.common.privacy.noise import SecretRandom, key_for, noised
+from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.statistic import Statistic
 
+Range = tuple[float, float]
+Table = Callable[[Path], tuple[np.ndarray, np.ndarray, np.ndarray, Range, Range]]
 CPU = torch.device("cpu")
 NETWORKS: dict[str, tuple[str, dict[str, Any], str, tuple[int, ...]]] = {
     "2D 64²": ("chest-ca", {"image_size": 64, "width": 16}, "image", (1, 64, 64)),
@@ -109,21 +118,46 @@ def _seconds(run: Callable[[], None], *, times: int = 5) -> float:
     return min(found)
 
 
-def fcon1000(data: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[float, float], tuple[float, float]]:
+def fcon1000(data: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, Range, Range]:
     frame = pd.read_csv(data / "thickness/fcon1000.csv")
     site = next(name for name in ("site", "Site", "SITE") if name in frame)
     columns = [name for name in frame if name.endswith("_thickness")]
     return frame[columns].to_numpy(), frame["age"].to_numpy(), frame[site].to_numpy(), (1.5, 4.0), (5.0, 90.0)
 
 
-def abide1(data: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[float, float], tuple[float, float]]:
+def abide1(data: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, Range, Range]:
     frame = pd.read_csv(data / "abide1/abide1-freesurfer.csv")
     frame = frame[frame["DX_GROUP"] == -1]
     columns = [name for name in frame if name.endswith("_ThickAvg")]
     return frame[columns].to_numpy(), frame["AGE_AT_SCAN"].to_numpy(), frame["SITE"].to_numpy(), (1.5, 4.0), (5.0, 30.0)
 
 
-TABLES = {"fcon1000": fcon1000, "ABIDE I controls": abide1}
+def simulated_rows(_data: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, Range, Range]:
+    """Three hospitals of 1,000 rows of 8 columns, of which 4 tell the age, but for 5 years (SD) that none tells."""
+    chance = np.random.default_rng(12345)
+    age = chance.uniform(20, 90, 3000)
+    x = chance.normal(size=(3000, 8))
+    x[:, :4] += (age[:, None] - 55) / 20
+    return x, np.clip(age + chance.normal(0, 5, 3000), 18, 95), np.arange(3000) % 3, (-4.0, 4.0), (15.0, 95.0)
+
+
+def _mean_thickness(table: Table) -> Table:
+    """The table with one column, the mean of its thicknesses."""
+
+    def averaged(data: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, Range, Range]:
+        x, age, site, _, ages = table(data)
+        return np.nanmean(x.astype(float), axis=1, keepdims=True), age, site, (2.0, 3.2), ages
+
+    return averaged
+
+
+TABLES: dict[str, Table] = {
+    "fcon1000": fcon1000,
+    "ABIDE I controls": abide1,
+    "fcon1000, mean thickness": _mean_thickness(fcon1000),
+    "ABIDE I controls, mean thickness": _mean_thickness(abide1),
+    "simulated rows": simulated_rows,
+}
 
 
 def error(
@@ -189,9 +223,59 @@ def error(
     )
 
 
+def ridge_error(data: Path, table: str, *, epsilon: float, seed: int, clip: float) -> tuple[float, float]:
+    """MAE of `table-ridge` from sums with noise (each site its own), and of the mean age, in years.
+
+    Without privacy: the same sums without noise, and the penalty by cross-validation as a campaign has it.
+    """
+    x, age, site, spread, ages = TABLES[table](data)
+    trained = np.random.default_rng(seed).random(age.size) < 0.7
+    names = tuple(f"feature:x{k:04}" for k in range(x.shape[1]))  # in the order of their names
+    options = {"features": ["*"], "age_scale": "linear"}
+    stated = {"start": "stated", "ranges": {"*": spread}, "age_range_years": ages}
+    is_private = bool(np.isfinite(epsilon))
+    estimator = estimators.make("table-ridge", {**options, **(stated if is_private else {})}).for_table(
+        [name.removeprefix("feature:") for name in names]
+    )
+    (phase,) = estimator.phases
+    assert isinstance(phase, ExactPhase)
+    noise = None
+    if is_private:
+        noise = SumsNoise(noise_multiplier=noise_for(epsilon, delta=1e-5, rate=1.0, steps=1), clip_norm=clip)
+    analysis = phase.analysis(Conditions(minimum_count=1, noise=noise))
+    cohorts = {}
+    for name in np.unique(site):
+        rows = np.flatnonzero(trained & (site == name))
+        columns = dict(zip(names, x[rows].T.astype(float), strict=True))
+        place = np.random.default_rng(seed).random(rows.size)
+        own = {"age_years": age[rows].astype(float), "is_train": np.ones(rows.size), INNER_PLACE: place}
+        if rows.size >= 3:
+            cohorts[str(name)] = Cohort({**own, **columns})
+    if isinstance(analysis, NoisedMoments):
+        layout, total = analysis.layout({}), Statistic.zero(analysis.layout({}))
+        for name, cohort in cohorts.items():
+            sums = analysis.local(cohort, {})
+            random = SecretRandom(key_for(b"bench", table, name, str(seed), str(epsilon)))
+            blocks = {
+                "moments": noised(sums["moments"], sd=analysis.noise_multiplier, random=random),
+                "sites": sums["sites"],
+            }
+            total = total + Statistic(layout=layout, vector=layout.flatten(blocks), smallest=None)
+        outcome: Any = analysis.combine(total, {})
+    else:
+        outcome = run_locally(analysis, cohorts)
+    held = np.flatnonzero(~trained)
+    mean = float(np.abs(age[trained].mean() - age[held]).mean())
+    if not isinstance(outcome, Done):
+        return float("nan"), mean
+    model = phase.solve(outcome.result, {}, seed=seed)
+    predicted = estimator.predictor(model, device="cpu")(Samples({"row": x[held].astype(float)}))
+    return float(np.abs(np.asarray(predicted["predicted_years"]) - age[held]).mean()), mean
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["speed", "error"])
+    parser.add_argument("what", choices=["speed", "error", "ridge"])
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[3] / "shared/data")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=20)
@@ -206,6 +290,22 @@ def main() -> None:
     if asked.what == "speed":
         for network in NETWORKS.values():
             gradients_of(*network, size=16)
+        return
+    if asked.what == "ridge":
+        for table in asked.tables:
+            clip = float(np.sqrt(TABLES[table](asked.data)[0].shape[1] + 2))
+            for epsilon in asked.epsilons:
+                made = np.array(
+                    [
+                        ridge_error(asked.data, table, epsilon=epsilon, seed=seed, clip=clip)
+                        for seed in range(asked.seeds)
+                    ]
+                )
+                mae, mean = made.mean(axis=0)
+                print(
+                    f"{table}, ridge: ε {epsilon:g}: MAE {mae:.2f} (SD {made[:, 0].std():.2f}), mean {mean:.2f}",
+                    flush=True,
+                )
         return
     for table in asked.tables:
         for epsilon in asked.epsilons:
