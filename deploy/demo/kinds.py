@@ -12,6 +12,7 @@ from fedage.deploy.demo.campaign import DemoCampaign
 from fedage.deploy.demo.truth import Planted
 
 _KINDS = {
+    "brain-contrastive": "fedage.deploy.demo.contrastive_campaign",
     "brain-sfcn": "fedage.deploy.demo.brain_campaign",
     "breast-4view": "fedage.deploy.demo.breast_campaign",
     "chest-ca": "fedage.deploy.demo.chest_campaign",

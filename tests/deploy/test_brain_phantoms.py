@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from itertools import product
 from pathlib import Path
 
 import nibabel as nib
@@ -194,11 +195,11 @@ def test_what_is_planted_and_the_campaign_file() -> None:
     planted = planted_in_brains()
     assert planted.gap_sd_years == 3.5
     assert all(2.4 < mae < 2.8 for mae in planted.irreducible_mae_years.values())
-    for quick in (True, False):
-        text = demo_of("brain-sfcn").campaign_file(planted, sites=("harbour", "north", "valley"), seed=1, quick=quick)
+    for name, quick in product(("brain-sfcn", "brain-contrastive"), (True, False)):
+        text = demo_of(name).campaign_file(planted, sites=("harbour", "north", "valley"), seed=1, quick=quick)
         campaign = parse_campaign(text)
         assert campaign.estimator is not None
-        assert campaign.estimator.name == "brain-sfcn"
+        assert campaign.estimator.name == name
 
 
 def test_a_demo_that_there_is_not_is_said_in_a_line() -> None:
@@ -206,4 +207,4 @@ def test_a_demo_that_there_is_not_is_said_in_a_line() -> None:
     assert demo_of("chest-ca").shown == "chest radiographs"
     with pytest.raises(FedAgeError, match="there is no demo of estimator 'table-ridge'; there are those of") as refused:
         demo_of("table-ridge")
-    assert str(refused.value).endswith("brain-sfcn, breast-4view, chest-ca")
+    assert str(refused.value).endswith("brain-contrastive, brain-sfcn, breast-4view, chest-ca")
