@@ -12,7 +12,7 @@ from fedage.server.record.results import Results
 
 SERVER = Path(fedage.server.__path__[0])
 ANALYSES = "fedage.common.analyses"
-OF_ANY_ANALYSIS = {"base", "definition", "plan", "registry"}
+OF_ANY_ANALYSIS = {"base", "definition", "exact", "plan", "registry"}
 NEEDED = {
     # A round of training is validated by this step's sums, which come with the sites' updates.
     "campaign/rounds.py": {"evaluation.metrics"},
