@@ -42,7 +42,6 @@ def learning_curve(results: Results, references: Sequence[tuple[float, str]] = (
                 linewidth=1.3,
                 label=site if len(sites) <= _FEW else None,
             )
-        dot = "o" if last == 1 else ""  # a line of one point cannot be seen
         whose = _whose(results)
         private = any(item.epsilon_by_site for item in rounds)
         right = _epsilon if private else _loss
@@ -50,8 +49,8 @@ def learning_curve(results: Results, references: Sequence[tuple[float, str]] = (
             for number, fold in enumerate(folds if len(folds) > 1 else ()):
                 own = [(item.number, of(item)) for item in fold]
                 label = "a fold" if words and not number else None
-                _line(axes, own, color=SERIES[0], linewidth=0.8, marker=dot, markersize=3.0, label=label)
-            _line(axes, mean_over_folds(rounds, of), color=INK, linewidth=width, marker=dot, label=words)
+                _line(axes, own, color=SERIES[0], linewidth=0.8, markersize=3.0, label=label)
+            _line(axes, mean_over_folds(rounds, of), color=INK, linewidth=width, label=words)
         close = len(references) == 2 and abs(references[0][0] - references[1][0]) < 0.12 * error.get_ylim()[1]
         highest = max((value for value, _ in references), default=0.0)
         for value, words in references:
@@ -110,6 +109,8 @@ def _epsilon(item: Round) -> float | None:
 
 def _line(axes: Axes, values: Sequence[tuple[int, float | None]], **style: Any) -> None:
     known = [(x, y) for x, y in values if y is not None]
+    if len(known) == 1 and not style.get("marker"):
+        style["marker"] = "o"  # a line of one point cannot be seen
     if known:
         axes.plot(*zip(*known, strict=True), **style)
 
