@@ -233,6 +233,27 @@ def revoke(
     typer.echo(f"revoked {whole_digest}")
 
 
+@site.command("out-of-fold")
+def out_of_fold(
+    home: Home,
+    members: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME=DIGEST", help="a column's name and the start of an approved campaign's digest"),
+    ],
+    out: Annotated[Path | None, typer.Option(help="the CSV to write; in the site's folder if not given")] = None,
+) -> None:
+    """Write the ages that campaigns with folds predicted here into a table for `age-ensemble`; it stays here."""
+    from fedage.client.prediction.out_of_fold import members_of, settings_for, write_out_of_fold
+
+    done = write_out_of_fold(home, members_of(members), out=out)
+    for name, run in done.runs.items():
+        typer.echo(f"{name}: run {run}")
+    if done.other_exams:
+        typer.echo(f"{done.other_exams} patients left out: members judged different exams of them")
+    typer.echo(f"{done.patients} patients in {done.file}; to offer them, index once more with this in site.toml:")
+    typer.echo(settings_for(done.file))
+
+
 def _digest(home: Path, start: str, *, approved_only: bool = False) -> str:
     from fedage.client.consent.approvals import Approvals
     from fedage.client.site.home import SiteHome

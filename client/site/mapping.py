@@ -58,6 +58,9 @@ class TableSource(Part):
 
     path: AbsolutePath = Field(description="CSV, TSV or Parquet, opened read-only")
     id: Header = Field(description="column of the patients' identifiers")
+    keyed: bool = Field(
+        default=False, description="id holds this site's keyed hashes, as fedage site out-of-fold writes them"
+    )
     age: Header | None = Field(default=None, description="column with the age in years, whatever campaigns call it")
     sex: Header | None = Field(default=None, description="column with the sex, whatever campaigns call it")
     male: float | str = Field(default="M", description="its value for males")

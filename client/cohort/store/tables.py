@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,6 +56,7 @@ _VERSION = "6"
 _REJECTED = "SELECT reason, count FROM table_rejected"
 _MALE, _FEMALE = 2, 1
 _WORDS = {"m": _MALE, "male": _MALE, "f": _FEMALE, "female": _FEMALE}
+_KEY = re.compile("[0-9a-f]{64}")
 _PLACEHOLDER = "?"
 """Stands for a cell that held no number; its text is not stored."""
 _NOT_A_NUMBER, _UNMAPPED = 1, 2
@@ -170,7 +172,7 @@ def _store_table(store: CohortStore, source: TableSource, path: Path, about: Map
         "patient-twice-at-site": int(np.count_nonzero(has_id & is_repeated)),
     }
     rows = np.flatnonzero(has_id & ~is_repeated)
-    keys = [store.patient_key(text) for text in ids.iloc[rows]]
+    keys = [_key(text, store, source, path) for text in ids.iloc[rows]]
     # Sorted by hash, so that the order of the rows reveals nothing about the table.
     order = np.argsort(np.array(keys, dtype=np.str_), kind="stable")
     frame = frame.iloc[rows[order]].reset_index(drop=True)
@@ -195,6 +197,17 @@ def _store_table(store: CohortStore, source: TableSource, path: Path, about: Map
         writer.replace_table(
             [keys[at] for at in order], columns, rejected=bounded_counts(rejected), about=json.dumps(dict(about))
         )
+
+
+def _key(text: str, store: CohortStore, source: TableSource, path: Path) -> str:
+    if not source.keyed:
+        return store.patient_key(text)
+    if not _KEY.fullmatch(text):
+        raise FedAgeError(
+            f"{path}: column {source.id!r} holds something else than this site's keyed hashes; remove table.keyed from "
+            "site.toml, or write the file with fedage site out-of-fold"
+        )
+    return text
 
 
 def _named_columns(source: TableSource) -> tuple[str, ...]:
