@@ -5,10 +5,12 @@ from typing import Any
 import pytest
 
 from fedage.common.analyses.evaluation._metrics_shown import evaluation, headline
+from fedage.common.analyses.evaluation.predicted_sd import ANALYSIS, NORMAL_SHARES, WITHIN_SDS, PredictedSDs
 from fedage.common.analyses.evaluation.results import evaluation as evaluation_of
 from fedage.common.analyses.survival._cox_shown import not_computed
 from fedage.common.presentation.blocks import Display, Paragraph, Section
 from fedage.server.record.results import Results
+from fedage.server.report import render_report
 from fedage.server.report.shown import notes_text
 from fedage.server.report.withheld_text import sections_of
 
@@ -66,3 +68,35 @@ def test_a_reason_of_several_models_is_given_once(values: dict[str, Any]) -> Non
         "gap and gap-unstratified are not computed: no column is left.",
         "true-gap is not computed: too few events.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.70, 0.70, "70 % are within 1 (68 % if errors were normal)"),
+        (0.70, 0.80, "70 % to 80 % are within 1 (68 % if errors were normal)"),
+        (None, None, "an unknown share is within 1 (68 % if errors were normal)"),
+    ],
+)
+def test_the_report_says_how_true_a_predicted_sd_is(
+    values: dict[str, Any], low: float | None, high: float | None, words: str
+) -> None:
+    within = PredictedSDs(
+        n=90,
+        mean_sd_years=6.6,
+        within_sds=WITHIN_SDS,
+        share_low=(low, 0.98, 1.0),
+        share_high=(high, 0.98, 1.0),
+        normal_shares=NORMAL_SHARES,
+    )
+    values["analyses"] = {
+        "predicted-sd": {"analysis": "predicted-sd", "sites": ["north"], "result": within.model_dump(mode="json")}
+    }
+    results = Results.model_validate(values)
+    (sentence,) = ANALYSIS.shown(results).sentences
+    assert sentence == f"The model states an SD of 6.6 years on average; of the errors, {words} SD and {_TWO}."
+    if low == high is not None:
+        assert sentence in render_report(results)
+
+
+_TWO = "98 % are within 2 (95 % if errors were normal) SDs"
