@@ -1,8 +1,8 @@
-"""`fedage site out-of-fold`: the ages that campaigns with folds predicted here, beside each other in a table that stays.
+"""`fedage site out-of-fold`: the ages that campaigns with folds predicted here, side by side in a table that stays.
 
-Each patient's age is by the model that they were held out of. The table is what `age-ensemble` reads at a site: a column
-`age_NAME` a member, and the patients by this site's keyed hashes, so that they are the same patients to the site's rules
-as those of the images.
+Each patient's age is by the model that they were held out of. The table is what `age-ensemble` reads at a site: a
+column `age_NAME` a member, and the patients by this site's keyed hashes, so that to the site's rules they are the same
+patients as those of the images.
 
 Attack: a coordinator chooses a member's model, so it may choose one whose prediction stands out for a single patient,
 and then ask for sums over that column. Rule: the column is one of a table like any other: minimum counts, the influence
@@ -115,7 +115,7 @@ def members_of(words: Sequence[str]) -> dict[str, str]:
         name, equals, start = word.partition("=")
         if not equals or not start or not _NAME.fullmatch(name):
             raise FedAgeError(
-                f"{word!r} is no member; give NAME=DIGEST with letters, digits, - and _ in the name, e.g. resnet18=3fa81c"
+                f"{word!r} is no member; give NAME=DIGEST, letters, digits, - and _ in the name, e.g. resnet18=3fa81c"
             )
         if name in found:
             raise FedAgeError(f"two members are called {name!r}; give each a name of its own")
