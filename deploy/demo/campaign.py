@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fedage.deploy.demo.truth import Planted
 
-_SURVIVAL = """\
+SURVIVAL = """\
 [survival]
 time = "time_years"
 event = "event"
@@ -54,7 +54,7 @@ class DemoCampaign:
     learning_rate: float = 3e-3
     fractions: tuple[float, float, float] = (0.5, 0.2, 0.3)
     minimum_count: int = 3
-    analyses: str = _SURVIVAL
+    analyses: str = SURVIVAL
 
     def text(self, planted: Planted, *, sites: Sequence[str], seed: int) -> str:
         """The file's text."""

@@ -16,8 +16,9 @@ _KINDS = {
     "brain-sfcn": "fedage.deploy.demo.brain_campaign",
     "breast-4view": "fedage.deploy.demo.breast_campaign",
     "chest-ca": "fedage.deploy.demo.chest_campaign",
+    "chest-ca-children": "fedage.deploy.demo.children_campaign",
 }
-"""By estimator, the module with its `DEMO`."""
+"""By estimator, of whom where there are two, the module with its `DEMO`."""
 
 
 @dataclass(frozen=True, kw_only=True)
