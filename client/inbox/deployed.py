@@ -101,9 +101,7 @@ class DeployedSite:
 
     def state_dir(self, digest: str) -> Path:
         """The folder of a campaign's state."""
-        folder = self._home.root / "state" / digest
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return folder
+        return self._home.state_dir(digest)
 
     def cohort(self, campaign: Campaign) -> SiteCohort:
         """The patients frozen when the campaign was approved."""

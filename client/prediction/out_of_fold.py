@@ -22,11 +22,13 @@ from pathlib import Path
 import numpy as np
 
 from fedage.client.compute.predictions import cohort_digest, name_of, with_all_folds
+from fedage.client.consent.rules import SiteRules
 from fedage.client.disclosure.guard import Withheld
-from fedage.client.inbox.deployed import DeployedSite
 from fedage.client.prediction.run import PREDICTIONS
+from fedage.client.site.home import SiteHome
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import PREDICTED_YEARS
+from fedage.common.protocol.heads import fingerprint
 from fedage.common.protocol.messages import RequestRefused
 from fedage.common.statistics.statistic import FloatArray
 from fedage.deploy.machine.atomic import write_atomically
@@ -73,8 +75,9 @@ def write_out_of_fold(home: Path, members: Mapping[str, str], *, out: Path | Non
     FedAgeError
         If a campaign is not approved here, has no folds, or has no whole run here, or if the file cannot be written.
     """
-    site = DeployedSite.load(home)
-    found = {name: _member(site, start, of=name) for name, start in members.items()}
+    site = SiteHome.load(home)
+    rules = SiteRules(site.root, coordinator=fingerprint(site.coordinator_key()), site=site.config.name)
+    found = {name: _member(site, rules, start, of=name) for name, start in members.items()}
     rows: dict[str, dict[str, float]] = {}
     differing = set()
     for name, member in found.items():
@@ -136,10 +139,10 @@ def _file(home: Path, out: Path | None) -> Path:
     return folder / FILE
 
 
-def _member(site: DeployedSite, start: str, *, of: str) -> _Member:
-    digest = site.rules.approvals.find(start, among=("approved",))
-    campaign = site.approved(digest)
-    assert campaign is not None
+def _member(site: SiteHome, rules: SiteRules, start: str, *, of: str) -> _Member:
+    digest = rules.approvals.find(start, among=("approved",))
+    if (campaign := rules.known(digest)) is None:
+        raise FedAgeError(f"{of}: this release cannot read the campaign file of {digest[:16]}…; approve it once more")
     what, folds = f"{of}: campaign {campaign.campaign.name}, digest {digest[:16]}…", campaign.validation.folds
     if campaign.estimator is None or folds is None:
         raise FedAgeError(f"{what}, has no folds, so its model has seen patients it predicts; set validation.folds")
@@ -148,7 +151,7 @@ def _member(site: DeployedSite, start: str, *, of: str) -> _Member:
     if not runs:
         raise FedAgeError(f"{what}, has no run here with the ages of all {folds} folds; run it to its end first")
     try:
-        there = site.cohort(campaign)
+        there = rules.cohort(campaign)
         snapshot = cohort_digest(there.cohort, snapshot=there.snapshot)
         cohort = with_all_folds(there.cohort, folder, run=runs[-1], folds=folds, snapshot=snapshot)
     except RequestRefused as refused:

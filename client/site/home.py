@@ -102,6 +102,12 @@ class SiteHome:
     root: Path
     config: SiteConfig
 
+    def state_dir(self, digest: str) -> Path:
+        """Where the site keeps what belongs to a campaign (predictions); created on demand."""
+        folder = self.root / "state" / digest
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
     @classmethod
     def load(cls, root: Path) -> SiteHome:
         """Open a home.

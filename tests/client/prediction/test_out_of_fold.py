@@ -74,7 +74,7 @@ age_min_years = 30
 age_max_years = 85
 [training]
 rounds = {rounds}
-local_epochs = 1
+local_epochs = 2
 learning_rate = 0.003
 optimiser = "adamw"
 round_deadline_s = 600
@@ -138,7 +138,13 @@ def must_be_the_optimum(homes: Sequence[Path], text: str, members: Sequence[str]
     predicted, age = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
     weights = load_file(folder / "model.safetensors")["weights"]
     assert weights.min() >= 0
-    np.testing.assert_allclose(weights, best_weights(predicted, age), atol=1e-5)
+
+    def error(of: np.ndarray) -> float:
+        return float(np.square(predicted @ of - age).mean())
+
+    # Where members hardly differ, many weights are as good.
+    assert error(weights) == pytest.approx(error(best_weights(predicted, age)), rel=1e-9)
+    assert weights.sum() == pytest.approx(1)
     return weights
 
 
@@ -259,8 +265,11 @@ def test_five_backbones_of_mammograms_are_weighted(tmp_path: Path) -> None:
     """From DICOM files at two hospitals to five members and the weights of their ensemble."""
     of = init_home(tmp_path / "coordinator", hosts=("localhost",))
     homes = []
-    for hospital in HOSPITALS[:2]:
-        render_mammography(hospital, out_dir=tmp_path / "data" / hospital.name, seed=3, patients=20)
+    for number, hospital in enumerate(HOSPITALS[:2], start=1):
+        key = tmp_path / f"{hospital.name}.key"  # deals the same folds in every run
+        key.write_text(f"{number:064x}\n")
+        key.chmod(0o600)
+        render_mammography(hospital, out_dir=tmp_path / "data" / hospital.name, seed=3, patients=24)
         home = init_site(
             tmp_path / hospital.name,
             name=hospital.name,
@@ -269,6 +278,7 @@ def test_five_backbones_of_mammograms_are_weighted(tmp_path: Path) -> None:
             coordinator_public_key=of.signing_public_key,
             data=tmp_path / "data" / hospital.name / "images",
             outcomes=tmp_path / "data" / hospital.name / "outcomes.csv",
+            store_key_file=key,
             threads=1,
             device="cpu",
         )
@@ -277,12 +287,12 @@ def test_five_backbones_of_mammograms_are_weighted(tmp_path: Path) -> None:
         homes.append(home.root)
     members = {}
     for backbone, width in WIDTHS.items():
-        text = IMAGES.format(backbone=backbone, width=width, rounds=1)
+        text = IMAGES.format(backbone=backbone, width=width, rounds=2)
         assert run(homes, text, tmp_path / backbone, of=of).run.status == "finished"
         members[backbone] = parse_campaign(text).digest
     for home in homes:
         done = write_out_of_fold(home, members)
-        assert done.patients >= 16
+        assert done.patients >= 20
         offer(home, done)
     minimum = "[privacy]\nminimum_count = 2\npatients_per_column = 0\n"
     text = ensemble_text(list(members), minimum=minimum)
