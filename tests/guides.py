@@ -23,6 +23,7 @@ ELSEWHERE = {
     "demo": "tests/deploy/test_demo.py",
     "campaign export": "tests/deploy/test_bundle_commands.py",
     "predict": "tests/deploy/test_bundle_commands.py",
+    "site out-of-fold": "tests/client/prediction/test_out_of_fold.py",
     "site split": "tests/client/agent/test_campaign_as_other_user.py",
     "site agent": "tests/client/agent/test_campaign_as_other_user.py",
     "site node": "tests/client/agent/test_campaign_as_other_user.py",
