@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from scipy.optimize import nnls
 from typer.testing import CliRunner
 
 from fedage.client.cli.index import index_site
@@ -118,10 +118,18 @@ def ensemble_text(members: Sequence[str], *, minimum: str = "") -> str:
 
 
 def best_weights(predicted: np.ndarray, age: np.ndarray) -> np.ndarray:
-    """Non-negative least squares whose sum is held at 1 by a heavy row; another way to the same optimum."""
-    heavy = 1e6
-    rows = np.vstack([predicted - age[:, None], heavy * np.ones(predicted.shape[1])])
-    return np.asarray(nnls(rows, np.concatenate([np.zeros(len(age)), [heavy]]))[0])
+    """The best of all subsets of members, each weighted by least squares with the sum 1 and no sign asked for."""
+    errors = predicted - age[:, None]
+    products, count = errors.T @ errors / len(age), predicted.shape[1]
+    found = []
+    for size in range(1, count + 1):
+        for chosen in map(list, combinations(range(count), size)):
+            raw = np.linalg.lstsq(products[np.ix_(chosen, chosen)], np.ones(size), rcond=None)[0]
+            weights = np.zeros(count)
+            weights[chosen] = raw / raw.sum()
+            if weights.min() >= 0:
+                found.append(weights)
+    return min(found, key=lambda weights: float(weights @ products @ weights))
 
 
 def trained_on(home: Path, text: str, members: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
