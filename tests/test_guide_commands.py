@@ -234,4 +234,6 @@ def test_the_commands_of_a_researcher_run(tmp_path: Path) -> None:
 def test_a_benchmark_runs(command: Command) -> None:
     path, program, file, *rest = command.words
     assert (path, program) == ("PYTHONPATH=.", "python")
+    if any(word.startswith("VENV_WITH_NVFLARE/") for word in rest):
+        pytest.skip("NVFLARE is in an environment of its own, which is not here")
     run([sys.executable, file, *BENCHES.get(Path(file).stem, "").split(), *rest], ROOT)
