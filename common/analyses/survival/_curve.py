@@ -3,12 +3,14 @@
 Notation, in interval j: n at risk at its start, d with an event, c censored in it before its end (who are censored at
 its end are at risk throughout). Where events lie inside the interval, somebody censored is at risk for half of it on
 average: n' = n − c/2, the actuarial estimate; where all events are at its end, n' = n − c. Then S = Π(1 − d/n'), and
-Greenwood's variance of log S is Σ d/(n'(n' − d)); the 95 % interval is symmetric for log(−log S). With c = 0 in every
-interval this is the Kaplan-Meier estimate.
+Greenwood's variance of log S is Σ d/(n'(n' − d)); the interval of sampling is symmetric for log(−log S). With c = 0 in
+every interval this is the Kaplan-Meier estimate.
 
-What grouping leaves open: S of the exact times lies between Π(1 − d/(n − c)) and Π(1 − d/n). A point is refused where
-these bounds are wider apart than its 95 % interval, and where they are all that one interval says: which table time
-ends it then depends on who happened to be censored, and the estimate lies .02 too high (five sites of 80).
+What grouping leaves open: S of the exact times lies between Π(1 − d/(n − c)) and Π(1 − d/n). The 95 % interval runs
+from the lower end of the interval of sampling about the first to the upper end of that about the second, so that it
+holds the truth whenever people leave within an interval, as many do after a yearly visit. A point is refused where
+these bounds are wider apart than its own interval of sampling, and where they are all that one interval says: which
+table time ends it then depends on who happened to be censored, and the estimate lies .02 too high (five sites of 80).
 
 What the rule does not remove: whether a table time ends an interval, and whether its point is refused, depends on the
 counts that make the estimate. Where a point is given in few repetitions only, those are a selection. Five sites of 200,
@@ -90,18 +92,17 @@ class IntervalCounts:
 def curve(times: tuple[float, ...], counts: IntervalCounts) -> Result:
     """One group's curve at the ends of the intervals (J,): see `KaplanMeier` for its entries."""
     survival, log_variance = _product(counts.events, counts.effective)
-    low_bound, _ = _product(counts.events, counts.smallest_effective)
-    high_bound, _ = _product(counts.events, counts.largest_effective)
+    low_bound, low_variance = _product(counts.events, counts.smallest_effective)
+    high_bound, high_variance = _product(counts.events, counts.largest_effective)
     with np.errstate(divide="ignore", invalid="ignore"):
         standard_error = np.where(survival > 0, survival * np.sqrt(log_variance), 0.0)
-        half_width = _Z95 * np.sqrt(log_variance) / np.abs(np.log(survival))
-        inner = (survival > 0) & (survival < 1)
-        low = np.where(inner, survival ** np.exp(half_width), survival)
-        high = np.where(inner, survival ** np.exp(-half_width), survival)
+    low, high = _interval_of_sampling(survival, log_variance)
     known = np.isfinite(survival)
+    sampling_width = high - low
+    low, high = _interval_of_sampling(low_bound, low_variance)[0], _interval_of_sampling(high_bound, high_variance)[1]
     # Where nobody is left at risk before the end, the lower bound has no interval to stand on: it is 0.
-    low_bound = np.where(known & ~np.isfinite(low_bound), 0.0, low_bound)
-    open_width, sampling_width = high_bound - low_bound, high - low
+    low_bound, low = (np.where(known & ~np.isfinite(one), 0.0, one) for one in (low_bound, low))
+    open_width = high_bound - low_bound
     single = sum(time > 0 for time in times) == 1 and bool(np.any(open_width > 1e-9))
     refused = known & ((open_width > sampling_width + 1e-9) | single)
     shown = known & ~refused
@@ -126,6 +127,16 @@ def curve(times: tuple[float, ...], counts: IntervalCounts) -> Result:
             exact=shown & (counts.events_inside == 0),
         ),
     }
+
+
+def _interval_of_sampling(survival: FloatArray, log_variance: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The 95 % interval of curves (J,) with these variances of log S, symmetric for log(−log S)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        half_width = _Z95 * np.sqrt(log_variance) / np.abs(np.log(survival))
+        inner = (survival > 0) & (survival < 1)
+        low: FloatArray = np.where(inner, survival ** np.exp(half_width), survival)
+        high: FloatArray = np.where(inner, survival ** np.exp(-half_width), survival)
+    return low, high
 
 
 def _why_refused(low: float, high: float, sampling_width: float, *, single: bool) -> str:
