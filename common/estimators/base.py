@@ -311,11 +311,9 @@ class Estimator(Protocol):
     trained_in_rounds: ClassVar[bool]
     """Whether one of its phases is fitted in rounds."""
     max_step_norm: ClassVar[float] = 1.0
-    """`training.max_step_norm` where the file gives none: several times what an ordinary round moves the model.
-    A file may lower it, not raise it."""
+    """`training.max_step_norm` at most, and if not given: several times what an ordinary round moves the model."""
     max_path_norm: ClassVar[float] = 8.0
-    """The largest `training.max_path_norm`, whatever the rounds: several times what an ordinary run moves the model.
-    A file may lower it, not raise it."""
+    """`training.max_path_norm` at most, whatever the rounds: several times what an ordinary run moves the model."""
     usual_training: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     """Keys of `[training]` that a new campaign file sets otherwise than by the table's own defaults."""
     prediction_batch: ClassVar[int] = 64
@@ -345,7 +343,6 @@ class Estimator(Protocol):
     @property
     def given_sha256(self) -> str:
         """The digest (`arrays_sha256`) of arrays that the first phase in rounds starts from; empty if it needs none.
-
         They travel with the first model. Attack: weights chosen for a site's patients instead of published ones. Rule:
         the campaign file has their digest, and a site starts from no others. Residual risk: a coordinator that makes a
         file of such weights and has it approved; who approves sees that weights come from outside the campaign.
