@@ -8,6 +8,7 @@ What derives from Python's own exceptions is caught where it is raised or one ro
 Exception
 ├── Busy                                     client/agent/service
 ├── CampaignFailed                           server/sites/incoming
+│   └── NotAddedUp                           server/campaign/accepted
 ├── Cancelled                                client/site/cancel
 ├── DecoderFailed                            client/cohort/decoding/decoder_pool
 ├── FedAgeError                              common/errors
