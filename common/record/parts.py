@@ -146,7 +146,7 @@ class SitePrivacy(Part):
     For each of its patients, by its own word; or for the site as a whole, by the coordinator's (see `adjacency`).
     """
 
-    epsilon: Number = Field(description="ε of all its updates of this campaign together")
+    epsilon: Number = Field(description="ε of all its updates of this campaign together; of whole sites, of this run")
     delta: Number = Field(description="δ that it holds at")
     noise_multiplier: Number = Field(description="σ: the noise's standard deviation over the clip norm; null if hidden")
     sampling_rate: Number = Field(
