@@ -194,9 +194,12 @@ def test_members_predicted_here_become_the_columns_of_an_ensemble(
         at = DeployedSite(SiteHome.load(home))
         for name, text in texts.items():
             found = at.cohort(parse_campaign(text))
-            kept = [np.load(at.state_dir(members[name]) / f"predictions-{name_of('r', fold=k)}.npz") for k in (0, 1)]
+            kept = []
+            for k in (0, 1):
+                with np.load(at.state_dir(members[name]) / f"predictions-{name_of('r', fold=k)}.npz") as stored:
+                    kept.append(stored["column:predicted_years"])
             expected = {
-                key: (float(age), float(kept[int(fold)]["column:predicted_years"][row]))
+                key: (float(age), float(kept[int(fold)][row]))
                 for row, (key, age, fold) in enumerate(
                     zip(found.keys, found.cohort["age_years"], found.cohort["fold"], strict=True)
                 )
