@@ -25,6 +25,7 @@ _REGISTERED = {
     "age-ensemble": ("fedage.common.estimators.age_ensemble", "AgeEnsemble"),
     "brain-contrastive": ("fedage.common.estimators.brain_contrastive", "BrainContrastive"),
     "brain-sfcn": ("fedage.common.estimators.brain_sfcn", "BrainSFCN"),
+    "brain-tsan": ("fedage.common.estimators.brain_tsan", "BrainTSAN"),
     "breast-4view": ("fedage.common.estimators.breast_4view", "Breast4View"),
     "chest-ca": ("fedage.common.estimators.chest_ca", "ChestCA"),
     "cortex-vnn": ("fedage.common.estimators.cortex_vnn", "CortexVNN"),

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
+from fedage.deploy.demo.kinds import names
+
 
 def demo(
     quick: Annotated[bool, typer.Option("--quick", help="fewer patients and rounds")] = False,
     out: Annotated[Path | None, typer.Option(help="folder for everything; fedage-demo if not given")] = None,
     estimator: Annotated[
         str,
-        typer.Option(help="what is learnt: chest-ca, chest-ca-children, brain-sfcn, brain-contrastive or breast-4view"),
+        typer.Option(help=f"what is learnt: {', '.join(names())}"),
     ] = "chest-ca",
     seed: Annotated[int, typer.Option(help="same seed, same numbers", min=0, max=2**32 - 1)] = 1,
 ) -> None:

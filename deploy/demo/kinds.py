@@ -6,14 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedage.common.errors import FedAgeError
-from fedage.deploy.demo.campaign import DemoCampaign
-from fedage.deploy.demo.truth import Planted
+
+if TYPE_CHECKING:  # scipy is slow to import, and the command's help needs the names only
+    from fedage.deploy.demo.campaign import DemoCampaign
+    from fedage.deploy.demo.truth import Planted
 
 _KINDS = {
     "brain-contrastive": "fedage.deploy.demo.contrastive_campaign",
     "brain-sfcn": "fedage.deploy.demo.brain_campaign",
+    "brain-tsan": "fedage.deploy.demo.tsan_campaign",
     "breast-4view": "fedage.deploy.demo.breast_campaign",
     "chest-ca": "fedage.deploy.demo.chest_campaign",
     "chest-ca-children": "fedage.deploy.demo.children_campaign",
