@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "fedage.estimators"
 _REGISTERED = {
     "age-ensemble": ("fedage.common.estimators.age_ensemble", "AgeEnsemble"),
+    "brain-clinical2d": ("fedage.common.estimators.brain_clinical2d", "BrainClinical2D"),
     "brain-contrastive": ("fedage.common.estimators.brain_contrastive", "BrainContrastive"),
     "brain-sfcn": ("fedage.common.estimators.brain_sfcn", "BrainSFCN"),
     "brain-tsan": ("fedage.common.estimators.brain_tsan", "BrainTSAN"),

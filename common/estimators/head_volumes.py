@@ -65,8 +65,8 @@ class HeadVolumes(Estimator):
         chosen = self.options
         grid = VolumeGrid(
             shape=chosen.shape,
-            spacing_mm=chosen.spacing_mm,
-            coarsest_mm=chosen.coarsest_mm,
+            spacing_mm=(chosen.spacing_mm,) * 3,
+            coarsest_mm=(chosen.coarsest_mm,) * 3,
             intensity=chosen.intensity,
         )
         return {VOLUME: volume_sample(exam[VOLUME], grid)}

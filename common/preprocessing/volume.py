@@ -22,7 +22,9 @@ from fedage.common.preprocessing.names import Intensity
 
 _SAME_SPACING = 1e-3
 """Relative difference of two spacings that is put down to rounding: no volume is resampled for it."""
-_FWHM_PER_SD = 2.0 * math.sqrt(2.0 * math.log(2.0))
+Sides = tuple[float, float, float]
+"""Lengths along the patient's right, front and up, in mm."""
+FWHM_PER_SD = 2.0 * math.sqrt(2.0 * math.log(2.0))
 _LEAST_COVERED = 0.5
 """Of the network's field along each axis: a volume that covers less shows part of a head."""
 
@@ -36,18 +38,21 @@ class VolumeGrid:
     shape
         S.
     spacing_mm
-        Side of a voxel.
+        Sides of a voxel.
     coarsest_mm
-        Largest spacing of a volume that is taken: thick slices do not become thin by resampling.
+        Largest spacings of a volume that is taken: thick slices do not become thin by resampling.
     intensity
         `mean`: divided by the mean of the whole volume, background in, as SFCN is trained. `foreground`: of mean 0 and
         SD 1 over the voxels above 0, all others 0, for volumes without skull.
+    least_mm
+        Smallest extents of a volume that is taken; None for half of the grid's.
     """
 
     shape: tuple[int, int, int]
-    spacing_mm: float
-    coarsest_mm: float
+    spacing_mm: Sides
+    coarsest_mm: Sides
     intensity: Intensity
+    least_mm: Sides | None = None
 
 
 def volume_sample(image: Image, grid: VolumeGrid) -> FloatImage:
@@ -66,11 +71,14 @@ def volume_sample(image: Image, grid: VolumeGrid) -> FloatImage:
     volume = MetaTensor(
         torch.from_numpy(np.array(image.pixels[None], dtype=np.float32)), affine=torch.diag(_homogeneous(spacing))
     )
-    if any(abs(side / grid.spacing_mm - 1) > _SAME_SPACING for side in spacing):
-        smoothing = [math.sqrt(max((grid.spacing_mm / side) ** 2 - 1, 0.0)) / _FWHM_PER_SD for side in spacing]
+    if any(abs(side / wanted - 1) > _SAME_SPACING for side, wanted in zip(spacing, grid.spacing_mm, strict=True)):
+        smoothing = [
+            math.sqrt(max((wanted / side) ** 2 - 1, 0.0)) / FWHM_PER_SD
+            for side, wanted in zip(spacing, grid.spacing_mm, strict=True)
+        ]
         if any(smoothing):
             volume = GaussianSmooth(sigma=[max(sd, 1e-6) for sd in smoothing])(volume)
-        volume = Spacing(pixdim=[grid.spacing_mm] * 3, mode="bilinear", padding_mode="border", dtype=np.float64)(volume)
+        volume = Spacing(pixdim=grid.spacing_mm, mode="bilinear", padding_mode="border", dtype=np.float64)(volume)
     normalised = _normalised(volume.numpy().astype(np.float64), grid.intensity)
     fitted = ResizeWithPadOrCrop(grid.shape, mode="constant")(torch.from_numpy(normalised))
     return np.ascontiguousarray(torch.as_tensor(fitted).numpy(), dtype=np.float32)
@@ -83,13 +91,16 @@ def _check(image: Image, grid: VolumeGrid) -> None:
     spacing = image.spacing_mm
     if len(spacing) != 3 or not all(math.isfinite(side) and side > 0 for side in spacing):
         raise SampleRefused("bad-spacing", f"spacing {spacing} mm must be three positive numbers")
-    if max(spacing) > grid.coarsest_mm * (1 + _SAME_SPACING):
-        raise SampleRefused("too-coarse", f"voxels of {max(spacing):g} mm, at most {grid.coarsest_mm:g} mm are taken")
-    for side, voxel_mm, wanted in zip(voxels.shape, spacing, grid.shape, strict=True):
-        if side * voxel_mm < _LEAST_COVERED * wanted * grid.spacing_mm:
+    for side, coarsest in zip(spacing, grid.coarsest_mm, strict=True):
+        if side > coarsest * (1 + _SAME_SPACING):
+            raise SampleRefused("too-coarse", f"voxels of {side:g} mm, at most {coarsest:g} mm are taken")
+    for axis, (count, voxel_mm, wanted) in enumerate(zip(voxels.shape, spacing, grid.shape, strict=True)):
+        field_mm = wanted * grid.spacing_mm[axis]
+        least_mm = _LEAST_COVERED * field_mm if grid.least_mm is None else grid.least_mm[axis]
+        if count * voxel_mm < least_mm:
             raise SampleRefused(
                 "too-small",
-                f"a side of {side * voxel_mm:.0f} mm, at least half of {wanted * grid.spacing_mm:.0f} mm is needed",
+                f"a side of {count * voxel_mm:.0f} mm, at least {least_mm:.0f} mm are needed",
             )
     if not np.isfinite(voxels).all():
         raise SampleRefused("not-finite", "some grey values are not finite")

@@ -23,7 +23,7 @@ from scipy.ndimage import gaussian_filter
 from fedage.common.statistics.statistic import FloatArray
 from fedage.deploy.demo.dicom import IMAGE_COMMENTS, Exam
 from fedage.deploy.demo.follow_up import simulate_follow_up
-from fedage.deploy.demo.heads import BrainSigns, FloatVolume, Head, render
+from fedage.deploy.demo.heads import BrainSigns, FloatVolume, Head, ThickSlices, render, render_slices
 from fedage.deploy.demo.phantoms import (
     DAYS_PER_YEAR,
     HEALTHY_FRACTION,
@@ -52,6 +52,10 @@ class MRScanner:
         `dicom` (a series of slices) or `bids` (NIfTI with tables).
     shape, spacing_mm
         Voxels to the right, front and up, and their side.
+    up_mm
+        Distance of voxels along up, if another.
+    slice_mm
+        Thickness of axial slices `up_mm` apart, of a clinical 2D protocol; none for a volume.
     axes
         Where the stored axes point, e.g. `PSR`; of a BIDS volume.
     gain
@@ -73,6 +77,13 @@ class MRScanner:
     gamma: float
     noise_sd: float
     blur_mm: float
+    up_mm: float | None = None
+    slice_mm: float | None = None
+
+    @property
+    def voxel_mm(self) -> tuple[float, float, float]:
+        """Distances of voxels to the right, front and up."""
+        return self.spacing_mm, self.spacing_mm, self.up_mm or self.spacing_mm
 
 
 @dataclass(frozen=True)
@@ -187,15 +198,29 @@ def draw_patients(
         rng = generator_of(seed, hospital, f"head {i}")
         signs = BrainSigns.of(exams[i].age_days / DAYS_PER_YEAR + float(gap_years[i]), rng=rng)
         head = Head.of(is_male=exams[i].is_male, rng=rng)
-        signal = render(signs, head, shape=hospital.scanner.shape, spacing_mm=hospital.scanner.spacing_mm)
-        return receive(signal, scanner=hospital.scanner, rng=rng)
+        return receive(_signal(signs, head, scanner=hospital.scanner, rng=rng), scanner=hospital.scanner, rng=rng)
 
     return exams, gap_years, volume
 
 
+def _signal(signs: BrainSigns, head: Head, *, scanner: MRScanner, rng: np.random.Generator) -> FloatVolume:
+    """(I, J, K); a stack of thick slices lies anywhere within ± half their distance."""
+    shape, spacing_mm, between_mm = scanner.shape, scanner.spacing_mm, scanner.voxel_mm[2]
+    if scanner.slice_mm is not None:
+        slices = ThickSlices(thickness_mm=scanner.slice_mm, apart_mm=between_mm)
+        phase = float(rng.uniform(-0.5, 0.5))
+        return render_slices(signs, head, shape=shape, spacing_mm=spacing_mm, slices=slices, phase=phase)
+    if scanner.up_mm is None:
+        return render(signs, head, shape=shape, spacing_mm=spacing_mm)
+    up_mm = (np.arange(shape[2]) - (shape[2] - 1) / 2) * between_mm
+    return render(signs, head, shape=shape, spacing_mm=spacing_mm, up_mm=up_mm)
+
+
 def receive(signal: FloatVolume, *, scanner: MRScanner, rng: np.random.Generator) -> NDArray[np.uint16]:
     """What the scanner stores of a signal (I, J, K): blur, characteristic curve, Rician noise, gain of ±15 %."""
-    blurred = gaussian_filter(signal, scanner.blur_mm / scanner.spacing_mm) ** scanner.gamma
+    # A thick slice's own profile is all the blur along up.
+    sides = [*scanner.voxel_mm[:2], np.inf if scanner.slice_mm else scanner.voxel_mm[2]]
+    blurred = gaussian_filter(signal, [scanner.blur_mm / side for side in sides]) ** scanner.gamma
     real, imaginary = scanner.noise_sd * rng.standard_normal((2, *signal.shape), dtype=np.float32)
     magnitude = np.hypot(blurred + real, imaginary)
     gain = scanner.gain * np.exp(0.15 * rng.standard_normal())
@@ -204,7 +229,7 @@ def receive(signal: FloatVolume, *, scanner: MRScanner, rng: np.random.Generator
 
 def write_nifti(path: Path, stored: NDArray[np.uint16], *, scanner: MRScanner) -> None:
     """A volume (I, J, K) in RAS+ to a NIfTI file with the scanner's axes, its middle at the origin of the world."""
-    affine = ras_affine(stored.shape, scanner.spacing_mm)
+    affine = ras_affine(stored.shape, scanner.voxel_mm)
     turn = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(scanner.axes))
     turned = apply_orientation(stored, turn)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -214,17 +239,18 @@ def write_nifti(path: Path, stored: NDArray[np.uint16], *, scanner: MRScanner) -
     nib.save(image, path)
 
 
-def ras_affine(shape: tuple[int, ...], spacing_mm: float) -> FloatArray:
+def ras_affine(shape: tuple[int, ...], voxel_mm: tuple[float, float, float]) -> FloatArray:
     """Voxel to world, (4, 4) in mm, of a volume whose middle is the origin."""
-    affine = np.diag([spacing_mm] * 3 + [1.0])
-    affine[:3, 3] = [-spacing_mm * (count - 1) / 2 for count in shape]
+    affine = np.diag([*voxel_mm, 1.0])
+    affine[:3, 3] = [-side * (count - 1) / 2 for side, count in zip(voxel_mm, shape, strict=True)]
     return affine
 
 
 def write_series(folder: Path, stored: NDArray[np.uint16], *, exam: Exam, hospital: BrainHospital) -> None:
     """A volume (I, J, K) in RAS+ as a DICOM series of axial slices; DICOM's axes go to the left and to the back."""
-    spacing = hospital.scanner.spacing_mm
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ ras_affine(stored.shape, spacing)
+    scanner = hospital.scanner
+    spacing, _, between = scanner.voxel_mm
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ ras_affine(stored.shape, scanner.voxel_mm)
     # Rows from front to back, columns from right to left: as radiologists look at them.
     slices = stored[::-1, ::-1].transpose(2, 1, 0)  # (K, J, I)
     corner = affine @ np.array([stored.shape[0] - 1, stored.shape[1] - 1, 0, 1.0])
@@ -233,10 +259,10 @@ def write_series(folder: Path, stored: NDArray[np.uint16], *, exam: Exam, hospit
         dataset = _header(exam, hospital)
         dataset.SOPInstanceUID = exam.uid(f"instance {k}")
         dataset.InstanceNumber = k + 1
-        dataset.ImagePositionPatient = [float(corner[0]), float(corner[1]), float(corner[2] + k * spacing)]
+        dataset.ImagePositionPatient = [float(corner[0]), float(corner[1]), float(corner[2] + k * between)]
         dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
         dataset.PixelSpacing = [spacing, spacing]
-        dataset.SliceThickness = spacing
+        dataset.SliceThickness, dataset.SpacingBetweenSlices = scanner.slice_mm or between, between
         dataset.Rows, dataset.Columns = pixels.shape
         dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
         dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 0
@@ -260,9 +286,15 @@ def _header(exam: Exam, hospital: BrainHospital) -> Dataset:
     ds.StudyID, ds.SeriesNumber = "1", 1
     ds.Modality, ds.Manufacturer = "MR", hospital.scanner.manufacturer
     ds.InstitutionName, ds.StudyDescription = hospital.title, "Head (phantom)"
-    ds.SeriesDescription = ds.ProtocolName = "T1W 3D rendered"
-    ds.ScanningSequence, ds.SequenceVariant, ds.ScanOptions, ds.MRAcquisitionType = "GR", "MP", "", "3D"
-    ds.RepetitionTime, ds.EchoTime, ds.InversionTime, ds.FlipAngle = 2300.0, 2.9, 900.0, 9.0
+    ds.ScanOptions = ""
+    if hospital.scanner.slice_mm is None:
+        ds.SeriesDescription = ds.ProtocolName = "T1W 3D rendered"
+        ds.ScanningSequence, ds.SequenceVariant, ds.MRAcquisitionType = "GR", "MP", "3D"
+        ds.RepetitionTime, ds.EchoTime, ds.InversionTime, ds.FlipAngle = 2300.0, 2.9, 900.0, 9.0
+    else:
+        ds.SeriesDescription = ds.ProtocolName = "T1W SE TRA rendered"
+        ds.ScanningSequence, ds.SequenceVariant, ds.MRAcquisitionType = "SE", "NONE", "2D"
+        ds.RepetitionTime, ds.EchoTime, ds.FlipAngle = 550.0, 12.0, 90.0
     ds.PatientName, ds.PatientID = f"Simulated^{exam.patient_id}", exam.patient_id
     ds.PatientBirthDate = exam.birth_date.strftime("%Y%m%d")
     ds.PatientSex = "M" if exam.is_male else "F"

@@ -39,6 +39,8 @@ class DemoCampaign:
         As in `[training]`.
     fractions
         Of patients for training, validation and test.
+    only_validate
+        Sites that nothing is trained on.
     minimum_count
         As in `[privacy]`; few patients of a demo need a small one.
     analyses
@@ -53,12 +55,15 @@ class DemoCampaign:
     batch_size: int = 10
     learning_rate: float = 3e-3
     fractions: tuple[float, float, float] = (0.5, 0.2, 0.3)
+    only_validate: tuple[str, ...] = ()
     minimum_count: int = 3
     analyses: str = SURVIVAL
 
     def text(self, planted: Planted, *, sites: Sequence[str], seed: int) -> str:
         """The file's text."""
         train, validation, test = self.fractions
+        validating = ", ".join(f'"{site}"' for site in self.only_validate)
+        only_validate = f"[validation]\nsites = [{validating}]\n\n" if validating else ""
         irreducible = "\n".join(f"{site} = {planted.irreducible_mae_years[site]:.4f}" for site in sites)
         return f"""\
 # Three hospitals of {self.patients} learn to estimate age together. `fedage campaign new` explains every key.
@@ -86,7 +91,7 @@ weight_decay = 0.01
 quorum = 2
 round_deadline_s = 300
 
-[validation.fractions]
+{only_validate}[validation.fractions]
 train = {train}
 validation = {validation}
 test = {test}

@@ -21,6 +21,14 @@ SIGN_SCATTER_YEARS = 2.0
 """SD of each sign of age about its course, independent from sign to sign and person to person."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ThickSlices:
+    """A clinical 2D protocol: thickness of a slice (FWHM of its profile) and distance of slices, in mm."""
+
+    thickness_mm: float
+    apart_mm: float
+
+
 def strength(age_years: float) -> float:
     """Strength of a sign that looks `age_years` old: 0 at 40, 1 at 85, a little beyond both for the gaps."""
     return float(np.clip((age_years - 40.0) / 45.0, -0.5, 1.5))
@@ -103,9 +111,16 @@ class Head:
         )
 
 
-def render(signs: BrainSigns, head: Head, *, shape: tuple[int, int, int], spacing_mm: float) -> FloatVolume:
-    """Signal of the head, (I, J, K) float32 from 0 (air) to about 1."""
-    x, y, z = _places(head, shape, spacing_mm)
+def render(
+    signs: BrainSigns,
+    head: Head,
+    *,
+    shape: tuple[int, int, int],
+    spacing_mm: float,
+    up_mm: NDArray[np.float64] | None = None,
+) -> FloatVolume:
+    """Signal of the head, (I, J, K) float32 from 0 (air) to about 1; planes at heights `up_mm` (K,) if given."""
+    x, y, z = _places(head, shape, spacing_mm, up_mm)
     soft = np.float32(0.45 * spacing_mm)
 
     def inside(radius: FloatVolume, mm: float) -> FloatVolume:
@@ -138,12 +153,33 @@ def render(signs: BrainSigns, head: Head, *, shape: tuple[int, int, int], spacin
     return np.asarray(np.maximum(volume * _bias(head, x, y, z), 0), dtype=np.float32)
 
 
-def _places(head: Head, shape: tuple[int, int, int], spacing_mm: float) -> tuple[FloatVolume, FloatVolume, FloatVolume]:
+def render_slices(
+    signs: BrainSigns, head: Head, *, shape: tuple[int, int, int], spacing_mm: float, slices: ThickSlices, phase: float
+) -> FloatVolume:
+    """Signal of thick axial slices, (I, J, S) float32, the stack shifted up by `phase` of the slices' distance.
+
+    A slice is the mean of the head under a Gaussian of the slice's thickness as full width at half maximum, by
+    Gauss-Hermite quadrature: five planes drawn for each.
+    """
+    nodes, weights = np.polynomial.hermite_e.hermegauss(5)
+    centres_mm = (np.arange(shape[2]) - (shape[2] - 1) / 2 + phase) * slices.apart_mm
+    sd_mm = slices.thickness_mm / np.sqrt(8 * np.log(2))
+    up_mm = (centres_mm[:, None] + sd_mm * nodes).ravel()
+    planes = render(signs, head, shape=(*shape[:2], up_mm.size), spacing_mm=spacing_mm, up_mm=up_mm)
+    of_slices = planes.reshape(*shape, nodes.size)
+    return np.asarray(of_slices @ (weights / weights.sum()), dtype=np.float32)
+
+
+def _places(
+    head: Head, shape: tuple[int, int, int], spacing_mm: float, up_mm: NDArray[np.float64] | None
+) -> tuple[FloatVolume, FloatVolume, FloatVolume]:
     """Coordinates of the voxels in the head's own axes, mm for a head of size 1."""
     axes = [
         (np.arange(count, dtype=np.float32) - np.float32((count - 1) / 2)) * np.float32(spacing_mm) - np.float32(shift)
         for count, shift in zip(shape, head.shift_mm, strict=True)
     ]
+    if up_mm is not None:
+        axes[2] = np.asarray(up_mm - head.shift_mm[2], dtype=np.float32)
     turn = np.eye(3)
     for axis, angle in enumerate(head.turn_rad):
         one, other = (axis + 1) % 3, (axis + 2) % 3

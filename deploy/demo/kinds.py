@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # scipy is slow to import, and the command's help needs the n
     from fedage.deploy.demo.truth import Planted
 
 _KINDS = {
+    "brain-clinical2d": "fedage.deploy.demo.clinical2d_campaign",
     "brain-contrastive": "fedage.deploy.demo.contrastive_campaign",
     "brain-sfcn": "fedage.deploy.demo.brain_campaign",
     "brain-tsan": "fedage.deploy.demo.tsan_campaign",

@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -42,8 +43,8 @@ OPTIONS_OF = {
     },
 }  # fmt: skip
 IXI = Path(__file__).parents[2] / "../shared/data/ixi-t1w"
-Sites = Mapping[str, tuple[np.ndarray, np.ndarray]]
-"""By site, samples (n, 1, I, J, K) and ages in years (n,)."""
+Sites = Mapping[str, tuple[Any, np.ndarray]]
+"""By site, samples (n, 1, I, J, K), or `Samples` of several arrays, and ages in years (n,)."""
 
 
 def phantoms(estimator: Estimator, *, patients: int, seed: int) -> tuple[Sites, np.ndarray]:
@@ -93,7 +94,8 @@ def train_phase(phase: RoundsPhase, first: dict, sites: Sites, *, rounds: int, e
         total: dict[str, np.ndarray] = {}
         for order, (x, ages) in enumerate(sites.values()):
             update = train_locally(
-                phase, weights, Samples({"t1w": x}), {"age_years": ages}, training=training, round_number=number,
+                phase, weights, x if isinstance(x, Samples) else Samples({"t1w": x}), {"age_years": ages},
+                training=training, round_number=number,
                 rng_seed=1000 * number + order, order_seed=order, threads=1, device="cpu",
             )  # fmt: skip
             longest[0] = max(longest[0], learnt_norm(difference(update.weights, weights), roles))
@@ -201,16 +203,22 @@ def on_phantoms(arguments: argparse.Namespace) -> None:
     )
 
 
-def ixi(estimator: Estimator) -> tuple[np.ndarray, np.ndarray]:
-    """Samples and ages of the 50 real heads."""
+def ixi_volumes() -> tuple[list[Image], np.ndarray]:
+    """The 50 real heads and their ages in years."""
     with (IXI / "participants.csv").open(encoding="utf-8") as stream:
         rows = [(row["participant_id"], float(row["age_years"])) for row in csv.DictReader(stream)]
-    made = []
+    images = []
     for name, _ in rows:
         image = nib.load(IXI / "t1w" / f"{name}.nii.gz")
         pixels = apply_orientation(np.asarray(image.dataobj, dtype=np.float32), io_orientation(image.affine))
-        made.append(sample_of(estimator, Image(pixels, (2.0, 2.0, 2.0), "MR", view="T1W", orientation="RAS")))
-    return np.stack(made), np.array([age for _, age in rows])
+        images.append(Image(pixels, (2.0, 2.0, 2.0), "MR", view="T1W", orientation="RAS"))
+    return images, np.array([age for _, age in rows])
+
+
+def ixi(estimator: Estimator) -> tuple[np.ndarray, np.ndarray]:
+    """Samples and ages of the 50 real heads."""
+    images, ages = ixi_volumes()
+    return np.stack([sample_of(estimator, image) for image in images]), ages
 
 
 def on_real_heads(arguments: argparse.Namespace) -> None:

@@ -31,6 +31,7 @@ from fedage.deploy.demo.brains import (
     write_nifti,
     write_series,
 )
+from fedage.deploy.demo.clinical2d_campaign import with_slices, with_volumes
 from fedage.deploy.demo.heads import BrainSigns, Head, render
 from fedage.deploy.demo.kinds import demo_of
 
@@ -124,6 +125,54 @@ def test_samples_of_a_series_are_made_and_cached(rendered: Path, tmp_path: Path)
     assert (coarse.selection.n, dict(coarse.rejected)) == (0, {"too-coarse": 3})
 
 
+@pytest.mark.parametrize(("slice_mm", "gap_mm", "count"), [(5.0, 0.0, 24), (5.5, 1.1, 22), (7.0, 2.0, 16)])
+@pytest.mark.parametrize("hospital", [HARBOUR, NORTH], ids=lambda hospital: hospital.name)
+def test_a_site_reads_thick_slices_for_the_one_estimator_and_sets_them_aside_for_the_other(
+    tmp_path: Path, hospital: BrainHospital, slice_mm: float, gap_mm: float, count: int
+) -> None:
+    clinical = with_slices(small(hospital), slice_mm=slice_mm, gap_mm=gap_mm, slices=count)
+    render_brain_hospital(clinical, out_dir=tmp_path / hospital.name, seed=5, patients=2)
+    selection = indexed(tmp_path, tmp_path / "home", clinical)
+    assert selection.n == 2
+    cache = SampleCache(tmp_path / "cache", root=tmp_path / hospital.name / "images")
+    taken = make("brain-clinical2d", {**OPTIONS, "coarsest_mm": 9.5, "up_mm": 2.5, "slices": [18, 24]})
+    made = cache.build(selection, taken, workers=1)
+    assert not made.rejected
+    assert made.samples["t1w"].any(axis=(1, 2, 3)).sum(axis=1).tolist() == [count, count]
+    assert not made.samples["volume"].any()
+    aside = cache.build(selection, make("brain-sfcn", {}), workers=1)
+    assert (aside.selection.n, dict(aside.rejected)) == (0, {"too-coarse": 2})
+
+
+def test_headers_of_thick_slices_say_how_they_lie(tmp_path: Path) -> None:
+    clinical = with_slices(small(HARBOUR), slice_mm=5.5, gap_mm=1.1, slices=20)
+    render_brain_hospital(clinical, out_dir=tmp_path, seed=5, patients=1)
+    headers = [pydicom.dcmread(file) for file in sorted((tmp_path / "images").rglob("*.dcm"))]
+    assert len(headers) == 20
+    assert {(h.MRAcquisitionType, h.SliceThickness, h.SpacingBetweenSlices) for h in headers} == {("2D", 5.5, 6.6)}
+    np.testing.assert_allclose(np.diff([h.ImagePositionPatient[2] for h in headers]), 6.6, atol=1e-6)
+
+
+def test_thick_slices_are_the_volume_of_the_same_head_under_their_profile() -> None:
+    quiet = dataclasses.replace(small(HARBOUR).scanner, noise_sd=0.0, blur_mm=1e-6, gamma=1.0)
+    same = dataclasses.replace(small(HARBOUR), scanner=quiet)
+    thick = with_slices(same, slice_mm=6.0, gap_mm=1.0, slices=21)
+    _, _, of_slices = draw_patients(thick, seed=3, patients=1)
+    fine = dataclasses.replace(with_volumes(same).scanner, shape=(16, 19, 600), up_mm=0.25)
+    _, _, of_volume = draw_patients(dataclasses.replace(same, scanner=fine), seed=3, patients=1)
+    slices, volume = of_slices(0).astype(float), of_volume(0).astype(float)
+    z_mm = (np.arange(600) - 299.5) * 0.25
+    best = []
+    for phase in np.linspace(-0.5, 0.5, 101):
+        centres_mm = (np.arange(21) - 10 + phase) * 7.0
+        profile = np.exp(-(((z_mm[:, None] - centres_mm) / (6.0 / 2.3548)) ** 2) / 2)
+        expected = (volume @ (profile / profile.sum(axis=0)))[..., 2:-2]
+        gain = (slices[..., 2:-2] * expected).sum() / (expected**2).sum()
+        best.append(np.abs(slices[..., 2:-2] - gain * expected).mean() / slices.mean())
+    assert min(best) < 0.02
+    assert max(best) > 0.1
+
+
 @pytest.mark.parametrize("hospital", BRAIN_HOSPITALS, ids=lambda hospital: hospital.name)
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
     rendered: Path, tmp_path: Path, hospital: BrainHospital
@@ -195,7 +244,7 @@ def test_what_is_planted_and_the_campaign_file() -> None:
     planted = planted_in_brains()
     assert planted.gap_sd_years == 3.5
     assert all(2.4 < mae < 2.8 for mae in planted.irreducible_mae_years.values())
-    for name, quick in product(("brain-sfcn", "brain-contrastive"), (True, False)):
+    for name, quick in product(("brain-sfcn", "brain-clinical2d", "brain-contrastive"), (True, False)):
         text = demo_of(name).campaign_file(planted, sites=("harbour", "north", "valley"), seed=1, quick=quick)
         campaign = parse_campaign(text)
         assert campaign.estimator is not None
@@ -207,5 +256,5 @@ def test_a_demo_that_there_is_not_is_said_in_a_line() -> None:
     assert demo_of("chest-ca").shown == "chest radiographs"
     with pytest.raises(FedAgeError, match="there is no demo of estimator 'table-ridge'; there are those of") as refused:
         demo_of("table-ridge")
-    said = "brain-contrastive, brain-sfcn, breast-4view, chest-ca, chest-ca-children"
+    said = "brain-clinical2d, brain-contrastive, brain-sfcn, breast-4view, chest-ca, chest-ca-children"
     assert str(refused.value).endswith(said)

@@ -54,11 +54,11 @@ def test_a_file_is_never_replaced_without_force(new) -> None:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ((), "give --estimator age-ensemble | brain-contrastive"),
+        ((), "give --estimator age-ensemble | brain-clinical2d | brain-contrastive"),
         (("--yes",), "or --analysis-only"),
         (
             ("--estimator", "chst-ca"),
-            "--estimator chst-ca is not registered; allowed are age-ensemble, brain-contrastive",
+            "--estimator chst-ca is not registered; allowed are age-ensemble, brain-clinical2d",
         ),
         (("--estimator", "chest-ca", "--analysis-only"), "exclude each other"),
         (("--estimator", "chest-ca", "--features", "x", "--id", "s"), "--id, --features: only for campaigns on tables"),

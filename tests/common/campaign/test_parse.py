@@ -60,7 +60,7 @@ test = 0.1
         "training.rounds = -3: must be ≥ 1 (federated rounds); set training.rounds to a whole number from 1 to 10000",
         'training.optimizer = "adam": unknown key; did you mean training.optimiser?',
         "validation.fractions = 0.7 + 0.1 + 0.1: must sum to 1, not 0.9; change train, validation or test",
-        'estimator.name = "chest-cb": unknown estimator, known are age-ensemble, '
+        'estimator.name = "chest-cb": unknown estimator, known are age-ensemble, brain-clinical2d, '
         "brain-contrastive, brain-sfcn, brain-tsan, breast-4view, chest-ca, cortex-vnn, table-mlp, table-ridge; did "
         'you mean "chest-ca"?',
     ]

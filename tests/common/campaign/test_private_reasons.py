@@ -21,6 +21,8 @@ COUPLED, NORMALISED = "whose loss relates the samples", "batch normalisation mix
         ("breast-4view", {}, [COUPLED, NORMALISED]),
         ("breast-4view", {"triplet": 0.0, "norm": "group"}, []),
         ("chest-ca", {"norm": "batch"}, [NORMALISED]),
+        ("brain-clinical2d", {}, [NORMALISED]),
+        ("brain-clinical2d", {"norm": "group"}, []),
         ("brain-sfcn", {}, [NORMALISED]),
         ("brain-sfcn", {"norm": "group"}, []),
     ],

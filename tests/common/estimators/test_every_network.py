@@ -26,6 +26,7 @@ from tests.of_estimators import network, prepared
 
 SMALL: dict[str, dict[str, Any]] = {
     "breast-4view": {"image_height": 64, "image_width": 32, "width": 8, "local_channels": 8, "local_blocks": 1},
+    "brain-clinical2d": {"shape": [16, 16, 24], "slices": [18, 24], "width": 8, "poolings": 3, "spacing_mm": 8.0},
     "brain-sfcn": {"shape": [16, 16, 16], "width": 8, "poolings": 3, "spacing_mm": 8.0, "norm": "batch"},
     "chest-ca": {"image_size": 64, "width": 8, "norm": "batch", "sex_input": True},
 }

@@ -16,6 +16,7 @@ def test_importing_the_registry_loads_no_torch():
     ("name", "options"),
     [
         ("age-ensemble", {"features": ["a", "b"]}),
+        ("brain-clinical2d", {}),
         ("brain-contrastive", {}),
         ("brain-sfcn", {}),
         ("brain-tsan", {}),
@@ -37,6 +38,7 @@ def test_the_names_above_are_all_there_are():
     told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert told.split() == [
         "age-ensemble",
+        "brain-clinical2d",
         "brain-contrastive",
         "brain-sfcn",
         "brain-tsan",

@@ -9,7 +9,7 @@ import torch
 from fedage.common.preprocessing.image import Image, SampleRefused
 from fedage.common.preprocessing.volume import VolumeGrid, volume_sample
 
-GRID = VolumeGrid(shape=(32, 40, 32), spacing_mm=4.0, coarsest_mm=6.0, intensity="mean")
+GRID = VolumeGrid(shape=(32, 40, 32), spacing_mm=(4.0,) * 3, coarsest_mm=(6.0,) * 3, intensity="mean")
 
 
 def image(voxels: np.ndarray, spacing_mm: tuple[float, ...] = (4.0, 4.0, 4.0), orientation: str = "RAS") -> Image:
@@ -29,7 +29,7 @@ def ball(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float], *,
 def test_the_published_order_divides_by_the_mean_of_the_whole_and_then_crops() -> None:
     rng = np.random.default_rng(0)
     voxels = rng.uniform(0, 1000, (54, 66, 54)).astype(np.float32)
-    grid = VolumeGrid(shape=(32, 40, 32), spacing_mm=1.0, coarsest_mm=3.0, intensity="mean")
+    grid = VolumeGrid(shape=(32, 40, 32), spacing_mm=(1.0,) * 3, coarsest_mm=(3.0,) * 3, intensity="mean")
     expected = (voxels / voxels.mean(dtype=np.float64))[11:-11, 13:-13, 11:-11]
     np.testing.assert_allclose(volume_sample(image(voxels, (1.0, 1.0, 1.0)), grid)[0], expected, rtol=1e-6)
 
