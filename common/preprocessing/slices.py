@@ -102,7 +102,7 @@ def slice_weights(centres: torch.Tensor, sd: torch.Tensor, *, voxels: int) -> to
     z = x / s
     ramp = x * torch.special.ndtr(z) + s * torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
     weights = (ramp[:, :, 2:] - 2 * ramp[:, :, 1:-1] + ramp[:, :, :-2]).clamp(min=0.0)
-    return weights / weights.sum(dim=2, keepdim=True).clamp(min=1e-12)
+    return torch.as_tensor(weights / weights.sum(dim=2, keepdim=True).clamp(min=1e-12))
 
 
 def of_mean_one(slices: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +118,7 @@ def render(
     *,
     shape: tuple[int, int, int],
     spacing_mm: float,
-    up_mm: NDArray[np.float64] | None = None,
+    up_mm: NDArray[np.floating[Any]] | None = None,
 ) -> FloatVolume:
     """Signal of the head, (I, J, K) float32 from 0 (air) to about 1; planes at heights `up_mm` (K,) if given."""
     x, y, z = _places(head, shape, spacing_mm, up_mm)
@@ -171,7 +172,7 @@ def render_slices(
 
 
 def _places(
-    head: Head, shape: tuple[int, int, int], spacing_mm: float, up_mm: NDArray[np.float64] | None
+    head: Head, shape: tuple[int, int, int], spacing_mm: float, up_mm: NDArray[np.floating[Any]] | None
 ) -> tuple[FloatVolume, FloatVolume, FloatVolume]:
     """Coordinates of the voxels in the head's own axes, mm for a head of size 1."""
     axes = [
