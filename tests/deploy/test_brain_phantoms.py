@@ -33,7 +33,7 @@ from fedage.deploy.demo.brains import (
 )
 from fedage.deploy.demo.clinical2d_campaign import with_slices, with_volumes
 from fedage.deploy.demo.heads import BrainSigns, Head, render
-from fedage.deploy.demo.kinds import demo_of
+from fedage.deploy.demo.kinds import demo_of, names
 
 HARBOUR, NORTH, VALLEY = BRAIN_HOSPITALS
 OPTIONS = {"shape": [32, 32, 32], "spacing_mm": 6.0, "coarsest_mm": 6.0, "width": 8, "poolings": 3}
@@ -256,5 +256,5 @@ def test_a_demo_that_there_is_not_is_said_in_a_line() -> None:
     assert demo_of("chest-ca").shown == "chest radiographs"
     with pytest.raises(FedAgeError, match="there is no demo of estimator 'table-ridge'; there are those of") as refused:
         demo_of("table-ridge")
-    said = "brain-clinical2d, brain-contrastive, brain-sfcn, breast-4view, chest-ca, chest-ca-children"
-    assert str(refused.value).endswith(said)
+    assert {"brain-clinical2d", "brain-sfcn", "chest-ca-children"} <= set(names())
+    assert str(refused.value).endswith(", ".join(names()))
