@@ -25,6 +25,7 @@ _REGISTERED = {
     "age-ensemble": ("fedage.common.estimators.age_ensemble", "AgeEnsemble"),
     "brain-clinical2d": ("fedage.common.estimators.brain_clinical2d", "BrainClinical2D"),
     "brain-contrastive": ("fedage.common.estimators.brain_contrastive", "BrainContrastive"),
+    "brain-patches": ("fedage.common.estimators.brain_patches", "BrainPatches"),
     "brain-sfcn": ("fedage.common.estimators.brain_sfcn", "BrainSFCN"),
     "brain-tsan": ("fedage.common.estimators.brain_tsan", "BrainTSAN"),
     "breast-4view": ("fedage.common.estimators.breast_4view", "Breast4View"),

@@ -1,8 +1,8 @@
 """Regional residuals compared between several diagnoses at once: which regions an older-looking brain is older in.
 
-An estimator such as `cortex-vnn` keeps at the site what each region contributes to a patient's predicted age beyond the
-mean of all regions, model by model (columns `residual:MODEL:REGION`), and how a patient's residuals lie along the
-leading eigenvectors of the covariance (`eigenvector:NUMBER`). For each region and model this is the analysis of
+An estimator such as `cortex-vnn` or `brain-patches` keeps at the site what each region contributes to a patient's
+predicted age beyond the mean of all regions, model by model (columns `residual:MODEL:REGION`), and maybe how a patient's
+residuals lie along the leading eigenvectors of the covariance (`eigenvector:NUMBER`). For each region and model this is the analysis of
 covariance of residual r on one 0/1 column a diagnosis and on covariates, with one intercept a site: all columns are
 centred at the site's own means, so that their products add up over sites to those of one regression with a dummy for
 each site (as in `group_difference`). F tests all diagnoses together, t each against the reference.
@@ -20,8 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from fnmatch import fnmatchcase
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,10 +41,10 @@ from fedage.common.campaign.types import Campaign, Column, Table
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.influence import Group, InfluenceRule
 from fedage.common.statistics.statistic import Cell, Field, FloatArray, Layout, Statistic
-from fedage.common.toml.column_names import normal_name
 
 _BOUND = 1e3
 """Largest |residual|, in SDs of age."""
+_RESIDUAL, _EIGENVECTOR = "residual:", "eigenvector:"
 _STEADY = 0.3
 """Coefficient of variation up to which an eigenvector is kept."""
 
@@ -307,24 +306,23 @@ _COLLINEAR = 1e-9
 
 
 def _keeps_residuals(campaign: Campaign) -> bool:
-    return campaign.estimator is not None and bool(campaign.estimator.options.get("residuals"))
+    return any(name.startswith(_RESIDUAL) for name in campaign.predicted_columns)
 
 
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
     options = campaign.analyses.options(NAME, Options)
-    if campaign.estimator is None or not _keeps_residuals(campaign):
+    if not _keeps_residuals(campaign):
         return
-    of_estimator: Mapping[str, Any] = campaign.estimator.options
-    excluded = [normal_name(pattern) for pattern in of_estimator.get("exclude", ())]
-    names = sorted({normal_name(name) for name in of_estimator["features"]})
+    names = [name.split(":", 2)[1:] for name in campaign.predicted_columns if name.startswith(_RESIDUAL)]
+    eigenvectors = [name for name in campaign.predicted_columns if name.startswith(_EIGENVECTOR)]
     difference = RegionalDifference(
         options.column,
         diagnoses=options.diagnoses,
         reference=options.reference,
         covariates=options.covariates,
-        regions=tuple(name for name in names if not any(fnmatchcase(name, pattern) for pattern in excluded)),
-        eigenvectors=tuple(range(1, int(of_estimator.get("eigenvectors", 0)) + 1)),
-        models=int(of_estimator.get("models", 1)),
+        regions=tuple(sorted({region for _, region in names})),
+        eigenvectors=tuple(int(name.removeprefix(_EIGENVECTOR)) for name in eigenvectors),
+        models=max(int(model) for model, _ in names),
         alpha=options.alpha,
         minimum_count=campaign.cell_minimum,
     )
