@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # scipy is slow to import, and the command's help needs the n
 _KINDS = {
     "brain-clinical2d": "fedage.deploy.demo.clinical2d_campaign",
     "brain-contrastive": "fedage.deploy.demo.contrastive_campaign",
+    "brain-patches": "fedage.deploy.demo.patches_campaign",
     "brain-sfcn": "fedage.deploy.demo.brain_campaign",
     "brain-tsan": "fedage.deploy.demo.tsan_campaign",
     "breast-4view": "fedage.deploy.demo.breast_campaign",

@@ -1,0 +1,41 @@
+"""The demo of `brain-patches`: the heads of the demo of `brain-sfcn`, with an age of each of eight places."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fedage.deploy.demo import brain_campaign
+from fedage.deploy.demo.campaign import DemoCampaign
+
+_ESTIMATOR = """\
+[estimator]
+name = "brain-patches"
+
+[estimator.options]
+shape = [32, 32, 32]
+spacing_mm = 6.0
+coarsest_mm = 6.0
+intensity = "mean"
+patch = 20
+per_axis = 2
+patches_in_training = 4
+blocks = 3
+width = 8
+centre_years = 62.0
+shift_voxels = 1
+
+[cohort]
+age_min_years = 40
+age_max_years = 90
+"""
+
+
+def _campaign(quick: bool) -> DemoCampaign:
+    return replace(
+        brain_campaign.DEMO.campaign(quick),
+        purpose="Show on rendered heads that ages of places can be learnt together and that the gap predicts events",
+        estimator=_ESTIMATOR,
+    )
+
+
+DEMO = replace(brain_campaign.DEMO, campaign=_campaign)
