@@ -1,11 +1,12 @@
 """Regional residuals compared between several diagnoses at once: which regions an older-looking brain is older in.
 
 An estimator such as `cortex-vnn` or `brain-patches` keeps at the site what each region contributes to a patient's
-predicted age beyond the mean of all regions, model by model (columns `residual:MODEL:REGION`), and maybe how a patient's
-residuals lie along the leading eigenvectors of the covariance (`eigenvector:NUMBER`). For each region and model this is the analysis of
-covariance of residual r on one 0/1 column a diagnosis and on covariates, with one intercept a site: all columns are
-centred at the site's own means, so that their products add up over sites to those of one regression with a dummy for
-each site (as in `group_difference`). F tests all diagnoses together, t each against the reference.
+predicted age beyond the mean of all regions, model by model (columns `residual:MODEL:REGION`), and maybe how a
+patient's residuals lie along the leading eigenvectors of the covariance (`eigenvector:NUMBER`). For each region and
+model this is the analysis of covariance of residual r on one 0/1 column a diagnosis and on covariates, with one
+intercept a site: all columns are centred at the site's own means, so that their products add up over sites to those
+of one regression with a dummy for each site (as in `group_difference`). F tests all diagnoses together, t each
+against the reference.
 
 As published for coVariance networks (Sihag et al., NeurIPS 2023), a p counts where it is below `alpha` over the number
 of regions (Bonferroni), and the number of models in which it does is the map of how robust a finding is. There the
