@@ -63,6 +63,9 @@ EIGENVECTOR = "eigenvector:"
 _START = "start"
 _LARGEST_RESIDUAL = 1e3
 """In SDs of age."""
+_FILTERS_PENALTY = 0.5
+"""λ of the filters with penalty = "auto", as a share of the ridge regression's: as many coefficients as regions need
+more shrinking than a few taps. [own; chosen on folds of ABIDE I, other ones than those reported]"""
 _TAP_PENALTY = 1e-8
 """On squared taps of the linear start, beside a mean squared error in squared SDs of age: taps of up to some hundreds,
 which float32 bears."""
@@ -85,7 +88,8 @@ class CortexVNNOptions(FeatureOptions):
     )
     models: int = Field(default=1, ge=1, le=100, description="models side by side, whose mean is the prediction")
     noise: Literal["ridge"] | float = Field(
-        default="ridge", description='SD of noise on standardised regions in training, or "ridge": √(λ / n)'
+        default="ridge",
+        description='SD of noise on standardised regions in training, or "ridge": √(λ / n), with "auto" √(λ / 2n)',
     )
     residuals: bool = Field(
         default=False, description="whether regional residuals are kept beside the age; names every region in features"
@@ -194,6 +198,8 @@ class CortexVNN(RowEstimator[CortexVNNOptions]):
         alike = self.options.readout == "mean" or size == 0
         weights = used.astype(np.float64) if alike else with_age / size
         ridge, options = float(result["penalty"]) / result["n"], self.options
+        if options.penalty == "auto":
+            ridge *= _FILTERS_PENALTY
         return {
             "medians": vector(model, "medians"),
             "means": vector(model, "means"),

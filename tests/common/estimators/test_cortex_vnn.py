@@ -13,7 +13,7 @@ from fedage.common.analyses.preparation.table_preparation import INNER_PLACE
 from fedage.common.campaign.learning_rate import learning_rate
 from fedage.common.campaign.types import Training
 from fedage.common.estimators.base import ROW, Samples
-from fedage.common.estimators.cortex_vnn import CortexVNN, CortexVNNOptions, transferred
+from fedage.common.estimators.cortex_vnn import CortexVNN, CortexVNNOptions, linear_taps, transferred
 from fedage.common.networks.arrays import load_arrays
 from fedage.common.networks.covariance import CovarianceNetwork
 from fedage.common.statistics.cohort import Cohort
@@ -115,7 +115,7 @@ def test_the_covariance_of_all_sites_is_the_pooled_one_and_of_largest_eigenvalue
 
 def test_it_begins_as_nearly_the_ridge_regression():
     x, age = table()
-    made = vnn()
+    made = vnn(penalty=prepared(vnn(), x, age)["penalty"])
     result = prepared(made, x, age)
     z = (x - x.mean(axis=0)) / x.std(axis=0)
     ridge = age.mean() + z @ np.array(result["model"]["coefficients"])
@@ -123,6 +123,22 @@ def test_it_begins_as_nearly_the_ridge_regression():
     assert np.abs(predicted - ridge).mean() < 0.02 * np.abs(age.mean() - age).mean()
     other = predict_years(made, weights_from(made, result, seed=2), x)
     np.testing.assert_allclose(predicted, other, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("penalty", "share"), [("auto", 0.5), (3.0, 1.0), (30.0, 1.0), (300.0, 1.0)], ids=lambda value: str(value)
+)
+def test_filters_take_half_the_penalty_that_is_found_for_a_ridge_regression_and_all_of_a_given_one(penalty, share):
+    x, age = table()
+    made = vnn(penalty=penalty)
+    result = prepared(made, x, age)
+    begin = weights_from(made, result, seed=1)
+    ridge = share * result["penalty"] / result["n"]
+    covariance, with_age = (np.array(result["model"][name]) for name in ("correlations", "age_correlations"))
+    weights = with_age / np.sqrt(np.mean(with_age**2)) / len(with_age)
+    taps = linear_taps(covariance, with_age, weights, ridge=ridge, taps=10)
+    np.testing.assert_allclose(begin["layers.1.taps"][0, 0, 0], taps, rtol=1e-5)
+    np.testing.assert_allclose(begin["noise"], np.sqrt(ridge), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("start", "rate", "least"), [("linear", 0.01, 0.8), ("random", 0.05, 0.5)])
