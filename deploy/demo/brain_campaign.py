@@ -12,34 +12,28 @@ from fedage.deploy.demo.campaign import DemoCampaign
 from fedage.deploy.demo.kinds import DemoKind
 from fedage.deploy.demo.truth import Planted
 
-_ESTIMATOR = """\
-[estimator]
-name = "brain-sfcn"
-
-[estimator.options]
-shape = [32, 32, 32]
-spacing_mm = 6.0
-coarsest_mm = 6.0
-width = 8
-dropout = 0.1
-first_bin_years = 27.0
-last_bin_years = 99.0
-bin_width_years = 3.0
-label_sd_years = 3.0
-shift_voxels = 1
-poolings = 3
-
-[cohort]
-age_min_years = 40
-age_max_years = 90
-"""
+HEADS = {"shape": [32, 32, 32], "spacing_mm": 6.0, "coarsest_mm": 6.0}
+"""Options of samples of these heads."""
+OPTIONS = {
+    **HEADS,
+    "width": 8,
+    "dropout": 0.1,
+    "first_bin_years": 27.0,
+    "last_bin_years": 99.0,
+    "bin_width_years": 3.0,
+    "label_sd_years": 3.0,
+    "shift_voxels": 1,
+    "poolings": 3,
+}
 
 
 def _campaign(quick: bool) -> DemoCampaign:
     return DemoCampaign(
         patients="phantom heads",
         purpose="Show on rendered heads that age can be learnt together from volumes and that the gap predicts events",
-        estimator=_ESTIMATOR,
+        estimator="brain-sfcn",
+        options=OPTIONS,
+        ages_years=(40, 90),
         rounds=8 if quick else 16,
         local_epochs=6 if quick else 3,
     )

@@ -13,25 +13,17 @@ from fedage.deploy.demo.mammograms import HOSPITALS, render_mammography
 from fedage.deploy.demo.phantoms import planted
 from fedage.deploy.demo.truth import Planted
 
-_ESTIMATOR = """\
-[estimator]
-name = "breast-4view"
-
-[estimator.options]
-image_height = 64
-image_width = 32
-width = 8
-local_channels = 16
-local_blocks = 1
-draws = 4
-dropout = 0.1
-age_min_years = 30
-age_max_years = 85
-
-[cohort]
-age_min_years = 40
-age_max_years = 75
-"""
+_OPTIONS = {
+    "image_height": 64,
+    "image_width": 32,
+    "width": 8,
+    "local_channels": 16,
+    "local_blocks": 1,
+    "draws": 4,
+    "dropout": 0.1,
+    "age_min_years": 30,
+    "age_max_years": 85,
+}
 
 
 def _campaign(quick: bool) -> DemoCampaign:
@@ -39,7 +31,9 @@ def _campaign(quick: bool) -> DemoCampaign:
         patients="phantom mammograms",
         purpose="Show on rendered mammograms that age can be learnt together from four views and that the gap "
         "predicts events",
-        estimator=_ESTIMATOR,
+        estimator="breast-4view",
+        options=_OPTIONS,
+        ages_years=(40, 75),
         rounds=8 if quick else 16,
         local_epochs=5 if quick else 3,
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fedage.deploy.demo.truth import Planted
 
@@ -33,8 +35,12 @@ class DemoCampaign:
         What the patients are, e.g. `phantom heads`.
     purpose
         As in `[campaign]`.
-    estimator
-        The tables `[estimator]`, `[estimator.options]` and `[cohort]`, as text.
+    estimator, options
+        As in `[estimator]`.
+    ages_years
+        `age_min_years` and `age_max_years` of `[cohort]`.
+    modality
+        As there; none for those of the estimator.
     rounds, local_epochs, batch_size, learning_rate
         As in `[training]`.
     fractions
@@ -50,11 +56,14 @@ class DemoCampaign:
     patients: str
     purpose: str
     estimator: str
+    options: Mapping[str, Any]
+    ages_years: tuple[int, int]
     rounds: int
     local_epochs: int
     batch_size: int = 10
     learning_rate: float = 3e-3
     fractions: tuple[float, float, float] = (0.5, 0.2, 0.3)
+    modality: tuple[str, ...] = ()
     only_validate: tuple[str, ...] = ()
     minimum_count: int = 3
     analyses: str = SURVIVAL
@@ -62,8 +71,10 @@ class DemoCampaign:
     def text(self, planted: Planted, *, sites: Sequence[str], seed: int) -> str:
         """The file's text."""
         train, validation, test = self.fractions
-        validating = ", ".join(f'"{site}"' for site in self.only_validate)
-        only_validate = f"[validation]\nsites = [{validating}]\n\n" if validating else ""
+        options = "\n".join(f"{name} = {json.dumps(value)}" for name, value in self.options.items())
+        modality = f"modality = {json.dumps(self.modality)}\n" if self.modality else ""
+        age_min, age_max = self.ages_years
+        only_validate = f"[validation]\nsites = {json.dumps(self.only_validate)}\n\n" if self.only_validate else ""
         irreducible = "\n".join(f"{site} = {planted.irreducible_mae_years[site]:.4f}" for site in sites)
         return f"""\
 # Three hospitals of {self.patients} learn to estimate age together. `fedage campaign new` explains every key.
@@ -71,10 +82,19 @@ class DemoCampaign:
 name = "demo"
 purpose = "{self.purpose}"
 seed = {seed}
-sites = [{", ".join(f'"{site}"' for site in sites)}]
+sites = {json.dumps(sites)}
 wait_s = 120
 
-{self.estimator}
+[estimator]
+name = "{self.estimator}"
+
+[estimator.options]
+{options}
+
+[cohort]
+{modality}age_min_years = {age_min}
+age_max_years = {age_max}
+
 [cohort.healthy]
 column = "healthy"
 equals = 1

@@ -9,20 +9,11 @@ from fedage.deploy.demo.hospitals import HOSPITALS, WITH_DEFAULT_POLICY
 from fedage.deploy.demo.kinds import DemoKind
 from fedage.deploy.demo.phantoms import Planted, render_all
 
-_ESTIMATOR = """\
-[estimator]
-name = "chest-ca"
-
-[estimator.options]
-image_size = 64
-norm = "batch"
-width = 32
-
-[cohort]
-modality = ["CR", "DX"]
-age_min_years = 40
-age_max_years = 85
-"""
+_OPTIONS = {
+    "image_size": 64,
+    "norm": "batch",
+    "width": 32,
+}
 _ANALYSES = """\
 [bias]
 method = "linear"
@@ -60,7 +51,10 @@ def _campaign(quick: bool) -> DemoCampaign:
     return DemoCampaign(
         patients="phantoms",
         purpose="Show on rendered phantoms that age can be learnt together and that the gap predicts events",
-        estimator=_ESTIMATOR,
+        estimator="chest-ca",
+        options=_OPTIONS,
+        ages_years=(40, 85),
+        modality=("CR", "DX"),
         rounds=4 if quick else 14,
         local_epochs=10 if quick else 4,
         batch_size=16,

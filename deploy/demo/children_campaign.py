@@ -10,24 +10,15 @@ from fedage.deploy.demo.kinds import DemoKind
 from fedage.deploy.demo.phantoms import planted
 from fedage.deploy.demo.truth import Planted
 
-_ESTIMATOR = """\
-[estimator]
-name = "chest-ca"
-
-[estimator.options]
-image_size = 64
-norm = "batch"
-width = 16
-age_in = "months"
-centre_years = 8.0
-scale_years = 5.0
-sex_input = true
-
-[cohort]
-modality = ["CR", "DX"]
-age_min_years = 0
-age_max_years = 20
-"""
+_OPTIONS = {
+    "image_size": 64,
+    "norm": "batch",
+    "width": 16,
+    "age_in": "months",
+    "centre_years": 8.0,
+    "scale_years": 5.0,
+    "sex_input": True,
+}
 _ANALYSES = f"""\
 {SURVIVAL}
 [analyses.age-errors]
@@ -42,7 +33,10 @@ def _campaign(quick: bool) -> DemoCampaign:
     return DemoCampaign(
         patients="phantom films of children",
         purpose="Show on rendered films of children that age can be learnt together to the month",
-        estimator=_ESTIMATOR,
+        estimator="chest-ca",
+        options=_OPTIONS,
+        ages_years=(0, 20),
+        modality=("CR", "DX"),
         rounds=6 if quick else 14,
         local_epochs=6 if quick else 4,
         batch_size=16,

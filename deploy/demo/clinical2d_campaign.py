@@ -14,29 +14,12 @@ from fedage.deploy.demo.campaign import DemoCampaign
 from fedage.deploy.demo.kinds import DemoKind
 from fedage.deploy.demo.truth import Planted
 
-_ESTIMATOR = """\
-[estimator]
-name = "brain-clinical2d"
-
-[estimator.options]
-shape = [32, 32, 24]
-spacing_mm = 6.0
-coarsest_mm = 6.0
-up_mm = 2.5
-slices = [18, 24]
-width = 8
-dropout = 0.1
-first_bin_years = 27.0
-last_bin_years = 99.0
-bin_width_years = 3.0
-label_sd_years = 3.0
-shift_voxels = 1
-poolings = 3
-
-[cohort]
-age_min_years = 40
-age_max_years = 90
-"""
+_OPTIONS = {
+    **brain_campaign.OPTIONS,
+    "shape": [32, 32, 24],
+    "up_mm": 2.5,
+    "slices": [18, 24],
+}
 _UP_MM = 2.5
 _CLINICAL = "harbour"
 
@@ -67,7 +50,8 @@ def _campaign(quick: bool) -> DemoCampaign:
     return replace(
         brain_campaign.DEMO.campaign(quick),
         purpose="Show on rendered heads that age learnt from volumes through simulated slices holds for thick slices",
-        estimator=_ESTIMATOR,
+        estimator="brain-clinical2d",
+        options=_OPTIONS,
         only_validate=(_CLINICAL,),
     )
 

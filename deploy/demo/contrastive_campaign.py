@@ -7,30 +7,21 @@ from dataclasses import replace
 from fedage.deploy.demo import brain_campaign
 from fedage.deploy.demo.campaign import DemoCampaign
 
-_ESTIMATOR = """\
-[estimator]
-name = "brain-contrastive"
-
-[estimator.options]
-shape = [32, 32, 32]
-spacing_mm = 6.0
-coarsest_mm = 6.0
-width = 8
-dimensions = 8
-kernel_width_years = 5.0
-site_probe = true
-
-[cohort]
-age_min_years = 40
-age_max_years = 90
-"""
+_OPTIONS = {
+    **brain_campaign.HEADS,
+    "width": 8,
+    "dimensions": 8,
+    "kernel_width_years": 5.0,
+    "site_probe": True,
+}
 
 
 def _campaign(quick: bool) -> DemoCampaign:
     return replace(
         brain_campaign.DEMO.campaign(quick),
         purpose="Show on rendered heads that age can be learnt by contrasts, and how well scanners are recognised",
-        estimator=_ESTIMATOR,
+        estimator="brain-contrastive",
+        options=_OPTIONS,
         batch_size=16,
     )
 
