@@ -28,9 +28,10 @@ from fedage.common.estimators.base import (
     Samples,
 )
 from fedage.common.estimators.configure import PhaseRefused, configured, exact_analyses, phases_of
+from fedage.common.estimators.outcomes import LearnsOutcome
 from fedage.common.networks.arrays import ModelRefused
 from fedage.common.protocol.messages import RequestRefused
-from fedage.common.statistics.cohort import Cohort
+from fedage.common.statistics.cohort import Cohort, UnusableColumn
 from fedage.common.statistics.influence import differing
 from fedage.common.statistics.statistic import FloatArray
 
@@ -187,7 +188,16 @@ def targets_of(
             if known < minimum_count or 0 < unknown < minimum_count or 0 < differing(values) < minimum_count:
                 values = np.full(rows.size, np.nan)
         columns[column] = values
-    return columns
+    return columns if not isinstance(estimator, LearnsOutcome) else _with_outcome(estimator, columns, minimum_count)
+
+
+def _with_outcome(
+    estimator: LearnsOutcome, columns: dict[str, FloatArray], minimum_count: int
+) -> dict[str, FloatArray]:
+    try:
+        return {**columns, **estimator.learnt(columns, minimum_count=minimum_count)}
+    except UnusableColumn as unusable:
+        raise Withheld("column-values", str(unusable)) from None
 
 
 def _without_rare_classes(values: FloatArray, *, minimum_count: int) -> FloatArray:

@@ -14,6 +14,7 @@ from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import Estimator, Input
 from fedage.common.estimators.configure import configured
+from fedage.common.estimators.outcomes import begun_by
 from fedage.common.estimators.table import FEATURE, FeatureOptions
 from fedage.common.networks.arrays import ModelRefused
 
@@ -112,15 +113,17 @@ def require_campaign(description: Description, campaign: Campaign, *, name: str 
     ------
     BundleRefused
     """
-    asked = campaign.estimator
-    estimator = estimator_of(description, name=name)
-    if asked is None or asked.name != estimator.name:
+    configured_here, estimator = configured(campaign, features_of(description)), estimator_of(description, name=name)
+    begins = configured_here is not None and campaign.bundle is None
+    asked_for = begun_by(configured_here) if configured_here is not None and begins else configured_here
+    if asked_for is None or asked_for.name != estimator.name:
         raise BundleRefused(
-            f"{name} is of {estimator.name}, and the campaign file's estimator is {asked.name if asked else 'none'}; "
+            f"{name} is of {estimator.name}, and the campaign file's estimator "
+            f"{'begins with' if begins and asked_for is not configured_here else 'is'} "
+            f"{asked_for.name if asked_for else 'none'}; "
             "correct estimator.name, or give the bundle that the file was written for"
         )
-    asked_for = configured(campaign, features_of(description))
-    if asked_for is None or asked_for.options != estimator.options:
+    if asked_for.options != estimator.options:
         raise BundleRefused(
             f"{name} has other options than estimator.options of the campaign file, features by their names included; "
             "write the file with fedage campaign new --bundle"

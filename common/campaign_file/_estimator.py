@@ -97,7 +97,8 @@ def _phase_problems(sound: ValidValues, estimator: type[Estimator]) -> Iterator[
         return
     except (RuntimeError, ValueError):
         return  # it has to see a table first, or its options are refused for what they say together
-    yield from _start_problems(sound, estimator, [isinstance(phase, RoundsPhase) for phase in phases_of(made)])
+    yield from _start_problems(sound, made)
+    yield from _outcome_problems(sound, made)
     batch = sound["training.batch_size"] if sound.has("training") else None
     for phase in phases:
         if batch is not None and batch < phase.smallest_batch:
@@ -108,14 +109,48 @@ def _phase_problems(sound: ValidValues, estimator: type[Estimator]) -> Iterator[
             )
 
 
-def _start_problems(sound: ValidValues, estimator: type[Estimator], in_rounds: list[bool]) -> Iterator[Problem]:
+def _outcome_problems(sound: ValidValues, made: Estimator) -> Iterator[Problem]:
+    """Rounds of an outcome are not chosen by the error of age, which is all that is told after a round."""
+    from fedage.common.estimators.outcomes import LearnsOutcome
+
+    for key in ("keep", "patience_rounds"):
+        value = sound[f"training.{key}"] if sound.has("training") else None
+        if isinstance(made, LearnsOutcome) and value not in (None, "last"):
+            yield Problem(
+                f"training.{key}",
+                f"training.{key} = {show(value)}: not possible with {made.name}, as the round would be chosen by the "
+                "error of age, not by that of the outcome; leave it out",
+            )
+
+
+def _start_problems(sound: ValidValues, made: Estimator) -> Iterator[Problem]:
     """A bundle has the model after the last phase, so that only one phase in rounds, the last, can begin with it."""
-    if not sound.has("training") or sound["training.start_bundle"] is None:
+    if not sound.has("training"):
         return
-    if sum(in_rounds) != 1 or not in_rounds[-1]:
+    from fedage.common.estimators.configure import rounds_phases
+    from fedage.common.estimators.outcomes import LearnsOutcome
+
+    in_rounds = rounds_phases(made)
+    begins_with_age = isinstance(made, LearnsOutcome)
+    if sound["training.start_bundle"] is None:
+        if begins_with_age and len(in_rounds) == 1:
+            yield Problem(
+                "training.start_bundle",
+                "training.start_bundle is missing: with estimator.options.age_first = false the rounds begin with a "
+                "bundle of the model of age; name it, or leave age_first out",
+            )
+        return
+    if begins_with_age and len(in_rounds) > 1:
+        yield Problem(
+            "estimator.options.age_first",
+            "estimator.options.age_first must be false with training.start_bundle, the model of age that the rounds "
+            "begin with; set it, or leave start_bundle out",
+        )
+        return
+    if in_rounds != (len(made.phases) - 1,):
         yield Problem(
             "training.start_bundle",
-            f"training.start_bundle: not possible with {estimator.name}, whose model is made in other phases after the "
+            f"training.start_bundle: not possible with {made.name}, whose model is made in other phases after the "
             "first rounds; leave it out",
         )
     if (sound["estimator.options"] or {}).get("weights_sha256"):

@@ -112,7 +112,26 @@ def _training(campaign: Campaign) -> list[str]:
         f"Your site trains the age estimator {estimator.name} on its own machine, together with the other "
         f"sites: {_count(training.rounds, 'round')}, each {_count(training.local_epochs, 'pass', 'passes')} over "
         f"your {whom} ({training.strategy}, batches of {training.batch_size}).",
+        *_outcome(campaign),
         _steps(campaign),
+    ]
+
+
+def _outcome(campaign: Campaign) -> list[str]:
+    """What is learnt beside age."""
+    from fedage.common import estimators
+    from fedage.common.estimators.outcomes import FineTuneOptions
+
+    assert campaign.estimator is not None
+    options = estimators.make(campaign.estimator.name, campaign.estimator.options).options
+    if not isinstance(options, FineTuneOptions):
+        return []
+    columns = listed([target.column for target in options.targets_of_outcome])
+    before = "that many rounds for age, and then as many" if options.age_first else "these rounds are"
+    what = {"diagnosis": "a diagnosis", "risk": "the risk of an event by year", "score": "a score"}[options.outcome]
+    return [
+        f"The model learns {what} too, from your outcomes ({columns}): {before} for it. Where fewer than the minimum "
+        "count have it, your patients teach it nothing."
     ]
 
 

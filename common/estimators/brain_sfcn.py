@@ -253,13 +253,17 @@ class NetworkPhase:
     def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
         """Predicted ages and SDs."""
         from fedage.common.estimators.predict import network_predictor
+
+        return network_predictor(
+            lambda: self.build(seed=0), arrays, output=self.output, columns=self.age_columns, device=device
+        )
+
+    def age_columns(self, output: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """Ages (B,) and their SDs of log-probabilities (B, K)."""
         from fedage.common.losses.age_bins import mean_and_sd_years
 
-        def columns(output: torch.Tensor) -> dict[str, torch.Tensor]:
-            years, sd_years = mean_and_sd_years(output, self._edges())
-            return {PREDICTED_YEARS: years, PREDICTED_SD_YEARS: sd_years}
-
-        return network_predictor(lambda: self.build(seed=0), arrays, output=self.output, columns=columns, device=device)
+        years, sd_years = mean_and_sd_years(output, self._edges())
+        return {PREDICTED_YEARS: years, PREDICTED_SD_YEARS: sd_years}
 
     def _edges(self) -> torch.Tensor:
         from fedage.common.losses.age_bins import edges_years

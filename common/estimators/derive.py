@@ -19,6 +19,7 @@ from fedage.common.campaign.types import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import Arrays, Estimator, ExactPhase, RoundsPhase
 from fedage.common.estimators.configure import configured, exact_analysis, initial_seed, phases_of
+from fedage.common.estimators.outcomes import begun_by
 from fedage.common.networks.arrays import ModelRefused, arrays_sha256, outline, state_to_arrays
 from fedage.common.networks.roles import ArrayRoles, roles_of
 from fedage.common.networks.steps import learnt_norm
@@ -65,7 +66,9 @@ def model_before(
         if basis.given is None:
             raise NoFirstModel("the campaign file names a bundle that the rounds begin with, and it did not come")
         if phase < len(phases) and isinstance(begun := phases[phase], RoundsPhase):
-            _require_usual_length(estimator, begun, basis.given, seed=seed)
+            first = _first_of_bundle(estimator, begun, basis.given, seed=seed)
+            _require_usual_length(estimator, begun, first, seed=seed)
+            return first
         return dict(basis.given)
     if trained is None:
         model = _given(estimator, basis)
@@ -83,6 +86,16 @@ def model_before(
         except ModelRefused as refused:
             raise NoFirstModel(str(refused)) from None
     return model
+
+
+def _first_of_bundle(estimator: Estimator, phase: RoundsPhase, given: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:
+    """The first model of rounds that begin with a bundle: its own, or what the phase makes of a model of age."""
+    if begun_by(estimator) is estimator:
+        return dict(given)
+    try:
+        return phase.start(given, seed=seed)
+    except ModelRefused as refused:
+        raise NoFirstModel(str(refused)) from None
 
 
 def _require_usual_length(estimator: Estimator, phase: RoundsPhase, weights: Arrays, *, seed: int) -> None:

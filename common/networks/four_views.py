@@ -22,6 +22,7 @@ from fedage.common.networks.names import Backbone, Norm
 
 DENSITIES = 4
 """ACR A to D."""
+VIEWS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,3 +177,18 @@ class FourViews(nn.Module):
 
 def _named(prefix: str, made: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {f"{prefix} {name}": tensor for name, tensor in made.items()}
+
+
+def exam_embedding(outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """An exam's embedding (B, E): the means of the exam's head (C) and of its views' (C + d each), of those there are.
+
+    A view that is missing has the mean of the exam's other views, as in the exam's vector.
+    """
+    parts = [outputs["exam mean"]] if "exam mean" in outputs else []
+    if "local mean" in outputs:
+        view, exam = outputs["local view"].long(), outputs["local exam"].long()
+        each, count = outputs["local mean"], outputs["local views"]  # (R, C + d), (B,)
+        mean = each.new_zeros((len(count), each.shape[1])).index_add(0, exam, each) / count[:, None].clamp(min=1)
+        whole = mean[None].expand(VIEWS, -1, -1).clone()  # (V, B, C + d)
+        parts += list(whole.index_put((view, exam), each))
+    return torch.cat(parts, dim=1)

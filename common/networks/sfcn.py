@@ -74,7 +74,7 @@ class SFCN(nn.Module):
                 nn.ReLU(inplace=True),
             )
             inputs = outputs
-        self.feature_extractor = nn.Sequential(blocks)
+        self.feature_extractor, self.channels = nn.Sequential(blocks), inputs
         pooled = tuple(side // 2**poolings for side in shape)
         self.classifier = nn.Sequential(
             OrderedDict(
@@ -84,9 +84,15 @@ class SFCN(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, 1, I, J, K) to (B, bins). The published forward pass gives a list of one (B, bins, 1, 1, 1)."""
-        logits = self.classifier(self.feature_extractor(x))  # (B, bins, 1, 1, 1)
+        return self.with_embedding(x)[0]
+
+    def with_embedding(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, 1, I, J, K) to (B, bins), and what the last layer sees, (B, channels)."""
+        features = self.feature_extractor(x)
+        logits = self.classifier(features)  # (B, bins, 1, 1, 1)
+        pooled = features.mean(dim=(2, 3, 4))
         # In float32 also under autocast: the loss multiplies logarithms of small probabilities.
-        return nn.functional.log_softmax(logits.flatten(1).float(), dim=1)
+        return nn.functional.log_softmax(logits.flatten(1).float(), dim=1), pooled
 
 
 def load_published(module: SFCN, state: Mapping[str, Any]) -> None:
