@@ -13,7 +13,12 @@ from fedage.common.campaign import Campaign
 from fedage.common.campaign_file import CampaignErrors
 from fedage.common.campaign_file.describe import campaign_sentences
 from fedage.common.estimators.configure import phases_known
-from fedage.common.estimators.private_training import NoPrivateTraining, mechanism_of, times_of_a_model
+from fedage.common.estimators.private_training import (
+    NoPrivateTraining,
+    mechanism_of,
+    noise_of_validation,
+    times_of_a_model,
+)
 from fedage.common.privacy.accountant import ChargeRefused
 from fedage.common.protocol.messages import ANALYSE, DESCRIBE, EVALUATE, KINDS, TRAIN, RequestRefused
 
@@ -93,15 +98,16 @@ def _budget(rules: SiteRules, campaign: Campaign, allowed: Allowed) -> Iterator[
         return
     mechanisms = []
     if campaign.privacy.mode == "sample":
-        trained = _trained_on(
-            campaign, rules.count(campaign, allowed), minimum_count=max(allowed.minimum_count, campaign.cell_minimum)
-        )
+        patients_here = rules.count(campaign, allowed)
+        trained = _trained_on(campaign, patients_here, minimum_count=max(allowed.minimum_count, campaign.cell_minimum))
         try:
             estimator = phases_known(campaign)
             times = times_of_a_model(campaign, estimator)
             mechanisms = [
                 mechanism_of(campaign, estimator, patients=patients) for patients in trained if patients
             ] * times
+            if patients_here and (validation := noise_of_validation(campaign, estimator, patients=patients_here)):
+                mechanisms.extend(validation.together)
         except (NoPrivateTraining, ChargeRefused) as refused:
             yield f"Its privacy cannot be accounted for: {refused}."
     balance = rules.ledger.preview(name, mechanisms=mechanisms, budget=budget_of(data_set))

@@ -20,7 +20,7 @@ from fedage.client.disclosure.guard import Withheld, is_releasable, release
 from fedage.client.site.cancel import stop_if_cancelled
 from fedage.common.analyses.agreement import rule_of
 from fedage.common.analyses.base import Analysis, Done, IterateRefused, LeftOutByFile, Summing
-from fedage.common.analyses.bias.bias_line import BIAS
+from fedage.common.analyses.bias.bias_line import BiasLine
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign import Campaign
 from fedage.common.estimators.base import COMPUTED
@@ -320,7 +320,7 @@ def _correct(
     if campaign.bias.scope == "site":
         if campaign.validation.folds is not None:
             return _corrected_without_themselves(campaign, cohort, minimum_count=minimum_count)
-        slope, intercept = _own_line(campaign, cohort, minimum_count=minimum_count)
+        slope, intercept = _own_line(cohort, minimum_count=minimum_count)
         return predictions.with_correction(cohort, slope=slope, intercept=intercept, minimum_count=minimum_count)
     line = iterates.get(BIAS_LINE, {}).get("line")
     if line is None:
@@ -344,13 +344,13 @@ def _corrected_without_themselves(campaign: Campaign, cohort: Cohort, *, minimum
         inside = cohort["fold"] == fold
         if inside.any():
             others = cohort.with_columns(is_validation=(in_a_fold & ~inside).astype(np.float64))
-            slopes[inside], intercepts[inside] = _own_line(campaign, others, minimum_count=minimum_count)
+            slopes[inside], intercepts[inside] = _own_line(others, minimum_count=minimum_count)
     return predictions.with_correction(cohort, slope=slopes, intercept=intercepts, minimum_count=minimum_count)
 
 
-def _own_line(campaign: Campaign, cohort: Cohort, *, minimum_count: int) -> tuple[float, float]:
+def _own_line(cohort: Cohort, *, minimum_count: int) -> tuple[float, float]:
     """Slope and intercept (years) of the site's own bias line."""
-    analysis = registered(campaign)[BIAS]
+    analysis = BiasLine()  # it stays here, so that it needs no noise
     statistic = analysis.local(cohort, analysis.first())
     if statistic.smallest is None or statistic.smallest.count < minimum_count:
         raise Withheld(BIAS_LINE, f"fewer than {minimum_count} healthy validation patients to fit the line on")

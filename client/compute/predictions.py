@@ -7,7 +7,7 @@ the two models differ on; so they are kept with the digest of their model and of
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +165,12 @@ def with_all_folds(cohort: Cohort, folder: Path, *, run: str, folds: int, snapsh
         for name, column in columns.items():
             predicted.setdefault(name, np.full(cohort.n, np.nan))[rows] = column[rows]
     return cohort.with_columns(**predicted, raw_gap_years=predicted["predicted_years"] - cohort["age_years"])
+
+
+def models_of(folder: Path, *, runs: Sequence[str]) -> str:
+    """The digests of the models whose predictions are kept under these names; empty parts where there are none."""
+    stored = [_read(folder, run) for run in runs]
+    return " ".join("" if one is None else one[1] for one in stored)
 
 
 def require_line(*, slope: Line, intercept: Line) -> None:

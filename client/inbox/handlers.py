@@ -41,7 +41,7 @@ from fedage.client.inbox.gate import Answer, Work
 from fedage.client.inbox.masked_answer import hidden
 from fedage.client.inbox.model_continuity import admit_model
 from fedage.client.inbox.own_training import begin_training, with_own_norms
-from fedage.client.inbox.private_round import OUTSIDE, train_private_round
+from fedage.client.inbox.private_round import FIRST_ROUND, OUTSIDE, train_private_round
 from fedage.client.inbox.secure_stages import answer_stage
 from fedage.client.inbox.sites import site_for
 from fedage.client.inbox.sums import NO_AGE_YET, ONLY_VALIDATES, answer_of, sums_of, with_phase_columns
@@ -186,16 +186,19 @@ def train(work: Work) -> Answer:
     validation = np.flatnonzero(cohort["is_validation"] == 1)
     is_private, epsilon, of_privacy = campaign.privacy.mode == "sample", 0.0, dict[str, Any]()
     tells_round = campaign.privacy.mode == "none"
+    is_judged = tells_round or (campaign.noises_validation and place[1] > 1)
     predicted = (
-        None if not tells_round else predict_in_training(site, estimator, phase, site_cohort, weights, rows=validation)
+        None if not is_judged else predict_in_training(site, estimator, phase, site_cohort, weights, rows=validation)
     )
-    if not tells_round:
-        contributed = Contributions(sums={}, withheld={VALIDATION: dict(OUTSIDE)})
+    if not is_judged:
+        reason = FIRST_ROUND if campaign.noises_validation else OUTSIDE
+        contributed = Contributions(sums={}, withheld={VALIDATION: dict(reason)})
     elif predicted is None:
         contributed = Contributions(sums={}, withheld={VALIDATION: dict(NO_AGE_YET)})
     else:
-        contributed = sums_of(work, cohort.with_columns(predicted_years=predicted), iterates)
         judged = registered(campaign)[VALIDATION]
+        with_ages = cohort.with_columns(predicted_years=predicted)
+        contributed = sums_of(work, with_ages, iterates, model=payload_digest(weights))
         if site.guard and work.minimum_count > 1 and isinstance(judged, Evaluation):
             contributed = of_a_round(contributed, judged, estimator=estimator, predicted=predicted[validation])
     samples = samples_of(site_cohort, chosen)
@@ -304,16 +307,19 @@ def _analyse(work: Work, iterates: Iterates, before: Arrays | None = None) -> An
     folder = work.site.state_dir(request.digest)
     snapshot = predictions.cohort_digest(site_cohort.cohort, snapshot=site_cohort.snapshot)
     folds = campaign.validation.folds if campaign.estimator else None
+    runs = [request.run] if folds is None else [predictions.name_of(request.run, fold=k) for k in range(folds)]
     if folds is None:
         cohort = predictions.with_predictions(site_cohort.cohort, folder, run=request.run, snapshot=snapshot)
     elif request.fold != folds:
         cohort = parts_for_fold(site_cohort.cohort, campaign, request.fold)
     elif campaign.validates and campaign.final_fold is not None:
         run = predictions.name_of(request.run, fold=campaign.final_fold)
+        runs = [run]
         cohort = predictions.with_final_model(site_cohort.cohort, folder, run=run, snapshot=snapshot)
     else:
         cohort = predictions.with_all_folds(site_cohort.cohort, folder, run=request.run, folds=folds, snapshot=snapshot)
     cohort = with_phase_columns(work, cohort, iterates, before or {})
-    contributed = sums_of(work, cohort, iterates)
+    model = predictions.models_of(folder, runs=runs) if campaign.noises_validation else ""
+    contributed = sums_of(work, cohort, iterates, model=model)
     told = {"privacy": contributed.privacy} if contributed.privacy else {}
     return answer_of(contributed, info={"withheld": contributed.withheld, **told})

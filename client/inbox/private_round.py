@@ -21,12 +21,14 @@ from fedage.client.compute.predictions import cohort_digest
 from fedage.client.compute.private_training import BatchNormRefused, PrivateTraining, train_privately
 from fedage.client.compute.training import TrainedUpdate
 from fedage.client.inbox.gate import Work
+from fedage.client.inbox.private_total import total_of
 from fedage.client.site.cancel import should_stop
 from fedage.common.estimators.base import Estimator, RoundsPhase, Samples
 from fedage.common.estimators.private_training import (
     NoPrivateTraining,
-    approved_total,
+    judged_rounds,
     mechanism_of,
+    noise_of_validation,
 )
 from fedage.common.networks.devices import resolve_device
 from fedage.common.privacy.accountant import ACCOUNTANT, ChargeRefused, Mechanism, epsilon
@@ -39,7 +41,11 @@ OUTSIDE = {
     "rule": "privacy",
     "detail": "the validation of each round has no noise, so that a campaign with differential privacy is not told it",
 }
-"""Why a round's validation is withheld."""
+"""Why a round's validation is withheld where it gets no noise."""
+FIRST_ROUND = {
+    "rule": "privacy",
+    "detail": "the model that a phase begins with is not judged: its error would cost privacy, and nobody needs it",
+}
 
 
 def train_private_round(
@@ -76,7 +82,9 @@ def train_private_round(
         raise RequestRefused("privacy-mechanism", "the loss relates patients to each other: no gradient is of one only")
     try:
         mechanism = mechanism_of(campaign, estimator, patients=len(samples))
-        total = approved_total(campaign, estimator, mechanism)
+        patients = work.site_cohort.cohort.n
+        total = total_of(work, estimator)
+        validation = noise_of_validation(campaign, estimator, patients=patients)
     except (NoPrivateTraining, ChargeRefused) as refused:
         raise RequestRefused("privacy-mechanism", str(refused)) from None
     content = _content(
@@ -111,8 +119,12 @@ def train_private_round(
     if balance is not None and balance.campaign_epsilon is not None:
         spent = balance.campaign_epsilon
     else:
-        trained = request.fold * training.rounds * _phases(estimator) + request.round
-        spent = epsilon([mechanism] * trained, delta=privacy.delta)
+        # As a ledger would have it: every model before this one, and this one until now.
+        models = min(request.fold, campaign.models - 1)
+        trained = models * training.rounds * _phases(estimator) + request.round
+        told_rounds = models * judged_rounds(campaign, estimator) + request.round - -(-request.round // training.rounds)
+        judged = [] if validation is None else validation.told(rounds=told_rounds, finished=0)
+        spent = epsilon([*[mechanism] * trained, *judged], delta=privacy.delta)
     told = {
         "epsilon": spent,
         "delta": privacy.delta,

@@ -50,8 +50,11 @@ def with_phase_columns(work: Work, cohort: Cohort, iterates: Iterates, before: A
     return cohort
 
 
-def sums_of(work: Work, cohort: Cohort, iterates: Iterates) -> Contributions:
-    """What the steps of these iterates are answered with, and what is withheld and why."""
+def sums_of(work: Work, cohort: Cohort, iterates: Iterates, *, model: str = "") -> Contributions:
+    """What the steps of these iterates are answered with, and what is withheld and why.
+
+    `model` is the digest of the model, or of those of all folds, whose predictions the cohort has.
+    """
     exact, rules = exact_sums_of(work.campaign, work.site_cohort), work.site.rules
     withheld: dict[str, dict[str, str]] = {}
     for step in set(exact) & set(iterates):
@@ -77,7 +80,8 @@ def sums_of(work: Work, cohort: Cohort, iterates: Iterates) -> Contributions:
         more_steps=exact,
         account=_account(work),
     )
-    return with_noise(work, replace(contributed, withheld={**contributed.withheld, **withheld}), cohort, exact)
+    contributed = replace(contributed, withheld={**contributed.withheld, **withheld})
+    return with_noise(work, contributed, cohort, {**registered(work.campaign), **exact}, model=model)
 
 
 ONLY_VALIDATES = "by the approved campaign file this site only validates, and nothing is made of its patients"

@@ -139,6 +139,19 @@ class Privacy(Table):
         gt=0,
         description="L2 norm that one patient's gradient, or with client one site's update, is clipped to",
     )
+    validation_share: float = Field(
+        default=0.4,
+        ge=0,
+        le=0.9,
+        description="with sample: part of ε that the noised validation errors and bias line would cost alone; 0 tells "
+        "them without noise, outside the guarantee",
+    )
+    largest_error_years: float | None = Field(
+        default=None,
+        gt=0,
+        le=130,
+        description="with sample: errors beyond count as this in noised sums; if not given, a third of the ages' range",
+    )
     secure_aggregation: bool = Field(
         default=False, description="hide each site's sums from the coordinator, who sees only those over all sites"
     )
@@ -314,6 +327,11 @@ class Campaign(Table):
     def models(self) -> int:
         """How many models a run makes: one, or one a fold, and one more on everybody where the file asks for it."""
         return (self.validation.folds or 1) + self.validation.final_model
+
+    @property
+    def noises_validation(self) -> bool:
+        """Whether validation errors and bias line are told with noise, and charged."""
+        return self.privacy.mode == "sample" and self.privacy.validation_share > 0 and self.bundle is None
 
     @property
     def quorum(self) -> int:

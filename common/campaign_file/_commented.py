@@ -54,6 +54,7 @@ EXAMPLES: Mapping[str, Any] = {
     "privacy.delta": 1e-5,
     "privacy.noise_multiplier": 1.0,
     "privacy.clip_norm": 1.0,
+    "privacy.largest_error_years": 20.0,
     "privacy.site_keys": {"north": "0" * 64},
     "survival.strata": ["is_male"],
     "survival.table_times_years": [1.0, 2.0, 5.0],

@@ -137,7 +137,8 @@ def _chosen_round(sound: ValidValues) -> Iterator[Problem]:
         if (mode := sound["privacy.mode"]) in ("sample", "client"):
             yield Problem(
                 f"training.{key}",
-                f'{named}: not possible with privacy.mode = "{mode}", in which no round\'s error is told; leave it out',
+                f'{named}: not possible with privacy.mode = "{mode}", in which a round\'s error has noise or is not '
+                "told; leave it out",
             )
 
 

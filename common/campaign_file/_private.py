@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from fedage.common.campaign.types import Privacy
 from fedage.common.campaign_file._sound import ValidValues, default_words
 from fedage.common.toml.problems import Problem
 from fedage.common.toml.words import show
@@ -110,6 +111,14 @@ def privacy_contradictions(sound: ValidValues) -> Iterator[Problem]:
         for key in ("delta", "clip_norm"):
             if not sound.given(f"privacy.{key}") and not sound.wrong(f"privacy.{key}"):
                 yield Problem("privacy.mode", f'privacy.mode = "{mode}": needs privacy.{key}, which is missing; add it')
+    for key in ("validation_share", "largest_error_years"):
+        given = sound.given(f"privacy.{key}") and sound[f"privacy.{key}"] != Privacy.model_fields[key].default
+        if given and mode in ("none", "client"):
+            yield Problem(
+                f"privacy.{key}",
+                f'privacy.{key} = {show(sound[f"privacy.{key}"])}: has no effect without privacy.mode = "sample", '
+                "which adds noise to validation errors and the bias line; remove it",
+            )
     if mode == "none":
         for key in ("epsilon", "delta", "noise_multiplier", "clip_norm"):
             if sound.given(f"privacy.{key}"):

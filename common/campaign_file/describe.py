@@ -297,11 +297,21 @@ def _privacy(campaign: Campaign) -> list[str]:
             if privacy.noise_multiplier is not None
             else "no stated budget"
         )
+        outside = (
+            "how far predicted ages are off, the age-bias line and the other analyses: their sums leave without noise, "
+            "under the minimum count and your policy; the validation of each round is not told."
+        )
+        noised = ""
+        if campaign.noises_validation:
+            noised = "and to the errors on validation patients and the age-bias line, which are told with noise "
+            outside = (
+                "how far predicted ages of test patients are off and the other analyses: their sums leave without "
+                "noise, under the minimum count and your policy."
+            )
         of_patients = (
-            f"Differential privacy hides the contribution of one patient to the updates of the model ({budget}): all "
-            "exams of a patient are one contribution, and the number of your patients is taken to be known. It does "
-            "not cover how far predicted ages are off, the age-bias line and the other analyses: their sums leave "
-            "without noise, under the minimum count and your policy; the validation of each round is not told."
+            f"Differential privacy hides the contribution of one patient to the updates of the model {noised}({budget}"
+            "): all exams of a patient are one contribution, and the number of your patients is taken to be known. It "
+            f"does not cover {outside}"
         )
         of_sites = (
             f"Differential privacy hides what your whole site contributes to the model ({budget}) from everybody but "

@@ -20,6 +20,7 @@ from fedage.common.estimators.base import (
     RoundsPhase,
 )
 from fedage.common.estimators.table import FEATURE
+from fedage.common.estimators.validation_noise import validation_noise
 from fedage.common.networks.steps import StepLimits
 from fedage.common.privacy.accountant import noise_for
 from fedage.common.protocol.messages import derived_seed
@@ -243,7 +244,14 @@ def sums_noise(campaign: Campaign) -> SumsNoise | None:
         return None
     noise = privacy.noise_multiplier
     if noise is None and privacy.epsilon is not None:
-        noise = noise_for(privacy.epsilon, delta=privacy.delta, rate=1.0, steps=campaign.models)
+        beside = validation_noise(campaign, rounds=0, epsilon=privacy.epsilon)
+        noise = noise_for(
+            privacy.epsilon,
+            delta=privacy.delta,
+            rate=1.0,
+            steps=campaign.models,
+            beside=() if beside is None else beside.together,
+        )
     return None if noise is None else SumsNoise(noise_multiplier=noise, clip_norm=privacy.clip_norm)
 
 

@@ -8,6 +8,7 @@ from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import Estimator
 from fedage.common.estimators.configure import rounds_phases, sums_noise
+from fedage.common.estimators.validation_noise import ValidationNoise, validation_noise
 from fedage.common.privacy.accountant import Budget, Mechanism, NoNoise, epsilon, noise_for
 
 ASSUMPTIONS = (
@@ -57,8 +58,13 @@ def mechanism_of(campaign: Campaign, estimator: Estimator, *, patients: int) -> 
         if privacy.epsilon is None or privacy.delta is None:
             raise NoPrivateTraining("the campaign gives neither a noise multiplier nor ε and δ")
         try:
+            beside = noise_of_validation(campaign, estimator, patients=patients)
             noise = noise_for(
-                privacy.epsilon, delta=privacy.delta, rate=rate, steps=steps * trainings_of(campaign, estimator)
+                privacy.epsilon,
+                delta=privacy.delta,
+                rate=rate,
+                steps=steps * trainings_of(campaign, estimator),
+                beside=() if beside is None else beside.together,
             )
         except NoNoise as refused:
             raise NoPrivateTraining(str(refused)) from None
@@ -104,8 +110,48 @@ def times_of_a_model(campaign: Campaign, estimator: Estimator) -> int:
     return campaign.training.rounds * len(rounds_phases(estimator))
 
 
-def approved_total(campaign: Campaign, estimator: Estimator, mechanism: Mechanism) -> Budget:
-    """What the approved file lets a site spend on it in all: its ε, or that of all its rounds.
+def judged_rounds(campaign: Campaign, estimator: Estimator) -> int:
+    """Of how many rounds of each model the error is told: all but the first of a phase, whose model nobody needs."""
+    if campaign.training is None:
+        return 0
+    return (campaign.training.rounds - 1) * len(rounds_phases(estimator))
+
+
+def noise_of_validation(campaign: Campaign, estimator: Estimator, *, patients: int) -> ValidationNoise | None:
+    """The noise of validation errors and bias line at a site; None where they have none.
+
+    Parameters
+    ----------
+    patients
+        Of the site. They count only where the file gives a noise multiplier and no ε.
+
+    Raises
+    ------
+    NoPrivateTraining
+        If no noise keeps within their share of ε.
+    ChargeRefused
+        If it cannot be accounted for.
+    """
+    privacy = campaign.privacy
+    if not campaign.noises_validation or privacy.delta is None:
+        return None
+    total = privacy.epsilon
+    if total is None:
+        made = mechanism_of(campaign, estimator, patients=patients)
+        total = epsilon([made] * trainings_of(campaign, estimator), delta=privacy.delta)
+    try:
+        return validation_noise(campaign, rounds=judged_rounds(campaign, estimator), epsilon=total)
+    except NoNoise as refused:
+        raise NoPrivateTraining(str(refused)) from None
+
+
+def approved_total(campaign: Campaign, estimator: Estimator, mechanism: Mechanism, *, patients: int) -> Budget:
+    """What the approved file lets a site spend on it in all: its ε, or that of all its rounds and of its validation.
+
+    Parameters
+    ----------
+    patients
+        Of the site, in all parts.
 
     Raises
     ------
@@ -117,5 +163,13 @@ def approved_total(campaign: Campaign, estimator: Estimator, mechanism: Mechanis
         raise NoPrivateTraining("the campaign gives no δ")
     total = privacy.epsilon
     if total is None:
-        total = epsilon([mechanism] * trainings_of(campaign, estimator), delta=privacy.delta)
+        total = all_epsilon(campaign, estimator, mechanism, patients=patients)
     return Budget(epsilon=total, delta=privacy.delta)
+
+
+def all_epsilon(campaign: Campaign, estimator: Estimator, mechanism: Mechanism, *, patients: int) -> float:
+    """ε of all of a campaign's trainings by this mechanism and of its validation, at its δ."""
+    validation = noise_of_validation(campaign, estimator, patients=patients)
+    trained = [mechanism] * trainings_of(campaign, estimator)
+    beside = () if validation is None else validation.together
+    return epsilon([*trained, *beside], delta=campaign.privacy.delta or 0.0)

@@ -90,8 +90,15 @@ def _epsilon(steps: tuple[tuple[tuple[float, float], int], ...], delta: float) -
 
 
 @lru_cache(maxsize=64)
-def noise_for(target_epsilon: float, *, delta: float, rate: float, steps: int) -> float:
+def noise_for(
+    target_epsilon: float, *, delta: float, rate: float, steps: int, beside: tuple[Mechanism, ...] = ()
+) -> float:
     """The smallest noise multiplier, to a thousandth of it, with which so many steps stay within ε at δ.
+
+    Parameters
+    ----------
+    beside
+        What the same ε is to cover too.
 
     Raises
     ------
@@ -100,7 +107,8 @@ def noise_for(target_epsilon: float, *, delta: float, rate: float, steps: int) -
     """
 
     def spent(noise: float) -> float:
-        return epsilon([Mechanism(sampling_rate=rate, noise_multiplier=noise, steps=steps)], delta=delta)
+        made = Mechanism(sampling_rate=rate, noise_multiplier=noise, steps=steps)
+        return epsilon([made, *beside], delta=delta)
 
     from scipy.optimize import brentq  # takes a moment
 

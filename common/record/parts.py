@@ -146,7 +146,9 @@ class SitePrivacy(Part):
     For each of its patients, by its own word; or for the site as a whole, by the coordinator's (see `adjacency`).
     """
 
-    epsilon: Number = Field(description="ε of all its updates of this campaign together; of whole sites, of this run")
+    epsilon: Number = Field(
+        description="ε of all its updates and noised sums of this campaign together; of whole sites, of this run"
+    )
     delta: Number = Field(description="δ that it holds at")
     noise_multiplier: Number = Field(description="σ: the noise's standard deviation over the clip norm; null if hidden")
     sampling_rate: Number = Field(
@@ -216,7 +218,7 @@ class Round(Part):
     validation_mae_years: Number = Field(
         default=None,
         description="of the averaged model, all sites; where sites control disclosure, of normal errors with the mean "
-        "and standard deviation that they tell",
+        "and standard deviation that they tell; with privacy for each patient from noised sums",
     )
     validation_mae_years_by_site: dict[str, Number] = Field(default_factory=dict, description="the same by site")
     sites: tuple[str, ...] = Field(default=(), description="sites whose update counted")

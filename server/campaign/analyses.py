@@ -42,6 +42,8 @@ class AnalysisOutcomes:
     contributors: dict[str, list[str]] = field(default_factory=dict)
     made_from: dict[str, PreparedSums] = field(default_factory=dict)
     """By step, the last iterate and the sum over the sites that the result came from."""
+    privacy: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By site, what it said last that it has spent (`site_info.Privacy`)."""
     costs: dict[str, list[Result]] = field(default_factory=dict)
     """By step, which sites made its result coarser."""
 
@@ -85,6 +87,8 @@ def run_stage(
         if quorum:
             session.require_quorum(answers, step="analyses", kind=now)
         exchange += 1
+        told = {site: answer.info.privacy for site, answer in answers.items()}
+        findings.privacy |= {site: said.model_dump() for site, said in told.items() if said is not None}
         session.events.emit("exchange", number=exchange, steps=sorted(iterates), sites=sorted(answers))
         for name in list(iterates):
             analysis = by_name[name]

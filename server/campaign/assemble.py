@@ -208,6 +208,9 @@ def _privacy(name: str, campaign: Campaign, record: Record) -> record_of.SitePri
     spent = next((done.privacy[name] for done in reversed(record.rounds) if name in done.privacy), None)
     if name in record.noised_at:
         spent = sums_cost(campaign, models=record.noised_at.count(name))
+    for found in (record.findings, record.external):
+        if name in found.privacy:  # after all updates: it is the sum of both
+            spent = {**(spent or found.privacy[name]), "epsilon": found.privacy[name]["epsilon"]}
     if spent is None:
         return None
     told = record_of.SitePrivacy(**spent, clip_norm=campaign.privacy.clip_norm)
@@ -303,16 +306,24 @@ def private_notes(campaign: Campaign) -> list[str]:
         ]
     if campaign.privacy.mode != "sample":
         return []
+    covered = "its weights are covered by"
+    if campaign.noises_validation:
+        covered = "its weights, its errors on validation patients and the age-bias lines told are covered by"
     return [
-        "The model was trained with differential privacy for each patient of each site: its weights are covered by "
-        f"the (ε, δ) told for each site, where {ASSUMPTIONS}.",
-        _OUTSIDE,
+        f"The model was trained with differential privacy for each patient of each site: {covered} the (ε, δ) told for "
+        f"each site, where {ASSUMPTIONS}.",
+        _OUTSIDE_BUT_VALIDATION if campaign.noises_validation else _OUTSIDE,
     ]
 
 
 _OUTSIDE = (
     "Outside this guarantee: how far predicted ages are off, the age-bias line and all other analyses, whose sums "
     "have no noise and are protected by the sites' disclosure control only; any choice made by looking at them."
+)
+_OUTSIDE_BUT_VALIDATION = (
+    "Outside this guarantee: how far predicted ages of test patients are off and all other analyses, whose sums have "
+    "no noise and are protected by the sites' disclosure control only; ages corrected at a site by its own line; any "
+    "choice made by looking at these. With folds the test patients are all patients, those of the validation too."
 )
 
 

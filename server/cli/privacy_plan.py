@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from fedage.common.analyses.noised_validation import ValidationBounds
 from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import Estimator, RoundsPhase
@@ -14,11 +15,14 @@ from fedage.common.estimators.private_training import (
     ASSUMPTIONS,
     SITE_ASSUMPTIONS,
     NoPrivateTraining,
+    all_epsilon,
     approved_total,
     mechanism_of,
+    noise_of_validation,
     site_mechanism,
     trainings_of,
 )
+from fedage.common.estimators.validation_noise import ValidationNoise
 from fedage.common.privacy.accountant import ACCOUNTANT, ChargeRefused, Mechanism, epsilon
 
 SIZES = (50, 100, 200, 500, 1000)
@@ -81,10 +85,11 @@ def _of_sums(
     models, clip = trainings_of(campaign, estimator), campaign.privacy.clip_norm or 0.0
     try:
         made = mechanism_of(campaign, estimator, patients=1)
-        total = approved_total(campaign, estimator, made)
+        total = approved_total(campaign, estimator, made, patients=1)
+        validation = noise_of_validation(campaign, estimator, patients=1)
     except (NoPrivateTraining, ChargeRefused) as refused:
         raise FedAgeError(f"not possible: {refused}") from None
-    spent = _epsilon(made, models, delta=total.delta)
+    spent = all_epsilon(campaign, estimator, made, patients=1)
     after = ", ".join(f"{_epsilon(made, k, delta=total.delta):.3g} after {k}" for k in dict.fromkeys((1, models)))
     left = ""
     if budget is not None:
@@ -97,6 +102,7 @@ def _of_sums(
         f"{ASSUMPTIONS}."
     )
     yield f"Noise multiplier {made.noise_multiplier:.4g}; ε {after}, at a site of any size{left}."
+    yield from _of_validation(campaign, validation, patients, spent=spent, delta=total.delta)
     # As a symmetric matrix, its largest eigenvalue, see `noised_moments`; of a patient's row, at most C².
     noise = made.noise_multiplier * clip**2 * math.sqrt(2 * features)
     yield f"Below, the noise of the sums of {features} features and age, in the direction in which it is largest."
@@ -169,7 +175,8 @@ def _of_site(
         return
     try:
         made = mechanism_of(campaign, estimator, patients=trained)
-        total = approved_total(campaign, estimator, made)
+        total = approved_total(campaign, estimator, made, patients=count)
+        validation = noise_of_validation(campaign, estimator, patients=count)
     except (NoPrivateTraining, ChargeRefused) as refused:
         yield f"{count} patients ({trained} train): not possible: {refused}."
         return
@@ -180,8 +187,8 @@ def _of_site(
         f"{_epsilon(made, k, delta=total.delta):.3g} after {k}" for k in dict.fromkeys((1, *_between(rounds), rounds))
     )
     left = ""
+    spent = all_epsilon(campaign, estimator, made, patients=count)
     if budget is not None:
-        spent = _epsilon(made, rounds, delta=total.delta)
         left = (
             f"; of a budget of {budget:g} {budget - spent:.3g} would be left"
             if spent <= budget
@@ -195,6 +202,37 @@ def _of_site(
     )
     if step > _LOUD * math.sqrt(made.steps * rounds):
         yield "  The noise of the whole run outweighs any gradient: a site of this size cannot teach the model."
+    yield from _of_validation(campaign, validation, (count,), spent=spent, delta=total.delta)
+
+
+def _of_validation(
+    campaign: Campaign, noise: ValidationNoise | None, patients: Sequence[int], *, spent: float, delta: float
+) -> Iterator[str]:
+    """What the noised validation costs, and how far its errors are off by that at one site."""
+    if noise is None:
+        yield "  Validation errors and bias line are told without noise, outside the guarantee."
+        return
+    alone, largest = epsilon(noise.together, delta=delta), ValidationBounds.of(campaign).error_years
+    yield (
+        f"  With validation errors and bias line ε {spent:.3g}; alone they would cost {alone:.3g}, "
+        f"privacy.validation_share = {campaign.privacy.validation_share:g} of it. Errors beyond {largest:.3g} years "
+        "count as that."
+    )
+    for count in patients:
+        if (judging := _judging(campaign, count)) < 1:
+            continue
+        row = 1 / math.sqrt(0.8)  # see `noised_errors`
+        finished, of_round = (
+            one.noise_multiplier * largest * row / judging for one in (noise.finished, noise.of_round)
+        )
+        rounds = f"; of a round {of_round:.3g}" if noise.rounds else ""
+        yield f"  The MAE of {judging} validation patients of {count} has noise of SD {finished:.3g} years{rounds}."
+
+
+def _judging(campaign: Campaign, count: int) -> int:
+    """Who validates the finished model: with folds everybody, each by the model that they were held out of."""
+    fractions = campaign.validation.fractions
+    return count if fractions is None else round(count * fractions.validation)
 
 
 def _trained(campaign: Campaign, count: int) -> int:

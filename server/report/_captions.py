@@ -32,4 +32,7 @@ def _learning(results: Results) -> str:
 def _estimated(results: Results) -> str:
     if not results.run.guard or results.campaign.minimum_count < 2:
         return ""
+    if any(finished.epsilon_by_site for finished in results.rounds):
+        told = any(finished.validation_mae_years is not None for finished in results.rounds[:-1])
+        return " The errors have noise of differential privacy." if told else ""
     return " Sites tell mean and standard deviation of a round's errors; its error is that of normal errors with these."

@@ -134,8 +134,7 @@ def privacy(results: Results) -> Table:
         ("site", "ε", "δ", "noise multiplier", "clip norm", "sampling rate", "steps a round"),
         rows,
         why_empty="The campaign was without differential privacy.",
-        note=f"By the {listed(accountants)}, {whose}. It covers the "
-        "model's weights, not the errors, bias lines and other analyses of this report."
+        note=f"By the {listed(accountants)}, {whose}. The notes below say what it covers and what not."
         if accountants
         else "",
     )

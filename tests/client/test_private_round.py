@@ -16,12 +16,12 @@ from fedage.client.consent.ledger import Ledger
 from fedage.client.inbox import private_round
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.estimators.configure import phases_known
-from fedage.common.estimators.private_training import mechanism_of
+from fedage.common.estimators.private_training import mechanism_of, noise_of_validation
 from fedage.common.privacy.accountant import Budget, Mechanism, epsilon
 from fedage.common.protocol.messages import TRAIN, Reply, join_iterates, join_model, model_of
 from tests.client.hospital import CAMPAIGN, POLICY, VALIDATION, Hospital, Template, refused
 
-PRIVATE = CAMPAIGN + 'mode = "sample"\nnoise_multiplier = 1.5\ndelta = 1e-5\nclip_norm = 1.0\n'
+PRIVATE = CAMPAIGN + 'mode = "sample"\nnoise_multiplier = 1.5\ndelta = 1e-5\nclip_norm = 1.0\nvalidation_share = 0\n'
 BUDGET = POLICY + "[data_sets.all]\nepsilon = {}\ndelta = 1e-5\n"
 Arrays = dict[str, np.ndarray]
 
@@ -155,3 +155,25 @@ def test_a_target_is_spent_over_all_rounds_and_no_more(target: float) -> None:
         assert 0.98 * target < spent <= target
         more = dataclasses.replace(made, noise_multiplier=made.noise_multiplier * 0.98)
         assert epsilon([more] * 2, delta=1e-5) > spent
+
+
+def test_the_error_of_a_round_is_noised_charged_and_the_same_again(template: Template, tmp_path: Path) -> None:
+    hospital = private(template, tmp_path, epsilon=100.0, text=PRIVATE.replace("validation_share = 0\n", ""))
+    seen = []
+    for run in ("r1", "r2"):
+        first, _ = train(hospital, run=run)
+        assert "needs it" in first.info["withheld"][VALIDATION]["detail"]
+        payload = {**join_model(moved(hospital, 1e-4)), **join_iterates({VALIDATION: {}})}
+        reply, arrays = hospital.send(hospital.request(TRAIN, round=2, run=run), payload)
+        assert reply.info["withheld"] == {}
+        seen.append((reply.info["privacy"], arrays[VALIDATION].tolist()))
+    assert seen[0] == seen[1]
+    assert charges(hospital) == 3
+    made, patients = (
+        mechanism(hospital, reply),
+        len(hospital.site.rules.snapshots.of(hospital.campaign.digest).patients),
+    )
+    noise = noise_of_validation(hospital.campaign, phases_known(hospital.campaign), patients=patients)
+    assert noise is not None
+    assert seen[0][1][-1] == noise.of_round.noise_multiplier**2
+    assert seen[0][0]["epsilon"] == pytest.approx(epsilon([made, made, noise.of_round], delta=1e-5))

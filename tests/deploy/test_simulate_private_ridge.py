@@ -43,14 +43,16 @@ clip_norm = 3.0
 def test_a_target_epsilon_is_spent_at_each_site_told_and_the_model_still_learns(tmp_path: Path) -> None:
     done = run(tmp_path, FILE + "epsilon = 8.0\n")
     assert done.results.run.status == "finished"
-    noise = noise_for(8.0, delta=1e-5, rate=1.0, steps=1)
+    # Alone, the validation would cost 0.4 of ε.
+    one = noise_for(0.4 * 8.0, delta=1e-5, rate=1.0, steps=1)
+    validation = Mechanism(sampling_rate=1.0, noise_multiplier=one * 2**0.5, steps=2)
+    noise = noise_for(8.0, delta=1e-5, rate=1.0, steps=1, beside=(validation,))
     for site in done.results.sites:
         assert site.privacy is not None
         assert (site.privacy.sampling_rate, site.privacy.steps) == (1.0, 1)
         assert site.privacy.noise_multiplier == noise
-        assert site.privacy.epsilon == epsilon(
-            [Mechanism(sampling_rate=1.0, noise_multiplier=noise, steps=1)], delta=1e-5
-        )
+        made = Mechanism(sampling_rate=1.0, noise_multiplier=noise, steps=1)
+        assert site.privacy.epsilon == epsilon([made, validation], delta=1e-5) <= 8.0
     assert any("with differential privacy for each patient" in note for note in done.results.notes)
     assert len(load_file(done.folder / "model.safetensors")["coefficients"]) == 3
     test = evaluation_results.evaluation(done.results).test.raw.overall
@@ -60,7 +62,7 @@ def test_a_target_epsilon_is_spent_at_each_site_told_and_the_model_still_learns(
 
 
 def test_each_fold_of_a_campaign_has_noise_of_its_own_and_all_are_charged(tmp_path: Path) -> None:
-    done = run(tmp_path, FILE + "noise_multiplier = 2.0\n[validation]\nfolds = 3\n")
+    done = run(tmp_path, FILE + "noise_multiplier = 2.0\nvalidation_share = 0\n[validation]\nfolds = 3\n")
     one = Mechanism(sampling_rate=1.0, noise_multiplier=2.0, steps=1)
     for site in done.results.sites:
         assert site.privacy is not None

@@ -93,7 +93,7 @@ def test_an_administrator_reads_whom_to_trust() -> None:
     [
         (TARGET.replace(STATED, "").replace(RANGES, ""), "sums training patients without noise"),
         (TARGET + "secure_aggregation = true\n", "leave secure aggregation off"),
-        (TARGET.replace("rounds = 3\n", 'rounds = 3\nkeep = "best"\n'), "no round's error is told"),
+        (TARGET.replace("rounds = 3\n", 'rounds = 3\nkeep = "best"\n'), "a round's error has noise"),
         (TARGET.replace("rounds = 3\n", 'rounds = 3\nstrategy = "scaffold"\n'), "those made without are not covered"),
         (SITES, "needs privacy.epsilon or privacy.noise_multiplier"),
         (TARGET.replace("clip_norm = 0.05\n", ""), "needs privacy.clip_norm"),

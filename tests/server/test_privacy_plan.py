@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.configure import phases_known
-from fedage.common.estimators.private_training import mechanism_of
+from fedage.common.estimators.private_training import mechanism_of, noise_of_validation
 from fedage.common.privacy.accountant import epsilon
 from fedage.server.cli.main import campaign as commands
 from fedage.server.cli.privacy_plan import privacy_plan
@@ -34,7 +34,11 @@ def test_noise_epsilon_and_what_is_left_are_those_of_the_site() -> None:
         assert f"noise multiplier {made.noise_multiplier:.4g}" in said
         assert f"{epsilon([made], delta=1e-5):.3g} after 1, " in said
         assert f"{epsilon([made] * 3, delta=1e-5):.3g} after 3" in said
-        assert f"of a budget of 4 {4 - epsilon([made] * 3, delta=1e-5):.3g} would be left" in said
+        validation = noise_of_validation(campaign, phases_known(campaign), patients=patients)
+        assert validation is not None
+        spent = epsilon([*[made] * 3, *validation.together], delta=1e-5)
+        assert f"of a budget of 4 {4 - spent:.3g} would be left" in said
+        assert f"With validation errors and bias line ε {spent:.3g}" in lines[lines.index(said) + 1]
     assert "has 21 learnt parameters" in lines[1]  # 3 × 4 + 4, 4 + 1
 
 

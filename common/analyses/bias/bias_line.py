@@ -14,6 +14,7 @@ from pydantic import Field as Described
 
 from fedage.common.analyses._summed import ages_and_errors
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, OneExchange, Outcome
+from fedage.common.analyses.bias.noised_line import NoisedLine
 from fedage.common.analyses.columns import (
     MAX_AGE_YEARS,
     MAX_PATIENTS,
@@ -25,6 +26,7 @@ from fedage.common.analyses.columns import (
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.left_out import left_out_fields, left_out_result, left_out_values
+from fedage.common.analyses.noised_validation import ValidationBounds, noise_note
 from fedage.common.analyses.survival import results as survival_results
 from fedage.common.campaign.types import Campaign
 from fedage.common.presentation.blocks import Display, Paragraph, Section, TitledTable
@@ -156,6 +158,9 @@ class FittedLine(AnalysisResult):
     intercept_years: Number = Described(description="b")
     n: int = Described(description="healthy patients it is fitted on")
     residual_sd_years: Number = Described(default=None, description="spread around the line")
+    slope_noise_sd: Number = Described(
+        default=None, description="SD of the slope by the noise of differential privacy; null without"
+    )
 
 
 class Bias(Part):
@@ -189,7 +194,10 @@ def correction_of(results: Results) -> Bias:
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
     if campaign.estimator is not None:
         about = {"method": campaign.bias.method, "scope": campaign.bias.scope, "scale": campaign.bias.scale}
-        yield Step(BiasLine(BIAS, "is_validation"), ("predicted_years",), about)
+        line: Analysis = BiasLine(BIAS, "is_validation")
+        if campaign.noises_validation:
+            line = NoisedLine(BIAS, "is_validation", ValidationBounds.of(campaign))
+        yield Step(line, ("predicted_years",), about)
 
 
 def _shown(results: Results) -> Display:
@@ -246,6 +254,7 @@ ANALYSIS = Definition(
     result=FittedLine,
     steps=_steps,
     words=lambda step: "the bias line",  # noqa: ARG005 - there is one
+    notes=noise_note,
     shown=_shown,
     place=20,
 )

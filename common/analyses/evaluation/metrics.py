@@ -35,8 +35,10 @@ from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.evaluation import _evaluation_compared, _metrics_shown
 from fedage.common.analyses.evaluation._judged import judged, told_count
+from fedage.common.analyses.evaluation.noised_errors import NoisedErrors
 from fedage.common.analyses.evaluation.results import CS_YEARS, Metrics
 from fedage.common.analyses.left_out import left_out_fields, left_out_result, left_out_values
+from fedage.common.analyses.noised_validation import ValidationBounds, noise_note
 from fedage.common.analyses.of_file import BoolArray, has_predictions
 from fedage.common.campaign.types import Campaign
 from fedage.common.statistics.cohort import Cohort
@@ -298,7 +300,11 @@ def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:
             (VALIDATION, "is_validation", "predicted_years"),
             (CORRECTED, "is_test", "corrected_years"),
         ):
-            analysis = Evaluation(name, part, column, healthy_only=healthy, baseline=False, minimum_count=minimum)
+            analysis: Analysis = Evaluation(
+                name, part, column, healthy_only=healthy, baseline=False, minimum_count=minimum
+            )
+            if name == VALIDATION and campaign.noises_validation:
+                analysis = NoisedErrors(name, part, ValidationBounds.of(campaign), healthy_only=healthy)
             yield Step(analysis, (column,))
 
 
@@ -318,6 +324,7 @@ ANALYSIS = Definition(
     steps=_steps,
     words=lambda step: _WORDS.get(step, step),
     sets=_sets,
+    notes=noise_note,
     shown=_metrics_shown.shown,
     compared=_evaluation_compared.compared,
     figures=_evaluation_compared.figures,

@@ -32,6 +32,12 @@ class Metrics(AnalysisResult):
         "older, than that mean, and who is there counts as if on the other side",
     )
     mae_of_site_mean_years: Number = Field(default=None, description="MAE of predicting each site's own mean age")
+    noise_sd_years: Number = Field(
+        default=None, description="SD of mae_years by the noise of differential privacy; null without"
+    )
+    largest_error_years: Number = Field(
+        default=None, description="with that noise: errors beyond count as this; null without"
+    )
 
 
 class CumulativeScores(AnalysisResult):
