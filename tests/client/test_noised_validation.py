@@ -175,7 +175,7 @@ def test_a_site_corrects_its_own_ages_by_its_own_line_and_not_by_a_noised_one(ho
     assert (slope, intercept) == (pytest.approx(0.6), pytest.approx(20.0))
 
 
-@pytest.mark.parametrize("folds", [3, 4, 7])
+@pytest.mark.parametrize("folds", [3, 6, 7])
 def test_no_fold_is_refused_for_what_the_others_have_spent(
     coordinator: CoordinatorHome, tmp_path: Path, folds: int
 ) -> None:
