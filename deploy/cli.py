@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +43,13 @@ def simulate(
     weights: Annotated[
         Path | None, typer.Option(help="file of the weights that the campaign begins with, if it names some")
     ] = None,
+    variants: Annotated[
+        Path | None,
+        typer.Option(
+            help="file of variants of the campaign's estimator and training: each is simulated too, on the same folds, "
+            "and laid beside the campaign"
+        ),
+    ] = None,
     check_pooled: Annotated[
         bool,
         typer.Option(
@@ -56,6 +64,16 @@ def simulate(
     from fedage.deploy.simulate import simulate as run
 
     console = Console(highlight=False, soft_wrap=True, markup=False)
+    if variants is not None:
+        _simulate_variants(
+            campaign_file,
+            variants,
+            data=data,
+            site_column=site_column,
+            out=out,
+            unusable={"--bundle": bundle, "--weights": weights, "--check-pooled": check_pooled},
+        )
+        return
     found = run(
         campaign_file,
         data=data,
@@ -67,6 +85,31 @@ def simulate(
         console=console,
     )
     if found.run.status != "finished":
+        raise typer.Exit(1)
+
+
+def _simulate_variants(
+    campaign_file: Path,
+    variants: Path,
+    *,
+    data: Path,
+    site_column: str | None,
+    out: Path | None,
+    unusable: Mapping[str, object],
+) -> None:
+    from rich.console import Console
+
+    from fedage.common.errors import FedAgeError
+    from fedage.deploy.variants import simulate_variants
+    from fedage.server.compare.cli import WIDTH_IN_A_PIPE
+
+    if given := [name for name, value in unusable.items() if value]:
+        raise FedAgeError(f"--variants does not go with {', '.join(given)}; leave one of them out")
+    if out is None:
+        raise FedAgeError("--variants needs --out, an empty folder in which each variant has one of its own")
+    width = None if sys.stdout.isatty() else WIDTH_IN_A_PIPE
+    console = Console(highlight=False, soft_wrap=True, markup=False, width=width)
+    if not simulate_variants(campaign_file, variants, data=data, site_column=site_column, out=out, console=console):
         raise typer.Exit(1)
 
 

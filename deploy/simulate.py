@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -26,9 +27,11 @@ from fedage.client.cohort.store.query import Selection, select
 from fedage.client.cohort.store.store import CohortStore
 from fedage.client.cohort.table.site_names import site_names
 from fedage.client.cohort.table.site_table import write_site_table
+from fedage.client.inbox.simulated import PATIENTS_DIGEST
 from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.configure import agreed_features
+from fedage.deploy.machine.atomic import write_atomically
 from fedage.deploy.machine.campaign_file import load_campaign
 from fedage.deploy.machine.given_weights import keep_given
 from fedage.deploy.machine.lifetime import hang_up
@@ -44,6 +47,7 @@ from fedage.server.record.results import Results, read_results
 from fedage.server.record.run_folder import REPORT, RESULTS, RunFolder
 
 WORK = "work"
+PARTS = "patients.json"
 _ENGINES: dict[str, Literal["process", "flower"]] = {"table": "process", "images": "flower"}
 """Small tables take longer to be sent between an engine's processes than to be summed."""
 _LOG = "simulation.log"
@@ -122,6 +126,7 @@ def simulate(
         keep_given(campaign, weights, folder=folder)
         try:
             _run(job, work=work, console=console)
+            _keep_parts(job)
         except KeyboardInterrupt:
             with _undisturbed():
                 # An engine that is stopped while it starts has no ServerApp yet that could write a record.
@@ -144,6 +149,13 @@ def simulate(
         console.print(NO_GUARD)
     console.print(f"report: {folder / 'report.html'}")
     return results
+
+
+def _keep_parts(job: SimulationJob) -> None:
+    """By site a digest of its patients and the parts they are in, for runs that are to be of the same ones."""
+    files = {site.name: site.home / PATIENTS_DIGEST for site in job.sites}
+    told = {name: file.read_text(encoding="utf-8") for name, file in files.items() if file.is_file()}
+    write_atomically(job.folder / PARTS, json.dumps(told, indent=1, sort_keys=True).encode(), mode=0o644)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+
+import numpy as np
 
 from fedage.client.cohort.keys import read_or_create
 from fedage.client.cohort.selection.table_cohorts import table_cohort
@@ -17,6 +20,8 @@ from fedage.deploy.machine.campaign_file import load_campaign
 from fedage.deploy.machine.simulation import SimulatedSiteJob, SimulationJob
 
 PRIVACY_KEY = "privacy.key"
+PATIENTS_DIGEST = "patients.sha256"
+_PARTS = ("age_years", "healthy", "fold", "is_train", "is_validation", "is_test")
 
 
 class SimulatedSite:
@@ -66,7 +71,20 @@ class SimulatedSite:
                 self._cohort = self._images.read(campaign)
             else:
                 self._cohort = table_cohort(read_site_table(self._site.home), campaign)
+            (self._site.home / PATIENTS_DIGEST).write_text(patients_digest(self._cohort), encoding="utf-8")
         return self._cohort
+
+
+def patients_digest(of: SiteCohort) -> str:
+    """SHA-256 over the patients and the parts that each is in: equal for runs that are judged on the same ones.
+
+    A deployed site tells no such digest: it would tell whether two campaigns are of the same patients.
+    """
+    digest = hashlib.sha256("\n".join(of.keys).encode())
+    for name in _PARTS:
+        if name in of.cohort.columns:
+            digest.update(name.encode() + np.ascontiguousarray(of.cohort[name], dtype=np.float64).tobytes())
+    return digest.hexdigest()
 
 
 def simulated_site(partition: int, job: SimulationJob) -> Site:

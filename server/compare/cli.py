@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 DEFAULT_OUT = Path("compare.html")
-_WIDTH_IN_A_PIPE = 200
+WIDTH_IN_A_PIPE = 200
 
 
 def compare(
@@ -39,7 +39,7 @@ def compare(
     if as_json:
         typer.echo(comparison.model_dump_json(indent=1))
         return
-    print_comparison(comparison, console=Console(width=None if sys.stdout.isatty() else _WIDTH_IN_A_PIPE))
+    print_comparison(comparison, console=Console(width=None if sys.stdout.isatty() else WIDTH_IN_A_PIPE))
     typer.echo(f"curves: {page}")
 
 
