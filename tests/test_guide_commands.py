@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -216,6 +217,9 @@ def test_the_commands_of_a_researcher_run(tmp_path: Path) -> None:
     for number in range(3):
         table[f"region_{number}"] = age / 20 + rng.uniform(-1.7, 1.7, 240)
     table.to_csv(tmp_path / "table.csv", index=False)
+    guide = (ROOT / "deploy" / "guides" / "researcher.md").read_text(encoding="utf-8")
+    (variants,) = (block for block in re.findall(r"```toml\n(.*?)```", guide, re.DOTALL) if "[strong." in block)
+    (tmp_path / "variants.toml").write_text(variants.replace("rounds = 30", "rounds = 2"))
     lung = load_lung().assign(subject=range(1, 229), time_years=lambda rows: rows.time / 365.25)
     lung.to_csv(tmp_path / "lung.csv", index=False)
     absent = {name for name, file in REAL.items() if not file.is_file()}
