@@ -106,6 +106,7 @@ class Network:
     running: dict[str, Command] = field(default_factory=dict)
     runs: list[tuple[Command, RunFolder]] = field(default_factory=list)
     port: int = 0
+    images: Callable[[Path, int], None] | None = None
 
     def fedage(self, *words: object, log: str) -> Command:
         file = self.root / f"{log}.log"
@@ -134,8 +135,11 @@ class Network:
         return self.running[name]
 
     def make_site(self, name: str, *, seed: int, patients: int = 80) -> None:
+        folder = self.root / f"{name}-images" if self.images is not None else None
+        if self.images is not None and folder is not None:
+            self.images(folder, seed)
         home = hospital_home(
-            self.root, name, coordinator=self.coordinator, port=self.port, seed=seed, patients=patients
+            self.root, name, coordinator=self.coordinator, port=self.port, seed=seed, patients=patients, images=folder
         )
         register_node(self.coordinator, home.node_public_key, name)
 
@@ -187,9 +191,18 @@ def record(run: RunFolder) -> Results:
 
 
 def hospital_home(
-    root: Path, name: str, *, coordinator: CoordinatorHome, seed: int, port: int = 8443, patients: int = 80
+    root: Path,
+    name: str,
+    *,
+    coordinator: CoordinatorHome,
+    seed: int,
+    port: int = 8443,
+    patients: int = 80,
+    images: Path | None = None,
 ) -> SiteHome:
     """A hospital's home with a table of three features, indexed; it approves by itself, else its policy is the default.
+
+    With `images`, a folder of pictures with their `outcomes.csv`, it has those instead.
 
     The features' spread is even: of a dozen patients with normal ones, one often has more than half of a product, and
     the influence rule withholds the sum. The key that deals patients into folds follows from the seed.
@@ -214,10 +227,13 @@ def hospital_home(
         store_key_file=key,
         threads=1,
         device="cpu",
+        data=images,
+        outcomes=images / "outcomes.csv" if images is not None else None,
     )
     settings = (home.root / "site.toml").read_text()
     settings = settings.replace("poll_s = 1.0", "poll_s = 0.3")
-    settings += f'[table]\npath = "{table}"\nid = "who"\nage = "age"\nsex = "sex"\n'
+    if images is None:
+        settings += f'[table]\npath = "{table}"\nid = "who"\nage = "age"\nsex = "sex"\n'
     (home.root / "site.toml").write_text(settings)
     (home.root / "policy.toml").write_text('[approval]\nmode = "automatic"\nbundles = "automatic"\n')
     index_site(home.root)
@@ -231,13 +247,17 @@ def network(
     names: tuple[str, ...] = ("north", "south"),
     patients: Mapping[str, int] | None = None,
     seed: int = 0,
+    images: Callable[[Path, int], None] | None = None,
 ) -> Iterator[Network]:
-    """All of it, running; at the end nothing of it is left. `patients` by hospital, 80 where it does not say."""
+    """All of it, running; at the end nothing of it is left. `patients` by hospital, 80 where it does not say.
+
+    `images` writes a hospital's pictures into a folder, given its number; tables otherwise.
+    """
     from fedage.deploy.machine.processes import free_port
 
     port = free_port()
     made = Network(root, uuid.uuid4().hex, init_home(root / "coordinator", hosts=("localhost",), port=port), names)
-    made.port = port
+    made.port, made.images = port, images
     try:
         made.start_coordinator()
         for number, name in enumerate(names, start=seed):

@@ -163,8 +163,12 @@ def folded_site(name: str, folder: Path, *, count: int = 80, seed: int = 0) -> M
 def table_site(
     name: str, folder: Path, *, x: FloatArray, age: FloatArray, seed: int = 0, **outcomes: FloatArray
 ) -> MemorySite:
-    """A site with a table of features `f0`, `f1`, … (n, p), NaN where missing."""
-    features = tuple(f"f{j}" for j in range(x.shape[1]))
+    """A site with a table of features `f0`, `f1`, … (n, p), NaN where missing; `f00`, … of more than ten.
+
+    Features are agreed in the order of their names, so the names must be in the order of the columns.
+    """
+    width = len(str(x.shape[1] - 1))
+    features = tuple(f"f{j:0{width}d}" for j in range(x.shape[1]))
     columns = {f"feature:{feature}": x[:, j] for j, feature in enumerate(features)}
     cohort = Cohort({"age_years": age, "is_male": np.arange(age.size) % 2.0, **columns, **outcomes})
     unit = np.random.default_rng(1000 + seed).random(age.size)

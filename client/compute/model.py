@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.client.cohort.site_cohort import SiteCohort
+from fedage.client.compute.own_statistics import TooFewForStatistics, with_own_statistics
 from fedage.client.compute.training import predict_columns
 from fedage.client.disclosure.guard import Withheld
 from fedage.client.site.cancel import should_stop
@@ -29,7 +30,7 @@ from fedage.common.estimators.base import (
 )
 from fedage.common.estimators.configure import PhaseRefused, configured, exact_analyses, phases_of
 from fedage.common.estimators.outcomes import LearnsOutcome
-from fedage.common.networks.arrays import ModelRefused
+from fedage.common.networks.arrays import ModelRefused, Weights
 from fedage.common.protocol.messages import RequestRefused
 from fedage.common.statistics.cohort import Cohort, UnusableColumn
 from fedage.common.statistics.influence import differing
@@ -150,6 +151,34 @@ def columns_of(
             "outputs", f"phase {phase.name!r} computes {others[0]!r}; begin its name with {COMPUTED!r}"
         )
     return {name: np.clip(column, -_LARGEST, _LARGEST) for name, column in made.items()}
+
+
+def statistics_of_site(
+    hardware: Hardware, estimator: Estimator, site_cohort: SiteCohort, weights: Arrays, *, rows: NDArray[np.intp]
+) -> Weights:
+    """The finished model with the means and variances of these patients in its batch normalisation.
+
+    Raises
+    ------
+    RequestRefused
+        Rule `norm-layers` for too few; `model` as `predict`.
+    """
+    last = phases_of(estimator)[-1]
+    assert isinstance(last, RoundsPhase)
+    try:
+        return with_own_statistics(
+            last,
+            weights,
+            samples_of(site_cohort, rows),
+            batch_size=estimator.prediction_batch,
+            device=hardware.device,
+            threads=hardware.threads,
+            should_stop=should_stop,
+        )
+    except TooFewForStatistics as refused:
+        raise RequestRefused("norm-layers", str(refused)) from None
+    except ModelRefused as refused:
+        raise RequestRefused("model", str(refused)) from None
 
 
 def targets_of(

@@ -14,7 +14,7 @@ import hashlib
 from fedage.client.inbox.gate import Work
 from fedage.client.inbox.model_continuity import must_fit_the_site
 from fedage.common.bundle.container import Arrays, BundleRefused, read_bundle
-from fedage.common.bundle.fits import require_campaign
+from fedage.common.bundle.fits import require_campaign, require_no_own_statistics
 from fedage.common.protocol.messages import RequestRefused, bundle_of, model_of
 
 RULE = "bundle"
@@ -39,6 +39,7 @@ def model_of_bundle(work: Work) -> Arrays:
     try:
         bundle = read_bundle(content)
         require_campaign(bundle.description, work.campaign)
+        require_no_own_statistics(bundle.description)
     except BundleRefused as refused:
         raise RequestRefused(RULE, str(refused)) from None
     must_fit_the_site(work, bundle.weights)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from fedage.client.compute.model import (
     predict,
     predict_in_training,
     samples_of,
+    statistics_of_site,
     targets_of,
 )
 from fedage.client.compute.round_sums import of_a_round
@@ -279,12 +280,13 @@ def evaluate(work: Work) -> Answer:
     run = predictions.name_of(request.run, fold=request.fold if campaign.validation.folds else None)
     if not predictions.are_kept(folder, run=run, model=model, snapshot=snapshot):
         estimator = estimator_of(campaign, site_cohort)
+        rows = np.flatnonzero(held_out(site_cohort.cohort, campaign, request.fold))
         if campaign.bundle is None:
             last = len(phases_of(estimator))
             admit_model(work, weights, name=run, phase=last)
-            weights = with_own_norms(work, weights, name=run, phase=last - 1)
-        rows = held_out(site_cohort.cohort, campaign, request.fold)
-        predicted = predict(site, estimator, site_cohort, weights, rows=np.flatnonzero(rows))
+            of_site = partial(statistics_of_site, site, estimator, site_cohort, weights, rows=rows)
+            weights = with_own_norms(work, weights, name=run, phase=last - 1, own_statistics=of_site)
+        predicted = predict(site, estimator, site_cohort, weights, rows=rows)
         predictions.keep(folder, run=run, columns=predicted, model=model, snapshot=snapshot)
     return _analyse(work, iterates)
 

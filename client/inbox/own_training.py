@@ -10,7 +10,7 @@ Residual risk: a coordinator that says another one of the two has the site train
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -172,18 +172,32 @@ def begin_training(
     )
 
 
-def with_own_norms(work: Work, weights: Arrays, *, name: str, phase: int) -> dict[str, NDArray[Any]]:
+def with_own_norms(
+    work: Work, weights: Arrays, *, name: str, phase: int, own_statistics: Callable[[], Arrays]
+) -> dict[str, NDArray[Any]]:
     """The finished model with the site's own batch normalisation; the model itself in other strategies.
+
+    Attack: at a site that did not train, means and variances follow from the images of those who are predicted, so one
+    patient in whom a crafted model sees something huge moves the predictions of all. Rule: only where the file says so,
+    for the model of this run, whose path from the first one is bounded as in training; never for a bundle in a campaign
+    (`bundles`). Residual risk: that of training with batch normalisation, within the same bounds.
+
+    Parameters
+    ----------
+    own_statistics
+        Computes the model's statistics on the site's images.
 
     Raises
     ------
     RequestRefused
-        Rule `norm-layers` at a site that has none of its own: the model was never trained here.
+        Rule `norm-layers` at a site that has none of its own, where the file does not let it compute them.
     """
     training = work.campaign.training
     if training is None or training.strategy != "fedbn":
         return dict(weights)
     kept = _read(account_file(work, name, phase=phase, kind="own"))
+    if not kept.arrays and training.local_norms == "statistics":
+        return dict(own_statistics())
     if not kept.arrays:
         raise RequestRefused(
             NORM_LAYERS,

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from fedage.client.inbox.gate import Work
 from fedage.common.bundle.container import BundleRefused, read_bundle
-from fedage.common.bundle.fits import require_campaign
+from fedage.common.bundle.fits import require_campaign, require_no_own_statistics
 from fedage.common.protocol.basis import Basis
 from fedage.common.protocol.messages import RequestRefused
 
@@ -39,6 +39,7 @@ def with_start_bundle(work: Work, basis: Basis) -> Basis:
     try:
         bundle = read_bundle(basis.bundle)
         require_campaign(bundle.description, work.campaign)
+        require_no_own_statistics(bundle.description)
     except BundleRefused as refused:
         raise RequestRefused(RULE, str(refused)) from None
     return replace(basis, given=bundle.weights)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fedage.client.cohort.site_cohort import SiteCohort
-from fedage.client.compute.model import predict
+from fedage.client.compute.model import predict, statistics_of_site
 from fedage.common.analyses.bias.bias_line import correct_de_lange
 from fedage.common.bundle.container import Bundle, BundleRefused
 from fedage.common.bundle.description import Line
@@ -72,8 +72,11 @@ def predicted_columns(
     """
     ages = exams.age_years
     cohort = SiteCohort(cohort=Cohort({AGE: ages}), samples=exams.samples)
+    rows, weights = np.arange(len(exams.names)), bundle.weights
     try:
-        made = predict(hardware, estimator, cohort, bundle.weights, rows=np.arange(len(exams.names)))
+        if bundle.description.own_statistics:
+            weights = statistics_of_site(hardware, estimator, cohort, weights, rows=rows)
+        made = predict(hardware, estimator, cohort, weights, rows=rows)
     except RequestRefused as refused:
         raise BundleRefused(refused.detail) from None
     predicted = made.pop(PREDICTED_YEARS)

@@ -81,6 +81,12 @@ def _limits(description: Description) -> Iterator[str]:
     yield f"Trained on {patients}{few} of {sites}: {', '.join(sorted(trained.sites)) or 'none named'}."
     low, high = trained.ages_seen_years or trained.age_limits_years
     of = "patients were seen" if trained.ages_seen_years else "the campaign took patients"
+    if description.own_statistics:
+        yield (
+            "Each site normalises by means and variances of its own images, which are not in the bundle: predict many "
+            "exams of one site together, never those of several sites. The errors below are those of the sites that "
+            "trained, each with its own."
+        )
     yield f"Ages: {of} from {low:g} to {high:g} years; beyond that the predictions are extrapolated."
     if errors is not None and errors.mae_years is not None:
         mean = (

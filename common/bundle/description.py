@@ -100,6 +100,10 @@ class Description(Part):
     overall_line: Line | None = Field(default=None, description="over all sites")
     errors: Errors | None = Field(default=None, description="over all sites that told any")
     errors_by_site: dict[str, Errors] = Field(default_factory=dict)
+    own_statistics: bool = Field(
+        default=False,
+        description="whether each site normalises by its own means and variances, and the arrays hold nobody's",
+    )
     privacy: str = Field(default="", description="the weights' differential privacy in a sentence; empty without")
     weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="over names, types, shapes and values")
     card: str = Field(description="the model card, Markdown")

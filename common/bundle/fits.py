@@ -130,6 +130,21 @@ def require_campaign(description: Description, campaign: Campaign, *, name: str 
         )
 
 
+def require_no_own_statistics(description: Description, *, name: str = "the bundle") -> None:
+    """Refuse, in a campaign, a bundle whose batch normalisation each site computes by itself.
+
+    Raises
+    ------
+    BundleRefused
+    """
+    if description.own_statistics:
+        raise BundleRefused(
+            f"{name} has no means and variances for its batch normalisation: in a campaign a site would compute them "
+            "with a model that the coordinator brings, and one patient could move the predictions of all; predict with "
+            "fedage predict at the site, or list the site under validation.sites where the model is trained"
+        )
+
+
 def require_weights(estimator: Estimator, weights: Arrays, *, name: str = "the bundle") -> None:
     """Refuse arrays that are not a model of this estimator, such as a checkpoint of another one. Loads its network.
 

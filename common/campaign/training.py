@@ -17,6 +17,11 @@ class Training(Table):
     strategy: Literal["fedavg", "fedprox", "fedavgm", "fedadam", "scaffold", "fedbn"] = Field(
         default="fedavg", description="how updates are aggregated; fedbn leaves batch normalisation at the sites"
     )
+    local_norms: Literal["all", "statistics"] | None = Field(
+        default=None,
+        description="fedbn: what of batch normalisation stays at a site, all of it or its means and variances only; "
+        "with the latter a site that did not train computes its own, on its images without ages; if not given, all",
+    )
     weighting: Literal["patients", "equal"] = Field(
         default="patients", description="what a site's update counts by: its training patients, or the same for all"
     )

@@ -114,6 +114,7 @@ def _norms(sound: ValidValues) -> Iterator[Problem]:
 
 
 _OF_STRATEGY = {
+    "local_norms": ("fedbn",),
     "proximal": ("fedprox",),
     "server_learning_rate": ("fedavgm", "fedadam"),
     "server_momentum": ("fedavgm",),
@@ -189,7 +190,7 @@ def _control_variates(sound: ValidValues) -> Iterator[Problem]:
 
 
 def _norms_that_stay(sound: ValidValues) -> Iterator[Problem]:
-    """A model without batch normalisation of its own predicts at no other site."""
+    """A model without batch normalisation of its own predicts at no other site, unless that can compute its own."""
     if sound["training.keep"] == "best":
         yield Problem(
             "training.keep",
@@ -197,11 +198,12 @@ def _norms_that_stay(sound: ValidValues) -> Iterator[Problem]:
             "normalisation of its last round only; leave it out",
         )
     for key in ("sites", "final_model"):
-        if sound[f"validation.{key}"]:
+        if sound[f"validation.{key}"] and sound["training.local_norms"] != "statistics":
             yield Problem(
                 f"validation.{key}",
                 f"validation.{key} = {show(sound[f'validation.{key}'])}: not possible with training.strategy = "
-                '"fedbn": the model predicts only where it was trained (batch normalisation stays there); remove it',
+                '"fedbn": the model predicts only where it was trained (batch normalisation stays there); remove it, '
+                'or add training.local_norms = "statistics"',
             )
 
 

@@ -166,7 +166,8 @@ def roles(campaign: Campaign, features: Sequence[str], *, phase: int) -> ArrayRo
     phases = phases_of(estimator)
     if not 0 <= phase < len(phases) or not isinstance(asked := phases[phase], RoundsPhase):
         raise NoFirstModel("the campaign file trains nothing in this phase")
-    stays = campaign.training is not None and campaign.training.strategy == "fedbn"
+    training = campaign.training
+    stays = (training.local_norms or "all") if training is not None and training.strategy == "fedbn" else None
     found = roles_of(outline(lambda: asked.build(seed=0)), norms_stay=stays)
     if stays and not found.local:
         raise NoFirstModel(

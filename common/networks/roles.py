@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,23 +60,26 @@ class ArrayRoles:
         )
 
 
-def roles_of(module: nn.Module, *, norms_stay: bool = False) -> ArrayRoles:
+def roles_of(module: nn.Module, *, norms_stay: Literal["all", "statistics"] | None = None) -> ArrayRoles:
     """The roles of a network's arrays, those that travel (`state_to_arrays`).
 
     Parameters
     ----------
     norms_stay
-        Whether batch normalisation stays at the sites: its parameters, means and variances are fixed for all others.
+        What of batch normalisation stays at the sites and is fixed for all others: all of it (FedBN, Li et al. 2021),
+        or its means and variances only (SiloBN, Andreux et al. 2020).
     """
     found = _roles(module)
-    if not norms_stay:
+    if norms_stay is None:
         return found
     from torch import nn
 
     prefixes = tuple(
         f"{name}." for name, layer in module.named_modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)
     )
-    local = tuple(name for name in (*found.moving, *found.fixed) if name.rpartition(".")[0] + "." in prefixes)
+    running = tuple(name for pair in found.running for name in pair)
+    staying = running if norms_stay == "statistics" else (*found.moving, *found.fixed)
+    local = tuple(name for name in staying if name.rpartition(".")[0] + "." in prefixes)
     return ArrayRoles(
         learnt=tuple(name for name in found.learnt if name not in local),
         running=tuple(pair for pair in found.running if pair[0] not in local),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedage.common.bundle.container import Bundle, BundleRefused
-from fedage.common.bundle.fits import estimator_of, require_campaign, require_weights
+from fedage.common.bundle.fits import estimator_of, require_campaign, require_no_own_statistics, require_weights
 from fedage.common.campaign import Campaign
 from fedage.common.errors import FedAgeError
 from fedage.deploy.machine.atomic import write_atomically
@@ -42,6 +42,7 @@ def put_bundle(campaign: Campaign, path: Path | None, *, folder: Path) -> None:
             f"{campaign.bundle_needed[:16]}…; give that bundle, or correct the digest in the file"
         )
     require_campaign(bundle.description, campaign, name=str(path))
+    require_no_own_statistics(bundle.description, name=str(path))
     require_weights(estimator_of(bundle.description, name=str(path)), bundle.weights, name=str(path))
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / BUNDLE, content)

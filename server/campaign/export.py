@@ -66,10 +66,10 @@ def export_bundle(run: Path, *, key: Ed25519PrivateKey) -> tuple[bytes, Descript
 def _must_have_a_model(run: Path, campaign: Campaign, results: Results) -> None:
     if campaign.estimator is None:
         raise NoBundle(f"{run}: the campaign has no estimator, so there is no model to export")
-    if campaign.training is not None and campaign.training.strategy == "fedbn":
+    if campaign.training is not None and campaign.training.strategy == "fedbn" and not _own_statistics(campaign):
         raise NoBundle(
             f'{run}: with training.strategy = "fedbn" batch normalisation stays at the sites that trained, so that the '
-            "model predicts nowhere else; run the file with another strategy"
+            'model predicts nowhere else; run the file with training.local_norms = "statistics", or another strategy'
         )
     if results.run.status != "finished":
         raise NoBundle(f"{run}: the run {results.run.status}; export one that finished, as only it was judged")
@@ -80,6 +80,11 @@ def _must_have_a_model(run: Path, campaign: Campaign, results: Results) -> None:
         )
     if not (run / MODEL).is_file():
         raise NoBundle(f"{run / MODEL} is missing; give the folder of a run, as the coordinator or --out has it")
+
+
+def _own_statistics(campaign: Campaign) -> bool:
+    training = campaign.training
+    return training is not None and training.strategy == "fedbn" and training.local_norms == "statistics"
 
 
 def _model(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -138,6 +143,7 @@ def _description(
         errors_by_site={
             site: site_errors for site, metrics in test.by_site.items() if (site_errors := _errors(metrics)) is not None
         },
+        own_statistics=_own_statistics(campaign),
         privacy=_privacy(results),
         weights_sha256=payload_digest(weights),
         card="",
