@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -164,6 +165,57 @@ def test_no_site_locks_another_one_out(running: CoordinatorHome, tmp_path: Path)
     assert "north: never connected, key " in said
     remove_site(running, "north")
     remove_site(running, "valley")
+
+
+@pytest.mark.parametrize("form", ["the same file", "a copy", "a copy with Windows' line ends", "as PEM"])
+def test_the_same_admit_twice_is_no_error(running: CoordinatorHome, tmp_path: Path, form: str) -> None:
+    file = a_site(tmp_path / "twin", running, "twin").node_public_key
+    assert told("admit", "--home", running.root, "twin", file) == "admitted twin\n"
+    before, log = names(running), (running.root / "admitted.jsonl").read_bytes()
+    content = file.read_bytes()
+    if form == "as PEM":
+        content = serialization.load_ssh_public_key(content).public_bytes(PUBLIC, FORMAT.SubjectPublicKeyInfo)
+    again = file if form == "the same file" else tmp_path / "again.pub"
+    again.write_bytes(content.replace(b"\n", b"\r\n") if "Windows" in form else content)
+    for _ in range(2):
+        assert "already, with this key; nothing was changed" in told("admit", "--home", running.root, "twin", again)
+    assert (names(running), (running.root / "admitted.jsonl").read_bytes()) == (before, log)
+    assert told("remove", "--home", running.root, "twin").startswith("removed twin")
+    # Removed, it is admitted anew.
+    assert told("admit", "--home", running.root, "twin", again) == "admitted twin\n"
+    told("remove", "--home", running.root, "twin")
+
+
+def test_what_a_coordinator_may_get_wrong_is_said_in_one_line_and_changes_nothing(
+    running: CoordinatorHome, tmp_path: Path
+) -> None:
+    for name in ("left", "right"):
+        told("admit", "--home", running.root, name, a_site(tmp_path / name, running, name).node_public_key)
+    before, third = names(running), a_site(tmp_path / "third", running, "third").node_public_key
+    wrong = {
+        ("rename", "lefft", "third"): "no site is admitted as 'lefft'; admitted are .*left",
+        ("rename", "left", "right"): "'right' is another admitted site; rename or remove that one first",
+        ("rename", "left", "Left Hospital"): "'Left Hospital' is no site name: allowed are",
+        ("rename", "left", ""): "'' is no site name",
+        ("remove", "third"): "no site is admitted as 'third'",
+        ("remove", "LEFT"): "no site is admitted as 'LEFT'; admitted are .*left",
+        ("admit", "third", tmp_path / "no.pub"): "no.pub is not there; give node.pub, which fedage site init leaves",
+        ("admit", "third", tmp_path): "cannot be read",
+        ("admit", "third", third.with_name("node.key")): "is a private key, which must never leave its site",
+        ("admit", "left", third): "'left' is admitted already, with another key",
+        ("admit", "third_one", third): "'third_one' is no site name",
+        ("admit", "third", tmp_path / "left" / "node.pub"): "is admitted already, as 'left'",
+        ("heads", "third"): "no site is admitted as 'third'",
+    }
+    for (command, *words), said in wrong.items():
+        message = told(command, "--home", running.root, *words, fails=True)
+        assert re.search(said, message), message
+        assert "\n" not in message
+        assert names(running) == before
+    assert "nothing was changed" in told("rename", "--home", running.root, "left", "left")
+    assert names(running) == before
+    for name in ("left", "right"):
+        told("remove", "--home", running.root, name)
 
 
 def test_a_node_that_was_registered_and_not_noted_gets_its_name(running: CoordinatorHome, tmp_path: Path) -> None:
