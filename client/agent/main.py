@@ -43,13 +43,15 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, lambda *_: stop.set())
     end_with_parent()
     try:
-        agent = Agent(_load(options.app), site_home=home, max_bytes=options.max_bytes)
+        app = _load(options.app)
+        computes = _computes_on(home) if options.app == HANDLERS else ""
+        agent = Agent(app, site_home=home, max_bytes=options.max_bytes, computes=computes)
         socket = options.socket or home / "run" / "agent.sock"
         serving = serve(agent, socket=socket, shared=options.shared_socket)
     except Exception as error:  # noqa: BLE001 - the log must say why, without the text
         logger.error("cannot start: %s", where(error))
         return 1
-    logger.info("ready")
+    logger.info("ready; %s", computes or "computes no network")
     stop.wait()
     serving.stop(grace=_STOP_S).wait()
     try:
@@ -58,6 +60,14 @@ def main(arguments: list[str] | None = None) -> int:
         logger.error("the site's files are not closed in order: %s", error)
     logger.info("stopped")
     return 0
+
+
+def _computes_on(home: Path) -> str:
+    # The handlers have loaded torch.
+    from fedage.client.site.home import SiteHome
+    from fedage.common.networks.devices import site_device_text
+
+    return site_device_text(SiteHome.load(home).config.device)
 
 
 def _load(path: str) -> App:

@@ -59,6 +59,8 @@ class Agent:
         Put into the node configuration as `site-home`.
     max_bytes
         Largest message accepted; all messages under way together may have twice as many.
+    computes
+        What networks are computed on, in a sentence for `fedage site status`.
     patience_s
         How long a relay may take to begin sending, beside what the bytes themselves take at the slowest rate allowed;
         the same for taking the reply. It is on this machine, and has the whole message.
@@ -70,9 +72,11 @@ class Agent:
         *,
         site_home: Path,
         max_bytes: int = wire.MAX_MESSAGE_BYTES,
+        computes: str = "",
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._app = app
+        self._computes = computes
         self._site_home = site_home
         self._max_bytes = max_bytes
         self._patience_s = patience_s
@@ -129,6 +133,7 @@ class Agent:
             for work in self._turns.works()
         ]
         state = {"version": __version__, "since": self._began, "handled": handled, "failed": self._failed}
+        state |= {"computes": self._computes} if self._computes else {}
         return json.dumps(state).encode()
 
     def cancel_all(self) -> None:

@@ -18,15 +18,22 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedage.client.compute.corrections import ControlTerm, Proximal
+from fedage.client.compute.optimiser_steps import BatchTooLarge, Steps
 from fedage.client.compute.prefetch import BATCHES_AHEAD, announcing, reading_ahead
 from fedage.common.campaign.learning_rate import learning_rate
 from fedage.common.campaign.types import Training
 from fedage.common.estimators.base import Arrays, Batch, Predictor, RoundsPhase, Samples
-from fedage.common.estimators.predict import as_float, batch_of
+from fedage.common.estimators.predict import batch_of
 from fedage.common.networks.arrays import ModelRefused, Weights, network_of, state_to_arrays
-from fedage.common.networks.batch_norm import has_batch_norm
 from fedage.common.networks.control_variates import ControlVariates
-from fedage.common.networks.devices import autocast, computing, layers_draw_from, placed, resolve_device
+from fedage.common.networks.devices import (
+    computing,
+    gradient_scaler,
+    layers_draw_from,
+    layers_dtype,
+    placed,
+    resolve_device,
+)
 from fedage.common.protocol.messages import derived_seed
 
 __all__ = [
@@ -63,12 +70,6 @@ class TrainingDiverged(RuntimeError):
 
 class TrainingStopped(RuntimeError):
     """`should_stop` said so; nothing of the round is kept."""
-
-
-class BatchTooLarge(RuntimeError):
-    """A batch does not fit into memory, and cannot be cut."""
-
-    rule = "out-of-memory"
 
 
 class PredictionStopped(RuntimeError):
@@ -171,7 +172,10 @@ def train_locally(
         pull: Proximal | ControlTerm | None = Proximal.of(module, training)
         if control is not None and count:
             pull = ControlTerm.of(module, control.correction(steps=count, rate=rate))
-        steps = _Steps(phase, module, optimiser, where, generator, pull, micro_batch=training.micro_batch)
+        dtype = layers_dtype(where, training.precision)
+        steps = Steps(
+            phase, module, optimiser, where, generator, pull, gradient_scaler(where, dtype), dtype, training.micro_batch
+        )
         loss_sum, samples_seen = 0.0, 0
 
         def read(rows: NDArray[np.int64]) -> Batch:
@@ -233,87 +237,6 @@ def predict_columns(
             for name, column in predictor(next(batches)).items():
                 made.setdefault(name, []).append(np.asarray(column, dtype=np.float64))
     return {name: np.concatenate(parts) for name, parts in made.items()}
-
-
-@dataclass
-class _Steps:
-    """Steps of an optimiser. A batch that does not fit into memory is cut in two, again and again, and so are those
-    after it: the gradients of the parts, weighted by their sizes, add up to the batch's.
-    """
-
-    phase: RoundsPhase
-    module: nn.Module
-    optimiser: torch.optim.Optimizer
-    where: torch.device
-    generator: torch.Generator
-    pull: Proximal | ControlTerm | None
-    parts: int = 1
-    micro_batch: int | None = None
-
-    def step(self, batch: Batch) -> float:
-        """One batch: augment, loss, gradient, step. Returns the loss before the step, without a strategy's term.
-
-        Raises
-        ------
-        BatchTooLarge
-            If it does not fit and its samples depend on each other, by the loss or by batch normalisation.
-        """
-        changed = self.phase.training_batch(batch, generator=self.generator)
-        count = len(next(iter(changed.targets.values())))
-        self._must_be_possible()
-        while True:
-            try:
-                loss = self._gradient(changed, count)
-                break
-            except torch.OutOfMemoryError:
-                pass  # outside the block, so that what its traceback holds is free
-            if self.phase.couples_samples or has_batch_norm(self.module) or self.parts >= count:
-                raise BatchTooLarge(
-                    f"a batch of {count} does not fit into the memory of {self.where} in {self.parts} parts, and "
-                    "cannot be cut further; lower training.batch_size"
-                )
-            self.parts = min(2 * self.parts, count)
-            if self.where.type == "cuda":
-                torch.cuda.empty_cache()
-        if self.pull is not None:
-            self.pull.add_gradient()
-        self.optimiser.step()
-        return loss
-
-    def _must_be_possible(self) -> None:
-        if self.micro_batch is not None and (self.phase.couples_samples or has_batch_norm(self.module)):
-            raise BatchTooLarge(
-                f"training.micro_batch = {self.micro_batch}: the samples of a batch depend on each other, by the loss "
-                "or by batch normalisation, so that a batch has no parts; leave it out"
-            )
-
-    def _gradient(self, batch: Batch, count: int) -> float:
-        """Put the gradient of a batch into the parameters; its mean loss."""
-        self.optimiser.zero_grad(set_to_none=True)
-        size = min(-(-count // self.parts), self.micro_batch or count)
-        if size == count:
-            return self._backward(batch, share=1.0)
-        return sum(
-            self._backward(_some(batch, slice(start, start + size)), share=min(size, count - start) / count)
-            for start in range(0, count, size)
-        )
-
-    def _backward(self, batch: Batch, *, share: float) -> float:
-        with autocast(self.where):
-            output = self.phase.output(self.module, batch)
-        loss = self.phase.loss(as_float(output), batch)
-        if share != 1.0:
-            loss = loss * share
-        loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss.detach())
-
-
-def _some(batch: Batch, rows: slice) -> Batch:
-    """Some samples of a batch."""
-    inputs, present, targets = (
-        {name: tensor[rows] for name, tensor in each.items()} for each in (batch.inputs, batch.present, batch.targets)
-    )
-    return Batch(inputs, present, targets)
 
 
 def _batches_of(

@@ -136,7 +136,7 @@ def describe(work: Work) -> Answer:
         "rejected_files": releasable_counts(site_cohort.rejected_files, minimum_count=minimum_count),
         "rejected_samples": releasable_counts(site_cohort.rejected_samples, minimum_count=minimum_count),
         "features": list(site_cohort.features),
-        "device": device_text(work.site.device, trains=campaign.training is not None),
+        "device": device_text(work.site.device, precision=campaign.training.precision if campaign.training else None),
     }
     if campaign.privacy.secure_aggregation:  # which hides how many a site brings
         info = {key: info[key] for key in ("minimum_count", "features", "device")}

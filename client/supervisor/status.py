@@ -104,6 +104,7 @@ def _agent_lines(socket: Path, part: dict[str, Any]) -> list[str]:
     serves = serving == health_pb2.HealthCheckResponse.SERVING
     well = "stopping" if not serves else "running, but not well" if failed else "healthy"
     lines = [f"agent: {well}, FedAge {state['version']}, since {_when(state['since'])}{_restarts(part)}"]
+    lines += [f"  {state['computes']}"] if state.get("computes") else []
     lines += [
         f"  {'waits' if work['waits'] else 'handles'} {work['kind']} for {work['seconds']:.0f} s"
         for work in state["handled"]

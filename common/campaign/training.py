@@ -64,6 +64,11 @@ class Training(Table):
         description="patients computed at a time; the gradients of a batch's parts add up to its own. If not given, "
         "the whole batch, in parts only where it does not fit into memory",
     )
+    precision: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        default="auto",
+        description="what a GPU computes layers in while it trains: bfloat16 where it has that, else float16 with "
+        "scaled losses, or the one named; a CPU always float32",
+    )
     optimiser: Literal["adam", "adamw", "sgd"] = Field(default="adamw", description="local optimiser")
     learning_rate: float = Field(default=1e-3, gt=0, le=10, description="local learning rate in the first round")
     final_learning_rate_fraction: float = Field(

@@ -31,6 +31,7 @@ EXAMPLES: Mapping[str, Any] = {
     "table.female": 2.0,
     "table.missing": [-9999.0],
     "training.rounds": 20,
+    "training.local_norms": "statistics",
     "training.proximal": 0.01,
     "training.server_learning_rate": 1.0,
     "training.server_momentum": 0.9,

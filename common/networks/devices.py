@@ -24,19 +24,32 @@ def resolve_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def device_text(device: str, *, trains: bool) -> str:
-    """What a campaign is computed on here, for the coordinator: the device that "auto" is, and a GPU's model.
+def device_text(device: str, *, precision: str | None) -> str:
+    """What a campaign is computed on here, for the coordinator: the device that "auto" is, a GPU's model and type.
 
-    Only training in rounds and its predictions use a GPU; sums over tables are computed on the CPU.
+    Only training in rounds and its predictions use a GPU; sums over tables are computed on the CPU. `precision` is None
+    in a campaign that trains nothing.
     """
-    if not trains:
+    if precision is None:
         return "cpu"
     where = resolve_device(device)
     if where.type != "cuda":
         return str(where)
     if not torch.cuda.is_available():
         return f"{where}, but torch finds no GPU here"
-    return f"{where} ({torch.cuda.get_device_name(where)})"[:80]
+    layers = str(layers_dtype(where, precision)).removeprefix("torch.")
+    return f"{where} ({torch.cuda.get_device_name(where)[:50]}, {layers})"[:80]
+
+
+def site_device_text(device: str) -> str:
+    """What networks are computed on at a site, in a sentence for its administrator: that there is no GPU, above all."""
+    if device == "cpu":
+        return "networks are computed on the CPU, as site.toml says"
+    if torch.cuda.is_available():
+        return f"networks are computed on {device_text(device, precision='auto')}"
+    if device == "auto":
+        return "networks are computed on the CPU: torch finds no GPU here"
+    return f"networks cannot be computed: torch finds no GPU here, and site.toml says device = {device!r}"
 
 
 def in_layout(tensor: torch.Tensor) -> torch.Tensor:
@@ -71,9 +84,27 @@ def to_device(array: NDArray[np.float32], where: torch.device) -> torch.Tensor:
     return in_layout(pinned.to(where, non_blocking=True))
 
 
-def autocast(where: torch.device) -> AbstractContextManager[object]:
-    """bfloat16 on a GPU, nothing elsewhere."""
-    return torch.autocast(where.type, dtype=torch.bfloat16, enabled=where.type == "cuda")
+def autocast(where: torch.device, precision: str = "auto") -> AbstractContextManager[object]:
+    """`layers_dtype` of a GPU, nothing elsewhere."""
+    dtype = layers_dtype(where, precision)
+    return torch.autocast(where.type, dtype=dtype, enabled=dtype is not torch.float32)
+
+
+def layers_dtype(where: torch.device, precision: str = "auto") -> torch.dtype:
+    """What a device computes layers in: float32 on a CPU, on a GPU what is named (`training.precision`).
+
+    "auto" is bfloat16 where a GPU computes it, else float16, whose gradients need `gradient_scaler`.
+    """
+    if where.type != "cuda":
+        return torch.float32
+    if precision == "auto":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[precision]
+
+
+def gradient_scaler(where: torch.device, dtype: torch.dtype) -> torch.amp.GradScaler:
+    """Scales losses, so that small gradients do not become 0 in float16; does nothing with other types."""
+    return torch.amp.GradScaler(where.type, enabled=dtype is torch.float16)
 
 
 @contextmanager

@@ -95,7 +95,7 @@ def test_an_agent_whose_last_answer_failed_is_not_called_healthy(tmp_path: Path)
         return Message(RecordDict({"x": ConfigRecord()}), reply_to=message)
 
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
-    agent = Agent(app, site_home=home.root)
+    agent = Agent(app, site_home=home.root, computes="networks are computed on the CPU: torch finds no GPU here")
     home.run.mkdir(exist_ok=True)
     serving = serve(agent, socket=home.run / "agent.sock")
     try:
@@ -105,7 +105,8 @@ def test_an_agent_whose_last_answer_failed_is_not_called_healthy(tmp_path: Path)
         assert agent.answer(message, Cancellation(lifetime_s=60)).error.reason == DISK_FULL
         said = site_status(home)
         assert said[0].startswith("agent: running, but not well")
-        assert "failed: the disk is full" in said[1]
+        assert said[1] == "  networks are computed on the CPU: torch finds no GPU here"
+        assert "failed: the disk is full" in said[2]
         assert not any("Jane" in line for line in said)
         well.set()
         agent.answer(message, Cancellation(lifetime_s=60))

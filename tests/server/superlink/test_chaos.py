@@ -3,16 +3,22 @@
 Each kill takes one process, or the whole coordinator, at a moment drawn from a seed: of four seeds one while an update
 is uploaded, one while a round's end is written, one in an exact phase or an analysis, and one at any time. Whatever
 ended the run is answered by `fedage campaign resume`, as a person would. More kills: FEDAGE_CHAOS_KILLS=30, from
-FEDAGE_CHAOS_SEED on; what each did is appended to the file FEDAGE_CHAOS_LOG.
+FEDAGE_CHAOS_SEED on; what each did is appended to the file FEDAGE_CHAOS_LOG. FEDAGE_CHAOS_MOMENT=journal takes them all
+while a round's model or its step is written into the journal, or between the two; with --basetemp on a disk, where a
+file takes its time.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import ctypes
 import json
 import os
+import re
+import select
 import signal
+import struct
 import time
 from collections.abc import Callable
 from functools import partial
@@ -47,6 +53,13 @@ SEED = int(os.environ.get("FEDAGE_CHAOS_SEED", "0"))
 NAMES, ROUNDS, WAIT_S = ("north", "south", "west"), 6, 300.0
 VICTIMS = (SERVERAPP, SUPERLINK, EXECUTOR, NODE, AGENT, RELAY, "coordinator")
 MOMENTS = ("upload", "checkpoint", "exact phase", "any")
+MOMENT = os.environ.get("FEDAGE_CHAOS_MOMENT")
+JOURNAL = {
+    "the model being written": r"\.\d{6}\.model\.[0-9a-f]+\.partial",
+    "the model there, its step not": r"\d{6}\.model",
+    "the step being written": r"\.\d{6}\.safetensors\.[0-9a-f]+\.partial",
+}
+"""What is made or moved into a run's journal as a round ends: of four seeds two, one and one."""
 LONGEST_S = 8.0
 """So long after a round at most something is killed: in the next one, an upload, or the writing of its end."""
 
@@ -112,6 +125,30 @@ def written(run: RunFolder, *, journal: bool = False) -> list[str]:
     return sorted(found)
 
 
+class Folder:
+    """Tells of files that are made in a folder or moved there, in the moment when they are."""
+
+    _MADE, _MOVED = 0x100, 0x80
+
+    def __init__(self, path: Path) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._file = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        assert self._libc.inotify_add_watch(self._file, os.fsencode(path), self._MADE | self._MOVED) > 0
+
+    def names(self, *, timeout_s: float) -> list[str]:
+        if not select.select([self._file], [], [], timeout_s)[0]:
+            return []
+        content, found, at = os.read(self._file, 65536), list[str](), 0
+        while at < len(content):
+            size = struct.unpack_from("iIII", content, at)[3]
+            found.append(content[at + 16 : at + 16 + size].rstrip(b"\0").decode())
+            at += 16 + size
+        return found
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
 def moment(
     fleet: Network, run: RunFolder, kind: str, rng: np.random.Generator, ended: Callable[[], bool], *, late: bool
 ) -> str:
@@ -146,6 +183,14 @@ def moment(
         reached(lambda: rounds_done(run) >= after)
         reached(lambda: bool(written(run, journal=late)))
         return f"{', '.join(written(run)) or 'something'} being written after round {after}"
+    if kind == "journal":
+        after = int(rng.integers(0, ROUNDS))
+        what, wanted = list(JOURNAL.items())[int(rng.choice([0, 0, 1, 2]))]
+        reached(lambda: rounds_done(run) >= after and run.journal.is_dir())
+        folder = Folder(run.journal)
+        is_there = reached(lambda: any(re.fullmatch(wanted, name) for name in folder.names(timeout_s=0.5)))
+        folder.close()
+        return f"{what} after round {after}" if is_there else "end"
     if kind == "exact phase":
         count, after_s = int(rng.integers(1, 5)), float(rng.uniform(0.0, 0.3))
         reached(lambda: asked(run, ANALYSE) >= count)
@@ -162,7 +207,9 @@ def run_to_its_end(fleet: Network, seed: int) -> tuple[Path, list[str]]:
     """One run with one kill; its folder, and what happened."""
     rng = np.random.default_rng(seed)
     what = str(rng.choice(VICTIMS))
-    kind = MOMENTS[seed % len(MOMENTS)]
+    kind = MOMENT or MOMENTS[seed % len(MOMENTS)]
+    if kind == "journal":
+        what = SERVERAPP
     if kind == "checkpoint" and what not in (SERVERAPP, "coordinator"):
         what = SERVERAPP  # which is who writes
     command, run = fleet.run(fleet.root / "chaos.toml", name=f"seed-{seed}")
