@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedage.client.compute.training import _Steps
+from fedage.client.compute.optimiser_steps import Steps
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.estimators.base import Batch
 from fedage.server.campaign.conduct import conduct
@@ -29,14 +29,14 @@ def run(folder: Path) -> Results:
 
 @pytest.mark.parametrize("parts", [1, 2, 4])
 def test_what_was_cut_is_told_and_counts(parts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gradient = _Steps._gradient
+    gradient = Steps._gradient
 
-    def narrow(self: _Steps, batch: Batch, count: int) -> float:
+    def narrow(self: Steps, batch: Batch, count: int) -> float:
         if self.parts < parts:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return gradient(self, batch, count)
 
-    monkeypatch.setattr(_Steps, "_gradient", narrow)
+    monkeypatch.setattr(Steps, "_gradient", narrow)
     found = run(tmp_path)
     assert [done.sites for done in found.rounds] == [("a", "b", "c")] * 2
     told = f"train (rounds 1 to 2): a batch did not fit into its memory and was computed in {parts} parts"
@@ -50,6 +50,6 @@ def test_a_site_that_cannot_cut_its_batch_withholds_with_the_mend(
     def never(*_given: object) -> float:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(_Steps, "_gradient", never)
+    monkeypatch.setattr(Steps, "_gradient", never)
     with pytest.raises(Exception, match=r"out-of-memory.*lower training\.batch_size"):
         run(tmp_path)
