@@ -23,7 +23,7 @@ from fedage.server.campaign.bundles import put_bundle
 from fedage.server.campaign.recover import KILLED, recover
 from fedage.server.cli.follow import Follower
 from fedage.server.cli.privacy_plan import privacy_plan
-from fedage.server.cli.status import run_named, wait_for_round
+from fedage.server.cli.status import run_named, state_of, wait_for_round
 from fedage.server.cli.summary import print_summary
 from fedage.server.record.events import RESUMED, EventLog
 from fedage.server.record.results import read_results
@@ -89,6 +89,9 @@ def resume(home: CoordinatorHome, place: RunFolder, *, out: Path | None) -> str:
     console = Console(highlight=False, soft_wrap=True, markup=False)
     if not (place.path / CAMPAIGN).is_file():
         raise FedAgeError(f"{place.path} is not the folder of a run: it has no {CAMPAIGN}")
+    if place.is_conducted() or place.is_followed():
+        called = f"{place.campaign}/{place.name}"
+        raise FedAgeError(f"the run {called} goes on; see how: fedage campaign watch --home {home.root} {called}")
     campaign = load_campaign(place.path / CAMPAIGN)
     must_run(home)
     console.print(f"campaign {campaign.campaign.name}, run {place.name}, digest {campaign.digest}")
@@ -107,7 +110,7 @@ def stop(home: CoordinatorHome, name: str | None, *, after_round: bool) -> str:
     place = run_named(home.runs, name)
     called = f"{place.campaign}/{place.name}"
     if not place.is_conducted():
-        raise FedAgeError(f"the run {called} does not go on")
+        raise FedAgeError(f"the run {called} does not go on: {state_of(place).status}")
     must_run(home)
     if after_round:
         wait_for_round(place, tell=console.print)

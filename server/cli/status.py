@@ -61,6 +61,8 @@ class RunState:
                 known.patients, known.device = event["patients"], str(event["device"])
             case "asked":
                 what = KINDS.get(event["step"], event["step"])
+                for known in self.sites.values():  # one that is offline is not asked
+                    known.doing = "not asked"
                 for site in event["sites"]:
                     self._site(site).doing = f"{what}, round {event['round']}" if event["round"] else what
             case "answer":
@@ -159,7 +161,11 @@ def run_named(runs: Path, name: str | None) -> RunFolder:
     if len(chosen) == 1:
         return chosen[0]
     names = ", ".join(f"{run.campaign}/{run.name}" for run in chosen)
-    raise FedAgeError(f"several runs go on; name one: {names}" if chosen else f"no run below {runs} goes on")
+    if chosen:
+        raise FedAgeError(f"several runs go on; name one: {names}")
+    ended = ", ".join(f"{run.campaign}/{run.name}" for run in known)
+    those = f"name one that ended ({ended})" if known else "start one with fedage campaign run"
+    raise FedAgeError(f"no run below {runs} goes on; {those}")
 
 
 def wait_for_round(run: RunFolder, *, look_s: float = _LOOK_S, tell: Callable[[str], None]) -> None:

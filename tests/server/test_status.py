@@ -95,7 +95,9 @@ def test_a_site_in_trouble_is_named_until_its_next_update(tmp_path: Path) -> Non
 def test_which_run_is_meant(tmp_path: Path) -> None:
     assert "no run yet" in printed(tmp_path)
     run_with(tmp_path, *BEGUN)
-    with pytest.raises(FedAgeError, match=r"no run below .* goes on"):
+    with pytest.raises(FedAgeError, match=r"no run below .* goes on; start one with fedage campaign run"):
+        run_named(tmp_path / "nothing", None)
+    with pytest.raises(FedAgeError, match=r"no run below .* goes on; name one that ended \(c/r1\)"):
         run_named(tmp_path, None)
     with pytest.raises(FedAgeError, match=r"no run c/r2 below .*; there are: c/r1"):
         run_named(tmp_path, "c/r2")
@@ -118,4 +120,29 @@ def test_the_commands_by_name(tmp_path: Path) -> None:
         assert "failed: no quorum" in said.output
     stopped = CliRunner().invoke(commands, ["stop", "--home", str(home.root), "c/r1", "--after-round"])
     assert isinstance(stopped.exception, FedAgeError)
-    assert str(stopped.exception) == "the run c/r1 does not go on"
+    assert str(stopped.exception) == "the run c/r1 does not go on: failed: no quorum"
+
+
+@pytest.mark.parametrize("lock", ["run.lock", "follow.lock"])
+def test_a_run_that_goes_on_is_not_resumed_and_is_shown_instead(lock: str, tmp_path: Path) -> None:
+    home = init_home(tmp_path / "home", hosts=None, port=None)
+    run = run_with(home.runs, *BEGUN)
+    (run.path / "campaign.toml").write_text("")
+    with (run.state / lock).open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        said = CliRunner().invoke(commands, ["resume", "--home", str(home.root), "c/r1"])
+    assert isinstance(said.exception, FedAgeError)
+    assert str(said.exception).endswith(f"goes on; see how: fedage campaign watch --home {home.root} c/r1")
+
+
+def test_a_site_that_is_offline_is_not_shown_as_if_it_had_answered(tmp_path: Path) -> None:
+    gone = {"event": "site-trouble", "site": "north", "step": "train", "round": 2, "reason": "offline"}
+    asked = {"event": "asked", "step": "train", "round": 2, "fold": 0, "sites": ["south"]}
+    run = run_with(tmp_path, *BEGUN, gone, asked)
+    with (run.state / "run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        rows = [line.split() for line in printed(tmp_path).splitlines() if line.startswith(("north", "south"))]
+    assert rows == [
+        ["north", "80", "cpu", "not", "asked", "offline"],
+        ["south", "cuda", "(H200)", "train,", "round", "2"],
+    ]
