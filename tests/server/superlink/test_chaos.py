@@ -5,20 +5,17 @@ is uploaded, one while a round's end is written, one in an exact phase or an ana
 ended the run is answered by `fedage campaign resume`, as a person would. More kills: FEDAGE_CHAOS_KILLS=30, from
 FEDAGE_CHAOS_SEED on; what each did is appended to the file FEDAGE_CHAOS_LOG. FEDAGE_CHAOS_MOMENT=journal takes them all
 while a round's model or its step is written into the journal, or between the two; with --basetemp on a disk, where a
-file takes its time.
+file takes its time. FEDAGE_CHAOS_TIMES=4 kills each run so often, a round after another.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
-import ctypes
 import json
 import os
 import re
-import select
 import signal
-import struct
 import time
 from collections.abc import Callable
 from functools import partial
@@ -45,21 +42,18 @@ from tests.hospitals_at_work import (
     rounds_done,
     until,
 )
+from tests.server.killed_while_writing import JOURNAL
+from tests.watched_folder import WatchedFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.processes, pytest.mark.timeout(3600)]
 KILLS = int(os.environ.get("FEDAGE_CHAOS_KILLS", "3"))
 LOG = os.environ.get("FEDAGE_CHAOS_LOG")
 SEED = int(os.environ.get("FEDAGE_CHAOS_SEED", "0"))
-NAMES, ROUNDS, WAIT_S = ("north", "south", "west"), 6, 300.0
+NAMES, ROUNDS, WAIT_S = ("north", "south", "west"), 6, float(os.environ.get("FEDAGE_CHAOS_WAIT_S", "300"))
 VICTIMS = (SERVERAPP, SUPERLINK, EXECUTOR, NODE, AGENT, RELAY, "coordinator")
 MOMENTS = ("upload", "checkpoint", "exact phase", "any")
 MOMENT = os.environ.get("FEDAGE_CHAOS_MOMENT")
-JOURNAL = {
-    "the model being written": r"\.\d{6}\.model\.[0-9a-f]+\.partial",
-    "the model there, its step not": r"\d{6}\.model",
-    "the step being written": r"\.\d{6}\.safetensors\.[0-9a-f]+\.partial",
-}
-"""What is made or moved into a run's journal as a round ends: of four seeds two, one and one."""
+TIMES = int(os.environ.get("FEDAGE_CHAOS_TIMES", "1"))
 LONGEST_S = 8.0
 """So long after a round at most something is killed: in the next one, an upload, or the writing of its end."""
 
@@ -125,30 +119,6 @@ def written(run: RunFolder, *, journal: bool = False) -> list[str]:
     return sorted(found)
 
 
-class Folder:
-    """Tells of files that are made in a folder or moved there, in the moment when they are."""
-
-    _MADE, _MOVED = 0x100, 0x80
-
-    def __init__(self, path: Path) -> None:
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self._file = self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        assert self._libc.inotify_add_watch(self._file, os.fsencode(path), self._MADE | self._MOVED) > 0
-
-    def names(self, *, timeout_s: float) -> list[str]:
-        if not select.select([self._file], [], [], timeout_s)[0]:
-            return []
-        content, found, at = os.read(self._file, 65536), list[str](), 0
-        while at < len(content):
-            size = struct.unpack_from("iIII", content, at)[3]
-            found.append(content[at + 16 : at + 16 + size].rstrip(b"\0").decode())
-            at += 16 + size
-        return found
-
-    def close(self) -> None:
-        os.close(self._file)
-
-
 def moment(
     fleet: Network, run: RunFolder, kind: str, rng: np.random.Generator, ended: Callable[[], bool], *, late: bool
 ) -> str:
@@ -184,10 +154,10 @@ def moment(
         reached(lambda: bool(written(run, journal=late)))
         return f"{', '.join(written(run)) or 'something'} being written after round {after}"
     if kind == "journal":
-        after = int(rng.integers(0, ROUNDS))
+        after = max(int(rng.integers(0, ROUNDS - TIMES + 1)), rounds_done(run))
         what, wanted = list(JOURNAL.items())[int(rng.choice([0, 0, 1, 2]))]
         reached(lambda: rounds_done(run) >= after and run.journal.is_dir())
-        folder = Folder(run.journal)
+        folder = WatchedFolder(run.journal)
         is_there = reached(lambda: any(re.fullmatch(wanted, name) for name in folder.names(timeout_s=0.5)))
         folder.close()
         return f"{what} after round {after}" if is_there else "end"
@@ -203,8 +173,12 @@ def moment(
     return f"{after_s:.1f} s after round {after}"
 
 
+def is_over(command: Command) -> bool:
+    return command.process.poll() is not None
+
+
 def run_to_its_end(fleet: Network, seed: int) -> tuple[Path, list[str]]:
-    """One run with one kill; its folder, and what happened."""
+    """One run with its kills; its folder, and what happened."""
     rng = np.random.default_rng(seed)
     what = str(rng.choice(VICTIMS))
     kind = MOMENT or MOMENTS[seed % len(MOMENTS)]
@@ -216,13 +190,14 @@ def run_to_its_end(fleet: Network, seed: int) -> tuple[Path, list[str]]:
     told = list[str]()
     until(lambda: run.events.is_file() and bool(fleet.pids(SERVERAPP)), timeout_s=WAIT_S, what=lambda: command.said)
     pids = [] if what == "coordinator" else fleet.pids(what)  # looked up before: a look takes longer than some moments
-    when = moment(fleet, run, kind, rng, lambda: command.process.poll() is not None, late=seed // 4 % 2 == 1)
+    when = moment(fleet, run, kind, rng, partial(is_over, command), late=seed // 4 % 2 == 1)
     killed = strike(fleet, what, pids, rng)
     done = rounds_done(run)
     left = ", ".join(written(run)) or "nothing"
     told.append(f"seed {seed}: {killed} killed, {when}; {left} left half written")
     deadline = time.monotonic() + WAIT_S
     going: Command = command
+    more = TIMES - 1
     while not (run.is_recorded() and record(run).run.status == "finished"):
         assert time.monotonic() < deadline, (told, going.said)
         if going.process.poll() is not None and not run.is_conducted() and not run.is_followed():
@@ -234,6 +209,10 @@ def run_to_its_end(fleet: Network, seed: int) -> tuple[Path, list[str]]:
                 name = f"chaos/{run.name}"
                 going = fleet.fedage("campaign", "resume", name, "--home", fleet.coordinator.root, log=f"resume-{seed}")
                 told.append("resumed")
+        if more and going is not command and rounds_done(run) < ROUNDS and (pids := fleet.pids(what)):
+            when = moment(fleet, run, kind, rng, partial(is_over, going), late=False)
+            told.append(f"{strike(fleet, what, pids, rng)} killed, {when}; {', '.join(written(run)) or 'nothing'} left")
+            done, deadline, more = rounds_done(run), time.monotonic() + WAIT_S, more - 1
         time.sleep(0.3)
     assert rounds_done(run) >= done  # none was lost
     going.process.wait(120)
