@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+from fedage.common.campaign_file import parse_campaign
 from tests.server.test_conduct_folds import NETWORK
 from tests.server.test_quorum import PARTS
 from tests.server.test_resume import Coordinator
@@ -48,7 +49,10 @@ def started(folder: Path) -> int:
     if (child := os.fork()) == 0:
         done = False
         try:
-            done = Coordinator(folder, text=TEXT).conduct()
+            made = Coordinator(folder, text=TEXT)
+            for site in made.sites:  # which approved it before they were killed with the process
+                site.offer(TEXT, digest=parse_campaign(TEXT).digest)
+            done = made.conduct()
         finally:
             os._exit(0 if done else 1)
     return child
