@@ -33,6 +33,9 @@ _OWN = {
     "regional-residuals": ("groups.regional_residuals", _OWN_TABLE),
     "proportional-hazards": ("survival.proportional_hazards", _OWN_TABLE),
     "concordance": ("survival.concordance", _OWN_TABLE),
+    "risk-discrimination": ("survival.risk_discrimination", _OWN_TABLE),
+    "outcome-auc": ("groups.outcome_auc", _OWN_TABLE),
+    "two-visits": ("groups.two_visits", _OWN_TABLE),
 }
 """By name: the module in this folder, and the table of a campaign file without which the analysis has no step (a table
 of its own below `[analyses]`; or none). A command that reads a campaign loads those alone that the campaign has."""

@@ -37,3 +37,16 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 LIKELY_SITE = "likely_site"
 """Predicted column: the number of the likeliest site, from 1, in the order of those that train in campaign.sites."""
+RISK_YEARS = 5
+"""Years of risk that an estimator predicts, see `risk_column`."""
+OUTCOME_PROBABILITY, PREDICTED_SCORE = "outcome_probability", "predicted_score"
+"""Columns that estimators predict of a diagnosis and of a score."""
+
+
+def risk_column(year: int) -> str:
+    """Column with the risk of the event within so many years of the exam.
+
+    >>> risk_column(1), risk_column(5)
+    ('risk_1_year', 'risk_5_years')
+    """
+    return f"risk_{year}_year" + "s" * (year > 1)

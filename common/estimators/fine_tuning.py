@@ -16,16 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fedage.common.campaign.fields import OUTCOME_PROBABILITY, PREDICTED_SCORE, RISK_YEARS, risk_column
 from fedage.common.estimators.base import Arrays, Batch, Phase, Predictor, RoundsPhase
-from fedage.common.estimators.outcomes import (
-    DIAGNOSIS,
-    OUTCOME_KNOWN,
-    RISK_YEARS,
-    SCORE,
-    FineTuneOptions,
-    event_by,
-    risk_column,
-)
+from fedage.common.estimators.outcomes import OUTCOME_KNOWN, FineTuneOptions, event_by
 from fedage.common.networks.arrays import check_arrays, outline, shapes_of, state_to_arrays
 
 if TYPE_CHECKING:
@@ -170,10 +163,10 @@ class FineTunePhase:
         from fedage.common.losses import outcomes
 
         if self.options.outcome == "diagnosis":
-            return {DIAGNOSIS: made.softmax(dim=1)[:, 1]}
+            return {OUTCOME_PROBABILITY: made.softmax(dim=1)[:, 1]}
         if self.options.score_range is not None:
             low, high = self.options.score_range
-            return {SCORE: low + (made[:, 0] + 1) / 2 * (high - low)}
+            return {PREDICTED_SCORE: low + (made[:, 0] + 1) / 2 * (high - low)}
         is_softmax = self.options.risk_form == "softmax"
         risks = outcomes.softmax_risks(made) if is_softmax else torch.sigmoid(outcomes.hazard_logits(made))
         return {risk_column(year + 1): risks[:, year] for year in range(RISK_YEARS)}

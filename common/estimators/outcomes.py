@@ -11,25 +11,14 @@ from typing import Literal, Protocol, Self, runtime_checkable
 import numpy as np
 from pydantic import Field, model_validator
 
+from fedage.common.campaign.fields import OUTCOME_PROBABILITY, PREDICTED_SCORE, RISK_YEARS, risk_column
 from fedage.common.estimators.base import Estimator, Options, Output, Target
 from fedage.common.statistics.cohort import UnusableColumn
 from fedage.common.statistics.follow_up_years import by_year, usable_years
 from fedage.common.statistics.statistic import FloatArray
 
-RISK_YEARS = 5
-DIAGNOSIS, SCORE = "outcome_probability", "predicted_score"
-"""Columns predicted."""
 OUTCOME_KNOWN = "outcome"
 """What the loss learns from, beside ages: a diagnosis or a score."""
-
-
-def risk_column(year: int) -> str:
-    """Column with the risk of the event within so many years of the exam.
-
-    >>> risk_column(1), risk_column(5)
-    ('risk_1_year', 'risk_5_years')
-    """
-    return f"risk_{year}_year" + "s" * (year > 1)
 
 
 def event_by(year: int) -> str:
@@ -103,8 +92,10 @@ class FineTuneOptions(Options):
     def outputs_of_outcome(self) -> tuple[Output, ...]:
         """Columns predicted, beside those of the model of age."""
         if self.score_range is not None:
-            return (Output(column=SCORE, lower=self.score_range[0], upper=self.score_range[1]),)
-        names = [risk_column(year + 1) for year in range(RISK_YEARS)] if self.outcome == "risk" else [DIAGNOSIS]
+            return (Output(column=PREDICTED_SCORE, lower=self.score_range[0], upper=self.score_range[1]),)
+        names = (
+            [risk_column(year + 1) for year in range(RISK_YEARS)] if self.outcome == "risk" else [OUTCOME_PROBABILITY]
+        )
         return tuple(Output(column=name, lower=0.0, upper=1.0) for name in names)
 
     def learnt_of_outcome(self, columns: Mapping[str, FloatArray], *, minimum_count: int) -> dict[str, FloatArray]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field as Described
 
+from fedage.common.analyses._shown_in_rows import ShownInRows
 from fedage.common.analyses.agreement import Agreed
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome
 from fedage.common.analyses.columns import MAX_PATIENTS
@@ -24,7 +25,6 @@ from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.survival import _newton
 from fedage.common.analyses.survival._after_cox import (
     AfterCox,
-    ShownAfterCox,
     models_by_site,
     reduced,
     strata_of,
@@ -236,7 +236,7 @@ _NOTE = (
     "Only pairs of patients of one site are counted, so this is not the C-index of the pooled patients. It is that of "
     "the very patients the model was fitted on, which flatters it."
 )
-_SHOWN = ShownAfterCox(
+_SHOWN = ShownInRows(
     name=NAME,
     result=Concordance,
     words=_words,

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field as Described
 
+from fedage.common.analyses._shown_in_rows import ShownInRows
 from fedage.common.analyses.agreement import Agreed
 from fedage.common.analyses.base import Analysis, Done, Iterate, NotComputable, Outcome
 from fedage.common.analyses.columns import MAX_OUTCOME, MAX_PATIENTS
@@ -29,7 +30,6 @@ from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.survival import _newton
 from fedage.common.analyses.survival._after_cox import (
     AfterCox,
-    ShownAfterCox,
     models_by_site,
     reduced,
     strata_of,
@@ -303,7 +303,7 @@ _NOTE = (
     "A small p says that an effect changes with follow-up, not how much it matters: read it beside the last column, by "
     "how much the log hazard ratio rises per unit of (transformed) time. A test of each covariate is a test more."
 )
-_SHOWN = ShownAfterCox(
+_SHOWN = ShownInRows(
     name=NAME,
     result=HazardsTest,
     words=_words,

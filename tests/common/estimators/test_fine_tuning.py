@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from fedage.client.compute.model import targets_of
 from fedage.client.disclosure.guard import Withheld
+from fedage.common.analyses.survival.risk_discrimination import RiskDiscrimination
 from fedage.common.bundle.container import BundleRefused, write_bundle
 from fedage.common.bundle.fits import require_campaign
 from fedage.common.campaign_file import CampaignErrors, parse_campaign
@@ -30,7 +31,7 @@ from fedage.server.campaign.run_so_far import Place
 from fedage.server.record.results import Results, read_results
 from fedage.server.superlink.grid import PollingGrid
 from tests.common.estimators.planted_outcomes import TINY, auc, columns_of, sites, text, views_of
-from tests.machinery import InProcessGrid
+from tests.machinery import InProcessGrid, MemorySite
 from tests.of_bundles import described
 from tests.plugins.test_in_process import error_of
 
@@ -301,8 +302,8 @@ def test_a_site_without_the_column_is_told_so(options, column) -> None:
 # --- campaigns, in memory ---
 
 
-def ran(folder: Path, written: str, *, content: bytes = b"") -> Results:
-    grid = InProcessGrid(sites(folder))
+def ran(folder: Path, written: str, *, content: bytes = b"", members: list[MemorySite] | None = None) -> Results:
+    grid = InProcessGrid(members or sites(folder))
     place = Place(folder=folder / "run", run="r1", environment="simulation", guard=True)
     place.folder.mkdir(parents=True)
     if content:
@@ -331,3 +332,45 @@ def test_three_hospitals_fine_tune_for_a_diagnosis(tmp_path: Path, from_bundle: 
     cases = unseen["cancer"] == 1
     reached, allowed = auc(made["outcome_probability"], cases), auc(unseen["chance"], cases)
     assert reached > 0.5 + 0.7 * (allowed - 0.5)
+
+
+@pytest.mark.slow
+def test_three_hospitals_fine_tune_for_a_risk_whose_order_is_told(tmp_path: Path) -> None:
+    members = sites(tmp_path, count=160)
+    more = '[survival]\ntable_times_years = [1, 2, 3, 4, 5]\ncurves_by = "is_male"\n[analyses.risk-discrimination]\n'
+    written = text("breast-outcome", RISK, rounds=4, more=more)
+    results = ran(tmp_path, written, members=members)
+    step = results.analyses["risk-discrimination"]
+    assert isinstance(step.result, RiskDiscrimination), step
+    assert set(step.by_site) == {"a", "b", "c"}
+    predict = make("breast-outcome", RISK).predictor(load_file(tmp_path / "run" / "model.safetensors"), device="cpu")
+    concordant = comparable = 0.0
+    for member in members:
+        found = member.cohort(parse_campaign(written))
+        rows = np.flatnonzero(found.cohort["is_test"] == 1)
+        assert found.samples is not None
+        risk = predict(found.samples.of(rows))["risk_5_years"]
+        time = np.ceil(found.cohort["time_years"][rows] / 0.25 - 1e-9) * 0.25
+        event = found.cohort["event"][rows] == 1
+        for i in np.flatnonzero(event):
+            others = (time > time[i]) | ((time == time[i]) & ~event)
+            concordant += (risk[i] > risk[others]).sum() + (risk[i] == risk[others]).sum() / 2
+            comparable += others.sum()
+    assert step.result.comparable == comparable
+    assert step.result.c_index_harrell == pytest.approx(concordant / comparable, abs=0.01)  # rounding of near risks
+    unseen = columns_of(300, 77)
+    made = predict(views_of(unseen, 78))
+    died = (unseen["event"] == 1) & (unseen["time_years"] <= 3)
+    known = died | (unseen["time_years"] > 3)
+    reached, allowed = (auc(x[known], died[known]) for x in (made["risk_3_years"], unseen["sign"]))
+    assert reached > 0.5 + 0.7 * (allowed - 0.5)
+
+
+@pytest.mark.slow
+def test_three_hospitals_fine_tune_for_a_score(tmp_path: Path) -> None:
+    results = ran(tmp_path, text("breast-outcome", SCORE, rounds=4))
+    assert error_of(results) < 6.0, "the mean leaves 10 years"
+    unseen = columns_of(200, 77)
+    predict = make("breast-outcome", SCORE).predictor(load_file(tmp_path / "run" / "model.safetensors"), device="cpu")
+    error = np.abs(predict(views_of(unseen, 78))["predicted_score"] - unseen["score"]).mean()
+    assert error < 0.6 * np.abs(unseen["score"] - unseen["score"].mean()).mean()
