@@ -27,6 +27,7 @@ from fedage.client.cohort.table.cell_forms import (
     MISWRITTEN,
     NOT_NAMED,
     NOT_NAMED_CELL,
+    TO_SAY,
     Codes,
     form_codes,
     is_miswritten,
@@ -187,7 +188,7 @@ def _store_table(store: CohortStore, source: TableSource, path: Path, about: Map
         row, n_neither = _column(name, column, source, values, is_not_number, codes)
         if name == source.sex:
             rejected[neither_sex(name)] = n_neither
-        elif np.isfinite(values).any() or most_frequent(codes) == "yes-or-no":
+        elif np.isfinite(values).any() or most_frequent(codes) in TO_SAY:
             # A column of text is no mistake, it is only of no use.
             counts = Counter(code for code in codes if code)
             rejected |= {not_a_number(name, form): count for form, count in counts.items()}

@@ -122,6 +122,12 @@ FORMS = (
         'limits (such as "<5" or "89+")',
         "write a number, or leave the cell empty",
     ),
+    _form(
+        "infinite",
+        r"[+-]?(?:inf|infinity|∞|unendlich)|[+-]?\d[\d.]*e\+?\d{3,}",
+        'infinite numbers (such as "inf", or "1e400")',
+        "write the number, or leave the cell empty",
+    ),
     _form("spreadsheet-error", r"#[A-Z/0!?]+", 'errors of a spreadsheet (such as "#DIV/0!")', "mend the spreadsheet"),
     _form(
         "with-unit",
@@ -145,6 +151,8 @@ MISWRITTEN = frozenset(
     )
 )
 """Forms that were meant as numbers. Read as missing, only the large, negative or marked values would be lost."""
+TO_SAY = frozenset(("yes-or-no", "with-unit", "limit", "range", "infinite", "spreadsheet-error"))
+"""Forms that are said of a column which no campaign can use for them: somebody meant it to be used."""
 
 
 def form_codes(column: pd.Series, is_not_number: NDArray[np.bool_]) -> Codes:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fedage.client.cohort.table._outcome_text import _read_text_table
 from fedage.client.cohort.table.cell_forms import (
     MISWRITTEN,
+    TO_SAY,
     NOT_NAMED,
     Codes,
     description_and_remedy,
@@ -287,8 +288,8 @@ def _parse_unmapped(table: pd.DataFrame, id_column: str, missing: Sequence[float
             parsed.messages.append(reason_text(reason, parsed.left_out[reason]))
         elif is_text_column(values, codes != ""):
             parsed.text_columns[name] = int(is_filled.sum())
-            if most_frequent(codes) == "yes-or-no":
-                description, remedy = description_and_remedy("yes-or-no", texts=list(table[name].unique()))
+            if (form := most_frequent(codes)) in TO_SAY:
+                description, remedy = description_and_remedy(form, texts=list(table[name].unique()))
                 parsed.messages.append(f"column {name!r} holds {description}, so that no campaign can use it; {remedy}")
         else:
             parsed.add(name, values, "first", codes)

@@ -42,10 +42,43 @@ def test_numbers_are_read_and_the_rest_is_counted(tmp_path: Path) -> None:
         "duplicate-rows": 1,
         "rows-without-id": 1,
         "columns-with-unusable-name": 1,
-        "not-a-number:time_years": 2,
+        "infinite:time_years": 1,
+        "not-a-number:time_years": 1,
         "text-column:grade": 4,
     }
     assert "007" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("cell", "form"),
+    [
+        ("inf", "infinite"),
+        ("-Infinity", "infinite"),
+        ("∞", "infinite"),
+        ("1e400", "infinite"),
+        ("50%", "with-unit"),
+        ("50 % ", "with-unit"),
+        ("<5", "limit"),
+        ("12 mm", "with-unit"),
+        ("#N/V!", "spreadsheet-error"),
+        ("#DIV/0!", "spreadsheet-error"),
+    ],
+)
+def test_a_cell_that_is_read_as_nothing_is_counted_by_its_form(tmp_path: Path, cell: str, form: str) -> None:
+    found = read_outcomes(table(tmp_path, f"patient_id;fev\na;{cell}\nb;3.5\nc;4\n"))
+    assert found.not_numbers == {f"{form}:fev": 1}
+    assert "a" not in found.values or "fev" not in found.values["a"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"), [("50%", "a unit"), ("<5", "limits"), ("18-38", "ranges"), ("inf", "infin")]
+)
+def test_a_column_that_is_of_no_use_for_how_it_is_written_is_said(tmp_path: Path, cell: str, words: str) -> None:
+    found = read_outcomes(table(tmp_path, f"patient_id;fev\na;{cell}\nb;{cell}\nc;{cell}\n"))
+    assert found.text_columns == {"fev": 3}
+    assert any("'fev'" in message and words in message for message in found.messages)
+    plain = read_outcomes(table(tmp_path, "patient_id;town\na;Bern\nb;Basel\nc;Bern\n"))
+    assert not plain.messages
 
 
 def test_a_separator_at_the_end_of_each_row_names_no_column(tmp_path: Path) -> None:
@@ -145,7 +178,8 @@ def test_words_among_numbers_are_read_as_alone(tmp_path: Path) -> None:
         assert found.values["a"].get("x") == value, text
         assert found.values["p1"] == {"x": 3.0}
         wrong = value is None and text not in ("NA", ".", "nan", "")
-        assert found.not_numbers == ({"not-a-number:x": 1} if wrong else {}), text
+        code = "infinite" if "inf" in text.lower() else "not-a-number"
+        assert found.not_numbers == ({f"{code}:x": 1} if wrong else {}), text
 
 
 def test_a_wide_table_is_read_in_the_time_that_its_texts_take(tmp_path: Path) -> None:
