@@ -12,6 +12,7 @@ import numpy as np
 from fedage.client.cohort.selection.fold_assignment import NO_FOLD
 from fedage.client.cohort.table.columns import model_columns
 from fedage.client.compute import predictions
+from fedage.client.compute.made_columns import require_no_levels, values_made, with_dither
 from fedage.client.consent.accounts.released_columns import ReleasedColumns
 from fedage.client.consent.accounts.table_grids import TableGrids
 from fedage.client.consent.accounts.thresholds import Thresholds
@@ -59,6 +60,8 @@ class Account:
         Where the site keeps the columns by which sums left, over all coordinators and data sets; None for `folder`.
     keys
         Keyed hashes of the patients, in the order of the cohort's rows.
+    secret
+        The site's own, which noise on what a model made follows from.
     """
 
     folder: Path
@@ -66,6 +69,7 @@ class Account:
     name: str = ""
     columns_folder: Path | None = None
     keys: tuple[str, ...] = field(default=(), repr=False)
+    secret: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,10 +163,16 @@ def contributions(
     )
     rule = rule_of(campaign) if guard else None
     no_line: Withheld | None = None
+    made = values_made(campaign, cohort)
+    # Without the noise they are for the account of columns alone, which compares with earlier ones.
+    seen = [cohort]
+    if account is not None and account.secret and minimum_count > 1:
+        seen.insert(0, with_dither(cohort, campaign, patients=patients, secret=account.secret))
     try:
-        cohort = _correct(campaign, cohort, iterates, thresholds, minimum_count=minimum_count)
+        seen = [_correct(campaign, each, iterates, thresholds, minimum_count=minimum_count) for each in seen]
     except Withheld as refusal:
         no_line = refusal
+    cohort, as_made = seen[0], seen[-1]
     # In the order of the file, as of two columns that nearly repeat each other the later one is withheld.
     in_order = [*(more_steps or {}), *steps]
     for step, iterate in sorted(iterates.items(), key=lambda item: in_order.index(item[0]) if item[0] in steps else 0):
@@ -175,11 +185,13 @@ def contributions(
             left[step] = _one(
                 steps[step],
                 cohort,
+                as_made,
                 iterate,
                 thresholds,
                 grids,
                 told_bins,
                 released,
+                made=made,
                 minimum_count=minimum_count,
                 rule=rule,
             )
@@ -237,12 +249,14 @@ def _why_missing(missing: _Missing, cohort: Cohort, no_line: Withheld | None) ->
 def _one(
     analysis: Analysis,
     cohort: Cohort,
+    as_made: Cohort,
     iterate: Mapping[str, FloatArray],
     thresholds: Thresholds,
     grids: TableGrids,
     told_bins: ToldBins,
     released: ReleasedColumns,
     *,
+    made: tuple[str, ...],
     minimum_count: int,
     rule: InfluenceRule | None,
 ) -> Statistic:
@@ -255,9 +269,11 @@ def _one(
         thresholds.require_counted(analysis, cohort, iterate)
         grids.require_rounding(analysis)
         analysis = told_bins.accounted(grids.accounted(analysis, iterate), cohort)
+        if rule is not None:
+            require_no_levels(analysis, as_made, iterate, made=made, minimum_count=minimum_count)
         while True:
-            question = released.question_of(analysis, cohort, iterate)
-            statistic = analysis.local(question.cohort, iterate)
+            question = released.question_of(analysis, as_made, iterate)
+            statistic = analysis.local(question.over(cohort), iterate)
             releasable = is_releasable(statistic, minimum_count=minimum_count)
             if rule is not None and isinstance(analysis, Summing) and releasable:
                 require_sums(analysis.summed(cohort, iterate), rule)

@@ -110,6 +110,7 @@ def _account(work: Work) -> Account | None:
         patients=patients,
         columns_folder=rules.columns_folder,
         keys=work.site_cohort.keys,
+        secret=work.site.privacy_secret(),
     )
 
 

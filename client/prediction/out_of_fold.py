@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fedage.client.cohort.keys import Keys, read_or_create
+from fedage.client.compute.made_columns import with_dither
 from fedage.client.compute.predictions import cohort_digest, name_of, with_all_folds
 from fedage.client.consent.rules import SiteRules
 from fedage.client.disclosure.guard import Withheld
@@ -154,6 +156,9 @@ def _member(site: SiteHome, rules: SiteRules, start: str, *, of: str) -> _Member
         there = rules.cohort(campaign)
         snapshot = cohort_digest(there.cohort, snapshot=there.snapshot)
         cohort = with_all_folds(there.cohort, folder, run=runs[-1], folds=folds, snapshot=snapshot)
+        # An ensemble's sums are over these columns: they have the noise that all sums over predictions have.
+        secret = Keys(read_or_create(site.store_key, given=None, may_create=False)).secret("privacy")
+        cohort = with_dither(cohort, campaign, patients=there.keys, secret=secret)
     except RequestRefused as refused:
         raise FedAgeError(f"{what}: {refused.detail} (rule {refused.rule})") from None
     except Withheld as withheld:

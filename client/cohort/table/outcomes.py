@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from fedage.client.cohort.table._outcome_text import _read_text_table
 from fedage.client.cohort.table.cell_forms import (
     MISWRITTEN,
-    TO_SAY,
     NOT_NAMED,
+    TO_SAY,
     Codes,
     description_and_remedy,
     form_codes,

@@ -37,7 +37,7 @@ from fedage.client.disclosure.guard import Withheld
 from fedage.client.site.sqlite import Connection
 from fedage.common.analyses.agreement import Agreed
 from fedage.common.analyses.base import Analysis, Iterate
-from fedage.common.analyses.columns_read import ColumnsRead, ReadsColumns, with_earlier, with_rows
+from fedage.common.analyses.columns_read import EARLIER, ColumnsRead, ReadsColumns, with_earlier, with_rows
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.influence import RULE
 from fedage.common.statistics.influence_earlier import differs_for_few, near_pairs
@@ -90,6 +90,11 @@ class Question:
     compared_with: tuple[int, ...] = ()
     version: int = 0
     is_known: bool = True
+
+    def over(self, cohort: Cohort) -> Cohort:
+        """The same patients' cohort, of other values in what a model made, with the earlier columns of this one's."""
+        earlier = {name: self.cohort[name] for name in self.cohort.columns if name.startswith(EARLIER)}
+        return cohort.with_columns(**earlier) if earlier else cohort
 
 
 class ReleasedColumns:
