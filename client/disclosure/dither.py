@@ -38,7 +38,7 @@ def dither_of(column: str, values: FloatArray, *, patients: Sequence[str], secre
     if sd == 0:
         return noise
     key = hmac.digest(secret, b"dither " + column.encode(), "sha256")
-    for row in np.flatnonzero(np.isfinite(values)):
+    for row in np.flatnonzero(np.isfinite(values)).tolist():
         told = patients[row].encode() + np.float64(values[row]).astype("<f8").tobytes()
         drawn = int.from_bytes(hmac.digest(key, told, hashlib.sha256)[:8], "little") >> 11
         noise[row] = sd * _NORMAL.inv_cdf((drawn + 0.5) / _STEPS)

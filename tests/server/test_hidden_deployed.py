@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedage.client.compute import predictions
 from fedage.client.inbox.deployed import DeployedSite
 from fedage.client.site.home import SiteHome
 from fedage.common.analyses.bias.bias_line import BIAS
 from fedage.common.analyses.evaluation.metrics import TEST, VALIDATION
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign_file import parse_campaign
+from tests.as_used import predictions_as_used
 from tests.hospitals_at_work import Network, network, record
 
 NAMES = ("north", "south", "west")
@@ -80,9 +80,7 @@ def bare_numbers(work: Network, run: str, digest: str) -> dict[str, list[bytes]]
         site = DeployedSite(SiteHome.load(work.root / name))
         campaign = site.approved(digest)
         assert campaign is not None
-        cohort = site.cohort(campaign)
-        folder, snapshot = site.state_dir(digest), predictions.cohort_digest(cohort.cohort, snapshot=cohort.snapshot)
-        predicted = predictions.with_predictions(cohort.cohort, folder, run=run, snapshot=snapshot)
+        predicted = predictions_as_used(site, digest, run=run)
         steps = registered(campaign)
         sums = np.concatenate([steps[step].local(predicted, {}).vector for step in (BIAS, VALIDATION)])
         found[name] = [value.tobytes() for value in sums if value != round(value) and abs(value) > 1]

@@ -19,6 +19,7 @@ from fedage.server.record.heads import Heads
 from fedage.server.record.results import read_results
 from fedage.server.superlink.grid import PollingGrid
 from fedage.server.superlink.home import init_home
+from tests.as_used import predictions_as_used
 from tests.client.hospital import Hospital
 from tests.deploy.simulating import as_csv
 from tests.deploy.test_external_validation import FEATURES, MIXED
@@ -58,7 +59,10 @@ def test_two_hospitals_train_and_the_third_judges_their_final_model(tmp_path: Pa
     outside = results.external["evaluation:test"]
     assert outside.sites == ("west",)
     assert outside.result is not None
-    assert outside.result.model_dump()["mae_years"] == pytest.approx(error.mean(), abs=1e-9)
+    asked = members[-1].campaign
+    used = predictions_as_used(members[HOSPITALS.index("west")].site, asked.digest, run="r", fold=asked.final_fold)
+    assert np.abs(used["raw_gap_years"]).mean() == pytest.approx(error.mean(), abs=0.01)
+    assert outside.result.model_dump()["mae_years"] == pytest.approx(np.abs(used["raw_gap_years"]).mean(), abs=1e-9)
     assert results.analyses["evaluation:test"].sites == ("north", "south")
     assert {made.sites for made in results.preparation} == {("north", "south")}
     assert {site.name: site.role for site in results.sites}["west"] == "validation only"

@@ -13,6 +13,11 @@ from fedage.common.record.results import Results
 
 _MOST_POINTS = 3
 _HALF = 0.5 + 1e-9
+_SAME_P = 1e-6
+_P_AT_MOST = (
+    "p at most: with the expected events that grouping times between table times leaves open. It holds where one group "
+    "leaves just before a table time and the other just after; table times closer together bring it nearer to p."
+)
 
 
 def shown(results: Results) -> Display:
@@ -84,7 +89,10 @@ def _terminal(curves: Curves, left_out_of: list[str]) -> list[TitledTable | str]
 
 def _log_rank(test: LogRank) -> Table:
     row = (number(test.chi2), count(test.df), p_value(test.p))
-    return Table("log-rank", ("χ²", "degrees of freedom", "p"), (row,))
+    if test.p_bounds is None or test.p is None or max(test.p_bounds) - min(test.p_bounds) <= _SAME_P:
+        return Table("log-rank", ("χ²", "degrees of freedom", "p"), (row,))
+    headers = ("χ²", "degrees of freedom", "p", "p at most")
+    return Table("log-rank", headers, ((*row, p_value(max(test.p_bounds))),), note=_P_AT_MOST)
 
 
 def groups_compared(curves: Curves | None) -> str:

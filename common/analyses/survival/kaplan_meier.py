@@ -58,8 +58,8 @@ class KaplanMeier:
     event), `survival`, `standard_error`, `ci95_low`, `ci95_high` (None where nobody is at risk or the point is
     refused), `bound_low`, `bound_high` (what grouping leaves open), `refused` (why a point is not given; else empty);
     `median_survival` (None if not reached or not known exactly) and `median_between` (the table times it lies
-    between, where not exact); and `log_rank`: `chi2`, `p`, `expected`, `expected_bounds` (None without two groups and
-    events), or why it is refused in `log_rank_refused`.
+    between, where not exact); and `log_rank`: `chi2`, `p`, `expected`, `expected_bounds`, `p_bounds` (None without two
+    groups and events), or why it is refused in `log_rank_refused`.
 
     Parameters
     ----------

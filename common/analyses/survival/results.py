@@ -101,6 +101,9 @@ class LogRank(AnalysisResult):
     chi2: Number = Described(description="Mantel's χ²")
     df: int = Described(default=1, description="degrees of freedom")
     p: Number = Described(description="its p")
+    p_bounds: tuple[float, float] | None = Described(
+        default=None, description="smallest and largest p that grouping times between table times leaves open"
+    )
 
 
 class Curves(AnalysisResult):

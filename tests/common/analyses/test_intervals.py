@@ -292,3 +292,32 @@ def test_bounds_enclose_the_exact_curve(tools):
         for t, low, high in zip(found["table_times"], group["bound_low"], group["bound_high"], strict=True):
             assert low - 1e-12 <= exact.predict(t) <= high + 1e-12
         assert found["table_times"][-1] <= TIMES[-1]
+
+
+@pytest.mark.parametrize("after_visit", [(-0.01, 0.01), (0.01, -0.01), (0.5, 0.01), (0.01, 0.01)])
+@pytest.mark.parametrize(("times", "patients"), [(range(1, 11), 500), (range(1, 21), 500), ((2, 4, 6, 10, 16, 20), 200)])
+def test_the_largest_p_holds_where_groups_leave_on_different_sides_of_a_visit(after_visit, times, patients):
+    """Equal hazards; visits every year, times in half years. The p of the middle was below .05 in a third of these."""
+    rng, repetitions = np.random.default_rng(4), 60
+    times = np.array(times) / 2 if max(times) > 10 else np.array(times, dtype=float)
+    false = 0
+    for _ in range(repetitions):
+        groups = []
+        for offset in after_visit:
+            died, left = rng.exponential(5, patients), rng.integers(1, 11, patients) + offset
+            time, event = np.minimum(died, left), died <= left
+            d, c = (np.histogram(time[kind], np.concatenate([[0], times + 1e-9]))[0] for kind in (event, ~event))
+            rest = patients - np.cumsum(d + c)
+            groups.append((np.concatenate([[patients], rest[:-1]]), d, d, c, rest))
+        found, _ = grouped_log_rank(counts(*np.array(groups, dtype=float).transpose(1, 0, 2)))
+        if found is not None:
+            assert found["p_bounds"][0] <= found["p"] <= found["p_bounds"][1]
+            false += found["p_bounds"][1] < 0.05
+    # 8 or more of 60 come once in a hundred where the chance is .05.
+    assert false < 8
+
+
+def test_p_is_exact_where_nothing_is_left_open():
+    whole = counts([[30, 20], [30, 25]], [[10, 5], [5, 5]], [[10, 5], [5, 5]], [[0, 0], [0, 0]], [[20, 15], [25, 20]])
+    found, _ = grouped_log_rank(whole)
+    assert found["p_bounds"] == pytest.approx([found["p"]] * 2, abs=1e-15)

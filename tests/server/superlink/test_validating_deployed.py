@@ -14,10 +14,12 @@ from safetensors.numpy import load_file
 
 from fedage.client.audit import show
 from fedage.client.audit.log import LOG_FILE
+from fedage.client.inbox.deployed import DeployedSite
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.protocol.messages import ANALYSE, EVALUATE, TRAIN
 from fedage.server.campaign.export import export_bundle
 from fedage.server.record.results import read_results
+from tests.as_used import predictions_as_used
 from tests.deploy.test_external_validation import bundle_campaign
 from tests.hospitals_at_work import Network, network
 
@@ -64,13 +66,20 @@ def test_train_here_validate_there(tmp_path: Path) -> None:
         assert command.process.wait(900) == 0, command.said
         results = read_results(run.path / "results.json")
         age, predicted = at_west(net, load_file(run.path / "model.safetensors"))
+        site = DeployedSite.load(net.root / "west")
+        asked = parse_campaign(TRAIN_TWO)
+        used = predictions_as_used(site, asked.digest, run=run.name, fold=asked.final_fold)
+        site.rules.close()
+        assert np.allclose(np.sort(used["predicted_years"]), np.sort(predicted), atol=0.2)
+        assert used["raw_gap_years"].std() == pytest.approx((predicted - age).std(), rel=1e-3)
         outside = results.external["evaluation:test"]
         assert outside.sites == ("west",)
         assert outside.result is not None
         found = outside.result.model_dump()
         assert found["n"] == age.size
-        assert found["mae_years"] == pytest.approx(np.abs(predicted - age).mean(), abs=1e-9)
-        assert found["calibration_slope"] == pytest.approx(np.polyfit(predicted, age, 1)[0], abs=1e-8)
+        assert found["mae_years"] == pytest.approx(np.abs(used["raw_gap_years"]).mean(), abs=1e-9)
+        slope = np.polyfit(used["predicted_years"], used["age_years"], 1)[0]
+        assert found["calibration_slope"] == pytest.approx(slope, abs=1e-8)
         assert results.analyses["evaluation:test"].sites == ("north", "south")
         assert {made.sites for made in results.preparation} == {("north", "south")}
         assert {site.name: site.role for site in results.sites}["west"] == "validation only"
