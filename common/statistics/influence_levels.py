@@ -6,11 +6,11 @@ remains of a division. A minimum count, and a share of the whole sum, see nothin
 years are such levels too.
 
 Rule, for every step from the noise in a sum of n values up to the column's range: about the levels that fit best, no
-patient makes up half of the squares of what remains, and fewer than the minimum count do not make up nine tenths. Some
-step fits a dozen of any values well: of fewer than `_MANY` patients these are nine tenths, and 99 % for a quarter of
-them at most. What is finer than that noise a site's keyed noise hides (`fedage.client.disclosure.dither`).
+patient makes up half of the squares of what remains, and fewer than the minimum count do not make up 95 %. Some step
+fits a dozen of any values well: where fewer than `_MANY` patients are off the most frequent value these are nine tenths
+and 99 %, and the few are a quarter of them at most. What is finer than that noise a site's keyed noise hides (`fedage.client.disclosure.dither`).
 
-Residual risk: steps that are levels of two sizes at once; noise is averaged over models that differ.
+Residual risk: levels of two sizes at once; more than a quarter of those off the most frequent value; noise is averaged over models that differ.
 
 Legend: n patients, w steps per unit of the column.
 """
@@ -22,10 +22,11 @@ import hashlib
 import numpy as np
 
 from fedage.common.statistics._recent import Recent
+from fedage.common.statistics.influence import differing
 from fedage.common.statistics.influence_few import NEARLY_ALL
 from fedage.common.statistics.statistic import FloatArray
 
-_MANY, _LARGEST, _LARGEST_OF_MANY, _FEW_OF_MANY = 60, 0.9, 0.5, 0.9
+_MANY, _LARGEST, _LARGEST_OF_MANY, _FEW_OF_MANY = 30, 0.9, 0.5, 0.95
 _NOISE_SHARE = 1000.0
 _PHASES_A_TURN = 16
 """How finely steps are tried: between two of them no patient's place moves by more than a sixteenth of a step."""
@@ -57,8 +58,9 @@ def _few_beside_levels(values: FloatArray, *, noise_sd: float, minimum_count: in
         return False
     finest = 2 * noise_sd * np.sqrt(n)
     steps = np.arange(1 / span, max(1 / finest, 1.5 / span), 1 / (_PHASES_A_TURN * span))
-    few = min(minimum_count - 1, n // 4)
-    largest, held = (_LARGEST_OF_MANY, _FEW_OF_MANY) if n >= _MANY else (_LARGEST, NEARLY_ALL)
+    several = differing(values)  # those at one level fit any step
+    few = min(minimum_count - 1, several // 4)
+    largest, held = (_LARGEST_OF_MANY, _FEW_OF_MANY) if several >= _MANY else (_LARGEST, NEARLY_ALL)
     centred = values - np.median(values)
     for some in np.array_split(steps, max(1, steps.size * n // _VALUES_AT_ONCE)):
         squares = np.sort(_beside(centred, some, few=max(few, 1)) ** 2, axis=1) + noise_sd**2
