@@ -8,9 +8,11 @@ years are such levels too.
 Rule, for every step from the noise in a sum of n values up to the column's range: about the levels that fit best, no
 patient makes up half of the squares of what remains, and fewer than the minimum count do not make up 95 %. Some step
 fits a dozen of any values well: where fewer than `_MANY` patients are off the most frequent value these are nine tenths
-and 99 %, and the few are a quarter of them at most. What is finer than that noise a site's keyed noise hides (`fedage.client.disclosure.dither`).
+and 99 %, and the few are a quarter of them at most. What is finer than that noise a site's keyed noise hides
+(`fedage.client.disclosure.dither`).
 
-Residual risk: levels of two sizes at once; more than a quarter of those off the most frequent value; noise is averaged over models that differ.
+Residual risk: levels of two sizes at once; more than a quarter of those off the most frequent value; noise is averaged
+over models that differ.
 
 Legend: n patients, w steps per unit of the column.
 """

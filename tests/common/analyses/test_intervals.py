@@ -295,7 +295,7 @@ def test_bounds_enclose_the_exact_curve(tools):
 
 
 @pytest.mark.parametrize("after_visit", [(-0.01, 0.01), (0.01, -0.01), (0.5, 0.01), (0.01, 0.01)])
-@pytest.mark.parametrize(("times", "patients"), [(range(1, 11), 500), (range(1, 21), 500), ((2, 4, 6, 10, 16, 20), 200)])
+@pytest.mark.parametrize(("times", "patients"), [(range(1, 11), 500), (range(1, 21), 500), ((2, 4, 6, 10, 20), 200)])
 def test_the_largest_p_holds_where_groups_leave_on_different_sides_of_a_visit(after_visit, times, patients):
     """Equal hazards; visits every year, times in half years. The p of the middle was below .05 in a third of these."""
     rng, repetitions = np.random.default_rng(4), 60
