@@ -204,7 +204,12 @@ def test_members_predicted_here_become_the_columns_of_an_ensemble(
                     zip(found.keys, found.cohort["age_years"], found.cohort["fold"], strict=True)
                 )
             }
-            assert {row[PATIENT]: (float(row[AGE]), float(row[MEMBER + name])) for row in rows_of(file)} == expected
+            written = {row[PATIENT]: (float(row[AGE]), float(row[MEMBER + name])) for row in rows_of(file)}
+            assert written.keys() == expected.keys()
+            assert {key: age for key, (age, _) in written.items()} == {key: age for key, (age, _) in expected.items()}
+            # With the noise that the site adds to predictions before they are summed.
+            noise = np.array([written[key][1] - expected[key][1] for key in expected])
+            assert 0 < noise.std() < np.std([predicted for _, predicted in expected.values()]) / 700
     done = [write_out_of_fold(home, members) for home in homes]
     patients = [set(DeployedSite(SiteHome.load(home)).cohort(parse_campaign(texts["first"])).keys) for home in homes]
     before = [(home / "site.toml").read_text() for home in homes]
