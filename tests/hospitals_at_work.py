@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from fedage.client.cli.index import index_site
-from fedage.client.node import executor
 from fedage.client.site.home import SiteHome, init_site
 from fedage.server.record.results import Results, read_results
 from fedage.server.record.run_folder import RunFolder
@@ -50,7 +49,7 @@ validation = 0.25
 test = 0.25
 """
 SUPERLINK, EXECUTOR, SERVERAPP = "superlink_main", "superexec_main", "serverapp_main"
-NODE, AGENT, RELAY = "supernode_main", "client.agent.main", executor.__name__
+NODE, AGENT = "supernode_main", "client.agent.main"
 
 
 def until(condition: Callable[[], bool], *, timeout_s: float, what: object = "") -> float:
@@ -177,7 +176,7 @@ class Network:
 
     def whole(self) -> bool:
         """Whether everything that should run runs."""
-        per_site = all(len(self.pids(what)) >= len(self.names) for what in (NODE, AGENT, RELAY))
+        per_site = all(len(self.pids(what)) >= len(self.names) for what in (NODE, AGENT))
         return per_site and bool(self.pids(SUPERLINK)) and bool(self.pids(EXECUTOR))
 
 

@@ -52,7 +52,7 @@ BENCHES = {"bench_index": "--files 40 --repeats 1", "bench_samples": "--patients
 
 OTHER_PROCESSES = {
     "client/agent/service.py", "client/agent/turns.py", "client/cli/main.py", "client/cohort/decoding/decoder_child.py",
-    "client/cohort/decoding/stored_values.py", "client/cohort/dicom/dataset.py", "client/node/executor.py",
+    "client/cohort/decoding/stored_values.py", "client/cohort/dicom/dataset.py", "client/node/resident.py",
     "client/node/relay.py", "client/node/wire.py", "server/campaign/app.py", "server/cli/launch.py",
     "server/cli/main.py", "server/superlink/superlink.py",
 }  # fmt: skip

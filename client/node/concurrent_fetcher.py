@@ -1,4 +1,4 @@
-"""A SuperNode that takes several messages at a time, and learns when a run has ended.
+"""A SuperNode whose messages Flower's own processes answer, several at a time, and which learns when a run has ended.
 
 Flower's SuperNode fetches a message, waits for its reply, and only then fetches the next: an analysis would wait for a
 training of hours, and a run stopped meanwhile would be trained for to the end. Its loop calls two functions of its
@@ -43,8 +43,6 @@ class ConcurrentFetcher:
         Messages in work at a time.
     poll_s
         Seconds between two looks for work that found none, also while there is work: the coordinator answers each.
-    fetched
-        Called when there is another message.
     """
 
     def __init__(
@@ -54,12 +52,10 @@ class ConcurrentFetcher:
         send: Callable[..., None],
         most: int = MOST,
         poll_s: float,
-        fetched: Callable[[], None] = lambda: None,
     ) -> None:
         self._fetch = fetch
         self._send = send
         self._most = most
-        self._fetched = fetched
         self._poll_s = poll_s
         self._asked_at = 0.0
         self._nothing_at = -poll_s
@@ -73,7 +69,6 @@ class ConcurrentFetcher:
         if may_look and len(in_work) < self._most:
             run_id = self._fetch(**arguments)
             if run_id is not None:
-                self._fetched()
                 return run_id
             self._nothing_at = time.monotonic()
         if in_work:
@@ -97,7 +92,7 @@ class ConcurrentFetcher:
             return
         self._asked_at = time.monotonic()
         for run_id in {task.run_id for task in in_work}:
-            if not _has_ended(run_id, get_run):
+            if not has_ended(run_id, get_run):
                 continue
             logger.info("a run has ended; what was in work for it is stopped")
             for task in in_work:
@@ -106,7 +101,7 @@ class ConcurrentFetcher:
                     state.finish_task(task.task_id, sub_status=SubStatus.STOPPED, details="the run has ended")
 
 
-def install(module: ModuleType, *, poll_s: float, fetched: Callable[[], None] = lambda: None) -> None:
+def install(module: ModuleType, *, poll_s: float) -> None:
     """Put `ConcurrentFetcher` in front of the two functions of Flower's module.
 
     Raises
@@ -114,13 +109,12 @@ def install(module: ModuleType, *, poll_s: float, fetched: Callable[[], None] = 
     AttributeError
         If the module has them no more.
     """
-    both = ConcurrentFetcher(
-        fetch=module._pull_and_store_message, send=module._push_messages, poll_s=poll_s, fetched=fetched
-    )
+    both = ConcurrentFetcher(fetch=module._pull_and_store_message, send=module._push_messages, poll_s=poll_s)
     vars(module).update(_pull_and_store_message=both.fetch, _push_messages=both.send)
 
 
-def _has_ended(run_id: int, get_run: Callable[[int], Any]) -> bool:
+def has_ended(run_id: int, get_run: Callable[[int], Any]) -> bool:
+    """Whether the coordinator says that a run has ended."""
     try:
         return bool(get_run(run_id).status.status == Status.FINISHED)
     except RunNotRunningException:  # no `Exception`: it would take the SuperNode along

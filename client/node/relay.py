@@ -1,4 +1,4 @@
-"""What Flower starts for every message at a hospital: the message goes to the site's agent, the reply comes back.
+"""What a SuperNode does with every message at a hospital: it goes to the site's agent, the reply comes back.
 
 Stateless, without torch, pandas or a database, and with no image in reach: whatever a coordinator ships runs here, and
 here is nothing to take.
@@ -51,12 +51,12 @@ def relay(
     channel = grpc.insecure_channel(f"unix:{socket}", options=wire.GRPC_OPTIONS)
     try:
         if not _connected(channel, timeout_s=min(connect_s, message.metadata.ttl)):
-            return _error(message, "AgentUnavailable")
+            return error_reply(message, "AgentUnavailable")
         answer = _converse(channel, message, withdrawn)
     except grpc.RpcError as error:
-        return _error(message, _reason(error))
+        return error_reply(message, _reason(error))
     except wire.WireError:
-        return _error(message, "AgentReplyMalformed")
+        return error_reply(message, "AgentReplyMalformed")
     finally:
         channel.close()
     return _reply(answer.error if answer.has_error() else answer.content, to=message)
@@ -113,7 +113,8 @@ def _reason(error: grpc.RpcError) -> str:
     return "AgentUnavailable"
 
 
-def _error(message: Message, reason: str) -> Message:
+def error_reply(message: Message, reason: str) -> Message:
+    """A reply that says only what kind of error it was."""
     return _reply(Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason), to=message)
 
 

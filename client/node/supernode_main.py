@@ -3,47 +3,46 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import secrets
-import signal
-import subprocess
 import sys
-import threading
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
-from flwr.supernode import start_client_internal
+from flwr.supernode import node_auth_http_interceptor, start_client_internal
 from flwr.supernode.cli import flower_supernode
 
 from fedage.client.node import concurrent_fetcher as several
+from fedage.client.node import resident
 from fedage.client.node.flower_waits import hasten_heartbeats, shorten_pulls, shorten_sleeps
-from fedage.deploy.machine.processes import PARENT, end_with_parent
+from fedage.deploy.machine.parts import may_be_held
+from fedage.deploy.machine.processes import end_with_parent
+
+_HELD_S = 1.0
+"""So long a look for work is held, if the coordinator has none; between two looks a run may turn out to have ended."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the SuperNode, and its resident executor if a socket is given, until told to stop."""
+    """Run the SuperNode until told to stop; it relays by itself if it is told the agent's socket."""
     parser = argparse.ArgumentParser(description="A SuperNode; other arguments are Flower's.", add_help=False)
     parser.add_argument("--poll-s", type=float, default=3.0, help="longest wait between two looks for work")
     parser.add_argument("--port", required=True, help="port of the runtime interface")
-    parser.add_argument("--executor-socket", help="run the resident executor, for the agent at this socket")
-    parser.add_argument("--executor-secret", help="file with the secret that only the executor shares")
+    parser.add_argument("--executor-socket", help="relay messages to the agent at this socket")
+    parser.add_argument("--executor-secret", help="file for the secret of the runtime interface")
     options, flowers = parser.parse_known_args(arguments)
     flowers += ["--host", "127.0.0.1", "--port", options.port]
     end_with_parent()
-    fetched: Callable[[], None] = _nobody_to_wake
-    if options.executor_socket:
-        flowers += ["--isolation", "process", "--superexec-auth-secret-file", options.executor_secret]
-        command = [sys.executable, "-m", "fedage.client.node.executor", "--port", options.port]
-        command += ["--socket", options.executor_socket, "--secret", options.executor_secret]
-        _make_secret(Path(options.executor_secret))
-        executor = _start_executor(command)
-        fetched = partial(_wake, executor)
     shorten_sleeps(start_client_internal, poll_s=options.poll_s)
     shorten_pulls()
     hasten_heartbeats()
-    several.install(start_client_internal, poll_s=options.poll_s, fetched=fetched)
+    if options.executor_socket:
+        # Nobody else gets to know the secret: no process takes tasks of this SuperNode.
+        flowers += ["--isolation", "process", "--superexec-auth-secret-file", options.executor_secret]
+        _make_secret(Path(options.executor_secret))
+        resident.install(start_client_internal, socket=options.executor_socket, poll_s=options.poll_s)
+        may_be_held(node_auth_http_interceptor, seconds=_HELD_S)
+    else:
+        several.install(start_client_internal, poll_s=options.poll_s)
     sys.argv = ["flower-supernode", *flowers]
     flower_supernode()
 
@@ -52,30 +51,6 @@ def _make_secret(file: Path) -> None:
     file.unlink(missing_ok=True)
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
         stream.write(secrets.token_bytes(32))
-
-
-def _start_executor(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """A SuperNode whose executor is gone would look online and be deaf: it ends too, and both are started again."""
-    environment = {**os.environ, PARENT: str(os.getpid())}
-    executor = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
-
-    def watch() -> None:
-        executor.wait()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True, name="executor").start()
-    return executor
-
-
-def _wake(executor: subprocess.Popen[bytes]) -> None:
-    """Tell the executor that there is a message; one that is busy finds it anyway."""
-    assert executor.stdin is not None
-    with contextlib.suppress(OSError):
-        os.write(executor.stdin.fileno(), b".")
-
-
-def _nobody_to_wake() -> None:
-    """Flower's own executor looks by itself."""
 
 
 if __name__ == "__main__":

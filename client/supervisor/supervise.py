@@ -149,7 +149,7 @@ def _look_after(
     tell = on_status or (lambda _text: None)
     agent_child = Child("agent", agent, tell, state) if agent is not None else None
     node_child = Child("node", node, tell, state) if node is not None else None
-    # A resident executor takes its SuperNode along when it ends; Flower's own does not.
+    # A SuperNode that relays by itself is never deaf; with Flower's own executor it may be.
     listening = hears if side.config.executor == "per-message" else always
     watch = ProcessWatch(agent_child, node_child, socket_path=side.socket_path, hears=listening, tell=tell)
     try:

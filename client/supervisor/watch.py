@@ -176,5 +176,5 @@ def hears(node: ProcessTree) -> bool:
 
 
 def always(_node: ProcessTree) -> bool:
-    """For a resident executor, which takes its SuperNode along when it ends."""
+    """For a SuperNode that relays by itself."""
     return True

@@ -312,18 +312,27 @@ class PollingGrid:
         del outgoing
         reason = ""
         while under_way.waiting or under_way.lost:
-            if under_way.waiting:
-                with _quick_pulls(until=under_way.ends):
-                    arrived = list(self._grid.pull_messages(list(under_way.waiting)))
-                for node, reply in _sorted_out(arrived, under_way.waiting):
-                    under_way.take(node, reply)
+            looked = time.monotonic()
+            arrived = self._look(under_way)
             under_way.look_after_nodes()
             reason = _reason_to_end(ends=under_way.ends, deadline_s=deadline_s, stop=stop)
             if reason or not (under_way.waiting or under_way.lost):
                 break
-            time.sleep(self._pause_s(began=under_way.began, ends=under_way.ends))
+            # A look that the SuperLink held until there was something, or nothing for a while, was a pause itself.
+            pause_s = 0.0 if arrived else self._pause_s(began=under_way.began, ends=under_way.ends)
+            time.sleep(max(0.0, pause_s - (time.monotonic() - looked)))
         under_way.end(reason)
         return under_way.results
+
+    def _look(self, under_way: _UnderWay) -> bool:
+        """Take what has arrived; whether anything has. Nothing of it is held here when this returns."""
+        if not under_way.waiting:
+            return False
+        with _quick_pulls(until=under_way.ends):
+            arrived = list(self._grid.pull_messages(list(under_way.waiting)))
+        for node, reply in _sorted_out(arrived, under_way.waiting):
+            under_way.take(node, reply)
+        return bool(arrived)
 
     def _pause_s(self, *, began: float, ends: float) -> float:
         now = time.monotonic()

@@ -6,6 +6,9 @@ most of the SuperLink's time in a round of 11 MB models. For the requests named 
 Flower's own authentication and handler; who sends and whether the run goes on is looked up once a second. Requests that
 write to the database do so one after another: SQLite lets those that meet sleep, in the end for a tenth of a second.
 
+A request may name several parts (`deploy.machine.parts`), each of which is Flower's handler's to give or take. A look
+for messages that finds none is held for as long as its sender says: until the other side has sent something.
+
 Whatever goes otherwise than well (a refused key, an unknown object, any error) is left to Flower's whole app, which is
 given the same request and answers it. `tests/server/superlink/test_prompt_routes.py` holds what is used of Flower.
 """
@@ -23,6 +26,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from flwr.common.constant import Status
+from flwr.proto.message_pb2 import PullObjectResponse, PushObjectResponse
 from flwr.supercore.constant import TASK_TOKEN_HEADER
 from flwr.supercore.dependencies.task import authenticate_task
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
@@ -32,6 +36,8 @@ from flwr.superlink.servicer.fleet import fleet_handlers
 from flwr.superlink.servicer.runtime import runtime_handlers
 from starlette.requests import Request
 
+from fedage.deploy.machine.parts import HOLD_HEADER, TOGETHER_BYTES, joined, names_in, separated
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -40,6 +46,7 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 _KNOWN_S = 1.0
 """So long at most a node that was removed, or a run that has ended, may still pass parts of messages."""
 _MOST_KNOWN = 4096
+_HELD_AT_MOST_S = 2.0
 _THREADS = 16
 _WRITES = frozenset({"push-object", "pull-messages", "push-messages"})
 
@@ -63,12 +70,62 @@ def routes() -> dict[str, Callable[[Any, Any, Any], Any]]:
         "push-messages": runtime_handlers.push_messages,
         "confirm-message-received": runtime_handlers.confirm_message_received,
     }
+    for handlers in (fleet, runtime):
+        handlers["push-object"] = _each_pushed(handlers["push-object"])
+        handlers["pull-object"] = _each_pulled(handlers["pull-object"])
     return {f"{_FLEET}{name}": handler for name, handler in fleet.items()} | {
         f"{_RUNTIME}{name}": handler for name, handler in runtime.items()
     }
 
 
+def _each_pulled(handler: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+    """The same for a request that names several parts: as many as are there one after another, and not too large."""
+
+    def pull(request: Any, state: Any, task: Any) -> Any:
+        names = names_in(request.object_id)
+        if names is None:
+            return handler(request, state, task)
+        contents: list[bytes] = []
+        for name in names:
+            one = SimpleNamespace(node=request.node, run_id=request.run_id, object_id=name)
+            answer = handler(one, state, task)
+            if not (answer.object_found and answer.object_available):
+                if contents:
+                    break
+                return answer
+            contents.append(answer.object_content)
+            if sum(map(len, contents)) >= TOGETHER_BYTES:
+                break
+        return PullObjectResponse(object_found=True, object_available=True, object_content=joined(contents))
+
+    return pull
+
+
+def _each_pushed(handler: Callable[[Any, Any, Any], Any]) -> Callable[[Any, Any, Any], Any]:
+    """The same for a request that brings several parts: all of them in one transaction, or none."""
+
+    def push(request: Any, state: Any, task: Any) -> Any:
+        names = names_in(request.object_id)
+        if names is None:
+            return handler(request, state, task)
+        with state.session():
+            for name, content in zip(names, separated(request.object_content), strict=True):
+                one = SimpleNamespace(
+                    node=request.node,
+                    run_id=request.run_id,
+                    session_id=request.session_id,
+                    object_id=name,
+                    object_content=content,
+                )
+                if not handler(one, state, task).stored:
+                    raise ValueError("a part is not wanted")  # Flower's app takes none of these, and says so
+        return PushObjectResponse(stored=True)
+
+    return push
+
+
 _FLEET, _RUNTIME = "/v1/fleet/", "/v1/runtime/"
+_OTHER_SIDE = {_FLEET: _RUNTIME, _RUNTIME: _FLEET}
 
 
 class Remembering:
@@ -146,6 +203,7 @@ class PromptRoutes:
         self._app = app
         self._routes = routes()
         self._workers = ThreadPoolExecutor(_THREADS, thread_name_prefix="prompt")
+        self._news = {side: asyncio.Event() for side in _OTHER_SIDE}
         self._writing = threading.Lock()
         self._state: Any = Remembering(linkstate_factory.state())
         # What Flower's authentication looks for in its app.
@@ -160,10 +218,16 @@ class PromptRoutes:
             return
         if (body := await _body(receive)) is None:
             return
-        answer = await asyncio.get_running_loop().run_in_executor(self._workers, self._answer, scope, path, body)
+        side, _, name = path.rpartition("/")
+        try:
+            answer = await self._answer_or_hold(scope, receive, path=path, body=body, side=f"{side}/")
+        except ConnectionAbortedError:
+            return
         if answer is None:
             await self._app(scope, _again(body, receive), send)
             return
+        if name.startswith("push-"):
+            self.tell(f"{side}/")
         headers = [
             (b"content-type", PROTOBUF_MEDIA_TYPE.encode()),
             (b"content-length", str(len(answer)).encode()),
@@ -171,12 +235,47 @@ class PromptRoutes:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 
-    def _answer(self, scope: Scope, path: str, body: bytes) -> bytes | None:
-        """The serialised answer; None if Flower's app is to answer."""
+    def tell(self, side: str) -> None:
+        """Let the looks of the other side, which are held, look again: this one has sent something."""
+        other = _OTHER_SIDE[side]
+        self._news[other].set()
+        self._news[other] = asyncio.Event()
+
+    async def _answer_or_hold(
+        self, scope: Scope, receive: Receive, *, path: str, body: bytes, side: str
+    ) -> bytes | None:
+        """The serialised answer; None if Flower's app is to answer. One that has nothing is held until there is.
+
+        Raises
+        ------
+        ConnectionAbortedError
+            If who asked has gone meanwhile: what there is then must not be given to nobody.
+        """
+        loop = asyncio.get_running_loop()
+        until, gone = time.monotonic() + _held_s(scope), None
+        try:
+            while True:
+                news = self._news[side]  # before the look, so that none is missed
+                answer, nothing = await loop.run_in_executor(self._workers, self._answer, scope, path, body)
+                left_s = until - time.monotonic()
+                if not nothing or left_s <= 0:
+                    return answer
+                gone = gone or asyncio.ensure_future(receive())
+                told = asyncio.ensure_future(news.wait())
+                await asyncio.wait({gone, told}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                told.cancel()
+                if gone.done():
+                    raise ConnectionAbortedError
+        finally:
+            if gone is not None:
+                gone.cancel()
+
+    def _answer(self, scope: Scope, path: str, body: bytes) -> tuple[bytes | None, bool]:
+        """The serialised answer, None if Flower's app is to answer; and whether it is that there is nothing yet."""
         try:
             request = Request({**scope, "app": self._in_place_of_app, "state": {}})
             if request.headers.get("content-type", "").partition(";")[0].strip().lower() != PROTOBUF_MEDIA_TYPE:
-                return None
+                return None, False
             message = PROTOBUF_REQUEST_TYPES["POST", path].FromString(body)
             request.state.protobuf_request = message
             task = None
@@ -188,8 +287,18 @@ class PromptRoutes:
                 answer = self._routes[path](message, self._state, task)
             content: bytes = answer.SerializeToString()
         except Exception:  # noqa: BLE001 - Flower's app makes the same request fail in its own way
-            return None
-        return content
+            return None, False
+        if isinstance(answer, PullObjectResponse):
+            return content, answer.object_found and not answer.object_available
+        return content, path.endswith("/pull-messages") and not answer.messages_list
+
+
+def _held_s(scope: Scope) -> float:
+    """How long a request may be held, as it says itself."""
+    told = Request(scope).headers.get(HOLD_HEADER, "0")
+    with contextlib.suppress(ValueError):
+        return min(max(0.0, float(told)), _HELD_AT_MOST_S)
+    return 0.0
 
 
 async def _body(receive: Receive) -> bytes | None:

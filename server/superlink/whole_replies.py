@@ -1,13 +1,16 @@
-"""A SuperLink that announces a reply once all of its parts are there.
+"""A SuperLink that announces a reply once all of its parts are there, and few replies at a time.
 
 Flower announces it with its header. The ServerApp then waits for the rest, and the replies of other nodes, whole for
-long, wait behind it. `tests/server/superlink/test_whole_replies.py` holds what is used of Flower.
+long, wait behind it. It fetches all that are announced before it gives out the first: so its memory would grow with the
+number of sites. `tests/server/superlink/test_whole_replies.py` holds what is used of Flower.
 """
 
 from __future__ import annotations
 
 import time
 from typing import Any
+
+_AT_A_TIME = 1
 
 
 def announce_whole_replies() -> None:
@@ -17,13 +20,13 @@ def announce_whole_replies() -> None:
     get_message_res = SqlLinkState.get_message_res
 
     def get_whole(self: SqlLinkState, message_ids: set[str], run_id: int) -> list[Any]:
-        return get_message_res(self, message_ids - _coming(self, message_ids), run_id)
+        return get_message_res(self, message_ids - _not_yet(self, message_ids), run_id)
 
     setattr(SqlLinkState, "get_message_res", get_whole)  # noqa: B010 - mypy knows no assignment to a method
 
 
-def _coming(state: Any, message_ids: set[str]) -> set[str]:
-    """The messages whose reply is on its way.
+def _not_yet(state: Any, message_ids: set[str]) -> set[str]:
+    """The messages whose reply is on its way, or waits for the next look as others are given out now.
 
     A node that is gone will not send the rest, and a message whose time is over has no reply any more: those are
     Flower's to answer.
@@ -46,8 +49,11 @@ def _coming(state: Any, message_ids: set[str]) -> set[str]:
     )
     with state.session() as session:
         replies = session.execute(statement).all()
-    return {
-        asked
-        for reply, asked, created_at, ttl in replies
-        if created_at + ttl > now and not state.object_store.has_all(reply)
-    }
+    there, later = 0, set[str]()
+    for reply, asked, created_at, ttl in replies:
+        if created_at + ttl > now:
+            whole = state.object_store.has_all(reply)
+            if not whole or there >= _AT_A_TIME:
+                later.add(asked)
+            there += whole
+    return later

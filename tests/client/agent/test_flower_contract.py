@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import os
 import subprocess
 import sys
-import threading
 import time
 from importlib.metadata import version
 from types import SimpleNamespace
@@ -17,9 +15,8 @@ from flwr.clientapp import ClientApp
 from flwr.supercore.inflatable import inflatable_utils
 from flwr.supercore.run import RunNotRunningException
 from flwr.supernode import start_client_internal
-from flwr.supernode.runtime import run_clientapp
 
-from fedage.client.node import concurrent_fetcher, executor, supernode_main
+from fedage.client.node import concurrent_fetcher
 from fedage.client.node.concurrent_fetcher import ConcurrentFetcher
 from fedage.client.node.flower_waits import ShortWaitClock, shorten_pulls
 
@@ -51,17 +48,6 @@ def test_the_clock_caps_both_waits_and_is_time_otherwise() -> None:
     assert clock.time is time.time
 
 
-def test_the_runtime_client_is_called_as_the_executor_does() -> None:
-    assert list(inspect.signature(run_clientapp.pull_task_input).parameters) == ["client"]
-    assert list(inspect.signature(run_clientapp.push_message).parameters) == ["client", "message", "context"]
-    assert list(inspect.signature(run_clientapp.push_task_output).parameters) == [
-        "client",
-        "context",
-        "sub_status",
-        "details",
-    ]
-
-
 def test_pulls_are_shortened() -> None:
     tries: list[float] = []
 
@@ -91,7 +77,8 @@ def test_pulling_objects_has_the_waits_the_grid_shortens() -> None:
 
 def test_the_supernodes_loop_fetches_and_then_sends() -> None:
     fetch, send = start_client_internal._pull_and_store_message, start_client_internal._push_messages
-    assert {"state", "get_run", "receive"} <= set(inspect.signature(fetch).parameters)
+    wanted = {"state", "get_run", "receive", "pull_object", "confirm_message_received"}
+    assert wanted <= set(inspect.signature(fetch).parameters)
     assert set(inspect.signature(send).parameters) == {"state", "object_store", "send", "push_object"}
     loop = inspect.getsource(start_client_internal.start_client_internal).split("while True:")[1]
     assert loop.index("_pull_and_store_message(") < loop.index("if run_id is None:") < loop.index("_push_messages(")
@@ -127,8 +114,7 @@ def test_a_supernode_fetches_beside_work_up_to_its_bound_and_sends_what_is_ready
     def send(*, state: FakeState) -> None:
         sent.extend(state.get_messages_legacy(is_reply=True))
 
-    told: list[int] = []
-    several = ConcurrentFetcher(fetch=fetch, send=send, most=2, poll_s=0.01, fetched=lambda: told.append(1))
+    several = ConcurrentFetcher(fetch=fetch, send=send, most=2, poll_s=0.01)
 
     def get_run(run_id: int) -> SimpleNamespace:
         if run_id == 6:
@@ -147,7 +133,6 @@ def test_a_supernode_fetches_beside_work_up_to_its_bound_and_sends_what_is_ready
     state.replies = ["a", "b"]
     several.send(state=state)
     assert sent == ["a", "b"]
-    assert len(told) == 2  # of each message that was fetched
 
 
 def test_after_work_a_supernode_looks_soon_and_then_ever_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,28 +153,6 @@ def test_after_work_a_supernode_looks_soon_and_then_ever_less_often(monkeypatch:
     assert waits == sorted(waits)
     assert waits[-1] == 3.0
     assert len(waits) < 70
-
-
-def test_an_executor_is_woken_by_its_supernode(monkeypatch: pytest.MonkeyPatch) -> None:
-    executor_process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    supernode_main._wake(executor_process)
-    assert executor_process.stdin is not None
-    executor_process.stdin.write(b"\n")
-    executor_process.stdin.flush()
-    assert executor_process.wait(60) == 0
-    supernode_main._wake(executor_process)  # one that is gone is no error
-    executor_process.stdin.close()
-    read, write = os.pipe()
-    woken = threading.Event()
-    with os.fdopen(read) as stream:
-        monkeypatch.setattr(executor.sys, "stdin", stream)
-        listening = threading.Thread(target=executor._listen, args=(woken,))
-        listening.start()
-        os.write(write, b".")
-        assert woken.wait(30)
-        os.close(write)
-        listening.join(30)
-        assert not listening.is_alive()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from fedage.server.record.results import Results
-from tests.hospitals_at_work import AGENT, NODE, RELAY, Network, network, record, rounds_done, until
+from tests.hospitals_at_work import AGENT, NODE, Network, network, record, rounds_done, until
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
 
@@ -66,19 +66,13 @@ def test_a_killed_node_comes_back_into_its_round(fleet: Network) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_relay_and_an_agent_of_another_site_at_once(fleet: Network) -> None:
+def test_a_killed_node_and_an_agent_of_another_site_at_once(fleet: Network) -> None:
     command, run = fleet.run(fleet.campaign("relay", rounds=ROUNDS))
     until(lambda: rounds_done(run) >= 2, timeout_s=WAIT_S, what=lambda: command.said)
-    (relay,) = [pid for pid in fleet.pids(RELAY) if f"{fleet.root / 'north'}" in _command(pid)]
-    os.kill(relay, signal.SIGKILL)
+    fleet.kill(NODE, of="north")
     fleet.kill(AGENT, of="east")
     assert command.process.wait(WAIT_S) == 0, command.said
     must_have_lost_nothing(record(run), command.said)
-
-
-def _command(pid: int) -> str:
-    with open(f"/proc/{pid}/cmdline", "rb") as stream:  # noqa: PTH123 - no file of ours
-        return stream.read().replace(b"\0", b" ").decode()
 
 
 @pytest.mark.slow

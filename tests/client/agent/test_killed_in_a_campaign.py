@@ -1,4 +1,4 @@
-"""kill -9 of SuperNode, agent and relay, one after another, during the trainings of one real campaign."""
+"""kill -9 of SuperNode and agent, one after another, during the trainings of one real campaign."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from fedage.deploy.demo.chest_campaign import DEMO
 from fedage.deploy.demo.hospitals import HOSPITALS
 from fedage.deploy.demo.phantoms import render_all
 from fedage.server.record.results import read_results
-from tests.hospitals_at_work import AGENT, NODE, RELAY
+from tests.hospitals_at_work import AGENT, NODE
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 MARK = "FEDAGE_TEST_MARK"
 ROUNDS = 4
 # A SuperNode that is killed is missed by the coordinator for up to half a minute, so it is the first.
-KILLED = (NODE, AGENT, RELAY)
+KILLED = (NODE, AGENT)
 
 
 def living(mark: str) -> dict[int, str]:

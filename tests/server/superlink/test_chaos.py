@@ -32,7 +32,6 @@ from tests.hospitals_at_work import (
     CAMPAIGN,
     EXECUTOR,
     NODE,
-    RELAY,
     SERVERAPP,
     SUPERLINK,
     Command,
@@ -50,7 +49,7 @@ KILLS = int(os.environ.get("FEDAGE_CHAOS_KILLS", "3"))
 LOG = os.environ.get("FEDAGE_CHAOS_LOG")
 SEED = int(os.environ.get("FEDAGE_CHAOS_SEED", "0"))
 NAMES, ROUNDS, WAIT_S = ("north", "south", "west"), 6, float(os.environ.get("FEDAGE_CHAOS_WAIT_S", "300"))
-VICTIMS = (SERVERAPP, SUPERLINK, EXECUTOR, NODE, AGENT, RELAY, "coordinator")
+VICTIMS = (SERVERAPP, SUPERLINK, EXECUTOR, NODE, AGENT, "coordinator")
 MOMENTS = ("upload", "checkpoint", "exact phase", "any")
 MOMENT = os.environ.get("FEDAGE_CHAOS_MOMENT")
 TIMES = int(os.environ.get("FEDAGE_CHAOS_TIMES", "1"))

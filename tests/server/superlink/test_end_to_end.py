@@ -25,7 +25,6 @@ from fedage.client.supervisor.supervise import SiteBusy, run_site
 from fedage.common.errors import FedAgeError
 from fedage.server.superlink.home import CoordinatorHome, init_home
 from fedage.server.superlink.superlink import SuperLink, SuperLinkFailed, register_node, run_status, stop_run, submit
-from tests.hospitals_at_work import RELAY
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
 
@@ -267,11 +266,11 @@ def test_a_killed_agent_comes_back_and_the_next_message_reaches_it(network: Netw
     assert any(text.startswith("agent: ended with status -9") for text in north.status)
 
 
-def test_a_node_whose_executor_dies_is_not_left_deaf(network: Network) -> None:
+def test_a_resident_node_that_is_ended_comes_back(network: Network) -> None:
     north = network.sites["north"]
     before = north.status.count("online")
-    pid = next(p for p, c in living(network.mark).items() if RELAY in c and str(north.home.run) in c)
-    os.kill(pid, 9)
+    pid = next(p for p, c in living(network.mark).items() if "supernode_main" in c and str(north.home.run) in c)
+    os.kill(pid, 15)
     north.wait_for("online", count=before + 1)
     assert len(network.run("train")["steps"][0]["told"]) == 2
 

@@ -19,7 +19,6 @@ from tests.hospitals_at_work import (
     AGENT,
     EXECUTOR,
     NODE,
-    RELAY,
     SERVERAPP,
     SUPERLINK,
     Network,
@@ -33,7 +32,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(600)]
 
 PR_SET_CHILD_SUBREAPER = 36
 GONE_S = 15
-OF_COORDINATOR, OF_SITE = (SUPERLINK, EXECUTOR, SERVERAPP), (NODE, AGENT, RELAY)
+OF_COORDINATOR, OF_SITE = (SUPERLINK, EXECUTOR, SERVERAPP), (NODE, AGENT)
 
 
 @pytest.fixture(scope="module")

@@ -14,15 +14,17 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.common.constant import TIMESTAMP_HEADER, Status
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
-from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse, PushObjectRequest
+from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest, PullObjectResponse, PushObjectRequest
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER, TASK_TOKEN_HEADER
 from flwr.supercore.date import now
+from flwr.supercore.inflatable.inflatable_object import get_object_id
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 from flwr.superlink.federation.noop_federation_manager import NoOpFederationManager
 
+from fedage.deploy.machine.parts import HOLD_HEADER, joined, name_of, separated
 from fedage.server.superlink import prompt_routes
 from fedage.server.superlink.object_store import FileObjectStore
 from fedage.server.superlink.prompt_routes import PromptRoutes, Remembering, routes
@@ -52,8 +54,10 @@ class Link:
             body, more = body + event.get("body", b""), event.get("more_body", False)
         self.reached.append((scope.get("path", ""), body))
 
-    def call(self, path: str, message: Any, headers: dict[str, str], **scope: Any) -> bytes | None:
-        """The body of a prompt answer; None if the app was to answer."""
+    def call(
+        self, path: str, message: Any, headers: dict[str, str], *, waits: bool = False, **scope: Any
+    ) -> bytes | None:
+        """The body of a prompt answer; None if the app was to answer. Who asks `waits` and does not go meanwhile."""
         sent: list[Any] = []
         body = message.SerializeToString()
         events = [
@@ -62,6 +66,8 @@ class Link:
         ]
 
         async def receive() -> Any:
+            if waits and not events:
+                await asyncio.sleep(60)
             return events.pop(0)
 
         async def send(event: Any) -> None:
@@ -205,3 +211,140 @@ def test_flower_has_these_requests_and_asks_them_of_no_more(tmp_path: Path) -> N
         "NodeAuthMiddleware",
         "FleetEventLogMiddleware",
     }
+
+
+CONTENTS = [b"head", b"first chunk", b"second chunk"]
+IDS = [get_object_id(content) for content in CONTENTS]
+
+
+class Sending(Link):
+    """A link with a run that goes on, and a session in which the node sends a message of three parts."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.state.object_store.verify = False
+        self.run = self.state.create_run(None, None, None, {}, "federation", None, "owner", "flwr-serverapp")
+        (task,) = self.state.get_tasks()
+        token = self.state.claim_task(task.task_id)
+        assert token is not None
+        self.state.activate_task(task.task_id)
+        tree = ObjectTree(object_id=IDS[0], children=[ObjectTree(object_id=name) for name in IDS[1:]])
+        self.session = self.state.start_session(self.run)
+        assert set(self.state.preregister_object_tree(tree, self.session)) == set(IDS)
+
+    def push(self, names: list[str], contents: list[bytes], *, headers: dict[str, str] | None = None) -> bytes | None:
+        request = PushObjectRequest(run_id=self.run, object_id=name_of(names), session_id=self.session)
+        request.object_content, request.node.node_id = joined(contents), self.node
+        return self.call("/v1/fleet/push-object", request, signed() if headers is None else headers)
+
+    def pull(self, names: list[str], **headers: str) -> PullObjectResponse | None:
+        request = PullObjectRequest(run_id=self.run, object_id=name_of(names))
+        request.node.node_id = self.node
+        answer = self.call("/v1/fleet/pull-object", request, {**signed(), **headers})
+        return PullObjectResponse.FromString(answer) if answer is not None else None
+
+
+def test_parts_that_are_sent_together_are_given_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = Sending(tmp_path)
+    assert link.push(IDS, CONTENTS) is not None
+    answer = link.pull(IDS)
+    assert answer is not None
+    assert list(separated(answer.object_content)) == CONTENTS
+    monkeypatch.setattr(prompt_routes, "TOGETHER_BYTES", 10)
+    answer = link.pull(IDS)
+    assert answer is not None
+    assert list(separated(answer.object_content)) == CONTENTS[:2]
+    assert link.reached == []
+
+
+@pytest.mark.parametrize("wrong", ["another's part", "a part less", "unsigned", "another's signature", "sent before"])
+def test_of_parts_that_are_not_all_in_order_none_is_taken(tmp_path: Path, wrong: str) -> None:
+    link = Sending(tmp_path)
+    names, contents, headers, before = IDS, CONTENTS, signed(), list[bytes]()
+    match wrong:
+        case "another's part":
+            names = [*IDS[:2], "f" * 64]
+        case "a part less":
+            contents = CONTENTS[:2]
+        case "unsigned":
+            headers = {}
+        case "another's signature":
+            headers = signed(OTHER, of=KEY)
+        case _:
+            before = CONTENTS[2:]
+            assert link.push(IDS[2:], before) is not None
+    assert link.push(names, contents, headers=headers) is None
+    assert [path for path, _body in link.reached] == ["/v1/fleet/push-object"]
+    assert link.push(IDS[: len(IDS) - len(before)], CONTENTS[: len(IDS) - len(before)]) is not None
+
+
+def test_parts_of_which_one_is_missing_are_given_up_to_it(tmp_path: Path) -> None:
+    link = Sending(tmp_path)
+    assert link.pull(IDS) == PullObjectResponse(object_found=True, object_available=False)
+    assert link.push(IDS[:2], CONTENTS[:2]) is not None
+    answer = link.pull(IDS)
+    assert answer is not None
+    assert list(separated(answer.object_content)) == CONTENTS[:2]
+    assert link.pull(["f" * 64, *IDS]) == PullObjectResponse(object_found=False, object_available=False)
+
+
+@pytest.mark.parametrize(("held", "least_s", "most_s"), [("0.3", 0.3, 2.0), ("no number", 0, 0.25), ("-1", 0, 0.25)])
+def test_a_look_that_finds_nothing_is_held_as_long_as_it_says(
+    held: str, least_s: float, most_s: float, tmp_path: Path
+) -> None:
+    link = Link(tmp_path)
+    assert link.call(PULL, pull(link.node), signed()) == b""
+    began = time.monotonic()
+    assert link.call(PULL, pull(link.node), {**signed(), HOLD_HEADER: held}, waits=True) == b""
+    assert least_s <= time.monotonic() - began < most_s + 1
+
+
+def test_nobody_holds_a_look_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert prompt_routes._HELD_AT_MOST_S <= 5
+    monkeypatch.setattr(prompt_routes, "_HELD_AT_MOST_S", 0.1)
+    link, began = Link(tmp_path), time.monotonic()
+    assert link.call(PULL, pull(link.node), {**signed(), HOLD_HEADER: "1e9"}, waits=True) == b""
+    assert time.monotonic() - began < 60
+
+
+def test_a_held_look_ends_when_the_other_side_has_sent_and_gives_nothing_to_who_is_gone(tmp_path: Path) -> None:
+    link = Sending(tmp_path)
+    headers = {**signed(), HOLD_HEADER: "30"}
+    request = PullObjectRequest(run_id=link.run, object_id=name_of(IDS))
+    request.node.node_id = link.node
+
+    async def both(*, gone: bool) -> list[Any]:
+        sent: list[Any] = []
+        began = asyncio.get_running_loop().time()
+
+        async def receive() -> Any:
+            if not sent and not body:
+                await asyncio.sleep(0.2 if gone else 60)
+                return {"type": "http.disconnect"}
+            return {"type": "http.request", "body": body.pop(), "more_body": False}
+
+        async def send(event: Any) -> None:
+            sent.append(event)
+
+        body = [request.SerializeToString()]
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        raw.append((b"content-type", PROTOBUF_MEDIA_TYPE.encode()))
+        scope = {"type": "http", "method": "POST", "path": "/v1/fleet/pull-object", "headers": raw}
+        looking = asyncio.ensure_future(link.routes(scope, receive, send))
+        await asyncio.sleep(0.1)
+        if not gone:
+            with link.state.session():
+                for name, content in zip(IDS, CONTENTS, strict=True):
+                    assert link.state.store_object(link.run, link.session, name, content)
+            link.routes.tell("/v1/runtime/")
+        await looking
+        assert asyncio.get_running_loop().time() - began < 25
+        return sent
+
+    prompt_routes_most, prompt_routes._HELD_AT_MOST_S = prompt_routes._HELD_AT_MOST_S, 30.0
+    try:
+        assert asyncio.run(both(gone=True)) == []
+        sent = asyncio.run(both(gone=False))
+    finally:
+        prompt_routes._HELD_AT_MOST_S = prompt_routes_most
+    assert list(separated(PullObjectResponse.FromString(sent[1]["body"]).object_content)) == CONTENTS
