@@ -138,4 +138,4 @@ def check_arrays(arrays: Mapping[str, NDArray[Any]], shapes: Mapping[str, tuple[
 def is_finite_float32(array: NDArray[Any]) -> bool:
     """Whether all values are finite once they are float32: 1e300 is not."""
     with np.errstate(over="ignore"):
-        return bool(np.isfinite(array.astype(np.float32)).all())
+        return bool(np.isfinite(array.astype(np.float32, copy=False)).all())

@@ -65,6 +65,25 @@ def step_between(before: Arrays, after: Arrays, roles: ArrayRoles, *, limits: St
         Rule `model-step`, `running-statistics` or `fixed-arrays`.
     """
     change = {name: np.subtract(after[name], before[name], dtype=np.float64) for name in roles.learnt}
+    return _step(before, change, after, roles, limits=limits, rounds=rounds)
+
+
+def step_by(before: Arrays, change: Arrays, roles: ArrayRoles, *, limits: StepLimits) -> float:
+    """The norm of a step from a model by a change of all its arrays.
+
+    Raises
+    ------
+    StepTooLong
+        As `step_between`.
+    """
+    others = {name for pair in roles.running for name in pair} | set(roles.fixed)
+    after = {name: before[name].astype(np.float64) + change[name] for name in others}
+    return _step(before, change, after, roles, limits=limits, rounds=1)
+
+
+def _step(
+    before: Arrays, change: Arrays, after: Arrays, roles: ArrayRoles, *, limits: StepLimits, rounds: int
+) -> float:
     norm, allowed = learnt_norm(change, roles), rounds * limits.step_norm
     if not norm <= allowed * (1 + ROUNDING):
         raise StepTooLong(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fedage.common.networks.arrays import Weights, is_finite_float32
 from fedage.common.networks.roles import ArrayRoles
-from fedage.common.networks.steps import StepLimits, StepTooLong, clipped_step, learnt_norm, step_between
+from fedage.common.networks.steps import StepLimits, StepTooLong, clipped_step, learnt_norm, step_by
 from fedage.common.protocol.messages import printable
 
 _BLOCK = 1 << 15
@@ -99,9 +99,8 @@ def check_update(
             raise UpdateRefused("update-not-finite", f"{name} has values that are not finite in float32")
     if roles is None or limits is None:
         return
-    after = {name: weights[name].astype(np.float64) + array for name, array in update.change.items()}
     try:
-        step_between(weights, after, roles, limits=limits)
+        step_by(weights, update.change, roles, limits=limits)
     except StepTooLong as long:
         rule = "update-norm" if long.rule == "model-step" else long.rule
         raise UpdateRefused(rule, str(long).replace("the model is further", "the update goes further")) from None
