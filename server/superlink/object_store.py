@@ -114,6 +114,11 @@ class FileObjectStore(InMemoryObjectStore):
             self._log.touch(mode=0o600)
 
     @property
+    def folder(self) -> Path:
+        """Where the contents lie."""
+        return self._folder
+
+    @property
     def _log(self) -> Path:
         return self._folder / _LOG
 

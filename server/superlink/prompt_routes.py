@@ -22,6 +22,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,6 +38,7 @@ from flwr.superlink.servicer.runtime import runtime_handlers
 from starlette.requests import Request
 
 from fedage.deploy.machine.parts import HOLD_HEADER, TOGETHER_BYTES, joined, names_in, separated
+from fedage.server.superlink.bodies import Body
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -47,6 +49,7 @@ _KNOWN_S = 1.0
 """So long at most a node that was removed, or a run that has ended, may still pass parts of messages."""
 _MOST_KNOWN = 4096
 _HELD_AT_MOST_S = 2.0
+_LARGE_AT_A_TIME = 2
 _THREADS = 16
 _WRITES = frozenset({"push-object", "pull-messages", "push-messages"})
 
@@ -205,7 +208,9 @@ class PromptRoutes:
         self._workers = ThreadPoolExecutor(_THREADS, thread_name_prefix="prompt")
         self._news = {side: asyncio.Event() for side in _OTHER_SIDE}
         self._writing = threading.Lock()
+        self._large = threading.BoundedSemaphore(_LARGE_AT_A_TIME)
         self._state: Any = Remembering(linkstate_factory.state())
+        self._folder: Path | None = getattr(self._state.object_store, "folder", None)
         # What Flower's authentication looks for in its app.
         factory = SimpleNamespace(state=lambda: self._state)
         self._in_place_of_app = SimpleNamespace(state=SimpleNamespace(linkstate_factory=factory))
@@ -216,15 +221,18 @@ class PromptRoutes:
         if scope["type"] != "http" or scope.get("method") != "POST" or path not in self._routes:
             await self._app(scope, receive, send)
             return
-        if (body := await _body(receive)) is None:
-            return
+        with Body(self._folder) as body:
+            if await _received(receive, body):
+                await self._respond(scope, receive, send, path=path, body=body)
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send, *, path: str, body: Body) -> None:
         side, _, name = path.rpartition("/")
         try:
             answer = await self._answer_or_hold(scope, receive, path=path, body=body, side=f"{side}/")
         except ConnectionAbortedError:
             return
         if answer is None:
-            await self._app(scope, _again(body, receive), send)
+            await self._app(scope, _again(body.whole(), receive), send)
             return
         if name.startswith("push-"):
             self.tell(f"{side}/")
@@ -232,8 +240,12 @@ class PromptRoutes:
             (b"content-type", PROTOBUF_MEDIA_TYPE.encode()),
             (b"content-length", str(len(answer)).encode()),
         ]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": answer})
+        with answer:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            # Each piece waits until the line has taken those before.
+            for piece in answer.pieces():
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def tell(self, side: str) -> None:
         """Let the looks of the other side, which are held, look again: this one has sent something."""
@@ -241,10 +253,8 @@ class PromptRoutes:
         self._news[other].set()
         self._news[other] = asyncio.Event()
 
-    async def _answer_or_hold(
-        self, scope: Scope, receive: Receive, *, path: str, body: bytes, side: str
-    ) -> bytes | None:
-        """The serialised answer; None if Flower's app is to answer. One that has nothing is held until there is.
+    async def _answer_or_hold(self, scope: Scope, receive: Receive, *, path: str, body: Body, side: str) -> Body | None:
+        """The answer; None if Flower's app is to answer. One that has nothing is held until there is.
 
         Raises
         ------
@@ -270,13 +280,18 @@ class PromptRoutes:
             if gone is not None:
                 gone.cancel()
 
-    def _answer(self, scope: Scope, path: str, body: bytes) -> tuple[bytes | None, bool]:
-        """The serialised answer, None if Flower's app is to answer; and whether it is that there is nothing yet."""
+    def _answer(self, scope: Scope, path: str, body: Body) -> tuple[Body | None, bool]:
+        """The answer, None if Flower's app is to answer; and whether it is that there is nothing yet."""
+        # What holds a model is worked on a few at a time: each is in memory several times over meanwhile.
+        with self._large if path.endswith("-object") else contextlib.nullcontext():
+            return self._worked_out(scope, path, body)
+
+    def _worked_out(self, scope: Scope, path: str, body: Body) -> tuple[Body | None, bool]:
         try:
             request = Request({**scope, "app": self._in_place_of_app, "state": {}})
             if request.headers.get("content-type", "").partition(";")[0].strip().lower() != PROTOBUF_MEDIA_TYPE:
                 return None, False
-            message = PROTOBUF_REQUEST_TYPES["POST", path].FromString(body)
+            message = PROTOBUF_REQUEST_TYPES["POST", path].FromString(body.whole())
             request.state.protobuf_request = message
             task = None
             if path.startswith(_FLEET):
@@ -285,7 +300,7 @@ class PromptRoutes:
                 task = authenticate_task(request, request.headers.get(TASK_TOKEN_HEADER), self._state)
             with self._writing if path.rpartition("/")[2] in _WRITES else contextlib.nullcontext():
                 answer = self._routes[path](message, self._state, task)
-            content: bytes = answer.SerializeToString()
+            content = Body(self._folder, answer.SerializeToString())
         except Exception:  # noqa: BLE001 - Flower's app makes the same request fail in its own way
             return None, False
         if isinstance(answer, PullObjectResponse):
@@ -301,16 +316,15 @@ def _held_s(scope: Scope) -> float:
     return 0.0
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """The whole body of a request; None if its sender has gone."""
-    parts: list[bytes] = []
+async def _received(receive: Receive, body: Body) -> bool:
+    """Whether the whole of a request has come, into `body`; not if its sender has gone."""
     while True:
         event = await receive()
         if event["type"] != "http.request":
-            return None
-        parts.append(event.get("body", b""))
+            return False
+        body.add(event.get("body", b""))
         if not event.get("more_body", False):
-            return b"".join(parts)
+            return True
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

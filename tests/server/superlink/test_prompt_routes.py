@@ -77,7 +77,7 @@ class Link:
         raw = [(name.lower().encode(), value.encode()) for name, value in fields.items()]
         asked = {"type": "http", "method": "POST", "path": path, "headers": raw, **scope}
         asyncio.run(self.routes(asked, receive, send))
-        return sent[1]["body"] if sent else None
+        return b"".join(event["body"] for event in sent[1:]) if sent else None
 
 
 def signed(key: Any = KEY, *, of: Any = None, at: Any = None) -> dict[str, str]:
@@ -347,4 +347,7 @@ def test_a_held_look_ends_when_the_other_side_has_sent_and_gives_nothing_to_who_
         sent = asyncio.run(both(gone=False))
     finally:
         prompt_routes._HELD_AT_MOST_S = prompt_routes_most
-    assert list(separated(PullObjectResponse.FromString(sent[1]["body"]).object_content)) == CONTENTS
+    assert (
+        list(separated(PullObjectResponse.FromString(b"".join(event["body"] for event in sent[1:])).object_content))
+        == CONTENTS
+    )
