@@ -208,7 +208,9 @@ class PromptRoutes:
         self._workers = ThreadPoolExecutor(_THREADS, thread_name_prefix="prompt")
         self._news = {side: asyncio.Event() for side in _OTHER_SIDE}
         self._writing = threading.Lock()
-        self._large = threading.BoundedSemaphore(_LARGE_AT_A_TIME)
+        # What holds a model is worked on by few threads: each has it in memory several times over meanwhile, and the
+        # allocator keeps for every thread what it has used.
+        self._few_workers = ThreadPoolExecutor(_LARGE_AT_A_TIME, thread_name_prefix="prompt-large")
         self._state: Any = Remembering(linkstate_factory.state())
         self._folder: Path | None = getattr(self._state.object_store, "folder", None)
         # What Flower's authentication looks for in its app.
@@ -263,10 +265,11 @@ class PromptRoutes:
         """
         loop = asyncio.get_running_loop()
         until, gone = time.monotonic() + _held_s(scope), None
+        workers = self._few_workers if path.endswith("-object") else self._workers
         try:
             while True:
                 news = self._news[side]  # before the look, so that none is missed
-                answer, nothing = await loop.run_in_executor(self._workers, self._answer, scope, path, body)
+                answer, nothing = await loop.run_in_executor(workers, self._answer, scope, path, body)
                 left_s = until - time.monotonic()
                 if not nothing or left_s <= 0:
                     return answer
@@ -282,11 +285,6 @@ class PromptRoutes:
 
     def _answer(self, scope: Scope, path: str, body: Body) -> tuple[Body | None, bool]:
         """The answer, None if Flower's app is to answer; and whether it is that there is nothing yet."""
-        # What holds a model is worked on a few at a time: each is in memory several times over meanwhile.
-        with self._large if path.endswith("-object") else contextlib.nullcontext():
-            return self._worked_out(scope, path, body)
-
-    def _worked_out(self, scope: Scope, path: str, body: Body) -> tuple[Body | None, bool]:
         try:
             request = Request({**scope, "app": self._in_place_of_app, "state": {}})
             if request.headers.get("content-type", "").partition(";")[0].strip().lower() != PROTOBUF_MEDIA_TYPE:

@@ -187,7 +187,9 @@ class SuperLink:
         command += ["--enable-supernode-auth", "--database", home.database]
         command += ["--disable-runtime-dependency-installation"]
         command += ["--isolation", "process", "--superexec-auth-secret-file", self._secret]
-        return ProcessTree(command, environment=flower_environment(home.flower_home), log=self.log)
+        # Else the allocator keeps a model's memory for each thread that has had one.
+        environment = {"MALLOC_ARENA_MAX": "2", **flower_environment(home.flower_home)}
+        return ProcessTree(command, environment=environment, log=self.log)
 
     def _launch_executor(self) -> ProcessTree:
         home = self._home
