@@ -129,7 +129,7 @@ def payload_digest(payload: Payload) -> str:
     for name in sorted(payload):
         array = np.asarray(payload[name], order="C")
         digest.update(json.dumps([name, array.dtype.str, list(array.shape)]).encode())
-        digest.update(array.reshape(-1).view(np.uint8))
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
