@@ -34,6 +34,7 @@ from fedage.client.compute.model import (
     targets_of,
 )
 from fedage.client.compute.round_sums import of_a_round
+from fedage.client.compute.saliency import saliency_columns
 from fedage.client.compute.training import BatchTooLarge, TooFewSamples, TrainingDiverged, train_locally
 from fedage.client.disclosure.guard import Withheld, releasable_counts, releasable_parts, require
 from fedage.client.inbox.bundles import model_of_bundle
@@ -287,7 +288,8 @@ def evaluate(work: Work) -> Answer:
             of_site = partial(statistics_of_site, site, estimator, site_cohort, weights, rows=rows)
             weights = with_own_norms(work, weights, name=run, phase=last - 1, own_statistics=of_site)
         predicted = predict(site, estimator, site_cohort, weights, rows=rows)
-        predictions.keep(folder, run=run, columns=predicted, model=model, snapshot=snapshot)
+        maps = saliency_columns(site, campaign, estimator, site_cohort, weights, rows=rows)
+        predictions.keep(folder, run=run, columns={**predicted, **maps}, model=model, snapshot=snapshot)
     return _analyse(work, iterates)
 
 

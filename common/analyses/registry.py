@@ -19,6 +19,7 @@ _OWN_TABLE = "analyses"
 _OWN = {
     "evaluation": ("evaluation.metrics", ""),
     "age-errors": ("evaluation.age_errors", _OWN_TABLE),
+    "saliency": ("evaluation.saliency", _OWN_TABLE),
     "rank-correlation": ("evaluation.rank_correlation", _OWN_TABLE),
     "bias": ("bias.bias_line", ""),
     "predicted-by-age": ("evaluation.predicted_by_age", ""),

@@ -265,7 +265,7 @@ class Campaign(Table):
     """A whole campaign file. `digest` is the SHA-256 of the file's bytes, as `sha256sum FILE` prints it.
 
     What follows from the estimator that the file names is filled in when it is read: age limits that the file does not
-    state, and `predicted_columns`, those that the estimator predicts.
+    state, `predicted_columns`, those that the estimator predicts, and `image_shapes`, the sides of the images it takes.
     """
 
     campaign: About
@@ -281,6 +281,7 @@ class Campaign(Table):
     analyses: Analyses = Field(default_factory=Analyses)
     simulation: Simulation = Field(default_factory=Simulation)
     predicted_columns: tuple[str, ...] = ()
+    image_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     text: str = Field(repr=False, description="the file as it was read")
     digest: str = Field(description="SHA-256 of the file's bytes, hexadecimal")
     role: Role = Field(default="train", description="of the site that reads the file, see `at`; not in the file")

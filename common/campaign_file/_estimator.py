@@ -241,16 +241,21 @@ def _nothing_to_do(sound: ValidValues) -> Iterator[Problem]:
 
 
 def from_estimator(sound: ValidValues, cohort: CohortChoice) -> dict[str, Any]:
-    """What follows from the estimator of a file without mistakes: its cohort with age limits, and predicted columns."""
+    """What follows from a sound file's estimator: cohort with age limits, predicted columns, images."""
     made = _made(sound, sound["estimator.name"]) if sound.has("estimator") else None
     if made is None:
         return {}
     from fedage.common.estimators.configure import usual_age_limits
+    from fedage.common.estimators.inputs import image_shapes
 
     limits = dict(zip(_AGE_LIMITS, usual_age_limits(made), strict=True))
     stated = {key for key in _AGE_LIMITS if sound.given(f"cohort.{key}")}
     narrowed = cohort.model_copy(update={key: years for key, years in limits.items() if key not in stated})
-    return {"cohort": narrowed, "predicted_columns": tuple(output.column for output in made.outputs)}
+    return {
+        "cohort": narrowed,
+        "predicted_columns": tuple(output.column for output in made.outputs),
+        "image_shapes": image_shapes(made),
+    }
 
 
 def _made(sound: ValidValues, name: str) -> Estimator | None:

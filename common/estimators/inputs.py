@@ -10,6 +10,13 @@ def image_inputs(estimator: Estimator) -> tuple[Input, ...]:
     return tuple(one for one in estimator.inputs if one.rank != 1)
 
 
+def image_shapes(estimator: Estimator) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Of each image that it takes the name and the sides in pixels or voxels, without channels, as preprocessed."""
+    images = image_inputs(estimator)
+    shapes = estimator.shapes() if images else {}
+    return tuple((one.name, tuple(shapes[one.name][-one.rank :])) for one in images if one.name in shapes)
+
+
 def row_input(estimator: Estimator) -> Input | None:
     """The row that it takes; None if it takes none."""
     return next((one for one in estimator.inputs if one.rank == 1), None)

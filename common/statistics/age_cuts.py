@@ -114,6 +114,22 @@ def bins_between(cuts: frozenset[int], bins: int) -> NDArray[np.bool_]:
     return np.array([k in cuts and k + 1 in cuts for k in range(bins)], dtype=np.bool_)
 
 
+def is_near_a_run(
+    groups: NDArray[np.bool_], place: NDArray[np.intp], cuts: frozenset[int], *, minimum_count: int
+) -> bool:
+    """Whether a group (n, g) and the patients between two cuts are the same but for a few: their sums are subtracted.
+
+    `place` (n,) is the bin of each patient.
+    """
+    by_bin = np.zeros((max(cuts) + 1, groups.shape[1]), dtype=np.int64)
+    np.add.at(by_bin, place + 1, groups)
+    below = np.cumsum(by_bin, axis=0)[sorted(cuts)]  # (cuts, 3)
+    start, end = np.triu_indices(len(cuts), 1)
+    inside = below[end] - below[start]
+    differ = groups.sum(axis=0) + inside.sum(axis=1, keepdims=True) - 2 * inside
+    return bool(np.any((differ > 0) & (differ < minimum_count)))
+
+
 def _joined(positions: Sequence[int], minimum_count: int) -> list[int]:
     """Positions between the first and the last that leave so many patients on either side, so that few bins are lost.
 

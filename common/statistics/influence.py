@@ -199,6 +199,11 @@ def passing(groups: Sequence[Group], rule: InfluenceRule) -> BoolArray:
     return ok
 
 
+def columns_passing(columns: FloatArray, rule: InfluenceRule) -> BoolArray:
+    """Which columns (p,) of (n, p) have sums Σz of which no few patients make up too much, each by itself."""
+    return _alone(Group(of="patients", columns=columns, always=np.empty((len(columns), 0))), rule)
+
+
 def _too_few(group: Group) -> str:
     return (
         f"{group.of} are too few for the columns whose sums would leave; "

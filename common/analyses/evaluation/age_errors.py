@@ -40,7 +40,7 @@ from fedage.common.presentation.cells import Table as Rows
 from fedage.common.presentation.cells import count, number, percent, words
 from fedage.common.record.parts import AnalysisResult, Number
 from fedage.common.record.results import Results
-from fedage.common.statistics.age_cuts import bins_between, cuts_of
+from fedage.common.statistics.age_cuts import bins_between, cuts_of, is_near_a_run
 from fedage.common.statistics.cohort import Cohort
 from fedage.common.statistics.disclosure import suppress_small_cells
 from fedage.common.statistics.influence import Group
@@ -208,7 +208,7 @@ class ErrorsByGroup(OneExchange):
         if cuts is None:
             cuts = cuts_of(kept["age_years"], self.edges_years, minimum_count=self.minimum_count)
         bins_told = bins & bins_between(cuts, bins.shape[1])
-        sexes_told = self._large(sexes)[:, :2] & ~_is_near_a_run(sexes, place, cuts, minimum_count=self.minimum_count)
+        sexes_told = self._large(sexes)[:, :2] & ~is_near_a_run(sexes, place, cuts, minimum_count=self.minimum_count)
         released = np.column_stack([np.ones(kept.n, dtype=np.bool_), sexes_told, bins_told])
         return kept, released, int(kept.n - released[:, 3:].any(axis=1).sum())
 
@@ -216,19 +216,6 @@ class ErrorsByGroup(OneExchange):
         """Groups (n, g) without the members of those that are not told."""
         shown = suppress_small_cells(groups.sum(axis=0).astype(np.float64), self.minimum_count).shown
         return groups & shown
-
-
-def _is_near_a_run(
-    sexes: NDArray[np.bool_], place: NDArray[np.intp], cuts: frozenset[int], *, minimum_count: int
-) -> bool:
-    """Whether a sex (n, 3) and the patients between two cuts are the same but for a few: their sums are subtracted."""
-    by_bin = np.zeros((max(cuts) + 1, sexes.shape[1]), dtype=np.int64)
-    np.add.at(by_bin, place + 1, sexes)
-    below = np.cumsum(by_bin, axis=0)[sorted(cuts)]  # (cuts, 3)
-    start, end = np.triu_indices(len(cuts), 1)
-    inside = below[end] - below[start]
-    differ = sexes.sum(axis=0) + inside.sum(axis=1, keepdims=True) - 2 * inside
-    return bool(np.any((differ > 0) & (differ < minimum_count)))
 
 
 def _steps(campaign: Campaign, steps: Mapping[str, Analysis]) -> Iterator[Step]:  # noqa: ARG001 - alone
