@@ -331,8 +331,9 @@ def _shown(results: Results) -> Display:
     caption = (
         f"Where in {images} the model looks, over {judged_words(results)}: of each cell the mean share in how far the "
         "predicted age moves when cells of an image are filled with their own mean, one at a time (roots of the "
-        "shares, over their sum). 1 is an even share; a cross is a cell that no site tells. Of volumes the middle slices "
-        "are shown. The grid is that of the preprocessed image. A map says what the prediction rests on, not what ages."
+        "shares, over their sum). 1 is an even share; a cross is a cell that no site tells. Of volumes the middle "
+        "slices are shown. The grid is that of the preprocessed image. A map says what the prediction rests on, not "
+        "what ages."
     )
     block = FigureBlock(figure, caption, "no site released it" if why is None else why)
     return Display(sections=(Section(NAME, "Where the model looks", (block,), place=24),))
