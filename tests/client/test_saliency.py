@@ -10,7 +10,7 @@ import torch
 from monai.visualize import OcclusionSensitivity
 
 from fedage.client.compute.saliency import changes_years, saliency, shares
-from fedage.common.analyses.evaluation.saliency import Saliency
+from fedage.common.analyses.evaluation.saliency_result import Saliency
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.estimators import make
 from fedage.common.estimators.base import PREDICTED_YEARS, Samples

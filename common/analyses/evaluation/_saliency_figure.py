@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from fedage.common.analyses.evaluation.saliency_result import MapOfGroup, Saliency
 from fedage.common.presentation.svg import GRID, HEAT, MUTED, draw
 from fedage.common.statistics.statistic import FloatArray
-
-if TYPE_CHECKING:
-    from fedage.common.analyses.evaluation.saliency import MapOfGroup, Saliency
 
 _MOST_GROUPS = 9
 _SLICES = (("sagittal", 0), ("coronal", 1), ("axial", 2))

@@ -41,11 +41,11 @@ from fedage.common.analyses.columns import (
 from fedage.common.analyses.columns_read import ColumnsRead, columns_read
 from fedage.common.analyses.definition import Definition, Step
 from fedage.common.analyses.evaluation._judged import AGES, judged
+from fedage.common.analyses.evaluation.saliency_result import Saliency
 from fedage.common.analyses.left_out import left_out_fields, left_out_result, left_out_values
 from fedage.common.campaign.types import Campaign, Column, Table
 from fedage.common.presentation.blocks import Display, FigureBlock, Section
 from fedage.common.presentation.participation import judged as judged_words
-from fedage.common.record.parts import AnalysisResult, Number
 from fedage.common.record.results import Results
 from fedage.common.statistics.age_cuts import bins_between, cuts_of, is_near_a_run
 from fedage.common.statistics.coarse_grid import CoarseGrid
@@ -80,33 +80,6 @@ class Options(Table):
         if len(set(self.values)) < len(self.values):
             raise ValueError("values must be different; remove the one that is there twice")
         return self
-
-
-class MapOfInput(AnalysisResult):
-    """The grid over one image of an exam."""
-
-    name: str = Described(description="which image, e.g. L-CC")
-    shape: tuple[int, ...] = Described(description="sides of the preprocessed image in pixels or voxels")
-    cells: tuple[int, ...] = Described(description="cells along each side")
-
-
-class MapOfGroup(AnalysisResult):
-    """The mean map of some patients."""
-
-    group: str = Described(description="all, a range of ages such as 40-50, or a value such as density = 2")
-    n: int = Described(description="patients, of the sites that tell the group")
-    shares: dict[str, tuple[Number, ...]] = Described(
-        description="by image, each cell's mean tempered share of the change of a predicted age, cells in C order; "
-        "null where no site tells it. Over all images of an exam the shares have sum 1"
-    )
-
-
-class Saliency(AnalysisResult):
-    """Mean maps of where a model looks."""
-
-    n: int = Described(description="patients")
-    images: tuple[MapOfInput, ...] = Described(description="the grids")
-    groups: tuple[MapOfGroup, ...] = Described(description="those that any site tells, all patients first")
 
 
 @dataclass(frozen=True)

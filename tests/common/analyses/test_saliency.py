@@ -9,7 +9,8 @@ import pytest
 
 from fedage.common.analyses.base import Done, NotComputable, run_locally
 from fedage.common.analyses.evaluation._saliency_figure import saliency_maps
-from fedage.common.analyses.evaluation.saliency import Saliency, SaliencySums, saliency_of
+from fedage.common.analyses.evaluation.saliency import SaliencySums, saliency_of
+from fedage.common.analyses.evaluation.saliency_result import Saliency
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.statistics.coarse_grid import CoarseGrid
