@@ -12,16 +12,16 @@ Rule, in every group of patients whose sums leave, whatever the request, from th
 3. each cell of the table of two columns of two values is empty or holds the minimum count, and of no two columns a
    combination is made up by fewer (`influence_few`);
 4. where `patients_per_column` is on: the group has so many patients for each column that varies, and of no linear
-   combination of the columns one patient makes up nearly all. The largest share of a combination is the patient's
-   leverage, h = zᵢᵀ(ZᵀZ)⁻¹zᵢ;
+   combination of the columns one patient makes up nearly all, nor fewer than the minimum count
+   (`influence_combinations`). The largest share of a combination is the patient's leverage, h = zᵢᵀ(ZᵀZ)⁻¹zᵢ;
 5. a column does not repeat, for all but a few, one that leaves in another analysis of the file (`influence_beside`),
    or that left the site before in whatever campaign (`influence_earlier`).
 
 A column that breaks a rule is left out; of a pair, the one in more such pairs, else the later one. Leaving out more
 columns never breaks a rule that held before.
 
-Residual risk: a few patients, two or more, who alone differ in a combination of three columns or more are not looked
-for; sums that pass are no differential privacy; the weights of a Cox model far from β = 0 are not these.
+Residual risk: a few patients who alone differ in a combination of columns of several analyses are not looked for; sums
+that pass are no differential privacy; the weights of a Cox model far from β = 0 are not these.
 
 Legend: n patients, p columns, q columns that are in every sum (an age, an outcome).
 """
@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.statistics.influence_beside import nearly_repeats
+from fedage.common.statistics.influence_combinations import made_up_by_few
 from fedage.common.statistics.influence_earlier import nearly_repeats_earlier
 from fedage.common.statistics.influence_few import centred_at_mean, few_make_up, few_make_up_pairs, most_frequent
 from fedage.common.statistics.statistic import FloatArray
@@ -370,9 +371,12 @@ def _without_combinations(group: Group, ok: BoolArray, rule: InfluenceRule) -> B
         z = centred[:, which] / size[which]
         leverage, kept, left, singular, right = _leverage(z)
         who = int(np.argmax(leverage))
-        if leverage[who] <= _allowed(group.n):
+        if leverage[who] > _allowed(group.n):
+            weight = np.abs((left[who, kept] / singular[kept]) @ right[kept])
+        elif (of_few := made_up_by_few(z, minimum_count=rule.minimum_count)) is not None:
+            weight = of_few
+        else:
             return ok
-        weight = np.abs((left[who, kept] / singular[kept]) @ right[kept])
         largest = weight >= weight.max() * (1 - 1e-6)
         worst = which[int(np.flatnonzero(largest)[-1])]
         varying[worst] = ok[worst] = False
