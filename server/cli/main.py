@@ -8,11 +8,14 @@ from typing import Annotated
 
 import typer
 
+from fedage.server.cli.leave_out import leave_out, left_out
 from fedage.server.cli.new_campaign import new
 
 coordinator = typer.Typer(help="Run the coordinator: its SuperLink, its certificates, its sites.", no_args_is_help=True)
 campaign = typer.Typer(help="Write, check and run campaigns.", no_args_is_help=True)
 campaign.command("new")(new)
+campaign.command("leave-out")(leave_out)
+campaign.command("left-out")(left_out)
 
 Home = Annotated[Path, typer.Option("--home", help="the coordinator's folder", envvar="FEDAGE_COORDINATOR_HOME")]
 

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import map_coordinates
 
 from fedage.client.compute.training import predict_columns
 from fedage.common.estimators import make
@@ -110,20 +109,16 @@ def on_phantoms(arguments: argparse.Namespace) -> None:
 
 
 def resliced(image: Image, *, thickness_mm: float, apart_mm: float, slices: int, phase: float) -> Image:
-    """Thick slices of a volume: the mean under a Gaussian, of 41 planes over ± 3 SDs, linear between voxels."""
+    """Thick slices of a volume: the mean under a Gaussian, of 13 planes over ± 3 SDs, linear between voxels."""
     sd_mm = thickness_mm / 2.3548200450309493
-    offsets = np.linspace(-3, 3, 41) * sd_mm
-    weights = np.exp(-((offsets / sd_mm) ** 2) / 2)
-    weights /= weights.sum()
-    up_mm = image.spacing_mm[2]
-    centres = (image.pixels.shape[2] - 1) / 2 + (np.arange(slices) - (slices - 1) / 2 + phase) * apart_mm / up_mm
-    i, j = np.mgrid[: image.pixels.shape[0], : image.pixels.shape[1]]
-    made = np.zeros((*image.pixels.shape[:2], slices), dtype=np.float32)
-    for number, centre in enumerate(centres):
-        for offset, weight in zip(offsets / up_mm, weights, strict=True):
-            plane = np.full(i.shape, centre + offset)
-            made[..., number] += weight * map_coordinates(image.pixels, [i, j, plane], order=1, mode="nearest")
-    return Image(made, (*image.spacing_mm[:2], apart_mm), "MR", view="T1W", orientation="RAS")
+    offsets = np.linspace(-3, 3, 13)
+    profile = np.exp(-(offsets**2) / 2)
+    up_mm, voxels = image.spacing_mm[2], image.pixels.shape[2]
+    centres = (voxels - 1) / 2 + (np.arange(slices) - (slices - 1) / 2 + phase) * apart_mm / up_mm
+    planes = np.clip(centres[:, None] + offsets * sd_mm / up_mm, 0, voxels - 1)  # (S, 13)
+    hats = np.clip(1 - np.abs(np.arange(voxels)[:, None, None] - planes), 0, None)  # (K, S, 13)
+    pixels = image.pixels @ (hats @ (profile / profile.sum())).astype(np.float32)
+    return Image(pixels, (*image.spacing_mm[:2], apart_mm), "MR", view="T1W", orientation="RAS")
 
 
 def on_real_heads(arguments: argparse.Namespace) -> None:

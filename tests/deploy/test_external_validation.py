@@ -18,6 +18,7 @@ from fedage.common.campaign_file import CampaignErrors, parse_campaign
 from fedage.common.campaign_file.new import Answers, campaign_text
 from fedage.common.errors import FedAgeError
 from fedage.server.campaign.bundles import put_bundle
+from fedage.server.cli.leave_out import left_out_table
 from fedage.server.record.results import Results, StepResult
 from tests.deploy.simulating import Simulated, as_csv, simulated
 from tests.of_bundles import RIDGE, Exported, patients, ran
@@ -49,6 +50,13 @@ def years(run: Simulated, rows: pd.DataFrame) -> np.ndarray:
     model = load_file(run.folder / "model.safetensors")
     x = rows[FEATURES].to_numpy()
     return np.asarray(model["intercept"][0] + ((x - model["means"]) / model["sds"]) @ model["coefficients"])
+
+
+def test_what_came_of_the_site_left_out_is_a_row_of_its_run(mixed: Simulated) -> None:
+    table = left_out_table([mixed.results])
+    row = [next(iter(column.cells)) for column in table.columns]
+    found = figures(mixed.results.external["evaluation:test"])
+    assert row == ["west", str(N), f"{found['mae_years']:.2f}", f"{found['mae_of_mean_years']:.2f}", "", ""]
 
 
 def figures(step: StepResult) -> dict[str, float]:
