@@ -36,7 +36,7 @@ def _why_not(campaign: Campaign) -> str:
         return "it trains nothing, so that no site can be left out of training; give a campaign that does"
     if len(campaign.campaign.sites) < _FEWEST_SITES:
         return f"campaign.sites must name at least {_FEWEST_SITES} sites, of which one is left out at a time"
-    if campaign.validation is not None and campaign.validation.sites:
+    if campaign.validation.sites:
         return f"validation.sites has {', '.join(campaign.validation.sites)} already; remove it"
     if campaign.privacy.secure_aggregation:
         return (
@@ -54,7 +54,7 @@ def _without(text: str, campaign: Campaign, site: str, *, name: str) -> str:
     found = parse_campaign(made, name=name)
     wanted = campaign.model_dump()
     wanted["campaign"]["name"] = called
-    wanted["validation"] = {**(wanted["validation"] or {}), "sites": (site,)}
+    wanted["validation"] = {**wanted["validation"], "sites": (site,)}
     if _settings(found.model_dump()) != _settings(wanted):
         raise FedAgeError(
             f"{name}: its tables cannot be edited as they are written; write [campaign] and [validation] as tables "
@@ -69,7 +69,7 @@ def _settings(dumped: dict[str, object]) -> dict[str, object]:
 
 def _fractions(campaign: Campaign) -> list[str]:
     """Lines of the table that a file needs which left it out."""
-    if campaign.validation is None or campaign.validation.fractions is None:
+    if campaign.validation.fractions is None:
         return []
     parts = campaign.validation.fractions.model_dump()
     return ["", "[validation.fractions]", *(f"{name} = {part}" for name, part in parts.items())]
