@@ -7,8 +7,9 @@ Embeddings of the training patients alone are in its sums, each by the finished 
 Published: ResNet-18 of width 64, 128 dimensions, batches of 32, τ = 0.1, RBF kernel of σ = 2 years, Adam with 1e-4,
 volumes of 121 × 145 × 121 (VBM). Our own design: any size and width, 16 dimensions by default (the probe needs
 `disclosure.patients_per_column` patients a site for each), and two augmented views of every patient, without which a
-batch without two patients of near age compares nobody. The public code's "none" with two views makes equal views, and
-is refused here.
+batch without two patients of near age compares nobody. The embedding is centred over each batch: without that L^exp
+learnt next to nothing in few rounds (deploy/guides/benchmarks.md). The public code's "none" with two views makes equal
+views, and is refused here.
 
 With `site_probe` the same sums, each site's in a row of its own, give a linear discriminant of the sites: how well a
 patient who was not trained on is assigned to the right one is what the OpenBHB score asks (analysis `site-probe`).
@@ -73,6 +74,11 @@ class BrainContrastiveOptions(HeadVolumeOptions):
         ge=2,
         le=512,
         description="of the embedding, 128 published; each needs disclosure.patients_per_column patients at each site",
+    )
+    centred: bool = Field(
+        default=True,
+        description="whether each dimension is brought to mean 0 and SD 1 over a batch, so that patients point in all "
+        "directions; published is without",
     )
     loss: ContrastiveLoss = Field(default="exp", description="exp (L^exp), y-aware or threshold")
     keep_positive: bool = Field(
@@ -216,7 +222,9 @@ class EncoderPhase:
         chosen = self.options
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return ProjectedEncoder(chosen.encoder, dimensions=chosen.dimensions, width=chosen.width)
+            return ProjectedEncoder(
+                chosen.encoder, dimensions=chosen.dimensions, width=chosen.width, centred=chosen.centred
+            )
 
     def start(self, before: Arrays, *, seed: int) -> dict[str, NDArray[Any]]:  # noqa: ARG002 - the first phase
         """The network's arrays before any training."""
