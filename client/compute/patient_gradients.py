@@ -1,8 +1,9 @@
-"""Gradients of each patient's own loss, clipped and summed: per row by `torch.func`, or one patient after another.
+"""Gradients of each patient's own loss, clipped and summed: at the layers, by `torch.func`, or patient by patient.
 
 The engines were measured against Opacus' own, see the benchmarks' guide: its hooks cannot be put on networks that add
-in place, and its `ew` needs the loss' reduction stated; `torch.func` takes any network without data-dependent branches,
-and any other is trained one patient at a time.
+in place, and its `ew` needs the loss' reduction stated. `layer_gradients` takes networks of the usual layers, after its
+gradients of two rows of the first batch were held against those of one row alone; `torch.func` any network without
+data-dependent branches; any other is trained one patient at a time.
 
 Shape legend: R rows of a batch, n patients of it.
 """
@@ -10,20 +11,28 @@ Shape legend: R rows of a batch, n patients of it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 from torch.func import functional_call, grad, vmap
+from torch.utils._pytree import tree_map
 
+from fedage.client.compute.layer_gradients import can_be_kept, gradients_of_rows
 from fedage.common.estimators.base import Batch, RoundsPhase
 from fedage.common.estimators.predict import as_float
 
 _MOST_VALUES, _MOST_ROWS = 64_000_000, 64
 """Gradients in memory at once, float32, and rows of a part."""
-_ROUNDING = 1e-6
+_ROUNDING = 2e-6
 """By how much more a gradient is clipped, so that rounding leaves no norm above the bound."""
+
+_BLOCK = 256
+"""Values whose squares are summed in float32, so that no rounding of theirs counts."""
+_SAME = 1e-3
+"""Relative difference up to which two engines' gradients are the same but for rounding."""
 
 Sums = dict[str, torch.Tensor]
 
@@ -37,6 +46,18 @@ class _Loss(nn.Module):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         return self._phase.loss(as_float(self._phase.output(self.network, batch)), batch)
+
+    def of_each(self, batch: Batch) -> torch.Tensor:
+        """The loss (R,) of each row alone, by one pass over all."""
+        output = as_float(self._phase.output(self.network, batch))
+
+        def loss(own: Any, *parts: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            row = Batch(*({name: one[None] for name, one in part.items()} for part in parts))
+            return self._phase.loss(tree_map(lambda one: one[None], own), row)
+
+        parts = (dict(batch.inputs), dict(batch.present), dict(batch.targets))
+        made: torch.Tensor = vmap(loss, randomness="different")(output, *parts)
+        return made
 
 
 class ClippedGradients:
@@ -57,6 +78,8 @@ class ClippedGradients:
         self._loss = _Loss(phase, module)
         self._learnt = {name: tensor for name, tensor in self._loss.named_parameters() if tensor.requires_grad}
         self._count = sum(tensor.numel() for tensor in self._learnt.values())
+        self._by_layer: bool | None = None if can_be_kept(self._loss) else False
+        """Whether gradients are taken at the layers; None until that was tried."""
         self._by_row = True
 
     @property
@@ -75,21 +98,24 @@ class ClippedGradients:
         """Add the clipped gradients of a batch whose rows are of these patients (R,), numbers from 0, in order."""
         n = int(patients[-1]) + 1
         found = self._gradients(batch, patients, n)
-        squares = sum(
-            (one.reshape(n, -1).to(torch.float64).square().sum(dim=1) for one in found.values()),
-            start=torch.zeros(n, dtype=torch.float64, device=self._where),
-        )
-        norms = squares.sqrt()
+        norms = _norms(found, n)
         # A gradient that is no number is of no use and may not spoil the sum: that patient counts as none.
         scale = torch.where(
             torch.isfinite(norms), (self._clip * (1 - _ROUNDING) / norms.clamp(min=1e-300)).clamp(max=1.0), 0.0
         )
         for name, one in found.items():
-            usable = torch.where(torch.isfinite(norms).reshape(-1, *[1] * (one.dim() - 1)), one, 0.0)
+            usable = one
+            if not torch.isfinite(norms).all():
+                usable = torch.where(torch.isfinite(norms).reshape(-1, *[1] * (one.dim() - 1)), one, 0.0)
             total[name.removeprefix("network.")] += torch.tensordot(scale.to(usable), usable, dims=1)
 
     def _gradients(self, batch: Batch, patients: NDArray[np.intp], n: int) -> Mapping[str, torch.Tensor]:
         """Of the mean loss of each patient's rows, (n, …) by parameter."""
+        if self._by_layer is None and len(patients) > 1:  # of one row alone nothing could be mixed
+            self._by_layer = self._layers_agree(_first(batch, 2))
+        if self._by_layer:
+            by_row = self._of_layers(batch)
+            return by_row if n == len(patients) else _means(by_row, patients, n)
         if self._by_row:
             try:
                 by_row = self._of_rows(batch)
@@ -98,6 +124,31 @@ class ClippedGradients:
             else:
                 return by_row if n == len(patients) else _means(by_row, patients, n)
         return self._of_patients(batch, patients, n)
+
+    def _of_layers(self, batch: Batch) -> dict[str, torch.Tensor]:
+        rows = len(next(iter(batch.targets.values())))
+        found = gradients_of_rows(self._loss, lambda: self._loss.of_each(batch), rows=rows)
+        return {
+            name: found[id(tensor)] if id(tensor) in found else tensor.new_zeros((rows, *tensor.shape))
+            for name, tensor in self._learnt.items()
+        }
+
+    def _layers_agree(self, batch: Batch) -> bool:
+        """Whether gradients at the layers are those of each row alone, by an engine that knows of no layers."""
+        modes = [(module, module.training) for module in self._loss.modules()]
+        self._loss.eval()  # without dropout, which draws anew each time
+        try:
+            count = len(next(iter(batch.targets.values())))
+            made = self._of_layers(batch)
+            alone = self._of_patients(batch, np.arange(count, dtype=np.intp), count)
+        except RuntimeError:
+            return False
+        finally:
+            for module, is_training in modes:
+                module.training = is_training
+        off = sum(((made[name] - one).double().square().sum() for name, one in alone.items()), start=torch.zeros(()))
+        size = sum((one.double().square().sum() for one in alone.values()), start=torch.zeros(()))
+        return bool(off <= _SAME**2 * size)
 
     def _of_rows(self, batch: Batch) -> dict[str, torch.Tensor]:
         buffers = dict(self._loss.named_buffers())
@@ -133,6 +184,31 @@ class ClippedGradients:
             name: torch.stack([torch.zeros_like(tensor) if one[k] is None else one[k] for one in made])
             for k, (name, tensor) in enumerate(self._learnt.items())
         }
+
+
+def _first(batch: Batch, count: int) -> Batch:
+    parts = (batch.inputs, batch.present, batch.targets)
+    return Batch(*({name: one[:count] for name, one in part.items()} for part in parts))
+
+
+def _norms(found: Mapping[str, torch.Tensor], n: int) -> torch.Tensor:
+    """L2 norms (n,), float64, of gradients (n, …) over all parameters together."""
+    squares = torch.stack([_squares(one.reshape(n, -1)) for one in found.values()]).sum(dim=0)
+    if not torch.isfinite(squares).all():  # squares of a few may be more than float32 holds
+        every = [one.reshape(n, -1).double().square().sum(dim=1) for one in found.values()]
+        squares = torch.stack(every).sum(dim=0)
+    return squares.sqrt()
+
+
+def _squares(rows: torch.Tensor) -> torch.Tensor:
+    """Σ x² of each row (n, p), float64."""
+    whole = rows.shape[1] // _BLOCK * _BLOCK
+    rest: torch.Tensor = torch.linalg.vector_norm(rows[:, whole:], dim=1).double().square()
+    if not whole:
+        return rest
+    blocks = torch.linalg.vector_norm(rows[:, :whole].reshape(len(rows), -1, _BLOCK), dim=2)
+    rest += blocks.double().square().sum(dim=1)
+    return rest
 
 
 def _means(by_row: Mapping[str, torch.Tensor], patients: NDArray[np.intp], n: int) -> dict[str, torch.Tensor]:

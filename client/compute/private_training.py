@@ -155,7 +155,7 @@ def _noise_of(key: bytes, step: int, sums: Mapping[str, NDArray[np.float64]]) ->
     """
     digest = hashlib.sha256()
     for name in sorted(sums):
-        digest.update(np.ascontiguousarray(sums[name]).tobytes())
+        digest.update(np.ascontiguousarray(sums[name]).data)
     return SecretRandom(key_for(key, "noise", str(step), digest.hexdigest()))
 
 

@@ -21,7 +21,8 @@ from fedage.common.statistics.statistic import FloatArray
 KEY_BYTES = 32
 GRID = 2.0**-20
 """What a noised sum is rounded to, in standard deviations of its noise."""
-_BLOCK = 1 << 20
+_BLOCK = 1 << 14
+"""Numbers made at a time: what the processor's caches hold."""
 
 
 def key_for(secret: bytes, *parts: str) -> bytes:
@@ -67,6 +68,9 @@ class SecretRandom:
 
 def noised(total: FloatArray, *, sd: float, random: SecretRandom) -> FloatArray:
     """Sums with independent normal noise, rounded to `GRID` · sd."""
-    step = sd * GRID
-    found: FloatArray = np.rint((total + sd * random.normal(total.size).reshape(total.shape)) / step) * step
-    return found
+    step, flat = sd * GRID, np.ascontiguousarray(total, dtype=np.float64).ravel()
+    found = np.empty(flat.size)
+    for start in range(0, flat.size, 2 * _BLOCK):
+        part = flat[start : start + 2 * _BLOCK]
+        found[start : start + 2 * _BLOCK] = np.rint((part + sd * random.normal(part.size)) / step) * step
+    return found.reshape(total.shape)
