@@ -128,12 +128,12 @@ def halve_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_audit_proves_no_more_than_is_charged() -> None:
-    assert 0 < gaussian_bound(*scores(one_step(1.0), canaries=1500, trial=1)) <= 1.0
+    assert 0 < gaussian_bound(*scores(one_step(1.0), canaries=5000, trial=1)) <= 1.0
 
 
 def test_the_audit_catches_half_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     halve_the_noise(monkeypatch)
-    assert gaussian_bound(*scores(one_step(1.0), canaries=1500, trial=1)) > 1.0
+    assert gaussian_bound(*scores(one_step(1.0), canaries=5000, trial=1)) > 1.0
 
 
 def test_the_audit_catches_exams_counted_as_patients() -> None:
