@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import nn
 
 from fedage.client.compute.own_statistics import FEWEST, TooFewForStatistics, with_own_statistics
 from fedage.client.compute.training import PredictionStopped
+from fedage.client.inbox.start_bundle import with_start_bundle
 from fedage.client.prediction.run import predict
 from fedage.common.bundle.card import model_card
 from fedage.common.bundle.container import BundleRefused, read_bundle, write_bundle
@@ -24,9 +26,11 @@ from fedage.common.estimators import make
 from fedage.common.estimators.base import Samples
 from fedage.common.networks.arrays import ModelRefused, state_to_arrays
 from fedage.common.networks.roles import roles_of
+from fedage.common.protocol.basis import Basis
+from fedage.common.protocol.messages import EVALUATE, RequestRefused, join_bundle, join_iterates
 from fedage.server.campaign.bundles import put_bundle
 from fedage.server.campaign.export import NoBundle, _must_have_a_model, export_bundle
-from tests.client.hospital import CAMPAIGN, Template
+from tests.client.hospital import CAMPAIGN, TEST, Template, refused
 from tests.client.test_own_training import FEDBN, own_of, run
 from tests.machinery import memory_site
 from tests.of_bundles import described, public_key
@@ -186,3 +190,21 @@ def test_a_site_predicts_its_own_exams_with_its_own_statistics(template: Templat
     image = next((template.folder / "data").rglob("*.dcm"))
     with pytest.raises(BundleRefused, match="1 exams are too few"):
         predict(tmp_path / "m.fedage", data=image, key=tmp_path / "m.pub", out=tmp_path / "one.csv", device="cpu")
+
+
+def test_a_hospital_refuses_such_a_bundle_whatever_the_coordinator_checked(template: Template, tmp_path: Path) -> None:
+    content = a_bundle(tmp_path / "m.fedage", template.key)
+    begins = CAMPAIGN.replace("width = 8", 'width = 8\nnorm = "batch"')
+    digest = read_bundle(content).digest
+    hospital = template.copy(tmp_path, approved=False)
+    validates = begins[: begins.index("[training]")] + "[privacy]\nminimum_count = 2\n"
+    hospital.campaign = parse_campaign(validates.replace("[estimator]", f'[estimator]\nbundle = "{digest}"'))
+    hospital.site.rules.approve(hospital.campaign)
+    whole = hospital.campaign.final_fold
+    told, _ = hospital.send(
+        hospital.request(EVALUATE, fold=whole), {**join_bundle(content), **join_iterates({TEST: {}})}
+    )
+    assert refused(told, hospital) == "bundle"
+    started = parse_campaign(begins.replace("rounds = 2", f'rounds = 2\nstart_bundle = "{digest}"'))
+    with pytest.raises(RequestRefused, match="one patient could move the predictions of all"):
+        with_start_bundle(SimpleNamespace(campaign=started), Basis(bundle=content))  # type: ignore[arg-type]
