@@ -37,7 +37,7 @@ DATA = Path(__file__).parents[3] / "shared/data"
 APART = (ThicknessSite("young", 40, 53), ThicknessSite("middle", 55, 68), ThicknessSite("old", 70, 85))
 EPOCHS, SEEDS, TUNED_ON = 5, (1, 2, 3), 11
 FEWEST = 8
-"""Test patients of a site that can be the worst one."""
+"""Test patients of a site that can be the worst one; patients of one that can train alone."""
 STRATEGIES = {
     "fedavg": 'strategy = "fedavg"',
     "fedavg, sites equal": 'strategy = "fedavg"\nweighting = "equal"',
@@ -161,7 +161,8 @@ def ways(sites: list[MemorySite], folder: Path) -> Iterator[tuple[str, list[list
     yield "pooled", [[pooled(sites, folder)]], STRATEGIES["fedavg"]
     for name, strategy in STRATEGIES.items():
         yield name, [sites], strategy
-    yield "each site alone", [[site] for site in sites], STRATEGIES["fedavg"]
+    alone = [[site] for site in sites if site.found.cohort.n >= FEWEST]
+    yield "each site alone", alone, STRATEGIES["fedavg"]
 
 
 def of_way(groups: list[list[MemorySite]], sites: list[MemorySite], **about: object) -> dict[str, FloatArray]:
@@ -179,6 +180,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=["phantoms", "abide1", "fcon1000"])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)
+    parser.add_argument("--only", help="one way of training, as the table calls it")
     given = parser.parse_args()
     logging.disable(logging.WARNING)
     # Hundreds of runs, whose reports nobody reads.
@@ -193,6 +195,8 @@ def main() -> None:
             print(f"  {len(tuned)} sites of {sizes[0]} to {sizes[-1]}, {sum(sizes)} patients", flush=True)
             of_seed = {seed: members(draw(seed), folder, seed=seed) for seed in SEEDS}
             for number, (way, groups, strategy) in enumerate(ways(tuned, folder)):
+                if given.only not in (None, way):
+                    continue
                 began, plain = time.process_time(), PLAIN if way == "scaffold" else 1
                 by_rate = {}
                 for rate in given.rates:
