@@ -34,6 +34,8 @@ from fedage.server.superlink.restarted import Restarted
 __all__ = ["SuperLink", "SuperLinkFailed", "register_node", "run_status", "stop_run", "submit"]
 
 HOME_VARIABLE = "FEDAGE_COORDINATOR_HOME"
+_FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
+"""Else the allocator keeps a model's memory for each thread that has had one."""
 _POLL_S = 0.1
 _TRIES = 5
 
@@ -187,8 +189,7 @@ class SuperLink:
         command += ["--enable-supernode-auth", "--database", home.database]
         command += ["--disable-runtime-dependency-installation"]
         command += ["--isolation", "process", "--superexec-auth-secret-file", self._secret]
-        # Else the allocator keeps a model's memory for each thread that has had one.
-        environment = {"MALLOC_ARENA_MAX": "2", **flower_environment(home.flower_home)}
+        environment = {**_FEW_ARENAS, **flower_environment(home.flower_home)}
         return ProcessTree(command, environment=environment, log=self.log)
 
     def _launch_executor(self) -> ProcessTree:
@@ -196,7 +197,7 @@ class SuperLink:
         command: list[str | Path] = [sys.executable, "-m", "fedage.server.superlink.superexec_main"]
         command += ["--runtime-api-address", f"127.0.0.1:{self.port}"]
         command += ["--root-certificates", home.ca_certificate, "--superexec-auth-secret-file", self._secret]
-        environment = {**flower_environment(home.flower_home), HOME_VARIABLE: str(home.root)}
+        environment = {**_FEW_ARENAS, **flower_environment(home.flower_home), HOME_VARIABLE: str(home.root)}
         return ProcessTree(command, environment=environment, log=home.logs / "superexec.log")
 
     def _why_not(self, family: ProcessTree) -> str:
