@@ -59,6 +59,7 @@ mode = "sample"
 epsilon = 8.0
 delta = 1e-5
 clip_norm = 10.0
+validation_share = 0
 {hidden}
 """
 
