@@ -14,10 +14,12 @@ from pydantic import ValidationError
 from safetensors.numpy import load_file
 
 from fedage.client.compute.model import targets_of
+from fedage.client.compute.training import train_locally
 from fedage.client.disclosure.guard import Withheld
 from fedage.common.analyses.survival.risk_discrimination import RiskDiscrimination
 from fedage.common.bundle.container import BundleRefused, write_bundle
 from fedage.common.bundle.fits import require_campaign
+from fedage.common.campaign.types import Training
 from fedage.common.campaign_file import CampaignErrors, parse_campaign
 from fedage.common.estimators import make
 from fedage.common.estimators.base import Batch
@@ -358,8 +360,25 @@ def test_three_hospitals_fine_tune_for_a_risk_whose_order_is_told(tmp_path: Path
             comparable += others.sum()
     assert step.result.comparable == comparable
     assert step.result.c_index_harrell == pytest.approx(concordant / comparable, abs=0.01)  # rounding of near risks
-    unseen = columns_of(300, 77)
-    made = predict(views_of(unseen, 78))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["softmax", "additive-hazard"])
+def test_both_forms_of_risk_are_learnt_from_one_sites_patients(form: str) -> None:
+    """Of a federation the guide on benchmarks says how much less it learnt in as many steps."""
+    estimator = make("breast-outcome", {**RISK, "risk_form": form})
+    columns, unseen = columns_of(150, 0), columns_of(200, 99)
+    targets = targets_of(estimator, Cohort(columns), np.arange(150), minimum_count=5)
+    weights: dict[str, np.ndarray] = {}
+    for phase, rate, epochs in zip(estimator.phases, (3e-3, 1e-3), (4, 6), strict=True):
+        training = Training(rounds=1, local_epochs=epochs, batch_size=16, learning_rate=rate)
+        weights = dict(
+            train_locally(
+                phase, phase.start(weights, seed=0), views_of(columns, 50), targets, training=training, round_number=1,
+                rng_seed=1, threads=1, device="cpu",
+            ).weights
+        )  # fmt: skip
+    made = estimator.predictor(weights, device="cpu")(views_of(unseen, 98))
     died = (unseen["event"] == 1) & (unseen["time_years"] <= 3)
     known = died | (unseen["time_years"] > 3)
     reached, allowed = (auc(x[known], died[known]) for x in (made["risk_3_years"], unseen["sign"]))
