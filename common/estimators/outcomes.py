@@ -103,8 +103,8 @@ class FineTuneOptions(Options):
 
         Attack: the output of a year of which few had the event, or in which few were censored, learns from them alone,
         as that of a rare class does. Rule: years between which so few had it, or left, are not told apart at a site,
-        for none of its patients (`usable_years`). Residual risk: as of any update; a year in which nobody had the event is
-        told apart and one in which few had it is not.
+        for none of its patients (`usable_years`). Residual risk: as of any update; a year in which nobody had the event
+        is told apart, and one in which few had it is not.
 
         Raises
         ------
