@@ -26,6 +26,9 @@ def predict(
         str | None,
         typer.Option(help="whose bias line corrects: a site of the training, or 'all sites' [default: this site's]"),
     ] = None,
+    maps: Annotated[
+        Path | None, typer.Option(help="write where the model looks in each exam to this .npz file, which stays here")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
 ) -> None:
     """Predict the ages of new exams with a bundle, into a CSV that stays here. Works without a network."""
@@ -33,7 +36,7 @@ def predict(
     from fedage.client.prediction.tables import Named
 
     named = Named(id=id_column, age=age, sex=sex)
-    done = run(bundle, data=data, home=home, key=key, out=out, named=named, line=bias_line, device=device)
+    done = run(bundle, data=data, home=home, key=key, out=out, named=named, line=bias_line, maps=maps, device=device)
     for sentence in done.said:
         typer.echo(f"- {sentence}")
     typer.echo(f"predictions: {done.file}")

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from fedage.client.cohort.table.read import SUFFIXES as TABLES
 from fedage.client.prediction.exams import EXAM, OUTSIDE, Hardware, NewExams, predicted_columns
 from fedage.client.prediction.tables import Named
@@ -22,6 +24,8 @@ from fedage.common.bundle.description import OVERALL, Line
 from fedage.common.bundle.fits import estimator_of, require_weights
 from fedage.common.errors import FedAgeError
 from fedage.common.estimators.base import PREDICTED_YEARS, Estimator, on_tables
+from fedage.common.estimators.inputs import image_shapes
+from fedage.common.statistics.coarse_grid import CoarseGrid
 from fedage.common.statistics.statistic import FloatArray
 from fedage.deploy.machine.atomic import write_atomically
 from fedage.deploy.machine.bundle_file import load_bundle
@@ -58,9 +62,11 @@ def predict(
     out: Path | str | None = None,
     named: Named | None = None,
     line: str | None = None,
+    maps: Path | str | None = None,
     device: str = "auto",
 ) -> Predicted:
-    """Predict the ages of new exams with a bundle. Nothing but the CSV is written, and nothing is sent anywhere.
+    """Predict the ages of new exams with a bundle. Nothing but the CSV, and the maps if they are asked for, is written,
+    and nothing is sent anywhere.
 
     Parameters
     ----------
@@ -78,6 +84,8 @@ def predict(
         Columns of a table.
     line
         Whose bias line corrects: a site of the training, or `all sites`. If not given, this site's, else all sites'.
+    maps
+        An .npz file for where the model looks: by image an array (n, g₁ …) of shares (`compute.saliency`), and `exam`.
 
     Raises
     ------
@@ -102,6 +110,8 @@ def predict(
         if not exams.names:
             raise FedAgeError(f"no exam can be predicted; set aside: {_counts(exams.set_aside)}")
         columns = predicted_columns(opened, estimator, exams, line=chosen, hardware=hardware)
+        if maps is not None:
+            _write_maps(Path(maps), opened, estimator, exams, hardware=hardware)
     file = Path(out) if out is not None else _in_home(site, opened)
     _write(file, exams.names, columns)
     corrected = line_text(whose, chosen) if chosen is not None else "no bias line, so no corrected gap"
@@ -200,6 +210,35 @@ def _write(file: Path, names: tuple[str, ...], columns: Mapping[str, FloatArray]
         write_atomically(file.absolute(), text.getvalue().encode("utf-8"))
     except OSError as error:
         raise FedAgeError(f"{file} cannot be written ({error.strerror}); give another file with --out") from None
+
+
+def _write_maps(file: Path, bundle: Bundle, estimator: Estimator, exams: NewExams, *, hardware: Hardware) -> None:
+    """Each exam's map on the grid that a campaign asks for by default."""
+    from fedage.client.compute.saliency import saliency
+
+    grids = [CoarseGrid.of(name, shape, longest=_CELLS) for name, shape in image_shapes(estimator)]
+    if not grids:
+        raise FedAgeError(f"--maps: the bundle's {estimator.name} takes no images; leave it out")
+    found = saliency(
+        estimator.predictor(bundle.weights, device=hardware.device),
+        exams.samples,
+        grids,
+        batch_size=estimator.prediction_batch,
+        device=hardware.device,
+        threads=hardware.threads,
+    )
+    ends = np.cumsum([len(grid.columns) for grid in grids])[:-1]
+    parts = zip(grids, np.split(found, ends, axis=1), strict=True)
+    arrays = {grid.name: part.reshape(-1, *grid.cells) for grid, part in parts}
+    written = io.BytesIO()
+    np.savez(written, exam=np.array(exams.names), **arrays)  # type: ignore[arg-type]
+    try:
+        write_atomically(file.absolute(), written.getvalue())
+    except OSError as error:
+        raise FedAgeError(f"{file} cannot be written ({error.strerror}); give another file with --maps") from None
+
+
+_CELLS = 8
 
 
 def _cell(value: float) -> str:

@@ -25,6 +25,7 @@ from fedage.common.estimators import make
 from fedage.common.estimators.base import Estimator, RoundsPhase, Samples
 from fedage.common.estimators.brain_contrastive import EMBEDDING
 from fedage.common.estimators.inputs import image_shapes
+from fedage.common.estimators.ridge import ridge_arrays
 from fedage.common.preprocessing.image import Exam, Image
 from fedage.common.statistics.coarse_grid import CoarseGrid
 from fedage.deploy.demo.anatomy import render as render_chest
@@ -184,7 +185,8 @@ def with_probe(estimator: Estimator, model: dict[str, Any], samples: Samples, ag
         threads=1,  # type: ignore[union-attr]
     )
     sums = age_model({"one": (np.column_stack([made[name] for name in names]), ages)}, names)
-    return model | {f"ridge.{k}": v for k, v in sums.items() if not k.startswith("site")}
+    ridge = ridge_arrays({"model": {name: np.asarray(array).tolist() for name, array in sums.items()}})
+    return model | {f"ridge.{name}": array for name, array in ridge.items()}
 
 
 def randomised(weights: dict[str, Any], *, seed: int) -> dict[str, Any]:

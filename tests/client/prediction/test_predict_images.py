@@ -46,6 +46,14 @@ def test_a_folder_and_each_of_its_files_give_the_same_ages(folder: Path, tmp_pat
     table = pd.read_csv(done.file).set_index("exam")
     assert table["predicted_years"].between(0, 130).all()
     assert table["age_years"].notna().all()
+    done = predict(
+        folder / "model.fedage", data=images, key=folder / "key.pub", out=tmp_path / "all.csv", maps=tmp_path / "m.npz"
+    )
+    assert (tmp_path / "m.npz").stat().st_mode & 0o077 == 0
+    with np.load(tmp_path / "m.npz") as maps:
+        assert maps["exam"].tolist() == pd.read_csv(done.file)["exam"].tolist()
+        assert maps["image"].shape == (len(table), 8, 8)
+        np.testing.assert_allclose(maps["image"].sum(axis=(1, 2)), 1, rtol=1e-9)
     assert any("no bias line" in line for line in done.said)  # the line of another site is no line of this one
     path = str(table.index[0])
     one = predict(
