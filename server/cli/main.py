@@ -99,10 +99,8 @@ def admit(
 
     loaded = CoordinatorHome.load(home)
     before = loaded.admitted()
-    node = register_node(loaded, public_key, name)
-    typer.echo(
-        f"{name} is admitted already, with this key; nothing was changed" if node in before else f"admitted {name}"
-    )
+    known = register_node(loaded, public_key, name) in before
+    typer.echo(f"{name} is admitted already, with this key; nothing was changed" if known else f"admitted {name}")
 
 
 @coordinator.command("sites")
@@ -135,12 +133,7 @@ def rename(
     from fedage.server.superlink.admission import rename_site
     from fedage.server.superlink.home import CoordinatorHome
 
-    rename_site(CoordinatorHome.load(home), old, new)
-    if new == old:
-        typer.echo(f"{old} is called so already; nothing was changed")
-        return
-    typer.echo(f"{old} is now {new}; a campaign that runs goes on with the old name")
-    typer.echo(f'the site answers under the name in its site.toml: there it must be name = "{new}"')
+    typer.echo(rename_site(CoordinatorHome.load(home), old, new))
 
 
 @coordinator.command("remove")

@@ -88,8 +88,10 @@ def register_node(home: CoordinatorHome, public_key: Path, name: str) -> int:
     return node
 
 
-def rename_site(home: CoordinatorHome, old: str, new: str) -> None:
+def rename_site(home: CoordinatorHome, old: str, new: str) -> str:
     """Give an admitted site another name; what is kept of its audit log goes with it. The site must call itself so too.
+
+    Returns what was done, in words.
 
     Raises
     ------
@@ -101,11 +103,15 @@ def rename_site(home: CoordinatorHome, old: str, new: str) -> None:
         admitted = home.admitted()
         node = _node_of(home, admitted, old)
         if new == old:
-            return
+            return f"{old} is called so already; nothing was changed"
         if new in admitted.values():
             raise FedAgeError(f"{new!r} is another admitted site; rename or remove that one first")
         Heads(home.heads).rename(old, new)
         home.note_admission(node, new)
+    return (
+        f"{old} is now {new}; a campaign that runs goes on with the old name\n"
+        f'the site answers under the name in its site.toml: there it must be name = "{new}"'
+    )
 
 
 def remove_site(home: CoordinatorHome, name: str) -> None:
