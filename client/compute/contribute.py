@@ -22,6 +22,7 @@ from fedage.client.site.cancel import stop_if_cancelled
 from fedage.common.analyses.agreement import rule_of
 from fedage.common.analyses.base import Analysis, Done, IterateRefused, LeftOutByFile, Summing
 from fedage.common.analyses.bias.bias_line import BiasLine
+from fedage.common.analyses.noised_validation import NoisedValidation
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign import Campaign
 from fedage.common.estimators.base import COMPUTED
@@ -271,6 +272,9 @@ def _one(
         analysis = told_bins.accounted(grids.accounted(analysis, iterate), cohort)
         if rule is not None:
             require_no_levels(analysis, as_made, iterate, made=made, minimum_count=minimum_count)
+        if isinstance(analysis, NoisedValidation):
+            # Its own noise is for one patient's values; the size of a column's noise follows from all of them.
+            cohort = as_made
         while True:
             question = released.question_of(analysis, as_made, iterate)
             statistic = analysis.local(question.over(cohort), iterate)
