@@ -69,6 +69,7 @@ EXAMPLES: Mapping[str, Any] = {
     "estimator.options.exclude": ["*_id"],
     "estimator.options.ranges": {"*_thickness": [1.0, 5.0]},
     "estimator.options.age_range_years": [20.0, 90.0],
+    "estimator.options.score_range": [0.0, 30.0],
 }
 """What a key looks like that has no default, or one that does not show it."""
 _EMPTY: tuple[Any, ...] = (None, [], {})

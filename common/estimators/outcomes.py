@@ -30,7 +30,8 @@ class FineTuneOptions(Options):
     """Options of fine-tuning, beside those of the model of age."""
 
     outcome: Literal["diagnosis", "risk", "score"] = Field(
-        description="what is learnt: a diagnosis (0 or 1), the risk of an event by year for 5 years, or a score"
+        default="diagnosis",
+        description="what is learnt: a diagnosis (0 or 1), the risk of an event by year for 5 years, or a score",
     )
     outcome_column: str = Field(
         default="outcome", min_length=1, max_length=200, description="column with the diagnosis or the score"
@@ -70,8 +71,10 @@ class FineTuneOptions(Options):
     @model_validator(mode="after")
     def _sound_outcome(self) -> Self:
         given = self.score_range
-        if (self.outcome == "score") != (given is not None):
-            raise ValueError('score_range must be there with outcome = "score", and only there; add or remove it')
+        if self.outcome == "score" and given is None:
+            raise ValueError('score_range must be there with outcome = "score"; add it, e.g. score_range = [0, 30]')
+        if self.outcome != "score" and given is not None:
+            raise ValueError('score_range has no effect without outcome = "score"; remove it')
         if given is not None and not (np.isfinite(given).all() and given[0] < given[1]):
             raise ValueError(f"score_range={list(given)} must be two finite numbers, the smaller one first")
         if self.outcome != "risk" and self.risk_form != "softmax":

@@ -21,6 +21,10 @@ NEEDED = {
     "campaign/conduct.py": {"evaluation.metrics", "bias.bias_line"},
     # A bundle's card and lines are these results, whatever else the campaign asked for.
     "campaign/export.py": {"evaluation.results", "bias.results", "bias.bias_line"},
+    # What leaving one hospital out is asked for: the error where nothing was trained, and how well sites are told.
+    "cli/leave_out.py": {"evaluation.results", "evaluation.likely_site"},
+    # No analysis of a campaign either: the bounds that a private validation's noise follows from.
+    "cli/privacy_plan.py": {"noised_validation"},
     # No analysis of a campaign: a phase in the making of models on tables.
     "campaign/model.py": {"preparation.table_preparation"},
     "report/withheld_text.py": {"preparation.table_preparation"},

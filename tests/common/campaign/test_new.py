@@ -117,6 +117,7 @@ def test_taking_a_hash_away_sets_a_key_that_can_be_read(kind):
                 "must not be there with estimator.bundle",
                 "use [validation.fractions]",
                 "whose model is made in other phases",
+                "must be false with training.start_bundle",
             )
             for problem in errors.problems:
                 assert any(words in problem.message for words in allowed) or "fractions" in problem.key, problem

@@ -61,8 +61,8 @@ test = 0.1
         'training.optimizer = "adam": unknown key; did you mean training.optimiser?',
         "validation.fractions = 0.7 + 0.1 + 0.1: must sum to 1, not 0.9; change train, validation or test",
         'estimator.name = "chest-cb": unknown estimator, known are age-ensemble, brain-clinical2d, '
-        "brain-contrastive, brain-patches, brain-sfcn, brain-tsan, breast-4view, chest-ca, cortex-vnn, table-mlp, "
-        'table-ridge; did you mean "chest-ca"?',
+        "brain-contrastive, brain-outcome, brain-patches, brain-sfcn, brain-tsan, breast-4view, breast-outcome, "
+        'chest-ca, cortex-vnn, table-mlp, table-ridge; did you mean "chest-ca"?',
     ]
 
 

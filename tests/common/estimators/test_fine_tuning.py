@@ -94,10 +94,9 @@ def test_each_outcome_states_what_it_reads_and_predicts(options, columns, predic
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({**TINY}, "outcome"),
         ({**TINY, "outcome": "stage"}, "outcome"),
         ({**TINY, "outcome": "score"}, "score_range must be there"),
-        ({**RISK, "score_range": [0, 1]}, "score_range must be there"),
+        ({**RISK, "score_range": [0, 1]}, "score_range has no effect"),
         ({**SCORE, "score_range": [3, 3]}, "the smaller one first"),
         ({**SCORE, "score_range": [0, float("inf")]}, "finite"),
         ({**DIAGNOSIS, "risk_form": "additive-hazard"}, "risk_form has no effect"),
