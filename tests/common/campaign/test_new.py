@@ -118,6 +118,7 @@ def test_taking_a_hash_away_sets_a_key_that_can_be_read(kind):
                 "use [validation.fractions]",
                 "whose model is made in other phases",
                 "must be false with training.start_bundle",
+                "not possible with",
             )
             for problem in errors.problems:
                 assert any(words in problem.message for words in allowed) or "fractions" in problem.key, problem
