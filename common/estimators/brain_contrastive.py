@@ -7,9 +7,9 @@ Embeddings of the training patients alone are in its sums, each by the finished 
 Published: ResNet-18 of width 64, 128 dimensions, batches of 32, τ = 0.1, RBF kernel of σ = 2 years, Adam with 1e-4,
 volumes of 121 × 145 × 121 (VBM). Our own design: any size and width, 16 dimensions by default (the probe needs
 `disclosure.patients_per_column` patients a site for each), and two augmented views of every patient, without which a
-batch without two patients of near age compares nobody. The embedding is centred over each batch: without that L^exp
-learnt next to nothing in few rounds (deploy/guides/benchmarks.md). The public code's "none" with two views makes equal
-views, and is refused here.
+batch without two patients of near age compares nobody. `centred` brings the embedding to mean 0 over each batch, which
+lets L^exp learn where all patients are together and not where rounds are averaged (deploy/guides/benchmarks.md). The
+public code's "none" with two views makes equal views, and is refused here.
 
 With `site_probe` the same sums, each site's in a row of its own, give a linear discriminant of the sites: how well a
 patient who was not trained on is assigned to the right one is what the OpenBHB score asks (analysis `site-probe`).
@@ -76,9 +76,9 @@ class BrainContrastiveOptions(HeadVolumeOptions):
         description="of the embedding, 128 published; each needs disclosure.patients_per_column patients at each site",
     )
     centred: bool = Field(
-        default=True,
+        default=False,
         description="whether each dimension is brought to mean 0 and SD 1 over a batch, so that patients point in all "
-        "directions; published is without",
+        "directions; it helped where all patients are together and not where rounds are averaged",
     )
     loss: ContrastiveLoss = Field(default="exp", description="exp (L^exp), y-aware or threshold")
     keep_positive: bool = Field(

@@ -4,7 +4,7 @@ Shape legend: B volumes (I, J, K) of one channel, C features, D dimensions of th
 
 As published (OpenBHB, arXiv 2507.01794): ResNet-18 with a stem of 7³ and stride 2, shortcuts without bias, 33,160,000
 parameters; DenseNet-121, of which MONAI's 11,243,649 parameters hold a head of 1,025 that is not used here; an MLP
-C → C → D. Our own design: each dimension is brought to mean 0 and SD 1 over a batch at the end (`centred`, without
+C → C → D. Our own design: each dimension may be brought to mean 0 and SD 1 over a batch at the end (`centred`, without
 parameters). Features after a ReLU give all patients nearly the same direction, before any training and long after, and
 the sphere then leaves little to contrast. Also our own: BatchNorm's running means and variances follow with momentum
 0.3 instead of 0.1. With few steps a round they lag behind the layers, and embeddings of single patients then lie within
@@ -41,7 +41,7 @@ class ProjectedEncoder(nn.Module):
         Whether each dimension has mean 0 and SD 1 over a batch; published is without.
     """
 
-    def __init__(self, name: VolumeEncoder, *, dimensions: int, width: int = _WIDTH, centred: bool = True) -> None:
+    def __init__(self, name: VolumeEncoder, *, dimensions: int, width: int = _WIDTH, centred: bool = False) -> None:
         super().__init__()
         if name == "resnet18":
             self.encoder: nn.Module = resnet18(
