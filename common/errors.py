@@ -82,7 +82,8 @@ ValueError
 ├── UnusableColumn                           common/statistics/cohort
 └── UpdateRefused                            server/campaign/strategies/updates
 RuntimeError
-├── BatchTooLarge                            client/compute/training
+├── BatchTooLarge                            client/compute/optimiser_steps
+├── NotByLayer                               client/compute/layer_gradients
 ├── PredictionStopped                        client/compute/training
 ├── TrainingDiverged                         client/compute/training
 └── TrainingStopped                          client/compute/training

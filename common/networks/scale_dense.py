@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
+import monai  # noqa: F401 - as a whole first: of two threads that begin with two parts of it one fails
 import torch
 from monai.networks.blocks import ChannelSELayer
 from torch import nn

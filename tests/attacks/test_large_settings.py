@@ -182,7 +182,8 @@ def test_toml_is_parsed_in_one_place_only() -> None:
     direct = []
     for folder in ("common", "client", "server", "deploy"):
         for file in (root / folder).rglob("*.py"):
-            text = file.read_text(encoding="utf-8")
+            # `tomli_w` writes and reads nothing.
+            text = file.read_text(encoding="utf-8").replace("import tomli_w", "")
             if "tomllib" in text or "import tomli" in text:
                 direct.append(file.relative_to(root).as_posix())
     assert direct == ["common/toml/text.py"]
