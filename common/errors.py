@@ -75,6 +75,7 @@ ValueError
 ├── SampleRefused                            common/preprocessing/image
 ├── SiteInfoMalformed                        server/sites/site_info
 ├── StepTooLong                              common/networks/steps
+├── TooFewForStatistics                      client/compute/own_statistics
 ├── TooFewSamples                            client/compute/training
 ├── TooLarge                                 client/cohort/dicom/header
 ├── UnknownEstimator                         common/estimators
