@@ -93,7 +93,8 @@ def has_the_noise(drawn: np.ndarray) -> bool:
 def test_the_sums_have_noise_of_the_charged_size_another_for_each_model(hospital: Hospital, step: str) -> None:
     drawn = noises_of(hospital, step, models=700 // ROWS[step])
     assert has_the_noise(drawn)
-    assert np.unique(drawn).size == drawn.size
+    # Noise lies on a grid, so that two of 700 may agree by chance; noise used twice would agree in half of them.
+    assert np.unique(drawn).size > 0.98 * drawn.size
 
 
 @pytest.mark.parametrize("part", [0.5, 0.75, 1.5, 2.0])
