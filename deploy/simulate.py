@@ -35,6 +35,7 @@ from fedage.deploy.machine.atomic import write_atomically
 from fedage.deploy.machine.campaign_file import load_campaign
 from fedage.deploy.machine.given_weights import keep_given
 from fedage.deploy.machine.lifetime import hang_up
+from fedage.deploy.machine.out_folder import require_empty
 from fedage.deploy.machine.processes import ProcessTree, flower_environment
 from fedage.deploy.machine.simulation import ENGINE_ENDED, VARIABLE, Share, SimulatedSiteJob, SimulationJob, share_of
 from fedage.deploy.simulation_main import RECORD_S, SCRATCH
@@ -161,8 +162,7 @@ def _keep_parts(job: SimulationJob) -> None:
 @contextlib.contextmanager
 def _work_in(folder: Path) -> Iterator[Path]:
     """A folder for what only the run needs, gone afterwards; the output folder too if nothing came into it."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FedAgeError(f"{folder} is not an empty folder; give another with --out, or remove it")
+    require_empty(folder)
     made = not folder.exists()
     work = folder / WORK
     try:

@@ -25,6 +25,7 @@ from fedage.common.presentation.wording import listed
 from fedage.common.toml.text import MAX_TOML_BYTES
 from fedage.deploy.machine.bounded import MAX_RECORD_BYTES, read_json, read_text_at_most
 from fedage.deploy.machine.campaign_file import load_campaign
+from fedage.deploy.machine.out_folder import require_empty
 from fedage.deploy.machine.settings import toml_tables
 from fedage.deploy.simulate import PARTS, simulate
 from fedage.server.compare.comparison import compare
@@ -111,8 +112,7 @@ def simulate_variants(
         If a file cannot be used, or the variants were judged on different patients; the runs stay where they are.
     """
     variants = read_variants(campaign_file, variants_file)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FedAgeError(f"{out} is not an empty folder; give another with --out, or remove it")
+    require_empty(out)
     out.mkdir(parents=True, exist_ok=True)
     finished: list[Path] = []
     for number, variant in enumerate(variants, start=1):

@@ -112,18 +112,8 @@ class BrainContrastive(HeadVolumes):
     name: ClassVar[str] = "brain-contrastive"
     title: ClassVar[str] = "T1-weighted volume of the head, contrastive encoder and ridge regression on its embedding"
     Options: ClassVar[type[BrainContrastiveOptions]] = BrainContrastiveOptions
-    trained_in_rounds: ClassVar[bool] = True
-    max_step_norm: ClassVar[float] = 50.0
-    max_path_norm: ClassVar[float] = 200.0
     usual_training: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {
-            "rounds": 30,
-            "local_epochs": 2,
-            "batch_size": 32,
-            "learning_rate": 3e-3,
-            "final_learning_rate_fraction": 0.05,
-            "weight_decay": 5e-5,
-        }
+        {**HeadVolumes.usual_training, "batch_size": 32, "weight_decay": 5e-5}
     )
     prediction_batch: ClassVar[int] = 8
 

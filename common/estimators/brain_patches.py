@@ -5,8 +5,9 @@ regression. Sizes and layers are not to be read there. Our own design: patches o
 axis; one trunk for all places that is told the place, or one for each place (`by_place`), which is P times as large and
 refused above 50 million parameters; a ridge regression in place of the linear one, as the ages of neighbours are nearly
 the same, solved exactly from sums over all sites. The ages in these sums are of the patients that the network was
-trained on. A patch of which less than a tenth is brain has no age of its own: there the mean of the patient's other
-patches stands.
+trained on. A patch of which less than a tenth is not 0 shows too little brain to have an age of its own: there the mean
+of the patient's other patches stands. Of volumes with skull every patch counts. Mirroring in training (`augment`) shows
+each place the other side as well.
 
 With `residuals` the local ages are kept at the site, each less the patient's mean and divided by `scale_years`, as
 columns `residual:1:place-X-Y-Z`, X from left to right, Y from back to front, Z upwards, from 1. `regional-residuals`
@@ -20,7 +21,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -39,7 +39,7 @@ from fedage.common.estimators.base import (
     Predictor,
     Samples,
 )
-from fedage.common.estimators.head_volumes import VOLUME, HeadVolumeOptions, HeadVolumes
+from fedage.common.estimators.head_volumes import VOLUME, HeadVolumeOptions, HeadVolumes, shifted
 from fedage.common.estimators.ridge import AgeScale, RidgePhase, check_ridge, ridge_arrays, ridge_years
 from fedage.common.networks.arrays import state_to_arrays
 from fedage.common.networks.names import Norm
@@ -146,19 +146,6 @@ class BrainPatches(HeadVolumes):
     name: ClassVar[str] = "brain-patches"
     title: ClassVar[str] = "T1-weighted volume of the brain, local ages of patches and their combination"
     Options: ClassVar[type[Options]] = BrainPatchesOptions
-    trained_in_rounds: ClassVar[bool] = True
-    max_step_norm: ClassVar[float] = 50.0
-    max_path_norm: ClassVar[float] = 200.0
-    usual_training: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {
-            "rounds": 30,
-            "local_epochs": 2,
-            "batch_size": 10,
-            "learning_rate": 3e-3,
-            "final_learning_rate_fraction": 0.05,
-            "weight_decay": 0.01,
-        }
-    )
     prediction_batch: ClassVar[int] = 4
 
     def __init__(self, options: BrainPatchesOptions) -> None:
@@ -259,11 +246,11 @@ class PatchPhase:
         import torch
 
         from fedage.common.networks.patches import cut
-        from fedage.common.preprocessing.augmentation import shifted_and_mirrored
 
-        volumes, chosen = batch.inputs[VOLUME], self.options
+        chosen = self.options
         if chosen.augment:
-            volumes = shifted_and_mirrored(volumes, most_voxels=chosen.shift_voxels, generator=generator)
+            batch = shifted(batch, most_voxels=chosen.shift_voxels, generator=generator)
+        volumes = batch.inputs[VOLUME]
         count = chosen.places if chosen.by_place else min(chosen.patches_in_training, chosen.places)
         if count == chosen.places:
             places = torch.arange(count).expand(len(volumes), count)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -34,7 +33,7 @@ from fedage.common.estimators.base import (
     Phase,
     Predictor,
 )
-from fedage.common.estimators.head_volumes import VOLUME, HeadVolumeOptions, HeadVolumes
+from fedage.common.estimators.head_volumes import VOLUME, HeadVolumeOptions, HeadVolumes, shifted
 from fedage.common.networks.arrays import check_arrays, outline, shapes_of, state_to_arrays
 from fedage.common.networks.names import Norm
 
@@ -132,20 +131,6 @@ class BrainSFCN(HeadVolumes):
     name: ClassVar[str] = "brain-sfcn"
     title: ClassVar[str] = "T1-weighted volume of the head, simple fully convolutional network with soft labels"
     Options: ClassVar[type[Options]] = BrainSFCNOptions
-    trained_in_rounds: ClassVar[bool] = True
-    max_step_norm: ClassVar[float] = 50.0
-    max_path_norm: ClassVar[float] = 200.0
-    # What heads of nobody were learnt with in deploy/guides/benchmarks.md.
-    usual_training: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {
-            "rounds": 30,
-            "local_epochs": 2,
-            "batch_size": 10,
-            "learning_rate": 3e-3,
-            "final_learning_rate_fraction": 0.05,
-            "weight_decay": 0.01,
-        }
-    )
     # The first block's output of one volume of full size takes 630 MB.
     prediction_batch: ClassVar[int] = 4
 
@@ -234,10 +219,7 @@ class NetworkPhase:
         """Each volume shifted and, half of them, mirrored; unchanged if switched off."""
         if not self.options.augment:
             return batch
-        from fedage.common.preprocessing.augmentation import shifted_and_mirrored
-
-        volumes = shifted_and_mirrored(batch.inputs[VOLUME], most_voxels=self.options.shift_voxels, generator=generator)
-        return Batch({VOLUME: volumes}, batch.present, batch.targets)
+        return shifted(batch, most_voxels=self.options.shift_voxels, generator=generator)
 
     def output(self, module: nn.Module, batch: Batch) -> Any:
         """Log-probabilities (B, K)."""

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from fedage.common.estimators.base import PREDICTED_YEARS, ROW, Arrays, Batch, Input, Options, Phase, Predictor
-from fedage.common.estimators.head_volumes import VOLUME, HeadVolumeOptions, HeadVolumes
+from fedage.common.estimators.head_volumes import VOLUME, HeadVolumeOptions, HeadVolumes, shifted
 from fedage.common.networks.arrays import check_arrays, outline, shapes_of, state_to_arrays
 from fedage.common.preprocessing.names import Intensity
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _STEM_LOSS_VOXELS = 10
+"""What the stem takes from each axis."""
 _FIRST = "first"
 """Name of the frozen stage in the second one's network."""
 
@@ -92,18 +93,8 @@ class BrainTSAN(HeadVolumes):
     name: ClassVar[str] = "brain-tsan"
     title: ClassVar[str] = "T1-weighted volume of the brain, two-stage network with losses of ranks and differences"
     Options: ClassVar[type[Options]] = BrainTSANOptions
-    trained_in_rounds: ClassVar[bool] = True
-    max_step_norm: ClassVar[float] = 50.0
-    max_path_norm: ClassVar[float] = 200.0
     usual_training: ClassVar[Mapping[str, Any]] = MappingProxyType(
-        {
-            "rounds": 30,
-            "local_epochs": 2,
-            "batch_size": 16,
-            "learning_rate": 1e-3,
-            "final_learning_rate_fraction": 0.05,
-            "weight_decay": 5e-4,
-        }
+        {**HeadVolumes.usual_training, "batch_size": 16, "learning_rate": 1e-3, "weight_decay": 5e-4}
     )
     prediction_batch: ClassVar[int] = 8
 
@@ -194,10 +185,7 @@ class StagePhase:
         """Each volume shifted and, half of them, mirrored; unchanged if switched off."""
         if not self.options.augment:
             return batch
-        from fedage.common.preprocessing.augmentation import shifted_and_mirrored
-
-        volumes = shifted_and_mirrored(batch.inputs[VOLUME], most_voxels=self.options.shift_voxels, generator=generator)
-        return Batch({**batch.inputs, VOLUME: volumes}, batch.present, batch.targets)
+        return shifted(batch, most_voxels=self.options.shift_voxels, generator=generator)
 
     def output(self, module: nn.Module, batch: Batch) -> Any:
         """Ages (B,) in years."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from fedage.common.estimators.base import Estimator, Input, Options
+from fedage.common.estimators.base import Batch, Estimator, Input, Options
 from fedage.common.estimators.takes import Takes
 from fedage.common.preprocessing.image import Exam, FloatImage
 from fedage.common.preprocessing.names import Intensity
+
+if TYPE_CHECKING:
+    import torch
 
 VOLUME = "t1w"
 """Name of the input, and of the sample's one array."""
@@ -45,10 +50,32 @@ def head_input(volumes: str = "") -> Input:
     return Input(name=VOLUME, rank=3, modalities=("MR",), takes=takes)
 
 
+def shifted(batch: Batch, *, most_voxels: int, generator: torch.Generator) -> Batch:
+    """The batch with each volume shifted by up to so many voxels along each axis and, half of them, mirrored."""
+    from fedage.common.preprocessing.augmentation import shifted_and_mirrored
+
+    volumes = shifted_and_mirrored(batch.inputs[VOLUME], most_voxels=most_voxels, generator=generator)
+    return Batch({**batch.inputs, VOLUME: volumes}, batch.present, batch.targets)
+
+
 class HeadVolumes(Estimator):
-    """The samples of an estimator on T1-weighted volumes of the head."""
+    """The samples of an estimator on T1-weighted volumes of the head, and how its network is usually trained."""
 
     inputs: tuple[Input, ...] = (head_input(),)
+    trained_in_rounds: ClassVar[bool] = True
+    max_step_norm: ClassVar[float] = 50.0
+    max_path_norm: ClassVar[float] = 200.0
+    # What heads of nobody were learnt with in deploy/guides/benchmarks.md.
+    usual_training: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {
+            "rounds": 30,
+            "local_epochs": 2,
+            "batch_size": 10,
+            "learning_rate": 3e-3,
+            "final_learning_rate_fraction": 0.05,
+            "weight_decay": 0.01,
+        }
+    )
 
     def __init__(self, options: HeadVolumeOptions) -> None:
         self.options: HeadVolumeOptions = options

@@ -21,7 +21,6 @@ from torch.func import functional_call
 
 from fedage.common.networks.norm import norm_layer
 
-STEM_LOSS_VOXELS = 10
 _KERNELS = ((3, 3, 3), (1, 1, 3), (3, 1, 1), (1, 3, 1))
 _GATE_REDUCTION = 16
 _FEATURES, _SEX, _FIRST_AGE = 32, 8, 16

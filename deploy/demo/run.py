@@ -23,6 +23,7 @@ from rich.console import Console
 
 from fedage.common.errors import FedAgeError
 from fedage.deploy.demo.kinds import DemoKind, demo_of
+from fedage.deploy.machine.out_folder import require_empty
 from fedage.deploy.machine.processes import PARENT
 
 _STOP_S = 20.0
@@ -116,8 +117,7 @@ def run_demo(*, out: Path | None, quick: bool, seed: int, estimator: str = "ches
 
 def _output_folder(out: Path | None) -> Path:
     if out is not None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise FedAgeError(f"{out} is not an empty folder; give another with --out, or remove it")
+        require_empty(out)
         folder = out
     else:
         tries = (Path("fedage-demo" if number == 1 else f"fedage-demo-{number}") for number in range(1, 1000))
