@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedage.common.estimators import breast_4view
-from fedage.common.estimators.base import PREDICTED_YEARS, Arrays, Batch, Options, Output, Phase, Predictor
+from fedage.common.estimators.base import PREDICTED_YEARS, Batch, Options, Phase
 from fedage.common.estimators.breast_4view import Breast4View, Breast4ViewOptions
-from fedage.common.estimators.fine_tuning import FineTunePhase, fine_tuned, options_of_age
+from fedage.common.estimators.fine_tuning import FineTuned, fine_tuned, options_of_age
 from fedage.common.estimators.outcomes import FineTuneOptions
-from fedage.common.statistics.statistic import FloatArray
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +50,7 @@ class _AgePhase(breast_4view.NetworkPhase):
         return {PREDICTED_YEARS: self.age_years(output)}
 
 
-class BreastOutcome(Breast4View):
+class BreastOutcome(FineTuned, Breast4View):
     """Four mammograms to age and an outcome; see the module's docstring."""
 
     name: ClassVar[str] = "breast-outcome"
@@ -64,26 +63,11 @@ class BreastOutcome(Breast4View):
         self.targets = (*self.targets, *options.targets_of_outcome)
 
     @property
-    def outputs(self) -> tuple[Output, ...]:
-        """Age and the outcome."""
-        return (*super().outputs, *self.options.outputs_of_outcome)
-
-    @property
     def of_age(self) -> Breast4View:
         """The estimator of age, whose bundle the rounds may begin with."""
         return Breast4View(Breast4ViewOptions.model_validate(options_of_age(self.options)))
-
-    def learnt(self, columns: Mapping[str, FloatArray], *, minimum_count: int) -> dict[str, FloatArray]:
-        """See `FineTuneOptions.learnt_of_outcome`."""
-        return self.options.learnt_of_outcome(columns, minimum_count=minimum_count)
 
     @property
     def phases(self) -> tuple[Phase, ...]:
         """Age, where it is learnt first, then the outcome."""
         return fine_tuned(self.options, _AgePhase(self.options))
-
-    def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
-        """Predicted ages and the outcome."""
-        last = self.phases[-1]
-        assert isinstance(last, FineTunePhase)
-        return last.predictor(arrays, device=device)

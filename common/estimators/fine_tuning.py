@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedage.common.campaign.fields import OUTCOME_PROBABILITY, PREDICTED_SCORE, RISK_YEARS, risk_column
-from fedage.common.estimators.base import Arrays, Batch, Phase, Predictor, RoundsPhase
+from fedage.common.estimators.base import Arrays, Batch, Estimator, Output, Phase, Predictor, RoundsPhase
 from fedage.common.estimators.outcomes import OUTCOME_KNOWN, FineTuneOptions, event_by
 from fedage.common.networks.arrays import check_arrays, outline, shapes_of, state_to_arrays
+from fedage.common.statistics.statistic import FloatArray
 
 if TYPE_CHECKING:
     import torch
@@ -170,6 +171,33 @@ class FineTunePhase:
         is_softmax = self.options.risk_form == "softmax"
         risks = outcomes.softmax_risks(made) if is_softmax else torch.sigmoid(outcomes.hazard_logits(made))
         return {risk_column(year + 1): risks[:, year] for year in range(RISK_YEARS)}
+
+
+class FineTuned(Estimator):
+    """What an estimator of an outcome adds to the one of age that it is made of, which stands after it among its bases.
+
+    Its `phases` are `fine_tuned`, and its `options` a `FineTuneOptions`.
+    """
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """Those of age, and the outcome."""
+        return (*super().outputs, *self._of_outcome.outputs_of_outcome)
+
+    def learnt(self, columns: Mapping[str, FloatArray], *, minimum_count: int) -> dict[str, FloatArray]:
+        """See `FineTuneOptions.learnt_of_outcome`."""
+        return self._of_outcome.learnt_of_outcome(columns, minimum_count=minimum_count)
+
+    def predictor(self, arrays: Arrays, *, device: str) -> Predictor:
+        """Predicted ages and the outcome."""
+        last = self.phases[-1]
+        assert isinstance(last, FineTunePhase)
+        return last.predictor(arrays, device=device)
+
+    @property
+    def _of_outcome(self) -> FineTuneOptions:
+        assert isinstance(self.options, FineTuneOptions)
+        return self.options
 
 
 def options_of_age(options: FineTuneOptions) -> dict[str, Any]:
