@@ -76,7 +76,9 @@ class BrainPatchesOptions(HeadVolumeOptions):
     patches_in_training: int = Field(
         default=9, ge=1, le=216, description="patches of a volume, drawn at random, in each batch"
     )
-    norm: Norm = Field(default="batch", description="normalisation: batch, or group (for privacy)")
+    norm: Norm = Field(
+        default="batch", description='normalisation: batch, or group (for privacy, with combine = "mean")'
+    )
     width: int = Field(default=16, ge=8, le=64, multiple_of=8, description="channels of the first block")
     blocks: int = Field(
         default=4, ge=1, le=6, description="blocks, each of which halves the patch and doubles channels"

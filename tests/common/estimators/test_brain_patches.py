@@ -12,6 +12,7 @@ from fedage.common.estimators import make
 from fedage.common.estimators.base import Batch, Samples
 from fedage.common.estimators.configure import kinked_loss
 from fedage.common.networks.arrays import ModelRefused
+from fedage.common.toml.problems import CampaignErrors
 from tests.common.estimators.test_brain_tsan import SIDE, heads
 from tests.of_estimators import network
 from tests.plugins.pictures import TRAINED, cohort_of, site_with
@@ -136,6 +137,22 @@ def campaign_text(*, rounds: int, more: str = "") -> str:
     text = TRAINED.format(name="brain-patches", rounds=rounds) + "batch_size = 10\n"
     options = "".join(f"{name} = {value}\n" for name, value in TINY.items())
     return text.replace("learning_rate = 0.01", "learning_rate = 0.003") + f"[estimator.options]\n{options}{more}"
+
+
+def test_private_training_needs_group_normalisation_and_the_mean() -> None:
+    """The ridge regression's sums would leave without noise."""
+    private = 'minimum_count = 5\nmode = "sample"\nepsilon = 3.0\ndelta = 1e-5\nclip_norm = 1.0'
+    for more, said in (
+        ('norm = "group"\n', "phase 'combination' of brain-patches"),
+        ('combine = "mean"\n', "use group normalisation"),
+        ('norm = "group"\ncombine = "mean"\n', None),
+    ):
+        text = campaign_text(rounds=1, more=more).replace("minimum_count = 5", private)
+        if said is None:
+            assert parse_campaign(text).privacy.mode == "sample"
+        else:
+            with pytest.raises(CampaignErrors, match=said):
+                parse_campaign(text)
 
 
 def test_places_are_compared_between_diagnoses_where_they_are_kept() -> None:
