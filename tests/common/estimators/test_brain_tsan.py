@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import ValidationError
 from safetensors.numpy import load_file
 
 from fedage.client.compute.training import train_locally
+from fedage.common.bundle.container import read_bundle, write_bundle
 from fedage.common.campaign.types import Training
 from fedage.common.campaign_file import parse_campaign
 from fedage.common.estimators import make
@@ -16,6 +18,7 @@ from fedage.common.estimators.base import ROW, Batch, Samples
 from fedage.common.estimators.configure import kinked_loss
 from fedage.common.networks.arrays import ModelRefused
 from fedage.common.toml.problems import CampaignErrors
+from tests.of_bundles import described
 from tests.plugins.pictures import TRAINED, cohort_of, site_with
 from tests.plugins.test_in_process import error_of, run
 
@@ -108,6 +111,17 @@ def test_the_second_stage_begins_with_the_first_as_it_was_trained() -> None:
     with pytest.raises(ModelRefused, match="is missing"):
         second.start({name: a for name, a in trained.items() if "stem" not in name}, seed=3)
     assert not np.array_equal(begun["trunk.stem.0.weight"], trained["trunk.stem.0.weight"])
+
+
+def test_a_bundle_carries_both_stages() -> None:
+    first, second = (estimator := make("brain-tsan", TINY)).phases
+    model = second.start(first.start({}, seed=7), seed=3)
+    key = Ed25519PrivateKey.generate()
+    read = read_bundle(write_bundle(described("brain-tsan", TINY, model), model, key=key))
+    assert set(read.weights) == set(model)
+    expected = estimator.predictor(model, device="cpu")(samples())["predicted_years"]
+    found = estimator.predictor(read.weights, device="cpu")(samples())["predicted_years"]
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_without_a_second_stage_the_first_predicts() -> None:
