@@ -7,34 +7,25 @@ from dataclasses import replace
 from fedage.deploy.demo import brain_campaign
 from fedage.deploy.demo.campaign import DemoCampaign
 
-_ESTIMATOR = """\
-[estimator]
-name = "brain-patches"
-
-[estimator.options]
-shape = [32, 32, 32]
-spacing_mm = 6.0
-coarsest_mm = 6.0
-intensity = "mean"
-patch = 20
-per_axis = 2
-patches_in_training = 4
-blocks = 3
-width = 8
-centre_years = 62.0
-shift_voxels = 1
-
-[cohort]
-age_min_years = 40
-age_max_years = 90
-"""
+_OPTIONS = {
+    **brain_campaign.HEADS,
+    "intensity": "mean",
+    "patch": 20,
+    "per_axis": 2,
+    "patches_in_training": 4,
+    "blocks": 3,
+    "width": 8,
+    "centre_years": 62.0,
+    "shift_voxels": 1,
+}
 
 
 def _campaign(quick: bool) -> DemoCampaign:
     return replace(
         brain_campaign.DEMO.campaign(quick),
         purpose="Show on rendered heads that ages of places can be learnt together and that the gap predicts events",
-        estimator=_ESTIMATOR,
+        estimator="brain-patches",
+        options=_OPTIONS,
     )
 
 

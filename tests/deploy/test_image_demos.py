@@ -18,8 +18,9 @@ from fedage.common.analyses.evaluation.results import Metrics
 from fedage.common.analyses.plan import registered
 from fedage.common.campaign_file import parse_campaign
 from fedage.deploy.demo.children import CHILDREN_HOSPITALS, GAP_SD_YEARS
-from fedage.deploy.demo.kinds import demo_of
+from fedage.deploy.demo.kinds import demo_of, names
 from fedage.deploy.demo.phantoms import planted
+from fedage.deploy.demo.truth import Planted
 from fedage.server.record.results import Results, read_results
 
 
@@ -90,6 +91,8 @@ def nothing_else(results: Results, overall: Metrics) -> None:
         ("brain-clinical2d", 0.8, holds_for_thick_slices),
         # 144 steps teach it little.
         ("brain-contrastive", 1.0, tells_how_well_scanners_are_recognised),
+        ("brain-patches", 0.8, nothing_else),
+        ("brain-tsan", 0.8, nothing_else),
         ("breast-4view", 0.8, nothing_else),
         ("chest-ca-children", 0.5, is_of_children_in_months),
     ],
@@ -105,6 +108,24 @@ def test_three_hospitals_learn_together(
     assert mae_years < of_mean * of_mean_years
     assert overall is not None
     more(results, overall)
+
+
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("quick", [True, False])
+def test_every_demo_writes_a_file_that_its_hospitals_can_approve(name: str, quick: bool) -> None:
+    kind = demo_of(name)
+    truth = Planted(
+        hazard_ratio_per_year=1.2,
+        hazard_ratio_per_year_of_age=1.1,
+        gap_sd_years=3.5,
+        age_range_years=dict.fromkeys(kind.sites, (40.0, 85.0)),
+        irreducible_mae_years=dict.fromkeys(kind.sites, 2.5),
+    )
+    campaign = parse_campaign(kind.campaign_file(truth, sites=kind.sites, seed=1, quick=quick))
+    assert campaign.estimator is not None
+    assert campaign.estimator.name == name.removesuffix("-children")
+    assert campaign.campaign.sites == kind.sites
+    assert campaign.privacy.minimum_count == kind.minimum_count(quick)
 
 
 @pytest.mark.parametrize("quick", [True, False])
