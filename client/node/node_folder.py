@@ -67,7 +67,7 @@ class NodeFolder:
 
     @property
     def run(self) -> Path:
-        """The executor's secret, and the node's state."""
+        """The secret of the SuperNode's runtime interface, and the node's state."""
         return self.folder / "run"
 
 

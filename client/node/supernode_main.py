@@ -27,19 +27,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="A SuperNode; other arguments are Flower's.", add_help=False)
     parser.add_argument("--poll-s", type=float, default=3.0, help="longest wait between two looks for work")
     parser.add_argument("--port", required=True, help="port of the runtime interface")
-    parser.add_argument("--executor-socket", help="relay messages to the agent at this socket")
-    parser.add_argument("--executor-secret", help="file for the secret of the runtime interface")
+    parser.add_argument("--agent-socket", help="relay messages to the agent at this socket")
+    parser.add_argument("--runtime-secret", help="file for the secret of the runtime interface")
     options, flowers = parser.parse_known_args(arguments)
     flowers += ["--host", "127.0.0.1", "--port", options.port]
     end_with_parent()
     shorten_sleeps(start_client_internal, poll_s=options.poll_s)
     shorten_pulls()
     hasten_heartbeats()
-    if options.executor_socket:
+    if options.agent_socket:
         # Nobody else gets to know the secret: no process takes tasks of this SuperNode.
-        flowers += ["--isolation", "process", "--superexec-auth-secret-file", options.executor_secret]
-        _make_secret(Path(options.executor_secret))
-        resident.install(start_client_internal, socket=options.executor_socket, poll_s=options.poll_s)
+        flowers += ["--isolation", "process", "--superexec-auth-secret-file", options.runtime_secret]
+        _make_secret(Path(options.runtime_secret))
+        resident.install(start_client_internal, socket=options.agent_socket, poll_s=options.poll_s)
         may_be_held(node_auth_http_interceptor, seconds=_HELD_S)
     else:
         several.install(start_client_internal, poll_s=options.poll_s)

@@ -78,8 +78,8 @@ class SiteConfig(BaseModel):
     poll_s: float = Field(default=0.5, ge=0.1, le=60, description="seconds between two looks for work")
     executor: Literal["resident", "per-message"] = Field(
         default="resident",
-        description="relay in a process that stays, or in Flower's fresh one for every message; the latter runs what a "
-        "coordinator ships as the SuperNode's user, so give that user no access to the agent's files",
+        description="relay in the SuperNode's own process, or in a fresh one of Flower's for every message; the latter "
+        "runs what a coordinator ships as the SuperNode's user, so give that user no access to the agent's files",
     )
     relay_user: str | None = Field(
         default=None,

@@ -126,7 +126,7 @@ def _node_lines(home: SiteHome) -> list[str]:
     if not part:
         return ["node: not running"]
     user = f", as {home.config.relay_user}" if home.config.relay_user else ""
-    relay = "in a process that stays" if home.config.executor == "resident" else "a process for every message"
+    relay = "in the SuperNode's own process" if home.config.executor == "resident" else "a process for every message"
     return [
         f"node: {part['state']}, Flower's SuperNode for {home.config.coordinator}, since {_when(part['since'])}"
         f"{user}{_restarts(part)}",

@@ -177,7 +177,7 @@ def _launch_node(side: NodeFolder) -> ProcessTree:
     command += ["--auth-supernode-private-key", side.node_key]
     command += ["--node-config", f'{AGENT_SOCKET}="{side.socket_path}"']
     if side.config.executor == "resident":
-        command += ["--executor-socket", side.socket_path, "--executor-secret", side.run / "executor.secret"]
+        command += ["--agent-socket", side.socket_path, "--runtime-secret", side.run / "runtime.secret"]
     environment = flower_environment(side.flower_home)
     if side.apart:
         environment = node_side.relay_environment(environment, folder=side.folder)
